@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: parse a request, call the relay, render what it answers."""

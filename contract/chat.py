@@ -1,0 +1,124 @@
+"""What a caller asks of a chat: messages, tools, and one vocabulary of options for all backends."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from contract.requests import Request
+from contract.wire import Noun
+
+Think = Literal["auto", "off", "minimal", "low", "medium", "high", "xhigh"]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class TextPart(Noun):
+    """A piece of text in a message."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(Noun):
+    """An image in a message: base64 of its bytes, a data URL, or an http(s) URL."""
+
+    type: Literal["image"] = "image"
+    image: Annotated[str, Field(min_length=1)]
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class ToolCall(Noun):
+    """A call that the assistant made; `arguments` is JSON text."""
+
+    id: str | None = None
+    name: str
+    arguments: str = "{}"
+
+
+class Message(Noun):
+    """One turn. `thinking` is what the assistant thought; it is never sent back to a backend."""
+
+    role: Role
+    content: str | tuple[Part, ...] = ""
+    thinking: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All text of the message in one string."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images of the message, in order."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part.image for part in self.content if isinstance(part, ImagePart))
+
+
+class Tool(Noun):
+    """A function the model may call; `parameters` is a JSON schema."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class NamedTool(Noun):
+    """The one tool that the model must call."""
+
+    name: str
+
+
+class TextFormat(Noun):
+    """Any text."""
+
+    type: Literal["text"] = "text"
+
+
+class JsonFormat(Noun):
+    """Any JSON object."""
+
+    type: Literal["json_object"] = "json_object"
+
+
+class SchemaFormat(Noun):
+    """JSON that conforms to a schema."""
+
+    type: Literal["json_schema"] = "json_schema"
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    name: str = "answer"
+    strict: bool = True
+
+
+ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class ChatRequest(Request):
+    """Ask a model to continue a conversation; the answer streams as `delta` events."""
+
+    kind: Literal["chat"] = "chat"
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Literal["auto", "none", "required"] | NamedTool = "auto"
+    response_format: ResponseFormat = TextFormat()
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: int | None = None
+    stop: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    think: Think = "auto"
+    truncate: bool | None = None
+    """Cut a prompt that is too long (true) or refuse it (false), where the backend can."""
+    shift: bool | None = None
+    """Slide the context when the answer overflows it (true) or stop (false), where it can."""
+    keep_alive_s: float | None = None
+    """Seconds that the model stays loaded after this job; negative: for ever."""

@@ -1,0 +1,42 @@
+"""What a caller asks of an embedding model, and how vectors are packed into events."""
+
+import base64
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contract.requests import Request
+
+
+class EmbedRequest(Request):
+    """Turn texts into vectors; the answer comes as `vectors` events in the order of `input`."""
+
+    kind: Literal["embed"] = "embed"
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    input: Annotated[tuple[str, ...], Field(min_length=1, max_length=8192)]
+    dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
+    truncate: bool = True
+    """Cut a text that is too long (true) or fail the job (false)."""
+    keep_alive_s: float | None = None
+
+
+def pack(rows: Iterable[Sequence[float]]) -> str:
+    """Base64 of little-endian float32, row after row."""
+    values = array("f")
+    for row in rows:
+        values.extend(row)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return base64.b64encode(values.tobytes()).decode("ascii")
+
+
+def unpack(data: str, dimension: int) -> list[list[float]]:
+    """The rows that `pack` packed; each has `dimension` numbers."""
+    values = array("f")
+    values.frombytes(base64.b64decode(data))
+    if sys.byteorder == "big":
+        values.byteswap()
+    return [values[at : at + dimension].tolist() for at in range(0, len(values), dimension)]

@@ -1,0 +1,261 @@
+"""Everything that can go wrong, in one tree; each class has a code and says if a retry can help.
+
+FleetError
+├── RequestError            the caller must change something
+│   ├── InvalidRequest          a field is missing, unknown or out of range
+│   ├── PayloadTooLarge         the body is over the limit
+│   ├── UnknownBackend          no backend of that name
+│   ├── UnknownModel            no live backend has that model
+│   └── JobNotFound             no such job, or not any more
+├── QueueError              the fleet cannot take or finish the job now
+│   ├── NoWorker                nobody serves that queue
+│   ├── QueueFull               the queue's bound is reached
+│   └── RelayUnavailable        Redis does not answer
+├── JobError                how a job ends when nobody asked for it
+│   ├── DeadlineExceeded        its time ran out, waiting or running
+│   ├── WorkerLost              its workers died, as often as it may be tried
+│   ├── LogFull                 its log reached the cap
+│   └── InternalError           a defect of ours
+├── BackendError            what a backend answered (wire facts: one row per class)
+│   ├── BackendUnreachable      refused, reset or unresolved before any output     retry
+│   ├── ModelLoading            still loading                                      retry
+│   ├── BackendBusy             its queue or rate limit is full                    retry
+│   ├── ServerFault             500, 502, 504, crashed runner                      retry
+│   ├── TruncatedStream         ended without its terminal marker                  retry
+│   ├── BackendStalled          silent for too long in the middle of an answer     retry
+│   ├── QuotaExhausted          the account's money or quota is gone
+│   ├── ModelMissing            the backend does not have the model
+│   ├── ContextExceeded         prompt longer than the context
+│   ├── InputTooLarge           one input longer than the backend's batch
+│   ├── NotSupported            the model or backend cannot do it
+│   ├── AuthenticationRefused   401 or 403
+│   ├── BadEndpoint             this address does not speak the protocol we expected
+│   ├── BackendRejected         any other 4xx
+│   └── Refused                 the model or a filter declined to answer
+└── LeaseLost               somebody else has the job now; only ever inside a worker
+"""
+
+from typing import ClassVar
+
+
+class FleetError(Exception):
+    """Root of the tree. `str(error)` is safe to show: it never holds a secret."""
+
+    code: ClassVar[str] = "fleet_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        """Keep the message and, where the other side named one, the seconds to wait."""
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(FleetError):
+    """The caller must change something before this can work."""
+
+    code = "request_error"
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, unknown or out of range; the message names it."""
+
+    code = "invalid_request"
+
+
+class PayloadTooLarge(RequestError):
+    """The body is larger than the shim takes."""
+
+    code = "payload_too_large"
+
+
+class UnknownBackend(RequestError):
+    """No backend of that name is configured on any live worker."""
+
+    code = "unknown_backend"
+
+
+class UnknownModel(RequestError):
+    """No live backend has that model."""
+
+    code = "unknown_model"
+
+
+class JobNotFound(RequestError):
+    """There is no such job, or its log has expired."""
+
+    code = "job_not_found"
+
+
+class QueueError(FleetError):
+    """The fleet cannot take or finish this job right now."""
+
+    code = "queue_error"
+    retryable = True
+
+
+class NoWorker(QueueError):
+    """No live worker serves the queue that the request names."""
+
+    code = "no_worker"
+
+
+class QueueFull(QueueError):
+    """The queue holds as many jobs as it may."""
+
+    code = "queue_full"
+
+
+class RelayUnavailable(QueueError):
+    """Redis does not answer, or has no room."""
+
+    code = "relay_unavailable"
+
+
+class JobError(FleetError):
+    """How a job ends although nobody asked for its end."""
+
+    code = "job_error"
+
+
+class DeadlineExceeded(JobError):
+    """The job's time ran out while it waited or ran."""
+
+    code = "deadline_exceeded"
+
+
+class WorkerLost(JobError):
+    """Worker after worker died with the job in hand, as often as it may be tried."""
+
+    code = "worker_lost"
+
+
+class LogFull(JobError):
+    """The job said more than its log may hold."""
+
+    code = "log_full"
+
+
+class InternalError(JobError):
+    """A defect in the fleet; the worker's log has the details."""
+
+    code = "internal_error"
+
+
+class BackendError(FleetError):
+    """What a backend answered, or failed to."""
+
+    code = "backend_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        upstream_status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Keep the HTTP status that the backend answered with, where there was one."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.upstream_status = upstream_status
+
+
+class BackendUnreachable(BackendError):
+    """Refused, reset or unresolved before any output."""
+
+    code = "backend_unreachable"
+    retryable = True
+
+
+class ModelLoading(BackendError):
+    """The backend is up and still loads the model."""
+
+    code = "model_loading"
+    retryable = True
+
+
+class BackendBusy(BackendError):
+    """The backend's own queue or rate limit is full."""
+
+    code = "backend_busy"
+    retryable = True
+
+
+class ServerFault(BackendError):
+    """The backend broke: 500, 502, 504, a crashed runner."""
+
+    code = "server_fault"
+    retryable = True
+
+
+class TruncatedStream(BackendError):
+    """The answer ended without its terminal marker."""
+
+    code = "truncated_stream"
+    retryable = True
+
+
+class BackendStalled(BackendError):
+    """The backend fell silent in the middle of an answer."""
+
+    code = "backend_stalled"
+    retryable = True
+
+
+class QuotaExhausted(BackendError):
+    """The account's money or quota is gone; waiting a little does not help."""
+
+    code = "quota_exhausted"
+
+
+class ModelMissing(BackendError):
+    """The backend does not have the model; pulling it may help."""
+
+    code = "model_missing"
+
+
+class ContextExceeded(BackendError):
+    """The prompt is longer than the model's context."""
+
+    code = "context_exceeded"
+
+
+class InputTooLarge(BackendError):
+    """One input is longer than the backend can process in a batch."""
+
+    code = "input_too_large"
+
+
+class NotSupported(BackendError):
+    """The model or the backend cannot do what was asked."""
+
+    code = "not_supported"
+
+
+class AuthenticationRefused(BackendError):
+    """The backend does not accept our key."""
+
+    code = "authentication_refused"
+
+
+class BadEndpoint(BackendError):
+    """The address answers, but not in the protocol that its type promises."""
+
+    code = "bad_endpoint"
+
+
+class BackendRejected(BackendError):
+    """The backend calls the request wrong, for a reason we have no class for."""
+
+    code = "backend_rejected"
+
+
+class Refused(BackendError):
+    """The model or a content filter declined to answer."""
+
+    code = "refused"
+
+
+class LeaseLost(FleetError):
+    """Somebody else has the job now: stop at once and say nothing more."""
+
+    code = "lease_lost"

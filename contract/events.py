@@ -1,0 +1,289 @@
+"""What a job says while it lives: events, their ids, and the frames they travel in.
+
+Invariant: exactly one `Done`, `Failed` or `Cancelled` ends a log, and its id is the greatest in it.
+"""
+
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter
+from pydantic_core import from_json
+from typing_extensions import override
+
+from contract.wire import Noun
+
+
+class EventId(NamedTuple):
+    """`<attempt>-<seq>`: the id in the log. The attempt rises whenever a job changes hands."""
+
+    attempt: int
+    seq: int
+
+    @override
+    def __str__(self) -> str:
+        """The form that Redis and callers know."""
+        return f"{self.attempt}-{self.seq}"
+
+    @classmethod
+    def parse(cls, text: str) -> "EventId":
+        """Read `<attempt>-<seq>`; raises ValueError on anything else."""
+        attempt, dash, seq = text.partition("-")
+        if not (dash and attempt.isdecimal() and seq.isdecimal()):
+            message = f"an event id looks like 2-17, not {text[:40]!r}"
+            raise ValueError(message)
+        return cls(int(attempt), int(seq))
+
+
+BEGINNING: Final = EventId(0, 0)
+"""The cursor of somebody who has seen nothing yet."""
+
+
+class Event(Noun):
+    """Something that a job says."""
+
+    type: str
+    shows_null: ClassVar[bool] = True
+    """Whether fields that are None are written as null, or not at all."""
+
+
+class Queued(Event):
+    """The job waits."""
+
+    type: Literal["queued"] = "queued"
+    queue: str
+    position: int | None = None
+    """Jobs before it, plus one."""
+    eta_s: float | None = None
+    """Seconds until it starts, from the measured drain rate; null when unknown."""
+    reason: str = ""
+
+
+class Started(Event):
+    """A worker took the job."""
+
+    type: Literal["started"] = "started"
+    attempt: int
+    worker: str
+    backend: str
+    model: str | None = None
+
+
+class Phase(Event):
+    """What the backend does before the first word."""
+
+    type: Literal["phase"] = "phase"
+    phase: Literal["pulling", "loading", "prefill"]
+    progress: float | None = None
+    """0 to 1, null when the backend does not tell."""
+
+
+class ToolCallDelta(Noun):
+    """A fragment of a tool call; fragments of one `index` belong together."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Delta(Event):
+    """A fragment of the answer; only the fields that are present are written."""
+
+    type: Literal["delta"] = "delta"
+    shows_null: ClassVar[bool] = False
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] | None = None
+    refusal: str | None = None
+
+
+class Progress(Event):
+    """How far a download or a build has come."""
+
+    type: Literal["progress"] = "progress"
+    shows_null: ClassVar[bool] = False
+    status: str
+    digest: str | None = None
+    total_bytes: int | None = None
+    completed_bytes: int | None = None
+    overall_total_bytes: int | None = None
+    """Sum over all digests seen so far; it grows when the backend names another one."""
+    overall_completed_bytes: int | None = None
+
+
+class Vectors(Event):
+    """Rows of vectors: `count` rows of `dimension` numbers, the first of them row `index`."""
+
+    type: Literal["vectors"] = "vectors"
+    index: int
+    count: int
+    dimension: int
+    data: str
+    """Base64 of little-endian float32, row after row."""
+
+
+class Image(Event):
+    """An image, whole or a preview of it."""
+
+    type: Literal["image"] = "image"
+    shows_null: ClassVar[bool] = False
+    index: int
+    mime_type: str = "image/png"
+    data: str | None = None
+    """Base64 of the image's bytes."""
+    url: str | None = None
+    partial: bool = False
+
+
+class Details(Event):
+    """The backend's answer to show, list or running."""
+
+    type: Literal["details"] = "details"
+    details: dict[str, Any]
+
+
+class Resumed(Event):
+    """A new attempt continues the answer where the last one stopped."""
+
+    type: Literal["resumed"] = "resumed"
+    attempt: int
+    reason: str
+
+
+class Reset(Event):
+    """A new attempt starts over: forget every delta, vector and image so far."""
+
+    type: Literal["reset"] = "reset"
+    attempt: int
+    reason: str
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Usage(Noun):
+    """Tokens, as the backend counted them; zero where it did not."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class Timings(Noun):
+    """Milliseconds, since enqueue where it says so."""
+
+    queued_ms: float | None = None
+    """From enqueue to the claim of this attempt."""
+    load_ms: float | None = None
+    """That the backend spent loading the model, where it tells."""
+    first_token_ms: float | None = None
+    """From the claim of this attempt to its first fragment."""
+    total_ms: float | None = None
+    """From enqueue to the end."""
+
+
+class Done(Event):
+    """The last word of a job that succeeded."""
+
+    type: Literal["done"] = "done"
+    finish_reason: FinishReason = "stop"
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    ignored: tuple[str, ...] = ()
+    """Fields of the request that the backend cannot express."""
+
+
+class Failed(Event):
+    """The last word of a job that did not."""
+
+    type: Literal["failed"] = "failed"
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Cancelled(Event):
+    """The last word of a job that somebody stopped."""
+
+    type: Literal["cancelled"] = "cancelled"
+    by: str
+    reason: str = ""
+
+
+AnyEvent = Annotated[
+    Queued | Started | Phase | Delta | Progress | Vectors | Image | Details | Resumed | Reset
+    | Done | Failed | Cancelled,
+    Field(discriminator="type"),
+]  # fmt: skip
+LastWord = Done | Failed | Cancelled
+LAST_WORDS: Final = frozenset({"done", "failed", "cancelled"})
+
+_any_event: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+class Frame:
+    """An event on its way: id, type, and the JSON that every reader gets as it is.
+
+    `body` is the JSON object `{"id": ..., "at": <unix seconds>, "type": ..., ...}`. Readers pass
+    it on without parsing, which is what makes a follower cheap. `id` is None for an event that
+    is only told live and never logged (a fresh `queued`).
+    """
+
+    __slots__ = ("body", "id", "type")
+
+    def __init__(self, id: EventId | None, type: str, body: bytes) -> None:
+        """Take the parts as they are."""
+        self.id = id
+        self.type = type
+        self.body = body
+
+    @classmethod
+    def of(cls, id: EventId | None, at: float, event: Event) -> "Frame":
+        """Write an event into a frame; `at` is unix seconds."""
+        fields = event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null)
+        head = b'{"id":"%d-%d","at":%.3f,' % (*id, at) if id else b'{"at":%.3f,' % at
+        return cls(id, event.type, head + fields[1:])
+
+    @classmethod
+    def from_wire(cls, data: bytes) -> "Frame":
+        """Read what `to_wire` wrote: `<id> <type> <body>`."""
+        id_text, type_text, body = data.split(b" ", 2)
+        attempt, seq = id_text.split(b"-")
+        return cls(EventId(int(attempt), int(seq)), type_text.decode(), body)
+
+    def to_wire(self) -> bytes:
+        """The form in the log and on the channel."""
+        return b"%s %s %s" % (str(self.id or BEGINNING).encode(), self.type.encode(), self.body)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this ends the log."""
+        return self.type in LAST_WORDS
+
+    @property
+    def event(self) -> AnyEvent:
+        """The event, parsed; raises pydantic.ValidationError if a newer version wrote it."""
+        fields = from_json(self.body)
+        fields.pop("id", None)
+        fields.pop("at", None)
+        return _any_event.validate_python(fields)
+
+    @property
+    def at(self) -> float:
+        """Unix seconds at which it was said."""
+        return float(from_json(self.body)["at"])
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        """Two frames are equal when they would read the same."""
+        return isinstance(other, Frame) and self.body == other.body
+
+    @override
+    def __hash__(self) -> int:
+        """Of the bytes."""
+        return hash(self.body)
+
+    @override
+    def __repr__(self) -> str:
+        """For a failed test."""
+        return f"Frame({self.body.decode()})"

@@ -1,0 +1,105 @@
+"""A job: one request on its way through the fleet, and the record that is kept of it."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.images import ImageRequest
+from contract.models import (
+    CopyRequest,
+    CreateRequest,
+    DeleteRequest,
+    ListRequest,
+    LoadRequest,
+    PullRequest,
+    RunningRequest,
+    ShowRequest,
+    UnloadRequest,
+)
+from contract.requests import Kind, Priority, Request
+from contract.result import Result, Status
+from contract.wire import Noun
+
+AnyRequest = Annotated[
+    ChatRequest | EmbedRequest | PullRequest | ImageRequest | ShowRequest | ListRequest
+    | RunningRequest | DeleteRequest | CopyRequest | CreateRequest | LoadRequest | UnloadRequest,
+    Field(discriminator="kind"),
+]  # fmt: skip
+
+any_request: TypeAdapter[AnyRequest] = TypeAdapter(AnyRequest)
+
+REQUESTS: dict[Kind, type[Request]] = {
+    "chat": ChatRequest,
+    "embed": EmbedRequest,
+    "pull": PullRequest,
+    "image": ImageRequest,
+    "show": ShowRequest,
+    "list": ListRequest,
+    "running": RunningRequest,
+    "delete": DeleteRequest,
+    "copy": CopyRequest,
+    "create": CreateRequest,
+    "load": LoadRequest,
+    "unload": UnloadRequest,
+}
+
+
+class JobRecord(Noun):
+    """The ledger's line on a job; times are unix seconds by Redis's clock."""
+
+    id: str
+    v: int
+    kind: Kind
+    status: Status
+    queue: str
+    backend: str
+    model: str | None = None
+    tenant: str
+    priority: Priority
+    attempt: int
+    max_attempts: int
+    created_at: float
+    deadline_at: float | None = None
+    started_at: float | None = None
+    """When the current or last attempt was claimed."""
+    ended_at: float | None = None
+    worker: str | None = None
+    """Who runs it, or ran it last."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Place(Noun):
+    """Where a waiting job stands."""
+
+    position: int | None = None
+    eta_s: float | None = None
+    reason: str = ""
+
+
+class JobAccepted(Noun):
+    """The answer to an enqueue."""
+
+    id: str
+    status: Status
+    queue: str
+    position: int | None
+    eta_s: float | None
+    events_url: str
+
+
+class JobView(JobRecord):
+    """A record, where the job stands, and its answer so far."""
+
+    position: int | None = None
+    eta_s: float | None = None
+    reason: str = ""
+    result: Result
+
+
+class JobPage(Noun):
+    """Some records, newest first, and the cursor to ask for the next ones with."""
+
+    jobs: tuple[JobRecord, ...]
+    next: str | None = None

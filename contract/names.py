@@ -1,0 +1,99 @@
+"""Every name that lives in Redis or Celery: queues, keys, channels. Nobody spells one elsewhere.
+
+Two families, which may live on two servers: *queue keys* carry a queue's name (who is next, who
+holds what) and *job keys* carry a job's id (its record, its log, its channel).
+"""
+
+import re
+from typing import Final
+
+TICKET_TASK: Final = "fleet.ticket"
+"""Name of the one Celery task: "there is work in this queue"."""
+
+LIVE: Final = "fleet:live"
+"""Sorted set of jobs that have not ended: job id by creation time. The ledger's index."""
+
+DEADLINES: Final = "fleet:deadlines"
+"""Sorted set of jobs that have a deadline: job id by the unix time at which it passes."""
+
+RECENT: Final = "fleet:recent"
+"""Sorted set of jobs by creation time, for listing: trimmed to those whose record may live."""
+
+ROSTER: Final = "fleet:roster"
+"""Sorted set of workers: name by the unix time at which its report expires."""
+
+QUEUES: Final = "fleet:queues"
+"""Set of every queue that ever held a job; owned by the reaper, bounded by the configuration."""
+
+BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
+JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
+
+
+def queue_name(backend: str, kind: str) -> str:
+    """The Celery queue of a backend's jobs of one kind, as in `ollama.chat`."""
+    return f"{backend}.{kind}"
+
+
+def backend_of(queue: str) -> str:
+    """The backend a queue belongs to."""
+    return queue.rpartition(".")[0]
+
+
+def kind_of(queue: str) -> str:
+    """The kind of job a queue holds."""
+    return queue.rpartition(".")[2]
+
+
+def backlog(queue: str) -> str:
+    """Sorted set of waiting jobs: job id by virtual start (unix seconds)."""
+    return f"fleet:q:{queue}:backlog"
+
+
+def facts(queue: str) -> str:
+    """Hash of what a claim must know of each waiting or held job: job id to JSON."""
+    return f"fleet:q:{queue}:facts"
+
+
+def leases(queue: str) -> str:
+    """Sorted set of held jobs: job id by the unix time at which the lease expires."""
+    return f"fleet:q:{queue}:leases"
+
+
+def holders(queue: str) -> str:
+    """Hash of who holds each leased job: job id to `<attempt> <worker>`."""
+    return f"fleet:q:{queue}:holders"
+
+
+def clocks(queue: str) -> str:
+    """Sorted set of tenant clocks of a queue: tenant by virtual time (unix seconds)."""
+    return f"fleet:q:{queue}:clocks"
+
+
+def drained(queue: str) -> str:
+    """Hash of counters from which the drain rate of a queue is computed."""
+    return f"fleet:q:{queue}:drained"
+
+
+def record(job_id: str) -> str:
+    """Hash with a job's record."""
+    return f"fleet:j:{job_id}:record"
+
+
+def log(job_id: str) -> str:
+    """Stream with a job's events."""
+    return f"fleet:j:{job_id}:log"
+
+
+def channel(job_id: str) -> str:
+    """Pub/sub channel on which a job's events appear as they are written."""
+    return f"fleet:j:{job_id}:events"
+
+
+def worker_report(worker: str) -> str:
+    """String with a worker's report (JSON)."""
+    return f"fleet:worker:{worker}:report"
+
+
+def worker_channel(worker: str) -> str:
+    """Pub/sub channel on which a worker is told that it lost a job: `<job id> <attempt>`."""
+    return f"fleet:worker:{worker}:orders"

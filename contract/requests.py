@@ -1,0 +1,40 @@
+"""What every request has in common: whom it is for, how urgent it is, how long it may take."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from contract.wire import Noun
+
+Kind = Literal[
+    "chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy", "create",
+    "load", "unload",
+]  # fmt: skip
+Priority = Literal["interactive", "standard", "batch"]
+
+SLACK_S: dict[Priority, float] = {"interactive": 0.0, "standard": 10.0, "batch": 600.0}
+"""Seconds by which a class yields to the ones before it; waiting longer than that evens it out."""
+
+DEADLINE_S: dict[Kind, float] = {"chat": 600.0, "show": 120.0, "list": 120.0, "running": 120.0}
+"""Seconds a job of a kind may take from enqueue when the caller names none; the others: no end."""
+
+
+class Request(Noun):
+    """Fields that every kind of request takes besides its own."""
+
+    kind: Kind
+    backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] | None = None
+    """Name of the backend; without it, the live backend that has the model."""
+    priority: Priority = "standard"
+    deadline_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    """Seconds from enqueue until the job fails with `deadline_exceeded`."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
+    """The caller's own notes; they come back with the record."""
+
+    @property
+    def effective_deadline_s(self) -> float | None:
+        """Seconds until the deadline: the caller's, else the kind's; batch jobs have none."""
+        if self.deadline_s is not None or self.priority == "batch":
+            return self.deadline_s
+        return DEADLINE_S.get(self.kind)

@@ -1,0 +1,187 @@
+"""The whole answer of a job: a pure function of its events."""
+
+import base64
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from contract.chat import ToolCall
+from contract.events import (
+    AnyEvent,
+    Cancelled,
+    Delta,
+    Details,
+    Done,
+    Failed,
+    FinishReason,
+    Image,
+    Phase,
+    Progress,
+    Queued,
+    Reset,
+    Resumed,
+    Started,
+    Timings,
+    ToolCallDelta,
+    Usage,
+    Vectors,
+)
+from contract.wire import Noun
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class Embeddings(Noun):
+    """All vectors of a job: `count` rows of `dimension` little-endian float32, in base64."""
+
+    count: int
+    dimension: int
+    data: str
+
+
+class Result(Noun):
+    """What a job has said so far, put together; final when `status` is."""
+
+    status: Status = "queued"
+    attempt: int = 1
+    content: str = ""
+    thinking: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    embeddings: Embeddings | None = None
+    images: tuple[Image, ...] = ()
+    progress: Progress | None = None
+    details: dict[str, Any] | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    ignored: tuple[str, ...] = ()
+    error: Failed | None = None
+    cancelled: Cancelled | None = None
+
+
+class Fold:
+    """Puts events together one at a time; `result` is the answer so far."""
+
+    def __init__(self) -> None:
+        """Start with nothing said."""
+        self._status: Status = "queued"
+        self._attempt = 1
+        self._end: Done | Failed | Cancelled | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._content: list[str] = []
+        self._thinking: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, _Call] = {}
+        self._vectors: dict[int, Vectors] = {}
+        self._images: dict[int, Image] = {}
+        self._progress: Progress | None = None
+        self._details: dict[str, Any] | None = None
+
+    def add(self, event: AnyEvent) -> None:  # noqa: C901 - one flat case per event
+        """Take the next event of the log."""
+        match event:
+            case Queued():
+                self._status = "queued"
+            case Started(attempt=attempt):
+                self._status, self._attempt = "running", attempt
+            case Delta():
+                self._add_delta(event)
+            case Progress():
+                self._progress = event
+            case Vectors():
+                self._vectors[event.index] = event
+            case Image():
+                self._images[event.index] = event
+            case Details():
+                self._details = event.details
+            case Reset():
+                self._forget()
+            case Done() | Failed() | Cancelled():
+                self._status, self._end = event.type, event
+            case Phase() | Resumed():
+                pass
+
+    def _add_delta(self, delta: Delta) -> None:
+        if delta.content:
+            self._content.append(delta.content)
+        if delta.thinking:
+            self._thinking.append(delta.thinking)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        for fragment in delta.tool_calls or ():
+            self._calls.setdefault(fragment.index, _Call()).add(fragment)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether anything was said that a `reset` would take back."""
+        return bool(
+            self._content
+            or self._thinking
+            or self._refusal
+            or self._calls
+            or self._vectors
+            or self._images
+        )
+
+    @property
+    def result(self) -> Result:
+        """The answer so far."""
+        done = self._end if isinstance(self._end, Done) else None
+        return Result(
+            status=self._status,
+            attempt=self._attempt,
+            content="".join(self._content),
+            thinking="".join(self._thinking),
+            refusal="".join(self._refusal),
+            tool_calls=tuple(call.whole for _, call in sorted(self._calls.items())),
+            embeddings=_joined(self._vectors),
+            images=tuple(image for _, image in sorted(self._images.items())),
+            progress=self._progress,
+            details=self._details,
+            finish_reason=done.finish_reason if done else None,
+            usage=done.usage if done else None,
+            timings=done.timings if done else None,
+            ignored=done.ignored if done else (),
+            error=self._end if isinstance(self._end, Failed) else None,
+            cancelled=self._end if isinstance(self._end, Cancelled) else None,
+        )
+
+
+class _Call:
+    """A tool call that is still being put together."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def add(self, fragment: ToolCallDelta) -> None:
+        self.id = fragment.id or self.id
+        self.name = fragment.name or self.name
+        self.arguments.append(fragment.arguments or "")
+
+    @property
+    def whole(self) -> ToolCall:
+        return ToolCall(id=self.id, name=self.name, arguments="".join(self.arguments) or "{}")
+
+
+def _joined(blocks: dict[int, Vectors]) -> Embeddings | None:
+    if not blocks:
+        return None
+    rows = [block for _, block in sorted(blocks.items())]
+    data = b"".join(base64.b64decode(block.data) for block in rows)
+    return Embeddings(
+        count=sum(block.count for block in rows),
+        dimension=rows[0].dimension,
+        data=base64.b64encode(data).decode("ascii"),
+    )
+
+
+def fold(events: Iterable[AnyEvent]) -> Result:
+    """The whole answer that these events tell."""
+    answer = Fold()
+    for event in events:
+        answer.add(event)
+    return answer.result

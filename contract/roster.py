@@ -1,0 +1,82 @@
+"""What workers report of themselves: backends, models, queues; all the shim knows of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contract.requests import Kind
+from contract.wire import Noun
+
+Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
+                     "create", "load", "unload"]  # fmt: skip
+"""What a backend can be asked for: the kinds of jobs it has a method for."""
+
+ModelTrait = Literal["chat", "embed", "image", "vision", "tools", "thinking", "schema"]
+"""What one model can do, where the server tells."""
+
+
+class ModelReport(Noun):
+    """One model of a backend. Numbers are None where the server does not tell."""
+
+    name: str
+    traits: tuple[ModelTrait, ...] = ()
+    warm: bool | None = None
+    """Whether it is in memory now."""
+    context_length: int | None = None
+    """Tokens."""
+    dimension: int | None = None
+    """Numbers in an embedding."""
+    size_bytes: int | None = None
+
+
+class BackendReport(Noun):
+    """A backend as one worker sees it."""
+
+    name: str
+    type: str
+    endpoint: str
+    """Address without credentials."""
+    healthy: bool
+    error: str | None = None
+    """Why it is not healthy, in words."""
+    version: str | None = None
+    capabilities: tuple[Capability, ...] = ()
+    models: tuple[ModelReport, ...] = ()
+
+
+class QueueReport(Noun):
+    """How much of a queue a worker takes."""
+
+    name: str
+    kind: Kind
+    slots: Annotated[int, Field(ge=0)]
+    in_flight: Annotated[int, Field(ge=0)]
+
+
+class WorkerReport(Noun):
+    """What a worker says of itself every few seconds."""
+
+    v: int
+    name: str
+    host: str
+    pid: int
+    started_at: float
+    """Unix seconds."""
+    draining: bool = False
+    backends: tuple[BackendReport, ...]
+    queues: tuple[QueueReport, ...]
+
+
+class QueueView(Noun):
+    """A queue as a caller sees it, over all workers."""
+
+    name: str
+    depth: int
+    """Jobs that wait."""
+    oldest_s: float | None
+    """Seconds that the longest waiting job has waited."""
+    in_flight: int
+    slots: int
+    workers: int
+    drain_per_s: float | None
+    """Jobs that ended a second, measured over the last minutes; null when none did."""

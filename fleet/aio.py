@@ -1,0 +1,173 @@
+"""The asynchronous client: put a job on a queue, follow it from anywhere, take its result.
+
+async with AsyncClient() as fleet:
+    job = await fleet.enqueue("chat", model="llama3.2", messages=[...])
+    async for event in job.events():
+        ...
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import uuid4
+
+import httpx
+
+from contract.embeddings import unpack
+from contract.events import AnyEvent
+from contract.jobs import JobAccepted, JobPage
+from contract.models import PullRequest
+from contract.requests import Kind, Request
+from contract.result import Result, Status
+from contract.roster import BackendReport, QueueView, WorkerReport
+from contract.wire import Noun, decode
+from fleet.asking import Words, batches, body_of, chat_of, request_of
+from fleet.job import AsyncJob
+from fleet.reports import ModelOnBackend, listed
+from fleet.settings import ClientSettings
+from fleet.shims import Shims
+from fleet.window import in_order
+
+if TYPE_CHECKING:
+    import numpy as np
+
+AnyNoun = TypeVar("AnyNoun", bound=Noun)
+
+TEXTS_A_JOB = 256
+JOBS_IN_FLIGHT = 4
+
+
+class AsyncClient:
+    """A caller of the fleet. `url` may name several shims, separated by commas."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        give_up_s: float | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
+        given = {"url": url, "api_key": api_key, "give_up_s": give_up_s}
+        known = {name: value for name, value in given.items() if value is not None}
+        self._shims = Shims(ClientSettings(**known), transport)  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> Self:
+        """Nothing to wait for."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection; jobs go on."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection; jobs go on."""
+        await self._shims.aclose()
+
+    async def enqueue(
+        self, request: Request | Kind, *, idempotency_key: str | None = None, **fields: Any
+    ) -> AsyncJob:
+        """Put a job on its queue; give a request, or a kind and its fields.
+
+        Raises InvalidRequest, UnknownModel, UnknownBackend, NoWorker, QueueFull, FleetUnreachable.
+        """
+        whole = request_of(request, fields)
+        answer = await self._shims.ask(
+            "POST",
+            f"/api/v1/jobs/{whole.kind}",
+            body=body_of(whole),
+            headers={"idempotency-key": idempotency_key or uuid4().hex},
+        )
+        accepted = decode(JobAccepted, answer)
+        return AsyncJob(self._shims, accepted.id, accepted)
+
+    def job(self, job_id: str) -> AsyncJob:
+        """A handle on a job that somebody enqueued; nothing is asked yet."""
+        return AsyncJob(self._shims, job_id)
+
+    async def chat(self, words: Words, *, model: str, **fields: Any) -> AsyncGenerator[str, None]:
+        """Words of an answer as they come; leaving the loop early cancels the job.
+
+        Raises the error the job failed with, and AnswerRestarted where another attempt took
+        words back: follow `enqueue("chat", ...).events()` to handle that yourself.
+        """
+        job = await self.enqueue(chat_of(words, {**fields, "model": model}))
+        async with aclosing(job.words()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        texts_a_job: int = TEXTS_A_JOB,
+        jobs_in_flight: int = JOBS_IN_FLIGHT,
+        **fields: Any,
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        """Vectors in the order of the texts, one row each, as a float32 array."""
+        import numpy as np  # noqa: PLC0415 - half a second that only this method is worth
+
+        async def rows(batch: list[str]) -> list[list[float]]:
+            job = await self.enqueue("embed", model=model, input=batch, **fields)
+            return vectors_of(await job.result())
+
+        parts = in_order(batches(texts, texts_a_job), rows, jobs_in_flight)
+        async with aclosing(parts) as blocks:
+            found = [row async for block in blocks for row in block]
+        return np.asarray(found, dtype=np.float32).reshape(len(texts), -1)
+
+    async def pull(
+        self, model: str, *, backend: str | None = None, **fields: Any
+    ) -> AsyncGenerator[AnyEvent, None]:
+        """Download a model to a backend; yields its events. Leaving early does not stop it."""
+        job = await self.enqueue(PullRequest(model=model, backend=backend, **fields))
+        async with aclosing(job.events()) as events:
+            async for event in events:
+                yield event
+
+    async def jobs(
+        self,
+        *,
+        status: Status | None = None,
+        kind: Kind | None = None,
+        queue: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> JobPage:
+        """Records, newest first; `before` is the `next` of the page before."""
+        given = {"status": status, "kind": kind, "queue": queue, "limit": limit, "before": before}
+        params = {name: value for name, value in given.items() if value is not None}
+        return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=params))
+
+    async def backends(self) -> tuple[BackendReport, ...]:
+        """Every backend, as its live workers see it."""
+        return await self._listed("backends", BackendReport)
+
+    async def models(self) -> tuple[ModelOnBackend, ...]:
+        """Every model on every live backend."""
+        return await self._listed("models", ModelOnBackend)
+
+    async def queues(self) -> tuple[QueueView, ...]:
+        """Every queue that a live worker serves."""
+        return await self._listed("queues", QueueView)
+
+    async def workers(self) -> tuple[WorkerReport, ...]:
+        """Every live worker."""
+        return await self._listed("workers", WorkerReport)
+
+    async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
+        return listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
+
+
+def vectors_of(result: Result) -> list[list[float]]:
+    """The rows that an embed job's result holds."""
+    found = result.embeddings
+    return unpack(found.data, found.dimension) if found else []

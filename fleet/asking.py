@@ -1,0 +1,53 @@
+"""What a caller may say, made into requests: validated here, before anything is sent. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from contract.chat import ChatRequest, Message
+from contract.errors import InvalidRequest
+from contract.jobs import REQUESTS
+from contract.requests import Kind, Request
+
+Item = TypeVar("Item")
+Words = str | Sequence[Message | Mapping[str, Any]]
+"""A prompt, or a conversation."""
+
+
+def request_of(request: Request | Kind, fields: Mapping[str, Any]) -> Request:
+    """A request from its kind and fields, or as it is; raises InvalidRequest naming the field."""
+    if isinstance(request, Request):
+        if fields:
+            raise InvalidRequest("give either a request or a kind with fields, not both")
+        return request
+    model = REQUESTS.get(request)
+    if model is None:
+        raise InvalidRequest(f"no kind of job is called {request!r}: try {', '.join(REQUESTS)}")
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "request"
+        raise InvalidRequest(f"{where}: {first['msg']}") from error
+
+
+def chat_of(words: Words, fields: Mapping[str, Any]) -> ChatRequest:
+    """A chat request from a prompt or a conversation."""
+    messages = [{"role": "user", "content": words}] if isinstance(words, str) else list(words)
+    request = request_of("chat", {**fields, "messages": messages})
+    assert isinstance(request, ChatRequest)  # noqa: S101 - REQUESTS says so; for the type checker
+    return request
+
+
+def body_of(request: Request) -> bytes:
+    """The JSON that a shim takes; the kind stands in the path."""
+    return request.model_dump_json(exclude={"kind"}, exclude_none=True, by_alias=True).encode()
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of up to `size` items, taken only as they are asked for."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch

@@ -1,0 +1,192 @@
+"""The client for code without a loop: `AsyncClient`, run on a thread of its own.
+
+    with Client() as fleet:
+        for word in fleet.chat("Why is the sky blue?", model="llama3.2"):
+            print(word, end="")
+
+Nothing is written twice: every method asks its asynchronous sibling and waits.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from contract.events import BEGINNING, AnyEvent, EventId, Frame
+from contract.jobs import JobAccepted, JobPage, JobView
+from contract.requests import Kind, Request
+from contract.result import Result, Status
+from contract.roster import BackendReport, QueueView, WorkerReport
+from fleet.aio import AsyncClient
+from fleet.asking import Words
+from fleet.job import AsyncJob
+from fleet.reports import ModelOnBackend
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Item = TypeVar("Item")
+
+
+class _Pull(Generic[Item]):
+    """Takes one item at a time from an asynchronous generator, and can stop while it waits."""
+
+    def __init__(self, stream: AsyncGenerator[Item, None]) -> None:
+        self._stream = stream
+        self._step: asyncio.Task[Any] | None = None
+
+    async def step(self) -> tuple[Item] | None:
+        """The next item in a tuple, or None at the end."""
+        self._step = asyncio.current_task()
+        try:
+            return (await anext(self._stream),)
+        except StopAsyncIteration:
+            return None
+
+    async def close(self) -> None:
+        """End a step that was interrupted from outside, then the generator."""
+        if self._step is not None and not self._step.done():
+            self._step.cancel()
+            await asyncio.wait([self._step])
+        await self._stream.aclose()
+
+
+def _items(
+    portal: BlockingPortal, stream: AsyncGenerator[Item, None]
+) -> Generator[Item, None, None]:
+    pull = _Pull(stream)
+    try:
+        while (item := portal.call(pull.step)) is not None:
+            yield item[0]
+    finally:
+        portal.call(pull.close)
+
+
+class Job:
+    """A handle on a job; see `AsyncJob`."""
+
+    def __init__(self, portal: BlockingPortal, job: AsyncJob) -> None:
+        """Wrap the asynchronous handle."""
+        self._portal = portal
+        self._job = job
+
+    @property
+    def id(self) -> str:
+        """Of the job."""
+        return self._job.id
+
+    @property
+    def accepted(self) -> JobAccepted | None:
+        """What the enqueue answered, if this handle comes from one."""
+        return self._job.accepted
+
+    def frames(self, after: EventId = BEGINNING) -> Generator[Frame, None, None]:
+        """Like `events`, with the id, the time and the JSON of each."""
+        return _items(self._portal, self._job.frames(after))
+
+    def events(self, after: EventId = BEGINNING) -> Generator[AnyEvent, None, None]:
+        """Every event to the last word, each once, whatever happens to shims and connections."""
+        return _items(self._portal, self._job.events(after))
+
+    def result(self, timeout_s: float | None = None) -> Result:
+        """The whole answer once the job is done; raises what it failed with, or GaveUpWaiting."""
+        return self._portal.call(self._job.result, timeout_s)
+
+    def view(self, wait_s: float | None = None) -> JobView:
+        """Its record and its answer so far; with `wait_s`, waits that long for the end."""
+        return self._portal.call(self._job.view, wait_s)
+
+    def cancel(self) -> JobView:
+        """Stop it in any phase."""
+        return self._portal.call(self._job.cancel)
+
+
+class Client:
+    """A caller of the fleet; see `AsyncClient`. Close it, or use it in a `with`."""
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
+        self._fleet = AsyncClient(url, **options)
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+
+    def __enter__(self) -> Self:
+        """Nothing to wait for."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection; jobs go on."""
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection; jobs go on."""
+        with self._stack:
+            self._portal.call(self._fleet.aclose)
+
+    def _ask(self, ask: Callable[..., Awaitable[Item]], *args: Any, **fields: Any) -> Item:
+        async def asked() -> Item:
+            return await ask(*args, **fields)
+
+        return self._portal.call(asked)
+
+    def enqueue(self, request: Request | Kind, **fields: Any) -> Job:
+        """Put a job on its queue; give a request, or a kind and its fields."""
+        return Job(self._portal, self._ask(self._fleet.enqueue, request, **fields))
+
+    def job(self, job_id: str) -> Job:
+        """A handle on a job that somebody enqueued; nothing is asked yet."""
+        return Job(self._portal, self._fleet.job(job_id))
+
+    def chat(self, words: Words, *, model: str, **fields: Any) -> Generator[str, None, None]:
+        """Words of an answer as they come; leaving the loop early cancels the job."""
+        return _items(self._portal, self._fleet.chat(words, model=model, **fields))
+
+    def embed(
+        self, texts: Sequence[str], *, model: str, **fields: Any
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        """Vectors in the order of the texts, one row each, as a float32 array."""
+        return self._ask(self._fleet.embed, texts, model=model, **fields)
+
+    def pull(
+        self, model: str, *, backend: str | None = None, **fields: Any
+    ) -> Generator[AnyEvent, None, None]:
+        """Download a model to a backend; yields its events. Leaving early does not stop it."""
+        return _items(self._portal, self._fleet.pull(model, backend=backend, **fields))
+
+    def jobs(
+        self,
+        *,
+        status: Status | None = None,
+        kind: Kind | None = None,
+        queue: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> JobPage:
+        """Records, newest first; `before` is the `next` of the page before."""
+        return self._ask(
+            self._fleet.jobs, status=status, kind=kind, queue=queue, limit=limit, before=before
+        )
+
+    def backends(self) -> tuple[BackendReport, ...]:
+        """Every backend, as its live workers see it."""
+        return self._ask(self._fleet.backends)
+
+    def models(self) -> tuple[ModelOnBackend, ...]:
+        """Every model on every live backend."""
+        return self._ask(self._fleet.models)
+
+    def queues(self) -> tuple[QueueView, ...]:
+        """Every queue that a live worker serves."""
+        return self._ask(self._fleet.queues)
+
+    def workers(self) -> tuple[WorkerReport, ...]:
+        """Every live worker."""
+        return self._ask(self._fleet.workers)

@@ -1,0 +1,33 @@
+"""Where the client finds the fleet. Read once, when a client is made or a command starts."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from relay.settings import FleetSettings
+
+
+class ClientSettings(FleetSettings):
+    """What a caller of the fleet needs to know."""
+
+    url: str = "http://127.0.0.1:8700"
+    """Address of the shim; several, separated by commas, are tried in turn."""
+    api_key: SecretStr | None = None
+    """Sent as a bearer token, where the shim asks for one."""
+    give_up_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without any answer from any shim after which a caller gives up."""
+
+
+class UpSettings(FleetSettings):
+    """What `fleet up` takes from the environment; its options win over these."""
+
+    data_dir: Path | None = None
+    """Folder of the embedded Redis server; `fleet up` makes it."""
+    host: str = "127.0.0.1"
+    """Address that the shims listen on."""
+
+
+def addresses(url: str) -> tuple[str, ...]:
+    """The addresses in `http://a,http://b`, in order, without trailing slashes."""
+    return tuple(part.strip().rstrip("/") for part in url.split(",") if part.strip())

@@ -1,0 +1,211 @@
+"""The HTTP client of the backends: long answers, no read timeout, errors of our own tree.
+
+A cold model may load for minutes, so nothing times out between a request and its first word.
+Once the words have begun, silence longer than `idle_s` is `BackendStalled`: llama-server falls
+silent for ever when it is told to stop. Closing an answer closes its socket.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from pydantic_core import from_json, to_json
+
+from contract.errors import BackendStalled, BackendUnreachable, BadEndpoint
+from workers.backends.faults import error_from
+from workers.backends.foreign import FOREIGN, foreign_errors, was_dropped
+from workers.backends.idle import Idle
+
+CONNECT_S: Final = 10.0
+QUICK_S: Final = 10.0
+"""For questions that no model is needed to answer: is it up, what does it have."""
+ERROR_BODY_BYTES: Final = 64 * 1024
+KEEP_IDLE_S: Final = 4.0
+"""llama-server closes an idle connection after 5 s; we leave first."""
+
+
+class Answer:
+    """A response whose body is still on its way."""
+
+    def __init__(self, response: httpx.Response, address: str, secrets: tuple[str, ...]) -> None:
+        """Take over a response that was sent with `stream=True`."""
+        self.status = response.status_code
+        self.headers = response.headers
+        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip()
+        self._response = response
+        self._address = address
+        self._secrets = secrets
+        self._idle = Idle()
+
+    def words_began(self, idle_s: float) -> None:
+        """From now on, `idle_s` seconds without a byte are too many."""
+        self._idle.limit_s = idle_s
+
+    async def packets(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes.
+
+        Read from the transport's own stream: httpx's `aiter_lines` costs a fifth more CPU a
+        chunk (bench/client.py), and we asked for identity, so there is nothing to decode.
+        """
+        stream = cast("AsyncGenerator[bytes, None]", aiter(self._response.stream))  # type: ignore[arg-type]
+        idle = self._idle
+        try:
+            with foreign_errors(self._address, began=True, secrets=self._secrets):
+                while True:
+                    idle.begin()
+                    try:
+                        packet = await anext(stream)
+                    except StopAsyncIteration:
+                        return
+                    finally:
+                        idle.end()
+                    yield packet
+        except asyncio.CancelledError:
+            if idle.was_it():
+                raise BackendStalled(
+                    f"{self._address} sent nothing for {idle.limit_s:g} s in the middle of its"
+                    " answer (limit: idle_s)"
+                ) from None
+            raise
+        finally:
+            idle.close()
+            await stream.aclose()
+
+    async def whole(self, limit_bytes: int | None = None) -> bytes:
+        """The rest of the body, or its first `limit_bytes`."""
+        pieces: list[bytes] = []
+        size_bytes = 0
+        async for packet in self.packets():
+            pieces.append(packet)
+            size_bytes += len(packet)
+            if limit_bytes is not None and size_bytes >= limit_bytes:
+                break
+        return b"".join(pieces)[:limit_bytes]
+
+
+class Client:
+    """Speaks HTTP to one endpoint."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`url` has no credentials in it; `key` is sent as a bearer token; tests give a transport.
+
+        Of the two clients the second never reuses a connection: it is for the one retry after
+        a kept connection was closed under a request.
+        """
+        self.url = url.rstrip("/")
+        self.secrets = (key,) if key else ()
+        sent = {"accept-encoding": "identity", "content-type": "application/json"}
+        sent |= {"authorization": f"Bearer {key}"} if key else {}
+        sent |= headers or {}
+        self._clients = tuple(
+            httpx.AsyncClient(
+                transport=transport or _transport(self.url, is_fresh=is_fresh),
+                timeout=httpx.Timeout(None, connect=CONNECT_S),
+                headers=sent,
+            )
+            for is_fresh in (False, True)
+        )
+
+    @asynccontextmanager
+    async def open(
+        self, method: str, path: str, body: Any = None, *, accept: str = "*/*"
+    ) -> AsyncIterator[Answer]:
+        """Send a request; the answer is open inside the block, and its socket closed after it.
+
+        Raises the BackendError that the status and body mean, or that a broken connection means.
+        """
+        with foreign_errors(self.url, secrets=self.secrets):
+            response = await self._send(method, path, body, accept)
+        answer = Answer(response, self.url, self.secrets)
+        try:
+            await self._demand_success(answer)
+            yield answer
+        finally:
+            with suppress(aiohttp.ClientError, httpx.HTTPError, OSError):
+                await response.aclose()
+
+    async def json(
+        self, method: str, path: str, body: Any = None, *, limit_s: float | None = None
+    ) -> dict[str, Any]:
+        """The JSON object that answers a request; raises BackendError."""
+        try:
+            async with asyncio.timeout(limit_s):
+                async with self.open(method, path, body, accept="application/json") as answer:
+                    raw = await answer.whole()
+        except TimeoutError:
+            raise BackendUnreachable(
+                f"{self.url}{path} did not answer within {limit_s:g} s"
+            ) from None
+        if not raw.strip():
+            return {}
+        try:
+            parsed = from_json(raw)
+        except ValueError:
+            raise BadEndpoint(f"{self.url}{path} did not answer with JSON") from None
+        # LM Studio answers what it does not know with 200 and an `error`.
+        if isinstance(parsed, dict) and parsed.get("error"):
+            raise error_from(answer.status, raw, answer.headers, secrets=self.secrets)
+        return parsed if isinstance(parsed, dict) else {"data": parsed}
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for client in self._clients:
+            await client.aclose()
+
+    async def _send(self, method: str, path: str, body: Any, accept: str) -> httpx.Response:
+        content = None if body is None else to_json(body)
+        pooled, fresh = self._clients
+        headers = {"accept": accept}
+        request = pooled.build_request(method, self.url + path, content=content, headers=headers)
+        try:
+            return await pooled.send(request, stream=True)
+        except FOREIGN as error:
+            if not was_dropped(error):
+                raise
+        request = fresh.build_request(method, self.url + path, content=content, headers=headers)
+        return await fresh.send(request, stream=True)
+
+    async def _demand_success(self, answer: Answer) -> None:
+        status = answer.status
+        if 300 <= status < 400:  # noqa: PLR2004 - a key must not follow to another address
+            target = answer.headers.get("location", "")
+            raise error_from(
+                status, f"redirects to {target}: configure that address", secrets=self.secrets
+            )
+        is_page = answer.content_type == "text/html"
+        if status < 300 and not is_page:  # noqa: PLR2004 - the class of status
+            return
+        body = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUICK_S):
+                body = await answer.whole(ERROR_BODY_BYTES)
+        raise error_from(status, body, answer.headers, secrets=self.secrets)
+
+
+def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
+    """A transport without bounds on connections; proxies of the environment are for https only."""
+
+    def session() -> aiohttp.ClientSession:
+        connector = (
+            aiohttp.TCPConnector(limit=0, force_close=True)
+            if is_fresh
+            else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_IDLE_S)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=url.startswith("https:"),
+        )
+
+    return AiohttpTransport(client=session)

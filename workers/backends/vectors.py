@@ -1,0 +1,95 @@
+"""From texts to rows: how inputs are cut into batches and what an answer's rows must be.
+
+Invariant: the rows of all batches together are as many as the texts, in their order, of one width.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+from contract.embeddings import pack, unpack
+from contract.errors import NotSupported, ServerFault
+from contract.events import Vectors
+
+BATCH_CHARACTERS: Final = 200_000
+"""A request holds no more: OpenAI takes 300,000 tokens at once, others less than they say."""
+
+
+def batches(texts: Sequence[str], limit: int) -> Iterator[tuple[str, ...]]:
+    """Neighbouring texts, at most `limit` and `BATCH_CHARACTERS` together, at least one.
+
+    One huge request fails as a whole, and shows nothing until it is done (openrag #465).
+    """
+    starts, characters = [0], 0
+    for at, text in enumerate(texts):
+        characters += len(text)
+        if at > starts[-1] and (at - starts[-1] >= limit or characters > BATCH_CHARACTERS):
+            starts.append(at)
+            characters = len(text)
+    for start, end in pairwise([*starts, len(texts)]):
+        yield tuple(texts[start:end])
+
+
+class Rows:
+    """Turns the rows of each batch into a `Vectors`, and demands that they fit together."""
+
+    def __init__(self, dimensions: int | None) -> None:
+        """`dimensions` is what the caller asked for, if it did."""
+        self._asked = dimensions
+        self._dimension: int | None = None
+        self._count = 0
+
+    def add(self, rows: Sequence[Any], expected: int) -> Vectors:
+        """The next rows; raises ServerFault if they are not `expected` rows of one width."""
+        if len(rows) != expected:
+            raise ServerFault(f"the backend answered {len(rows)} vectors for {expected} texts")
+        numbers = [_numbers(row) for row in rows]
+        widths = {len(row) for row in numbers} | ({self._dimension} if self._dimension else set())
+        if len(widths) != 1 or 0 in widths:
+            raise ServerFault(f"the backend answered vectors of widths {sorted(widths)}")
+        self._dimension = len(numbers[0])
+        if self._asked is not None and self._dimension != self._asked:
+            raise NotSupported(
+                f"dimensions: the model makes vectors of {self._dimension} numbers, and the"
+                f" backend cannot cut them to {self._asked}"
+            )
+        first, self._count = self._count, self._count + len(numbers)
+        try:
+            data = pack(numbers)
+        except (TypeError, OverflowError):
+            # llama-server writes null for a number that is none.
+            raise ServerFault(
+                "the backend answered a vector with something else than numbers"
+            ) from None
+        return Vectors(index=first, count=len(numbers), dimension=self._dimension, data=data)
+
+
+def ordered(items: Sequence[Any]) -> list[Any]:
+    """The embeddings of OpenAI's `data`, by `index`; servers may answer out of order."""
+    if not all(isinstance(item, dict) for item in items):
+        raise ServerFault("the backend answered embeddings that are no objects")
+    indexes = [item.get("index", at) for at, item in enumerate(items)]
+    if sorted(indexes) != list(range(len(items))):
+        raise ServerFault(f"the backend numbered its vectors {indexes[:8]}, not from 0 on")
+    return [
+        item.get("embedding") for _, item in sorted(zip(indexes, items, strict=True), key=_first)
+    ]
+
+
+def _first(pair: tuple[int, Any]) -> int:
+    return pair[0]
+
+
+def _numbers(row: Any) -> Sequence[float]:
+    """A row as numbers; base64 is of little-endian float32."""
+    if isinstance(row, str):
+        try:
+            raw = base64.b64decode(row, validate=True)
+            return unpack(row, len(raw) // 4)[0] if raw else []
+        except (binascii.Error, ValueError):
+            raise ServerFault("the backend answered a vector in broken base64") from None
+    if not isinstance(row, list):
+        raise ServerFault("the backend answered a vector that is no list of numbers")
+    return row

@@ -1,0 +1,95 @@
+"""What OpenAI-shaped servers tell of their models: pure readers of their lists.
+
+Sources: llama.cpp GET /props and /v1/models, LM Studio GET /api/v1/models, vLLM GET /v1/models.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contract.roster import ModelReport, ModelTrait
+
+
+def plain(listing: dict[str, Any]) -> list[ModelReport]:
+    """Names, and nothing else is known."""
+    return [ModelReport(name=str(item["id"])) for item in _items(listing)]
+
+
+def by_name(listing: dict[str, Any]) -> list[ModelReport]:
+    """OpenAI tells no capabilities, but its names do."""
+    return [
+        ModelReport(name=str(item["id"]), traits=_traits_of_name(str(item["id"])))
+        for item in _items(listing)
+    ]
+
+
+def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
+    """Every model listed is in memory. Tools and vision are told nowhere."""
+    traits: tuple[ModelTrait, ...] = ("embed",) if embeds else ("chat", "schema")
+    return [
+        ModelReport(
+            name=str(item["id"]), traits=traits, warm=True, context_length=item.get("max_model_len")
+        )
+        for item in _items(listing)
+    ]
+
+
+def llamacpp(
+    listing: dict[str, Any], props: dict[str, Any], dimension: int | None
+) -> list[ModelReport]:
+    """Models of llama-server; `dimension` is given where it embeds. A router tells `status`."""
+    return [_llamacpp(item, props, dimension) for item in _items(listing)]
+
+
+def _llamacpp(item: dict[str, Any], props: dict[str, Any], dimension: int | None) -> ModelReport:
+    meta, status = item.get("meta") or {}, item.get("status") or {}
+    settings = props.get("default_generation_settings") or {}
+    if status:
+        return ModelReport(name=str(item["id"]), warm=status.get("value") in {"loaded", "sleeping"})
+    traits: list[ModelTrait] = ["embed"] if dimension else ["chat", "schema"]
+    if (props.get("modalities") or {}).get("vision"):
+        traits.append("vision")
+    if (props.get("chat_template_caps") or {}).get("supports_tools") and not dimension:
+        traits.append("tools")
+    return ModelReport(
+        name=str(item["id"]),
+        traits=tuple(traits),
+        warm=not props.get("is_sleeping"),
+        context_length=settings.get("n_ctx") or meta.get("n_ctx"),
+        dimension=dimension,
+        size_bytes=meta.get("size"),
+    )
+
+
+def lmstudio(listing: dict[str, Any]) -> list[ModelReport]:
+    """Models of GET /api/v1/models; an instance tells the context that it was loaded with."""
+    return [_lmstudio(item) for item in listing.get("models") or () if item.get("key")]
+
+
+def _lmstudio(item: dict[str, Any]) -> ModelReport:
+    told, loaded = item.get("capabilities") or {}, item.get("loaded_instances") or ()
+    traits: list[ModelTrait] = ["embed"] if item.get("type") == "embedding" else ["chat", "schema"]
+    traits += ["vision"] if told.get("vision") else []
+    traits += ["tools"] if told.get("trained_for_tool_use") else []
+    traits += ["thinking"] if told.get("reasoning") else []
+    given = ((loaded[0].get("config") or {}) if loaded else {}).get("context_length")
+    return ModelReport(
+        name=item["key"],
+        traits=tuple(traits),
+        warm=bool(loaded),
+        context_length=given or item.get("max_context_length"),
+        size_bytes=item.get("size_bytes"),
+    )
+
+
+def _items(listing: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    return [item for item in listing.get("data") or () if isinstance(item, dict) and "id" in item]
+
+
+def _traits_of_name(name: str) -> tuple[ModelTrait, ...]:
+    if "embedding" in name:
+        return ("embed",)
+    if name.startswith(("gpt-image", "dall-e", "chatgpt-image")):
+        return ("image",)
+    if any(word in name for word in ("whisper", "tts", "transcribe", "moderation", "sora")):
+        return ()
+    return ("chat", "tools", "schema") if name.startswith(("gpt-", "o1", "o3", "o4")) else ("chat",)

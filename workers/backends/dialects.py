@@ -1,0 +1,98 @@
+"""How OpenAI-shaped servers differ: one row of facts a server, so that the adapter needs no cases.
+
+Sources: llama.cpp `tools/server/README.md` and `server-common.cpp`; vLLM
+`entrypoints/openai/chat_completion/protocol.py`; LM Studio `3_openai-compat/*.md`; OpenAI's
+openapi.yaml.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Knowledge = Literal["field", "never", "unknown"]
+"""How a wish is told: by a field; the server never does it; nobody knows what it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What one kind of server takes and tells."""
+
+    type: str
+    health_path: str | None = None
+    """Path at the server's root that tells health; without it the list of models does."""
+    version_path: str | None = None
+    catalog: Literal["props", "lmstudio", "vllm", "names", "plain"] = "plain"
+    """Where the facts about models stand (workers/backends/catalogs.py)."""
+    length_field: str = "max_tokens"
+    sampling: frozenset[str] = frozenset()
+    """Fields beyond OpenAI's own: top_k, min_p."""
+    think: Literal["template", "effort", "none"] = "none"
+    """`template`: chat_template_kwargs.enable_thinking, with a reasoning_effort for a level."""
+    named_tool: bool = False
+    """Whether tool_choice may name a tool; else only that tool is offered, and required."""
+    json_object: bool = True
+    """Whether `json_object` is known; else it becomes the schema of any object."""
+    image_urls: bool = True
+    """Whether an image may be an http(s) URL; else data URLs only."""
+    truncate: Knowledge = "unknown"
+    shift: Knowledge = "unknown"
+    keep_alive_field: str | None = None
+    prefill: Literal["native", "flags", "none"] = "none"
+    """Whether a trailing assistant message is continued: by itself, with flags, or not."""
+    embed_encoding: Literal["base64", "float"] = "float"
+    embed_dimensions: bool = True
+    embed_batch: int = 64
+    """Texts a request."""
+
+
+LLAMACPP: Final = Dialect(
+    type="llamacpp",
+    health_path="/health",
+    catalog="props",
+    sampling=frozenset({"top_k", "min_p"}),
+    think="template",
+    # An object silently becomes `auto` (oaicompat_chat_params_parse).
+    named_tool=False,
+    # Whether it shifts is the server's flag --context-shift; a long prompt is always refused.
+    truncate="never",
+    prefill="native",
+    embed_encoding="base64",
+    embed_dimensions=False,
+)
+LMSTUDIO: Final = Dialect(
+    type="lmstudio",
+    catalog="lmstudio",
+    sampling=frozenset({"top_k"}),
+    json_object=False,
+    image_urls=False,
+    keep_alive_field="ttl",
+)
+VLLM: Final = Dialect(
+    type="vllm",
+    health_path="/health",
+    version_path="/version",
+    catalog="vllm",
+    length_field="max_completion_tokens",
+    sampling=frozenset({"top_k", "min_p"}),
+    think="template",
+    named_tool=True,
+    truncate="field",
+    shift="never",
+    prefill="flags",
+    embed_encoding="base64",
+    embed_batch=256,
+)
+OPENAI: Final = Dialect(
+    type="openai",
+    catalog="names",
+    length_field="max_completion_tokens",
+    think="effort",
+    named_tool=True,
+    truncate="never",
+    shift="never",
+    embed_encoding="base64",
+    embed_batch=2048,
+)
+GENERIC: Final = Dialect(type="generic", named_tool=True)
+"""Anything that says it is compatible: only the oldest fields."""
+
+DIALECTS: Final = {row.type: row for row in (LLAMACPP, LMSTUDIO, VLLM, OPENAI, GENERIC)}

@@ -1,0 +1,205 @@
+"""Every server that speaks OpenAI's HTTP: llama-server, LM Studio, vLLM, OpenAI and the like.
+
+They differ by a row of facts (`dialects.py`), not by a class.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+from pydantic_core import from_json
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.errors import (
+    BackendError,
+    BackendStalled,
+    BadEndpoint,
+    NotSupported,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import Delta, Done, Phase, Usage, Vectors
+from contract.roster import ModelReport
+from workers.backends import catalogs
+from workers.backends import openai_wire as wire
+from workers.backends.decoders import ERROR, MESSAGE, Sse
+from workers.backends.dialects import Dialect
+from workers.backends.faults import error_from, error_in
+from workers.backends.http import QUICK_S, Answer, Client
+from workers.backends.openai_chunks import Chunks
+from workers.backends.protocols import Stream
+from workers.backends.vectors import Rows, batches, ordered
+
+
+class OpenAI:
+    """One OpenAI-shaped server."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        dialect: Dialect,
+        *,
+        key: str | None = None,
+        idle_s: float = 120.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1."""
+        self.name = name
+        self.dialect = dialect
+        self.prefills = dialect.prefill != "none"
+        self._idle_s = idle_s
+        self._client = Client(url, key=key, transport=transport)
+        self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
+        self._dimension: dict[str, int | None] = {}
+        self._is_pooling: bool | None = None
+
+    async def check(self) -> str | None:
+        """The health path where there is one, else the list of models."""
+        if self.dialect.health_path is None:
+            await self._client.json("GET", "/models", limit_s=QUICK_S)
+            return None
+        await self._root.json("GET", self.dialect.health_path, limit_s=QUICK_S)
+        if self.dialect.version_path:
+            answer = await self._root.json("GET", self.dialect.version_path, limit_s=QUICK_S)
+            return str(answer["version"]) if "version" in answer else None
+        props = await self._props() if self.dialect.catalog == "props" else {}
+        return str(props["build_info"]) if "build_info" in props else None
+
+    async def slots(self) -> int | None:
+        """How many requests the server runs at once, where it tells (llama-server)."""
+        props = await self._props() if self.dialect.catalog == "props" else {}
+        total = props.get("total_slots")
+        return total if isinstance(total, int) and total > 0 else None
+
+    async def models(self) -> Sequence[ModelReport]:
+        """The server's list, with what its dialect tells of each model."""
+        if self.dialect.catalog == "lmstudio":
+            try:
+                return catalogs.lmstudio(
+                    await self._root.json("GET", "/api/v1/models", limit_s=QUICK_S)
+                )
+            except BadEndpoint:
+                pass  # before 0.4.0 there was no /api/v1
+        listing = await self._client.json("GET", "/models", limit_s=QUICK_S)
+        match self.dialect.catalog:
+            case "props":
+                names = [
+                    item.get("id") for item in listing.get("data") or () if "status" not in item
+                ]
+                dimension = await self._dimension_of(str(names[0])) if names else None
+                return catalogs.llamacpp(listing, await self._props(), dimension)
+            case "vllm":
+                return catalogs.vllm(listing, embeds=await self._embeds())
+            case "names":
+                return catalogs.by_name(listing)
+            case "plain" | "lmstudio":
+                return catalogs.plain(listing)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+        await self._root.aclose()
+
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """POST /chat/completions."""
+        body = wire.to_chat(request, self.dialect)
+        chunks = Chunks()
+        is_marked = False
+        async with (
+            self._client.open(
+                "POST", "/chat/completions", body.fields, accept="text/event-stream"
+            ) as answer,
+            aclosing(self._chunks(answer)) as parsed,
+        ):
+            try:
+                async for chunk in parsed:
+                    if chunk is None:
+                        is_marked = True
+                        break
+                    delta = chunks.delta(chunk)
+                    if delta is not None:
+                        answer.words_began(self._idle_s)
+                        yield delta
+            except (BackendStalled, ServerFault, TruncatedStream):
+                if not chunks.has_finished:
+                    raise  # else only the usage is missing
+        yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
+
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """POST /embeddings, some texts at a time."""
+        body = wire.to_embed(request, self.dialect)
+        rows, tokens = Rows(request.dimensions), 0
+        for texts in batches(request.input, self.dialect.embed_batch):
+            answer = await self._client.json("POST", "/embeddings", body.fields | {"input": texts})
+            tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
+            yield rows.add(ordered(answer.get("data") or ()), len(texts))
+        yield Done(usage=Usage(prompt_tokens=tokens), ignored=body.ignored)
+
+    async def _chunks(self, answer: Answer) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""
+        if answer.content_type == "application/json":
+            # An error with status 200 (LM Studio), or an answer that was not streamed.
+            yield self._parsed(await answer.whole())
+            return
+        decoder = Sse()
+        async with aclosing(answer.packets()) as packets:
+            async for packet in packets:
+                for name, data in decoder.feed(packet):
+                    chunk = self._parsed(data, name)
+                    yield chunk
+                    if chunk is None:
+                        return
+        for name, data in decoder.flush():
+            yield self._parsed(data, name)
+
+    def _parsed(self, data: bytes, name: str = MESSAGE) -> dict[str, Any] | None:
+        if data == b"[DONE]":
+            return None
+        try:
+            chunk = from_json(data)
+        except ValueError:
+            if name == MESSAGE:
+                raise TruncatedStream("the answer broke off in the middle of a chunk") from None
+            # The router of llama-server appends "proxy error: ..." when its child dies.
+            raise error_from(0, data, secrets=self._client.secrets) from None
+        if name == ERROR or not isinstance(chunk, dict) or chunk.get("error"):
+            raise error_in(chunk, secrets=self._client.secrets)
+        return chunk
+
+    async def _props(self) -> dict[str, Any]:
+        try:
+            return await self._root.json("GET", "/props", limit_s=QUICK_S)
+        except BackendError:
+            return {}
+
+    async def _embeds(self) -> bool:
+        """Whether this vLLM runs a pooling model: only then its schema has no chat."""
+        if self._is_pooling is None:
+            try:
+                schema = await self._root.json("GET", "/openapi.json", limit_s=QUICK_S)
+            except BackendError:
+                return False
+            paths = schema.get("paths") or {}
+            self._is_pooling = "/v1/chat/completions" not in paths and "/v1/embeddings" in paths
+        return self._is_pooling
+
+    async def _dimension_of(self, model: str) -> int | None:
+        """Width of a llama-server's vectors; None if it was started without `--embeddings`.
+
+        It tells in no list, so it is asked once, with one letter: 501 means no.
+        """
+        if model not in self._dimension:
+            try:
+                answer = await self._client.json(
+                    "POST", "/embeddings", {"model": model, "input": "a"}, limit_s=QUICK_S
+                )
+                vectors = ordered(answer.get("data") or ())
+                self._dimension[model] = len(vectors[0]) if vectors else None
+            except NotSupported:
+                self._dimension[model] = None
+            except BackendError:
+                return None
+        return self._dimension[model]

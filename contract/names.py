@@ -64,14 +64,9 @@ def holders(queue: str) -> str:
     return f"fleet:q:{queue}:holders"
 
 
-def clocks(queue: str) -> str:
-    """Sorted set of tenant clocks of a queue: tenant by virtual time (unix seconds)."""
-    return f"fleet:q:{queue}:clocks"
-
-
-def drained(queue: str) -> str:
-    """Hash of counters from which the drain rate of a queue is computed."""
-    return f"fleet:q:{queue}:drained"
+def drained(queue: str, minute: int) -> str:
+    """Counter of the jobs of a queue that ended in a minute (unix seconds / 60)."""
+    return f"fleet:q:{queue}:drained:{minute}"
 
 
 def record(job_id: str) -> str:
@@ -95,5 +90,5 @@ def worker_report(worker: str) -> str:
 
 
 def worker_channel(worker: str) -> str:
-    """Pub/sub channel on which a worker is told that it lost a job: `<job id> <attempt>`."""
+    """Pub/sub channel on which a worker is told the id of a job that it lost."""
     return f"fleet:worker:{worker}:orders"

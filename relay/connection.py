@@ -1,0 +1,124 @@
+"""One process's line to Redis: a client for commands and scripts, with every wait bounded.
+
+Foreign errors become ours here and nowhere else. Commands are retried for about two seconds with
+backoff and jitter, which a restart of Redis on the same machine fits into; every script of the
+relay can be run twice without harm.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from contract.errors import RelayUnavailable
+from relay.settings import RelaySettings
+
+Argument = str | bytes | int | float
+
+_RETRIES = 6
+_BACKOFF_BASE_S = 0.05
+_BACKOFF_CAP_S = 1.0
+_CONNECT_TIMEOUT_S = 5.0
+_HEALTH_CHECK_S = 15
+
+
+@contextmanager
+def relay_errors() -> Generator[None]:
+    """Turn Redis's errors into RelayUnavailable; a defect of ours (a wrong script) stays."""
+    try:
+        yield
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        raise RelayUnavailable(f"Redis does not answer: {type(error).__name__}") from error
+    except OutOfMemoryError as error:
+        raise RelayUnavailable(
+            "Redis is full (maxmemory reached): raise maxmemory or lower FLEET_LOG_TTL_S",
+            retry_after_s=5.0,
+        ) from error
+    except ReadOnlyError as error:
+        raise RelayUnavailable("Redis is a read-only replica right now") from error
+    except RedisError as error:
+        if str(error).startswith(("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")):
+            raise RelayUnavailable(f"Redis is not ready: {error}") from error
+        raise
+
+
+class Connection:
+    """What every noun of the relay is built on; open one a process."""
+
+    def __init__(self, settings: RelaySettings) -> None:
+        """Use `open` instead, which also closes."""
+        self.settings = settings
+        self._clock_offset_s = 0.0
+        self._scripts: dict[str, AsyncScript] = {}
+        self._redis: Redis = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            protocol=2,
+            socket_timeout=settings.command_timeout_s,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            socket_keepalive=True,
+            health_check_interval=_HEALTH_CHECK_S,
+            retry=Retry(ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), _RETRIES),
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: RelaySettings) -> AsyncGenerator[Self]:
+        """Connect when first used; let go of every socket at the end."""
+        connection = cls(settings)
+        try:
+            yield connection
+        finally:
+            await connection._redis.aclose()
+
+    async def ping(self) -> None:
+        """Return if Redis answers; raises RelayUnavailable."""
+        await self.command("PING")
+
+    async def command(self, *words: Argument) -> Any:
+        """Run one command; raises RelayUnavailable."""
+        with relay_errors():
+            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Run commands in one round trip, not atomically; raises RelayUnavailable."""
+        if not commands:
+            return []
+        with relay_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for words in commands:
+                    pipe.execute_command(*words)
+                return list(await pipe.execute())
+
+    async def run(
+        self, script: str, keys: Sequence[str] = (), args: Sequence[Argument] = ()
+    ) -> Any:
+        """Run a Lua script by its hash, loading it where it is unknown; raises RelayUnavailable."""
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        with relay_errors():
+            return await self._scripts[script](list(keys), list(args))
+
+    def dedicated(self) -> AbstractConnection:
+        """Make a socket of its own, not yet connected and without a read timeout: for listening."""
+        pool = self._redis.connection_pool
+        kind, arguments = pool.connection_class, dict(pool.connection_kwargs)
+        arguments.update(socket_timeout=None, health_check_interval=0, retry=Retry(NoBackoff(), 0))
+        made: AbstractConnection = kind(**arguments)
+        return made
+
+    def now(self) -> float:
+        """Unix seconds by Redis's clock, as of the last `set_clock`."""
+        return time.time() + self._clock_offset_s
+
+    def set_clock(self, redis_now: float) -> None:
+        """Learn Redis's clock from an answer that carries it, so that skewed machines agree."""
+        self._clock_offset_s = redis_now - time.time()

@@ -1,0 +1,257 @@
+"""A job's log: how it is begun, added to, handed over, ended, read and followed.
+
+Invariants, all kept by Redis itself: ids only rise (XADD refuses the others); whoever takes a job
+from its holder writes `<attempt + 1>-0` first, so that the old holder can never add a word again;
+after the last word nothing is added. An event is logged and published in one script, so that the
+channel says exactly what the log says, in its order. Each script may be run twice.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final
+
+from contract import names
+from contract.errors import JobNotFound
+from contract.events import BEGINNING, EventId, Frame
+from contract.result import Fold, Result
+from relay.connection import Connection
+from relay.reader import Ear, Reader
+
+_SAY: Final = """
+local function say(log, channel, attempt, seq, now, type, fields)
+    local id = attempt .. '-' .. seq
+    local body = '{"id":"' .. id .. '","at":' .. string.format('%.3f', now) .. ',' .. fields
+    local frame = id .. ' ' .. type .. ' ' .. body
+    redis.call('XADD', log, id, 'f', frame)
+    redis.call('PUBLISH', channel, frame)
+end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local ended = {done = true, failed = true, cancelled = true}
+"""
+
+BEGIN: Final = (
+    _SAY
+    + """
+-- KEYS record log live deadlines recent; ARGV id channel queued deadline_s (field value)...
+if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('HGET', KEYS[1], 'created_at') end
+local at = string.format('%.6f', now)
+redis.call('HSET', KEYS[1], 'created_at', at, 'tries', 0, unpack(ARGV, 5))
+if ARGV[4] ~= '' then
+    local deadline = string.format('%.6f', now + ARGV[4])
+    redis.call('HSET', KEYS[1], 'deadline_at', deadline)
+    redis.call('ZADD', KEYS[4], deadline, ARGV[1])
+end
+redis.call('ZADD', KEYS[3], at, ARGV[1])
+redis.call('ZADD', KEYS[5], at, ARGV[1])
+say(KEYS[2], ARGV[2], 1, 0, now, 'queued', ARGV[3])
+return at
+"""
+)
+"""Write a job's record and its first word, `1-0`. Returns when it was created (unix seconds)."""
+
+START: Final = (
+    _SAY
+    + """
+-- KEYS record log; ARGV channel attempt worker started
+local status, attempt = unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt'))
+if status ~= 'queued' or attempt ~= ARGV[2] then return false end
+redis.call('HSET', KEYS[1], 'status', 'running', 'started_at', string.format('%.6f', now),
+           'worker', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'tries', 1)
+say(KEYS[2], ARGV[1], attempt, 1, now, 'started', ARGV[4])
+return redis.call('HGETALL', KEYS[1])
+"""
+)
+"""Say `started` for a claimed job. Returns its record, or nothing if the claim is out of date."""
+
+APPEND: Final = """
+-- KEYS log...; ARGV ttl_s live deadlines, then per log: id frame channel status record job now
+local answer = {}
+for i, log in ipairs(KEYS) do
+    local a = 3 + (i - 1) * 7
+    local id, frame = ARGV[a + 1], ARGV[a + 2]
+    local wrote = redis.pcall('XADD', log, id, 'f', frame)
+    if type(wrote) == 'table' and wrote.err then
+        local there = redis.call('XRANGE', log, id, id)
+        if there[1] and there[1][2][2] == frame then answer[i] = 1
+        elseif string.find(wrote.err, 'equal or smaller') then answer[i] = 0
+        else return redis.error_reply(wrote.err) end
+    else
+        answer[i] = 1
+        redis.call('PUBLISH', ARGV[a + 3], frame)
+    end
+    local status = ARGV[a + 4]
+    if status ~= '' and answer[i] == 1 then
+        local record, job = ARGV[a + 5], ARGV[a + 6]
+        redis.call('HSET', record, 'status', status, 'ended_at', ARGV[a + 7])
+        redis.call('EXPIRE', record, ARGV[1])
+        redis.call('EXPIRE', log, ARGV[1])
+        redis.call('ZREM', ARGV[2], job)
+        redis.call('ZREM', ARGV[3], job)
+    end
+end
+return answer
+"""
+"""Add many frames, to many logs, in one call. Returns per frame 1 (it stands) or 0 (refused).
+
+A frame that stands already with the same bytes counts as written: after a lost answer the batch
+is sent again. A frame with a status is its job's last word and closes the record.
+"""
+
+HAND_OVER: Final = (
+    _SAY
+    + """
+-- KEYS record log; ARGV channel attempt counts queued
+local status, attempt, tries, most =
+    unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt', 'tries', 'max_attempts'))
+if not status or ended[status] then return {'ended', 0} end
+local before = tonumber(ARGV[2])
+if tonumber(attempt) == before + 1 and status == 'queued' then return {'queued', before + 1} end
+if tonumber(attempt) ~= before then return {'stale', tonumber(attempt)} end
+if ARGV[3] == '1' then
+    if tonumber(tries) >= tonumber(most) then return {'exhausted', before} end
+elseif status == 'running' then
+    redis.call('HINCRBY', KEYS[1], 'tries', -1)
+end
+redis.call('HSET', KEYS[1], 'attempt', before + 1, 'status', 'queued')
+say(KEYS[2], ARGV[1], before + 1, 0, now, 'queued', ARGV[4])
+return {'queued', before + 1}
+"""
+)
+"""Take a job from its holder: the attempt rises and the log says so.
+
+Returns what the job is now and its attempt: queued; ended; stale (somebody else took it);
+exhausted (it may not be tried again, and nothing was written).
+"""
+
+END: Final = (
+    _SAY
+    + """
+-- KEYS record log live deadlines; ARGV id channel status ttl_s last_word
+local status, attempt = unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt'))
+if not status then
+    redis.call('ZREM', KEYS[3], ARGV[1])
+    redis.call('ZREM', KEYS[4], ARGV[1])
+    return 0
+end
+if ended[status] then return 0 end
+attempt = tonumber(attempt) + 1
+redis.call('HSET', KEYS[1], 'attempt', attempt, 'status', ARGV[3],
+           'ended_at', string.format('%.6f', now))
+say(KEYS[2], ARGV[2], attempt, 0, now, ARGV[3], ARGV[5])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+return 1
+"""
+)
+"""Take a job from whoever has it and say its last word. Returns 0 if it had ended before."""
+
+_PAGE: Final = 500
+
+
+class Log:
+    """Reads and follows logs."""
+
+    def __init__(self, connection: Connection, reader: Reader) -> None:
+        """Read through the connection; hear what is new through the reader."""
+        self._connection = connection
+        self._reader = reader
+
+    async def read(
+        self, job_id: str, after: EventId = BEGINNING
+    ) -> AsyncGenerator[list[Frame], None]:
+        """What the log holds now after the cursor, a page at a time; raises RelayUnavailable."""
+        cursor = after
+        while True:
+            entries: list[Any] = await self._connection.command(
+                "XRANGE", names.log(job_id), f"({cursor}", "+", "COUNT", _PAGE
+            )
+            frames = [Frame.from_wire(_frame_of(entry)) for entry in entries]
+            if frames:
+                yield frames
+                cursor = frames[-1].id or cursor
+            if len(frames) < _PAGE:
+                return
+
+    async def result(self, job_id: str) -> Result:
+        """The answer so far; raises RelayUnavailable."""
+        answer = Fold()
+        async with aclosing(self.read(job_id)) as pages:
+            async for frames in pages:
+                for frame in frames:
+                    answer.add(frame.event)
+        return answer.result
+
+    async def follow(
+        self, job_id: str, after: EventId = BEGINNING, *, idle_s: float = 15.0
+    ) -> AsyncGenerator[list[Frame], None]:
+        """Everything after the cursor, as it comes, until after the last word.
+
+        Yields all that is new at each wake, in order, each event once; an empty list after
+        `idle_s` of silence. Raises JobNotFound, RelayUnavailable.
+        """
+        cursor = after
+        async with self._reader.hear(names.channel(job_id)) as ear:
+            if await self._has_ended(job_id, after):
+                return
+            while True:
+                ear.catch_up()
+                async with aclosing(self._stored_then_live(job_id, ear, cursor, idle_s)) as pages:
+                    async for frames in pages:
+                        yield frames
+                        cursor = frames[-1].id or cursor if frames else cursor
+                        if frames and frames[-1].is_last:
+                            return
+
+    async def _stored_then_live(
+        self, job_id: str, ear: Ear, cursor: EventId, idle_s: float
+    ) -> AsyncGenerator[list[Frame], None]:
+        async with aclosing(self.read(job_id, cursor)) as pages:
+            async for frames in pages:
+                yield frames
+                cursor = frames[-1].id or cursor
+        async with aclosing(_live(ear, cursor, idle_s)) as live:
+            async for frames in live:
+                yield frames
+
+    async def _has_ended(self, job_id: str, cursor: EventId) -> bool:
+        last: list[Any] = await self._connection.command(
+            "XREVRANGE", names.log(job_id), "+", "-", "COUNT", 1
+        )
+        if not last:
+            raise JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
+        frame = Frame.from_wire(_frame_of(last[0]))
+        return frame.is_last and (frame.id or BEGINNING) <= cursor
+
+
+def _frame_of(entry: Any) -> bytes:
+    frame: bytes = entry[1][1] if isinstance(entry[1], list) else entry[1][b"f"]
+    return frame
+
+
+async def _live(ear: Ear, cursor: EventId, idle_s: float) -> AsyncGenerator[list[Frame], None]:
+    """What is heard after the cursor; ends when something was missed, or to look after silence."""
+    while True:
+        if not await ear.wait(idle_s):
+            yield []
+            return
+        if ear.behind:
+            return
+        frames: list[Frame] = []
+        while ear.heard:
+            frame = Frame.from_wire(ear.heard.popleft())
+            if frame.id is None or frame.id <= cursor:  # heard and read
+                continue
+            if frame.id not in (
+                (cursor.attempt, cursor.seq + 1),
+                (cursor.attempt + 1, 0),
+            ):
+                ear.fall_behind()
+                break
+            cursor = frame.id
+            frames.append(frame)
+        if frames:
+            yield frames

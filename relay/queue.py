@@ -1,0 +1,261 @@
+"""The verbs over the nouns: enqueue, claim, cancel, and where a job stands."""
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+from contract import names
+from contract.errors import QueueFull
+from contract.events import Cancelled, Queued, Started
+from contract.jobs import AnyRequest, JobRecord, Place
+from contract.requests import SLACK_S
+from contract.roster import QueueView, WorkerReport
+from contract.wire import VERSION, encode
+from relay.connection import Connection
+from relay.lease import Holder, Leases
+from relay.log import BEGIN, END, START
+from relay.order import CLAIM, ENQUEUE, LOOK_AHEAD
+from relay.records import Records, from_hash, pairs, to_hash
+from relay.tickets import ticket
+
+_STALE_AT_ONCE: Final = 100
+"""Entries of jobs that have ended meanwhile which one claim clears away at the most."""
+_MINUTES: Final = 5
+"""Over which the drain rate is measured."""
+
+
+class Claim(NamedTuple):
+    """A job in a worker's hands."""
+
+    record: JobRecord
+    request: bytes
+    """The request as it was written (JSON); whoever runs the job parses it."""
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that this claim may speak as."""
+        return self.record.attempt
+
+
+class Queue:
+    """Puts jobs in, takes them out, and says where they stand."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+        self._records = Records(connection)
+        self._leases = Leases(connection)
+
+    async def enqueue(
+        self,
+        request: AnyRequest,
+        *,
+        queue: str,
+        tenant: str = "default",
+        job_id: str | None = None,
+    ) -> tuple[JobRecord, Place]:
+        """Put a job into a queue; the same `job_id` again changes nothing.
+
+        Raises QueueFull, RelayUnavailable.
+        """
+        limit = self._connection.settings.queue_limit
+        depth = await self._connection.command("ZCARD", names.backlog(queue))
+        if depth >= limit:
+            raise await self._full(queue, depth)
+        record = _new_record(request, queue, tenant, job_id or uuid4().hex)
+        record = await self._begin(record, request, depth)
+        position = await self._connection.run(
+            ENQUEUE,
+            [names.backlog(queue), names.facts(queue), names.QUEUES, queue],
+            [
+                record.id, f'{{"v":{record.v},"attempt":{record.attempt}}}',
+                SLACK_S[record.priority], limit, ticket(queue), queue,
+            ],
+        )  # fmt: skip
+        if position < 0:
+            error = await self._full(queue, depth)
+            await self._leases.end(queue, record.id, error)
+            raise error
+        return record, await self._place(queue, position or None)
+
+    async def _begin(self, record: JobRecord, request: AnyRequest, depth: int) -> JobRecord:
+        flat = [x for field in to_hash(record, encode(request)).items() for x in field]
+        deadline_s = request.effective_deadline_s
+        queued = Queued(queue=record.queue, position=depth + 1, reason=_ahead(depth))
+        created_at = await self._connection.run(
+            BEGIN,
+            [
+                names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES,
+                names.RECENT,
+            ],
+            [
+                record.id, names.channel(record.id), queued.model_dump_json()[1:],
+                "" if deadline_s is None else deadline_s, *flat,
+            ],
+        )  # fmt: skip
+        at = float(created_at)
+        deadline_at = None if deadline_s is None else at + deadline_s
+        return record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
+
+    async def _full(self, queue: str, depth: int) -> QueueFull:
+        rate = await self._drain_per_s(queue)
+        return QueueFull(
+            f"queue {queue} holds {depth} jobs, which is as many as it may "
+            f"(FLEET_QUEUE_LIMIT): try again later, or start more workers",
+            retry_after_s=max(1.0, min(120.0, 1 / rate)) if rate else 30.0,
+        )
+
+    async def claim(self, queue: str, worker: str) -> Claim | None:
+        """Take the job that should run next, say that it started; None if nothing waits.
+
+        Raises RelayUnavailable; what was claimed then comes back when its lease expires.
+        """
+        for _ in range(_STALE_AT_ONCE):
+            picked = await self._connection.run(
+                CLAIM,
+                [
+                    names.backlog(queue), names.facts(queue), names.leases(queue),
+                    names.holders(queue),
+                ],
+                [worker, VERSION, self._connection.settings.lease_s, LOOK_AHEAD],
+            )  # fmt: skip
+            if not picked:
+                return None
+            job_id, attempt, now = picked[0].decode(), int(picked[1]), float(picked[2])
+            self._connection.set_clock(now)
+            claim = await self._start(job_id, attempt, queue, worker)
+            if claim is not None:
+                return claim
+            await self._leases.release(queue, job_id, Holder(attempt, worker))
+        return None
+
+    async def _start(self, job_id: str, attempt: int, queue: str, worker: str) -> Claim | None:
+        model = await self._connection.command("HGET", names.record(job_id), "model")
+        started = Started(
+            attempt=attempt,
+            worker=worker,
+            backend=names.backend_of(queue),
+            model=model.decode() if model else None,
+        )
+        flat = await self._connection.run(
+            START,
+            [names.record(job_id), names.log(job_id)],
+            [names.channel(job_id), attempt, worker, started.model_dump_json()[1:]],
+        )
+        if not flat:
+            return None
+        fields = pairs(flat)
+        return Claim(from_hash(fields), fields[b"request"])
+
+    async def give_ticket_back(self, queue: str) -> None:
+        """Send a ticket again that was taken without a free slot to claim with."""
+        await self._connection.command("LPUSH", queue, ticket(queue))
+
+    async def cancel(self, job_id: str, *, by: str, reason: str = "") -> JobRecord:
+        """End a job in whatever phase it is; final at once, and the same answer again.
+
+        Returns the terminal record; raises JobNotFound, RelayUnavailable.
+        """
+        record = await self._records.get(job_id)
+        cancelled = Cancelled(by=by, reason=reason)
+        await self._connection.run(
+            END,
+            [names.record(job_id), names.log(job_id), names.LIVE, names.DEADLINES],
+            [
+                job_id, names.channel(job_id), "cancelled",
+                int(self._connection.settings.log_ttl_s), cancelled.model_dump_json()[1:],
+            ],
+        )  # fmt: skip
+        worker = await self._leases.release(record.queue, job_id, None)
+        if worker:
+            await self._connection.command("PUBLISH", names.worker_channel(worker), job_id)
+        return await self._records.get(job_id)
+
+    async def place(self, record: JobRecord) -> Place:
+        """Where a job stands now; raises RelayUnavailable."""
+        if record.status != "queued":
+            return Place()
+        rank = await self._connection.command("ZRANK", names.backlog(record.queue), record.id)
+        return await self._place(record.queue, None if rank is None else rank + 1)
+
+    async def _place(self, queue: str, position: int | None) -> Place:
+        if position is None:
+            return Place()
+        rate = await self._drain_per_s(queue)
+        return Place(
+            position=position,
+            eta_s=round(position / rate, 1) if rate else None,
+            reason=_ahead(position - 1),
+        )
+
+    async def _drain_per_s(self, queue: str) -> float | None:
+        """Jobs that end a second, over the minutes in which any did; None if none did."""
+        now = self._connection.now()
+        minutes = [math.floor(now / 60) - back for back in range(_MINUTES)]
+        counts = await self._connection.command(
+            "MGET", *(names.drained(queue, minute) for minute in minutes)
+        )
+        ended = [(m, int(count)) for m, count in zip(minutes, counts, strict=True) if count]
+        if not ended:
+            return None
+        elapsed_s = max(10.0, now - 60 * min(minute for minute, _ in ended))
+        return sum(count for _, count in ended) / elapsed_s
+
+    async def views(self, workers: Sequence[WorkerReport]) -> list[QueueView]:
+        """Every queue that a live worker serves or that holds jobs; raises RelayUnavailable."""
+        members = await self._connection.command("SMEMBERS", names.QUEUES)
+        served = {queue.name for worker in workers for queue in worker.queues}
+        return [
+            await self._view(queue, workers)
+            for queue in sorted(served | {member.decode() for member in members})
+        ]
+
+    async def _view(self, queue: str, workers: Sequence[WorkerReport]) -> QueueView:
+        depth, held, head = await self._connection.pipeline(
+            [
+                ("ZCARD", names.backlog(queue)),
+                ("ZCARD", names.leases(queue)),
+                ("ZRANGE", names.backlog(queue), 0, 0),
+            ]
+        )
+        oldest_s = None
+        if head:
+            created_at = await self._connection.command(
+                "HGET", names.record(head[0].decode()), "created_at"
+            )
+            oldest_s = round(self._connection.now() - float(created_at), 1) if created_at else None
+        reports = [q for worker in workers for q in worker.queues if q.name == queue]
+        return QueueView(
+            name=queue,
+            depth=depth,
+            oldest_s=oldest_s,
+            in_flight=held,
+            slots=sum(report.slots for report in reports),
+            workers=len(reports),
+            drain_per_s=await self._drain_per_s(queue),
+        )
+
+
+def _new_record(request: AnyRequest, queue: str, tenant: str, job_id: str) -> JobRecord:
+    return JobRecord(
+        id=job_id,
+        v=VERSION,
+        kind=request.kind,
+        status="queued",
+        queue=queue,
+        backend=names.backend_of(queue),
+        model=getattr(request, "model", None),
+        tenant=tenant,
+        priority=request.priority,
+        attempt=1,
+        max_attempts=request.max_attempts,
+        created_at=0.0,
+        metadata=request.metadata,
+    )
+
+
+def _ahead(count: int) -> str:
+    if count == 0:
+        return "next in line"
+    return "1 job before yours" if count == 1 else f"{count} jobs before yours"

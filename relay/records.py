@@ -1,0 +1,119 @@
+"""The ledger: one record a job, kept until its log expires. Written by the scripts of the log."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from contract import names
+from contract.errors import JobNotFound
+from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
+from contract.requests import Kind
+from contract.result import Status
+from relay.connection import Connection
+
+_NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at")
+_PAGE = 100
+_LONGEST_SCAN = 5_000
+"""Records that one page may look at before it answers with what it has found."""
+
+Hash = Mapping[bytes, bytes]
+
+
+def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
+    """The fields of the record's hash; `None` is no field."""
+    fields: dict[str, Any] = record.model_dump(mode="json", exclude_none=True)
+    fields["metadata"] = json.dumps(record.metadata)
+    return {**{name: str(value) for name, value in fields.items()}, "request": request}
+
+
+def from_hash(fields: Hash) -> JobRecord:
+    """Read what `to_hash` wrote and the scripts have changed since."""
+    text: dict[str, Any] = {
+        name.decode(): value.decode() for name, value in fields.items() if name != b"request"
+    }
+    text.pop("tries", None)
+    text["metadata"] = json.loads(text.get("metadata", "{}"))
+    return JobRecord.model_validate({**text, **{n: float(text[n]) for n in _NUMBERS if n in text}})
+
+
+def pairs(flat: list[bytes]) -> Hash:
+    """Redis's flat answer to HGETALL inside a script, as a mapping."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class Records:
+    """Reads the ledger."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Read through this connection."""
+        self._connection = connection
+
+    async def get(self, job_id: str) -> JobRecord:
+        """The record of a job; raises JobNotFound, RelayUnavailable."""
+        return from_hash(await self._hash(job_id))
+
+    async def request(self, job_id: str) -> AnyRequest:
+        """What was asked for; raises JobNotFound, RelayUnavailable."""
+        return any_request.validate_json((await self._hash(job_id))[b"request"])
+
+    async def _hash(self, job_id: str) -> Hash:
+        flat = await self._connection.command("HGETALL", names.record(job_id))
+        fields: Hash = flat if isinstance(flat, dict) else pairs(flat)
+        if b"id" not in fields:
+            raise JobNotFound(
+                f"there is no job {job_id[:64]}, or it ended so long ago that its log has expired"
+            )
+        return fields
+
+    async def page(
+        self,
+        *,
+        status: Status | None = None,
+        kind: Kind | None = None,
+        queue: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> JobPage:
+        """Jobs that match, newest first; `before` is the `next` of the page before this one."""
+        found: list[JobRecord] = []
+        cursor = before
+        async for cursor, record in self._newest_first(before):
+            if record and _matches(record, status, kind, queue):
+                found.append(record)
+            if len(found) == limit:
+                return JobPage(jobs=tuple(found), next=cursor)
+        return JobPage(jobs=tuple(found), next=None)
+
+    async def _newest_first(
+        self, before: str | None
+    ) -> AsyncGenerator[tuple[str, JobRecord | None]]:
+        highest = f"({float(before)!r}" if before else "+inf"
+        for _ in range(_LONGEST_SCAN // _PAGE):
+            flat = await self._connection.command(
+                "ZREVRANGEBYSCORE", names.RECENT, highest, "-inf", "WITHSCORES", "LIMIT", 0, _PAGE
+            )
+            rows = _scored(flat)
+            if not rows:
+                return
+            answers = await self._connection.pipeline(
+                [("HGETALL", names.record(job_id)) for job_id, _ in rows]
+            )
+            for (_, score), answer in zip(rows, answers, strict=True):
+                fields = answer if isinstance(answer, dict) else pairs(answer)
+                highest = f"({score!r}"
+                yield repr(score), from_hash(fields) if b"id" in fields else None
+
+
+def _scored(flat: list[Any]) -> list[tuple[str, float]]:
+    if flat and isinstance(flat[0], (tuple, list)):
+        return [(member.decode(), float(score)) for member, score in flat]
+    return [(m.decode(), float(s)) for m, s in zip(flat[::2], flat[1::2], strict=True)]
+
+
+def _matches(
+    record: JobRecord, status: Status | None, kind: Kind | None, queue: str | None
+) -> bool:
+    return (status in (None, record.status) and kind in (None, record.kind)) and queue in (
+        None,
+        record.queue,
+    )

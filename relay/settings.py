@@ -1,0 +1,60 @@
+"""Where Redis is, and how long things in it live. Read once, in a composition root."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class FleetSettings(BaseSettings):
+    """Settings of any fleet process: defaults, then `fleet.toml`, then `FLEET_*` variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLEET_",
+        toml_file="fleet.toml",
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the environment before the file, and the file before the defaults."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class RelaySettings(FleetSettings):
+    """What the relay needs to know."""
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    """`redis://`, `rediss://` or `unix:///path`; may hold a password."""
+    log_ttl_s: Seconds = 86400
+    """Seconds that a record and its log live after the job's end."""
+    log_cap_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**20
+    """Bytes that one job may say; more is a `failed` with `log_full`."""
+    queue_limit: Annotated[int, Field(ge=1)] = 100_000
+    """Jobs that may wait in one queue."""
+    lease_s: Seconds = 15
+    """Seconds that a worker holds a job without renewing."""
+    renew_s: Seconds = 4
+    """Seconds between two renewals."""
+    reap_s: Seconds = 3
+    """Seconds between two looks for expired leases."""
+    command_timeout_s: Seconds = 10
+    """Seconds that any one command may take before its connection counts as lost."""

@@ -1,0 +1,61 @@
+"""The ticket: a Celery message that says that there is work in a queue, not which.
+
+It is written by hand into the list that Celery's workers pop, because `apply_async` costs a
+millisecond and blocks (docs/adr/0001). A test holds it against what `apply_async` writes.
+"""
+
+import base64
+import json
+from uuid import uuid4
+
+from contract.names import TICKET_TASK
+
+_NO_CANVAS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def ticket(queue: str) -> str:
+    """A ticket for a queue: task protocol 2 in kombu's envelope for virtual transports (JSON)."""
+    id = str(uuid4())
+    kwargs = {"queue": queue}
+    body = json.dumps([[], kwargs, _NO_CANVAS]).encode()
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": _headers(id, kwargs),
+            "properties": {
+                "correlation_id": id,
+                "reply_to": "",
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid4()),
+            },
+        }
+    )
+
+
+def _headers(id: str, kwargs: dict[str, str]) -> dict[str, object]:
+    return {
+        "lang": "py",
+        "task": TICKET_TASK,
+        "id": id,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": id,
+        "parent_id": None,
+        "argsrepr": "()",
+        "kwargsrepr": repr(kwargs),
+        "origin": "fleet",
+        "ignore_result": True,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }

@@ -1,0 +1,200 @@
+"""The batched writer: everything that all jobs of a worker say goes to Redis in one call a tick.
+
+While one call is on its way the next batch gathers, so a batch is what was said in one round trip:
+one chunk when little is said, hundreds when much is. The first word never waits. Only when more
+than `_CROWDED` wait, because Redis has fallen behind, are neighbouring fragments of a job joined.
+A call that got no answer is sent again as it was: ids make that harmless (relay/log.py, APPEND).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from contract import names
+from contract.errors import LeaseLost, RelayUnavailable
+from contract.events import LAST_WORDS, Delta, Event, EventId, Frame
+from relay.connection import Argument, Connection
+from relay.log import APPEND
+
+_log = logging.getLogger(__name__)
+
+_BATCH: Final = 256
+"""Frames in one script call; it blocks Redis for about 1.5 ms (bench/relay_path.py)."""
+_BATCH_BYTES: Final = 2**20
+_CROWDED: Final = 512
+_FULL: Final = 4096
+_RESEND_CAP_S: Final = 1.0
+
+
+Entry = tuple[str, bytes, str, str, str, str, str]
+"""id, frame, channel; then status, record, job and time for a last word: APPEND's arguments."""
+
+
+class Voice:
+    """What one attempt of one job says: the writing end of its log."""
+
+    __slots__ = ("_on_lost", "_writer", "attempt", "id", "lost", "seq", "size_bytes", "unwritten")
+
+    def __init__(
+        self, writer: "Writer", id: str, attempt: int, seq: int, on_lost: Callable[[], None]
+    ) -> None:
+        """Speak as `attempt` of job `id`; the last sequence number it has used is `seq`."""
+        self._writer = writer
+        self._on_lost = on_lost
+        self.id = id
+        self.attempt = attempt
+        self.seq = seq
+        self.lost = False
+        self.unwritten = 0
+        self.size_bytes = 0
+
+    def say(self, event: Event) -> None:
+        """Add an event to the log, soon; raises LeaseLost once a word of ours was refused."""
+        if self.lost:
+            raise LeaseLost(f"job {self.id} is not ours any more")
+        self.unwritten += 1
+        self._writer.put(self, event)
+
+    def lose(self) -> None:
+        """Learn that somebody else has the job; tells the run once."""
+        if not self.lost:
+            self.lost = True
+            self._on_lost()
+
+    async def written(self) -> None:
+        """Wait until all that was said stands in the log; raises LeaseLost if it never will."""
+        while self.unwritten and not self.lost:
+            await self._writer.next_flush()
+        if self.lost:
+            raise LeaseLost(f"job {self.id} is not ours any more")
+
+    async def room(self) -> None:
+        """Wait while too much is unwritten, so that a slow Redis slows the backend's stream."""
+        while self._writer.is_full and not self.lost:
+            await self._writer.next_flush()
+
+
+class Writer:
+    """Writes what all voices of a process say; run `write` beside it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Nothing is written before `write` runs."""
+        self._connection = connection
+        self._pending: list[tuple[Voice, Event]] = []
+        self._wake = asyncio.Event()
+        self._flushed: asyncio.Future[None] | None = None
+
+    def voice(self, id: str, attempt: int, *, seq: int = 1, on_lost: Callable[[], None]) -> Voice:
+        """Begin to speak for an attempt; `seq` 1 is `started`, which the claim has written."""
+        return Voice(self, id, attempt, seq, on_lost)
+
+    def put(self, voice: Voice, event: Event) -> None:
+        """Queue an event for the next call."""
+        self._pending.append((voice, event))
+        self._wake.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether speakers should wait."""
+        return len(self._pending) > _FULL
+
+    async def next_flush(self) -> None:
+        """Wait for the next answer of Redis, good or bad."""
+        if self._flushed is None:
+            self._flushed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._flushed)
+
+    async def write(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._pending:
+                if len(self._pending) > _CROWDED:
+                    self._pending = joined(self._pending)
+                await self._send(self._next_batch())
+
+    def _next_batch(self) -> list[tuple[Voice, Entry]]:
+        now = self._connection.now()
+        batch: list[tuple[Voice, Entry]] = []
+        taken = size = 0
+        for voice, event in self._pending:
+            if taken == _BATCH or size > _BATCH_BYTES:
+                break
+            taken += 1
+            entry = _entry(voice, event, now)
+            size += len(entry[1])
+            batch.append((voice, entry))
+        del self._pending[:taken]
+        return batch
+
+    async def _send(self, batch: list[tuple[Voice, Entry]]) -> None:
+        args: list[Argument] = [
+            int(self._connection.settings.log_ttl_s), names.LIVE, names.DEADLINES,
+        ]  # fmt: skip
+        for _, entry in batch:
+            args.extend(entry)
+        keys = [names.log(voice.id) for voice, _ in batch]
+        for (voice, _), stands in zip(batch, await self._until_answered(keys, args), strict=True):
+            voice.unwritten -= 1
+            if not stands:
+                voice.lose()
+        if self._flushed is not None:
+            self._flushed.set_result(None)
+            self._flushed = None
+
+    async def _until_answered(self, keys: list[str], args: list[Argument]) -> list[int]:
+        tries = 0
+        while True:
+            try:
+                answer: list[int] = await self._connection.run(APPEND, keys, args)
+            except RelayUnavailable as error:
+                tries += 1
+                _log.warning("%d events wait for Redis (%d. try): %s", len(keys), tries, error)
+                await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
+            else:
+                return answer
+
+
+def _entry(voice: Voice, event: Event, now: float) -> Entry:
+    voice.seq += 1
+    id = EventId(voice.attempt, voice.seq)
+    frame = Frame.of(id, now, event).to_wire()
+    voice.size_bytes += len(frame)
+    head = (str(id), frame, names.channel(voice.id))
+    if event.type in LAST_WORDS:
+        return (*head, event.type, names.record(voice.id), voice.id, f"{now:.6f}")
+    return (*head, "", "", "", "")
+
+
+def joined(pending: list[tuple[Voice, Event]]) -> list[tuple[Voice, Event]]:
+    """Join neighbouring text fragments of each voice; order within a voice stays as it was."""
+    kept: list[tuple[Voice, Event]] = []
+    last: dict[Voice, int] = {}
+    for voice, event in pending:
+        at = last.get(voice)
+        before = kept[at][1] if at is not None else None
+        if at is not None and (both := _both(before, event)) is not None:
+            kept[at] = (voice, both)
+            voice.unwritten -= 1
+        else:
+            last[voice] = len(kept)
+            kept.append((voice, event))
+    return kept
+
+
+def _both(before: Event | None, event: Event) -> Delta | None:
+    if not (isinstance(before, Delta) and isinstance(event, Delta)):
+        return None
+    if before.tool_calls or event.tool_calls or before.refusal or event.refusal:
+        return None
+    if (before.thinking is None) != (event.thinking is None):
+        return None
+    if (before.content is None) != (event.content is None):
+        return None
+    return Delta(
+        content=None if before.content is None else before.content + (event.content or ""),
+        thinking=None if before.thinking is None else before.thinking + (event.thinking or ""),
+    )

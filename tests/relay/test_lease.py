@@ -1,0 +1,205 @@
+"""Leases: whoever stops renewing loses the job, and cannot add a word to it."""
+
+import asyncio
+import json
+
+import pytest
+from support.redis_server import RedisServer
+from support.relay import QUEUE, Relay, relay_on, words
+
+from contract.errors import LeaseLost
+from contract.events import Delta, Done
+from contract.jobs import JobRecord
+
+
+async def until_moved(relay: Relay) -> None:
+    """Reap until a lease has expired."""
+    async with asyncio.timeout(10):
+        while not await relay.leases.reap():  # noqa: ASYNC110 - a lease ends by time alone
+            await asyncio.sleep(0.02)
+
+
+async def test_an_expired_lease_is_handed_over_to_the_next_worker(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        job = await relay.enqueue()
+        await relay.claim("w1")
+        await until_moved(relay)
+        claim = await relay.claim("w2")
+
+        assert (job, 2, "w2") == (claim.record.id, claim.attempt, claim.record.worker)
+
+
+async def test_a_renewed_lease_is_not_handed_over(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.3) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim("w1")
+        for _ in range(8):
+            await asyncio.sleep(0.05)
+            assert set() == await relay.leases.renew("w1", {QUEUE: [(job, claim.attempt)]})
+            assert await relay.leases.reap() == 0
+
+
+async def test_a_worker_that_wakes_up_late_cannot_add_a_word(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        job = await relay.enqueue()
+        zombie = relay.voice(await relay.claim("w1"))
+        zombie.say(Delta(content="from the first"))
+        await zombie.written()
+        await until_moved(relay)
+        zombie.say(Delta(content="from the dead"))
+
+        with pytest.raises(LeaseLost):
+            await zombie.written()
+        with pytest.raises(LeaseLost):
+            zombie.say(Delta(content="again"))
+        assert (await relay.log.result(job)).content == "from the first"
+
+
+async def test_a_zombie_is_refused_before_the_next_attempt_says_a_word(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        job = await relay.enqueue()
+        zombie = relay.voice(await relay.claim("w1"))
+        await until_moved(relay)
+        zombie.say(Done())
+
+        with pytest.raises(LeaseLost):
+            await zombie.written()
+        assert (await relay.records.get(job)).status == "queued"
+
+
+async def test_a_lost_lease_is_reported_at_renewal(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        job = await relay.enqueue()
+        await relay.claim("w1")
+        await until_moved(relay)
+
+        assert {job} == await relay.leases.renew("w1", {QUEUE: [(job, 1)]})
+
+
+async def test_a_handed_over_job_keeps_its_place(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        first, second = await relay.enqueue(), await relay.enqueue()
+        await relay.claim("w1")
+        await until_moved(relay)
+
+        assert [first, second] == [(await relay.claim()).record.id for _ in range(2)]
+
+
+async def test_a_job_whose_workers_always_die_fails_after_its_attempts(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.03) as relay:
+        job = await relay.enqueue(max_attempts=2)
+        for worker in ("w1", "w2"):
+            await relay.claim(worker)
+            async with asyncio.timeout(10):
+                while (await relay.records.get(job)).status == "running":
+                    await relay.leases.reap()
+        frames = await relay.heard(job)
+
+        assert frames[-1].type == "failed"
+        assert frames[-1].event.code == "worker_lost"
+        assert [str(frame.id) for frame in frames] == ["1-0", "1-1", "2-0", "2-1", "3-0"]
+
+
+async def test_a_supervisor_releases_a_dead_workers_jobs_at_once(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        jobs = {await relay.enqueue() for _ in range(3)}
+        for worker in ("dead", "alive", "dead"):
+            await relay.claim(worker)
+
+        assert await relay.leases.release_worker("dead") == 2
+        assert len([c for _ in range(3) if (c := await relay.queue.claim(QUEUE, "w2"))]) == 2
+        assert len(jobs) == 3
+
+
+async def test_a_drained_job_does_not_use_up_an_attempt(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue(max_attempts=1)
+        for attempt in range(1, 4):
+            claim = await relay.claim()
+            moved = await relay.leases.hand_over(
+                QUEUE, job, claim.attempt, reason="drained", counts=False
+            )
+            assert (True, attempt) == (moved, claim.attempt)
+
+
+async def test_a_reaper_that_dies_half_way_is_finished_by_the_next(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        job = await relay.enqueue()
+        await relay.claim("w1")
+
+        async def die(*_: object) -> bool:
+            return False
+
+        whole = relay.leases._give_back
+        relay.leases._give_back = die  # type: ignore[method-assign, assignment]
+        await asyncio.sleep(0.06)
+        await relay.leases.reap()
+        assert (await relay.records.get(job)).status == "queued"
+        assert None is await relay.queue.claim(QUEUE, "w2")
+        relay.leases._give_back = whole  # type: ignore[method-assign]
+        await until_moved(relay)
+
+        assert (job, 2) == ((claim := await relay.claim("w2")).record.id, claim.attempt)
+
+
+async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue(deadline_s=0.05)
+        async with asyncio.timeout(5):
+            while (await relay.records.get(job)).status == "queued":
+                await relay.leases.reap()
+        frames = await relay.heard(job)
+
+        assert frames[-1].event.code == "deadline_exceeded"
+        assert None is await relay.queue.claim(QUEUE, "w1")
+
+
+async def test_what_a_queue_lost_is_given_back_from_the_ledger(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        waiting, running = await relay.enqueue(), await relay.enqueue()
+        assert waiting == (await relay.claim()).record.id
+        await lose_queue(relay)
+        for job in (waiting, running):
+            await age(relay, job)
+        assert await relay.leases.reap() == 2
+
+        claims = [await relay.claim() for _ in range(2)]
+        assert {(waiting, 2), (running, 1)} == {(c.record.id, c.attempt) for c in claims}
+
+
+async def lose_queue(relay: Relay) -> None:
+    for name in ("backlog", "facts", "leases", "holders"):
+        await relay.connection.command("DEL", f"fleet:q:{QUEUE}:{name}")
+    await relay.connection.command("DEL", QUEUE)
+
+
+async def age(relay: Relay, job: str) -> None:
+    """Make a job old enough that the audit looks at it."""
+    record = f"fleet:j:{job}:record"
+    created_at = float(await relay.connection.command("HGET", record, "created_at"))
+    await relay.connection.command("HSET", record, "created_at", created_at - 60)
+
+
+async def test_lost_tickets_are_sent_again(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        for _ in range(3):
+            await relay.enqueue()
+        await relay.connection.command("DEL", QUEUE)
+        await relay.leases.reap()
+        bodies = await relay.connection.command("LRANGE", QUEUE, 0, -1)
+
+        assert len(bodies) == 3
+        assert json.loads(bodies[0])["headers"]["task"] == "fleet.ticket"
+
+
+async def test_leases_survive_a_restart_of_redis(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim("w1")
+        await asyncio.to_thread(own_redis.restart)
+        lost = await relay.leases.renew("w1", {QUEUE: [(job, claim.attempt)]})
+        await relay.run(claim, *words(2))
+        record: JobRecord = await relay.records.get(job)
+
+        assert set() == lost
+        assert record.status == "done"

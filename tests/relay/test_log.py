@@ -1,0 +1,211 @@
+"""The log: late, many, slow and returning followers all hear the same."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from support.redis_server import RedisServer
+from support.relay import relay_on, words
+
+from contract.errors import JobNotFound, LeaseLost
+from contract.events import Delta, Done, EventId, Frame
+from relay.reader import Ear
+
+
+def types(frames: list[Frame]) -> list[str]:
+    return [frame.type for frame in frames]
+
+
+async def test_a_late_subscriber_hears_everything(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *words(3))
+
+        assert types(await relay.heard(job)) == [
+            "queued",
+            "started",
+            "delta",
+            "delta",
+            "delta",
+            "done",
+        ]
+
+
+async def test_fifty_subscribers_hear_the_same(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        followers = [asyncio.create_task(relay.heard(job)) for _ in range(50)]
+        claim = await relay.claim()
+        voice = relay.voice(claim)
+        for word in words(200):
+            voice.say(word)
+            await asyncio.sleep(0)
+        voice.say(Done())
+        views = await asyncio.gather(*followers)
+
+        assert len(views[0]) == 203
+        assert [views[0]] * 50 == views
+
+
+async def test_a_follower_who_returns_with_any_cursor_misses_and_doubles_nothing(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *words(40))
+        whole = await relay.heard(job)
+
+        for at, frame in enumerate(whole):
+            assert whole[at + 1 :] == await relay.heard(job, after=frame.id)
+
+
+async def test_a_follower_on_another_connection_continues_where_the_first_stopped(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
+        job = await relay.enqueue()
+        voice = relay.voice(await relay.claim())
+        first: list[Frame] = []
+        async with aclosing(relay.log.follow(job)) as pages:
+            voice.say(Delta(content="one"))
+            async for frames in pages:
+                first += frames
+                if frames[-1].type == "delta":
+                    break
+        voice.say(Delta(content="two"))
+        voice.say(Done())
+        rest = await other.heard(job, after=first[-1].id)
+
+        assert types(first + rest) == ["queued", "started", "delta", "delta", "done"]
+
+
+async def test_a_follower_that_does_not_read_falls_back_to_the_log(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        voice = relay.voice(await relay.claim())
+        async with aclosing(relay.log.follow(job)) as slow:
+            heard = list(await anext(slow))
+            for word in words(3000):
+                voice.say(word)
+                await voice.room()
+            voice.say(Done())
+            await voice.written()
+            async for frames in slow:
+                heard += frames
+
+        assert "".join(w.content or "" for w in words(3000)) == "".join(
+            frame.event.content for frame in heard if isinstance(frame.event, Delta)
+        )
+        assert sorted(heard, key=lambda frame: frame.id) == heard
+
+
+async def test_a_gap_on_the_channel_is_read_from_the_log(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear, lost = Ear.hear, []
+
+    def forgetful(ear: Ear, message: bytes) -> None:
+        if b"lost" in message and not lost:
+            lost.append(message)
+        else:
+            hear(ear, message)
+
+    monkeypatch.setattr(Ear, "hear", forgetful)
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        follower = asyncio.create_task(relay.heard(job))
+        voice = relay.voice(await relay.claim())
+        for text in ("a", "lost", "b"):
+            voice.say(Delta(content=text))
+            await voice.written()
+        voice.say(Done())
+        frames = await follower
+
+        assert lost
+        assert [f.event.content for f in frames if f.type == "delta"] == ["a", "lost", "b"]
+
+
+async def test_unicode_survives(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), Delta(content="naïve 🦙 \u2028 \x00 日本"))
+
+        assert (await relay.log.result(job)).content == "naïve 🦙 \u2028 \x00 日本"
+
+
+async def test_an_unknown_job_cannot_be_followed(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        with pytest.raises(JobNotFound, match="no job"):
+            await relay.heard("0" * 32)
+
+
+async def test_silence_is_reported_with_empty_pages(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        async with aclosing(relay.log.follow(job, idle_s=0.05)) as pages:
+            first = await anext(pages)
+
+            assert types(first) == ["queued"]
+            assert await anext(pages) == []
+            assert await anext(pages) == []
+
+
+async def test_nothing_is_said_after_the_last_word(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim()
+        voice = relay.voice(claim)
+        await relay.queue.cancel(job, by="caller")
+        voice.say(Delta(content="too late"))
+
+        with pytest.raises(LeaseLost):
+            await voice.written()
+        assert types(await relay.heard(job)) == ["queued", "started", "cancelled"]
+
+
+async def test_a_batch_that_is_sent_twice_stands_once(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim()
+        for _ in range(2):
+            twin = relay.voice(claim)
+            relay.connection.now = lambda: 1.0  # type: ignore[method-assign]
+            twin.say(Delta(content="once"))
+            await twin.written()
+
+        assert types([f async for page in relay.log.read(job) for f in page]) == [
+            "queued",
+            "started",
+            "delta",
+        ]
+
+
+async def test_a_restart_of_redis_loses_no_word(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as relay:
+        job = await relay.enqueue()
+        follower = asyncio.create_task(relay.heard(job))
+        voice = relay.voice(await relay.claim())
+        said = words(60)
+        for at, word in enumerate(said):
+            voice.say(word)
+            if at == 30:
+                await voice.written()
+                await asyncio.to_thread(own_redis.restart)
+        voice.say(Done())
+        frames = await asyncio.wait_for(follower, 20)
+
+        assert [w.content for w in said] == [f.event.content for f in frames if f.type == "delta"]
+        assert [EventId(1, seq) for seq in range(63)] == [frame.id for frame in frames]
+
+
+async def test_ten_thousand_words_said_at_once_arrive_in_order(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        follower = asyncio.create_task(relay.heard(job))
+        claim = await relay.claim()
+        await relay.run(claim, *words(10_000))
+        await follower
+
+        assert (
+            "".join(w.content or "" for w in words(10_000)) == (await relay.log.result(job)).content
+        )

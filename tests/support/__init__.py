@@ -1,0 +1,1 @@
+"""What tests start and share: a real Redis-protocol server, a by-hand worker."""

@@ -1,0 +1,83 @@
+"""The relay put together by hand, as a shim and a worker would."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import SecretStr
+
+from contract.chat import ChatRequest, Message
+from contract.events import Delta, Done, Event, Frame
+from relay.connection import Connection
+from relay.lease import Holder, Leases
+from relay.log import Log
+from relay.queue import Claim, Queue
+from relay.reader import Reader
+from relay.records import Records
+from relay.roster import Roster
+from relay.settings import RelaySettings
+from relay.writer import Voice, Writer
+
+QUEUE = "scripted.chat"
+
+
+def chat(text: str = "hello", **fields: Any) -> ChatRequest:
+    return ChatRequest(model="m", messages=(Message(role="user", content=text),), **fields)
+
+
+class Relay:
+    """Every noun of the relay over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.reader = Reader(connection)
+        self.writer = Writer(connection)
+        self.log = Log(connection, self.reader)
+        self.queue = Queue(connection)
+        self.leases = Leases(connection)
+        self.records = Records(connection)
+        self.roster = Roster(connection)
+
+    async def enqueue(self, text: str = "hello", **fields: Any) -> str:
+        record, _ = await self.queue.enqueue(chat(text, **fields), queue=QUEUE)
+        return record.id
+
+    async def claim(self, worker: str = "w1") -> Claim:
+        claim = await self.queue.claim(QUEUE, worker)
+        assert claim is not None
+        return claim
+
+    def voice(self, claim: Claim) -> Voice:
+        return self.writer.voice(claim.record.id, claim.attempt, on_lost=lambda: None)
+
+    async def run(self, claim: Claim, *events: Event, worker: str = "w1") -> None:
+        """Say the events and a `done`, then let go of the job: what a worker does."""
+        voice = self.voice(claim)
+        for event in (*events, Done()):
+            voice.say(event)
+        await voice.written()
+        await self.leases.release(
+            claim.record.queue, claim.record.id, Holder(claim.attempt, worker)
+        )
+
+    async def heard(self, job_id: str, **arguments: Any) -> list[Frame]:
+        """Follow a job to its end."""
+        return [f async for frames in self.log.follow(job_id, **arguments) for f in frames]
+
+
+@asynccontextmanager
+async def relay_on(url: str, **settings: Any) -> AsyncGenerator[Relay]:
+    chosen = RelaySettings(redis_url=SecretStr(url), **settings)
+    async with Connection.open(chosen) as connection, asyncio.TaskGroup() as group:
+        relay = Relay(connection)
+        tasks = [group.create_task(relay.reader.listen()), group.create_task(relay.writer.write())]
+        try:
+            yield relay
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def words(count: int) -> list[Delta]:
+    return [Delta(content=f"w{i} ") for i in range(count)]

@@ -1,0 +1,155 @@
+"""Keeps processes running: starts them again when they die, and ends them all when it ends.
+
+Invariant: after `async with Supervisor(...)` none of its processes runs any more.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from honcho.printer import Message, Printer
+
+from fleet.backoff import Backoff
+from fleet.process import Child
+
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+STABLE_S = 10.0
+"""A process that ran this long was well: when it dies it is started again at once."""
+_KILLED_WITHIN_S = 5.0
+
+
+async def _nothing_to_do(_: dict[str, str]) -> None:
+    pass
+
+
+@dataclass(eq=False)
+class Entry:
+    """A process that should always run."""
+
+    name: str
+    command: str
+    environment: Callable[[], dict[str, str]]
+    """Asked at every start."""
+    died: Callable[[dict[str, str]], Awaitable[None]] = _nothing_to_do
+    """Told, with the environment it was started in, at once when it died unasked."""
+    colour: str = ""
+    inherited: Sequence[int] = ()
+    """File descriptors that the process keeps."""
+    starts: int = field(default=0, init=False)
+    exit_code: int | None = field(default=None, init=False)
+    """Of the last run; None while the first one lasts."""
+    child: Child | None = field(default=None, init=False)
+
+    @property
+    def pid(self) -> int | None:
+        """While it runs."""
+        return self.child.pid if self.child else None
+
+
+class Supervisor:
+    """The entries that live and end together."""
+
+    def __init__(self, printer: Printer, stop_within_s: float) -> None:
+        """Give processes `stop_within_s` to end after SIGTERM; then they are killed."""
+        self._printer = printer
+        self._stop_within_s = stop_within_s
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.entries: list[Entry] = []
+
+    async def __aenter__(self) -> Self:
+        """Nothing is started yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End everything: SIGTERM, a bounded wait, SIGKILL."""
+        self._stopping.set()
+        try:
+            self._signal(signal.SIGTERM)
+            await self._all_ended(self._stop_within_s)
+        finally:
+            self.kill()
+            await self._all_ended(_KILLED_WITHIN_S)
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    def keep(self, entry: Entry) -> None:
+        """Start it, and start it again whenever it ends."""
+        self.entries.append(entry)
+        self._printer.width = max(self._printer.width, len(entry.name))
+        self._tasks.append(asyncio.create_task(self._keep(entry), name=entry.name))
+
+    def kill(self) -> None:
+        """End everything at once, with SIGKILL."""
+        self._stopping.set()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for entry in self.entries:
+            if entry.child is not None:
+                entry.child.signal(number)
+
+    async def _all_ended(self, within_s: float) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+
+    async def _keep(self, entry: Entry) -> None:
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        while not self._stopping.is_set():
+            began_at = time.monotonic()
+            environment = entry.environment()
+            await self._run(entry, environment)
+            if self._stopping.is_set():
+                return
+            await entry.died(environment)
+            if time.monotonic() - began_at >= STABLE_S:
+                backoff.reset()
+                continue
+            pause_s = backoff.pause_s()
+            self.say(f"{entry.name} starts again in {pause_s:g} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    async def _run(self, entry: Entry, environment: dict[str, str]) -> None:
+        entry.child = Child(
+            entry.name,
+            entry.command,
+            environment,
+            colour=entry.colour,
+            inherited=entry.inherited,
+        )
+        entry.starts += 1
+        entry.exit_code = await entry.child.ended(self._write)
+        entry.child = None
+        self.say(f"{entry.name} {how_it_ended(entry.exit_code)}")
+
+    def _write(self, message: Message) -> None:
+        self._printer.write(message)
+
+    def say(self, text: str) -> None:
+        """A line of our own among those of the processes."""
+        now = datetime.now().astimezone()
+        self._printer.write(Message("line", text, now, "fleet", None))
+
+
+def how_it_ended(exit_code: int) -> str:
+    """In words, as in `was killed by SIGKILL`."""
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    try:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"

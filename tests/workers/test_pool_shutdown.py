@@ -1,0 +1,163 @@
+"""How a worker on the asyncio pool ends, in real processes: warm, cold, stuck and crashed."""
+
+from collections.abc import Callable
+from signal import SIGINT, SIGQUIT, SIGTERM
+
+import pytest
+
+from .conftest import Broker, Worker, eventually
+
+Start = Callable[..., Worker]
+
+
+def test_a_warm_shutdown_waits_for_tasks_and_then_for_the_lifespan(
+    server: Broker, start: Start
+) -> None:
+    worker = start("-c", "4")
+    result = server.send("wait_for_word", "lifespan")
+    eventually(lambda: server.heard("lifespan") == ["entered", "started"])
+
+    worker.signal(SIGTERM)
+    eventually(lambda: server.heard("lifespan")[-1] == "draining")
+    server.redis.rpush("lifespan:end", "now")
+
+    assert worker.exit_code() == 0
+    assert server.heard("lifespan")[2:] == ["draining", "finished", "left"]
+    assert result.state == "SUCCESS"
+
+
+def test_a_shutdown_by_remote_control_is_announced_too(server: Broker, start: Start) -> None:
+    worker = start("-c", "4")
+
+    server.client.control.shutdown()
+
+    assert worker.exit_code() == 0
+    assert server.heard("lifespan") == ["entered", "draining", "left"]
+
+
+def test_acknowledgements_go_on_while_tasks_end(server: Broker, start: Start) -> None:
+    worker = start("-c", "4")
+    server.send("wait_for_word", "first")
+    server.send("late", "second")
+    assert [server.hear("first"), server.hear("second")] == ["started", "started"]
+    assert server.redis.hlen("unacked") == 1
+
+    worker.signal(SIGTERM)
+    server.redis.rpush("second:end", "now")
+
+    eventually(lambda: server.redis.hlen("unacked") == 0)
+    assert worker.process.poll() is None
+    server.redis.rpush("first:end", "now")
+    assert worker.exit_code() == 0
+
+
+def test_a_draining_worker_hands_back_what_arrives_late(server: Broker, start: Start) -> None:
+    worker = start("-c", "4")
+    server.send("wait_for_word", "task")
+    assert server.hear("task") == "started"
+    worker.signal(SIGTERM)
+    eventually(lambda: server.heard("lifespan")[-1] == "draining")
+    eventually(lambda: "Warm shutdown" in worker.log)
+
+    # One message may be taken in the turn in which the signal arrives.
+    for _ in range(20):
+        server.send("echo", "late")
+    eventually(lambda: server.redis.llen("main") >= 19)
+
+    assert server.redis.hlen("unacked") == 0
+    server.redis.rpush("task:end", "now")
+    assert worker.exit_code() == 0
+
+
+@pytest.mark.parametrize("signals", [[SIGQUIT], [SIGTERM, SIGQUIT], [SIGINT, SIGINT]])
+def test_a_cold_shutdown_cancels_running_tasks(
+    server: Broker, start: Start, signals: list[int]
+) -> None:
+    worker = start("-c", "4")
+    server.send("wait", "task")
+    assert [server.hear("task"), server.hear("lifespan")] == ["started", "entered"]
+
+    for number, one in enumerate(signals):
+        if number:
+            assert server.hear("lifespan") == "draining"
+        worker.signal(one)
+
+    worker.exit_code()
+    assert server.heard("task") == ["cancelled", "finally"]
+    assert server.heard("lifespan")[-1] == "left"
+
+
+def test_tasks_that_outlast_the_drain_are_cancelled(server: Broker, start: Start) -> None:
+    worker = start("-c", "4", POOL_TEST_DRAIN_TIMEOUT_S="0.2")
+    server.send("wait", "task")
+    assert server.hear("task") == "started"
+
+    worker.signal(SIGTERM)
+
+    assert worker.exit_code() == 0
+    assert server.heard("task") == ["cancelled", "finally"]
+
+
+def test_a_blocked_loop_does_not_keep_the_worker(server: Broker, start: Start) -> None:
+    worker = start(
+        "-c",
+        "4",
+        POOL_TEST_DRAIN_TIMEOUT_S="2",
+        CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
+    )
+    server.send("block", "task", 3600)
+    assert server.hear("task") == "started"
+
+    worker.signal(SIGTERM)
+
+    assert worker.exit_code() == 0
+    assert "the asyncio loop has been blocked for" in worker.log
+    assert "the asyncio loop did not stop" in worker.log
+    assert "time.sleep(seconds)" in worker.log
+
+
+def test_a_lifespan_that_refuses_to_end_is_cancelled(server: Broker, start: Start) -> None:
+    worker = start(
+        "-c",
+        "4",
+        POOL_TEST_LIFESPAN="stuck_lifespan",
+        CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
+    )
+
+    worker.signal(SIGTERM)
+
+    assert worker.exit_code() == 0
+    assert "the application's lifespan did not end" in worker.log
+
+
+def test_a_lifespan_that_cannot_begin_ends_the_worker(start: Start) -> None:
+    worker = start(ready=False, POOL_TEST_LIFESPAN="failing_lifespan")
+
+    assert worker.exit_code() == 1
+    assert "no backend" in worker.log
+
+
+@pytest.mark.parametrize("lifespan", ["crashing_lifespan", "exiting_lifespan"])
+def test_a_crash_beside_the_tasks_ends_the_worker(
+    server: Broker, start: Start, lifespan: str
+) -> None:
+    worker = start(
+        "-c",
+        "4",
+        POOL_TEST_LIFESPAN=lifespan,
+        CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
+    )
+    server.send("wait", "task")
+    assert server.hear("task") == "started"
+
+    server.redis.rpush("crash", "now")
+
+    assert worker.exit_code() == 1
+    assert "CRITICAL" in worker.log
+
+
+def test_the_pool_can_be_chosen_in_the_configuration(server: Broker, start: Start) -> None:
+    start("-c", "2", POOL_TEST_POOL="workers.pool:AsyncioPool")
+
+    (stats,) = server.client.control.inspect(limit=1, timeout=5).stats().values()
+    assert stats["pool"]["implementation"] == "workers.pool:AsyncioPool"

@@ -1,0 +1,85 @@
+"""One uvloop loop in a thread of its own, reached from other threads by bounded calls."""
+
+import asyncio
+import concurrent.futures
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any, TypeVar
+
+import uvloop
+from celery.utils.log import get_logger
+
+logger = get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """The loop and its thread, which calls `on_crash` if the loop ends before `stop`."""
+
+    def __init__(self, name: str, on_crash: Callable[[], None]) -> None:
+        """Make the loop; `start` lets it run."""
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._on_crash = on_crash
+        self._stopping = False
+        self._asked_at = self._answered_at = monotonic()
+        self._warned = False
+
+    def start(self) -> None:
+        """Start the thread; what was submitted before runs first."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            if not self._stopping:
+                logger.critical("the asyncio loop ended before the worker: %r", sys.exception())
+                self._on_crash()
+            self.loop.close()
+
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Call `function` on the loop, soon; on a stopped loop, never. Safe in signal handlers."""
+        try:
+            self.loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start a coroutine on the loop; the future is to be waited for with a timeout."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Stop the loop; false if the thread, blocked, did not end in time."""
+        self._stopping = True
+        self.call(self.loop.stop)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def check(self, patience_s: float) -> None:
+        """Ask the loop for a sign of life, and log where it stands if the last one is overdue."""
+        now = monotonic()
+        if self._answered_at >= self._asked_at:
+            self._asked_at, self._warned = now, False
+            self.call(self._answer)
+        elif now - self._asked_at >= patience_s and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the asyncio loop has been blocked for %.1f s at\n%s",
+                now - self._asked_at,
+                self.stack(),
+            )
+
+    def _answer(self) -> None:
+        self._answered_at = monotonic()
+
+    def stack(self) -> str:
+        """What the thread is doing now, as text for the log."""
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - no other way
+        return "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"

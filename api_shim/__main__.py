@@ -1,0 +1,91 @@
+"""`python -m api_shim`: serve HTTP until told to stop.
+
+On SIGTERM open streams end at once, because their readers come back to another process with
+their cursor; other requests have `shutdown_s` seconds; then the exit code is 0.
+"""
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from typing_extensions import override
+
+from api_shim.app import create_app
+from api_shim.hangup import Hangup
+from api_shim.settings import ShimSettings
+
+_BACKLOG = 2048
+
+
+class Server(uvicorn.Server):
+    """A server that ends its streams before it waits for its requests."""
+
+    def __init__(self, config: uvicorn.Config, hangup: Hangup) -> None:
+        """Serve as configured."""
+        super().__init__(config)
+        self._hangup = hangup
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop soon; a second Ctrl-C stops now.
+
+        The signal is not kept, so that it is not raised again after an orderly end.
+        """
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hang up, then stop as uvicorn does."""
+        self._hangup()
+        await super().shutdown(sockets)
+
+
+def server_of(settings: ShimSettings) -> Server:
+    """Put the server together."""
+    hangup = Hangup()
+    config = uvicorn.Config(
+        create_app(settings, hangup),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=64 * 1024,  # readers have nothing to say
+        ws_per_message_deflate=False,  # many small frames: processor time for no bytes saved
+        access_log=False,  # api_shim/access.py
+        log_config=None,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+    return Server(config, hangup)
+
+
+def _arguments(argv: list[str]) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m api_shim", description="Serve HTTP.")
+    parser.add_argument("--host", help="address to listen on (FLEET_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (FLEET_PORT)")
+    return {
+        name: given for name, given in vars(parser.parse_args(argv)).items() if given is not None
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Read the settings, serve, return after an orderly end."""
+    settings = ShimSettings(**_arguments(argv))
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    server_of(settings).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

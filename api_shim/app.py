@@ -1,0 +1,56 @@
+"""The shim put together: settings in, an application out. Nothing happens on import."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+
+from api_shim import enqueue, events, health, jobs, openapi, problems, roster
+from api_shim.access import AccessLog
+from api_shim.body import BodyLimit
+from api_shim.hangup import Hangup
+from api_shim.settings import ShimSettings
+from api_shim.wiring import wired
+
+_DESCRIPTION = """\
+A queue in front of language-model backends. Enqueue a job, follow its events from anywhere and as
+often as you like, leave, come back with the id of the last event you saw, cancel.
+
+Every error is an RFC 9457 problem with a stable `code`.
+"""
+
+
+def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
+    """Build the application; `hangup` ends the streams of this process when it is called."""
+    hangs_up = hangup or Hangup()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with wired(settings, hangs_up) as wiring:
+            app.state.wiring = wiring
+            yield
+
+    app = FastAPI(
+        title="llm-fleet",
+        version=_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    # `enqueue` has the wider pattern of the two POST families, `events` the longer path.
+    for router in (enqueue.router, events.router, jobs.router, roster.router, health.router):
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(AccessLog)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("llm-fleet")
+    except PackageNotFoundError:
+        return "0"

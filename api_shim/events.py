@@ -1,0 +1,160 @@
+"""Following a job: its events from any point on, over HTTP or a WebSocket, again and again."""
+
+from contextlib import aclosing, suppress
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
+
+from api_shim.hangup import Ending
+from api_shim.jobs import JobId, checked
+from api_shim.problems import Refusal, documented, status_of
+from api_shim.stream import NDJSON, SSE, EventStream, Format
+from api_shim.waiting import Pages
+from api_shim.wiring import Wired, Wiring
+from contract.errors import FleetError
+from contract.events import BEGINNING, LAST_WORDS, EventId
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["events"])
+
+Cursor = Annotated[
+    str | None,
+    Query(description="Id of the last event that the reader has seen, as in `1-17`."),
+]
+LastEventId = Annotated[
+    str | None,
+    Header(description="Same as `after`, and stronger: a browser's EventSource keeps it true."),
+]
+_PRIVATE_CLOSE: Final = 4000
+"""A WebSocket closes with this plus the HTTP status that the problem would have had."""
+
+_TOLD: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Events as they come, ended by one `done`, `failed` or `cancelled`.",
+        "content": {
+            SSE.media_type: {
+                "schema": {"type": "string"},
+                "example": 'id: 1-2\nevent: delta\ndata: {"id":"1-2","at":1767225600.25,'
+                '"type":"delta","content":"Hel"}\n\n',
+            },
+            NDJSON.media_type: {
+                "schema": {"$ref": "#/components/schemas/Event"},
+                "example": '{"id":"1-2","at":1767225600.25,"type":"delta","content":"Hel"}\n',
+            },
+        },
+    },
+    204: {"description": "The reader has seen the last word; there is nothing to come back for."},
+}
+
+
+@router.get(
+    "/{id}/events",
+    operation_id="follow_job",
+    response_class=Response,
+    responses={**_TOLD, **documented(400, 404, 406, 503)},
+)
+async def follow(
+    id: JobId,
+    request: Request,
+    wiring: Wired,
+    after: Cursor = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Follow a job: all of its events after the cursor, then live ones, until its last word.
+
+    Server-Sent Events, or NDJSON with `Accept: application/x-ndjson`. A WebSocket on the same
+    path gets one text frame an event. While the job waits, fresh `queued` events come without
+    an id. A stream that ends without a last word was cut off: come back with the cursor.
+    """
+    format = _accepted(request.headers.get("accept", "*/*"))
+    # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
+    cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
+    if await _has_heard_all(wiring, checked(id), cursor):
+        return Response(status_code=204, headers={"X-Fleet-Job": id, "Cache-Control": "no-store"})
+    preamble = b"retry: %d\n\n" % wiring.settings.reconnect_ms if format is SSE else b""
+    return EventStream(id, _pages(wiring, id, cursor), format, wiring.hangup, preamble=preamble)
+
+
+def _accepted(accept: str) -> Format:
+    """The first format that the reader names; a browser's `*/*` means Server-Sent Events."""
+    for offer in accept.lower().split(","):
+        match offer.partition(";")[0].strip():
+            case "application/x-ndjson" | "application/ndjson" | "application/jsonl":
+                return NDJSON
+            case "text/event-stream" | "text/*" | "*/*" | "":
+                return SSE
+            case _:
+                pass
+    raise Refusal(
+        "not_acceptable",
+        f"Events are told as {SSE.media_type} or {NDJSON.media_type}: accept one of them.",
+        status=406,
+    )
+
+
+def _cursor(text: str | None, name: str) -> EventId | None:
+    if not text:
+        return None
+    try:
+        return EventId.parse(text)
+    except ValueError as error:
+        raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
+
+
+async def _has_heard_all(wiring: Wiring, job_id: str, cursor: EventId) -> bool:
+    """Whether the log has ended and holds nothing after the cursor; raises JobNotFound."""
+    record = await wiring.records.get(job_id)
+    if record.status not in LAST_WORDS or cursor == BEGINNING:
+        return False
+    async with aclosing(wiring.log.read(job_id, cursor)) as pages:
+        return await anext(pages, None) is None
+
+
+def _pages(wiring: Wiring, job_id: str, cursor: EventId) -> Pages:
+    logged = wiring.log.follow(job_id, cursor, idle_s=wiring.settings.keepalive_s)
+    return wiring.places.between(job_id, logged)
+
+
+@router.websocket("/{id}/events")
+async def watch(
+    id: str,
+    socket: WebSocket,
+    wiring: Wired,
+    after: Cursor = None,
+    last_event_id: LastEventId = None,
+) -> None:
+    """Follow a job over a WebSocket; what the reader sends is ignored."""
+    # Accepted first: a refused handshake cannot carry a close code.
+    await socket.accept()
+    try:
+        cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
+        if not await _has_heard_all(wiring, checked(id), cursor):
+            telling = _tell(socket, _pages(wiring, id, cursor))
+            ending = await wiring.hangup.attend(telling, socket.receive)
+            if ending is Ending.GONE:
+                return
+            if ending is Ending.STOPPING:
+                await _close(socket, 1012, "the shim restarts: come back with your cursor")
+                return
+    except (FleetError, Refusal) as error:
+        status = error.status_code if isinstance(error, Refusal) else status_of(type(error))
+        await _close(socket, _PRIVATE_CLOSE + status, f"{error.code}: {_words(error)}")
+        return
+    await _close(socket, 1000, "the job has ended")
+
+
+async def _tell(socket: WebSocket, pages: Pages) -> None:
+    with suppress(WebSocketDisconnect):
+        async with aclosing(pages):
+            async for frames in pages:
+                for frame in frames:
+                    await socket.send_text(frame.body.decode())
+
+
+def _words(error: FleetError | Refusal) -> str:
+    return error.detail if isinstance(error, Refusal) else error.message
+
+
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    """Close, unless the other side or the server was faster; a reason has up to 123 bytes."""
+    with suppress(RuntimeError, WebSocketDisconnect):
+        await socket.close(code, reason.encode()[:120].decode(errors="ignore"))

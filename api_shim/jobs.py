@@ -1,0 +1,127 @@
+"""Jobs after they were enqueued: look at one, wait for it, list them, cancel."""
+
+import asyncio
+from contextlib import aclosing, suppress
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from api_shim.problems import Refusal, documented
+from api_shim.wiring import Wired, Wiring
+from contract.errors import JobNotFound
+from contract.events import LAST_WORDS
+from contract.jobs import JobPage, JobRecord, JobView
+from contract.names import JOB_ID
+from contract.requests import Kind
+from contract.result import Result, Status
+from contract.wire import Noun
+
+JobId = Annotated[str, Path(description="32 hexadecimal digits, as the enqueue answered.")]
+
+_LONGEST_WAIT_S: Final = 300
+_LONGEST_PAGE: Final = 200
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+
+
+def checked(job_id: str) -> str:
+    """An id that can be a job's; raises JobNotFound, so that nothing else becomes a key."""
+    if not JOB_ID.match(job_id):
+        raise JobNotFound(f"there is no job {job_id[:64]}: an id has 32 hexadecimal digits")
+    return job_id
+
+
+def answer(noun: Noun, job_id: str | None = None) -> Response:
+    """A noun as JSON, with its nulls."""
+    headers = {"Cache-Control": "no-store"}
+    if job_id is not None:
+        headers["X-Fleet-Job"] = job_id
+    return Response(noun.model_dump_json(), 200, headers, media_type="application/json")
+
+
+@router.get(
+    "", operation_id="list_jobs", response_model=JobPage, responses=documented(400, 422, 503)
+)
+async def page(
+    wiring: Wired,
+    *,
+    status: Status | None = None,
+    kind: Kind | None = None,
+    queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
+    limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
+    before: Annotated[str | None, Query(description="`next` of the page before this one.")] = None,
+) -> Response:
+    """List jobs, newest first."""
+    if before is not None and not _is_cursor(before):
+        raise Refusal(
+            "invalid_cursor",
+            f"before={before[:40]!r} is no cursor: use `next` of a page as it is.",
+            status=400,
+        )
+    found = await wiring.records.page(
+        status=status, kind=kind, queue=queue, limit=limit, before=before
+    )
+    return answer(found)
+
+
+def _is_cursor(text: str) -> bool:
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False
+
+
+@router.get(
+    "/{id}", operation_id="get_job", response_model=JobView, responses=documented(404, 422, 503)
+)
+async def look(
+    id: JobId,
+    request: Request,
+    wiring: Wired,
+    *,
+    wait_s: Annotated[
+        float,
+        Query(ge=0, le=_LONGEST_WAIT_S, description="Seconds to wait for the job's end."),
+    ] = 0,
+    result: Annotated[bool, Query(description="Whether to tell what it has said so far.")] = True,
+) -> Response:
+    """Look at a job: its record, its place, its answer so far; or wait until it has ended."""
+    record = await wiring.records.get(checked(id))
+    if wait_s and record.status not in LAST_WORDS:
+        await wiring.hangup.attend(_until_the_end(wiring, id, wait_s), request.receive)
+        record = await wiring.records.get(id)
+    return answer(await _view(wiring, record, with_result=result), id)
+
+
+async def _until_the_end(wiring: Wiring, job_id: str, wait_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait_s), aclosing(wiring.log.follow(job_id)) as pages:
+            async for _ in pages:
+                pass
+
+
+async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobView:
+    place = await wiring.queue.place(record)
+    if with_result:
+        result = await wiring.log.result(record.id)
+    else:
+        result = Result(status=record.status, attempt=record.attempt)
+    return JobView(
+        **dict(record),
+        position=place.position,
+        eta_s=place.eta_s,
+        reason=place.reason,
+        result=result,
+    )
+
+
+@router.delete(
+    "/{id}", operation_id="cancel_job", response_model=JobRecord, responses=documented(404, 503)
+)
+async def cancel(
+    id: JobId,
+    wiring: Wired,
+    reason: Annotated[str, Query(max_length=200, description="Told to its followers.")] = "",
+) -> Response:
+    """Cancel a job in whatever phase it is; final at once, and the same answer again."""
+    return answer(await wiring.queue.cancel(checked(id), by="caller", reason=reason), id)

@@ -1,0 +1,73 @@
+"""The document at /openapi.json: FastAPI's own, with what FastAPI cannot know put in.
+
+Two things: that problems are `application/problem+json`, and what an event looks like, since
+events are passed on unparsed and so are no response model of any route.
+"""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from api_shim.problems import PROBLEM_JSON
+from contract.events import AnyEvent
+
+_SCHEMAS: Final = "#/components/schemas/{model}"
+_FIRST_ERROR: Final = 400
+
+
+def install(app: FastAPI) -> None:
+    """Make the application describe itself truly; the document is made when first asked for."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    for path in document["paths"].values():
+        for operation in path.values():
+            _mark_problems(operation["responses"])
+    _add_events(document["components"]["schemas"])
+    return document
+
+
+def _mark_problems(responses: dict[str, Any]) -> None:
+    for status, response in responses.items():
+        if int(status) >= _FIRST_ERROR:
+            problem = {"$ref": _SCHEMAS.format(model="Problem")}
+            response["content"] = {PROBLEM_JSON: {"schema": problem}}
+
+
+def _add_events(schemas: dict[str, Any]) -> None:
+    """Add `Event`: what a log says, each with the `id` and `at` that its frame has."""
+    schema = TypeAdapter(AnyEvent).json_schema(ref_template=_SCHEMAS, mode="serialization")
+    members = schema.pop("$defs")
+    for name, member in members.items():
+        if "type" in member.get("properties", {}) and "const" in member["properties"]["type"]:
+            member["properties"] = {**_FRAME, **member["properties"]}
+            member["required"] = sorted({*member.get("required", ()), "at", "type"})
+            # `Image` is an event here; nothing else that the API takes or gives has its name.
+            name = f"{name}Event"  # noqa: PLW2901
+        schemas.setdefault(name, member)
+    mapping = schema["discriminator"]["mapping"]
+    schema["discriminator"]["mapping"] = {kind: f"{ref}Event" for kind, ref in mapping.items()}
+    schema["oneOf"] = [{"$ref": f"{each['$ref']}Event"} for each in schema["oneOf"]]
+    schemas["Event"] = {**schema, "title": "Event", "description": "One thing that a job says."}
+
+
+_FRAME: Final[dict[str, Any]] = {
+    "id": {
+        "type": "string",
+        "pattern": "^[0-9]+-[0-9]+$",
+        "description": "`<attempt>-<seq>`, the cursor; absent on a fresh `queued`.",
+    },
+    "at": {"type": "number", "description": "Unix seconds."},
+}

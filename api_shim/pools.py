@@ -1,0 +1,92 @@
+"""Backends as callers know them: a name is a pool; which of its workers answers is all the same."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
+from relay.roster import Roster
+
+_ANY_TAG: Final = ":latest"
+
+
+class Pool:
+    """Everything that live workers report of one backend."""
+
+    def __init__(self, name: str) -> None:
+        """Begin with no reports."""
+        self.name = name
+        self.reports: list[BackendReport] = []
+        self.workers: list[str] = []
+        self.queues: set[str] = set()
+        """Queues that somebody takes jobs from now; a draining worker takes none."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it works for at least one worker."""
+        return any(report.healthy for report in self.reports)
+
+    @property
+    def capabilities(self) -> tuple[Capability, ...]:
+        """What any worker says that it can do."""
+        return tuple(dict.fromkeys(c for report in self.reports for c in report.capabilities))
+
+    @property
+    def models(self) -> dict[str, list[ModelReport]]:
+        """By name: what each worker reports of the model."""
+        models: dict[str, list[ModelReport]] = {}
+        for report in self.reports:
+            for model in report.models:
+                models.setdefault(model.name, []).append(model)
+        return models
+
+    def find(self, model: str) -> list[ModelReport]:
+        """What is reported of a model; a name without a tag means the one tagged `latest`."""
+        return next(
+            (found for name, found in self.models.items() if _untagged(name) == _untagged(model)),
+            [],
+        )
+
+
+def _untagged(model: str) -> str:
+    return model.removesuffix(_ANY_TAG)
+
+
+def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
+    """Every backend of the fleet by its name."""
+    found: dict[str, Pool] = {}
+    for worker in workers:
+        for report in worker.backends:
+            pool = found.setdefault(report.name, Pool(report.name))
+            pool.reports.append(report)
+            pool.workers.append(worker.name)
+            if not worker.draining:
+                pool.queues.update(queue.name for queue in worker.queues)
+    return dict(sorted(found.items()))
+
+
+class Census:
+    """The roster, looked at no more often than needed: one look serves all who ask meanwhile."""
+
+    def __init__(self, roster: Roster, *, max_age_s: float) -> None:
+        """Trust a look for `max_age_s` seconds."""
+        self._roster = roster
+        self._max_age_s = max_age_s
+        self._workers: list[WorkerReport] = []
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def workers(self, *, max_age_s: float = 0.0) -> list[WorkerReport]:
+        """Every live worker as of `max_age_s` ago or later; raises RelayUnavailable."""
+        asked_at = time.monotonic()
+        async with self._looking:
+            if self._looked_at < asked_at - max_age_s:
+                looked_at = time.monotonic()
+                self._workers = await self._roster.workers()
+                self._looked_at = looked_at
+        return self._workers
+
+    async def recent(self) -> list[WorkerReport]:
+        """Every live worker, by a look that may be a little old; raises RelayUnavailable."""
+        return await self.workers(max_age_s=self._max_age_s)

@@ -1,0 +1,147 @@
+"""What the fleet is made of: backends, models, queues, workers, as live workers report them."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api_shim.jobs import answer
+from api_shim.pools import Pool, pools
+from api_shim.problems import Refusal, documented
+from api_shim.wiring import Wired
+from contract.errors import UnknownBackend
+from contract.roster import Capability, ModelReport, QueueView, WorkerReport
+from contract.wire import Noun
+
+router = APIRouter(prefix="/api/v1", tags=["roster"])
+
+
+class BackendView(Noun):
+    """A backend over all workers that serve it."""
+
+    name: str
+    type: str
+    healthy: bool
+    """Whether it works for at least one worker."""
+    error: str | None
+    """Why it does not work for one of them."""
+    endpoints: tuple[str, ...]
+    version: str | None
+    capabilities: tuple[Capability, ...]
+    models: tuple[str, ...]
+    queues: tuple[str, ...]
+    """Those that somebody takes jobs from now."""
+    workers: tuple[str, ...]
+
+
+class ModelView(ModelReport):
+    """A model of a backend."""
+
+    backend: str
+    workers: int
+    """How many of the backend's workers report it."""
+
+
+class Backends(Noun):
+    """Every backend that a live worker serves."""
+
+    backends: tuple[BackendView, ...]
+
+
+class Models(Noun):
+    """Every model of every backend."""
+
+    models: tuple[ModelView, ...]
+
+
+class Queues(Noun):
+    """Every queue that is served or holds jobs."""
+
+    queues: tuple[QueueView, ...]
+
+
+class Workers(Noun):
+    """Every live worker."""
+
+    workers: tuple[WorkerReport, ...]
+
+
+def backend_view(pool: Pool) -> BackendView:
+    """What a caller sees of a pool."""
+    return BackendView(
+        name=pool.name,
+        type=pool.reports[0].type,
+        healthy=pool.is_healthy,
+        error=next((report.error for report in pool.reports if report.error), None),
+        endpoints=tuple(sorted({report.endpoint for report in pool.reports})),
+        version=next((report.version for report in pool.reports if report.version), None),
+        capabilities=pool.capabilities,
+        models=tuple(sorted(pool.models)),
+        queues=tuple(sorted(q for q in pool.queues if q.startswith(f"{pool.name}."))),
+        workers=tuple(sorted(pool.workers)),
+    )
+
+
+def model_views(found: Iterable[Pool]) -> list[ModelView]:
+    """The models of these pools; warm where any worker has it warm."""
+    return [
+        ModelView(
+            **{**dict(reports[0]), "warm": _any_warm(reports)},
+            backend=pool.name,
+            workers=len(reports),
+        )
+        for pool in found
+        for _, reports in sorted(pool.models.items())
+    ]
+
+
+def _any_warm(reports: Iterable[ModelReport]) -> bool | None:
+    told = [report.warm for report in reports if report.warm is not None]
+    return any(told) if told else None
+
+
+@router.get(
+    "/backends",
+    operation_id="list_backends",
+    response_model=Backends,
+    responses=documented(503),
+)
+async def backends(wiring: Wired) -> Response:
+    """List backends: their health, what they can do, their models and workers."""
+    found = pools(await wiring.census.workers()).values()
+    return answer(Backends(backends=tuple(backend_view(pool) for pool in found)))
+
+
+@router.get(
+    "/models",
+    operation_id="list_models",
+    response_model=Models,
+    responses=documented(404, 503),
+)
+async def models(
+    wiring: Wired,
+    backend: Annotated[str | None, Query(description="Only those of this backend.")] = None,
+) -> Response:
+    """List models: whose they are, what they can do, whether they are in memory."""
+    found = pools(await wiring.census.workers())
+    if backend is not None:
+        if backend not in found:
+            names = ", ".join(found) or "none"
+            raise Refusal(UnknownBackend, f"There is no backend {backend[:40]}; live: {names}.")
+        found = {backend: found[backend]}
+    return answer(Models(models=tuple(model_views(found.values()))))
+
+
+@router.get("/queues", operation_id="list_queues", response_model=Queues, responses=documented(503))
+async def queues(wiring: Wired) -> Response:
+    """List queues: how many wait and run, how long the oldest has waited, who serves them."""
+    views = await wiring.queue.views(await wiring.census.workers())
+    return answer(Queues(queues=tuple(views)))
+
+
+@router.get(
+    "/workers", operation_id="list_workers", response_model=Workers, responses=documented(503)
+)
+async def workers(wiring: Wired) -> Response:
+    """List live workers, as they report themselves."""
+    return answer(Workers(workers=tuple(await wiring.census.workers())))

@@ -1,0 +1,28 @@
+"""What the HTTP process needs to know: where to listen, what to accept, how often to speak."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from relay.settings import RelaySettings, Seconds
+
+
+class ShimSettings(RelaySettings):
+    """The relay's settings, and the shim's own; built once, in `__main__` or in a test."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    """Port to listen on; 0 takes a free one."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
+    """Bytes that the body of a request may have; more is a 413."""
+    keepalive_s: Seconds = 15
+    """Seconds of silence after which a stream says that it is still there."""
+    place_every_s: Seconds = 2
+    """Seconds between two looks at where a waiting job stands; shared by its followers."""
+    roster_max_age_s: Annotated[float, Field(ge=0)] = 1
+    """Seconds for which an enqueue may trust the last look at the roster."""
+    reconnect_ms: Annotated[int, Field(ge=0)] = 1000
+    """Milliseconds that a browser is told to wait before it comes back to a stream."""
+    shutdown_s: Annotated[int, Field(ge=1)] = 5
+    """Seconds that open requests have to finish after SIGTERM; streams end at once."""

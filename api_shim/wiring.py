@@ -1,0 +1,59 @@
+"""What every route works with: the relay's nouns over one connection, and this process's own."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from api_shim.hangup import Hangup
+from api_shim.pools import Census
+from api_shim.settings import ShimSettings
+from api_shim.waiting import Places
+from relay.connection import Connection
+from relay.log import Log
+from relay.queue import Queue
+from relay.reader import Reader
+from relay.records import Records
+from relay.roster import Roster
+
+
+class Wiring:
+    """Built once a process, by `wired`."""
+
+    def __init__(
+        self, settings: ShimSettings, connection: Connection, reader: Reader, hangup: Hangup
+    ) -> None:
+        """Put everything together over this connection."""
+        self.settings = settings
+        self.connection = connection
+        self.queue = Queue(connection)
+        self.records = Records(connection)
+        self.log = Log(connection, reader)
+        self.census = Census(Roster(connection), max_age_s=settings.roster_max_age_s)
+        self.places = Places(self.records, self.queue, connection.now, settings.place_every_s)
+        self.hangup = hangup
+
+
+@asynccontextmanager
+async def wired(settings: ShimSettings, hangup: Hangup) -> AsyncGenerator[Wiring]:
+    """Open the connection and listen on it; hang up and close at the end."""
+    async with Connection.open(settings) as connection, asyncio.TaskGroup() as group:
+        reader = Reader(connection)
+        listening = group.create_task(reader.listen())
+        try:
+            yield Wiring(settings, connection, reader, hangup)
+        finally:
+            hangup()
+            listening.cancel()
+
+
+async def _wiring(connection: HTTPConnection) -> Wiring:
+    wiring: Wiring = connection.app.state.wiring
+    return wiring
+
+
+Wired = Annotated[Wiring, Depends(_wiring)]
+"""A parameter of a route that works with the relay."""

@@ -47,7 +47,7 @@ class Broker:
 
     def __post_init__(self) -> None:
         """Connect, as a caller of tasks does."""
-        self.redis = Redis.from_url(self.url, decode_responses=True)
+        self.redis = Redis.from_url(self.url, decode_responses=True, socket_timeout=None)
         self.client = Celery("client", broker=self.url, backend=self.url, set_as_current=False)
         self.client.conf.task_default_queue = "main"
 

@@ -21,7 +21,7 @@ from workers.pool import AsyncioPool
 SERVER = os.environ["POOL_TEST_SERVER"]
 LIFESPAN = os.environ.get("POOL_TEST_LIFESPAN", "journal_lifespan")
 
-journal = Redis.from_url(SERVER, decode_responses=True)
+journal = Redis.from_url(SERVER, decode_responses=True, socket_timeout=None)
 app = Celery("pool_app", broker=SERVER, backend=SERVER)
 app.conf.update(
     worker_disable_prefetch=True,

@@ -3,7 +3,7 @@
 They differ by a row of facts (`dialects.py`), not by a class.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -44,6 +44,7 @@ class OpenAI:
         *,
         key: str | None = None,
         idle_s: float = 120.0,
+        headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1."""
@@ -51,7 +52,7 @@ class OpenAI:
         self.dialect = dialect
         self.prefills = dialect.prefill != "none"
         self._idle_s = idle_s
-        self._client = Client(url, key=key, transport=transport)
+        self._client = Client(url, key=key, headers=headers, transport=transport)
         self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
         self._dimension: dict[str, int | None] = {}
         self._is_pooling: bool | None = None

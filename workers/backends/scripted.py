@@ -1,0 +1,279 @@
+"""A backend inside the worker that says what its model's name tells it to (see `script.py`).
+
+It serves tests and the demo, and stands in when no real server is found; its story says so.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Final
+
+from pydantic_core import to_json
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest, pack
+from contract.errors import (
+    AuthenticationRefused,
+    BackendBusy,
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    BadEndpoint,
+    ContextExceeded,
+    ModelLoading,
+    ModelMissing,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import (
+    Delta,
+    Details,
+    Done,
+    FinishReason,
+    Phase,
+    Progress,
+    ToolCallDelta,
+    Usage,
+    Vectors,
+)
+from contract.models import (
+    CopyRequest,
+    CreateRequest,
+    DeleteRequest,
+    LoadRequest,
+    PullRequest,
+    ShowRequest,
+    UnloadRequest,
+)
+from contract.roster import ModelReport, ModelTrait
+from workers.backends.protocols import Stream
+from workers.backends.script import EARLY, FORMS, Prompt, Script, Turn, parse, play, vector
+
+VERSION: Final = "scripted"
+EMBED_BATCH: Final = 64
+LAYERS: Final = (("sha256:" + "a" * 64, 4_000_000), ("sha256:" + "b" * 64, 1_000_000))
+"""What a pull pretends to fetch: digests and bytes."""
+PULL_STEPS: Final = 10
+
+_EARLY: Final[dict[str, BackendError]] = {
+    "html": BadEndpoint("an HTML page titled 'scripted' (HTTP 200)"),
+    "body": ServerFault("scripted error in a body of status 200"),
+    "busy": BackendBusy("scripted: too many requests (HTTP 429)", retry_after_s=2.0),
+    "loading": ModelLoading("Loading model (HTTP 503)"),
+    "missing": ModelMissing("scripted: model not found (HTTP 404)"),
+    "context": ContextExceeded("scripted: the prompt exceeds the context length (HTTP 400)"),
+    "auth": AuthenticationRefused("scripted: invalid key (HTTP 401)"),
+    "crash": ServerFault("scripted: crashed (HTTP 500)"),
+}
+_TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
+    "scripted-think": ("chat", "thinking"),
+    "scripted-tools": ("chat", "tools"),
+    "scripted-embed": ("embed",),
+}
+
+
+class Scripted:
+    """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
+
+    prefills: Final = True
+
+    def __init__(self, name: str = "scripted", *, idle_s: float = 120.0) -> None:
+        """`idle_s` bounds how long a script that stalls is waited for."""
+        self.name = name
+        self._idle_s = idle_s
+        self._failed: Counter[str] = Counter()
+        self._warm: set[str] = set()
+        self._scripts = {form: form for form in FORMS}
+
+    async def check(self) -> str | None:
+        """Nothing can be wrong with it."""
+        return VERSION
+
+    async def models(self) -> Sequence[ModelReport]:
+        """The forms, and what was pulled, copied or made."""
+        return [self._report(name, form) for name, form in self._scripts.items()]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """Recite."""
+        script = self._script(request.model)
+        fault = self._fault(script)
+        if script.load and request.model not in self._warm:
+            yield Phase(phase="loading")
+            await asyncio.sleep(script.load)
+        self._warm.add(request.model)
+        turn = play(script, prompt_of(request))
+        async for delta in self._recite(script, turn, fault):
+            yield delta
+        finish: FinishReason = "content_filter" if fault == "refuse" else _finish(turn)
+        yield Done(
+            finish_reason=finish,
+            usage=Usage(prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens),
+        )
+
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """Hash."""
+        script = self._script(request.model)
+        if (fault := self._fault(script)) is not None:
+            await self._misbehave(fault)
+        dimension = request.dimensions or script.dim
+        for start in range(0, len(request.input), EMBED_BATCH):
+            rows = [vector(text, dimension) for text in request.input[start : start + EMBED_BATCH]]
+            yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
+            await asyncio.sleep(1 / script.rate if script.rate else 0)
+        yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in request.input)))
+
+    async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
+        """Pretend to fetch two layers; `rate` in a scripted name is its steps a second."""
+        script = parse(request.model if request.model.startswith(FORMS) else FORMS[0])
+        if (fault := self._fault(script)) is not None:
+            await self._misbehave(fault)
+        yield Progress(status="pulling manifest")
+        done_bytes, seen_bytes = 0, 0
+        for digest, total in LAYERS:
+            seen_bytes += total
+            for step in range(1, PULL_STEPS + 1):
+                await asyncio.sleep(1 / script.rate if script.rate else 0)
+                completed = total * step // PULL_STEPS
+                yield Progress(
+                    status=f"pulling {digest[7:19]}",
+                    digest=digest,
+                    total_bytes=total,
+                    completed_bytes=completed,
+                    overall_total_bytes=seen_bytes,
+                    overall_completed_bytes=done_bytes + completed,
+                )
+            done_bytes += total
+        self._scripts.setdefault(request.model, script.form)
+        yield Progress(status="success")
+        yield Done()
+
+    async def show(self, request: ShowRequest) -> Stream[Details | Done]:
+        """What the list says of it, and a word of its own."""
+        form = self._form(request.model)
+        report = self._report(request.model, form).model_dump(exclude_none=True)
+        yield Details(details=report | {"license": "none", "details": {"family": "scripted"}})
+        yield Done()
+
+    async def create(self, request: CreateRequest) -> Stream[Progress | Done]:
+        """A second name."""
+        self._scripts[request.model] = self._form(request.source)
+        yield Progress(status="success")
+        yield Done()
+
+    async def copy(self, request: CopyRequest) -> Stream[Done]:
+        """A second name."""
+        self._scripts[request.destination] = self._form(request.model)
+        yield Done()
+
+    async def delete(self, request: DeleteRequest) -> Stream[Done]:
+        """Forget a name."""
+        self._form(request.model)
+        self._scripts.pop(request.model, None)
+        self._warm.discard(request.model)
+        yield Done()
+
+    async def running(self) -> Stream[Details | Done]:
+        """What was loaded or talked to."""
+        yield Details(details={"models": [{"name": name} for name in sorted(self._warm)]})
+        yield Done()
+
+    async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
+        """Wait as long as the script says."""
+        script = self._script(request.model)
+        yield Phase(phase="loading")
+        await asyncio.sleep(script.load)
+        self._warm.add(request.model)
+        yield Done()
+
+    async def unload(self, request: UnloadRequest) -> Stream[Done]:
+        """Cold again."""
+        self._form(request.model)
+        self._warm.discard(request.model)
+        yield Done()
+
+    async def _recite(
+        self, script: Script, turn: Turn, fault: str | None
+    ) -> AsyncGenerator[Delta, None]:
+        await asyncio.sleep(script.first)
+        for at, delta in enumerate(_deltas(turn), start=1):
+            if fault is not None and at > script.after:
+                if fault == "refuse":
+                    return
+                await self._misbehave(fault)
+            yield delta
+            await asyncio.sleep(1 / script.rate if script.rate else 0)
+        if fault is not None and fault != "refuse":
+            await self._misbehave(fault)
+
+    async def _misbehave(self, fault: str) -> None:
+        """Fail as a backend with this fault would."""
+        match fault:
+            case "stall":
+                await asyncio.sleep(self._idle_s)
+                raise BackendStalled(f"scripted: silent for {self._idle_s:g} s")
+            case "error":
+                raise ServerFault("scripted error in the middle of the stream")
+            case "drop":
+                raise BackendUnreachable("scripted: connection dropped")
+            case _:
+                raise TruncatedStream(f"scripted: {fault}")
+
+    def _fault(self, script: Script) -> str | None:
+        """The fault of this run; raises at once what a server would answer instead of a stream."""
+        if script.fail is None or self._failed[script.model] >= script.times:
+            return None
+        if script.times != math.inf:
+            self._failed[script.model] += 1
+        if script.fail in EARLY:
+            error = _EARLY[script.fail]
+            raise type(error)(error.message, retry_after_s=error.retry_after_s)
+        return script.fail
+
+    def _form(self, model: str) -> str:
+        return self._scripts.get(model) or parse(model).form
+
+    def _script(self, model: str) -> Script:
+        return parse(self._scripts.get(model, model))
+
+    def _report(self, name: str, form: str) -> ModelReport:
+        is_embedding = form == "scripted-embed"
+        return ModelReport(
+            name=name,
+            traits=_TRAITS.get(form, ("chat",)),
+            warm=name in self._warm,
+            context_length=8192,
+            dimension=parse(form).dim if is_embedding else None,
+        )
+
+
+def prompt_of(request: ChatRequest) -> Prompt:
+    """What of a chat request a script looks at."""
+    last = request.messages[-1]
+    users = [message.text for message in request.messages if message.role == "user"]
+    return Prompt(
+        text=users[-1] if users else "",
+        said=last.text if last.role == "assistant" else "",
+        tools=tuple(tool.name for tool in request.tools) if request.tool_choice != "none" else (),
+        max_tokens=request.max_tokens,
+    )
+
+
+def _deltas(turn: Turn) -> Iterator[Delta]:
+    for word in turn.thinking:
+        yield Delta(thinking=word)
+    for word in turn.content:
+        yield Delta(content=word)
+    for index, (name, arguments) in enumerate(turn.calls):
+        text = to_json(arguments).decode()
+        call = ToolCallDelta(index=index, id=f"call_{index}", name=name, arguments=text)
+        yield Delta(tool_calls=(call,))
+
+
+def _finish(turn: Turn) -> FinishReason:
+    if turn.calls:
+        return "tool_calls"
+    return "length" if turn.finish == "length" else "stop"

@@ -16,8 +16,10 @@ characters that the first word is stretched to; `dim` width of vectors; `usage` 
 puts it: after the finish, with it, none; `wire` how a server cuts its bytes, joined by `+`:
 trickle (a byte at a time), crlf, multiline (of `data:`), split (packets end inside a character),
 unordered (embeddings from the last to the first), short (an embedding too few), float (ignore
-the wish for base64); `fail` a fault, with `:N` after N words (else 0); `times` how often a model
-of exactly this name fails before it works (else always).
+the wish for base64); `style` whose manners a server of OpenAI's shape has: llamacpp, old
+(llama-server before October 2025), vllm, lmstudio, openai, ollama (its /v1), swap, proxy;
+`fail` a fault, with `:N` after N words (else 0); `times` how often a model of exactly this name
+fails before it works (else always).
 
 Faults before the first word: html, body (status 200 with an error in it), busy (429 with
 Retry-After 2), loading (503), missing (404), context (400), auth (401), crash (500), drop.
@@ -58,6 +60,7 @@ FORMS: Final = (
 EARLY: Final = frozenset({"html", "body", "busy", "loading", "missing", "context", "auth", "crash"})
 """Faults that answer instead of the stream."""
 FAULTS: Final = EARLY | {"drop", "after", "cut", "reset", "stall", "error", "refuse"}
+STYLES: Final = ("llamacpp", "old", "vllm", "lmstudio", "openai", "ollama", "swap", "proxy")
 _WIRES: Final = frozenset({"trickle", "crlf", "multiline", "split", "unordered", "short", "float"})
 _WORD: Final = re.compile(r"\s*\S+|\s+\Z")
 
@@ -78,6 +81,7 @@ class Script:
     size: int = 0
     dim: int = 64
     usage: str = "after"
+    style: str = "llamacpp"
     wire: frozenset[str] = frozenset()
     fail: str | None = None
     after: int = 0
@@ -233,6 +237,7 @@ _READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "size": _whole("size"),
     "dim": _whole("dim"),
     "usage": _one_of("usage", "after", "with", "none"),
+    "style": _one_of("style", *STYLES),
     "wire": _wires,
     "fail": _fault,
     "times": _seconds("times"),

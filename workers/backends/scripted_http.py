@@ -1,0 +1,236 @@
+"""The HTTP/1.1 under the scripted server: a raw protocol, so that 1,000 streams are cheap.
+
+A handler answers a request with a `Reply`, or with a `Flow` of packets that are encoded already.
+It can misbehave on the wire as real servers do: cut, reset and stall a connection.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+import httptools
+from typing_extensions import override
+
+Ending = Literal["end", "cut", "reset", "stall"]
+_REASONS: Final = {200: b"OK", 400: b"Bad Request", 401: b"Unauthorized", 404: b"Not Found"}
+_WRITE_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """An answer in packets; each is one HTTP chunk, framed already by `framed`."""
+
+    packets: Sequence[bytes]
+    content_type: str
+    delay_s: float = 0.0
+    """Before the head: llama-server answers nothing before the first word."""
+    gap_s: float = 0.0
+    ending: Ending = "end"
+    is_slow: bool = False
+    """One packet a loop tick even without a gap, so that they stay apart on the wire."""
+
+
+Handler = Callable[[Ask], "Reply | Flow | None"]
+"""None drops the connection without a word."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the server saw; `GET /_seen` tells it."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    open: int = 0
+    aborted: int = 0
+    """Streams whose client left before their end."""
+    finished: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self) -> None:
+        """Wake whoever waits for a change."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def until(self, condition: Callable[["Seen"], bool], limit_s: float = 10.0) -> None:
+        """Wait for a condition; raises TimeoutError."""
+        async with asyncio.timeout(limit_s):
+            while not condition(self):
+                await self.changed.wait()
+
+
+def framed(packet: bytes) -> bytes:
+    """A packet as one chunk of a chunked body."""
+    return b"%x\r\n%s\r\n" % (len(packet), packet)
+
+
+class Connection(asyncio.Protocol):
+    """One connection; requests come one after the other."""
+
+    def __init__(self, handler: Handler, seen: Seen) -> None:
+        """`handler` answers; `seen` is shared by all connections of a server."""
+        self._handler = handler
+        self._seen = seen
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpRequestParser(self)
+        self._target, self._body = b"", bytearray()
+        self._flow: Flow | None = None
+        self._next = 0
+        self._timer: asyncio.Handle | None = None
+        self._is_paused = False
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows a type
+        self._transport = transport
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._flow is not None:
+            self._flow = None
+            self._seen.open -= 1
+            self._seen.aborted += 1
+            self._seen.note()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._transport.close()
+
+    @override
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    @override
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if self._flow is not None and self._timer is None:
+            self._step()
+
+    def on_url(self, url: bytes) -> None:
+        """httptools: a piece of the target."""
+        self._target += url
+
+    def on_body(self, body: bytes) -> None:
+        """httptools: a piece of the body."""
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        """httptools: the request is whole."""
+        target = urlsplit(self._target.decode("latin-1"))
+        method = self._parser.get_method().decode()
+        ask = Ask(method, target.path, dict(parse_qsl(target.query)), bytes(self._body))
+        self._target, self._body = b"", bytearray()
+        self._seen.requests[ask.path] += 1
+        self._seen.note()
+        answer = self._handler(ask)
+        if answer is None:
+            self._transport.abort()
+        elif isinstance(answer, Reply):
+            self._later(answer.delay_s, lambda: self._reply(answer))
+        else:
+            self._flow, self._next = answer, 0
+            self._seen.open += 1
+            self._later(answer.delay_s, self._begin)
+
+    def _later(self, delay_s: float, what: Callable[[], None]) -> None:
+        if delay_s:
+            self._timer = self._loop.call_later(delay_s, what)
+        else:
+            what()
+
+    def _reply(self, reply: Reply) -> None:
+        self._timer = None
+        more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
+        head = (
+            f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, b'Other').decode()}\r\n"
+            f"content-type: {reply.content_type}\r\ncontent-length: {len(reply.body)}\r\n{more}\r\n"
+        )
+        self._transport.write(head.encode() + reply.body)
+
+    def _begin(self) -> None:
+        self._timer = None
+        assert self._flow is not None  # noqa: S101 - narrows a type
+        self._transport.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ntransfer-encoding: chunked\r\n\r\n"
+            % self._flow.content_type.encode()
+        )
+        self._step()
+
+    def _step(self) -> None:
+        self._timer = None
+        flow = self._flow
+        if flow is None or self._is_paused:
+            return
+        at = self._next
+        if at >= len(flow.packets):
+            self._end(flow.ending)
+            return
+        if flow.gap_s or flow.is_slow:
+            self._transport.write(flow.packets[at])
+            self._next = at + 1
+            if flow.gap_s:
+                self._timer = self._loop.call_later(flow.gap_s, self._step)
+                return
+        else:
+            self._transport.write(b"".join(flow.packets[at : at + _WRITE_AT_ONCE]))
+            self._next = at + _WRITE_AT_ONCE
+        if not self._is_paused:
+            self._timer = self._loop.call_soon(self._step)
+
+    def _end(self, ending: Ending) -> None:
+        if ending == "stall":
+            return
+        self._flow = None
+        self._seen.open -= 1
+        self._seen.finished += 1
+        match ending:
+            case "end":
+                self._transport.write(b"0\r\n\r\n")
+            case "cut":
+                self._transport.close()
+            case "reset":
+                _reset(self._transport)
+        self._seen.note()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with RST: zero linger throws away what the socket still holds."""
+    raw = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

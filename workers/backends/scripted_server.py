@@ -1,0 +1,270 @@
+"""A server of scripted models that speaks Ollama's and OpenAI's wire format on one port.
+
+    python -m workers.backends.scripted_server --port 11500
+
+What a model says and how it misbehaves stands in its name (`script.py`). `GET /_seen` tells how
+many streams are open, finished and aborted; it is for tests that must know what a server sees.
+"""
+
+import argparse
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from typing import Any, Final
+from weakref import WeakSet
+
+import uvloop
+from pydantic_core import from_json
+
+from contract.errors import FleetError, ModelMissing
+from workers.backends import scripted_wire as wire
+from workers.backends.script import EARLY, Prompt, Script, play, vector
+from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply
+from workers.backends.scripted_http import Ask, Connection, Ending, Flow, Reply, Seen, framed
+
+SSE: Final = "text/event-stream"
+NDJSON: Final = "application/x-ndjson"
+_ENDINGS: Final[dict[str, Ending]] = {
+    "after": "end",
+    "cut": "cut",
+    "drop": "cut",
+    "reset": "reset",
+    "stall": "stall",
+    "error": "end",
+}
+
+Route = Callable[[dict[str, Any]], Reply | Flow | None]
+
+
+class ScriptedServer:
+    """Answers requests; keeps what was seen, and how often a model failed."""
+
+    def __init__(self) -> None:
+        """Nothing seen."""
+        self.seen = Seen()
+        self.url = ""
+        self._catalog = Catalog()
+        self._failed: Counter[str] = Counter()
+        self._routes: dict[str, Route] = {
+            **self._catalog.routes,
+            "POST /v1/chat/completions": self._openai_chat,
+            "POST /v1/embeddings": self._openai_embed,
+            "POST /api/chat": self._ollama_chat,
+            "POST /api/embed": self._ollama_embed,
+            "POST /api/pull": self._pull,
+            "GET /_seen": lambda _: json_reply(
+                {
+                    "requests": self.seen.requests,
+                    "open": self.seen.open,
+                    "aborted": self.seen.aborted,
+                    "finished": self.seen.finished,
+                }
+            ),
+        }
+
+    def answer(self, ask: Ask) -> Reply | Flow | None:
+        """The answer to a request; None drops the connection."""
+        is_ollama = ask.path.startswith("/api/")
+        route = self._routes.get(f"{ask.method} {ask.path}")
+        if route is None:
+            return error_reply(404, f"no {ask.method} {ask.path}", "not_found_error", is_ollama)
+        try:
+            return route(from_json(ask.body) if ask.body else {})
+        except ModelMissing as error:
+            return error_reply(404, error.message, "model_not_found", is_ollama)
+        except (FleetError, ValueError) as error:
+            return error_reply(400, str(error), "invalid_request_error", is_ollama)
+
+    def _openai_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
+        script = self._catalog.script(str(body.get("model")))
+        fault = self._fault(script)
+        if fault in EARLY:
+            return early(fault, is_ollama=False)
+        limit = body.get("max_completion_tokens", body.get("max_tokens"))
+        turn = play(script, _prompt(body, limit))
+        if not body.get("stream"):
+            return json_reply(wire.openai_whole(script, turn), delay_s=self._delay_s(script))
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        packets = wire.openai_packets(script, turn, with_usage=with_usage)
+        # The first event only names the role, so N words are N + 1 events.
+        return self._flow(script, packets, fault, 1, SSE)
+
+    def _ollama_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
+        script = self._catalog.script(str(body.get("model")))
+        if not body.get("messages"):
+            is_unload = body.get("keep_alive") == 0
+            self._catalog.set_warm(script.model, warm=not is_unload)
+            last = wire.ollama_last(script, play(script, Prompt()))
+            reason = {"done_reason": "unload" if is_unload else "load"}
+            return json_reply(last | reason, delay_s=0.0 if is_unload else script.load)
+        fault = self._fault(script)
+        if fault in EARLY:
+            return early(fault, is_ollama=True)
+        turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
+        if body.get("stream") is False:
+            return json_reply(wire.ollama_whole(script, turn), delay_s=self._delay_s(script))
+        return self._flow(script, wire.ollama_packets(script, turn), fault, 0, NDJSON)
+
+    def _pull(self, body: dict[str, Any]) -> Reply | Flow | None:
+        model = str(body.get("model"))
+        script = self._catalog.script(model, is_pull=True)
+        fault = self._fault(script)
+        lines = self._catalog.pull(model, is_missing=fault == "missing")
+        packets = tuple(wire.line(fields) for fields in lines)
+        return self._flow(script, packets, None if fault in EARLY else fault, 0, NDJSON)
+
+    def _openai_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
+        script, texts = self._embed_input(body)
+        fault = self._fault(script)
+        if fault is not None:
+            return early(fault, is_ollama=False) if fault in EARLY else None
+        as_base64 = body.get("encoding_format") == "base64" and "float" not in script.wire
+        width = body.get("dimensions") or script.dim
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": wire.embedding(vector(text, width), as_base64=as_base64),
+            }
+            for index, text in enumerate(texts)
+        ]
+        data = data[:-1] if "short" in script.wire else data
+        data = data[::-1] if "unordered" in script.wire else data
+        tokens = sum(len(text.split()) for text in texts)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return json_reply(
+            {"object": "list", "data": data, "model": script.model, "usage": usage},
+            delay_s=self._delay_s(script),
+        )
+
+    def _ollama_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
+        script, texts = self._embed_input(body)
+        fault = self._fault(script)
+        if fault is not None:
+            return early(fault, is_ollama=True) if fault in EARLY else None
+        rows = [vector(text, body.get("dimensions") or script.dim) for text in texts]
+        rows = rows[:-1] if "short" in script.wire else rows
+        return json_reply(
+            {
+                "model": script.model,
+                "embeddings": rows,
+                "total_duration": 3_000_000,
+                "load_duration": 1_000_000,
+                "prompt_eval_count": sum(len(text.split()) for text in texts),
+            },
+            delay_s=self._delay_s(script),
+        )
+
+    def _embed_input(self, body: dict[str, Any]) -> tuple[Script, list[str]]:
+        texts = body.get("input")
+        listed = [texts] if isinstance(texts, str) else list(texts or ())
+        return self._catalog.script(str(body.get("model"))), [str(text) for text in listed]
+
+    def _flow(
+        self,
+        script: Script,
+        packets: Sequence[bytes],
+        fault: str | None,
+        skipped: int,
+        content_type: str,
+    ) -> Flow | None:
+        if fault == "drop" and not script.after:
+            return None
+        ending: Ending = "end"
+        if fault is not None and fault != "refuse":
+            ending = _ENDINGS[fault]
+            packets = packets[: skipped + script.after]
+        if fault == "error":
+            is_ollama = content_type == NDJSON
+            line = wire.line({"error": wire.MESSAGE})
+            packets = (*packets, *((line,) if is_ollama else wire.stream_error(script.style)))
+        return Flow(
+            packets=_framed(script, tuple(packets)),
+            content_type=content_type,
+            delay_s=self._delay_s(script),
+            gap_s=1 / script.rate if script.rate else 0.0,
+            ending=ending,
+            is_slow=bool(script.wire & {"trickle", "split"}),
+        )
+
+    def _fault(self, script: Script) -> str | None:
+        if script.fail is None or self._failed[script.model] >= script.times:
+            return None
+        if script.times != math.inf:
+            self._failed[script.model] += 1
+        return script.fail
+
+    def _delay_s(self, script: Script) -> float:
+        cold_s = 0.0 if self._catalog.is_warm(script.model) else script.load
+        if cold_s:
+            self._catalog.set_warm(script.model, warm=True)
+        return cold_s + script.first
+
+
+@asynccontextmanager
+async def serve(port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[ScriptedServer]:
+    """Run a server inside this loop; port 0 takes a free one, and `url` tells which."""
+    server = ScriptedServer()
+    loop = asyncio.get_running_loop()
+    connections: WeakSet[Connection] = WeakSet()
+
+    def connect() -> Connection:
+        connection = Connection(server.answer, server.seen)
+        connections.add(connection)
+        return connection
+
+    listener = await loop.create_server(connect, host, port, backlog=4096)
+    server.url = f"http://{host}:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield server
+    finally:
+        listener.close()
+        for connection in list(connections):
+            connection.abort()
+
+
+def main() -> None:
+    """Parse the command line and serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1")
+    given = parser.parse_args()
+
+    async def run() -> None:
+        async with serve(given.port, given.host) as server:
+            print(server.url, flush=True)  # noqa: T201 - data for whoever started it
+            await asyncio.Event().wait()
+
+    with suppress(KeyboardInterrupt):
+        uvloop.run(run())
+
+
+@lru_cache(maxsize=64)
+def _framed(script: Script, packets: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(framed(packet) for packet in wire.cut_up(script, packets))
+
+
+def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
+    messages = body.get("messages") or [{}]
+    users = [message for message in messages if message.get("role") == "user"]
+    last = messages[-1]
+    tools = body.get("tools") or ()
+    return Prompt(
+        text=_text(users[-1].get("content")) if users else "",
+        said=_text(last.get("content")) if last.get("role") == "assistant" else "",
+        tools=tuple(tool["function"]["name"] for tool in tools),
+        max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+    )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(part.get("text", "") for part in content)
+    return str(content or "")
+
+
+if __name__ == "__main__":
+    main()

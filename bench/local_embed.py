@@ -1,0 +1,107 @@
+"""Texts a second of the local embedding backend, one core, as a ratio to one text at a time.
+
+    python bench/local_embed.py [MODEL_FOLDER]
+
+Without a folder it makes one of all-MiniLM-L6-v2 (see fleet/demo/minilm.py). Both sides of a
+ratio run in turns in the same process, so that a busy machine slows both.
+"""
+
+import asyncio
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Final
+
+from contract.embeddings import EmbedRequest
+from fleet.demo.minilm import write_minilm
+from workers.backends.local import LocalEmbed
+
+ROUNDS: Final = 3
+TEXTS: Final = 192
+WORDS: Final = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "warm",
+    "mat",
+    "while",
+    "rain",
+    "fell",
+    "over",
+    "quiet",
+    "green",
+    "hills",
+    "and",
+    "distant",
+    "trains",
+    "passed",
+    "slowly",
+    "by",
+    "old",
+    "stone",
+    "bridges",
+]
+SHAPES: Final[dict[str, Callable[[random.Random], int]]] = {
+    "4 words": lambda _: 4,
+    "16 words": lambda _: 16,
+    "64 words": lambda _: 64,
+    "4 to 200 words": lambda chance: chance.choice((4, 8, 16, 16, 32, 64, 200)),
+}
+BOUNDS: Final = (1, 128, 512, 2048)
+"""Padded tokens a batch; 1 is one text at a time."""
+
+
+def texts(shape: str) -> tuple[str, ...]:
+    """The same texts in every run."""
+    chance = random.Random(1)
+    return tuple(
+        " ".join(chance.choice(WORDS) for _ in range(SHAPES[shape](chance))) for _ in range(TEXTS)
+    )
+
+
+async def seconds(backend: LocalEmbed, input: tuple[str, ...]) -> float:
+    """How long one request takes."""
+    request = EmbedRequest(model="model", input=input)
+    began = perf_counter()
+    async with aclosing(backend.embed(request)) as events:
+        async for _ in events:
+            pass
+    return perf_counter() - began
+
+
+async def measure(folder: Path) -> None:
+    """Print a line for each shape and bound."""
+    backends = {n: LocalEmbed("bench", folder, model="model", max_batch_tokens=n) for n in BOUNDS}
+    print(f"{'texts':<16}{'tokens a batch':>16}{'texts/s':>10}{'to one by one':>16}")
+    for shape in SHAPES:
+        input = texts(shape)
+        took: dict[int, list[float]] = {bound: [] for bound in BOUNDS}
+        for _ in range(ROUNDS):
+            for bound, backend in backends.items():
+                took[bound].append(await seconds(backend, input))
+        alone = median(took[1])
+        for bound in BOUNDS:
+            name, rate = "one by one" if bound == 1 else str(bound), TEXTS / median(took[bound])
+            print(f"{shape:<16}{name:>16}{rate:>10.0f}{alone / median(took[bound]):>16.2f}")
+    for backend in backends.values():
+        await backend.aclose()
+
+
+def main(arguments: list[str]) -> None:
+    """Measure the folder that is named, or MiniLM."""
+    if arguments:
+        asyncio.run(measure(Path(arguments[0])))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        asyncio.run(measure(write_minilm(Path(place) / "minilm")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What the demonstration needs: sentences a reader can judge, and a model small enough to carry."""

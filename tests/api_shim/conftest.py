@@ -1,0 +1,19 @@
+"""One shim serves all tests that need no settings of their own."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.redis_server import RedisServer
+from support.shim import serving
+
+
+@pytest.fixture(scope="session")
+def session_shim(redis_server: RedisServer) -> Iterator[str]:
+    with serving(redis_server.url) as url:
+        yield url
+
+
+@pytest.fixture
+def shim(session_shim: str, redis_url: str) -> str:
+    """Address of a shim on an empty server."""
+    return session_shim

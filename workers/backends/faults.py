@@ -114,7 +114,7 @@ _SECRETS: Final = (
     (re.compile(r"(?<=://)[^/@\s]+@"), ""),
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\b(?:sk|pk|rk|gsk|hf|xai)[-_][\w*-]{6,}"), "***"),
-    (re.compile(r"(?i)(?<=[?&](?:key|token)=)[^&\s]+|(?<=api_key=)[^&\s]+"), "***"),
+    (re.compile(r"(?i)\b(key|token|api_key)=[^&\s]+"), r"\1=***"),
 )
 
 

@@ -55,7 +55,9 @@ _DROPPED: Final = (
     httpx.NetworkError,
     httpx.RemoteProtocolError,
     aiohttp.ServerDisconnectedError,
+    aiohttp.ClientConnectionResetError,
     aiohttp.ClientOSError,
+    ConnectionError,
 )
 
 

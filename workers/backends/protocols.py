@@ -126,6 +126,15 @@ class GenerateImages(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsSlots(Protocol):
+    """Knows how many chats its server takes at once."""
+
+    async def slots(self) -> int | None:
+        """Return the number, None if the server does not tell; raises BackendError."""
+        ...
+
+
 _METHODS: dict[Capability, str] = {kind: kind for kind in get_args(Capability)} | {"list": "models"}
 
 

@@ -38,6 +38,8 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any, Final
 
+from pydantic_core import to_json
+
 from contract.errors import InvalidRequest, ModelMissing
 
 NOTICE: Final = (
@@ -106,8 +108,8 @@ class Turn:
 
     thinking: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
-    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """Name and arguments."""
+    calls: tuple[tuple[str, str], ...] = ()
+    """Name, and arguments as JSON text."""
     finish: str = "stop"
     prompt_tokens: int = field(default=0, kw_only=True)
 
@@ -142,7 +144,7 @@ def play(script: Script, prompt: Prompt) -> Turn:
     if script.form == "scripted-tools" and script.calls:
         names = prompt.tools or ("lookup",)
         calls = tuple(
-            (name, {"query": prompt.text or "nothing", "number": number})
+            (name, to_json({"query": prompt.text or "nothing", "number": number}).decode())
             for number, name in enumerate(islice(cycle(names), script.calls))
         )
         return Turn(calls=calls, prompt_tokens=_count(prompt.text), finish="tool_calls")

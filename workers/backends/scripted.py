@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
-from pydantic_core import to_json
-
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest, pack
 from contract.errors import (
@@ -268,8 +266,7 @@ def _deltas(turn: Turn) -> Iterator[Delta]:
     for word in turn.content:
         yield Delta(content=word)
     for index, (name, arguments) in enumerate(turn.calls):
-        text = to_json(arguments).decode()
-        call = ToolCallDelta(index=index, id=f"call_{index}", name=name, arguments=text)
+        call = ToolCallDelta(index=index, id=f"call_{index}", name=name, arguments=arguments)
         yield Delta(tool_calls=(call,))
 
 

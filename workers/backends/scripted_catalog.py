@@ -163,7 +163,7 @@ def json_reply(value: Any, *, delay_s: float = 0.0) -> Reply:
     return Reply(to_json(value), delay_s=delay_s)
 
 
-def error_reply(status: int, message: str, kind: str, is_ollama: bool) -> Reply:  # noqa: FBT001
+def error_reply(status: int, message: str, kind: str, *, is_ollama: bool = False) -> Reply:
     """An error in the shape of either protocol."""
     if is_ollama:
         return Reply(to_json({"error": message}), status)
@@ -176,7 +176,7 @@ def early(fault: str | None, *, is_ollama: bool) -> Reply:
         return Reply(_PAGE, content_type="text/html")
     status, message, kind, ollama_message = _EARLY[fault]
     shown = (ollama_message or message) if is_ollama else message
-    reply = error_reply(status, shown, kind, is_ollama)
+    reply = error_reply(status, shown, kind, is_ollama=is_ollama)
     return replace(reply, headers=(("retry-after", "2"),)) if fault == "busy" else reply
 
 

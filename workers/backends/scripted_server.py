@@ -19,7 +19,7 @@ from weakref import WeakSet
 import uvloop
 from pydantic_core import from_json
 
-from contract.errors import FleetError, ModelMissing
+from contract.errors import FleetError, ModelMissing, NotSupported
 from workers.backends import scripted_wire as wire
 from workers.backends.script import EARLY, Prompt, Script, play, vector
 from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply
@@ -70,16 +70,18 @@ class ScriptedServer:
         is_ollama = ask.path.startswith("/api/")
         route = self._routes.get(f"{ask.method} {ask.path}")
         if route is None:
-            return error_reply(404, f"no {ask.method} {ask.path}", "not_found_error", is_ollama)
+            return error_reply(
+                404, f"no {ask.method} {ask.path}", "not_found_error", is_ollama=is_ollama
+            )
         try:
             return route(from_json(ask.body) if ask.body else {})
         except ModelMissing as error:
-            return error_reply(404, error.message, "model_not_found", is_ollama)
+            return error_reply(404, error.message, "model_not_found", is_ollama=is_ollama)
         except (FleetError, ValueError) as error:
-            return error_reply(400, str(error), "invalid_request_error", is_ollama)
+            return error_reply(400, str(error), "invalid_request_error", is_ollama=is_ollama)
 
     def _openai_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
-        script = self._catalog.script(str(body.get("model")))
+        script = self._chat_script(body)
         fault = self._fault(script)
         if fault in EARLY:
             return early(fault, is_ollama=False)
@@ -93,7 +95,10 @@ class ScriptedServer:
         return self._flow(script, packets, fault, 1, SSE)
 
     def _ollama_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
-        script = self._catalog.script(str(body.get("model")))
+        if body.get("messages") or body.get("keep_alive") != 0:
+            script = self._chat_script(body)  # only an unload does not look at capabilities
+        else:
+            script = self._catalog.script(str(body.get("model")))
         if not body.get("messages"):
             is_unload = body.get("keep_alive") == 0
             self._catalog.set_warm(script.model, warm=not is_unload)
@@ -118,6 +123,8 @@ class ScriptedServer:
 
     def _openai_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
         script, texts = self._embed_input(body)
+        if script.form != "scripted-embed":
+            return error_reply(501, "this model does not support embeddings", "not_supported_error")
         fault = self._fault(script)
         if fault is not None:
             return early(fault, is_ollama=False) if fault in EARLY else None
@@ -157,6 +164,12 @@ class ScriptedServer:
             },
             delay_s=self._delay_s(script),
         )
+
+    def _chat_script(self, body: dict[str, Any]) -> Script:
+        script = self._catalog.script(str(body.get("model")))
+        if script.form == "scripted-embed":
+            raise NotSupported(f'"{script.model}" does not support chat')
+        return script
 
     def _embed_input(self, body: dict[str, Any]) -> tuple[Script, list[str]]:
         texts = body.get("input")

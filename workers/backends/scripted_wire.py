@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from workers.backends.script import Script, Turn
 
@@ -59,7 +59,7 @@ def openai_whole(script: Script, turn: Turn) -> dict[str, Any]:
             {
                 "id": f"call_{index}",
                 "type": "function",
-                "function": {"name": name, "arguments": to_json(arguments).decode()},
+                "function": {"name": name, "arguments": arguments},
             }
             for index, (name, arguments) in enumerate(turn.calls)
         ]
@@ -170,12 +170,9 @@ def _chunk(script: Script, choice: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _call_deltas(
-    script: Script, index: int, name: str, arguments: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _call_deltas(script: Script, index: int, name: str, text: str) -> list[dict[str, Any]]:
     """Text comes in two fragments behind the name; the others come whole."""
-    text = to_json(arguments).decode()
-    whole: dict[str, Any] = {"object": arguments, "null": None, "empty": ""}
+    whole: dict[str, Any] = {"object": from_json(text), "null": None, "empty": ""}
     head = {"index": index, "id": f"call_{index}", "type": "function"}
     if script.arguments in whole:
         function = {"name": name, "arguments": whole[script.arguments]}
@@ -196,7 +193,7 @@ def _ollama_line(script: Script, message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ollama_calls(index: int, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def _ollama_calls(index: int, name: str, text: str) -> dict[str, Any]:
     """A call is whole, its arguments an object; some versions repeat index 0."""
-    function = {"index": 0, "name": name, "arguments": arguments}
+    function = {"index": 0, "name": name, "arguments": from_json(text)}
     return {"content": "", "tool_calls": [{"id": f"call_{index}", "function": function}]}

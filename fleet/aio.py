@@ -20,11 +20,11 @@ from contract.jobs import JobAccepted, JobPage
 from contract.models import PullRequest
 from contract.requests import Kind, Request
 from contract.result import Result, Status
-from contract.roster import BackendReport, QueueView, WorkerReport
+from contract.roster import QueueView, WorkerReport
 from contract.wire import Noun, decode
 from fleet.asking import Words, batches, body_of, chat_of, request_of
 from fleet.job import AsyncJob
-from fleet.reports import ModelOnBackend, listed
+from fleet.reports import BackendView, ModelView, listed
 from fleet.settings import ClientSettings
 from fleet.shims import Shims
 from fleet.window import in_order
@@ -147,13 +147,13 @@ class AsyncClient:
         params = {name: value for name, value in given.items() if value is not None}
         return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=params))
 
-    async def backends(self) -> tuple[BackendReport, ...]:
+    async def backends(self) -> tuple[BackendView, ...]:
         """Every backend, as its live workers see it."""
-        return await self._listed("backends", BackendReport)
+        return await self._listed("backends", BackendView)
 
-    async def models(self) -> tuple[ModelOnBackend, ...]:
+    async def models(self) -> tuple[ModelView, ...]:
         """Every model on every live backend."""
-        return await self._listed("models", ModelOnBackend)
+        return await self._listed("models", ModelView)
 
     async def queues(self) -> tuple[QueueView, ...]:
         """Every queue that a live worker serves."""

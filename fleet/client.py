@@ -19,11 +19,11 @@ from contract.events import BEGINNING, AnyEvent, EventId, Frame
 from contract.jobs import JobAccepted, JobPage, JobView
 from contract.requests import Kind, Request
 from contract.result import Result, Status
-from contract.roster import BackendReport, QueueView, WorkerReport
+from contract.roster import QueueView, WorkerReport
 from fleet.aio import AsyncClient
 from fleet.asking import Words
 from fleet.job import AsyncJob
-from fleet.reports import ModelOnBackend
+from fleet.reports import BackendView, ModelView
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,11 +175,11 @@ class Client:
             self._fleet.jobs, status=status, kind=kind, queue=queue, limit=limit, before=before
         )
 
-    def backends(self) -> tuple[BackendReport, ...]:
+    def backends(self) -> tuple[BackendView, ...]:
         """Every backend, as its live workers see it."""
         return self._ask(self._fleet.backends)
 
-    def models(self) -> tuple[ModelOnBackend, ...]:
+    def models(self) -> tuple[ModelView, ...]:
         """Every model on every live backend."""
         return self._ask(self._fleet.models)
 

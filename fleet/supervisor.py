@@ -46,6 +46,8 @@ class Entry:
     exit_code: int | None = field(default=None, init=False)
     """Of the last run; None while the first one lasts."""
     child: Child | None = field(default=None, init=False)
+    started_with: dict[str, str] = field(default_factory=dict, init=False)
+    """Environment of the current or last run."""
 
     @property
     def pid(self) -> int | None:
@@ -110,11 +112,11 @@ class Supervisor:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping.is_set():
             began_at = time.monotonic()
-            environment = entry.environment()
-            await self._run(entry, environment)
+            entry.started_with = entry.environment()
+            await self._run(entry)
             if self._stopping.is_set():
                 return
-            await entry.died(environment)
+            await entry.died(entry.started_with)
             if time.monotonic() - began_at >= STABLE_S:
                 backoff.reset()
                 continue
@@ -123,11 +125,11 @@ class Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
 
-    async def _run(self, entry: Entry, environment: dict[str, str]) -> None:
+    async def _run(self, entry: Entry) -> None:
         entry.child = Child(
             entry.name,
             entry.command,
-            environment,
+            entry.started_with,
             colour=entry.colour,
             inherited=entry.inherited,
         )

@@ -1,0 +1,31 @@
+"""The `fleet` command: its groups put together. Each group is a file in `fleet/commands/`."""
+
+import typer
+
+from fleet.commands import chat, config, embed, jobs, pull, roster, up
+
+app = typer.Typer(
+    name="fleet",
+    help="A queue in front of language-model backends: start it, ask it, look at it.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+for command in (
+    up.up,
+    chat.chat,
+    embed.embed,
+    pull.pull,
+    roster.backends,
+    roster.models,
+    roster.queues,
+    roster.workers,
+):
+    app.command()(command)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

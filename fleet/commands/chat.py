@@ -1,0 +1,115 @@
+"""`fleet chat`: ask a model and see the answer as it comes."""
+
+import asyncio
+import sys
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from contract.chat import ChatRequest, Message
+from contract.errors import FleetError, UnknownModel
+from contract.result import Result
+from fleet.aio import AsyncClient
+from fleet.commands.options import Backend, Json, Model, Url
+from fleet.exits import Exit, complain, raise_unless_done, run
+from fleet.interrupts import cancel
+from fleet.reports import model_for
+from fleet.showing import Shown
+from fleet.terminal import Terminal
+
+
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk.")] = None,
+    *,
+    model: Model = None,
+    backend: Backend = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest words.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Ask a model; Ctrl-C cancels the answer."""
+    terminal = Terminal(json=json)
+    first = [Message(role="system", content=system)] if system else []
+    asked = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
+    talk = Talk(terminal, url, model, {k: v for k, v in asked.items() if v is not None})
+    if prompt is None and sys.stdin.isatty():
+        _converse(talk, first)
+        return
+    words = sys.stdin.read() if prompt is None else prompt
+    run(_once(talk, [*first, Message(role="user", content=words)]))
+
+
+class Talk:
+    """Turns of one conversation with one model."""
+
+    def __init__(
+        self, terminal: Terminal, url: str | None, model: str | None, fields: dict[str, object]
+    ) -> None:
+        """Choose the model at the first turn if none is named."""
+        self.terminal = terminal
+        self._url = url
+        self._model = model
+        self._fields = fields
+
+    async def answer(self, messages: list[Message]) -> Result:
+        """Show the answer as it comes; when it is interrupted, cancel the job.
+
+        Raises JobEnded when the job ends without an answer.
+        """
+        async with AsyncClient(self._url) as fleet:
+            self._model = self._model or await self._chosen(fleet)
+            fields = {"model": self._model, "messages": messages, **self._fields}
+            job = await fleet.enqueue(ChatRequest.model_validate(fields))
+            shown = Shown(self.terminal)
+            try:
+                async with aclosing(job.frames()) as frames:
+                    async for frame in frames:
+                        shown.add(frame)
+            except (asyncio.CancelledError, FleetError):
+                shown.end()
+                await cancel(job, self.terminal)
+                raise
+        raise_unless_done(job.id, shown.result)
+        return shown.result
+
+    async def _chosen(self, fleet: AsyncClient) -> str:
+        backend = self._fields.get("backend")
+        models = await fleet.models()
+        found = model_for("chat", tuple(m for m in models if backend in {None, m.backend}))
+        if found is None:
+            raise UnknownModel("no model here can chat: look at `fleet models`, or pull one")
+        self._fields["backend"] = found.backend
+        self.terminal.say(f"{found.name} on {found.backend}")
+        return found.name
+
+
+async def _once(talk: Talk, messages: list[Message]) -> Exit:
+    result = await talk.answer(messages)
+    if not talk.terminal.json and not result.content.endswith("\n"):
+        talk.terminal.words("")
+    return Exit.OK
+
+
+def _converse(talk: Talk, messages: list[Message]) -> None:
+    talk.terminal.say("/bye or Ctrl-D ends; Ctrl-C stops an answer")
+    while True:
+        try:
+            words = input(">>> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if words == "/bye":
+            return
+        if not words:
+            continue
+        asked = [*messages, Message(role="user", content=words)]
+        try:
+            result = asyncio.run(talk.answer(asked))
+        except KeyboardInterrupt:
+            continue
+        except FleetError as error:
+            complain(error)
+            continue
+        messages = [*asked, Message(role="assistant", content=result.content)]

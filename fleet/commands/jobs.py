@@ -1,0 +1,161 @@
+"""`fleet jobs`: list them, look at one, follow one, cancel one."""
+
+import time
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from contract.events import BEGINNING, EventId
+from contract.jobs import JobRecord, JobView
+from contract.requests import Kind
+from contract.result import Status
+from contract.wire import Noun, encode
+from fleet.aio import AsyncClient
+from fleet.commands.options import Json, Url
+from fleet.exits import Exit, raise_unless_done, run
+from fleet.interrupts import detachable
+from fleet.job import AsyncJob
+from fleet.showing import Shown
+from fleet.terminal import Terminal
+
+app = typer.Typer(help="List jobs, look at one, follow one, cancel one.", no_args_is_help=False)
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="32 hexadecimal digits.")]
+_COLUMNS = ("job", "kind", "status", "queue", "model", "attempt", "age s", "worker")
+
+
+@app.callback(invoke_without_command=True)
+def newest(context: typer.Context) -> None:
+    """List the newest jobs when no other verb is given."""
+    if context.invoked_subcommand is None:
+        run(_list(Terminal(), None, Wanted(limit=20)))
+
+
+@app.command("list")
+def list_(
+    *,
+    status: Annotated[str | None, typer.Option(help="queued, running, done, failed ...")] = None,
+    kind: Annotated[str | None, typer.Option(help="chat, embed, pull ...")] = None,
+    queue: Annotated[str | None, typer.Option(help="As in ollama.chat.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """List jobs, newest first."""
+    given = {"status": status, "kind": kind, "queue": queue, "limit": limit}
+    try:
+        wanted = Wanted.model_validate({name: value for name, value in given.items() if value})
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from error
+    run(_list(Terminal(json=json), url, wanted))
+
+
+class Wanted(Noun):
+    """Which jobs to list."""
+
+    status: Status | None = None
+    kind: Kind | None = None
+    queue: str | None = None
+    limit: int = 50
+
+
+async def _list(terminal: Terminal, url: str | None, wanted: Wanted) -> Exit:
+    async with AsyncClient(url) as fleet:
+        page = await fleet.jobs(**dict(wanted))
+    terminal.rows(page.jobs, _COLUMNS, (_row(record) for record in page.jobs))
+    return Exit.OK
+
+
+def _row(record: JobRecord) -> tuple[object, ...]:
+    age_s = round(time.time() - record.created_at)
+    return (
+        record.id,
+        record.kind,
+        record.status,
+        record.queue,
+        record.model,
+        record.attempt,
+        age_s,
+        record.worker,
+    )
+
+
+@app.command()
+def show(job: JobId, *, json: Json = False, url: Url = None) -> None:
+    """Look at one job: its record, where it stands, what it said so far."""
+    run(_show(job, Terminal(json=json), url))
+
+
+async def _show(job_id: str, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        view = await fleet.job(job_id).view()
+    if terminal.json:
+        terminal.line(encode(view))
+    else:
+        terminal.table(("field", "value"), _facts(view))
+    return Exit.OK
+
+
+def _facts(view: JobView) -> list[tuple[str, object]]:
+    facts = view.model_dump(exclude={"result", "v", "metadata"}, exclude_none=True)
+    for name in ("created_at", "deadline_at", "started_at", "ended_at"):
+        if name in facts:
+            facts[name] = datetime.fromtimestamp(facts[name]).astimezone().isoformat(" ", "seconds")
+    result = view.result
+    told = {
+        "error": result.error and f"{result.error.code}: {result.error.message}",
+        "vectors": result.embeddings and result.embeddings.count,
+        "words": result.content,
+    }
+    return [(name, value) for name, value in (facts | told).items() if value not in (None, "")]
+
+
+@app.command()
+def watch(
+    job: JobId,
+    *,
+    after: Annotated[str | None, typer.Option(help="Only events after this id, as 1-17.")] = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Follow a job from its first word, or from a cursor; Ctrl-C lets go, a second one cancels."""
+    try:
+        cursor = EventId.parse(after) if after else BEGINNING
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    run(_watch(job, cursor, Terminal(json=json), url))
+
+
+async def _watch(job_id: str, after: EventId, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        job = fleet.job(job_id)
+        await detachable(_shown(job, after, terminal), lambda: [job], terminal)
+    return Exit.OK
+
+
+async def _shown(job: AsyncJob, after: EventId, terminal: Terminal) -> None:
+    shown = Shown(terminal)
+    async with aclosing(job.frames(after)) as frames:
+        async for frame in frames:
+            shown.add(frame)
+    shown.end()
+    raise_unless_done(job.id, shown.result)
+
+
+@app.command()
+def cancel(job: JobId, *, json: Json = False, url: Url = None) -> None:
+    """Cancel a job in any phase; again: the same answer."""
+    run(_cancel(job, Terminal(json=json), url))
+
+
+async def _cancel(job_id: str, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        view = await fleet.job(job_id).cancel()
+    if terminal.json:
+        terminal.line(encode(view))
+    else:
+        terminal.words(f"{job_id} {view.status}\n")
+    return Exit.OK

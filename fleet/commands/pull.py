@@ -1,0 +1,64 @@
+"""`fleet pull`: download a model to a backend, with a bar."""
+
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from contract.errors import UnknownBackend
+from contract.events import Progress
+from contract.models import PullRequest
+from fleet.aio import AsyncClient
+from fleet.commands.options import Backend, Json, Url
+from fleet.exits import Exit, raise_unless_done, run
+from fleet.interrupts import detachable
+from fleet.job import AsyncJob
+from fleet.showing import Shown
+from fleet.terminal import Terminal
+
+
+def pull(
+    model: Annotated[str, typer.Argument(help="As the backend names it.")],
+    *,
+    backend: Backend = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Download a model; Ctrl-C lets go of it, a second one cancels it."""
+    run(_pull(model, backend, Terminal(json=json), url))
+
+
+async def _pull(model: str, backend: str | None, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        where = backend or await _only_puller(fleet)
+        job = await fleet.enqueue(PullRequest(model=model, backend=where))
+        await detachable(follow_download(job, model, terminal), lambda: [job], terminal)
+    terminal.say(f"{model} is on {where}")
+    return Exit.OK
+
+
+async def follow_download(job: AsyncJob, model: str, terminal: Terminal) -> None:
+    """Show a pull's progress to its end; raises JobEnded when it does not end well."""
+    with terminal.downloading() as bar:
+        task = bar.add_task(f"pull {model}", total=None)
+        shown = Shown(terminal)
+        async with aclosing(job.frames()) as frames:
+            async for frame in frames:
+                shown.add(frame)
+                if isinstance(event := frame.event, Progress):
+                    bar.update(
+                        task,
+                        total=event.overall_total_bytes,
+                        completed=event.overall_completed_bytes or 0,
+                    )
+    raise_unless_done(job.id, shown.result)
+
+
+async def _only_puller(fleet: AsyncClient) -> str:
+    able = [each.name for each in await fleet.backends() if "pull" in each.capabilities]
+    if len(able) == 1:
+        return able[0]
+    names = ", ".join(able)
+    raise UnknownBackend(
+        f"name one with --backend: {names} can pull" if able else "no live backend can pull models"
+    )

@@ -1,0 +1,113 @@
+"""Where a command's words go: data to stdout, talk to stderr, and with --json one object a line."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from pydantic_core import to_json
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from contract.wire import Noun, encode
+
+_WIDE = 240
+"""Columns for a table that nobody looks at: no id may be cut in a pipe."""
+
+
+class Terminal:
+    """Both streams of one command."""
+
+    def __init__(self, *, json: bool = False) -> None:
+        """With `json`, tables and words become JSON."""
+        self.json = json
+        self.is_interactive = sys.stdout.isatty()
+        self.talk = Console(stderr=True)
+        self._out = Console(width=None if self.is_interactive else _WIDE)
+
+    def say(self, text: str, style: str = "dim") -> None:
+        """A line of talk."""
+        self.talk.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+    def words(self, text: str) -> None:
+        """A piece of an answer, shown at once."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def line(self, body: bytes) -> None:
+        """A line of JSON."""
+        sys.stdout.write(body.decode() + "\n")
+        sys.stdout.flush()
+
+    def mapping(self, fields: dict[str, object]) -> None:
+        """A line of JSON made of these."""
+        self.line(to_json(fields))
+
+    def rows(
+        self, nouns: Sequence[Noun], columns: Sequence[str], cells: Iterable[Sequence[object]]
+    ) -> None:
+        """A table of things, or one JSON object a line."""
+        if self.json:
+            for noun in nouns:
+                self.line(encode(noun))
+            return
+        self.table(columns, cells)
+
+    def table(self, columns: Sequence[str], cells: Iterable[Sequence[object]]) -> None:
+        """A table; numbers stand to the right."""
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        found = [list(row) for row in cells]
+        for number, column in enumerate(columns):
+            numeric = bool(found) and all(_is_number(row[number]) for row in found)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in found:
+            table.add_row(*(escape(_text(value)) for value in row))
+        self._out.print(table)
+
+    def counting(self, what: str) -> Progress:
+        """A bar for things that are counted, with rate and time left."""
+        return Progress(
+            TextColumn(f"{what} {{task.description}}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.talk,
+        )
+
+    def downloading(self) -> Progress:
+        """A bar for bytes."""
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self.talk,
+        )
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.1f}"
+        case _:
+            return str(value)

@@ -1,0 +1,194 @@
+"""The whole fleet on this machine, as one context: everything that it starts ends with it.
+
+Order of life: the folder's lock, the embedded server (if any), then shims and workers; they end in
+the opposite order, so that workers can hand their jobs back to a server that still answers.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import httpx
+from honcho.colour import get_colours
+from honcho.printer import Printer
+from pydantic import SecretStr
+
+from contract.errors import RelayUnavailable
+from fleet.errors import CannotStart
+from fleet.folder import locked
+from fleet.plan import Plan, PlannedBackend, child_environment
+from fleet.procfile import commands, worker_command
+from fleet.server import ServerChoice, choose, embedded, write_configuration
+from fleet.supervisor import Entry, Supervisor
+from relay.connection import Connection
+from relay.lease import Leases
+from relay.settings import RelaySettings
+
+_SERVER_STARTS_WITHIN_S = 15.0
+_READY_WITHIN_S = 60.0
+_SERVER_STOPS_WITHIN_S = 10.0
+_STOPS_WITHIN_S = 40.0
+"""A worker lets its streams finish for a while, then hands them back."""
+_RELEASE_WITHIN_S = 10.0
+_LOOK_S = 0.05
+_HOPELESS_STARTS = 3
+
+
+@dataclass
+class Running:
+    """A fleet that was started."""
+
+    plan: Plan
+    server: ServerChoice
+    relay: RelaySettings
+    supervisors: list[Supervisor] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every process, the server first."""
+        return [entry for each in self.supervisors for entry in each.entries]
+
+    def worker_pid(self, worker: str) -> int | None:
+        """Pid of a worker by the name that it has in the roster and in `started` events."""
+        for entry in self.entries:
+            if entry.started_with.get("FLEET_WORKER_NAME") == worker:
+                return entry.pid
+        return None
+
+    def kill(self) -> None:
+        """End everything at once."""
+        for supervisor in reversed(self.supervisors):
+            supervisor.kill()
+
+    async def ready(self) -> None:
+        """Return when every shim is ready and sees every worker; raises CannotStart."""
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
+            try:
+                async with asyncio.timeout(_READY_WITHIN_S):
+                    workers = len(self.plan.backends) * self.plan.workers
+                    for url in self.plan.urls:
+                        await self._ready(http, f"{url}/readyz?workers={workers}")
+            except TimeoutError:
+                raise CannotStart(
+                    f"not ready after {_READY_WITHIN_S:.0f} s: the lines above say why"
+                ) from None
+
+    async def _ready(self, http: httpx.AsyncClient, url: str) -> None:
+        while True:
+            for entry in self.entries:
+                if entry.starts >= _HOPELESS_STARTS and entry.exit_code:
+                    raise CannotStart(f"{entry.name} does not stay up: the lines above say why")
+            try:
+                if (await http.get(url)).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(_LOOK_S)
+
+
+@asynccontextmanager
+async def running(
+    plan: Plan, printer: Printer, settings: RelaySettings
+) -> AsyncGenerator[Running, None]:
+    """Start the plan; every process of it is gone when this ends. Raises CannotStart."""
+    choice = choose(settings)
+    colours = get_colours()
+    async with AsyncExitStack() as stack:
+        fleet = Running(plan, choice, settings)
+        if choice.binary is not None:
+            lock = stack.enter_context(locked(plan.folder))
+            servers = await stack.enter_async_context(Supervisor(printer, _SERVER_STOPS_WITHIN_S))
+            fleet.supervisors.append(servers)
+            servers.keep(_server(fleet, lock, next(colours)))
+        await _answers(fleet)
+        processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
+        fleet.supervisors.append(processes)
+        for entry in itertools.chain(_shims(fleet, colours), _workers(fleet, processes, colours)):
+            processes.keep(entry)
+        yield fleet
+
+
+def _server(fleet: Running, lock: int, colour: str) -> Entry:
+    folder = fleet.plan.folder.resolve()
+    listens = embedded(folder)
+    fleet.relay = fleet.relay.model_copy(update={"redis_url": SecretStr(listens.url)})
+    variables = {
+        "FLEET_REDIS_SERVER": str(fleet.server.binary),
+        "FLEET_REDIS_CONF": str(write_configuration(folder, listens)),
+        "FLEET_DATA_DIR": str(folder),
+    }
+    environment = partial(child_environment, variables)
+    return Entry("redis", commands()["redis"], environment, colour=colour, inherited=(lock,))
+
+
+async def _answers(fleet: Running) -> None:
+    """Wait for Redis; raises CannotStart if ours does not come up or a configured one is gone."""
+    try:
+        async with (
+            asyncio.timeout(_SERVER_STARTS_WITHIN_S),
+            Connection.open(fleet.relay) as connection,
+        ):
+            while True:
+                try:
+                    return await connection.ping()
+                except RelayUnavailable:
+                    if fleet.server.binary is None or fleet.entries[0].starts > 1:
+                        raise
+    except (TimeoutError, RelayUnavailable) as error:
+        if fleet.server.binary is None:
+            raise CannotStart(
+                "the server that FLEET_REDIS_URL names does not answer: start it, or unset "
+                "FLEET_REDIS_URL to let `fleet up` start one of its own"
+            ) from error
+        raise CannotStart("the embedded Redis server did not start: see its lines above") from error
+
+
+def _shims(fleet: Running, colours: Iterator[str]) -> Iterator[Entry]:
+    for number, port in enumerate(fleet.plan.ports, 1):
+        address = {"FLEET_HOST": fleet.plan.host, "FLEET_PORT": str(port)}
+        environment = partial(child_environment, {**_shared(fleet), **address})
+        yield Entry(f"shim.{number}", commands()["shim"], environment, colour=next(colours))
+
+
+def _workers(fleet: Running, processes: Supervisor, colours: Iterator[str]) -> Iterator[Entry]:
+    async def died(environment: dict[str, str]) -> None:
+        await _release(fleet, environment["FLEET_WORKER_NAME"], processes)
+
+    for backend in fleet.plan.backends:
+        command = worker_command(backend.name)
+        environment = partial(_worker_environment, fleet, backend)
+        for number in range(1, fleet.plan.workers + 1):
+            name = f"worker-{backend.name}.{number}"
+            yield Entry(name, command, environment, died=died, colour=next(colours))
+
+
+def _shared(fleet: Running) -> dict[str, str]:
+    url = fleet.relay.redis_url.get_secret_value()
+    return {**fleet.plan.variables, "FLEET_REDIS_URL": url}
+
+
+def _worker_environment(fleet: Running, backend: PlannedBackend) -> dict[str, str]:
+    return child_environment(
+        {
+            **_shared(fleet),
+            **backend.variables,
+            "FLEET_WORKER_BACKEND": backend.name,
+            "FLEET_WORKER_NAME": f"{backend.name}-{secrets.token_hex(4)}",
+        }
+    )
+
+
+async def _release(fleet: Running, worker: str, processes: Supervisor) -> None:
+    """Give the jobs of a dead worker to the others at once, instead of when their leases expire."""
+    try:
+        async with asyncio.timeout(_RELEASE_WITHIN_S), Connection.open(fleet.relay) as connection:
+            jobs = await Leases(connection).release_worker(worker)
+    except (RelayUnavailable, TimeoutError):
+        processes.say(f"could not hand over the jobs of {worker}: they move when its leases expire")
+    else:
+        if jobs:
+            processes.say(f"handed over {jobs} job{'s' * (jobs > 1)} of {worker}")

@@ -6,8 +6,10 @@ silent for ever when it is told to stop. Closing an answer closes its socket.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any, Final, cast
 
 import aiohttp
@@ -195,17 +197,24 @@ class Client:
 
 def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
     """A transport without bounds on connections; proxies of the environment are for https only."""
+    is_secure = url.startswith("https:")
+    # Reading the certificates takes 20 ms; a server that speaks http needs none of them.
+    certificates: ssl.SSLContext | bool = _certificates() if is_secure else False
 
     def session() -> aiohttp.ClientSession:
-        connector = (
-            aiohttp.TCPConnector(limit=0, force_close=True)
-            if is_fresh
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_IDLE_S)
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            ssl=certificates or True,
+            force_close=is_fresh,
+            keepalive_timeout=None if is_fresh else KEEP_IDLE_S,
         )
         return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=url.startswith("https:"),
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=is_secure
         )
 
-    return AiohttpTransport(client=session)
+    return AiohttpTransport(client=session, verify=certificates)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx.create_ssl_context()

@@ -1,0 +1,91 @@
+"""Backends under test: one of every adapter against the scripted server, or against given bytes."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from contract.chat import ChatRequest, Message
+from contract.result import Result, fold
+from workers.backends.dialects import DIALECTS
+from workers.backends.ollama import Ollama
+from workers.backends.openai import OpenAI
+from workers.backends.scripted import Scripted
+from workers.backends.scripted_server import ScriptedServer, serve
+
+WIRE = Path(__file__).parents[1] / "wire"
+NETWORKED = ("ollama", "llamacpp", "lmstudio", "vllm", "openai", "generic")
+ALL = (*NETWORKED, "scripted")
+OPENAI_SHAPED = NETWORKED[1:]
+
+
+def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
+    """A backend of a type for a server's root."""
+    if type == "scripted":
+        return Scripted(idle_s=idle_s)
+    if type == "ollama":
+        return Ollama(type, url, idle_s=idle_s, **options)
+    return OpenAI(type, url + "/v1", DIALECTS[type], idle_s=idle_s, **options)
+
+
+@asynccontextmanager
+async def against_server(type: str, **options: Any) -> AsyncIterator[tuple[Any, ScriptedServer]]:
+    """A backend and the scripted server that it talks to."""
+    async with serve() as server:
+        backend = make(type, server.url, **options)
+        try:
+            yield backend, server
+        finally:
+            await backend.aclose()
+
+
+class Packets(httpx.AsyncByteStream):
+    """A body in the given packets; an exception among them is raised."""
+
+    def __init__(self, packets: Sequence[bytes | Exception]) -> None:
+        self._packets = packets
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for packet in self._packets:
+            if isinstance(packet, Exception):
+                raise packet
+            yield packet
+
+
+@asynccontextmanager
+async def against_bytes(
+    type: str,
+    *packets: bytes | Exception,
+    status: int = 200,
+    content_type: str = "",
+    handler: Callable[[httpx.Request], httpx.Response] | None = None,
+    **headers: str,
+) -> AsyncIterator[Any]:
+    """A backend whose server answers every request with these bytes, or as `handler` says."""
+    usual = "application/x-ndjson" if type == "ollama" else "text/event-stream"
+    sent = {"content-type": content_type or usual} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if handler is not None:
+            return handler(request)
+        return httpx.Response(status, headers=sent, stream=Packets(packets))
+
+    backend = make(type, "http://backend.test", transport=httpx.MockTransport(answer))
+    try:
+        yield backend
+    finally:
+        await backend.aclose()
+
+
+def asking(model: str, text: str = "tell me a story", **fields: Any) -> ChatRequest:
+    """A chat with one user message."""
+    return ChatRequest(model=model, messages=(Message(role="user", content=text),), **fields)
+
+
+async def told(stream: Any) -> Result:
+    """Everything that a stream of events tells, folded."""
+    return fold([event async for event in stream])

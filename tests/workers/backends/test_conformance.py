@@ -1,0 +1,378 @@
+"""The same questions to every adapter, over a real socket."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from support.backends import (
+    ALL,
+    NETWORKED,
+    OPENAI_SHAPED,
+    against_server,
+    asking,
+    make,
+    told,
+)
+
+from contract.chat import Message, NamedTool, Tool
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors import (
+    AuthenticationRefused,
+    BackendBusy,
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    BadEndpoint,
+    ContextExceeded,
+    ModelLoading,
+    ModelMissing,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import Delta, Done
+from contract.result import fold
+from workers.backends.protocols import Backend, Chat, Embed
+from workers.backends.script import NOTICE, STORY, vector
+
+TEXT = "héllo wörld, do you hear me 🌍🌍"
+LOOKUP = Tool(name="lookup", parameters={"type": "object"})
+
+every = pytest.mark.parametrize("type", ALL)
+networked = pytest.mark.parametrize("type", NETWORKED)
+
+
+@every
+async def test_a_backend_is_what_the_protocols_say(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        assert isinstance(backend, Backend)
+        assert isinstance(backend, Chat)
+        assert isinstance(backend, Embed)
+        await backend.check()
+        assert "scripted-story" in {model.name for model in await backend.models()}
+
+
+@every
+async def test_an_answer_arrives_word_by_word_and_ends_with_one_last_word(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        events = [event async for event in backend.chat(asking("scripted-echo", TEXT))]
+
+    assert all(isinstance(event, Delta) for event in events[:-1])
+    assert isinstance(events[-1], Done)
+    assert "".join(event.content for event in events[:-1]) == TEXT
+    assert len(events) == 8
+
+
+@every
+async def test_usage_is_read_behind_the_finish(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        result = await told(backend.chat(asking("scripted-echo", "one two three")))
+
+    assert result.usage is not None
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (3, 3)
+
+
+@networked
+async def test_usage_beside_the_finish_is_read_and_none_is_no_fault(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        beside = await told(backend.chat(asking("scripted-echo:usage=with", "one two")))
+        missing = await told(backend.chat(asking("scripted-echo:usage=none", "one two")))
+
+    assert beside.usage is not None
+    assert beside.usage.completion_tokens == 2
+    assert missing.status == "done"
+
+
+@every
+async def test_thoughts_are_told_apart_from_words(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        result = await told(backend.chat(asking("scripted-think:think=4,chunks=2")))
+
+    assert result.thinking == " The user wants to"
+    assert result.content == "This is"
+
+
+@pytest.mark.parametrize("style", ["llamacpp", "vllm"])
+async def test_reasoning_is_read_under_both_its_names(style: str) -> None:
+    async with against_server("generic") as (backend, _):
+        result = await told(backend.chat(asking(f"scripted-think:think=4,style={style}")))
+
+    assert result.thinking == " The user wants to"
+
+
+@every
+async def test_parallel_tool_calls_are_put_together(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        result = await told(backend.chat(asking("scripted-tools:calls=2", "hi", tools=(LOOKUP,))))
+
+    assert result.finish_reason == "tool_calls"
+    assert [call.name for call in result.tool_calls] == ["lookup", "lookup"]
+    assert result.tool_calls[1].arguments == '{"query":"hi","number":1}'
+    assert len({call.id for call in result.tool_calls}) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments"),
+    [
+        ("text", '{"query":"x","number":0}'),
+        ("object", '{"query":"x","number":0}'),
+        ("null", "{}"),
+        ("empty", "{}"),
+    ],
+)
+@pytest.mark.parametrize("type", OPENAI_SHAPED)
+async def test_arguments_may_be_text_an_object_or_nothing(
+    type: str, shape: str, arguments: str
+) -> None:
+    async with against_server(type) as (backend, _):
+        model = f"scripted-tools:arguments={shape}"
+        result = await told(backend.chat(asking(model, "x", tools=(LOOKUP,))))
+
+    assert arguments == result.tool_calls[0].arguments
+
+
+@every
+async def test_an_answer_cut_by_its_length_says_so(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        result = await told(backend.chat(asking("scripted-story", max_tokens=3)))
+
+    assert result.finish_reason == "length"
+    assert result.content == "This is the"
+
+
+@every
+async def test_a_trailing_assistant_message_is_continued(type: str) -> None:
+    request = asking("scripted-story")
+    said = Message(role="assistant", content=NOTICE[:40])
+    async with against_server(type) as (backend, _):
+        result = await told(
+            backend.chat(request.model_copy(update={"messages": (*request.messages, said)}))
+        )
+
+    assert said.text + result.content == NOTICE + STORY
+
+
+WIRES = ["trickle", "crlf", "multiline", "split", "trickle+crlf+multiline"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@networked
+async def test_the_answer_is_the_same_however_its_bytes_are_cut(type: str, wire: str) -> None:
+    if type == "ollama" and "multiline" in wire:
+        wire = wire.replace("+multiline", "").replace("multiline", "split")
+    async with against_server(type) as (backend, _):
+        result = await told(backend.chat(asking(f"scripted-echo:wire={wire}", TEXT)))
+
+    assert result.content == TEXT
+
+
+@networked
+async def test_a_line_of_ten_megabytes_arrives_whole(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        result = await told(backend.chat(asking("scripted-echo:size=10000000", "x y")))
+
+    assert len(result.content) == 10_000_002
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("html", BadEndpoint),
+        ("body", ServerFault),
+        ("busy", BackendBusy),
+        ("loading", ModelLoading),
+        ("missing", ModelMissing),
+        ("context", ContextExceeded),
+        ("auth", AuthenticationRefused),
+        ("crash", ServerFault),
+        ("drop", BackendUnreachable),
+    ],
+)
+@every
+async def test_an_error_before_the_first_word_has_its_class(
+    type: str, fault: str, error: type[BackendError]
+) -> None:
+    async with against_server(type) as (backend, _):
+        with pytest.raises(error):
+            await told(backend.chat(asking(f"scripted-story:fail={fault}")))
+
+
+@every
+async def test_a_busy_backend_names_its_wait(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        with pytest.raises(BackendBusy) as caught:
+            await told(backend.chat(asking("scripted-story:fail=busy")))
+
+    assert caught.value.retry_after_s == 2.0
+
+
+async def words_before(error: type[BackendError], stream: Any) -> str:
+    events: list[Any] = []
+
+    async def listen() -> None:
+        async for event in stream:
+            events.append(event)  # noqa: PERF401 - they are wanted although it raises
+
+    with pytest.raises(error):
+        await listen()
+    return fold(events).content
+
+
+@pytest.mark.parametrize("fault", ["after", "cut", "reset"])
+@every
+async def test_an_answer_without_its_last_marker_is_a_failure(type: str, fault: str) -> None:
+    async with against_server(type) as (backend, _):
+        stream = backend.chat(asking(f"scripted-story:fail={fault}:3,rate=500"))
+        words = await words_before(TruncatedStream, stream)
+
+    assert words == "This is the"
+
+
+@every
+async def test_an_error_in_the_middle_comes_after_the_words_before_it(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        words = await words_before(ServerFault, backend.chat(asking("scripted-story:fail=error:3")))
+
+    assert words == "This is the"
+
+
+STYLES = ["llamacpp", "old", "vllm", "lmstudio", "openai", "swap", "proxy"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("type", OPENAI_SHAPED)
+async def test_an_error_in_the_middle_is_seen_in_every_shape(type: str, style: str) -> None:
+    async with against_server(type) as (backend, _):
+        stream = backend.chat(asking(f"scripted-story:fail=error:1,style={style}"))
+        with pytest.raises(ServerFault, match="scripted error in the middle"):
+            await told(stream)
+
+
+async def test_an_error_that_the_server_swallowed_is_a_failure_all_the_same() -> None:
+    async with against_server("generic") as (backend, _):
+        with pytest.raises(TruncatedStream):
+            await told(backend.chat(asking("scripted-story:fail=error:1,style=ollama")))
+
+
+@every
+async def test_a_backend_that_falls_silent_is_given_up(type: str) -> None:
+    async with against_server(type, idle_s=0.05) as (backend, _):
+        words = await words_before(
+            BackendStalled, backend.chat(asking("scripted-story:fail=stall:2"))
+        )
+
+    assert words == "This is"
+
+
+@networked
+async def test_no_silence_is_too_long_before_the_first_word(type: str) -> None:
+    async with against_server(type, idle_s=0.05) as (backend, _):
+        result = await told(backend.chat(asking("scripted-echo:first=0.3", "hi")))
+
+    assert result.content == "hi"
+
+
+@networked
+async def test_closing_the_stream_closes_the_socket(type: str) -> None:
+    async with against_server(type) as (backend, server):
+        async with aclosing(backend.chat(asking("scripted-story:rate=20"))) as events:
+            await anext(events)
+            assert server.seen.open == 1
+        await server.seen.until(lambda seen: seen.aborted == 1, limit_s=1.0)
+
+        assert server.seen.open == 0
+
+
+@networked
+async def test_cancelling_the_task_closes_the_socket(type: str) -> None:
+    async with against_server(type) as (backend, server):
+        task = asyncio.create_task(told(backend.chat(asking("scripted-story:fail=stall:1"))))
+        await server.seen.until(lambda seen: seen.open == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.seen.until(lambda seen: seen.aborted == 1, limit_s=1.0)
+
+
+@networked
+async def test_a_cancel_before_the_first_word_closes_the_socket(type: str) -> None:
+    async with against_server(type) as (backend, server):
+        task = asyncio.create_task(told(backend.chat(asking("scripted-story:first=60"))))
+        await server.seen.until(lambda seen: seen.open == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.seen.until(lambda seen: seen.aborted == 1, limit_s=1.0)
+
+
+@networked
+async def test_a_backend_that_is_not_there_is_unreachable(type: str) -> None:
+    backend = make(type, "http://127.0.0.1:1")
+    with pytest.raises(BackendUnreachable, match=r"127\.0\.0\.1:1"):
+        await backend.check()
+    await backend.aclose()
+
+
+@every
+async def test_vectors_come_once_each_and_in_order(type: str) -> None:
+    texts = tuple(f"text number {number}" for number in range(150))
+    async with against_server(type) as (backend, _):
+        request = EmbedRequest(model="scripted-embed:wire=unordered,dim=8", input=texts)
+        result = await told(backend.embed(request))
+
+    assert result.embeddings is not None
+    assert result.embeddings.count == 150
+    rows = unpack(result.embeddings.data, 8)
+    assert [pytest.approx(vector(text, 8), abs=1e-6) for text in texts] == rows
+    assert result.usage is not None
+    assert result.usage.prompt_tokens == 450
+
+
+@networked
+async def test_a_vector_too_few_is_an_error(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        request = EmbedRequest(model="scripted-embed:wire=short", input=("a", "b"))
+        with pytest.raises(ServerFault, match="1 vectors for 2 texts"):
+            await told(backend.embed(request))
+
+
+@pytest.mark.parametrize("type", OPENAI_SHAPED)
+async def test_vectors_may_be_numbers_although_base64_was_asked_for(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        request = EmbedRequest(model="scripted-embed:wire=float,dim=4", input=("a",))
+        result = await told(backend.embed(request))
+
+    assert result.embeddings is not None
+    assert result.embeddings.dimension == 4
+
+
+@every
+async def test_an_unknown_model_is_missing(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        with pytest.raises(ModelMissing):
+            await told(backend.chat(asking("nobody-knows-it")))
+
+
+@every
+async def test_many_streams_run_beside_each_other(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        requests = [asking("scripted-story:chunks=2") for _ in range(200)]
+        results = await asyncio.gather(*(told(backend.chat(request)) for request in requests))
+
+    assert {"This is"} == {result.content for result in results}
+
+
+async def test_a_named_tool_is_forced_where_only_required_is_known() -> None:
+    async with against_server("llamacpp") as (backend, _):
+        other = Tool(name="other")
+        result = await told(
+            backend.chat(
+                asking(
+                    "scripted-tools",
+                    tools=(LOOKUP, other),
+                    tool_choice=NamedTool(name="other"),
+                )
+            )
+        )
+
+    assert result.tool_calls[0].name == "other"

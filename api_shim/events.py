@@ -71,10 +71,11 @@ async def follow(
     format = _accepted(request.headers.get("accept", "*/*"))
     # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
     cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
-    if await _has_heard_all(wiring, checked(id), cursor):
+    pages = await _opened(wiring, id, cursor)
+    if pages is None:
         return Response(status_code=204, headers={"X-Fleet-Job": id, "Cache-Control": "no-store"})
     preamble = b"retry: %d\n\n" % wiring.settings.reconnect_ms if format is SSE else b""
-    return EventStream(id, _pages(wiring, id, cursor), format, wiring.hangup, preamble=preamble)
+    return EventStream(id, pages, format, wiring.hangup, preamble=preamble)
 
 
 def _accepted(accept: str) -> Format:
@@ -103,18 +104,18 @@ def _cursor(text: str | None, name: str) -> EventId | None:
         raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
 
 
-async def _has_heard_all(wiring: Wiring, job_id: str, cursor: EventId) -> bool:
-    """Whether the log has ended and holds nothing after the cursor; raises JobNotFound."""
-    record = await wiring.records.get(job_id)
-    if record.status not in LAST_WORDS or cursor == BEGINNING:
-        return False
-    async with aclosing(wiring.log.read(job_id, cursor)) as pages:
-        return await anext(pages, None) is None
+async def _opened(wiring: Wiring, job_id: str, cursor: EventId) -> Pages | None:
+    """All after the cursor, as it comes; None if that is nothing for ever.
 
-
-def _pages(wiring: Wiring, job_id: str, cursor: EventId) -> Pages:
+    Raises JobNotFound, RelayUnavailable.
+    """
+    record = await wiring.records.get(checked(job_id))
+    if record.status in LAST_WORDS and cursor != BEGINNING:
+        async with aclosing(wiring.log.read(job_id, cursor)) as rest:
+            if await anext(rest, None) is None:
+                return None
     logged = wiring.log.follow(job_id, cursor, idle_s=wiring.settings.keepalive_s)
-    return wiring.places.between(job_id, logged)
+    return wiring.places.between(job_id, logged, waits=record.status == "queued")
 
 
 @router.websocket("/{id}/events")
@@ -130,9 +131,9 @@ async def watch(
     await socket.accept()
     try:
         cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
-        if not await _has_heard_all(wiring, checked(id), cursor):
-            telling = _tell(socket, _pages(wiring, id, cursor))
-            ending = await wiring.hangup.attend(telling, socket.receive)
+        pages = await _opened(wiring, id, cursor)
+        if pages is not None:
+            ending = await wiring.hangup.attend(_tell(socket, pages), socket.receive)
             if ending is Ending.GONE:
                 return
             if ending is Ending.STOPPING:

@@ -1,6 +1,7 @@
 """Jobs after they were enqueued: look at one, wait for it, list them, cancel."""
 
 import asyncio
+import math
 from contextlib import aclosing, suppress
 from typing import Annotated, Final
 
@@ -66,7 +67,7 @@ async def page(
 
 def _is_cursor(text: str) -> bool:
     try:
-        return float(text) >= 0
+        return 0 <= float(text) < math.inf
     except ValueError:
         return False
 

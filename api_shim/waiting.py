@@ -57,8 +57,8 @@ class Places:
                     return record, place
         return None
 
-    async def between(self, job_id: str, pages: Pages) -> Pages:
-        """The pages, and fresh `queued` frames between them while the job waits.
+    async def between(self, job_id: str, pages: Pages, *, waits: bool) -> Pages:
+        """The pages, and fresh `queued` frames between them while the job `waits`.
 
         An empty page (silence) of a waiting job becomes a fresh frame even if nothing changed.
         """
@@ -67,9 +67,7 @@ class Places:
         upcoming: asyncio.Task[list[Frame] | None] | None = None
         try:
             while True:
-                if told is None:
-                    frames = await anext(pages, None)
-                else:
+                if waits:
                     upcoming = upcoming or asyncio.create_task(_next(pages))
                     await asyncio.wait({upcoming}, timeout=pause_s)
                     pause_s = self.every_s
@@ -80,11 +78,13 @@ class Places:
                             yield [self._frame(fresh)]
                         continue
                     frames, upcoming = upcoming.result(), None
+                else:
+                    frames = await anext(pages, None)
                 if frames is None:
                     return
                 if frames:
-                    last = frames[-1].event if frames[-1].type == "queued" else None
-                    told = last if isinstance(last, Queued) else None
+                    told = _queued(frames[-1])
+                    waits = told is not None
                     pause_s = min(_FIRST_LOOK_S, self.every_s)
                 yield frames or ([self._frame(told)] if told else [])
         finally:
@@ -101,7 +101,15 @@ async def _next(pages: Pages) -> list[Frame] | None:
     return await anext(pages, None)
 
 
-def _differs(fresh: Queued, told: Queued) -> bool:
+def _queued(frame: Frame) -> Queued | None:
+    """What a frame says of a job that waits; None if the job does something else."""
+    event = frame.event if frame.type == "queued" else None
+    return event if isinstance(event, Queued) else None
+
+
+def _differs(fresh: Queued, told: Queued | None) -> bool:
     """Whether it is worth saying: an estimate that moves within a second is not."""
+    if told is None:
+        return True
     seconds = [None if q.eta_s is None else round(q.eta_s) for q in (fresh, told)]
     return (fresh.position, fresh.reason, seconds[0]) != (told.position, told.reason, seconds[1])

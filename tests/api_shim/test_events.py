@@ -8,10 +8,9 @@ from typing import Any
 import httpx
 import pytest
 from support.redis_server import RedisServer
-from support.shim import Stage, lines, problem, serving, sse, stage
+from support.shim import Stage, eventually, followers, lines, problem, serving, sse, stage
 
 from contract.events import Delta, Done
-from contract.names import channel
 
 TEXT = ("Grüße ", "世界", " 🦜", "\n\n", "data: x\r\n", "\u2028", '"}')
 
@@ -21,17 +20,6 @@ async def finished(at: Stage, *texts: str) -> str:
     job = await at.relay.enqueue()
     await at.relay.run(await at.relay.claim(), *(Delta(content=text) for text in texts))
     return job
-
-
-async def subscribers(redis: RedisServer, job: str) -> int:
-    answer = redis.say("PUBSUB", "NUMSUB", channel(job))
-    return int(answer.rsplit(b":", 1)[1])
-
-
-async def eventually_unheard(redis: RedisServer, job: str) -> None:
-    async with asyncio.timeout(5):
-        while await subscribers(redis, job):
-            await asyncio.sleep(0.01)
 
 
 async def test_a_late_reader_hears_everything_in_any_language(shim: str, redis_url: str) -> None:
@@ -82,9 +70,9 @@ async def test_fifty_readers_hear_the_same_live(shim: str, redis_url: str) -> No
         assert heard == [heard[0]] * 50
 
 
-@pytest.mark.parametrize("by_header", [True, False])
+@pytest.mark.parametrize("how", ["header", "url"])
 async def test_a_reader_who_returns_at_any_event_misses_and_doubles_nothing(
-    by_header: bool, shim: str, redis_url: str
+    how: str, shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at, *TEXT)
@@ -92,7 +80,7 @@ async def test_a_reader_who_returns_at_any_event_misses_and_doubles_nothing(
         for seen, event in enumerate(whole[:-1], start=1):
             cursor: dict[str, Any] = (
                 {"headers": {"Last-Event-ID": event["id"]}}
-                if by_header
+                if how == "header"
                 else {"params": {"after": event["id"]}}
             )
 
@@ -157,7 +145,7 @@ async def test_who_has_heard_the_last_word_gets_204_and_stops(shim: str, redis_u
         assert (answer.status_code, answer.content) == (204, b"")
 
 
-@pytest.mark.parametrize("cursor", ["abc", "1", "1-", "-1", "1-x", "٣-١x"])
+@pytest.mark.parametrize("cursor", ["abc", "1", "1-", "-1", "1-x", "\u0663-x"])
 async def test_a_bad_cursor_is_named(cursor: str, shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at)
@@ -181,7 +169,7 @@ async def test_an_unknown_job_is_404_and_an_odd_accept_406(shim: str, redis_url:
 async def test_a_waiting_reader_is_told_each_new_position(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         jobs = [await at.relay.enqueue() for _ in range(3)]
-        positions = []
+        positions: list[int] = []
         async with at.events(jobs[-1]) as response, asyncio.timeout(5):
             async for event in sse(response):
                 if event["type"] == "started":
@@ -191,6 +179,18 @@ async def test_a_waiting_reader_is_told_each_new_position(shim: str, redis_url: 
                 await at.relay.run(await at.relay.claim())
 
         assert positions == [3, 2, 1]
+
+
+async def test_a_reader_who_returns_while_the_job_waits_is_told_where_it_stands(
+    shim: str, redis_url: str
+) -> None:
+    async with stage(shim, redis_url) as at:
+        job = await at.relay.enqueue()
+        async with at.events(job, params={"after": "1-0"}) as response, asyncio.timeout(5):
+            event = await anext(sse(response))
+
+        assert (event["type"], event["position"]) == ("queued", 1)
+        assert "id" not in event
 
 
 async def test_silence_is_filled_by_keep_alives(redis_url: str) -> None:
@@ -221,11 +221,13 @@ async def test_a_reader_who_leaves_is_forgotten_at_once(
     async with stage(shim, redis_url) as at:
         waiting, running = await at.relay.enqueue(), await at.relay.enqueue()
         await at.relay.claim()
-        for job in (waiting, running):
-            async with at.events(job) as response:
-                await anext(sse(response))
-                assert await subscribers(redis_server, job) == 1
-            await eventually_unheard(redis_server, job)
+        async with at.events(waiting) as one, at.events(running) as other:
+            readers = sse(one), sse(other)
+            for reader in readers:
+                await anext(reader)
+            assert (followers(redis_server, waiting), followers(redis_server, running)) == (1, 1)
+        await eventually(lambda: followers(redis_server, waiting) == 0)
+        await eventually(lambda: followers(redis_server, running) == 0)
 
 
 async def test_a_reader_who_stops_reading_slows_nobody(
@@ -252,7 +254,7 @@ async def test_a_reader_who_stops_reading_slows_nobody(
         stuck.transport.abort()
         with suppress(ConnectionError):
             await stuck.wait_closed()
-        await eventually_unheard(redis_server, job)
+        await eventually(lambda: followers(redis_server, job) == 0)
 
 
 async def test_a_reader_lives_through_a_restart_of_redis(own_redis: RedisServer) -> None:
@@ -263,9 +265,7 @@ async def test_a_reader_lives_through_a_restart_of_redis(own_redis: RedisServer)
             voice.say(Delta(content="before "))
             await voice.written()
             reader = asyncio.create_task(at.heard(job))
-            async with asyncio.timeout(5):
-                while not await subscribers(own_redis, job):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: followers(own_redis, job) == 1)
             await asyncio.to_thread(own_redis.restart)
             voice.say(Delta(content="after"))
             voice.say(Done())

@@ -4,18 +4,21 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import count
 from typing import Any
 
 import httpx
 import uvloop
 from pydantic import SecretStr
-from support.relay import Relay, relay_on
 
 from api_shim.__main__ import Server, server_of
 from api_shim.settings import ShimSettings
+from contract.names import channel
 from contract.roster import BackendReport, Capability, ModelReport, QueueReport, WorkerReport
+from support.redis_server import RedisServer
+from support.relay import Relay, relay_on
 
 EVERYTHING: tuple[Capability, ...] = (
     "chat", "embed", "pull", "image", "show", "delete", "copy", "create", "load", "unload",
@@ -104,6 +107,20 @@ class Stage:
         async with self.events(job_id, **arguments) as response:
             assert response.status_code == 200, await response.aread()
             return [e async for e in sse(response) if "id" in e]
+
+
+async def eventually(ask: Callable[[], bool]) -> None:
+    """Wait until what another process knows has become true."""
+    async with asyncio.timeout(5):
+        for _ in count():
+            if ask():
+                return
+            await asyncio.sleep(0.01)
+
+
+def followers(redis: RedisServer, job: str) -> int:
+    """How many processes listen to a job, as the server counts them."""
+    return int(redis.say("PUBSUB", "NUMSUB", channel(job)).rsplit(b":", 1)[1])
 
 
 @asynccontextmanager

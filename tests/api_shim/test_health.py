@@ -1,0 +1,56 @@
+"""Alive, ready, and what a caller hears when Redis is away."""
+
+import asyncio
+
+import httpx
+import pytest
+from support.redis_server import RedisServer
+from support.shim import CHAT, problem, serving, stage
+
+
+async def test_it_is_ready_when_redis_answers_and_a_worker_lives(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at:
+        before = problem(await at.http.get("/readyz"), 503, "no_worker")
+        alone = await at.http.get("/readyz", params={"workers": 0})
+        await at.announce()
+        ready = (await at.http.get("/readyz")).json()
+
+        assert before["checks"] == {"redis": "ok", "workers": "0 live, 1 expected"}
+        assert alone.status_code == 200
+        assert ready == {
+            "status": "ready",
+            "checks": {"redis": "ok", "workers": "ok"},
+            "workers": 1,
+        }
+
+
+async def test_it_waits_for_as_many_workers_as_are_expected(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        answer = await at.http.get("/readyz", params={"workers": 2})
+
+        assert problem(answer, 503, "no_worker")["checks"]["workers"] == "1 live, 2 expected"
+
+
+@pytest.fixture
+def lost(own_redis: RedisServer) -> str:
+    """A server that has gone, at an address where nobody listens."""
+    own_redis.stop()
+    return own_redis.url
+
+
+async def test_without_redis_it_is_alive_but_not_ready_and_says_so(lost: str) -> None:
+    job = f"/api/v1/jobs/{'0' * 32}"
+    with serving(lost) as shim:
+        async with httpx.AsyncClient(base_url=shim, timeout=20) as http:
+            assert (await http.get("/healthz")).json() == {"status": "alive"}
+            answers = await asyncio.gather(
+                http.get("/readyz"),
+                http.post("/api/v1/jobs/chat", json=CHAT),
+                http.get(f"{job}/events"),
+            )
+
+    for answer in answers:
+        assert problem(answer, 503, "relay_unavailable")["retryable"] is True
+        assert answer.headers["retry-after"] == "2"
+    assert answers[0].json()["checks"]["redis"] != "ok"

@@ -1,0 +1,55 @@
+"""The process: it starts, serves, and ends at once although streams are open."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import httpx
+from support.redis_server import free_port
+from support.relay import relay_on
+from support.shim import Stage, sse
+
+
+@asynccontextmanager
+async def process(redis_url: str) -> AsyncGenerator[tuple[Process, str]]:
+    port = free_port()
+    shim = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "api_shim", "--port", str(port),
+        env={**os.environ, "FLEET_REDIS_URL": redis_url}, stderr=PIPE,
+    )  # fmt: skip
+    assert shim.stderr is not None
+    try:
+        async with asyncio.timeout(20):
+            while not re.search(rb"running on", await shim.stderr.readline()):
+                assert shim.returncode is None
+        yield shim, f"http://127.0.0.1:{port}"
+    finally:
+        if shim.returncode is None:
+            shim.kill()
+        await shim.communicate()
+
+
+async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url: str) -> None:
+    async with (
+        relay_on(redis_url) as relay,
+        process(redis_url) as (shim, url),
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        at = Stage(http, relay)
+        async with at.events(await relay.enqueue()) as response:
+            events = sse(response)
+            await anext(events)
+            shim.send_signal(signal.SIGTERM)
+            asked_at = monotonic()
+            rest = [event async for event in events]
+        code = await shim.wait()
+
+        assert rest == []
+        assert code == 0
+        assert monotonic() - asked_at < 2

@@ -1,0 +1,119 @@
+"""The document at /openapi.json is complete and true."""
+
+import json
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from support.shim import CHAT, stage
+
+from contract.events import (
+    Cancelled,
+    Delta,
+    Details,
+    Done,
+    Event,
+    EventId,
+    Failed,
+    Frame,
+    Image,
+    Phase,
+    Progress,
+    Queued,
+    Reset,
+    Resumed,
+    Started,
+    Vectors,
+)  # fmt: skip
+
+METHODS = {"get", "post", "delete"}
+
+
+@pytest.fixture
+def document(session_shim: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{session_shim}/openapi.json").json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+def validator(document: dict[str, Any], name: str) -> jsonschema.Draft202012Validator:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_every_schema_is_one_and_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    names = {part.split('"')[0] for part in json.dumps(document).split("#/components/schemas/")[1:]}
+
+    assert names <= set(document["components"]["schemas"])
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_every_operation_has_a_name_a_description_and_problems(document: dict[str, Any]) -> None:
+    found = operations(document)
+    ids = [operation["operationId"] for operation in found]
+
+    assert len(ids) == len(set(ids)) == 20
+    for operation in found:
+        assert operation["description"]
+        errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+        assert "500" in errors
+        for response in errors.values():
+            assert list(response["content"]) == ["application/problem+json"]
+            assert response["description"]
+
+
+def test_the_examples_of_requests_are_requests(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"]["$ref"].rsplit("/", 1)[1]
+            for example in content["examples"].values():
+                validator(document, name).validate(example["value"])
+
+
+EVENTS: list[Event] = [
+    Queued(queue="a.chat"), Started(attempt=1, worker="w", backend="b"), Phase(phase="loading"),
+    Delta(content="x"), Progress(status="s"), Vectors(index=0, count=1, dimension=1, data=""),
+    Image(index=0), Details(details={"a": 1}), Resumed(attempt=2, reason=""),
+    Reset(attempt=2, reason=""), Done(), Failed(code="c", message="m"), Cancelled(by="b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.type)
+def test_every_event_is_as_documented(event: Event, document: dict[str, Any]) -> None:
+    schema = validator(document, "Event")
+    for id in (EventId(1, 2), None):
+        schema.validate(json.loads(Frame.of(id, 1.5, event).body))
+
+
+async def test_answers_are_as_documented(
+    shim: str, redis_url: str, document: dict[str, Any]
+) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        accepted = await at.http.post("/api/v1/jobs/chat", json=CHAT)
+        job = accepted.json()["id"]
+        validator(document, "JobAccepted").validate(accepted.json())
+        for path, name in {
+            f"/api/v1/jobs/{job}": "JobView",
+            "/api/v1/jobs": "JobPage",
+            "/api/v1/backends": "Backends",
+            "/api/v1/models": "Models",
+            "/api/v1/queues": "Queues",
+            "/api/v1/workers": "Workers",
+            "/readyz": "Ready",
+            "/healthz": "Alive",
+            "/nothing": "Problem",
+            "/api/v1/jobs?limit=x": "Problem",
+        }.items():
+            validator(document, name).validate((await at.http.get(path)).json())
+
+
+async def test_the_page_for_people_is_there(shim: str) -> None:
+    async with httpx.AsyncClient(base_url=shim) as http:
+        assert "llm-fleet" in (await http.get("/docs")).text

@@ -18,36 +18,12 @@ from time import perf_counter
 from typing import Final
 
 from contract.embeddings import EmbedRequest
-from fleet.demo.minilm import write_minilm
+from fleet.demo import minilm
 from workers.backends.local import LocalEmbed
 
 ROUNDS: Final = 3
 TEXTS: Final = 192
-WORDS: Final = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "warm",
-    "mat",
-    "while",
-    "rain",
-    "fell",
-    "over",
-    "quiet",
-    "green",
-    "hills",
-    "and",
-    "distant",
-    "trains",
-    "passed",
-    "slowly",
-    "by",
-    "old",
-    "stone",
-    "bridges",
-]
+WORDS: Final = (Path(minilm.__file__).with_name("sentences.txt")).read_text().split()
 SHAPES: Final[dict[str, Callable[[random.Random], int]]] = {
     "4 words": lambda _: 4,
     "16 words": lambda _: 16,
@@ -100,7 +76,7 @@ def main(arguments: list[str]) -> None:
         asyncio.run(measure(Path(arguments[0])))
         return
     with tempfile.TemporaryDirectory() as place:
-        asyncio.run(measure(write_minilm(Path(place) / "minilm")))
+        asyncio.run(measure(minilm.write_minilm(Path(place) / "minilm")))
 
 
 if __name__ == "__main__":

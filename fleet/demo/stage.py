@@ -1,0 +1,80 @@
+"""Where the demo plays: a whole fleet on free loopback ports, in a folder that goes away."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple, TextIO
+from urllib.parse import quote
+
+from honcho.printer import Printer
+
+from fleet.aio import AsyncClient
+from fleet.plan import Plan, PlannedBackend, shim_ports
+from fleet.reports import ModelView, model_for
+from fleet.up import Running, running
+from relay.settings import RelaySettings
+
+_HOST = "127.0.0.1"
+_LAST_LINES = 30
+
+
+class Stage(NamedTuple):
+    """What a scene plays on."""
+
+    fleet: Running
+    first: AsyncClient
+    """Asks the first shim, and only that one."""
+    second: AsyncClient
+    chat: ModelView
+    """The model that answers."""
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether the answers are recited."""
+        return self.chat.name.startswith("scripted-")
+
+
+def local_embeddings(folder: Path) -> PlannedBackend:
+    """Workers that embed with the model in a folder, inside their own process."""
+    return PlannedBackend("local", {"LLM_LOCAL": f"local://{quote(str(folder))}"}, "real model")
+
+
+@asynccontextmanager
+async def stage(planned: Sequence[PlannedBackend]) -> AsyncGenerator[Stage, None]:
+    """Start everything; whoever is named `local` may come later than the others."""
+    folder = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+    log = folder / "processes.log"
+    try:
+        with log.open("w", encoding="utf-8") as lines:
+            async with _playing(folder, planned, lines) as playing:
+                yield playing
+    except Exception as error:
+        error.add_note(_tail(log))
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _playing(
+    folder: Path, planned: Sequence[PlannedBackend], lines: TextIO
+) -> AsyncGenerator[Stage, None]:
+    plan = Plan(folder, _HOST, shim_ports(_HOST, 0, 2), tuple(planned))
+    settings = RelaySettings()
+    early = sum(each.processes for each in planned if each.name != "local")
+    async with running(plan, Printer(lines), settings) as fleet:
+        await fleet.ready(early)
+        first, second = plan.urls
+        async with AsyncClient(first) as one, AsyncClient(second) as two:
+            chat = model_for("chat", await one.models())
+            if chat is None:
+                raise LookupError("no backend here has a model that can chat")
+            yield Stage(fleet, one, two, chat)
+
+
+def _tail(log: Path) -> str:
+    last = log.read_text(encoding="utf-8").splitlines()[-_LAST_LINES:]
+    return os.linesep.join(["the processes said last:", *last])

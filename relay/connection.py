@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import AsyncScript
@@ -24,6 +24,7 @@ from relay.settings import RelaySettings
 
 Argument = str | bytes | int | float
 
+_SOCKETS = 16
 _RETRIES = 6
 _BACKOFF_BASE_S = 0.05
 _BACKOFF_CAP_S = 1.0
@@ -59,8 +60,11 @@ class Connection:
         self.settings = settings
         self._clock_offset_s = 0.0
         self._scripts: dict[str, AsyncScript] = {}
-        self._redis: Redis = Redis.from_url(
+        # Blocking: a thousand followers that come at once wait their turn for a socket.
+        pool = BlockingConnectionPool.from_url(
             settings.redis_url.get_secret_value(),
+            max_connections=_SOCKETS,
+            timeout=settings.command_timeout_s,
             protocol=2,
             socket_timeout=settings.command_timeout_s,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -68,6 +72,7 @@ class Connection:
             health_check_interval=_HEALTH_CHECK_S,
             retry=Retry(ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), _RETRIES),
         )
+        self._redis: Redis = Redis.from_pool(pool)
 
     @classmethod
     @asynccontextmanager

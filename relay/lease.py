@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from typing_extensions import override
+
 from contract import names
 from contract.errors import DeadlineExceeded, FleetError, WorkerLost
 from contract.events import Failed, Queued
@@ -110,6 +112,7 @@ class Holder(NamedTuple):
         attempt, _, worker = text.partition(" ")
         return cls(int(attempt), worker)
 
+    @override
     def __str__(self) -> str:
         return f"{self.attempt} {self.worker}"
 

@@ -178,12 +178,16 @@ class Log:
 
     async def result(self, job_id: str) -> Result:
         """The answer so far; raises RelayUnavailable."""
+        return (await self.fold(job_id)).result
+
+    async def fold(self, job_id: str) -> Fold:
+        """Everything said so far, put together; raises RelayUnavailable."""
         answer = Fold()
         async with aclosing(self.read(job_id)) as pages:
             async for frames in pages:
                 for frame in frames:
                     answer.add(frame.event)
-        return answer.result
+        return answer
 
     async def follow(
         self, job_id: str, after: EventId = BEGINNING, *, idle_s: float = 15.0

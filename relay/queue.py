@@ -152,6 +152,10 @@ class Queue:
         """Send a ticket again that was taken without a free slot to claim with."""
         await self._connection.command("LPUSH", queue, ticket(queue))
 
+    async def tickets(self, queue: str) -> int:
+        """How many tickets wait to be taken; raises RelayUnavailable."""
+        return int(await self._connection.command("LLEN", queue))
+
     async def cancel(self, job_id: str, *, by: str, reason: str = "") -> JobRecord:
         """End a job in whatever phase it is; final at once, and the same answer again.
 

@@ -35,14 +35,12 @@ Entry = tuple[str, bytes, str, str, str, str, str]
 class Voice:
     """What one attempt of one job says: the writing end of its log."""
 
-    __slots__ = ("_on_lost", "_writer", "attempt", "id", "lost", "seq", "size_bytes", "unwritten")
+    __slots__ = ("_writer", "attempt", "id", "lost", "on_lost", "seq", "size_bytes", "unwritten")
 
-    def __init__(
-        self, writer: "Writer", id: str, attempt: int, seq: int, on_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, writer: "Writer", id: str, attempt: int, seq: int) -> None:
         """Speak as `attempt` of job `id`; the last sequence number it has used is `seq`."""
         self._writer = writer
-        self._on_lost = on_lost
+        self.on_lost: Callable[[], object] | None = None
         self.id = id
         self.attempt = attempt
         self.seq = seq
@@ -61,7 +59,8 @@ class Voice:
         """Learn that somebody else has the job; tells the run once."""
         if not self.lost:
             self.lost = True
-            self._on_lost()
+            if self.on_lost is not None:
+                self.on_lost()
 
     async def written(self) -> None:
         """Wait until all that was said stands in the log; raises LeaseLost if it never will."""
@@ -86,9 +85,9 @@ class Writer:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def voice(self, id: str, attempt: int, *, seq: int = 1, on_lost: Callable[[], None]) -> Voice:
+    def voice(self, id: str, attempt: int, *, seq: int = 1) -> Voice:
         """Begin to speak for an attempt; `seq` 1 is `started`, which the claim has written."""
-        return Voice(self, id, attempt, seq, on_lost)
+        return Voice(self, id, attempt, seq)
 
     def put(self, voice: Voice, event: Event) -> None:
         """Queue an event for the next call."""

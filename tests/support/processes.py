@@ -1,0 +1,89 @@
+"""Real processes of the fleet for a test: started, awaited, killed by their own id."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from support.relay import Relay
+
+
+class Process:
+    """One child process whose output goes to a file that a failing test can show."""
+
+    def __init__(self, words: list[str], env: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self.popen = subprocess.Popen(
+                words, env={**os.environ, **env}, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def send(self, signal_number: signal.Signals) -> None:
+        self.popen.send_signal(signal_number)
+
+    def wait(self, timeout_s: float = 20) -> int:
+        return self.popen.wait(timeout_s)
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.send(signal.SIGCONT)
+            self.send(signal.SIGTERM)
+            try:
+                self.wait(10)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+                self.wait(5)
+
+
+class WorkerProcess(Process):
+    """`python -m workers` on one backend."""
+
+    def __init__(self, redis_url: str, folder: Path, backend: str = "scripted", **env: str) -> None:
+        self.name = f"{backend}-{uuid4().hex[:8]}"
+        super().__init__(
+            [sys.executable, "-m", "workers"],
+            {
+                "FLEET_REDIS_URL": redis_url,
+                "FLEET_WORKER_BACKEND": backend,
+                "FLEET_WORKER_NAME": self.name,
+                "FLEET_DRAIN_S": "0",
+                **env,
+            },
+            folder / f"{self.name}.log",
+        )
+
+    async def ready(self, relay: Relay) -> None:
+        """Wait until the worker is on the roster with a checked backend."""
+        async with asyncio.timeout(20):
+            while not any(
+                w.name == self.name and w.backends[0].error != "not checked yet"
+                for w in await relay.roster.workers()
+            ):
+                assert self.popen.poll() is None, self.text()
+                await asyncio.sleep(0.05)
+
+
+@contextmanager
+def worker(
+    redis_url: str, folder: Path, backend: str = "scripted", **env: str
+) -> Iterator[WorkerProcess]:
+    process = WorkerProcess(redis_url, folder, backend, **env)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+async def until_logged(process: Process, words: str, timeout_s: float = 10.0) -> None:
+    """Wait until a process has logged something."""
+    async with asyncio.timeout(timeout_s):
+        while words not in process.text():  # noqa: ASYNC110 - another process's file
+            await asyncio.sleep(0.02)

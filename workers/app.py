@@ -1,0 +1,136 @@
+"""The composition root of a worker process: settings are read here, objects are built here.
+
+python -m workers                          (what the Procfile says)
+celery -A workers.app worker -c 64 -Q ...  (the same app, in Celery's own words)
+"""
+
+import logging
+import os
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from celery import Celery, signals
+from kombu.entity import Exchange
+from kombu.entity import Queue as CeleryQueue
+
+from contract.names import queue_name
+from relay.settings import RelaySettings
+from workers.backends.dsn import BackendConfig, DsnError
+from workers.backends.protocols import capabilities
+from workers.backends.registry import build
+from workers.configuration import configured, slots_of
+from workers.intake import Intake
+from workers.life import Life
+from workers.settings import WorkerSettings
+from workers.slots import Slots
+from workers.tasks import register_ticket
+
+_SPARE_S: Final = 15.0
+"""Seconds beyond `drain_s` that the pool waits for what was handed over to end."""
+_LEAST_CONCURRENCY: Final = 256
+"""Celery's own bound; the slots of the backend are the real one, and may turn out to be more."""
+CELERY_SETTINGS: Final[dict[str, Any]] = {
+    "worker_pool": "workers.pool:AsyncioPool",
+    "task_acks_late": False,
+    "worker_disable_prefetch": True,
+    "worker_prefetch_multiplier": 1,
+    "task_ignore_result": True,
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "worker_enable_remote_control": True,
+    "worker_hijack_root_logger": True,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,
+    "broker_transport_options": {
+        # A worker that was killed while it held the mutex stops redelivery for 300 s otherwise.
+        "unacked_mutex_expire": 10,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 15,
+        "retry_on_timeout": True,
+    },
+}
+"""What we ask of Celery; the reasons are in docs/adr/0001 and 0002."""
+
+
+def create_app() -> Celery:
+    """The Celery app of this process: one backend, its queues, its pool; connects to nothing.
+
+    Raises DsnError if the backend is not configured.
+    """
+    settings, relay_settings = WorkerSettings(), RelaySettings()
+    config = chosen(settings, configured(os.environ))
+    slots = Slots(capacity(config, settings))
+    life = Life(settings, relay_settings, config, slots)
+    app = Celery("fleet", broker=broker_url(relay_settings))
+    app.conf.update(
+        CELERY_SETTINGS,
+        task_queues=[
+            CeleryQueue(queue, Exchange(queue), routing_key=queue)  # type: ignore[no-untyped-call]
+            for queue in slots.capacity
+        ],
+        worker_concurrency=max(_LEAST_CONCURRENCY, sum(slots.capacity.values())),
+        fleet_drain_timeout_s=settings.drain_s + _SPARE_S,
+        fleet_lifespan=life.of,
+    )
+    register_ticket(app, lambda: life.worker)
+
+    def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
+        slots.intake = Intake(sender)
+
+    signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)
+    signals.after_setup_logger.connect(quiet_tickets, weak=False)
+    return app
+
+
+def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendConfig:
+    """The backend that this worker serves; the scripted one needs no configuration.
+
+    Raises DsnError if there is none of that name.
+    """
+    by_name = {config.name: config for config in configs}
+    if settings.worker_backend in by_name:
+        return by_name[settings.worker_backend]
+    if settings.worker_backend == "scripted":
+        return BackendConfig(name="scripted", type="scripted")
+    raise DsnError(
+        f"FLEET_WORKER_BACKEND={settings.worker_backend}: no backend has that name; there are "
+        f"{', '.join(by_name) or 'none'}. Set LLM_{settings.worker_backend.upper()}=<type>://..."
+    )
+
+
+def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
+    """Slots by queue, for each kind that the backend can do and the settings want."""
+    wanted = {kind.strip() for kind in settings.worker_kinds.split(",") if kind.strip()}
+    can = capabilities(build(config))
+    if unknown := wanted - set(can):
+        raise DsnError(
+            f"FLEET_WORKER_KINDS={settings.worker_kinds}: backend {config.name} cannot do "
+            f"{', '.join(sorted(unknown))}; it can do {', '.join(can)}"
+        )
+    kinds = [kind for kind in can if not wanted or kind in wanted]
+    return {queue_name(config.name, kind): slots_of(config, kind) for kind in kinds}
+
+
+def broker_url(settings: RelaySettings) -> str:
+    """The relay's Redis as Celery spells it: `unix:///path` becomes `redis+socket:///path`."""
+    url = settings.redis_url.get_secret_value()
+    if not url.startswith("unix://"):
+        return url
+    parts = urlsplit(url)
+    query = parts.query.replace("db=", "virtual_host=")
+    return f"redis+socket://{parts.path}" + (f"?{query}" if query else "")
+
+
+def quiet_tickets(**_: object) -> None:
+    """Keep two lines a ticket out of the log: jobs have lines of their own (workers/worker.py)."""
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def __getattr__(name: str) -> Celery:
+    """Build the app when `celery -A workers.app` asks for it, and not on import."""
+    if name in {"app", "celery"}:
+        globals()["app"] = globals()["celery"] = made = create_app()
+        return made
+    raise AttributeError(name)

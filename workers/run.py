@@ -1,0 +1,189 @@
+"""One job, from its claim to exactly one last word.
+
+This is the only place that writes `failed`. A run ends in one of three ways: its last word stands
+in the log; somebody else took the job (LeaseLost), then it says nothing more; or it was cancelled
+from outside, then whoever cancelled it decides what becomes of the job.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.errors import (
+    DeadlineExceeded,
+    FleetError,
+    InternalError,
+    InvalidRequest,
+    LeaseLost,
+    LogFull,
+    NotSupported,
+    TruncatedStream,
+)
+from contract.events import Delta, Details, Done, Event, Failed, Image, Reset, Timings, Vectors
+from contract.images import ImageRequest
+from contract.jobs import AnyRequest, any_request
+from contract.models import (
+    CopyRequest,
+    CreateRequest,
+    DeleteRequest,
+    ListRequest,
+    LoadRequest,
+    PullRequest,
+    RunningRequest,
+    ShowRequest,
+    UnloadRequest,
+)
+from relay.connection import Connection
+from relay.log import Log
+from relay.queue import Claim
+from relay.writer import Voice
+from workers.backends.protocols import (
+    Backend,
+    Chat,
+    Embed,
+    GenerateImages,
+    ManageModels,
+    Pull,
+    SwapModels,
+)
+
+_log = logging.getLogger(__name__)
+
+_HEAVY: Final = (Vectors, Image)
+"""Events of many kilobytes: each is written before the next one is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What it takes to run one job."""
+
+    claim: Claim
+    backend: Backend
+    voice: Voice
+    log: Log
+    connection: Connection
+
+    async def to_its_last_word(self) -> None:
+        """Run the job; returns when its last word stands in the log.
+
+        Raises LeaseLost when the job was taken away.
+        """
+        claimed_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._remaining_s()):
+                await self._answer(claimed_at)
+        except LeaseLost:
+            raise
+        except TimeoutError:
+            self._fail(DeadlineExceeded("its deadline passed while it ran"))
+        except FleetError as error:
+            self._fail(error)
+        except Exception:  # noqa: BLE001 - whatever it was, the job must get its last word
+            _log.exception("job %s met a defect of ours", self.claim.record.id)
+            self._fail(InternalError("a defect in the fleet; the worker's log has the details"))
+        await self.voice.written()
+
+    def _remaining_s(self) -> float | None:
+        deadline_at = self.claim.record.deadline_at
+        return None if deadline_at is None else max(0.0, deadline_at - self.connection.now())
+
+    def _fail(self, error: FleetError) -> None:
+        self.voice.say(Failed(code=error.code, message=error.message, retryable=error.retryable))
+
+    async def _answer(self, claimed_at: float) -> None:
+        request = parsed(self.claim.request)
+        await self._take_back()
+        first_at: float | None = None
+        async with aclosing(stream(request, self.backend)) as events:
+            async for event in events:
+                if isinstance(event, Done):
+                    self.voice.say(self._timed(event, claimed_at, first_at))
+                    return
+                if first_at is None and isinstance(event, (Delta, *_HEAVY)):
+                    first_at = asyncio.get_running_loop().time()
+                await self._say(event)
+        raise TruncatedStream("the backend's answer ended without its terminal marker")
+
+    async def _say(self, event: Event) -> None:
+        cap = self.connection.settings.log_cap_bytes
+        if self.voice.size_bytes > cap:
+            raise LogFull(f"the answer is longer than FLEET_LOG_CAP_BYTES ({cap})")
+        self.voice.say(event)
+        if isinstance(event, _HEAVY):
+            await self.voice.written()
+        else:
+            await self.voice.room()
+
+    async def _take_back(self) -> None:
+        """Tell followers to forget what an earlier attempt said, if it said anything."""
+        attempt = self.claim.attempt
+        if attempt > 1 and (await self.log.fold(self.claim.record.id)).has_output:
+            self.voice.say(Reset(attempt=attempt, reason="the attempt before did not finish"))
+
+    def _timed(self, done: Done, claimed_at: float, first_at: float | None) -> Done:
+        record = self.claim.record
+        started_at = record.started_at or record.created_at
+        timings = Timings(
+            queued_ms=_ms(started_at - record.created_at),
+            load_ms=done.timings.load_ms,
+            first_token_ms=None if first_at is None else _ms(first_at - claimed_at),
+            total_ms=_ms(self.connection.now() - record.created_at),
+        )
+        return done.model_copy(update={"timings": timings})
+
+
+def parsed(request: bytes) -> AnyRequest:
+    """Read a request as it was enqueued; raises InvalidRequest."""
+    try:
+        return any_request.validate_json(request)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InvalidRequest(f"the stored request is not valid at {where}") from error
+
+
+def stream(request: AnyRequest, backend: Backend) -> AsyncGenerator[Event, None]:  # noqa: C901, PLR0912 - one flat case per kind
+    """Open what the request asks for; raises NotSupported if the backend has no method for it."""
+    match request:
+        case ChatRequest() if isinstance(backend, Chat):
+            return backend.chat(request)
+        case EmbedRequest() if isinstance(backend, Embed):
+            return backend.embed(request)
+        case PullRequest() if isinstance(backend, Pull):
+            return backend.pull(request)
+        case ImageRequest() if isinstance(backend, GenerateImages):
+            return backend.image(request)
+        case ShowRequest() if isinstance(backend, ManageModels):
+            return backend.show(request)
+        case CreateRequest() if isinstance(backend, ManageModels):
+            return backend.create(request)
+        case CopyRequest() if isinstance(backend, ManageModels):
+            return backend.copy(request)
+        case DeleteRequest() if isinstance(backend, ManageModels):
+            return backend.delete(request)
+        case RunningRequest() if isinstance(backend, SwapModels):
+            return backend.running()
+        case LoadRequest() if isinstance(backend, SwapModels):
+            return backend.load(request)
+        case UnloadRequest() if isinstance(backend, SwapModels):
+            return backend.unload(request)
+        case ListRequest():
+            return _listed(backend)
+        case _:
+            raise NotSupported(f"backend {backend.name} has no way to do a {request.kind} job")
+
+
+async def _listed(backend: Backend) -> AsyncGenerator[Event, None]:
+    models = [model.model_dump(mode="json") for model in await backend.models()]
+    yield Details(details={"models": models})
+    yield Done()
+
+
+def _ms(seconds: float) -> float:
+    return round(max(0.0, seconds) * 1000, 1)

@@ -1,0 +1,30 @@
+"""What a worker process needs to know besides the relay. Read once, in app.py."""
+
+import os
+import socket
+from typing import Annotated
+
+from pydantic import Field
+
+from relay.settings import FleetSettings, Seconds
+
+
+class WorkerSettings(FleetSettings):
+    """Settings of one worker process; it serves one backend."""
+
+    worker_backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] = "scripted"
+    """Name of the backend that this process sits next to."""
+    worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}"
+    )
+    """Unique per start, so that leases of one life are never taken for those of the next."""
+    worker_kinds: str = ""
+    """Kinds of jobs to take, as in `chat,embed`; empty: all that the backend can do."""
+    drain_s: Annotated[float, Field(ge=0)] = 30
+    """Seconds that running streams may go on after SIGTERM before they are handed over."""
+    report_s: Seconds = 4
+    """Seconds between two reports to the roster."""
+    check_s: Seconds = 15
+    """Seconds between two looks at the backend's health and models."""
+    watchdog_s: Seconds = 60
+    """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""

@@ -1,0 +1,36 @@
+"""How many jobs of a kind the backend takes at once, and how many it has."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from workers.intake import Intake
+
+
+class Slots:
+    """The slots of one worker, by queue; a queue without a free one is not consumed.
+
+    Tickets stay in Redis then, where another worker can take them.
+    """
+
+    def __init__(self, capacity: Mapping[str, int]) -> None:
+        """Begin with all slots free; `capacity` is by queue."""
+        self.capacity = dict(capacity)
+        self.taken = dict.fromkeys(capacity, 0)
+        self.intake: Intake | None = None
+
+    def is_free(self, queue: str) -> bool:
+        """Whether one more job of that queue fits."""
+        return self.taken.get(queue, 0) < self.capacity.get(queue, 0)
+
+    @contextmanager
+    def one(self, queue: str) -> Iterator[None]:
+        """Take a slot, and stop consuming the queue while none is left."""
+        self.taken[queue] += 1
+        if self.intake is not None and not self.is_free(queue):
+            self.intake.pause(queue)
+        try:
+            yield
+        finally:
+            self.taken[queue] -= 1
+            if self.intake is not None:
+                self.intake.resume(queue)

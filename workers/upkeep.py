@@ -1,0 +1,105 @@
+"""What a worker does besides its jobs: renew, reap, obey, watch, and leave in order."""
+
+import asyncio
+import logging
+from typing import Never
+
+from contract import names
+from contract.errors import RelayUnavailable
+from relay.connection import Connection
+from relay.lease import Leases
+from relay.queue import Queue
+from relay.reader import Reader
+from workers.settings import WorkerSettings
+from workers.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerStalledError(RuntimeError):
+    """The worker lives and does nothing; its supervisor should start it again."""
+
+
+class Upkeep:
+    """The loops beside the jobs; each runs until cancelled, and its crash ends the worker."""
+
+    def __init__(
+        self, worker: Worker, connection: Connection, reader: Reader, settings: WorkerSettings
+    ) -> None:
+        """Look after this worker."""
+        self._worker = worker
+        self._connection = connection
+        self._leases = Leases(connection)
+        self._queue = Queue(connection)
+        self._reader = reader
+        self._settings = settings
+        self._answered_at = asyncio.get_running_loop().time()
+
+    async def renew(self) -> Never:
+        """Renew all leases; stop the jobs whose lease is gone."""
+        while True:
+            await asyncio.sleep(self._connection.settings.renew_s)
+            held: dict[str, list[tuple[str, int]]] = {}
+            for id, job in self._worker.held.items():
+                held.setdefault(job.claim.record.queue, []).append((id, job.claim.attempt))
+            try:
+                for id in await self._leases.renew(self._worker.name, held):
+                    self._worker.lose(id)
+                await self._connection.ping()
+            except RelayUnavailable as error:
+                self._watch_answers(error)
+            else:
+                self._answered_at = asyncio.get_running_loop().time()
+
+    def _watch_answers(self, error: RelayUnavailable) -> None:
+        silent_s = asyncio.get_running_loop().time() - self._answered_at
+        _log.warning("leases were not renewed for %.0f s: %s", silent_s, error)
+        if silent_s > self._settings.watchdog_s:
+            raise WorkerStalledError("Redis has not answered for too long") from error
+
+    async def reap(self) -> Never:
+        """Take jobs from silent workers, whoever they are; watch our own intake."""
+        while True:
+            await asyncio.sleep(self._connection.settings.reap_s)
+            try:
+                moved = await self._leases.reap()
+                await self._watch_intake()
+            except RelayUnavailable as error:
+                _log.warning("nothing was reaped: %s", error)
+            else:
+                if moved:
+                    _log.warning("%d jobs were handed over", moved)
+
+    async def _watch_intake(self) -> None:
+        """Crash when tickets wait, slots are free, and none comes (celery #8030, #8091, #10205)."""
+        now = asyncio.get_running_loop().time()
+        waiting = [
+            queue
+            for queue in self._worker.slots.capacity
+            if self._worker.slots.is_free(queue) and await self._queue.tickets(queue)
+        ]
+        if not waiting or self._worker.draining:
+            self._worker.last_ticket_at = now
+        elif now - self._worker.last_ticket_at > self._settings.watchdog_s:
+            raise WorkerStalledError(f"tickets wait in {waiting[0]}, and none arrives here")
+
+    async def obey(self) -> Never:
+        """Stop a job the moment we are told that it is not ours any more."""
+        while True:
+            try:
+                async with self._reader.hear(names.worker_channel(self._worker.name)) as ear:
+                    while True:
+                        ear.catch_up()
+                        await ear.wait(60.0)
+                        while ear.heard:
+                            self._worker.lose(ear.heard.popleft().decode())
+            except RelayUnavailable as error:
+                _log.warning("orders are not heard: %s", error)
+                await asyncio.sleep(1.0)
+
+    async def drain(self, draining: asyncio.Event) -> None:
+        """Wait for the stop, stop claiming, give streams their time, hand over the rest."""
+        await draining.wait()
+        _log.warning("draining: %d jobs have %g s", len(self._worker.held), self._settings.drain_s)
+        await asyncio.sleep(self._settings.drain_s)
+        await self._worker.hand_over_all("its worker is shutting down")

@@ -1,0 +1,130 @@
+"""The worker: what it holds, how it takes the next job, and how it lets go of all of them."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from contract.errors import LeaseLost, RelayUnavailable
+from relay.connection import Connection
+from relay.lease import Holder, Leases
+from relay.log import Log
+from relay.queue import Claim, Queue
+from relay.writer import Voice, Writer
+from workers.backends.protocols import Backend
+from workers.run import Run
+from workers.slots import Slots
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job in hand: its claim, and the voice whose loss ends the run."""
+
+    claim: Claim
+    voice: Voice
+
+
+class Worker:
+    """Takes jobs for one backend and runs them."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        backend: Backend,
+        slots: Slots,
+        connection: Connection,
+        writer: Writer,
+        log: Log,
+        draining: asyncio.Event,
+    ) -> None:
+        """Put together what app.py has built; no job is claimed once `draining` is set."""
+        self.name = name
+        self.backend = backend
+        self.slots = slots
+        self.held: dict[str, Held] = {}
+        self.last_ticket_at = asyncio.get_running_loop().time()
+        self._connection = connection
+        self._writer = writer
+        self._log = log
+        self._draining = draining
+        self._queue = Queue(connection)
+        self._leases = Leases(connection)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is about to leave."""
+        return self._draining.is_set()
+
+    async def work(self, queue: str) -> None:
+        """Answer a ticket: run jobs of the queue until none waits, if a slot is free."""
+        self.last_ticket_at = asyncio.get_running_loop().time()
+        if self._draining.is_set() or not self.slots.is_free(queue):
+            await self._queue.give_ticket_back(queue)
+            return
+        with self.slots.one(queue):
+            while (claim := await self._queue.claim(queue, self.name)) is not None:
+                await self._run(claim)
+                if self._draining.is_set():
+                    return
+
+    async def _run(self, claim: Claim) -> None:
+        """Run a job in a task of its own, which its loss cancels and nothing else."""
+        voice = self._writer.voice(claim.record.id, claim.attempt)
+        run = Run(claim, self.backend, voice, self._log, self._connection)
+        task = asyncio.create_task(run.to_its_last_word())
+        voice.on_lost = task.cancel
+        self.held[claim.record.id] = Held(claim, voice)
+        _log.info("job %s began, attempt %d in %s", voice.id, voice.attempt, claim.record.queue)
+        try:
+            await asyncio.wait({task})
+        finally:
+            if not task.done():
+                await self._abandon(claim, task)
+            del self.held[claim.record.id]
+        await self._let_go(claim, task)
+
+    async def _let_go(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        record = claim.record
+        if task.cancelled() or isinstance(task.exception(), LeaseLost):
+            _log.info("job %s was taken away", record.id)
+            return
+        task.result()
+        _log.info("job %s ended", record.id)
+        await self._leases.release(record.queue, record.id, Holder(claim.attempt, self.name))
+
+    async def _abandon(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        """Decide on a job whose Celery task ends early.
+
+        A shutdown gives it back; a revoked task or one over its time limit is cancelled.
+        """
+        task.cancel()
+        await asyncio.wait({task})
+        try:
+            if self.draining:
+                await self._hand_over(claim, "its worker is shutting down")
+            else:
+                await self._queue.cancel(
+                    claim.record.id, by="worker", reason="its task was terminated"
+                )
+        except RelayUnavailable as error:
+            _log.warning("job %s comes back when its lease expires: %s", claim.record.id, error)
+
+    def lose(self, job_id: str) -> None:
+        """Stop a job that this worker holds no longer."""
+        held = self.held.get(job_id)
+        if held is not None:
+            held.voice.lose()
+
+    async def hand_over_all(self, reason: str) -> None:
+        """Give every job back for the next worker to continue; it costs them no attempt."""
+        for held in list(self.held.values()):
+            await self._hand_over(held.claim, reason)
+            held.voice.lose()
+
+    async def _hand_over(self, claim: Claim, reason: str) -> None:
+        record = claim.record
+        await self._leases.hand_over(
+            record.queue, record.id, claim.attempt, reason=reason, counts=False
+        )

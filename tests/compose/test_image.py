@@ -1,0 +1,140 @@
+"""The image, as far as it can be tried without Docker: what it copies, its start, its health."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.roster import WorkerReport
+from contract.wire import VERSION
+from fleet.procfile import commands
+from relay.connection import Connection
+from relay.roster import Roster
+from relay.settings import RelaySettings
+from workers.settings import WorkerSettings
+
+TOP = Path(__file__).parents[2]
+FOLDER = TOP / "compose"
+DOCKERFILE = (FOLDER / "Dockerfile").read_text().replace("\\\n", " ")
+IGNORED = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
+
+
+def copied() -> list[str]:
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()]
+
+
+def entry(command: str, **environment: str) -> str:
+    path = {"PATH": os.environ["PATH"]}
+    told = subprocess.run(
+        ["/bin/sh", str(FOLDER / "entrypoint.sh"), command],
+        env=path | environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return told.stdout.strip()
+
+
+async def health(what: str, redis_url: str, **more: str) -> int | None:
+    check = await asyncio.create_subprocess_exec(
+        sys.executable, str(FOLDER / "health.py"), what,
+        env={**os.environ, "FLEET_REDIS_URL": redis_url, "PYTHONPATH": str(TOP), **more},
+        stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    return await check.wait()
+
+
+@pytest.mark.parametrize("source", copied())
+def test_what_is_copied_exists_and_reaches_docker(source: str) -> None:
+    assert (TOP / source).exists()
+    assert f"!{source}" in IGNORED
+
+
+def test_every_package_of_the_distribution_is_copied() -> None:
+    pyproject = (TOP / "pyproject.toml").read_text()
+    found = re.search(r"wheel\]\npackages = (\[.*\])", pyproject)
+
+    assert found is not None
+    assert set(json.loads(found[1])) <= set(copied())
+
+
+def test_everything_is_installed_by_its_hash() -> None:
+    (install,) = (
+        line for line in DOCKERFILE.splitlines() if "requirements.lock" in line and "pip" in line
+    )
+
+    assert {"--require-hashes", "--no-deps"} <= set(shlex.split(install))
+    assert "--hash=sha256:" in (TOP / "requirements.lock").read_text()
+
+
+def test_it_does_not_run_as_root() -> None:
+    last = DOCKERFILE.split("\nFROM ")[-1]
+
+    assert re.search(r"^USER fleet$", last, re.MULTILINE)
+
+
+def test_left_alone_it_runs_the_shim() -> None:
+    told = re.search(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)
+
+    assert told is not None
+    assert json.loads(told[1]) == [commands()["shim"]]
+
+
+def test_the_entry_point_runs_a_line_of_the_procfile_with_its_variables() -> None:
+    assert entry('echo "${FLEET_HOST:-127.0.0.1}" on', FLEET_HOST="0.0.0.0") == "0.0.0.0 on"
+
+
+def test_the_process_takes_the_place_of_the_shell() -> None:
+    shell, process = entry("""sh -c 'echo $PPID $$'""").split()
+
+    assert int(shell) == os.getpid()
+    assert int(process) > 0
+
+
+def test_a_worker_has_another_name_at_every_start() -> None:
+    names = {entry("printenv FLEET_WORKER_NAME", HOSTNAME="4f2a") for _ in range(2)}
+
+    assert len(names) == 2
+    assert all(WorkerSettings(worker_name=name).worker_name.startswith("4f2a-") for name in names)
+
+
+def test_a_given_name_is_kept() -> None:
+    assert entry("printenv FLEET_WORKER_NAME", FLEET_WORKER_NAME="mine") == "mine"
+
+
+async def test_a_worker_is_well_while_it_is_on_the_roster(redis_url: str) -> None:
+    settings = RelaySettings.model_validate({"redis_url": redis_url})
+    async with Connection.open(settings) as connection:
+        report = WorkerReport(
+            v=VERSION, name="w1", host=socket.gethostname(), pid=1, started_at=0.0,
+            draining=False, backends=(), queues=(),
+        )  # fmt: skip
+        before = await health("worker", redis_url)
+        await Roster(connection).report(report)
+
+        assert (before, await health("worker", redis_url)) == (1, 0)
+
+
+async def test_a_worker_without_redis_is_not_well() -> None:
+    assert await health("worker", "redis://127.0.0.1:9/0") == 1
+
+
+async def test_the_shim_is_well_while_it_answers() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = str(server.sockets[0].getsockname()[1])
+    well = await health("shim", "redis://127.0.0.1:9/0", FLEET_PORT=port)
+    server.close()
+
+    assert well == 0
+    assert await health("shim", "redis://127.0.0.1:9/0", FLEET_PORT=port) == 1

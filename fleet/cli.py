@@ -2,7 +2,7 @@
 
 import typer
 
-from fleet.commands import chat, config, embed, jobs, pull, roster, up
+from fleet.commands import chat, config, demo, embed, jobs, pull, roster, up
 
 app = typer.Typer(
     name="fleet",
@@ -13,6 +13,7 @@ app = typer.Typer(
 
 for command in (
     up.up,
+    demo.demo,
     chat.chat,
     embed.embed,
     pull.pull,

@@ -25,6 +25,8 @@ class PlannedBackend:
     """What its workers need in their environment, as in `LLM_OLLAMA=ollama://...`."""
     why: str = ""
     """Where it comes from, in words."""
+    processes: int = 1
+    """Workers to start for it."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class Plan:
     host: str = "127.0.0.1"
     ports: tuple[int, ...] = (8700,)
     backends: tuple[PlannedBackend, ...] = ()
-    workers: int = 1
-    """Processes for each backend."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """More environment for every process."""
+
+    @property
+    def workers(self) -> int:
+        """Worker processes, over all backends."""
+        return sum(backend.processes for backend in self.backends)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -60,14 +65,18 @@ async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[Pla
         raise CannotStart(str(error)) from error
     if known:
         return [PlannedBackend(each.name, why="configured") for each in known]
-    found = [_found(each) for each in await discover()]
-    return found or [
+    return await found_backends() or [
         PlannedBackend(
             "scripted",
             why="no model server answers on this machine's default ports, so a scripted one "
             "stands in: start Ollama, llama-server, LM Studio or vLLM, or give --backend NAME=DSN",
         )
     ]
+
+
+async def found_backends() -> list[PlannedBackend]:
+    """The model servers that answer on this machine's default ports."""
+    return [_found(each) for each in await discover()]
 
 
 def given_backend(option: str) -> PlannedBackend:

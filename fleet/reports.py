@@ -3,6 +3,7 @@
 Unlike the contract's nouns these ignore fields that a newer shim adds.
 """
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from pydantic import ConfigDict
@@ -45,9 +46,14 @@ def listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]
     return tuple(noun.model_validate(item) for item in from_json(answer)[what])
 
 
-def model_for(capability: str, models: tuple[ModelView, ...]) -> ModelView | None:
-    """A model that can do this, as far as the servers tell; warm ones first."""
-    able = [model for model in models if capability in model.traits]
-    unknown = [model for model in models if not model.traits]
-    candidates = able or unknown
-    return min(candidates, key=lambda model: not model.warm, default=None)
+def model_for(capability: str, models: Iterable[ModelView]) -> ModelView | None:
+    """A model that can do this, as far as the servers tell: real before scripted, warm first."""
+    known = list(models)
+    able = [model for model in known if capability in model.traits]
+    unknown = [model for model in known if not model.traits]
+    return min(able or unknown, key=_preference, default=None)
+
+
+def _preference(model: ModelView) -> tuple[bool, bool, bool]:
+    scripted = model.name.startswith("scripted-")
+    return scripted, scripted and model.name != "scripted-story", not model.warm

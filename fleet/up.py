@@ -34,7 +34,7 @@ _SERVER_STOPS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 40.0
 """A worker lets its streams finish for a while, then hands them back."""
 _RELEASE_WITHIN_S = 10.0
-_LOOK_S = 0.05
+_LOOK_S = 0.1
 _HOPELESS_STARTS = 3
 
 
@@ -64,14 +64,14 @@ class Running:
         for supervisor in reversed(self.supervisors):
             supervisor.kill()
 
-    async def ready(self) -> None:
-        """Return when every shim is ready and sees every worker; raises CannotStart."""
+    async def ready(self, workers: int | None = None) -> None:
+        """Return when every shim sees so many workers (None: all of them); raises CannotStart."""
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
             try:
                 async with asyncio.timeout(_READY_WITHIN_S):
-                    workers = len(self.plan.backends) * self.plan.workers
+                    expected = self.plan.workers if workers is None else workers
                     for url in self.plan.urls:
-                        await self._ready(http, f"{url}/readyz?workers={workers}")
+                        await self._ready(http, f"{url}/readyz?workers={expected}")
             except TimeoutError:
                 raise CannotStart(
                     f"not ready after {_READY_WITHIN_S:.0f} s: the lines above say why"
@@ -161,7 +161,7 @@ def _workers(fleet: Running, processes: Supervisor, colours: Iterator[str]) -> I
     for backend in fleet.plan.backends:
         command = worker_command(backend.name)
         environment = partial(_worker_environment, fleet, backend)
-        for number in range(1, fleet.plan.workers + 1):
+        for number in range(1, backend.processes + 1):
             name = f"worker-{backend.name}.{number}"
             yield Entry(name, command, environment, died=died, colour=next(colours))
 

@@ -78,7 +78,7 @@ class Talk:
     async def _chosen(self, fleet: AsyncClient) -> str:
         backend = self._fields.get("backend")
         models = await fleet.models()
-        found = model_for("chat", tuple(m for m in models if backend in {None, m.backend}))
+        found = model_for("chat", (m for m in models if backend in {None, m.backend}))
         if found is None:
             raise UnknownModel("no model here can chat: look at `fleet models`, or pull one")
         self._fields["backend"] = found.backend
@@ -87,9 +87,7 @@ class Talk:
 
 
 async def _once(talk: Talk, messages: list[Message]) -> Exit:
-    result = await talk.answer(messages)
-    if not talk.terminal.json and not result.content.endswith("\n"):
-        talk.terminal.words("")
+    await talk.answer(messages)
     return Exit.OK
 
 

@@ -66,8 +66,8 @@ async def _embed(work: "Embedding", file: Path, out: Path, terminal: Terminal) -
 
 
 async def _chosen(fleet: AsyncClient, backend: str | None) -> str:
-    models = tuple(m for m in await fleet.models() if backend in {None, m.backend})
-    found = model_for("embed", models)
+    models = await fleet.models()
+    found = model_for("embed", (each for each in models if backend in {None, each.backend}))
     if found is None:
         raise UnknownModel("no model here can embed: look at `fleet models`, or name one")
     sys.stderr.write(f"{found.name} on {found.backend}\n")

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from contract.errors import UnknownBackend
-from contract.events import Progress
 from contract.models import PullRequest
 from fleet.aio import AsyncClient
 from fleet.commands.options import Backend, Json, Url
@@ -45,11 +44,12 @@ async def follow_download(job: AsyncJob, model: str, terminal: Terminal) -> None
         async with aclosing(job.frames()) as frames:
             async for frame in frames:
                 shown.add(frame)
-                if isinstance(event := frame.event, Progress):
+                progress = shown.result.progress
+                if progress is not None and progress.overall_total_bytes:
                     bar.update(
                         task,
-                        total=event.overall_total_bytes,
-                        completed=event.overall_completed_bytes or 0,
+                        total=progress.overall_total_bytes,
+                        completed=progress.overall_completed_bytes or 0,
                     )
     raise_unless_done(job.id, shown.result)
 

@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from honcho.printer import Printer
@@ -40,9 +41,11 @@ def up(
     folder = data_dir or settings.data_dir or default_folder()
 
     async def command() -> Exit:
-        found = await backends(backend or [], os.environ)
+        found = [
+            replace(each, processes=workers) for each in await backends(backend or [], os.environ)
+        ]
         ports = shim_ports(settings.host, port, shims)
-        plan = Plan(folder, settings.host, ports, tuple(found), workers)
+        plan = Plan(folder, settings.host, ports, tuple(found))
         return await _until_stopped(plan, Terminal(json=json))
 
     run(command())
@@ -70,7 +73,8 @@ async def _until_stopped(plan: Plan, terminal: Terminal) -> Exit:
     """Serve until a signal; raises CannotStart."""
     stop = _Stop()
     serving = asyncio.create_task(_serve(plan, terminal, stop))
-    await asyncio.wait([serving, stop.asked], return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {serving, stop.asked}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
         serving.cancel()
         await asyncio.wait([serving])

@@ -20,7 +20,7 @@ _MISSED = 10
 """Events that must happen while nobody listens."""
 _MISSED_WITHIN_S = 60.0
 _LOOK_S = 0.05
-_CHUNKS = 110
+_CHUNKS = 100
 
 
 async def dropped_subscriber(stage: Stage, narrator: Narrator) -> None:
@@ -57,8 +57,8 @@ async def killed_worker(stage: Stage, narrator: Narrator) -> None:
     """Kill the worker in the middle of an answer; the answer arrives whole all the same."""
     narrator.scene(
         "2 · The worker dies",
-        "The worker that speaks is killed with -9 in the middle of a word's way. Another one goes "
-        "on; its first words are fenced off from anything the dead one might still say.",
+        "The worker that speaks is killed with -9 in the middle of its answer. Another one takes "
+        "the job over, and nothing that the dead one might still say gets in between.",
     )
     request = _request(stage, "Tell another story, about a worker that never gave up.")
     job = await stage.first.enqueue(request)
@@ -87,7 +87,7 @@ async def killed_worker(stage: Stage, narrator: Narrator) -> None:
         promise(result.content == expected, "the answer is, word for word, the undisturbed one")
     narrator.measured(
         "a worker killed with -9: the answer arrives whole",
-        f"next word {again_s or 0:.1f} s after the kill; attempt {result.attempt}; one last word",
+        f"next word {again_s or 0:.2f} s after the kill; attempt {result.attempt}; one last word",
     )
 
 
@@ -102,14 +102,15 @@ def _after_death(
         case Reset(reason=reason):
             narrator.say(f"it starts over, and every reader is told so ({reason})")
         case Delta(content=str(words)):
-            narrator.words(words, "green")
-            return again_s or time.monotonic() - killed_at
+            alive = frame.id is not None and frame.id.attempt > 1
+            narrator.words(words, "green" if alive else "cyan")
+            return again_s or (time.monotonic() - killed_at if alive else None)
         case _:
             pass
     return again_s
 
 
-def _request(stage: Stage, prompt: str, rate: int = 60) -> ChatRequest:
+def _request(stage: Stage, prompt: str, rate: int = 80) -> ChatRequest:
     model = stage.chat.name
     if stage.is_scripted:
         model = f"scripted-story:chunks={_CHUNKS}" + (f",rate={rate}" if rate else "")

@@ -1,0 +1,75 @@
+"""The demo from its first line to its last: what is found, three scenes, a table."""
+
+import asyncio
+from dataclasses import replace
+
+from fleet.real.cache import cache_folder
+from fleet.demo.minilm import MODEL_NAME, write_minilm
+from fleet.demo.narrator import Narrator
+from fleet.demo.neighbours import nearest_neighbours
+from fleet.demo.scenes import dropped_subscriber, killed_worker
+from fleet.demo.stage import Stage, local_embeddings, stage
+from fleet.plan import PlannedBackend, found_backends
+
+_GO_ON = """\
+[bold]fleet up[/]                                 everything on this machine, to keep
+[bold]fleet chat[/] "Why is the sky blue?"        ask; Ctrl-C cancels
+[bold]fleet embed[/] texts.txt -o vectors.npy     a file in, a file out
+[bold]fleet jobs[/], [bold]fleet models[/], [bold]fleet doctor[/]   look around; find what is wrong
+A real chat model: start Ollama, llama-server, LM Studio or vLLM here and run this again, or
+[bold]fleet up --backend box=ollama://10.0.0.5[/]; [bold]make demo-llama[/] builds llama.cpp."""
+
+
+async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
+    """Play every scene; raises PromiseBroken, CannotStart, WeightsMissing."""
+    found = await found_backends()
+    _say_what_was_found(narrator, found)
+    planned = [replace(each, processes=2) for each in found]
+    planned.append(PlannedBackend("scripted", processes=1 if found else 2))
+    if with_embeddings:
+        folder = cache_folder() / "minilm"
+        with narrator.waiting(f"{MODEL_NAME} as ONNX (written once a machine)"):
+            await asyncio.to_thread(write_minilm, folder)
+        planned.append(local_embeddings(folder))
+    await _play(narrator, planned, with_embeddings=with_embeddings)
+    narrator.finish(_GO_ON)
+
+
+async def play_with(narrator: Narrator, backend: PlannedBackend) -> None:
+    """The two chat scenes with one given backend, and nothing else."""
+    await _play(narrator, [replace(backend, processes=2)], with_embeddings=False)
+    narrator.finish(_GO_ON)
+
+
+async def _play(
+    narrator: Narrator, planned: list[PlannedBackend], *, with_embeddings: bool
+) -> None:
+    starting = narrator.console.status("starting a Redis server, two shims and the workers")
+    starting.start()
+    try:
+        async with stage(planned) as on:
+            starting.stop()
+            _introduce(narrator, on)
+            await dropped_subscriber(on, narrator)
+            await killed_worker(on, narrator)
+            if with_embeddings:
+                await nearest_neighbours(on, narrator)
+    finally:
+        starting.stop()
+
+
+def _say_what_was_found(narrator: Narrator, found: list[PlannedBackend]) -> None:
+    for each in found:
+        narrator.say(f"{each.name}: {each.why}", "green")
+    if not found:
+        narrator.say(
+            "no model server answers on this machine's default ports (Ollama 11434, llama-server "
+            "8080, LM Studio 1234, vLLM 8000): a scripted backend recites instead, and says so"
+        )
+
+
+def _introduce(narrator: Narrator, on: Stage) -> None:
+    narrator.say(f"redis: {on.fleet.server.why}", "dim")
+    for entry in on.fleet.entries:
+        narrator.say(f"{entry.name}: pid {entry.pid}", "dim")
+    narrator.say(f"chat: {on.chat.name} on {on.chat.backend}", "green")

@@ -1,15 +1,18 @@
 """The demo from its first line to its last: what is found, three scenes, a table."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from fleet.real.cache import cache_folder
 from fleet.demo.minilm import MODEL_NAME, write_minilm
 from fleet.demo.narrator import Narrator
 from fleet.demo.neighbours import nearest_neighbours
 from fleet.demo.scenes import dropped_subscriber, killed_worker
 from fleet.demo.stage import Stage, local_embeddings, stage
 from fleet.plan import PlannedBackend, found_backends
+from fleet.real.cache import cache_folder
+
+Scene = Callable[[Stage, Narrator], Awaitable[None]]
 
 _GO_ON = """\
 [bold]fleet up[/]                                 everything on this machine, to keep
@@ -26,34 +29,32 @@ async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
     _say_what_was_found(narrator, found)
     planned = [replace(each, processes=2) for each in found]
     planned.append(PlannedBackend("scripted", processes=1 if found else 2))
+    scenes: list[Scene] = [dropped_subscriber, killed_worker]
     if with_embeddings:
         folder = cache_folder() / "minilm"
         with narrator.waiting(f"{MODEL_NAME} as ONNX (written once a machine)"):
             await asyncio.to_thread(write_minilm, folder)
         planned.append(local_embeddings(folder))
-    await _play(narrator, planned, with_embeddings=with_embeddings)
+        scenes.append(nearest_neighbours)
+    await _play(narrator, planned, scenes)
     narrator.finish(_GO_ON)
 
 
 async def play_with(narrator: Narrator, backend: PlannedBackend) -> None:
-    """The two chat scenes with one given backend, and nothing else."""
-    await _play(narrator, [replace(backend, processes=2)], with_embeddings=False)
+    """The first scene with one given backend, which may be too quick to be killed in time."""
+    await _play(narrator, [backend], [dropped_subscriber])
     narrator.finish(_GO_ON)
 
 
-async def _play(
-    narrator: Narrator, planned: list[PlannedBackend], *, with_embeddings: bool
-) -> None:
+async def _play(narrator: Narrator, planned: list[PlannedBackend], scenes: list[Scene]) -> None:
     starting = narrator.console.status("starting a Redis server, two shims and the workers")
     starting.start()
     try:
         async with stage(planned) as on:
             starting.stop()
             _introduce(narrator, on)
-            await dropped_subscriber(on, narrator)
-            await killed_worker(on, narrator)
-            if with_embeddings:
-                await nearest_neighbours(on, narrator)
+            for scene in scenes:
+                await scene(on, narrator)
     finally:
         starting.stop()
 

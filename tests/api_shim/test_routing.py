@@ -95,7 +95,10 @@ def test_a_backend_whose_queue_nobody_serves_is_503() -> None:
 
 
 def test_a_named_backend_may_have_models_that_it_does_not_list() -> None:
-    named("a", "chat", pools([worker("a")]))
+    fleet = pools([worker("a")])
+    named("a", "chat", fleet)
+
+    assert fleet["a"].models == {}
 
 
 def view(name: str, depth: int, slots: int = 1) -> QueueView:

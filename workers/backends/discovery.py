@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from contract.errors import BackendError
-from workers.backends.dsn import BackendConfig
+from workers.backends.dsn import BackendConfig, BackendType
 from workers.backends.http import Client
 
 PORTS: Final = (11434, 8080, 1234, 8000)
@@ -28,7 +28,7 @@ async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> lis
     return found
 
 
-async def _identify(root: str) -> str | None:
+async def _identify(root: str) -> BackendType | None:
     client = Client(root)
     try:
         native, listing, tags = await asyncio.gather(
@@ -39,7 +39,9 @@ async def _identify(root: str) -> str | None:
     return identified(native, listing, tags)
 
 
-def identified(native: dict[str, Any], listing: dict[str, Any], tags: dict[str, Any]) -> str | None:
+def identified(
+    native: dict[str, Any], listing: dict[str, Any], tags: dict[str, Any]
+) -> BackendType | None:
     """The type of the server that gave these answers; empty ones mean that it gave none.
 
     llama-server answers /api/tags, too, so its `owned_by` is looked at before.
@@ -48,9 +50,10 @@ def identified(native: dict[str, Any], listing: dict[str, Any], tags: dict[str, 
         return "lmstudio"
     items = listing.get("data")
     owners = {item.get("owned_by") for item in items or () if isinstance(item, dict)}
-    for owner, type in (("llamacpp", "llamacpp"), ("vllm", "vllm")):
-        if owner in owners:
-            return type
+    if "llamacpp" in owners:
+        return "llamacpp"
+    if "vllm" in owners:
+        return "vllm"
     if isinstance(tags.get("models"), list):
         return "ollama"
     # sd-server shares LM Studio's port, lists one id and can only make images.

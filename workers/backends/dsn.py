@@ -7,10 +7,10 @@ percent-decoded. No error repeats the line, because it may hold a key.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from contract.names import BACKEND_NAME
 from contract.requests import Kind
@@ -28,6 +28,12 @@ class _Scheme(NamedTuple):
     port: int | None = None
     path: str = ""
 
+    @property
+    def default(self) -> str:
+        """The address that is meant when none is given; empty if there is none."""
+        port = f":{self.port}" if self.port else ""
+        return f"{self.protocol}://{self.host}{port}" if self.host else ""
+
 
 _SCHEMES: Final = {
     "ollama": _Scheme("http", "127.0.0.1", 11434),
@@ -43,6 +49,11 @@ _ALIASES: Final = {"openai-compatible": "generic", "llama.cpp": "llamacpp"}
 _OPTIONS: Final = {"openai": frozenset({"organization", "project"})}
 
 
+BackendType = Literal[
+    "ollama", "llamacpp", "lmstudio", "vllm", "openai", "generic", "scripted", "local"
+]
+
+
 class DsnError(ValueError):
     """A backend is configured wrong; the message names the variable and the remedy, no key."""
 
@@ -51,9 +62,10 @@ class BackendConfig(Noun):
     """A backend as it is configured."""
 
     name: Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
-    type: str
+    type: BackendType
     url: str = ""
-    """Base address without credentials; for `local` the path of a folder."""
+    """Base address without credentials, `/v1` included where there is one; for `local` the path
+    of a folder. Without it, the default of the type."""
     key: SecretStr | None = None
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Jobs of a kind at once; None: what the server tells, or a default."""
@@ -62,6 +74,26 @@ class BackendConfig(Noun):
     """Seconds of silence that are too many once an answer has begun."""
     options: dict[str, str] = Field(default_factory=dict)
     """What only this type of backend knows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_url(cls, fields: Any) -> Any:
+        """Fill in the default address or path, so that a table of fleet.toml may leave it out."""
+        scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
+        if scheme is None or scheme.protocol is None:
+            return fields
+        url = str(fields.get("url") or "") or scheme.default
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise ValueError("url holds a key; write it into the field key")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("url must look like http://host:port")
+        return {
+            **fields,
+            "url": url.rstrip("/")
+            if parts.path.strip("/")
+            else f"{parts.scheme}://{parts.netloc}{scheme.path}",
+        }
 
     def slots_for(self, kind: Kind) -> int | None:
         """Configured slots of a kind, if any."""
@@ -171,5 +203,5 @@ def _made(variable: str, fields: dict[str, Any]) -> BackendConfig:
         return BackendConfig.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "url"
         raise DsnError(f"{variable}: {where}: {first['msg']}") from None

@@ -87,16 +87,18 @@ class Ollama:
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /api/chat."""
-        lines = wire.ChatLines()
+        lines, done = wire.ChatLines(), None
         async with aclosing(self._lines("/api/chat", wire.to_chat(request), None)) as answer:
             async for line in answer:
                 delta = lines.delta(line)
                 if delta is not None:
                     yield delta
                 if line.get("done"):
-                    yield lines.done(line)
-                    return
-        raise TruncatedStream("Ollama's answer ended without its last line")
+                    done = lines.done(line)
+                    break
+        if done is None:
+            raise TruncatedStream("Ollama's answer ended without its last line")
+        yield done
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /api/embed, some texts at a time."""

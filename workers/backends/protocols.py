@@ -62,6 +62,16 @@ class Chat(Protocol):
 
 
 @runtime_checkable
+class Prefill(Protocol):
+    """Knows whether its server continues a trailing assistant message instead of answering it."""
+
+    @property
+    def prefills(self) -> bool:
+        """Whether an answer that broke off may be continued by sending it back."""
+        ...
+
+
+@runtime_checkable
 class Embed(Protocol):
     """Can turn texts into vectors."""
 

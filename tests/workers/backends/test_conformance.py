@@ -140,11 +140,12 @@ async def test_an_answer_cut_by_its_length_says_so(type: str) -> None:
     assert result.content == "This is the"
 
 
-@every
+@pytest.mark.parametrize("type", ["ollama", "llamacpp", "vllm", "scripted"])
 async def test_a_trailing_assistant_message_is_continued(type: str) -> None:
     request = asking("scripted-story")
     said = Message(role="assistant", content=NOTICE[:40])
     async with against_server(type) as (backend, _):
+        assert backend.prefills
         result = await told(
             backend.chat(request.model_copy(update={"messages": (*request.messages, said)}))
         )

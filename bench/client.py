@@ -1,0 +1,161 @@
+"""What a chunk costs in the client, against plain aiohttp in the same run.
+
+    python bench/client.py [--streams 400] [--chunks 100] [--rate 20]
+
+Each way of reading runs in this process against the scripted server in another one. The figure is
+CPU of this process a chunk, without the cost of the requests (a run with one chunk is taken off).
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import aiohttp
+import httpx
+import uvloop
+from httpx_aiohttp import AiohttpTransport
+
+from contract.chat import ChatRequest, Message
+from workers.backends.dialects import VLLM
+from workers.backends.http import Client
+from workers.backends.ollama import Ollama
+from workers.backends.openai import OpenAI
+
+PATH = "/v1/chat/completions"
+
+
+async def plain_aiohttp(url: str, streams: int, model: str) -> None:
+    """The yardstick: aiohttp, bytes thrown away."""
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def one() -> None:
+            async with session.post(url + PATH, json=body(model)) as response:
+                async for _ in response.content.iter_any():
+                    pass
+
+        await asyncio.gather(*(one() for _ in range(streams)))
+
+
+async def plain_httpx(url: str, streams: int, model: str, *, by_lines: bool) -> None:
+    """The library's own ways over the aiohttp transport: raw bytes, or lines."""
+    transport = AiohttpTransport(
+        client=lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    )
+    async with httpx.AsyncClient(transport=transport, timeout=None) as client:
+
+        async def one() -> None:
+            async with client.stream("POST", url + PATH, json=body(model)) as response:
+                async for _ in response.aiter_lines() if by_lines else response.aiter_raw():
+                    pass
+
+        await asyncio.gather(*(one() for _ in range(streams)))
+
+
+async def our_packets(url: str, streams: int, model: str) -> None:
+    """Our client: errors mapped, silence watched; bytes thrown away."""
+    client = Client(url)
+
+    async def one() -> None:
+        async with client.open("POST", PATH, body(model)) as answer:
+            answer.words_began(60.0)
+            async with aclosing(answer.packets()) as packets:
+                async for _ in packets:
+                    pass
+
+    await asyncio.gather(*(one() for _ in range(streams)))
+    await client.aclose()
+
+
+async def our_chat(url: str, streams: int, model: str, *, is_ollama: bool) -> None:
+    """The whole adapter: decoded, parsed, events made."""
+    backend = Ollama("b", url) if is_ollama else OpenAI("b", url + "/v1", VLLM)
+    request = ChatRequest(model=model, messages=(Message(role="user", content="hi"),))
+
+    async def one() -> None:
+        async with aclosing(backend.chat(request)) as events:
+            async for _ in events:
+                pass
+
+    await asyncio.gather(*(one() for _ in range(streams)))
+    await backend.aclose()
+
+
+WAYS: dict[str, Callable[[str, int, str], Awaitable[None]]] = {
+    "aiohttp, bytes": plain_aiohttp,
+    "httpx over aiohttp, aiter_raw": lambda *a: plain_httpx(*a, by_lines=False),
+    "httpx over aiohttp, aiter_lines": lambda *a: plain_httpx(*a, by_lines=True),
+    "ours, packets": our_packets,
+    "ours, OpenAI.chat to events": lambda *a: our_chat(*a, is_ollama=False),
+    "ours, Ollama.chat to events": lambda *a: our_chat(*a, is_ollama=True),
+}
+
+
+def body(model: str) -> dict[str, Any]:
+    """A streamed chat."""
+    return {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+
+
+def main() -> None:
+    """Run every way, and print it beside the yardstick."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=400)
+    parser.add_argument("--chunks", type=int, default=100)
+    parser.add_argument("--rate", type=int, default=20, help="chunks a second and stream")
+    given = parser.parse_args()
+    command = [sys.executable, "-m", "workers.backends.scripted_server", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        try:
+            measure(url, server.pid, given.streams, given.chunks, given.rate)
+        finally:
+            server.terminate()
+
+
+def measure(url: str, server: int, streams: int, chunks: int, rate: int) -> None:
+    """The table."""
+    yardstick = None
+    print(f"{streams} streams x {rate}/s, {chunks} chunks each")
+    for name, way in WAYS.items():
+        short = cpu_s(way, url, streams, f"scripted-story:chunks=1,first=0.5,rate={rate}")
+        served_s = process_cpu_s(server)
+        long = cpu_s(way, url, streams, f"scripted-story:chunks={chunks},first=0.5,rate={rate}")
+        served_s = process_cpu_s(server) - served_s
+        cost = (long - short) / (streams * (chunks - 1)) * 1e6
+        yardstick = yardstick or cost
+        served = served_s / (streams * chunks) * 1e6
+        print(
+            f"{name:34} {cost:6.1f} us a chunk  x {cost / yardstick:4.2f}"
+            f"   {short / streams * 1e6:6.0f} us a request   server {served:4.1f} us a chunk"
+        )
+
+
+def cpu_s(way: Callable[[str, int, str], Awaitable[None]], url: str, n: int, model: str) -> float:
+    """CPU seconds of this process for one run."""
+
+    async def run() -> None:
+        await way(url, n, model)
+
+    began = time.process_time()
+    uvloop.run(run())
+    return time.process_time() - began
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds of another process so far (Linux; elsewhere 0)."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - a line of the kernel
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+if __name__ == "__main__":
+    main()

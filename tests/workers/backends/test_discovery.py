@@ -1,0 +1,58 @@
+import socket
+import time
+from typing import Any
+
+import pytest
+from pydantic_core import from_json
+from support.backends import WIRE
+
+from workers.backends.discovery import discover, identified
+from workers.backends.scripted_server import serve
+
+LLAMACPP = from_json((WIRE / "llamacpp-models.json").read_bytes())
+
+
+def owned(by: str, id: str = "m") -> dict[str, Any]:
+    return {"data": [{"id": id, "owned_by": by}]}
+
+
+@pytest.mark.parametrize(
+    ("native", "listing", "tags", "type"),
+    [
+        ({"models": []}, owned("me"), {}, "lmstudio"),
+        ({}, LLAMACPP, {"models": []}, "llamacpp"),
+        ({}, owned("vllm"), {}, "vllm"),
+        ({}, owned("library"), {"models": []}, "ollama"),
+        ({}, owned("llama-swap"), {}, "generic"),
+        ({}, owned("x", "sd-cpp-local"), {}, None),
+        ({}, {}, {}, None),
+    ],
+)
+def test_servers_are_told_apart_by_what_they_answer(
+    native: dict[str, Any], listing: dict[str, Any], tags: dict[str, Any], type: str | None
+) -> None:
+    assert type == identified(native, listing, tags)
+
+
+async def test_a_server_is_found_and_an_empty_port_is_not() -> None:
+    async with serve() as server:
+        port = int(server.url.rpartition(":")[2])
+        [config] = await discover((port, 1))
+
+    assert ("ollama", server.url) == (config.name, config.url)
+
+
+async def test_two_of_a_kind_have_two_names() -> None:
+    async with serve() as server:
+        port = int(server.url.rpartition(":")[2])
+        configs = await discover((port, port))
+
+    assert [config.name for config in configs] == ["ollama", "ollama-2"]
+
+
+async def test_a_port_that_never_answers_costs_a_second_at_most() -> None:
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert await discover((listener.getsockname()[1],)) == []
+
+    assert time.monotonic() - began < 2.0

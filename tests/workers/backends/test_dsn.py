@@ -1,0 +1,143 @@
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from contract.errors import NotSupported
+from workers.backends.dsn import BackendConfig, DsnError, from_environment, parse
+from workers.backends.protocols import Backend
+from workers.backends.registry import FACTORIES, build
+
+PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "[", "]", "%", "9"])
+
+
+@pytest.mark.parametrize(
+    ("dsn", "type", "url"),
+    [
+        ("ollama://box", "ollama", "http://box:11434"),
+        ("ollama://box:1/", "ollama", "http://box:1"),
+        ("ollama://", "ollama", "http://127.0.0.1:11434"),
+        ("ollama+https://ollama.com", "ollama", "https://ollama.com"),
+        ("llamacpp://box", "llamacpp", "http://box:8080/v1"),
+        ("lmstudio://box", "lmstudio", "http://box:1234/v1"),
+        ("vllm://[::1]", "vllm", "http://[::1]:8000/v1"),
+        ("openai://key@", "openai", "https://api.openai.com/v1"),
+        ("openai+http://key@127.0.0.1:9000/v1", "openai", "http://127.0.0.1:9000/v1"),
+        ("openai-compatible://k@host/api/v2", "generic", "https://host/api/v2"),
+        ("scripted://", "scripted", ""),
+        ("local:///models/mini%20lm", "local", "/models/mini lm"),
+    ],
+)
+def test_a_line_names_type_and_address(dsn: str, type: str, url: str) -> None:
+    config = parse("LLM_BOX", dsn)
+
+    assert ("box", type, url) == (config.name, config.type, config.url)
+
+
+def test_options_stand_behind_the_question_mark() -> None:
+    config = parse("LLM_GPU_1", "vllm://k%2Fe%40y@h?slots=4&slots.embed=2&idle_s=60")
+
+    assert config.key is not None
+    assert config.key.get_secret_value() == "k/e@y"
+    assert (config.slots_for("chat"), config.slots_for("embed"), config.idle_s) == (4, 2, 60.0)
+    assert config.name == "gpu_1"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "words"),
+    [
+        ("ollama", "looks like"),
+        ("olama://s3cret@h", "no type 'olama'"),
+        ("ollama+ftp://s3cret@h", "neither"),
+        ("openai://s3cret@h:99999", "host or port"),
+        ("openai://s3cret/more@h", "%2F"),
+        ("openai://s3cret@h#x", "percent-encoded"),
+        ("openai://s3cret@h?slots=many", "slots"),
+        ("openai://s3cret@h?speed=9", "no option 'speed'"),
+        ("generic://", "name a host"),
+        ("local://", "folder"),
+    ],
+)
+def test_an_error_names_the_variable_and_the_remedy_and_no_key(dsn: str, words: str) -> None:
+    with pytest.raises(DsnError) as caught:
+        parse("LLM_BOX", dsn)
+
+    assert words in str(caught.value)
+    assert str(caught.value).startswith("LLM_BOX: ")
+    assert "s3cret" not in str(caught.value)
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES).map("".join))
+def test_no_line_is_read_as_something_else_than_a_config_or_an_error(text: str) -> None:
+    try:
+        config = parse("LLM_X", text)
+    except DsnError:
+        return
+
+    assert config.name == "x"
+
+
+@pytest.mark.parametrize(
+    ("type", "given", "url"),
+    [
+        ("llamacpp", "http://box:9000", "http://box:9000/v1"),
+        ("llamacpp", "http://box:9000/v1/", "http://box:9000/v1"),
+        ("ollama", "", "http://127.0.0.1:11434"),
+        ("openai", "", "https://api.openai.com/v1"),
+    ],
+)
+def test_a_table_may_leave_out_what_its_type_tells(type: str, given: str, url: str) -> None:
+    assert url == BackendConfig.model_validate({"name": "x", "type": type, "url": given}).url
+
+
+@pytest.mark.parametrize("url", ["http://s3cret@box", "box:9000", "ftp://box"])
+def test_a_table_with_a_key_in_its_address_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="url") as caught:
+        BackendConfig.model_validate({"name": "x", "type": "vllm", "url": url})
+
+    assert "s3cret" not in str(caught.value.errors(include_input=False))
+
+
+def test_no_representation_shows_the_key() -> None:
+    config = parse("LLM_BOX", "openai://s3cret@h")
+
+    assert "s3cret" not in f"{config!r} {config} {config.model_dump_json()}"
+
+
+def test_the_environment_names_backends() -> None:
+    configs = from_environment(
+        {
+            "LLM_BOX": "ollama://box",
+            "LLM_MODEL": "somebody else's",
+            "OLLAMA_URL": "box2:11434",
+            "LMSTUDIO_URL": "https://k@studio",
+            "PATH": "x://y",
+        }
+    )
+
+    assert {"box", "ollama", "lmstudio"} == {config.name for config in configs}
+    assert "https://studio/v1" in {config.url for config in configs}
+
+
+def test_two_variables_of_one_name_are_an_error() -> None:
+    with pytest.raises(DsnError, match="OLLAMA_URL"):
+        from_environment({"LLM_OLLAMA": "ollama://a", "OLLAMA_URL": "http://b"})
+
+
+@pytest.mark.parametrize("type", sorted(set(FACTORIES) - {"local"}))
+async def test_every_type_can_be_built_without_a_connection(type: str) -> None:
+    backend = build(BackendConfig(name="box", type=type, url="http://127.0.0.1:1/v1"))
+
+    assert isinstance(backend, Backend)
+    assert backend.name == "box"
+    await backend.aclose()
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "workers.backends.local", None)
+
+    with pytest.raises(NotSupported, match=r"llm-fleet\[local-embed\]"):
+        build(parse("LLM_E", "local:///models/x"))

@@ -1,6 +1,9 @@
 """The demo with the real llama-server: built once a machine, asked through the whole fleet."""
 
 import asyncio
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 from fleet.demo.narrator import Narrator
 from fleet.demo.play import play_with
@@ -9,6 +12,10 @@ from fleet.plan import PlannedBackend
 from fleet.real.build import CannotBuild
 from fleet.real.llama_server import NotBuilt, build_once
 from fleet.real.running import DidNotStart, running_llama_server
+from fleet.real.tiny_model import DEFAULT, write_model
+
+_TOKENS = 3000
+"""Mean length of an answer: long enough that the demo's limit ends it."""
 
 
 async def play_llama(narrator: Narrator) -> None:
@@ -17,7 +24,10 @@ async def play_llama(narrator: Narrator) -> None:
         with narrator.waiting("llama-server (built once a machine, some ten minutes)"):
             binary = await asyncio.to_thread(build_once)
         narrator.say(f"{binary}", "dim")
-        with running_llama_server() as server:
+        with (
+            tempfile.TemporaryDirectory(prefix="fleet-demo-") as folder,
+            running_llama_server(model=_talkative(Path(folder))) as server,
+        ):
             narrator.say(
                 f"a real llama-server on port {server.port}; its tiny model has random weights "
                 "and speaks words that nobody taught it",
@@ -27,3 +37,10 @@ async def play_llama(narrator: Narrator) -> None:
             await play_with(narrator, PlannedBackend("llamacpp", {"LLM_LLAMACPP": address}))
     except (CannotBuild, NotBuilt, DidNotStart) as error:
         raise CannotStart(str(error)) from error
+
+
+def _talkative(folder: Path) -> Path:
+    """The tiny model, made to talk long enough to be interrupted."""
+    path = folder / "talkative.gguf"
+    write_model(path, replace(DEFAULT, mean_answer_tokens=_TOKENS))
+    return path

@@ -115,7 +115,7 @@ def _request(stage: Stage, prompt: str, rate: int = 80) -> ChatRequest:
     if stage.is_scripted:
         model = f"scripted-story:chunks={_CHUNKS}" + (f",rate={rate}" if rate else "")
     messages = (Message(role="user", content=prompt),)
-    return ChatRequest(model=model, backend=stage.chat.backend, messages=messages, max_tokens=300)
+    return ChatRequest(model=model, backend=stage.chat.backend, messages=messages, max_tokens=150)
 
 
 async def _seen(

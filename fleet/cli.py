@@ -2,7 +2,7 @@
 
 import typer
 
-from fleet.commands import chat, config, demo, embed, jobs, pull, roster, up
+from fleet.commands import chat, config, demo, doctor, embed, jobs, pull, roster, up
 
 app = typer.Typer(
     name="fleet",
@@ -21,6 +21,7 @@ for command in (
     roster.models,
     roster.queues,
     roster.workers,
+    doctor.doctor,
 ):
     app.command()(command)
 app.add_typer(jobs.app, name="jobs")

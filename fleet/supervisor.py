@@ -4,6 +4,7 @@ Invariant: after `async with Supervisor(...)` none of its processes runs any mor
 """
 
 import asyncio
+import io
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -155,3 +156,8 @@ def how_it_ended(exit_code: int) -> str:
         return f"was killed by {signal.Signals(-exit_code).name}"
     except ValueError:
         return f"was killed by signal {-exit_code}"
+
+
+def silent_printer() -> Printer:
+    """For a supervisor that nobody listens to."""
+    return Printer(io.StringIO())

@@ -1,0 +1,47 @@
+"""`fleet doctor`: look at everything, a row each; exit 1 if something that is needed is broken."""
+
+import asyncio
+
+from fleet.commands.options import Json
+from fleet.doctor import machine, services
+from fleet.doctor.finding import Finding
+from fleet.exits import Exit, run
+from fleet.terminal import Terminal
+
+
+def doctor(*, json: Json = False) -> None:
+    """Find what is wrong on this machine, and say the fix."""
+    run(_doctor(Terminal(json=json)))
+
+
+async def _doctor(terminal: Terminal) -> Exit:
+    found = await findings()
+    terminal.rows(found, ("", "what", "found"), (_row(each) for each in found))
+    sick = [each for each in found if each.state == "broken"]
+    if sick:
+        terminal.say(f"{len(sick)} broken: {', '.join(each.what for each in sick)}", "bold red")
+    return Exit.FAILED if sick else Exit.OK
+
+
+def _row(found: Finding) -> tuple[str, str, str]:
+    marks = {"ok": "ok", "note": "note", "broken": "BROKEN"}
+    fix = f"\n-> {found.fix}" if found.fix else ""
+    return marks[found.state], found.what, found.detail + fix
+
+
+async def findings() -> list[Finding]:
+    """Everything, in the order in which a person would ask."""
+    redis, shims, backends = await asyncio.gather(
+        services.redis(), services.shims(), services.backends()
+    )
+    return [
+        machine.python(),
+        *redis,
+        machine.data_folder(),
+        machine.port(any(each.state == "ok" for each in shims)),
+        *shims,
+        *backends,
+        machine.open_files(),
+        machine.local_embeddings(),
+        machine.llama_server(),
+    ]

@@ -1,0 +1,1 @@
+"""`fleet doctor`: what is wrong on this machine, and what to do about it."""

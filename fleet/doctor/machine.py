@@ -1,0 +1,90 @@
+"""The machine itself: Python, ports, folders, limits, what is installed."""
+
+import os
+import platform
+import resource
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from fleet.doctor.finding import Finding, broken, note, ok
+from fleet.folder import default_folder
+from fleet.server import port_is_free
+from fleet.settings import UpSettings
+
+_OLDEST_PYTHON = (3, 11)
+_FEW_FILES = 4096
+"""Each stream holds a socket in the shim and one in the worker."""
+_LITTLE_ROOM_BYTES = 2**30
+_PORT = 8700
+
+
+def python() -> Finding:
+    """The interpreter that everything runs on."""
+    found = platform.python_version()
+    if sys.version_info[:2] < _OLDEST_PYTHON:
+        return broken("python", found, "install Python 3.11 or newer and make the .venv again")
+    return ok("python", f"{found} at {sys.executable}")
+
+
+def port(shim_answers: bool) -> Finding:  # noqa: FBT001 - a fact, named by its parameter
+    """Whether `fleet up` could listen where it listens by default."""
+    host = UpSettings().host
+    if port_is_free(host, _PORT):
+        return ok("port", f"{_PORT} on {host} is free for `fleet up`")
+    if shim_answers:
+        return ok("port", f"{_PORT} on {host} is taken by a running fleet")
+    return note(
+        "port",
+        f"{_PORT} on {host} is taken by another program",
+        "stop that program, or start with `fleet up --port 8701` (0 takes a free one)",
+    )
+
+
+def data_folder() -> Finding:
+    """Whether the embedded server could keep its data."""
+    folder = UpSettings().data_dir or default_folder()
+    place = next(each for each in (folder, *folder.parents) if each.exists())
+    fix = "set FLEET_DATA_DIR, or give --data-dir, to a folder that you may write to"
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return broken("data folder", f"{folder} cannot be written", fix)
+    free_bytes = shutil.disk_usage(place).free
+    room = f"{folder}, {free_bytes / 2**30:.1f} GiB free"
+    if free_bytes < _LITTLE_ROOM_BYTES:
+        return note("data folder", room, "make room: logs of jobs live there for a day")
+    return ok("data folder", room)
+
+
+def open_files() -> Finding:
+    """How many streams one process may hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < _FEW_FILES:
+        fix = (
+            f"`ulimit -n {max(soft, min(hard, 65536))}` before `fleet up`, or raise the hard limit"
+        )
+        return note("open files", f"a process may have {soft}: about {soft // 2} streams", fix)
+    return ok("open files", f"a process may have {soft}")
+
+
+def local_embeddings() -> Finding:
+    """What the backend `local` needs."""
+    missing = [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]
+    if missing:
+        return note(
+            "extra local-embed",
+            f"{' and '.join(missing)} not installed: no embeddings inside a worker",
+            "pip install 'llm-fleet[local-embed]' if you want the backend type `local`",
+        )
+    return ok("extra local-embed", "onnxruntime and tokenizers are installed")
+
+
+def llama_server() -> Finding:
+    """Whether the real llama-server of the demo and the tests is there."""
+    from fleet.real.llama_server import NotBuilt, find  # noqa: PLC0415 - only the doctor asks
+
+    try:
+        found: Path = find()
+    except NotBuilt as error:
+        return note("llama-server", str(error), "`make demo-llama` builds it, once a machine")
+    return ok("llama-server", str(found))

@@ -1,0 +1,141 @@
+"""What the fleet talks to: Redis, the shim, the backends."""
+
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+
+from contract.errors import FleetError, RelayUnavailable
+from fleet.doctor.finding import Finding, broken, note, ok
+from fleet.errors import CannotStart
+from fleet.plan import Plan
+from fleet.server import ServerChoice, choose
+from fleet.settings import ClientSettings, addresses
+from fleet.supervisor import silent_printer
+from fleet.up import running
+from relay.connection import Connection
+from relay.settings import RelaySettings
+from workers.backends.discovery import PORTS, discover
+from workers.backends.dsn import BackendConfig, DsnError
+from workers.backends.registry import build
+from workers.configuration import configured
+
+_ANSWERS_WITHIN_S = 5.0
+_SKEW_S = 2.0
+
+
+async def redis() -> list[Finding]:
+    """Which server `fleet up` would use and why, and whether it works; and its clock."""
+    settings = RelaySettings()
+    try:
+        choice = choose(settings)
+    except CannotStart as error:
+        return [broken("redis", "none on this machine", error.message)]
+    if choice.binary is None:
+        return [await _configured_redis(settings)]
+    return [await _embedded_redis(choice)]
+
+
+async def _configured_redis(settings: RelaySettings) -> Finding:
+    try:
+        async with asyncio.timeout(_ANSWERS_WITHIN_S), Connection.open(settings) as connection:
+            await connection.ping()
+            seconds, _ = await connection.command("TIME")
+    except (RelayUnavailable, TimeoutError, ValueError) as error:
+        return broken(
+            "redis",
+            f"the server of FLEET_REDIS_URL does not answer ({str(error) or 'no answer'})",
+            "start it, correct FLEET_REDIS_URL, or unset it to use a server of `fleet up`'s own",
+        )
+    skew_s = abs(time.time() - float(seconds))
+    if skew_s > _SKEW_S:
+        return note(
+            "redis",
+            f"the server of FLEET_REDIS_URL answers; its clock is {skew_s:.0f} s off ours",
+            "run a time service (chrony, systemd-timesyncd) on both machines",
+        )
+    return ok("redis", "the server of FLEET_REDIS_URL answers, and its clock agrees with ours")
+
+
+async def _embedded_redis(choice: ServerChoice) -> Finding:
+    """Start it for a moment in a folder of its own: the proof that it runs here."""
+    began_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fleet-doctor-") as folder:
+        try:
+            async with running(Plan(Path(folder), ports=()), silent_printer(), RelaySettings()):
+                took_s = time.monotonic() - began_at
+        except (CannotStart, RelayUnavailable) as error:
+            return broken(
+                "redis",
+                f"{choice.binary} does not start: {error.message}",
+                "install redis-server 7 or newer, or point FLEET_REDIS_URL at a server",
+            )
+    return ok("redis", f"{choice.binary} starts in {took_s:.1f} s; {choice.why}")
+
+
+async def shims() -> list[Finding]:
+    """Whether a fleet runs where FLEET_URL points."""
+    return [await _shim(url) for url in addresses(ClientSettings().url)]
+
+
+async def _shim(url: str) -> Finding:
+    what = "shim"
+    try:
+        async with httpx.AsyncClient(timeout=_ANSWERS_WITHIN_S) as http:
+            answer = await http.get(f"{url}/readyz")
+    except httpx.TransportError:
+        fix = "start one with `fleet up`, or point FLEET_URL at a running one"
+        return note(what, f"nothing answers at {url}", fix)
+    if answer.is_success:
+        return ok(what, f"{url} is ready")
+    if "json" not in answer.headers.get("content-type", ""):
+        fix = "point FLEET_URL at the shim, or stop the program that has its port"
+        return broken(what, f"{url} is answered by another program", fix)
+    detail = answer.json().get("detail", "it does not say why")
+    return broken(what, f"{url} answers, but is not ready: {detail}", "look at `fleet up`'s output")
+
+
+async def backends() -> list[Finding]:
+    """Those configured, and whether they answer; else what answers on the default ports."""
+    try:
+        known = configured(os.environ)
+    except DsnError as error:
+        return [broken("backends", str(error), "correct that variable or fleet.toml")]
+    if known:
+        return list(await asyncio.gather(*(_backend(each) for each in known)))
+    found = await discover()
+    if not found:
+        ports = ", ".join(str(port) for port in PORTS)
+        return [
+            note(
+                "backends",
+                f"none configured, and no model server answers on ports {ports}",
+                "start Ollama, llama-server, LM Studio or vLLM, or set LLM_<NAME>=ollama://host; "
+                "until then a scripted backend stands in",
+            )
+        ]
+    return list(await asyncio.gather(*(_backend(each) for each in found)))
+
+
+async def _backend(config: BackendConfig) -> Finding:
+    what = f"backend {config.name}"
+    where = f"{config.type} at {config.url}" if config.url else config.type
+    try:
+        backend = build(config)
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                version = await backend.check()
+                models = await backend.models()
+        finally:
+            await backend.aclose()
+    except (FleetError, TimeoutError) as error:
+        why = str(error) or f"no answer within {_ANSWERS_WITHIN_S:.0f} s"
+        fix = f"start it, or correct LLM_{config.name.upper()}"
+        return broken(what, f"{where}: {why}", fix)
+    if not models:
+        fix = f"fetch one: `fleet pull MODEL --backend {config.name}`"
+        return note(what, f"{where} has no model", fix)
+    return ok(what, f"{where}, version {version or 'unknown'}, {len(models)} models")

@@ -17,7 +17,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic_core import from_json, to_json
 
-from contract.errors import BackendStalled, BackendUnreachable, BadEndpoint
+from contract.errors import BackendError, BackendStalled, BackendUnreachable, BadEndpoint
 from workers.backends.faults import error_from
 from workers.backends.foreign import FOREIGN, foreign_errors, was_dropped
 from workers.backends.idle import Idle
@@ -189,7 +189,7 @@ class Client:
         if status < 300 and not is_page:  # noqa: PLR2004 - the class of status
             return
         body = b""
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, BackendError):  # the status says enough
             async with asyncio.timeout(QUICK_S):
                 body = await answer.whole(ERROR_BODY_BYTES)
         raise error_from(status, body, answer.headers, secrets=self.secrets)

@@ -5,12 +5,13 @@ Wire facts: ollama/ollama `api/types.go`, `server/routes.go`, `server/images.go`
 
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
 from contract.errors import InvalidRequest, NotSupported, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
+from workers.backends.tools import arguments_text, described
 
 _THINK: Final[dict[Think, bool | str]] = {
     "off": False,
@@ -54,9 +55,7 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
         case _:
             pass
     if request.tools and request.tool_choice == "auto":
-        body["tools"] = [
-            {"type": "function", "function": tool.model_dump()} for tool in request.tools
-        ]
+        body["tools"] = [described(tool) for tool in request.tools]
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -180,13 +179,6 @@ class ChatLines:
             )
             for at, call in enumerate(calls)
         )
-
-
-def arguments_text(arguments: Any) -> str:
-    """Arguments as JSON text, whether they came as text, as an object or as null."""
-    if arguments is None or arguments == "":
-        return "{}"
-    return arguments if isinstance(arguments, str) else to_json(arguments).decode()
 
 
 def timings(line: dict[str, Any]) -> Timings:

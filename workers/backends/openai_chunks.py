@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from contract.errors import TruncatedStream
 from contract.events import Delta, Done, FinishReason, Timings, ToolCallDelta, Usage
-from workers.backends.ollama_wire import arguments_text
+from workers.backends.tools import arguments_text
 
 _FINISH: Final[dict[str, FinishReason]] = {
     "stop": "stop",

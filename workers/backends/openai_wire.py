@@ -18,6 +18,7 @@ from contract.chat import (
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from workers.backends.dialects import Dialect
+from workers.backends.tools import described
 
 _MAGIC: Final = (
     ("iVBORw0KGgo", "image/png"),
@@ -139,8 +140,7 @@ def _tools(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
             tools, sent = named, "required"
     else:
         sent = choice
-    described = [{"type": "function", "function": tool.model_dump()} for tool in tools]
-    return {"tools": described, "tool_choice": sent}
+    return {"tools": [described(tool) for tool in tools], "tool_choice": sent}
 
 
 def _response_format(request: ChatRequest, dialect: Dialect) -> dict[str, Any] | None:
@@ -156,8 +156,10 @@ def _response_format(request: ChatRequest, dialect: Dialect) -> dict[str, Any] |
 
 
 def _schema(name: str, schema: dict[str, Any], *, strict: bool) -> dict[str, Any]:
-    described = {"name": name, "schema": schema, "strict": strict}
-    return {"type": "json_schema", "json_schema": described}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": name, "schema": schema, "strict": strict},
+    }
 
 
 def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from contract.embeddings import EmbedRequest
 from contract.errors import InvalidRequest, NotSupported
 from workers.backends import ollama_wire, openai_wire
 from workers.backends.dialects import DIALECTS
+from workers.backends.tools import arguments_text
 
 PNG = "iVBORw0KGgoAAAA"
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -226,4 +227,4 @@ def test_a_wish_to_cut_texts_is_ignored_aloud_only_if_somebody_wished() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"a":1}', {"a": 1}, None, ""])
 def test_arguments_become_text_whatever_they_were(arguments: Any) -> None:
-    assert isinstance(from_json(ollama_wire.arguments_text(arguments)), dict)
+    assert isinstance(from_json(arguments_text(arguments)), dict)

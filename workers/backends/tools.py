@@ -1,0 +1,27 @@
+"""Tools on the wire: how one is described to a model, and how the arguments of a call come back."""
+
+from typing import Any
+
+from pydantic_core import to_json
+
+from contract.chat import Tool
+
+
+def described(tool: Tool) -> dict[str, Any]:
+    """A tool as Ollama and OpenAI-shaped servers take it; templates expect an object's schema."""
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters or {"type": "object", "properties": {}},
+    }
+    return {"type": "function", "function": function}
+
+
+def arguments_text(arguments: Any) -> str:
+    """Arguments as JSON text, whether they came as text, as an object or as null.
+
+    Ollama always sends an object, llama-server did for a while (llama.cpp #20198).
+    """
+    if arguments is None or arguments == "":
+        return "{}"
+    return arguments if isinstance(arguments, str) else to_json(arguments).decode()

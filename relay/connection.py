@@ -5,24 +5,27 @@ backoff and jitter, which a restart of Redis on the same machine fits into; ever
 relay can be run twice without harm.
 """
 
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.errors import RelayUnavailable
 from relay.settings import RelaySettings
 
 Argument = str | bytes | int | float
+Call = tuple[str, Sequence[str], Sequence[Argument]]
+"""A script, its keys, its arguments."""
 
 _SOCKETS = 16
 _RETRIES = 6
@@ -52,6 +55,11 @@ def relay_errors() -> Generator[None]:
         raise
 
 
+@cache
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+
+
 class Connection:
     """What every noun of the relay is built on; open one a process."""
 
@@ -59,7 +67,6 @@ class Connection:
         """Use `open` instead, which also closes."""
         self.settings = settings
         self._clock_offset_s = 0.0
-        self._scripts: dict[str, AsyncScript] = {}
         # Blocking: a thousand followers that come at once wait their turn for a socket.
         pool = BlockingConnectionPool.from_url(
             settings.redis_url.get_secret_value(),
@@ -107,10 +114,24 @@ class Connection:
         self, script: str, keys: Sequence[str] = (), args: Sequence[Argument] = ()
     ) -> Any:
         """Run a Lua script by its hash, loading it where it is unknown; raises RelayUnavailable."""
-        if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script(script)
+        (answer,) = await self.run_in_turn([(script, keys, args)])
+        return answer
+
+    async def run_in_turn(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts one after the other in one round trip; raises RelayUnavailable."""
         with relay_errors():
-            return await self._scripts[script](list(keys), list(args))
+            try:
+                return await self._evaluated(calls)
+            except NoScriptError:
+                for script, _, _ in calls:
+                    await self._redis.script_load(script)
+                return await self._evaluated(calls)
+
+    async def _evaluated(self, calls: Sequence[Call]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for script, keys, args in calls:
+                pipe.evalsha(_sha(script), len(keys), *keys, *args)
+            return list(await pipe.execute())
 
     def dedicated(self) -> AbstractConnection:
         """Make a socket of its own, not yet connected and without a read timeout: for listening."""

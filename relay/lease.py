@@ -14,14 +14,13 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import override
 
 from contract import names
-from contract.errors import DeadlineExceeded, FleetError, WorkerLost
+from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
-from contract.jobs import JobRecord
 from contract.requests import SLACK_S
 from relay.connection import Argument, Connection
 from relay.log import END, HAND_OVER
-from relay.order import TOP_UP
-from relay.records import from_hash, pairs
+from relay.order import TOP_UP, facts_of
+from relay.records import Records
 from relay.tickets import ticket
 
 _log = logging.getLogger(__name__)
@@ -60,18 +59,18 @@ return holder
 
 RETURN: Final = """
 -- KEYS backlog facts leases holders tickets queues
--- ARGV id old_attempt new_attempt ticket v start queue
+-- ARGV id old_attempt new_attempt ticket queue facts
 local holder = redis.call('HGET', KEYS[4], ARGV[1])
 if holder and string.match(holder, '^%d+') ~= ARGV[2] then return 0 end
 if not holder and redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
 local text = redis.call('HGET', KEYS[2], ARGV[1])
-local facts = text and cjson.decode(text) or {v = tonumber(ARGV[5]), start = tonumber(ARGV[6])}
+local facts = cjson.decode(text or ARGV[6])
 facts.attempt = tonumber(ARGV[3])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(facts))
 redis.call('ZADD', KEYS[1], string.format('%.6f', facts.start), ARGV[1])
-redis.call('SADD', KEYS[6], ARGV[7])
+redis.call('SADD', KEYS[6], ARGV[5])
 if redis.call('LLEN', KEYS[5]) < redis.call('ZCARD', KEYS[1]) then
     redis.call('LPUSH', KEYS[5], ARGV[4])
 end
@@ -96,8 +95,6 @@ _RENEWED_AT_ONCE: Final = 250
 """Leases in one call: a thousand block Redis for 2.3 ms."""
 _REAPED_AT_ONCE: Final = 100
 _TICKETS_AT_ONCE: Final = 64
-_SETTLED_S: Final = 10.0
-"""Seconds after which an enqueue that is only half there is not on its way any more."""
 
 
 class Holder(NamedTuple):
@@ -123,7 +120,7 @@ class Leases:
     def __init__(self, connection: Connection) -> None:
         """Work through this connection."""
         self._connection = connection
-        self._audit_cursor = "0"
+        self._records = Records(connection)
 
     async def renew(self, worker: str, held: Mapping[str, Sequence[tuple[str, int]]]) -> set[str]:
         """Renew the leases on `held` (queue to job ids with attempts).
@@ -168,7 +165,7 @@ class Leases:
         )
         match state:
             case b"queued":
-                return await self._give_back(queue, job_id, attempt, new_attempt)
+                return await self.give_back(queue, job_id, attempt, new_attempt)
             case b"exhausted":
                 await self.end(queue, job_id, WorkerLost(f"{reason}; it was the last attempt"))
             case b"ended":
@@ -194,7 +191,7 @@ class Leases:
         moved = 0
         for queue in await self._queues():
             flat = await self._connection.command("HGETALL", names.holders(queue))
-            for id, text in (flat if isinstance(flat, dict) else pairs(flat)).items():
+            for id, text in flat.items():
                 holder = Holder.parse(text.decode())
                 if holder.worker == worker:
                     moved += await self.hand_over(
@@ -203,7 +200,10 @@ class Leases:
         return moved
 
     async def reap(self) -> int:
-        """Look once for what has expired and what was lost. Returns how many jobs moved."""
+        """Look once for leases that have expired and tickets that were lost.
+
+        Returns how many jobs moved; raises RelayUnavailable.
+        """
         moved = 0
         for queue in await self._queues():
             flat = await self._connection.run(
@@ -213,8 +213,7 @@ class Leases:
                 moved += await self._reap_one(queue, id.decode(), text.decode())
             tickets = [ticket(queue) for _ in range(_TICKETS_AT_ONCE)]
             await self._connection.run(TOP_UP, [names.backlog(queue), queue], tickets)
-        await self._reap_deadlines()
-        return moved + await self._audit()
+        return moved
 
     async def _reap_one(self, queue: str, job_id: str, holder: str) -> bool:
         if not holder:
@@ -229,62 +228,18 @@ class Leases:
             counts=True,
         )
 
-    async def _reap_deadlines(self) -> None:
-        passed = await self._connection.command(
-            "ZRANGEBYSCORE", names.DEADLINES, "-inf", f"{self._connection.now():.6f}",
-            "LIMIT", 0, _REAPED_AT_ONCE,
-        )  # fmt: skip
-        for id in passed:
-            record = await self._record(id.decode())
-            if record is not None:
-                error = DeadlineExceeded("its deadline passed before it was done")
-                await self.end(record.queue, record.id, error)
-            else:
-                await self._connection.command("ZREM", names.DEADLINES, id)
-
-    async def _audit(self) -> int:
-        """Hold some of the ledger's live jobs against the queues; give back what a queue lost."""
-        cursor, flat = await self._connection.command(
-            "ZSCAN", names.LIVE, self._audit_cursor, "COUNT", _REAPED_AT_ONCE
-        )
-        self._audit_cursor = cursor.decode() if isinstance(cursor, bytes) else str(cursor)
-        moved = 0
-        for id in [row[0] for row in flat] if flat and isinstance(flat[0], tuple) else flat[::2]:
-            record = await self._record(id.decode())
-            if record is None:
-                await self._connection.command("ZREM", names.LIVE, id)
-            elif record.created_at < self._connection.now() - _SETTLED_S:
-                moved += await self._restore(record)
-        return moved
-
-    async def _restore(self, record: JobRecord) -> bool:
-        if await self._connection.command("HEXISTS", names.facts(record.queue), record.id):
-            return False
-        _log.warning("queue %s had lost job %s", record.queue, record.id)
-        if record.status == "queued":
-            return await self._give_back(record.queue, record.id, record.attempt, record.attempt)
-        return await self.hand_over(
-            record.queue, record.id, record.attempt, reason="its queue lost it", counts=False
-        )
-
-    async def _give_back(self, queue: str, job_id: str, old: int, new: int) -> bool:
-        record = await self._record(job_id)
+    async def give_back(self, queue: str, job_id: str, old: int, new: int) -> bool:
+        """Put a job back into the backlog as attempt `new`, if attempt `old` or nobody has it."""
+        record = await self._records.find(job_id)
         if record is None:
             return False
         keys = [
             names.backlog(queue), names.facts(queue), names.leases(queue), names.holders(queue),
             queue, names.QUEUES,
         ]  # fmt: skip
-        start = record.created_at + SLACK_S[record.priority]
-        args: list[Argument] = [
-            job_id, old, new, ticket(queue), record.v, f"{start:.6f}", queue,
-        ]  # fmt: skip
+        facts = facts_of(record, start=record.created_at + SLACK_S[record.priority])
+        args: list[Argument] = [job_id, old, new, ticket(queue), queue, facts]
         return bool(await self._connection.run(RETURN, keys, args))
-
-    async def _record(self, job_id: str) -> JobRecord | None:
-        flat = await self._connection.command("HGETALL", names.record(job_id))
-        fields = flat if isinstance(flat, dict) else pairs(flat)
-        return from_hash(fields) if b"id" in fields else None
 
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("SMEMBERS", names.QUEUES)

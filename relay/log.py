@@ -149,7 +149,10 @@ return 1
 )
 """Take a job from whoever has it and say its last word. Returns 0 if it had ended before."""
 
-_PAGE: Final = 500
+_PAGE: Final = 256
+_HEAVY_PAGE: Final = 8
+"""Entries to ask for at a time after a page of many bytes: vectors and images are large."""
+_HEAVY_BYTES: Final = 2**20
 
 
 class Log:
@@ -164,17 +167,19 @@ class Log:
         self, job_id: str, after: EventId = BEGINNING
     ) -> AsyncGenerator[list[Frame], None]:
         """What the log holds now after the cursor, a page at a time; raises RelayUnavailable."""
-        cursor = after
+        cursor, count = after, _HEAVY_PAGE
         while True:
             entries: list[Any] = await self._connection.command(
-                "XRANGE", names.log(job_id), f"({cursor}", "+", "COUNT", _PAGE
+                "XRANGE", names.log(job_id), f"({cursor}", "+", "COUNT", count
             )
             frames = [Frame.from_wire(_frame_of(entry)) for entry in entries]
             if frames:
                 yield frames
                 cursor = frames[-1].id or cursor
-            if len(frames) < _PAGE:
+            if len(frames) < count:
                 return
+            size_bytes = sum(len(frame.body) for frame in frames)
+            count = _HEAVY_PAGE if size_bytes * _PAGE > _HEAVY_BYTES * count else _PAGE
 
     async def result(self, job_id: str) -> Result:
         """The answer so far; raises RelayUnavailable."""
@@ -232,7 +237,7 @@ class Log:
 
 
 def _frame_of(entry: Any) -> bytes:
-    frame: bytes = entry[1][1] if isinstance(entry[1], list) else entry[1][b"f"]
+    frame: bytes = entry[1][b"f"]
     return frame
 
 

@@ -8,7 +8,10 @@ Invariant: a job is in exactly one of backlog and leases while it lives, and has
 Each script may be run twice.
 """
 
+import json
 from typing import Final
+
+from contract.jobs import JobRecord
 
 ENQUEUE: Final = """
 -- KEYS backlog facts queues tickets; ARGV id facts(without start) slack_s limit ticket queue
@@ -47,13 +50,13 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[4] - 1)) do
             redis.call('ZREM', KEYS[1], id)
             redis.call('ZADD', KEYS[3], string.format('%.6f', now + ARGV[3]), id)
             redis.call('HSET', KEYS[4], id, facts.attempt .. ' ' .. ARGV[1])
-            return {id, facts.attempt, string.format('%.6f', now)}
+            return {id, facts.attempt, string.format('%.6f', now), facts.model or ''}
         end
     end
 end
 return false
 """
-"""Pick the job that should run next and lease it. Returns id, attempt and now, or nothing.
+"""Pick the job that should run next and lease it. Returns id, attempt, now, model; or nothing.
 
 A job in a version that the worker does not know is passed over and stays where it is.
 """
@@ -73,3 +76,9 @@ return sent
 
 LOOK_AHEAD: Final = 32
 """Jobs that a claim may pass over before it gives up."""
+
+
+def facts_of(record: JobRecord, *, start: float | None = None) -> str:
+    """What a claim must know of a job (JSON); ENQUEUE adds `start`, the virtual start."""
+    facts = {"v": record.v, "attempt": record.attempt, "model": record.model, "start": start}
+    return json.dumps({name: value for name, value in facts.items() if value is not None})

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from contract import names
@@ -12,10 +12,10 @@ from contract.jobs import AnyRequest, JobRecord, Place
 from contract.requests import SLACK_S
 from contract.roster import QueueView, WorkerReport
 from contract.wire import VERSION, encode
-from relay.connection import Connection
+from relay.connection import Argument, Call, Connection
 from relay.lease import Holder, Leases
 from relay.log import BEGIN, END, START
-from relay.order import CLAIM, ENQUEUE, LOOK_AHEAD
+from relay.order import CLAIM, ENQUEUE, LOOK_AHEAD, facts_of
 from relay.records import Records, from_hash, pairs, to_hash
 from relay.tickets import ticket
 
@@ -60,51 +60,21 @@ class Queue:
         Raises QueueFull, RelayUnavailable.
         """
         limit = self._connection.settings.queue_limit
-        depth = await self._connection.command("ZCARD", names.backlog(queue))
+        depth, rate = await self._depth_and_rate(queue)
         if depth >= limit:
-            raise await self._full(queue, depth)
+            raise _full(queue, depth, rate)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex)
-        record = await self._begin(record, request, depth)
-        position = await self._connection.run(
-            ENQUEUE,
-            [names.backlog(queue), names.facts(queue), names.QUEUES, queue],
-            [
-                record.id, f'{{"v":{record.v},"attempt":{record.attempt}}}',
-                SLACK_S[record.priority], limit, ticket(queue), queue,
-            ],
-        )  # fmt: skip
+        created_at, position = await self._connection.run_in_turn(
+            [_begin(record, request, depth), _enqueue(record, limit)]
+        )
         if position < 0:
-            error = await self._full(queue, depth)
+            error = _full(queue, depth, rate)
             await self._leases.end(queue, record.id, error)
             raise error
-        return record, await self._place(queue, position or None)
-
-    async def _begin(self, record: JobRecord, request: AnyRequest, depth: int) -> JobRecord:
-        flat = [x for field in to_hash(record, encode(request)).items() for x in field]
-        deadline_s = request.effective_deadline_s
-        queued = Queued(queue=record.queue, position=depth + 1, reason=_ahead(depth))
-        created_at = await self._connection.run(
-            BEGIN,
-            [
-                names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES,
-                names.RECENT,
-            ],
-            [
-                record.id, names.channel(record.id), queued.model_dump_json()[1:],
-                "" if deadline_s is None else deadline_s, *flat,
-            ],
-        )  # fmt: skip
-        at = float(created_at)
+        at, deadline_s = float(created_at), request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
-        return record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
-
-    async def _full(self, queue: str, depth: int) -> QueueFull:
-        rate = await self._drain_per_s(queue)
-        return QueueFull(
-            f"queue {queue} holds {depth} jobs, which is as many as it may "
-            f"(FLEET_QUEUE_LIMIT): try again later, or start more workers",
-            retry_after_s=max(1.0, min(120.0, 1 / rate)) if rate else 30.0,
-        )
+        record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
+        return record, _place(position or None, rate)
 
     async def claim(self, queue: str, worker: str) -> Claim | None:
         """Take the job that should run next, say that it started; None if nothing waits.
@@ -122,26 +92,27 @@ class Queue:
             )  # fmt: skip
             if not picked:
                 return None
-            job_id, attempt, now = picked[0].decode(), int(picked[1]), float(picked[2])
-            self._connection.set_clock(now)
-            claim = await self._start(job_id, attempt, queue, worker)
+            self._connection.set_clock(float(picked[2]))
+            job_id, attempt, model = picked[0].decode(), int(picked[1]), picked[3].decode() or None
+            started = Started(
+                attempt=attempt, worker=worker, backend=names.backend_of(queue), model=model
+            )
+            claim = await self._start(job_id, started)
             if claim is not None:
                 return claim
             await self._leases.release(queue, job_id, Holder(attempt, worker))
         return None
 
-    async def _start(self, job_id: str, attempt: int, queue: str, worker: str) -> Claim | None:
-        model = await self._connection.command("HGET", names.record(job_id), "model")
-        started = Started(
-            attempt=attempt,
-            worker=worker,
-            backend=names.backend_of(queue),
-            model=model.decode() if model else None,
-        )
+    async def _start(self, job_id: str, started: Started) -> Claim | None:
         flat = await self._connection.run(
             START,
             [names.record(job_id), names.log(job_id)],
-            [names.channel(job_id), attempt, worker, started.model_dump_json()[1:]],
+            [
+                names.channel(job_id),
+                started.attempt,
+                started.worker,
+                started.model_dump_json()[1:],
+            ],
         )
         if not flat:
             return None
@@ -180,65 +151,112 @@ class Queue:
         """Where a job stands now; raises RelayUnavailable."""
         if record.status != "queued":
             return Place()
-        rank = await self._connection.command("ZRANK", names.backlog(record.queue), record.id)
-        return await self._place(record.queue, None if rank is None else rank + 1)
-
-    async def _place(self, queue: str, position: int | None) -> Place:
-        if position is None:
-            return Place()
-        rate = await self._drain_per_s(queue)
-        return Place(
-            position=position,
-            eta_s=round(position / rate, 1) if rate else None,
-            reason=_ahead(position - 1),
+        rank, counts = await self._connection.pipeline(
+            [("ZRANK", names.backlog(record.queue), record.id), self._drained(record.queue)]
         )
+        return _place(None if rank is None else rank + 1, self._rate(counts))
 
-    async def _drain_per_s(self, queue: str) -> float | None:
+    async def _depth_and_rate(self, queue: str) -> tuple[int, float | None]:
+        depth, counts = await self._connection.pipeline(
+            [("ZCARD", names.backlog(queue)), self._drained(queue)]
+        )
+        return depth, self._rate(counts)
+
+    def _drained(self, queue: str) -> list[str]:
+        this_minute = math.floor(self._connection.now() / 60)
+        return ["MGET", *(names.drained(queue, this_minute - back) for back in range(_MINUTES))]
+
+    def _rate(self, counts: Sequence[bytes | None]) -> float | None:
         """Jobs that end a second, over the minutes in which any did; None if none did."""
         now = self._connection.now()
-        minutes = [math.floor(now / 60) - back for back in range(_MINUTES)]
-        counts = await self._connection.command(
-            "MGET", *(names.drained(queue, minute) for minute in minutes)
-        )
-        ended = [(m, int(count)) for m, count in zip(minutes, counts, strict=True) if count]
+        ended = [(back, int(count)) for back, count in enumerate(counts) if count]
         if not ended:
             return None
-        elapsed_s = max(10.0, now - 60 * min(minute for minute, _ in ended))
+        elapsed_s = max(10.0, now % 60 + 60 * max(back for back, _ in ended))
         return sum(count for _, count in ended) / elapsed_s
 
     async def views(self, workers: Sequence[WorkerReport]) -> list[QueueView]:
-        """Every queue that a live worker serves or that holds jobs; raises RelayUnavailable."""
+        """Every queue that a live worker serves or that ever held a job.
+
+        Raises RelayUnavailable.
+        """
         members = await self._connection.command("SMEMBERS", names.QUEUES)
         served = {queue.name for worker in workers for queue in worker.queues}
+        queues = sorted(served | {member.decode() for member in members})
+        answers = await self._connection.pipeline(
+            [words for queue in queues for words in self._questions(queue)]
+        )
+        rows = list(zip(*(iter(answers),) * 4, strict=True))
+        oldest = await self._connection.pipeline(
+            [("HGET", names.record(head[0].decode() if head else ""), "created_at")
+             for _, _, head, _ in rows]
+        )  # fmt: skip
         return [
-            await self._view(queue, workers)
-            for queue in sorted(served | {member.decode() for member in members})
+            self._view(queue, row, created_at, workers)
+            for queue, row, created_at in zip(queues, rows, oldest, strict=True)
         ]
 
-    async def _view(self, queue: str, workers: Sequence[WorkerReport]) -> QueueView:
-        depth, held, head = await self._connection.pipeline(
-            [
-                ("ZCARD", names.backlog(queue)),
-                ("ZCARD", names.leases(queue)),
-                ("ZRANGE", names.backlog(queue), 0, 0),
-            ]
-        )
-        oldest_s = None
-        if head:
-            created_at = await self._connection.command(
-                "HGET", names.record(head[0].decode()), "created_at"
-            )
-            oldest_s = round(self._connection.now() - float(created_at), 1) if created_at else None
+    def _questions(self, queue: str) -> list[Sequence[Argument]]:
+        return [
+            ("ZCARD", names.backlog(queue)),
+            ("ZCARD", names.leases(queue)),
+            ("ZRANGE", names.backlog(queue), 0, 0),
+            self._drained(queue),
+        ]
+
+    def _view(
+        self, queue: str, row: Sequence[Any], oldest: bytes | None, workers: Sequence[WorkerReport]
+    ) -> QueueView:
+        depth, held, _, counts = row
         reports = [q for worker in workers for q in worker.queues if q.name == queue]
         return QueueView(
             name=queue,
             depth=depth,
-            oldest_s=oldest_s,
+            oldest_s=round(self._connection.now() - float(oldest), 1) if oldest else None,
             in_flight=held,
             slots=sum(report.slots for report in reports),
             workers=len(reports),
-            drain_per_s=await self._drain_per_s(queue),
+            drain_per_s=self._rate(counts),
         )
+
+
+def _begin(record: JobRecord, request: AnyRequest, depth: int) -> Call:
+    flat = [x for field in to_hash(record, encode(request)).items() for x in field]
+    deadline_s = request.effective_deadline_s
+    queued = Queued(queue=record.queue, position=depth + 1, reason=_ahead(depth))
+    keys = [
+        names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES, names.RECENT,
+    ]  # fmt: skip
+    args: list[Argument] = [
+        record.id, names.channel(record.id), queued.model_dump_json()[1:],
+        "" if deadline_s is None else deadline_s, *flat,
+    ]  # fmt: skip
+    return BEGIN, keys, args
+
+
+def _enqueue(record: JobRecord, limit: int) -> Call:
+    queue = record.queue
+    keys = [names.backlog(queue), names.facts(queue), names.QUEUES, queue]
+    args = [record.id, facts_of(record), SLACK_S[record.priority], limit, ticket(queue), queue]
+    return ENQUEUE, keys, args
+
+
+def _place(position: int | None, rate: float | None) -> Place:
+    if position is None:
+        return Place()
+    return Place(
+        position=position,
+        eta_s=round(position / rate, 1) if rate else None,
+        reason=_ahead(position - 1),
+    )
+
+
+def _full(queue: str, depth: int, rate: float | None) -> QueueFull:
+    return QueueFull(
+        f"queue {queue} holds {depth} jobs, which is as many as it may "
+        f"(FLEET_QUEUE_LIMIT): try again later, or start more workers",
+        retry_after_s=max(1.0, min(120.0, 1 / rate)) if rate else 30.0,
+    )
 
 
 def _new_record(request: AnyRequest, queue: str, tenant: str, job_id: str) -> JobRecord:

@@ -52,13 +52,19 @@ class Records:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
         return from_hash(await self._hash(job_id))
 
+    async def find(self, job_id: str) -> JobRecord | None:
+        """The record of a job, or None; raises RelayUnavailable."""
+        try:
+            return await self.get(job_id)
+        except JobNotFound:
+            return None
+
     async def request(self, job_id: str) -> AnyRequest:
         """What was asked for; raises JobNotFound, RelayUnavailable."""
         return any_request.validate_json((await self._hash(job_id))[b"request"])
 
     async def _hash(self, job_id: str) -> Hash:
-        flat = await self._connection.command("HGETALL", names.record(job_id))
-        fields: Hash = flat if isinstance(flat, dict) else pairs(flat)
+        fields: Hash = await self._connection.command("HGETALL", names.record(job_id))
         if b"id" not in fields:
             raise JobNotFound(
                 f"there is no job {job_id[:64]}, or it ended so long ago that its log has expired"
@@ -98,8 +104,7 @@ class Records:
             answers = await self._connection.pipeline(
                 [("HGETALL", names.record(job_id)) for job_id, _ in rows]
             )
-            for (_, score), answer in zip(rows, answers, strict=True):
-                fields = answer if isinstance(answer, dict) else pairs(answer)
+            for (_, score), fields in zip(rows, answers, strict=True):
                 highest = f"({score!r}"
                 yield repr(score), from_hash(fields) if b"id" in fields else None
 

@@ -6,6 +6,7 @@ from typing import Never
 
 from contract import names
 from contract.errors import RelayUnavailable
+from relay.audit import Audit
 from relay.connection import Connection
 from relay.lease import Leases
 from relay.queue import Queue
@@ -31,6 +32,7 @@ class Upkeep:
         self._connection = connection
         self._leases = Leases(connection)
         self._queue = Queue(connection)
+        self._audit = Audit(connection)
         self._reader = reader
         self._settings = settings
         self._answered_at = asyncio.get_running_loop().time()
@@ -62,7 +64,7 @@ class Upkeep:
         while True:
             await asyncio.sleep(self._connection.settings.reap_s)
             try:
-                moved = await self._leases.reap()
+                moved = await self._leases.reap() + await self._audit.look()
                 await self._watch_intake()
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)

@@ -130,54 +130,16 @@ async def test_a_reaper_that_dies_half_way_is_finished_by_the_next(redis_url: st
         async def die(*_: object) -> bool:
             return False
 
-        whole = relay.leases._give_back
-        relay.leases._give_back = die  # type: ignore[method-assign, assignment]
+        whole = relay.leases.give_back
+        relay.leases.give_back = die  # type: ignore[method-assign, assignment]
         await asyncio.sleep(0.06)
         await relay.leases.reap()
         assert (await relay.records.get(job)).status == "queued"
         assert None is await relay.queue.claim(QUEUE, "w2")
-        relay.leases._give_back = whole  # type: ignore[method-assign]
+        relay.leases.give_back = whole  # type: ignore[method-assign]
         await until_moved(relay)
 
         assert (job, 2) == ((claim := await relay.claim("w2")).record.id, claim.attempt)
-
-
-async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> None:
-    async with relay_on(redis_url) as relay:
-        job = await relay.enqueue(deadline_s=0.05)
-        async with asyncio.timeout(5):
-            while (await relay.records.get(job)).status == "queued":
-                await relay.leases.reap()
-        frames = await relay.heard(job)
-
-        assert frames[-1].event.code == "deadline_exceeded"
-        assert None is await relay.queue.claim(QUEUE, "w1")
-
-
-async def test_what_a_queue_lost_is_given_back_from_the_ledger(redis_url: str) -> None:
-    async with relay_on(redis_url) as relay:
-        waiting, running = await relay.enqueue(), await relay.enqueue()
-        assert waiting == (await relay.claim()).record.id
-        await lose_queue(relay)
-        for job in (waiting, running):
-            await age(relay, job)
-        assert await relay.leases.reap() == 2
-
-        claims = [await relay.claim() for _ in range(2)]
-        assert {(waiting, 2), (running, 1)} == {(c.record.id, c.attempt) for c in claims}
-
-
-async def lose_queue(relay: Relay) -> None:
-    for name in ("backlog", "facts", "leases", "holders"):
-        await relay.connection.command("DEL", f"fleet:q:{QUEUE}:{name}")
-    await relay.connection.command("DEL", QUEUE)
-
-
-async def age(relay: Relay, job: str) -> None:
-    """Make a job old enough that the audit looks at it."""
-    record = f"fleet:j:{job}:record"
-    created_at = float(await relay.connection.command("HGET", record, "created_at"))
-    await relay.connection.command("HSET", record, "created_at", created_at - 60)
 
 
 async def test_lost_tickets_are_sent_again(redis_url: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
 from contract.events import Delta, Done, Event, Frame
+from relay.audit import Audit
 from relay.connection import Connection
 from relay.lease import Holder, Leases
 from relay.log import Log
@@ -36,6 +37,7 @@ class Relay:
         self.log = Log(connection, self.reader)
         self.queue = Queue(connection)
         self.leases = Leases(connection)
+        self.audit = Audit(connection)
         self.records = Records(connection)
         self.roster = Roster(connection)
 

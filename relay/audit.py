@@ -1,0 +1,87 @@
+"""Holds the ledger of records against everything else: deadlines, queues, lists.
+
+The record outlives what Redis may lose of a queue (a failover, a truncated AOF), so a job that is
+in the ledger and in no queue is given back from it. Any worker may audit, at any time.
+"""
+
+import logging
+from typing import Final
+
+from contract import names
+from contract.errors import DeadlineExceeded
+from contract.jobs import JobRecord
+from relay.connection import Connection
+from relay.lease import Leases
+from relay.records import Records
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 100
+_SETTLED_S: Final = 10.0
+"""Seconds after which an enqueue that is only half there is not on its way any more."""
+
+
+class Audit:
+    """Looks at a part of the ledger at each `look`, and at all of it in turn."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+        self._leases = Leases(connection)
+        self._records = Records(connection)
+        self._cursor = "0"
+
+    async def look(self) -> int:
+        """Look once. Returns how many jobs were given back; raises RelayUnavailable."""
+        await self._end_what_is_too_late()
+        await self._forget_what_has_expired()
+        return await self._restore_what_was_lost()
+
+    async def _end_what_is_too_late(self) -> None:
+        now = f"{self._connection.now():.6f}"
+        passed = await self._connection.command(
+            "ZRANGEBYSCORE", names.DEADLINES, "-inf", now, "LIMIT", 0, _AT_ONCE
+        )
+        for id in passed:
+            record = await self._records.find(id.decode())
+            if record is None:
+                await self._connection.command("ZREM", names.DEADLINES, id)
+            else:
+                error = DeadlineExceeded("its deadline passed before it was done")
+                await self._leases.end(record.queue, record.id, error)
+
+    async def _forget_what_has_expired(self) -> None:
+        oldest = await self._connection.command("ZRANGE", names.RECENT, 0, _AT_ONCE - 1)
+        there = await self._connection.pipeline(
+            [("EXISTS", names.record(id.decode())) for id in oldest]
+        )
+        expired = [id for id, exists in zip(oldest, there, strict=True) if not exists]
+        if expired:
+            await self._connection.command("ZREM", names.RECENT, *expired)
+
+    async def _restore_what_was_lost(self) -> int:
+        cursor, rows = await self._connection.command(
+            "ZSCAN", names.LIVE, self._cursor, "COUNT", _AT_ONCE
+        )
+        self._cursor = str(cursor)
+        moved = 0
+        for id, created_at in rows:
+            if created_at < self._connection.now() - _SETTLED_S:
+                record = await self._records.find(id.decode())
+                if record is None:
+                    await self._connection.command("ZREM", names.LIVE, id)
+                else:
+                    moved += await self._restore(record)
+        return moved
+
+    async def _restore(self, record: JobRecord) -> bool:
+        if await self._connection.command("HEXISTS", names.facts(record.queue), record.id):
+            return False
+        _log.warning("queue %s had lost job %s", record.queue, record.id)
+        if record.status == "queued":
+            return await self._leases.give_back(
+                record.queue, record.id, record.attempt, record.attempt
+            )
+        return await self._leases.hand_over(
+            record.queue, record.id, record.attempt, reason="its queue lost it", counts=False
+        )

@@ -1,0 +1,104 @@
+"""Requests: strict to callers, the same after a trip over the wire."""
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from contract import errors
+from contract.chat import ChatRequest, Message, SchemaFormat, Tool
+from contract.jobs import REQUESTS, any_request
+from contract.requests import Kind
+from contract.roster import Capability
+from contract.wire import decode, encode
+
+HELLO = {"role": "user", "content": "hello"}
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"model": "m", "messages": [HELLO], **fields})
+
+
+def test_a_request_survives_the_wire() -> None:
+    request = chat(
+        tools=[{"name": "f", "parameters": {"type": "object", "default": None}}],
+        response_format={"type": "json_schema", "schema": {"const": None}},
+        tool_choice={"name": "f"},
+        messages=[{"role": "user", "content": [{"type": "image", "image": "aGk="}]}],
+        metadata={"nothing": None},
+    )
+
+    assert request == any_request.validate_json(encode(request))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1},
+        {"max_tokens": 0},
+        {"messages": []},
+        {"modle": "typo"},
+        {"messages": [{"role": "robot", "content": ""}]},
+        {"priority": "urgent"},
+        {"deadline_s": 0},
+        {"backend": "Not A Name"},
+        {"think": "a lot"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_wrong_field_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        chat(**wrong)
+
+    assert next(iter(wrong)) == caught.value.errors()[0]["loc"][0]
+
+
+def test_every_kind_has_a_request_and_is_a_capability() -> None:
+    assert set(get_args(Kind)) == set(REQUESTS) == set(get_args(Capability))
+
+
+def test_a_chat_has_a_deadline_unless_it_is_a_batch_job() -> None:
+    assert (
+        chat().effective_deadline_s,
+        chat(priority="batch").effective_deadline_s,
+        chat(deadline_s=5).effective_deadline_s,
+    ) == (600, None, 5)
+
+
+def test_a_message_tells_its_text_and_its_images() -> None:
+    message = Message.model_validate(
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "a"},
+                {"type": "image", "image": "x"},
+                {"type": "text", "text": "b"},
+            ],
+        }
+    )
+
+    assert (message.text, message.images) == ("ab", ("x",))
+
+
+def test_requests_are_immutable() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        chat().model = "other"  # type: ignore[misc]
+
+
+def test_none_inside_a_schema_is_kept() -> None:
+    tool = Tool(name="f", parameters={"default": None})
+    form = SchemaFormat(schema_={"const": None})
+
+    assert tool == decode(Tool, encode(tool))
+    assert form == decode(SchemaFormat, encode(form))
+
+
+def tree(error: type[errors.FleetError]) -> set[type[errors.FleetError]]:
+    return {error}.union(*(tree(child) for child in error.__subclasses__()))
+
+
+def test_every_error_has_a_code_of_its_own_and_is_drawn_in_the_tree() -> None:
+    classes = tree(errors.FleetError)
+
+    assert len(classes) == len({error.code for error in classes})
+    assert [error for error in classes if error.__name__ not in (errors.__doc__ or "")] == []

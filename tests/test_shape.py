@@ -1,0 +1,85 @@
+"""The house's shape: small files, small functions, first sentences, nothing left over."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
+PRODUCT = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONGEST_FILE = 300
+LONGEST_FUNCTION = 40
+BANNED = {"utils", "helpers", "common", "base", "core", "manager", "misc"}
+LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (node for node in ast.walk(tree(path)) if isinstance(node, Function))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_a_file_opens_with_a_sentence_and_stays_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    opening = (ast.get_docstring(tree(path)) or "").split("\n\n")[0]
+
+    assert re.search(r"\w.*[.:]$", opening, re.DOTALL)
+    assert len(text.splitlines()) <= LONGEST_FILE
+    assert path.stem not in BANNED
+    assert not LEFT_OVER.search(text)
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_a_function_fits_on_a_screen(path: Path) -> None:
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno}
+
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_FUNCTION} == {}
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+def test_nothing_is_swallowed(path: Path) -> None:
+    silent = [
+        handler.lineno
+        for handler in ast.walk(tree(path))
+        if isinstance(handler, ast.ExceptHandler)
+        and (handler.type is None or ast.unparse(handler.type) in {"Exception", "BaseException"})
+        and all(isinstance(node, ast.Pass) for node in handler.body)
+    ]
+
+    assert silent == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_every_test_can_fail(path: Path) -> None:
+    checks = (ast.Assert, ast.With, ast.AsyncWith)
+    toothless = [
+        function.name
+        for function in functions(path)
+        if function.name.startswith("test_")
+        and not any(isinstance(node, checks) for node in ast.walk(function))
+        and "assert" not in ast.unparse(function)
+    ]
+
+    assert toothless == []
+
+
+def test_every_redis_key_is_in_the_architecture() -> None:
+    architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    names = (ROOT / "contract" / "names.py").read_text(encoding="utf-8")
+    keys = {re.sub(r"\{(\w+)\}", r"<\1>", key) for key in re.findall(r'f?"(fleet:[^"]+)"', names)}
+
+    assert keys
+    assert set() == {key for key in keys if key not in architecture}

@@ -1,9 +1,9 @@
 """A job as its caller holds it: follow its events through any shim, wait for it, cancel it."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
+from typing import TypeVar
 from urllib.parse import quote
 
 from contract.errors import FleetError, JobError
@@ -16,6 +16,8 @@ from fleet.following import Cursor, Patience
 from fleet.problems import error_class
 from fleet.shims import NO_ANSWER, Shims
 from fleet.sse import Decoder
+
+Answer = TypeVar("Answer")
 
 
 class AsyncJob:
@@ -115,18 +117,13 @@ class AsyncJob:
 
     async def outcome(self, timeout_s: float | None = None) -> Result:
         """The answer after the last word, whichever that is; raises GaveUpWaiting."""
+        return await patiently(self._folded(), self, timeout_s)
+
+    async def _folded(self) -> Result:
         answer = Fold()
-        began_at = time.monotonic()
-        try:
-            async with asyncio.timeout(timeout_s), aclosing(self.events()) as events:
-                async for event in events:
-                    answer.add(event)
-        except TimeoutError as error:
-            waited_s = time.monotonic() - began_at
-            raise GaveUpWaiting(
-                f"job {self.id} is still {answer.result.status} after {waited_s:.0f} s; "
-                f"it goes on: follow it with `fleet jobs watch {self.id}`"
-            ) from error
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                answer.add(event)
         return answer.result
 
     async def view(self, wait_s: float | None = None) -> JobView:
@@ -138,6 +135,20 @@ class AsyncJob:
         """Stop it in any phase; the answer is final, and the same when asked again."""
         await self._shims.ask("DELETE", self._path)
         return await self.view()
+
+
+async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None) -> Answer:
+    """The answer of `work`; raises GaveUpWaiting after `timeout_s`, while the job goes on."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except TimeoutError as error:
+        if timeout_s is None:
+            raise
+        raise GaveUpWaiting(
+            f"job {job.id} has not ended after {timeout_s:g} s; it goes on: "
+            f"follow it with `fleet jobs watch {job.id}`"
+        ) from error
 
 
 def raise_unless_done(job_id: str, result: Result) -> None:

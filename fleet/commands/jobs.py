@@ -14,10 +14,10 @@ from contract.requests import Kind
 from contract.result import Status
 from contract.wire import Noun, encode
 from fleet.aio import AsyncClient
-from fleet.commands.options import Json, Url
+from fleet.commands.options import Json, Timeout, Url
 from fleet.exits import Exit, raise_unless_done, run
 from fleet.interrupts import detachable
-from fleet.job import AsyncJob
+from fleet.job import AsyncJob, patiently
 from fleet.showing import Shown
 from fleet.terminal import Terminal
 
@@ -118,6 +118,7 @@ def watch(
     job: JobId,
     *,
     after: Annotated[str | None, typer.Option(help="Only events after this id, as 1-17.")] = None,
+    timeout: Timeout = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -126,13 +127,16 @@ def watch(
         cursor = EventId.parse(after) if after else BEGINNING
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    run(_watch(job, cursor, Terminal(json=json), url))
+    run(_watch(job, cursor, timeout, Terminal(json=json), url))
 
 
-async def _watch(job_id: str, after: EventId, terminal: Terminal, url: str | None) -> Exit:
+async def _watch(
+    job_id: str, after: EventId, timeout_s: float | None, terminal: Terminal, url: str | None
+) -> Exit:
     async with AsyncClient(url) as fleet:
         job = fleet.job(job_id)
-        await detachable(_shown(job, after, terminal), lambda: [job], terminal)
+        watching = patiently(_shown(job, after, terminal), job, timeout_s)
+        await detachable(watching, lambda: [job], terminal)
     return Exit.OK
 
 

@@ -13,3 +13,6 @@ Backend = Annotated[str | None, typer.Option("--backend", "-b", help="Name of th
 Model = Annotated[
     str | None, typer.Option("--model", "-m", help="Name of the model; else one that can do it.")
 ]
+Timeout = Annotated[
+    float | None, typer.Option(min=0.001, help="Seconds to wait for the end; the job goes on.")
+]

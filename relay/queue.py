@@ -224,7 +224,7 @@ def _begin(record: JobRecord, request: AnyRequest, depth: int) -> Call:
     flat = [x for field in to_hash(record, encode(request)).items() for x in field]
     deadline_s = request.effective_deadline_s
     queued = Queued(queue=record.queue, position=depth + 1, reason=_ahead(depth))
-    keys = [
+    keys: Sequence[str] = [
         names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES, names.RECENT,
     ]  # fmt: skip
     args: list[Argument] = [
@@ -237,7 +237,9 @@ def _begin(record: JobRecord, request: AnyRequest, depth: int) -> Call:
 def _enqueue(record: JobRecord, limit: int) -> Call:
     queue = record.queue
     keys = [names.backlog(queue), names.facts(queue), names.QUEUES, queue]
-    args = [record.id, facts_of(record), SLACK_S[record.priority], limit, ticket(queue), queue]
+    args: list[Argument] = [
+        record.id, facts_of(record), SLACK_S[record.priority], limit, ticket(queue), queue,
+    ]  # fmt: skip
     return ENQUEUE, keys, args
 
 

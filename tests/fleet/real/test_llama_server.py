@@ -84,11 +84,11 @@ def test_a_binary_that_the_environment_names_is_taken(
 
 
 def test_it_is_built_once_and_nothing_but_the_binary_is_left(
-    cache: Path, tools: Path, capsys: pytest.CaptureFixture[str]
+    cache: Path, tools: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert llama_server.main(["build"]) == 0
     assert llama_server.main(["build"]) == 0
-    heard = capsys.readouterr()
+    heard = capfd.readouterr()
     binary = cache / f"llama-server-{build.VERSION}" / "llama-server"
 
     assert heard.out == f"{binary}\n" * 2

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
 
 
-@asynccontextmanager
-async def serving(folder: Path, **options: Any) -> AsyncIterator[LocalEmbed]:
-    backend = LocalEmbed("local", folder, **options)
-    yield backend
-    await backend.aclose()
+def serving(folder: Path, **options: Any) -> aclosing[LocalEmbed]:
+    return aclosing(LocalEmbed("local", folder, **options))
 
 
 async def events(backend: LocalEmbed, *texts: str, **fields: Any) -> list[Any]:

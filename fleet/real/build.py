@@ -1,0 +1,131 @@
+"""Builds llama.cpp's server from the source archive of the Python package llama-cpp-python.
+
+That archive is on every mirror of the package index, so that no other download is needed. It
+takes some minutes and 1.5 GB of room while it runs; what stays is one binary of 15 MB.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = "llama-cpp-python"
+VERSION: Final = "0.3.36"
+ROOM_BYTES: Final = 2_000_000_000
+"""Free room that a build should find."""
+SECONDS_PER_STEP: Final = 3600
+STDERR: Final = 2
+CMAKE_FLAGS: Final = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DLLAMA_BUILD_TESTS=OFF",
+    "-DLLAMA_BUILD_EXAMPLES=OFF",
+    "-DLLAMA_BUILD_APP=OFF",
+    "-DLLAMA_BUILD_UI=OFF",
+    "-DLLAMA_USE_PREBUILT_UI=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+    # Its threads would wait by spinning, which starves a small machine.
+    "-DGGML_OPENMP=OFF",
+)
+
+
+class CannotBuild(Exception):
+    """What is missing or went wrong, and what to do about it."""
+
+
+def build(target: Path, jobs: int | None = None) -> None:
+    """Build the server and move it to `target`, whole or not at all.
+
+    `jobs` compilers run at once, by default one a core. Raises CannotBuild.
+    """
+    compilers = (os.environ.get("CXX") or "c++", "g++", "clang++")
+    if not any(shutil.which(name) for name in compilers):
+        raise CannotBuild("no C++ compiler: install g++ or clang (Debian: apt install g++ make)")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(target.parent).free
+    if free_bytes < ROOM_BYTES:
+        raise CannotBuild(
+            f"{target.parent} has {free_bytes / 1e9:.1f} GB of room, and a build needs"
+            f" {ROOM_BYTES / 1e9:.1f}; free some, or set LLM_FLEET_CACHE to another disk"
+        )
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as place:
+        work = Path(place)
+        cmake = find_cmake(work)
+        source = unpack(download(work), work)
+        configure(cmake, source, work / "build")
+        server = compile_server(cmake, work / "build", jobs)
+        server.rename(target)
+    say(f"built {target}")
+
+
+def find_cmake(work: Path) -> str:
+    """The cmake of the machine, else the one that the package index has, in a place of its own."""
+    if found := shutil.which("cmake"):
+        return found
+    say("no cmake on PATH: installing the package cmake beside the build")
+    python = work / "venv" / "bin" / "python"
+    _run("venv", [sys.executable, "-m", "venv", str(work / "venv")])
+    _run("pip install cmake", [str(python), "-m", "pip", "install", "-q", "cmake"])
+    return str(python.with_name("cmake"))
+
+
+def download(work: Path) -> Path:
+    """The source archive."""
+    say(f"fetching the source of {PACKAGE} {VERSION} (77 MB)")
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", PACKAGE]
+    _run("pip download", [*command, f"{PACKAGE}=={VERSION}", "-d", str(work)])
+    return next(work.glob("llama_cpp_python-*.tar.gz"))
+
+
+def unpack(archive: Path, work: Path) -> Path:
+    """The folder of llama.cpp inside the archive."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(work, filter="data")
+    found = next(work.glob("*/vendor/llama.cpp"), None)
+    if found is None:
+        raise CannotBuild(f"{archive.name} does not carry vendor/llama.cpp")
+    return found
+
+
+def configure(cmake: str, source: Path, build: Path) -> None:
+    """Run cmake once, for ninja where it is and for make where it is not."""
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else ["-G", "Unix Makefiles"]
+    if not shutil.which("ninja") and not shutil.which("make"):
+        raise CannotBuild("neither ninja nor make: install one (Debian: apt install ninja-build)")
+    say("configuring")
+    _run("cmake", [cmake, "-S", str(source), "-B", str(build), *generator, *CMAKE_FLAGS])
+
+
+def compile_server(cmake: str, build: Path, jobs: int | None) -> Path:
+    """Compile; the path of the binary."""
+    count = jobs or os.cpu_count() or 1
+    say(f"compiling with {count} jobs; this takes some minutes")
+    command = [cmake, "--build", str(build), "--target", "llama-server", "-j", str(count)]
+    _run("the compiler", command)
+    server = build / "bin" / "llama-server"
+    if not server.is_file():
+        raise CannotBuild(f"the build left no {server}")
+    return server
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr."""
+    sys.stderr.write(f"llama-server: {text}\n")
+    sys.stderr.flush()
+
+
+def _run(what: str, command: list[str]) -> None:
+    """Run a step; its output goes to stderr, for stdout is the caller's."""
+    try:
+        ended = subprocess.run(  # noqa: S603 - our own words
+            command, stdin=subprocess.DEVNULL, stdout=STDERR, check=False,
+            timeout=SECONDS_PER_STEP,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotBuild(f"{what}: {error}") from error
+    if ended.returncode != 0:
+        raise CannotBuild(f"{what} failed with exit code {ended.returncode}; see above")

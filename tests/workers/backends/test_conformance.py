@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 from typing import Any
 
+import aiohttp
 import pytest
 from support.backends import (
     ALL,
@@ -32,8 +33,10 @@ from contract.errors import (
 )
 from contract.events import Delta, Done
 from contract.result import fold
+from workers.backends.http import Client
 from workers.backends.protocols import Backend, Chat, Embed
 from workers.backends.script import NOTICE, STORY, vector
+from workers.backends.scripted_server import serve
 
 TEXT = "héllo wörld, do you hear me 🌍🌍"
 LOOKUP = Tool(name="lookup", parameters={"type": "object"})
@@ -304,6 +307,25 @@ async def test_a_cancel_before_the_first_word_closes_the_socket(type: str) -> No
         with pytest.raises(asyncio.CancelledError):
             await task
         await server.seen.until(lambda seen: seen.aborted == 1, limit_s=1.0)
+
+
+@networked
+async def test_a_connection_dropped_before_any_byte_is_tried_once_more(type: str) -> None:
+    async with against_server(type) as (backend, server):
+        once = await told(backend.chat(asking("scripted-echo:fail=drop,times=1", "hi")))
+        assert sum(n for path, n in server.seen.requests.items() if "chat" in path) == 2
+        with pytest.raises(BackendUnreachable):
+            await told(backend.chat(asking("scripted-echo:fail=drop,times=2", "hi")))
+
+    assert once.content == "hi"
+
+
+async def test_the_quick_way_to_the_bytes_is_the_one_that_is_taken() -> None:
+    async with serve() as server:
+        client = Client(server.url)
+        async with client.open("GET", "/health") as answer:
+            assert isinstance(answer._read.__self__, aiohttp.StreamReader)  # type: ignore[attr-defined]
+        await client.aclose()
 
 
 @networked

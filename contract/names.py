@@ -23,7 +23,7 @@ ROSTER: Final = "fleet:roster"
 """Sorted set of workers: name by the unix time at which its report expires."""
 
 QUEUES: Final = "fleet:queues"
-"""Set of every queue that ever held a job; owned by the reaper, bounded by the configuration."""
+"""Sorted set of queues by last use; the reaper forgets one that was empty for `log_ttl_s`."""
 
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")

@@ -5,6 +5,7 @@ in the ledger and in no queue is given back from it. Any worker may audit, at an
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from contract import names
@@ -12,11 +13,11 @@ from contract.errors import DeadlineExceeded
 from contract.jobs import JobRecord
 from relay.connection import Connection
 from relay.lease import Leases
-from relay.records import Records
+from relay.records import Records, from_hash
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 500
 _SETTLED_S: Final = 10.0
 """Seconds after which an enqueue that is only half there is not on its way any more."""
 
@@ -64,18 +65,25 @@ class Audit:
             "ZSCAN", names.LIVE, self._cursor, "COUNT", _AT_ONCE
         )
         self._cursor = str(cursor)
-        moved = 0
-        for id, created_at in rows:
-            if created_at < self._connection.now() - _SETTLED_S:
-                record = await self._records.find(id.decode())
-                if record is None:
-                    await self._connection.command("ZREM", names.LIVE, id)
-                else:
-                    moved += await self._restore(record)
-        return moved
+        settled = self._connection.now() - _SETTLED_S
+        records = await self._found([id for id, created_at in rows if created_at < settled])
+        known = await self._connection.pipeline(
+            [("HEXISTS", names.facts(record.queue), record.id) for record in records]
+        )
+        lost = [record for record, there in zip(records, known, strict=True) if not there]
+        return sum([await self._restore(record) for record in lost])
+
+    async def _found(self, ids: Sequence[bytes]) -> list[JobRecord]:
+        answers = await self._connection.pipeline(
+            [("HGETALL", names.record(id.decode())) for id in ids]
+        )
+        gone = [id for id, fields in zip(ids, answers, strict=True) if b"id" not in fields]
+        if gone:
+            await self._connection.command("ZREM", names.LIVE, *gone)
+        return [from_hash(fields) for fields in answers if b"id" in fields]
 
     async def _restore(self, record: JobRecord) -> bool:
-        if await self._connection.command("HEXISTS", names.facts(record.queue), record.id):
+        if record.status not in ("queued", "running"):
             return False
         _log.warning("queue %s had lost job %s", record.queue, record.id)
         if record.status == "queued":

@@ -70,7 +70,7 @@ redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(facts))
 redis.call('ZADD', KEYS[1], string.format('%.6f', facts.start), ARGV[1])
-redis.call('SADD', KEYS[6], ARGV[5])
+redis.call('ZADD', KEYS[6], string.format('%.3f', facts.start), ARGV[5])
 if redis.call('LLEN', KEYS[5]) < redis.call('ZCARD', KEYS[1]) then
     redis.call('LPUSH', KEYS[5], ARGV[4])
 end
@@ -211,9 +211,13 @@ class Leases:
             )
             for id, text in zip(flat[::2], flat[1::2], strict=True):
                 moved += await self._reap_one(queue, id.decode(), text.decode())
-            tickets = [ticket(queue) for _ in range(_TICKETS_AT_ONCE)]
-            await self._connection.run(TOP_UP, [names.backlog(queue), queue], tickets)
+            await self._top_up(queue)
         return moved
+
+    async def _top_up(self, queue: str) -> None:
+        keys = [names.backlog(queue), queue, names.leases(queue), names.QUEUES]
+        tickets = [ticket(queue) for _ in range(_TICKETS_AT_ONCE)]
+        await self._connection.run(TOP_UP, keys, [queue, self._ttl_s, *tickets])
 
     async def _reap_one(self, queue: str, job_id: str, holder: str) -> bool:
         if not holder:
@@ -242,7 +246,7 @@ class Leases:
         return bool(await self._connection.run(RETURN, keys, args))
 
     async def _queues(self) -> list[str]:
-        members: Any = await self._connection.command("SMEMBERS", names.QUEUES)
+        members: Any = await self._connection.command("ZRANGE", names.QUEUES, 0, -1)
         return sorted(member.decode() for member in members)
 
     @property

@@ -26,7 +26,7 @@ local facts = cjson.decode(ARGV[2])
 facts.start = start
 redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(facts))
 redis.call('ZADD', KEYS[1], string.format('%.6f', start), ARGV[1])
-redis.call('SADD', KEYS[3], ARGV[6])
+redis.call('ZADD', KEYS[3], string.format('%.3f', start), ARGV[6])
 if redis.call('LLEN', KEYS[4]) <= depth then redis.call('LPUSH', KEYS[4], ARGV[5]) end
 return redis.call('ZRANK', KEYS[1], ARGV[1]) + 1
 """
@@ -62,17 +62,26 @@ A job in a version that the worker does not know is passed over and stays where 
 """
 
 TOP_UP: Final = """
--- KEYS backlog tickets; ARGV ticket...
+-- KEYS backlog tickets leases queues; ARGV queue idle_s ticket...
+local time = redis.call('TIME')
+local used_at = redis.call('ZSCORE', KEYS[4], ARGV[1])
+if used_at and used_at + ARGV[2] < tonumber(time[1])
+        and redis.call('ZCARD', KEYS[1]) == 0 and redis.call('ZCARD', KEYS[3]) == 0 then
+    redis.call('ZREM', KEYS[4], ARGV[1])
+end
 local missing = redis.call('ZCARD', KEYS[1]) - redis.call('LLEN', KEYS[2])
 local sent = 0
-for _, ticket in ipairs(ARGV) do
+for i = 3, #ARGV do
     if sent >= missing then break end
-    redis.call('LPUSH', KEYS[2], ticket)
+    redis.call('LPUSH', KEYS[2], ARGV[i])
     sent = sent + 1
 end
 return sent
 """
-"""Send the tickets that were lost: there must be as many as jobs that wait. Returns how many."""
+"""Send the tickets that were lost: there must be as many as jobs that wait. Returns how many.
+
+Also forgets the name of a queue that has been empty for `idle_s`.
+"""
 
 LOOK_AHEAD: Final = 32
 """Jobs that a claim may pass over before it gives up."""

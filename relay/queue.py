@@ -176,11 +176,11 @@ class Queue:
         return sum(count for _, count in ended) / elapsed_s
 
     async def views(self, workers: Sequence[WorkerReport]) -> list[QueueView]:
-        """Every queue that a live worker serves or that ever held a job.
+        """Every queue that a live worker serves or that held a job lately.
 
         Raises RelayUnavailable.
         """
-        members = await self._connection.command("SMEMBERS", names.QUEUES)
+        members = await self._connection.command("ZRANGE", names.QUEUES, 0, -1)
         served = {queue.name for worker in workers for queue in worker.queues}
         queues = sorted(served | {member.decode() for member in members})
         answers = await self._connection.pipeline(

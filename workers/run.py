@@ -76,19 +76,23 @@ class Run:
         Raises LeaseLost when the job was taken away.
         """
         claimed_at = asyncio.get_running_loop().time()
+        deadline = asyncio.timeout(self._remaining_s())
         try:
-            async with asyncio.timeout(self._remaining_s()):
+            async with deadline:
                 await self._answer(claimed_at)
         except LeaseLost:
             raise
-        except TimeoutError:
-            self._fail(DeadlineExceeded("its deadline passed while it ran"))
         except FleetError as error:
             self._fail(error)
-        except Exception:  # noqa: BLE001 - whatever it was, the job must get its last word
-            _log.exception("job %s met a defect of ours", self.claim.record.id)
-            self._fail(InternalError("a defect in the fleet; the worker's log has the details"))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the job gets a last word
+            self._fail(self._unforeseen(error, deadline))
         await self.voice.written()
+
+    def _unforeseen(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
+        if isinstance(error, TimeoutError) and deadline.expired():
+            return DeadlineExceeded("its deadline passed while it ran")
+        _log.error("job %s met a defect of ours", self.claim.record.id, exc_info=error)
+        return InternalError("a defect in the fleet; the worker's log has the details")
 
     def _remaining_s(self) -> float | None:
         deadline_at = self.claim.record.deadline_at

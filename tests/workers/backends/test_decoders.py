@@ -1,3 +1,5 @@
+"""Streams are decoded the same wherever their packets were cut."""
+
 import time
 from itertools import pairwise
 

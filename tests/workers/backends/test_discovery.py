@@ -1,3 +1,5 @@
+"""Servers on default ports are found and told apart."""
+
 import socket
 import time
 from typing import Any

@@ -1,3 +1,5 @@
+"""A backend in one line is read, or refused without showing its key."""
+
 import sys
 
 import pytest

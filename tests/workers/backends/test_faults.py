@@ -1,3 +1,5 @@
+"""Every error answer of the wire notes has its class, and shows no secret."""
+
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 

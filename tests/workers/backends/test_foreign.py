@@ -1,3 +1,5 @@
+"""Every exception of httpx and aiohttp becomes one of ours."""
+
 import inspect
 
 import aiohttp

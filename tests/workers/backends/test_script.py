@@ -1,3 +1,5 @@
+"""What scripted models say, and how they misbehave."""
+
 import math
 import time
 

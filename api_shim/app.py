@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from api_shim import enqueue, events, health, jobs, openapi, problems, roster
 from api_shim.access import AccessLog
@@ -31,7 +32,8 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
             app.state.wiring = wiring
             yield
 
-    app = FastAPI(
+    # Its page at /docs comes from this process, not from a CDN: a fleet may have no internet.
+    app = FastAPIOffline(
         title="llm-fleet",
         version=_version(),
         description=_DESCRIPTION,

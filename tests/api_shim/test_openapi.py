@@ -1,6 +1,7 @@
 """The document at /openapi.json is complete and true."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -127,3 +128,13 @@ async def test_answers_are_as_documented(
 async def test_the_page_for_people_is_there(shim: str) -> None:
     async with httpx.AsyncClient(base_url=shim) as http:
         assert "llm-fleet" in (await http.get("/docs")).text
+
+
+def test_the_page_at_docs_needs_no_internet(session_shim: str) -> None:
+    page = httpx.get(f"{session_shim}/docs").text
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    answers = [httpx.get(f"{session_shim}{source}") for source in sources]
+
+    assert sources
+    assert not [source for source in sources if "//" in source]
+    assert {200} == {answer.status_code for answer in answers}

@@ -54,7 +54,8 @@ LLAMACPP: Final = Dialect(
     named_tool=False,
     # Whether it shifts is the server's flag --context-shift; a long prompt is always refused.
     truncate="never",
-    prefill="native",
+    # It continues by itself, but then repeats what it was given; with the flags it does not.
+    prefill="flags",
     embed_encoding="base64",
     embed_dimensions=False,
 )

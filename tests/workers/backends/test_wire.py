@@ -210,8 +210,9 @@ def test_thinking_is_never_sent_back() -> None:
         assert "secret" not in str(to(type, chat(turn)))
 
 
-def test_vllm_is_told_to_continue_a_trailing_assistant_message() -> None:
-    body = to("vllm", chat(Message(role="assistant", content="a")))[0]
+@pytest.mark.parametrize("type", ["llamacpp", "vllm"])
+def test_a_server_is_told_to_continue_a_trailing_assistant_message(type: str) -> None:
+    body = to(type, chat(Message(role="assistant", content="a")))[0]
 
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 

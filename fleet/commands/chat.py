@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from contract.chat import ChatRequest, Message
+from contract.chat import Message
 from contract.errors import FleetError, UnknownModel
 from contract.result import Result
 from fleet.aio import AsyncClient
+from fleet.asking import chat_of
 from fleet.commands.options import Backend, Json, Model, Url
 from fleet.exits import Exit, complain, raise_unless_done, run
 from fleet.interrupts import cancel
@@ -61,8 +62,8 @@ class Talk:
         """
         async with AsyncClient(self._url) as fleet:
             self._model = self._model or await self._chosen(fleet)
-            fields = {"model": self._model, "messages": messages, **self._fields}
-            job = await fleet.enqueue(ChatRequest.model_validate(fields))
+            request = chat_of(messages, {"model": self._model, **self._fields})
+            job = await fleet.enqueue(request)
             shown = Shown(self.terminal)
             try:
                 async with aclosing(job.frames()) as frames:

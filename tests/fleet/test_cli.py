@@ -1,0 +1,199 @@
+"""The `fleet` command against a real fleet: data on stdout, talk on stderr, exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.up import DEADLINE_S, ROOT, Command, Up, environment, wait_until
+
+from fleet import Client
+from fleet.server import free_port
+
+ECHO = ("--backend", "scripted", "--model", "scripted-echo")
+SLOW = ("--backend", "scripted", "--model", "scripted-story:chunks=2000,rate=20")
+
+
+def test_chat_streams_words_and_nothing_else_to_stdout(fleet: Command) -> None:
+    said = fleet("chat", "hello there", *ECHO)
+
+    assert (said.returncode, said.stdout) == (0, "hello there\n")
+
+
+def test_chat_reads_a_piped_prompt_and_chooses_a_model(fleet: Command) -> None:
+    said = fleet("chat", stdin="anything")
+
+    assert said.returncode == 0
+    assert "scripted backend" in said.stdout
+    assert "scripted-story on scripted" in said.stderr
+
+
+def test_chat_as_json_is_the_log(fleet: Command) -> None:
+    said = fleet("chat", "a b", *ECHO, "--json")
+    events = [json.loads(line) for line in said.stdout.splitlines()]
+
+    assert [event["type"] for event in events if "id" in event] == [
+        "queued",
+        "started",
+        "delta",
+        "delta",
+        "done",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("chat", "x", "--model", "nobody-has-this"), 1),
+        (("chat", "x", "--no-such-option"), 2),
+        (("chat", "x", "--model", "m", "--temperature", "99"), 2),
+        (("chat", "x", "-b", "scripted", "-m", "scripted-story:fail=context"), 5),
+        (("jobs", "show", "0" * 32), 1),
+        (("jobs", "list", "--status", "tired"), 2),
+    ],
+)
+def test_each_failure_has_its_exit_code(fleet: Command, words: tuple[str, ...], code: int) -> None:
+    failed = fleet(*words)
+
+    assert (failed.returncode, failed.stdout) == (code, "")
+    assert failed.stderr
+
+
+def test_no_fleet_is_7_and_says_how_to_start_one(fleet: Command) -> None:
+    failed = fleet("jobs", FLEET_URL=f"http://127.0.0.1:{free_port()}")
+
+    assert failed.returncode == 7
+    assert "fleet up" in failed.stderr
+
+
+def test_ctrl_c_in_a_chat_cancels_the_job(up: Up) -> None:
+    chat = subprocess.Popen(
+        [sys.executable, "-m", "fleet", "chat", "go", *SLOW, "--json"],
+        cwd=ROOT,
+        env=environment(FLEET_URL=up.url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert chat.stdout
+    assert any('"delta"' in line for line in chat.stdout)
+    chat.send_signal(signal.SIGINT)
+    _, talk = chat.communicate(timeout=DEADLINE_S)
+
+    assert chat.returncode == 130
+    assert "cancelled" in talk
+    with Client(up.url) as fleet:
+        assert fleet.job(talk.split()[1].rstrip(":")).view().status == "cancelled"
+
+
+def test_watch_lets_go_at_the_first_ctrl_c_and_cancels_at_the_second(up: Up) -> None:
+    with Client(up.url) as fleet:
+        job = fleet.enqueue(
+            "chat", model=SLOW[-1], backend="scripted", messages=[{"role": "user", "content": "x"}]
+        )
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "fleet", "jobs", "watch", job.id],
+            cwd=ROOT,
+            env=environment(FLEET_URL=up.url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watch.stdout
+        assert watch.stderr
+        assert watch.stdout.read(1)
+        watch.send_signal(signal.SIGINT)
+        assert f"fleet jobs cancel {job.id}" in watch.stderr.readline()
+        assert job.view().status == "running"
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=DEADLINE_S)
+
+        assert watch.returncode == 130
+        assert job.view().status == "cancelled"
+
+
+def test_giving_up_is_3_and_the_job_goes_on(up: Up, fleet: Command) -> None:
+    with Client(up.url) as client:
+        job = client.enqueue(
+            "chat", model=SLOW[-1], backend="scripted", messages=[{"role": "user", "content": "x"}]
+        )
+        assert fleet("jobs", "watch", job.id, "--timeout", "0.3").returncode == 3
+        assert job.view().status == "running"
+
+        assert fleet("jobs", "cancel", job.id).stdout == f"{job.id} cancelled\n"
+        assert fleet("jobs", "watch", job.id).returncode == 5
+
+
+def test_embed_writes_the_same_vectors_in_both_formats(fleet: Command, tmp_path: Path) -> None:
+    source = tmp_path / "texts.txt"
+    source.write_text("".join(f"text number {n}\n" for n in range(700)), encoding="utf-8")
+    for name in ("o.npy", "o.jsonl"):
+        options = ("--model", "scripted-embed", "--texts-a-job", "100")
+        assert fleet("embed", str(source), "-o", str(tmp_path / name), *options).returncode == 0
+
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    read = [json.loads(line)["embedding"] for line in lines]
+    assert np.load(tmp_path / "o.npy").shape == (700, 64)
+    assert np.array_equal(np.load(tmp_path / "o.npy"), np.array(read, dtype=np.float32))
+
+
+def test_an_interrupted_embed_leaves_no_output(up: Up, tmp_path: Path) -> None:
+    source = tmp_path / "texts.txt"
+    source.write_text("text\n" * 3000, encoding="utf-8")
+    model = ("-b", "scripted", "-m", "scripted-embed:rate=1")
+    embed = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "fleet",
+            "embed",
+            str(source),
+            "-o",
+            str(tmp_path / "o.npy"),
+            *model,
+        ],
+        cwd=ROOT,
+        env=environment(FLEET_URL=up.url),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with Client(up.url) as fleet:
+        wait_until(lambda: len(fleet.jobs(kind="embed", status="running").jobs) == 4)
+        embed.send_signal(signal.SIGINT)
+        assert embed.stderr
+        told = iter(embed.stderr.readline, "")
+        assert any("Ctrl-C again" in line for line in told)
+        embed.send_signal(signal.SIGINT)
+        embed.communicate(timeout=DEADLINE_S)
+
+        assert embed.returncode == 130
+        assert fleet.jobs(kind="embed", status="running").jobs == ()
+    assert [each.name for each in tmp_path.iterdir()] == ["texts.txt"]
+
+
+def test_pull_shows_progress_to_the_end(fleet: Command) -> None:
+    pulled = fleet("pull", "some:model")
+
+    assert (pulled.returncode, pulled.stdout) == (0, "")
+    assert "some:model is on scripted" in pulled.stderr
+
+
+@pytest.mark.parametrize("list", ["backends", "models", "queues", "workers"])
+def test_lists_are_tables_or_objects_a_line(fleet: Command, list: str) -> None:
+    assert "scripted" in fleet(list).stdout
+    rows = [json.loads(line) for line in fleet(list, "--json").stdout.splitlines()]
+    assert all("name" in row for row in rows)
+
+
+def test_config_says_where_a_value_comes_from_and_hides_keys(fleet: Command) -> None:
+    shown = fleet(
+        "config", "show", "--origin", FLEET_REDIS_URL="redis://:sesame@h:1", FLEET_API_KEY="open"
+    ).stdout
+
+    assert "environment (FLEET_REDIS_URL)" in shown
+    assert "redis://h:1" in shown
+    assert "sesame" not in shown
+    assert "open" not in shown

@@ -1,0 +1,111 @@
+"""The doctor says what is wrong, and what to do about it."""
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from support.redis_server import RedisServer
+
+from fleet.doctor import machine, services
+from fleet.server import free_port
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FLEET_REDIS_URL", "FLEET_URL", "FLEET_DATA_DIR", "OLLAMA_URL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+async def test_the_embedded_server_is_proved_by_starting_it() -> None:
+    (found,) = await services.redis()
+
+    assert found.state == "ok"
+    assert "starts in" in found.detail
+
+
+async def test_a_configured_redis_that_is_down_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_REDIS_URL", f"redis://:sesame@127.0.0.1:{free_port()}")
+
+    (found,) = await services.redis()
+
+    assert found.state == "broken"
+    assert "FLEET_REDIS_URL" in found.fix
+    assert "sesame" not in str(found)
+
+
+async def test_a_configured_redis_that_answers_is_well(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS_URL", redis_server.url)
+
+    (found,) = await services.redis()
+
+    assert (found.state, "clock agrees" in found.detail) == ("ok", True)
+
+
+async def test_no_fleet_is_only_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_URL", f"http://127.0.0.1:{free_port()}")
+
+    (found,) = await services.shims()
+
+    assert (found.state, "fleet up" in found.fix) == ("note", True)
+
+
+async def test_another_program_in_the_shims_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("FLEET_URL", f"http://127.0.0.1:{server.server_port}")
+        (found,) = await services.shims()
+        server.shutdown()
+
+    assert (found.state, found.detail.endswith("another program")) == ("broken", True)
+
+
+async def test_a_configured_backend_that_is_down_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free_port()}")
+
+    (found,) = await services.backends()
+
+    assert (found.what, found.state) == ("backend ollama", "broken")
+
+
+async def test_a_backend_that_is_configured_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_BOX", "what://host")
+
+    (found,) = await services.backends()
+
+    assert (found.state, "LLM_BOX" in found.detail) == ("broken", True)
+
+
+def test_a_data_folder_that_cannot_be_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLEET_DATA_DIR", str(tmp_path / "file" / "data"))
+
+    assert machine.data_folder().state == "broken"
+
+
+def test_a_taken_port_is_a_note_unless_the_fleet_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(machine, "_PORT", taken.getsockname()[1])
+
+        assert machine.port(shim_answers=False).state == "note"
+        assert machine.port(shim_answers=True).state == "ok"
+
+
+def test_this_machine_runs_the_tests() -> None:
+    assert machine.python().state == "ok"

@@ -1,0 +1,143 @@
+"""`fleet up` as a person runs it: it gets ready, mends itself, and leaves nothing behind."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support.up import DEADLINE_S, ROOT, Up, environment, start_up, stop, wait_until
+
+from fleet import Client
+
+
+def run_up(*options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "fleet", "up", "--backend", "scripted=scripted://", *options],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Up]:
+    """A fleet of this test's own, which it may break."""
+    started = start_up(tmp_path / "data")
+    yield started
+    stop(started)
+
+
+def test_sigterm_leaves_no_process_behind(own: Up) -> None:
+    own.process.send_signal(signal.SIGTERM)
+
+    assert own.process.wait(DEADLINE_S) == 0
+    assert own.living() == []
+
+
+def test_kill_minus_nine_leaves_no_process_behind_and_the_folder_free(
+    own: Up, tmp_path: Path
+) -> None:
+    with Client(own.url) as fleet:
+        job = fleet.enqueue(
+            "chat",
+            model="scripted-echo",
+            backend="scripted",
+            messages=[{"role": "user", "content": "kept"}],
+        )
+        assert job.result().content == "kept"
+    own.process.kill()
+    own.process.wait(DEADLINE_S)
+
+    wait_until(lambda: not own.living())
+    again = start_up(tmp_path / "data")
+    with Client(again.url) as fleet:
+        assert fleet.job(job.id).result().content == "kept"
+    stop(again)
+
+
+def test_a_worker_that_is_killed_is_started_again_and_its_job_goes_on(own: Up) -> None:
+    with Client(own.url) as fleet:
+        job = fleet.enqueue(
+            "chat",
+            model="scripted-story:chunks=60,rate=40",
+            backend="scripted",
+            messages=[{"role": "user", "content": "go"}],
+        )
+        types = []
+        for event in job.events():
+            if event.type == "delta" and "delta" not in types:
+                psutil.Process(own.status["processes"]["worker-scripted.1"]).kill()
+            types.append(event.type)
+        whole = job.result()
+
+    assert (whole.status, whole.attempt) == ("done", 2)
+    assert len(whole.content.split()) == 60
+    assert sum(kind in {"done", "failed", "cancelled"} for kind in types) == 1
+    assert own.said("handed over 1 job of scripted-")
+
+
+def test_a_second_fleet_on_the_same_folder_is_refused(up: Up) -> None:
+    refused = run_up("--data-dir", str(up.folder), "--port", "0")
+
+    assert refused.returncode == 1
+    assert f"pid {up.process.pid}" in " ".join(refused.stderr.split())
+
+
+def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = run_up("--data-dir", str(tmp_path), "--port", str(taken.getsockname()[1]))
+
+    assert refused.returncode == 1
+    assert "--port" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backend_that_makes_no_sense_is_said(tmp_path: Path) -> None:
+    refused = run_up("--data-dir", str(tmp_path), "--backend", "nonsense")
+
+    assert refused.returncode == 1
+    assert "NAME=DSN" in refused.stderr
+
+
+def test_a_configured_redis_that_is_down_is_said(tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "fleet", "up", "--port", "0", "--backend", "s=scripted://"],
+        cwd=ROOT,
+        env=environment(FLEET_REDIS_URL="redis://127.0.0.1:1"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert "FLEET_REDIS_URL" in refused.stderr
+
+
+def test_ctrl_c_ends_it_with_130(own: Up) -> None:
+    own.process.send_signal(signal.SIGINT)
+
+    assert own.process.wait(DEADLINE_S) == 130
+    assert own.living() == []
+
+
+def test_it_is_ready_on_every_shim(up: Up) -> None:
+    for url in up.status["urls"]:
+        with Client(url) as fleet:
+            assert [each.name for each in fleet.backends()] == ["scripted"]
+            assert {worker.pid for worker in fleet.workers()} <= set(up.pids())
+
+
+def test_what_it_prints_about_itself_is_json(up: Up) -> None:
+    assert json.loads(json.dumps(up.status))["ready"] is True
+    assert set(up.status["processes"]) == {"redis", "shim.1", "shim.2", "worker-scripted.1"}

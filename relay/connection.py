@@ -68,14 +68,16 @@ class Connection:
         self.settings = settings
         self._clock_offset_s = 0.0
         # Blocking: a thousand followers that come at once wait their turn for a socket.
+        url = settings.redis_url.get_secret_value()
+        keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
         pool = BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
+            url,
+            **keepalive,
             max_connections=_SOCKETS,
             timeout=settings.command_timeout_s,
             protocol=2,
             socket_timeout=settings.command_timeout_s,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            socket_keepalive=True,
             health_check_interval=_HEALTH_CHECK_S,
             retry=Retry(ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), _RETRIES),
         )

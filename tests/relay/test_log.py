@@ -209,3 +209,17 @@ async def test_ten_thousand_words_said_at_once_arrive_in_order(redis_url: str) -
         assert (
             "".join(w.content or "" for w in words(10_000)) == (await relay.log.result(job)).content
         )
+
+
+async def test_a_unix_socket_and_a_password_serve_as_well(own_redis: RedisServer) -> None:
+    own_redis.say("CONFIG", "SET", "requirepass", "secret word")
+    for url in (
+        own_redis.unix_url + "&password=secret%20word",
+        own_redis.url.replace("//", "//:secret%20word@"),
+    ):
+        async with relay_on(url) as relay:
+            job = await relay.enqueue()
+            follower = asyncio.create_task(relay.heard(job))
+            await relay.run(await relay.claim(), *words(2))
+
+            assert types(await follower)[-1] == "done"

@@ -27,6 +27,10 @@ class RedisServer:
         self.start()
 
     @property
+    def unix_url(self) -> str:
+        return f"unix://{self.folder}/redis.sock?db=0"
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
@@ -36,7 +40,7 @@ class RedisServer:
             [
                 str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
                 "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(self.folder),
-                *self.options,
+                "--unixsocket", str(self.folder / "redis.sock"), *self.options,
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip

@@ -1,10 +1,11 @@
 """A llama-server that runs as long as a `with` block, on a port of its own."""
 
+import os
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -30,7 +31,6 @@ class LlamaServer:
     """A server that answers."""
 
     port: int
-    model: Path
     process: subprocess.Popen[bytes]
     log_path: Path
 
@@ -53,29 +53,39 @@ class LlamaServer:
 @contextmanager
 def running_llama_server(
     *options: str,
-    model: Path | None = None,
+    model: Path | Mapping[str, Path] | None = None,
     embeddings: bool = False,
     slots: int = 16,
     ready_s: float = READY_S,
 ) -> Iterator[LlamaServer]:
     """Run the server with `slots` parallel requests, and with further options of its own.
 
-    Without a model it speaks with the tiny one. At the end it is told to stop twice, then killed:
-    with streams in flight it ignores the first word. Raises NotBuilt or DidNotStart.
+    Without a model it speaks with the tiny one; with several by name it is a router, which loads
+    them when they are asked for. At the end it is told to stop twice, then killed: with streams
+    in flight it ignores the first word. Raises NotBuilt or DidNotStart.
     """
-    model = model or tiny_model()
-    words = [str(find()), "-m", str(model), "--host", "127.0.0.1", "-np", str(slots), *OPTIONS]
+    words = [str(find()), "--host", "127.0.0.1", "-np", str(slots), *OPTIONS]
     words += [*(["--embeddings"] if embeddings else []), *options]
     with tempfile.TemporaryDirectory(prefix="llama-server-") as place:
         log_path = Path(place) / "log.txt"
-        server = _started(words, model, log_path, monotonic() + ready_s)
+        words += _model_words(model or tiny_model(), Path(place))
+        server = _started(words, log_path, monotonic() + ready_s)
         try:
             yield server
         finally:
             _stop(server.process)
 
 
-def _started(words: list[str], model: Path, log_path: Path, give_up_at: float) -> LlamaServer:
+def _model_words(model: Path | Mapping[str, Path], place: Path) -> list[str]:
+    if isinstance(model, Path):
+        return ["-m", str(model)]
+    preset = place / "models.ini"
+    sections = (f"[{name}]\nmodel = {path}\n" for name, path in model.items())
+    preset.write_text("version = 1\n\n" + "\n".join(sections))
+    return ["--models-preset", str(preset), "--models-max", str(len(model))]
+
+
+def _started(words: list[str], log_path: Path, give_up_at: float) -> LlamaServer:
     """Start it, again on another port if somebody took the free one first."""
     tries = PORT_TRIES
     while True:
@@ -86,8 +96,10 @@ def _started(words: list[str], model: Path, log_path: Path, give_up_at: float) -
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # A router has children, which must go with it.
+                start_new_session=True,
             )
-        server = LlamaServer(port, model, process, log_path)
+        server = LlamaServer(port, process, log_path)
         try:
             if _is_ready(server, give_up_at):
                 return server
@@ -113,11 +125,13 @@ def _is_ready(server: LlamaServer, give_up_at: float) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    for word in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+    for word in (signal.SIGTERM, signal.SIGTERM):
         process.send_signal(word)
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-            return
+            break
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 

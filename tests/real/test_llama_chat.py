@@ -90,12 +90,6 @@ async def test_sixteen_at_once_each_get_an_answer(chat_server: LlamaServer) -> N
     assert all(task.result()[1].usage.completion_tokens > 0 for task in asked)
 
 
-@pytest.mark.xfail(
-    LLAMACPP.prefill == "native",
-    reason="llama-server repeats the prefill unless continue_final_message is sent, which the"
-    " dialect does with prefill='flags' (server-common.cpp, task_result_state)",
-    strict=True,
-)
 async def test_an_answer_that_began_is_continued_not_repeated(chat_server: LlamaServer) -> None:
     said = "The queue is"
     messages = (Message(role="user", content="Go on."), Message(role="assistant", content=said))

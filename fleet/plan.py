@@ -13,6 +13,10 @@ from workers.backends.discovery import discover
 from workers.backends.dsn import WELL_KNOWN, BackendConfig, DsnError, parse
 from workers.configuration import configured
 
+_STAND_IN = (
+    "no model server answers on this machine's default ports, so a scripted one stands in: start "
+    "Ollama, llama-server, LM Studio or vLLM, or give --backend NAME=DSN"
+)
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 
 
@@ -55,7 +59,8 @@ class Plan:
 async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[PlannedBackend]:
     """Those given as `NAME=DSN`, else those configured, else those found on default ports.
 
-    With none of all these the scripted one, which says what it is. Raises CannotStart.
+    With none of all these the scripted one, which says what it is. A folder of embeddings (type
+    `local`) stands beside any of them. Raises CannotStart.
     """
     if given:
         return [given_backend(option) for option in given]
@@ -63,15 +68,10 @@ async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[Pla
         known = configured(environ)
     except DsnError as error:
         raise CannotStart(str(error)) from error
-    if known:
-        return [PlannedBackend(each.name, why="configured") for each in known]
-    return await found_backends() or [
-        PlannedBackend(
-            "scripted",
-            why="no model server answers on this machine's default ports, so a scripted one "
-            "stands in: start Ollama, llama-server, LM Studio or vLLM, or give --backend NAME=DSN",
-        )
-    ]
+    planned = [PlannedBackend(each.name, why="configured") for each in known]
+    if any(each.type != "local" for each in known):
+        return planned
+    return planned + (await found_backends() or [PlannedBackend("scripted", why=_STAND_IN)])
 
 
 async def found_backends() -> list[PlannedBackend]:

@@ -93,12 +93,19 @@ class Supervisor:
         """Start it, and start it again whenever it ends."""
         self.entries.append(entry)
         self._printer.width = max(self._printer.width, len(entry.name))
-        self._tasks.append(asyncio.create_task(self._keep(entry), name=entry.name))
+        task = asyncio.create_task(self._keep(entry), name=entry.name)
+        task.add_done_callback(self._unwatched)
+        self._tasks.append(task)
 
     def kill(self) -> None:
         """End everything at once, with SIGKILL."""
         self._stopping.set()
         self._signal(signal.SIGKILL)
+
+    def _unwatched(self, task: asyncio.Task[None]) -> None:
+        """Say so at once when a defect of ours ends the watch over a process."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.say(f"{task.get_name()} is not watched any more: {error!r}")
 
     def _signal(self, number: signal.Signals) -> None:
         for entry in self.entries:

@@ -50,6 +50,13 @@ async def test_what_is_configured_is_started_without_looking_further() -> None:
     assert [each.name for each in found] == ["box", "ollama"]
 
 
+async def test_a_folder_of_embeddings_alone_leaves_room_for_a_chat() -> None:
+    found = await backends([], {"LLM_LOCAL": "local:///models/minilm"})
+
+    assert found[0].name == "local"
+    assert len(found) > 1
+
+
 def test_a_given_backend_hides_what_else_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_URL", "http://elsewhere:1")
     monkeypatch.setenv("LLAMACPP_URL", "http://elsewhere:2")

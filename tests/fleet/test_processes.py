@@ -129,10 +129,10 @@ def orphan(script: str) -> int:
 def test_a_tethered_process_dies_with_its_parent() -> None:
     child = orphan(KERNEL)
 
-    wait_until(lambda: not lives(child))
+    assert wait_until(lambda: not lives(child))
 
 
 def test_a_tethered_process_dies_with_its_parent_where_the_kernel_does_not_help() -> None:
     child = orphan(WATCH)
 
-    wait_until(lambda: not lives(child))
+    assert wait_until(lambda: not lives(child))

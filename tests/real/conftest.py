@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.real.llama_server import HOW_TO_BUILD, NotBuilt, find
+from fleet.real.llama_server import NotBuilt, find
 from fleet.real.running import LlamaServer, running_llama_server
 
 
@@ -19,7 +19,7 @@ def llama_binary() -> Path:
     try:
         return find()
     except NotBuilt as missing:
-        told = f"NO REAL SERVER, NOTHING IS PROVED: {missing}. Build it once: {HOW_TO_BUILD}"
+        told = f"NO REAL SERVER, NOTHING IS PROVED: {missing}"
         if os.environ.get("LLM_FLEET_REAL") == "require":
             pytest.fail(told)
         pytest.skip(told)

@@ -123,8 +123,8 @@ def broker_url(settings: RelaySettings) -> str:
 
 
 def quiet_tickets(**_: object) -> None:
-    """Keep two lines a ticket out of the log: jobs have lines of their own (workers/worker.py)."""
-    for name in ("celery.worker.strategy", "celery.app.trace"):
+    """Keep lines a ticket and lines a request out of the log: jobs have lines of their own."""
+    for name in ("celery.worker.strategy", "celery.app.trace", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -90,7 +90,8 @@ async def _serve(plan: Plan, terminal: Terminal, stop: _Stop) -> None:
         stop.fleet = fleet
         terminal.say(f"redis: {fleet.server.why}")
         await _ready(fleet, terminal)
-        await stop.asked
+        # Until cancelled: an end of its own here would race with that, and be cut short by it.
+        await asyncio.get_running_loop().create_future()
 
 
 async def _ready(fleet: Running, terminal: Terminal) -> None:

@@ -1,0 +1,58 @@
+"""The README's lines, run as they stand against a running `fleet up`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"<!-- run: (\w+) -->\n```\w+\n(.*?)```", README, re.DOTALL)
+TOLD = ["scripted backend", "completion_tokens=", '"status":"done"']
+"""What each of them prints, among other things."""
+BIN = str(Path(sys.executable).parent)
+
+
+@pytest.fixture(scope="module")
+def fleet_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of somebody who has just typed `fleet up`."""
+    words = [
+        f"{BIN}/fleet", "up", "--json", "--port", "0", "--data-dir",
+        str(tmp_path_factory.mktemp("data")), "--backend", "scripted=scripted://",
+    ]  # fmt: skip
+    env = {key: value for key, value in os.environ.items() if not key.startswith("FLEET_")}
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        ready = json.loads(up.stdout.readline())
+        url = ready["urls"][0]
+        models = httpx.get(f"{url}/api/v1/models").json()["models"]
+        model = next(m["name"] for m in models if "chat" in m["traits"])
+        yield env | {"FLEET_URL": url, "MODEL": model, "PATH": f"{BIN}:{env['PATH']}"}
+        up.send_signal(signal.SIGTERM)
+        up.wait(30)
+
+
+def test_there_are_examples() -> None:
+    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "sh"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("at", "told"), list(enumerate(TOLD)))
+def test_an_example_runs_as_it_stands(
+    fleet_env: dict[str, str], tmp_path: Path, at: int, told: str
+) -> None:
+    kind, code = BLOCKS[at]
+    words = {"sh": ["bash", "-euc", code], "python": [sys.executable, "-c", code]}[kind]
+    done = subprocess.run(
+        words, env=fleet_env, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert told in done.stdout

@@ -76,7 +76,7 @@ async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[Pla
 
 async def found_backends() -> list[PlannedBackend]:
     """The model servers that answer on this machine's default ports."""
-    return [_found(each) for each in await discover()]
+    return [found_backend(each) for each in await discover()]
 
 
 def given_backend(option: str) -> PlannedBackend:
@@ -95,7 +95,8 @@ def given_backend(option: str) -> PlannedBackend:
     return PlannedBackend(name, {variable: dsn}, "given with --backend")
 
 
-def _found(config: BackendConfig) -> PlannedBackend:
+def found_backend(config: BackendConfig) -> PlannedBackend:
+    """Tell a server that discovery found to its workers."""
     name = config.name.replace("-", "_")  # a shell drops variables with a dash
     protocol, _, address = config.url.partition("://")
     dsn = f"{config.type}+{protocol}://{address}"

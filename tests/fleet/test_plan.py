@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import CannotStart
-from fleet.plan import Plan, backends, child_environment, given_backend, shim_ports
+from fleet.plan import (
+    Plan,
+    backends,
+    child_environment,
+    found_backend,
+    given_backend,
+    shim_ports,
+)
 from fleet.procfile import commands, worker_command
+from workers.backends.dsn import BackendConfig, parse
 
 
 def test_every_line_of_the_procfile_is_one_simple_command() -> None:
@@ -55,6 +63,20 @@ async def test_a_folder_of_embeddings_alone_leaves_room_for_a_chat() -> None:
 
     assert found[0].name == "local"
     assert len(found) > 1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BackendConfig(name="ollama", type="ollama", url="http://127.0.0.1:11434"),
+        BackendConfig(name="generic-2", type="generic", url="http://127.0.0.1:8000/v1"),
+    ],
+)
+def test_what_was_found_reaches_its_workers_unchanged(config: BackendConfig) -> None:
+    planned = found_backend(config)
+    ((variable, dsn),) = planned.variables.items()
+
+    assert parse(variable, dsn) == config.model_copy(update={"name": planned.name})
 
 
 def test_a_given_backend_hides_what_else_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

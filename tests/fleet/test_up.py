@@ -6,12 +6,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from support.up import DEADLINE_S, ROOT, Up, environment, start_up, stop, wait_until
 
+from contract.errors import FleetError
 from fleet import Client
 
 
@@ -82,6 +84,48 @@ def test_a_worker_that_is_killed_is_started_again_and_its_job_goes_on(own: Up) -
     assert len(whole.content.split()) == 60
     assert sum(kind in {"done", "failed", "cancelled"} for kind in types) == 1
     assert own.said("handed over 1 job of scripted-")
+
+
+def test_a_follower_outlives_the_only_shim(own: Up) -> None:
+    with Client(own.url) as fleet:
+        job = fleet.enqueue(
+            "chat",
+            model="scripted-story:chunks=60,rate=30",
+            backend="scripted",
+            messages=[{"role": "user", "content": "go"}],
+        )
+        heard = []
+        for frame in job.frames():
+            if frame.type == "delta" and not any(each.type == "delta" for each in heard):
+                psutil.Process(own.status["processes"]["shim.1"]).kill()
+            heard.append(frame)
+        log = [frame for frame in job.frames() if frame.id]
+
+    assert own.said("shim.1 was killed by SIGKILL")
+    assert [frame for frame in heard if frame.id] == log
+
+
+def test_the_fleet_goes_on_when_its_server_was_killed(own: Up) -> None:
+    psutil.Process(own.status["processes"]["redis"]).kill()
+
+    wait_until(lambda: own.said("redis was killed by SIGKILL"))
+    with Client(own.url) as fleet:
+        words = wait_until(lambda: echoed(fleet))
+
+    assert words == "still here"
+
+
+def echoed(fleet: Client) -> str:
+    """What the fleet says; nothing while it cannot."""
+    with suppress(FleetError):
+        said = fleet.enqueue(
+            "chat",
+            model="scripted-echo",
+            backend="scripted",
+            messages=[{"role": "user", "content": "still here"}],
+        )
+        return said.result(10.0).content
+    return ""
 
 
 def test_a_second_fleet_on_the_same_folder_is_refused(up: Up) -> None:

@@ -37,6 +37,14 @@ def own(tmp_path: Path) -> Iterator[Up]:
     stop(started)
 
 
+@pytest.fixture(scope="module")
+def mending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A fleet in which each test may kill another process, once."""
+    started = start_up(tmp_path_factory.mktemp("mending"))
+    yield started
+    stop(started)
+
+
 def test_sigterm_leaves_no_process_behind(own: Up) -> None:
     own.process.send_signal(signal.SIGTERM)
 
@@ -65,8 +73,8 @@ def test_kill_minus_nine_leaves_no_process_behind_and_the_folder_free(
     stop(again)
 
 
-def test_a_worker_that_is_killed_is_started_again_and_its_job_goes_on(own: Up) -> None:
-    with Client(own.url) as fleet:
+def test_a_worker_that_is_killed_is_started_again_and_its_job_goes_on(mending: Up) -> None:
+    with Client(mending.url) as fleet:
         job = fleet.enqueue(
             "chat",
             model="scripted-story:chunks=60,rate=40",
@@ -76,18 +84,18 @@ def test_a_worker_that_is_killed_is_started_again_and_its_job_goes_on(own: Up) -
         types = []
         for event in job.events():
             if event.type == "delta" and "delta" not in types:
-                psutil.Process(own.status["processes"]["worker-scripted.1"]).kill()
+                psutil.Process(mending.status["processes"]["worker-scripted.1"]).kill()
             types.append(event.type)
         whole = job.result()
 
     assert (whole.status, whole.attempt) == ("done", 2)
     assert len(whole.content.split()) == 60
     assert sum(kind in {"done", "failed", "cancelled"} for kind in types) == 1
-    assert own.said("handed over 1 job of scripted-")
+    assert mending.said("handed over 1 job of scripted-")
 
 
-def test_a_follower_outlives_the_only_shim(own: Up) -> None:
-    with Client(own.url) as fleet:
+def test_a_follower_outlives_the_only_shim(mending: Up) -> None:
+    with Client(mending.url) as fleet:
         job = fleet.enqueue(
             "chat",
             model="scripted-story:chunks=60,rate=30",
@@ -97,19 +105,19 @@ def test_a_follower_outlives_the_only_shim(own: Up) -> None:
         heard = []
         for frame in job.frames():
             if frame.type == "delta" and not any(each.type == "delta" for each in heard):
-                psutil.Process(own.status["processes"]["shim.1"]).kill()
+                psutil.Process(mending.status["processes"]["shim.1"]).kill()
             heard.append(frame)
         log = [frame for frame in job.frames() if frame.id]
 
-    assert own.said("shim.1 was killed by SIGKILL")
+    assert mending.said("shim.1 was killed by SIGKILL")
     assert [frame for frame in heard if frame.id] == log
 
 
-def test_the_fleet_goes_on_when_its_server_was_killed(own: Up) -> None:
-    psutil.Process(own.status["processes"]["redis"]).kill()
+def test_the_fleet_goes_on_when_its_server_was_killed(mending: Up) -> None:
+    psutil.Process(mending.status["processes"]["redis"]).kill()
 
-    wait_until(lambda: own.said("redis was killed by SIGKILL"))
-    with Client(own.url) as fleet:
+    wait_until(lambda: mending.said("redis was killed by SIGKILL"))
+    with Client(mending.url) as fleet:
         words = wait_until(lambda: echoed(fleet))
 
     assert words == "still here"

@@ -165,8 +165,8 @@ async def read_alone(bench: Bench) -> None:
         for ear in ears:
             ear.catch_up()
         await _say_all(bench, channels)
-        while sum(len(ear.heard) for ear in ears) < FRAMES:  # nobody waits, so nobody is woken
-            await asyncio.sleep(0.005)  # noqa: ASYNC110
+        while sum(len(ear.heard) for ear in ears) < FRAMES:  # noqa: ASYNC110 - nobody is woken
+            await asyncio.sleep(0.005)
 
 
 async def read_pubsub(bench: Bench) -> None:

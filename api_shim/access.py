@@ -9,6 +9,7 @@ import logging
 import re
 import time
 import traceback
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from api_shim.problems import ProblemResponse, problem_of
 
 log = logging.getLogger("api_shim.access")
 
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
 _SAFE_ID: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
@@ -45,7 +47,7 @@ class AccessLog:
             elif not call.is_complete:
                 raise
         finally:
-            log.info("%s", json.dumps(call.facts()))
+            log.log(call.level, "%s", json.dumps(call.facts()))
 
 
 class _Call:
@@ -76,6 +78,12 @@ class _Call:
         elif kind == "websocket.close":
             self.status, self.is_complete = message.get("code", 1000), True
         await self._send(message)
+
+    @property
+    def level(self) -> int:
+        """Probes that went well come every few seconds and say nothing new."""
+        is_probe = self._scope["path"] in _PROBES and self.status == HTTPStatus.OK
+        return logging.DEBUG if is_probe else logging.INFO
 
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {

@@ -20,8 +20,8 @@ Hash = Mapping[bytes, bytes]
 
 
 def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
-    """The fields of the record's hash; `None` is no field."""
-    fields: dict[str, Any] = record.model_dump(mode="json", exclude_none=True)
+    """The fields of a new record's hash; its time is Redis's to say, `None` is no field."""
+    fields = record.model_dump(mode="json", exclude_none=True, exclude={"created_at"})
     fields["metadata"] = json.dumps(record.metadata)
     return {**{name: str(value) for name, value in fields.items()}, "request": request}
 

@@ -60,7 +60,7 @@ async def test_a_chat_streams_to_its_end(redis_url: str, tmp_path: Path) -> None
 
             assert types(frames)[:2] == ["queued", "started"]
             assert frames[-1].type == "done"
-            assert frames[-1].event.timings.total_ms > 0
+            assert 0 < frames[-1].event.timings.total_ms < 60_000
             assert text(frames)
 
 

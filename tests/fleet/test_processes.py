@@ -38,7 +38,7 @@ time.sleep(1000)
 
 async def happens(true: Callable[[], object], within_s: float = 15.0) -> None:
     async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - a process tells nobody
+        while not true():
             await asyncio.sleep(0.01)
 
 

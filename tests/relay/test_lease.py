@@ -15,7 +15,7 @@ from contract.jobs import JobRecord
 async def until_moved(relay: Relay) -> None:
     """Reap until a lease has expired."""
     async with asyncio.timeout(10):
-        while not await relay.leases.reap():  # noqa: ASYNC110 - a lease ends by time alone
+        while not await relay.leases.reap():
             await asyncio.sleep(0.02)
 
 

@@ -85,5 +85,5 @@ def worker(
 async def until_logged(process: Process, words: str, timeout_s: float = 10.0) -> None:
     """Wait until a process has logged something."""
     async with asyncio.timeout(timeout_s):
-        while words not in process.text():  # noqa: ASYNC110 - another process's file
+        while words not in process.text():
             await asyncio.sleep(0.02)

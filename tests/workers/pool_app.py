@@ -152,7 +152,7 @@ async def wait_in_group(name: str) -> None:
 
 async def hear_end(name: str) -> None:
     """Wait until the test pushes a word to the list `name:end`."""
-    while journal.lpop(f"{name}:end") is None:  # noqa: ASYNC110 - the word is in another process
+    while journal.lpop(f"{name}:end") is None:
         await asyncio.sleep(0.02)
 
 

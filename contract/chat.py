@@ -34,6 +34,8 @@ class ToolCall(Noun):
     id: str | None = None
     name: str
     arguments: str = "{}"
+    provider_meta: dict[str, Any] | None = None
+    """What the backend wants back with the call, as it gave it (Gemini's thought signature)."""
 
 
 class Message(Noun):
@@ -45,6 +47,8 @@ class Message(Noun):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     tool_name: str | None = None
+    provider_meta: dict[str, Any] | None = None
+    """What the backend wants back with the message, as it gave it."""
 
     @property
     def text(self) -> str:
@@ -115,6 +119,7 @@ class ChatRequest(Request):
     seed: int | None = None
     stop: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens the answer may have; cut to the model's own ceiling where that is known."""
     think: Think = "auto"
     truncate: bool | None = None
     """Cut a prompt that is too long (true) or refuse it (false), where the backend can."""

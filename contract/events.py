@@ -83,6 +83,8 @@ class ToolCallDelta(Noun):
     id: str | None = None
     name: str | None = None
     arguments: str | None = None
+    provider_meta: dict[str, Any] | None = None
+    """To be sent back with the call; see contract.chat.ToolCall."""
 
 
 class Delta(Event):
@@ -94,6 +96,8 @@ class Delta(Event):
     thinking: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] | None = None
     refusal: str | None = None
+    provider_meta: dict[str, Any] | None = None
+    """To be sent back with the whole message; a later one replaces an earlier one."""
 
 
 class Progress(Event):

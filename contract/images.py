@@ -16,9 +16,14 @@ class ImageRequest(Request):
     prompt: Annotated[str, Field(min_length=1)]
     negative_prompt: str = ""
     image: str | None = None
-    """Base64 of the image to start from; without it, from noise."""
+    """Base64 (or a data URL) of the image to start from; without it, from noise."""
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    """How far to go from `image`: 0 keeps it, 1 forgets it."""
     width: Annotated[int, Field(ge=16, le=8192)] = 512
     height: Annotated[int, Field(ge=16, le=8192)] = 512
     count: Annotated[int, Field(ge=1, le=10)] = 1
     steps: Annotated[int, Field(ge=1, le=500)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How strictly to keep to the prompt (the cfg scale)."""
     seed: int | None = None
+    mime_type: Literal["image/png", "image/jpeg", "image/webp"] = "image/png"

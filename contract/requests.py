@@ -29,6 +29,8 @@ class Request(Noun):
     deadline_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
     """Seconds from enqueue until the job fails with `deadline_exceeded`."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    on_missing: Literal["fail", "pull"] = "fail"
+    """What to do if the backend does not have the model: fail, or pull it first and go on."""
     metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
     """The caller's own notes; they come back with the record."""
 

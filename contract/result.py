@@ -47,6 +47,7 @@ class Result(Noun):
     thinking: str = ""
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    provider_meta: dict[str, Any] | None = None
     embeddings: Embeddings | None = None
     images: tuple[Image, ...] = ()
     progress: Progress | None = None
@@ -74,6 +75,7 @@ class Fold:
         self._thinking: list[str] = []
         self._refusal: list[str] = []
         self._calls: dict[int, _Call] = {}
+        self._provider_meta: dict[str, Any] | None = None
         self._vectors: dict[int, Vectors] = {}
         self._images: dict[int, Image] = {}
         self._progress: Progress | None = None
@@ -110,6 +112,8 @@ class Fold:
             self._thinking.append(delta.thinking)
         if delta.refusal:
             self._refusal.append(delta.refusal)
+        if delta.provider_meta is not None:
+            self._provider_meta = delta.provider_meta
         for fragment in delta.tool_calls or ():
             self._calls.setdefault(fragment.index, _Call()).add(fragment)
 
@@ -136,6 +140,7 @@ class Fold:
             thinking="".join(self._thinking),
             refusal="".join(self._refusal),
             tool_calls=tuple(call.whole for _, call in sorted(self._calls.items())),
+            provider_meta=self._provider_meta,
             embeddings=_joined(self._vectors),
             images=tuple(image for _, image in sorted(self._images.items())),
             progress=self._progress,
@@ -156,15 +161,22 @@ class _Call:
         self.id: str | None = None
         self.name = ""
         self.arguments: list[str] = []
+        self.provider_meta: dict[str, Any] | None = None
 
     def add(self, fragment: ToolCallDelta) -> None:
         self.id = fragment.id or self.id
         self.name = fragment.name or self.name
         self.arguments.append(fragment.arguments or "")
+        self.provider_meta = fragment.provider_meta or self.provider_meta
 
     @property
     def whole(self) -> ToolCall:
-        return ToolCall(id=self.id, name=self.name, arguments="".join(self.arguments) or "{}")
+        return ToolCall(
+            id=self.id,
+            name=self.name,
+            arguments="".join(self.arguments) or "{}",
+            provider_meta=self.provider_meta,
+        )
 
 
 def _joined(blocks: dict[int, Vectors]) -> Embeddings | None:

@@ -24,6 +24,8 @@ class ModelReport(Noun):
     """Whether it is in memory now."""
     context_length: int | None = None
     """Tokens."""
+    max_output_tokens: int | None = None
+    """Longest answer, in tokens."""
     dimension: int | None = None
     """Numbers in an embedding."""
     size_bytes: int | None = None

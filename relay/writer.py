@@ -187,7 +187,7 @@ def joined(pending: list[tuple[Voice, Event]]) -> list[tuple[Voice, Event]]:
 def _both(before: Event | None, event: Event) -> Delta | None:
     if not (isinstance(before, Delta) and isinstance(event, Delta)):
         return None
-    if before.tool_calls or event.tool_calls or before.refusal or event.refusal:
+    if any(said.tool_calls or said.refusal or said.provider_meta for said in (before, event)):
         return None
     if (before.thinking is None) != (event.thinking is None):
         return None

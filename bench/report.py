@@ -27,6 +27,12 @@ def _lines(scores: Mapping[str, Scores], repetitions: int, load: float) -> Itera
         "the load generator. *Direct* is the same chat without the fleet between."
     )
     yield ""
+    yield (
+        "A chunk is a word that the backend says. Where processors are full the writer joins "
+        "neighbouring words of a stream into one event: nothing is lost then, but words come in "
+        "gusts, which is what the gap between two packets tells."
+    )
+    yield ""
     yield from (f"- {line}" for line in described())
     yield f"- the machine's load when it began: {load:.1f}"
     for title, table in (

@@ -69,6 +69,11 @@ def drained(queue: str, minute: int) -> str:
     return f"fleet:q:{queue}:drained:{minute}"
 
 
+def single(queue: str, model: str) -> str:
+    """String with the job that pulls a model, which all who ask for it follow."""
+    return f"fleet:q:{queue}:single:{model}"
+
+
 def record(job_id: str) -> str:
     """Hash with a job's record."""
     return f"fleet:j:{job_id}:record"

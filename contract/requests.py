@@ -17,6 +17,8 @@ SLACK_S: dict[Priority, float] = {"interactive": 0.0, "standard": 10.0, "batch":
 
 DEADLINE_S: dict[Kind, float] = {"chat": 600.0, "show": 120.0, "list": 120.0, "running": 120.0}
 """Seconds a job of a kind may take from enqueue when the caller names none; the others: no end."""
+_WITH_PULL_S = 6 * 3600.0
+"""The same for a job that may have to pull its model first."""
 
 
 class Request(Noun):
@@ -39,4 +41,5 @@ class Request(Noun):
         """Seconds until the deadline: the caller's, else the kind's; batch jobs have none."""
         if self.deadline_s is not None or self.priority == "batch":
             return self.deadline_s
-        return DEADLINE_S.get(self.kind)
+        usual_s = DEADLINE_S.get(self.kind)
+        return _WITH_PULL_S if usual_s is not None and self.on_missing == "pull" else usual_s

@@ -33,8 +33,17 @@ local ended = {done = true, failed = true, cancelled = true}
 BEGIN: Final = (
     _SAY
     + """
--- KEYS record log live deadlines recent; ARGV id channel queued deadline_s (field value)...
-if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('HGET', KEYS[1], 'created_at') end
+-- KEYS record log live deadlines recent [single]
+-- ARGV id channel queued deadline_s (field value)...
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    return {ARGV[1], redis.call('HGET', KEYS[1], 'created_at')}
+end
+if KEYS[6] then
+    local there = redis.call('GET', KEYS[6])
+    local status = there and redis.call('HGET', 'fleet:j:' .. there .. ':record', 'status')
+    if status and not ended[status] then return {there} end
+    redis.call('SET', KEYS[6], ARGV[1], 'EX', 604800)
+end
 local at = string.format('%.6f', now)
 redis.call('HSET', KEYS[1], 'created_at', at, 'tries', 0, unpack(ARGV, 5))
 if ARGV[4] ~= '' then
@@ -45,10 +54,13 @@ end
 redis.call('ZADD', KEYS[3], at, ARGV[1])
 redis.call('ZADD', KEYS[5], at, ARGV[1])
 say(KEYS[2], ARGV[2], 1, 0, now, 'queued', ARGV[3])
-return at
+return {ARGV[1], at}
 """
 )
-"""Write a job's record and its first word, `1-0`. Returns when it was created (unix seconds)."""
+"""Write a job's record and its first word, `1-0`. Returns its id and when it was created.
+
+With a key for jobs of which one is enough, returns the id of the one that lives, if one does.
+"""
 
 START: Final = (
     _SAY

@@ -9,6 +9,7 @@ from contract import names
 from contract.errors import QueueFull
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
+from contract.models import PullRequest
 from contract.requests import SLACK_S
 from contract.roster import QueueView, WorkerReport
 from contract.wire import VERSION, encode
@@ -57,14 +58,19 @@ class Queue:
     ) -> tuple[JobRecord, Place]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
-        Raises QueueFull, RelayUnavailable.
+        A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable.
         """
         limit = self._connection.settings.queue_limit
         depth, rate = await self._depth_and_rate(queue)
         if depth >= limit:
             raise _full(queue, depth, rate)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex)
-        created_at, position = await self._connection.run_in_turn(
+        if isinstance(request, PullRequest):
+            begun = await self._connection.run(*_begin(record, request, depth))
+            if begun[0].decode() != record.id:
+                there = await self._records.get(begun[0].decode())
+                return there, await self.place(there)
+        (_, created_at), position = await self._connection.run_in_turn(
             [_begin(record, request, depth), _enqueue(record, limit)]
         )
         if position < 0:
@@ -227,6 +233,8 @@ def _begin(record: JobRecord, request: AnyRequest, depth: int) -> Call:
     keys: Sequence[str] = [
         names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES, names.RECENT,
     ]  # fmt: skip
+    if isinstance(request, PullRequest):
+        keys = [*keys, names.single(record.queue, request.model)]
     args: list[Argument] = [
         record.id, names.channel(record.id), queued.model_dump_json()[1:],
         "" if deadline_s is None else deadline_s, *flat,

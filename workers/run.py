@@ -23,12 +23,24 @@ from contract.errors import (
     InvalidRequest,
     LeaseLost,
     LogFull,
+    ModelMissing,
     NotSupported,
     TruncatedStream,
 )
-from contract.events import Delta, Details, Done, Event, Failed, Image, Reset, Timings, Vectors
+from contract.events import (
+    Delta,
+    Details,
+    Done,
+    Event,
+    Failed,
+    Image,
+    Phase,
+    Reset,
+    Timings,
+    Vectors,
+)
 from contract.images import ImageRequest
-from contract.jobs import AnyRequest, any_request
+from contract.jobs import AnyRequest, JobRecord, any_request
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -42,7 +54,7 @@ from contract.models import (
 )
 from relay.connection import Connection
 from relay.log import Log
-from relay.queue import Claim
+from relay.queue import Claim, Queue
 from relay.writer import Voice
 from workers.backends.protocols import (
     Backend,
@@ -53,6 +65,7 @@ from workers.backends.protocols import (
     Pull,
     SwapModels,
 )
+from workers.fetching import pulled
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +81,7 @@ class Run:
     backend: Backend
     voice: Voice
     log: Log
+    queue: Queue
     connection: Connection
 
     async def to_its_last_word(self) -> None:
@@ -104,6 +118,23 @@ class Run:
     async def _answer(self, claimed_at: float) -> None:
         request = parsed(self.claim.request)
         await self._take_back()
+        try:
+            await self._relay(request, claimed_at)
+        except ModelMissing:
+            if request.on_missing != "pull" or not isinstance(self.backend, Pull):
+                raise
+            await self._pull(self.claim.record)
+            await self._say(Phase(phase="loading"))
+            await self._relay(request, claimed_at)
+
+    async def _pull(self, record: JobRecord) -> None:
+        model = record.model or ""
+        fetching = pulled(self.queue, self.log, record.backend, model, record.tenant)
+        async with aclosing(fetching) as phases:
+            async for phase in phases:
+                await self._say(phase)
+
+    async def _relay(self, request: AnyRequest, claimed_at: float) -> None:
         first_at: float | None = None
         async with aclosing(stream(request, self.backend)) as events:
             async for event in events:

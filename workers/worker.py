@@ -72,7 +72,7 @@ class Worker:
     async def _run(self, claim: Claim) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         voice = self._writer.voice(claim.record.id, claim.attempt)
-        run = Run(claim, self.backend, voice, self._log, self._connection)
+        run = Run(claim, self.backend, voice, self._log, self._queue, self._connection)
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
         self.held[claim.record.id] = Held(claim, voice)

@@ -39,6 +39,8 @@ class Burst:
     """Microseconds of processor time a chunk, by process."""
     stream_kb: dict[str, float] = field(default_factory=dict)
     """Kilobytes that a process grew by, a stream, at its largest."""
+    resets: int = 0
+    """Answers that were begun anew, because a job was taken from its worker."""
     pace: float = 0.0
     """Words a second and stream while all streams ran at once; 0 if they never did."""
     gap_ms: float = 0.0
@@ -131,6 +133,7 @@ async def burst(target: Target, load: Load, processes: Mapping[str, Running]) ->
     if load.rate:
         _steady(result, good, window)
     result.stream_kb = meter.stream_kb(load.streams)
+    result.resets = sum(each.answer.body.count(b'"type":"reset"') for each in good)
     result.faults = _faults(target, heard, said_by(name))
     return result
 

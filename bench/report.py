@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.machine import described
+from bench.measure import Burst
 from bench.scores import Scores, by_process, middle
 
 FLEET, DIRECT, PEER = "fleet", "direct", "LiteLLM"
@@ -117,7 +118,8 @@ def _paced(scores: Mapping[str, Scores]) -> Table:
             f"{_pace(each):.1f}",
             _number(middle(each.paced, lambda burst: burst.gap_ms)),
             _number(middle(each.paced, lambda burst: burst.seconds), 1),
-            f"{len(each.faults)} of {each.streams:,}",
+            _checked(each.bursts, lambda burst: len(burst.faults)),
+            _checked(each.bursts, lambda burst: burst.resets),
         )
         for name, each in scores.items()
         if each.paced
@@ -128,6 +130,7 @@ def _paced(scores: Mapping[str, Scores]) -> Table:
         "gap between two packets of a stream, p99, ms",
         "seconds in all, with the start of 1,000 jobs",
         "streams with a fault, of all that were checked",
+        "streams begun anew, of all",
     ), rows
 
 
@@ -167,6 +170,10 @@ def _jobs(scores: Mapping[str, Scores]) -> Table:
 
 def _pace(scores: Scores) -> float:
     return middle(scores.paced, lambda burst: burst.pace) or 0.0
+
+
+def _checked(bursts: Sequence[Burst], count: Callable[[Burst], int]) -> str:
+    return f"{sum(map(count, bursts))} of {sum(burst.load.streams for burst in bursts):,}"
 
 
 def _median(values: Sequence[float]) -> float | None:

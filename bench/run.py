@@ -29,7 +29,7 @@ from bench.targets import Fleet, Target
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 PACED: Final = Load(1000, 300, 20)
 FLAT_OUT: Final = (Load(1, 1000), Load(16, 200), Load(64, 200), Load(256, 100), Load(1000, 50))
-QUICK_PACED: Final = Load(1000, 240, 20)
+QUICK_PACED: Final = Load(1000, 200, 20)
 MOST_OF_LITELLM: Final = 64
 """Streams; with more it takes minutes. 256 are measured once."""
 SAMPLES: Final = 50

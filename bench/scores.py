@@ -24,16 +24,9 @@ class Scores:
         return middle(self.flat_out.get(streams, ()), lambda burst: burst.chunks_per_s)
 
     @property
-    def faults(self) -> list[str]:
-        """Of every stream of every burst."""
-        bursts = [*self.paced, *(burst for level in self.flat_out.values() for burst in level)]
-        return [fault for burst in bursts for fault in burst.faults]
-
-    @property
-    def streams(self) -> int:
-        """How many were checked word by word."""
-        bursts = [*self.paced, *(burst for level in self.flat_out.values() for burst in level)]
-        return sum(burst.load.streams for burst in bursts)
+    def bursts(self) -> list[Burst]:
+        """All whose streams were checked word by word."""
+        return [*self.paced, *(burst for level in self.flat_out.values() for burst in level)]
 
 
 def middle(bursts: Sequence[Burst], value: Callable[[Burst], float]) -> float | None:

@@ -103,7 +103,10 @@ class Fleet:
         return Heard(accepted.began, answer)
 
     def fault(self, heard: Heard, expected: str) -> str | None:
-        """Ids must rise, the text must be whole, and one `done` the end."""
+        """Ids must rise, the text must be whole, and one `done` the end.
+
+        A `reset` takes back what was said before, as every follower reads it (contract/result.py).
+        """
         text: list[str] = []
         last, kind = (0, 0), ""
         for line in heard.answer.body.splitlines():
@@ -114,7 +117,9 @@ class Fleet:
                 if (int(attempt), int(seq)) <= last:
                     return f"{id} came after {last}"
                 last = (int(attempt), int(seq))
-            if kind == "delta":
+            if kind == "reset":
+                text.clear()
+            elif kind == "delta":
                 text.append(event.get("content") or "")
         if kind != "done":
             return f"it ended with {kind}"

@@ -27,6 +27,7 @@ from contract.errors import (
     Refused,
     ServerFault,
 )
+from workers.backends import google_faults
 
 MESSAGE_LIMIT: Final = 500
 """Characters of a backend's own words that we repeat."""
@@ -49,9 +50,17 @@ _ROWS: Final = (
     _Row(
         QuotaExhausted,
         frozenset({429, 0}),
-        ("insufficient_quota", "credit_balance", "spend_limit", "usage_limit_exceeded"),
+        (
+            "insufficient_quota",
+            "credit_balance",
+            "spend_limit",
+            "usage_limit_exceeded",
+            google_faults.DAILY_QUOTA,
+        ),
     ),
     _Row(QuotaExhausted, frozenset({402}), ("",)),
+    # Gemini answers 400 to a key it does not know.
+    _Row(AuthenticationRefused, _CLIENT, ("api_key_invalid", "api key not valid")),
     _Row(Refused, _ANY, ("content_filter", "content_policy", "moderation_blocked")),
     # llama-server answers 500 to an input longer than its physical batch: permanent all the same.
     _Row(InputTooLarge, _ANY, ("too large to process",)),
@@ -71,6 +80,7 @@ _ROWS: Final = (
             "context the overflows",  # LM Studio's own spelling
             "context length exceeded",
             "context overflow",
+            "exceeds the maximum number of tokens",  # Gemini: "The input token count ..."
         ),
     ),
     # LM Studio answers an unknown route with 200, and this text.
@@ -95,6 +105,7 @@ _ROWS: Final = (
             "no models loaded",
             "pull model manifest: file does not exist",
             "try pulling it first",
+            "is not found for api version",  # Gemini
         ),
     ),
     _Row(ModelLoading, _SERVER, ("loading model", "model is loading", "not ready")),
@@ -114,6 +125,7 @@ _SECRETS: Final = (
     (re.compile(r"(?<=://)[^/@\s]+@"), ""),
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     (re.compile(r"\b(?:sk|pk|rk|gsk|hf|xai)[-_][\w*-]{6,}"), "***"),
+    (re.compile(r"\b(?:AIza|ya29\.)[\w.-]{6,}"), "***"),
     (re.compile(r"(?i)\b(key|token|api_key)=[^&\s]+"), r"\1=***"),
 )
 
@@ -145,6 +157,7 @@ def error_in(
     `error` is an object (OpenAI, llama-server, vLLM), or a string (Ollama, LM Studio, vLLM's 401);
     some put `message` or `detail` at the top. `code` is an int, a string or null.
     """
+    answer = google_faults.unwrapped(answer)
     fields = answer if isinstance(answer, dict) else {"error": answer}
     error = fields.get("error") or fields
     if not isinstance(error, dict):
@@ -153,7 +166,11 @@ def error_in(
     kind = f"{error.get('type') or ''} {error.get('code') or ''}"
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
         status = _status_inside(fields, error)
-    return _made(status, kind, _readable(str(message)), headers, secrets)
+    kind = f"{kind} {google_faults.words(error)}"
+    made = _made(status, kind, _readable(str(message)), headers, secrets)
+    if made.retry_after_s is None:
+        made.retry_after_s = google_faults.retry_delay_s(error)
+    return made
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:

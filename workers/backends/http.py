@@ -17,7 +17,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import aiohttp
 import httpx
@@ -35,6 +35,13 @@ QUICK_S: Final = 10.0
 ERROR_BODY_BYTES: Final = 64 * 1024
 KEEP_IDLE_S: Final = 4.0
 """llama-server closes an idle connection after 5 s; we leave first."""
+
+
+class Encoded(NamedTuple):
+    """A request's body that is no JSON, such as a form with files."""
+
+    content: bytes
+    content_type: str
 
 
 class Answer:
@@ -97,15 +104,18 @@ class Client:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        auth: httpx.Auth | None = None,
+        secrets: tuple[str, ...] = (),
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`url` has no credentials in it; `key` is sent as a bearer token; tests give a transport.
 
+        `auth` signs each request, `secrets` stand in `headers`: no error shows them.
         Of the two clients the second never reuses a connection: it is for the one retry after
         a kept connection was closed under a request.
         """
         self.url = url.rstrip("/")
-        self.secrets = (key,) if key else ()
+        self.secrets = (*((key,) if key else ()), *secrets)
         sent = {"accept-encoding": "identity", "content-type": "application/json"}
         sent |= {"authorization": f"Bearer {key}"} if key else {}
         sent |= headers or {}
@@ -114,6 +124,7 @@ class Client:
                 transport=transport or _transport(self.url, is_fresh=is_fresh),
                 timeout=httpx.Timeout(None, connect=CONNECT_S),
                 headers=sent,
+                auth=auth,
             )
             for is_fresh in (False, True)
         )
@@ -165,9 +176,12 @@ class Client:
             await client.aclose()
 
     async def _send(self, method: str, path: str, body: Any, accept: str) -> httpx.Response:
-        content = None if body is None else to_json(body)
         pooled, fresh = self._clients
         headers = {"accept": accept}
+        if isinstance(body, Encoded):
+            content, headers["content-type"] = body
+        else:
+            content = None if body is None else to_json(body)
         request = pooled.build_request(method, self.url + path, content=content, headers=headers)
         try:
             return await pooled.send(request, stream=True)

@@ -1,7 +1,7 @@
-"""Builds llama.cpp's server from the source archive of the Python package llama-cpp-python.
+"""Builds a C++ server from the source archive of a Python package that carries its whole tree.
 
-That archive is on every mirror of the package index, so that no other download is needed. It
-takes some minutes and 1.5 GB of room while it runs; what stays is one binary of 15 MB.
+Such an archive is on every mirror of the package index, so that no other download is needed. A
+build takes some minutes and 1.5 GB of room while it runs; what stays is one binary.
 """
 
 import os
@@ -10,11 +10,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PACKAGE: Final = "llama-cpp-python"
-VERSION: Final = "0.3.36"
 ROOM_BYTES: Final = 2_000_000_000
 """Free room that a build should find."""
 SECONDS_PER_STEP: Final = 3600
@@ -22,22 +21,30 @@ STDERR: Final = 2
 CMAKE_FLAGS: Final = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
-    "-DLLAMA_BUILD_TESTS=OFF",
-    "-DLLAMA_BUILD_EXAMPLES=OFF",
-    "-DLLAMA_BUILD_APP=OFF",
-    "-DLLAMA_BUILD_UI=OFF",
-    "-DLLAMA_USE_PREBUILT_UI=OFF",
-    "-DLLAMA_OPENSSL=OFF",
     # Its threads would wait by spinning, which starves a small machine.
     "-DGGML_OPENMP=OFF",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A server, and what it is made from."""
+
+    server: str
+    """Name of the binary, and of its target."""
+    package: str
+    version: str
+    source: str
+    """Folder of the server's source inside the archive."""
+    flags: tuple[str, ...]
+    """For cmake, beside those that every server gets."""
 
 
 class CannotBuild(Exception):
     """What is missing or went wrong, and what to do about it."""
 
 
-def build(target: Path, jobs: int | None = None) -> None:
+def build(recipe: Recipe, target: Path, jobs: int | None = None) -> None:
     """Build the server and move it to `target`, whole or not at all.
 
     `jobs` compilers run at once, by default one a core. Raises CannotBuild.
@@ -55,9 +62,9 @@ def build(target: Path, jobs: int | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as place:
         work = Path(place)
         cmake = find_cmake(work)
-        source = unpack(download(work), work)
-        configure(cmake, source, work / "build")
-        server = compile_server(cmake, work / "build", jobs)
+        source = unpack(download(recipe, work), work, recipe.source)
+        configure(cmake, source, work / "build", recipe.flags)
+        server = compile_server(cmake, work / "build", recipe.server, jobs)
         server.rename(target)
     say(f"built {target}")
 
@@ -73,40 +80,42 @@ def find_cmake(work: Path) -> str:
     return str(python.with_name("cmake"))
 
 
-def download(work: Path) -> Path:
+def download(recipe: Recipe, work: Path) -> Path:
     """The source archive."""
-    say(f"fetching the source of {PACKAGE} {VERSION} (77 MB)")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", PACKAGE]
-    _run("pip download", [*command, f"{PACKAGE}=={VERSION}", "-d", str(work)])
-    return next(work.glob("llama_cpp_python-*.tar.gz"))
+    package = recipe.package
+    say(f"fetching the source of {package} {recipe.version}")
+    python = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", package]
+    _run("pip download", [*python, f"{package}=={recipe.version}", "-d", str(work)])
+    return next(work.glob(f"{package.replace('-', '_')}-*.tar.gz"))
 
 
-def unpack(archive: Path, work: Path) -> Path:
-    """The folder of llama.cpp inside the archive."""
+def unpack(archive: Path, work: Path, source: str) -> Path:
+    """The folder of the server's source inside the archive."""
     with tarfile.open(archive) as tar:
         tar.extractall(work, filter="data")
-    found = next(work.glob("*/vendor/llama.cpp"), None)
+    found = next(work.glob(f"*/{source}"), None)
     if found is None:
-        raise CannotBuild(f"{archive.name} does not carry vendor/llama.cpp")
+        raise CannotBuild(f"{archive.name} does not carry {source}")
     return found
 
 
-def configure(cmake: str, source: Path, build: Path) -> None:
+def configure(cmake: str, source: Path, build: Path, flags: tuple[str, ...]) -> None:
     """Run cmake once, for ninja where it is and for make where it is not."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else ["-G", "Unix Makefiles"]
     if not shutil.which("ninja") and not shutil.which("make"):
         raise CannotBuild("neither ninja nor make: install one (Debian: apt install ninja-build)")
     say("configuring")
-    _run("cmake", [cmake, "-S", str(source), "-B", str(build), *generator, *CMAKE_FLAGS])
+    where = ["-S", str(source), "-B", str(build)]
+    _run("cmake", [cmake, *where, *generator, *CMAKE_FLAGS, *flags])
 
 
-def compile_server(cmake: str, build: Path, jobs: int | None) -> Path:
+def compile_server(cmake: str, build: Path, name: str, jobs: int | None) -> Path:
     """Compile; the path of the binary."""
     count = jobs or os.cpu_count() or 1
     say(f"compiling with {count} jobs; this takes some minutes")
-    command = [cmake, "--build", str(build), "--target", "llama-server", "-j", str(count)]
+    command = [cmake, "--build", str(build), "--target", name, "-j", str(count)]
     _run("the compiler", command)
-    server = build / "bin" / "llama-server"
+    server = build / "bin" / name
     if not server.is_file():
         raise CannotBuild(f"the build left no {server}")
     return server
@@ -114,7 +123,7 @@ def compile_server(cmake: str, build: Path, jobs: int | None) -> Path:
 
 def say(text: str) -> None:
     """Progress goes to stderr."""
-    sys.stderr.write(f"llama-server: {text}\n")
+    sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 

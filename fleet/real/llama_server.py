@@ -1,55 +1,42 @@
 """The real llama-server of this machine: finds it, builds it once, runs it with a tiny model.
 
-    python -m fleet.real.llama_server build     build it into the cache, unless it is there
-    python -m fleet.real.llama_server path      print where it is; exit code 1 if it is not
-    python -m fleet.real.llama_server run [...] run it in the foreground, with further options
+    python -m fleet.real.llama_server build [--jobs N]  build it into the cache, once
+    python -m fleet.real.llama_server path              print where it is; exit code 1 if nowhere
+    python -m fleet.real.llama_server run [...]         run it in the foreground, with options
 
 `LLAMA_SERVER_BIN` names another binary; `LLM_FLEET_CACHE` another cache.
 """
 
 import os
 import sys
-from pathlib import Path
 from typing import Final
 
-from fleet.real.build import VERSION, CannotBuild, build
-from fleet.real.cache import alone, cache_folder
+from fleet.real.binary import Binary, NotBuilt
+from fleet.real.build import Recipe
 
-BINARY_VARIABLE: Final = "LLAMA_SERVER_BIN"
-HOW_TO_BUILD: Final = "python -m fleet.real.llama_server build"
+__all__ = ["BINARY", "OPTIONS", "RECIPE", "NotBuilt", "build_once", "expected_path", "find"]
+
+RECIPE: Final = Recipe(
+    server="llama-server",
+    package="llama-cpp-python",
+    version="0.3.36",
+    source="vendor/llama.cpp",
+    flags=(
+        "-DLLAMA_BUILD_TESTS=OFF",
+        "-DLLAMA_BUILD_EXAMPLES=OFF",
+        "-DLLAMA_BUILD_APP=OFF",
+        "-DLLAMA_BUILD_UI=OFF",
+        "-DLLAMA_USE_PREBUILT_UI=OFF",
+        "-DLLAMA_OPENSSL=OFF",
+    ),
+)
 OPTIONS: Final = ("-t", "1", "--metrics", "--slots", "--offline")
 """One thread always: llama.cpp's threads spin while they wait, and starve a small machine."""
 
-
-class NotBuilt(Exception):
-    """There is no llama-server on this machine; the message says how to get one."""
-
-
-def expected_path() -> Path:
-    """Where the binary is or will be."""
-    if told := os.environ.get(BINARY_VARIABLE):
-        return Path(told)
-    return cache_folder() / f"llama-server-{VERSION}" / "llama-server"
-
-
-def find() -> Path:
-    """The binary; raises NotBuilt."""
-    path = expected_path()
-    if not os.access(path, os.X_OK) or not path.is_file():
-        remedy = f"{BINARY_VARIABLE} says so" if os.environ.get(BINARY_VARIABLE) else HOW_TO_BUILD
-        raise NotBuilt(f"no llama-server at {path}: {remedy}")
-    return path
-
-
-def build_once() -> Path:
-    """The binary, built now if it was not; raises CannotBuild, or NotBuilt for a named one."""
-    if os.environ.get(BINARY_VARIABLE):
-        return find()
-    path = expected_path()
-    with alone(path):
-        if not path.is_file():
-            build(path)
-    return find()
+BINARY: Final = Binary(RECIPE, "LLAMA_SERVER_BIN", "python -m fleet.real.llama_server build")
+expected_path = BINARY.expected_path
+find = BINARY.find
+build_once = BINARY.build_once
 
 
 def run(options: list[str]) -> int:
@@ -64,24 +51,7 @@ def run(options: list[str]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Do what the first word says; the exit code."""
-    try:
-        match arguments:
-            case ["build"]:
-                sys.stdout.write(f"{build_once()}\n")
-            case ["path"]:
-                sys.stdout.write(f"{find()}\n")
-            case ["run", *options]:
-                return run(options)
-            case _:
-                sys.stderr.write(__doc__ or "")
-                return 2
-    except ImportError as error:
-        sys.stderr.write(f"{error}; try: pip install 'llm-fleet[real]'\n")
-        return 1
-    except (NotBuilt, CannotBuild, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return BINARY.command(arguments, run, __doc__)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from fleet.real import build, llama_server
+from fleet.real import build, llama_server, sd_server
 from fleet.real.cache import alone, cache_folder
 
 CMAKE = """#!/bin/sh
 echo cmake "$@" >&2
 case "$1" in
   -S) mkdir -p "$4" ;;
-  --build) mkdir -p "$2/bin"; printf '#!/bin/sh\\n' > "$2/bin/llama-server"
-           chmod +x "$2/bin/llama-server" ;;
+  --build) mkdir -p "$2/bin"; printf '#!/bin/sh\\n' > "$2/bin/$4"
+           chmod +x "$2/bin/$4" ;;
 esac
 """
 
@@ -41,7 +41,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build, "ROOM_BYTES", 0)
-    monkeypatch.setattr(build, "download", lambda work: archive(work, "vendor/llama.cpp"))
+    monkeypatch.setattr(build, "download", lambda recipe, work: archive(work, recipe.source))
     return folder
 
 
@@ -89,7 +89,7 @@ def test_it_is_built_once_and_nothing_but_the_binary_is_left(
     assert llama_server.main(["build"]) == 0
     assert llama_server.main(["build"]) == 0
     heard = capfd.readouterr()
-    binary = cache / f"llama-server-{build.VERSION}" / "llama-server"
+    binary = cache / f"llama-server-{llama_server.RECIPE.version}" / "llama-server"
 
     assert heard.out == f"{binary}\n" * 2
     assert heard.err.count("compiling") == 1
@@ -97,6 +97,23 @@ def test_it_is_built_once_and_nothing_but_the_binary_is_left(
         ".llama-server.lock",
         "llama-server",
     ]
+
+
+def test_the_image_server_is_built_beside_it_with_as_many_jobs_as_one_says(
+    cache: Path,
+    tools: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SD_SERVER_BIN", raising=False)
+    assert sd_server.main(["path"]) == 1
+    assert sd_server.main(["build", "--jobs", "1"]) == 0
+    heard = capfd.readouterr()
+
+    assert heard.out == f"{cache}/sd-server-{sd_server.RECIPE.version}/sd-server\n"
+    assert "python -m fleet.real.sd_server build" in heard.err
+    assert "compiling with 1 jobs" in heard.err
+    assert "-DSD_BUILD_EXAMPLES=ON" in heard.err
 
 
 def test_two_builders_do_not_race(cache: Path, tools: Path) -> None:

@@ -75,7 +75,7 @@ class Intake:
             if request.backend not in fleet:
                 views = await self._wiring.queue.views(workers)
                 known = {backend_of(view.name) for view in views}
-            named(request.backend, request.kind, fleet, known)
+            named(request.backend, request, fleet, known)
             return request.backend
         candidates = fitting(request, fleet)
         if len(candidates) == 1:

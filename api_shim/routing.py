@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NoReturn
 
+from api_shim.abilities import missing, refuse
 from api_shim.pools import Pool
 from api_shim.problems import Refusal
 from contract.errors import (
@@ -28,11 +29,14 @@ _ASKING: Final[frozenset[Kind]] = frozenset({"chat", "embed", "image", "show"})
 _CLOSE: Final = 5
 
 
-def named(backend: str, kind: Kind, pools: Mapping[str, Pool], known: Iterable[str] = ()) -> None:
+def named(
+    backend: str, request: AnyRequest, pools: Mapping[str, Pool], known: Iterable[str] = ()
+) -> None:
     """Check the backend that a request names; `known` are backends that ever had a queue.
 
     Raises Refusal.
     """
+    kind = request.kind
     pool = pools.get(backend)
     if pool is None:
         _refuse_absent(backend, pools, known)
@@ -44,6 +48,8 @@ def named(backend: str, kind: Kind, pools: Mapping[str, Pool], known: Iterable[s
         )
     if queue_name(backend, kind) not in pool.queues:
         raise _no_worker(queue_name(backend, kind))
+    model = _model_of(request)
+    refuse(request, model, missing(request, pool.find(model)))
 
 
 def _refuse_absent(backend: str, pools: Mapping[str, Pool], known: Iterable[str]) -> NoReturn:
@@ -78,7 +84,7 @@ def fitting(request: AnyRequest, pools: Mapping[str, Pool]) -> list[Pool]:
         raise Refusal(
             NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
         )
-    having = able if isinstance(request, PullRequest) else _having(_model_of(request), able)
+    having = able if isinstance(request, PullRequest) else _having(request, able)
     serving = [pool for pool in having if queue_name(pool.name, request.kind) in pool.queues]
     if not serving:
         raise _no_worker(" or ".join(queue_name(pool.name, request.kind) for pool in having))
@@ -100,10 +106,17 @@ def _model_of(request: AnyRequest) -> str:
     return getattr(request, "model", "")
 
 
-def _having(model: str, able: Sequence[Pool]) -> list[Pool]:
+def _having(request: AnyRequest, able: Sequence[Pool]) -> list[Pool]:
+    model = _model_of(request)
     having = [pool for pool in able if pool.find(model)]
     if having:
-        return having
+        fit = [pool for pool in having if not missing(request, pool.find(model))]
+        if not fit:
+            refuse(request, model, missing(request, having[0].find(model)))
+        return fit
+    pulling = [pool for pool in able if "pull" in pool.capabilities]
+    if request.on_missing == "pull" and pulling:
+        return pulling
     names = sorted({name for pool in able for name in pool.models})
     matches = _close(model, names)
     meant = f"; close names: {', '.join(matches)}" if matches else ""

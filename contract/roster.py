@@ -20,6 +20,8 @@ class ModelReport(Noun):
 
     name: str
     traits: tuple[ModelTrait, ...] = ()
+    lacks: tuple[ModelTrait, ...] = ()
+    """What it is known not to do; a trait in neither list is unknown."""
     warm: bool | None = None
     """Whether it is in memory now."""
     context_length: int | None = None

@@ -96,7 +96,7 @@ def test_a_backend_whose_queue_nobody_serves_is_503() -> None:
 
 def test_a_named_backend_may_have_models_that_it_does_not_list() -> None:
     fleet = pools([worker("a")])
-    named("a", "chat", fleet)
+    named("a", chat("unlisted"), fleet)
 
     assert fleet["a"].models == {}
 

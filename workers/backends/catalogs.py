@@ -46,13 +46,16 @@ def _llamacpp(item: dict[str, Any], props: dict[str, Any], dimension: int | None
     if status:
         return ModelReport(name=str(item["id"]), warm=status.get("value") in {"loaded", "sleeping"})
     traits: list[ModelTrait] = ["embed"] if dimension else ["chat", "schema"]
-    if (props.get("modalities") or {}).get("vision"):
+    modalities = props.get("modalities") or {}
+    if modalities.get("vision"):
         traits.append("vision")
     if (props.get("chat_template_caps") or {}).get("supports_tools") and not dimension:
         traits.append("tools")
     return ModelReport(
         name=str(item["id"]),
         traits=tuple(traits),
+        # Tools work without the template's support, too, by llama.cpp's generic format.
+        lacks=("vision",) if modalities and not modalities.get("vision") else (),
         warm=not props.get("is_sleeping"),
         context_length=settings.get("n_ctx") or meta.get("n_ctx"),
         dimension=dimension,
@@ -75,10 +78,18 @@ def _lmstudio(item: dict[str, Any]) -> ModelReport:
     return ModelReport(
         name=item["key"],
         traits=tuple(traits),
+        lacks=tuple(_lacks_of_lmstudio(item, traits)),
         warm=bool(loaded),
         context_length=given or item.get("max_context_length"),
         size_bytes=item.get("size_bytes"),
     )
+
+
+def _lacks_of_lmstudio(item: dict[str, Any], traits: Sequence[ModelTrait]) -> list[ModelTrait]:
+    """Tools work with models that were not trained for them, so nothing is said of those."""
+    lacks: list[ModelTrait] = ["chat"] if item.get("type") == "embedding" else ["embed"]
+    told = item.get("capabilities") or {}
+    return lacks + (["vision"] if "vision" in told and "vision" not in traits else [])
 
 
 def _items(listing: dict[str, Any]) -> Sequence[dict[str, Any]]:

@@ -220,6 +220,10 @@ class PullLines:
         }
 
 
+_TOLD: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "vision", "tools", "thinking")
+"""What a list of capabilities leaves out, the model cannot do: the server answers 400 to it."""
+
+
 def to_report(tag: dict[str, Any], shown: dict[str, Any], *, warm: bool) -> ModelReport:
     """A model of /api/tags, with what /api/show told of it (empty if it was not asked)."""
     details = tag.get("details") or {}
@@ -230,6 +234,7 @@ def to_report(tag: dict[str, Any], shown: dict[str, Any], *, warm: bool) -> Mode
     return ModelReport(
         name=tag.get("name") or tag.get("model") or "",
         traits=tuple(dict.fromkeys(traits)),
+        lacks=tuple(trait for trait in _TOLD if trait not in traits) if told else (),
         warm=warm,
         context_length=_whole(
             details.get("context_length") or info.get(f"{family}.context_length")

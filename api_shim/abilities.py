@@ -1,0 +1,70 @@
+"""What a request needs of its model, held against what is known of that model. Pure.
+
+Only what a model is known not to do is refused: servers that tell nothing are given the benefit of
+the doubt, and answer for themselves.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from api_shim.problems import Refusal
+from contract.chat import ChatRequest, SchemaFormat
+from contract.embeddings import EmbedRequest
+from contract.errors import NotSupported
+from contract.images import ImageRequest
+from contract.jobs import AnyRequest
+from contract.roster import ModelReport, ModelTrait
+
+
+def needs(request: AnyRequest) -> dict[ModelTrait, str]:
+    """The traits that a request needs, and the field that needs each."""
+    match request:
+        case EmbedRequest():
+            return {"embed": "model"}
+        case ImageRequest():
+            return {"image": "model"}
+        case ChatRequest():
+            return _of_chat(request)
+        case _:
+            return {}
+
+
+def _of_chat(request: ChatRequest) -> dict[ModelTrait, str]:
+    found: dict[ModelTrait, str] = {"chat": "model"}
+    if request.tools:
+        found["tools"] = "tools"
+    if any(message.images for message in request.messages):
+        found["vision"] = "messages"
+    if request.think not in {"auto", "off"}:
+        found["thinking"] = "think"
+    if isinstance(request.response_format, SchemaFormat):
+        found["schema"] = "response_format"
+    return found
+
+
+def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
+    """What the model cannot do of what is asked, in words; empty if it can, or if unknown."""
+    every = list(reports)
+    if not every:
+        return []
+    wrong = [
+        f"{field} needs {trait}"
+        for trait, field in needs(request).items()
+        if all(trait in report.lacks for report in every)
+    ]
+    dimension = max((report.dimension or 0) for report in every)
+    wished = request.dimensions if isinstance(request, EmbedRequest) else None
+    if wished and dimension and wished > dimension:
+        wrong.append(f"dimensions is {wished}, and its vectors have {dimension}")
+    return wrong
+
+
+def refuse(request: AnyRequest, model: str, wrong: Sequence[str]) -> None:
+    """Raise a Refusal that says what the model cannot do, if there is anything."""
+    if wrong:
+        raise Refusal(
+            NotSupported,
+            f"The model {model[:80]} cannot do what is asked: {'; '.join(wrong)}. "
+            f"Leave it out of the {request.kind} request, or choose another model "
+            "(GET /api/v1/models tells what each can do).",
+            missing=list(wrong),
+        )

@@ -8,12 +8,9 @@ many streams are open, finished and aborted; it is for tests that must know what
 
 import argparse
 import asyncio
-import math
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 from weakref import WeakSet
 
 import uvloop
@@ -23,31 +20,24 @@ from contract.errors import FleetError, ModelMissing, NotSupported
 from workers.backends import scripted_wire as wire
 from workers.backends.script import EARLY, Prompt, Script, play, vector
 from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply
-from workers.backends.scripted_http import Ask, Connection, Ending, Flow, Reply, Seen, framed
-
-SSE: Final = "text/event-stream"
-NDJSON: Final = "application/x-ndjson"
-_ENDINGS: Final[dict[str, Ending]] = {
-    "after": "end",
-    "cut": "cut",
-    "drop": "cut",
-    "reset": "reset",
-    "stall": "stall",
-    "error": "end",
-}
+from workers.backends.scripted_http import Ask, Connection, Flow, Reply, Seen
+from workers.backends.scripted_stage import NDJSON, SSE, Stage
 
 Route = Callable[[dict[str, Any]], Reply | Flow | None]
+Surface = Callable[[Ask], Reply | Flow | None]
+"""Answers whatever its prefix of a path is asked, errors included."""
 
 
 class ScriptedServer:
-    """Answers requests; keeps what was seen, and how often a model failed."""
+    """Answers requests; keeps what was seen."""
 
     def __init__(self) -> None:
         """Nothing seen."""
         self.seen = Seen()
         self.url = ""
         self._catalog = Catalog()
-        self._failed: Counter[str] = Counter()
+        self._stage = Stage(self._catalog)
+        self._surfaces: dict[str, Surface] = {}
         self._routes: dict[str, Route] = {
             **self._catalog.routes,
             "POST /v1/chat/completions": self._openai_chat,
@@ -67,6 +57,9 @@ class ScriptedServer:
 
     def answer(self, ask: Ask) -> Reply | Flow | None:
         """The answer to a request; None drops the connection."""
+        for prefix, surface in self._surfaces.items():
+            if ask.path.startswith(prefix):
+                return surface(ask)
         is_ollama = ask.path.startswith("/api/")
         route = self._routes.get(f"{ask.method} {ask.path}")
         if route is None:
@@ -82,17 +75,17 @@ class ScriptedServer:
 
     def _openai_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
         script = self._chat_script(body)
-        fault = self._fault(script)
+        fault = self._stage.fault(script)
         if fault in EARLY:
             return early(fault, is_ollama=False)
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
         turn = play(script, _prompt(body, limit))
         if not body.get("stream"):
-            return json_reply(wire.openai_whole(script, turn), delay_s=self._delay_s(script))
+            return json_reply(wire.openai_whole(script, turn), delay_s=self._stage.delay_s(script))
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         packets = wire.openai_packets(script, turn, with_usage=with_usage)
         # The first event only names the role, so N words are N + 1 events.
-        return self._flow(script, packets, fault, 1, SSE)
+        return self._stage.flow(script, packets, fault, 1, SSE)
 
     def _ollama_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
         if body.get("messages") or body.get("keep_alive") != 0:
@@ -105,27 +98,27 @@ class ScriptedServer:
             last = wire.ollama_last(script, play(script, Prompt()))
             reason = {"done_reason": "unload" if is_unload else "load"}
             return json_reply(last | reason, delay_s=0.0 if is_unload else script.load)
-        fault = self._fault(script)
+        fault = self._stage.fault(script)
         if fault in EARLY:
             return early(fault, is_ollama=True)
         turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
         if body.get("stream") is False:
-            return json_reply(wire.ollama_whole(script, turn), delay_s=self._delay_s(script))
-        return self._flow(script, wire.ollama_packets(script, turn), fault, 0, NDJSON)
+            return json_reply(wire.ollama_whole(script, turn), delay_s=self._stage.delay_s(script))
+        return self._stage.flow(script, wire.ollama_packets(script, turn), fault, 0, NDJSON)
 
     def _pull(self, body: dict[str, Any]) -> Reply | Flow | None:
         model = str(body.get("model"))
         script = self._catalog.script(model, is_pull=True)
-        fault = self._fault(script)
+        fault = self._stage.fault(script)
         lines = self._catalog.pull(model, is_missing=fault == "missing")
         packets = tuple(wire.line(fields) for fields in lines)
-        return self._flow(script, packets, None if fault in EARLY else fault, 0, NDJSON)
+        return self._stage.flow(script, packets, None if fault in EARLY else fault, 0, NDJSON)
 
     def _openai_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
         script, texts = self._embed_input(body)
         if script.form != "scripted-embed":
             return error_reply(501, "this model does not support embeddings", "not_supported_error")
-        fault = self._fault(script)
+        fault = self._stage.fault(script)
         if fault is not None:
             return early(fault, is_ollama=False) if fault in EARLY else None
         as_base64 = body.get("encoding_format") == "base64" and "float" not in script.wire
@@ -144,12 +137,12 @@ class ScriptedServer:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return json_reply(
             {"object": "list", "data": data, "model": script.model, "usage": usage},
-            delay_s=self._delay_s(script),
+            delay_s=self._stage.delay_s(script),
         )
 
     def _ollama_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
         script, texts = self._embed_input(body)
-        fault = self._fault(script)
+        fault = self._stage.fault(script)
         if fault is not None:
             return early(fault, is_ollama=True) if fault in EARLY else None
         rows = [vector(text, body.get("dimensions") or script.dim) for text in texts]
@@ -162,7 +155,7 @@ class ScriptedServer:
                 "load_duration": 1_000_000,
                 "prompt_eval_count": sum(len(text.split()) for text in texts),
             },
-            delay_s=self._delay_s(script),
+            delay_s=self._stage.delay_s(script),
         )
 
     def _chat_script(self, body: dict[str, Any]) -> Script:
@@ -175,46 +168,6 @@ class ScriptedServer:
         texts = body.get("input")
         listed = [texts] if isinstance(texts, str) else list(texts or ())
         return self._catalog.script(str(body.get("model"))), [str(text) for text in listed]
-
-    def _flow(
-        self,
-        script: Script,
-        packets: Sequence[bytes],
-        fault: str | None,
-        skipped: int,
-        content_type: str,
-    ) -> Flow | None:
-        if fault == "drop" and not script.after:
-            return None
-        ending: Ending = "end"
-        if fault is not None and fault != "refuse":
-            ending = _ENDINGS[fault]
-            packets = packets[: skipped + script.after]
-        if fault == "error":
-            is_ollama = content_type == NDJSON
-            line = wire.line({"error": wire.MESSAGE})
-            packets = (*packets, *((line,) if is_ollama else wire.stream_error(script.style)))
-        return Flow(
-            packets=_framed(script, tuple(packets)),
-            content_type=content_type,
-            delay_s=self._delay_s(script),
-            gap_s=1 / script.rate if script.rate else 0.0,
-            ending=ending,
-            is_slow=bool(script.wire & {"trickle", "split"}),
-        )
-
-    def _fault(self, script: Script) -> str | None:
-        if script.fail is None or self._failed[script.model] >= script.times:
-            return None
-        if script.times != math.inf:
-            self._failed[script.model] += 1
-        return script.fail
-
-    def _delay_s(self, script: Script) -> float:
-        cold_s = 0.0 if self._catalog.is_warm(script.model) else script.load
-        if cold_s:
-            self._catalog.set_warm(script.model, warm=True)
-        return cold_s + script.first
 
 
 @asynccontextmanager
@@ -253,11 +206,6 @@ def main() -> None:
 
     with suppress(KeyboardInterrupt):
         uvloop.run(run())
-
-
-@lru_cache(maxsize=64)
-def _framed(script: Script, packets: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    return tuple(framed(packet) for packet in wire.cut_up(script, packets))
 
 
 def _prompt(body: dict[str, Any], limit: Any) -> Prompt:

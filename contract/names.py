@@ -97,3 +97,8 @@ def worker_report(worker: str) -> str:
 def worker_channel(worker: str) -> str:
     """Pub/sub channel on which a worker is told the id of a job that it lost."""
     return f"fleet:worker:{worker}:orders"
+
+
+def residence(backend: str, model: str) -> str:
+    """Hash of who has a model in memory: `owner`; when another asked last, `wanted`, and `by` whom."""
+    return f"fleet:residence:{backend}:{model}"

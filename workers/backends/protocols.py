@@ -5,8 +5,8 @@ are async generators of events whose last item is a `Done`; a failure is raised 
 `contract.errors.BackendError`, never yielded. Closing the generator closes the socket.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Protocol, TypeVar, get_args, runtime_checkable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final, Protocol, TypeVar, get_args, runtime_checkable
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
@@ -25,6 +25,9 @@ from contract.roster import Capability, ModelReport
 
 Item = TypeVar("Item")
 Stream = AsyncGenerator[Item, None]
+
+EVERY_MODEL: Final = "*"
+"""The model of an UnloadRequest that means all of them; no server has a model of that name."""
 
 
 @runtime_checkable
@@ -90,7 +93,16 @@ class Pull(Protocol):
 
 
 @runtime_checkable
-class ManageModels(Protocol):
+class Delete(Protocol):
+    """Can delete a model."""
+
+    def delete(self, request: DeleteRequest) -> Stream[Done]:
+        """Remove a model."""
+        ...
+
+
+@runtime_checkable
+class ManageModels(Delete, Protocol):
     """Can show, make, copy and delete models."""
 
     def show(self, request: ShowRequest) -> Stream[Details | Done]:
@@ -103,10 +115,6 @@ class ManageModels(Protocol):
 
     def copy(self, request: CopyRequest) -> Stream[Done]:
         """Give a model a second name."""
-        ...
-
-    def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """Remove a model."""
         ...
 
 
@@ -123,7 +131,7 @@ class SwapModels(Protocol):
         ...
 
     def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """Take a model out of memory."""
+        """Take a model out of memory; `EVERY_MODEL` takes all, where the backend can swap."""
         ...
 
 
@@ -137,11 +145,45 @@ class GenerateImages(Protocol):
 
 
 @runtime_checkable
+class TakesImageUrls(Protocol):
+    """May fetch the images of a message itself."""
+
+    @property
+    def takes_image_urls(self) -> bool:
+        """Whether it does; else the worker fetches them (pictures.py)."""
+        ...
+
+
+@runtime_checkable
 class TellsSlots(Protocol):
     """Knows how many chats its server takes at once."""
 
     async def slots(self) -> int | None:
         """Return the number, None if the server does not tell; raises BackendError."""
+        ...
+
+
+class Residence(Protocol):
+    """Says which worker may have a model in its memory, where one is all that there is room for."""
+
+    async def claim(self, model: str, leave: Callable[[], None]) -> None:
+        """Return when this worker may; wait for as long as another one does.
+
+        `leave` is called, perhaps more than once, when it should let go: another worker waits.
+        """
+        ...
+
+    async def release(self, model: str) -> None:
+        """Let others have it."""
+        ...
+
+
+@runtime_checkable
+class Resides(Protocol):
+    """Has its models in the worker's own memory."""
+
+    def live_in(self, residence: Residence) -> None:
+        """Ask this before a model is loaded; called once, before the first job."""
         ...
 
 

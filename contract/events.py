@@ -68,10 +68,10 @@ class Started(Event):
 
 
 class Phase(Event):
-    """What the backend does before the first word."""
+    """What the backend does before the first word, or instead of words: making images."""
 
     type: Literal["phase"] = "phase"
-    phase: Literal["pulling", "loading", "prefill"]
+    phase: Literal["pulling", "loading", "prefill", "generating"]
     progress: float | None = None
     """0 to 1, null when the backend does not tell."""
 

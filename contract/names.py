@@ -100,5 +100,5 @@ def worker_channel(worker: str) -> str:
 
 
 def residence(backend: str, model: str) -> str:
-    """Hash of who has a model in memory: `owner`; when another asked last, `wanted`, and `by` whom."""
+    """Hash of the `owner` of a model in memory, when another `wanted` it last, and `by` whom."""
     return f"fleet:residence:{backend}:{model}"

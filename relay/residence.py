@@ -1,9 +1,9 @@
 """Which worker has a model in its own memory: a lease per model, renewed while it is there.
 
 A worker that wants what another has asks again and again, and its asking is noted: the owner sees
-that at its next renewal and lets go as soon as no job of its own uses the model. It is handed to who
-asked last, not to who is quickest, which would be the former owner. So a model moves no more often
-than leases are renewed, and nobody waits for an idle owner.
+that at its next renewal and lets go as soon as no job of its own uses the model. It is handed to
+who asked last, not to who is quickest, which would be the former owner. So a model moves no more
+often than leases are renewed, and nobody waits for an idle owner.
 
 Invariant: every write gives the key a time to live; who dies is forgotten when it has passed.
 """

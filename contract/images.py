@@ -27,3 +27,5 @@ class ImageRequest(Request):
     """How strictly to keep to the prompt (the cfg scale)."""
     seed: int | None = None
     mime_type: Literal["image/png", "image/jpeg", "image/webp"] = "image/png"
+    partial_images: Annotated[int, Field(ge=0, le=3)] = 0
+    """Previews to show of each image while it is made, where the backend streams them."""

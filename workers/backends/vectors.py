@@ -5,6 +5,7 @@ Invariant: the rows of all batches together are as many as the texts, in their o
 
 import base64
 import binascii
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -64,6 +65,14 @@ class Rows:
                 "the backend answered a vector with something else than numbers"
             ) from None
         return Vectors(index=first, count=len(numbers), dimension=self._dimension, data=data)
+
+
+def unit(row: Any) -> Any:
+    """The row scaled to length 1; what is no row of numbers is left for `Rows` to refuse."""
+    if not isinstance(row, list) or not all(isinstance(value, int | float) for value in row):
+        return row
+    length = math.sqrt(sum(value * value for value in row))
+    return [value / length for value in row] if length else row
 
 
 def ordered(items: Sequence[Any]) -> list[Any]:

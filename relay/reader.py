@@ -34,13 +34,15 @@ _RECONNECT_CAP_S: Final = 2.0
 class Ear:
     """One follower's live buffer."""
 
-    __slots__ = ("_waiter", "behind", "heard")
+    __slots__ = ("_timer", "_until", "_waiter", "behind", "heard")
 
     def __init__(self) -> None:
         """Begin behind: nothing before the subscription was heard."""
         self.heard: deque[bytes] = deque()
         self.behind = True
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = 0.0
 
     def hear(self, message: bytes) -> None:
         """Take a message, or fall behind."""
@@ -66,19 +68,35 @@ class Ear:
         """Wait until there is something to do; false if nothing came in that time."""
         if self.heard or self.behind:
             return True
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        self._until = loop.time() + timeout_s
+        if self._timer is None:
+            # One timer a follower, which goes to sleep again: one a message costs more than it.
+            self._timer = loop.call_later(timeout_s, self._look)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._waiter
-        except TimeoutError:
-            return False
+            return await self._waiter
         finally:
             self._waiter = None
-        return True
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._until:
+            self._waiter.set_result(False)
+        else:
+            self._timer = loop.call_at(self._until, self._look)
+
+    def close(self) -> None:
+        """Stop looking at the clock."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(True)
 
 
 class _Channel:
@@ -123,6 +141,7 @@ class Reader:
                 raise
             raise RelayUnavailable("Redis does not confirm a subscription") from error
         finally:
+            ear.close()
             known.ears.discard(ear)
             if not known.ears and self._channels.get(name) is known:
                 del self._channels[name]

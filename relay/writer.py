@@ -15,15 +15,17 @@ from typing import Final
 from contract import names
 from contract.errors import LeaseLost, RelayUnavailable
 from contract.events import LAST_WORDS, Delta, Event, EventId, Frame
-from relay.connection import Argument, Connection
+from relay.connection import Argument, Call, Connection
 from relay.log import APPEND
 
 _log = logging.getLogger(__name__)
 
 _BATCH: Final = 256
 """Frames in one script call; it blocks Redis for about 1.5 ms (bench/relay_path.py)."""
+_BATCHES: Final = 8
+"""Script calls in one round trip."""
 _BATCH_BYTES: Final = 2**20
-_CROWDED: Final = 512
+_CROWDED: Final = 2048
 _FULL: Final = 4096
 _RESEND_CAP_S: Final = 1.0
 
@@ -69,10 +71,18 @@ class Voice:
         if self.lost:
             raise LeaseLost(f"job {self.id} is not ours any more")
 
+    @property
+    def must_wait(self) -> bool:
+        """Whether so much is unwritten that a slow Redis should slow the backend's stream."""
+        return self._writer.is_full
+
     async def room(self) -> None:
-        """Wait while too much is unwritten, so that a slow Redis slows the backend's stream."""
+        """Wait while too much is unwritten."""
         while self._writer.is_full and not self.lost:
             await self._writer.next_flush()
+
+
+Batch = list[tuple[Voice, Entry]]
 
 
 class Writer:
@@ -113,48 +123,59 @@ class Writer:
             while self._pending:
                 if len(self._pending) > _CROWDED:
                     self._pending = joined(self._pending)
-                await self._send(self._next_batch())
+                await self._send(self._next_batches())
 
-    def _next_batch(self) -> list[tuple[Voice, Entry]]:
+    def _next_batches(self) -> list[Batch]:
+        batches: list[Batch] = []
+        size_bytes = 0
+        while self._pending and len(batches) < _BATCHES and size_bytes < _BATCH_BYTES:
+            batches.append(self._next_batch())
+            size_bytes += sum(len(entry[1]) for _, entry in batches[-1])
+        return batches
+
+    def _next_batch(self) -> Batch:
         now = self._connection.now()
-        batch: list[tuple[Voice, Entry]] = []
-        taken = size = 0
+        batch: Batch = []
+        taken = size_bytes = 0
         for voice, event in self._pending:
-            if taken == _BATCH or size > _BATCH_BYTES:
+            if taken == _BATCH or size_bytes > _BATCH_BYTES:
                 break
             taken += 1
             entry = _entry(voice, event, now)
-            size += len(entry[1])
+            size_bytes += len(entry[1])
             batch.append((voice, entry))
         del self._pending[:taken]
         return batch
 
-    async def _send(self, batch: list[tuple[Voice, Entry]]) -> None:
-        args: list[Argument] = [
-            int(self._connection.settings.log_ttl_s), names.LIVE, names.DEADLINES,
-        ]  # fmt: skip
-        for _, entry in batch:
-            args.extend(entry)
-        keys = [names.log(voice.id) for voice, _ in batch]
-        for (voice, _), stands in zip(batch, await self._until_answered(keys, args), strict=True):
-            voice.unwritten -= 1
-            if not stands:
-                voice.lose()
+    async def _send(self, batches: list[Batch]) -> None:
+        ttl_s = int(self._connection.settings.log_ttl_s)
+        answers = await self._until_answered([_call(batch, ttl_s) for batch in batches])
+        for batch, answer in zip(batches, answers, strict=True):
+            for (voice, _), stands in zip(batch, answer, strict=True):
+                voice.unwritten -= 1
+                if not stands:
+                    voice.lose()
         if self._flushed is not None:
             self._flushed.set_result(None)
             self._flushed = None
 
-    async def _until_answered(self, keys: list[str], args: list[Argument]) -> list[int]:
+    async def _until_answered(self, calls: list[Call]) -> list[list[int]]:
         tries = 0
         while True:
             try:
-                answer: list[int] = await self._connection.run(APPEND, keys, args)
+                return await self._connection.run_in_turn(calls)
             except RelayUnavailable as error:
                 tries += 1
-                _log.warning("%d events wait for Redis (%d. try): %s", len(keys), tries, error)
+                waiting = sum(len(keys) for _, keys, _ in calls)
+                _log.warning("%d events wait for Redis (%d. try): %s", waiting, tries, error)
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
-            else:
-                return answer
+
+
+def _call(batch: Batch, ttl_s: int) -> Call:
+    args: list[Argument] = [ttl_s, names.LIVE, names.DEADLINES]
+    for _, entry in batch:
+        args.extend(entry)
+    return APPEND, [names.log(voice.id) for voice, _ in batch], args
 
 
 def _entry(voice: Voice, event: Event, now: float) -> Entry:

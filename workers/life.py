@@ -7,11 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from relay.connection import Connection
 from relay.log import Log
 from relay.reader import Reader
+from relay.residence import LeasedResidence
 from relay.settings import RelaySettings
 from relay.writer import Writer
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import Backend
+from workers.backends.protocols import Backend, Resides
 from workers.backends.registry import build
+from workers.fitting import Fitting
 from workers.pool import AsyncioPool
 from workers.presence import Presence
 from workers.settings import WorkerSettings
@@ -47,6 +49,9 @@ class Life:
         backend = build(self._config)
         async with Connection.open(self._relay_settings) as connection:
             await connection.ping()
+            if isinstance(backend, Resides):
+                name = self._settings.worker_name
+                backend.live_in(LeasedResidence(connection, backend.name, name))
             try:
                 async with self._with_upkeep(pool, connection, backend):
                     yield
@@ -66,6 +71,7 @@ class Life:
             connection=connection,
             writer=writer,
             log=Log(connection, reader),
+            fitting=Fitting(private_images=self._settings.private_images),
             draining=pool.draining,
         )
         upkeep = Upkeep(self.worker, connection, reader, self._settings)

@@ -61,6 +61,7 @@ class Presence:
             async with asyncio.timeout(_CHECK_TIMEOUT_S):
                 version = await self._worker.backend.check()
                 models = tuple(await self._worker.backend.models())
+                self._worker.fitting.learn(models)
                 await self._learn_slots()
         except BackendError as failure:
             error = failure.message

@@ -56,6 +56,7 @@ from relay.connection import Connection
 from relay.log import Log
 from relay.queue import Claim, Queue
 from relay.writer import Voice
+from workers.backends.pictures import with_pictures
 from workers.backends.protocols import (
     Backend,
     Chat,
@@ -64,8 +65,10 @@ from workers.backends.protocols import (
     ManageModels,
     Pull,
     SwapModels,
+    TakesImageUrls,
 )
 from workers.fetching import pulled
+from workers.fitting import Fitting
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class Run:
     log: Log
     queue: Queue
     connection: Connection
+    fitting: Fitting
 
     async def to_its_last_word(self) -> None:
         """Run the job; returns when its last word stands in the log.
@@ -116,7 +120,7 @@ class Run:
         self.voice.say(Failed(code=error.code, message=error.message, retryable=error.retryable))
 
     async def _answer(self, claimed_at: float) -> None:
-        request = parsed(self.claim.request)
+        request = await self._fitted(parsed(self.claim.request))
         await self._take_back()
         try:
             await self._relay(request, claimed_at)
@@ -126,6 +130,15 @@ class Run:
             await self._pull(self.claim.record)
             await self._say(Phase(phase="loading"))
             await self._relay(request, claimed_at)
+
+    async def _fitted(self, request: AnyRequest) -> AnyRequest:
+        """The request as its backend can take it: no longer than the ceiling, images at hand."""
+        if not isinstance(request, ChatRequest):
+            return request
+        request = self.fitting.under_ceiling(request)
+        if isinstance(self.backend, TakesImageUrls) and self.backend.takes_image_urls:
+            return request
+        return await with_pictures(request, private=self.fitting.private_images)
 
     async def _pull(self, record: JobRecord) -> None:
         model = record.model or ""
@@ -153,7 +166,7 @@ class Run:
         self.voice.say(event)
         if isinstance(event, _HEAVY):
             await self.voice.written()
-        else:
+        elif self.voice.must_wait:
             await self.voice.room()
 
     async def _take_back(self) -> None:

@@ -26,5 +26,7 @@ class WorkerSettings(FleetSettings):
     """Seconds between two reports to the roster."""
     check_s: Seconds = 15
     """Seconds between two looks at the backend's health and models."""
+    private_images: bool = False
+    """Whether images of a chat may be fetched from addresses that are not public."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""

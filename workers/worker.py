@@ -11,6 +11,7 @@ from relay.log import Log
 from relay.queue import Claim, Queue
 from relay.writer import Voice, Writer
 from workers.backends.protocols import Backend
+from workers.fitting import Fitting
 from workers.run import Run
 from workers.slots import Slots
 
@@ -37,6 +38,7 @@ class Worker:
         connection: Connection,
         writer: Writer,
         log: Log,
+        fitting: Fitting,
         draining: asyncio.Event,
     ) -> None:
         """Put together what app.py has built; no job is claimed once `draining` is set."""
@@ -48,6 +50,7 @@ class Worker:
         self._connection = connection
         self._writer = writer
         self._log = log
+        self.fitting = fitting
         self._draining = draining
         self._queue = Queue(connection)
         self._leases = Leases(connection)
@@ -72,7 +75,9 @@ class Worker:
     async def _run(self, claim: Claim) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         voice = self._writer.voice(claim.record.id, claim.attempt)
-        run = Run(claim, self.backend, voice, self._log, self._queue, self._connection)
+        run = Run(
+            claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting
+        )
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
         self.held[claim.record.id] = Held(claim, voice)

@@ -27,7 +27,8 @@ class Idle:
         if self.limit_s is None:
             return
         self._since = self._loop.time()
-        self._task = asyncio.current_task()
+        if self._task is None:
+            self._task = asyncio.current_task()
         if self._timer is None:
             self._timer = self._loop.call_later(self.limit_s, self._look)
 

@@ -36,6 +36,9 @@ from workers.backends.vectors import Rows, batches, ordered
 class OpenAI:
     """One OpenAI-shaped server."""
 
+    reads: type[Chunks] = Chunks
+    """What understands its chunks."""
+
     def __init__(
         self,
         name: str,
@@ -56,6 +59,11 @@ class OpenAI:
         self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
         self._dimension: dict[str, int | None] = {}
         self._is_pooling: bool | None = None
+
+    @property
+    def takes_image_urls(self) -> bool:
+        """Whether the server fetches the images of a message itself."""
+        return self.dialect.image_urls
 
     async def check(self) -> str | None:
         """The health path where there is one, else the list of models."""
@@ -107,7 +115,7 @@ class OpenAI:
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /chat/completions."""
         body = wire.to_chat(request, self.dialect)
-        chunks = Chunks()
+        chunks = self.reads()
         is_marked = False
         async with (
             self._client.open(
@@ -124,6 +132,8 @@ class OpenAI:
                     if delta is not None:
                         answer.words_began(self._idle_s)
                         yield delta
+                    elif (phase := chunks.phase(chunk)) is not None:
+                        yield phase
             except (BackendStalled, ServerFault, TruncatedStream):
                 if not chunks.has_finished:
                     raise  # else only the usage is missing

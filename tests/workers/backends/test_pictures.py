@@ -1,0 +1,113 @@
+"""Pictures named by URL: fetched within limits, and from nowhere else than the open internet."""
+
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from contract.chat import ChatRequest, ImagePart, Message, TextPart
+from contract.errors import BackendRejected, NotSupported
+from workers.backends import pictures
+from workers.backends.pictures import is_public, with_pictures
+
+PNG = b"\x89PNG not really"
+
+
+def asking(*images: str) -> ChatRequest:
+    parts = (TextPart(text="look"), *(ImagePart(image=image) for image in images))
+    return ChatRequest(model="m", messages=(Message(role="user", content=parts),))
+
+
+@asynccontextmanager
+async def server() -> AsyncGenerator[str]:
+    async def picture(_: web.Request) -> web.Response:
+        return web.Response(body=PNG, content_type="image/png")
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response(text="<html>", content_type="text/html")
+
+    async def huge(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(pictures.LIMIT_BYTES + 1), content_type="image/png")
+
+    async def again(request: web.Request) -> web.Response:
+        left = int(request.query["left"])
+        raise web.HTTPFound(f"/again?left={left - 1}" if left else "/picture")
+
+    app = web.Application()
+    for path, answer in (("picture", picture), ("page", page), ("huge", huge), ("again", again)):
+        app.router.add_get(f"/{path}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_a_url_becomes_the_bytes_behind_it() -> None:
+    async with server() as url:
+        fitted = await with_pictures(asking(f"{url}/picture", "aGk="), private=True)
+
+    assert fitted.messages[0].images == (
+        "data:image/png;base64," + base64.b64encode(PNG).decode(),
+        "aGk=",
+    )
+
+
+async def test_a_request_without_urls_is_left_alone() -> None:
+    request = asking("aGk=", "data:image/png;base64,aGk=")
+
+    assert await with_pictures(request) is request
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/x",
+        "http://[::1]/x",
+        "http://10.0.0.7/x",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::ffff:127.0.0.1]/x",
+        "http://localhost:1/x",
+        "http://0.0.0.0/x",
+    ],
+)
+async def test_an_address_that_is_not_public_is_never_asked(url: str) -> None:
+    with pytest.raises(BackendRejected, match=r"not a public address|no public address"):
+        await with_pictures(asking(url))
+
+
+async def test_what_is_no_image_is_refused() -> None:
+    async with server() as url:
+        with pytest.raises(NotSupported, match="text/html"):
+            await with_pictures(asking(f"{url}/page"), private=True)
+
+
+async def test_too_many_bytes_are_refused() -> None:
+    async with server() as url:
+        with pytest.raises(BackendRejected, match="more than"):
+            await with_pictures(asking(f"{url}/huge"), private=True)
+
+
+async def test_some_redirects_are_followed_and_not_more() -> None:
+    async with server() as url:
+        fitted = await with_pictures(asking(f"{url}/again?left=2"), private=True)
+        with pytest.raises(BackendRejected, match="redirects more than 3 times"):
+            await with_pictures(asking(f"{url}/again?left=9"), private=True)
+
+    assert fitted.messages[0].images[0].startswith("data:image/png")
+
+
+async def test_what_does_not_answer_is_a_rejection() -> None:
+    with pytest.raises(BackendRejected, match="could not be asked"):
+        await with_pictures(asking("http://127.0.0.1:1/x"), private=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("8.8.8.8", True), ("192.168.1.1", False), ("fe80::1%eth0", False), ("224.0.0.1", False)],
+)
+def test_public_is_what_the_open_internet_is(address: str, public: bool) -> None:  # noqa: FBT001
+    assert is_public(address) is public

@@ -225,6 +225,12 @@ class InputTooLarge(BackendError):
     code = "input_too_large"
 
 
+class DiskFull(BackendError):
+    """The backend has no room on its disk; make some, and ask again."""
+
+    code = "disk_full"
+
+
 class NotSupported(BackendError):
     """The model or the backend cannot do what was asked."""
 

@@ -19,6 +19,7 @@ from contract.errors import (
     BackendRejected,
     BadEndpoint,
     ContextExceeded,
+    DiskFull,
     InputTooLarge,
     ModelLoading,
     ModelMissing,
@@ -108,6 +109,12 @@ _ROWS: Final = (
             "is not found for api version",  # Gemini
         ),
     ),
+    _Row(
+        DiskFull,
+        _ANY,
+        ("no space left on device", "disk is full", "not enough disk space", "enospc"),
+    ),
+    _Row(DiskFull, frozenset({507}), ("",)),
     _Row(ModelLoading, _SERVER, ("loading model", "model is loading", "not ready")),
     _Row(
         BackendBusy,

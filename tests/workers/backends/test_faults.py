@@ -45,6 +45,9 @@ ROWS = [
     (200, b'{"error":"Unexpected endpoint or method. (GET /x)"}', "BadEndpoint"),
     (200, b"<!DOCTYPE html><title>Login</title>", "BadEndpoint"),
     (400, WORDS_TOO_MANY, "ContextExceeded"),
+    (500, b'{"error":"write /models/blobs/x-partial: no space left on device"}', "DiskFull"),
+    (0, b'{"error":"open /models/y: no space left on device"}', "DiskFull"),
+    (507, b"", "DiskFull"),
     (
         400,
         b'{"error":{"code":400,"message":"m","type":"exceed_context_size_error"}}',

@@ -1,0 +1,106 @@
+"""Image requests as sd-server and A1111 want them: pure translators, both ways.
+
+Sources: stable-diffusion.cpp `examples/server/api.md` and `common.cpp` (fields of the wrong type
+are silently skipped there); stable-diffusion-webui `modules/api/models.py` and `api.py`.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
+
+from contract.errors import InvalidRequest
+from contract.images import ImageRequest
+
+_RANDOM: Final = -1
+"""The seed that both servers take for "any"; sd-server's own default is always the same one."""
+_DATA_URL: Final = re.compile(r"data:[^,]{0,200},")
+_FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+_MIME_TYPES: Final = {name: mime_type for mime_type, name in _FORMATS.items()}
+_MAGIC: Final = (("iVBOR", "image/png"), ("/9j/", "image/jpeg"), ("UklGR", "image/webp"))
+"""How base64 of each format begins."""
+
+
+class Body(NamedTuple):
+    """A request's JSON, and the fields of ours that are not in it."""
+
+    fields: dict[str, Any]
+    ignored: tuple[str, ...]
+
+
+def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Body:
+    """The body of POST /sdcpp/v1/img_gen; `formats` are those that the server was built with."""
+    ignored = _without_an_image(request)
+    if request.model != model:
+        ignored.append("model")  # it has one, and looks at no name
+    if request.partial_images:
+        ignored.append("partial_images")
+    output_format = _FORMATS[request.mime_type]
+    if formats and output_format not in formats:
+        ignored.append("mime_type")
+        output_format = "png"
+    sampling: dict[str, Any] = {"sample_steps": request.steps}
+    if request.guidance is not None:
+        sampling["guidance"] = {"txt_cfg": request.guidance}
+    fields = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "batch_count": request.count,
+        "seed": _RANDOM if request.seed is None else request.seed,
+        "sample_params": _given(sampling),
+        "init_image": bare(request.image),
+        "strength": request.strength if request.image else None,
+        "output_format": output_format,
+    }
+    return Body(_given(fields), tuple(ignored))
+
+
+def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> Body:
+    """The body of POST /sdapi/v1/txt2img, or of img2img where there is an image to start from."""
+    ignored = _without_an_image(request)
+    if request.mime_type != "image/png":
+        ignored.append("mime_type")  # the format is a setting of the server (samples_format)
+    fields = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        # One after the other: a batch would need the memory of all of them at once.
+        "n_iter": request.count,
+        "batch_size": 1,
+        "seed": _RANDOM if request.seed is None else request.seed,
+        "steps": request.steps,
+        "cfg_scale": request.guidance,
+        "init_images": [bare(request.image)] if request.image else None,
+        "denoising_strength": request.strength if request.image else None,
+        "override_settings": {"sd_model_checkpoint": checkpoint},
+        "force_task_id": task,
+        "send_images": True,
+        "save_images": False,
+    }
+    return Body(_given(fields), tuple(ignored))
+
+
+def bare(image: str | None) -> str | None:
+    """Base64 without the head of a data URL; raises InvalidRequest for another URL."""
+    if image is None:
+        return None
+    if image.startswith(("http://", "https://")):
+        raise InvalidRequest("image: give base64 or a data URL, not the address of an image")
+    return _DATA_URL.sub("", image, count=1)
+
+
+def mime_type_of(image: str, told: str | None = None) -> str:
+    """What an image in base64 is: by its first bytes, else by the format that the server tells."""
+    known = (mime_type for magic, mime_type in _MAGIC if image.startswith(magic))
+    return next(known, _MIME_TYPES.get(told or "", "image/png"))
+
+
+def _without_an_image(request: ImageRequest) -> list[str]:
+    """A strength that means nothing, for there is no image to keep."""
+    return ["strength"] if request.strength is not None and not request.image else []
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (None, {}, "")}

@@ -27,6 +27,7 @@ FleetError
 │   ├── ModelMissing            the backend does not have the model
 │   ├── ContextExceeded         prompt longer than the context
 │   ├── InputTooLarge           one input longer than the backend's batch
+│   ├── DiskFull                it has no room for a model
 │   ├── NotSupported            the model or backend cannot do it
 │   ├── AuthenticationRefused   401 or 403
 │   ├── BadEndpoint             this address does not speak the protocol we expected

@@ -13,12 +13,17 @@ from workers.backends.dsn import VARIABLE_PREFIX, BackendConfig, DsnError, from_
 DEFAULT_SLOTS: Final[Mapping[str, int]] = {
     "ollama": 4,
     "llamacpp": 4,
+    "llamacpp-router": 4,
+    "llamaswap": 4,
     "lmstudio": 4,
     "vllm": 64,
     "openai": 16,
     "generic": 8,
+    "endpoints": 16,
     "scripted": 1000,
     "local": 1,
+    "llama": 1,
+    "openvino": 1,
 }
 """Chats at once where neither the configuration nor the server tells."""
 

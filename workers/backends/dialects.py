@@ -5,7 +5,7 @@ Sources: llama.cpp `tools/server/README.md` and `server-common.cpp`; vLLM
 openapi.yaml.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Knowledge = Literal["field", "never", "unknown"]
@@ -59,6 +59,15 @@ LLAMACPP: Final = Dialect(
     embed_encoding="base64",
     embed_dimensions=False,
 )
+LLAMACPP_ROUTER: Final = replace(LLAMACPP, type="llamacpp-router")
+LLAMASWAP: Final = Dialect(
+    type="llamaswap",
+    health_path="/health",
+    # It passes everything on, most often to a llama-server.
+    sampling=frozenset({"top_k", "min_p"}),
+    think="template",
+    named_tool=False,
+)
 LMSTUDIO: Final = Dialect(
     type="lmstudio",
     catalog="lmstudio",
@@ -96,4 +105,5 @@ OPENAI: Final = Dialect(
 GENERIC: Final = Dialect(type="generic", named_tool=True)
 """Anything that says it is compatible: only the oldest fields."""
 
-DIALECTS: Final = {row.type: row for row in (LLAMACPP, LMSTUDIO, VLLM, OPENAI, GENERIC)}
+_ROWS: Final = (LLAMACPP, LLAMACPP_ROUTER, LLAMASWAP, LMSTUDIO, VLLM, OPENAI, GENERIC)
+DIALECTS: Final = {row.type: row for row in _ROWS}

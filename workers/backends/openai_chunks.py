@@ -7,7 +7,7 @@ Ollama's /v1 and LM Studio end like that on errors, and a dropped connection doe
 from typing import Any, Final
 
 from contract.errors import TruncatedStream
-from contract.events import Delta, Done, FinishReason, Timings, ToolCallDelta, Usage
+from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
 from workers.backends.tools import arguments_text
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -54,6 +54,10 @@ class Chunks:
             self._said = True
             return Delta(content=content)
         return self._other(fields, content)
+
+    def phase(self, chunk: dict[str, Any]) -> Phase | None:  # noqa: ARG002 - for those that tell
+        """What a chunk that adds nothing says of the time before the first word, if anything."""
+        return None
 
     def done(self, *, is_marked: bool) -> Done:
         """The last word; `is_marked` says that `[DONE]` came. Raises TruncatedStream."""

@@ -1,0 +1,74 @@
+"""What somebody writes down about models because no server tells it: facts, and endpoints.
+
+Two tables of fleet.toml:
+
+    [backends.box.models."qwen3-vl"]
+    traits = ["chat", "vision", "tools"]
+    context_length = 32768
+
+    [[backends.farm.endpoints]]
+    url = "http://10.0.0.5:8000/v1"
+    key = "..."
+    id = "bge-m3"
+    label = "Search vectors"
+    capabilities = ["embed"]
+    dimension = 1024
+"""
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from contract.models import ModelName
+from contract.roster import ModelTrait
+from contract.wire import Noun
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class DeclaredModel(Noun):
+    """Facts about one model; None leaves what the server told."""
+
+    traits: tuple[ModelTrait, ...] | None = None
+    lacks: tuple[ModelTrait, ...] | None = None
+    """What it cannot do: a job that asks for it is refused."""
+    context_length: Count | None = None
+    max_output_tokens: Count | None = None
+    dimension: Count | None = None
+
+
+class Endpoint(Noun):
+    """One OpenAI-compatible address that serves one model."""
+
+    url: str
+    """Base that `/chat/completions` is appended to, without credentials."""
+    id: ModelName
+    """The model's name at that address."""
+    label: Annotated[str, Field(max_length=256)] = ""
+    """The name that callers use; without it, `id`. Two endpoints of one `id` need labels."""
+    key: SecretStr | None = None
+    capabilities: tuple[ModelTrait, ...] = ()
+    dimension: Count | None = None
+    context_length: Count | None = None
+    """In the model's own tokens."""
+    max_output_tokens: Count | None = None
+    token_modifier: Annotated[float, Field(gt=0, le=16)] = 1.0
+    """Tokens of this model for each token that callers count with a tokenizer of their own. The
+    context that is reported is `context_length` divided by it; usage is never touched, because
+    what a server counted is true and what it did not count nobody knows."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if "@" in parts.netloc:
+            raise ValueError("url holds a key; write it into the field key")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("url must look like http://host:port/v1")
+        return url.rstrip("/") if parts.path.strip("/") else f"{url.rstrip('/')}/v1"
+
+    @property
+    def name(self) -> str:
+        """What callers call its model."""
+        return self.label or self.id

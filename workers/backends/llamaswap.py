@@ -1,0 +1,159 @@
+"""llama-swap: an OpenAI speaker that also swaps: it starts a server when its model is asked for.
+
+A cold swap may take minutes in which nothing is said; it waits under the job's deadline. Source:
+mostlygeek/llama-swap `internal/server/api.go`, `internal/router/{base,loading}.go`.
+"""
+
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+from typing_extensions import override
+
+from contract.chat import ChatRequest
+from contract.errors import BackendError, BadEndpoint
+from contract.events import Delta, Details, Done, Phase
+from contract.models import LoadRequest, UnloadRequest
+from contract.roster import ModelReport, ModelTrait
+from workers.backends.http import QUICK_S
+from workers.backends.openai import OpenAI
+from workers.backends.openai_chunks import Chunks
+from workers.backends.protocols import EVERY_MODEL, Stream
+
+_TOLD: Final = ("model", "name", "state", "ttl", "description")
+"""Of GET /running; not `cmd` and `proxy`, because a command line may hold a key."""
+
+
+class LoadingChunks(Chunks):
+    """Tells the chunks of `sendLoadingState` from a model's thoughts.
+
+    llama-swap writes them itself, without `id`, `object` and the choice's `index`, which every
+    server behind it writes.
+    """
+
+    @override
+    def delta(self, chunk: dict[str, Any]) -> Delta | None:
+        """None for a chunk that only says that the model loads."""
+        return None if is_loading(chunk) else super().delta(chunk)
+
+    @override
+    def phase(self, chunk: dict[str, Any]) -> Phase | None:
+        """`loading` for such a chunk; there may be one a second."""
+        return Phase(phase="loading") if is_loading(chunk) else None
+
+
+class LlamaSwap(OpenAI):
+    """One llama-swap, and whatever it starts."""
+
+    reads = LoadingChunks
+
+    @override
+    async def models(self) -> Sequence[ModelReport]:
+        """GET /v1/models; what its configuration says of a model stands in it."""
+        return [report(item) for item in await self._items()]
+
+    @override
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """POST /chat/completions; the list tells before whether the model must be started."""
+        has_told = await self._is_cold(request.model)
+        if has_told:
+            yield Phase(phase="loading")
+        async with aclosing(super().chat(request)) as events:
+            async for event in events:
+                if not isinstance(event, Phase):
+                    yield event
+                elif not has_told:
+                    has_told = True
+                    yield event
+
+    async def running(self) -> Stream[Details | Done]:
+        """GET /running."""
+        items = await self._running()
+        models = [{name: item[name] for name in _TOLD if name in item} for item in items]
+        for model in models:
+            model["name"] = model.get("model")
+        yield Details(details={"models": models})
+        yield Done()
+
+    async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
+        """GET /upstream/<model>/v1/models: whatever its server answers, it runs then."""
+        yield Phase(phase="loading")
+        path = f"/upstream/{quote(request.model)}/v1/models"
+        try:
+            async with self._root.open("GET", path) as answer:
+                await answer.whole()
+        except BadEndpoint:  # a server without that path, which runs all the same
+            if request.model not in {item.get("model") for item in await self._running()}:
+                raise
+        yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
+
+    async def unload(self, request: UnloadRequest) -> Stream[Done]:
+        """POST /api/models/unload/<model>, GET /unload for all; what they were saying breaks off.
+
+        Their answers are text.
+        """
+        method, path = "POST", f"/api/models/unload/{quote(request.model)}"
+        if request.model == EVERY_MODEL:
+            method, path = "GET", "/unload"  # every version has it
+        async with self._root.open(method, path) as answer:
+            await answer.whole()
+        yield Done()
+
+    async def _running(self) -> list[dict[str, Any]]:
+        answer = await self._root.json("GET", "/running", limit_s=QUICK_S)
+        return [item for item in answer.get("running") or () if isinstance(item, dict)]
+
+    async def _items(self) -> list[dict[str, Any]]:
+        listing = await self._client.json("GET", "/models", limit_s=QUICK_S)
+        items = listing.get("data") or ()
+        return [item for item in items if isinstance(item, dict) and "id" in item]
+
+    async def _is_cold(self, model: str) -> bool:
+        """Whether the list says so, of the model or its alias; an error is for the chat to find."""
+        with suppress(BackendError):
+            for item in await self._items():
+                if model == item["id"] or model in _aliases(item):
+                    return _is_warm(item) is False
+        return False
+
+
+def is_loading(chunk: dict[str, Any]) -> bool:
+    """Whether llama-swap wrote this chunk itself while it started a server."""
+    choices = chunk.get("choices")
+    if "id" in chunk or "object" in chunk or not isinstance(choices, list) or len(choices) != 1:
+        return False
+    choice = choices[0]
+    return list(choice) == ["delta"] and list(choice["delta"] or ()) == ["reasoning_content"]
+
+
+def report(item: dict[str, Any]) -> ModelReport:
+    """A model of the list; what the configuration does not tell is unknown."""
+    told, shape = item.get("capabilities") or {}, item.get("architecture") or {}
+    takes, gives = shape.get("input_modalities") or (), shape.get("output_modalities") or ()
+    traits: list[ModelTrait] = []
+    if ("text" in gives or told.get("function_calling")) and not told.get("reranker"):
+        traits.append("chat")
+    traits += ["vision"] if told.get("vision") and "chat" in traits else []
+    traits += ["tools"] if told.get("function_calling") else []
+    is_painter = told.get("image_generation") or told.get("image_to_image") or "image" in gives
+    traits += ["image"] if is_painter else []
+    lacks: list[ModelTrait] = ["chat"] if gives and "text" not in gives else []
+    lacks += ["vision"] if takes and "image" not in takes else []
+    lacks += ["image"] if gives and "image" not in gives else []
+    return ModelReport(
+        name=str(item["id"]),
+        traits=tuple(traits),
+        lacks=tuple(lacks),
+        warm=_is_warm(item),
+        context_length=item.get("context_length") or None,
+    )
+
+
+def _is_warm(item: dict[str, Any]) -> bool | None:
+    value = (item.get("status") or {}).get("value")
+    return None if value is None else value == "loaded"
+
+
+def _aliases(item: dict[str, Any]) -> Sequence[str]:
+    return ((item.get("meta") or {}).get("llamaswap") or {}).get("aliases") or ()

@@ -1,18 +1,24 @@
-"""The OpenAI adapter against the real llama-server in router mode: several models, one address."""
+"""The router's adapter against the real llama-server in router mode: several models, one address."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contract.chat import ChatRequest, Message
-from contract.errors import ModelMissing
-from contract.events import Done
+from contract.chat import ChatRequest, Message, SchemaFormat
+from contract.errors import BackendError, ModelMissing, NotSupported
+from contract.events import Details, Done, Phase
+from contract.models import DeleteRequest, LoadRequest, UnloadRequest
+from contract.result import fold
 from fleet.real.running import LlamaServer, running_llama_server
 from fleet.real.tiny_model import tiny_model
-from workers.backends.dialects import LLAMACPP
-from workers.backends.openai import OpenAI
+from workers.backends.dialects import LLAMACPP_ROUTER
+from workers.backends.discovery import discover
+from workers.backends.llama_router import LlamaRouter
+from workers.backends.protocols import EVERY_MODEL, capabilities
 
 pytestmark = pytest.mark.real
 
@@ -24,26 +30,101 @@ def router(llama_binary: Path) -> Iterator[LlamaServer]:
         yield server
 
 
-def speaking(server: LlamaServer) -> aclosing[OpenAI]:
-    return aclosing(OpenAI("llamacpp", server.url, LLAMACPP))
+def speaking(server: LlamaServer) -> aclosing[LlamaRouter]:
+    return aclosing(LlamaRouter("llamacpp", server.url, LLAMACPP_ROUTER))
 
 
-def ask(model: str) -> ChatRequest:
-    return ChatRequest(model=model, messages=(Message(role="user", content="a"),), max_tokens=4)
+ENDLESS = SchemaFormat(schema={"type": "array", "items": {"const": "a word"}, "minItems": 900})
+
+
+def ask(model: str, max_tokens: int = 4, **fields: Any) -> ChatRequest:
+    message = Message(role="user", content="a")
+    return ChatRequest(model=model, messages=(message,), max_tokens=max_tokens, **fields)
+
+
+async def names_in_memory(backend: LlamaRouter) -> set[str]:
+    told = await anext(backend.running())
+    assert isinstance(told, Details)
+    return {model["name"] for model in told.details["models"] if model["state"] == "loaded"}
+
+
+async def unloaded(backend: LlamaRouter, model: str = EVERY_MODEL) -> None:
+    assert [Done()] == [event async for event in backend.unload(UnloadRequest(model=model))]
 
 
 async def test_a_model_that_the_router_does_not_have_is_missing(router: LlamaServer) -> None:
     async with speaking(router) as backend:
         with pytest.raises(ModelMissing, match="nope"):
             await anext(backend.chat(ask("nope")))
+        with pytest.raises(ModelMissing, match="nope"):
+            await anext(backend.load(LoadRequest(model="nope")))
+        with pytest.raises(ModelMissing, match="nope"):
+            await anext(backend.unload(UnloadRequest(model="nope")))
 
 
 async def test_a_model_is_cold_until_it_is_asked(router: LlamaServer) -> None:
     async with speaking(router) as backend:
+        await unloaded(backend)
         before = {report.name: report.warm for report in await backend.models()}
-        *_, last = [event async for event in backend.chat(ask("tiny-b"))]
-        after = {report.name: report.warm for report in await backend.models()}
+        first, *_, last = [event async for event in backend.chat(ask("tiny-b"))]
+        after = {report.name: report for report in await backend.models()}
 
     assert before == {"tiny-a": False, "tiny-b": False}
+    assert first == Phase(phase="loading")
     assert isinstance(last, Done)
-    assert after == {"tiny-a": False, "tiny-b": True}
+    assert (after["tiny-a"].warm, after["tiny-b"].warm) == (False, True)
+    assert after["tiny-b"].context_length
+    assert "chat" in after["tiny-b"].traits
+
+
+async def test_what_was_loaded_runs_and_answers_at_once_until_it_is_unloaded(
+    router: LlamaServer,
+) -> None:
+    async with speaking(router) as backend:
+        await unloaded(backend)
+        phases = [event async for event in backend.load(LoadRequest(model="tiny-a"))]
+        loaded = await names_in_memory(backend)
+        again = [event async for event in backend.load(LoadRequest(model="tiny-a"))]
+        answer = [event async for event in backend.chat(ask("tiny-a"))]
+        await unloaded(backend, "tiny-a")
+        left = await names_in_memory(backend)
+
+    assert phases[0] == Phase(phase="loading")
+    assert phases[-1] == Done()
+    assert (loaded, left) == ({"tiny-a"}, set())
+    assert again == [Done()]
+    assert Phase(phase="loading") not in answer
+
+
+async def test_to_unload_ends_what_the_model_was_saying(router: LlamaServer) -> None:
+    async with speaking(router) as backend:
+        request = ask("tiny-a", max_tokens=4000, response_format=ENDLESS)
+        async with aclosing(backend.chat(request)) as events:
+            async for event in events:
+                if not isinstance(event, Phase):
+                    break
+            unloading = asyncio.create_task(unloaded(backend))
+            with pytest.raises(BackendError):
+                fold([event async for event in events])
+        await unloading
+
+        assert await names_in_memory(backend) == set()
+
+
+async def test_a_preset_cannot_be_deleted(router: LlamaServer) -> None:
+    async with speaking(router) as backend:
+        with pytest.raises(NotSupported, match="preset"):
+            await anext(backend.delete(DeleteRequest(model="tiny-a")))
+
+
+async def test_a_router_is_told_apart_from_a_server_of_one_model(
+    router: LlamaServer, chat_server: LlamaServer
+) -> None:
+    configs = await discover((router.port, chat_server.port))
+
+    assert ["llamacpp-router", "llamacpp"] == [config.type for config in configs]
+
+
+async def test_a_router_can_do_more_than_a_server_of_one_model(router: LlamaServer) -> None:
+    async with speaking(router) as backend:
+        assert {"running", "load", "unload", "pull", "delete"} <= set(capabilities(backend))

@@ -24,7 +24,7 @@ from contract.events import Delta, Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
 from workers.backends import catalogs
 from workers.backends import openai_wire as wire
-from workers.backends.decoders import ERROR, MESSAGE, Sse
+from workers.backends.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.dialects import Dialect
 from workers.backends.faults import error_from, error_in
 from workers.backends.http import QUICK_S, Answer, Client
@@ -172,7 +172,7 @@ class OpenAI:
         try:
             chunk = from_json(data)
         except ValueError:
-            if name == MESSAGE:
+            if name not in {ERROR, BARE}:
                 raise TruncatedStream("the answer broke off in the middle of a chunk") from None
             # The router of llama-server appends "proxy error: ..." when its child dies.
             raise error_from(0, data, secrets=self._client.secrets) from None

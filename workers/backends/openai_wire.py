@@ -3,7 +3,7 @@
 What a dialect cannot express is named in `ignored`; what would change the meaning is refused.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from contract.chat import (
     ChatRequest,
@@ -18,15 +18,8 @@ from contract.chat import (
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from workers.backends.dialects import Dialect
+from workers.backends.inline_images import mime_type
 from workers.backends.tools import described
-
-_MAGIC: Final = (
-    ("iVBORw0KGgo", "image/png"),
-    ("/9j/", "image/jpeg"),
-    ("UklGR", "image/webp"),
-    ("R0lGOD", "image/gif"),
-)
-"""How the base64 of an image of that type begins."""
 
 
 class Body(NamedTuple):
@@ -194,6 +187,5 @@ def _part(at: int, part: Part, dialect: Dialect) -> dict[str, Any]:
                 f"messages[{at}].content: {dialect.type} takes images as base64, not as URLs"
             )
     elif not url.startswith("data:"):
-        mime = next((mime for start, mime in _MAGIC if url.startswith(start)), "image/png")
-        url = f"data:{mime};base64,{url}"
+        url = f"data:{mime_type(url)};base64,{url}"
     return {"type": "image_url", "image_url": {"url": url}}

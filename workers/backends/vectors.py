@@ -18,15 +18,17 @@ BATCH_CHARACTERS: Final = 200_000
 """A request holds no more: OpenAI takes 300,000 tokens at once, others less than they say."""
 
 
-def batches(texts: Sequence[str], limit: int) -> Iterator[tuple[str, ...]]:
-    """Neighbouring texts, at most `limit` and `BATCH_CHARACTERS` together, at least one.
+def batches(
+    texts: Sequence[str], limit: int, most_characters: int = BATCH_CHARACTERS
+) -> Iterator[tuple[str, ...]]:
+    """Neighbouring texts, at most `limit` and `most_characters` together, at least one.
 
     One huge request fails as a whole, and shows nothing until it is done (openrag #465).
     """
     starts, characters = [0], 0
     for at, text in enumerate(texts):
         characters += len(text)
-        if at > starts[-1] and (at - starts[-1] >= limit or characters > BATCH_CHARACTERS):
+        if at > starts[-1] and (at - starts[-1] >= limit or characters > most_characters):
             starts.append(at)
             characters = len(text)
     for start, end in pairwise([*starts, len(texts)]):

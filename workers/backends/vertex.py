@@ -1,0 +1,103 @@
+"""Vertex: Gemini's wire format at Google Cloud's addresses, with embeddings of its own."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+from typing_extensions import override
+
+from contract.embeddings import EmbedRequest
+from contract.events import Done, Phase, Usage, Vectors
+from contract.roster import ModelReport
+from workers.backends import gemini_catalog as catalog
+from workers.backends.gemini import Gemini
+from workers.backends.gemini_chunks import usage
+from workers.backends.protocols import Stream
+from workers.backends.vectors import Rows, batches, unit
+
+PREDICT_BATCH: Final = 250
+PREDICT_CHARACTERS: Final = 20_000
+"""A request may hold 20,000 tokens."""
+ALONE: Final = "gemini-embedding-001"
+"""Takes one text a request, as Google's page says."""
+
+
+class Vertex(Gemini):
+    """A project at a location, or an API key (express mode)."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        project: str | None = None,
+        location: str = "global",
+        models: Sequence[str] = (),
+        key: str | None = None,
+        idle_s: float = 120.0,
+        auth: httpx.Auth | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Without `project` it is express mode, which needs `key`; `models` are told, not asked."""
+        super().__init__(name, url, key=key, idle_s=idle_s, auth=auth, transport=transport)
+        self._models = tuple(models)
+        self._prefix = f"/projects/{project}/locations/{location}" if project else ""
+
+    @override
+    async def check(self) -> str | None:
+        """The list of models; where they are told, that is not asked for."""
+        await self.models()
+        return None
+
+    @override
+    async def models(self) -> Sequence[ModelReport]:
+        """Google's own models; the list knows names only."""
+        if self._models:
+            return [catalog.by_name(name) for name in self._models]
+        listed = self._listed("/publishers/google/models", "publisherModels")
+        return [catalog.vertex(item) async for item in listed]
+
+    @override
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """POST `:predict`, or `:embedContent`, which takes one text at a time."""
+        rows, tokens = Rows(request.dimensions), 0
+        is_alone = _embeds_content(request.model) or request.model.endswith(ALONE)
+        limit = 1 if is_alone else PREDICT_BATCH
+        for texts in batches(request.input, limit, PREDICT_CHARACTERS):
+            found, spent = await self._embedded(request, texts)
+            tokens += spent
+            if request.dimensions is not None:
+                found = [unit(row) for row in found]
+            yield rows.add(found, len(texts))
+        ignored = () if request.keep_alive_s is None else ("keep_alive_s",)
+        yield Done(usage=Usage(prompt_tokens=tokens), ignored=ignored)
+
+    async def _embedded(self, request: EmbedRequest, texts: Sequence[str]) -> tuple[list[Any], int]:
+        """The rows of some texts, and their tokens."""
+        wishes: dict[str, Any] = {"autoTruncate": request.truncate}
+        if request.dimensions is not None:
+            wishes["outputDimensionality"] = request.dimensions
+        if _embeds_content(request.model):
+            content = {"parts": [{"text": texts[0]}]}
+            body = {"content": content, "embedContentConfig": wishes}
+            path = self._path(request.model, "embedContent")
+            answer = await self._client.json("POST", path, body)
+            spent = usage(answer.get("usageMetadata") or {}).prompt_tokens
+            return [(answer.get("embedding") or {}).get("values")], spent
+        body = {"instances": [{"content": text} for text in texts], "parameters": wishes}
+        answer = await self._client.json("POST", self._path(request.model, "predict"), body)
+        found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
+        counts = [(item.get("statistics") or {}).get("token_count") or 0 for item in found]
+        return [item.get("values") for item in found], int(sum(counts))
+
+    @override
+    def _path(self, model: str, method: str) -> str:
+        named = model if model.startswith("publishers/") else f"publishers/google/models/{model}"
+        return f"{self._prefix}/{quote(named)}:{method}"
+
+
+def _embeds_content(model: str) -> bool:
+    """python-genai, `_transformers.py`, t_is_vertex_embed_content_model."""
+    is_gemini = "gemini" in model and not model.endswith(ALONE)
+    return is_gemini or "maas" in model

@@ -37,12 +37,12 @@ class ImageBody(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def to_image(request: ImageRequest) -> ImageBody:
+def to_image(request: ImageRequest, dialect: str) -> ImageBody:
     """The body of /images/generations, or of /images/edits if there is an image to start from."""
     given = request.model_fields_set
     ignored = [name for name in _UNKNOWN if name in given]
-    is_gpt = request.model.startswith(("gpt-image", "chatgpt-image"))
-    size, is_other = _size(request)
+    is_gpt = dialect == "openai" and not request.model.startswith("dall-e")
+    size, is_other = _size(request, is_hosted=dialect == "openai")
     ignored += ["width", "height"] if is_other else []
     fields: dict[str, Any] = {"model": request.model, "prompt": request.prompt, "n": request.count}
     if size:
@@ -113,16 +113,15 @@ class Images:
         )
 
 
-def _size(request: ImageRequest) -> tuple[str | None, bool]:
+def _size(request: ImageRequest, *, is_hosted: bool) -> tuple[str | None, bool]:
     """The size to ask for, and whether it is another than the wished one.
 
     None leaves it to the model: so the default of ours, which no new model of OpenAI's has.
     """
     wished = f"{request.width}x{request.height}"
-    known = next((_SIZES[name] for name in _SIZES if request.model.startswith(name)), None)
     if not request.model_fields_set & {"width", "height"}:
-        is_hosted = known is not None or request.model.startswith("gpt-image")
         return (None if is_hosted else wished), False
+    known = next((_SIZES[name] for name in _SIZES if request.model.startswith(name)), None)
     if known is None or wished in known:
         return wished, False
 

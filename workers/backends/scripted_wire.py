@@ -143,7 +143,8 @@ def cut_up(script: Script, packets: Iterable[bytes]) -> Sequence[bytes]:
     """The packets as the script wants them on the wire."""
     wire = script.wire
     if "multiline" in wire:
-        packets = [p.replace(b',"created"', b',\ndata: "created"') for p in packets]
+        for key in (b'"created"', b'"modelVersion"'):
+            packets = [packet.replace(b"," + key, b",\ndata: " + key) for packet in packets]
     if "crlf" in wire:
         packets = [packet.replace(b"\n", b"\r\n") for packet in packets]
     if not wire & {"trickle", "split"}:

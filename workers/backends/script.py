@@ -5,9 +5,9 @@
 The part before the colon is the form, the part after it parameters, `name=value` with commas.
 
 Forms: `scripted-story` tells a fixed text (by itself once, with `chunks` that many words of it,
-again and again); `scripted-echo` repeats the last user message word by word; `scripted-think`
-thinks before the story; `scripted-tools` calls the request's tools; `scripted-embed` makes
-vectors.
+again and again); `scripted-echo` repeats the last user message word by word and counts its images;
+`scripted-think` thinks before the story; `scripted-tools` calls the request's tools;
+`scripted-embed` makes vectors; `scripted-image` draws, with a step for a word.
 
 Parameters: `chunks` words to say; `rate` words a second (0: as fast as can be); `first` seconds
 before the first word; `load` seconds that a cold model takes to load; `think` words of thinking;
@@ -52,12 +52,14 @@ STORY: Final = (
     " before him, and nobody lost a word, not even those who left and came back later."
 )
 THOUGHT: Final = " The user wants to hear something; a story will do."
+IMAGE: Final = "scripted-image"
 FORMS: Final = (
     "scripted-story",
     "scripted-echo",
     "scripted-think",
     "scripted-tools",
     "scripted-embed",
+    IMAGE,
 )
 EARLY: Final = frozenset({"html", "body", "busy", "loading", "missing", "context", "auth", "crash"})
 """Faults that answer instead of the stream."""
@@ -100,6 +102,8 @@ class Prompt:
     """A trailing assistant message: the answer goes on behind it."""
     tools: tuple[str, ...] = ()
     max_tokens: int | None = None
+    images: int = 0
+    """Of the last user message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ def play(script: Script, prompt: Prompt) -> Turn:
             for number, name in enumerate(islice(cycle(names), script.calls))
         )
         return Turn(calls=calls, prompt_tokens=_count(prompt.text), finish="tool_calls")
-    content = _rest(_content(script, prompt.text), prompt.said)
+    content = _rest(_content(script, prompt), prompt.said)
     thinking = () if prompt.said else tuple(islice(cycle(_words(THOUGHT)), script.think))
     finish = "stop"
     if prompt.max_tokens is not None and prompt.max_tokens < len(thinking) + len(content):
@@ -168,8 +172,11 @@ def vector(text: str, dimension: int) -> list[float]:
     return [value / length for value in sums]
 
 
-def _content(script: Script, text: str) -> tuple[str, ...]:
-    words = _words(text) if script.form == "scripted-echo" else _words(NOTICE + STORY)
+def _content(script: Script, prompt: Prompt) -> tuple[str, ...]:
+    words = _words(NOTICE + STORY)
+    if script.form == "scripted-echo":
+        seen = (f" [images: {prompt.images}]",) if prompt.images else ()
+        words = (*_words(prompt.text), *seen)
     if script.chunks is not None:
         words = tuple(islice(cycle(words or (" .",)), script.chunks))
     if script.size and words:

@@ -29,12 +29,14 @@ from contract.events import (
     Details,
     Done,
     FinishReason,
+    Image,
     Phase,
     Progress,
     ToolCallDelta,
     Usage,
     Vectors,
 )
+from contract.images import ImageRequest
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -47,6 +49,7 @@ from contract.models import (
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
 from workers.backends.script import EARLY, FORMS, Prompt, Script, Turn, parse, play, vector
+from workers.backends.scripted_picture import drawn
 
 VERSION: Final = "scripted"
 EMBED_BATCH: Final = 64
@@ -65,9 +68,11 @@ _EARLY: Final[dict[str, BackendError]] = {
     "crash": ServerFault("scripted: crashed (HTTP 500)"),
 }
 _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
+    "scripted-echo": ("chat", "vision"),
     "scripted-think": ("chat", "thinking"),
     "scripted-tools": ("chat", "tools"),
     "scripted-embed": ("embed",),
+    "scripted-image": ("image",),
 }
 
 
@@ -123,6 +128,16 @@ class Scripted:
             yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
             await asyncio.sleep(1 / script.rate if script.rate else 0)
         yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in request.input)))
+
+    async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
+        """Draw."""
+        script = self._script(request.model)
+        fault = self._fault(script)
+        async for event in drawn(script, request, until=None if fault is None else script.after):
+            yield event
+        if fault is not None:
+            await self._misbehave(fault)
+        yield Done(ignored=("mime_type",) if request.mime_type != "image/png" else ())
 
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
         """Pretend to fetch two layers; `rate` in a scripted name is its steps a second."""
@@ -251,12 +266,13 @@ class Scripted:
 def prompt_of(request: ChatRequest) -> Prompt:
     """What of a chat request a script looks at."""
     last = request.messages[-1]
-    users = [message.text for message in request.messages if message.role == "user"]
+    users = [message for message in request.messages if message.role == "user"]
     return Prompt(
-        text=users[-1] if users else "",
+        text=users[-1].text if users else "",
         said=last.text if last.role == "assistant" else "",
         tools=tuple(tool.name for tool in request.tools) if request.tool_choice != "none" else (),
         max_tokens=request.max_tokens,
+        images=len(users[-1].images) if users else 0,
     )
 
 

@@ -115,6 +115,8 @@ class Catalog:
         is_embedding = script.form == "scripted-embed"
         kinds = {
             "scripted-embed": ["embedding"],
+            "scripted-image": ["image"],
+            "scripted-echo": ["completion", "vision"],
             "scripted-tools": ["completion", "tools"],
             "scripted-think": ["completion", "thinking"],
         }

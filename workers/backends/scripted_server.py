@@ -20,6 +20,7 @@ from contract.errors import FleetError, ModelMissing, NotSupported
 from workers.backends import scripted_wire as wire
 from workers.backends.script import EARLY, Prompt, Script, play, vector
 from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply
+from workers.backends.scripted_gallery import Gallery
 from workers.backends.scripted_http import Ask, Connection, Flow, Reply, Seen
 from workers.backends.scripted_stage import NDJSON, SSE, Stage
 
@@ -37,7 +38,8 @@ class ScriptedServer:
         self.url = ""
         self._catalog = Catalog()
         self._stage = Stage(self._catalog)
-        self._surfaces: dict[str, Surface] = {}
+        self.gallery = Gallery(self._stage)
+        self._surfaces: dict[str, Surface] = {**self.gallery.surfaces}
         self._routes: dict[str, Route] = {
             **self._catalog.routes,
             "POST /v1/chat/completions": self._openai_chat,
@@ -218,6 +220,7 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
         said=_text(last.get("content")) if last.get("role") == "assistant" else "",
         tools=tuple(tool["function"]["name"] for tool in tools),
         max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+        images=_images(users[-1]) if users else 0,
     )
 
 
@@ -225,6 +228,14 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content)
     return str(content or "")
+
+
+def _images(message: dict[str, Any]) -> int:
+    """Ollama has them beside the content, OpenAI among its parts."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    beside = list(message.get("images") or ())
+    return len(beside) + sum(part.get("type") == "image_url" for part in parts)
 
 
 if __name__ == "__main__":

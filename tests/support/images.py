@@ -1,0 +1,60 @@
+"""Image backends under test: each adapter against the scripted server, and what it tells."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from contract.images import ImageRequest
+from workers.backends.a1111 import A1111
+from workers.backends.scripted import Scripted
+from workers.backends.scripted_server import ScriptedServer, serve
+from workers.backends.sdcpp import MODEL, Sdcpp
+
+NETWORKED = ("sd", "a1111")
+ALL = (*NETWORKED, "scripted")
+MODELS = {"sd": MODEL, "a1111": "scripted-image", "scripted": "scripted-image"}
+
+
+def make(type: str, url: str, **options: Any) -> Any:
+    """A backend of a type for a server's root."""
+    match type:
+        case "sd":
+            return Sdcpp(type, url, **options)
+        case "a1111":
+            return A1111(type, url, poll_s=0.02, **options)
+        case _:
+            return Scripted(type)
+
+
+@asynccontextmanager
+async def against_server(type: str) -> AsyncIterator[tuple[Any, ScriptedServer]]:
+    """A backend and the scripted server that it talks to."""
+    async with serve() as server:
+        backend = make(type, server.url)
+        try:
+            yield backend, server
+        finally:
+            await backend.aclose()
+
+
+def drawing(type: str, script: str = "", **fields: Any) -> ImageRequest:
+    """A small cat; a script is the model's name, or the first word where one model is all."""
+    name = f"scripted-image:{script}"
+    model, prompt = (name, "a cat") if type == "scripted" else (MODELS[type], f"{name} a cat")
+    return ImageRequest(
+        model=model if script else MODELS[type],
+        prompt=prompt if script else "a cat",
+        **{"width": 48, "height": 32} | fields,
+    )
+
+
+async def told(stream: Any) -> list[Any]:
+    """Every event."""
+    return [event async for event in stream]
+
+
+def pictures(events: list[Any], *, partial: bool = False) -> list[bytes]:
+    """The images, decoded."""
+    found = (event for event in events if event.type == "image" and event.partial is partial)
+    return [base64.b64decode(event.data, validate=True) for event in found]

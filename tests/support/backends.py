@@ -10,15 +10,19 @@ import httpx
 from contract.chat import ChatRequest, Message
 from contract.result import Result, fold
 from workers.backends.dialects import DIALECTS
+from workers.backends.gemini import Gemini
 from workers.backends.ollama import Ollama
 from workers.backends.openai import OpenAI
+from workers.backends.openai_images import OpenAIImages
 from workers.backends.scripted import Scripted
 from workers.backends.scripted_server import ScriptedServer, serve
+from workers.backends.vertex import Vertex
 
 WIRE = Path(__file__).parents[1] / "wire"
-NETWORKED = ("ollama", "llamacpp", "lmstudio", "vllm", "openai", "generic")
+OPENAI_SHAPED = ("llamacpp", "lmstudio", "vllm", "openai", "generic")
+GOOGLE = ("gemini", "vertex")
+NETWORKED = ("ollama", *OPENAI_SHAPED, *GOOGLE)
 ALL = (*NETWORKED, "scripted")
-OPENAI_SHAPED = NETWORKED[1:]
 
 
 def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
@@ -27,7 +31,12 @@ def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
         return Scripted(idle_s=idle_s)
     if type == "ollama":
         return Ollama(type, url, idle_s=idle_s, **options)
-    return OpenAI(type, url + "/v1", DIALECTS[type], idle_s=idle_s, **options)
+    if type == "gemini":
+        return Gemini(type, url + "/v1beta", key="k3y", idle_s=idle_s, **options)
+    if type == "vertex":
+        return Vertex(type, url + "/v1beta1", project="p", idle_s=idle_s, **options)
+    speaker = OpenAIImages if type == "openai" else OpenAI
+    return speaker(type, url + "/v1", DIALECTS[type], idle_s=idle_s, **options)
 
 
 @asynccontextmanager

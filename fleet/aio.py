@@ -6,6 +6,7 @@ async with AsyncClient() as fleet:
         ...
 """
 
+import base64
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -124,6 +125,16 @@ class AsyncClient:
             found = [row async for block in blocks for row in block]
         return np.asarray(found, dtype=np.float32).reshape(len(texts), -1)
 
+    async def image(self, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
+        """Make images from words, `count` of them; `image` may hold the bytes of one to start from.
+
+        Raises the error that the job failed with.
+        """
+        if isinstance(start := fields.get("image"), bytes):
+            fields["image"] = base64.b64encode(start).decode()
+        job = await self.enqueue("image", model=model, prompt=prompt, **fields)
+        return images_of(await job.result())
+
     async def pull(
         self, model: str, *, backend: str | None = None, **fields: Any
     ) -> AsyncGenerator[AnyEvent, None]:
@@ -165,6 +176,12 @@ class AsyncClient:
 
     async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
         return listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
+
+
+def images_of(result: Result) -> list[bytes]:
+    """The images that an image job's result holds, without previews."""
+    found = (each.data for each in result.images if not each.partial)
+    return [base64.b64decode(data) for data in found if data is not None]
 
 
 def vectors_of(result: Result) -> list[list[float]]:

@@ -2,7 +2,7 @@
 
 import typer
 
-from fleet.commands import chat, config, demo, doctor, embed, jobs, pull, roster, up
+from fleet.commands import chat, config, demo, doctor, embed, image, jobs, pull, roster, up
 
 app = typer.Typer(
     name="fleet",
@@ -16,6 +16,7 @@ for command in (
     demo.demo,
     chat.chat,
     embed.embed,
+    image.image,
     pull.pull,
     roster.backends,
     roster.models,

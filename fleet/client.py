@@ -155,6 +155,13 @@ class Client:
         """Vectors in the order of the texts, one row each, as a float32 array."""
         return self._ask(self._fleet.embed, texts, model=model, **fields)
 
+    def image(self, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
+        """Make images from words, `count` of them; `image` may hold the bytes of one to start from.
+
+        Raises the error that the job failed with.
+        """
+        return self._ask(self._fleet.image, prompt, model=model, **fields)
+
     def pull(
         self, model: str, *, backend: str | None = None, **fields: Any
     ) -> Generator[AnyEvent, None, None]:

@@ -5,8 +5,6 @@ Invariant: the output appears under its name only when every row is in it.
 
 import asyncio
 import base64
-import os
-import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from fleet.aio import AsyncClient
 from fleet.asking import batches
 from fleet.exits import raise_unless_done
 from fleet.job import AsyncJob
+from fleet.whole_file import whole
 from fleet.window import in_order
 
 Rows = np.ndarray[tuple[int, int], np.dtype[np.float32]]
@@ -121,27 +120,8 @@ def output(file: Path, total: int) -> Iterator[Writer]:
     """
     if file.suffix not in {".jsonl", ".npy"}:
         raise InvalidRequest(f"{file}: name the output .jsonl or .npy")
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    except OSError as error:
-        raise InvalidRequest(f"cannot write to {file.parent}: {error.strerror}") from error
-    half = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
-            yield Npy(opened, total) if file.suffix == ".npy" else JsonLines(opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        half.chmod(0o666 & ~_umask())
-        half.replace(file)
-    except BaseException:
-        half.unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with whole(file) as opened:
+        yield Npy(opened, total) if file.suffix == ".npy" else JsonLines(opened)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from contract.errors import (
 )
 from contract.events import Done
 from workers.backends.protocols import Backend, GenerateImages, capabilities
+from workers.backends.scripted_http import Reply
 from workers.backends.scripted_picture import size_of
 
 every = pytest.mark.parametrize("type", ALL)
@@ -200,7 +201,7 @@ async def test_a_server_without_progress_makes_pictures_all_the_same() -> None:
     async with against_server("a1111") as (backend, server):
         surface = server.gallery.surfaces["/sdapi/"]
         server._surfaces["/sdapi/"] = lambda ask: (
-            None if ask.path.endswith("/progress") else surface(ask)
+            Reply(b"{}", 404) if ask.path.endswith("/progress") else surface(ask)
         )
         events = await told(backend.image(drawing("a1111", "chunks=4,rate=20")))
 

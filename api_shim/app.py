@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api_shim import enqueue, events, health, jobs, openapi, problems, roster
+from api_shim import enqueue, events, health, jobs, membership, openapi, problems, roster
 from api_shim.access import AccessLog
 from api_shim.body import BodyLimit
 from api_shim.hangup import Hangup
@@ -42,8 +42,8 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     # `enqueue` has the wider pattern of the two POST families, `events` the longer path.
-    for router in (enqueue.router, events.router, jobs.router, roster.router, health.router):
-        app.include_router(router)
+    for each in (enqueue, events, jobs, roster, membership, health):
+        app.include_router(each.router)
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

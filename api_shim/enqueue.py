@@ -20,6 +20,7 @@ from contract.models import (
     DeleteRequest,
     LoadRequest,
     PullRequest,
+    RunningRequest,
     ShowRequest,
     UnloadRequest,
 )
@@ -28,9 +29,10 @@ from contract.requests import Kind
 from contract.roster import WorkerReport
 
 KINDS: Final[tuple[Kind, ...]] = (
-    "chat", "embed", "pull", "image", "show", "delete", "copy", "create", "load", "unload",
+    "chat", "embed", "pull", "image", "show", "running", "delete", "copy", "create", "load",
+    "unload",
 )  # fmt: skip
-"""Kinds that a caller may ask for; the others are the fleet's own."""
+"""Kinds that a caller may ask for; `list` is what the roster answers."""
 
 
 class Intake:
@@ -164,6 +166,14 @@ async def show(
     request: Annotated[ShowRequest, _example("All about a model", model="llama3.2")], take: Taking
 ) -> Response:
     """Ask for everything a backend knows of a model; the answer is one `details` event."""
+    return await take(request)
+
+
+@router.post("/running", operation_id="enqueue_running", **_ROUTE)
+async def running(
+    request: Annotated[RunningRequest, _example("On one backend", backend="ollama")], take: Taking
+) -> Response:
+    """Ask a backend which models it has in memory; the answer is one `details` event."""
     return await take(request)
 
 

@@ -203,7 +203,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-Documented = Literal[400, 404, 405, 406, 413, 415, 422, 429, 500, 503]
+Documented = Literal[400, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503]
 
 
 def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
@@ -216,14 +216,18 @@ def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     400: "`invalid_json` (of a body) or `invalid_cursor`.",
+    403: "The request does not come from this machine (`not_local`).",
     404: "`job_not_found`, `unknown_backend`, `unknown_model` or `unknown_kind`; "
     "`matches` has close names.",
     406: "No format that events are told in is accepted.",
+    409: "That name is taken (`name_taken`), or this shim was not started by `fleet up` "
+    "(`not_supervised`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown or out of range (`errors` names it), or the backend cannot "
     "do it (`capabilities` says what it can).",
     429: "The queue is full; Retry-After says when to come back.",
     500: "A defect of ours.",
-    503: "No live worker (`no_worker`), or Redis does not answer (`relay_unavailable`).",
+    503: "No live worker (`no_worker`), Redis does not answer (`relay_unavailable`), or `fleet up` "
+    "does not (`control_lost`).",
 }

@@ -20,7 +20,7 @@ from contract.errors import (
     UnknownModel,
 )
 from contract.jobs import AnyRequest
-from contract.models import CreateRequest, PullRequest
+from contract.models import CreateRequest, PullRequest, RunningRequest
 from contract.names import queue_name
 from contract.requests import Kind
 from contract.roster import QueueView
@@ -84,7 +84,7 @@ def fitting(request: AnyRequest, pools: Mapping[str, Pool]) -> list[Pool]:
         raise Refusal(
             NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
         )
-    having = able if isinstance(request, PullRequest) else _having(request, able)
+    having = able if isinstance(request, (PullRequest, RunningRequest)) else _having(request, able)
     serving = [pool for pool in having if queue_name(pool.name, request.kind) in pool.queues]
     if not serving:
         raise _no_worker(" or ".join(queue_name(pool.name, request.kind) for pool in having))

@@ -1,5 +1,6 @@
 """What the HTTP process needs to know: where to listen, what to accept, how often to speak."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -26,3 +27,5 @@ class ShimSettings(RelaySettings):
     """Milliseconds that a browser is told to wait before it comes back to a stream."""
     shutdown_s: Annotated[int, Field(ge=1)] = 5
     """Seconds that open requests have to finish after SIGTERM; streams end at once."""
+    control: Path | None = None
+    """Socket of the `fleet up` that started this shim, which adds and removes backends."""

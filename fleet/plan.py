@@ -82,17 +82,24 @@ async def found_backends() -> list[PlannedBackend]:
 def given_backend(option: str) -> PlannedBackend:
     """A backend from `NAME=DSN`; raises CannotStart if it does not look like that."""
     name, equals, dsn = option.partition("=")
-    variable = f"LLM_{name.upper()}"
     if not equals or not _NAME.match(name):
         raise CannotStart(
             "--backend wants NAME=DSN, as in --backend ollama=ollama://127.0.0.1:11434; NAME is "
             "made of small letters, digits and _"
         )
     try:
-        parse(variable, dsn)
+        return named_backend(name, dsn, "given with --backend")
     except DsnError as error:
         raise CannotStart(f"--backend {name}: {error}") from error
-    return PlannedBackend(name, {variable: dsn}, "given with --backend")
+
+
+def named_backend(name: str, dsn: str, why: str) -> PlannedBackend:
+    """A backend from its name and its DSN; raises DsnError, which never repeats a key."""
+    if not _NAME.match(name):
+        raise DsnError(f"{name}: a name is made of small letters, digits and _, a letter first")
+    variable = f"LLM_{name.upper()}"
+    parse(variable, dsn)
+    return PlannedBackend(name, {variable: dsn}, why)
 
 
 def found_backend(config: BackendConfig) -> PlannedBackend:

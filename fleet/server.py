@@ -16,7 +16,7 @@ from fleet.errors import CannotStart
 from relay.settings import RelaySettings
 
 _ON_PATH = ("redis-server", "valkey-server")
-_LONGEST_SOCKET_PATH = 100
+LONGEST_SOCKET_PATH = 100
 """The kernel's limit is 108 bytes on Linux and 104 on macOS, terminator included."""
 
 
@@ -69,7 +69,7 @@ def embedded(folder: Path) -> Embedded:
     It must be short, and plain: Redis clients and Celery disagree on how to escape one in a URL.
     """
     path = str(folder.resolve() / "redis.sock")
-    if len(path) <= _LONGEST_SOCKET_PATH and quote(path) == path:
+    if len(path) <= LONGEST_SOCKET_PATH and quote(path) == path:
         return Embedded(f"unix://{path}", f"port 0\nunixsocket {path}\nunixsocketperm 700\n")
     port, password = free_port(), secrets.token_urlsafe(24)
     return Embedded(

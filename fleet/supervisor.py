@@ -49,6 +49,8 @@ class Entry:
     child: Child | None = field(default=None, init=False)
     started_with: dict[str, str] = field(default_factory=dict, init=False)
     """Environment of the current or last run."""
+    ending: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set when it is not to be started again."""
 
     @property
     def pid(self) -> int | None:
@@ -63,8 +65,8 @@ class Supervisor:
         """Give processes `stop_within_s` to end after SIGTERM; then they are killed."""
         self._printer = printer
         self._stop_within_s = stop_within_s
-        self._stopping = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._is_stopping = False
+        self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self.entries: list[Entry] = []
 
     async def __aenter__(self) -> Self:
@@ -78,14 +80,13 @@ class Supervisor:
         trace: TracebackType | None,
     ) -> None:
         """End everything: SIGTERM, a bounded wait, SIGKILL."""
-        self._stopping.set()
         try:
-            self._signal(signal.SIGTERM)
+            self._end(signal.SIGTERM)
             await self._all_ended(self._stop_within_s)
         finally:
             self.kill()
             await self._all_ended(_KILLED_WITHIN_S)
-        for task in self._tasks:
+        for task in self._tasks.values():
             if task.done():
                 task.result()
 
@@ -95,34 +96,51 @@ class Supervisor:
         self._printer.width = max(self._printer.width, len(entry.name))
         task = asyncio.create_task(self._keep(entry), name=entry.name)
         task.add_done_callback(self._unwatched)
-        self._tasks.append(task)
+        self._tasks[entry] = task
+        if self._is_stopping:
+            entry.ending.set()
+
+    async def drop(self, entry: Entry) -> None:
+        """End one for good: SIGTERM, a bounded wait, SIGKILL; the others go on.
+
+        When this is cancelled meanwhile, the process is ended with all others.
+        """
+        task = self._tasks[entry]
+        _end(entry, signal.SIGTERM)
+        await asyncio.wait([task], timeout=self._stop_within_s)
+        if not task.done():
+            _end(entry, signal.SIGKILL)
+            await asyncio.wait([task], timeout=_KILLED_WITHIN_S)
+        if task.done():
+            del self._tasks[entry]
+            self.entries.remove(entry)
+            task.result()
 
     def kill(self) -> None:
         """End everything at once, with SIGKILL."""
-        self._stopping.set()
-        self._signal(signal.SIGKILL)
+        self._end(signal.SIGKILL)
 
     def _unwatched(self, task: asyncio.Task[None]) -> None:
         """Say so at once when a defect of ours ends the watch over a process."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self.say(f"{task.get_name()} is not watched any more: {error!r}")
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _end(self, number: signal.Signals) -> None:
+        self._is_stopping = True
         for entry in self.entries:
-            if entry.child is not None:
-                entry.child.signal(number)
+            _end(entry, number)
 
     async def _all_ended(self, within_s: float) -> None:
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=within_s)
+            await asyncio.wait(self._tasks.values(), timeout=within_s)
 
     async def _keep(self, entry: Entry) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        while not self._stopping.is_set():
+        while not entry.ending.is_set():
             began_at = time.monotonic()
             entry.started_with = entry.environment()
             await self._run(entry)
-            if self._stopping.is_set():
+            if entry.ending.is_set():
                 return
             await entry.died(entry.started_with)
             if time.monotonic() - began_at >= STABLE_S:
@@ -131,7 +149,7 @@ class Supervisor:
             pause_s = backoff.pause_s()
             self.say(f"{entry.name} starts again in {pause_s:g} s")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
+                await asyncio.wait_for(entry.ending.wait(), pause_s)
 
     async def _run(self, entry: Entry) -> None:
         entry.child = Child(
@@ -153,6 +171,12 @@ class Supervisor:
         """A line of our own among those of the processes."""
         now = datetime.now().astimezone()
         self._printer.write(Message("line", text, now, "fleet", None))
+
+
+def _end(entry: Entry, number: signal.Signals) -> None:
+    entry.ending.set()
+    if entry.child is not None:
+        entry.child.signal(number)
 
 
 def how_it_ended(exit_code: int) -> str:

@@ -5,12 +5,11 @@ the opposite order, so that workers can hand their jobs back to a server that st
 """
 
 import asyncio
-import itertools
-import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import httpx
 from honcho.colour import get_colours
@@ -18,14 +17,15 @@ from honcho.printer import Printer
 from pydantic import SecretStr
 
 from contract.errors import RelayUnavailable
+from fleet.control import Control, address
+from fleet.crew import Crew
 from fleet.errors import CannotStart
 from fleet.folder import locked
-from fleet.plan import Plan, PlannedBackend, child_environment
-from fleet.procfile import commands, worker_command
+from fleet.plan import Plan, child_environment
+from fleet.procfile import commands
 from fleet.server import ServerChoice, choose, embedded, write_configuration
 from fleet.supervisor import Entry, Supervisor
 from relay.connection import Connection
-from relay.lease import Leases
 from relay.settings import RelaySettings
 
 _SERVER_STARTS_WITHIN_S = 15.0
@@ -33,7 +33,6 @@ _READY_WITHIN_S = 60.0
 _SERVER_STOPS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 40.0
 """A worker lets its streams finish for a while, then hands them back."""
-_RELEASE_WITHIN_S = 10.0
 _LOOK_S = 0.1
 _HOPELESS_STARTS = 3
 
@@ -107,8 +106,14 @@ async def running(
         await _answers(fleet)
         processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
         fleet.supervisors.append(processes)
-        for entry in itertools.chain(_shims(fleet, colours), _workers(fleet, processes, colours)):
+        socket = stack.enter_context(address(plan.folder, is_ours=choice.binary is not None))
+        crew = Crew(processes, fleet.relay, _shared(fleet), colours)
+        stack.push_async_callback(crew.aclose)
+        await stack.enter_async_context(Control(crew, processes.say).listening(socket))
+        for entry in _shims(fleet, socket, colours):
             processes.keep(entry)
+        for backend in plan.backends:
+            crew.hire(backend)
         yield fleet
 
 
@@ -147,48 +152,17 @@ async def _answers(fleet: Running) -> None:
         raise CannotStart("the embedded Redis server did not start: see its lines above") from error
 
 
-def _shims(fleet: Running, colours: Iterator[str]) -> Iterator[Entry]:
+def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Entry]:
     for number, port in enumerate(fleet.plan.ports, 1):
-        address = {"FLEET_HOST": fleet.plan.host, "FLEET_PORT": str(port)}
-        environment = partial(child_environment, {**_shared(fleet), **address})
+        own = {
+            "FLEET_HOST": fleet.plan.host,
+            "FLEET_PORT": str(port),
+            "FLEET_CONTROL": str(socket),
+        }
+        environment = partial(child_environment, {**_shared(fleet), **own})
         yield Entry(f"shim.{number}", commands()["shim"], environment, colour=next(colours))
-
-
-def _workers(fleet: Running, processes: Supervisor, colours: Iterator[str]) -> Iterator[Entry]:
-    async def died(environment: dict[str, str]) -> None:
-        await _release(fleet, environment["FLEET_WORKER_NAME"], processes)
-
-    for backend in fleet.plan.backends:
-        command = worker_command(backend.name)
-        environment = partial(_worker_environment, fleet, backend)
-        for number in range(1, backend.processes + 1):
-            name = f"worker-{backend.name}.{number}"
-            yield Entry(name, command, environment, died=died, colour=next(colours))
 
 
 def _shared(fleet: Running) -> dict[str, str]:
     url = fleet.relay.redis_url.get_secret_value()
     return {**fleet.plan.variables, "FLEET_REDIS_URL": url}
-
-
-def _worker_environment(fleet: Running, backend: PlannedBackend) -> dict[str, str]:
-    return child_environment(
-        {
-            **_shared(fleet),
-            **backend.variables,
-            "FLEET_WORKER_BACKEND": backend.name,
-            "FLEET_WORKER_NAME": f"{backend.name}-{secrets.token_hex(4)}",
-        }
-    )
-
-
-async def _release(fleet: Running, worker: str, processes: Supervisor) -> None:
-    """Give the jobs of a dead worker to the others at once, instead of when their leases expire."""
-    try:
-        async with asyncio.timeout(_RELEASE_WITHIN_S), Connection.open(fleet.relay) as connection:
-            jobs = await Leases(connection).release_worker(worker)
-    except (RelayUnavailable, TimeoutError):
-        processes.say(f"could not hand over the jobs of {worker}: they move when its leases expire")
-    else:
-        if jobs:
-            processes.say(f"handed over {jobs} job{'s' * (jobs > 1)} of {worker}")

@@ -1,0 +1,115 @@
+"""What a shim may ask of the `fleet up` that started it, over a socket, a JSON line each way.
+
+Both ends take the words from here. An order may hold a key, in its DSN: no answer repeats it.
+"""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError, field_serializer
+
+from contract.names import BACKEND_NAME
+from contract.wire import Noun, decode, encode
+
+LONGEST_LINE: Final = 64 * 1024
+"""Bytes of an order or an answer."""
+_WRITE_WITHIN_S: Final = 5.0
+
+BackendName = Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
+
+
+class Add(Noun):
+    """Start workers for a backend."""
+
+    verb: Literal["add"] = "add"
+    name: BackendName
+    dsn: SecretStr
+
+    @field_serializer("dsn", when_used="json")
+    def _in_full(self, dsn: SecretStr) -> str:
+        return dsn.get_secret_value()
+
+
+class Remove(Noun):
+    """Let a backend's workers finish, and end them."""
+
+    verb: Literal["remove"] = "remove"
+    name: BackendName
+
+
+class Listing(Noun):
+    """Tell which backends there are workers for."""
+
+    verb: Literal["list"] = "list"
+
+
+Order = Add | Remove | Listing
+_order: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="verb")])
+
+Trouble = Literal["invalid", "taken", "unknown"]
+
+
+class Staff(Noun):
+    """A backend, and the processes that serve it."""
+
+    name: str
+    why: str
+    """Where it comes from, in words."""
+    processes: int
+    is_leaving: bool = False
+
+
+class Answer(Noun):
+    """What became of an order."""
+
+    trouble: Trouble | None = None
+    """None: it was carried out."""
+    message: str = ""
+    processes: int = 0
+    """How many were started, or ended."""
+    backends: tuple[Staff, ...] = ()
+
+
+class ControlLost(Exception):
+    """`fleet up` is gone, or does not answer."""
+
+
+def read_order(line: bytes) -> Order:
+    """An order from its line; raises ValueError, which says nothing of what stood there."""
+    try:
+        return _order.validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "order"
+        raise ValueError(f"{where}: {first['msg']}") from None
+
+
+async def asked(path: Path, order: Order, within_s: float) -> Answer:
+    """The answer to an order; raises ControlLost."""
+    try:
+        async with asyncio.timeout(within_s):
+            reader, writer = await asyncio.open_unix_connection(path, limit=LONGEST_LINE)
+            try:
+                await send(writer, order)
+                return decode(Answer, await reader.readuntil(b"\n"))
+            finally:
+                await hang_up(writer)
+    except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
+        raise ControlLost(f"`fleet up` does not answer ({type(error).__name__})") from None
+
+
+async def send(writer: asyncio.StreamWriter, noun: Noun) -> None:
+    """Write one line; raises OSError, and TimeoutError if nobody takes it."""
+    writer.write(encode(noun) + b"\n")
+    async with asyncio.timeout(_WRITE_WITHIN_S):
+        await writer.drain()
+
+
+async def hang_up(writer: Any) -> None:
+    """Close, whatever the other side does."""
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_WRITE_WITHIN_S):
+            await writer.wait_closed()

@@ -103,4 +103,8 @@ def _traits_of_name(name: str) -> tuple[ModelTrait, ...]:
         return ("image",)
     if any(word in name for word in ("whisper", "tts", "transcribe", "moderation", "sora")):
         return ()
-    return ("chat", "tools", "schema") if name.startswith(("gpt-", "o1", "o3", "o4")) else ("chat",)
+    traits: list[ModelTrait] = ["chat"]
+    traits += ["tools", "schema"] if name.startswith(("gpt-", "o1", "o3", "o4")) else []
+    traits += ["vision"] if name.startswith(("gpt-4o", "gpt-4.", "gpt-5", "o3", "o4")) else []
+    traits += ["thinking"] if name.startswith(("gpt-5", "o1", "o3", "o4")) else []
+    return tuple(traits)

@@ -19,6 +19,7 @@ from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from workers.backends.dialects import Dialect
 from workers.backends.inline_images import mime_type
+from workers.backends.openai_effort import effort
 from workers.backends.tools import described
 
 
@@ -78,7 +79,9 @@ def _add_think(
         return
     match dialect.think:
         case "effort":
-            fields["reasoning_effort"] = "none" if request.think == "off" else request.think
+            word, is_exact = effort(request.model, request.think)
+            fields["reasoning_effort"] = word
+            ignored += [] if is_exact else ["think"]
         case "template":
             fields["chat_template_kwargs"] = {"enable_thinking": request.think != "off"}
             if request.think != "off":

@@ -7,7 +7,7 @@ percent-decoded. No error repeats the line, because it may hold a key.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -15,6 +15,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from contract.names import BACKEND_NAME
 from contract.requests import Kind
 from contract.wire import Noun
+from workers.backends import vertex_address
+from workers.backends.declarations import DeclaredModel, Endpoint
 
 VARIABLE_PREFIX: Final = "LLM_"
 WELL_KNOWN: Final = {"OLLAMA_URL": "ollama", "LLAMACPP_URL": "llamacpp", "LMSTUDIO_URL": "lmstudio"}
@@ -38,19 +40,62 @@ class _Scheme(NamedTuple):
 _SCHEMES: Final = {
     "ollama": _Scheme("http", "127.0.0.1", 11434),
     "llamacpp": _Scheme("http", "127.0.0.1", 8080, "/v1"),
+    "llamacpp-router": _Scheme("http", "127.0.0.1", 8080, "/v1"),
+    "llamaswap": _Scheme("http", "127.0.0.1", 8080, "/v1"),
     "lmstudio": _Scheme("http", "127.0.0.1", 1234, "/v1"),
     "vllm": _Scheme("http", "127.0.0.1", 8000, "/v1"),
     "openai": _Scheme("https", "api.openai.com", None, "/v1"),
     "generic": _Scheme("https", None, None, "/v1"),
+    "sd": _Scheme("http", "127.0.0.1", 1234),
+    "a1111": _Scheme("http", "127.0.0.1", 7860),
+    "gemini": _Scheme("https", "generativelanguage.googleapis.com", None, "/v1beta"),
+    "vertex": _Scheme("https", "aiplatform.googleapis.com", None, vertex_address.VERSION_PATH),
     "scripted": _Scheme(None),
     "local": _Scheme(None),
+    "llama": _Scheme(None),
+    "openvino": _Scheme(None),
 }
-_ALIASES: Final = {"openai-compatible": "generic", "llama.cpp": "llamacpp"}
-_OPTIONS: Final = {"openai": frozenset({"organization", "project"})}
+_PATHS: Final = {
+    "local": "name the model's folder, as in local:///models/minilm",
+    "llama": "name a GGUF file or a folder of them, as in llama:///models/qwen.gguf",
+    "openvino": "name an exported model's folder or a GGUF file, as in openvino:///models/qwen",
+}
+"""Types whose address is a path, and what to say where there is none."""
+_ALIASES: Final = {
+    "openai-compatible": "generic",
+    "llama.cpp": "llamacpp",
+    "llama-swap": "llamaswap",
+    "sd-server": "sd",
+}
+_OPTIONS: Final = {
+    "openai": frozenset({"organization", "project"}),
+    # 1: it runs with VLLM_SERVER_DEV_MODE=1, and may be sent to sleep.
+    "vllm": frozenset({"dev"}),
+    "generic": frozenset({"images"}),
+    "vertex": frozenset({"project", "location", "credentials", "quota_project"}),
+    "llama": frozenset({"n_ctx", "threads", "gpu_layers", "batch", "pooling"}),
+    "openvino": frozenset({"device", "n_ctx", "threads", "pooling"}),
+}
 
 
 BackendType = Literal[
-    "ollama", "llamacpp", "lmstudio", "vllm", "openai", "generic", "scripted", "local"
+    "ollama",
+    "llamacpp",
+    "llamacpp-router",
+    "llamaswap",
+    "lmstudio",
+    "vllm",
+    "openai",
+    "generic",
+    "endpoints",
+    "sd",
+    "a1111",
+    "gemini",
+    "vertex",
+    "scripted",
+    "local",
+    "llama",
+    "openvino",
 ]
 
 
@@ -64,8 +109,8 @@ class BackendConfig(Noun):
     name: Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
     type: BackendType
     url: str = ""
-    """Base address without credentials, `/v1` included where there is one; for `local` the path
-    of a folder. Without it, the default of the type."""
+    """Base address without credentials, `/v1` included where there is one; for `local`,
+    `llama` and `openvino` a path. Without it, the default of the type."""
     key: SecretStr | None = None
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Jobs of a kind at once; None: what the server tells, or a default."""
@@ -74,11 +119,19 @@ class BackendConfig(Noun):
     """Seconds of silence that are too many once an answer has begun."""
     options: dict[str, str] = Field(default_factory=dict)
     """What only this type of backend knows."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Of type `endpoints`: one address a model."""
+    models: dict[str, DeclaredModel] = Field(default_factory=dict)
+    """Facts about models that the server does not tell, by the model's name."""
 
     @model_validator(mode="before")
     @classmethod
     def _complete_url(cls, fields: Any) -> Any:
         """Fill in the default address or path, so that a table of fleet.toml may leave it out."""
+        if isinstance(fields, dict) and fields.get("type") in _ALIASES:
+            fields = {**fields, "type": _ALIASES[fields["type"]]}
+        if isinstance(fields, dict) and fields.get("type") == "vertex":
+            fields = vertex_address.complete(fields)
         scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
         if scheme is None or scheme.protocol is None:
             return fields
@@ -94,6 +147,16 @@ class BackendConfig(Noun):
             if parts.path.strip("/")
             else f"{parts.scheme}://{parts.netloc}{scheme.path}",
         }
+
+    @model_validator(mode="after")
+    def _check_endpoints(self) -> Self:
+        """Endpoints belong to their type, and a caller must be able to name each."""
+        if bool(self.endpoints) != (self.type == "endpoints"):
+            raise ValueError("type endpoints has a list of endpoints, and no other type has")
+        names = [endpoint.name for endpoint in self.endpoints]
+        if len(set(names)) != len(names):
+            raise ValueError("endpoints: two have one name; give them labels")
+        return self
 
     def slots_for(self, kind: Kind) -> int | None:
         """Configured slots of a kind, if any."""
@@ -114,9 +177,11 @@ def parse(variable: str, dsn: str) -> BackendConfig:
     if override not in {"", "http", "https"}:
         raise DsnError(f"{variable}: +{override} is neither +http nor +https")
     fields = {"name": name, "type": type, **_query(variable, type, parts.query)}
-    if key := unquote(parts.password or parts.username or ""):
+    if key := _key(type, parts):
         fields["key"] = SecretStr(key)
     fields["url"] = _address(variable, type, override, parts)
+    if type == "vertex" and parts.username:
+        fields.setdefault("options", {}).setdefault("project", unquote(parts.username))
     return _made(variable, fields)
 
 
@@ -163,11 +228,20 @@ def _split(variable: str, dsn: str) -> SplitResult:
     return parts
 
 
+def _key(type: str, parts: SplitResult) -> str:
+    """What stands before the host: a key; for A1111 a user and a password, for Vertex a project."""
+    if type == "a1111" and parts.username:
+        return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    if type == "vertex":
+        return unquote(parts.password or "")  # before the colon stands the project
+    return unquote(parts.password or parts.username or "")
+
+
 def _address(variable: str, type: str, override: str, parts: SplitResult) -> str:
     scheme = _SCHEMES[type]
-    if type == "local":
+    if type in _PATHS:
         if not parts.path.strip("/"):
-            raise DsnError(f"{variable}: name the model's folder, as in local:///models/minilm")
+            raise DsnError(f"{variable}: {_PATHS[type]}")
         return unquote(parts.netloc + parts.path)
     if scheme.protocol is None:
         return ""

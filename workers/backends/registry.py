@@ -5,12 +5,33 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import NotSupported
-from workers.backends.dialects import GENERIC, LLAMACPP, LMSTUDIO, OPENAI, VLLM, Dialect
+from workers.backends.a1111 import A1111
+from workers.backends.dialects import (
+    GENERIC,
+    LLAMACPP,
+    LLAMACPP_ROUTER,
+    LLAMASWAP,
+    LMSTUDIO,
+    OPENAI,
+    VLLM,
+    Dialect,
+)
 from workers.backends.dsn import BackendConfig
+from workers.backends.endpoints import Endpoints
+from workers.backends.gemini import Gemini
+from workers.backends.llama_router import LlamaRouter
+from workers.backends.llamacpp_local import llama
+from workers.backends.llamaswap import LlamaSwap
+from workers.backends.lmstudio import LmStudio
 from workers.backends.ollama import Ollama
 from workers.backends.openai import OpenAI
+from workers.backends.openai_images import OpenAIImages
+from workers.backends.openvino import openvino
 from workers.backends.protocols import Backend
 from workers.backends.scripted import Scripted
+from workers.backends.sdcpp import Sdcpp
+from workers.backends.vertex_account import vertex
+from workers.backends.vllm import SleepingVllm
 
 Factory = Callable[[BackendConfig], Backend]
 
@@ -23,14 +44,14 @@ def _ollama(config: BackendConfig) -> Backend:
     return Ollama(config.name, config.url, key=_key(config), idle_s=config.idle_s)
 
 
-def _openai(dialect: Dialect) -> Factory:
+def _openai(dialect: Dialect, speaker: type[OpenAI] = OpenAI) -> Factory:
     def make(config: BackendConfig) -> Backend:
         headers = {
             f"openai-{name}": value
             for name, value in config.options.items()
             if name in {"organization", "project"}
         }
-        return OpenAI(
+        return speaker(
             config.name,
             config.url,
             dialect,
@@ -40,6 +61,33 @@ def _openai(dialect: Dialect) -> Factory:
         )
 
     return make
+
+
+def _sd(config: BackendConfig) -> Backend:
+    return Sdcpp(config.name, config.url, key=_key(config), idle_s=config.idle_s)
+
+
+def _a1111(config: BackendConfig) -> Backend:
+    user, _, password = (_key(config) or "").partition(":")
+    return A1111(config.name, config.url, user=user or None, password=password)
+
+
+def _vllm(config: BackendConfig) -> Backend:
+    is_dev = config.options.get("dev", "0") not in {"", "0"}
+    return _openai(VLLM, SleepingVllm if is_dev else OpenAI)(config)
+
+
+def _endpoints(config: BackendConfig) -> Backend:
+    return Endpoints(config.name, config.endpoints, idle_s=config.idle_s)
+
+
+def _openai_or_images(config: BackendConfig) -> Backend:
+    makes_images = config.options.get("images", "0") not in {"", "0"}
+    return _openai(GENERIC, OpenAIImages if makes_images else OpenAI)(config)
+
+
+def _gemini(config: BackendConfig) -> Backend:
+    return Gemini(config.name, config.url, key=_key(config), idle_s=config.idle_s)
 
 
 def _scripted(config: BackendConfig) -> Backend:
@@ -58,15 +106,32 @@ def _local(config: BackendConfig) -> Backend:
     return made
 
 
+def _llama(config: BackendConfig) -> Backend:
+    return llama(config.name, Path(config.url), config.options)
+
+
+def _openvino(config: BackendConfig) -> Backend:
+    return openvino(config.name, Path(config.url), config.options)
+
+
 FACTORIES: Final[dict[str, Factory]] = {
     "ollama": _ollama,
     "llamacpp": _openai(LLAMACPP),
-    "lmstudio": _openai(LMSTUDIO),
-    "vllm": _openai(VLLM),
-    "openai": _openai(OPENAI),
-    "generic": _openai(GENERIC),
+    "llamacpp-router": _openai(LLAMACPP_ROUTER, LlamaRouter),
+    "llamaswap": _openai(LLAMASWAP, LlamaSwap),
+    "lmstudio": _openai(LMSTUDIO, LmStudio),
+    "vllm": _vllm,
+    "openai": _openai(OPENAI, OpenAIImages),
+    "generic": _openai_or_images,
+    "gemini": _gemini,
+    "vertex": vertex,
+    "endpoints": _endpoints,
+    "sd": _sd,
+    "a1111": _a1111,
     "scripted": _scripted,
     "local": _local,
+    "llama": _llama,
+    "openvino": _openvino,
 }
 
 

@@ -28,6 +28,9 @@ PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "
         ("openai://key@", "openai", "https://api.openai.com/v1"),
         ("openai+http://key@127.0.0.1:9000/v1", "openai", "http://127.0.0.1:9000/v1"),
         ("openai-compatible://k@host/api/v2", "generic", "https://host/api/v2"),
+        ("gemini://key@", "gemini", "https://generativelanguage.googleapis.com/v1beta"),
+        ("gemini+http://key@127.0.0.1:9000", "gemini", "http://127.0.0.1:9000/v1beta"),
+        ("vertex://project@eu", "vertex", "https://aiplatform.eu.rep.googleapis.com/v1beta1"),
         ("scripted://", "scripted", ""),
         ("local:///models/mini%20lm", "local", "/models/mini lm"),
     ],
@@ -129,7 +132,7 @@ def test_two_variables_of_one_name_are_an_error() -> None:
         from_environment({"LLM_OLLAMA": "ollama://a", "OLLAMA_URL": "http://b"})
 
 
-@pytest.mark.parametrize("type", sorted(set(FACTORIES) - {"local"}))
+@pytest.mark.parametrize("type", sorted(set(FACTORIES) - {"local", "vertex"}))
 async def test_every_type_can_be_built_without_a_connection(type: str) -> None:
     backend = build(BackendConfig(name="box", type=type, url="http://127.0.0.1:1/v1"))
 

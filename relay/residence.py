@@ -16,7 +16,7 @@ from typing import Final, Never
 
 from contract import names
 from contract.errors import RelayUnavailable
-from relay.connection import Connection
+from relay.connection import Argument, Connection
 
 _log = logging.getLogger(__name__)
 
@@ -101,14 +101,14 @@ class LeasedResidence:
 
     async def _asked(self, model: str) -> bool:
         try:
-            args = [self._worker, self._lease_ms]
+            args: list[Argument] = [self._worker, self._lease_ms]
             return bool(await self._connection.run(CLAIM, [self._key(model)], args))
         except RelayUnavailable as error:
             _log.warning("nobody knows who has model %s: %s", model, error)
             return False
 
     async def _renew(self, model: str, leave: Callable[[], None]) -> Never:
-        args = [self._worker, self._lease_ms, _WANTED_S]
+        args: list[Argument] = [self._worker, self._lease_ms, _WANTED_S]
         while True:
             await asyncio.sleep(self._connection.settings.renew_s)
             try:

@@ -25,6 +25,8 @@ class Feed(Generic[Item]):
 
     def put(self, item: Item) -> bool:
         """In the thread: hand over an item, when there is room. False: nobody listens, stop."""
+        if self.is_stopped:
+            return False
         self._room.acquire()
         if self.is_stopped:
             return False

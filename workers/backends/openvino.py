@@ -82,8 +82,11 @@ class OpenVinoRuntime:
 
     def load(self, path: Path, *, embeds: bool) -> LoadedModel:
         """Bring the weights into memory."""
-        if embeds and self._chats(path):
+        chats = self._chats(path)
+        if embeds and chats:
             raise NotSupported(f"{path.name} chats: OpenVINO makes no vectors with it")
+        if not embeds and not chats:
+            raise NotSupported(f"{path.name} embeds: it does not chat")
         kind = OpenVinoEmbed if embeds else OpenVinoChat
         return kind(path, self._options, self._context(path))
 

@@ -6,6 +6,7 @@ Stop words are looked for here: the library's own are missed where a token is lo
 
 import json
 import secrets
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -184,17 +185,30 @@ class OpenVinoEmbed:
         self, texts: Sequence[str], first: int, *, truncate: bool
     ) -> tuple[list[list[float]], int]:
         """A vector for each text, of length 1, and the tokens of all; raises InputTooLarge."""
-        with _foreign(ServerFault, f"{self._name} broke"):
-            lengths = [int(self._tokenizer.encode(text).input_ids.shape[1]) for text in texts]
-        for at, length in enumerate(lengths, first):
+        fitting, used = [], 0
+        for at, text in enumerate(texts, first):
+            length = self._length(text)
             if length > self._context and not truncate:
                 raise InputTooLarge(
                     f"input[{at}] has {length} tokens, and {self._name} takes {self._context};"
                     " cut it, or allow truncate"
                 )
+            # The library's own max_length is only heard by tokenizers exported with a limit.
+            fitting.append(text if length <= self._context else self._cut(text))
+            used += min(length, self._context)
         with _foreign(ServerFault, f"{self._name} broke"):
-            rows = self._pipeline.embed_documents(list(texts))
-        return [list(row) for row in rows], sum(min(length, self._context) for length in lengths)
+            rows = self._pipeline.embed_documents(fitting)
+        return [list(row) for row in rows], used
+
+    def _length(self, text: str) -> int:
+        with _foreign(ServerFault, f"{self._name} broke"):
+            return int(self._tokenizer.encode(text).input_ids.shape[1])
+
+    def _cut(self, text: str) -> str:
+        """As many letters of the text as fit: what is longer never has fewer tokens, or hardly."""
+        ends = range(len(text))
+        end = bisect_right(ends, self._context, key=lambda at: self._length(text[:at])) - 1
+        return text[: max(end, 0)]
 
     def close(self) -> None:
         """Free the memory."""

@@ -41,7 +41,7 @@ def to_image(request: ImageRequest) -> Body:
 def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage]:
     """The image of an answer, or why it was refused, and what it cost; raises ServerFault."""
     spent = usage(answer.get("usageMetadata") or {})
-    candidate = (answer.get("candidates") or ({},))[0]
+    candidate: dict[str, Any] = (answer.get("candidates") or ({},))[0]
     for part in (candidate.get("content") or {}).get("parts") or ():
         # A model that thinks shows drafts, too.
         if (data := part.get("inlineData")) and not part.get("thought"):

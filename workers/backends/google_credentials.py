@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import google.auth
 import httpx
@@ -67,16 +67,18 @@ class GoogleToken(httpx.Auth):
 
     def _refreshed(self, known: Credentials | None) -> Credentials:
         """In a thread: reads files and asks over the network."""
-        credentials = known or self._loaded()
-        ask: Any = partial(Request(), timeout=REFRESH_S)
-        credentials.refresh(ask)
-        return credentials
+        credentials: Any = known or self._loaded()
+        credentials.refresh(partial(Request(), timeout=REFRESH_S))
+        return cast("Credentials", credentials)
 
     def _loaded(self) -> Credentials:
         if self._path is None:
             found, _ = google.auth.default(scopes=SCOPES)
             return found
-        return service_account.Credentials.from_service_account_file(self._path, scopes=SCOPES)
+        account: Any = service_account.Credentials
+        return cast(
+            "Credentials", account.from_service_account_file(str(self._path), scopes=SCOPES)
+        )
 
 
 @contextmanager

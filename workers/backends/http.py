@@ -178,6 +178,7 @@ class Client:
     async def _send(self, method: str, path: str, body: Any, accept: str) -> httpx.Response:
         pooled, fresh = self._clients
         headers = {"accept": accept}
+        content: bytes | None
         if isinstance(body, Encoded):
             content, headers["content-type"] = body
         else:

@@ -40,7 +40,7 @@ class ImageBody(NamedTuple):
 def to_image(request: ImageRequest, dialect: str) -> ImageBody:
     """The body of /images/generations, or of /images/edits if there is an image to start from."""
     given = request.model_fields_set
-    ignored = [name for name in _UNKNOWN if name in given]
+    ignored: list[str] = [name for name in _UNKNOWN if name in given]
     is_gpt = dialect == "openai" and not request.model.startswith("dall-e")
     size, is_other = _size(request, is_hosted=dialect == "openai")
     ignored += ["width", "height"] if is_other else []

@@ -80,9 +80,9 @@ class Vertex(Gemini):
             wishes["outputDimensionality"] = request.dimensions
         if _embeds_content(request.model):
             content = {"parts": [{"text": texts[0]}]}
-            body = {"content": content, "embedContentConfig": wishes}
             path = self._path(request.model, "embedContent")
-            answer = await self._client.json("POST", path, body)
+            asked = {"content": content, "embedContentConfig": wishes}
+            answer = await self._client.json("POST", path, asked)
             spent = usage(answer.get("usageMetadata") or {}).prompt_tokens
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": wishes}

@@ -65,6 +65,36 @@ ROWS = [
         "InputTooLarge",
     ),
     (413, b"too big", "InputTooLarge"),
+    (
+        404,
+        (
+            b'{"error":{"code":404,"message":"models/x is not found for API version v1beta, or is not'
+            b' supported for generateContent.","status":"NOT_FOUND"}}'
+        ),
+        "ModelMissing",
+    ),
+    (
+        404,
+        (
+            b'[{"error":{"code":404,"message":"Publisher Model `projects/p/models/x` was not found or'
+            b' your project does not have access to it.","status":"NOT_FOUND"}}]'
+        ),
+        "ModelMissing",
+    ),
+    (
+        400,
+        (
+            b'{"error":{"code":400,"message":"The input token count (9) exceeds the maximum number of'
+            b' tokens allowed (8).","status":"INVALID_ARGUMENT"}}'
+        ),
+        "ContextExceeded",
+    ),
+    (504, b'{"error":{"code":504,"message":"late","status":"DEADLINE_EXCEEDED"}}', "ServerFault"),
+    (
+        403,
+        b'{"error":{"code":403,"message":"no","status":"PERMISSION_DENIED"}}',
+        "AuthenticationRefused",
+    ),
     (400, b'{"error":"\\"x\\" does not support thinking"}', "NotSupported"),
     (501, b'{"error":{"message":"m","type":"not_supported_error"}}', "NotSupported"),
     (401, b'{"error":"Unauthorized"}', "AuthenticationRefused"),

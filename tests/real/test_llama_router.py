@@ -1,4 +1,4 @@
-"""The router's adapter against the real llama-server in router mode: several models, one address."""
+"""The router's adapter against the real llama-server in router mode: models at one address."""
 
 import asyncio
 from collections.abc import Iterator
@@ -122,7 +122,7 @@ async def test_a_router_is_told_apart_from_a_server_of_one_model(
 ) -> None:
     configs = await discover((router.port, chat_server.port))
 
-    assert ["llamacpp-router", "llamacpp"] == [config.type for config in configs]
+    assert [config.type for config in configs] == ["llamacpp-router", "llamacpp"]
 
 
 async def test_a_router_can_do_more_than_a_server_of_one_model(router: LlamaServer) -> None:

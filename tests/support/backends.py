@@ -1,7 +1,7 @@
 """Backends under test: one of every adapter against the scripted server, or against given bytes."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,28 @@ from contract.chat import ChatRequest, Message
 from contract.result import Result, fold
 from workers.backends.dialects import DIALECTS
 from workers.backends.gemini import Gemini
+from workers.backends.llama_router import LlamaRouter
+from workers.backends.llamaswap import LlamaSwap
+from workers.backends.lmstudio import LmStudio
 from workers.backends.ollama import Ollama
 from workers.backends.openai import OpenAI
 from workers.backends.openai_images import OpenAIImages
 from workers.backends.scripted import Scripted
 from workers.backends.scripted_server import ScriptedServer, serve
 from workers.backends.vertex import Vertex
+from workers.backends.vllm import SleepingVllm
 
 WIRE = Path(__file__).parents[1] / "wire"
-OPENAI_SHAPED = ("llamacpp", "lmstudio", "vllm", "openai", "generic")
+SWAPPING = ("llamacpp-router", "llamaswap", "lmstudio", "vllm-dev")
+"""Those that bring models into memory and take them out; the server can pretend to be each."""
+OPENAI_SHAPED = ("llamacpp", "vllm", "openai", "generic", *SWAPPING)
+SPEAKERS: dict[str, type[OpenAI]] = {
+    "llamacpp-router": LlamaRouter,
+    "llamaswap": LlamaSwap,
+    "lmstudio": LmStudio,
+    "openai": OpenAIImages,
+    "vllm-dev": SleepingVllm,
+}
 GOOGLE = ("gemini", "vertex")
 NETWORKED = ("ollama", *OPENAI_SHAPED, *GOOGLE)
 ALL = (*NETWORKED, "scripted")
@@ -35,19 +48,30 @@ def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
         return Gemini(type, url + "/v1beta", key="k3y", idle_s=idle_s, **options)
     if type == "vertex":
         return Vertex(type, url + "/v1beta1", project="p", idle_s=idle_s, **options)
-    speaker = OpenAIImages if type == "openai" else OpenAI
-    return speaker(type, url + "/v1", DIALECTS[type], idle_s=idle_s, **options)
+    speaker, dialect = SPEAKERS.get(type, OpenAI), DIALECTS[type.removesuffix("-dev")]
+    return speaker(type, url + "/v1", dialect, idle_s=idle_s, **options)
 
 
 @asynccontextmanager
 async def against_server(type: str, **options: Any) -> AsyncIterator[tuple[Any, ScriptedServer]]:
-    """A backend and the scripted server that it talks to."""
-    async with serve() as server:
-        backend = make(type, server.url, **options)
-        try:
-            yield backend, server
-        finally:
-            await backend.aclose()
+    """A backend and the scripted server that it talks to, its usual models in memory."""
+    manner = type.removesuffix("-dev") if type in SWAPPING else None
+    async with serve(manner=manner) as server, aclosing(make(type, server.url, **options)) as it:
+        for name in server._catalog.names:
+            server._catalog.set_warm(name, warm=True)
+        yield it, server
+
+
+@asynccontextmanager
+async def against_manner(
+    type: str, *models: str, **options: Any
+) -> AsyncIterator[tuple[Any, ScriptedServer]]:
+    """A backend that can swap and its server, all models cold, these among them."""
+    async with (
+        serve(manner=type.removesuffix("-dev"), models=models) as server,
+        aclosing(make(type, server.url, **options)) as backend,
+    ):
+        yield backend, server
 
 
 class Packets(httpx.AsyncByteStream):

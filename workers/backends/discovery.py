@@ -8,9 +8,19 @@ from contract.errors import BackendError
 from workers.backends.dsn import BackendConfig, BackendType
 from workers.backends.http import Client
 
-PORTS: Final = (11434, 8080, 1234, 8000)
-"""Ollama, llama-server, LM Studio, vLLM; any of them may have been told to use another's."""
+PORTS: Final = (11434, 8080, 1234, 8000, 7860)
+"""Ollama, llama-server or llama-swap, LM Studio or sd-server, vLLM, A1111; any of them may have
+been told to use another's."""
 LIMIT_S: Final = 0.9
+_AT_ROOT: Final = frozenset({"ollama", "sd", "a1111"})
+"""Types whose address has no /v1."""
+_OWNERS: Final[dict[str, BackendType]] = {
+    "llamacpp": "llamacpp",
+    "llama-swap": "llamaswap",
+    "vllm": "vllm",
+}
+"""By `owned_by` of the models in the list."""
+_QUESTIONS: Final = ("/api/v1/models", "/v1/models", "/api/tags", "/sdapi/v1/sd-models", "/props")
 
 
 async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> list[BackendConfig]:
@@ -23,7 +33,7 @@ async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> lis
             continue
         twins = sum(config.type == type for config in found)
         name = f"{type}-{twins + 1}" if twins else type
-        url = root if type == "ollama" else root + "/v1"
+        url = root if type in _AT_ROOT else root + "/v1"
         found.append(BackendConfig(name=name, type=type, url=url))
     return found
 
@@ -31,16 +41,20 @@ async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> lis
 async def _identify(root: str) -> BackendType | None:
     client = Client(root)
     try:
-        native, listing, tags = await asyncio.gather(
-            _ask(client, "/api/v1/models"), _ask(client, "/v1/models"), _ask(client, "/api/tags")
+        native, listing, tags, checkpoints, props = await asyncio.gather(
+            *(_ask(client, path) for path in _QUESTIONS)
         )
     finally:
         await client.aclose()
-    return identified(native, listing, tags)
+    return identified(native, listing, tags, checkpoints, props)
 
 
 def identified(
-    native: dict[str, Any], listing: dict[str, Any], tags: dict[str, Any]
+    native: dict[str, Any],
+    listing: dict[str, Any],
+    tags: dict[str, Any],
+    checkpoints: dict[str, Any],
+    props: dict[str, Any] | None = None,
 ) -> BackendType | None:
     """The type of the server that gave these answers; empty ones mean that it gave none.
 
@@ -50,15 +64,20 @@ def identified(
         return "lmstudio"
     items = listing.get("data")
     owners = {item.get("owned_by") for item in items or () if isinstance(item, dict)}
-    if "llamacpp" in owners:
-        return "llamacpp"
-    if "vllm" in owners:
-        return "vllm"
+    if (props or {}).get("role") == "router":  # it is a llama-server, perhaps without models yet
+        return "llamacpp-router"
+    for owner, type in _OWNERS.items():
+        if owner in owners:
+            return type
     if isinstance(tags.get("models"), list):
         return "ollama"
     # sd-server shares LM Studio's port, lists one id and can only make images.
     ids = {item.get("id") for item in items or () if isinstance(item, dict)}
-    return "generic" if isinstance(items, list) and ids != {"sd-cpp-local"} else None
+    if ids == {"sd-cpp-local"}:
+        return "sd"
+    if isinstance(items, list):
+        return "generic"
+    return "a1111" if isinstance(checkpoints.get("data"), list) else None
 
 
 async def _ask(client: Client, path: str) -> dict[str, Any]:

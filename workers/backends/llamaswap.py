@@ -13,12 +13,13 @@ from typing_extensions import override
 
 from contract.chat import ChatRequest
 from contract.errors import BackendError, BadEndpoint
-from contract.events import Delta, Details, Done, Phase
+from contract.events import Delta, Details, Done, Image, Phase
+from contract.images import ImageRequest
 from contract.models import LoadRequest, UnloadRequest
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.http import QUICK_S
-from workers.backends.openai import OpenAI
 from workers.backends.openai_chunks import Chunks
+from workers.backends.openai_images import OpenAIImages
 from workers.backends.protocols import EVERY_MODEL, Stream
 
 _TOLD: Final = ("model", "name", "state", "ttl", "description")
@@ -43,8 +44,8 @@ class LoadingChunks(Chunks):
         return Phase(phase="loading") if is_loading(chunk) else None
 
 
-class LlamaSwap(OpenAI):
-    """One llama-swap, and whatever it starts."""
+class LlamaSwap(OpenAIImages):
+    """One llama-swap, and whatever it starts: it passes images on, too."""
 
     reads = LoadingChunks
 
@@ -66,6 +67,15 @@ class LlamaSwap(OpenAI):
                 elif not has_told:
                     has_told = True
                     yield event
+
+    @override
+    async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
+        """POST /images/generations, or /images/edits; the same about a cold model."""
+        if await self._is_cold(request.model):
+            yield Phase(phase="loading")
+        async with aclosing(super().image(request)) as events:
+            async for event in events:
+                yield event
 
     async def running(self) -> Stream[Details | Done]:
         """GET /running."""

@@ -111,14 +111,14 @@ class _Watch:
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._completed_bytes = -1
-        self._changed_at = 0.0
+        self._completed_bytes: Any = None
+        self._changed_at = asyncio.get_running_loop().time()
 
     def demand_progress(self, answer: dict[str, Any]) -> None:
         """Raise BackendStalled if nothing came for too long."""
         now, completed_bytes = asyncio.get_running_loop().time(), answer.get("downloaded_bytes")
         if completed_bytes != self._completed_bytes:
-            self._completed_bytes, self._changed_at = completed_bytes or 0, now
+            self._completed_bytes, self._changed_at = completed_bytes, now
         elif now - self._changed_at > self._limit_s:
             raise BackendStalled(f"LM Studio downloaded nothing for {self._limit_s:g} s")
 

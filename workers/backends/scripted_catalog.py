@@ -74,6 +74,25 @@ class Catalog:
             "DELETE /api/delete": self._delete,
         }
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All models."""
+        return tuple(self._models)
+
+    @property
+    def warm(self) -> frozenset[str]:
+        """Those in memory."""
+        return frozenset(self._warm)
+
+    def add(self, model: str) -> None:
+        """Have a model; it says what its name says."""
+        self._models[model] = model if model.startswith(FORMS) else FORMS[0]
+
+    def remove(self, model: str) -> None:
+        """Have it no more."""
+        self._models.pop(model, None)
+        self._warm.discard(model)
+
     def script(self, model: str, *, is_pull: bool = False) -> Script:
         """The script of a model; one that was pulled or copied recites its source's."""
         source = self._models.get(model)

@@ -1,14 +1,15 @@
-"""A server of scripted models that speaks Ollama's and OpenAI's wire format on one port.
+"""A server of scripted models that speaks the wire formats of several servers on one port.
 
     python -m workers.backends.scripted_server --port 11500
 
 What a model says and how it misbehaves stands in its name (`script.py`). `GET /_seen` tells how
 many streams are open, finished and aborted; it is for tests that must know what a server sees.
+With `--manner llamaswap` and the like it has that server's own paths, too, and its list of models.
 """
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from weakref import WeakSet
@@ -21,7 +22,10 @@ from workers.backends import scripted_wire as wire
 from workers.backends.script import EARLY, Prompt, Script, play, vector
 from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply
 from workers.backends.scripted_gallery import Gallery
+from workers.backends.scripted_gemini import ScriptedGemini
 from workers.backends.scripted_http import Ask, Connection, Flow, Reply, Seen
+from workers.backends.scripted_manners import MANNERS
+from workers.backends.scripted_openai_images import ScriptedOpenAIImages
 from workers.backends.scripted_stage import NDJSON, SSE, Stage
 
 Route = Callable[[dict[str, Any]], Reply | Flow | None]
@@ -32,14 +36,22 @@ Surface = Callable[[Ask], Reply | Flow | None]
 class ScriptedServer:
     """Answers requests; keeps what was seen."""
 
-    def __init__(self) -> None:
-        """Nothing seen."""
+    def __init__(self, manner: str | None = None, models: Sequence[str] = ()) -> None:
+        """Nothing seen; `manner` is whom to pretend to be, `models` are listed beside the forms."""
         self.seen = Seen()
         self.url = ""
         self._catalog = Catalog()
         self._stage = Stage(self._catalog)
         self.gallery = Gallery(self._stage)
-        self._surfaces: dict[str, Surface] = {**self.gallery.surfaces}
+        for model in models:
+            self._catalog.add(model)
+        own = MANNERS[manner](self._stage, self._usual) if manner else {}
+        self._surfaces: dict[str, Surface] = {
+            **own,
+            **self.gallery.surfaces,
+            **ScriptedGemini(self._stage).surfaces,
+            **ScriptedOpenAIImages(self._stage).surfaces,
+        }
         self._routes: dict[str, Route] = {
             **self._catalog.routes,
             "POST /v1/chat/completions": self._openai_chat,
@@ -62,6 +74,9 @@ class ScriptedServer:
         for prefix, surface in self._surfaces.items():
             if ask.path.startswith(prefix):
                 return surface(ask)
+        return self._usual(ask)
+
+    def _usual(self, ask: Ask) -> Reply | Flow | None:
         is_ollama = ask.path.startswith("/api/")
         route = self._routes.get(f"{ask.method} {ask.path}")
         if route is None:
@@ -173,9 +188,15 @@ class ScriptedServer:
 
 
 @asynccontextmanager
-async def serve(port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[ScriptedServer]:
+async def serve(
+    port: int = 0,
+    host: str = "127.0.0.1",
+    *,
+    manner: str | None = None,
+    models: Sequence[str] = (),
+) -> AsyncIterator[ScriptedServer]:
     """Run a server inside this loop; port 0 takes a free one, and `url` tells which."""
-    server = ScriptedServer()
+    server = ScriptedServer(manner, models)
     loop = asyncio.get_running_loop()
     connections: WeakSet[Connection] = WeakSet()
 
@@ -199,10 +220,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--manner", choices=sorted(MANNERS), help="whom to pretend to be")
     given = parser.parse_args()
 
     async def run() -> None:
-        async with serve(given.port, given.host) as server:
+        async with serve(given.port, given.host, manner=given.manner) as server:
             print(server.url, flush=True)  # noqa: T201 - data for whoever started it
             await asyncio.Event().wait()
 

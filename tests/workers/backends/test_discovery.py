@@ -25,15 +25,20 @@ def owned(by: str, id: str = "m") -> dict[str, Any]:
         ({}, LLAMACPP, {"models": []}, "llamacpp"),
         ({}, owned("vllm"), {}, "vllm"),
         ({}, owned("library"), {"models": []}, "ollama"),
-        ({}, owned("llama-swap"), {}, "generic"),
-        ({}, owned("x", "sd-cpp-local"), {}, None),
+        ({}, owned("llama-swap"), {}, "llamaswap"),
+        ({}, owned("somebody"), {}, "generic"),
+        ({}, owned("x", "sd-cpp-local"), {}, "sd"),
         ({}, {}, {}, None),
     ],
 )
 def test_servers_are_told_apart_by_what_they_answer(
     native: dict[str, Any], listing: dict[str, Any], tags: dict[str, Any], type: str | None
 ) -> None:
-    assert type == identified(native, listing, tags)
+    assert type == identified(native, listing, tags, {})
+
+
+def test_a_list_of_checkpoints_alone_is_a1111() -> None:
+    assert identified({}, {}, {}, {"data": []}) == "a1111"
 
 
 async def test_a_server_is_found_and_an_empty_port_is_not() -> None:
@@ -42,6 +47,18 @@ async def test_a_server_is_found_and_an_empty_port_is_not() -> None:
         [config] = await discover((port, 1))
 
     assert ("ollama", server.url) == (config.name, config.url)
+
+
+def test_a_router_without_models_is_known_by_its_role() -> None:
+    assert identified({}, {"data": []}, {}, {}, {"role": "router"}) == "llamacpp-router"
+
+
+@pytest.mark.parametrize("type", ["llamacpp-router", "llamaswap", "lmstudio", "vllm"])
+async def test_each_server_is_known_by_its_own_answers(type: str) -> None:
+    async with serve(manner=type) as server:
+        [config] = await discover((int(server.url.rpartition(":")[2]),))
+
+    assert (type, f"{server.url}/v1") == (config.type, config.url)
 
 
 async def test_two_of_a_kind_have_two_names() -> None:

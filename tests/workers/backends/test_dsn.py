@@ -24,6 +24,8 @@ PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "
         ("ollama+https://ollama.com", "ollama", "https://ollama.com"),
         ("llamacpp://box", "llamacpp", "http://box:8080/v1"),
         ("lmstudio://box", "lmstudio", "http://box:1234/v1"),
+        ("llama-swap://box", "llamaswap", "http://box:8080/v1"),
+        ("llamacpp-router://box", "llamacpp-router", "http://box:8080/v1"),
         ("vllm://[::1]", "vllm", "http://[::1]:8000/v1"),
         ("openai://key@", "openai", "https://api.openai.com/v1"),
         ("openai+http://key@127.0.0.1:9000/v1", "openai", "http://127.0.0.1:9000/v1"),
@@ -89,6 +91,7 @@ def test_no_line_is_read_as_something_else_than_a_config_or_an_error(text: str) 
     ("type", "given", "url"),
     [
         ("llamacpp", "http://box:9000", "http://box:9000/v1"),
+        ("llama-swap", "http://box:9000", "http://box:9000/v1"),
         ("llamacpp", "http://box:9000/v1/", "http://box:9000/v1"),
         ("ollama", "", "http://127.0.0.1:11434"),
         ("openai", "", "https://api.openai.com/v1"),
@@ -132,7 +135,11 @@ def test_two_variables_of_one_name_are_an_error() -> None:
         from_environment({"LLM_OLLAMA": "ollama://a", "OLLAMA_URL": "http://b"})
 
 
-@pytest.mark.parametrize("type", sorted(set(FACTORIES) - {"local", "vertex"}))
+ELSEWHERE = {"local", "vertex", "llama", "openvino", "endpoints"}
+"""Types that need an extra or more than an address; their own tests build them."""
+
+
+@pytest.mark.parametrize("type", sorted(set(FACTORIES) - ELSEWHERE))
 async def test_every_type_can_be_built_without_a_connection(type: str) -> None:
     backend = build(BackendConfig(name="box", type=type, url="http://127.0.0.1:1/v1"))
 

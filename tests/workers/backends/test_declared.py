@@ -1,0 +1,65 @@
+"""What is written down about models lies over what a server tells of them."""
+
+from pathlib import Path
+
+from contract.roster import ModelReport
+from workers.backends.declared import declared
+from workers.backends.dsn import BackendConfig
+from workers.configuration import configured
+
+TABLE = """
+[backends.box]
+type = "vllm"
+url = "http://box:8000"
+
+[backends.box.models."qwen/qwen3-vl"]
+traits = ["chat", "vision"]
+context_length = 32768
+max_output_tokens = 4096
+
+[backends.box.models.hidden]
+lacks = ["tools"]
+dimension = 1024
+"""
+TOLD = ModelReport(
+    name="qwen/qwen3-vl",
+    traits=("chat", "schema"),
+    lacks=("vision", "embed"),
+    warm=True,
+    context_length=8192,
+    size_bytes=7,
+)
+
+
+def config(tmp_path: Path) -> BackendConfig:
+    file = tmp_path / "fleet.toml"
+    file.write_text(TABLE)
+    [read] = configured({}, file)
+    return read
+
+
+def test_a_declared_fact_wins_and_the_others_stay(tmp_path: Path) -> None:
+    report, _ = declared([TOLD], config(tmp_path))
+
+    assert (report.traits, report.lacks) == (("chat", "vision"), ("embed",))
+    assert (report.context_length, report.max_output_tokens) == (32768, 4096)
+    assert (report.warm, report.size_bytes) == (True, 7)
+
+
+def test_a_model_that_the_server_does_not_list_is_added(tmp_path: Path) -> None:
+    *_, hidden = declared([TOLD], config(tmp_path))
+
+    assert hidden == ModelReport(name="hidden", lacks=("tools",), dimension=1024)
+
+
+def test_what_it_is_said_to_lack_is_no_trait(tmp_path: Path) -> None:
+    told = ModelReport(name="hidden", traits=("chat", "tools"))
+    _, report, *_ = declared([TOLD, told], config(tmp_path))
+
+    assert (report.traits, report.lacks) == (("chat",), ("tools",))
+
+
+def test_nothing_declared_changes_nothing() -> None:
+    plain = BackendConfig.model_validate({"name": "x", "type": "ollama"})
+
+    assert declared([TOLD], plain) == (TOLD,)

@@ -13,6 +13,7 @@ from contract.roster import BackendReport, ModelReport, QueueReport, WorkerRepor
 from contract.wire import VERSION
 from relay.connection import Connection
 from relay.roster import Roster
+from workers.backends.declared import declared
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import TellsSlots, capabilities
 from workers.settings import WorkerSettings
@@ -60,7 +61,7 @@ class Presence:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT_S):
                 version = await self._worker.backend.check()
-                models = tuple(await self._worker.backend.models())
+                models = declared(await self._worker.backend.models(), self._config)
                 self._worker.fitting.learn(models)
                 await self._learn_slots()
         except BackendError as failure:

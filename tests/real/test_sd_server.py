@@ -24,6 +24,7 @@ from contract.result import fold
 from fleet.real.running_sd import running_sd_server
 from fleet.real.sd_server import NotBuilt, find
 from fleet.real.serving import RealServer
+from workers.backends.a1111 import A1111
 from workers.backends.discovery import discover
 from workers.backends.scripted_picture import png, size_of
 from workers.backends.sdcpp import MODEL, Sdcpp
@@ -180,3 +181,16 @@ async def test_a_cancel_ends_the_job_while_the_server_still_draws(
 
             assert (await relay.records.get(record.id)).status == "cancelled"
             assert result.status == "done"
+
+
+async def test_the_part_of_a1111s_api_that_it_speaks_makes_a_picture(sd_server: RealServer) -> None:
+    backend = A1111("a1111", sd_server.root, poll_s=0.05)
+    [report] = await backend.models()
+    events = await told(backend.image(cat(model=report.name)))
+    start = base64.b64encode(pictures(events)[0]).decode()
+    again = await told(backend.image(cat(model=report.name, image=start, strength=0.5, count=2)))
+    await backend.aclose()
+
+    assert size_of(pictures(events)[0]) == size_of(pictures(again)[0]) == (64, 64)
+    assert events[-1].ignored == ()
+    assert again[-1].ignored == ("count",)  # it does not know n_iter

@@ -257,7 +257,7 @@ def _images(message: dict[str, Any]) -> int:
     content = message.get("content")
     parts = content if isinstance(content, list) else ()
     beside = list(message.get("images") or ())
-    return len(beside) + sum(part.get("type") == "image_url" for part in parts)
+    return len(beside) + sum(1 for part in parts if part.get("type") == "image_url")
 
 
 if __name__ == "__main__":

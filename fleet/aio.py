@@ -11,21 +11,23 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
+from pydantic_core import from_json, to_json
 
 from contract.embeddings import unpack
 from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
-from contract.models import PullRequest
+from contract.models import PullRequest, RunningRequest
 from contract.requests import Kind, Request
 from contract.result import Result, Status
 from contract.roster import QueueView, WorkerReport
 from contract.wire import Noun, decode
 from fleet.asking import Words, batches, body_of, chat_of, request_of
 from fleet.job import AsyncJob
-from fleet.reports import BackendView, ModelView, listed
+from fleet.reports import BackendGone, BackendView, ModelView, listed
 from fleet.settings import ClientSettings
 from fleet.shims import Shims
 from fleet.window import in_order
@@ -144,6 +146,38 @@ class AsyncClient:
             async for event in events:
                 yield event
 
+    async def show(self, model: str, **fields: Any) -> dict[str, Any]:
+        """Everything that a backend knows of a model."""
+        return (await self._done("show", model=model, **fields)).details or {}
+
+    async def load(self, model: str, **fields: Any) -> Result:
+        """Bring a model into memory, for `keep_alive_s` seconds where the backend can."""
+        return await self._done("load", model=model, **fields)
+
+    async def unload(self, model: str, **fields: Any) -> Result:
+        """Take a model out of memory."""
+        return await self._done("unload", model=model, **fields)
+
+    async def delete(self, model: str, **fields: Any) -> Result:
+        """Delete a model from a backend."""
+        return await self._done("delete", model=model, **fields)
+
+    async def copy(self, model: str, destination: str, **fields: Any) -> Result:
+        """Give a model a second name."""
+        return await self._done("copy", model=model, destination=destination, **fields)
+
+    async def create(self, model: str, source: str, **fields: Any) -> Result:
+        """Make a model from another, with `system`, `template` and `parameters`."""
+        return await self._done("create", model=model, source=source, **fields)
+
+    async def running(self, backend: str | None = None) -> dict[str, Any]:
+        """What a backend tells of the models that it has in memory, under `models`."""
+        job = await self.enqueue(RunningRequest(backend=backend))
+        return (await job.result()).details or {}
+
+    async def _done(self, kind: Kind, **fields: Any) -> Result:
+        return await (await self.enqueue(kind, **fields)).result()
+
     async def jobs(
         self,
         *,
@@ -157,6 +191,17 @@ class AsyncClient:
         given = {"status": status, "kind": kind, "queue": queue, "limit": limit, "before": before}
         params = {name: value for name, value in given.items() if value is not None}
         return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=params))
+
+    async def add_backend(self, name: str, dsn: str) -> BackendView | None:
+        """Start a worker for a backend; None: it has not reported yet. The shim must be local."""
+        body = to_json({"name": name, "dsn": dsn})
+        answer = await self._shims.ask("POST", "/api/v1/backends", body=body)
+        return None if "status" in from_json(answer) else decode(BackendView, answer)
+
+    async def remove_backend(self, name: str) -> BackendGone:
+        """End a backend's workers; what waits for it waits on. The shim must be local."""
+        path = f"/api/v1/backends/{quote(name, safe='')}"
+        return decode(BackendGone, await self._shims.ask("DELETE", path))
 
     async def backends(self) -> tuple[BackendView, ...]:
         """Every backend, as its live workers see it."""

@@ -2,7 +2,21 @@
 
 import typer
 
-from fleet.commands import chat, config, demo, doctor, embed, image, jobs, pull, roster, up
+from fleet.commands import (
+    backends,
+    chat,
+    config,
+    demo,
+    doctor,
+    embed,
+    image,
+    jobs,
+    model,
+    ps,
+    pull,
+    roster,
+    up,
+)
 
 app = typer.Typer(
     name="fleet",
@@ -18,13 +32,22 @@ for command in (
     embed.embed,
     image.image,
     pull.pull,
-    roster.backends,
+    model.show,
+    model.load,
+    model.unload,
+    ps.ps,
+    model.rm,
+    model.cp,
+    model.create,
     roster.models,
     roster.queues,
     roster.workers,
     doctor.doctor,
 ):
     app.command()(command)
+app.command("run")(chat.run_)
+app.command("ls")(roster.models)
+app.add_typer(backends.app, name="backends")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(config.app, name="config")
 

@@ -23,7 +23,7 @@ from contract.roster import QueueView, WorkerReport
 from fleet.aio import AsyncClient
 from fleet.asking import Words
 from fleet.job import AsyncJob
-from fleet.reports import BackendView, ModelView
+from fleet.reports import BackendGone, BackendView, ModelView
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,6 +168,34 @@ class Client:
         """Download a model to a backend; yields its events. Leaving early does not stop it."""
         return _items(self._portal, self._fleet.pull(model, backend=backend, **fields))
 
+    def show(self, model: str, **fields: Any) -> dict[str, Any]:
+        """Everything that a backend knows of a model."""
+        return self._ask(self._fleet.show, model, **fields)
+
+    def load(self, model: str, **fields: Any) -> Result:
+        """Bring a model into memory."""
+        return self._ask(self._fleet.load, model, **fields)
+
+    def unload(self, model: str, **fields: Any) -> Result:
+        """Take a model out of memory."""
+        return self._ask(self._fleet.unload, model, **fields)
+
+    def delete(self, model: str, **fields: Any) -> Result:
+        """Delete a model from a backend."""
+        return self._ask(self._fleet.delete, model, **fields)
+
+    def copy(self, model: str, destination: str, **fields: Any) -> Result:
+        """Give a model a second name."""
+        return self._ask(self._fleet.copy, model, destination, **fields)
+
+    def create(self, model: str, source: str, **fields: Any) -> Result:
+        """Make a model from another."""
+        return self._ask(self._fleet.create, model, source, **fields)
+
+    def running(self, backend: str | None = None) -> dict[str, Any]:
+        """What a backend tells of the models that it has in memory."""
+        return self._ask(self._fleet.running, backend)
+
     def jobs(
         self,
         *,
@@ -181,6 +209,14 @@ class Client:
         return self._ask(
             self._fleet.jobs, status=status, kind=kind, queue=queue, limit=limit, before=before
         )
+
+    def add_backend(self, name: str, dsn: str) -> BackendView | None:
+        """Start a worker for a backend; None: it has not reported yet."""
+        return self._ask(self._fleet.add_backend, name, dsn)
+
+    def remove_backend(self, name: str) -> BackendGone:
+        """End a backend's workers; what waits for it waits on."""
+        return self._ask(self._fleet.remove_backend, name)
 
     def backends(self) -> tuple[BackendView, ...]:
         """Every backend, as its live workers see it."""

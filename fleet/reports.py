@@ -32,6 +32,18 @@ class BackendView(Noun):
     workers: tuple[str, ...] = ()
 
 
+class BackendGone(Noun):
+    """A backend whose workers were ended."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    workers: int
+    """How many were ended."""
+    waiting: int
+    """Jobs in its queues: they wait until a backend of that name is there again."""
+
+
 class ModelView(ModelReport):
     """A model, and the backend that has it."""
 

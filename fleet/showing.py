@@ -1,9 +1,13 @@
 """A job's events as a person reads them: words on stdout, what happens around them on stderr."""
 
+from contextlib import aclosing
+
 from contract.events import (
+    BEGINNING,
     AnyEvent,
     Delta,
     Done,
+    EventId,
     Failed,
     Frame,
     Phase,
@@ -14,6 +18,9 @@ from contract.events import (
 )
 from contract.result import Fold, Result
 from fleet.errors import AnswerRestarted
+from fleet.exits import raise_unless_done
+from fleet.job import AsyncJob
+from fleet.layers import Layers
 from fleet.terminal import Terminal
 
 
@@ -27,6 +34,7 @@ class Shown:
         self._thinks = False
         self._open_line = False
         self._told = ""
+        self._layers = Layers(terminal)
 
     @property
     def result(self) -> Result:
@@ -55,7 +63,8 @@ class Shown:
             case Phase():
                 self._once(f"{event.phase} ...")
             case Progress():
-                self._once(event.status)
+                if not self._layers.add(event):
+                    self._once(event.status)
             case Resumed():
                 self._aside(f"[attempt {event.attempt} goes on: {event.reason}]")
             case Done() | Failed():
@@ -64,6 +73,7 @@ class Shown:
                 pass
 
     def _delta(self, delta: Delta) -> None:
+        self._layers.close()
         if delta.thinking:
             self._thinks = True
             self._terminal.talk.print(
@@ -95,7 +105,21 @@ class Shown:
         self._terminal.say(text)
 
     def end(self) -> None:
-        """Finish the line of words, if one is open."""
+        """Finish the line of words and the bars, if any are open."""
+        self._layers.close()
         if self._open_line:
             self._terminal.words("\n")
             self._open_line = False
+
+
+async def followed(job: AsyncJob, terminal: Terminal, after: EventId = BEGINNING) -> Result:
+    """Show a job to its end, from a cursor on; raises JobEnded when it does not end well."""
+    shown = Shown(terminal)
+    try:
+        async with aclosing(job.frames(after)) as frames:
+            async for frame in frames:
+                shown.add(frame)
+    finally:
+        shown.end()
+    raise_unless_done(job.id, shown.result)
+    return shown.result

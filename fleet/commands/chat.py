@@ -1,9 +1,9 @@
-"""`fleet chat`: ask a model and see the answer as it comes."""
+"""`fleet chat` and `fleet run`: ask a model and see the answer as it comes."""
 
 import asyncio
 import sys
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,45 +15,77 @@ from fleet.asking import chat_of
 from fleet.commands.options import Backend, Json, Model, Url
 from fleet.exits import Exit, complain, raise_unless_done, run
 from fleet.interrupts import cancel
+from fleet.pictures import picture, spoken
 from fleet.reports import model_for
 from fleet.showing import Shown
 from fleet.terminal import Terminal
 
+Prompt = Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk.")]
+System = Annotated[str | None, typer.Option(help="What the model is told first.")]
+Temperature = Annotated[float | None, typer.Option(help="0 for the likeliest words.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer.")]
+Think = Annotated[str | None, typer.Option(help="auto, off, minimal, low, medium, high, xhigh.")]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", "-i", metavar="FILE|URL", help="To look at; may be given again."),
+]
+OnMissing = Annotated[
+    str | None, typer.Option(help="fail, or pull the model first where it is missing.")
+]
+
 
 def chat(
-    prompt: Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk.")] = None,
+    prompt: Prompt = None,
     *,
     model: Model = None,
     backend: Backend = None,
-    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 for the likeliest words.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
+    system: System = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    think: Think = None,
+    image: Images = None,
+    on_missing: OnMissing = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """Ask a model; Ctrl-C cancels the answer."""
-    terminal = Terminal(json=json)
-    first = [Message(role="system", content=system)] if system else []
-    asked = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
-    talk = Talk(terminal, url, model, {k: v for k, v in asked.items() if v is not None})
-    if prompt is None and sys.stdin.isatty():
-        _converse(talk, first)
-        return
-    words = sys.stdin.read() if prompt is None else prompt
-    run(_once(talk, [*first, Message(role="user", content=words)]))
+    fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
+    fields |= {"think": think, "on_missing": on_missing}
+    talk = Talk(Terminal(json=json), url, model, fields)
+    _begin(talk, prompt, system, image)
+
+
+def run_(
+    model: Annotated[str, typer.Argument(help="Pulled first where it is missing.")],
+    prompt: Prompt = None,
+    *,
+    backend: Backend = None,
+    system: System = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    think: Think = None,
+    image: Images = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Talk with a model, which is pulled first where it is missing; Ctrl-C cancels the answer."""
+    fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
+    fields |= {"think": think, "on_missing": "pull"}
+    talk = Talk(Terminal(json=json), url, model, fields)
+    _begin(talk, prompt, system, image)
 
 
 class Talk:
     """Turns of one conversation with one model."""
 
     def __init__(
-        self, terminal: Terminal, url: str | None, model: str | None, fields: dict[str, object]
+        self, terminal: Terminal, url: str | None, model: str | None, fields: dict[str, Any]
     ) -> None:
-        """Choose the model at the first turn if none is named."""
+        """Choose the model at the first turn if none is named; drop fields that are None."""
         self.terminal = terminal
         self._url = url
         self._model = model
-        self._fields = fields
+        self._fields = {name: value for name, value in fields.items() if value is not None}
 
     async def answer(self, messages: list[Message]) -> Result:
         """Show the answer as it comes; when it is interrupted, cancel the job.
@@ -87,12 +119,25 @@ class Talk:
         return found.name
 
 
+def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str] | None) -> None:
+    try:
+        pictures = [picture(each) for each in images or ()]
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
+    before = [Message(role="system", content=system)] if system else []
+    if prompt is None and sys.stdin.isatty():
+        _converse(talk, before, pictures)
+        return
+    words = sys.stdin.read() if prompt is None else prompt
+    run(_once(talk, [*before, spoken(words, pictures)]))
+
+
 async def _once(talk: Talk, messages: list[Message]) -> Exit:
     await talk.answer(messages)
     return Exit.OK
 
 
-def _converse(talk: Talk, messages: list[Message]) -> None:
+def _converse(talk: Talk, messages: list[Message], pictures: list[str]) -> None:
     talk.terminal.say("/bye or Ctrl-D ends; Ctrl-C stops an answer")
     while True:
         try:
@@ -103,7 +148,7 @@ def _converse(talk: Talk, messages: list[Message]) -> None:
             return
         if not words:
             continue
-        asked = [*messages, Message(role="user", content=words)]
+        asked = [*messages, spoken(words, pictures)]
         try:
             result = asyncio.run(talk.answer(asked))
         except KeyboardInterrupt:
@@ -112,3 +157,4 @@ def _converse(talk: Talk, messages: list[Message]) -> None:
             complain(error)
             continue
         messages = [*asked, Message(role="assistant", content=result.content)]
+        pictures = []

@@ -1,7 +1,6 @@
 """`fleet jobs`: list them, look at one, follow one, cancel one."""
 
 import time
-from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated
 
@@ -15,10 +14,10 @@ from contract.result import Status
 from contract.wire import Noun, encode
 from fleet.aio import AsyncClient
 from fleet.commands.options import Json, Timeout, Url
-from fleet.exits import Exit, raise_unless_done, run
+from fleet.exits import Exit, run
 from fleet.interrupts import detachable
-from fleet.job import AsyncJob, patiently
-from fleet.showing import Shown
+from fleet.job import patiently
+from fleet.showing import followed
 from fleet.terminal import Terminal
 
 app = typer.Typer(help="List jobs, look at one, follow one, cancel one.", no_args_is_help=False)
@@ -135,18 +134,9 @@ async def _watch(
 ) -> Exit:
     async with AsyncClient(url) as fleet:
         job = fleet.job(job_id)
-        watching = patiently(_shown(job, after, terminal), job, timeout_s)
+        watching = patiently(followed(job, terminal, after), job, timeout_s)
         await detachable(watching, lambda: [job], terminal)
     return Exit.OK
-
-
-async def _shown(job: AsyncJob, after: EventId, terminal: Terminal) -> None:
-    shown = Shown(terminal)
-    async with aclosing(job.frames(after)) as frames:
-        async for frame in frames:
-            shown.add(frame)
-    shown.end()
-    raise_unless_done(job.id, shown.result)
 
 
 @app.command()

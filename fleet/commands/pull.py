@@ -1,6 +1,5 @@
-"""`fleet pull`: download a model to a backend, with a bar."""
+"""`fleet pull`: download a model to a backend, with a bar for each layer."""
 
-from contextlib import aclosing
 from typing import Annotated
 
 import typer
@@ -9,10 +8,9 @@ from contract.errors import UnknownBackend
 from contract.models import PullRequest
 from fleet.aio import AsyncClient
 from fleet.commands.options import Backend, Json, Url
-from fleet.exits import Exit, raise_unless_done, run
+from fleet.exits import Exit, run
 from fleet.interrupts import detachable
-from fleet.job import AsyncJob
-from fleet.showing import Shown
+from fleet.showing import followed
 from fleet.terminal import Terminal
 
 
@@ -31,27 +29,9 @@ async def _pull(model: str, backend: str | None, terminal: Terminal, url: str | 
     async with AsyncClient(url) as fleet:
         where = backend or await _only_puller(fleet)
         job = await fleet.enqueue(PullRequest(model=model, backend=where))
-        await detachable(follow_download(job, model, terminal), lambda: [job], terminal)
+        await detachable(followed(job, terminal), lambda: [job], terminal)
     terminal.say(f"{model} is on {where}")
     return Exit.OK
-
-
-async def follow_download(job: AsyncJob, model: str, terminal: Terminal) -> None:
-    """Show a pull's progress to its end; raises JobEnded when it does not end well."""
-    with terminal.downloading() as bar:
-        task = bar.add_task(f"pull {model}", total=None)
-        shown = Shown(terminal)
-        async with aclosing(job.frames()) as frames:
-            async for frame in frames:
-                shown.add(frame)
-                progress = shown.result.progress
-                if progress is not None and progress.overall_total_bytes:
-                    bar.update(
-                        task,
-                        total=progress.overall_total_bytes,
-                        completed=progress.overall_completed_bytes or 0,
-                    )
-    raise_unless_done(job.id, shown.result)
 
 
 async def _only_puller(fleet: AsyncClient) -> str:

@@ -1,4 +1,4 @@
-"""`fleet backends`, `models`, `queues`, `workers`: what the fleet is made of just now."""
+"""`fleet models`, `queues`, `workers`: what the fleet is made of just now."""
 
 from contract.roster import QueueView
 from fleet.aio import AsyncClient
@@ -6,17 +6,6 @@ from fleet.commands.options import Backend, Json, Url
 from fleet.exits import Exit, run
 from fleet.reports import BackendView
 from fleet.terminal import Terminal
-
-
-def backends(*, json: Json = False, url: Url = None) -> None:
-    """List backends: health, address, what they can do."""
-    run(_backends(Terminal(json=json), url))
-
-
-async def _backends(terminal: Terminal, url: str | None) -> Exit:
-    async with AsyncClient(url) as fleet:
-        show_backends(terminal, await fleet.backends())
-    return Exit.OK
 
 
 def show_backends(terminal: Terminal, found: tuple[BackendView, ...]) -> None:

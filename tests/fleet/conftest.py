@@ -1,6 +1,8 @@
 """A whole fleet, started once for the tests that ask it things, and the `fleet` command."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,21 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     started = start_up(tmp_path_factory.mktemp("up"), "--shims", "2")
     yield started
     stop(started)
+
+
+@pytest.fixture(scope="session")
+def box() -> Iterator[str]:
+    """Address, as in `127.0.0.1:4711`, of a model server in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers.backends.scripted_server", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    yield process.stdout.readline().strip().removeprefix("http://")
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()
 
 
 @pytest.fixture

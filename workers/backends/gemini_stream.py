@@ -50,9 +50,12 @@ class ChunkReader:
                 yield self._checked(self._parsed(data))
 
     def _add_bare(self, line: bytes) -> None:
-        """Collect; the last brace tells the error although the connection may stay open."""
+        """Collect; the last brace tells the error although the connection may stay open.
+
+        It stands at the beginning of its line: the braces inside are not tried.
+        """
         self._bare.append(line)
-        if line.rstrip().endswith((b"}", b"]")):
+        if len(self._bare) == 1 or line.rstrip() in {b"}", b"]", b"}]"}:
             try:
                 value = from_json(b"\n".join(self._bare))
             except ValueError:

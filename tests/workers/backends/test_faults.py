@@ -68,24 +68,24 @@ ROWS = [
     (
         404,
         (
-            b'{"error":{"code":404,"message":"models/x is not found for API version v1beta, or is not'
-            b' supported for generateContent.","status":"NOT_FOUND"}}'
+            b'{"error":{"code":404,"message":"models/x is not found for API version v1beta,'
+            b' or is not supported for generateContent.","status":"NOT_FOUND"}}'
         ),
         "ModelMissing",
     ),
     (
         404,
         (
-            b'[{"error":{"code":404,"message":"Publisher Model `projects/p/models/x` was not found or'
-            b' your project does not have access to it.","status":"NOT_FOUND"}}]'
+            b'[{"error":{"code":404,"message":"Publisher Model `projects/p/models/x` was not'
+            b' found or your project does not have access to it.","status":"NOT_FOUND"}}]'
         ),
         "ModelMissing",
     ),
     (
         400,
         (
-            b'{"error":{"code":400,"message":"The input token count (9) exceeds the maximum number of'
-            b' tokens allowed (8).","status":"INVALID_ARGUMENT"}}'
+            b'{"error":{"code":400,"message":"The input token count (9) exceeds the maximum'
+            b' number of tokens allowed (8).","status":"INVALID_ARGUMENT"}}'
         ),
         "ContextExceeded",
     ),

@@ -1,10 +1,13 @@
 """Gemini's words: what goes out, what comes back, and what must go out again unchanged."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, asking, told
 
@@ -23,6 +26,7 @@ from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
     AuthenticationRefused,
     BackendBusy,
+    BackendError,
     InvalidRequest,
     NotSupported,
     QuotaExhausted,
@@ -32,6 +36,7 @@ from contract.errors import (
 )
 from contract.images import ImageRequest
 from contract.result import Result
+from workers.backends.gemini_stream import ChunkReader
 from workers.backends.gemini_wire import contents, to_chat
 from workers.backends.script import vector
 
@@ -352,6 +357,36 @@ async def test_an_array_that_was_not_streamed_is_read_all_the_same() -> None:
     result = await answer(raw, content_type="application/json; charset=UTF-8")
 
     assert (result.content, result.finish_reason) == ("ab", "stop")
+
+
+CHUNKS = sse(chunk({"text": "é"}), chunk({"text": "🌍"}, finish="STOP"))
+
+
+def items(reader: ChunkReader, packets: list[bytes]) -> list[Any]:
+    """What a reader gives for these packets; an error by its class, as the last."""
+    found: list[Any] = []
+    try:
+        for packet in packets:
+            found += reader.feed(packet)
+        found += reader.flush()
+    except BackendError as error:
+        found.append(type(error))
+    return found
+
+
+@given(st.one_of(st.binary(), st.text(alphabet='data:{}[]"\r\n e1,').map(str.encode)))
+def test_no_bytes_are_too_strange_for_the_reader(raw: bytes) -> None:
+    found = items(ChunkReader(), [raw])
+
+    assert all(isinstance(item, dict | type) for item in found)
+
+
+@given(st.lists(st.integers(0, len(CHUNKS)), max_size=8).map(sorted))
+def test_chunks_are_the_same_wherever_they_are_cut(cuts: list[int]) -> None:
+    edges = [0, *cuts, len(CHUNKS)]
+    packets = [CHUNKS[start:end] for start, end in pairwise(edges)]
+
+    assert items(ChunkReader(), packets) == items(ChunkReader(), [CHUNKS])
 
 
 def refusal(code: int, status: str, *details: dict[str, Any], message: str = "no") -> bytes:

@@ -16,10 +16,10 @@ import venv
 from pathlib import Path
 from typing import Final
 
-from fleet.real.build import VERSION
 from fleet.real.cache import alone, cache_folder
+from fleet.real.llama_server import RECIPE
 
-PACKAGES: Final = (f"llama-cpp-python=={VERSION}", "openvino-genai", "openvino-tokenizers")
+PACKAGES: Final = (f"llama-cpp-python=={RECIPE.version}", "openvino-genai", "openvino-tokenizers")
 TESTS: Final = "tests/real/test_inprocess_{}.py"
 SUBJECTS: Final = ("llama", "openvino", "residence")
 REQUIRE: Final = "LLM_FLEET_INPROCESS"
@@ -29,7 +29,7 @@ REQUIRE: Final = "LLM_FLEET_INPROCESS"
 def environment() -> Path:
     """Where it is or will be."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return cache_folder() / f"inprocess-{VERSION}-py{version}"
+    return cache_folder() / f"inprocess-{RECIPE.version}-py{version}"
 
 
 def python() -> Path:

@@ -24,7 +24,8 @@ def exported_chat(folder: Path) -> Path:
 
     place = folder / "tiny-chat"
     place.mkdir()
-    gguf = shutil.copy(tiny_model(), place / "tiny.gguf")
+    gguf = place / "tiny.gguf"
+    shutil.copy(tiny_model(), gguf)
     openvino_genai.LLMPipeline(str(gguf), "CPU", enable_save_ov_model=True)
     gguf.unlink()
     told = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 8192}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from contract.models import LoadRequest, UnloadRequest
 from fleet.real.tiny_model import DEFAULT, TinyShape, tiny_model, write_model
 from workers.backends import resident
 from workers.backends.dsn import parse
+from workers.backends.gguf_files import size_bytes
 from workers.backends.in_memory import InMemory
 from workers.backends.llamacpp_local import llama
 from workers.backends.protocols import Resides, capabilities
@@ -54,8 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def file(folder: Path) -> Iterator[Path]:
-    yield folder / "tiny.gguf"
+def file(folder: Path) -> Path:
+    return folder / "tiny.gguf"
 
 
 def running_in(path: Path, **options: Any) -> aclosing[InMemory]:
@@ -267,7 +267,7 @@ async def test_the_roster_hears_what_the_file_says(file: Path) -> None:
     assert version.startswith("llama-cpp-python 0.")
     assert report.traits == ("chat", "embed", "schema", "tools")
     assert (report.context_length, report.dimension) == (512, DEFAULT.width)
-    assert report.size_bytes == file.stat().st_size
+    assert report.size_bytes == size_bytes(file)
     assert report.warm is False
 
 

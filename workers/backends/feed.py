@@ -18,17 +18,22 @@ class Feed(Generic[Item]):
 
     def __init__(self) -> None:
         """Nothing runs before `items` is read."""
-        self.is_stopped = False
+        self._stopped = threading.Event()
         self._room = threading.Semaphore(MOST_WAITING)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[object] = asyncio.Queue()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nobody listens any more."""
+        return self._stopped.is_set()
+
     def put(self, item: Item) -> bool:
         """In the thread: hand over an item, when there is room. False: nobody listens, stop."""
-        if self.is_stopped:
+        if self._stopped.is_set():
             return False
         self._room.acquire()
-        if self.is_stopped:
+        if self._stopped.is_set():
             return False
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
         return True
@@ -48,6 +53,6 @@ class Feed(Generic[Item]):
                 yield cast("Item", item)
             await producer
         finally:
-            self.is_stopped = True
+            self._stopped.set()
             self._room.release()
             await asyncio.wait({producer})

@@ -119,11 +119,12 @@ class A1111:
             if fraction > told:
                 told = fraction
                 yield Phase(phase="generating", progress=fraction)
-            preview = bare(state.get("current_image"))
+            preview = state.get("current_image")
             # Spread over the way: the first ones show noise.
             if preview and told >= (shown + 1) / (previews + 1):
                 shown += 1
-                yield Image(index=0, mime_type=mime_type_of(preview), data=preview, partial=True)
+                data = bare(str(preview)) or ""
+                yield Image(index=0, mime_type=mime_type_of(data), data=data, partial=True)
 
     async def _state(self, *, with_preview: bool) -> dict[str, Any]:
         skip = "false" if with_preview else "true"
@@ -176,9 +177,10 @@ def _images(answer: dict[str, Any], count: int) -> list[Image]:
         info = from_json(answer.get("info") or "{}")
     except ValueError:
         info = {}
-    first = info.get("index_of_first_image") if isinstance(info, dict) else None
+    told = info.get("index_of_first_image") if isinstance(info, dict) else None
+    first = told if isinstance(told, int) and told > 0 else 0
     found = [bare(image) for image in answer.get("images") or () if isinstance(image, str)]
-    images = [image for image in found[first or 0 :] if image][:count]
+    images = [image for image in found[first:] if image][:count]
     if not images:
         raise ServerFault("the server answered without an image")
     return [

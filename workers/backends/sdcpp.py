@@ -67,7 +67,7 @@ class Sdcpp:
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
         """Queue a job, wait for it, tell its images; closing early takes it out of the queue."""
-        formats = (await self._capabilities()).get("output_formats_by_mode") or {}
+        formats = _table((await self._capabilities()).get("output_formats_by_mode"))
         body = to_sdcpp(request, formats.get("img_gen") or (), MODEL)
         accepted = await self._client.json("POST", "/sdcpp/v1/img_gen", body.fields)
         job = accepted.get("id")
@@ -148,12 +148,17 @@ def _stage(view: dict[str, Any]) -> Phase | Progress:
 
 
 def _images(view: dict[str, Any]) -> list[Image]:
-    result = view.get("result") or {}
-    images = [item for item in result.get("images") or () if item.get("b64_json")]
+    result = _table(view.get("result"))
+    found = (_table(item).get("b64_json") for item in result.get("images") or ())
+    images = [data for data in found if isinstance(data, str) and data]
     if not images:
         raise ServerFault("the server ended the job without an image")
-    told = result.get("output_format")
+    told = str(result.get("output_format"))
     return [
         Image(index=at, mime_type=mime_type_of(data, told), data=data)
-        for at, data in enumerate(item["b64_json"] for item in images)
+        for at, data in enumerate(images)
     ]
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ import httpx
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendStalled, Refused, ServerFault, TruncatedStream
+from contract.errors import BackendStalled, ModelMissing, Refused, ServerFault, TruncatedStream
 from contract.events import Delta, Done, Image, Phase, Usage, Vectors
 from contract.images import ImageRequest
 from contract.roster import ModelReport
@@ -116,7 +116,7 @@ class Gemini:
 
     def _path(self, model: str, method: str) -> str:
         named = model if "/" in model else f"models/{model}"
-        return f"/{quote(named)}:{method}"
+        return f"/{resource(named)}:{method}"
 
     def _not_embedded(self, request: EmbedRequest) -> tuple[str, ...]:
         """Wishes of an embedding that this API cannot express."""
@@ -150,3 +150,10 @@ class Gemini:
                     yield chunk
         for chunk in reader.flush():
             yield chunk
+
+
+def resource(name: str) -> str:
+    """A model's name as a path; raises ModelMissing for one that would lead elsewhere."""
+    if any(step in {"", ".", ".."} for step in name.split("/")):
+        raise ModelMissing(f"model {name!r} not found: it is no name of Google's")
+    return quote(name)

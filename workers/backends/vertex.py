@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import quote
 
 import httpx
 from typing_extensions import override
 
 from contract.embeddings import EmbedRequest
+from contract.errors import BackendError
 from contract.events import Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
 from workers.backends import gemini_catalog as catalog
-from workers.backends.gemini import Gemini
+from workers.backends.gemini import Gemini, resource
 from workers.backends.gemini_chunks import usage
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, unit
@@ -21,6 +21,7 @@ PREDICT_CHARACTERS: Final = 20_000
 """A request may hold 20,000 tokens."""
 ALONE: Final = "gemini-embedding-001"
 """Takes one text a request, as Google's page says."""
+_MAY_NOT_LIST: Final = frozenset({403, 404})
 
 
 class Vertex(Gemini):
@@ -39,24 +40,27 @@ class Vertex(Gemini):
         auth: httpx.Auth | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Without `project` it is express mode, which needs `key`; `models` are told, not asked."""
+        """Without `project` it is express mode, with a `key`; `models` stand in for the list."""
         super().__init__(name, url, key=key, idle_s=idle_s, auth=auth, transport=transport)
         self._models = tuple(models)
         self._prefix = f"/projects/{project}/locations/{location}" if project else ""
 
     @override
     async def check(self) -> str | None:
-        """The list of models; where they are told, that is not asked for."""
+        """Ask for the list of models; Vertex tells no version."""
         await self.models()
         return None
 
     @override
     async def models(self) -> Sequence[ModelReport]:
-        """Google's own models; the list knows names only."""
-        if self._models:
+        """Google's own models, names only; those told to us if an account may use but not list."""
+        try:
+            listed = self._listed("/publishers/google/models", "publisherModels")
+            return [catalog.vertex(item) async for item in listed]
+        except BackendError as error:
+            if not self._models or error.upstream_status not in _MAY_NOT_LIST:
+                raise
             return [catalog.by_name(name) for name in self._models]
-        listed = self._listed("/publishers/google/models", "publisherModels")
-        return [catalog.vertex(item) async for item in listed]
 
     @override
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
@@ -94,7 +98,7 @@ class Vertex(Gemini):
     @override
     def _path(self, model: str, method: str) -> str:
         named = model if model.startswith("publishers/") else f"publishers/google/models/{model}"
-        return f"{self._prefix}/{quote(named)}:{method}"
+        return f"{self._prefix}/{resource(named)}:{method}"
 
 
 def _embeds_content(model: str) -> bool:

@@ -28,6 +28,7 @@ from contract.errors import (
     BackendBusy,
     BackendError,
     InvalidRequest,
+    ModelMissing,
     NotSupported,
     QuotaExhausted,
     Refused,
@@ -433,6 +434,14 @@ async def test_the_key_goes_into_its_header_and_into_no_error() -> None:
     assert seen[0].headers["x-goog-api-key"] == "k3y"
     assert "authorization" not in seen[0].headers
     assert seen[0].url.path == "/v1beta/models/gemini-3-pro:streamGenerateContent"
+
+
+@pytest.mark.parametrize("type", ["gemini", "vertex"])
+@pytest.mark.parametrize("model", ["../files/x", "models//x", "publishers/../x"])
+async def test_a_name_does_not_lead_to_other_paths(type: str, model: str) -> None:
+    async with against_bytes(type, b"") as backend:
+        with pytest.raises(ModelMissing, match="no name of Google's"):
+            await told(backend.chat(asking(model)))
 
 
 async def test_a_list_of_many_pages_is_read_to_its_end() -> None:

@@ -204,12 +204,19 @@ async def test_text_models_predict_many_at_once_and_the_first_gemini_one_alone()
     assert unpack(result.embeddings.data, 8)[4] == pytest.approx(vector("text 4", 8), abs=1e-6)
 
 
-async def test_declared_models_need_no_list() -> None:
-    backend = Vertex("v", "http://127.0.0.1:1/v1beta1", project="p", models=("gemini-3-pro",))
-    models = await backend.models()
+@pytest.mark.parametrize(("status", "is_told"), [(403, True), (404, True), (401, False)])
+async def test_who_may_not_list_models_names_them(status: int, is_told: bool) -> None:  # noqa: FBT001
+    refusal = httpx.MockTransport(
+        lambda _: httpx.Response(status, json={"error": {"code": status}})
+    )
+    url = "https://aiplatform.test/v1beta1"
+    backend = Vertex("v", url, project="p", models=("gemini-3-pro",), transport=refusal)
+    if is_told:
+        assert [each.name for each in await backend.models()] == ["gemini-3-pro"]
+    else:
+        with pytest.raises(AuthenticationRefused):
+            await backend.check()
     await backend.aclose()
-
-    assert models[0].traits == ("chat", "vision", "tools", "schema")
 
 
 async def test_it_chats_as_gemini_does() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from contract.chat import ChatRequest, Message, SchemaFormat
-from contract.errors import BackendError, ModelMissing, NotSupported
+from contract.errors import BackendError, ModelMissing, NotSupported, ServerFault
 from contract.events import Details, Done, Phase
-from contract.models import DeleteRequest, LoadRequest, UnloadRequest
+from contract.models import DeleteRequest, LoadRequest, PullRequest, UnloadRequest
 from contract.result import fold
 from fleet.real.running import LlamaServer, running_llama_server
 from fleet.real.tiny_model import tiny_model
@@ -109,6 +109,15 @@ async def test_to_unload_ends_what_the_model_was_saying(router: LlamaServer) -> 
         await unloading
 
         assert await names_in_memory(backend) == set()
+
+
+async def test_a_download_of_nothing_is_an_error_although_the_router_calls_it_finished(
+    router: LlamaServer,
+) -> None:
+    """It was built without HTTPS and started offline."""
+    async with speaking(router) as backend:
+        with pytest.raises(ServerFault, match="downloaded nothing"):
+            fold([e async for e in backend.pull(PullRequest(model="ggml-org/nothing:Q8_0"))])
 
 
 async def test_a_preset_cannot_be_deleted(router: LlamaServer) -> None:

@@ -6,17 +6,17 @@ own (`llamacpp-router`), and discovery tells the two apart by `status` in the li
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
-from pydantic_core import from_json
 from typing_extensions import override
 
 from contract.chat import ChatRequest
 from contract.errors import (
     BackendError,
     BackendRejected,
+    BadEndpoint,
     ModelMissing,
     NotSupported,
     ServerFault,
@@ -71,11 +71,13 @@ class LlamaRouter(OpenAI):
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
         """POST /models/load, which only begins it; GET /models/sse tells how it goes on."""
-        if wire.state(await self._item(request.model)) not in wire.READY:
+        item = await self._item(request.model)
+        if wire.state(item) not in wire.READY:
             yield Phase(phase="loading")
-            async with self._events(request.model) as events:
-                if not await self._begin("/models/load", request.model):
-                    async for phase in _loading(request.model, events):
+            name = str(item["id"])  # events know no aliases
+            async with self._load_events(name) as events:
+                if not await self._begin("/models/load", name):
+                    async for phase in _loading(name, events):
                         yield phase
         yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
 
@@ -110,7 +112,10 @@ class LlamaRouter(OpenAI):
             finally:
                 if not has_ended:
                     await self._stop_download(request.model)
-        await self._items()  # only a look at the list takes the new model into it
+        # Only a look at the list takes the new model into it. A router without HTTPS, or a name
+        # that nobody has, ends in `download_finished`, too.
+        if not wire.has_downloaded(request.model, await self._items()):
+            raise ServerFault("the router downloaded nothing; its log says why")
         yield Progress(status="success")
         yield Done()
 
@@ -152,6 +157,22 @@ class LlamaRouter(OpenAI):
         ):
             yield events
 
+    @asynccontextmanager
+    async def _load_events(self, model: str) -> AsyncIterator[Events]:
+        """The same; the first versions of router mode had no events, so the list is asked there."""
+        async with AsyncExitStack() as stack:
+            try:
+                events = await stack.enter_async_context(self._events(model))
+            except BadEndpoint:
+                events = await stack.enter_async_context(aclosing(self._polled(model)))
+            yield events
+
+    async def _polled(self, model: str) -> Events:
+        while True:
+            await asyncio.sleep(POLL_S)
+            status = (await self._item(model)).get("status") or {}
+            yield "status_change", {**status, "status": status.get("value")}
+
     async def _items(self) -> list[dict[str, Any]]:
         listing = await self._root.json("GET", "/models", limit_s=QUICK_S)
         return [item for item in listing.get("data") or () if isinstance(item, dict)]
@@ -186,9 +207,10 @@ async def _told(answer: Answer, model: str) -> Events:
     async with aclosing(answer.packets()) as packets:
         async for packet in packets:
             for _, raw in decoder.feed(packet):
-                event = from_json(raw)
+                event = wire.event(raw)
                 if event.get("model") == model:
-                    yield str(event.get("event")), event.get("data") or {}
+                    data = event.get("data")
+                    yield str(event.get("event")), data if isinstance(data, dict) else {}
 
 
 async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from contract.chat import ChatRequest
-from contract.errors import BackendError, BadEndpoint
+from contract.errors import BackendError
 from contract.events import Delta, Details, Done, Image, Phase
 from contract.images import ImageRequest
 from contract.models import LoadRequest, UnloadRequest
@@ -88,13 +88,14 @@ class LlamaSwap(OpenAIImages):
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
         """GET /upstream/<model>/v1/models: whatever its server answers, it runs then."""
-        yield Phase(phase="loading")
+        if not await self._is_ready(request.model):
+            yield Phase(phase="loading")
         path = f"/upstream/{quote(request.model)}/v1/models"
         try:
             async with self._root.open("GET", path) as answer:
                 await answer.whole()
-        except BadEndpoint:  # a server without that path, which runs all the same
-            if request.model not in {item.get("model") for item in await self._running()}:
+        except BackendError:  # a server without that path runs all the same
+            if not await self._is_ready(request.model):
                 raise
         yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
 
@@ -110,6 +111,13 @@ class LlamaSwap(OpenAIImages):
             await answer.whole()
         yield Done()
 
+    async def _is_ready(self, model: str) -> bool:
+        """Whether its server runs, by its own name or, where the list tells, by an alias."""
+        for item in await self._running():
+            if item.get("model") == model:
+                return item.get("state") == "ready"
+        return await self._warmth(model) is True
+
     async def _running(self) -> list[dict[str, Any]]:
         answer = await self._root.json("GET", "/running", limit_s=QUICK_S)
         return [item for item in answer.get("running") or () if isinstance(item, dict)]
@@ -120,12 +128,17 @@ class LlamaSwap(OpenAIImages):
         return [item for item in items if isinstance(item, dict) and "id" in item]
 
     async def _is_cold(self, model: str) -> bool:
-        """Whether the list says so, of the model or its alias; an error is for the chat to find."""
+        """Whether a job will wait for it; an error of the list is for the job to meet."""
         with suppress(BackendError):
-            for item in await self._items():
-                if model == item["id"] or model in _aliases(item):
-                    return _is_warm(item) is False
+            return await self._warmth(model) is False
         return False
+
+    async def _warmth(self, model: str) -> bool | None:
+        """What the list says of the model or its alias; None where it says nothing."""
+        for item in await self._items():
+            if model == item["id"] or model in _aliases(item):
+                return _is_warm(item)
+        return None
 
 
 def is_loading(chunk: dict[str, Any]) -> bool:

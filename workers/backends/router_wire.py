@@ -5,6 +5,8 @@ Sources: llama.cpp `tools/server/server-models.cpp` and `README.md` (router mode
 
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from contract.events import Progress
 from contract.roster import ModelReport, ModelTrait
 
@@ -18,6 +20,24 @@ _EMBEDS: Final = frozenset({"--embeddings", "--embedding"})
 def state(item: dict[str, Any]) -> str:
     """`unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`."""
     return str((item.get("status") or {}).get("value") or "")
+
+
+def event(raw: bytes) -> dict[str, Any]:
+    """What an event of GET /models/sse says; empty if it is none."""
+    try:
+        said = from_json(raw)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def has_downloaded(model: str, items: list[dict[str, Any]]) -> bool:
+    """Whether the list has what was asked for, with the quantization that the router chose."""
+    wanted = model.casefold()
+    names = [
+        str(name).casefold() for it in items for name in (it["id"], *(it.get("aliases") or ()))
+    ]
+    return any(name == wanted or name.startswith(f"{wanted}:") for name in names)
 
 
 def report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:

@@ -18,7 +18,7 @@ from contract.events import Done, Phase, Progress
 from contract.models import DeleteRequest, LoadRequest, PullRequest
 from workers.backends.llama_router import LlamaRouter
 from workers.backends.protocols import Delete, ManageModels, Pull
-from workers.backends.router_wire import Downloads, load_progress, report
+from workers.backends.router_wire import Downloads, event, has_downloaded, load_progress, report
 
 TOTAL = 5_000_000
 NEW = "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M"
@@ -67,6 +67,27 @@ async def test_a_load_that_somebody_else_began_is_followed() -> None:
     assert events[-1] == Done()
 
 
+async def test_a_version_that_tells_no_events_is_asked_again_and_again() -> None:
+    states = iter(("unloaded", "loading", "loading", "loaded"))
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/models/sse":
+            return httpx.Response(404, json={"error": {"message": "File Not Found", "code": 404}})
+        if request.method == "POST":
+            return httpx.Response(200, json={"success": True})
+        return httpx.Response(200, json={"data": [{"id": "m", "status": {"value": next(states)}}]})
+
+    async with against_bytes("llamacpp-router", handler=handler) as backend:
+        events = [event async for event in backend.load(LoadRequest(model="m"))]
+
+    assert events == [Phase(phase="loading"), Done()]
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model":1}'])
+def test_what_is_no_event_says_nothing(raw: bytes) -> None:
+    assert event(raw).get("event") is None
+
+
 async def test_a_download_adds_up_its_files() -> None:
     async with against_manner("llamacpp-router") as (backend, _):
         steps = await pulled(backend, NEW)
@@ -92,6 +113,22 @@ async def test_a_download_that_fails_is_an_error(fault: str, error: type[Excepti
     async with against_manner("llamacpp-router") as (backend, _):
         with pytest.raises(error):
             await pulled(backend, f"scripted-story:fail={fault}")
+
+
+@pytest.mark.parametrize(
+    ("model", "listed", "is_there"),
+    [
+        ("org/m:Q8_0", "org/m:Q8_0", True),
+        ("org/m:q8_0", "org/m:Q8_0", True),
+        ("org/m", "org/m:Q4_K_M", True),
+        ("org/m", "org/mm:Q4_K_M", False),
+        ("org/m:Q8_0", "org/m:Q4_K_M", False),
+    ],
+)
+def test_a_download_is_found_under_the_name_that_it_got(
+    model: str, listed: str, *, is_there: bool
+) -> None:
+    assert is_there == has_downloaded(model, [{"id": listed}])
 
 
 async def test_to_cancel_a_pull_stops_the_download() -> None:

@@ -1,12 +1,13 @@
-"""A download as a person sees it: a bar for each layer, and one for the whole."""
+"""How far something is as a person sees it: a bar a layer of a download, or one for a phase."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
-from contract.events import Progress
+from contract.events import Phase, Progress
 from fleet.terminal import Terminal
 
 _SHOWN = 12
@@ -14,7 +15,7 @@ _SHOWN = 12
 
 
 class Layers:
-    """The bars; none is drawn before the first layer is heard of."""
+    """The bars; none is drawn before there is something to tell."""
 
     def __init__(self, terminal: Terminal) -> None:
         """Draw there."""
@@ -39,17 +40,28 @@ class Layers:
         """Draw what this says; False if it says nothing of a layer."""
         if not (progress.digest and progress.total_bytes):
             return False
-        if self._bars is None:
-            self._bars = self._terminal.downloading()
-            self._bars.start()
+        bars = self._drawn(self._terminal.downloading)
         name = progress.digest.rpartition(":")[2][:_SHOWN]
-        self._move(self._bars, name, progress.completed_bytes, progress.total_bytes)
+        self._move(bars, name, progress.completed_bytes, progress.total_bytes)
         if progress.overall_total_bytes:
             overall = progress.overall_completed_bytes
-            self._move(self._bars, "total", overall, progress.overall_total_bytes)
+            self._move(bars, "total", overall, progress.overall_total_bytes)
         return True
 
-    def _move(self, bars: Bars, name: str, completed: int | None, total: int) -> None:
+    def enter(self, phase: Phase) -> bool:
+        """Draw how far the way to the answer is; False if that is not known, or behind us."""
+        if phase.progress is None or phase.phase == "generating":  # the answer has a bar itself
+            return False
+        self._move(self._drawn(self._terminal.nearing), phase.phase, phase.progress, 1.0)
+        return True
+
+    def _drawn(self, make: Callable[[], Bars]) -> Bars:
+        if self._bars is None:
+            self._bars = make()
+            self._bars.start()
+        return self._bars
+
+    def _move(self, bars: Bars, name: str, completed: float | None, total: float) -> None:
         if name not in self._tasks:
             self._tasks[name] = bars.add_task(name, total=total)
         bars.update(self._tasks[name], total=total, completed=completed or 0)

@@ -61,7 +61,8 @@ class Shown:
                 wait = f", about {event.eta_s:.0f} s" if event.eta_s else ""
                 self._once(f"waiting in {event.queue}: number {position}{wait}")
             case Phase():
-                self._once(f"{event.phase} ...")
+                if not self._layers.enter(event):
+                    self._once(f"{event.phase} ...")
             case Progress():
                 if not self._layers.add(event):
                     self._once(event.status)

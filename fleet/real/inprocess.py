@@ -21,7 +21,7 @@ from fleet.real.llama_server import RECIPE
 
 PACKAGES: Final = (f"llama-cpp-python=={RECIPE.version}", "openvino-genai", "openvino-tokenizers")
 TESTS: Final = "tests/real/test_inprocess_{}.py"
-SUBJECTS: Final = ("llama", "openvino", "residence")
+SUBJECTS: Final = ("llama", "openvino", "residence", "fleet")
 REQUIRE: Final = "LLM_FLEET_INPROCESS"
 """Set to `require`, a missing library is a failure of its tests."""
 

@@ -73,6 +73,7 @@ def running(items: list[dict[str, Any]]) -> dict[str, Any]:
                 "model": item["id"],
                 "state": state(item),
                 "context_length": (item.get("meta") or {}).get("n_ctx"),
+                "size": (item.get("meta") or {}).get("size"),
             }
             for item in items
             if state(item) in BUSY

@@ -136,3 +136,37 @@ def test_a_tethered_process_dies_with_its_parent_where_the_kernel_does_not_help(
     child = orphan(WATCH)
 
     assert wait_until(lambda: not lives(child))
+
+
+async def test_a_dropped_process_ends_for_good_and_the_others_go_on() -> None:
+    kept, gone = entry(SLEEPER, "kept"), entry(SLEEPER, "gone")
+    async with Supervisor(Printer(io.StringIO()), 5) as supervisor:
+        supervisor.keep(kept)
+        supervisor.keep(gone)
+        await happens(lambda: kept.pid and gone.pid)
+        await supervisor.drop(gone)
+
+        assert (gone.pid, gone.starts, supervisor.entries) == (None, 1, [kept])
+        assert lives(kept.pid or 0)
+
+
+async def test_one_that_waits_for_its_next_start_is_dropped_at_once() -> None:
+    it = entry("false")
+    async with Supervisor(Printer(io.StringIO()), 5) as supervisor:
+        supervisor.keep(it)
+        await happens(lambda: it.exit_code is not None)
+        async with asyncio.timeout(0.9):
+            await supervisor.drop(it)
+
+        assert supervisor.entries == []
+
+
+async def test_one_that_does_not_listen_is_killed() -> None:
+    it = entry("sh -c 'trap \"\" TERM; echo deaf; sleep 1000'")
+    lines = io.StringIO()
+    async with Supervisor(Printer(lines), 0.2) as supervisor:
+        supervisor.keep(it)
+        await happens(lambda: "deaf" in lines.getvalue())
+        await supervisor.drop(it)
+
+        assert it.exit_code == -signal.SIGKILL

@@ -25,8 +25,8 @@ class PlannedBackend:
     """A backend to start workers for."""
 
     name: str
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """What its workers need in their environment, as in `LLM_OLLAMA=ollama://...`."""
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What its workers need in their environment, as in `LLM_BOX=ollama://...`; may hold keys."""
     why: str = ""
     """Where it comes from, in words."""
     processes: int = 1

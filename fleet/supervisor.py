@@ -36,8 +36,8 @@ class Entry:
 
     name: str
     command: str
-    environment: Callable[[], dict[str, str]]
-    """Asked at every start."""
+    environment: Callable[[], dict[str, str]] = field(repr=False)
+    """Asked at every start; may hold keys."""
     died: Callable[[dict[str, str]], Awaitable[None]] = _nothing_to_do
     """Told, with the environment it was started in, at once when it died unasked."""
     colour: str = ""
@@ -47,7 +47,7 @@ class Entry:
     exit_code: int | None = field(default=None, init=False)
     """Of the last run; None while the first one lasts."""
     child: Child | None = field(default=None, init=False)
-    started_with: dict[str, str] = field(default_factory=dict, init=False)
+    started_with: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Environment of the current or last run."""
     ending: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when it is not to be started again."""

@@ -58,7 +58,12 @@ async def _add(name: str, dsn: str, terminal: Terminal, url: str | None) -> Exit
     async with AsyncClient(url) as fleet:
         found = await fleet.add_backend(name, dsn)
     if found is None:
-        terminal.say(f"the worker of {name} starts; `fleet backends` shows it when it is there")
+        terminal.say(
+            f"the worker of {name} starts; `fleet backends` shows it when it is there, and the "
+            "lines of `fleet up` say why if it is not"
+        )
+        if terminal.json:
+            terminal.mapping({"name": name, "status": "starting"})
         return Exit.OK
     show_backends(terminal, (found,))
     return Exit.OK if found.healthy else Exit.FAILED

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 
 from contract.errors import FleetError, RelayUnavailable
+from fleet.aio import AsyncClient
 from fleet.doctor.finding import Finding, broken, note, ok
 from fleet.errors import CannotStart
 from fleet.plan import Plan
@@ -77,8 +78,23 @@ async def _embedded_redis(choice: ServerChoice) -> Finding:
 
 
 async def shims() -> list[Finding]:
-    """Whether a fleet runs where FLEET_URL points."""
-    return [await _shim(url) for url in addresses(ClientSettings().url)]
+    """Whether a fleet runs where FLEET_URL points, and what its workers say of their backends."""
+    found = [await _shim(url) for url in addresses(ClientSettings().url)]
+    return found + (await _sick() if any(each.state == "ok" for each in found) else [])
+
+
+async def _sick() -> list[Finding]:
+    try:
+        async with AsyncClient() as fleet, asyncio.timeout(_ANSWERS_WITHIN_S):
+            known = await fleet.backends()
+    except (FleetError, TimeoutError):
+        return []  # went away since it was ready
+    fix = "start its server, or take it out: `fleet backends remove {name}`"
+    return [
+        broken(f"roster {each.name}", each.error or "not healthy", fix.format(name=each.name))
+        for each in known
+        if not each.healthy
+    ]
 
 
 async def _shim(url: str) -> Finding:

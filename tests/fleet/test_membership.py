@@ -131,10 +131,12 @@ def test_a_removed_backend_is_gone_and_its_jobs_wait(up: Up, http: httpx.Client,
 def test_a_backend_that_does_not_answer_is_added_and_says_why(fleet: Command) -> None:
     added = fleet("backends", "add", "dead=ollama://127.0.0.1:1", "--json")
     listed = fleet("backends").stdout
+    found = [json.loads(line) for line in fleet("doctor", "--json").stdout.splitlines()]
     removed = fleet("backends", "remove", "dead")
 
     assert (added.returncode, json.loads(added.stdout)["healthy"]) == (1, False)
     assert "no: " in listed
+    assert [each["state"] for each in found if each["what"] == "roster dead"] == ["broken"]
     assert removed.returncode == 0
 
 

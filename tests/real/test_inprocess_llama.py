@@ -164,6 +164,7 @@ async def test_a_conversation_with_calls_and_their_answers_fits_the_template(fil
         _, done = await answer(backend, ask(messages=messages, tools=TOOLS, think="off"))
 
     assert done.usage.prompt_tokens > 100
+    assert done.ignored == ("think",)
 
 
 async def test_a_prompt_longer_than_the_context_is_told_apart(file: Path) -> None:
@@ -266,6 +267,7 @@ async def test_the_roster_hears_what_the_file_says(file: Path) -> None:
     assert version
     assert version.startswith("llama-cpp-python 0.")
     assert report.traits == ("chat", "embed", "schema", "tools")
+    assert report.lacks == ("vision", "image")
     assert (report.context_length, report.dimension) == (512, DEFAULT.width)
     assert report.size_bytes == size_bytes(file)
     assert report.warm is False

@@ -135,13 +135,15 @@ class InMemory:
         self, model: LoadedModel, request: ChatRequest, asked: Templated, timings: Timings
     ) -> Stream[Delta | Done]:
         feed: Feed[Utterance] = Feed()
+        ignored = asked.ignored
         spoken = Spoken(calls=bool(asked.tools), is_call=asked.is_call)
         async with aclosing(
             feed.items(partial(model.chat, request, asked), self._resident.thread)
         ) as said:
             async for utterance in said:
                 match utterance:
-                    case Began(thinks=thinks):
+                    case Began(thinks=thinks, ignored=unheard):
+                        ignored += unheard
                         # What begins in the middle of an answer is past its thoughts, and a
                         # grammar leaves no room for them.
                         spoken.begin(thinks=thinks, answers=bool(asked.said or asked.schema))
@@ -152,9 +154,7 @@ class InMemory:
                         for delta in spoken.end():
                             yield delta
                         why = "tool_calls" if spoken.calls else reason
-                        yield Done(
-                            finish_reason=why, usage=usage, timings=timings, ignored=asked.ignored
-                        )
+                        yield Done(finish_reason=why, usage=usage, timings=timings, ignored=ignored)
                         return
         raise TruncatedStream(f"{request.model} fell silent")
 

@@ -35,6 +35,8 @@ OPTIONS: Final[Mapping[str, str]] = {
     "pooling": "pooling",
 }
 """Names in a DSN, and the fields they mean."""
+CERTAIN: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "tools", "schema", "vision", "image")
+"""What a model can or cannot without a doubt; thoughts may come where no template says so."""
 _options: TypeAdapter[LlamaOptions] = TypeAdapter(LlamaOptions)
 
 
@@ -63,9 +65,11 @@ class LlamaRuntime:
         """From the file's own words; one without a chat template cannot chat."""
         told = metadata(path)
         trained = trained_context(told) or DEFAULT_CONTEXT
+        traits = self._traits(told)
         return ModelReport(
             name=name,
-            traits=self._traits(told),
+            traits=traits,
+            lacks=tuple(trait for trait in CERTAIN if trait not in traits),
             context_length=self._options.context or min(trained, DEFAULT_CONTEXT),
             dimension=width(told) if self._embeds(told) else None,
             size_bytes=size_bytes(path),

@@ -25,7 +25,7 @@ from contract.errors import (
 from contract.events import FinishReason, Usage
 from workers.backends.feed import Feed
 from workers.backends.spoken import THINK, Began, Ended, Utterance
-from workers.backends.templated import Templated
+from workers.backends.templated import Templated, unheard
 
 EXTRA: Final = "pip install 'llama-cpp-python>=0.3.16'"
 """No extra of ours: it has no wheels, and compiles for minutes."""
@@ -88,8 +88,9 @@ class LlamaModel:
 
         Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
         """
-        prompt = self._prompt(asked)
-        feed.put(Began(thinks=prompt.rstrip().endswith(THINK)))
+        template = self._llama.metadata.get(TEMPLATE, "")
+        prompt = self._prompt(asked, template)
+        feed.put(Began(prompt.rstrip().endswith(THINK), unheard(asked, template)))
         tokens = self._llama.tokenize(prompt.encode(), add_bos=False, special=True)
         self._llama.begin(lambda: not feed.is_stopped)
         finish: FinishReason = "stop"
@@ -106,8 +107,7 @@ class LlamaModel:
                     break
         feed.put(Ended(finish, self._llama.usage()))
 
-    def _prompt(self, asked: Templated) -> str:
-        template = self._llama.metadata.get(TEMPLATE)
+    def _prompt(self, asked: Templated, template: str) -> str:
         if not template:
             raise NotSupported(f"{self.name} has no chat template: it cannot chat")
         formatter = self._library.llama_chat_format.Jinja2ChatFormatter(

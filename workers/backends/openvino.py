@@ -64,6 +64,7 @@ class OpenVinoRuntime:
         return ModelReport(
             name=name,
             traits=traits,
+            lacks=("image", "vision", *(("chat",) if is_embedder else ("embed",))),
             context_length=self._context(path),
             dimension=dimension if is_embedder and isinstance(dimension, int) else None,
             size_bytes=size_bytes(path)

@@ -26,7 +26,7 @@ from contract.events import Usage
 from workers.backends.feed import Feed
 from workers.backends.spoken import THINK, Began, Ended, Utterance
 from workers.backends.stops import Stops
-from workers.backends.templated import Templated
+from workers.backends.templated import Templated, unheard
 
 EXTRA: Final = "pip install openvino-genai openvino-tokenizers"
 Pooling = Literal["mean", "cls", "last"]
@@ -73,7 +73,8 @@ class OpenVinoChat:
         Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
         """
         prompt = self._prompt(asked)
-        feed.put(Began(thinks=prompt.rstrip().endswith(THINK)))
+        ignored = unheard(asked, self._tokenizer.chat_template)
+        feed.put(Began(prompt.rstrip().endswith(THINK), ignored))
         tokens = self._tokenizer.encode(prompt, add_special_tokens=False)
         room = self._context - int(tokens.input_ids.shape[1])
         if room <= 0:

@@ -25,6 +25,8 @@ class Began(NamedTuple):
 
     thinks: bool
     """Whether the prompt opened the thoughts already."""
+    ignored: tuple[str, ...] = ()
+    """Fields of the request that its template has no place for."""
 
 
 class Ended(NamedTuple):

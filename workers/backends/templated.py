@@ -48,6 +48,17 @@ def templated(request: ChatRequest) -> Templated:
     )
 
 
+def unheard(asked: Templated, template: str) -> tuple[str, ...]:
+    """What of the request this template has no place for.
+
+    Raises NotSupported for tools: the model would never hear of them.
+    """
+    if asked.tools and "tools" not in template:
+        raise NotSupported("tools: the model's chat template has no place for them")
+    thinks = not asked.context or any(word in template for word in asked.context)
+    return () if thinks else ("think",)
+
+
 def _ignored(request: ChatRequest) -> tuple[str, ...]:
     ignored = [name for name in _NEVER_DONE if getattr(request, name)]
     if request.keep_alive_s is not None and request.keep_alive_s > 0:

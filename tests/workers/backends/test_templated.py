@@ -16,7 +16,7 @@ from contract.chat import (
     ToolCall,
 )
 from contract.errors import InvalidRequest, NotSupported
-from workers.backends.templated import templated
+from workers.backends.templated import templated, unheard
 
 USER = Message(role="user", content="hi")
 TOOLS = (Tool(name="a", parameters={"type": "object"}), Tool(name="b"))
@@ -113,3 +113,10 @@ def test_what_cannot_be_done_is_told() -> None:
 
     assert templated(ask(**wishes)).ignored == ("truncate", "shift", "keep_alive_s")
     assert templated(ask(truncate=False, shift=False, keep_alive_s=0)).ignored == ()
+
+
+def test_what_a_template_has_no_place_for_is_told_or_refused() -> None:
+    assert unheard(templated(ask(think="off")), "{% if enable_thinking %}") == ()
+    assert unheard(templated(ask(think="off")), "{{ messages }}") == ("think",)
+    with pytest.raises(NotSupported, match="tools"):
+        unheard(templated(ask(tools=TOOLS)), "{{ messages }}")

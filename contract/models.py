@@ -1,6 +1,6 @@
 """Requests about models themselves: fetch, show, list, copy, make, delete, load, unload."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -70,8 +70,12 @@ class LoadRequest(Request):
     keep_alive_s: float | None = None
 
 
+EVERY_MODEL: Final = "*"
+"""What an unload names to take all models out of memory."""
+
+
 class UnloadRequest(Request):
-    """Take a model out of memory."""
+    """Take a model out of memory, or all of them by the name `*`."""
 
     kind: Literal["unload"] = "unload"
     model: ModelName

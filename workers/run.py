@@ -60,6 +60,7 @@ from workers.backends.pictures import with_pictures
 from workers.backends.protocols import (
     Backend,
     Chat,
+    Delete,
     Embed,
     GenerateImages,
     ManageModels,
@@ -213,7 +214,7 @@ def stream(request: AnyRequest, backend: Backend) -> AsyncGenerator[Event, None]
             return backend.create(request)
         case CopyRequest() if isinstance(backend, ManageModels):
             return backend.copy(request)
-        case DeleteRequest() if isinstance(backend, ManageModels):
+        case DeleteRequest() if isinstance(backend, Delete):
             return backend.delete(request)
         case RunningRequest() if isinstance(backend, SwapModels):
             return backend.running()

@@ -11,14 +11,20 @@ import pytest
 from contract.chat import ChatRequest, Message, SchemaFormat
 from contract.errors import BackendError, ModelMissing, NotSupported, ServerFault
 from contract.events import Details, Done, Phase
-from contract.models import DeleteRequest, LoadRequest, PullRequest, UnloadRequest
+from contract.models import (
+    EVERY_MODEL,
+    DeleteRequest,
+    LoadRequest,
+    PullRequest,
+    UnloadRequest,
+)
 from contract.result import fold
 from fleet.real.running import LlamaServer, running_llama_server
 from fleet.real.tiny_model import tiny_model
 from workers.backends.dialects import LLAMACPP_ROUTER
 from workers.backends.discovery import discover
 from workers.backends.llama_router import LlamaRouter
-from workers.backends.protocols import EVERY_MODEL, capabilities
+from workers.backends.protocols import capabilities
 
 pytestmark = pytest.mark.real
 

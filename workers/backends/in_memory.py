@@ -18,11 +18,15 @@ from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported, TruncatedStream
 from contract.events import Delta, Details, Done, Phase, Timings, Usage, Vectors
-from contract.models import LoadRequest, UnloadRequest
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    UnloadRequest,
+)
 from contract.roster import ModelReport
 from workers.backends.feed import Feed
 from workers.backends.gguf_files import chosen
-from workers.backends.protocols import EVERY_MODEL, Residence, Stream
+from workers.backends.protocols import Residence, Stream
 from workers.backends.resident import Resident, Role
 from workers.backends.spoken import Began, Ended, Spoken, Utterance
 from workers.backends.templated import Templated, templated

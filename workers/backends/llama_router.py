@@ -23,14 +23,20 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Details, Done, Phase, Progress
-from contract.models import DeleteRequest, LoadRequest, PullRequest, UnloadRequest
+from contract.models import (
+    EVERY_MODEL,
+    DeleteRequest,
+    LoadRequest,
+    PullRequest,
+    UnloadRequest,
+)
 from contract.roster import ModelReport
 from workers.backends import router_wire as wire
 from workers.backends.decoders import Sse
 from workers.backends.dialects import Dialect
 from workers.backends.http import QUICK_S, Answer
 from workers.backends.openai import OpenAI
-from workers.backends.protocols import EVERY_MODEL, Stream
+from workers.backends.protocols import Stream
 
 POLL_S: Final = 0.1
 

@@ -15,12 +15,16 @@ from contract.chat import ChatRequest
 from contract.errors import BackendError
 from contract.events import Delta, Details, Done, Image, Phase
 from contract.images import ImageRequest
-from contract.models import LoadRequest, UnloadRequest
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    UnloadRequest,
+)
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.http import QUICK_S
 from workers.backends.openai_chunks import Chunks
 from workers.backends.openai_images import OpenAIImages
-from workers.backends.protocols import EVERY_MODEL, Stream
+from workers.backends.protocols import Stream
 
 _TOLD: Final = ("model", "name", "state", "ttl", "description")
 """Of GET /running; not `cmd` and `proxy`, because a command line may hold a key."""

@@ -12,11 +12,16 @@ from urllib.parse import quote
 
 from contract.errors import BackendError, BackendStalled, ModelMissing
 from contract.events import Details, Done, Phase, Progress, Timings
-from contract.models import LoadRequest, PullRequest, UnloadRequest
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    PullRequest,
+    UnloadRequest,
+)
 from workers.backends.faults import error_in
 from workers.backends.http import QUICK_S
 from workers.backends.openai import OpenAI
-from workers.backends.protocols import EVERY_MODEL, Stream
+from workers.backends.protocols import Stream
 
 POLLS_LOST: Final = 20
 """Questions about a download that may stay unanswered, one after the other."""

@@ -6,7 +6,7 @@ are async generators of events whose last item is a `Done`; a failure is raised 
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Final, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Protocol, TypeVar, get_args, runtime_checkable
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
@@ -25,9 +25,6 @@ from contract.roster import Capability, ModelReport
 
 Item = TypeVar("Item")
 Stream = AsyncGenerator[Item, None]
-
-EVERY_MODEL: Final = "*"
-"""The model of an UnloadRequest that means all of them; no server has a model of that name."""
 
 
 @runtime_checkable

@@ -11,11 +11,15 @@ from typing_extensions import override
 
 from contract.errors import ModelMissing
 from contract.events import Details, Done, Phase
-from contract.models import LoadRequest, UnloadRequest
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    UnloadRequest,
+)
 from contract.roster import ModelReport
 from workers.backends.http import QUICK_S
 from workers.backends.openai import OpenAI
-from workers.backends.protocols import EVERY_MODEL, Stream
+from workers.backends.protocols import Stream
 
 
 class SleepingVllm(OpenAI):

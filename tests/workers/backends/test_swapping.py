@@ -5,8 +5,12 @@ from support.backends import SWAPPING, against_manner, asking, told
 
 from contract.errors import ModelMissing
 from contract.events import Details, Done, Phase
-from contract.models import LoadRequest, UnloadRequest
-from workers.backends.protocols import EVERY_MODEL, SwapModels, capabilities
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    UnloadRequest,
+)
+from workers.backends.protocols import SwapModels, capabilities
 
 swapping = pytest.mark.parametrize("type", SWAPPING)
 STORY = "scripted-story"

@@ -42,10 +42,10 @@ class Layers:
             return False
         bars = self._drawn(self._terminal.downloading)
         name = progress.digest.rpartition(":")[2][:_SHOWN]
-        self._move(bars, name, progress.completed_bytes, progress.total_bytes)
         if progress.overall_total_bytes:
             overall = progress.overall_completed_bytes
             self._move(bars, "total", overall, progress.overall_total_bytes)
+        self._move(bars, name, progress.completed_bytes, progress.total_bytes)
         return True
 
     def enter(self, phase: Phase) -> bool:

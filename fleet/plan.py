@@ -98,6 +98,8 @@ def named_backend(name: str, dsn: str, why: str) -> PlannedBackend:
     if not _NAME.match(name):
         raise DsnError(f"{name}: a name is made of small letters, digits and _, a letter first")
     variable = f"LLM_{name.upper()}"
+    if "@" in dsn.partition("?")[2]:  # a key with a bare ?, whose rest would pass for an option
+        raise DsnError(f"{variable}: write ? and @ of a key percent-encoded, as %3F and %40")
     parse(variable, dsn)
     return PlannedBackend(name, {variable: dsn}, why)
 

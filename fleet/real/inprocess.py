@@ -46,15 +46,20 @@ def build() -> Path:
     with alone(folder):
         if not (folder / ".complete").is_file():
             venv.create(folder, with_pip=True, clear=True)
-            ours = sysconfig.get_path("purelib")
-            theirs = sysconfig.get_path("purelib", vars={"base": str(folder)})
-            # addsitedir and not the path alone: an editable install is a .pth file itself.
-            line = f"import site; site.addsitedir({ours!r})\n"
-            Path(theirs, "beside.pth").write_text(line, encoding="utf-8")
             pip = [str(python()), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
             subprocess.run([*pip, *PACKAGES], check=True, stdout=sys.stderr)  # noqa: S603 - our own words
             (folder / ".complete").touch()
+        _see_ours(folder)
     return python()
+
+
+def _see_ours(folder: Path) -> None:
+    """Let it see what this Python has; every time, because another checkout may use it, too."""
+    ours = sysconfig.get_path("purelib")
+    theirs = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    # addsitedir and not the path alone: an editable install is a .pth file itself.
+    line = f"import site; site.addsitedir({ours!r})\n"
+    Path(theirs, "beside.pth").write_text(line, encoding="utf-8")
 
 
 def test(options: list[str]) -> int:

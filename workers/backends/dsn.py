@@ -173,9 +173,10 @@ def parse(variable: str, dsn: str) -> BackendConfig:
     type, _, override = parts.scheme.partition("+")
     type = _ALIASES.get(type, type)
     if type not in _SCHEMES:
-        raise DsnError(f"{variable}: no type {type!r}; there are {', '.join(_SCHEMES)}")
+        # What stands there may be a key that was written in the wrong place: it is not repeated.
+        raise DsnError(f"{variable}: no such type; there are {', '.join(_SCHEMES)}")
     if override not in {"", "http", "https"}:
-        raise DsnError(f"{variable}: +{override} is neither +http nor +https")
+        raise DsnError(f"{variable}: after the + stands neither http nor https")
     fields = {"name": name, "type": type, **_query(variable, type, parts.query)}
     if key := _key(type, parts):
         fields["key"] = SecretStr(key)
@@ -223,7 +224,7 @@ def _split(variable: str, dsn: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         raise DsnError(f"{variable}: host or port is no address; try ollama://host:11434") from None
-    if parts.fragment or "@" in parts.path:
+    if parts.fragment or "@" in parts.path or "@" in parts.query:
         raise DsnError(f"{variable}: write / # ? and @ of a key percent-encoded, / as %2F")
     return parts
 
@@ -268,7 +269,7 @@ def _query(variable: str, type: str, query: str) -> dict[str, Any]:
             fields.setdefault("options", {})[name] = value
         else:
             names = ", ".join(["slots", "slots.<kind>", "idle_s", *sorted(known)])
-            raise DsnError(f"{variable}: no option {name!r}; there are {names}")
+            raise DsnError(f"{variable}: no such option; there are {names}")
     return fields
 
 

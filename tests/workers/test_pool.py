@@ -28,8 +28,9 @@ def name() -> str:
 
 def answer(server: Broker, question: str) -> Any:
     """What the one worker answers to an inspection."""
-    asked = getattr(server.client.control.inspect(limit=1, timeout=5), question)()
-    (only,) = asked.values()
+    asked = getattr(server.client.control.inspect(limit=1, timeout=1), question)
+    # A question that is asked before the worker listens for questions is lost: ask again.
+    (only,) = eventually(asked).values()
     return only
 
 

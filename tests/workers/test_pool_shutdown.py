@@ -159,5 +159,7 @@ def test_a_crash_beside_the_tasks_ends_the_worker(
 def test_the_pool_can_be_chosen_in_the_configuration(server: Broker, start: Start) -> None:
     start("-c", "2", POOL_TEST_POOL="workers.pool:AsyncioPool")
 
-    (stats,) = server.client.control.inspect(limit=1, timeout=5).stats().values()
+    # A question that is asked before the worker listens for questions is lost: ask again.
+    told = eventually(lambda: server.client.control.inspect(limit=1, timeout=1).stats())
+    (stats,) = told.values()
     assert stats["pool"]["implementation"] == "workers.pool:AsyncioPool"

@@ -66,5 +66,4 @@ def refuse(request: AnyRequest, model: str, wrong: Sequence[str]) -> None:
             f"The model {model[:80]} cannot do what is asked: {'; '.join(wrong)}. "
             f"Leave it out of the {request.kind} request, or choose another model "
             "(GET /api/v1/models tells what each can do).",
-            missing=list(wrong),
         )

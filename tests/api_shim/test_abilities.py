@@ -6,7 +6,7 @@ import pytest
 
 from api_shim.abilities import missing
 from api_shim.pools import pools
-from api_shim.problems import Refusal
+from api_shim.problems import Refusal, problem_of
 from api_shim.routing import fitting, named
 from contract.jobs import any_request
 from contract.roster import BackendReport, ModelReport, QueueReport, WorkerReport
@@ -78,7 +78,9 @@ def test_where_no_model_can_the_refusal_says_why() -> None:
         with pytest.raises(Refusal, match="think needs thinking") as caught:
             choose(ask(think="low"), fleet)
 
-        assert caught.value.code == "not_supported"
+        problem = problem_of(caught.value, {})
+        assert (problem.code, problem.status) == ("not_supported", 422)
+        assert "think needs thinking" in problem.detail
 
 
 def test_a_missing_model_goes_where_it_can_be_pulled() -> None:

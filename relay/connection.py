@@ -64,8 +64,8 @@ def _sha(script: str) -> str:
 def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """The kind of connection with hiredis packing its commands.
 
-    redis-py 8 packs them in Python where it is asynchronous: 10 us a frame of the chunk path,
-    against 1 (bench/relay_path.py).
+    redis-py 8 packs them in Python where it is asynchronous, which was half of what the writer
+    cost a frame (bench/relay_path.py).
     """
 
     class Packing(kind):  # type: ignore[misc, valid-type]

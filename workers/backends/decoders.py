@@ -78,7 +78,7 @@ class Sse:
     def feed(self, data: bytes) -> list[tuple[str, bytes]]:
         """Take the next bytes; return the events that they complete.
 
-        Most packets are one event and nothing else; those skip the lines (0.6 instead of 1.7 us).
+        Most packets are one event and nothing else; those skip the lines.
         """
         if (
             data[:6] == b"data: "

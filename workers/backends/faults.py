@@ -1,6 +1,6 @@
 """What a backend's error answer means: status and body to one class of our tree. No I/O.
 
-The rows come from the error table of the wire notes (section 10). No message that leaves here
+One row of the table a class. No message that leaves here
 holds a key, a password of a URL, or a page of HTML.
 """
 

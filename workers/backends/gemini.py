@@ -23,7 +23,7 @@ from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, unit
 
 EMBED_BATCH: Final = 100
-"""More are answered with 400 (wire notes, 7.5)."""
+"""More are answered with 400 (python-genai 2.19, `models.py`)."""
 PAGES: Final = 20
 """A list that has more pages than this turns in a circle."""
 

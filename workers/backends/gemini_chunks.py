@@ -1,7 +1,7 @@
 """Reads the chunks of one Gemini answer: deltas as they come, and the last words at the end.
 
 Invariant: `last` answers only if a `finishReason` or a `blockReason` was seen; there is no other
-marker of an end (wire notes, 7.3).
+marker of an end (python-genai 2.19, `types.py`).
 """
 
 from collections.abc import Iterator

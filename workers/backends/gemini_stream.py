@@ -1,7 +1,7 @@
 """Turns the bytes of a Gemini answer into parsed chunks, and into the errors among them.
 
-An error in the middle comes as `data:`, or as a bare JSON object or array over many lines (wire
-notes, 0.3); a request for a stream may also be answered with one JSON array. Does no I/O.
+An error in the middle comes as `data:`, or as a bare JSON object or array over many
+lines; a request for a stream may also be answered with one JSON array. Does no I/O.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """What the `details` of a Google error say: a delay, a daily quota, a key that is no key. No I/O.
 
 Gemini and Vertex answer `{"error": {code, message, status, details}}`, some streams an array of
-one of it (wire notes, 7.3). Each detail names its type in `@type`, as in
+one of it (`google.rpc` error details). Each detail names its type in `@type`, as in
 `type.googleapis.com/google.rpc.RetryInfo`.
 """
 

@@ -1,7 +1,7 @@
 """How hard one of OpenAI's models is told to think: each generation knows other words.
 
 `none` came with gpt-5.1, `minimal` with gpt-5, `xhigh` after it; the o-models know neither, and
-what came before them does not think and answers 400 to the field (wire notes, 6.2 and 13).
+what came before them does not think and answers 400 to the field (openai-openapi f85dbe2).
 """
 
 import re

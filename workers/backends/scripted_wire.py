@@ -83,7 +83,7 @@ def openai_error(status: int, message: str, kind: str) -> bytes:
 
 
 def stream_error(style: str) -> tuple[bytes, ...]:
-    """An error in the middle of a stream, as the servers write it (wire notes, 0.3)."""
+    """An error in the middle of a stream, as the servers write it."""
     error = {"code": 500, "message": MESSAGE, "type": "server_error"}
     match style:
         case "old":

@@ -1,4 +1,4 @@
-"""Every error answer of the wire notes has its class, and shows no secret."""
+"""Every error answer of every server has its class, and shows no secret."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

@@ -2,8 +2,9 @@
 
 Gemini signs parts with `thoughtSignature` and wants them back where they were: on the same part,
 in the same order, a signed part never merged with another (ai.google.dev, thought signatures;
-Gemini 3 answers 400 otherwise). A call carries its signature and id in `ToolCall.provider_meta`. Where that does not
-tell all (a signed text, or text behind a call), `Message.provider_meta` holds the order:
+Gemini 3 answers 400 otherwise). A call carries its signature and id in `ToolCall.provider_meta`.
+Where that does not tell all (a signed text, or text behind a call), `Message.provider_meta` holds
+the order:
 
     {"google": {"parts": [{"text": 12}, {"call": 0}, {"text": 0, "thoughtSignature": "..."}]}}
 

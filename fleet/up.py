@@ -6,7 +6,7 @@ the opposite order, so that workers can hand their jobs back to a server that st
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -81,11 +81,9 @@ class Running:
             for entry in self.entries:
                 if entry.starts >= _HOPELESS_STARTS and entry.exit_code:
                     raise CannotStart(f"{entry.name} does not stay up: the lines above say why")
-            try:
+            with suppress(httpx.TransportError):  # it does not listen yet
                 if (await http.get(url)).is_success:
                     return
-            except httpx.TransportError:
-                pass
             await asyncio.sleep(_LOOK_S)
 
 

@@ -65,14 +65,15 @@ class Queue:
         if depth >= limit:
             raise _full(queue, depth, rate)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex)
+        begin, enqueue = _begin(record, request, depth), _enqueue(record, limit)
         if isinstance(request, PullRequest):
-            begun = await self._connection.run(*_begin(record, request, depth))
-            if begun[0].decode() != record.id:
-                there = await self._records.get(begun[0].decode())
+            id, *created = await self._connection.run(*begin)
+            if not created:
+                there = await self._records.get(id.decode())
                 return there, await self.place(there)
-        (_, created_at), position = await self._connection.run_in_turn(
-            [_begin(record, request, depth), _enqueue(record, limit)]
-        )
+            created_at, position = created[0], await self._connection.run(*enqueue)
+        else:
+            (_, created_at), position = await self._connection.run_in_turn([begin, enqueue])
         if position < 0:
             error = _full(queue, depth, rate)
             await self._leases.end(queue, record.id, error)

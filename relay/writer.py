@@ -39,13 +39,13 @@ class Voice:
 
     __slots__ = ("_writer", "attempt", "id", "lost", "on_lost", "seq", "size_bytes", "unwritten")
 
-    def __init__(self, writer: "Writer", id: str, attempt: int, seq: int) -> None:
-        """Speak as `attempt` of job `id`; the last sequence number it has used is `seq`."""
+    def __init__(self, writer: "Writer", id: str, attempt: int) -> None:
+        """Speak as `attempt` of job `id`, from after `started`, which the claim has written."""
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
         self.id = id
         self.attempt = attempt
-        self.seq = seq
+        self.seq = 1
         self.lost = False
         self.unwritten = 0
         self.size_bytes = 0
@@ -95,9 +95,9 @@ class Writer:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def voice(self, id: str, attempt: int, *, seq: int = 1) -> Voice:
-        """Begin to speak for an attempt; `seq` 1 is `started`, which the claim has written."""
-        return Voice(self, id, attempt, seq)
+    def voice(self, id: str, attempt: int) -> Voice:
+        """Begin to speak for an attempt."""
+        return Voice(self, id, attempt)
 
     def put(self, voice: Voice, event: Event) -> None:
         """Queue an event for the next call."""

@@ -4,7 +4,7 @@ They differ by a row of facts (`dialects.py`), not by a class.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -86,12 +86,10 @@ class OpenAI:
     async def models(self) -> Sequence[ModelReport]:
         """The server's list, with what its dialect tells of each model."""
         if self.dialect.catalog == "lmstudio":
-            try:
+            with suppress(BadEndpoint):  # before 0.4.0 there was no /api/v1
                 return catalogs.lmstudio(
                     await self._root.json("GET", "/api/v1/models", limit_s=QUICK_S)
                 )
-            except BadEndpoint:
-                pass  # before 0.4.0 there was no /api/v1
         listing = await self._client.json("GET", "/models", limit_s=QUICK_S)
         match self.dialect.catalog:
             case "props":

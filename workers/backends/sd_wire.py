@@ -5,14 +5,14 @@ are silently skipped there); stable-diffusion-webui `modules/api/models.py` and 
 """
 
 import re
+import secrets
 from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from contract.errors import InvalidRequest
 from contract.images import ImageRequest
 
-_RANDOM: Final = -1
-"""The seed that both servers take for "any"; sd-server's own default is always the same one."""
+_SEEDS: Final = 2**31
 _DATA_URL: Final = re.compile(r"data:[^,]{0,200},")
 _FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 _MIME_TYPES: Final = {name: mime_type for mime_type, name in _FORMATS.items()}
@@ -25,6 +25,11 @@ class Body(NamedTuple):
 
     fields: dict[str, Any]
     ignored: tuple[str, ...]
+
+
+def _any_seed() -> int:
+    """A seed of our own: sd-server makes its own of the clock's seconds, alike within one."""
+    return secrets.randbelow(_SEEDS)
 
 
 def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Body:
@@ -47,7 +52,7 @@ def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Bod
         "width": request.width,
         "height": request.height,
         "batch_count": request.count,
-        "seed": _RANDOM if request.seed is None else request.seed,
+        "seed": _any_seed() if request.seed is None else request.seed,
         "sample_params": _given(sampling),
         "init_image": bare(request.image),
         "strength": request.strength if request.image else None,
@@ -69,7 +74,7 @@ def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> Body:
         # One after the other: a batch would need the memory of all of them at once.
         "n_iter": request.count,
         "batch_size": 1,
-        "seed": _RANDOM if request.seed is None else request.seed,
+        "seed": _any_seed() if request.seed is None else request.seed,
         "steps": request.steps,
         "cfg_scale": request.guidance,
         "init_images": [bare(request.image)] if request.image else None,

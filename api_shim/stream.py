@@ -19,7 +19,7 @@ from typing_extensions import override
 from api_shim.hangup import Ending, Hangup
 from api_shim.waiting import Pages
 from contract.errors import FleetError
-from contract.events import Frame
+from contract.frames import Frame
 
 _log = logging.getLogger(__name__)
 

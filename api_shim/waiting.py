@@ -9,7 +9,10 @@ from contextlib import suppress
 from typing import Final
 
 from contract.errors import FleetError
-from contract.events import Frame, Queued
+from contract.events import (
+    Queued,
+)
+from contract.frames import Frame
 from contract.jobs import JobRecord, Place
 from relay.queue import Queue
 from relay.records import Records

@@ -13,7 +13,11 @@ from redis.asyncio.client import PubSub
 
 from contract import names
 from contract.chat import ChatRequest, Message
-from contract.events import Delta, EventId, Frame
+from contract.events import (
+    Delta,
+    EventId,
+)
+from contract.frames import Frame
 from contract.names import TICKET_TASK
 from relay.connection import Connection
 from relay.queue import Queue

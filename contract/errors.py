@@ -6,7 +6,11 @@ FleetError
 │   ├── PayloadTooLarge         the body is over the limit
 │   ├── UnknownBackend          no backend of that name
 │   ├── UnknownModel            no live backend has that model
-│   └── JobNotFound             no such job, or not any more
+│   ├── JobNotFound             no such job, or not any more
+│   ├── NotAuthenticated        no key, or one that is not known
+│   ├── NotAllowed              that is for an admin's key
+│   ├── KeyReused               the Idempotency-Key came with another body before
+│   └── NotDead                 only a dead letter can be retried
 ├── QueueError              the fleet cannot take or finish the job now
 │   ├── NoWorker                nobody serves that queue
 │   ├── QueueFull               the queue's bound is reached
@@ -86,6 +90,30 @@ class JobNotFound(RequestError):
     """There is no such job, or its log has expired."""
 
     code = "job_not_found"
+
+
+class NotAuthenticated(RequestError):
+    """The request carries no key, or one that nobody knows."""
+
+    code = "not_authenticated"
+
+
+class NotAllowed(RequestError):
+    """The key is good, and not for this: it takes an admin's."""
+
+    code = "not_allowed"
+
+
+class KeyReused(RequestError):
+    """The Idempotency-Key was used for another request before."""
+
+    code = "idempotency_key_reused"
+
+
+class NotDead(RequestError):
+    """The job is no dead letter, so there is nothing to retry."""
+
+    code = "not_dead"
 
 
 class QueueError(FleetError):

@@ -59,7 +59,13 @@ class JobRecord(Noun):
     tenant: str
     priority: Priority
     attempt: int
+    """Rises whenever the job changes hands; the first part of its events' ids."""
+    tries: int = 0
+    """How often it was begun and not given back by a worker that left in order."""
     max_attempts: int
+    nonce: str | None = None
+    """Random word of the current attempt: a number that a rolled-back Redis gives twice is not
+    the same attempt."""
     created_at: float
     deadline_at: float | None = None
     started_at: float | None = None
@@ -67,6 +73,12 @@ class JobRecord(Noun):
     ended_at: float | None = None
     worker: str | None = None
     """Who runs it, or ran it last."""
+    dead_at: float | None = None
+    """When it ran out of attempts and became a dead letter."""
+    retry_of: str | None = None
+    """The dead job that this one repeats."""
+    retried_as: str | None = None
+    """The job that repeats this dead one."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -21,6 +21,17 @@ _WITH_PULL_S = 6 * 3600.0
 """The same for a job that may have to pull its model first."""
 
 
+class CancelAfter(Noun):
+    """Cancel a job that nobody has followed for a while."""
+
+    cancel_after_s: Annotated[float, Field(gt=0, le=86400)]
+    """Seconds after the last follower left; one that comes back in time stops the clock."""
+
+
+OnDisconnect = Literal["continue", "cancel"] | CancelAfter
+"""What becomes of a job when its last follower has left."""
+
+
 class Request(Noun):
     """Fields that every kind of request takes besides its own."""
 
@@ -33,6 +44,8 @@ class Request(Noun):
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     on_missing: Literal["fail", "pull"] = "fail"
     """What to do if the backend does not have the model: fail, or pull it first and go on."""
+    on_disconnect: OnDisconnect = "continue"
+    """What becomes of the job when its last follower, on whichever shim, has left."""
     metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
     """The caller's own notes; they come back with the record."""
 

@@ -14,6 +14,7 @@ from contract.events import (
     Failed,
     FinishReason,
     Image,
+    LogReset,
     Phase,
     Progress,
     Queued,
@@ -99,6 +100,9 @@ class Fold:
             case Details():
                 self._details = event.details
             case Reset():
+                self._forget()
+            case LogReset():
+                self._end = None
                 self._forget()
             case Done() | Failed() | Cancelled():
                 self._status, self._end = event.type, event

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from contract.events import BEGINNING, AnyEvent, EventId, Frame
+from contract.events import (
+    BEGINNING,
+    AnyEvent,
+    EventId,
+)
+from contract.frames import Frame
 from contract.jobs import JobAccepted, JobPage, JobView
 from contract.requests import Kind, Request
 from contract.result import Result, Status

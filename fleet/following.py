@@ -6,7 +6,11 @@ Invariant: no event is handed out twice, and none is handed out after one with a
 from collections.abc import Callable, Iterable
 
 from contract.errors import FleetError
-from contract.events import BEGINNING, EventId, Frame
+from contract.events import (
+    BEGINNING,
+    EventId,
+)
+from contract.frames import Frame
 from fleet.backoff import Backoff, jitter
 from fleet.errors import FleetUnreachable
 

@@ -7,7 +7,15 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from contract.errors import FleetError, JobError
-from contract.events import BEGINNING, LAST_WORDS, AnyEvent, Delta, EventId, Frame, Reset
+from contract.events import (
+    BEGINNING,
+    LAST_WORDS,
+    AnyEvent,
+    Delta,
+    EventId,
+    Reset,
+)
+from contract.frames import Frame
 from contract.jobs import JobAccepted, JobView
 from contract.result import Fold, Result
 from contract.wire import decode

@@ -9,13 +9,13 @@ from contract.events import (
     Done,
     EventId,
     Failed,
-    Frame,
     Phase,
     Progress,
     Queued,
     Reset,
     Resumed,
 )
+from contract.frames import Frame
 from contract.result import Fold, Result
 from fleet.errors import AnswerRestarted
 from fleet.exits import raise_unless_done

@@ -4,7 +4,10 @@ Lines end at a line feed and nowhere else: words may hold U+2028 and other chara
 Python's `splitlines`, and so `httpx.Response.iter_lines`, would cut at.
 """
 
-from contract.events import EventId, Frame
+from contract.events import (
+    EventId,
+)
+from contract.frames import Frame
 
 
 class Decoder:

@@ -12,7 +12,11 @@ from typing import Any, Final
 
 from contract import names
 from contract.errors import JobNotFound
-from contract.events import BEGINNING, EventId, Frame
+from contract.events import (
+    BEGINNING,
+    EventId,
+)
+from contract.frames import Frame
 from contract.result import Fold, Result
 from relay.connection import Connection
 from relay.reader import Ear, Reader

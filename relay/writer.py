@@ -14,7 +14,13 @@ from typing import Final
 
 from contract import names
 from contract.errors import LeaseLost, RelayUnavailable
-from contract.events import LAST_WORDS, Delta, Event, EventId, Frame
+from contract.events import (
+    LAST_WORDS,
+    Delta,
+    Event,
+    EventId,
+)
+from contract.frames import Frame
 from relay.connection import Argument, Call, Connection
 from relay.log import APPEND
 

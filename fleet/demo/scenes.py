@@ -8,7 +8,15 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from contract.chat import ChatRequest, Message
-from contract.events import BEGINNING, Delta, EventId, Frame, Reset, Resumed, Started
+from contract.events import (
+    BEGINNING,
+    Delta,
+    EventId,
+    Reset,
+    Resumed,
+    Started,
+)
+from contract.frames import Frame
 from contract.result import fold
 from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage

@@ -17,7 +17,6 @@ from contract.events import (
     Event,
     EventId,
     Failed,
-    Frame,
     Image,
     Phase,
     Progress,
@@ -26,7 +25,8 @@ from contract.events import (
     Resumed,
     Started,
     Vectors,
-)  # fmt: skip
+)
+from contract.frames import Frame  # fmt: skip
 
 METHODS = {"get", "post", "delete"}
 

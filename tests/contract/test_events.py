@@ -16,7 +16,6 @@ from contract.events import (
     Event,
     EventId,
     Failed,
-    Frame,
     Image,
     Progress,
     Queued,
@@ -26,6 +25,7 @@ from contract.events import (
     ToolCallDelta,
     Vectors,
 )
+from contract.frames import Frame
 from contract.result import Fold, fold
 
 

@@ -14,7 +14,10 @@ from support.redis_server import RedisServer, free_port
 from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
-from contract.events import Failed, Frame
+from contract.events import (
+    Failed,
+)
+from contract.frames import Frame
 from contract.result import fold
 
 BACKENDS = ("ollama", "generic", "llamacpp", "vllm")

@@ -17,11 +17,11 @@ from contract.events import (
     Event,
     EventId,
     Failed,
-    Frame,
     Reset,
     Started,
     Vectors,
 )
+from contract.frames import Frame
 from fleet import AsyncClient, Client
 from fleet.errors import AnswerRestarted, FleetUnreachable, GaveUpWaiting, JobCancelled
 

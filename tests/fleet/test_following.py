@@ -3,7 +3,14 @@
 import pytest
 
 from contract.errors import RelayUnavailable
-from contract.events import BEGINNING, Delta, Done, Event, EventId, Frame
+from contract.events import (
+    BEGINNING,
+    Delta,
+    Done,
+    Event,
+    EventId,
+)
+from contract.frames import Frame
 from fleet.backoff import Backoff
 from fleet.errors import FleetUnreachable
 from fleet.following import Cursor, Patience

@@ -8,7 +8,12 @@ from support.redis_server import RedisServer
 from support.relay import relay_on, words
 
 from contract.errors import JobNotFound, LeaseLost
-from contract.events import Delta, Done, EventId, Frame
+from contract.events import (
+    Delta,
+    Done,
+    EventId,
+)
+from contract.frames import Frame
 from relay.reader import Ear
 
 

@@ -8,7 +8,12 @@ from typing import Any
 from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
-from contract.events import Delta, Done, Event, Frame
+from contract.events import (
+    Delta,
+    Done,
+    Event,
+)
+from contract.frames import Frame
 from relay.audit import Audit
 from relay.connection import Connection
 from relay.lease import Holder, Leases

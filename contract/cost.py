@@ -1,0 +1,71 @@
+"""What a job is likely to cost: the estimate that fair order and the bounds of a queue count in.
+
+Nobody knows how long an answer will be. What matters is that one rule holds for every tenant, so
+that a long prompt weighs more than a short one: four bytes of text are a token, and the speeds are
+those of a small model on one card. Both are rough; shares are as fair as the estimates are alike.
+"""
+
+from typing import Final, NamedTuple
+
+from contract.chat import ChatRequest, TextPart
+from contract.embeddings import EmbedRequest
+from contract.images import ImageRequest
+from contract.requests import Request
+
+_BYTES_A_TOKEN: Final = 4
+_IMAGE_TOKENS: Final = 500
+"""An image in a prompt."""
+_ANSWER_TOKENS: Final = 512
+"""An answer whose length the caller does not bound, and the most that is counted of a bound."""
+_READ_PER_S: Final = 2000.0
+"""Prompt tokens a second."""
+_WRITE_PER_S: Final = 50.0
+"""Answer tokens a second."""
+_EMBED_PER_S: Final = 5000.0
+_IMAGE_S: Final = 10.0
+"""An image of 512x512 in 20 steps."""
+_OTHER_S: Final = 1.0
+"""A job that asks for no tokens: a pull, a list, a load."""
+_LEAST_S: Final = 0.01
+
+
+class Cost(NamedTuple):
+    """An estimate."""
+
+    seconds: float
+    """Of a backend's time."""
+    tokens: int
+    """Prompt and answer."""
+
+
+def cost_of(request: Request) -> Cost:
+    """Estimate what a request costs its backend."""
+    match request:
+        case ChatRequest():
+            prompt = _prompt_tokens(request)
+            answer = min(request.max_tokens or _ANSWER_TOKENS, _ANSWER_TOKENS)
+            seconds = prompt / _READ_PER_S + answer / _WRITE_PER_S
+            return Cost(max(_LEAST_S, seconds), prompt + answer)
+        case EmbedRequest():
+            tokens = sum(_tokens(text) for text in request.input)
+            return Cost(max(_LEAST_S, tokens / _EMBED_PER_S), tokens)
+        case ImageRequest():
+            size = request.width * request.height / 512**2
+            return Cost(_IMAGE_S * request.count * size * (request.steps or 20) / 20, 0)
+        case _:
+            return Cost(_OTHER_S, 0)
+
+
+def _prompt_tokens(request: ChatRequest) -> int:
+    total = sum(_tokens(str(tool.parameters)) for tool in request.tools)
+    for message in request.messages:
+        if isinstance(message.content, str):
+            total += _tokens(message.content)
+            continue
+        for part in message.content:
+            total += _tokens(part.text) if isinstance(part, TextPart) else _IMAGE_TOKENS
+    return total
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode()) // _BYTES_A_TOKEN + 1

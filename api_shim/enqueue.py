@@ -3,17 +3,15 @@
 import difflib
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Body, Response
 
 from api_shim.body import JsonRoute
-from api_shim.pools import pools
+from api_shim.intake import Taking
 from api_shim.problems import Refusal, documented
-from api_shim.routing import fitting, least_loaded, named
-from api_shim.wiring import Wired, Wiring
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
-from contract.jobs import AnyRequest, JobAccepted
+from contract.jobs import JobAccepted
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -24,79 +22,13 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
-from contract.names import backend_of, queue_name
 from contract.requests import Kind
-from contract.roster import WorkerReport
 
 KINDS: Final[tuple[Kind, ...]] = (
     "chat", "embed", "pull", "image", "show", "running", "delete", "copy", "create", "load",
     "unload",
 )  # fmt: skip
 """Kinds that a caller may ask for; `list` is what the roster answers."""
-
-
-class Intake:
-    """Takes requests in: finds the queue, enqueues, and says where to follow."""
-
-    def __init__(self, wiring: Wiring, *, enqueue_anyway: bool) -> None:
-        """Work for one request."""
-        self._wiring = wiring
-        self._enqueue_anyway = enqueue_anyway
-
-    async def __call__(self, request: AnyRequest) -> Response:
-        """Answer 202; raises Refusal, QueueFull, RelayUnavailable."""
-        backend = await self._backend(request)
-        request = request.model_copy(update={"backend": backend})
-        queue = queue_name(backend, request.kind)
-        record, place = await self._wiring.queue.enqueue(request, queue=queue)
-        accepted = JobAccepted(
-            id=record.id,
-            status=record.status,
-            queue=record.queue,
-            position=place.position,
-            eta_s=place.eta_s,
-            events_url=f"/api/v1/jobs/{record.id}/events",
-        )
-        headers = {"Location": f"/api/v1/jobs/{record.id}", "X-Fleet-Job": record.id}
-        return Response(accepted.model_dump_json(), 202, headers, media_type="application/json")
-
-    async def _backend(self, request: AnyRequest) -> str:
-        if request.backend is not None and self._enqueue_anyway:
-            return request.backend
-        census = self._wiring.census
-        try:
-            return await self._chosen(request, await census.recent())
-        except Refusal:
-            # Whoever is refused has been judged by the roster of this moment.
-            return await self._chosen(request, await census.workers())
-
-    async def _chosen(self, request: AnyRequest, workers: list[WorkerReport]) -> str:
-        fleet = pools(workers)
-        if request.backend is not None:
-            known: set[str] = set()
-            if request.backend not in fleet:
-                views = await self._wiring.queue.views(workers)
-                known = {backend_of(view.name) for view in views}
-            named(request.backend, request, fleet, known)
-            return request.backend
-        candidates = fitting(request, fleet)
-        if len(candidates) == 1:
-            return candidates[0].name
-        views = await self._wiring.queue.views(workers)
-        return least_loaded(getattr(request, "model", ""), candidates, views).name
-
-
-async def _intake(
-    wiring: Wired,
-    *,
-    enqueue_anyway: Annotated[
-        bool, Query(description="Enqueue for the named backend although no worker serves it.")
-    ] = False,
-) -> Intake:
-    return Intake(wiring, enqueue_anyway=enqueue_anyway)
-
-
-Taking = Annotated[Intake, Depends(_intake)]
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["enqueue"], route_class=JsonRoute)
 

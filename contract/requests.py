@@ -1,6 +1,6 @@
 """What every request has in common: whom it is for, how urgent it is, how long it may take."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,25 @@ class CancelAfter(Noun):
 
 OnDisconnect = Literal["continue", "cancel"] | CancelAfter
 """What becomes of a job when its last follower has left."""
+
+_CANCEL_AFTER: Final = "cancel_after_s="
+_WORDS: Final[dict[str, OnDisconnect]] = {"continue": "continue", "cancel": "cancel"}
+
+
+def disconnect_text(policy: OnDisconnect) -> str:
+    """The policy in one word, as a header and the record have it: `cancel_after_s=30`."""
+    if isinstance(policy, CancelAfter):
+        return f"{_CANCEL_AFTER}{policy.cancel_after_s:g}"
+    return policy
+
+
+def disconnect_policy(text: str) -> OnDisconnect:
+    """Read what `disconnect_text` wrote; raises ValueError on anything else."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if not text.startswith(_CANCEL_AFTER):
+        raise ValueError("it is continue, cancel or cancel_after_s=<seconds>")
+    return CancelAfter(cancel_after_s=float(text.removeprefix(_CANCEL_AFTER)))
 
 
 class Request(Noun):

@@ -1,0 +1,106 @@
+"""Taking a request in: the one way from any surface onto a queue.
+
+Every surface (native, OpenAI, Ollama) takes its requests in here, so that backend, headers, tenant
+and Idempotency-Key mean the same on all of them.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, Query, Response
+
+from api_shim.pools import pools
+from api_shim.preferences import Preferences, Preferred
+from api_shim.problems import Refusal
+from api_shim.routing import fitting, least_loaded, named
+from api_shim.wiring import Wired, Wiring
+from contract.jobs import AnyRequest, JobAccepted, JobRecord, Place
+from contract.names import backend_of, queue_name
+from contract.roster import WorkerReport
+
+
+class Intake:
+    """Takes one call's request in: finds the queue, enqueues, and says where to follow."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        preferences: Preferences,
+        *,
+        enqueue_anyway: bool = False,
+    ) -> None:
+        """Work for one call; `headers` are to be added to its answer."""
+        self._wiring = wiring
+        self._preferences = preferences
+        self._enqueue_anyway = enqueue_anyway
+        self.headers: dict[str, str] = {}
+
+    async def __call__(self, request: AnyRequest) -> Response:
+        """Take it in, and answer 202; raises what `take` raises."""
+        record, place = await self.take(request)
+        accepted = JobAccepted(
+            id=record.id,
+            status=record.status,
+            queue=record.queue,
+            position=place.position,
+            eta_s=place.eta_s,
+            events_url=f"/api/v1/jobs/{record.id}/events",
+        )
+        headers = {"Location": f"/api/v1/jobs/{record.id}", **self.headers}
+        return Response(accepted.model_dump_json(), 202, headers, media_type="application/json")
+
+    async def take(self, request: AnyRequest) -> tuple[JobRecord, Place]:
+        """Make a job of the request; raises Refusal, QueueFull, RelayUnavailable."""
+        request = self._preferences.over(request)
+        backend = await self._backend(request)
+        request = request.model_copy(update={"backend": backend})
+        queue = queue_name(backend, request.kind)
+        record, place = await self._wiring.queue.enqueue(request, queue=queue)
+        self.headers = {"X-Fleet-Job": record.id}
+        return record, place
+
+    async def _backend(self, request: AnyRequest) -> str:
+        if request.backend is not None and self._enqueue_anyway:
+            return request.backend
+        census = self._wiring.census
+        try:
+            return await self._chosen(request, await census.recent())
+        except Refusal:
+            # Whoever is refused has been judged by the roster of this moment.
+            return await self._chosen(request, await census.workers())
+
+    async def _chosen(self, request: AnyRequest, workers: list[WorkerReport]) -> str:
+        fleet = pools(workers)
+        if request.backend is not None:
+            known: set[str] = set()
+            if request.backend not in fleet:
+                views = await self._wiring.queue.views(workers)
+                known = {backend_of(view.name) for view in views}
+            named(request.backend, request, fleet, known)
+            return request.backend
+        candidates = fitting(request, fleet)
+        if len(candidates) == 1:
+            return candidates[0].name
+        views = await self._wiring.queue.views(workers)
+        return least_loaded(getattr(request, "model", ""), candidates, views).name
+
+
+async def intake(wiring: Wired, preferences: Preferred) -> Intake:
+    """The way in for a surface that has no query parameters of ours."""
+    return Intake(wiring, preferences)
+
+
+async def _native(
+    wiring: Wired,
+    preferences: Preferred,
+    *,
+    enqueue_anyway: Annotated[
+        bool, Query(description="Enqueue for the named backend although no worker serves it.")
+    ] = False,
+) -> Intake:
+    return Intake(wiring, preferences, enqueue_anyway=enqueue_anyway)
+
+
+Taking = Annotated[Intake, Depends(_native)]
+"""A parameter of a native route that makes jobs."""
+DropInTaking = Annotated[Intake, Depends(intake)]
+"""A parameter of a drop-in route that makes jobs."""

@@ -1,0 +1,80 @@
+"""What a caller may say in headers, on every surface: how urgent, what if they leave, which key.
+
+A header is stronger than the field of the body that means the same, so that a client whose library
+knows no such field can say it, too.
+"""
+
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
+
+from fastapi import Depends, Header
+from pydantic import AfterValidator
+
+from contract.requests import OnDisconnect, Priority, Request, disconnect_policy
+
+AnyKind = TypeVar("AnyKind", bound=Request)
+
+_LONGEST_KEY: Final = 255
+_ON_DISCONNECT: Final = r"^(continue|cancel|cancel_after_s=[0-9]{1,5}(\.[0-9]{1,3})?)$"
+
+
+def _possible(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            disconnect_policy(text)
+        except ValueError:
+            raise ValueError("cancel_after_s is more than 0 and at most 86400") from None
+    return text
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=_LONGEST_KEY,
+        pattern=r"^[\x21-\x7e]+$",
+        description="The same key with the same request is the same job, however often it is "
+        "sent; with another request it is a 409. Up to 255 visible ASCII characters.",
+    ),
+]
+PriorityHeader = Annotated[
+    Priority | None,
+    Header(alias="X-Fleet-Priority", description="Instead of the body's `priority`."),
+]
+OnDisconnectHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Fleet-On-Disconnect",
+        pattern=_ON_DISCONNECT,
+        description="Instead of the body's `on_disconnect`: `continue`, `cancel` or "
+        "`cancel_after_s=<seconds>`.",
+        examples=["cancel_after_s=30"],
+    ),
+    AfterValidator(_possible),
+]
+
+
+class Preferences(NamedTuple):
+    """What the headers of one call say."""
+
+    idempotency_key: str | None = None
+    priority: Priority | None = None
+    on_disconnect: OnDisconnect | None = None
+
+    def over(self, request: AnyKind) -> AnyKind:
+        """The request with what the headers say in place of what its body said."""
+        said: dict[str, Any] = {"priority": self.priority, "on_disconnect": self.on_disconnect}
+        return request.model_copy(update={k: v for k, v in said.items() if v is not None})
+
+
+async def _preferences(
+    idempotency_key: IdempotencyKey = None,
+    priority: PriorityHeader = None,
+    on_disconnect: OnDisconnectHeader = None,
+) -> Preferences:
+    policy = None if on_disconnect is None else disconnect_policy(on_disconnect)
+    return Preferences(idempotency_key, priority, policy)
+
+
+Preferred = Annotated[Preferences, Depends(_preferences)]
+"""A parameter of a route that makes jobs."""

@@ -1,0 +1,125 @@
+"""The policy of retries: which errors, how long, and what they cost."""
+
+from typing import get_args
+
+import pytest
+
+from contract import errors
+from contract.errors import (
+    BackendBusy,
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    FleetError,
+    ModelLoading,
+    Refused,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.requests import Kind
+from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, in_words, retry
+
+PATIENT = (BackendUnreachable, ModelLoading, BackendBusy)
+COUNTED = (ServerFault, TruncatedStream, BackendStalled)
+
+
+def longest(low: float, high: float) -> float:
+    return high
+
+
+def shortest(low: float, high: float) -> float:
+    return low
+
+
+def tried(error: FleetError, attempt: int = 1, kind: Kind = "chat", patience: int = 20) -> Retry:
+    again = retry(error, kind, attempt, patience=patience, jitter=longest)
+    assert again is not None
+    return again
+
+
+def every_class() -> list[type[FleetError]]:
+    return [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, BackendError) and value is not BackendError
+    ]
+
+
+@pytest.mark.parametrize("kind_of_error", every_class(), ids=lambda each: each.__name__)
+def test_what_says_that_it_is_retryable_has_a_rule_and_nothing_else(
+    kind_of_error: type[FleetError],
+) -> None:
+    again = retry(kind_of_error("it broke"), "chat", 1, patience=20)
+
+    assert kind_of_error.retryable == (again is not None) == (kind_of_error in RULES)
+
+
+def test_a_refusal_is_never_asked_again_whatever_it_says_of_later() -> None:
+    assert retry(Refused("no", retry_after_s=1.0), "chat", 1, patience=20) is None
+
+
+@pytest.mark.parametrize("kind_of_error", RULES, ids=lambda each: each.__name__)
+def test_the_wait_doubles_up_to_its_cap(kind_of_error: type[FleetError]) -> None:
+    rule = RULES[kind_of_error]
+    waits = [tried(kind_of_error("it broke"), attempt).delay_s for attempt in (1, 2, 3, 50, 5000)]
+
+    assert waits == [rule.base_s, rule.base_s * 2, rule.base_s * 4, rule.cap_s, rule.cap_s]
+
+
+def test_the_jitter_is_full() -> None:
+    again = retry(ServerFault("it broke"), "chat", 9, patience=20, jitter=shortest)
+
+    assert again == Retry(0.0, counts=True)
+
+
+def test_two_jobs_that_failed_together_do_not_come_back_together() -> None:
+    waits = {retry(ServerFault("it broke"), "chat", 5, patience=20) for _ in range(20)}
+
+    assert len(waits) == 20
+
+
+@pytest.mark.parametrize("asked_s", [0.0, 2.0, 90.0, RETRY_AFTER_MOST_S])
+def test_nobody_comes_back_sooner_than_the_backend_asked(asked_s: float) -> None:
+    busy = BackendBusy("too many", retry_after_s=asked_s)
+    again = retry(busy, "chat", 1, patience=20, jitter=shortest)
+
+    assert again
+    assert asked_s == again.delay_s
+
+
+def test_a_backend_that_asks_for_a_day_ends_the_job() -> None:
+    assert retry(BackendBusy("tomorrow", retry_after_s=86400.0), "chat", 1, patience=20) is None
+
+
+@pytest.mark.parametrize("kind_of_error", PATIENT, ids=lambda each: each.__name__)
+def test_what_says_nothing_about_the_job_costs_nothing_until_patience_ends(
+    kind_of_error: type[FleetError],
+) -> None:
+    costs = [tried(kind_of_error("down"), attempt, patience=3).counts for attempt in (1, 3, 4, 9)]
+
+    assert costs == [False, False, True, True]
+
+
+@pytest.mark.parametrize("kind_of_error", COUNTED, ids=lambda each: each.__name__)
+def test_what_the_job_may_have_brought_about_costs_an_attempt(
+    kind_of_error: type[FleetError],
+) -> None:
+    assert tried(kind_of_error("it broke")).counts
+
+
+def test_every_kind_says_whether_it_may_be_done_twice() -> None:
+    assert set(get_args(Kind)) == set(REPEATABLE)
+
+
+@pytest.mark.parametrize("kind_of_error", RULES, ids=lambda each: each.__name__)
+def test_a_delete_that_may_have_happened_is_not_repeated(kind_of_error: type[FleetError]) -> None:
+    again = retry(kind_of_error("it broke"), "delete", 1, patience=20)
+
+    assert (again is not None) == (kind_of_error in {BackendBusy, ModelLoading})
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "words"), [(0.04, "0.0"), (3.04, "3.0"), (9.95, "9.9"), (42.4, "42")]
+)
+def test_the_log_says_why_and_when(delay_s: float, words: str) -> None:
+    assert in_words(ServerFault("it broke"), delay_s) == f"retry in {words} s: it broke"

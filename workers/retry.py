@@ -1,0 +1,103 @@
+"""When a job that a backend failed is tried again: a rule a class of error. Pure.
+
+Three kinds of failure. Those that say nothing about the job (BackendUnreachable, ModelLoading,
+BackendBusy) use up none of its attempts until its attempt number has passed the worker's patience
+(FLEET_RETRY_PATIENCE); then they do, so that nothing is tried for ever. Those that the job may
+have brought about (ServerFault, TruncatedStream, BackendStalled) use up one each. All others will
+be the same next time: a refusal, a bad request, a missing model, a key that is not accepted.
+
+The wait is exponential with full jitter: anything between nothing and `base_s`, doubled with each
+attempt up to `cap_s`. What the backend asks for in Retry-After comes on top of no less than that.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from contract.errors import (
+    BackendBusy,
+    BackendStalled,
+    BackendUnreachable,
+    FleetError,
+    ModelLoading,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.requests import Kind
+
+RETRY_AFTER_MOST_S: Final = 3600.0
+"""A backend that asks for longer than this will not be back soon: the job fails with its error."""
+
+
+class Rule(NamedTuple):
+    """How a class of errors is answered."""
+
+    base_s: float
+    cap_s: float
+    counts: bool
+    """Whether it uses up an attempt the first time already."""
+    has_begun: bool
+    """Whether the backend may have done what it was asked for, or a part of it."""
+
+
+RULES: Final[Mapping[type[FleetError], Rule]] = {
+    BackendUnreachable: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=True),
+    ModelLoading: Rule(base_s=2.0, cap_s=30.0, counts=False, has_begun=False),
+    BackendBusy: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=False),
+    ServerFault: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),
+    TruncatedStream: Rule(base_s=0.5, cap_s=15.0, counts=True, has_begun=True),
+    BackendStalled: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),
+}
+"""By class; what is not here is never tried again. A connection may be reset after the request was
+read, so BackendUnreachable counts as begun."""
+
+REPEATABLE: Final[Mapping[Kind, bool]] = {
+    "chat": True,  # changes nothing but the bill
+    "embed": True,
+    "image": True,
+    "show": True,  # only asks
+    "list": True,
+    "running": True,
+    "pull": True,  # goes on where it stopped
+    "load": True,  # what is in memory stays there, what is gone stays gone
+    "unload": True,
+    "copy": True,  # writes the same again under the same name
+    "create": True,
+    # The second one would say that the model is missing, or delete what was pulled anew meanwhile.
+    "delete": False,
+}
+"""Kinds of jobs that may be done twice. The others are tried again only where the backend cannot
+have begun: it said that it was busy or loading."""
+
+
+class Retry(NamedTuple):
+    """That a job is tried again: after how long, and whether that uses up an attempt."""
+
+    delay_s: float
+    counts: bool
+
+
+def retry(
+    error: FleetError,
+    kind: Kind,
+    attempt: int,
+    *,
+    patience: int,
+    jitter: Callable[[float, float], float] = random.uniform,
+) -> Retry | None:
+    """What becomes of attempt number `attempt` (from 1) that ended so; None: the job fails now."""
+    rule = RULES.get(type(error))
+    if rule is None or (rule.has_begun and not REPEATABLE[kind]):
+        return None
+    asked_s = error.retry_after_s or 0.0
+    if asked_s > RETRY_AFTER_MOST_S:
+        return None
+    exponent = min(attempt - 1, 16)
+    delay_s = asked_s + jitter(0.0, min(rule.cap_s, rule.base_s * 2**exponent))
+    return Retry(delay_s, counts=rule.counts or attempt > patience)
+
+
+def in_words(error: FleetError, delay_s: float) -> str:
+    """Why and when, as the log's `queued` says it."""
+    shown = f"{delay_s:.0f}" if delay_s >= 10 else f"{delay_s:.1f}"  # noqa: PLR2004 - two digits
+    return f"retry in {shown} s: {error.message}"

@@ -42,11 +42,15 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     "broker_transport_options": {
-        # A worker that was killed while it held the mutex stops redelivery for 300 s otherwise.
-        "unacked_mutex_expire": 10,
+        # A ticket is a hint: kombu need not write down which ones are out, which a full Redis would
+        # refuse, nor deliver them again an hour later (celery #5935).
+        "ack_emulation": False,
+        # None would wait for ever on a line whose other end is gone without a word.
+        "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        "health_check_interval": 15,
+        # An answer to BRPOP that is this overdue means a new connection.
+        "health_check_interval": 5,
         "retry_on_timeout": True,
     },
 }

@@ -73,14 +73,14 @@ class Intake:
         if request.backend is not None:
             known: set[str] = set()
             if request.backend not in fleet:
-                views = await self._wiring.queue.views(workers)
+                views = await self._wiring.queue.standing.views(workers)
                 known = {backend_of(view.name) for view in views}
             named(request.backend, request, fleet, known)
             return request.backend
         candidates = fitting(request, fleet)
         if len(candidates) == 1:
             return candidates[0].name
-        views = await self._wiring.queue.views(workers)
+        views = await self._wiring.queue.standing.views(workers)
         return least_loaded(getattr(request, "model", ""), candidates, views).name
 
 

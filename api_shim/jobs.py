@@ -102,7 +102,7 @@ async def _until_the_end(wiring: Wiring, job_id: str, wait_s: float) -> None:
 
 
 async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobView:
-    place = await wiring.queue.place(record)
+    place = await wiring.queue.standing.place(record)
     if with_result:
         result = await wiring.log.result(record.id)
     else:

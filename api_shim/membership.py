@@ -140,7 +140,7 @@ async def remove(
     told = await _told(wiring, Remove(name=name))
     if told.trouble is not None:
         raise Refusal(UnknownBackend, told.message)
-    views = await wiring.queue.views(await wiring.census.workers())
+    views = await wiring.queue.standing.views(await wiring.census.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
     return answer(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
 

@@ -135,7 +135,7 @@ async def models(
 @router.get("/queues", operation_id="list_queues", response_model=Queues, responses=documented(503))
 async def queues(wiring: Wired) -> Response:
     """List queues: how many wait and run, how long the oldest has waited, who serves them."""
-    views = await wiring.queue.views(await wiring.census.workers())
+    views = await wiring.queue.standing.views(await wiring.census.workers())
     return answer(Queues(queues=tuple(views)))
 
 

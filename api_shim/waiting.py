@@ -55,7 +55,7 @@ class Places:
         with suppress(FleetError):
             record = await self._records.get(job_id)
             if record.status == "queued":
-                place = await self._queue.place(record)
+                place = await self._queue.standing.place(record)
                 if place.position is not None:
                     return record, place
         return None

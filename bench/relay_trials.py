@@ -18,9 +18,11 @@ from contract.events import (
     EventId,
 )
 from contract.frames import Frame
+from contract.jobs import JobRecord
 from contract.names import TICKET_TASK
+from contract.wire import VERSION
 from relay.connection import Connection
-from relay.queue import Queue
+from relay.queue import Claim, Queue
 from relay.reader import Ear, Reader
 from relay.writer import Writer
 
@@ -66,6 +68,17 @@ def _logs() -> list[str]:
     return [f"{run:016x}{number:016x}" for number in range(VOICES)]
 
 
+async def _claimed(bench: Bench, id: str) -> Claim:
+    """What a claim would have made: a record with a nonce, and an empty log."""
+    record = JobRecord(
+        id=id, v=VERSION, kind="chat", status="running", queue="bench.chat", backend="bench",
+        tenant="default", priority="standard", attempt=1, max_attempts=1, created_at=0.0,
+        nonce="n",
+    )  # fmt: skip
+    await bench.connection.command("HSET", names.record(id), "nonce", "n")
+    return Claim(record, b"", 0)
+
+
 @asynccontextmanager
 async def _beside(work: Awaitable[None]) -> AsyncGenerator[None]:
     task = asyncio.ensure_future(work)
@@ -80,7 +93,7 @@ async def _beside(work: Awaitable[None]) -> AsyncGenerator[None]:
 async def write_ours(bench: Bench, per_tick: int = 100) -> None:
     """relay/writer.py, with so many words a tick of the loop."""
     writer = Writer(bench.connection)
-    voices = [writer.voice(id, 1) for id in _logs()]
+    voices = [writer.voice(await _claimed(bench, id)) for id in _logs()]
     async with _beside(writer.write()):
         for number in range(FRAMES):
             voices[number % VOICES].say(_WORD)

@@ -9,6 +9,8 @@ FleetError
 │   ├── JobNotFound             no such job, or not any more
 │   ├── NotAuthenticated        no key, or one that is not known
 │   ├── NotAllowed              that is for an admin's key
+│   ├── UnknownKey              no API key of that id
+│   ├── LastAdmin               it is the last key that may manage the others
 │   ├── KeyReused               the Idempotency-Key came with another body before
 │   └── NotDead                 only a dead letter can be retried
 ├── QueueError              the fleet cannot take or finish the job now
@@ -40,7 +42,7 @@ FleetError
 └── LeaseLost               somebody else has the job now; only ever inside a worker
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class FleetError(Exception):
@@ -49,9 +51,12 @@ class FleetError(Exception):
     code: ClassVar[str] = "fleet_error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        """Keep the message and, where the other side named one, the seconds to wait."""
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, **facts: Any
+    ) -> None:
+        """Keep the message, the seconds to wait where they are known, and what a program wants."""
         super().__init__(message)
+        self.facts = facts
         self.message = message
         self.retry_after_s = retry_after_s
 
@@ -104,6 +109,18 @@ class NotAllowed(RequestError):
     code = "not_allowed"
 
 
+class UnknownKey(RequestError):
+    """There is no API key of that id, or it was revoked before."""
+
+    code = "unknown_key"
+
+
+class LastAdmin(RequestError):
+    """Without this key nobody could manage the other ones."""
+
+    code = "last_admin"
+
+
 class KeyReused(RequestError):
     """The Idempotency-Key was used for another request before."""
 
@@ -130,7 +147,7 @@ class NoWorker(QueueError):
 
 
 class QueueFull(QueueError):
-    """The queue holds as many jobs as it may."""
+    """The queue holds as much as it may, of everybody or of this tenant; `facts` say which."""
 
     code = "queue_full"
 

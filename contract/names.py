@@ -19,11 +19,23 @@ DEADLINES: Final = "fleet:deadlines"
 RECENT: Final = "fleet:recent"
 """Sorted set of jobs by creation time, for listing: trimmed to those whose record may live."""
 
+DEAD: Final = "fleet:dead"
+"""Sorted set of dead letters: job id by the unix time at which it ran out of attempts."""
+
+IDEMPOTENCY: Final = "fleet:idempotency"
+"""Sorted set of idempotency keys: name in Redis by the unix time to see if its job lives."""
+
+FOLLOWED: Final = "fleet:followed"
+"""Sorted set of jobs that end when nobody follows them: job id by the unix time to look."""
+
 ROSTER: Final = "fleet:roster"
 """Sorted set of workers: name by the unix time at which its report expires."""
 
 QUEUES: Final = "fleet:queues"
 """Sorted set of queues by last use; the reaper forgets one that was empty for `log_ttl_s`."""
+
+KEYS: Final = "fleet:keys"
+"""Hash of API keys: id to what is known of it; `revision` changes with every one."""
 
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
@@ -47,6 +59,31 @@ def kind_of(queue: str) -> str:
 def backlog(queue: str) -> str:
     """Sorted set of waiting jobs: job id by virtual start (unix seconds)."""
     return f"fleet:q:{queue}:backlog"
+
+
+def urgent(queue: str) -> str:
+    """The part of the backlog that is not of class `batch`, with the same scores."""
+    return f"fleet:q:{queue}:urgent"
+
+
+def line(queue: str, model: str) -> str:
+    """The part of the backlog that asks for one model, with the same scores."""
+    return f"fleet:q:{queue}:line:{model}"
+
+
+def delayed(queue: str) -> str:
+    """Sorted set of jobs between two attempts: job id by the unix time at which it is due."""
+    return f"fleet:q:{queue}:delayed"
+
+
+def clocks(queue: str) -> str:
+    """Hash of virtual times (unix seconds): `now` of the queue, `<class> <tenant>` of a tenant."""
+    return f"fleet:q:{queue}:clocks"
+
+
+def load(queue: str) -> str:
+    """Hash of what waits: `tokens`, and `jobs <tenant>` and `tokens <tenant>` of each tenant."""
+    return f"fleet:q:{queue}:load"
 
 
 def facts(queue: str) -> str:
@@ -82,6 +119,16 @@ def record(job_id: str) -> str:
 def log(job_id: str) -> str:
     """Stream with a job's events."""
     return f"fleet:j:{job_id}:log"
+
+
+def audience(job_id: str) -> str:
+    """Sorted set of processes that follow a job: name by the unix time at which it is gone."""
+    return f"fleet:j:{job_id}:audience"
+
+
+def idempotency(tenant: str, digest: str) -> str:
+    """Hash of what a tenant's Idempotency-Key leads to; `digest` is the key's SHA-256."""
+    return f"fleet:idempotency:{tenant}:{digest}"
 
 
 def channel(job_id: str) -> str:

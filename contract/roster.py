@@ -77,6 +77,10 @@ class QueueView(Noun):
     name: str
     depth: int
     """Jobs that wait."""
+    delayed: int = 0
+    """Jobs between two attempts, besides."""
+    tokens: int = 0
+    """Estimated tokens of the jobs that wait."""
     oldest_s: float | None
     """Seconds that the longest waiting job has waited."""
     in_flight: int
@@ -84,3 +88,5 @@ class QueueView(Noun):
     workers: int
     drain_per_s: float | None
     """Jobs that ended a second, measured over the last minutes; null when none did."""
+    eta_s: float | None = None
+    """Seconds until a job that comes now would start, at that rate; null when unknown."""

@@ -64,7 +64,8 @@ class Cursor:
         for frame in frames:
             if self.ended or (frame.id is not None and frame.id <= self.last):
                 continue
-            self.last = frame.id or self.last
+            # After `log_reset` the log comes again from its beginning.
+            self.last = BEGINNING if frame.type == "log_reset" else frame.id or self.last
             self.ended = frame.is_last
             news.append(frame)
         return news

@@ -14,18 +14,18 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import override
 
 from contract import names
+from contract.cost import cost_of
 from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
-from contract.requests import SLACK_S
 from relay.connection import Argument, Connection
-from relay.log import END, HAND_OVER
-from relay.order import TOP_UP, facts_of
+from relay.log import END, HAND_OVER, ending_keys
+from relay.order import DRAINS, WAKE, facts_of, keys_of
 from relay.records import Records
 from relay.tickets import ticket
 
 _log = logging.getLogger(__name__)
 
-RENEW: Final = """
+RENEW: Final = """#!lua flags=allow-oom
 -- KEYS leases holders; ARGV worker lease_s (id attempt)...
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
@@ -41,44 +41,56 @@ return lost
 """
 """Renew the leases that the worker still holds. Returns now, then the ids of the others."""
 
-RELEASE: Final = """
--- KEYS backlog facts leases holders drained; ARGV id holder (or '' for whoever holds it)
-local holder = redis.call('HGET', KEYS[4], ARGV[1])
-if ARGV[2] ~= '' and holder ~= ARGV[2] then return false end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('HDEL', KEYS[4], ARGV[1])
+RELEASE: Final = (
+    DRAINS
+    + """
+-- ARGV queue id holder (or '' for whoever holds it) drained
+local id = ARGV[2]
+local holder = redis.call('HGET', holders, id)
+if ARGV[3] ~= '' and holder ~= ARGV[3] then return false end
+leave(id, known(id))
+redis.call('HDEL', facts, id)
+redis.call('ZREM', leases, id)
+redis.call('HDEL', holders, id)
 if holder then
-    redis.call('INCR', KEYS[5])
-    redis.call('EXPIRE', KEYS[5], 900)
+    redis.call('INCR', ARGV[4])
+    redis.call('EXPIRE', ARGV[4], 900)
 end
 return holder
 """
+)
 """Forget a job that has ended. Returns who held it."""
 
-RETURN: Final = """
--- KEYS backlog facts leases holders tickets queues
--- ARGV id old_attempt new_attempt ticket queue facts
-local holder = redis.call('HGET', KEYS[4], ARGV[1])
-if holder and string.match(holder, '^%d+') ~= ARGV[2] then return 0 end
-if not holder and redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-local text = redis.call('HGET', KEYS[2], ARGV[1])
-local facts = cjson.decode(text or ARGV[6])
-facts.attempt = tonumber(ARGV[3])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('HDEL', KEYS[4], ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(facts))
-redis.call('ZADD', KEYS[1], string.format('%.6f', facts.start), ARGV[1])
-redis.call('ZADD', KEYS[6], string.format('%.3f', facts.start), ARGV[5])
-if redis.call('LLEN', KEYS[5]) < redis.call('ZCARD', KEYS[1]) then
-    redis.call('LPUSH', KEYS[5], ARGV[4])
+RETURN: Final = (
+    DRAINS
+    + """
+-- ARGV queue id old_attempt new_attempt delay_s ticket facts
+local id = ARGV[2]
+local holder = redis.call('HGET', holders, id)
+if holder and string.match(holder, '^%d+') ~= ARGV[3] then return 0 end
+if not holder and (redis.call('ZSCORE', backlog, id) or redis.call('ZSCORE', delayed, id)) then
+    return 0
+end
+local job = known(id) or cjson.decode(ARGV[7])
+job.attempt, job.passed = tonumber(ARGV[4]), nil
+redis.call('ZREM', leases, id)
+redis.call('HDEL', holders, id)
+note(id, job)
+if tonumber(ARGV[5]) > 0 then
+    redis.call('ZADD', delayed, exact(now + ARGV[5]), id)
+    redis.call('ZADD', queues, exact(now), queue)
+    return 1
+end
+wait(id, job)
+if redis.call('LLEN', tickets) < redis.call('ZCARD', backlog) then
+    redis.call('LPUSH', tickets, ARGV[6])
 end
 return 1
 """
-"""Give a held or lost job back to the backlog, at the place it had. Returns 1 if it was moved."""
+)
+"""Give a held or lost job back, at the place it had, now or later. Returns 1 if it was moved."""
 
-EXPIRED: Final = """
+EXPIRED: Final = """#!lua flags=no-writes,allow-oom
 -- KEYS leases holders; ARGV limit
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
@@ -142,20 +154,27 @@ class Leases:
 
     async def release(self, queue: str, job_id: str, holder: Holder | None) -> str | None:
         """Forget a job that has ended. Returns the worker that held it, if any did."""
-        keys = [
-            names.backlog(queue), names.facts(queue), names.leases(queue), names.holders(queue),
-            names.drained(queue, math.floor(self._connection.now() / 60)),
-        ]  # fmt: skip
-        answer = await self._connection.run(RELEASE, keys, [job_id, str(holder or "")])
+        minute = math.floor(self._connection.now() / 60)
+        args = [queue, job_id, str(holder or ""), names.drained(queue, minute)]
+        answer = await self._connection.run(RELEASE, keys_of(queue), args)
         return Holder.parse(answer.decode()).worker if answer else None
 
     async def hand_over(
-        self, queue: str, job_id: str, attempt: int, *, reason: str, counts: bool
+        self,
+        queue: str,
+        job_id: str,
+        attempt: int,
+        *,
+        reason: str,
+        counts: bool,
+        delay_s: float = 0.0,
+        error: FleetError | None = None,
     ) -> bool:
-        """Take a job from its holder and give it back to the backlog, or end it.
+        """Take a job from its holder and give it back, due after `delay_s`; or end it.
 
-        `counts` says whether this uses up one of the job's attempts. Returns whether somebody
-        else may claim it now; raises RelayUnavailable.
+        `counts` says whether this uses up one of the job's attempts; a job that has none left
+        ends with `error` as a dead letter. Returns whether somebody else may claim it now or
+        later; raises RelayUnavailable.
         """
         queued = _fields(Queued(queue=queue, reason=reason))
         state, new_attempt = await self._connection.run(
@@ -165,22 +184,25 @@ class Leases:
         )
         match state:
             case b"queued":
-                return await self.give_back(queue, job_id, attempt, new_attempt)
+                return await self.give_back(queue, job_id, attempt, new_attempt, delay_s=delay_s)
             case b"exhausted":
-                await self.end(queue, job_id, WorkerLost(f"{reason}; it was the last attempt"))
+                last = error or WorkerLost(f"{reason}; it was the last attempt")
+                await self.end(queue, job_id, last, dead=True)
             case b"ended":
                 await self.release(queue, job_id, None)
             case _:
                 _log.info("job %s is at attempt %d, not %d", job_id, new_attempt, attempt)
         return False
 
-    async def end(self, queue: str, job_id: str, error: FleetError) -> None:
-        """Fail a job that nobody runs, and forget it."""
+    async def end(self, queue: str, job_id: str, error: FleetError, *, dead: bool = False) -> None:
+        """Fail a job that nobody runs, and forget it; `dead`: keep it as a dead letter."""
         last_word = Failed(code=error.code, message=error.message, retryable=error.retryable)
+        settings = self._connection.settings
+        ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
         await self._connection.run(
             END,
-            [names.record(job_id), names.log(job_id), names.LIVE, names.DEADLINES],
-            [job_id, names.channel(job_id), "failed", self._ttl_s, _fields(last_word)],
+            ending_keys(job_id),
+            [job_id, names.channel(job_id), "failed", ttl_s, _fields(last_word), int(dead)],
         )
         worker = await self.release(queue, job_id, None)
         if worker:
@@ -211,13 +233,14 @@ class Leases:
             )
             for id, text in zip(flat[::2], flat[1::2], strict=True):
                 moved += await self._reap_one(queue, id.decode(), text.decode())
-            await self._top_up(queue)
+            await self.wake(queue)
         return moved
 
-    async def _top_up(self, queue: str) -> None:
-        keys = [names.backlog(queue), queue, names.leases(queue), names.QUEUES]
+    async def wake(self, queue: str) -> None:
+        """Let delayed jobs that are due wait again; send tickets that are missing."""
         tickets = [ticket(queue) for _ in range(_TICKETS_AT_ONCE)]
-        await self._connection.run(TOP_UP, keys, [queue, self._ttl_s, *tickets])
+        idle_s = int(self._connection.settings.log_ttl_s)
+        await self._connection.run(WAKE, keys_of(queue), [queue, idle_s, *tickets])
 
     async def _reap_one(self, queue: str, job_id: str, holder: str) -> bool:
         if not holder:
@@ -232,26 +255,21 @@ class Leases:
             counts=True,
         )
 
-    async def give_back(self, queue: str, job_id: str, old: int, new: int) -> bool:
-        """Put a job back into the backlog as attempt `new`, if attempt `old` or nobody has it."""
+    async def give_back(
+        self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0
+    ) -> bool:
+        """Let a job wait again as attempt `new`, if attempt `old` or nobody has it."""
         record = await self._records.find(job_id)
         if record is None:
             return False
-        keys = [
-            names.backlog(queue), names.facts(queue), names.leases(queue), names.holders(queue),
-            queue, names.QUEUES,
-        ]  # fmt: skip
-        facts = facts_of(record, start=record.created_at + SLACK_S[record.priority])
-        args: list[Argument] = [job_id, old, new, ticket(queue), queue, facts]
-        return bool(await self._connection.run(RETURN, keys, args))
+        cost = cost_of(await self._records.request(job_id))
+        facts = facts_of(record, cost, start=record.created_at)
+        args: list[Argument] = [queue, job_id, old, new, delay_s, ticket(queue), facts]
+        return bool(await self._connection.run(RETURN, keys_of(queue), args))
 
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("ZRANGE", names.QUEUES, 0, -1)
         return sorted(member.decode() for member in members)
-
-    @property
-    def _ttl_s(self) -> int:
-        return int(self._connection.settings.log_ttl_s)
 
 
 def _fields(event: Queued | Failed) -> str:

@@ -11,14 +11,15 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from contract import names
-from contract.errors import JobNotFound
 from contract.events import (
     BEGINNING,
     EventId,
+    LogReset,
 )
 from contract.frames import Frame
 from contract.result import Fold, Result
 from relay.connection import Connection
+from relay.following import frame_of, live, nonce_in, where
 from relay.reader import Ear, Reader
 
 _SAY: Final = """
@@ -33,9 +34,12 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local ended = {done = true, failed = true, cancelled = true}
 """
+_DRAINS: Final = "#!lua flags=allow-oom\n"
+"""Jobs that run can finish when Redis is full; only a new one is refused."""
 
 BEGIN: Final = (
-    _SAY
+    "#!lua\n"
+    + _SAY
     + """
 -- KEYS record log live deadlines recent [single]
 -- ARGV id channel queued deadline_s (field value)...
@@ -49,7 +53,7 @@ if KEYS[6] then
     redis.call('SET', KEYS[6], ARGV[1], 'EX', 604800)
 end
 local at = string.format('%.6f', now)
-redis.call('HSET', KEYS[1], 'created_at', at, 'tries', 0, unpack(ARGV, 5))
+redis.call('HSET', KEYS[1], 'created_at', at, unpack(ARGV, 5))
 if ARGV[4] ~= '' then
     local deadline = string.format('%.6f', now + ARGV[4])
     redis.call('HSET', KEYS[1], 'deadline_at', deadline)
@@ -67,56 +71,68 @@ With a key for jobs of which one is enough, returns the id of the one that lives
 """
 
 START: Final = (
-    _SAY
+    _DRAINS
+    + _SAY
     + """
--- KEYS record log; ARGV channel attempt worker started
+-- KEYS record log; ARGV channel attempt worker nonce started
 local status, attempt = unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt'))
 if status ~= 'queued' or attempt ~= ARGV[2] then return false end
 redis.call('HSET', KEYS[1], 'status', 'running', 'started_at', string.format('%.6f', now),
-           'worker', ARGV[3])
+           'worker', ARGV[3], 'nonce', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'tries', 1)
-say(KEYS[2], ARGV[1], attempt, 1, now, 'started', ARGV[4])
-return redis.call('HGETALL', KEYS[1])
+say(KEYS[2], ARGV[1], attempt, 1, now, 'started', ARGV[5])
+return {redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEYS[1])}
 """
 )
-"""Say `started` for a claimed job. Returns its record, or nothing if the claim is out of date."""
+"""Say `started` for a claimed job. Returns how long its log is, and its record.
 
-APPEND: Final = """
--- KEYS log...; ARGV ttl_s live deadlines, then per log: id frame channel status record job now
+Returns nothing if the claim is out of date.
+"""
+
+APPEND: Final = (
+    _DRAINS
+    + """
+-- KEYS log...
+-- ARGV ttl_s live deadlines, then per log: record nonce length id frame channel status job now
 local answer = {}
 for i, log in ipairs(KEYS) do
-    local a = 3 + (i - 1) * 7
-    local id, frame = ARGV[a + 1], ARGV[a + 2]
-    local wrote = redis.pcall('XADD', log, id, 'f', frame)
-    if type(wrote) == 'table' and wrote.err then
-        local there = redis.call('XRANGE', log, id, id)
-        if there[1] and there[1][2][2] == frame then answer[i] = 1
-        elseif string.find(wrote.err, 'equal or smaller') then answer[i] = 0
-        else return redis.error_reply(wrote.err) end
+    local a = 3 + (i - 1) * 9
+    local record, nonce, length = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
+    local id, frame, status = ARGV[a + 4], ARGV[a + 5], ARGV[a + 7]
+    local there = redis.call('XLEN', log)
+    if there ~= length or redis.call('HGET', record, 'nonce') ~= nonce then
+        local same = redis.call('XRANGE', log, id, id)[1]
+        if same and same[2][2] == frame then answer[i] = 1
+        elseif there < length and redis.call('HGET', record, 'nonce') == nonce then answer[i] = 2
+        else answer[i] = 0 end
     else
+        redis.call('XADD', log, id, 'f', frame)
+        redis.call('PUBLISH', ARGV[a + 6], frame)
         answer[i] = 1
-        redis.call('PUBLISH', ARGV[a + 3], frame)
-    end
-    local status = ARGV[a + 4]
-    if status ~= '' and answer[i] == 1 then
-        local record, job = ARGV[a + 5], ARGV[a + 6]
-        redis.call('HSET', record, 'status', status, 'ended_at', ARGV[a + 7])
-        redis.call('EXPIRE', record, ARGV[1])
-        redis.call('EXPIRE', log, ARGV[1])
-        redis.call('ZREM', ARGV[2], job)
-        redis.call('ZREM', ARGV[3], job)
+        if status ~= '' then
+            redis.call('HSET', record, 'status', status, 'ended_at', ARGV[a + 9])
+            redis.call('HDEL', record, 'nonce')
+            redis.call('EXPIRE', record, ARGV[1])
+            redis.call('EXPIRE', log, ARGV[1])
+            redis.call('ZREM', ARGV[2], ARGV[a + 8])
+            redis.call('ZREM', ARGV[3], ARGV[a + 8])
+        end
     end
 end
 return answer
 """
-"""Add many frames, to many logs, in one call. Returns per frame 1 (it stands) or 0 (refused).
+)
+"""Add many frames, to many logs, in one call. Returns per frame what became of it:
 
+1 it stands; 0 it was refused, because somebody else has the job (another nonce is in the record);
+2 the log is shorter than what this attempt has written: Redis has come back with a shorter past.
 A frame that stands already with the same bytes counts as written: after a lost answer the batch
 is sent again. A frame with a status is its job's last word and closes the record.
 """
 
 HAND_OVER: Final = (
-    _SAY
+    _DRAINS
+    + _SAY
     + """
 -- KEYS record log; ARGV channel attempt counts queued
 local status, attempt, tries, most =
@@ -131,6 +147,7 @@ elseif status == 'running' then
     redis.call('HINCRBY', KEYS[1], 'tries', -1)
 end
 redis.call('HSET', KEYS[1], 'attempt', before + 1, 'status', 'queued')
+redis.call('HDEL', KEYS[1], 'nonce')
 say(KEYS[2], ARGV[1], before + 1, 0, now, 'queued', ARGV[4])
 return {'queued', before + 1}
 """
@@ -142,9 +159,10 @@ exhausted (it may not be tried again, and nothing was written).
 """
 
 END: Final = (
-    _SAY
+    _DRAINS
+    + _SAY
     + """
--- KEYS record log live deadlines; ARGV id channel status ttl_s last_word
+-- KEYS record log live deadlines dead; ARGV id channel status ttl_s last_word is_dead
 local status, attempt = unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt'))
 if not status then
     redis.call('ZREM', KEYS[3], ARGV[1])
@@ -155,7 +173,12 @@ if ended[status] then return 0 end
 attempt = tonumber(attempt) + 1
 redis.call('HSET', KEYS[1], 'attempt', attempt, 'status', ARGV[3],
            'ended_at', string.format('%.6f', now))
+redis.call('HDEL', KEYS[1], 'nonce')
 say(KEYS[2], ARGV[2], attempt, 0, now, ARGV[3], ARGV[5])
+if ARGV[6] == '1' then
+    redis.call('HSET', KEYS[1], 'dead_at', string.format('%.6f', now))
+    redis.call('ZADD', KEYS[5], string.format('%.6f', now), ARGV[1])
+end
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[4])
 redis.call('ZREM', KEYS[3], ARGV[1])
@@ -163,12 +186,21 @@ redis.call('ZREM', KEYS[4], ARGV[1])
 return 1
 """
 )
-"""Take a job from whoever has it and say its last word. Returns 0 if it had ended before."""
+"""Take a job from whoever has it and say its last word; a dead letter is listed as such.
 
+Returns 0 if it had ended before.
+"""
+
+_LOST: Final = "the log does not hold this cursor (any more): Redis came back with a shorter past"
 _PAGE: Final = 256
 _HEAVY_PAGE: Final = 8
 """Entries to ask for at a time after a page of many bytes: vectors and images are large."""
 _HEAVY_BYTES: Final = 2**20
+
+
+def ending_keys(job_id: str) -> list[str]:
+    """The keys of END."""
+    return [names.record(job_id), names.log(job_id), names.LIVE, names.DEADLINES, names.DEAD]
 
 
 class Log:
@@ -188,7 +220,7 @@ class Log:
             entries: list[Any] = await self._connection.command(
                 "XRANGE", names.log(job_id), f"({cursor}", "+", "COUNT", count
             )
-            frames = [Frame.from_wire(_frame_of(entry)) for entry in entries]
+            frames = [Frame.from_wire(frame_of(entry)) for entry in entries]
             if frames:
                 yield frames
                 cursor = frames[-1].id or cursor
@@ -211,23 +243,35 @@ class Log:
         return answer
 
     async def follow(
-        self, job_id: str, after: EventId = BEGINNING, *, idle_s: float = 15.0
+        self,
+        job_id: str,
+        after: EventId = BEGINNING,
+        *,
+        nonce: str | None = None,
+        idle_s: float = 15.0,
     ) -> AsyncGenerator[list[Frame], None]:
         """Everything after the cursor, as it comes, until after the last word.
 
         Yields all that is new at each wake, in order, each event once; an empty list after
-        `idle_s` of silence. Raises JobNotFound, RelayUnavailable.
+        `idle_s` of silence. A cursor that the log does not hold, or that belongs to another
+        attempt of that number (`nonce`), is answered with `log_reset` and the whole log.
+        Raises JobNotFound, RelayUnavailable.
         """
         cursor = after
         async with self._reader.hear(names.channel(job_id)) as ear:
-            if await self._has_ended(job_id, after):
-                return
             while True:
                 ear.catch_up()
+                standing = await where(self._connection, job_id, cursor, nonce)
+                if standing == "ended":
+                    return
+                if standing == "lost":
+                    yield [Frame.of(None, self._connection.now(), LogReset(reason=_LOST))]
+                    cursor, nonce = BEGINNING, None
                 async with aclosing(self._stored_then_live(job_id, ear, cursor, idle_s)) as pages:
                     async for frames in pages:
                         yield frames
                         cursor = frames[-1].id or cursor if frames else cursor
+                        nonce = nonce_in(frames) or nonce
                         if frames and frames[-1].is_last:
                             return
 
@@ -238,45 +282,6 @@ class Log:
             async for frames in pages:
                 yield frames
                 cursor = frames[-1].id or cursor
-        async with aclosing(_live(ear, cursor, idle_s)) as live:
-            async for frames in live:
+        async with aclosing(live(ear, cursor, idle_s)) as news:
+            async for frames in news:
                 yield frames
-
-    async def _has_ended(self, job_id: str, cursor: EventId) -> bool:
-        last: list[Any] = await self._connection.command(
-            "XREVRANGE", names.log(job_id), "+", "-", "COUNT", 1
-        )
-        if not last:
-            raise JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
-        frame = Frame.from_wire(_frame_of(last[0]))
-        return frame.is_last and (frame.id or BEGINNING) <= cursor
-
-
-def _frame_of(entry: Any) -> bytes:
-    frame: bytes = entry[1][b"f"]
-    return frame
-
-
-async def _live(ear: Ear, cursor: EventId, idle_s: float) -> AsyncGenerator[list[Frame], None]:
-    """What is heard after the cursor; ends when something was missed, or to look after silence."""
-    while True:
-        if not await ear.wait(idle_s):
-            yield []
-            return
-        if ear.behind:
-            return
-        frames: list[Frame] = []
-        while ear.heard:
-            frame = Frame.from_wire(ear.heard.popleft())
-            if frame.id is None or frame.id <= cursor:  # heard and read
-                continue
-            if frame.id not in (
-                (cursor.attempt, cursor.seq + 1),
-                (cursor.attempt + 1, 0),
-            ):
-                ear.fall_behind()
-                break
-            cursor = frame.id
-            frames.append(frame)
-        if frames:
-            yield frames

@@ -1,93 +1,300 @@
-"""Who is next: the backlog of a queue, ordered by one number per job, its virtual start.
+"""Who is next: the whole of the order inside a queue, from its arrival to whoever claims it.
 
-The number is the time of arrival plus the slack of the job's class (contract/requests.py), so that
-a standard job yields ten seconds to interactive ones and then stands before those that come later:
-classes age by themselves and a position is a rank. A job that changes hands keeps its number.
+Every waiting job has one number, its *virtual start*, in seconds of backend time: where the queue
+has come to (the start of the job claimed last, or now if nothing waits), or where the job's tenant
+has come to in its class if that is later; plus the slack of the class (contract/requests.py). A
+tenant's clock advances by the cost of each job divided by the tenant's weight. So tenants share by
+weight, one that comes late is served at once, classes age by themselves, nobody starves, and a
+position is a rank. (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
-Invariant: a job is in exactly one of backlog and leases while it lives, and has facts in both.
-Each script may be run twice.
+A claim takes the smallest number, with two exceptions. A worker whose slots for `batch` are used up
+takes the first job of another class. A worker with warm models takes the first job of one of these
+before a cold head, as long as that is not later than the head by more than the patience, and the
+head was first passed over no longer ago than that.
+
+Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
+`urgent` and the lines of models hold what the backlog holds of them; `load` counts what waits.
+Each script may be run twice. What holds, renews and returns a job is in lease.py.
 """
 
 import json
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
+from contract import names
+from contract.cost import Cost
 from contract.jobs import JobRecord
+from contract.requests import SLACK_S
+from contract.tenants import Tenant
+from contract.wire import VERSION
+from relay.connection import Argument
+from relay.settings import RelaySettings
 
-ENQUEUE: Final = """
--- KEYS backlog facts queues tickets; ARGV id facts(without start) slack_s limit ticket queue
-local known = redis.call('ZRANK', KEYS[1], ARGV[1])
-if known then return known + 1 end
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return 0 end
-local depth = redis.call('ZCARD', KEYS[1])
-if depth >= tonumber(ARGV[4]) then return -1 end
+_PRELUDE: Final = """
+local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets = unpack(KEYS)
+local queue = ARGV[1]
 local time = redis.call('TIME')
-local start = time[1] + time[2] / 1e6 + ARGV[3]
-local facts = cjson.decode(ARGV[2])
-facts.start = start
-redis.call('HSET', KEYS[2], ARGV[1], cjson.encode(facts))
-redis.call('ZADD', KEYS[1], string.format('%.6f', start), ARGV[1])
-redis.call('ZADD', KEYS[3], string.format('%.3f', start), ARGV[6])
-if redis.call('LLEN', KEYS[4]) <= depth then redis.call('LPUSH', KEYS[4], ARGV[5]) end
-return redis.call('ZRANK', KEYS[1], ARGV[1]) + 1
+local now = time[1] + time[2] / 1e6
+
+local function exact(seconds) return string.format('%.6f', seconds) end
+local function line(model) return 'fleet:q:' .. queue .. ':line:' .. model end
+local function known(id)
+    local text = redis.call('HGET', facts, id)
+    return text and cjson.decode(text)
+end
+local function note(id, job) redis.call('HSET', facts, id, cjson.encode(job)) end
+
+local function count(job, sign)
+    for field, by in pairs({['tokens'] = job.tokens, ['jobs ' .. job.tenant] = 1,
+                            ['tokens ' .. job.tenant] = job.tokens}) do
+        if redis.call('HINCRBY', load, field, sign * by) <= 0 then
+            redis.call('HDEL', load, field)
+        end
+    end
+end
+local function wait(id, job)
+    local score = exact(job.start + job.slack)
+    redis.call('ZREM', delayed, id)
+    if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1) end
+    if not job.batch then redis.call('ZADD', urgent, score, id) end
+    if job.model then redis.call('ZADD', line(job.model), score, id) end
+    redis.call('ZADD', queues, exact(now), queue)
+end
+local function leave(id, job)
+    if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1) end
+    redis.call('ZREM', urgent, id)
+    redis.call('ZREM', delayed, id)
+    if job and job.model then redis.call('ZREM', line(job.model), id) end
+end
+local function revive(most)
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', exact(now),
+                                   'LIMIT', 0, most)) do
+        local job = known(id)
+        if job then wait(id, job) else redis.call('ZREM', delayed, id) end
+    end
+end
 """
-"""Put a job into the backlog. Returns its position, 0 if it is held, -1 if there is no room.
+"""What the scripts of a queue share. KEYS are `keys_of(queue)`, ARGV[1] is the queue's name."""
+
+DRAINS: Final = "#!lua flags=allow-oom\n" + _PRELUDE
+"""The same for scripts that may write when Redis is full, so that what waits can drain."""
+
+_ARRIVAL: Final = """
+-- ARGV queue id facts cost_s flow tenant then bounds: jobs tokens tenant_jobs tenant_tokens
+local job = cjson.decode(ARGV[3])
+local depth = redis.call('ZCARD', backlog)
+local function refusal()
+    if depth == 0 then return nil end
+    local tokens, own_jobs, own_tokens = unpack(redis.call(
+        'HMGET', load, 'tokens', 'jobs ' .. ARGV[6], 'tokens ' .. ARGV[6]))
+    local has = {depth, tokens, own_jobs, own_tokens}
+    local adds = {1, job.tokens, 1, job.tokens}
+    for i = 1, 4 do
+        local bound, have = tonumber(ARGV[6 + i]), tonumber(has[i] or 0)
+        if bound and have + adds[i] > bound then return {-i, have, bound} end
+    end
+end
+local function start()
+    if depth == 0 then return now end
+    local reached, clock = unpack(redis.call('HMGET', clocks, 'now', ARGV[5]))
+    return math.max(tonumber(reached or now), tonumber(clock or 0))
+end
+"""
+
+EXPECT: Final = (
+    "#!lua flags=no-writes,allow-oom\n"
+    + _PRELUDE
+    + _ARRIVAL
+    + """
+local answer = refusal() or {redis.call('ZCOUNT', backlog, '-inf', exact(start() + job.slack)) + 1}
+return {answer, redis.call('MGET', unpack(ARGV, 11))}
+"""
+)
+"""Say what ENQUEUE would: the position, or which bound (-1 to -4), what it holds, and the bound.
+
+Besides, what the counters say that are named after ENQUEUE's arguments.
+"""
+
+ENQUEUE: Final = (
+    "#!lua\n"
+    + _PRELUDE
+    + _ARRIVAL
+    + """
+local id = ARGV[2]
+local rank = redis.call('ZRANK', backlog, id)
+if rank then return {rank + 1} end
+if redis.call('HEXISTS', facts, id) == 1 then return {0} end
+local refused = refusal()
+if refused then return refused end
+job.start = start()
+if depth == 0 then
+    redis.call('DEL', clocks, load)
+    redis.call('HSET', clocks, 'now', exact(now))
+end
+redis.call('HSET', clocks, ARGV[5], exact(job.start + ARGV[4]))
+redis.call('EXPIRE', clocks, 86400)
+note(id, job)
+wait(id, job)
+if redis.call('LLEN', tickets) <= depth then redis.call('LPUSH', tickets, ARGV[11]) end
+return {redis.call('ZRANK', backlog, id) + 1}
+"""
+)
+"""Put a job into the backlog. Returns its position (0 if it is held), or what EXPECT says.
 
 A ticket is only sent where there are fewer tickets than waiting jobs: every ticket taken claims
 one job or finds that nothing waits, so more would only cost (docs/adr/0001).
 """
 
-CLAIM: Final = """
--- KEYS backlog facts leases holders; ARGV worker version lease_s look_ahead
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, ARGV[4] - 1)) do
-    local text = redis.call('HGET', KEYS[2], id)
-    if not text then
-        redis.call('ZREM', KEYS[1], id)
-    else
-        local facts = cjson.decode(text)
-        if facts.v <= tonumber(ARGV[2]) then
-            redis.call('ZREM', KEYS[1], id)
-            redis.call('ZADD', KEYS[3], string.format('%.6f', now + ARGV[3]), id)
-            redis.call('HSET', KEYS[4], id, facts.attempt .. ' ' .. ARGV[1])
-            return {id, facts.attempt, string.format('%.6f', now), facts.model or ''}
+CLAIM: Final = (
+    DRAINS
+    + """
+-- ARGV queue worker version lease_s look_ahead batch cold patience_s models warm...
+local version, look_ahead, patience = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[8])
+local batch, cold, choosy = ARGV[6] == '1', ARGV[7] == '1', ARGV[9] == '1'
+local warm = {}
+for i = 10, #ARGV do warm[ARGV[i]] = true end
+revive(16)
+
+local function first(set)
+    local found = redis.call('ZRANGE', set, 0, look_ahead - 1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+        local job = known(found[i])
+        if not job then
+            redis.call('ZREM', set, found[i])
+        elseif job.v <= version and (batch or not job.batch) then
+            return found[i], job, tonumber(found[i + 1])
         end
     end
 end
-return false
+local function first_warm()
+    local id, job, score
+    for model in pairs(warm) do
+        local other, its, at = first(line(model))
+        if other and (not id or at < score) then id, job, score = other, its, at end
+    end
+    return id, job, score
+end
+
+local id, job, score = first(batch and backlog or urgent)
+if not id then return false end
+if choosy and job.model and not warm[job.model] then
+    local other, its, at = first_warm()
+    if not cold then
+        if not other then return false end
+        id, job = other, its
+    elseif other and at <= score + patience and now - (job.passed or now) < patience then
+        if not job.passed then
+            job.passed = now
+            note(id, job)
+        end
+        id, job = other, its
+    end
+end
+leave(id, job)
+redis.call('ZADD', leases, exact(now + ARGV[4]), id)
+redis.call('HSET', holders, id, job.attempt .. ' ' .. ARGV[2])
+local reached = redis.call('HGET', clocks, 'now')
+if not reached or tonumber(reached) < job.start then
+    redis.call('HSET', clocks, 'now', exact(job.start))
+    redis.call('EXPIRE', clocks, 86400)
+end
+return {id, job.attempt, exact(now), job.model or ''}
 """
+)
 """Pick the job that should run next and lease it. Returns id, attempt, now, model; or nothing.
 
 A job in a version that the worker does not know is passed over and stays where it is.
 """
 
-TOP_UP: Final = """
--- KEYS backlog tickets leases queues; ARGV queue idle_s ticket...
-local time = redis.call('TIME')
-local used_at = redis.call('ZSCORE', KEYS[4], ARGV[1])
-if used_at and used_at + ARGV[2] < tonumber(time[1])
-        and redis.call('ZCARD', KEYS[1]) == 0 and redis.call('ZCARD', KEYS[3]) == 0 then
-    redis.call('ZREM', KEYS[4], ARGV[1])
+
+WAKE: Final = (
+    DRAINS
+    + """
+-- ARGV queue idle_s ticket...
+revive(100)
+local used_at = redis.call('ZSCORE', queues, queue)
+local depth = redis.call('ZCARD', backlog)
+if used_at and used_at + ARGV[2] < now and depth == 0
+        and redis.call('ZCARD', leases) == 0 and redis.call('ZCARD', delayed) == 0 then
+    redis.call('ZREM', queues, queue)
 end
-local missing = redis.call('ZCARD', KEYS[1]) - redis.call('LLEN', KEYS[2])
+local missing = depth - redis.call('LLEN', tickets)
 local sent = 0
 for i = 3, #ARGV do
     if sent >= missing then break end
-    redis.call('LPUSH', KEYS[2], ARGV[i])
+    redis.call('LPUSH', tickets, ARGV[i])
     sent = sent + 1
 end
 return sent
 """
-"""Send the tickets that were lost: there must be as many as jobs that wait. Returns how many.
+)
+"""Let the delayed jobs that are due wait again, and send the tickets that were lost.
 
-Also forgets the name of a queue that has been empty for `idle_s`.
+There must be as many tickets as jobs that wait. Also forgets the name of a queue that has been
+empty for `idle_s`. Returns how many tickets were sent.
 """
 
-LOOK_AHEAD: Final = 32
-"""Jobs that a claim may pass over before it gives up."""
+_LOOK_AHEAD: Final = 32
+"""Jobs of a newer version that a claim may pass over before it gives up."""
 
 
-def facts_of(record: JobRecord, *, start: float | None = None) -> str:
+class Taking(NamedTuple):
+    """What a worker would take now."""
+
+    warm: frozenset[str] | None = None
+    """Models whose jobs cost no load; None: every model is as good as another."""
+    cold: bool = True
+    """Whether it takes a job of another model at all: not while it loads one."""
+    batch: bool = True
+    """Whether it takes jobs of class `batch`: not while these hold all the slots they may."""
+
+
+class Bounds(NamedTuple):
+    """How much may wait in one queue: of everybody, and of one tenant. None: no bound."""
+
+    jobs: int | None
+    tokens: int | None
+    tenant_jobs: int | None
+    tenant_tokens: int | None
+
+
+def keys_of(queue: str) -> list[str]:
+    """The keys of a queue, in the order in which its scripts name them."""
+    return [
+        names.backlog(queue), names.urgent(queue), names.delayed(queue), names.facts(queue),
+        names.leases(queue), names.holders(queue), names.clocks(queue), names.load(queue),
+        names.QUEUES, queue,
+    ]  # fmt: skip
+
+
+def arrival(record: JobRecord, cost: Cost, tenant: Tenant, bounds: Bounds) -> list[Argument]:
+    """The arguments of EXPECT, and of ENQUEUE, which takes a ticket besides."""
+    flow = f"{record.priority} {tenant.name}"
+    limits = ["" if bound is None else bound for bound in bounds]
+    share_s = cost.seconds / tenant.weight
+    facts = facts_of(record, cost)
+    return [record.queue, record.id, facts, f"{share_s:.6f}", flow, tenant.name, *limits]
+
+
+def taken(queue: str, worker: str, settings: RelaySettings, taking: Taking) -> list[Argument]:
+    """The arguments of CLAIM."""
+    warm: Sequence[str] = sorted(taking.warm or ())
+    return [
+        queue, worker, VERSION, settings.lease_s, _LOOK_AHEAD, int(taking.batch), int(taking.cold),
+        settings.affinity_patience_s, int(taking.warm is not None), *warm,
+    ]  # fmt: skip
+
+
+def facts_of(record: JobRecord, cost: Cost, *, start: float | None = None) -> str:
     """What a claim must know of a job (JSON); ENQUEUE adds `start`, the virtual start."""
-    facts = {"v": record.v, "attempt": record.attempt, "model": record.model, "start": start}
+    facts = {
+        "v": record.v,
+        "attempt": record.attempt,
+        "model": record.model,
+        "tenant": record.tenant,
+        "tokens": cost.tokens,
+        "slack": SLACK_S[record.priority],
+        "batch": record.priority == "batch" or None,
+        "start": start,
+    }
     return json.dumps({name: value for name, value in facts.items() if value is not None})

@@ -11,7 +11,7 @@ from contract.requests import Kind
 from contract.result import Status
 from relay.connection import Connection
 
-_NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at")
+_NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page may look at before it answers with what it has found."""
@@ -31,7 +31,6 @@ def from_hash(fields: Hash) -> JobRecord:
     text: dict[str, Any] = {
         name.decode(): value.decode() for name, value in fields.items() if name != b"request"
     }
-    text.pop("tries", None)
     text["metadata"] = json.loads(text.get("metadata", "{}"))
     return JobRecord.model_validate({**text, **{n: float(text[n]) for n in _NUMBERS if n in text}})
 

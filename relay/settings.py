@@ -50,6 +50,16 @@ class RelaySettings(FleetSettings):
     """Bytes that one job may say; more is a `failed` with `log_full`."""
     queue_limit: Annotated[int, Field(ge=1)] = 100_000
     """Jobs that may wait in one queue."""
+    queue_limit_tokens: Annotated[int, Field(ge=1)] = 500_000_000
+    """Estimated tokens that may wait in one queue."""
+    tenant_limit: Annotated[int, Field(ge=1)] | None = None
+    """Jobs of one tenant that may wait in one queue, where its key names no bound."""
+    tenant_limit_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Estimated tokens of one tenant that may wait in one queue, where its key names no bound."""
+    affinity_patience_s: Annotated[float, Field(ge=0)] = 20
+    """Seconds for which jobs of a model in memory may overtake the head of their queue."""
+    dead_ttl_s: Seconds = 7 * 86400
+    """Seconds that a dead letter's record and log are kept."""
     lease_s: Seconds = 15
     """Seconds that a worker holds a job without renewing."""
     renew_s: Seconds = 4

@@ -23,6 +23,7 @@ from contract.events import (
 from contract.frames import Frame
 from relay.connection import Argument, Call, Connection
 from relay.log import APPEND
+from relay.queue import Claim
 
 _log = logging.getLogger(__name__)
 
@@ -36,23 +37,32 @@ _FULL: Final = 4096
 _RESEND_CAP_S: Final = 1.0
 
 
-Entry = tuple[str, bytes, str, str, str, str, str]
-"""id, frame, channel; then status, record, job and time for a last word: APPEND's arguments."""
+Entry = tuple[str, str, int, str, bytes, str, str, str, str]
+"""record, nonce, length, id, frame, channel; then status, job and time: APPEND's arguments."""
+_REFUSED: Final = 0
+_TORN: Final = 2
 
 
 class Voice:
     """What one attempt of one job says: the writing end of its log."""
 
-    __slots__ = ("_writer", "attempt", "id", "lost", "on_lost", "seq", "size_bytes", "unwritten")
+    __slots__ = (
+        "_writer", "attempt", "id", "length", "lost", "nonce", "on_lost", "seq", "size_bytes",
+        "torn", "unwritten",
+    )  # fmt: skip
 
-    def __init__(self, writer: "Writer", id: str, attempt: int) -> None:
-        """Speak as `attempt` of job `id`, from after `started`, which the claim has written."""
+    def __init__(self, writer: "Writer", claim: Claim) -> None:
+        """Speak for an attempt, from after `started`, which the claim has written."""
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
-        self.id = id
-        self.attempt = attempt
+        self.id = claim.record.id
+        self.attempt = claim.attempt
+        self.nonce = claim.record.nonce or ""
+        self.length = claim.length
         self.seq = 1
         self.lost = False
+        self.torn = False
+        """Whether Redis forgot a part of what was said; the job is still this attempt's."""
         self.unwritten = 0
         self.size_bytes = 0
 
@@ -101,9 +111,9 @@ class Writer:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def voice(self, id: str, attempt: int) -> Voice:
+    def voice(self, claim: Claim) -> Voice:
         """Begin to speak for an attempt."""
-        return Voice(self, id, attempt)
+        return Voice(self, claim)
 
     def put(self, voice: Voice, event: Event) -> None:
         """Queue an event for the next call."""
@@ -159,7 +169,8 @@ class Writer:
         for batch, answer in zip(batches, answers, strict=True):
             for (voice, _), stands in zip(batch, answer, strict=True):
                 voice.unwritten -= 1
-                if not stands:
+                if stands in (_REFUSED, _TORN):
+                    voice.torn = voice.torn or (stands == _TORN and not voice.lost)
                     voice.lose()
         if self._flushed is not None:
             self._flushed.set_result(None)
@@ -189,10 +200,11 @@ def _entry(voice: Voice, event: Event, now: float) -> Entry:
     id = EventId(voice.attempt, voice.seq)
     frame = Frame.of(id, now, event).to_wire()
     voice.size_bytes += len(frame)
-    head = (str(id), frame, names.channel(voice.id))
+    head = (names.record(voice.id), voice.nonce, voice.length, str(id), frame)
+    voice.length += 1
     if event.type in LAST_WORDS:
-        return (*head, event.type, names.record(voice.id), voice.id, f"{now:.6f}")
-    return (*head, "", "", "", "")
+        return (*head, names.channel(voice.id), event.type, voice.id, f"{now:.6f}")
+    return (*head, names.channel(voice.id), "", "", "")
 
 
 def joined(pending: list[tuple[Voice, Event]]) -> list[tuple[Voice, Event]]:

@@ -7,6 +7,7 @@ from contract.errors import ModelMissing
 from contract.events import AnyEvent, Cancelled, Done, Failed, Phase, Progress
 from contract.models import PullRequest
 from contract.names import queue_name
+from contract.tenants import Tenant
 from relay.log import Log
 from relay.queue import Queue
 
@@ -22,7 +23,8 @@ async def pulled(
     Leaving early does not stop the pull. Raises ModelMissing if it fails, RelayUnavailable.
     """
     request = PullRequest(model=model, backend=backend)
-    record, _ = await queue.enqueue(request, queue=queue_name(backend, "pull"), tenant=tenant)
+    pulls = queue_name(backend, "pull")
+    record, _ = await queue.enqueue(request, queue=pulls, tenant=Tenant(name=tenant))
     told: float | None = None
     yield Phase(phase="pulling")
     async with aclosing(log.follow(record.id)) as pages:

@@ -74,7 +74,7 @@ class Worker:
 
     async def _run(self, claim: Claim) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
-        voice = self._writer.voice(claim.record.id, claim.attempt)
+        voice = self._writer.voice(claim)
         run = Run(
             claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting
         )

@@ -127,7 +127,7 @@ async def test_a_reaper_that_dies_half_way_is_finished_by_the_next(redis_url: st
         job = await relay.enqueue()
         await relay.claim("w1")
 
-        async def die(*_: object) -> bool:
+        async def die(*_: object, **__: object) -> bool:
             return False
 
         whole = relay.leases.give_back

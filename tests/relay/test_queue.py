@@ -56,14 +56,14 @@ async def test_a_version_that_a_worker_does_not_know_stays_in_the_backlog(redis_
 
         assert ours == (await relay.claim()).record.id
         assert None is await relay.queue.claim(QUEUE, "w1")
-        assert (await relay.queue.place(await relay.records.get(newer))).position == 1
+        assert (await relay.queue.standing.place(await relay.records.get(newer))).position == 1
 
 
 async def test_a_position_is_a_rank(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         jobs = [await relay.enqueue() for _ in range(3)]
         await relay.claim()
-        places = [await relay.queue.place(await relay.records.get(job)) for job in jobs]
+        places = [await relay.queue.standing.place(await relay.records.get(job)) for job in jobs]
 
         assert [place.position for place in places] == [None, 1, 2]
         assert places[2].reason == "1 job before yours"
@@ -73,9 +73,9 @@ async def test_the_eta_is_null_until_jobs_have_ended(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first, second = await relay.enqueue(), await relay.enqueue()
 
-        assert None is (await relay.queue.place(await relay.records.get(second))).eta_s
+        assert None is (await relay.queue.standing.place(await relay.records.get(second))).eta_s
         await relay.run(await relay.claim())
-        place = await relay.queue.place(await relay.records.get(second))
+        place = await relay.queue.standing.place(await relay.records.get(second))
 
         assert first != second
         assert place.eta_s is not None
@@ -88,7 +88,7 @@ async def test_the_same_id_twice_is_one_job(redis_url: str) -> None:
             record, place = await relay.queue.enqueue(chat(), queue=QUEUE, job_id="a" * 32)
 
         assert place.position == 1
-        assert (await relay.queue.views([]))[0].depth == 1
+        assert (await relay.queue.standing.views([]))[0].depth == 1
         assert record.created_at == (await relay.records.get("a" * 32)).created_at
 
 

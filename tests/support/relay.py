@@ -56,7 +56,7 @@ class Relay:
         return claim
 
     def voice(self, claim: Claim) -> Voice:
-        return self.writer.voice(claim.record.id, claim.attempt)
+        return self.writer.voice(claim)
 
     async def run(self, claim: Claim, *events: Event, worker: str = "w1") -> None:
         """Say the events and a `done`, then let go of the job: what a worker does."""

@@ -7,9 +7,11 @@ the doubt, and answer for themselves.
 from collections.abc import Iterable, Sequence
 
 from api_shim.problems import Refusal
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.chat import ChatRequest, SchemaFormat
 from contract.embeddings import EmbedRequest
-from contract.errors import NotSupported
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest
 from contract.roster import ModelReport, ModelTrait

@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api_shim.fields import FieldError, field_errors
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.errors import (
     FleetError,
     InternalError,
     InvalidRequest,
     JobNotFound,
-    NotSupported,
     PayloadTooLarge,
     QueueError,
     QueueFull,

@@ -12,9 +12,11 @@ from typing import Final, NoReturn
 from api_shim.abilities import missing, refuse
 from api_shim.pools import Pool
 from api_shim.problems import Refusal
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.errors import (
     InvalidRequest,
-    NotSupported,
     NoWorker,
     UnknownBackend,
     UnknownModel,

@@ -1,5 +1,7 @@
 """Everything that can go wrong, in one tree; each class has a code and says if a retry can help.
 
+The branch of BackendError stands in backend_errors.py.
+
 FleetError
 ├── RequestError            the caller must change something
 │   ├── InvalidRequest          a field is missing, unknown or out of range
@@ -51,9 +53,7 @@ class FleetError(Exception):
     code: ClassVar[str] = "fleet_error"
     retryable: ClassVar[bool] = False
 
-    def __init__(
-        self, message: str, *, retry_after_s: float | None = None, **facts: Any
-    ) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **facts: Any) -> None:
         """Keep the message, the seconds to wait where they are known, and what a program wants."""
         super().__init__(message)
         self.facts = facts
@@ -186,125 +186,6 @@ class InternalError(JobError):
     """A defect in the fleet; the worker's log has the details."""
 
     code = "internal_error"
-
-
-class BackendError(FleetError):
-    """What a backend answered, or failed to."""
-
-    code = "backend_error"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        upstream_status: int | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        """Keep the HTTP status that the backend answered with, where there was one."""
-        super().__init__(message, retry_after_s=retry_after_s)
-        self.upstream_status = upstream_status
-
-
-class BackendUnreachable(BackendError):
-    """Refused, reset or unresolved before any output."""
-
-    code = "backend_unreachable"
-    retryable = True
-
-
-class ModelLoading(BackendError):
-    """The backend is up and still loads the model."""
-
-    code = "model_loading"
-    retryable = True
-
-
-class BackendBusy(BackendError):
-    """The backend's own queue or rate limit is full."""
-
-    code = "backend_busy"
-    retryable = True
-
-
-class ServerFault(BackendError):
-    """The backend broke: 500, 502, 504, a crashed runner."""
-
-    code = "server_fault"
-    retryable = True
-
-
-class TruncatedStream(BackendError):
-    """The answer ended without its terminal marker."""
-
-    code = "truncated_stream"
-    retryable = True
-
-
-class BackendStalled(BackendError):
-    """The backend fell silent in the middle of an answer."""
-
-    code = "backend_stalled"
-    retryable = True
-
-
-class QuotaExhausted(BackendError):
-    """The account's money or quota is gone; waiting a little does not help."""
-
-    code = "quota_exhausted"
-
-
-class ModelMissing(BackendError):
-    """The backend does not have the model; pulling it may help."""
-
-    code = "model_missing"
-
-
-class ContextExceeded(BackendError):
-    """The prompt is longer than the model's context."""
-
-    code = "context_exceeded"
-
-
-class InputTooLarge(BackendError):
-    """One input is longer than the backend can process in a batch."""
-
-    code = "input_too_large"
-
-
-class DiskFull(BackendError):
-    """The backend has no room on its disk; make some, and ask again."""
-
-    code = "disk_full"
-
-
-class NotSupported(BackendError):
-    """The model or the backend cannot do what was asked."""
-
-    code = "not_supported"
-
-
-class AuthenticationRefused(BackendError):
-    """The backend does not accept our key."""
-
-    code = "authentication_refused"
-
-
-class BadEndpoint(BackendError):
-    """The address answers, but not in the protocol that its type promises."""
-
-    code = "bad_endpoint"
-
-
-class BackendRejected(BackendError):
-    """The backend calls the request wrong, for a reason we have no class for."""
-
-    code = "backend_rejected"
-
-
-class Refused(BackendError):
-    """The model or a content filter declined to answer."""
-
-    code = "refused"
 
 
 class LeaseLost(FleetError):

@@ -3,7 +3,9 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from contract.errors import ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
 from contract.events import AnyEvent, Cancelled, Done, Failed, Phase, Progress
 from contract.models import PullRequest
 from contract.names import queue_name

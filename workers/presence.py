@@ -6,7 +6,12 @@ import os
 import socket
 from typing import Never
 
-from contract.errors import BackendError, RelayUnavailable
+from contract.backend_errors import (
+    BackendError,
+)
+from contract.errors import (
+    RelayUnavailable,
+)
 from contract.names import kind_of, queue_name
 from contract.requests import Kind
 from contract.roster import BackendReport, ModelReport, QueueReport, WorkerReport

@@ -14,14 +14,16 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from contract.errors import (
+from contract.backend_errors import (
     BackendBusy,
     BackendStalled,
     BackendUnreachable,
-    FleetError,
     ModelLoading,
     ServerFault,
     TruncatedStream,
+)
+from contract.errors import (
+    FleetError,
 )
 from contract.requests import Kind
 

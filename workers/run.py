@@ -14,6 +14,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from contract.backend_errors import (
+    ModelMissing,
+    NotSupported,
+    TruncatedStream,
+)
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -23,9 +28,6 @@ from contract.errors import (
     InvalidRequest,
     LeaseLost,
     LogFull,
-    ModelMissing,
-    NotSupported,
-    TruncatedStream,
 )
 from contract.events import (
     Delta,

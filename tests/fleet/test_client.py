@@ -8,8 +8,14 @@ import httpx
 import numpy as np
 import pytest
 
+from contract.backend_errors import (
+    ServerFault,
+)
 from contract.embeddings import pack
-from contract.errors import InvalidRequest, JobNotFound, ServerFault
+from contract.errors import (
+    InvalidRequest,
+    JobNotFound,
+)
 from contract.events import (
     Cancelled,
     Delta,

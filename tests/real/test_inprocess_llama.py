@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from support.in_process import answer, ask, embed, events_of, needed
 
-from contract.chat import ImagePart, JsonFormat, Message, NamedTool, SchemaFormat, Tool
-from contract.errors import (
+from contract.backend_errors import (
     BackendBusy,
     BadEndpoint,
     ContextExceeded,
@@ -20,6 +19,7 @@ from contract.errors import (
     ModelMissing,
     NotSupported,
 )
+from contract.chat import ImagePart, JsonFormat, Message, NamedTool, SchemaFormat, Tool
 from contract.events import Delta, Details, Done, Phase
 from contract.models import LoadRequest, UnloadRequest
 from fleet.real.tiny_model import DEFAULT, TinyShape, tiny_model, write_model

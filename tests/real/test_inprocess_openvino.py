@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from support.in_process import answer, ask, embed, events_of, needed
 
-from contract.chat import NamedTool, SchemaFormat, Tool
-from contract.errors import (
+from contract.backend_errors import (
     BadEndpoint,
     ContextExceeded,
     InputTooLarge,
     ModelMissing,
     NotSupported,
 )
+from contract.chat import NamedTool, SchemaFormat, Tool
 from contract.events import Delta, Done, Phase
 from contract.models import UnloadRequest
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model

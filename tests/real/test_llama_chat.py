@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 
+from contract.backend_errors import (
+    BackendError,
+    BackendUnreachable,
+    ContextExceeded,
+    NotSupported,
+)
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendError, BackendUnreachable, ContextExceeded, NotSupported
 from contract.events import Delta, Done
 from fleet.real.running import LlamaServer, running_llama_server
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model

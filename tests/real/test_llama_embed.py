@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contract.backend_errors import (
+    InputTooLarge,
+    NotSupported,
+)
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors import InputTooLarge, NotSupported
 from contract.events import Done, Vectors
 from fleet.real.running import LlamaServer
 from fleet.real.tiny_model import DEFAULT

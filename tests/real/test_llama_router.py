@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from contract.backend_errors import (
+    BackendError,
+    ModelMissing,
+    NotSupported,
+    ServerFault,
+)
 from contract.chat import ChatRequest, Message, SchemaFormat
-from contract.errors import BackendError, ModelMissing, NotSupported, ServerFault
 from contract.events import Details, Done, Phase
 from contract.models import (
     EVERY_MODEL,

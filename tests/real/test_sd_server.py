@@ -17,7 +17,9 @@ from support.images import pictures, told
 from support.processes import worker
 from support.relay import relay_on
 
-from contract.errors import BackendRejected
+from contract.backend_errors import (
+    BackendRejected,
+)
 from contract.events import Done
 from contract.images import ImageRequest
 from contract.result import fold

@@ -5,16 +5,18 @@ from typing import get_args
 import pytest
 
 from contract import errors
-from contract.errors import (
+from contract.backend_errors import (
     BackendBusy,
     BackendError,
     BackendStalled,
     BackendUnreachable,
-    FleetError,
     ModelLoading,
     Refused,
     ServerFault,
     TruncatedStream,
+)
+from contract.errors import (
+    FleetError,
 )
 from contract.requests import Kind
 from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, in_words, retry

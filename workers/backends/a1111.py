@@ -15,7 +15,12 @@ from uuid import uuid4
 import httpx
 from pydantic_core import from_json
 
-from contract.errors import BackendError, BadEndpoint, ModelMissing, ServerFault
+from contract.backend_errors import (
+    BackendError,
+    BadEndpoint,
+    ModelMissing,
+    ServerFault,
+)
 from contract.events import Done, Image, Phase, Progress
 from contract.images import ImageRequest
 from contract.roster import ModelReport

@@ -13,7 +13,7 @@ what the endpoint is like now, so its outcome is not counted. Pure: the clock is
 from collections.abc import Callable
 from typing import Final
 
-from contract.errors import (
+from contract.backend_errors import (
     BackendError,
     BackendStalled,
     BackendUnreachable,

@@ -7,7 +7,9 @@ packets were split. Each byte is looked at once, so that a line of 10 MB costs w
 
 from typing import Final
 
-from contract.errors import BadEndpoint
+from contract.backend_errors import (
+    BadEndpoint,
+)
 
 MESSAGE: Final = ""
 """Name of an event that the server gave no name."""

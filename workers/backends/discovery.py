@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contract.errors import BackendError
+from contract.backend_errors import (
+    BackendError,
+)
 from workers.backends.dsn import BackendConfig, BackendType
 from workers.backends.http import Client
 

@@ -10,9 +10,13 @@ from typing import Final
 
 import httpx
 
+from contract.backend_errors import (
+    BackendError,
+    BadEndpoint,
+    ModelMissing,
+)
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendError, BadEndpoint, ModelMissing
 from contract.events import Delta, Done, Phase, Vectors
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.declarations import Endpoint

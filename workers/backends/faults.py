@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from contract.errors import (
+from contract.backend_errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,

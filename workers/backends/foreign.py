@@ -15,8 +15,13 @@ import aiohttp
 import httpx
 from aiohttp import http_exceptions
 
-from contract.errors import BackendError, BackendStalled, BackendUnreachable, BadEndpoint
-from contract.errors import TruncatedStream as Truncated
+from contract.backend_errors import (
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    BadEndpoint,
+)
+from contract.backend_errors import TruncatedStream as Truncated
 from workers.backends.faults import MESSAGE_LIMIT, redacted
 
 BEFORE: Final[dict[type[BaseException], type[BackendError]]] = {

@@ -7,9 +7,15 @@ from urllib.parse import quote
 
 import httpx
 
+from contract.backend_errors import (
+    BackendStalled,
+    ModelMissing,
+    Refused,
+    ServerFault,
+    TruncatedStream,
+)
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendStalled, ModelMissing, Refused, ServerFault, TruncatedStream
 from contract.events import Delta, Done, Image, Phase, Usage, Vectors
 from contract.images import ImageRequest
 from contract.roster import ModelReport

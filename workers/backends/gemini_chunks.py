@@ -7,7 +7,11 @@ marker of an end (python-genai 2.19, `types.py`).
 from collections.abc import Iterator
 from typing import Any, Final
 
-from contract.errors import NotSupported, ServerFault, TruncatedStream
+from contract.backend_errors import (
+    NotSupported,
+    ServerFault,
+    TruncatedStream,
+)
 from contract.events import Delta, Done, FinishReason, ToolCallDelta, Usage
 from workers.backends.gemini_parts import SIGNATURE, Layout, call_meta
 from workers.backends.tools import arguments_text

@@ -2,7 +2,9 @@
 
 from typing import Any, Final
 
-from contract.errors import ServerFault
+from contract.backend_errors import (
+    ServerFault,
+)
 from contract.events import Image, Usage
 from contract.images import ImageRequest
 from workers.backends.gemini_chunks import Chunks, usage

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from contract.errors import TruncatedStream
+from contract.backend_errors import (
+    TruncatedStream,
+)
 from workers.backends.decoders import BARE, Sse
 from workers.backends.faults import error_from, error_in
 

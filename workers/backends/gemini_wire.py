@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -20,7 +23,6 @@ from contract.chat import (
     ToolCall,
 )
 from contract.embeddings import EmbedRequest
-from contract.errors import NotSupported
 from workers.backends.gemini_parts import google_meta, parts_of
 from workers.backends.inline_images import inline
 

@@ -5,7 +5,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
-from contract.errors import ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
 
 _SHARD: Final = re.compile(r"-(\d{5})-of-\d{5}$")
 """llama.cpp finds the other parts of a split model by the name of its first."""

@@ -19,7 +19,11 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 from typing_extensions import override
 
-from contract.errors import AuthenticationRefused, BackendError, BackendUnreachable
+from contract.backend_errors import (
+    AuthenticationRefused,
+    BackendError,
+    BackendUnreachable,
+)
 from workers.backends.faults import MESSAGE_LIMIT, redacted
 
 SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)

@@ -24,7 +24,12 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic_core import from_json, to_json
 
-from contract.errors import BackendError, BackendStalled, BackendUnreachable, BadEndpoint
+from contract.backend_errors import (
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    BadEndpoint,
+)
 from workers.backends.faults import error_from
 from workers.backends.foreign import FOREIGN, foreign_errors, was_dropped
 from workers.backends.idle import Idle

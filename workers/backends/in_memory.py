@@ -14,9 +14,12 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from contract.backend_errors import (
+    NotSupported,
+    TruncatedStream,
+)
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors import NotSupported, TruncatedStream
 from contract.events import Delta, Details, Done, Phase, Timings, Usage, Vectors
 from contract.models import (
     EVERY_MODEL,

@@ -2,7 +2,12 @@
 
 from typing import Final, NamedTuple
 
-from contract.errors import InvalidRequest, NotSupported
+from contract.backend_errors import (
+    NotSupported,
+)
+from contract.errors import (
+    InvalidRequest,
+)
 
 _MAGIC: Final = (
     ("iVBORw0KGgo", "image/png"),

@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 from typing_extensions import override
 
-from contract.chat import ChatRequest
-from contract.errors import (
+from contract.backend_errors import (
     BackendError,
     BackendRejected,
     BadEndpoint,
@@ -22,6 +21,7 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
+from contract.chat import ChatRequest
 from contract.events import Delta, Details, Done, Phase, Progress
 from contract.models import (
     EVERY_MODEL,

@@ -10,7 +10,10 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from contract.errors import ModelMissing, NotSupported
+from contract.backend_errors import (
+    ModelMissing,
+    NotSupported,
+)
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.gguf_files import gguf_files, size_bytes
 from workers.backends.in_memory import InMemory

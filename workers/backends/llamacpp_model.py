@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from contract.chat import ChatRequest
-from contract.errors import (
+from contract.backend_errors import (
     BackendRejected,
     BadEndpoint,
     ContextExceeded,
@@ -22,6 +21,7 @@ from contract.errors import (
     NotSupported,
     ServerFault,
 )
+from contract.chat import ChatRequest
 from contract.events import FinishReason, Usage
 from workers.backends.feed import Feed
 from workers.backends.spoken import THINK, Began, Ended, Utterance

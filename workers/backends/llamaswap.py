@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 from typing_extensions import override
 
+from contract.backend_errors import (
+    BackendError,
+)
 from contract.chat import ChatRequest
-from contract.errors import BackendError
 from contract.events import Delta, Details, Done, Image, Phase
 from contract.images import ImageRequest
 from contract.models import (

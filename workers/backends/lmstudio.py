@@ -10,7 +10,11 @@ from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
-from contract.errors import BackendError, BackendStalled, ModelMissing
+from contract.backend_errors import (
+    BackendError,
+    BackendStalled,
+    ModelMissing,
+)
 from contract.events import Details, Done, Phase, Progress, Timings
 from contract.models import (
     EVERY_MODEL,

@@ -16,8 +16,12 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.backend_errors import (
+    InputTooLarge,
+    ModelMissing,
+    NotSupported,
+)
 from contract.embeddings import EmbedRequest
-from contract.errors import InputTooLarge, ModelMissing, NotSupported
 from contract.events import Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
 from workers.backends.local_batches import batches

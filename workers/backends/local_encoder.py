@@ -13,7 +13,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import BackendError, BadEndpoint, NotSupported, ServerFault
+from contract.backend_errors import (
+    BackendError,
+    BadEndpoint,
+    NotSupported,
+    ServerFault,
+)
 from workers.backends.local_folder import Pooling, read_folder
 
 EXTRA: Final = "pip install 'llm-fleet[local-embed]'"

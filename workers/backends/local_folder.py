@@ -12,7 +12,10 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic_core import from_json
 
-from contract.errors import ModelMissing, NotSupported
+from contract.backend_errors import (
+    ModelMissing,
+    NotSupported,
+)
 
 Pooling = Literal["mean", "cls", "max", "lasttoken"]
 

@@ -8,9 +8,13 @@ from typing import Any, Final
 import httpx
 from pydantic_core import from_json
 
+from contract.backend_errors import (
+    BackendError,
+    NotSupported,
+    TruncatedStream,
+)
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendError, NotSupported, TruncatedStream
 from contract.events import Delta, Details, Done, Phase, Progress, Usage, Vectors
 from contract.models import (
     CopyRequest,

@@ -7,8 +7,14 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from contract.backend_errors import (
+    NotSupported,
+    TruncatedStream,
+)
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
-from contract.errors import InvalidRequest, NotSupported, TruncatedStream
+from contract.errors import (
+    InvalidRequest,
+)
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.tools import arguments_text, described

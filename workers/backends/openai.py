@@ -10,9 +10,7 @@ from typing import Any
 import httpx
 from pydantic_core import from_json
 
-from contract.chat import ChatRequest
-from contract.embeddings import EmbedRequest
-from contract.errors import (
+from contract.backend_errors import (
     BackendError,
     BackendStalled,
     BadEndpoint,
@@ -20,6 +18,8 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
 from contract.events import Delta, Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
 from workers.backends import catalogs

@@ -6,7 +6,9 @@ Ollama's /v1 and LM Studio end like that on errors, and a dropped connection doe
 
 from typing import Any, Final
 
-from contract.errors import TruncatedStream
+from contract.backend_errors import (
+    TruncatedStream,
+)
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
 from workers.backends.tools import arguments_text
 

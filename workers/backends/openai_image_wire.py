@@ -9,7 +9,13 @@ import binascii
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from contract.errors import InvalidRequest, ServerFault, TruncatedStream
+from contract.backend_errors import (
+    ServerFault,
+    TruncatedStream,
+)
+from contract.errors import (
+    InvalidRequest,
+)
 from contract.events import Image, Usage
 from contract.images import ImageRequest
 from workers.backends.http import Encoded

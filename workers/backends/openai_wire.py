@@ -5,6 +5,9 @@ What a dialect cannot express is named in `ignored`; what would change the meani
 
 from typing import Any, NamedTuple
 
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -16,7 +19,6 @@ from contract.chat import (
     TextFormat,
 )
 from contract.embeddings import EmbedRequest
-from contract.errors import NotSupported
 from workers.backends.dialects import Dialect
 from workers.backends.inline_images import mime_type
 from workers.backends.openai_effort import effort

@@ -17,8 +17,12 @@ from aiohttp.resolver import ThreadedResolver
 from typing_extensions import override
 from yarl import URL
 
+from contract.backend_errors import (
+    BackendError,
+    BackendRejected,
+    NotSupported,
+)
 from contract.chat import ChatRequest, ImagePart, Message, Part
-from contract.errors import BackendError, BackendRejected, NotSupported
 
 LIMIT_BYTES: Final = 20 * 2**20
 LIMIT_S: Final = 30.0

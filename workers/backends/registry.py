@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from contract.errors import NotSupported
+from contract.backend_errors import (
+    NotSupported,
+)
 from workers.backends.a1111 import A1111
 from workers.backends.dialects import (
     GENERIC,

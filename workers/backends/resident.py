@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from contract.errors import BackendBusy
+from contract.backend_errors import (
+    BackendBusy,
+)
 from workers.backends.protocols import Residence
 
 _log = logging.getLogger(__name__)

@@ -40,7 +40,12 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from contract.errors import InvalidRequest, ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
+from contract.errors import (
+    InvalidRequest,
+)
 
 NOTICE: Final = (
     "This is the scripted backend of llm-fleet, not a language model: it recites a fixed text. To"

@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
-from contract.chat import ChatRequest
-from contract.embeddings import EmbedRequest, pack
-from contract.errors import (
+from contract.backend_errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,
@@ -24,6 +22,8 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest, pack
 from contract.events import (
     Delta,
     Details,

@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from contract.errors import ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
 from workers.backends.script import FORMS, Script, parse
 from workers.backends.scripted import LAYERS, PULL_STEPS
 from workers.backends.scripted_http import Reply

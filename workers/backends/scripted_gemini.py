@@ -10,7 +10,12 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 
-from contract.errors import FleetError, ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
+from contract.errors import (
+    FleetError,
+)
 from workers.backends import scripted_gemini_wire as wire
 from workers.backends.script import EARLY, FORMS, Script, play, vector
 from workers.backends.scripted_catalog import CONTEXT_LENGTH, json_reply

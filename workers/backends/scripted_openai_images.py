@@ -6,7 +6,12 @@ from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from contract.errors import FleetError, ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
+from contract.errors import (
+    FleetError,
+)
 from workers.backends.script import EARLY, Script
 from workers.backends.scripted_catalog import early, error_reply, json_reply
 from workers.backends.scripted_http import Ask, Flow, Reply

@@ -17,7 +17,13 @@ from weakref import WeakSet
 import uvloop
 from pydantic_core import from_json
 
-from contract.errors import FleetError, ModelMissing, NotSupported
+from contract.backend_errors import (
+    ModelMissing,
+    NotSupported,
+)
+from contract.errors import (
+    FleetError,
+)
 from workers.backends import scripted_wire as wire
 from workers.backends.script import EARLY, Prompt, Script, play, vector
 from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply

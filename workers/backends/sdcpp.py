@@ -12,7 +12,11 @@ from typing import Any, Final
 
 import httpx
 
-from contract.errors import BackendError, BadEndpoint, ServerFault
+from contract.backend_errors import (
+    BackendError,
+    BadEndpoint,
+    ServerFault,
+)
 from contract.events import Done, Image, Phase, Progress
 from contract.images import ImageRequest
 from contract.roster import ModelReport

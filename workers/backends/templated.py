@@ -4,8 +4,13 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.chat import ChatRequest, JsonFormat, Message, NamedTool, SchemaFormat, Tool
-from contract.errors import InvalidRequest, NotSupported
+from contract.errors import (
+    InvalidRequest,
+)
 from workers.backends.tools import described
 
 _NEVER_DONE: Final = ("truncate", "shift")

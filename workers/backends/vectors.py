@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from contract.backend_errors import (
+    NotSupported,
+    ServerFault,
+)
 from contract.embeddings import pack, unpack
-from contract.errors import NotSupported, ServerFault
 from contract.events import Vectors
 
 BATCH_CHARACTERS: Final = 200_000

@@ -6,8 +6,10 @@ from typing import Any, Final
 import httpx
 from typing_extensions import override
 
+from contract.backend_errors import (
+    BackendError,
+)
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendError
 from contract.events import Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
 from workers.backends import gemini_catalog as catalog

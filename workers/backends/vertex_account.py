@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Final
 
-from contract.errors import NotSupported
+from contract.backend_errors import (
+    NotSupported,
+)
 from workers.backends.dsn import BackendConfig
 from workers.backends.vertex import Vertex
 

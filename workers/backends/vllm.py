@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from contract.errors import ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
 from contract.events import Details, Done, Phase
 from contract.models import (
     EVERY_MODEL,

@@ -7,12 +7,12 @@ import httpx
 import pytest
 from support.backends import against_bytes, told
 
-from contract.embeddings import EmbedRequest
-from contract.errors import (
+from contract.backend_errors import (
     NotSupported,
     ServerFault,
     TruncatedStream,
 )
+from contract.embeddings import EmbedRequest
 from contract.models import LoadRequest, PullRequest, ShowRequest, UnloadRequest
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from contract.errors import (
+from contract.backend_errors import (
     BackendBusy,
     BackendError,
     BackendStalled,

@@ -12,12 +12,12 @@ from support.backends import (
     told,
 )
 
-from contract.chat import Message, NamedTool, Tool
-from contract.embeddings import EmbedRequest, unpack
-from contract.errors import (
+from contract.backend_errors import (
     ModelMissing,
     ServerFault,
 )
+from contract.chat import Message, NamedTool, Tool
+from contract.embeddings import EmbedRequest, unpack
 from contract.events import Delta, Done
 from workers.backends.protocols import Backend, Chat, Embed
 from workers.backends.script import NOTICE, STORY, vector

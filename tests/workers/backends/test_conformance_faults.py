@@ -16,7 +16,7 @@ from support.backends import (
     told,
 )
 
-from contract.errors import (
+from contract.backend_errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contract.errors import NotSupported
+from contract.backend_errors import (
+    NotSupported,
+)
 from workers.backends.dsn import BackendConfig, DsnError, from_environment, parse
 from workers.backends.protocols import Backend
 from workers.backends.registry import FACTORIES, build

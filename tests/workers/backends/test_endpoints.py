@@ -8,8 +8,11 @@ import pytest
 from pydantic import ValidationError
 from support.backends import asking, told
 
+from contract.backend_errors import (
+    BackendUnreachable,
+    ModelMissing,
+)
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendUnreachable, ModelMissing
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.endpoints import Endpoints
 from workers.backends.protocols import Backend, Chat, Embed

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract import errors
-from contract.errors import BackendError
+from contract.backend_errors import (
+    BackendError,
+)
 from workers.backends.faults import error_from, error_in, redacted, retry_after_s
 
 WORDS_TOO_MANY = b'{"error":"the prompt is longer than the context length currently available"}'

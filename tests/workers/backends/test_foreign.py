@@ -7,7 +7,12 @@ import httpx
 import pytest
 from aiohttp import client_exceptions, http_exceptions
 
-from contract.errors import BackendError, BackendStalled, BadEndpoint, TruncatedStream
+from contract.backend_errors import (
+    BackendError,
+    BackendStalled,
+    BadEndpoint,
+    TruncatedStream,
+)
 from workers.backends.foreign import foreign_errors, ours, was_dropped
 
 # No web socket is ever opened, so this one cannot come.

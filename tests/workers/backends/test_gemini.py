@@ -11,6 +11,17 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, asking, told
 
+from contract.backend_errors import (
+    AuthenticationRefused,
+    BackendBusy,
+    BackendError,
+    ModelMissing,
+    NotSupported,
+    QuotaExhausted,
+    Refused,
+    ServerFault,
+    TruncatedStream,
+)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -24,16 +35,7 @@ from contract.chat import (
 )
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
-    AuthenticationRefused,
-    BackendBusy,
-    BackendError,
     InvalidRequest,
-    ModelMissing,
-    NotSupported,
-    QuotaExhausted,
-    Refused,
-    ServerFault,
-    TruncatedStream,
 )
 from contract.images import ImageRequest
 from contract.result import Result

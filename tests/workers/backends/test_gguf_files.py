@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
 from workers.backends.gguf_files import chosen, gguf_files, size_bytes
 
 

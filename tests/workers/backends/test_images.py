@@ -10,8 +10,7 @@ from support.backends import asking
 from support.backends import told as folded
 from support.images import ALL, MODELS, NETWORKED, against_server, drawing, pictures, told
 
-from contract.chat import ChatRequest, ImagePart, Message, TextPart
-from contract.errors import (
+from contract.backend_errors import (
     BackendBusy,
     BackendError,
     BackendUnreachable,
@@ -19,6 +18,7 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
+from contract.chat import ChatRequest, ImagePart, Message, TextPart
 from contract.events import Done
 from workers.backends.protocols import Backend, GenerateImages, capabilities
 from workers.backends.scripted_http import Reply

@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 from support.in_process import answer, ask, embed, events_of
 
+from contract.backend_errors import (
+    BackendError,
+    NotSupported,
+    ServerFault,
+)
 from contract.chat import ChatRequest
-from contract.errors import BackendError, NotSupported, ServerFault
 from contract.events import Delta, Done, Phase, Usage
 from contract.roster import ModelReport
 from workers.backends.dsn import DsnError, parse

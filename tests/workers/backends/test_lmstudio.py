@@ -7,7 +7,7 @@ import httpx
 import pytest
 from support.backends import against_bytes, against_manner, asking, told
 
-from contract.errors import (
+from contract.backend_errors import (
     BackendStalled,
     BackendUnreachable,
     BadEndpoint,

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 from support.tiny_bert import CONFIG, WORDS, numpy_bert, tiny_weights, write_tiny_bert
 
+from contract.backend_errors import (
+    BadEndpoint,
+    InputTooLarge,
+    ModelMissing,
+    NotSupported,
+)
 from contract.embeddings import EmbedRequest
-from contract.errors import BadEndpoint, InputTooLarge, ModelMissing, NotSupported
 from contract.events import Done, Vectors
 from workers.backends.local import BLOCK_ROWS, LocalEmbed
 from workers.backends.protocols import Backend, Embed, capabilities

@@ -10,9 +10,13 @@ import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, asking, told
 
+from contract.backend_errors import (
+    BackendBusy,
+    QuotaExhausted,
+    Refused,
+)
 from contract.chat import ChatRequest, ImagePart, Message, SchemaFormat, TextPart
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors import BackendBusy, QuotaExhausted, Refused
 from contract.result import Result
 from workers.backends.dialects import DIALECTS
 from workers.backends.openai_wire import to_chat

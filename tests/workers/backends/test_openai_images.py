@@ -8,13 +8,15 @@ import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, told
 
-from contract.errors import (
+from contract.backend_errors import (
     BackendBusy,
-    InvalidRequest,
     ModelMissing,
     Refused,
     ServerFault,
     TruncatedStream,
+)
+from contract.errors import (
+    InvalidRequest,
 )
 from contract.events import Done, Image
 from contract.images import ImageRequest

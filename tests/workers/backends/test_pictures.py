@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from contract.backend_errors import (
+    BackendRejected,
+    NotSupported,
+)
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
-from contract.errors import BackendRejected, NotSupported
 from workers.backends import pictures
 from workers.backends.pictures import is_public, with_pictures
 

@@ -7,9 +7,7 @@ import httpx
 import pytest
 from support.backends import WIRE, against_bytes, asking, told
 
-from contract.chat import Tool
-from contract.embeddings import EmbedRequest, unpack
-from contract.errors import (
+from contract.backend_errors import (
     BackendUnreachable,
     BadEndpoint,
     ContextExceeded,
@@ -18,6 +16,8 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
+from contract.chat import Tool
+from contract.embeddings import EmbedRequest, unpack
 from contract.result import Result
 
 LLAMACPP_STREAM = (WIRE / "llamacpp-chat-stream.sse").read_bytes()

@@ -7,8 +7,14 @@ from typing import get_args
 import pytest
 from support.backends import asking, told
 
+from contract.backend_errors import (
+    BackendBusy,
+    ModelMissing,
+)
 from contract.embeddings import EmbedRequest
-from contract.errors import BackendBusy, InvalidRequest, ModelMissing
+from contract.errors import (
+    InvalidRequest,
+)
 from contract.models import (
     CopyRequest,
     CreateRequest,

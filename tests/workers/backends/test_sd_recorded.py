@@ -9,7 +9,12 @@ import pytest
 from support.backends import WIRE
 from support.images import drawing, pictures, told
 
-from contract.errors import BackendBusy, BackendRejected, BadEndpoint, ServerFault
+from contract.backend_errors import (
+    BackendBusy,
+    BackendRejected,
+    BadEndpoint,
+    ServerFault,
+)
 from contract.events import Done, Phase, Progress
 from workers.backends.scripted_picture import size_of
 from workers.backends.sdcpp import MODEL, Sdcpp

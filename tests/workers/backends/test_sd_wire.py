@@ -6,7 +6,14 @@ import json
 import httpx
 import pytest
 
-from contract.errors import AuthenticationRefused, InvalidRequest, ModelMissing, ServerFault
+from contract.backend_errors import (
+    AuthenticationRefused,
+    ModelMissing,
+    ServerFault,
+)
+from contract.errors import (
+    InvalidRequest,
+)
 from contract.images import ImageRequest
 from workers.backends.a1111 import A1111
 from workers.backends.scripted_picture import png, size_of

@@ -3,7 +3,9 @@
 import pytest
 from support.backends import SWAPPING, against_manner, asking, told
 
-from contract.errors import ModelMissing
+from contract.backend_errors import (
+    ModelMissing,
+)
 from contract.events import Details, Done, Phase
 from contract.models import (
     EVERY_MODEL,

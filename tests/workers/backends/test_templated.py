@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -15,7 +18,9 @@ from contract.chat import (
     Tool,
     ToolCall,
 )
-from contract.errors import InvalidRequest, NotSupported
+from contract.errors import (
+    InvalidRequest,
+)
 from workers.backends.templated import templated, unheard
 
 USER = Message(role="user", content="hi")

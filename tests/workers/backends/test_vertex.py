@@ -13,8 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from support.backends import against_server, asking, told
 
+from contract.backend_errors import (
+    AuthenticationRefused,
+    BackendUnreachable,
+    NotSupported,
+)
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors import AuthenticationRefused, BackendUnreachable, NotSupported
 from workers.backends.dsn import parse
 from workers.backends.google_credentials import GoogleToken
 from workers.backends.registry import build

@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
+from contract.backend_errors import (
+    NotSupported,
+)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -17,7 +20,9 @@ from contract.chat import (
     ToolCall,
 )
 from contract.embeddings import EmbedRequest
-from contract.errors import InvalidRequest, NotSupported
+from contract.errors import (
+    InvalidRequest,
+)
 from workers.backends import ollama_wire, openai_wire
 from workers.backends.dialects import DIALECTS
 from workers.backends.tools import arguments_text

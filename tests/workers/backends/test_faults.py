@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import errors
+from contract import backend_errors as errors
 from contract.backend_errors import (
     BackendError,
 )

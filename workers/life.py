@@ -73,6 +73,7 @@ class Life:
             log=Log(connection, reader),
             fitting=Fitting(private_images=self._settings.private_images),
             draining=pool.draining,
+            patience=self._settings.retry_patience,
         )
         upkeep = Upkeep(self.worker, connection, reader, self._settings)
         presence = Presence(self.worker, connection, self._settings, self._config)
@@ -88,6 +89,7 @@ class Life:
                     upkeep.drain(pool.draining),
                     presence.check(),
                     presence.report(),
+                    self.worker.alarm.ring(),
                 )
             ]
             try:

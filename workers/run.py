@@ -1,8 +1,9 @@
 """One job, from its claim to exactly one last word.
 
-This is the only place that writes `failed`. A run ends in one of three ways: its last word stands
-in the log; somebody else took the job (LeaseLost), then it says nothing more; or it was cancelled
-from outside, then whoever cancelled it decides what becomes of the job.
+This is the only place that writes `failed`. A run ends in one of four ways: its last word stands
+in the log; the backend failed in a way that may pass (Again), then the worker gives the job back;
+somebody else took the job (LeaseLost), then it says nothing more; or it was cancelled from
+outside, then whoever cancelled it decides what becomes of the job.
 """
 
 import asyncio
@@ -10,11 +11,12 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
 from contract.backend_errors import (
+    BackendError,
     ModelMissing,
     NotSupported,
     TruncatedStream,
@@ -72,11 +74,19 @@ from workers.backends.protocols import (
 )
 from workers.fetching import pulled
 from workers.fitting import Fitting
+from workers.retry import Retry, retry
 
 _log = logging.getLogger(__name__)
 
 _HEAVY: Final = (Vectors, Image)
 """Events of many kilobytes: each is written before the next one is asked for."""
+
+
+class Again(NamedTuple):
+    """How a run ends whose job has not: the backend's error, and when to try again."""
+
+    error: BackendError
+    retry: Retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +100,11 @@ class Run:
     queue: Queue
     connection: Connection
     fitting: Fitting
+    patience: int
+    """FLEET_RETRY_PATIENCE."""
 
-    async def to_its_last_word(self) -> None:
-        """Run the job; returns when its last word stands in the log.
+    async def to_its_last_word(self) -> Again | None:
+        """Run the job; returns when its last word stands in the log, or it should be tried again.
 
         Raises LeaseLost when the job was taken away.
         """
@@ -103,11 +115,19 @@ class Run:
                 await self._answer(claimed_at)
         except LeaseLost:
             raise
+        except BackendError as error:
+            record = self.claim.record
+            again = retry(error, record.kind, record.attempt, patience=self.patience)
+            if again is None:
+                self._fail(error)
+            await self.voice.written()
+            return again and Again(error, again)
         except FleetError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, the job gets a last word
             self._fail(self._unforeseen(error, deadline))
         await self.voice.written()
+        return None
 
     def _unforeseen(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
         if isinstance(error, TimeoutError) and deadline.expired():

@@ -26,6 +26,8 @@ class WorkerSettings(FleetSettings):
     """Seconds between two reports to the roster."""
     check_s: Seconds = 15
     """Seconds between two looks at the backend's health and models."""
+    retry_patience: Annotated[int, Field(ge=0, le=1000)] = 20
+    """Attempts up to which a busy, loading or absent backend uses up none of `max_attempts`."""
     private_images: bool = False
     """Whether images of a chat may be fetched from addresses that are not public."""
     watchdog_s: Seconds = 60

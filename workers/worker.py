@@ -10,9 +10,11 @@ from relay.lease import Holder, Leases
 from relay.log import Log
 from relay.queue import Claim, Queue
 from relay.writer import Voice, Writer
+from workers.alarm import Alarm
 from workers.backends.protocols import Backend
 from workers.fitting import Fitting
-from workers.run import Run
+from workers.retry import in_words
+from workers.run import Again, Run
 from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
@@ -40,8 +42,12 @@ class Worker:
         log: Log,
         fitting: Fitting,
         draining: asyncio.Event,
+        patience: int,
     ) -> None:
-        """Put together what app.py has built; no job is claimed once `draining` is set."""
+        """Put together what app.py has built; no job is claimed once `draining` is set.
+
+        `patience` is WorkerSettings.retry_patience.
+        """
         self.name = name
         self.backend = backend
         self.slots = slots
@@ -52,8 +58,10 @@ class Worker:
         self._log = log
         self.fitting = fitting
         self._draining = draining
+        self._patience = patience
         self._queue = Queue(connection)
         self._leases = Leases(connection)
+        self.alarm = Alarm(self._queue.wake)
 
     @property
     def draining(self) -> bool:
@@ -76,8 +84,9 @@ class Worker:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         voice = self._writer.voice(claim)
         run = Run(
-            claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting
-        )
+            claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting,
+            self._patience,
+        )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
         self.held[claim.record.id] = Held(claim, voice)
@@ -90,16 +99,34 @@ class Worker:
             del self.held[claim.record.id]
         await self._let_go(claim, task)
 
-    async def _let_go(self, claim: Claim, task: asyncio.Task[None]) -> None:
+    async def _let_go(self, claim: Claim, task: asyncio.Task[Again | None]) -> None:
         record = claim.record
         if task.cancelled() or isinstance(task.exception(), LeaseLost):
             _log.info("job %s was taken away", record.id)
             return
-        task.result()
+        if (again := task.result()) is not None:
+            await self._put_off(claim, again)
+            return
         _log.info("job %s ended", record.id)
         await self._leases.release(record.queue, record.id, Holder(claim.attempt, self.name))
 
-    async def _abandon(self, claim: Claim, task: asyncio.Task[None]) -> None:
+    async def _put_off(self, claim: Claim, again: Again) -> None:
+        """Give a job back that the backend failed; the relay ends it if that was the last time."""
+        record, delay_s = claim.record, again.retry.delay_s
+        reason = in_words(again.error, delay_s)
+        _log.info("job %s: %s", record.id, reason)
+        try:
+            waits = await self._leases.hand_over(
+                record.queue, record.id, claim.attempt, reason=reason,
+                counts=again.retry.counts, delay_s=delay_s, error=again.error,
+            )  # fmt: skip
+        except RelayUnavailable as error:
+            _log.warning("job %s comes back when its lease expires: %s", record.id, error)
+        else:
+            if waits:
+                self.alarm.set(record.queue, delay_s)
+
+    async def _abandon(self, claim: Claim, task: asyncio.Task[Again | None]) -> None:
         """Decide on a job whose Celery task ends early.
 
         A shutdown gives it back; a revoked task or one over its time limit is cancelled.

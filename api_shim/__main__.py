@@ -5,6 +5,7 @@ their cursor; other requests have `shutdown_s` seconds; then the exit code is 0.
 """
 
 import argparse
+import asyncio
 import logging
 import signal
 import socket
@@ -16,9 +17,12 @@ import uvicorn
 from typing_extensions import override
 
 from api_shim.app import create_app
+from api_shim.auth import ought_not_start
 from api_shim.hangup import Hangup
 from api_shim.settings import ShimSettings
+from contract.errors import RelayUnavailable
 
+_log = logging.getLogger(__name__)
 _BACKLOG = 2048
 
 
@@ -71,19 +75,35 @@ def _arguments(argv: list[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m api_shim", description="Serve HTTP.")
     parser.add_argument("--host", help="address to listen on (FLEET_HOST)")
     parser.add_argument("--port", type=int, help="port to listen on (FLEET_PORT)")
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="while no API key is configured, serve everybody who can connect (FLEET_INSECURE)",
+    )
     return {
         name: given for name, given in vars(parser.parse_args(argv)).items() if given is not None
     }
 
 
 def main(argv: list[str]) -> None:
-    """Read the settings, serve, return after an orderly end."""
+    """Read the settings, serve, return after an orderly end.
+
+    Raises SystemExit with the reason if it must not listen where it is told to.
+    """
     settings = ShimSettings(**_arguments(argv))
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    try:
+        why_not = asyncio.run(ought_not_start(settings))
+    except RelayUnavailable as error:
+        _log.warning("nobody is let in until the API keys can be looked up: %s", error)
+        why_not = None
+    if why_not is not None:
+        sys.exit(f"not started: {why_not}")
     server_of(settings).run()
 
 

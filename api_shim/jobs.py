@@ -7,6 +7,8 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from api_shim.auth import Caller
+from api_shim.hangup import Ending
 from api_shim.problems import Refusal, documented
 from api_shim.wiring import Wired, Wiring
 from contract.errors import JobNotFound
@@ -45,6 +47,7 @@ def answer(noun: Noun, job_id: str | None = None) -> Response:
 )
 async def page(
     wiring: Wired,
+    caller: Caller,
     *,
     status: Status | None = None,
     kind: Kind | None = None,
@@ -52,7 +55,7 @@ async def page(
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
     before: Annotated[str | None, Query(description="`next` of the page before this one.")] = None,
 ) -> Response:
-    """List jobs, newest first."""
+    """List the caller's jobs, newest first; an admin's key lists everybody's."""
     if before is not None and not _is_cursor(before):
         raise Refusal(
             "invalid_cursor",
@@ -60,7 +63,7 @@ async def page(
             status=400,
         )
     found = await wiring.records.page(
-        status=status, kind=kind, queue=queue, limit=limit, before=before
+        seen_by=caller, status=status, kind=kind, queue=queue, limit=limit, before=before
     )
     return answer(found)
 
@@ -79,6 +82,7 @@ async def look(
     id: JobId,
     request: Request,
     wiring: Wired,
+    caller: Caller,
     *,
     wait_s: Annotated[
         float,
@@ -87,9 +91,12 @@ async def look(
     result: Annotated[bool, Query(description="Whether to tell what it has said so far.")] = True,
 ) -> Response:
     """Look at a job: its record, its place, its answer so far; or wait until it has ended."""
-    record = await wiring.records.get(checked(id))
+    record = await wiring.records.seen(checked(id), caller)
     if wait_s and record.status not in LAST_WORDS:
-        await wiring.hangup.attend(_until_the_end(wiring, id, wait_s), request.receive)
+        async with wiring.audience.attending(record) as follower:
+            waiting = _until_the_end(wiring, id, wait_s)
+            if await wiring.hangup.attend(waiting, request.receive) is Ending.FINISHED:
+                follower.returns()
         record = await wiring.records.get(id)
     return answer(await _view(wiring, record, with_result=result), id)
 
@@ -125,7 +132,9 @@ async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobV
 async def cancel(
     id: JobId,
     wiring: Wired,
+    caller: Caller,
     reason: Annotated[str, Query(max_length=200, description="Told to its followers.")] = "",
 ) -> Response:
     """Cancel a job in whatever phase it is; final at once, and the same answer again."""
-    return answer(await wiring.queue.cancel(checked(id), by="caller", reason=reason), id)
+    await wiring.records.seen(checked(id), caller)
+    return answer(await wiring.queue.cancel(id, by="caller", reason=reason), id)

@@ -1,17 +1,18 @@
 """Backends that come and go while the fleet runs: asked for here, done by `fleet up`.
 
-Only for callers on this machine, because a backend is run as the user who runs the fleet. A DSN
-may hold a key: it goes through this process to `fleet up` and is never written anywhere.
+Only for admins' keys, or, while there are none, for callers on this machine, because a backend is
+run as the user who runs the fleet. A DSN may hold a key: it goes through this process to `fleet up`
+and is never written anywhere.
 """
 
 import asyncio
-from ipaddress import ip_address
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Depends, Path, Response
 from pydantic import Field, SecretStr
 from starlette.requests import HTTPConnection
 
+from api_shim.auth import Admin, is_local
 from api_shim.body import JsonRoute
 from api_shim.control import Add, Answer, BackendName, ControlLost, Order, Remove, asked
 from api_shim.jobs import answer
@@ -27,7 +28,6 @@ _CONTROL_WITHIN_S: Final = 55.0
 """Longer than `fleet up` lets a worker drain."""
 _SEEN_WITHIN_S: Final = 12.0
 _LOOK_S: Final = 0.1
-_PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _NOT_CHECKED: Final = "not checked yet"
 _INSTEAD: Final = (
     "This shim was not started by `fleet up`, so it cannot start or end workers. Start one with "
@@ -62,34 +62,19 @@ class BackendRemoved(Noun):
     """Jobs in its queues: they wait until a backend of that name is there again."""
 
 
-async def local(connection: HTTPConnection) -> None:
-    """Let only callers on this machine pass; raises Refusal.
-
-    The Host is looked at, too: a page elsewhere may give its own name our address.
-    """
-    caller = connection.client.host if connection.client else ""
-    host = connection.url.hostname or ""
-    is_proxied = any(name in connection.headers for name in _PROXIED)
-    if is_proxied or not _is_loopback(caller) or not _is_loopback(host):
+async def allowed(connection: HTTPConnection, wiring: Wired, _: Admin) -> None:
+    """Let admins pass; while there are no keys, callers on this machine. Raises Refusal."""
+    if not wiring.door.has_keys and not is_local(connection):
         raise Refusal(
             "not_local",
-            "Backends are added and removed from the machine that the fleet runs on: ask its shim "
-            "at 127.0.0.1 there, without a proxy between.",
+            "While no API key is configured, backends are added and removed from the machine that "
+            "the fleet runs on: ask its shim at 127.0.0.1 there, without a proxy between.",
             status=403,
         )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 router = APIRouter(
-    prefix="/api/v1", tags=["roster"], route_class=JsonRoute, dependencies=[Depends(local)]
+    prefix="/api/v1", tags=["roster"], route_class=JsonRoute, dependencies=[Depends(allowed)]
 )
 _EXAMPLE: Final[Any] = {
     "example": {"summary": "Ollama", "value": {"name": "box", "dsn": "ollama://10.0.0.5:11434"}}

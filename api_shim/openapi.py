@@ -1,7 +1,8 @@
 """The document at /openapi.json: FastAPI's own, with what FastAPI cannot know put in.
 
-Two things: that problems are `application/problem+json`, and what an event looks like, since
-events are passed on unparsed and so are no response model of any route.
+Three things: that problems are `application/problem+json`; what an event looks like, since events
+are passed on unparsed and so are no response model of any route; and that every route asks for an
+API key, since that is the business of a layer around the routes.
 """
 
 from typing import Any, Final
@@ -10,7 +11,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
-from api_shim.problems import PROBLEM_JSON
+from api_shim.guard import OPEN_PATHS
+from api_shim.problems import PROBLEM_JSON, documented
 from contract.events import AnyEvent
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
@@ -33,14 +35,25 @@ def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
-    for path in document["paths"].values():
-        for operation in path.values():
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            else:
+                _add_refusals(operation["responses"])
             _mark_problems(operation["responses"])
+    document["components"]["securitySchemes"] = _KEYS
+    document["security"] = [{scheme: []} for scheme in _KEYS]
     schemas = document["components"]["schemas"]
     for name in (_UNDOCUMENTED, "ValidationError"):
         schemas.pop(name, None)
     _add_events(schemas)
     return document
+
+
+def _add_refusals(responses: dict[str, Any]) -> None:
+    for status, response in documented(401, 403).items():
+        responses.setdefault(str(status), {"description": response["description"]})
 
 
 def _mark_problems(responses: dict[str, Any]) -> None:
@@ -70,6 +83,21 @@ def _add_events(schemas: dict[str, Any]) -> None:
     schemas["Event"] = {**schema, "title": "Event", "description": "One thing that a job says."}
 
 
+_KEYS: Final[dict[str, Any]] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "flk_<id>_<secret>",
+        "description": "An API key. Needed once any is configured; until then only callers on the "
+        "shim's own machine are served.",
+    },
+    "keyHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Api-Key",
+        "description": "The same key, where `Authorization` is somebody else's.",
+    },
+}
 _FRAME: Final[dict[str, Any]] = {
     "id": {
         "type": "string",

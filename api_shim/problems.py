@@ -24,11 +24,17 @@ from contract.errors import (
     InternalError,
     InvalidRequest,
     JobNotFound,
+    KeyReused,
+    LastAdmin,
+    NotAllowed,
+    NotAuthenticated,
+    NotDead,
     PayloadTooLarge,
     QueueError,
     QueueFull,
     RequestError,
     UnknownBackend,
+    UnknownKey,
     UnknownModel,
 )
 from contract.wire import Noun, encode
@@ -43,6 +49,12 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     UnknownBackend: 404,
     UnknownModel: 404,
     JobNotFound: 404,
+    NotAuthenticated: 401,
+    NotAllowed: 403,
+    UnknownKey: 404,
+    LastAdmin: 409,
+    KeyReused: 409,
+    NotDead: 409,
     NotSupported: 422,
     RequestError: 400,
     QueueFull: 429,
@@ -161,6 +173,14 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             return _problem(InternalError.code, title, 500, detail, request_id=request_id)
 
 
+def response_to(error: Exception, scope: Scope) -> Response:
+    """What a caller is answered, also where no route was reached."""
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, NotAuthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return ProblemResponse(problem_of(error, scope), headers=headers)
+
+
 def _problem(code: str, title: str, status: int, detail: str, **fields: Any) -> Problem:
     kind = f"urn:llm-fleet:problem:{code}"
     return Problem(type=kind, title=title, status=status, detail=detail, code=code, **fields)
@@ -198,14 +218,13 @@ def install(app: FastAPI) -> None:
     """Make every error of the application a problem document."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        headers = error.headers if isinstance(error, HTTPException) else None
-        return ProblemResponse(problem_of(error, request.scope), headers=headers)
+        return response_to(error, request.scope)
 
     for kind in (HTTPException, RequestValidationError, FleetError):
         app.add_exception_handler(kind, answer)
 
 
-Documented = Literal[400, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503]
+Documented = Literal[400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503]
 
 
 def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
@@ -218,12 +237,15 @@ def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     400: "`invalid_json` (of a body) or `invalid_cursor`.",
-    403: "The request does not come from this machine (`not_local`).",
-    404: "`job_not_found`, `unknown_backend`, `unknown_model` or `unknown_kind`; "
-    "`matches` has close names.",
+    401: "No API key, or one that is not known here, was revoked or has expired.",
+    403: "It takes an admin's key (`not_allowed`), or, while there are no keys, a caller on this "
+    "machine (`not_local`).",
+    404: "`job_not_found` (also of another tenant's), `unknown_backend`, `unknown_model`, "
+    "`unknown_kind` or `unknown_key`; `matches` has close names.",
     406: "No format that events are told in is accepted.",
-    409: "That name is taken (`name_taken`), or this shim was not started by `fleet up` "
-    "(`not_supervised`).",
+    409: "That name is taken (`name_taken`), the Idempotency-Key belongs to another request "
+    "(`idempotency_key_reused`), the job is no dead letter (`not_dead`), or this shim was not "
+    "started by `fleet up` (`not_supervised`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown or out of range (`errors` names it), or the backend cannot "

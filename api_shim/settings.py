@@ -15,6 +15,10 @@ class ShimSettings(RelaySettings):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     """Port to listen on; 0 takes a free one."""
+    insecure: bool = False
+    """Whether to serve everybody, not only this machine, while no API key is configured."""
+    key_max_age_s: Annotated[float, Field(gt=0, le=60)] = 3
+    """Seconds for which a look at the API keys is trusted: a revoked one is refused by then."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
     """Bytes that the body of a request may have; more is a 413."""
     keepalive_s: Seconds = 15

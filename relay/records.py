@@ -7,8 +7,9 @@ from typing import Any
 from contract import names
 from contract.errors import JobNotFound
 from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
-from contract.requests import Kind
+from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
+from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.connection import Connection
 
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
@@ -23,6 +24,7 @@ def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
     """The fields of a new record's hash; its time is Redis's to say, `None` is no field."""
     fields = record.model_dump(mode="json", exclude_none=True, exclude={"created_at"})
     fields["metadata"] = json.dumps(record.metadata)
+    fields["on_disconnect"] = disconnect_text(record.on_disconnect)
     return {**{name: str(value) for name, value in fields.items()}, "request": request}
 
 
@@ -32,6 +34,8 @@ def from_hash(fields: Hash) -> JobRecord:
         name.decode(): value.decode() for name, value in fields.items() if name != b"request"
     }
     text["metadata"] = json.loads(text.get("metadata", "{}"))
+    if "on_disconnect" in text:
+        text["on_disconnect"] = disconnect_policy(text["on_disconnect"])
     return JobRecord.model_validate({**text, **{n: float(text[n]) for n in _NUMBERS if n in text}})
 
 
@@ -51,6 +55,16 @@ class Records:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
         return from_hash(await self._hash(job_id))
 
+    async def seen(self, job_id: str, tenant: Tenant) -> JobRecord:
+        """The record of a job that this tenant may see: its own; an admin's sees any.
+
+        Raises JobNotFound, also if it is somebody else's, with the same words; RelayUnavailable.
+        """
+        record = await self.get(job_id)
+        if not _sees(tenant, record):
+            raise _no_job(job_id)
+        return record
+
     async def find(self, job_id: str) -> JobRecord | None:
         """The record of a job, or None; raises RelayUnavailable."""
         try:
@@ -65,14 +79,13 @@ class Records:
     async def _hash(self, job_id: str) -> Hash:
         fields: Hash = await self._connection.command("HGETALL", names.record(job_id))
         if b"id" not in fields:
-            raise JobNotFound(
-                f"there is no job {job_id[:64]}, or it ended so long ago that its log has expired"
-            )
+            raise _no_job(job_id)
         return fields
 
     async def page(
         self,
         *,
+        seen_by: Tenant = DEFAULT_TENANT,
         status: Status | None = None,
         kind: Kind | None = None,
         queue: str | None = None,
@@ -83,7 +96,7 @@ class Records:
         found: list[JobRecord] = []
         cursor = before
         async for cursor, record in self._newest_first(before):
-            if record and _matches(record, status, kind, queue):
+            if record and _sees(seen_by, record) and _matches(record, status, kind, queue):
                 found.append(record)
             if len(found) == limit:
                 return JobPage(jobs=tuple(found), next=cursor)
@@ -106,6 +119,16 @@ class Records:
             for (_, score), fields in zip(rows, answers, strict=True):
                 highest = f"({score!r}"
                 yield repr(score), from_hash(fields) if b"id" in fields else None
+
+
+def _sees(tenant: Tenant, record: JobRecord) -> bool:
+    return tenant.admin or record.tenant == tenant.name
+
+
+def _no_job(job_id: str) -> JobNotFound:
+    return JobNotFound(
+        f"there is no job {job_id[:64]}, or it ended so long ago that its log has expired"
+    )
 
 
 def _scored(flat: list[Any]) -> list[tuple[str, float]]:

@@ -132,6 +132,7 @@ if depth == 0 then
     redis.call('HSET', clocks, 'now', exact(now))
 end
 redis.call('HSET', clocks, ARGV[5], exact(job.start + ARGV[4]))
+job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e6
 redis.call('EXPIRE', clocks, 86400)
 note(id, job)
 wait(id, job)
@@ -142,7 +143,7 @@ return {redis.call('ZRANK', backlog, id) + 1}
 """Put a job into the backlog. Returns its position (0 if it is held), or what EXPECT says.
 
 A ticket is only sent where there are fewer tickets than waiting jobs: every ticket taken claims
-one job or finds that nothing waits, so more would only cost (docs/adr/0001).
+one job or finds that nothing waits (docs/adr/0001). Of two that start alike the first is first.
 """
 
 CLAIM: Final = (
@@ -174,7 +175,6 @@ local function first_warm()
     end
     return id, job, score
 end
-
 local id, job, score = first(batch and backlog or urgent)
 if not id then return false end
 if choosy and job.model and not warm[job.model] then
@@ -244,7 +244,7 @@ class Taking(NamedTuple):
     warm: frozenset[str] | None = None
     """Models whose jobs cost no load; None: every model is as good as another."""
     cold: bool = True
-    """Whether it takes a job of another model at all: not while it loads one."""
+    """Whether it takes other models' jobs at all: not while it loads one."""
     batch: bool = True
     """Whether it takes jobs of class `batch`: not while these hold all the slots they may."""
 

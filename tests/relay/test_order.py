@@ -1,0 +1,270 @@
+"""Who is next: shares by weight, latecomers, classes, warm models, bounds."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from support.relay import QUEUE, Relay, chat, relay_on
+
+from contract import names
+from contract.cost import cost_of
+from contract.errors import QueueFull
+from contract.requests import SLACK_S, Priority
+from contract.tenants import Tenant
+from relay.order import Taking
+
+on_redis = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+NOBODY_ELSE = Tenant(name="late")
+ANYTHING = Taking()
+
+
+async def put(relay: Relay, tenant: Tenant, **fields: Any) -> str:
+    record, _ = await relay.queue.enqueue(chat(**fields), queue=QUEUE, tenant=tenant)
+    return record.id
+
+
+async def claimed(relay: Relay, taking: Taking = ANYTHING) -> Any:
+    claim = await relay.queue.claim(QUEUE, "w", taking)
+    return None if claim is None else claim.record
+
+
+async def emptied(relay: Relay) -> None:
+    await relay.connection.command("FLUSHDB")
+
+
+@settings(on_redis, max_examples=6)
+@given(
+    weights=some.tuples(some.floats(0.5, 8), some.floats(0.5, 8)),
+    lengths=some.tuples(some.integers(5, 500), some.integers(5, 500)),
+    seed=some.integers(0, 2**16),
+)
+def test_two_tenants_that_flood_get_shares_by_weight(
+    redis_url: str, weights: tuple[float, float], lengths: tuple[int, int], seed: int
+) -> None:
+    async def story() -> tuple[float, float]:
+        dice, served = random.Random(seed), Counter[str]()
+        tenants = [Tenant(name=name, weight=w) for name, w in zip("ab", weights, strict=True)]
+        usual = dict(zip("ab", lengths, strict=True))
+
+        async def one_more(tenant: Tenant) -> None:
+            tokens = max(1, int(usual[tenant.name] * dice.uniform(0.5, 1.5)))
+            await put(relay, tenant, max_tokens=tokens)
+
+        async with relay_on(redis_url) as relay:
+            await emptied(relay)
+            for _ in range(5):
+                await asyncio.gather(*(one_more(tenant) for tenant in tenants))
+            target_s = 40 * max(usual[t.name] / 50 / t.weight for t in tenants) * sum(weights)
+            while served.total() < target_s * 1000:
+                record = await claimed(relay)
+                cost = cost_of(await relay.records.request(record.id))
+                served[record.tenant] += int(cost.seconds * 1000)
+                await one_more(next(t for t in tenants if t.name == record.tenant))
+        return served["a"] / served.total(), weights[0] / sum(weights)
+
+    share, fair = asyncio.run(story())
+
+    assert share == pytest.approx(fair, rel=0.1)
+
+
+@on_redis
+@given(waiting=some.integers(1, 40), served=some.integers(0, 30), tokens=some.integers(1, 500))
+def test_a_tenant_that_comes_late_is_served_next(
+    redis_url: str, waiting: int, served: int, tokens: int
+) -> None:
+    async def story() -> tuple[str, str]:
+        async with relay_on(redis_url) as relay:
+            await emptied(relay)
+            for _ in range(waiting):
+                await put(relay, Tenant(name="flood"), max_tokens=tokens)
+            for _ in range(min(served, waiting - 1)):
+                await claimed(relay)
+            late = await put(relay, NOBODY_ELSE, max_tokens=tokens)
+            at_once = [await claimed(relay) for _ in range(2)]
+        return late, " ".join(record.id for record in at_once)
+
+    late, at_once = asyncio.run(story())
+
+    assert late in at_once
+
+
+Arrival = tuple[str, Priority, int]
+arrivals = some.lists(
+    some.one_of(
+        some.none(),
+        some.tuples(
+            some.sampled_from("abc"),
+            some.sampled_from(["interactive", "standard", "batch"]),
+            some.integers(1, 500),
+        ),
+    ),
+    min_size=10,
+    max_size=60,
+)
+"""Jobs of a tenant, a class and a length; None is a claim."""
+
+
+@on_redis
+@given(before=arrivals, after=arrivals)
+def test_nobody_is_overtaken_for_longer_than_the_bound(
+    redis_url: str, before: list[Arrival | None], after: list[Arrival | None]
+) -> None:
+    """By a flow of another tenant's: no more work than the classes' difference and one job."""
+
+    async def story() -> tuple[Counter[tuple[str, Priority]], dict[tuple[str, Priority], float]]:
+        later: dict[str, tuple[str, Priority, float]] = {}
+        overtook, largest = Counter[tuple[str, Priority]](), dict[tuple[str, Priority], float]()
+        async with relay_on(redis_url) as relay:
+            await emptied(relay)
+            await put(relay, Tenant(name="a"))
+            for arrival in before:
+                await _happens(relay, arrival, {})
+            mine = await put(relay, NOBODY_ELSE)
+            for arrival in [*after, *[None] * 200]:
+                record = await _happens(relay, arrival, later)
+                if arrival is None and (record is None or record.id == mine):
+                    break
+                if record is not None and record.id in later:
+                    tenant, priority, cost_s = later[record.id]
+                    overtook[tenant, priority] += cost_s  # type: ignore[assignment]
+                    flow = (tenant, priority)
+                    largest[flow] = max(largest.get(flow, 0.0), cost_s)
+        return overtook, largest
+
+    overtook, largest = asyncio.run(story())
+
+    for (tenant, priority), work_s in overtook.items():
+        bound_s = SLACK_S["standard"] - SLACK_S[priority]
+        assert work_s <= bound_s + largest[tenant, priority] + 1e-3
+
+
+async def _happens(
+    relay: Relay, arrival: Arrival | None, later: dict[str, tuple[str, Priority, float]]
+) -> Any:
+    if arrival is None:
+        return await claimed(relay)
+    name, priority, tokens = arrival
+    request = chat(priority=priority, max_tokens=tokens)
+    record, _ = await relay.queue.enqueue(request, queue=QUEUE, tenant=Tenant(name=name))
+    later[record.id] = (name, priority, cost_of(request).seconds)
+    return None
+
+
+@on_redis
+@given(batch=some.integers(1, 40), rounds=some.integers(1, 5))
+def test_batch_never_stands_before_interactive(redis_url: str, batch: int, rounds: int) -> None:
+    async def story() -> tuple[list[str], list[str]]:
+        async with relay_on(redis_url) as relay:
+            await emptied(relay)
+            for _ in range(batch):
+                await put(relay, Tenant(name="flood"), priority="batch")
+            asked, got = [], []
+            for _ in range(rounds):
+                asked.append(await put(relay, NOBODY_ELSE, priority="interactive"))
+                got.append((await claimed(relay)).id)
+                await claimed(relay)
+        return asked, got
+
+    asked, got = asyncio.run(story())
+
+    assert asked == got
+
+
+async def test_classes_age(redis_url: str) -> None:
+    """A batch job waits for 600 s of interactive work of one tenant, and not for more."""
+    async with relay_on(redis_url) as relay:
+        batch = await put(relay, NOBODY_ELSE, priority="batch")
+        cost_s = cost_of(chat(priority="interactive")).seconds
+        count = int(600 / cost_s)
+        flood = Tenant(name="flood")
+        for _ in range(count + 3):
+            await put(relay, flood, priority="interactive")
+        order = [(await claimed(relay)).id for _ in range(count + 3)]
+
+        assert order.index(batch) == pytest.approx(count, abs=2)
+
+
+async def test_a_warm_model_overtakes_a_cold_head(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        cold = await put(relay, NOBODY_ELSE)
+        warm = await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
+
+        assert warm[0].id == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+        assert cold == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+
+
+async def test_a_cold_head_is_overtaken_no_longer_than_the_patience(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        cold = await put(relay, NOBODY_ELSE)
+        for _ in range(3):
+            await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
+        warm = Taking(warm=frozenset({"w"}))
+        assert (await claimed(relay, warm)).model == "w"
+        key = names.facts(QUEUE)
+        facts = json.loads(await relay.connection.command("HGET", key, cold))
+        facts["passed"] -= relay.connection.settings.affinity_patience_s
+        await relay.connection.command("HSET", key, cold, json.dumps(facts))
+
+        assert cold == (await claimed(relay, warm)).id
+
+
+async def test_a_warm_batch_job_does_not_overtake_a_cold_urgent_one(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        batch = chat(priority="batch").model_copy(update={"model": "w"})
+        await relay.queue.enqueue(batch, queue=QUEUE)
+        cold = await put(relay, NOBODY_ELSE, priority="interactive")
+
+        assert cold == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+
+
+async def test_while_a_model_loads_only_jobs_of_warm_models_are_taken(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, NOBODY_ELSE)
+        loading = Taking(warm=frozenset({"w"}), cold=False)
+
+        assert None is await claimed(relay, loading)
+        await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
+        assert (await claimed(relay, loading)).model == "w"
+
+
+async def test_a_worker_whose_batch_slots_are_full_takes_what_is_not_batch(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        for _ in range(40):
+            await put(relay, NOBODY_ELSE, priority="batch")
+
+        assert None is await claimed(relay, Taking(batch=False))
+        standard = await put(relay, NOBODY_ELSE)
+        assert standard == (await claimed(relay, Taking(batch=False))).id
+
+
+async def test_a_tenant_has_a_bound_of_its_own(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        small = Tenant(name="small", limit_jobs=2)
+        for _ in range(2):
+            await put(relay, small)
+        with pytest.raises(QueueFull, match="2 jobs of tenant small") as caught:
+            await put(relay, small)
+        await put(relay, NOBODY_ELSE)
+
+        assert (caught.value.facts["scope"], caught.value.facts["limit"]) == ("tenant", 2)
+        await claimed(relay)
+        await put(relay, small)
+
+
+async def test_waiting_tokens_have_a_bound(redis_url: str) -> None:
+    async with relay_on(redis_url, queue_limit_tokens=1000) as relay:
+        await put(relay, NOBODY_ELSE, max_tokens=400)
+        with pytest.raises(QueueFull, match="FLEET_QUEUE_LIMIT_TOKENS"):
+            await put(relay, NOBODY_ELSE, text="long " * 1000)
+        await claimed(relay)
+
+        await put(relay, NOBODY_ELSE, text="long " * 1000)

@@ -37,12 +37,16 @@ _ACCEPTED: Final[dict[str, Any]] = {
     "headers": {
         "Location": {"schema": {"type": "string"}, "description": "Of the job."},
         "X-Fleet-Job": {"schema": {"type": "string"}, "description": "The job's id."},
+        "Idempotent-Replayed": {
+            "schema": {"type": "string", "const": "true"},
+            "description": "There if the Idempotency-Key was sent before: this is that job.",
+        },
     },
 }
 _ROUTE: Final[dict[str, Any]] = {
     "status_code": 202,
     "response_model": JobAccepted,
-    "responses": {202: _ACCEPTED, **documented(400, 404, 413, 415, 422, 429, 503)},
+    "responses": {202: _ACCEPTED, **documented(400, 404, 409, 413, 415, 422, 429, 503)},
 }
 
 

@@ -5,14 +5,17 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
 
+from api_shim.auth import Caller
 from api_shim.hangup import Ending
 from api_shim.jobs import JobId, checked
-from api_shim.problems import Refusal, documented, status_of
+from api_shim.problems import Refusal, documented
+from api_shim.sockets import close, refuse
 from api_shim.stream import NDJSON, SSE, EventStream, Format
 from api_shim.waiting import Pages
 from api_shim.wiring import Wired, Wiring
 from contract.errors import FleetError
 from contract.events import BEGINNING, LAST_WORDS, EventId
+from contract.jobs import JobRecord
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["events"])
 
@@ -27,9 +30,6 @@ LastEventId = Annotated[
         description="Same as `after`, and stronger: a browser's EventSource keeps it true.",
     ),
 ]
-_PRIVATE_CLOSE: Final = 4000
-"""A WebSocket closes with this plus the HTTP status that the problem would have had."""
-
 _TOLD: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "Events as they come, ended by one `done`, `failed` or `cancelled`.",
@@ -59,6 +59,8 @@ async def follow(
     id: JobId,
     request: Request,
     wiring: Wired,
+    caller: Caller,
+    *,
     after: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
@@ -71,11 +73,13 @@ async def follow(
     format = _accepted(request.headers.get("accept", "*/*"))
     # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
     cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
-    pages = await _opened(wiring, id, cursor)
+    record = await wiring.records.seen(checked(id), caller)
+    pages = await _opened(wiring, record, cursor)
     if pages is None:
         return Response(status_code=204, headers={"X-Fleet-Job": id, "Cache-Control": "no-store"})
     preamble = b"retry: %d\n\n" % wiring.settings.reconnect_ms if format is SSE else b""
-    return EventStream(id, pages, format, wiring.hangup, preamble=preamble)
+    seat = wiring.audience.attending(record)
+    return EventStream(id, pages, format, wiring.hangup, seat, preamble=preamble)
 
 
 def _accepted(accept: str) -> Format:
@@ -104,12 +108,12 @@ def _cursor(text: str | None, name: str) -> EventId | None:
         raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
 
 
-async def _opened(wiring: Wiring, job_id: str, cursor: EventId) -> Pages | None:
+async def _opened(wiring: Wiring, record: JobRecord, cursor: EventId) -> Pages | None:
     """All after the cursor, as it comes; None if that is nothing for ever.
 
-    Raises JobNotFound, RelayUnavailable.
+    Raises RelayUnavailable.
     """
-    record = await wiring.records.get(checked(job_id))
+    job_id = record.id
     if record.status in LAST_WORDS and cursor != BEGINNING:
         async with aclosing(wiring.log.read(job_id, cursor)) as rest:
             if await anext(rest, None) is None:
@@ -123,27 +127,34 @@ async def watch(
     id: str,
     socket: WebSocket,
     wiring: Wired,
+    caller: Caller,
+    *,
     after: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> None:
-    """Follow a job over a WebSocket; what the reader sends is ignored."""
+    """Follow a job over a WebSocket; what the reader sends is ignored.
+
+    A browser, which can send no header of its own here, offers its key as a subprotocol, beside
+    another one: `new WebSocket(url, ["fleet", "flk_..."])`.
+    """
     # Accepted first: a refused handshake cannot carry a close code.
     await socket.accept()
     try:
         cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
-        pages = await _opened(wiring, id, cursor)
+        record = await wiring.records.seen(checked(id), caller)
+        pages = await _opened(wiring, record, cursor)
         if pages is not None:
-            ending = await wiring.hangup.attend(_tell(socket, pages), socket.receive)
+            async with wiring.audience.attending(record):
+                ending = await wiring.hangup.attend(_tell(socket, pages), socket.receive)
             if ending is Ending.GONE:
                 return
             if ending is Ending.STOPPING:
-                await _close(socket, 1012, "the shim restarts: come back with your cursor")
+                await close(socket, 1012, "the shim restarts: come back with your cursor")
                 return
     except (FleetError, Refusal) as error:
-        status = error.status_code if isinstance(error, Refusal) else status_of(type(error))
-        await _close(socket, _PRIVATE_CLOSE + status, f"{error.code}: {_words(error)}")
+        await refuse(socket, error)
         return
-    await _close(socket, 1000, "the job has ended")
+    await close(socket, 1000, "the job has ended")
 
 
 async def _tell(socket: WebSocket, pages: Pages) -> None:
@@ -152,13 +163,3 @@ async def _tell(socket: WebSocket, pages: Pages) -> None:
             async for frames in pages:
                 for frame in frames:
                     await socket.send_text(frame.body.decode())
-
-
-def _words(error: FleetError | Refusal) -> str:
-    return error.detail if isinstance(error, Refusal) else error.message
-
-
-async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    """Close, unless the other side or the server was faster; a reason has up to 123 bytes."""
-    with suppress(RuntimeError, WebSocketDisconnect):
-        await socket.close(code, reason.encode()[:120].decode(errors="ignore"))

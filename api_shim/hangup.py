@@ -37,6 +37,11 @@ class Hangup:
             if not call.done():
                 call.set_result(None)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether this process is about to exit."""
+        return self._is_over
+
     async def attend(self, work: Coroutine[Any, Any, None], receive: Receive) -> Ending:
         """Run the work until it is done, its caller is gone or the process stops."""
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -4,18 +4,23 @@ Every surface (native, OpenAI, Ollama) takes its requests in here, so that backe
 and Idempotency-Key mean the same on all of them.
 """
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Depends, Query, Response
 
+from api_shim.auth import Caller
 from api_shim.pools import pools
 from api_shim.preferences import Preferences, Preferred
 from api_shim.problems import Refusal
 from api_shim.routing import fitting, least_loaded, named
 from api_shim.wiring import Wired, Wiring
+from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, Place
 from contract.names import backend_of, queue_name
 from contract.roster import WorkerReport
+from contract.tenants import Tenant
+from relay.idempotency import Key
 
 
 class Intake:
@@ -24,12 +29,14 @@ class Intake:
     def __init__(
         self,
         wiring: Wiring,
+        tenant: Tenant,
         preferences: Preferences,
         *,
         enqueue_anyway: bool = False,
     ) -> None:
         """Work for one call; `headers` are to be added to its answer."""
         self._wiring = wiring
+        self._tenant = tenant
         self._preferences = preferences
         self._enqueue_anyway = enqueue_anyway
         self.headers: dict[str, str] = {}
@@ -49,14 +56,53 @@ class Intake:
         return Response(accepted.model_dump_json(), 202, headers, media_type="application/json")
 
     async def take(self, request: AnyRequest) -> tuple[JobRecord, Place]:
-        """Make a job of the request; raises Refusal, QueueFull, RelayUnavailable."""
+        """Make a job of the request, or find the one that its Idempotency-Key leads to.
+
+        Raises Refusal, KeyReused, QueueFull, RelayUnavailable.
+        """
         request = self._preferences.over(request)
-        backend = await self._backend(request)
-        request = request.model_copy(update={"backend": backend})
-        queue = queue_name(backend, request.kind)
-        record, place = await self._wiring.queue.enqueue(request, queue=queue)
-        self.headers = {"X-Fleet-Job": record.id}
+        key = self._preferences.idempotency_key
+        if key is None:
+            record, place = await self._enqueue(request, await self._queue(request))
+        else:
+            anyway = str(self._enqueue_anyway)
+            record, place = await self._take_once(
+                request, Key.of(self._tenant.name, key, request, anyway)
+            )
+        self.headers["X-Fleet-Job"] = record.id
         return record, place
+
+    async def _take_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, Place]:
+        keys = self._wiring.idempotency
+        hold = await keys.find(key)
+        if hold is None:
+            hold = await keys.hold(key, await self._queue(request))
+        if not hold.is_new:
+            self.headers["Idempotent-Replayed"] = "true"
+        try:
+            record, place = await self._enqueue(request, hold.queue, hold.job_id)
+        except FleetError:
+            with suppress(RelayUnavailable):
+                await keys.let_go(key, hold)
+            raise
+        if record.id != hold.job_id:
+            await keys.settle(key, hold, record.id)
+        return record, place
+
+    async def _enqueue(
+        self, request: AnyRequest, queue: str, job_id: str | None = None
+    ) -> tuple[JobRecord, Place]:
+        request = request.model_copy(update={"backend": backend_of(queue)})
+        record, place = await self._wiring.queue.enqueue(
+            request, queue=queue, tenant=self._tenant, job_id=job_id
+        )
+        if record.on_disconnect != request.on_disconnect:
+            # A pull that another caller has begun: nobody may take it from who stays.
+            await self._wiring.audience.relax(record, request.on_disconnect)
+        return record, place
+
+    async def _queue(self, request: AnyRequest) -> str:
+        return queue_name(await self._backend(request), request.kind)
 
     async def _backend(self, request: AnyRequest) -> str:
         if request.backend is not None and self._enqueue_anyway:
@@ -84,23 +130,23 @@ class Intake:
         return least_loaded(getattr(request, "model", ""), candidates, views).name
 
 
-async def intake(wiring: Wired, preferences: Preferred) -> Intake:
-    """The way in for a surface that has no query parameters of ours."""
-    return Intake(wiring, preferences)
+async def _drop_in(wiring: Wired, caller: Caller, preferences: Preferred) -> Intake:
+    return Intake(wiring, caller, preferences)
 
 
 async def _native(
     wiring: Wired,
+    caller: Caller,
     preferences: Preferred,
     *,
     enqueue_anyway: Annotated[
         bool, Query(description="Enqueue for the named backend although no worker serves it.")
     ] = False,
 ) -> Intake:
-    return Intake(wiring, preferences, enqueue_anyway=enqueue_anyway)
+    return Intake(wiring, caller, preferences, enqueue_anyway=enqueue_anyway)
 
 
 Taking = Annotated[Intake, Depends(_native)]
 """A parameter of a native route that makes jobs."""
-DropInTaking = Annotated[Intake, Depends(intake)]
+DropInTaking = Annotated[Intake, Depends(_drop_in)]
 """A parameter of a drop-in route that makes jobs."""

@@ -9,7 +9,7 @@ the log instead of buffering.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Final, NamedTuple
 
 from starlette.responses import Response
@@ -59,13 +59,21 @@ class EventStream(Response):
     """A job's events until its last word, or until the reader leaves or the process stops."""
 
     def __init__(
-        self, job_id: str, pages: Pages, format: Format, hangup: Hangup, *, preamble: bytes = b""
+        self,
+        job_id: str,
+        pages: Pages,
+        format: Format,
+        hangup: Hangup,
+        seat: AbstractAsyncContextManager[object],
+        *,
+        preamble: bytes = b"",
     ) -> None:
-        """Tell these pages in this format."""
+        """Tell these pages in this format, while the reader sits in this seat of the audience."""
         self._job_id = job_id
         self._pages = pages
         self._format = format
         self._hangup = hangup
+        self._seat = seat
         self._preamble = preamble
         self.status_code = 200
         self.media_type = format.media_type
@@ -82,6 +90,10 @@ class EventStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; nothing is left running afterwards."""
+        async with self._seat:
+            await self._tell(receive, send)
+
+    async def _tell(self, receive: Receive, send: Send) -> None:
         start = {
             "type": "http.response.start",
             "status": self.status_code,

@@ -8,16 +8,20 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api_shim.auth import Door
 from api_shim.hangup import Hangup
 from api_shim.pools import Census
 from api_shim.settings import ShimSettings
 from api_shim.waiting import Places
+from relay.audience import Audience
 from relay.connection import Connection
+from relay.idempotency import Idempotency
 from relay.log import Log
 from relay.queue import Queue
 from relay.reader import Reader
 from relay.records import Records
 from relay.roster import Roster
+from relay.tenants import Tenants
 
 
 class Wiring:
@@ -34,7 +38,11 @@ class Wiring:
         self.log = Log(connection, reader)
         self.census = Census(Roster(connection), max_age_s=settings.roster_max_age_s)
         self.places = Places(self.records, self.queue, connection.now, settings.place_every_s)
+        self.tenants = Tenants(connection)
+        self.door = Door(self.tenants, connection, settings)
         self.hangup = hangup
+        self.idempotency = Idempotency(connection)
+        self.audience = Audience(connection, is_ending=lambda: hangup.is_over)
 
 
 @asynccontextmanager
@@ -42,12 +50,18 @@ async def wired(settings: ShimSettings, hangup: Hangup) -> AsyncGenerator[Wiring
     """Open the connection and listen on it; hang up and close at the end."""
     async with Connection.open(settings) as connection, asyncio.TaskGroup() as group:
         reader = Reader(connection)
-        listening = group.create_task(reader.listen())
+        wiring = Wiring(settings, connection, reader, hangup)
+        tending = [
+            group.create_task(reader.listen()),
+            group.create_task(wiring.audience.keep()),
+            group.create_task(wiring.door.watch()),
+        ]
         try:
-            yield Wiring(settings, connection, reader, hangup)
+            yield wiring
         finally:
             hangup()
-            listening.cancel()
+            for task in tending:
+                task.cancel()
 
 
 async def _wiring(connection: HTTPConnection) -> Wiring:

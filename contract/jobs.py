@@ -18,7 +18,7 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
-from contract.requests import Kind, Priority, Request
+from contract.requests import Kind, OnDisconnect, Priority, Request
 from contract.result import Result, Status
 from contract.wire import Noun
 
@@ -71,6 +71,8 @@ class JobRecord(Noun):
     started_at: float | None = None
     """When the current or last attempt was claimed."""
     ended_at: float | None = None
+    on_disconnect: OnDisconnect = "continue"
+    """What becomes of it when its last follower has left."""
     worker: str | None = None
     """Who runs it, or ran it last."""
     dead_at: float | None = None

@@ -38,7 +38,7 @@ _WORDS: Final[dict[str, OnDisconnect]] = {"continue": "continue", "cancel": "can
 def disconnect_text(policy: OnDisconnect) -> str:
     """The policy in one word, as a header and the record have it: `cancel_after_s=30`."""
     if isinstance(policy, CancelAfter):
-        return f"{_CANCEL_AFTER}{policy.cancel_after_s:g}"
+        return f"{_CANCEL_AFTER}{policy.cancel_after_s:.15g}"
     return policy
 
 

@@ -11,7 +11,9 @@ from typing import Final
 from contract import names
 from contract.errors import DeadlineExceeded
 from contract.jobs import JobRecord
+from relay.audience import Audience
 from relay.connection import Connection
+from relay.idempotency import Idempotency
 from relay.lease import Leases
 from relay.records import Records, from_hash
 
@@ -30,12 +32,16 @@ class Audit:
         self._connection = connection
         self._leases = Leases(connection)
         self._records = Records(connection)
+        self._audience = Audience(connection)
+        self._idempotency = Idempotency(connection)
         self._cursor = "0"
 
     async def look(self) -> int:
         """Look once. Returns how many jobs were given back; raises RelayUnavailable."""
         await self._end_what_is_too_late()
         await self._forget_what_has_expired()
+        await self._audience.look()
+        await self._idempotency.renew()
         return await self._restore_what_was_lost()
 
     async def _end_what_is_too_late(self) -> None:

@@ -255,6 +255,7 @@ def _new_record(
         attempt=1,
         max_attempts=request.max_attempts,
         created_at=0.0,
+        on_disconnect=request.on_disconnect,
         retry_of=retry_of,
         metadata=request.metadata,
     )

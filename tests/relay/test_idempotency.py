@@ -1,0 +1,138 @@
+"""Idempotency keys: what they lead to, who wins a race, how long they live."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.relay import QUEUE, Relay, chat, relay_on
+
+from contract import names
+from contract.chat import Message
+from contract.errors import KeyReused
+from relay.idempotency import Idempotency, Key
+
+ASK = chat("once", metadata={"a": 1, "b": 2})
+
+
+def key(request: Any = ASK, tenant: str = "default", told: str = "order-17") -> Key:
+    return Key.of(tenant, told, request)
+
+
+async def ttl_s(relay: Relay, name: str) -> int:
+    return int(await relay.connection.command("TTL", name))
+
+
+async def make_due(relay: Relay) -> None:
+    await relay.connection.command("ZADD", names.IDEMPOTENCY, 0, key().name)
+
+
+def test_equal_requests_have_equal_keys_in_whatever_order_their_fields_are() -> None:
+    turned = chat("once", metadata={"b": 2, "a": 1})
+
+    assert key() == key(turned)
+    assert key().fingerprint != key(chat("twice")).fingerprint
+    assert key().fingerprint != Key.of("default", "order-17", ASK, "anyway").fingerprint
+
+
+def test_a_default_that_is_said_is_the_same_request() -> None:
+    said = type(ASK)(
+        model="m", messages=(Message(role="user", content="once"),), max_attempts=3,
+        metadata={"a": 1, "b": 2},
+    )  # fmt: skip
+
+    assert key() == key(said)
+
+
+def test_what_a_caller_chose_is_not_in_redis() -> None:
+    assert "secret" not in key(told="secret-17").name
+
+
+async def test_of_many_that_race_one_takes_the_key(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
+        shims = [Idempotency(each.connection) for each in (relay, other)]
+        holds = await asyncio.gather(
+            *(shim.hold(key(), f"q{i}.chat") for i in range(10) for shim in shims)
+        )
+
+        assert len({(hold.job_id, hold.queue) for hold in holds}) == 1
+        assert [hold.is_new for hold in holds].count(True) == 1
+
+
+async def test_a_key_is_its_tenants_own(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        keys = Idempotency(relay.connection)
+        ours, theirs = await keys.hold(key(), QUEUE), await keys.find(key(tenant="other"))
+
+        assert ours.is_new
+        assert theirs is None
+
+
+async def test_another_request_is_refused_by_name(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        keys = Idempotency(relay.connection)
+        hold = await keys.hold(key(), QUEUE)
+        with pytest.raises(KeyReused, match=hold.job_id):
+            await keys.find(key(chat("other")))
+
+        assert (await keys.hold(key(), "elsewhere.chat")) == hold._replace(is_new=False)
+
+
+async def test_a_key_whose_job_was_refused_is_free_again(redis_url: str) -> None:
+    async with relay_on(redis_url, queue_limit=1) as relay:
+        keys = Idempotency(relay.connection)
+        hold = await keys.hold(key(), QUEUE)
+        await keys.let_go(key(), hold)
+
+        assert await keys.find(key()) is None
+        assert not await relay.connection.command("ZCARD", names.IDEMPOTENCY)
+
+
+async def test_a_key_whose_job_got_in_by_anothers_hand_is_kept(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        keys = Idempotency(relay.connection)
+        hold = await keys.hold(key(), QUEUE)
+        await relay.queue.enqueue(ASK, queue=QUEUE, job_id=hold.job_id)
+        await keys.let_go(key(), hold)
+
+        assert await keys.find(key()) is not None
+
+
+async def test_a_key_lives_as_long_as_its_job_waits(redis_url: str) -> None:
+    async with relay_on(redis_url, log_ttl_s=60) as relay:
+        keys = Idempotency(relay.connection)
+        hold = await keys.hold(key(), QUEUE)
+        await relay.queue.enqueue(ASK, queue=QUEUE, job_id=hold.job_id)
+        await relay.connection.command("EXPIRE", key().name, 5)
+        await make_due(relay)
+        await relay.audit.look()
+
+        assert await ttl_s(relay, key().name) > 60
+        assert await relay.connection.command("ZSCORE", names.IDEMPOTENCY, key().name)
+
+
+async def test_a_key_ends_with_the_record_of_its_job(redis_url: str) -> None:
+    async with relay_on(redis_url, log_ttl_s=60) as relay:
+        keys = Idempotency(relay.connection)
+        hold = await keys.hold(key(), QUEUE)
+        await relay.queue.enqueue(ASK, queue=QUEUE, job_id=hold.job_id)
+        await relay.queue.cancel(hold.job_id, by="caller")
+        await make_due(relay)
+        await relay.audit.look()
+
+        record_s = await ttl_s(relay, names.record(hold.job_id))
+        assert record_s - 1 <= await ttl_s(relay, key().name) <= record_s
+        assert not await relay.connection.command("ZCARD", names.IDEMPOTENCY)
+
+
+async def test_a_key_of_a_record_that_is_gone_is_free_for_any_request(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        keys = Idempotency(relay.connection)
+        await keys.hold(key(), QUEUE)
+        await relay.connection.command("HSET", key().name, "at", 0)
+        other = await keys.hold(key(chat("other")), QUEUE)
+        await relay.connection.command("HSET", key().name, "at", 0)
+        await make_due(relay)
+        await keys.renew()
+
+        assert other.is_new
+        assert await keys.find(key()) is None

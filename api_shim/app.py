@@ -7,9 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api_shim import enqueue, events, health, jobs, membership, openapi, problems, roster
+from api_shim import enqueue, events, health, jobs, keys, membership, openapi, problems, roster
 from api_shim.access import AccessLog
 from api_shim.body import BodyLimit
+from api_shim.guard import Guard
 from api_shim.hangup import Hangup
 from api_shim.settings import ShimSettings
 from api_shim.wiring import wired
@@ -42,11 +43,12 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     # `enqueue` has the wider pattern of the two POST families, `events` the longer path.
-    for each in (enqueue, events, jobs, roster, membership, health):
+    for each in (enqueue, events, jobs, roster, membership, keys, health):
         app.include_router(each.router)
     problems.install(app)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Guard)
     app.add_middleware(AccessLog)
     return app
 

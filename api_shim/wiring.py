@@ -37,7 +37,13 @@ class Wiring:
         self.records = Records(connection)
         self.log = Log(connection, reader)
         self.census = Census(Roster(connection), max_age_s=settings.roster_max_age_s)
-        self.places = Places(self.records, self.queue, connection.now, settings.place_every_s)
+        self.places = Places(
+            self.records,
+            self.queue.standing,
+            self.census,
+            connection.now,
+            settings.place_every_s,
+        )
         self.tenants = Tenants(connection)
         self.door = Door(self.tenants, connection, settings)
         self.hangup = hangup

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -39,7 +40,6 @@ from contract.events import (
     Failed,
     Image,
     Phase,
-    Reset,
     Timings,
     Vectors,
 )
@@ -72,6 +72,7 @@ from workers.backends.protocols import (
     SwapModels,
     TakesImageUrls,
 )
+from workers.continuation import Continuation, Fresh, Plan, Said, plan
 from workers.fetching import pulled
 from workers.fitting import Fitting
 from workers.retry import Retry, retry
@@ -144,15 +145,15 @@ class Run:
 
     async def _answer(self, claimed_at: float) -> None:
         request = await self._fitted(parsed(self.claim.request))
-        await self._take_back()
+        answer = await self._continuation(request)
         try:
-            await self._relay(request, claimed_at)
+            await self._relay(answer, claimed_at)
         except ModelMissing:
             if request.on_missing != "pull" or not isinstance(self.backend, Pull):
                 raise
             await self._pull(self.claim.record)
             await self._say(Phase(phase="loading"))
-            await self._relay(request, claimed_at)
+            await self._relay(answer, claimed_at)
 
     async def _fitted(self, request: AnyRequest) -> AnyRequest:
         """The request as its backend can take it: no longer than the ceiling, images at hand."""
@@ -170,9 +171,9 @@ class Run:
             async for phase in phases:
                 await self._say(phase)
 
-    async def _relay(self, request: AnyRequest, claimed_at: float) -> None:
+    async def _relay(self, answer: Continuation, claimed_at: float) -> None:
         first_at: float | None = None
-        async with aclosing(stream(request, self.backend)) as events:
+        async with aclosing(answer.events()) as events:
             async for event in events:
                 if isinstance(event, Done):
                     self.voice.say(self._timed(event, claimed_at, first_at))
@@ -192,11 +193,14 @@ class Run:
         elif self.voice.must_wait:
             await self.voice.room()
 
-    async def _take_back(self) -> None:
-        """Tell followers to forget what an earlier attempt said, if it said anything."""
-        attempt = self.claim.attempt
-        if attempt > 1 and (await self.log.fold(self.claim.record.id)).has_output:
-            self.voice.say(Reset(attempt=attempt, reason="the attempt before did not finish"))
+    async def _continuation(self, request: AnyRequest) -> Continuation:
+        """How this attempt goes on from what earlier ones have said, if there were any."""
+        chosen: Plan = Fresh()
+        if self.claim.attempt > 1:
+            said = await Said.of(self.log, self.claim.record.id)
+            chosen = await plan(request, said, self.backend)
+        ask = partial(stream, backend=self.backend)
+        return Continuation(chosen, request, self.claim.attempt, ask)
 
     def _timed(self, done: Done, claimed_at: float, first_at: float | None) -> Done:
         record = self.claim.record

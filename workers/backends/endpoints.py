@@ -31,7 +31,6 @@ _KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed")
 class Endpoints:
     """Several addresses; a request goes to the one that has its model."""
 
-    prefills: Final = False
     takes_image_urls: Final = GENERIC.image_urls
 
     def __init__(

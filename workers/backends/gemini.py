@@ -37,7 +37,6 @@ PAGES: Final = 20
 class Gemini:
     """One key to Google's API."""
 
-    prefills: Final = False
 
     def __init__(
         self,

@@ -65,6 +65,11 @@ class Runtime(Protocol):
         """Its name and version."""
         ...
 
+    @property
+    def continues(self) -> bool:
+        """Whether the text behind a prompt is the same as if the prompt had been said, too."""
+        ...
+
     def find(self) -> Mapping[str, Path]:
         """The models there are, by name; raises ModelMissing if the place is gone."""
         ...
@@ -88,10 +93,9 @@ class InMemory:
         self._resident: Resident[LoadedModel] = Resident(name)
         self._reports: dict[tuple[str, float], ModelReport] = {}
 
-    @property
-    def prefills(self) -> bool:
-        """The prompt ends where the answer began."""
-        return True
+    async def prefills(self, model: str) -> bool:  # noqa: ARG002 - the library decides
+        """The prompt ends where the answer broke off; what comes next may be decoded without it."""
+        return self._runtime.continues
 
     def live_in(self, residence: Residence) -> None:
         """Hold a model only while this worker may."""

@@ -46,6 +46,9 @@ _options: TypeAdapter[LlamaOptions] = TypeAdapter(LlamaOptions)
 class LlamaRuntime:
     """Runs GGUF files."""
 
+    continues: Final = True
+    """It turns tokens into text in the light of those before them, the prompt's as well."""
+
     def __init__(self, path: Path, options: LlamaOptions) -> None:
         """Raises NotSupported without llama-cpp-python."""
         try:

@@ -30,6 +30,7 @@ from workers.backends import ollama_wire as wire
 from workers.backends.decoders import Ndjson
 from workers.backends.faults import error_in
 from workers.backends.http import QUICK_S, Client
+from workers.backends.ollama_template import leaves_open
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches
 
@@ -41,9 +42,6 @@ SHOWS_AT_ONCE: Final = 4
 
 class Ollama:
     """One Ollama server."""
-
-    prefills: Final = True
-    """A trailing assistant message is continued: templates leave it open."""
 
     def __init__(
         self,
@@ -64,6 +62,11 @@ class Ollama:
         """GET /api/version."""
         answer = await self._client.json("GET", "/api/version", limit_s=QUICK_S)
         return str(answer["version"]) if "version" in answer else None
+
+    async def prefills(self, model: str) -> bool:
+        """Whether the model's prompt leaves a trailing assistant message open: POST /api/show."""
+        shown = await self._client.json("POST", "/api/show", {"model": model}, limit_s=QUICK_S)
+        return leaves_open(shown)
 
     async def models(self) -> Sequence[ModelReport]:
         """GET /api/tags and /api/ps; /api/show once a digest where tags tells no capabilities."""

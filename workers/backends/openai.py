@@ -53,12 +53,15 @@ class OpenAI:
         """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1."""
         self.name = name
         self.dialect = dialect
-        self.prefills = dialect.prefill != "none"
         self._idle_s = idle_s
         self._client = Client(url, key=key, headers=headers, transport=transport)
         self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
         self._dimension: dict[str, int | None] = {}
         self._is_pooling: bool | None = None
+
+    async def prefills(self, model: str) -> bool:  # noqa: ARG002 - a server does it or does not
+        """Whether the server is known to go on with a trailing assistant message."""
+        return self.dialect.prefill != "none"
 
     @property
     def takes_image_urls(self) -> bool:

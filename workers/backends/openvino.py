@@ -39,6 +39,9 @@ _options: TypeAdapter[OpenVinoOptions] = TypeAdapter(OpenVinoOptions)
 class OpenVinoRuntime:
     """Runs exported models and GGUF files."""
 
+    continues: Final = False
+    """Its streamer sees the new tokens alone: SentencePiece drops the space before the first."""
+
     def __init__(self, path: Path, options: OpenVinoOptions) -> None:
         """Raises NotSupported without openvino-genai; it is imported by the first job."""
         try:

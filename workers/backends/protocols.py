@@ -2,7 +2,7 @@
 
 A capability is a method. A backend that can embed has `embed`; nothing else declares it. Streams
 are async generators of events whose last item is a `Done`; a failure is raised as a
-`contract.errors.BackendError`, never yielded. Closing the generator closes the socket.
+`contract.backend_errors.BackendError`, never yielded. Closing the generator closes the socket.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -65,9 +65,11 @@ class Chat(Protocol):
 class Prefill(Protocol):
     """Knows whether its server continues a trailing assistant message instead of answering it."""
 
-    @property
-    def prefills(self) -> bool:
-        """Whether an answer that broke off may be continued by sending it back."""
+    async def prefills(self, model: str) -> bool:
+        """Whether an answer that broke off may be continued by sending it back, to the letter.
+
+        Raises BackendError if it has to ask, and gets no answer.
+        """
         ...
 
 

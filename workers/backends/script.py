@@ -107,6 +107,8 @@ class Prompt:
     """A trailing assistant message: the answer goes on behind it."""
     tools: tuple[str, ...] = ()
     max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    """Looked for in what is said now, not in `said`: servers do the same."""
     images: int = 0
     """Of the last user message."""
 
@@ -157,13 +159,14 @@ def play(script: Script, prompt: Prompt) -> Turn:
             for number, name in enumerate(islice(cycle(names), script.calls))
         )
         return Turn(calls=calls, prompt_tokens=_count(prompt.text), finish="tool_calls")
-    content = _rest(_content(script, prompt), prompt.said)
+    content = _before(prompt.stop, _rest(_content(script, prompt), prompt.said))
     thinking = () if prompt.said else tuple(islice(cycle(_words(THOUGHT)), script.think))
     finish = "stop"
     if prompt.max_tokens is not None and prompt.max_tokens < len(thinking) + len(content):
         thinking = thinking[: prompt.max_tokens]
         content, finish = content[: prompt.max_tokens - len(thinking)], "length"
-    return Turn(thinking, content, finish=finish, prompt_tokens=_count(prompt.text))
+    prompt_tokens = _count(prompt.text) + len(_words(prompt.said))
+    return Turn(thinking, content, finish=finish, prompt_tokens=prompt_tokens)
 
 
 def vector(text: str, dimension: int) -> list[float]:
@@ -207,6 +210,17 @@ def _rest(words: Sequence[str], said: str) -> tuple[str, ...]:
             return tail if word.startswith(left) else tuple(words)
         left = left[len(word) :]
     return tuple(words) if left else ()
+
+
+def _before(stops: Sequence[str], words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words up to the first stop word, of which not a letter is said."""
+    text = "".join(words)
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    left, kept = min(ends, default=len(text)), []
+    for word in words:
+        kept.append(word[:left])
+        left -= len(kept[-1])
+    return tuple(filter(None, kept)) if ends else words
 
 
 def _fault(value: str) -> dict[str, Any]:

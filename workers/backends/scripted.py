@@ -79,8 +79,6 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
 class Scripted:
     """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
 
-    prefills: Final = True
-
     def __init__(self, name: str = "scripted", *, idle_s: float = 120.0) -> None:
         """`idle_s` bounds how long a script that stalls is waited for."""
         self.name = name
@@ -92,6 +90,10 @@ class Scripted:
     async def check(self) -> str | None:
         """Nothing can be wrong with it."""
         return VERSION
+
+    async def prefills(self, model: str) -> bool:  # noqa: ARG002 - all of them do
+        """A script goes on behind any letter."""
+        return True
 
     async def models(self) -> Sequence[ModelReport]:
         """The forms, and what was pulled, copied or made."""
@@ -272,6 +274,7 @@ def prompt_of(request: ChatRequest) -> Prompt:
         said=last.text if last.role == "assistant" else "",
         tools=tuple(tool.name for tool in request.tools) if request.tool_choice != "none" else (),
         max_tokens=request.max_tokens,
+        stop=request.stop,
         images=len(users[-1].images) if users else 0,
     )
 

@@ -248,8 +248,13 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
         said=_text(last.get("content")) if last.get("role") == "assistant" else "",
         tools=tuple(tool["function"]["name"] for tool in tools),
         max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
+        stop=_stops(body.get("stop") or (body.get("options") or {}).get("stop")),
         images=_images(users[-1]) if users else 0,
     )
+
+
+def _stops(stop: Any) -> tuple[str, ...]:
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
 def _text(content: Any) -> str:

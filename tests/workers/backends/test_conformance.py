@@ -132,7 +132,7 @@ async def test_a_trailing_assistant_message_is_continued(type: str) -> None:
     request = asking("scripted-story")
     said = Message(role="assistant", content=NOTICE[:40])
     async with against_server(type) as (backend, _):
-        assert backend.prefills
+        assert await backend.prefills("scripted-story")
         result = await told(
             backend.chat(request.model_copy(update={"messages": (*request.messages, said)}))
         )

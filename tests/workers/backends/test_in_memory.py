@@ -60,6 +60,7 @@ class Parrots:
     """A library of parrots; `may_load` holds a load up."""
 
     version = "parrot 1"
+    continues = True
 
     def __init__(self, path: Path) -> None:
         self.path = path

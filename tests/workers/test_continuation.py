@@ -1,0 +1,300 @@
+"""An answer that broke off goes on where it broke off, or starts over: never a letter twice."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+import pytest
+
+from contract.backend_errors import BackendRejected, ContextExceeded
+from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool, ToolCall
+from contract.embeddings import EmbedRequest
+from contract.events import Delta, Done, Event, Phase, Reset, Resumed, ToolCallDelta, Usage, Vectors
+from contract.jobs import AnyRequest
+from contract.result import Result, fold
+from workers.backends.scripted import Scripted
+from workers.continuation import (
+    Continuation,
+    Enough,
+    Fresh,
+    GoOn,
+    Plan,
+    Said,
+    StartOver,
+    plan,
+)
+from workers.run import stream
+
+TRICKY = " a  b\n\n c\t🌍 ünï  \n- d\u00a0e \n\nend  "
+
+
+def ask(model: str = "scripted-story", text: str = "tell", **fields: Any) -> ChatRequest:
+    return ChatRequest(
+        **{"model": model, "messages": (Message(role="user", content=text),), **fields}
+    )
+
+
+def said(*events: Event) -> Said:
+    heard = Said()
+    for event in events:
+        heard.add(event)  # type: ignore[arg-type]
+    return heard
+
+
+def texts(*pieces: str) -> list[Event]:
+    return [Delta(content=piece) for piece in pieces]
+
+
+async def all_of(events: AsyncGenerator[Event, None]) -> list[Event]:
+    async with aclosing(events) as stream:
+        return [event async for event in stream]
+
+
+async def next_attempt(
+    request: AnyRequest, before: Sequence[Event], attempt: int = 2
+) -> list[Event]:
+    """What a new attempt says, given the log before it."""
+    backend = Scripted()
+    chosen = await plan(request, said(*before), backend)
+    return await all_of(
+        Continuation(chosen, request, attempt, partial(stream, backend=backend)).events()
+    )
+
+
+async def whole(request: AnyRequest) -> list[Event]:
+    return await all_of(stream(request, Scripted()))
+
+
+def result(*events: Event) -> Result:
+    return fold(events)  # type: ignore[arg-type]
+
+
+class Saying:
+    """A backend that continues, and says what it is told to, whatever it is asked."""
+
+    name = "saying"
+
+    def __init__(self, *events: Event | Exception) -> None:
+        self.events = events
+        self.asked: list[ChatRequest] = []
+
+    async def prefills(self, model: str) -> bool:
+        return model != "cannot"
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Any, None]:
+        self.asked.append(request)
+        for event in self.events if len(self.asked) == 1 else (*texts("anew"), Done()):
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    async def goes_on(self, request: ChatRequest, *before: Event) -> list[Event]:
+        chosen = await plan(request, said(*before), self)  # type: ignore[arg-type]
+        return await all_of(Continuation(chosen, request, 2, self.chat).events())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ask("scripted-story:chunks=70"),
+        ask("scripted-echo", TRICKY),
+        ask("scripted-story:chunks=150", max_tokens=140),
+    ],
+    ids=["story", "white space", "a limit"],
+)
+async def test_a_cut_after_every_fragment_loses_and_doubles_nothing(request_: ChatRequest) -> None:
+    uninterrupted = await whole(request_)
+    deltas = [event for event in uninterrupted if isinstance(event, Delta)]
+    for cut in range(1, len(deltas) + 1):
+        again = await next_attempt(request_, deltas[:cut])
+        told = result(*deltas[:cut], *again)
+
+        assert isinstance(again[0], Resumed)
+        assert told.content == result(*uninterrupted).content
+        assert _ending(told) == _ending(result(*uninterrupted))
+
+
+def _ending(told: Result) -> tuple[Any, int]:
+    assert told.usage is not None
+    return told.finish_reason, told.usage.completion_tokens
+
+
+@pytest.mark.parametrize("text", [TRICKY, "one two three"])
+async def test_a_cut_at_every_letter_loses_and_doubles_nothing(text: str) -> None:
+    request = ask("scripted-echo", text)
+    for cut in range(1, len(text) + 1):
+        again = await next_attempt(request, texts(text[:cut]))
+
+        assert result(*texts(text[:cut]), *again).content == text
+
+
+async def test_an_answer_is_continued_as_often_as_it_breaks_off() -> None:
+    request = ask("scripted-story:chunks=40")
+    uninterrupted = await whole(request)
+    log: list[Event] = []
+    for attempt in range(1, 14):
+        events = await next_attempt(request, log, attempt) if log else uninterrupted
+        log += [event for event in events if not isinstance(event, Done)][:4]
+    log += await next_attempt(request, log, 14)
+
+    assert result(*log).content == result(*uninterrupted).content
+    assert result(*log).usage == result(*uninterrupted).usage
+    assert not any(isinstance(event, Reset) for event in log)
+
+
+async def test_nothing_said_is_neither_resumed_nor_reset() -> None:
+    again = await next_attempt(ask(), [Phase(phase="loading")])
+
+    assert again == await whole(ask())
+
+
+async def test_what_was_taken_back_before_is_not_continued() -> None:
+    before = [*texts("wrong"), Reset(attempt=2, reason=""), *texts("This is")]
+    again = await next_attempt(ask(), before, 3)
+
+    assert result(*before, *again).content == result(*await whole(ask())).content
+
+
+UNSOUND: dict[str, tuple[ChatRequest, list[Event]]] = {
+    # ai-dynamo/dynamo #7930: a structured answer is not continued.
+    "a schema": (ask(response_format=SchemaFormat(schema_={})), texts('{"a')),
+    "any object": (ask(response_format=JsonFormat()), texts('{"a')),
+    "tools": (ask(tools=(Tool(name="f"),)), texts("I call")),
+    "a call": (ask(), [Delta(tool_calls=(ToolCallDelta(index=0, name="f"),))]),
+    "only thoughts": (ask(), [Delta(thinking="hm")]),
+    "thoughts before it": (ask(), [Delta(thinking="hm"), *texts("So")]),
+    "thinking asked for": (ask(think="high"), texts("So")),
+    "a refusal": (ask(), [Delta(refusal="No.")]),
+    "a word for the provider": (ask(), [Delta(content="a", provider_meta={"x": 1})]),
+    "nothing but white space": (ask(), texts(" \n")),
+    "half a letter": (ask(), texts("gr\ufffd")),
+    "a template's mark": (ask(), texts("then comes <|im_end|> and")),
+    "a stop word's beginning": (ask(stop=("\n\nUser:",)), texts("fine.\n")),
+    "a stop word's beginning and white space": (ask(stop=("EN D",)), texts("the EN ")),
+    "a model that cannot": (ask("cannot"), texts("So")),
+    "a call to be answered": (
+        ask(messages=(Message(role="assistant", tool_calls=(ToolCall(name="f"),)),)), texts("So")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", UNSOUND)
+async def test_what_cannot_be_continued_starts_over(why: str) -> None:
+    request, before = UNSOUND[why]
+    backend = Saying(*texts("anew"), Done())
+    again = await backend.goes_on(request, *before)
+
+    assert [event.type for event in again] == ["reset", "delta", "done"]
+    assert result(*before, *again).content == "anew"
+    assert backend.asked == [request]
+
+
+async def test_tools_that_may_not_be_called_are_no_obstacle() -> None:
+    request = ask(tools=(Tool(name="f"),), tool_choice="none")
+
+    assert isinstance(await plan(request, said(*texts("So")), Scripted()), GoOn)
+
+
+async def test_rows_are_made_anew_and_what_said_nothing_is_just_done() -> None:
+    request = EmbedRequest(model="scripted-embed", input=("a", "b"))
+    rows = Vectors(index=0, count=1, dimension=1, data="AAAAAA==")
+    chosen: list[Plan] = [await plan(request, said(*before), Scripted()) for before in ([], [rows])]
+
+    assert isinstance(chosen[0], Fresh)
+    assert isinstance(chosen[1], StartOver)
+
+
+async def test_the_beginning_goes_back_without_the_white_space_at_its_end() -> None:
+    # vllm #9547: a trailing line break is refused, or trimmed and then said twice.
+    backend = Saying(*texts("\n", "b"), Done())
+    again = await backend.goes_on(ask(), *texts("a", " \n"))
+
+    assert backend.asked[0].messages[-1] == Message(role="assistant", content="a")
+    assert result(*texts("a", " \n"), *again).content == "a \n\nb"
+
+
+async def test_a_callers_own_beginning_and_ours_are_one_message() -> None:
+    own = (Message(role="user", content="?"), Message(role="assistant", content="It is"))
+    backend = Saying(Done())
+    await backend.goes_on(ask(messages=own), *texts(" warm"))
+
+    assert [m.text for m in backend.asked[0].messages] == ["?", "It is warm"]
+
+
+async def test_a_server_that_repeats_the_beginning_is_not_heard_twice() -> None:
+    # llama.cpp before #23012 (May 2026) ignores continue_final_message and repeats.
+    beginning = "a beginning that is longer than a token"
+    backend = Saying(*texts(f"{beginning} goes", " on"), Done())
+    again = await backend.goes_on(ask(), *texts(beginning))
+
+    assert result(*texts(beginning), *again).content == f"{beginning} goes on"
+
+
+async def test_a_model_that_says_the_same_word_again_is_heard() -> None:
+    again = await Saying(*texts(" ha", " ha"), Done()).goes_on(ask(), *texts(" ha"))
+
+    assert result(*texts(" ha"), *again).content == " ha ha ha"
+
+
+@pytest.mark.parametrize(
+    "instead", [Delta(thinking="hm"), BackendRejected("the last message must be the user's")]
+)
+async def test_a_backend_that_does_not_go_on_after_all_starts_over(
+    instead: Event | Exception,
+) -> None:
+    # vllm #38749: a reasoning parser takes the rest of an answer for thoughts.
+    backend = Saying(Phase(phase="loading"), instead)
+    again = await backend.goes_on(ask(), *texts("So"))
+
+    assert [event.type for event in again] == ["phase", "reset", "delta", "done"]
+    assert backend.asked[1] == ask()
+
+
+async def test_max_tokens_counts_what_was_said() -> None:
+    backend = Saying(Done())
+    await backend.goes_on(ask(max_tokens=10), *texts("a", " b", " c"))
+
+    assert backend.asked[0].max_tokens == 7
+
+
+async def test_an_answer_as_long_as_it_may_be_is_done() -> None:
+    request = ask(max_tokens=3)
+    chosen = await plan(request, said(*texts("a", " b", " c")), Scripted())
+
+    assert isinstance(chosen, Enough)
+    assert [e.type for e in await next_attempt(request, texts("a", " b", " c"))] == [
+        "resumed", "done",
+    ]  # fmt: skip
+    assert chosen.done.finish_reason == "length"
+
+
+async def test_an_answer_that_fills_the_context_has_reached_its_length() -> None:
+    again = await Saying(ContextExceeded("too long")).goes_on(ask(), *texts("a", " b"))
+
+    assert again[-1] == Done(finish_reason="length", usage=Usage(completion_tokens=2))
+
+
+async def test_usage_counts_the_prompt_once_and_both_parts_of_the_answer() -> None:
+    told = Usage(prompt_tokens=12, completion_tokens=5, cached_tokens=11)
+    again = await Saying(Done(usage=told)).goes_on(ask(), *texts("a", " b", " "))
+
+    assert again[-1] == Done(usage=Usage(prompt_tokens=10, completion_tokens=7, cached_tokens=10))
+
+
+async def test_fragments_that_were_joined_are_estimated() -> None:
+    joined = "word " * 40
+    again = await Saying(Done(usage=Usage(prompt_tokens=99))).goes_on(ask(), *texts(joined))
+
+    assert isinstance(again[-1], Done)
+    assert again[-1].usage.completion_tokens == 50
+
+
+async def test_a_stop_word_is_met_in_the_rest_as_in_the_whole() -> None:
+    request = ask("scripted-echo", "one two three four five", stop=("four",))
+    uninterrupted = result(*await whole(request))
+    for cut in range(1, len(uninterrupted.content) + 1):
+        before = texts(uninterrupted.content[:cut])
+        told = result(*before, *await next_attempt(request, before))
+
+        assert (told.content, told.finish_reason) == ("one two three ", "stop")

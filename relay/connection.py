@@ -78,6 +78,12 @@ def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
         def pack_commands(self, commands: Iterable[Sequence[Argument]]) -> list[bytes]:
             return [b"".join(self.pack_command(*words)[0] for words in commands)]
 
+        async def _send_packed_command(self, command: Iterable[bytes]) -> None:
+            # uvloop raises a RuntimeError here, which nobody would take for a lost connection.
+            if self._writer.is_closing():
+                raise ConnectionResetError("Redis closed the connection")
+            await super()._send_packed_command(command)
+
     return Packing
 
 

@@ -219,7 +219,8 @@ class Reader:
             self._send(b"SUBSCRIBE", name)
 
     def _send(self, *words: bytes) -> None:
-        if self._writer is not None:
+        # uvloop refuses to write to a lost connection, which `listen` is about to notice.
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(hiredis.pack_command(words))  # type: ignore[arg-type]
 
     def _lose(self) -> None:

@@ -16,7 +16,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim.problems import ProblemResponse, problem_of
+from api_shim.problems import response_to
 
 log = logging.getLogger("api_shim.access")
 
@@ -43,7 +43,7 @@ class AccessLog:
             broke = {"request_id": call.id, "broke": _where(error)}
             log.error("%s", json.dumps(broke))  # noqa: TRY400 - its text may repeat the body
             if scope["type"] == "http" and call.status is None:
-                await ProblemResponse(problem_of(error, scope))(scope, receive, call.send)
+                await response_to(error, scope)(scope, receive, call.send)
             elif not call.is_complete:
                 raise
         finally:

@@ -1,8 +1,9 @@
 """The shim put together: settings in, an application out. Nothing happens on import."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -12,6 +13,8 @@ from api_shim.access import AccessLog
 from api_shim.body import BodyLimit
 from api_shim.guard import Guard
 from api_shim.hangup import Hangup
+from api_shim.openai.errors import envelope as openai_envelope
+from api_shim.problems import natively
 from api_shim.settings import ShimSettings
 from api_shim.wiring import wired
 
@@ -21,6 +24,12 @@ often as you like, leave, come back with the id of the last event you saw, cance
 
 Every error is an RFC 9457 problem with a stable `code`.
 """
+
+_ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
+    "/api/v1": natively,
+    "/v1": openai_envelope,
+}
+"""How errors are told under the paths that begin so; the longest beginning counts."""
 
 
 def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
@@ -45,7 +54,7 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
     # `enqueue` has the wider pattern of the two POST families, `events` the longer path.
     for each in (enqueue, events, jobs, roster, membership, keys, health):
         app.include_router(each.router)
-    problems.install(app)
+    problems.install(app, _ENVELOPES)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Guard)

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.problems import ProblemResponse, Refusal, problem_of
+from api_shim.problems import Refusal, response_to
 from contract.errors import PayloadTooLarge
 
 _MEBIBYTE: Final = 2**20
@@ -38,7 +38,7 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > self._max_bytes:
             # No `Connection: close`: the server drops the rest of the body unread, and a client
             # that only listens after it has sent everything still hears the answer.
-            await ProblemResponse(problem_of(self._refusal(), scope))(scope, receive, send)
+            await response_to(self._refusal(), scope)(scope, receive, send)
             return
         await self._app(scope, self._counted(receive), send)
 

@@ -5,7 +5,7 @@ Invariant: every answer of 400 or more is `application/problem+json` with a stab
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -173,12 +173,26 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             return _problem(InternalError.code, title, 500, detail, request_id=request_id)
 
 
+Envelope = Callable[[Problem, Mapping[str, str]], Response]
+"""How a surface tells a problem, with these headers; natively a ProblemResponse."""
+
+
 def response_to(error: Exception, scope: Scope) -> Response:
-    """What a caller is answered, also where no route was reached."""
+    """What a caller is answered, also where no route was reached: in the words of its surface."""
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return ProblemResponse(problem_of(error, scope), headers=headers)
+    problem = problem_of(error, scope)
+    envelopes: Mapping[str, Envelope] = scope["app"].state.envelopes
+    surfaces = [prefix for prefix in envelopes if scope["path"].startswith(prefix)]
+    if surfaces:
+        return envelopes[max(surfaces, key=len)](problem, headers)
+    return natively(problem, headers)
+
+
+def natively(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The envelope of our own API, and of whatever belongs to no surface."""
+    return ProblemResponse(problem, headers=headers)
 
 
 def _problem(code: str, title: str, status: int, detail: str, **fields: Any) -> Problem:
@@ -214,8 +228,12 @@ def _of_http(error: HTTPException, status: int, scope: Scope, request_id: str | 
     )
 
 
-def install(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
+def install(app: FastAPI, envelopes: Mapping[str, Envelope]) -> None:
+    """Make every error of the application a problem document.
+
+    Under the paths that begin like one of `envelopes` (the longest that fits) it is told that way.
+    """
+    app.state.envelopes = envelopes
 
     async def answer(request: Request, error: Exception) -> Response:
         return response_to(error, request.scope)

@@ -23,7 +23,7 @@ from contract.frames import Frame
 
 _log = logging.getLogger(__name__)
 
-_GOODBYE_S: Final = 1.0
+GOODBYE_S: Final = 1.0
 """For the end of a stream to reach a reader who may have stopped reading."""
 
 
@@ -103,23 +103,24 @@ class EventStream(Response):
         ending = await self._hangup.attend(self._talk(send), receive)
         if ending is not Ending.GONE:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_GOODBYE_S):
-                    await _say(send, b"", more=False)
+                async with asyncio.timeout(GOODBYE_S):
+                    await say(send, b"", more=False)
 
     async def _talk(self, send: Send) -> None:
         if self._preamble:
-            await _say(send, self._preamble)
+            await say(send, self._preamble)
         try:
             async with aclosing(self._pages) as pages:
                 async for frames in pages:
                     data = self._format.page(frames) if frames else self._format.keep_alive
                     if data:
-                        await _say(send, data)
+                        await say(send, data)
         except FleetError as error:
             # The answer has begun, so it cannot become a problem document; a reader who was not
             # told a last word comes back with its cursor, and is told the problem then.
             _log.warning("job %s: a stream ended early: %s", self._job_id, error.code)
 
 
-async def _say(send: Send, data: bytes, *, more: bool = True) -> None:
+async def say(send: Send, data: bytes, *, more: bool = True) -> None:
+    """Send a piece of a body, or its end."""
     await send({"type": "http.response.body", "body": data, "more_body": more})

@@ -1,0 +1,237 @@
+"""What drop-in surfaces share: a job begun, followed to its end, and the end told in their words.
+
+A surface is a view of jobs. It translates its request into the contract's, hands that to a `Visit`,
+and translates what comes back; it runs nothing itself. The rules are the same on every surface:
+
+- A caller who hangs up ends the job, because it cannot come back, unless the call said otherwise
+  (`X-Fleet-On-Disconnect`).
+- The head of a stream waits for the job's first words, so that what fails before them is a status
+  code; but no longer than about `keepalive_s`: then 200 and keep-alives go out, and what fails is
+  told in the stream.
+- Words cannot be taken back: an attempt that starts over ends a stream that has told some.
+  One that goes on where the last one stopped is not seen at all.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from typing import Annotated, Final, Protocol, TypeVar
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from api_shim.endings import ENDS_BADLY, TAKES_BACK, ended, refusal_of
+from api_shim.hangup import Ending, Hangup
+from api_shim.intake import DropInTaking, Intake
+from api_shim.problems import Problem, Refusal, problem_of
+from api_shim.stream import GOODBYE_S, say
+from api_shim.waiting import Pages
+from api_shim.wiring import Wired, Wiring
+from contract.errors import FleetError
+from contract.frames import Frame
+from contract.jobs import AnyRequest, JobRecord
+from contract.requests import Request as AnyKind
+from contract.result import Fold, Result
+
+Asked = TypeVar("Asked", bound=AnyKind)
+
+_NO_GRACE_S: Final = 0.0
+"""A drop-in client has no cursor: one that hung up does not come back."""
+
+
+class Rendering(Protocol):
+    """One answer as a stream in a surface's words; made for one call, and knows what it has told.
+
+    This is the chunk path: `tell` parses a frame with `from_json(frame.body)` and writes bytes.
+    """
+
+    media_type: str
+    keep_alive: bytes
+    """Said after silence; empty where the format has nothing that says nothing."""
+
+    def tell(self, frames: Sequence[Frame]) -> bytes:
+        """These events of the log, none of them of `ENDS_BADLY`; empty if they say nothing here.
+
+        The job's `done` is among them, and ends the stream.
+        """
+        ...
+
+    def fail(self, problem: Problem) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        ...
+
+
+class Visit:
+    """One call of a drop-in surface."""
+
+    def __init__(self, request: Request, wiring: Wiring, intake: Intake) -> None:
+        """Nothing asked yet."""
+        self._request = request
+        self._wiring = wiring
+        self._intake = intake
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer's head must say, once the job is taken in: X-Fleet-Job above all."""
+        return self._intake.headers
+
+    async def take(self, request: AnyRequest) -> JobRecord:
+        """Enqueue; the job ends with its caller unless the request or a header says otherwise.
+
+        Raises what `Intake.take` raises.
+        """
+        if "on_disconnect" not in request.model_fields_set:
+            request = request.model_copy(update={"on_disconnect": "cancel"})
+        record, _ = await self._intake.take(request)
+        return record
+
+    async def whole(self, record: JobRecord) -> Result:
+        """The answer when the job is done; raises Refusal for any other end, and FleetError."""
+        answer = Fold()
+        seat = self._wiring.audience.attending(record, grace_s=_NO_GRACE_S)
+        async with seat:
+            reading = _read(self._pages(record), answer)
+            ending = await self._wiring.hangup.attend(reading, self._request.receive)
+        if ending is Ending.STOPPING:
+            raise _stopping(self.headers)
+        if ending is Ending.GONE:
+            # Nobody hears it; the log of calls does.
+            raise Refusal("caller_left", "The caller hung up.", status=408, headers=self.headers)
+        result = answer.result
+        end = result.error or result.cancelled
+        if end is not None:
+            raise refusal_of(end, self.headers)
+        return result
+
+    def stream(self, record: JobRecord, rendering: Rendering) -> Response:
+        """The answer as it comes."""
+        return Told(
+            self._pages(record),
+            rendering,
+            self._wiring.hangup,
+            self._wiring.audience.attending(record, grace_s=_NO_GRACE_S),
+            headers=self.headers,
+            patience_s=self._wiring.settings.keepalive_s,
+        )
+
+    def _pages(self, record: JobRecord) -> Pages:
+        return self._wiring.log.follow(record.id, idle_s=self._wiring.settings.keepalive_s)
+
+
+async def _read(pages: Pages, answer: Fold) -> None:
+    async with aclosing(pages):
+        async for frames in pages:
+            for frame in frames:
+                answer.add(frame.event)
+
+
+def _stopping(headers: Mapping[str, str]) -> Refusal:
+    return Refusal(
+        "shim_stopping",
+        "This shim stops; the job goes on for a while: ask another shim with the same "
+        "Idempotency-Key, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events.",
+        status=503,
+        headers=headers,
+        retryable=True,
+    )
+
+
+class Told(Response):
+    """A job's answer as a stream; plain ASGI, as `stream.EventStream` is."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        rendering: Rendering,
+        hangup: Hangup,
+        seat: AbstractAsyncContextManager[object],
+        *,
+        headers: Mapping[str, str],
+        patience_s: float,
+    ) -> None:
+        """Tell these pages; the head waits for the first words for `patience_s`."""
+        self._pages = pages
+        self._rendering = rendering
+        self._hangup = hangup
+        self._seat = seat
+        self._patience_s = patience_s
+        self._is_open = False
+        self._has_told = False
+        self._refusal_headers = headers
+        self.status_code = 200
+        self.media_type = rendering.media_type
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; raises Refusal or FleetError if it fails before its head is out."""
+        async with self._seat:
+            ending = await self._hangup.attend(self._talk(scope, send), receive)
+            if ending is Ending.GONE:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    if ending is Ending.STOPPING:
+                        await self._fail(_stopping(self._refusal_headers), scope, send)
+                    await self._say(send, b"")
+                    await say(send, b"", more=False)
+
+    async def _talk(self, scope: Scope, send: Send) -> None:
+        try:
+            async with aclosing(self._pages) as pages:
+                await self._tell(pages, scope, send)
+        except FleetError as error:
+            await self._fail(error, scope, send)
+
+    async def _tell(self, pages: Pages, scope: Scope, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+        patient_until = now() + self._patience_s
+        async for frames in pages:
+            good, end = self._parted(frames)
+            data = self._rendering.tell(good) if good else b""
+            if data:
+                self._has_told = True
+                await self._say(send, data)
+            elif not frames and (self._is_open or now() >= patient_until):
+                await self._say(send, self._rendering.keep_alive)
+            if end is not None:
+                await self._fail(ended(end, self._refusal_headers), scope, send)
+                return
+
+    def _parted(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
+        """What can be told, and what ends the stream."""
+        if not any(frame.type in ENDS_BADLY for frame in frames):
+            return frames, None
+        good: list[Frame] = []
+        for frame in frames:
+            if frame.type in TAKES_BACK and not self._has_told:
+                good.clear()
+            elif frame.type in ENDS_BADLY:
+                return good, frame
+            else:
+                good.append(frame)
+        return good, None
+
+    async def _fail(self, error: FleetError | Refusal, scope: Scope, send: Send) -> None:
+        if not self._is_open:
+            raise error
+        await say(send, self._rendering.fail(problem_of(error, scope)))
+
+    async def _say(self, send: Send, data: bytes) -> None:
+        if not self._is_open:
+            self._is_open = True
+            head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(head)
+        if data:
+            await say(send, data)
+
+
+async def _visit(request: Request, wiring: Wired, intake: DropInTaking) -> Visit:
+    return Visit(request, wiring, intake)
+
+
+Visiting = Annotated[Visit, Depends(_visit)]
+"""A parameter of a drop-in route that makes jobs."""

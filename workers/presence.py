@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from contextlib import suppress
 from typing import Never
 
 from contract.backend_errors import (
@@ -27,6 +28,9 @@ from workers.worker import Worker
 _log = logging.getLogger(__name__)
 
 _CHECK_TIMEOUT_S = 10.0
+_LOOKS_S = 1.0
+"""Least time between two looks at the backend, however often its models change."""
+_REPORTS_S = 0.25
 
 
 class Presence:
@@ -56,9 +60,11 @@ class Presence:
 
     async def check(self) -> Never:
         """Look at the backend again and again."""
+        stale = self._worker.choosing.stale
         while True:
+            stale.clear()
             await self.check_once()
-            await asyncio.sleep(self._settings.check_s)
+            await _pause(self._settings.check_s, stale, _LOOKS_S)
 
     async def check_once(self) -> None:
         """Look at the backend: is it up, which models has it."""
@@ -68,6 +74,7 @@ class Presence:
                 version = await self._worker.backend.check()
                 models = declared(await self._worker.backend.models(), self._config)
                 self._worker.fitting.learn(models)
+                self._worker.choosing.learn(models)
                 await self._learn_slots()
         except BackendError as failure:
             error = failure.message
@@ -94,8 +101,10 @@ class Presence:
 
     async def report(self) -> Never:
         """Say that the worker lives, again and again."""
+        news = self._worker.choosing.news
         while True:
-            await asyncio.sleep(self._settings.report_s)
+            await _pause(self._settings.report_s, news, _REPORTS_S)
+            news.clear()
             await self.report_once()
 
     async def report_once(self) -> None:
@@ -114,7 +123,11 @@ class Presence:
                     backends=(self._backend,),
                     queues=tuple(
                         QueueReport(
-                            name=queue, kind=_kind(queue), slots=slots, in_flight=held.count(queue)
+                            name=queue,
+                            kind=_kind(queue),
+                            slots=slots,
+                            in_flight=held.count(queue),
+                            loading=worker.choosing.loading(queue),
                         )
                         for queue, slots in worker.slots.capacity.items()
                     ),
@@ -129,6 +142,15 @@ class Presence:
             await self._roster.leave(self._worker.name)
         except RelayUnavailable as error:
             _log.warning("the roster keeps us until our report expires: %s", error)
+
+
+async def _pause(longest_s: float, event: asyncio.Event, shortest_s: float) -> None:
+    """Wait for the event, within these bounds."""
+    shortest_s = min(shortest_s, longest_s)
+    await asyncio.sleep(shortest_s)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(longest_s - shortest_s):
+            await event.wait()
 
 
 def _kind(queue: str) -> Kind:

@@ -8,7 +8,7 @@ outside, then whoever cancelled it decides what becomes of the job.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -103,6 +103,8 @@ class Run:
     fitting: Fitting
     patience: int
     """FLEET_RETRY_PATIENCE."""
+    hear: Callable[[Event], None]
+    """Is told what the job says up to its first output."""
 
     async def to_its_last_word(self) -> Again | None:
         """Run the job; returns when its last word stands in the log, or it should be tried again.
@@ -152,7 +154,9 @@ class Run:
             if request.on_missing != "pull" or not isinstance(self.backend, Pull):
                 raise
             await self._pull(self.claim.record)
-            await self._say(Phase(phase="loading"))
+            loading = Phase(phase="loading")
+            self.hear(loading)
+            await self._say(loading)
             await self._relay(answer, claimed_at)
 
     async def _fitted(self, request: AnyRequest) -> AnyRequest:
@@ -169,12 +173,15 @@ class Run:
         fetching = pulled(self.queue, self.log, record.backend, model, record.tenant)
         async with aclosing(fetching) as phases:
             async for phase in phases:
+                self.hear(phase)
                 await self._say(phase)
 
     async def _relay(self, answer: Continuation, claimed_at: float) -> None:
         first_at: float | None = None
         async with aclosing(answer.events()) as events:
             async for event in events:
+                if first_at is None:
+                    self.hear(event)
                 if isinstance(event, Done):
                     self.voice.say(self._timed(event, claimed_at, first_at))
                     return

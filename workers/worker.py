@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from contract.errors import LeaseLost, RelayUnavailable
 from relay.connection import Connection
@@ -12,6 +13,7 @@ from relay.queue import Claim, Queue
 from relay.writer import Voice, Writer
 from workers.alarm import Alarm
 from workers.backends.protocols import Backend
+from workers.choosing import Choosing
 from workers.fitting import Fitting
 from workers.retry import in_words
 from workers.run import Again, Run
@@ -62,6 +64,7 @@ class Worker:
         self._queue = Queue(connection)
         self._leases = Leases(connection)
         self.alarm = Alarm(self._queue.wake)
+        self.choosing = Choosing(slots, lambda queue: self.alarm.set(queue, 0.0))
 
     @property
     def draining(self) -> bool:
@@ -75,17 +78,26 @@ class Worker:
             await self._queue.give_ticket_back(queue)
             return
         with self.slots.one(queue):
-            while (claim := await self._queue.claim(queue, self.name)) is not None:
+            while (claim := await self._claim(queue)) is not None:
                 await self._run(claim)
                 if self._draining.is_set():
                     return
+
+    async def _claim(self, queue: str) -> Claim | None:
+        async with self.choosing.turn(queue) as taking:
+            claim = await self._queue.claim(queue, self.name, taking)
+            if claim is None:
+                self.choosing.found_nothing(queue, taking)
+            else:
+                self.choosing.began(claim.record)
+        return claim
 
     async def _run(self, claim: Claim) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         voice = self._writer.voice(claim)
         run = Run(
             claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting,
-            self._patience,
+            self._patience, partial(self.choosing.hear, voice.id),
         )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
@@ -97,12 +109,17 @@ class Worker:
             if not task.done():
                 await self._abandon(claim, task)
             del self.held[claim.record.id]
-        await self._let_go(claim, task)
+            self.choosing.ended(claim.record)
+        await self._let_go(claim, voice, task)
 
-    async def _let_go(self, claim: Claim, task: asyncio.Task[Again | None]) -> None:
+    async def _let_go(self, claim: Claim, voice: Voice, task: asyncio.Task[Again | None]) -> None:
         record = claim.record
         if task.cancelled() or isinstance(task.exception(), LeaseLost):
-            _log.info("job %s was taken away", record.id)
+            if voice.torn:
+                _log.warning("job %s: Redis lost a part of its log", record.id)
+                await self._give_back(claim, "Redis lost a part of its log")
+            else:
+                _log.info("job %s was taken away", record.id)
             return
         if (again := task.result()) is not None:
             await self._put_off(claim, again)
@@ -135,11 +152,18 @@ class Worker:
         await asyncio.wait({task})
         try:
             if self.draining:
-                await self._hand_over(claim, "its worker is shutting down")
+                await self._give_back(claim, "its worker is shutting down")
             else:
                 await self._queue.cancel(
                     claim.record.id, by="worker", reason="its task was terminated"
                 )
+        except RelayUnavailable as error:
+            _log.warning("job %s comes back when its lease expires: %s", claim.record.id, error)
+
+    async def _give_back(self, claim: Claim, reason: str) -> None:
+        """Hand a job over at once, or leave it to the reapers while Redis is away."""
+        try:
+            await self._hand_over(claim, reason)
         except RelayUnavailable as error:
             _log.warning("job %s comes back when its lease expires: %s", claim.record.id, error)
 

@@ -1,0 +1,188 @@
+"""Which jobs a worker would take next: three rules over what its slots hold. No I/O.
+
+- A backend that swaps models is asked for warm ones first (`Taking.warm`; relay/order.py bounds for
+  how long a cold head may be passed over). A backend none of whose models is cold has nothing to
+  choose: hosted ones do not tell, servers of one model have it in memory.
+- One load at a time. From the claim of a cold model's job to its first output, only jobs of warm
+  models are taken, and those of the model that loads wait as well: asked twice, some servers load
+  it twice (lmstudio-bug-tracker #1751). Pulling is no loading.
+- One slot in four is kept free of class `batch`, from four slots up.
+
+What is warm: what the backend told at the last look, what runs here, and what ran here last if the
+backend does not list it (an alias). A load may have put out any model that was warm before; so
+after one, only what runs here counts until the backend has been looked at again.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from contract.events import Event, Phase, Queued, Reset, Resumed, Started
+from contract.jobs import JobRecord
+from contract.names import kind_of
+from contract.roster import ModelReport
+from relay.order import Taking
+from workers.slots import Slots
+
+_IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load"})
+"""Kinds of jobs that bring their model into memory."""
+_CHANGES_MODELS: Final = frozenset({"pull", "delete", "create", "copy", "unload"})
+_SAYS_NOTHING: Final = (Queued, Started, Reset, Resumed)
+"""Events that are ours and tell nothing about the backend."""
+_ONE_IN: Final = 4
+_ANY_TAG: Final = ":latest"
+
+
+class Choosing:
+    """The choice of one worker; `wake` sends the tickets of a queue that was left waiting."""
+
+    def __init__(self, slots: Slots, wake: Callable[[str], None]) -> None:
+        """Nothing runs and nothing is known; so one model at a time until something is."""
+        self.news = asyncio.Event()
+        """Set when a load has begun or ended."""
+        self.stale = asyncio.Event()
+        """Set when the backend should be looked at: its models are not what they were."""
+        self._slots = slots
+        self._wake = wake
+        self._models: dict[str, str] = {}
+        self._loads: dict[str, str] = {}
+        self._runs: dict[str, str] = {}
+        self._batch: Counter[str] = Counter()
+        self._undecided: Counter[str] = Counter()
+        self._decided = asyncio.Event()
+        self._waiting: set[str] = set()
+        self._is_choosy = True
+        self._told: frozenset[str] = frozenset()
+        self._last: str | None = None
+
+    def loading(self, queue: str) -> str | None:
+        """The model that is loaded now, and for which jobs of that queue may have to wait."""
+        waits = kind_of(queue) in _IN_MEMORY
+        return next(iter(self._loads.values()), None) if waits else None
+
+    def learn(self, models: Sequence[ModelReport]) -> None:
+        """Take what the backend was just seen to have in memory."""
+        self._is_choosy = any(model.warm is False for model in models)
+        self._told = frozenset(_names(model.name for model in models if model.warm))
+        if self._last in _names(model.name for model in models):
+            self._last = None
+        if not self._is_choosy:
+            self._go_on()
+
+    @asynccontextmanager
+    async def turn(self, queue: str) -> AsyncGenerator[Taking]:
+        """What to claim from the queue now; tell `began` within the block what was claimed.
+
+        Waits for another claim where what it brings decides on what this one may bring: twenty
+        slots that ask at once must not all get a job of the same cold model.
+        """
+        while self._depends(queue):
+            self._decided.clear()
+            await self._decided.wait()
+        self._undecided[queue] += 1
+        try:
+            yield self._taking(queue)
+        finally:
+            self._undecided[queue] -= 1
+            self._decided.set()
+
+    def began(self, record: JobRecord) -> None:
+        """A job was claimed."""
+        if record.priority == "batch":
+            self._batch[record.queue] += 1
+        if record.kind not in _IN_MEMORY or record.model is None:
+            return
+        self._models[record.id] = record.model
+        if self._is_choosy and record.model not in self._warm:
+            self._load(record.id)
+        else:
+            self._runs[record.id] = record.model
+
+    def found_nothing(self, queue: str, taking: Taking) -> None:
+        """Nothing was claimed: if that is due to a load, try again when it is over."""
+        if taking.cold:
+            return
+        if self._loads:
+            self._waiting.add(queue)
+        else:
+            self._wake(queue)
+
+    def hear(self, job_id: str, event: Event) -> None:
+        """Something that a job said before its first output, or that output."""
+        if job_id not in self._models or isinstance(event, _SAYS_NOTHING):
+            return
+        if not isinstance(event, Phase) or event.phase not in {"loading", "pulling"}:
+            self._awake(job_id)
+        elif event.phase == "loading":
+            self._load(job_id)
+        else:
+            self._runs.pop(job_id, None)
+            self._stop_loading(job_id)
+
+    def ended(self, record: JobRecord) -> None:
+        """A job is not ours any more, however it ended."""
+        if record.priority == "batch":
+            self._batch[record.queue] -= 1
+        if record.kind in _CHANGES_MODELS:
+            self.stale.set()
+        self._models.pop(record.id, None)
+        self._runs.pop(record.id, None)
+        self._stop_loading(record.id)
+
+    @property
+    def _warm(self) -> frozenset[str]:
+        here = _names([*self._runs.values(), *([self._last] if self._last else [])])
+        return self._told | here
+
+    def _depends(self, queue: str) -> bool:
+        room = self._for_batch(queue) - self._batch[queue]
+        if 0 < room <= self._undecided[queue]:
+            return True
+        may_load = self._is_choosy and not self._loads and kind_of(queue) in _IN_MEMORY
+        return may_load and any(
+            count and kind_of(other) in _IN_MEMORY for other, count in self._undecided.items()
+        )
+
+    def _taking(self, queue: str) -> Taking:
+        batch = self._batch[queue] < self._for_batch(queue)
+        if not self._is_choosy or kind_of(queue) not in _IN_MEMORY:
+            return Taking(batch=batch)
+        return Taking(warm=self._warm, cold=not self._loads, batch=batch)
+
+    def _for_batch(self, queue: str) -> int:
+        slots = self._slots.capacity.get(queue, 0)
+        return slots - slots // _ONE_IN
+
+    def _load(self, job_id: str) -> None:
+        if job_id not in self._loads:
+            self._runs.pop(job_id, None)
+            self._loads[job_id] = self._models[job_id]
+            self.news.set()
+
+    def _awake(self, job_id: str) -> None:
+        self._runs[job_id] = self._last = self._models[job_id]
+        self._stop_loading(job_id)
+
+    def _stop_loading(self, job_id: str) -> None:
+        if self._loads.pop(job_id, None) is None:
+            return
+        self._told = frozenset()
+        self.news.set()
+        self.stale.set()
+        if not self._loads:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let those try again that were left waiting."""
+        self._decided.set()
+        for queue in self._waiting:
+            self._wake(queue)
+        self._waiting.clear()
+
+
+def _names(models: Iterable[str]) -> set[str]:
+    """Every way to write them: `qwen3` is `qwen3:latest` at Ollama."""
+    bare = {model.removesuffix(_ANY_TAG) for model in models}
+    return bare | {f"{model}{_ANY_TAG}" for model in bare if ":" not in model}

@@ -37,6 +37,15 @@ QUEUES: Final = "fleet:queues"
 KEYS: Final = "fleet:keys"
 """Hash of API keys: id to what is known of it; `revision` changes with every one."""
 
+BATCHES: Final = "fleet:batches"
+"""Sorted set of batches that have not ended: batch id by when its driver's lease expires."""
+
+STORED: Final = "fleet:stored"
+"""Sorted set of everything in the file storage: its name there by the unix time to delete it."""
+
+HELD: Final = "fleet:held"
+"""Sorted set of stored things that a batch reads: name by the unix time until which it may."""
+
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
 
@@ -106,9 +115,14 @@ def drained(queue: str, minute: int) -> str:
     return f"fleet:q:{queue}:drained:{minute}"
 
 
-def single(queue: str, model: str) -> str:
-    """String with the job that pulls a model, which all who ask for it follow."""
-    return f"fleet:q:{queue}:single:{model}"
+def single(queue: str, tenant: str, model: str) -> str:
+    """String with the job that pulls a model, which all of a tenant who ask for it follow."""
+    return f"fleet:q:{queue}:single:{tenant}:{model}"
+
+
+def recent(tenant: str) -> str:
+    """Sorted set of a tenant's newest jobs by creation time, for listing."""
+    return f"fleet:t:{tenant}:recent"
 
 
 def record(job_id: str) -> str:
@@ -149,3 +163,38 @@ def worker_channel(worker: str) -> str:
 def residence(backend: str, model: str) -> str:
     """Hash of the `owner` of a model in memory, when another `wanted` it last, and `by` whom."""
     return f"fleet:residence:{backend}:{model}"
+
+
+def file(file_id: str) -> str:
+    """Hash of a file's record."""
+    return f"fleet:file:{file_id}"
+
+
+def files(tenant: str) -> str:
+    """Sorted set of a tenant's files by creation time, for listing."""
+    return f"fleet:t:{tenant}:files"
+
+
+def batch(batch_id: str) -> str:
+    """Hash of a batch's record, and of who drives it."""
+    return f"fleet:batch:{batch_id}"
+
+
+def batch_rows(batch_id: str) -> str:
+    """Bitmap of the rows of a batch whose answer stands in a part."""
+    return f"fleet:batch:{batch_id}:rows"
+
+
+def batch_parts(batch_id: str) -> str:
+    """List of the parts, in the file storage, that a batch's output is put together from."""
+    return f"fleet:batch:{batch_id}:parts"
+
+
+def batches(tenant: str) -> str:
+    """Sorted set of a tenant's batches by creation time, for listing."""
+    return f"fleet:t:{tenant}:batches"
+
+
+def live_batches(tenant: str) -> str:
+    """Set of a tenant's batches that have not ended: they share its window."""
+    return f"fleet:t:{tenant}:batches:live"

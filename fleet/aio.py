@@ -20,15 +20,16 @@ from pydantic_core import from_json, to_json
 from contract.embeddings import unpack
 from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
+from contract.keys import IssuedKey, KeyFacts
 from contract.models import PullRequest, RunningRequest
 from contract.requests import Kind, Request
 from contract.result import Result, Status
 from contract.roster import QueueView, WorkerReport
-from contract.wire import Noun, decode
-from fleet.asking import Words, batches, body_of, chat_of, request_of
+from contract.wire import Noun, decode, encode
+from fleet.asking import Words, batches, body_of, chat_of, new_key, request_of
 from fleet.job import AsyncJob
 from fleet.reports import BackendGone, BackendView, ModelView, listed
-from fleet.settings import ClientSettings
+from fleet.settings import ClientSettings, spoken_key
 from fleet.shims import Shims
 from fleet.window import in_order
 
@@ -53,7 +54,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
-        given = {"url": url, "api_key": api_key, "give_up_s": give_up_s}
+        given = {"url": url, "api_key": api_key or spoken_key.get(), "give_up_s": give_up_s}
         known = {name: value for name, value in given.items() if value is not None}
         self._shims = Shims(ClientSettings(**known), transport)  # type: ignore[arg-type]
 
@@ -193,15 +194,35 @@ class AsyncClient:
         return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=params))
 
     async def add_backend(self, name: str, dsn: str) -> BackendView | None:
-        """Start a worker for a backend; None: it has not reported yet. The shim must be local."""
+        """Start a worker for a backend; None: it has not reported yet.
+
+        Takes an admin's key; while the fleet has no keys, the shim must be local.
+        """
         body = to_json({"name": name, "dsn": dsn})
         answer = await self._shims.ask("POST", "/api/v1/backends", body=body)
         return None if "status" in from_json(answer) else decode(BackendView, answer)
 
     async def remove_backend(self, name: str) -> BackendGone:
-        """End a backend's workers; what waits for it waits on. The shim must be local."""
+        """End a backend's workers; what waits for it waits on. Takes an admin's key, as above."""
         path = f"/api/v1/backends/{quote(name, safe='')}"
         return decode(BackendGone, await self._shims.ask("DELETE", path))
+
+    async def create_key(self, tenant: str, **fields: Any) -> IssuedKey:
+        """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's.
+
+        `fields` are those of `contract.keys.NewKey`. Raises InvalidRequest, NotAuthorised.
+        """
+        body = encode(new_key(tenant, fields))
+        return decode(IssuedKey, await self._shims.ask("POST", "/api/v1/keys", body=body))
+
+    async def keys(self) -> tuple[KeyFacts, ...]:
+        """Every API key, without the keys themselves. Takes an admin's key."""
+        return await self._listed("keys", KeyFacts)
+
+    async def revoke_key(self, key_id: str) -> KeyFacts:
+        """Take a key away; the shims refuse it within seconds. Raises UnknownKey, LastAdmin."""
+        path = f"/api/v1/keys/{quote(key_id, safe='')}"
+        return decode(KeyFacts, await self._shims.ask("DELETE", path))
 
     async def backends(self) -> tuple[BackendView, ...]:
         """Every backend, as its live workers see it."""

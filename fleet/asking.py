@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
 from contract.jobs import REQUESTS
+from contract.keys import NewKey
 from contract.requests import Kind, Request
 
 Item = TypeVar("Item")
@@ -28,9 +29,21 @@ def request_of(request: Request | Kind, fields: Mapping[str, Any]) -> Request:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "request"
-        raise InvalidRequest(f"{where}: {first['msg']}") from error
+        raise _invalid(error) from error
+
+
+def new_key(tenant: str, fields: Mapping[str, Any]) -> NewKey:
+    """A wish for an API key; raises InvalidRequest naming the field."""
+    try:
+        return NewKey.model_validate({**fields, "tenant": tenant})
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "request"
+    return InvalidRequest(f"{where}: {first['msg']}")
 
 
 def chat_of(words: Words, fields: Mapping[str, Any]) -> ChatRequest:

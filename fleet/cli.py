@@ -11,12 +11,14 @@ from fleet.commands import (
     embed,
     image,
     jobs,
+    keys,
     model,
     ps,
     pull,
     roster,
     up,
 )
+from fleet.commands.options import all_with_key, with_key
 
 app = typer.Typer(
     name="fleet",
@@ -44,12 +46,16 @@ for command in (
     roster.workers,
     doctor.doctor,
 ):
-    app.command()(command)
-app.command("run")(chat.run_)
-app.command("ls")(roster.models)
-app.add_typer(backends.app, name="backends")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(config.app, name="config")
+    app.command()(with_key(command))
+app.command("run")(with_key(chat.run_))
+app.command("ls")(with_key(roster.models))
+for name, group in (
+    ("backends", backends.app),
+    ("jobs", jobs.app),
+    ("keys", keys.app),
+    ("config", config.app),
+):
+    app.add_typer(all_with_key(group), name=name)
 
 
 def main() -> None:

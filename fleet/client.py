@@ -22,6 +22,7 @@ from contract.events import (
 )
 from contract.frames import Frame
 from contract.jobs import JobAccepted, JobPage, JobView
+from contract.keys import IssuedKey, KeyFacts
 from contract.requests import Kind, Request
 from contract.result import Result, Status
 from contract.roster import QueueView, WorkerReport
@@ -222,6 +223,18 @@ class Client:
     def remove_backend(self, name: str) -> BackendGone:
         """End a backend's workers; what waits for it waits on."""
         return self._ask(self._fleet.remove_backend, name)
+
+    def create_key(self, tenant: str, **fields: Any) -> IssuedKey:
+        """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's."""
+        return self._ask(self._fleet.create_key, tenant, **fields)
+
+    def keys(self) -> tuple[KeyFacts, ...]:
+        """Every API key, without the keys themselves. Takes an admin's key."""
+        return self._ask(self._fleet.keys)
+
+    def revoke_key(self, key_id: str) -> KeyFacts:
+        """Take a key away; the shims refuse it within seconds."""
+        return self._ask(self._fleet.revoke_key, key_id)
 
     def backends(self) -> tuple[BackendView, ...]:
         """Every backend, as its live workers see it."""

@@ -1,5 +1,6 @@
 """Where the client finds the fleet. Read once, when a client is made or a command starts."""
 
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,13 @@ class ClientSettings(FleetSettings):
     url: str = "http://127.0.0.1:8700"
     """Address of the shim; several, separated by commas, are tried in turn."""
     api_key: SecretStr | None = None
-    """Sent as a bearer token, where the shim asks for one."""
+    """Names the caller to the shim; `fleet keys create` makes one."""
     give_up_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds without any answer from any shim after which a caller gives up."""
+
+
+spoken_key: ContextVar[SecretStr | None] = ContextVar("spoken_key", default=None)
+"""The key that the running command was given with `--api-key`."""
 
 
 class UpSettings(FleetSettings):

@@ -41,16 +41,16 @@ BEGIN: Final = (
     "#!lua\n"
     + _SAY
     + """
--- KEYS record log live deadlines recent [single]
+-- KEYS record log live deadlines recent tenants_recent [single]
 -- ARGV id channel queued deadline_s (field value)...
 if redis.call('EXISTS', KEYS[1]) == 1 then
     return {ARGV[1], redis.call('HGET', KEYS[1], 'created_at')}
 end
-if KEYS[6] then
-    local there = redis.call('GET', KEYS[6])
+if KEYS[7] then
+    local there = redis.call('GET', KEYS[7])
     local status = there and redis.call('HGET', 'fleet:j:' .. there .. ':record', 'status')
     if status and not ended[status] then return {there} end
-    redis.call('SET', KEYS[6], ARGV[1], 'EX', 604800)
+    redis.call('SET', KEYS[7], ARGV[1], 'EX', 604800)
 end
 local at = string.format('%.6f', now)
 redis.call('HSET', KEYS[1], 'created_at', at, unpack(ARGV, 5))
@@ -61,6 +61,9 @@ if ARGV[4] ~= '' then
 end
 redis.call('ZADD', KEYS[3], at, ARGV[1])
 redis.call('ZADD', KEYS[5], at, ARGV[1])
+redis.call('ZADD', KEYS[6], at, ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[6], 0, -100001)
+redis.call('EXPIRE', KEYS[6], 2592000)
 say(KEYS[2], ARGV[2], 1, 0, now, 'queued', ARGV[3])
 return {ARGV[1], at}
 """

@@ -211,9 +211,10 @@ def _begin(record: JobRecord, request: AnyRequest, position: int) -> Call:
     queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
     keys: Sequence[str] = [
         names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES, names.RECENT,
+        names.recent(record.tenant),
     ]  # fmt: skip
     if isinstance(request, PullRequest):
-        keys = [*keys, names.single(record.queue, request.model)]
+        keys = [*keys, names.single(record.queue, record.tenant, request.model)]
     args: list[Argument] = [
         record.id, names.channel(record.id), queued.model_dump_json()[1:],
         "" if deadline_s is None else deadline_s, *flat,

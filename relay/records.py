@@ -92,23 +92,28 @@ class Records:
         limit: int = 50,
         before: str | None = None,
     ) -> JobPage:
-        """Jobs that match, newest first; `before` is the `next` of the page before this one."""
+        """Jobs that match, newest first; `before` is the `next` of the page before this one.
+
+        A page with a `next` may hold fewer than `limit`, even none: so many others were looked at.
+        """
         found: list[JobRecord] = []
-        cursor = before
-        async for cursor, record in self._newest_first(before):
-            if record and _sees(seen_by, record) and _matches(record, status, kind, queue):
+        cursor, looked_at = before, 0
+        key = names.RECENT if seen_by.admin else names.recent(seen_by.name)
+        async for cursor, record in self._newest_first(key, before):
+            looked_at += 1
+            if record and _matches(record, status, kind, queue):
                 found.append(record)
             if len(found) == limit:
                 return JobPage(jobs=tuple(found), next=cursor)
-        return JobPage(jobs=tuple(found), next=None)
+        return JobPage(jobs=tuple(found), next=cursor if looked_at >= _LONGEST_SCAN else None)
 
     async def _newest_first(
-        self, before: str | None
+        self, key: str, before: str | None
     ) -> AsyncGenerator[tuple[str, JobRecord | None]]:
         highest = f"({float(before)!r}" if before else "+inf"
         for _ in range(_LONGEST_SCAN // _PAGE):
             flat = await self._connection.command(
-                "ZREVRANGEBYSCORE", names.RECENT, highest, "-inf", "WITHSCORES", "LIMIT", 0, _PAGE
+                "ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", 0, _PAGE
             )
             rows = _scored(flat)
             if not rows:

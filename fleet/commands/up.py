@@ -14,6 +14,7 @@ from honcho.printer import Printer
 from fleet.aio import AsyncClient
 from fleet.commands.options import Json
 from fleet.commands.roster import show_backends, show_queues
+from fleet.errors import NotAuthorised
 from fleet.exits import Exit, run
 from fleet.folder import default_folder
 from fleet.plan import Plan, backends, shim_ports
@@ -34,6 +35,12 @@ def up(
     backend: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DSN", help="As in box=ollama://10.0.0.5.")
     ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Serve everybody, not only this machine, while there are no keys."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run everything on this machine; Ctrl-C ends it, a second one at once."""
@@ -45,7 +52,8 @@ def up(
             replace(each, processes=workers) for each in await backends(backend or [], os.environ)
         ]
         ports = shim_ports(settings.host, port, shims)
-        plan = Plan(folder, settings.host, ports, tuple(found))
+        variables = {"FLEET_INSECURE": "true"} if insecure else {}
+        plan = Plan(folder, settings.host, ports, tuple(found), variables)
         return await _until_stopped(plan, Terminal(json=json))
 
     run(command())
@@ -109,6 +117,9 @@ async def _ready(fleet: Running, terminal: Terminal) -> None:
         )
         return
     terminal.words(f"ready at {urls}\n")
-    async with AsyncClient(urls) as client:
-        show_backends(terminal, await client.backends())
-        show_queues(terminal, await client.queues())
+    try:
+        async with AsyncClient(urls) as client:
+            show_backends(terminal, await client.backends())
+            show_queues(terminal, await client.queues())
+    except NotAuthorised:
+        terminal.say("it asks for a key: set FLEET_API_KEY to ask it anything")

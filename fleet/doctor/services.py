@@ -11,7 +11,7 @@ import httpx
 from contract.errors import FleetError, RelayUnavailable
 from fleet.aio import AsyncClient
 from fleet.doctor.finding import Finding, broken, note, ok
-from fleet.errors import CannotStart
+from fleet.errors import CannotStart, NotAuthorised
 from fleet.plan import Plan
 from fleet.server import ServerChoice, choose
 from fleet.settings import ClientSettings, addresses
@@ -87,6 +87,8 @@ async def _sick() -> list[Finding]:
     try:
         async with AsyncClient() as fleet, asyncio.timeout(_ANSWERS_WITHIN_S):
             known = await fleet.backends()
+    except NotAuthorised as error:
+        return [note("roster", error.message, "set FLEET_API_KEY to a key of this fleet")]
     except (FleetError, TimeoutError):
         return []  # went away since it was ready
     fix = "start its server, or take it out: `fleet backends remove {name}`"

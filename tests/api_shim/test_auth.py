@@ -69,7 +69,7 @@ async def test_a_key_is_taken_from_either_header_and_from_no_query(fleet: Keyed)
 async def test_a_body_is_not_read_before_its_caller_is_known(fleet: Keyed) -> None:
     answer = httpx.post(f"{fleet.url}/api/v1/jobs/chat", content=b"{", headers=bearer(WRONG))
 
-    problem(answer, 401, "not_authenticated")
+    assert "body" not in problem(answer, 401, "not_authenticated")["detail"]
 
 
 async def test_a_tenant_sees_only_its_own_jobs(fleet: Keyed, redis_url: str) -> None:
@@ -86,6 +86,32 @@ async def test_a_tenant_sees_only_its_own_jobs(fleet: Keyed, redis_url: str) -> 
         assert [j["id"] for j in (await a.get("/api/v1/jobs")).json()["jobs"]] == [job]
         assert (await a.get(path)).json()["tenant"] == "a"
         assert (await a.get(path)).json()["status"] == "queued"
+
+
+async def test_a_tenants_list_is_whole_whatever_others_enqueue(
+    fleet: Keyed, redis_url: str
+) -> None:
+    async with stage(fleet.url, redis_url) as at, fleet.caller("a") as a, fleet.caller("b") as b:
+        await at.announce()
+        mine = [(await a.post("/api/v1/jobs/chat", json=CHAT)).json()["id"] for _ in range(3)]
+        for _ in range(5):
+            await b.post("/api/v1/jobs/chat", json=CHAT)
+        first = (await a.get("/api/v1/jobs?limit=2")).json()
+        rest = (await a.get(f"/api/v1/jobs?limit=2&before={first['next']}")).json()
+
+        assert [each["id"] for page in (first, rest) for each in page["jobs"]] == mine[::-1]
+
+
+async def test_a_pull_is_shared_inside_a_tenant_only(fleet: Keyed, redis_url: str) -> None:
+    body = {"model": "big", "backend": "scripted"}
+    async with stage(fleet.url, redis_url) as at, fleet.caller("a") as a, fleet.caller("b") as b:
+        await at.announce()
+        first, again, others = [
+            (await each.post("/api/v1/jobs/pull", json=body)).json()["id"] for each in (a, a, b)
+        ]
+
+        assert first == again != others
+        assert (await b.get(f"/api/v1/jobs/{others}")).json()["tenant"] == "b"
 
 
 async def test_an_admin_sees_and_cancels_everybodys(fleet: Keyed, redis_url: str) -> None:

@@ -76,6 +76,8 @@ async def test_the_first_key_is_made_on_this_machine(shim: str) -> None:
     for headers in ({"x-forwarded-for": "10.0.0.9"}, {"host": "evil.example"}):
         problem(httpx.post(f"{shim}/api/v1/keys", json=body, headers=headers), 403, "not_local")
 
+    assert httpx.post(f"{shim}/api/v1/keys", json={"tenant": "a"}).status_code == 422
+
 
 async def test_a_web_page_elsewhere_cannot_make_the_first_key(shim: str) -> None:
     refused = httpx.post(
@@ -85,6 +87,7 @@ async def test_a_web_page_elsewhere_cannot_make_the_first_key(shim: str) -> None
     )
 
     problem(refused, 415, "unsupported_media_type")
+    assert httpx.get(f"{shim}/api/v1/keys").json() == {"keys": []}
 
 
 async def test_the_last_admins_key_cannot_be_revoked_before_the_others(fleet: Keyed) -> None:

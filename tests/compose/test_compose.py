@@ -157,6 +157,13 @@ def test_the_port_is_the_same_everywhere_and_for_this_machine_only() -> None:
     assert f"EXPOSE {port}\n" in (FOLDER / "Dockerfile").read_text()
 
 
+def test_the_shim_may_be_insecure_because_only_this_machine_reaches_it() -> None:
+    shim = services()["shim"]
+
+    assert shim["environment"]["FLEET_INSECURE"] == "${FLEET_INSECURE:-1}"
+    assert all(port.startswith("127.0.0.1:") for port in shim["ports"])
+
+
 def test_everything_has_a_health_check() -> None:
     for path in (BASE, *OVERLAYS):
         for name, each in read(path)["services"].items():

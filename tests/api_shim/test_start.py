@@ -1,0 +1,80 @@
+"""Where a shim may listen: on another address than loopback only with keys, or told to."""
+
+import asyncio
+import os
+import re
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from support.keys import bearer, keyed
+from support.redis_server import free_port
+from support.shim import problem
+
+EVERYWHERE = "0.0.0.0"
+
+
+@asynccontextmanager
+async def started(
+    redis_url: str, *options: str, **variables: str
+) -> AsyncGenerator[tuple[Process, str]]:
+    """The process, and what it had said when it was listening or had ended."""
+    shim = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "api_shim", *options,
+        env={**os.environ, "FLEET_REDIS_URL": redis_url, **variables}, stderr=PIPE,
+    )  # fmt: skip
+    assert shim.stderr is not None
+    said = b""
+    try:
+        async with asyncio.timeout(40):
+            while not re.search(rb"running on", said) and (line := await shim.stderr.readline()):
+                said += line
+        yield shim, said.decode()
+    finally:
+        if shim.returncode is None:
+            shim.terminate()
+        await shim.communicate()
+
+
+async def test_without_a_key_it_does_not_start_where_others_reach_it(redis_url: str) -> None:
+    async with started(redis_url, "--host", EVERYWHERE, "--port", "0") as (shim, said):
+        assert await shim.wait() == 1
+        for words in ("fleet keys create", "--insecure", EVERYWHERE):
+            assert words in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_on_loopback_it_starts_without_a_key(host: str, redis_url: str) -> None:
+    async with started(redis_url, "--host", host, "--port", "0") as (shim, _):
+        assert shim.returncode is None
+
+
+async def test_told_to_be_insecure_it_starts_anywhere(redis_url: str) -> None:
+    port = str(free_port())
+    async with started(redis_url, "--insecure", "--host", EVERYWHERE, "--port", port) as (shim, _):
+        assert shim.returncode is None
+        assert httpx.get(f"http://127.0.0.1:{port}/api/v1/jobs").status_code == 200
+
+
+async def test_with_a_key_it_starts_anywhere_and_asks_for_it(redis_url: str) -> None:
+    port = str(free_port())
+    with keyed(redis_url) as fleet:
+        async with started(redis_url, FLEET_HOST=EVERYWHERE, FLEET_PORT=port):
+            jobs = f"http://127.0.0.1:{port}/api/v1/jobs"
+
+            problem(httpx.get(jobs), 401, "not_authenticated")
+            assert httpx.get(jobs, headers=bearer(fleet.key)).status_code == 200
+
+
+async def test_when_it_cannot_know_it_starts_and_lets_nobody_in() -> None:
+    port = str(free_port())
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    async with started(nowhere, "--host", EVERYWHERE, "--port", port) as (shim, said):
+        answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/jobs", timeout=20)
+
+        assert shim.returncode is None
+        assert "nobody is let in" in said
+        problem(answer, 503, "relay_unavailable")

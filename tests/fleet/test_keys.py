@@ -1,0 +1,131 @@
+"""`fleet keys`, and every other command with a key: from the environment or as an option."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.keys import Keyed, keyed
+from support.shim import serving
+from support.up import DEADLINE_S, ROOT, Command, environment
+
+from contract.errors import LastAdmin
+from fleet import Client
+from fleet.errors import NotAuthorised
+
+ADMIN = ("--tenant", "boss", "--admin")
+
+
+@pytest.fixture
+def shim(redis_url: str) -> Iterator[Keyed]:
+    with keyed(redis_url) as fleet:
+        yield fleet
+
+
+def test_the_first_key_is_made_on_stdout_and_opens_the_fleet(
+    fleet: Command, redis_url: str
+) -> None:
+    with serving(redis_url, key_max_age_s=0.2) as url:
+        made = fleet("keys", "create", *ADMIN, FLEET_URL=url)
+        key = made.stdout.strip()
+
+        assert (made.returncode, made.stdout) == (0, f"{key}\n")
+        assert "once" in made.stderr
+        assert key not in made.stderr
+        assert fleet("jobs", FLEET_URL=url).returncode == 4
+        assert fleet("jobs", FLEET_URL=url, FLEET_API_KEY=key).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tenant", "me"),
+        ("--tenant", "me", "--admin", "--expires", "1d"),
+        ("--tenant", "Me!", "--admin"),
+        ("--tenant", "me", "--admin", "--weight", "0"),
+        ("--tenant", "me", "--admin", "--expires", "soon"),
+        (),
+    ],
+)
+def test_a_wrong_wish_is_2_and_makes_none(
+    words: tuple[str, ...], fleet: Command, redis_url: str
+) -> None:
+    with serving(redis_url) as url:
+        failed = fleet("keys", "create", *words, FLEET_URL=url)
+
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert fleet("keys", "list", "--json", FLEET_URL=url).stdout == ""
+
+
+def test_keys_are_listed_without_the_keys_and_revoked_by_id(fleet: Command, shim: Keyed) -> None:
+    variables = {"FLEET_URL": shim.url, "FLEET_API_KEY": shim.key}
+    options = ("--tenant", "a", "--weight", "2.5", "--limit-jobs", "7", "--expires", "90d")
+    made = json.loads(fleet("keys", "create", *options, "--json", **variables).stdout)
+    listed = fleet("keys", "list", "--json", **variables).stdout
+    rows = {row["id"]: row for row in map(json.loads, listed.splitlines())}
+    table = fleet("keys", "list", **variables).stdout
+
+    assert made["key"] not in listed + table
+    assert (rows[made["id"]]["weight"], rows[made["id"]]["limit_jobs"]) == (2.5, 7)
+    assert rows[made["id"]]["expires_at"] == pytest.approx(made["created_at"] + 90 * 86400)
+    assert made["id"] in table
+    assert fleet("keys", "revoke", made["id"], **variables).returncode == 0
+    again = fleet("keys", "revoke", made["id"], **variables)
+    assert (again.returncode, "revoked before" in again.stderr) == (1, True)
+
+
+def test_no_key_a_wrong_one_and_one_that_may_not_are_4(fleet: Command, shim: Keyed) -> None:
+    key = shim.issue("a")["key"]
+    for words, variables in (
+        (("jobs",), {}),
+        (("jobs",), {"FLEET_API_KEY": "flk_wrong"}),
+        (("keys", "list"), {"FLEET_API_KEY": key}),
+        (("backends", "remove", "x"), {"FLEET_API_KEY": key}),
+    ):
+        refused = fleet(*words, FLEET_URL=shim.url, **variables)
+
+        assert (refused.returncode, refused.stdout) == (4, "")
+        assert "key" in refused.stderr
+
+
+@pytest.mark.parametrize("words", [("jobs", "list"), ("ls",), ("queues",), ("backends",)])
+def test_every_command_takes_a_key_as_an_option(
+    words: tuple[str, ...], fleet: Command, shim: Keyed
+) -> None:
+    given = ("--api-key", shim.key)
+
+    assert fleet(*words, FLEET_URL=shim.url).returncode == 4
+    assert fleet(*words, *given, FLEET_URL=shim.url).returncode == 0
+    assert fleet(*words, *given, FLEET_URL=shim.url, FLEET_API_KEY="flk_wrong").returncode == 0
+    assert fleet(*words, FLEET_URL=shim.url).returncode == 4
+
+
+def test_a_client_makes_lists_and_revokes_keys(shim: Keyed) -> None:
+    with Client(shim.url, api_key=shim.key) as admin:
+        issued = admin.create_key("a", limit_tokens=10)
+        listed = admin.keys()
+        assert [key.tenant for key in listed] == ["boss", "a"]
+        with pytest.raises(LastAdmin):
+            admin.revoke_key(shim.key.split("_")[1])
+        with Client(shim.url, api_key=issued.key.get_secret_value()) as tenant:
+            assert tenant.jobs().jobs == ()
+            with pytest.raises(NotAuthorised):
+                tenant.keys()
+        assert admin.revoke_key(issued.id).limit_tokens == 10
+        assert issued.key.get_secret_value() not in repr(issued)
+
+
+def test_up_on_another_address_says_what_is_missing(tmp_path: Path) -> None:
+    up = subprocess.run(
+        [
+            sys.executable, "-m", "fleet", "up", "--data-dir", str(tmp_path), "--port", "0",
+            "--backend", "scripted=scripted://",
+        ],
+        cwd=ROOT, env=environment(FLEET_HOST="0.0.0.0"), timeout=DEADLINE_S, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert up.returncode == 1
+    assert "fleet keys create" in up.stderr

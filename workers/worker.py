@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from contract.errors import LeaseLost, RelayUnavailable
@@ -28,6 +28,7 @@ class Held:
 
     claim: Claim
     voice: Voice
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Worker:
@@ -94,6 +95,7 @@ class Worker:
 
     async def _run(self, claim: Claim) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
+        await self._end_our_own_attempt_at(claim.record.id)
         voice = self._writer.voice(claim)
         run = Run(
             claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting,
@@ -101,7 +103,7 @@ class Worker:
         )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
-        self.held[claim.record.id] = Held(claim, voice)
+        held = self.held[claim.record.id] = Held(claim, voice)
         _log.info("job %s began, attempt %d in %s", voice.id, voice.attempt, claim.record.queue)
         try:
             await asyncio.wait({task})
@@ -109,8 +111,18 @@ class Worker:
             if not task.done():
                 await self._abandon(claim, task)
             del self.held[claim.record.id]
+            held.over.set()
             self.choosing.ended(claim.record)
         await self._let_go(claim, voice, task)
+
+    async def _end_our_own_attempt_at(self, job_id: str) -> None:
+        """Wait for the run of an attempt whose lease expired in our hands.
+
+        A worker that was cut off or asleep may claim the job again before it has noticed.
+        """
+        while (before := self.held.get(job_id)) is not None:
+            before.voice.lose()
+            await before.over.wait()
 
     async def _let_go(self, claim: Claim, voice: Voice, task: asyncio.Task[Again | None]) -> None:
         record = claim.record
@@ -176,7 +188,7 @@ class Worker:
     async def hand_over_all(self, reason: str) -> None:
         """Give every job back for the next worker to continue; it costs them no attempt."""
         for held in list(self.held.values()):
-            await self._hand_over(held.claim, reason)
+            await self._give_back(held.claim, reason)
             held.voice.lose()
 
     async def _hand_over(self, claim: Claim, reason: str) -> None:

@@ -75,6 +75,8 @@ _OPTIONS: Final = {
     "vertex": frozenset({"project", "location", "credentials", "quota_project"}),
     "llama": frozenset({"n_ctx", "threads", "gpu_layers", "batch", "pooling"}),
     "openvino": frozenset({"device", "n_ctx", "threads", "pooling"}),
+    # Models that are in memory at once.
+    "scripted": frozenset({"room"}),
 }
 
 

@@ -93,7 +93,10 @@ def _gemini(config: BackendConfig) -> Backend:
 
 
 def _scripted(config: BackendConfig) -> Backend:
-    return Scripted(config.name, idle_s=config.idle_s)
+    room = config.options.get("room", "")
+    if room and not room.isdecimal():
+        raise NotSupported(f"backend {config.name!r}: room={room} is no number of models")
+    return Scripted(config.name, idle_s=config.idle_s, room=int(room) if room else None)
 
 
 def _local(config: BackendConfig) -> Backend:

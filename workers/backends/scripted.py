@@ -49,6 +49,7 @@ from contract.models import (
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
 from workers.backends.script import EARLY, FORMS, Prompt, Script, Turn, parse, play, vector
+from workers.backends.scripted_memory import Memory
 from workers.backends.scripted_picture import drawn
 
 VERSION: Final = "scripted"
@@ -79,12 +80,14 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
 class Scripted:
     """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
 
-    def __init__(self, name: str = "scripted", *, idle_s: float = 120.0) -> None:
-        """`idle_s` bounds how long a script that stalls is waited for."""
+    def __init__(
+        self, name: str = "scripted", *, idle_s: float = 120.0, room: int | None = None
+    ) -> None:
+        """`idle_s` bounds how long a stalled script is waited for, `room` models in memory."""
         self.name = name
         self._idle_s = idle_s
         self._failed: Counter[str] = Counter()
-        self._warm: set[str] = set()
+        self._warm = Memory(room)
         self._scripts = {form: form for form in FORMS}
 
     async def check(self) -> str | None:
@@ -96,8 +99,9 @@ class Scripted:
         return True
 
     async def models(self) -> Sequence[ModelReport]:
-        """The forms, and what was pulled, copied or made."""
-        return [self._report(name, form) for name, form in self._scripts.items()]
+        """The forms, what was pulled, copied or made, and what fills the memory."""
+        names = {name: self._form(name) for name in self._warm.told} | self._scripts
+        return [self._report(name, form) for name, form in names.items()]
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -109,7 +113,7 @@ class Scripted:
         if script.load and request.model not in self._warm:
             yield Phase(phase="loading")
             await asyncio.sleep(script.load)
-        self._warm.add(request.model)
+        self._warm.use(request.model)
         turn = play(script, prompt_of(request))
         async for delta in self._recite(script, turn, fault):
             yield delta
@@ -188,7 +192,7 @@ class Scripted:
         """Forget a name."""
         self._form(request.model)
         self._scripts.pop(request.model, None)
-        self._warm.discard(request.model)
+        self._warm.drop(request.model)
         yield Done()
 
     async def running(self) -> Stream[Details | Done]:
@@ -201,13 +205,13 @@ class Scripted:
         script = self._script(request.model)
         yield Phase(phase="loading")
         await asyncio.sleep(script.load)
-        self._warm.add(request.model)
+        self._warm.use(request.model)
         yield Done()
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
         """Cold again."""
         self._form(request.model)
-        self._warm.discard(request.model)
+        self._warm.drop(request.model)
         yield Done()
 
     async def _recite(
@@ -259,7 +263,7 @@ class Scripted:
         return ModelReport(
             name=name,
             traits=_TRAITS.get(form, ("chat",)),
-            warm=name in self._warm,
+            warm=self._warm.is_warm(name),
             context_length=8192,
             dimension=parse(form).dim if is_embedding else None,
         )

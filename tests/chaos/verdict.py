@@ -1,0 +1,154 @@
+"""Were the promises kept? Every log against what its callers saw and what was to come of it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from chaos.callers import Tale, View
+from chaos.errands import Answer
+from contract.events import LAST_WORDS, EventId, Image
+from contract.frames import Frame
+from contract.result import Result, fold
+
+
+class Broken(NamedTuple):
+    """A promise that was not kept."""
+
+    promise: str
+    job: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as Redis holds it at the end."""
+
+    id: str
+    status: str
+    errand: int | None
+    tries: int
+    frames: Sequence[Frame]
+
+
+def judge(jobs: dict[str, Job], tales: Iterable[Tale]) -> Iterator[Broken]:
+    """All that is wrong, job by job."""
+    for job in jobs.values():
+        yield from judge_log(job)
+    for tale in tales:
+        job = jobs.get(tale.job)
+        for problem in tale.problems:
+            yield Broken("a caller is answered", tale.job, f"{tale.errand.what}: {problem}")
+        if job is None:
+            yield Broken("no job is lost", tale.job, f"errand {tale.errand.number}: no record")
+            continue
+        for view in tale.views:
+            yield from judge_view(job, view)
+        yield from judge_answer(job, tale.errand.answer)
+        yield from judge_cancels(job, tale)
+    yield from judge_doubles(jobs.values())
+
+
+def judge_log(job: Job) -> Iterator[Broken]:
+    """One last word, at the end; ids that only rise, without a gap."""
+    last = [at for at, frame in enumerate(job.frames) if frame.type in LAST_WORDS]
+    if last != [len(job.frames) - 1]:
+        yield Broken("exactly one last word ends a log", job.id, f"at {last} of {len(job.frames)}")
+    elif job.status != job.frames[-1].type:
+        yield Broken("the record says what the log says", job.id, f"record: {job.status}")
+    ids = [frame.id for frame in job.frames]
+    for before, after in pairwise(ids):
+        if not _follows(before, after):
+            yield Broken("ids rise without a gap", job.id, f"{before} then {after}")
+
+
+def _follows(before: EventId | None, after: EventId | None) -> bool:
+    if before is None or after is None:
+        return False
+    return after in (
+        EventId(before.attempt, before.seq + 1),
+        EventId(before.attempt + 1, 0),
+    )
+
+
+def judge_view(job: Job, view: View) -> Iterator[Broken]:
+    """A follower saw the log, byte for byte, whatever happened on the way."""
+    for problem in view.problems:
+        yield Broken("a follower is served", job.id, problem)
+    if view.log_resets:
+        yield Broken("no log_reset while Redis loses nothing", job.id, f"{view.log_resets} times")
+    seen, logged = [event.body for event in view.heard], [frame.body for frame in job.frames]
+    if seen != logged:
+        at = next(
+            (at for at, (a, b) in enumerate(zip(seen, logged, strict=False)) if a != b),
+            min(len(seen), len(logged)),
+        )
+        detail = f"{view.visit.way}: {len(seen)} events of {len(logged)}, differ at {at}"
+        yield Broken("every follower sees the log", job.id, detail)
+    elif fold(frame.event for frame in job.frames) != fold(_events(view)):
+        yield Broken("every follower sees the log", job.id, "its fold differs")
+
+
+def _events(view: View) -> Iterator[object]:
+    return (Frame(EventId.parse(e.id), e.type, e.body).event for e in view.heard)
+
+
+def judge_answer(job: Job, answer: Answer) -> Iterator[Broken]:
+    """What was said is what the backend was told to say."""
+    result = fold(frame.event for frame in job.frames)
+    code = result.error.code if result.error else None
+    if result.status not in answer.statuses:
+        detail = f"{result.status} ({code}) after {job.tries} tries, not {set(answer.statuses)}"
+        yield Broken("a job ends as it must", job.id, detail)
+    elif code is not None and code not in answer.codes:
+        yield Broken("a job ends as it must", job.id, f"{code}, not one of {set(answer.codes)}")
+    for name, wrong in _differences(result, answer):
+        yield Broken("nothing is lost or doubled in an answer", job.id, f"{name}: {wrong}")
+
+
+def _differences(result: Result, answer: Answer) -> Iterator[tuple[str, str]]:
+    is_whole = result.status == "done"
+    for name in ("content", "thinking"):
+        said, right = getattr(result, name), getattr(answer, name)
+        if right is not None and (said != right if is_whole else not right.startswith(said)):
+            yield name, _where(said, right)
+    if not is_whole:
+        return
+    calls = tuple((call.name, call.arguments) for call in result.tool_calls)
+    images = tuple(image.data for image in result.images if _is_final(image))
+    vectors = result.embeddings.data if result.embeddings else None
+    for name, told, expected in (
+        ("tools", calls, answer.tools),
+        ("images", images, answer.images),
+        ("vectors", vectors, answer.vectors),
+    ):
+        if expected is not None and told != expected:
+            yield name, _where(str(told), str(expected))
+
+
+def _is_final(image: Image) -> bool:
+    return not image.partial
+
+
+def _where(said: str, right: str) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(said, right, strict=False)) if a != b), -1)
+    at = min(len(said), len(right)) if at < 0 else at
+    return f"{len(said)} characters of {len(right)}; at {at} {said[at : at + 40]!r}"
+
+
+def judge_cancels(job: Job, tale: Tale) -> Iterator[Broken]:
+    """A cancel is final at once, and the same answer again."""
+    for record in tale.cancels:
+        if record["status"] not in LAST_WORDS:
+            yield Broken("a cancel is final at once", job.id, f"answered {record['status']}")
+        elif record["status"] != job.status:
+            yield Broken("a cancel is final", job.id, f"{record['status']}, then {job.status}")
+
+
+def judge_doubles(jobs: Iterable[Job]) -> Iterator[Broken]:
+    """One errand, one job, however often its caller had to ask (Idempotency-Key)."""
+    first: dict[int, str] = {}
+    for job in jobs:
+        if job.errand is not None and first.setdefault(job.errand, job.id) != job.id:
+            detail = f"errand {job.errand} has {first[job.errand]}, too"
+            yield Broken("asked again is not done twice", job.id, detail)

@@ -48,7 +48,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         server = Process([sys.executable, *module], {}, folder / "server.log")
         stack.callback(server.end)
         workers = [start(stack, redis.url, folder, type, port) for type in BACKENDS]
-        down = {"LLM_DOWN": f"ollama://127.0.0.1:{free_port()}"}
+        down = {"LLM_DOWN": f"ollama://127.0.0.1:{free_port()}", "FLEET_RETRY_PATIENCE": "0"}
         workers.append(stack.enter_context(worker(redis.url, folder, "down", **down)))
         yield Fleet(redis.url, f"http://127.0.0.1:{port}", workers)
 
@@ -56,15 +56,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def start(stack: ExitStack, redis_url: str, folder: Path, type: str, port: int) -> WorkerProcess:
     protocol = "+http" if type == "generic" else ""
     dsn = f"{type}{protocol}://127.0.0.1:{port}?idle_s=1"
-    return stack.enter_context(worker(redis_url, folder, type, **{f"LLM_{type.upper()}": dsn}))
+    env = {f"LLM_{type.upper()}": dsn, "FLEET_RETRY_PATIENCE": "0"}
+    return stack.enter_context(worker(redis_url, folder, type, **env))
 
 
 async def run(fleet: Fleet, backend: str, model: str, **fields: object) -> list[Frame]:
     async with relay_on(fleet.redis_url) as relay:
         await fleet.ready(relay)
-        request = ChatRequest(
-            model=model, messages=(Message(role="user", content="tell"),), **fields
-        )
+        once = {"max_attempts": 1, **fields}
+        request = ChatRequest(model=model, messages=(Message(role="user", content="tell"),), **once)
         record, _ = await relay.queue.enqueue(request, queue=f"{backend}.chat")
         async with asyncio.timeout(20):
             return await relay.heard(record.id)

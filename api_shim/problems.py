@@ -95,6 +95,16 @@ class Problem(Noun):
     """Names that exist and may have been meant."""
     capabilities: tuple[str, ...] | None = None
     """What the named backend can do."""
+    queue: str | None = None
+    """The queue that is full."""
+    scope: Literal["queue", "tenant"] | None = None
+    """Whether its own bound was met, or this tenant's."""
+    limit: int | None = None
+    """The bound."""
+    held: int | None = None
+    """How much waits, in the bound's unit."""
+    eta_s: float | None = None
+    """Seconds until a job that waited behind all of them would start; null when unknown."""
     checks: dict[str, str] | None = Field(default=None)
     """What `/readyz` looked at: `ok`, or why not."""
 
@@ -166,6 +176,7 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             return _problem(
                 error.code, _title(type(error), 500), status_of(type(error)), error.message,
                 retryable=error.retryable, retry_after_s=after_s, request_id=request_id,
+                **error.facts,
             )  # fmt: skip
         case _:
             detail = "Something broke in the shim; its log has the details under this request_id."

@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Final
 
+from api_shim.pools import Census
+from api_shim.reasons import explained
 from contract.errors import FleetError
 from contract.events import (
     Queued,
 )
 from contract.frames import Frame
 from contract.jobs import JobRecord, Place
-from relay.queue import Queue
 from relay.records import Records
+from relay.standing import Standing
 
 Pages = AsyncGenerator[list[Frame], None]
 
@@ -27,14 +29,25 @@ class Places:
     """Where waiting jobs stand, looked up at most once an interval for each."""
 
     def __init__(
-        self, records: Records, queue: Queue, now: Callable[[], float], every_s: float
+        self,
+        records: Records,
+        standing: Standing,
+        census: Census,
+        now: Callable[[], float],
+        every_s: float,
     ) -> None:
         """Trust a look for `every_s` seconds; `now` is unix seconds."""
         self._records = records
-        self._queue = queue
+        self._standing = standing
+        self._census = census
         self._now = now
         self.every_s = every_s
         self._looks: dict[str, asyncio.Task[tuple[JobRecord, Place] | None]] = {}
+
+    async def place(self, record: JobRecord) -> Place:
+        """Where a job stands now and why it waits; raises RelayUnavailable."""
+        place = await self._standing.place(record)
+        return explained(place, record.queue, await self._census.recent())
 
     async def queued(self, job_id: str) -> Queued | None:
         """What there is to say of a waiting job; None if it waits no more or Redis is away."""
@@ -55,8 +68,8 @@ class Places:
         with suppress(FleetError):
             record = await self._records.get(job_id)
             if record.status == "queued":
-                place = await self._queue.standing.place(record)
-                if place.position is not None:
+                place = await self.place(record)
+                if place.reason:
                     return record, place
         return None
 

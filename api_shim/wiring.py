@@ -15,6 +15,7 @@ from api_shim.settings import ShimSettings
 from api_shim.waiting import Places
 from relay.audience import Audience
 from relay.connection import Connection
+from relay.dead import Dead
 from relay.idempotency import Idempotency
 from relay.log import Log
 from relay.queue import Queue
@@ -48,6 +49,7 @@ class Wiring:
         self.door = Door(self.tenants, connection, settings)
         self.hangup = hangup
         self.idempotency = Idempotency(connection)
+        self.dead = Dead(connection)
         self.audience = Audience(connection, is_ending=lambda: hangup.is_over)
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from contract.requests import Kind
 from contract.wire import Noun
+from contract.wishes import Wish
 
 Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
                      "create", "load", "unload"]  # fmt: skip
@@ -45,6 +46,8 @@ class BackendReport(Noun):
     """Why it is not healthy, in words."""
     version: str | None = None
     capabilities: tuple[Capability, ...] = ()
+    grants: tuple[Wish, ...] | None = None
+    """What requests may wish for beyond what every backend can do; None is unknown."""
     models: tuple[ModelReport, ...] = ()
 
 
@@ -55,6 +58,10 @@ class QueueReport(Noun):
     kind: Kind
     slots: Annotated[int, Field(ge=0)]
     in_flight: Annotated[int, Field(ge=0)]
+    loading: str | None = None
+    """Model that the backend brings into memory now, on which other models' jobs wait."""
+    circuit_open_until: float | None = None
+    """Unix seconds until which nothing is claimed, because the backend failed again and again."""
 
 
 class WorkerReport(Noun):

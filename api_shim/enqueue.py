@@ -32,7 +32,7 @@ KINDS: Final[tuple[Kind, ...]] = (
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["enqueue"], route_class=JsonRoute)
 
-_ACCEPTED: Final[dict[str, Any]] = {
+ACCEPTED: Final[dict[str, Any]] = {
     "description": "The job waits; follow `events_url`.",
     "headers": {
         "Location": {"schema": {"type": "string"}, "description": "Of the job."},
@@ -46,7 +46,7 @@ _ACCEPTED: Final[dict[str, Any]] = {
 _ROUTE: Final[dict[str, Any]] = {
     "status_code": 202,
     "response_model": JobAccepted,
-    "responses": {202: _ACCEPTED, **documented(400, 404, 409, 413, 415, 422, 429, 503)},
+    "responses": {202: ACCEPTED, **documented(400, 404, 409, 413, 415, 422, 429, 503)},
 }
 
 

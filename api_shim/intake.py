@@ -4,6 +4,7 @@ Every surface (native, OpenAI, Ollama) takes its requests in here, so that backe
 and Idempotency-Key mean the same on all of them.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated
 
@@ -44,16 +45,7 @@ class Intake:
     async def __call__(self, request: AnyRequest) -> Response:
         """Take it in, and answer 202; raises what `take` raises."""
         record, place = await self.take(request)
-        accepted = JobAccepted(
-            id=record.id,
-            status=record.status,
-            queue=record.queue,
-            position=place.position,
-            eta_s=place.eta_s,
-            events_url=f"/api/v1/jobs/{record.id}/events",
-        )
-        headers = {"Location": f"/api/v1/jobs/{record.id}", **self.headers}
-        return Response(accepted.model_dump_json(), 202, headers, media_type="application/json")
+        return accepted(record, place, self.headers)
 
     async def take(self, request: AnyRequest) -> tuple[JobRecord, Place]:
         """Make a job of the request, or find the one that its Idempotency-Key leads to.
@@ -63,7 +55,7 @@ class Intake:
         request = self._preferences.over(request)
         key = self._preferences.idempotency_key
         if key is None:
-            record, place = await self._enqueue(request, await self._queue(request))
+            record, place = await self._enqueue(request, await self.queue_for(request))
         else:
             anyway = str(self._enqueue_anyway)
             record, place = await self._take_once(
@@ -76,7 +68,7 @@ class Intake:
         keys = self._wiring.idempotency
         hold = await keys.find(key)
         if hold is None:
-            hold = await keys.hold(key, await self._queue(request))
+            hold = await keys.hold(key, await self.queue_for(request))
         if not hold.is_new:
             self.headers["Idempotent-Replayed"] = "true"
         try:
@@ -101,7 +93,8 @@ class Intake:
             await self._wiring.audience.relax(record, request.on_disconnect)
         return record, place
 
-    async def _queue(self, request: AnyRequest) -> str:
+    async def queue_for(self, request: AnyRequest) -> str:
+        """The queue that a request belongs on now; raises Refusal, RelayUnavailable."""
         return queue_name(await self._backend(request), request.kind)
 
     async def _backend(self, request: AnyRequest) -> str:
@@ -128,6 +121,20 @@ class Intake:
             return candidates[0].name
         views = await self._wiring.queue.standing.views(workers)
         return least_loaded(getattr(request, "model", ""), candidates, views).name
+
+
+def accepted(record: JobRecord, place: Place, headers: Mapping[str, str]) -> Response:
+    """Answer that a job was taken in, and where to follow it."""
+    told = JobAccepted(
+        id=record.id,
+        status=record.status,
+        queue=record.queue,
+        position=place.position,
+        eta_s=place.eta_s,
+        events_url=f"/api/v1/jobs/{record.id}/events",
+    )
+    whole = {"Location": f"/api/v1/jobs/{record.id}", "X-Fleet-Job": record.id, **headers}
+    return Response(told.model_dump_json(), 202, whole, media_type="application/json")
 
 
 async def _drop_in(wiring: Wired, caller: Caller, preferences: Preferred) -> Intake:

@@ -56,16 +56,21 @@ async def page(
     before: Annotated[str | None, Query(description="`next` of the page before this one.")] = None,
 ) -> Response:
     """List the caller's jobs, newest first; an admin's key lists everybody's."""
+    check_cursor(before)
+    found = await wiring.records.page(
+        seen_by=caller, status=status, kind=kind, queue=queue, limit=limit, before=before
+    )
+    return answer(found)
+
+
+def check_cursor(before: str | None) -> None:
+    """Return if a page can begin there; raises Refusal."""
     if before is not None and not _is_cursor(before):
         raise Refusal(
             "invalid_cursor",
             f"before={before[:40]!r} is no cursor: use `next` of a page as it is.",
             status=400,
         )
-    found = await wiring.records.page(
-        seen_by=caller, status=status, kind=kind, queue=queue, limit=limit, before=before
-    )
-    return answer(found)
 
 
 def _is_cursor(text: str) -> bool:
@@ -109,7 +114,7 @@ async def _until_the_end(wiring: Wiring, job_id: str, wait_s: float) -> None:
 
 
 async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobView:
-    place = await wiring.queue.standing.place(record)
+    place = await wiring.places.place(record)
     if with_result:
         result = await wiring.log.result(record.id)
     else:

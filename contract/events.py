@@ -89,6 +89,16 @@ class ToolCallDelta(Noun):
     """To be sent back with the call; see contract.chat.ToolCall."""
 
 
+class LogProb(Noun):
+    """How likely one token was; the shape is OpenAI's."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+    """The token's UTF-8, which may be a part of a letter."""
+    top_logprobs: tuple["LogProb", ...] = ()
+
+
 class Delta(Event):
     """A fragment of the answer; only the fields that are present are written."""
 
@@ -98,6 +108,8 @@ class Delta(Event):
     thinking: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] | None = None
     refusal: str | None = None
+    logprobs: tuple[LogProb, ...] | None = None
+    """Of the tokens in `content`."""
     provider_meta: dict[str, Any] | None = None
     """To be sent back with the whole message; a later one replaces an earlier one."""
 
@@ -216,6 +228,8 @@ class Failed(Event):
     code: str
     message: str
     retryable: bool = False
+    dead: bool = False
+    """Whether it ran out of attempts: it is kept as a dead letter, which can be retried."""
 
 
 class Cancelled(Event):

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from contract.errors import FleetError, InvalidRequest, WorkerLost
+from contract.errors import FleetError, InvalidRequest
 from contract.result import Result
 from fleet.errors import FleetUnreachable, GaveUpWaiting, JobCancelled, NotAuthorised
 
@@ -57,9 +57,11 @@ def exit_of(error: FleetError) -> Exit:
 def raise_unless_done(job_id: str, result: Result) -> None:
     """Raise JobEnded if a job's last word is not `done`."""
     if result.error is not None:
-        dead = result.error.code == WorkerLost.code
-        code = Exit.DEAD_LETTERED if dead else Exit.JOB_FAILED
-        raise JobEnded(f"job {job_id} failed ({result.error.code}): {result.error.message}", code)
+        what = f"job {job_id} failed ({result.error.code}): {result.error.message}"
+        if result.error.dead:
+            again = f"{what}; it is kept: `fleet dead retry {job_id}` runs it again"
+            raise JobEnded(again, Exit.DEAD_LETTERED)
+        raise JobEnded(what, Exit.JOB_FAILED)
     if result.cancelled is not None:
         raise JobEnded(f"job {job_id} was cancelled by {result.cancelled.by}", Exit.JOB_FAILED)
 

@@ -58,13 +58,17 @@ class Audit:
                 await self._leases.end(record.queue, record.id, error)
 
     async def _forget_what_has_expired(self) -> None:
-        oldest = await self._connection.command("ZRANGE", names.RECENT, 0, _AT_ONCE - 1)
+        for index in (names.RECENT, names.DEAD):
+            await self._forget_in(index)
+
+    async def _forget_in(self, index: str) -> None:
+        oldest = await self._connection.command("ZRANGE", index, 0, _AT_ONCE - 1)
         there = await self._connection.pipeline(
             [("EXISTS", names.record(id.decode())) for id in oldest]
         )
         expired = [id for id, exists in zip(oldest, there, strict=True) if not exists]
         if expired:
-            await self._connection.command("ZREM", names.RECENT, *expired)
+            await self._connection.command("ZREM", index, *expired)
 
     async def _restore_what_was_lost(self) -> int:
         cursor, rows = await self._connection.command(

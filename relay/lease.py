@@ -196,7 +196,9 @@ class Leases:
 
     async def end(self, queue: str, job_id: str, error: FleetError, *, dead: bool = False) -> None:
         """Fail a job that nobody runs, and forget it; `dead`: keep it as a dead letter."""
-        last_word = Failed(code=error.code, message=error.message, retryable=error.retryable)
+        last_word = Failed(
+            code=error.code, message=error.message, retryable=error.retryable, dead=dead
+        )
         settings = self._connection.settings
         ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
         await self._connection.run(

@@ -61,7 +61,7 @@ class Records:
         Raises JobNotFound, also if it is somebody else's, with the same words; RelayUnavailable.
         """
         record = await self.get(job_id)
-        if not _sees(tenant, record):
+        if not sees(tenant, record):
             raise _no_job(job_id)
         return record
 
@@ -99,7 +99,7 @@ class Records:
         found: list[JobRecord] = []
         cursor, looked_at = before, 0
         key = names.RECENT if seen_by.admin else names.recent(seen_by.name)
-        async for cursor, record in self._newest_first(key, before):
+        async for cursor, record in self.newest_first(key, before):
             looked_at += 1
             if record and _matches(record, status, kind, queue):
                 found.append(record)
@@ -107,9 +107,13 @@ class Records:
                 return JobPage(jobs=tuple(found), next=cursor)
         return JobPage(jobs=tuple(found), next=cursor if looked_at >= _LONGEST_SCAN else None)
 
-    async def _newest_first(
+    async def newest_first(
         self, key: str, before: str | None
     ) -> AsyncGenerator[tuple[str, JobRecord | None]]:
+        """Jobs of a sorted set by time, a bounded number, each with the cursor that follows it.
+
+        None in place of a record that has expired; raises RelayUnavailable.
+        """
         highest = f"({float(before)!r}" if before else "+inf"
         for _ in range(_LONGEST_SCAN // _PAGE):
             flat = await self._connection.command(
@@ -126,7 +130,8 @@ class Records:
                 yield repr(score), from_hash(fields) if b"id" in fields else None
 
 
-def _sees(tenant: Tenant, record: JobRecord) -> bool:
+def sees(tenant: Tenant, record: JobRecord) -> bool:
+    """Whether a tenant may know of a job."""
     return tenant.admin or record.tenant == tenant.name
 
 

@@ -55,7 +55,7 @@ def test_each_error_has_its_exit_code(error: FleetError, code: int) -> None:
     ("result", "code"),
     [
         (Result(error=Failed(code="server_fault", message="broke")), Exit.JOB_FAILED),
-        (Result(error=Failed(code="worker_lost", message="died")), Exit.DEAD_LETTERED),
+        (Result(error=Failed(code="x", message="died", dead=True)), Exit.DEAD_LETTERED),
         (Result(cancelled=Cancelled(by="caller")), Exit.JOB_FAILED),
     ],
 )

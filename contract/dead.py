@@ -1,0 +1,36 @@
+"""Dead letters: jobs that ran out of attempts, kept so that somebody can look and try again."""
+
+from typing import Any
+
+from contract.events import Failed
+from contract.jobs import JobRecord
+from contract.wire import Noun
+
+
+class DeadLetter(JobRecord):
+    """A dead job's record, and what it died of."""
+
+    error: Failed | None = None
+    """Its last word; None if its log has expired meanwhile."""
+
+
+class DeadView(DeadLetter):
+    """A dead letter with all that is needed to judge it."""
+
+    request: dict[str, Any]
+    """What was asked for, as a request of that kind has it."""
+
+
+class DeadPage(Noun):
+    """Some dead letters, the last to die first, and the cursor to ask for the next ones with."""
+
+    letters: tuple[DeadLetter, ...]
+    next: str | None = None
+
+
+class DeadPurged(Noun):
+    """How many dead letters were forgotten."""
+
+    purged: int
+    next: str | None = None
+    """There may be more: purge again, with this as `before`."""

@@ -4,7 +4,7 @@ Only what a model is known not to do is refused: servers that tell nothing are g
 the doubt, and answer for themselves.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from api_shim.problems import Refusal
 from contract.backend_errors import (
@@ -15,6 +15,7 @@ from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest
 from contract.roster import ModelReport, ModelTrait
+from contract.wishes import REMEDIES, Wish, wishes
 
 
 def needs(request: AnyRequest) -> dict[ModelTrait, str]:
@@ -58,6 +59,17 @@ def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
     if wished and dimension and wished > dimension:
         wrong.append(f"dimensions is {wished}, and its vectors have {dimension}")
     return wrong
+
+
+def ungranted(request: AnyRequest, grants: Collection[Wish] | None) -> list[str]:
+    """What the backend has no word for and may not ignore, in words; empty if that is unknown."""
+    if grants is None:
+        return []
+    return [
+        f"{wish}: {REMEDIES[wish]}"
+        for wish in wishes(request)
+        if wish in REMEDIES and wish not in grants
+    ]
 
 
 def refuse(request: AnyRequest, model: str, wrong: Sequence[str]) -> None:

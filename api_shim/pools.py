@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
+from contract.wishes import Wish
 from relay.roster import Roster
 
 _ANY_TAG: Final = ":latest"
@@ -31,6 +32,12 @@ class Pool:
     def capabilities(self) -> tuple[Capability, ...]:
         """What any worker says that it can do."""
         return tuple(dict.fromkeys(c for report in self.reports for c in report.capabilities))
+
+    @property
+    def grants(self) -> frozenset[Wish] | None:
+        """What requests may wish for, wherever they run; None if that is not known."""
+        told = [frozenset(report.grants) for report in self.reports if report.grants is not None]
+        return frozenset[Wish]().union(*told) if told else None
 
     @property
     def models(self) -> dict[str, list[ModelReport]]:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NoReturn
 
-from api_shim.abilities import missing, refuse
+from api_shim.abilities import missing, refuse, ungranted
 from api_shim.pools import Pool
 from api_shim.problems import Refusal
 from contract.backend_errors import (
@@ -50,8 +50,7 @@ def named(
         )
     if queue_name(backend, kind) not in pool.queues:
         raise _no_worker(queue_name(backend, kind))
-    model = _model_of(request)
-    refuse(request, model, missing(request, pool.find(model)))
+    refuse(request, _model_of(request), _wrong(request, pool))
 
 
 def _refuse_absent(backend: str, pools: Mapping[str, Pool], known: Iterable[str]) -> NoReturn:
@@ -108,13 +107,19 @@ def _model_of(request: AnyRequest) -> str:
     return getattr(request, "model", "")
 
 
+def _wrong(request: AnyRequest, pool: Pool) -> list[str]:
+    """What of the request this pool cannot do, in words."""
+    reports = pool.find(_model_of(request))
+    return [*missing(request, reports), *ungranted(request, pool.grants)]
+
+
 def _having(request: AnyRequest, able: Sequence[Pool]) -> list[Pool]:
     model = _model_of(request)
     having = [pool for pool in able if pool.find(model)]
     if having:
-        fit = [pool for pool in having if not missing(request, pool.find(model))]
+        fit = [pool for pool in having if not _wrong(request, pool)]
         if not fit:
-            refuse(request, model, missing(request, having[0].find(model)))
+            refuse(request, model, _wrong(request, having[0]))
         return fit
     pulling = [pool for pool in able if "pull" in pool.capabilities]
     if request.on_missing == "pull" and pulling:

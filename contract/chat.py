@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from contract.requests import Request
 from contract.wire import Noun
@@ -100,6 +100,9 @@ class SchemaFormat(Noun):
     strict: bool = True
 
 
+Tokens = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+"""Ids of tokens in a model's own vocabulary."""
+
 ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")]
 
 
@@ -108,9 +111,17 @@ class ChatRequest(Request):
 
     kind: Literal["chat"] = "chat"
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    prompt: Annotated[str, Field(min_length=1)] | Tokens | None = None
+    """Raw text, or ids of the model's own tokens, to go on from instead of `messages`: no chat
+    template is laid around it."""
+    suffix: str | None = None
+    """Text that stands behind the answer (fill in the middle); only with a `prompt`."""
+    messages: Annotated[tuple[Message, ...], Field(validate_default=True)] = ()
+    """The conversation; at least one, unless there is a `prompt`."""
     tools: tuple[Tool, ...] = ()
     tool_choice: Literal["auto", "none", "required"] | NamedTool = "auto"
+    parallel_tool_calls: bool | None = None
+    """Whether one answer may call several tools; None leaves it to the backend."""
     response_format: ResponseFormat = TextFormat()
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -118,6 +129,14 @@ class ChatRequest(Request):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: int | None = None
     stop: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    """What is added to the likelihood of tokens, by their ids."""
+    logprobs: bool = False
+    """Whether to tell how likely each token was; refused where the backend cannot."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+    """How many tokens to tell of that were likely in each place, with `logprobs`."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens the answer may have; cut to the model's own ceiling where that is known."""
     think: Think = "auto"
@@ -127,3 +146,14 @@ class ChatRequest(Request):
     """Slide the context when the answer overflows it (true) or stop (false), where it can."""
     keep_alive_s: float | None = None
     """Seconds that the model stays loaded after this job; negative: for ever."""
+
+    @field_validator("messages")
+    @classmethod
+    def _one_of_both(
+        cls, messages: tuple[Message, ...], info: ValidationInfo
+    ) -> tuple[Message, ...]:
+        if (not messages) == (info.data.get("prompt", "wrong") is None):
+            raise ValueError("either messages, at least one, or a prompt, not both")
+        if info.data.get("suffix") is not None and messages:
+            raise ValueError("a suffix goes with a prompt, not with messages")
+        return messages

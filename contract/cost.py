@@ -48,6 +48,7 @@ def cost_of(request: Request) -> Cost:
             return Cost(max(_LEAST_S, seconds), prompt + answer)
         case EmbedRequest():
             tokens = sum(_tokens(text) for text in request.input)
+            tokens += sum(len(ids) for ids in request.tokens)
             return Cost(max(_LEAST_S, tokens / _EMBED_PER_S), tokens)
         case ImageRequest():
             size = request.width * request.height / 512**2
@@ -58,6 +59,10 @@ def cost_of(request: Request) -> Cost:
 
 def _prompt_tokens(request: ChatRequest) -> int:
     total = sum(_tokens(str(tool.parameters)) for tool in request.tools)
+    if request.prompt is not None:
+        given = request.prompt
+        total += _tokens(given) if isinstance(given, str) else len(given)
+        total += _tokens(request.suffix or "")
     for message in request.messages:
         if isinstance(message.content, str):
             total += _tokens(message.content)

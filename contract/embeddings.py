@@ -6,8 +6,9 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from contract.chat import Tokens
 from contract.requests import Request
 
 
@@ -16,11 +17,27 @@ class EmbedRequest(Request):
 
     kind: Literal["embed"] = "embed"
     model: Annotated[str, Field(min_length=1, max_length=256)]
-    input: Annotated[tuple[str, ...], Field(min_length=1, max_length=8192)]
+    tokens: Annotated[tuple[Tokens, ...], Field(max_length=8192)] = ()
+    """Texts as ids of the model's own tokens, instead of `input`; refused where the backend takes
+    only text."""
+    input: Annotated[tuple[str, ...], Field(max_length=8192, validate_default=True)] = ()
+    """The texts; at least one, unless there are `tokens`."""
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
     truncate: bool = True
     """Cut a text that is too long (true) or fail the job (false)."""
     keep_alive_s: float | None = None
+
+    @property
+    def count(self) -> int:
+        """Vectors that are asked for."""
+        return len(self.input) or len(self.tokens)
+
+    @field_validator("input")
+    @classmethod
+    def _one_of_both(cls, input: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if (not input) == (not info.data.get("tokens", "wrong")):
+            raise ValueError("either input, at least one text, or tokens, not both")
+        return input
 
 
 def pack(rows: Iterable[Sequence[float]]) -> str:

@@ -17,6 +17,9 @@ class ImageRequest(Request):
     negative_prompt: str = ""
     image: str | None = None
     """Base64 (or a data URL) of the image to start from; without it, from noise."""
+    mask: str | None = None
+    """Base64 (or a data URL) of a PNG of the image's size: where it is transparent, `image` is
+    made anew, the rest stays."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """How far to go from `image`: 0 keeps it, 1 forgets it."""
     width: Annotated[int, Field(ge=16, le=8192)] = 512

@@ -14,6 +14,7 @@ from contract.events import (
     Failed,
     FinishReason,
     Image,
+    LogProb,
     LogReset,
     Phase,
     Progress,
@@ -48,6 +49,7 @@ class Result(Noun):
     thinking: str = ""
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[LogProb, ...] | None = None
     provider_meta: dict[str, Any] | None = None
     embeddings: Embeddings | None = None
     images: tuple[Image, ...] = ()
@@ -76,6 +78,7 @@ class Fold:
         self._thinking: list[str] = []
         self._refusal: list[str] = []
         self._calls: dict[int, _Call] = {}
+        self._logprobs: list[LogProb] = []
         self._provider_meta: dict[str, Any] | None = None
         self._vectors: dict[int, Vectors] = {}
         self._images: dict[int, Image] = {}
@@ -116,6 +119,7 @@ class Fold:
             self._thinking.append(delta.thinking)
         if delta.refusal:
             self._refusal.append(delta.refusal)
+        self._logprobs += delta.logprobs or ()
         if delta.provider_meta is not None:
             self._provider_meta = delta.provider_meta
         for fragment in delta.tool_calls or ():
@@ -144,6 +148,7 @@ class Fold:
             thinking="".join(self._thinking),
             refusal="".join(self._refusal),
             tool_calls=tuple(call.whole for _, call in sorted(self._calls.items())),
+            logprobs=tuple(self._logprobs) or None,
             provider_meta=self._provider_meta,
             embeddings=_joined(self._vectors),
             images=tuple(image for _, image in sorted(self._images.items())),

@@ -30,7 +30,7 @@ from contract.events import AnyEvent, Delta, Done, Event, LogReset, Reset, Resum
 from contract.jobs import AnyRequest
 from contract.result import Fold, Result
 from relay.log import Log
-from workers.backends.protocols import Backend, Prefill
+from workers.backends.protocols import Backend, Prefill, Resides
 from workers.seam import Seam
 
 Open = Callable[[AnyRequest], AsyncGenerator[Event, None]]
@@ -114,7 +114,7 @@ async def plan(request: AnyRequest, said: Said, backend: Backend) -> Plan:
     if not isinstance(request, ChatRequest):
         return StartOver("this kind of job is done as a whole")
     why = unsound(request, said.answer.result)
-    if why is None and not await _continues(backend, request.model):
+    if why is None and not await _continues(backend, request):
         why = "the backend cannot continue an answer"
     if why is not None:
         return StartOver(why)
@@ -135,6 +135,12 @@ def _unsound_request(request: ChatRequest) -> str | None:
         return "an answer in a format is written as a whole"
     if request.tools and request.tool_choice != "none":
         return "an answer that may call tools is written as a whole"
+    if request.logprobs:
+        return "how likely the tokens were is told of an answer as a whole"
+    if request.suffix is not None or isinstance(request.prompt, tuple):
+        return "text in the middle, or behind ids of tokens, is written as a whole"
+    if request.prompt is not None:
+        return None
     if request.think not in {"auto", "off"} or request.messages[-1].tool_calls:
         return "the model would think first"
     return None
@@ -162,22 +168,23 @@ def _begins_at_the_end(stop: str, text: str) -> bool:
     return any(text.endswith(stop[:length]) for length in range(1, len(stop) + 1))
 
 
-async def _continues(backend: Backend, model: str) -> bool:
-    return isinstance(backend, Prefill) and await backend.prefills(model)
+async def _continues(backend: Backend, request: ChatRequest) -> bool:
+    if request.prompt is not None and not isinstance(backend, Resides):
+        return True  # raw text goes on wherever it ends; only a library may lose a space there
+    return isinstance(backend, Prefill) and await backend.prefills(request.model)
 
 
 def _with_beginning(request: ChatRequest, seam: Seam) -> ChatRequest:
     """The caller's own beginning, if there is one, and ours are one message: two are refused."""
+    limit = None if request.max_tokens is None else request.max_tokens - seam.tokens
+    if isinstance(request.prompt, str):
+        prompt = request.prompt + seam.beginning
+        return request.model_copy(update={"prompt": prompt, "max_tokens": limit})
     *earlier, last = request.messages
     kept, own = (earlier, last.text) if last.role == "assistant" else (request.messages, "")
     beginning = Message(role="assistant", content=own + seam.beginning)
-    limit = request.max_tokens
-    return request.model_copy(
-        update={
-            "messages": (*kept, beginning),
-            "max_tokens": None if limit is None else limit - seam.tokens,
-        }
-    )
+    messages = (*kept, beginning)
+    return request.model_copy(update={"messages": messages, "max_tokens": limit})
 
 
 class Continuation:

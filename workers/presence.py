@@ -22,6 +22,7 @@ from relay.roster import Roster
 from workers.backends.declared import declared
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import TellsSlots, capabilities
+from workers.granting import grants
 from workers.settings import WorkerSettings
 from workers.worker import Worker
 
@@ -56,6 +57,7 @@ class Presence:
             healthy=False,
             error="not checked yet",
             capabilities=capabilities(worker.backend),
+            grants=tuple(sorted(grants(worker.backend))),
         )
 
     async def check(self) -> Never:

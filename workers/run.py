@@ -75,6 +75,7 @@ from workers.backends.protocols import (
 from workers.continuation import Continuation, Fresh, Plan, Said, plan
 from workers.fetching import pulled
 from workers.fitting import Fitting
+from workers.granting import ungranted
 from workers.retry import Retry, retry
 
 _log = logging.getLogger(__name__)
@@ -146,10 +147,12 @@ class Run:
         self.voice.say(Failed(code=error.code, message=error.message, retryable=error.retryable))
 
     async def _answer(self, claimed_at: float) -> None:
-        request = await self._fitted(parsed(self.claim.request))
+        request = parsed(self.claim.request)
+        ignored = ungranted(request, self.backend)
+        request = await self._fitted(request)
         answer = await self._continuation(request)
         try:
-            await self._relay(answer, claimed_at)
+            await self._relay(answer, claimed_at, ignored)
         except ModelMissing:
             if request.on_missing != "pull" or not isinstance(self.backend, Pull):
                 raise
@@ -157,7 +160,7 @@ class Run:
             loading = Phase(phase="loading")
             self.hear(loading)
             await self._say(loading)
-            await self._relay(answer, claimed_at)
+            await self._relay(answer, claimed_at, ignored)
 
     async def _fitted(self, request: AnyRequest) -> AnyRequest:
         """The request as its backend can take it: no longer than the ceiling, images at hand."""
@@ -176,14 +179,17 @@ class Run:
                 self.hear(phase)
                 await self._say(phase)
 
-    async def _relay(self, answer: Continuation, claimed_at: float) -> None:
+    async def _relay(
+        self, answer: Continuation, claimed_at: float, ignored: tuple[str, ...]
+    ) -> None:
         first_at: float | None = None
         async with aclosing(answer.events()) as events:
             async for event in events:
                 if first_at is None:
                     self.hear(event)
                 if isinstance(event, Done):
-                    self.voice.say(self._timed(event, claimed_at, first_at))
+                    done = event.model_copy(update={"ignored": (*event.ignored, *ignored)})
+                    self.voice.say(self._timed(done, claimed_at, first_at))
                     return
                 if first_at is None and isinstance(event, (Delta, *_HEAVY)):
                     first_at = asyncio.get_running_loop().time()

@@ -8,8 +8,16 @@ openapi.yaml.
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from contract.wishes import Wish
+
 Knowledge = Literal["field", "never", "unknown"]
 """How a wish is told: by a field; the server never does it; nobody knows what it does."""
+_OLDEST: Final[frozenset[Wish]] = frozenset(
+    {"prompt", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias",
+     "parallel_tool_calls"}
+)  # fmt: skip
+_IDS: Final[frozenset[Wish]] = _OLDEST | {"token_ids"}
+"""Takes ids of tokens in place of text, too, for completions and for embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class Dialect:
     embed_dimensions: bool = True
     embed_batch: int = 64
     """Texts a request."""
+    grants: frozenset[Wish] = _OLDEST
+    """What it has words for beyond what every backend has."""
 
 
 LLAMACPP: Final = Dialect(
@@ -58,6 +68,7 @@ LLAMACPP: Final = Dialect(
     prefill="flags",
     embed_encoding="base64",
     embed_dimensions=False,
+    grants=_IDS,
 )
 LLAMACPP_ROUTER: Final = replace(LLAMACPP, type="llamacpp-router")
 LLAMASWAP: Final = Dialect(
@@ -67,6 +78,7 @@ LLAMASWAP: Final = Dialect(
     sampling=frozenset({"top_k", "min_p"}),
     think="template",
     named_tool=False,
+    grants=_IDS,
 )
 LMSTUDIO: Final = Dialect(
     type="lmstudio",
@@ -75,6 +87,8 @@ LMSTUDIO: Final = Dialect(
     json_object=False,
     image_urls=False,
     keep_alive_field="ttl",
+    # Its chat completions tell no likelihoods; what it does with parallel_tool_calls is not told.
+    grants=_OLDEST - {"logprobs", "parallel_tool_calls"},
 )
 VLLM: Final = Dialect(
     type="vllm",
@@ -90,6 +104,7 @@ VLLM: Final = Dialect(
     prefill="flags",
     embed_encoding="base64",
     embed_batch=256,
+    grants=_IDS,
 )
 OPENAI: Final = Dialect(
     type="openai",
@@ -101,6 +116,7 @@ OPENAI: Final = Dialect(
     shift="never",
     embed_encoding="base64",
     embed_batch=2048,
+    grants=_IDS | {"suffix", "mask"},
 )
 GENERIC: Final = Dialect(type="generic", named_tool=True)
 """Anything that says it is compatible: only the oldest fields."""

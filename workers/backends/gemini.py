@@ -19,6 +19,7 @@ from contract.embeddings import EmbedRequest
 from contract.events import Delta, Done, Image, Phase, Usage, Vectors
 from contract.images import ImageRequest
 from contract.roster import ModelReport
+from contract.wishes import Wish
 from workers.backends import gemini_catalog as catalog
 from workers.backends import gemini_images as images
 from workers.backends import gemini_wire as wire
@@ -37,7 +38,6 @@ PAGES: Final = 20
 class Gemini:
     """One key to Google's API."""
 
-
     def __init__(
         self,
         name: str,
@@ -55,6 +55,11 @@ class Gemini:
         self._client = Client(
             url, headers=headers, secrets=(key,) if key else (), auth=auth, transport=transport
         )
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """It has the two penalties, and nothing else that is not everybody's."""
+        return frozenset({"frequency_penalty", "presence_penalty"})
 
     async def check(self) -> str | None:
         """Ask for one model; it tells no version."""

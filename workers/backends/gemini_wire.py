@@ -181,6 +181,8 @@ def _config(request: ChatRequest) -> dict[str, Any]:
         "maxOutputTokens": request.max_tokens,
         "stopSequences": list(request.stop) or None,
         "seed": request.seed,
+        "frequencyPenalty": request.frequency_penalty,
+        "presencePenalty": request.presence_penalty,
         "thinkingConfig": _thinking(request),
     }
     match request.response_format:

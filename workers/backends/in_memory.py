@@ -27,6 +27,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport
+from contract.wishes import Wish
 from workers.backends.feed import Feed
 from workers.backends.gguf_files import chosen
 from workers.backends.protocols import Residence, Stream
@@ -66,6 +67,11 @@ class Runtime(Protocol):
         ...
 
     @property
+    def grants(self) -> frozenset[Wish]:
+        """What requests may wish for beyond what every backend can do."""
+        ...
+
+    @property
     def continues(self) -> bool:
         """Whether the text behind a prompt is the same as if the prompt had been said, too."""
         ...
@@ -96,6 +102,11 @@ class InMemory:
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - the library decides
         """The prompt ends where the answer broke off; what comes next may be decoded without it."""
         return self._runtime.continues
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """What the library can."""
+        return self._runtime.grants
 
     def live_in(self, residence: Residence) -> None:
         """Hold a model only while this worker may."""

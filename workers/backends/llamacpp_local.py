@@ -15,6 +15,7 @@ from contract.backend_errors import (
     NotSupported,
 )
 from contract.roster import ModelReport, ModelTrait
+from contract.wishes import Wish
 from workers.backends.gguf_files import gguf_files, size_bytes
 from workers.backends.in_memory import InMemory
 from workers.backends.llamacpp_model import (
@@ -46,6 +47,9 @@ _options: TypeAdapter[LlamaOptions] = TypeAdapter(LlamaOptions)
 class LlamaRuntime:
     """Runs GGUF files."""
 
+    grants: Final[frozenset[Wish]] = frozenset(
+        {"prompt", "frequency_penalty", "presence_penalty", "logit_bias"}
+    )
     continues: Final = True
     """It turns tokens into text in the light of those before them, the prompt's as well."""
 

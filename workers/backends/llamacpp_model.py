@@ -37,6 +37,9 @@ _POOLING: Final[Mapping[Pooling | None, int]] = {None: -1, "mean": 1, "cls": 2, 
 """llama.cpp's numbers; -1 is what the model says."""
 _NONE: Final = 0
 _SEEDS: Final = 2**32
+_SAMPLING: Final = (
+    "temperature", "top_p", "top_k", "min_p", "max_tokens", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ class LlamaModel:
         template = self._llama.metadata.get(TEMPLATE, "")
         prompt = self._prompt(asked, template)
         feed.put(Began(prompt.rstrip().endswith(THINK), unheard(asked, template)))
-        tokens = self._llama.tokenize(prompt.encode(), add_bos=False, special=True)
+        # A template begins with the mark of a beginning itself.
+        is_raw = not asked.messages
+        tokens = self._llama.tokenize(prompt.encode(), add_bos=is_raw, special=not is_raw)
         self._llama.begin(lambda: not feed.is_stopped)
         finish: FinishReason = "stop"
         with (
@@ -108,6 +113,8 @@ class LlamaModel:
         feed.put(Ended(finish, self._llama.usage()))
 
     def _prompt(self, asked: Templated, template: str) -> str:
+        if not asked.messages:
+            return asked.said
         if not template:
             raise NotSupported(f"{self.name} has no chat template: it cannot chat")
         formatter = self._library.llama_chat_format.Jinja2ChatFormatter(
@@ -123,13 +130,13 @@ class LlamaModel:
 
     def _options(self, request: ChatRequest, asked: Templated) -> dict[str, Any]:
         sampling = {
-            name: value
-            for name in ("temperature", "top_p", "top_k", "min_p", "max_tokens")
-            if (value := getattr(request, name)) is not None
+            name: value for name in _SAMPLING if (value := getattr(request, name)) is not None
         }
         # Without one of ours, the library begins with the same seed each time it is loaded.
         seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
         options = {"max_tokens": None, **sampling, "seed": seed, "stop": list(request.stop)}
+        if request.logit_bias:
+            options["logit_bias"] = request.logit_bias
         if asked.schema is not None:
             grammar = self._library.LlamaGrammar.from_json_schema
             with _foreign(NotSupported, "response_format: llama.cpp cannot keep to this schema"):

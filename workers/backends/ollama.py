@@ -26,6 +26,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport
+from contract.wishes import Wish
 from workers.backends import ollama_wire as wire
 from workers.backends.decoders import Ndjson
 from workers.backends.faults import error_in
@@ -38,6 +39,9 @@ EMBED_BATCH: Final = 64
 PULL_IDLE_S: Final = 1800.0
 """Verifying a digest of 40 GB takes minutes in which Ollama says nothing."""
 SHOWS_AT_ONCE: Final = 4
+_GRANTS: Final[frozenset[Wish]] = frozenset(
+    {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty"}
+)
 
 
 class Ollama:
@@ -57,6 +61,11 @@ class Ollama:
         self._idle_s = idle_s
         self._client = Client(url, key=key, transport=transport)
         self._shown: dict[str, dict[str, Any]] = {}
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """What the server has words for; it takes no ids of tokens."""
+        return _GRANTS
 
     async def check(self) -> str | None:
         """GET /api/version."""
@@ -93,9 +102,12 @@ class Ollama:
         await self._client.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /api/chat."""
+        """POST /api/chat; raw text goes to /api/generate."""
         lines, done = wire.ChatLines(), None
-        async with aclosing(self._lines("/api/chat", wire.to_chat(request), None)) as answer:
+        is_raw = request.prompt is not None
+        path = "/api/generate" if is_raw else "/api/chat"
+        body = (wire.to_generate if is_raw else wire.to_chat)(request)
+        async with aclosing(self._lines(path, body, None)) as answer:
             async for line in answer:
                 delta = lines.delta(line)
                 if delta is not None:

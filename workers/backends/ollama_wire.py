@@ -17,6 +17,7 @@ from contract.errors import (
 )
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
+from workers.backends.likelihoods import likelihoods
 from workers.backends.tools import arguments_text, described
 
 _THINK: Final[dict[Think, bool | str]] = {
@@ -52,6 +53,7 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
         "keep_alive": seconds(request.keep_alive_s),
         "truncate": request.truncate,
         "shift": request.shift,
+        **_likelihoods(request),
     }
     match request.response_format:
         case JsonFormat():
@@ -63,6 +65,27 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
     if request.tools and request.tool_choice == "auto":
         body["tools"] = [described(tool) for tool in request.tools]
     return {name: value for name, value in body.items() if value is not None}
+
+
+def to_generate(request: ChatRequest) -> dict[str, Any]:
+    """The body of POST /api/generate for raw text; with a suffix the model's template is needed."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "prompt": request.prompt,
+        "suffix": request.suffix,
+        "raw": request.suffix is None,
+        "stream": True,
+        "options": _options(request),
+        "keep_alive": seconds(request.keep_alive_s),
+        **_likelihoods(request),
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _likelihoods(request: ChatRequest) -> dict[str, Any]:
+    if not request.logprobs:
+        return {}
+    return {"logprobs": True, "top_logprobs": request.top_logprobs or None}
 
 
 def seconds(keep_alive_s: float | None) -> float | int | None:
@@ -81,6 +104,8 @@ def _options(request: ChatRequest) -> dict[str, Any]:
         "min_p": request.min_p,
         "seed": request.seed,
         "stop": list(request.stop) or None,
+        "frequency_penalty": request.frequency_penalty,
+        "presence_penalty": request.presence_penalty,
     }
     return {name: value for name, value in options.items() if value is not None}
 
@@ -138,9 +163,17 @@ class ChatLines:
 
     def delta(self, line: dict[str, Any]) -> Delta | None:
         """What the line adds to the answer, if anything; the last line may add something too."""
+        delta = self._words(line)
+        told = likelihoods(line.get("logprobs"))
+        if told is None:
+            return delta
+        return (delta or Delta()).model_copy(update={"logprobs": told})
+
+    def _words(self, line: dict[str, Any]) -> Delta | None:
         message = line.get("message")
         if not message:
-            return None
+            text = line.get("response")  # POST /api/generate
+            return Delta(content=text) if text else None
         content, thinking = message.get("content"), message.get("thinking")
         calls = message.get("tool_calls")
         if calls:

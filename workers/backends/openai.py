@@ -22,6 +22,7 @@ from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.events import Delta, Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
+from contract.wishes import Wish
 from workers.backends import catalogs
 from workers.backends import openai_wire as wire
 from workers.backends.decoders import BARE, ERROR, MESSAGE, Sse
@@ -29,6 +30,7 @@ from workers.backends.dialects import Dialect
 from workers.backends.faults import error_from, error_in
 from workers.backends.http import QUICK_S, Answer, Client
 from workers.backends.openai_chunks import Chunks
+from workers.backends.openai_completions import to_completion
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, ordered
 
@@ -62,6 +64,11 @@ class OpenAI:
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - a server does it or does not
         """Whether the server is known to go on with a trailing assistant message."""
         return self.dialect.prefill != "none"
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """What the dialect has words for."""
+        return self.dialect.grants
 
     @property
     def takes_image_urls(self) -> bool:
@@ -114,14 +121,14 @@ class OpenAI:
         await self._root.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /chat/completions."""
-        body = wire.to_chat(request, self.dialect)
+        """POST /chat/completions; raw text goes to /completions."""
+        is_raw = request.prompt is not None
+        body = (to_completion if is_raw else wire.to_chat)(request, self.dialect)
+        path = "/completions" if is_raw else "/chat/completions"
         chunks = self.reads()
         is_marked = False
         async with (
-            self._client.open(
-                "POST", "/chat/completions", body.fields, accept="text/event-stream"
-            ) as answer,
+            self._client.open("POST", path, body.fields, accept="text/event-stream") as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -144,7 +151,8 @@ class OpenAI:
         """POST /embeddings, some texts at a time."""
         body = wire.to_embed(request, self.dialect)
         rows, tokens = Rows(request.dimensions), 0
-        for texts in batches(request.input, self.dialect.embed_batch):
+        inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
+        for texts in batches(inputs, self.dialect.embed_batch):
             answer = await self._client.json("POST", "/embeddings", body.fields | {"input": texts})
             tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
             yield rows.add(ordered(answer.get("data") or ()), len(texts))

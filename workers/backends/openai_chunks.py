@@ -10,6 +10,7 @@ from contract.backend_errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
+from workers.backends.likelihoods import likelihoods
 from workers.backends.tools import arguments_text
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -48,14 +49,18 @@ class Chunks:
         if choice.get("finish_reason"):
             self._finish = str(choice["finish_reason"])
         # An answer that was not streamed says `message` where a chunk says `delta`.
-        fields = choice.get("delta") or choice.get("message")
+        fields = choice.get("delta") or choice.get("message") or _raw(choice)
         if not fields:
             return None
-        content = fields.get("content")
-        if content and len(fields) == 1:
+        content, told = fields.get("content"), choice.get("logprobs")
+        if content and len(fields) == 1 and not told:
             self._said = True
             return Delta(content=content)
-        return self._other(fields, content)
+        delta = self._other(fields, content)
+        logprobs = likelihoods(told) if told else None
+        if logprobs is None:
+            return delta
+        return (delta or Delta()).model_copy(update={"logprobs": logprobs})
 
     def phase(self, chunk: dict[str, Any]) -> Phase | None:  # noqa: ARG002 - for those that tell
         """What a chunk that adds nothing says of the time before the first word, if anything."""
@@ -127,3 +132,9 @@ class Chunks:
         if id is None and self._calls and not function.get("name"):
             return max(self._calls)
         return len(self._calls)
+
+
+def _raw(choice: dict[str, Any]) -> dict[str, Any] | None:
+    """A chunk of POST /completions has bare text."""
+    text = choice.get("text")
+    return {"content": text} if text else None

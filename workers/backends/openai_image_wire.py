@@ -64,7 +64,7 @@ def to_image(request: ImageRequest, dialect: str) -> ImageBody:
     elif request.partial_images:
         ignored.append("partial_images")
     accept = "text/event-stream" if streams else "application/json"
-    content = _edit(fields, request.image) if request.image else fields
+    content = _edit(fields, request.image, request.mask) if request.image else fields
     return ImageBody(content, accept, tuple(ignored))
 
 
@@ -139,15 +139,21 @@ def _size(request: ImageRequest, *, is_hosted: bool) -> tuple[str | None, bool]:
     return min(known, key=distance), True
 
 
-def _edit(fields: dict[str, Any], image: str) -> Encoded:
-    start = inline(image, "image")
-    try:
-        content = base64.b64decode(start.data, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest("image: not base64") from None
-    name = f"image.{start.mime_type.removeprefix('image/')}"
+def _edit(fields: dict[str, Any], image: str, mask: str | None) -> Encoded:
+    files = {"image": _file("image", image)}
+    if mask:
+        files["mask"] = _file("mask", mask)
     told = {
         field: str(value).lower() if isinstance(value, bool) else str(value)
         for field, value in fields.items()
     }
-    return form(told, {"image": File(name, content, start.mime_type)})
+    return form(told, files)
+
+
+def _file(name: str, image: str) -> File:
+    start = inline(image, name)
+    try:
+        content = base64.b64decode(start.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{name}: not base64") from None
+    return File(f"{name}.{start.mime_type.removeprefix('image/')}", content, start.mime_type)

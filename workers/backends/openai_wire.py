@@ -45,6 +45,7 @@ def to_chat(request: ChatRequest, dialect: Dialect) -> Body:
         "seed": request.seed,
         "stop": list(request.stop) or None,
         "response_format": _response_format(request, dialect),
+        **granted(request, dialect),
         **_tools(request, dialect),
         **_prefill(request, dialect),
     }
@@ -58,6 +59,18 @@ def to_chat(request: ChatRequest, dialect: Dialect) -> Body:
     _add_overflow(request, dialect, fields, ignored)
     _add_keep_alive(request.keep_alive_s, dialect, fields, ignored)
     return Body({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
+
+
+def granted(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
+    """Fields that not every server knows, where this one does."""
+    fields: dict[str, Any] = {
+        name: getattr(request, name)
+        for name in ("frequency_penalty", "presence_penalty", "logit_bias")
+        if name in dialect.grants
+    }
+    if request.logprobs and "logprobs" in dialect.grants:
+        fields |= {"logprobs": True, "top_logprobs": request.top_logprobs or None}
+    return fields
 
 
 def to_embed(request: EmbedRequest, dialect: Dialect) -> Body:
@@ -138,7 +151,13 @@ def _tools(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
             tools, sent = named, "required"
     else:
         sent = choice
-    return {"tools": [described(tool) for tool in tools], "tool_choice": sent}
+    fields: dict[str, Any] = {
+        "tools": [described(tool) for tool in tools],
+        "tool_choice": sent,
+    }
+    if request.parallel_tool_calls is not None and "parallel_tool_calls" in dialect.grants:
+        fields["parallel_tool_calls"] = request.parallel_tool_calls
+    return fields
 
 
 def _response_format(request: ChatRequest, dialect: Dialect) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from contract.backend_errors import (
     NotSupported,
 )
 from contract.roster import ModelReport, ModelTrait
+from contract.wishes import Wish
 from workers.backends.gguf_files import gguf_files, size_bytes
 from workers.backends.in_memory import InMemory, LoadedModel
 from workers.backends.openvino_model import EXTRA, OpenVinoChat, OpenVinoEmbed, OpenVinoOptions
@@ -39,6 +40,7 @@ _options: TypeAdapter[OpenVinoOptions] = TypeAdapter(OpenVinoOptions)
 class OpenVinoRuntime:
     """Runs exported models and GGUF files."""
 
+    grants: Final[frozenset[Wish]] = frozenset({"prompt", "frequency_penalty", "presence_penalty"})
     continues: Final = False
     """Its streamer sees the new tokens alone: SentencePiece drops the space before the first."""
 

@@ -32,6 +32,9 @@ EXTRA: Final = "pip install openvino-genai openvino-tokenizers"
 Pooling = Literal["mean", "cls", "last"]
 _POOLING: Final = {"mean": "MEAN", "cls": "CLS", "last": "LAST_TOKEN"}
 _SEEDS: Final = 2**32
+_SAMPLING: Final = (
+    "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class OpenVinoChat:
         prompt = self._prompt(asked)
         ignored = unheard(asked, self._tokenizer.chat_template)
         feed.put(Began(prompt.rstrip().endswith(THINK), ignored))
-        tokens = self._tokenizer.encode(prompt, add_special_tokens=False)
+        tokens = self._tokenizer.encode(prompt, add_special_tokens=not asked.messages)
         room = self._context - int(tokens.input_ids.shape[1])
         if room <= 0:
             raise ContextExceeded(
@@ -98,6 +101,8 @@ class OpenVinoChat:
         feed.put(Ended("length" if is_cut else "stop", usage))
 
     def _prompt(self, asked: Templated) -> str:
+        if not asked.messages:
+            return asked.said
         if not self._tokenizer.chat_template:
             raise NotSupported(f"{self._name} has no chat template: it cannot chat")
         with _foreign(BackendRejected, f"{self._name}'s template refuses the messages"):
@@ -139,7 +144,7 @@ class OpenVinoChat:
         return config
 
     def _sample(self, config: Any, request: ChatRequest) -> None:
-        for name in ("temperature", "top_p", "top_k", "min_p"):
+        for name in _SAMPLING:
             # A top_k of 0 is no limit, as no top_k is.
             if (value := getattr(request, name)) is not None and (name != "top_k" or value):
                 setattr(config, name, value)

@@ -22,6 +22,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import Capability, ModelReport
+from contract.wishes import Wish
 
 Item = TypeVar("Item")
 Stream = AsyncGenerator[Item, None]
@@ -150,6 +151,16 @@ class TakesImageUrls(Protocol):
     @property
     def takes_image_urls(self) -> bool:
         """Whether it does; else the worker fetches them (pictures.py)."""
+        ...
+
+
+@runtime_checkable
+class GrantsWishes(Protocol):
+    """Has words for more of a request than every backend has."""
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """For what; the rest is refused or named as ignored before the backend is asked."""
         ...
 
 

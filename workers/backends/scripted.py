@@ -6,7 +6,7 @@ It serves tests and the demo, and stands in when no real server is found; its st
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from contract.backend_errors import (
@@ -32,7 +32,6 @@ from contract.events import (
     Image,
     Phase,
     Progress,
-    ToolCallDelta,
     Usage,
     Vectors,
 )
@@ -47,10 +46,12 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport, ModelTrait
+from contract.wishes import Wish
 from workers.backends.protocols import Stream
-from workers.backends.script import EARLY, FORMS, Prompt, Script, Turn, parse, play, vector
+from workers.backends.script import EARLY, FORMS, Script, Turn, parse, play, vector
 from workers.backends.scripted_memory import Memory
 from workers.backends.scripted_picture import drawn
+from workers.backends.scripted_turn import deltas, finish_of, prompt_of, texts_of
 
 VERSION: Final = "scripted"
 EMBED_BATCH: Final = 64
@@ -79,6 +80,8 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
 
 class Scripted:
     """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
+
+    grants: Final[frozenset[Wish]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
 
     def __init__(
         self, name: str = "scripted", *, idle_s: float = 120.0, room: int | None = None
@@ -115,9 +118,9 @@ class Scripted:
             await asyncio.sleep(script.load)
         self._warm.use(request.model)
         turn = play(script, prompt_of(request))
-        async for delta in self._recite(script, turn, fault):
+        async for delta in self._recite(script, turn, fault, request):
             yield delta
-        finish: FinishReason = "content_filter" if fault == "refuse" else _finish(turn)
+        finish: FinishReason = "content_filter" if fault == "refuse" else finish_of(turn)
         yield Done(
             finish_reason=finish,
             usage=Usage(prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens),
@@ -129,11 +132,12 @@ class Scripted:
         if (fault := self._fault(script)) is not None:
             await self._misbehave(fault)
         dimension = request.dimensions or script.dim
-        for start in range(0, len(request.input), EMBED_BATCH):
-            rows = [vector(text, dimension) for text in request.input[start : start + EMBED_BATCH]]
+        texts = texts_of(request)
+        for start in range(0, len(texts), EMBED_BATCH):
+            rows = [vector(text, dimension) for text in texts[start : start + EMBED_BATCH]]
             yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
             await asyncio.sleep(1 / script.rate if script.rate else 0)
-        yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in request.input)))
+        yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
         """Draw."""
@@ -215,10 +219,10 @@ class Scripted:
         yield Done()
 
     async def _recite(
-        self, script: Script, turn: Turn, fault: str | None
+        self, script: Script, turn: Turn, fault: str | None, request: ChatRequest
     ) -> AsyncGenerator[Delta, None]:
         await asyncio.sleep(script.first)
-        for at, delta in enumerate(_deltas(turn), start=1):
+        for at, delta in enumerate(deltas(turn, request), start=1):
             if fault is not None and at > script.after:
                 if fault == "refuse":
                     return
@@ -267,33 +271,3 @@ class Scripted:
             context_length=8192,
             dimension=parse(form).dim if is_embedding else None,
         )
-
-
-def prompt_of(request: ChatRequest) -> Prompt:
-    """What of a chat request a script looks at."""
-    last = request.messages[-1]
-    users = [message for message in request.messages if message.role == "user"]
-    return Prompt(
-        text=users[-1].text if users else "",
-        said=last.text if last.role == "assistant" else "",
-        tools=tuple(tool.name for tool in request.tools) if request.tool_choice != "none" else (),
-        max_tokens=request.max_tokens,
-        stop=request.stop,
-        images=len(users[-1].images) if users else 0,
-    )
-
-
-def _deltas(turn: Turn) -> Iterator[Delta]:
-    for word in turn.thinking:
-        yield Delta(thinking=word)
-    for word in turn.content:
-        yield Delta(content=word)
-    for index, (name, arguments) in enumerate(turn.calls):
-        call = ToolCallDelta(index=index, id=f"call_{index}", name=name, arguments=arguments)
-        yield Delta(tool_calls=(call,))
-
-
-def _finish(turn: Turn) -> FinishReason:
-    if turn.calls:
-        return "tool_calls"
-    return "length" if turn.finish == "length" else "stop"

@@ -21,6 +21,7 @@ class Templated(NamedTuple):
     """What a template is filled with, and what the answer must look like."""
 
     messages: list[dict[str, Any]]
+    """None where raw text is to be continued, with no template around it: `said` is that text."""
     said: str
     """The answer's beginning, to be continued."""
     tools: list[dict[str, Any]] | None
@@ -35,7 +36,7 @@ class Templated(NamedTuple):
 
 def templated(request: ChatRequest) -> Templated:
     """Everything but the sampling; raises NotSupported."""
-    messages, said = list(request.messages), ""
+    messages, said = list(request.messages), _raw(request)
     if len(messages) > 1 and messages[-1].role == "assistant" and not messages[-1].tool_calls:
         said = messages.pop().text
     tools = request.tools if request.tool_choice != "none" else ()
@@ -51,6 +52,10 @@ def templated(request: ChatRequest) -> Templated:
         is_call=forced is not None,
         ignored=_ignored(request),
     )
+
+
+def _raw(request: ChatRequest) -> str:
+    return request.prompt if isinstance(request.prompt, str) else ""
 
 
 def unheard(asked: Templated, template: str) -> tuple[str, ...]:

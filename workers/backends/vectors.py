@@ -6,9 +6,9 @@ Invariant: the rows of all batches together are as many as the texts, in their o
 import base64
 import binascii
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from contract.backend_errors import (
     NotSupported,
@@ -17,16 +17,19 @@ from contract.backend_errors import (
 from contract.embeddings import pack, unpack
 from contract.events import Vectors
 
+Text = TypeVar("Text", bound=Sized)
+
 BATCH_CHARACTERS: Final = 200_000
 """A request holds no more: OpenAI takes 300,000 tokens at once, others less than they say."""
 
 
 def batches(
-    texts: Sequence[str], limit: int, most_characters: int = BATCH_CHARACTERS
-) -> Iterator[tuple[str, ...]]:
+    texts: Sequence[Text], limit: int, most_characters: int = BATCH_CHARACTERS
+) -> Iterator[tuple[Text, ...]]:
     """Neighbouring texts, at most `limit` and `most_characters` together, at least one.
 
-    One huge request fails as a whole, and shows nothing until it is done (openrag #465).
+    A text may be ids of tokens; they count as characters. One huge request fails as a whole, and
+    shows nothing until it is done (openrag #465).
     """
     starts, characters = [0], 0
     for at, text in enumerate(texts):

@@ -61,6 +61,7 @@ class Parrots:
 
     version = "parrot 1"
     continues = True
+    grants = frozenset()
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,0 +1,55 @@
+"""What a request may ask for and not every backend has a word for, and what becomes of it there.
+
+Invariant: a wish is never dropped in silence. One that decides what the answer is, is refused
+where the backend has no word for it; any other is named in `Done.ignored`.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.images import ImageRequest
+from contract.requests import Request
+
+Wish = Literal[
+    "prompt", "suffix", "token_ids", "logprobs", "mask",
+    "frequency_penalty", "presence_penalty", "logit_bias", "parallel_tool_calls",
+]  # fmt: skip
+
+REMEDIES: Final[Mapping[Wish, str]] = {
+    "prompt": "it cannot continue raw text: send messages (a chat)",
+    "suffix": "it cannot fill in the middle: leave `suffix` out",
+    "token_ids": "it takes text, not ids of tokens: send text (with LangChain's OpenAIEmbeddings: "
+    "check_embedding_ctx_length=False)",
+    "logprobs": "it does not tell how likely its tokens were: leave `logprobs` out",
+    "mask": "it cannot redraw a part of an image: leave `mask` out",
+}
+"""Wishes that are refused where they cannot be granted: why, and what to do."""
+
+
+def wishes(request: Request) -> tuple[Wish, ...]:
+    """What a request asks for that not every backend can do."""
+    match request:
+        case ChatRequest():
+            return _of_chat(request)
+        case EmbedRequest():
+            return ("token_ids",) if request.tokens else ()
+        case ImageRequest():
+            return ("mask",) if request.mask else ()
+        case _:
+            return ()
+
+
+def _of_chat(request: ChatRequest) -> tuple[Wish, ...]:
+    asked: dict[Wish, bool] = {
+        "prompt": request.prompt is not None,
+        "suffix": request.suffix is not None,
+        "token_ids": isinstance(request.prompt, tuple),
+        "logprobs": request.logprobs,
+        "frequency_penalty": bool(request.frequency_penalty),
+        "presence_penalty": bool(request.presence_penalty),
+        "logit_bias": bool(request.logit_bias),
+        "parallel_tool_calls": bool(request.tools) and request.parallel_tool_calls is not None,
+    }
+    return tuple(wish for wish, is_asked in asked.items() if is_asked)

@@ -4,29 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.relay import QUEUE, Relay, chat, relay_on
+from support.dying import died
+from support.relay import QUEUE, relay_on
 
 from contract import names
-from contract.backend_errors import ServerFault
 from contract.errors import NotDead, QueueFull
-from contract.jobs import JobRecord
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.dead import Dead, Wanted
 
 ALL = Wanted(DEFAULT_TENANT)
-
-
-async def died(relay: Relay, text: str = "hello", **arguments: Any) -> JobRecord:
-    """A job that ran out of attempts."""
-    arguments = {"queue": QUEUE, **arguments}
-    record, _ = await relay.queue.enqueue(chat(text, max_attempts=1), **arguments)
-    claim = await relay.queue.claim(arguments["queue"], "w1")
-    assert claim is not None
-    await relay.leases.hand_over(
-        record.queue, record.id, claim.attempt, reason="it broke", counts=True,
-        error=ServerFault("the backend broke"),
-    )  # fmt: skip
-    return await relay.records.get(record.id)
 
 
 async def ids(dead: Dead, wanted: Wanted = ALL, **arguments: Any) -> list[str]:

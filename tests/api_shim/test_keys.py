@@ -7,7 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from support.keys import Keyed, keyed
+from support.redis_server import RedisServer
 from support.shim import problem
+
+
+@pytest.fixture
+def redis_url(own_redis: RedisServer) -> str:
+    """Not the session's: its shim would take what the next test empties for a loss of keys."""
+    return own_redis.url
 
 
 @pytest.fixture

@@ -11,10 +11,16 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from support.keys import bearer, keyed
-from support.redis_server import free_port
+from support.redis_server import RedisServer, free_port
 from support.shim import problem
 
 EVERYWHERE = "0.0.0.0"
+
+
+@pytest.fixture
+def redis_url(own_redis: RedisServer) -> str:
+    """Not the session's: its shim would take what the next test empties for a loss of keys."""
+    return own_redis.url
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.keys import Keyed, keyed
+from support.redis_server import RedisServer
 from support.shim import serving
 from support.up import DEADLINE_S, ROOT, Command, environment
 
@@ -16,6 +17,12 @@ from fleet import Client
 from fleet.errors import NotAuthorised
 
 ADMIN = ("--tenant", "boss", "--admin")
+
+
+@pytest.fixture
+def redis_url(own_redis: RedisServer) -> str:
+    """Not the session's: its shim would take what the next test empties for a loss of keys."""
+    return own_redis.url
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A shim that asks for keys, and keys for it.
 
-Never the session's shim: once it has seen a key, it takes an emptied Redis for a loss.
+On a Redis of the test's own (`own_redis`), never the session's: the session's shim would see the
+keys, too, and take their end for a loss of Redis's, after which it lets nobody in.
 """
 
 from collections.abc import Iterator

@@ -77,6 +77,7 @@ class Life:
         )
         upkeep = Upkeep(self.worker, connection, reader, self._settings)
         presence = Presence(self.worker, connection, self._settings, self._config)
+        self.worker.look = presence.check_once
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(loop)

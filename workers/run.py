@@ -8,7 +8,7 @@ outside, then whoever cancelled it decides what becomes of the job.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +80,8 @@ from workers.retry import Retry, retry
 
 _log = logging.getLogger(__name__)
 
+_CHANGE_MODELS: Final = frozenset({"pull", "create", "copy", "delete", "load", "unload"})
+"""Kinds after whose end the roster is to know at once what the backend has now."""
 _HEAVY: Final = (Vectors, Image)
 """Events of many kilobytes: each is written before the next one is asked for."""
 
@@ -106,6 +108,8 @@ class Run:
     """FLEET_RETRY_PATIENCE."""
     hear: Callable[[Event], None]
     """Is told what the job says up to its first output."""
+    look: Callable[[], Awaitable[None]]
+    """Looks at the backend and tells the roster what is there."""
 
     async def to_its_last_word(self) -> Again | None:
         """Run the job; returns when its last word stands in the log, or it should be tried again.
@@ -188,6 +192,8 @@ class Run:
                 if first_at is None:
                     self.hear(event)
                 if isinstance(event, Done):
+                    if self.claim.record.kind in _CHANGE_MODELS:
+                        await self.look()
                     done = event.model_copy(update={"ignored": (*event.ignored, *ignored)})
                     self.voice.say(self._timed(done, claimed_at, first_at))
                     return

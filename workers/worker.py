@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -29,6 +30,10 @@ class Held:
     claim: Claim
     voice: Voice
     over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _nowhere() -> None:
+    """Tell nobody."""
 
 
 class Worker:
@@ -65,6 +70,8 @@ class Worker:
         self._queue = Queue(connection)
         self._leases = Leases(connection)
         self.alarm = Alarm(self._queue.wake)
+        self.look: Callable[[], Awaitable[None]] = _nowhere
+        """Looks at the backend and tells the roster; set by whoever keeps it (presence.py)."""
         self.choosing = Choosing(slots, lambda queue: self.alarm.set(queue, 0.0))
 
     @property
@@ -99,7 +106,7 @@ class Worker:
         voice = self._writer.voice(claim)
         run = Run(
             claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting,
-            self._patience, partial(self.choosing.hear, voice.id),
+            self._patience, partial(self.choosing.hear, voice.id), self.look,
         )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel

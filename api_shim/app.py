@@ -8,11 +8,24 @@ from typing import Final
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api_shim import enqueue, events, health, jobs, keys, membership, openapi, problems, roster
+from api_shim import (
+    dead,
+    enqueue,
+    events,
+    health,
+    jobs,
+    keys,
+    membership,
+    openapi,
+    problems,
+    roster,
+)
 from api_shim.access import AccessLog
 from api_shim.body import BodyLimit
 from api_shim.guard import Guard
 from api_shim.hangup import Hangup
+from api_shim.ollama import generation, library
+from api_shim.ollama.errors import envelope as ollama_envelope
 from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.problems import natively
 from api_shim.settings import ShimSettings
@@ -26,6 +39,7 @@ Every error is an RFC 9457 problem with a stable `code`.
 """
 
 _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
+    "/api/": ollama_envelope,
     "/api/v1": natively,
     "/v1": openai_envelope,
 }
@@ -52,8 +66,20 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     # `enqueue` has the wider pattern of the two POST families, `events` the longer path.
-    for each in (enqueue, events, jobs, roster, membership, keys, health):
+    for each in (
+        enqueue,
+        events,
+        jobs,
+        dead,
+        roster,
+        membership,
+        keys,
+        health,
+        generation,
+        library,
+    ):
         app.include_router(each.router)
+    app.include_router(library.root)
     problems.install(app, _ENVELOPES)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

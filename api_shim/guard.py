@@ -17,7 +17,7 @@ from api_shim.sockets import refuse
 from contract.errors import FleetError, NotAuthenticated
 
 OPEN_PATHS: Final = frozenset(
-    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 )
 """What probes and people ask for before they have a key; nothing there tells of jobs."""
 _OPEN_FOLDER: Final = "/static-offline-docs/"

@@ -47,14 +47,21 @@ class Rendering(Protocol):
     This is the chunk path: `tell` parses a frame with `from_json(frame.body)` and writes bytes.
     """
 
-    media_type: str
-    keep_alive: bytes
-    """Said after silence; empty where the format has nothing that says nothing."""
+    @property
+    def media_type(self) -> str:
+        """What the stream says that it is."""
+        ...
+
+    @property
+    def keep_alive(self) -> bytes:
+        """What is said after silence; empty where the format has nothing that says nothing."""
+        ...
 
     def tell(self, frames: Sequence[Frame]) -> bytes:
-        """These events of the log, none of them of `ENDS_BADLY`; empty if they say nothing here.
+        """These events of the log; empty if they say nothing here.
 
-        The job's `done` is among them, and ends the stream.
+        The job's `done` is among them, and ends the stream; of `ENDS_BADLY` only those of
+        `TAKES_BACK` are, first, where nothing was told: forget what is kept for later.
         """
         ...
 
@@ -208,7 +215,7 @@ class Told(Response):
         good: list[Frame] = []
         for frame in frames:
             if frame.type in TAKES_BACK and not self._has_told:
-                good.clear()
+                good = [frame]
             elif frame.type in ENDS_BADLY:
                 return good, frame
             else:

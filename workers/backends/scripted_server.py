@@ -227,10 +227,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--manner", choices=sorted(MANNERS), help="whom to pretend to be")
+    parser.add_argument("--model", action="append", default=[], help="to list beside the forms")
     given = parser.parse_args()
 
     async def run() -> None:
-        async with serve(given.port, given.host, manner=given.manner) as server:
+        async with serve(given.port, given.host, manner=given.manner, models=given.model) as server:
             print(server.url, flush=True)  # noqa: T201 - data for whoever started it
             await asyncio.Event().wait()
 

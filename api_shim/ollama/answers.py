@@ -1,0 +1,110 @@
+"""What this surface answers, as /docs shows it; never made at run time."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Measured(BaseModel):
+    """How an answer ended; durations are nanoseconds."""
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: str | None = None
+    """`stop`, `length`, `content_filter`, `load`, `unload`; with `done` only."""
+    total_duration: int | None = None
+    """From enqueue to the end: waiting counts."""
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
+    logprobs: list[dict[str, Any]] | None = None
+
+
+class AnswerMessage(BaseModel):
+    """What the assistant says."""
+
+    role: str
+    content: str
+    thinking: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class ChatAnswer(Measured):
+    """A chat's answer, or a piece of it."""
+
+    message: AnswerMessage
+
+
+class GenerateAnswer(Measured):
+    """A completion, or a piece of it."""
+
+    response: str
+    thinking: str | None = None
+
+
+class EmbedAnswer(BaseModel):
+    """Vectors, in the order of the texts."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """One vector."""
+
+    embedding: list[float]
+
+
+class StatusAnswer(BaseModel):
+    """How far a pull or a create has come."""
+
+    status: str
+    digest: str | None = None
+    total: int | None = None
+    completed: int | None = None
+
+
+class ListedModel(BaseModel):
+    """A model in a list."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: dict[str, Any]
+    modified_at: str | None = None
+    capabilities: list[str] | None = None
+    expires_at: str | None = None
+    size_vram: int | None = None
+    context_length: int | None = None
+
+
+class ModelsAnswer(BaseModel):
+    """Models, whosever they are."""
+
+    models: list[ListedModel]
+
+
+class ShowAnswer(BaseModel):
+    """All about a model."""
+
+    modified_at: str
+    template: str
+    modelfile: str
+    parameters: str
+    license: str
+    details: dict[str, Any]
+    model_info: dict[str, Any]
+    capabilities: list[str]
+
+
+class VersionAnswer(BaseModel):
+    """Which release of the original this API follows."""
+
+    version: str

@@ -1,0 +1,98 @@
+"""POST /api/embed, and /api/embeddings, which came before it. Pure.
+
+Source: ollama/ollama `server/routes.go` (EmbedHandler, EmbeddingsHandler): the vectors of `embed`
+have length 1, those of `embeddings` are as the model made them; no text, no vector, and the model
+is loaded.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import to_json
+
+from api_shim.ollama.asked import Named, requested
+from api_shim.ollama.durations import keep_alive_s, metrics
+from contract.embeddings import EmbedRequest, unpack
+from contract.models import LoadRequest, UnloadRequest
+from contract.result import Result
+
+_LENGTH_TOLERANCE = 1e-3
+"""A vector whose length is 1 but for this is passed on as it came."""
+
+
+class EmbedBody(Named):
+    """Texts to turn into vectors."""
+
+    input: str | tuple[str, ...] | None = None
+    truncate: bool | None = None
+    """Absent means true."""
+    dimensions: int | None = None
+    keep_alive: float | str | None = None
+    options: dict[str, Any] | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What there is to embed; an empty text alone is nothing."""
+        if isinstance(self.input, str):
+            return (self.input,) if self.input else ()
+        return self.input or ()
+
+
+class EmbeddingsBody(Named):
+    """One text to turn into a vector."""
+
+    prompt: str | None = None
+    keep_alive: float | str | None = None
+    options: dict[str, Any] | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What there is to embed, if anything."""
+        return (self.prompt,) if self.prompt else ()
+
+
+def to_job(body: EmbedBody | EmbeddingsBody) -> EmbedRequest | LoadRequest | UnloadRequest:
+    """The job that a request is; raises InvalidRequest."""
+    seconds = keep_alive_s(body.keep_alive)
+    fields: dict[str, Any] = {"backend": body.backend, "model": body.wanted}
+    if not body.texts:
+        if seconds == 0:
+            return requested(UnloadRequest, **fields)
+        return requested(LoadRequest, keep_alive_s=seconds, **fields)
+    extra: dict[str, Any] = {}
+    if isinstance(body, EmbedBody):
+        extra = {"truncate": body.truncate, "dimensions": body.dimensions}
+    return requested(EmbedRequest, input=body.texts, keep_alive_s=seconds, **extra, **fields)
+
+
+def rows(result: Result, *, unit: bool) -> list[list[float]]:
+    """The vectors of a job, `unit`: each of length 1."""
+    found = result.embeddings
+    if found is None:
+        return []
+    vectors = unpack(found.data, found.dimension)
+    return [_unit(vector) for vector in vectors] if unit else vectors
+
+
+def _unit(vector: list[float]) -> list[float]:
+    length = math.hypot(*vector)
+    if not length or abs(length - 1) < _LENGTH_TOLERANCE:
+        return vector
+    return [number / length for number in vector]
+
+
+def embedded(model: str, result: Result | None) -> bytes:
+    """The answer of `embed`; None where there was nothing to embed."""
+    told: dict[str, Any] = {"total_duration": 0, "load_duration": 0, "prompt_eval_count": 0}
+    vectors: Sequence[Sequence[float]] = ()
+    if result is not None:
+        told = {name: value for name, value in metrics(result).items() if name in told}
+        vectors = rows(result, unit=True)
+    return to_json({"model": model, "embeddings": vectors, **told})
+
+
+def embedding(result: Result | None) -> bytes:
+    """The answer of `embeddings`."""
+    vectors = [] if result is None else rows(result, unit=False)
+    return to_json({"embedding": vectors[0] if vectors else []})

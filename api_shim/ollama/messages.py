@@ -1,0 +1,135 @@
+"""Ollama's messages and tools as ours. Pure.
+
+Ollama's own client drops the ids of tool calls, and most backends need them: ids are given anew,
+and a tool's answer goes to the call of that name, or else to the first that waits for one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic_core import to_json
+
+from api_shim.ollama.asked import Asked
+from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
+from contract.errors import InvalidRequest
+
+
+class AskedFunction(Asked):
+    """A function and what it was called with."""
+
+    name: str
+    arguments: dict[str, Any] | str | None = None
+
+
+class AskedCall(Asked):
+    """A call that the assistant made."""
+
+    id: str | None = None
+    function: AskedFunction
+
+
+class AskedMessage(Asked):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str | None = None
+    thinking: str | None = None
+    images: tuple[str, ...] | None = None
+    """Base64, without a `data:` prefix (one is taken, too)."""
+    tool_calls: tuple[AskedCall, ...] | None = None
+    tool_name: str | None = None
+    """Of a tool's answer: which function it is from."""
+    tool_call_id: str | None = None
+
+
+class AskedDescription(Asked):
+    """What a tool is for, and what it takes."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class AskedTool(Asked):
+    """A tool that the model may call."""
+
+    type: str | None = "function"
+    function: AskedDescription
+
+
+def tools(asked: Sequence[AskedTool] | None) -> tuple[Tool, ...]:
+    """Their tools; an empty list means that there are none."""
+    return tuple(
+        Tool(
+            name=each.function.name,
+            description=each.function.description or "",
+            parameters=each.function.parameters or {},
+        )
+        for each in asked or ()
+    )
+
+
+def messages(asked: Sequence[AskedMessage]) -> tuple[Message, ...]:
+    """Their messages; raises InvalidRequest."""
+    waiting: list[ToolCall] = []
+    found: list[Message] = []
+    numbered = 0
+    for at, message in enumerate(asked):
+        calls: tuple[ToolCall, ...] = ()
+        if message.tool_calls:
+            calls = tuple(
+                _call(f"messages.{at}.tool_calls", call, numbered + nth)
+                for nth, call in enumerate(message.tool_calls)
+            )
+            numbered += len(calls)
+            waiting = list(calls)
+        found.append(
+            Message(
+                role=message.role,
+                content=content(message.content, message.images),
+                thinking=message.thinking or None,
+                tool_calls=calls,
+                tool_call_id=_answered(message, waiting) if message.role == "tool" else None,
+                tool_name=message.tool_name,
+            )
+        )
+    return tuple(found)
+
+
+def content(text: str | None, images: Sequence[str] | None) -> str | tuple[Part, ...]:
+    """Text and images of a message: in Ollama the images stand beside the text."""
+    shown = [image for image in images or () if image]
+    if not shown:
+        return text or ""
+    parts: list[Part] = [TextPart(text=text)] if text else []
+    return (*parts, *(ImagePart(image=image) for image in shown))
+
+
+def _call(where: str, asked: AskedCall, number: int) -> ToolCall:
+    arguments = asked.function.arguments
+    if not isinstance(arguments, str):
+        arguments = _json(where, arguments or {})
+    return ToolCall(
+        id=asked.id or f"call_{number}", name=asked.function.name, arguments=arguments or "{}"
+    )
+
+
+def _json(where: str, arguments: Mapping[str, Any]) -> str:
+    try:
+        return to_json(arguments).decode()
+    except ValueError as error:
+        raise InvalidRequest(f"{where}: the arguments are no JSON: {error}") from None
+
+
+def _answered(message: AskedMessage, waiting: list[ToolCall]) -> str | None:
+    """The id of the call that a tool's answer belongs to; that call waits no more."""
+    if message.tool_call_id:
+        waiting[:] = [call for call in waiting if call.id != message.tool_call_id]
+        return message.tool_call_id
+    named = [call for call in waiting if call.name == message.tool_name]
+    found = next(iter(named or waiting), None)
+    if found is None:
+        return None
+    waiting.remove(found)
+    return found.id

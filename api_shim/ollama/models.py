@@ -1,0 +1,197 @@
+"""/api/tags, ps, show, copy, delete: models as Ollama lists and handles them. Pure.
+
+The lists come from what workers report, so they tell of every backend's models. What no worker
+reports (digest, date, family) stands in them only as far as clients need it to be there.
+Source: ollama/ollama `api/types.go` (ListModelResponse, ProcessModelResponse, ShowResponse).
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from api_shim.ollama.asked import Asked, Named, requested
+from api_shim.ollama.text import stamp
+from api_shim.pools import Pool
+from api_shim.problems import Refusal
+from contract.errors import InvalidRequest, UnknownModel
+from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
+from contract.result import Result
+from contract.roster import ModelReport, ModelTrait
+
+_CAPABILITIES: Final[Mapping[ModelTrait, str]] = {
+    "chat": "completion",
+    "embed": "embedding",
+    "vision": "vision",
+    "tools": "tools",
+    "thinking": "thinking",
+    "image": "image",
+}
+_NEVER: Final = "2300-01-01T00:00:00Z"
+"""When a model leaves memory: nobody reports it, and clients take an absent one for the past."""
+
+
+class ShowBody(Named):
+    """A model to tell about."""
+
+    verbose: bool | None = None
+
+
+class DeleteBody(Named):
+    """A model to delete."""
+
+
+class CopyBody(Asked):
+    """A model to give a second name."""
+
+    source: str = ""
+    destination: str = ""
+
+
+def to_show(body: ShowBody) -> ShowRequest:
+    """The job that a show is; raises InvalidRequest."""
+    return requested(ShowRequest, backend=body.backend, model=body.wanted)
+
+
+def to_delete(body: DeleteBody) -> DeleteRequest:
+    """The job that a delete is; raises InvalidRequest."""
+    return requested(DeleteRequest, backend=body.backend, model=body.wanted)
+
+
+def to_copy(body: CopyBody) -> CopyRequest:
+    """The job that a copy is; raises InvalidRequest."""
+    for field in ("source", "destination"):
+        if not getattr(body, field):
+            raise InvalidRequest(f"{field}: required")
+    return requested(
+        CopyRequest, backend=body.backend, model=body.source, destination=body.destination
+    )
+
+
+def reports_of(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[ModelReport]:
+    """What workers report of a model, on one backend or on all of them."""
+    return [report for pool in _having(model, backend, fleet) for report in pool.find(model)]
+
+
+def is_beyond(request: LoadRequest | ShowRequest, fleet: Collection[Pool]) -> bool:
+    """Whether those who have the model have no way to load it, or to show more of it.
+
+    The one is always in memory, of the other the workers' reports tell all that there is to tell.
+    Raises Refusal where nobody has the model, which counts before what a backend can do.
+    """
+    having = _having(request.model, request.backend, fleet)
+    if not having and fleet and request.backend is None:
+        raise Refusal(
+            UnknownModel,
+            f"No live backend has the model {request.model[:80]}; GET /api/tags lists them all.",
+        )
+    return bool(having) and not any(request.kind in pool.capabilities for pool in having)
+
+
+def _having(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[Pool]:
+    return [pool for pool in fleet if pool.name == (backend or pool.name) and pool.find(model)]
+
+
+def tags(pools: Iterable[Pool], now: float) -> bytes:
+    """The list of all models; one that several backends have stands in it once."""
+    return to_json({"models": [_tag(name, found, now) for name, found in _by_name(pools).items()]})
+
+
+def running(pools: Iterable[Pool], now: float) -> bytes:
+    """The list of the models that some backend has in memory."""
+    warm = {
+        name: found
+        for name, found in _by_name(pools).items()
+        if any(report.warm for report in found)
+    }
+    return to_json({"models": [_process(name, found, now) for name, found in warm.items()]})
+
+
+def shown(model: str, reports: Sequence[ModelReport], result: Result | None, now: float) -> bytes:
+    """All about a model: what its backend told, over what workers report of it."""
+    told = (result.details if result else None) or {}
+    known: dict[str, Any] = {
+        "modified_at": stamp(now).decode(),
+        "template": "",
+        "modelfile": f"FROM {model}",
+        "parameters": "",
+        "license": "",
+        "details": _details(reports),
+        "model_info": _info(reports),
+        "capabilities": _capabilities(reports),
+    }
+    fields = known | {name: value for name, value in told.items() if value is not None}
+    for name in ("details", "model_info"):
+        if not isinstance(fields[name], dict):
+            fields[name] = known[name]
+    return to_json(fields)
+
+
+def _by_name(pools: Iterable[Pool]) -> dict[str, list[ModelReport]]:
+    found: dict[str, list[ModelReport]] = {}
+    for pool in pools:
+        for name, reports in pool.models.items():
+            found.setdefault(name, []).extend(reports)
+    return dict(sorted(found.items()))
+
+
+def _tag(name: str, reports: Sequence[ModelReport], now: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": stamp(now).decode(),
+        "size": max((report.size_bytes or 0 for report in reports), default=0),
+        "digest": _digest(name),
+        "details": _details(reports),
+        "capabilities": _capabilities(reports),
+    }
+
+
+def _process(name: str, reports: Sequence[ModelReport], now: float) -> dict[str, Any]:
+    tag = _tag(name, reports, now)
+    kept = {field: tag[field] for field in ("name", "model", "size", "digest", "details")}
+    return kept | {
+        "expires_at": _NEVER,
+        "size_vram": tag["size"],
+        "context_length": _most(report.context_length for report in reports),
+    }
+
+
+def _digest(name: str) -> str:
+    """Something that is the same for one name: `ollama list` shows its first twelve characters."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _details(reports: Sequence[ModelReport]) -> dict[str, Any]:
+    lengths = {
+        "context_length": _most(report.context_length for report in reports),
+        "embedding_length": _most(report.dimension for report in reports),
+    }
+    return {
+        "parent_model": "",
+        "format": "",
+        "family": "",
+        "families": None,
+        "parameter_size": "",
+        "quantization_level": "",
+        **{name: number for name, number in lengths.items() if number},
+    }
+
+
+def _info(reports: Sequence[ModelReport]) -> dict[str, Any]:
+    """Numbers under a made-up architecture: clients look for `<architecture>.context_length`."""
+    numbers = {
+        "fleet.context_length": _most(report.context_length for report in reports),
+        "fleet.embedding_length": _most(report.dimension for report in reports),
+    }
+    return {"general.architecture": "fleet", **{k: v for k, v in numbers.items() if v}}
+
+
+def _capabilities(reports: Sequence[ModelReport]) -> list[str]:
+    traits = {trait for report in reports for trait in report.traits}
+    return [word for trait, word in _CAPABILITIES.items() if trait in traits]
+
+
+def _most(numbers: Iterable[int | None]) -> int:
+    return max((number or 0 for number in numbers), default=0)

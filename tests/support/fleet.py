@@ -1,0 +1,89 @@
+"""A whole fleet for tests of clients: shim, workers, and a server of scripted models."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from support.processes import worker
+from support.redis_server import RedisServer
+from support.shim import serving
+
+READY_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Where the shim and the scripted server are."""
+
+    url: str
+    server_url: str
+    redis_url: str
+
+    def seen(self) -> dict[str, Any]:
+        """What the scripted server saw of its clients, the workers."""
+        told: dict[str, Any] = httpx.get(f"{self.server_url}/_seen").json()
+        return told
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        told: dict[str, Any] = httpx.get(f"{self.url}/api/v1/jobs/{job_id}").json()
+        return told
+
+
+@contextmanager
+def scripted_server(models: Sequence[str] = ()) -> Iterator[str]:
+    """A process that serves scripted models in the words of every server; yields its address."""
+    words = [sys.executable, "-m", "workers.backends.scripted_server", "--port", "0"]
+    words += [word for model in models for word in ("--model", model)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def fleet(
+    folder: Path, *backends: str, models: Sequence[str] = (), **settings: Any
+) -> Iterator[Fleet]:
+    """A fleet with a worker for each of these types of backends, named like their type.
+
+    `models` are listed beside the scripted forms; `settings` are the shim's.
+    """
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        redis = RedisServer(folder)
+        stack.callback(redis.stop)
+        server = stack.enter_context(scripted_server(models))
+        url = stack.enter_context(serving(redis.url, **settings))
+        for backend in backends:
+            dsn = _dsn(backend, server)
+            env = {f"LLM_{backend.upper()}": dsn}
+            stack.enter_context(worker(redis.url, folder, backend, **env))
+        _wait_for(url, set(backends))
+        yield Fleet(url, server, redis.url)
+
+
+def _dsn(backend: str, server: str) -> str:
+    if backend == "scripted":
+        return "scripted://"
+    address = server.removeprefix("http://")
+    path = "" if backend == "ollama" else "/v1"
+    return f"{backend}://{address}{path}"
+
+
+def _wait_for(url: str, backends: set[str]) -> None:
+    give_up_at = time.monotonic() + READY_WITHIN_S
+    while True:
+        told = httpx.get(f"{url}/api/v1/backends").json()["backends"]
+        if {each["name"] for each in told if each["healthy"]} == backends:
+            return
+        assert time.monotonic() < give_up_at, told
+        time.sleep(0.05)

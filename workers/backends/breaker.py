@@ -88,6 +88,7 @@ class Breaker:
         self._openings = 0
         self._is_half_open = False
         self._is_tried = False
+        self._is_found_broken = False
         self._error: BackendError | None = None
 
     @property
@@ -111,9 +112,17 @@ class Breaker:
             self._change(open_until=None, is_half_open=True)
 
     def found_well(self) -> None:
-        """The endpoint was looked at: whoever could not be reached before can be now."""
-        if isinstance(self._error, BackendUnreachable) and self.open_until is not None:
+        """The endpoint was looked at and answered.
+
+        That closes what a look has opened. Where jobs could not reach it, one may try at once;
+        where it failed them otherwise, a look proves nothing and the time must pass.
+        """
+        if self.open_until is None:
+            return
+        if self._is_found_broken:
             self.succeeded()
+        elif isinstance(self._error, BackendUnreachable):
+            self._change(open_until=None, is_half_open=True)
         else:
             self.probe()
 
@@ -122,6 +131,7 @@ class Breaker:
         is_out = isinstance(error, (BackendUnreachable, ModelLoading))
         if is_out and (self.open_until is None or self.is_due):
             self._open(error)
+            self._is_found_broken = True
         else:
             self.probe()
 
@@ -145,7 +155,7 @@ class Breaker:
             self._on_change()
 
     def _open(self, error: BackendError) -> None:
-        self._error = error
+        self._error, self._is_found_broken = error, False
         wait_s = min(OPEN_MOST_S, self._open_s * 2 ** min(self._openings, 16))
         self._openings += 1
         self._change(open_until=self._clock() + wait_s, is_half_open=False)

@@ -1,9 +1,9 @@
 """A backend in one line, as in `LLM_BOX=ollama://10.0.0.5:11434?slots=4`, and what it means.
 
-    <type>[+http|+https]://[key@]host[:port][/path][?slots=4&slots.embed=2&idle_s=60]
+    <type>[+http|+https]://[key@]host[:port][,host[:port]...][/path][?slots=4&idle_s=60]
 
 Local kinds of servers speak http, hosted ones https; `+http` and `+https` override. Keys are
-percent-decoded. No error repeats the line, because it may hold a key.
+percent-decoded. No error repeats the line: it may hold a key.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from contract.names import BACKEND_NAME
 from contract.requests import Kind
 from contract.wire import Noun
 from workers.backends import vertex_address
+from workers.backends.addresses import all_completed, demand_different, one_each
 from workers.backends.declarations import DeclaredModel, Endpoint
 
 VARIABLE_PREFIX: Final = "LLM_"
@@ -67,6 +68,8 @@ _ALIASES: Final = {
     "llama-swap": "llamaswap",
     "sd-server": "sd",
 }
+_SINGLE: Final = frozenset({"endpoints", "vertex"})
+"""Types that speak to servers and have one address, or a list of their own."""
 _OPTIONS: Final = {
     "openai": frozenset({"organization", "project"}),
     # 1: it runs with VLLM_SERVER_DEV_MODE=1, and may be sent to sleep.
@@ -81,24 +84,9 @@ _OPTIONS: Final = {
 
 
 BackendType = Literal[
-    "ollama",
-    "llamacpp",
-    "llamacpp-router",
-    "llamaswap",
-    "lmstudio",
-    "vllm",
-    "openai",
-    "generic",
-    "endpoints",
-    "sd",
-    "a1111",
-    "gemini",
-    "vertex",
-    "scripted",
-    "local",
-    "llama",
-    "openvino",
-]
+    "ollama", "llamacpp", "llamacpp-router", "llamaswap", "lmstudio", "vllm", "openai", "generic",
+    "endpoints", "sd", "a1111", "gemini", "vertex", "scripted", "local", "llama", "openvino",
+]  # fmt: skip
 
 
 class DsnError(ValueError):
@@ -113,9 +101,11 @@ class BackendConfig(Noun):
     url: str = ""
     """Base address without credentials, `/v1` included where there is one; for `local`,
     `llama` and `openvino` a path. Without it, the default of the type."""
+    urls: tuple[str, ...] = ()
+    """Several base addresses that are as good as each other (several.py); `url` is the first."""
     key: SecretStr | None = None
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Jobs of a kind at once; None: what the server tells, or a default."""
+    """Jobs of a kind at once, at each address; None: what the server tells, or a default."""
     slots_by_kind: dict[Kind, Annotated[int, Field(ge=0, le=4096)]] = Field(default_factory=dict)
     idle_s: Annotated[float, Field(gt=0)] = 120.0
     """Seconds of silence that are too many once an answer has begun."""
@@ -137,18 +127,16 @@ class BackendConfig(Noun):
         scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
         if scheme is None or scheme.protocol is None:
             return fields
-        url = str(fields.get("url") or "") or scheme.default
-        parts = urlsplit(url)
-        if "@" in parts.netloc:
-            raise ValueError("url holds a key; write it into the field key")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("url must look like http://host:port")
-        return {
-            **fields,
-            "url": url.rstrip("/")
-            if parts.path.strip("/")
-            else f"{parts.scheme}://{parts.netloc}{scheme.path}",
-        }
+        urls = all_completed(fields, scheme.default, scheme.path)
+        return {**fields, "url": urls[0], "urls": urls if len(urls) > 1 else ()}
+
+    @model_validator(mode="after")
+    def _check_urls(self) -> Self:
+        """Only what speaks to servers alike can have several."""
+        if self.urls and (self.type in _SINGLE or not _SCHEMES[self.type].protocol):
+            raise ValueError(f"urls: a backend of type {self.type} has no list of addresses")
+        demand_different(self.urls)
+        return self
 
     @model_validator(mode="after")
     def _check_endpoints(self) -> Self:
@@ -160,6 +148,11 @@ class BackendConfig(Noun):
             raise ValueError("endpoints: two have one name; give them labels")
         return self
 
+    @property
+    def each(self) -> dict[str, "BackendConfig"]:
+        """The backend at each of its addresses, by address; "" where it needs none."""
+        return {url: self.model_copy(update={"url": url}) for url in self.urls or (self.url,)}
+
     def slots_for(self, kind: Kind) -> int | None:
         """Configured slots of a kind, if any."""
         return self.slots_by_kind.get(kind, self.slots)
@@ -170,8 +163,20 @@ def parse(variable: str, dsn: str) -> BackendConfig:
 
     Raises DsnError.
     """
+    try:
+        dsns = one_each(dsn.strip())
+    except ValueError as error:
+        raise DsnError(f"{variable}: {error}") from None
+    first, *others = [_at_one_host(variable, each) for each in dsns]
+    if not others:
+        return first
+    urls = (first.url, *(other.url for other in others))
+    return _made(variable, {**dict(first), "urls": urls})
+
+
+def _at_one_host(variable: str, dsn: str) -> BackendConfig:
     name = variable.removeprefix(VARIABLE_PREFIX).lower()
-    parts = _split(variable, dsn.strip())
+    parts = _split(variable, dsn)
     type, _, override = parts.scheme.partition("+")
     type = _ALIASES.get(type, type)
     if type not in _SCHEMES:
@@ -235,8 +240,8 @@ def _key(type: str, parts: SplitResult) -> str:
     """What stands before the host: a key; for A1111 a user and a password, for Vertex a project."""
     if type == "a1111" and parts.username:
         return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    if type == "vertex":
-        return unquote(parts.password or "")  # before the colon stands the project
+    if type == "vertex":  # before the colon stands the project
+        return unquote(parts.password or "")
     return unquote(parts.password or parts.username or "")
 
 

@@ -172,12 +172,23 @@ def test_time_alone_does_not_half_open_it() -> None:
     assert (early, stage.breaker.admits, stage.breaker.is_due) == (False, False, True)
 
 
-def test_a_look_that_finds_it_well_closes_what_could_not_be_reached() -> None:
-    stage = Stage().opened(DOWN)
+def test_a_look_closes_early_what_a_look_has_opened() -> None:
+    stage = Stage()
+    stage.breaker.found_broken(DOWN)
     stage.breaker.found_well()
+    stage.breaker.enter()
 
     assert stage.breaker.admits
     assert stage.breaker.open_until is None
+
+
+def test_a_look_lets_one_job_try_early_what_jobs_could_not_reach() -> None:
+    stage = Stage().opened(DOWN)
+    stage.breaker.found_well()
+    admitted = stage.breaker.admits
+    stage.breaker.enter()
+
+    assert (admitted, stage.breaker.admits) == (True, False)
 
 
 def test_a_look_proves_nothing_to_what_failed_at_jobs() -> None:

@@ -45,6 +45,59 @@ def test_a_line_names_type_and_address(dsn: str, type: str, url: str) -> None:
     assert ("box", type, url) == (config.name, config.type, config.url)
 
 
+@pytest.mark.parametrize(
+    ("dsn", "urls"),
+    [
+        ("ollama://a:1,b:2", ("http://a:1", "http://b:2")),
+        ("ollama+https://k%2Cey@a,b:2?slots=3", ("https://a", "https://b:2")),
+        ("llamacpp://a,[::1]:9", ("http://a:8080/v1", "http://[::1]:9/v1")),
+        ("ollama://a:1", ()),
+        ("local:///models/a,b", ()),
+    ],
+)
+def test_commas_stand_between_addresses_that_are_as_good_as_each_other(
+    dsn: str, urls: tuple[str, ...]
+) -> None:
+    config = parse("LLM_BOX", dsn)
+
+    assert config.urls == urls
+    assert list(config.each) == list(urls or (config.url,))
+
+
+def test_every_address_has_the_key_and_the_slots_of_all() -> None:
+    config = parse("LLM_BOX", "openai-compatible+http://k3y@a,b/v1?slots=3")
+    table = BackendConfig(
+        name="box", type="generic", urls=("http://a/v1", "http://b/v1"), key="k3y", slots=3
+    )
+
+    assert config == table
+    assert {"k3y"} == {each.key.get_secret_value() for each in config.each.values() if each.key}
+    assert {3} == {each.slots_for("chat") for each in config.each.values()}
+
+
+@pytest.mark.parametrize(
+    ("dsn", "words"),
+    [
+        ("ollama://a,a", "twice"),
+        ("ollama://k3y@a,,b", "beside a comma"),
+        ("ollama://k3y@a,", "beside a comma"),
+        ("scripted://a,b", "no list of addresses"),
+        ("vertex://p:k3y@eu,us", "no list of addresses"),
+        (f"ollama://{','.join(f'box{n}' for n in range(33))}", "more than 32"),
+    ],
+)
+def test_a_list_of_addresses_that_cannot_be_meant_is_refused(dsn: str, words: str) -> None:
+    with pytest.raises(DsnError, match=words) as refused:
+        parse("LLM_BOX", dsn)
+
+    assert "k3y" not in str(refused.value)
+
+
+def test_a_table_has_its_addresses_in_one_place() -> None:
+    with pytest.raises(ValidationError, match="urls: write all addresses there"):
+        BackendConfig(name="box", type="ollama", url="http://c", urls=("http://a", "http://b"))
+
+
 def test_options_stand_behind_the_question_mark() -> None:
     config = parse("LLM_GPU_1", "vllm://k%2Fe%40y@h?slots=4&slots.embed=2&idle_s=60")
 

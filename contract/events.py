@@ -63,6 +63,8 @@ class Started(Event):
     attempt: int
     worker: str
     backend: str
+    endpoint: str | None = None
+    """Address without credentials, where the backend has several."""
     model: str | None = None
     nonce: str | None = None
     """Random word of this attempt. A cursor `<id>.<nonce>` is exact even where Redis came back
@@ -189,7 +191,11 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Usage(Noun):
-    """Tokens, as the backend counted them; zero where it did not."""
+    """Tokens, as the backend counted them; zero where it did not.
+
+    Of an answer that several attempts have said: the prompt once, and all of the completion. What
+    stood in the log before the last attempt is counted by its fragments, which is an estimate.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -10,8 +10,22 @@ import pytest
 from contract.backend_errors import BackendRejected, ContextExceeded
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool, ToolCall
 from contract.embeddings import EmbedRequest
-from contract.events import Delta, Done, Event, Phase, Reset, Resumed, ToolCallDelta, Usage, Vectors
+from contract.events import (
+    Delta,
+    Done,
+    Event,
+    Image,
+    Phase,
+    Progress,
+    Reset,
+    Resumed,
+    ToolCallDelta,
+    Usage,
+    Vectors,
+)
+from contract.images import ImageRequest
 from contract.jobs import AnyRequest
+from contract.models import PullRequest
 from contract.result import Result, fold
 from workers.backends.scripted import Scripted
 from workers.continuation import (
@@ -26,6 +40,7 @@ from workers.continuation import (
 )
 from workers.run import stream
 
+ROWS = EmbedRequest(model="scripted-embed", input=("a", "b"))
 TRICKY = " a  b\n\n c\t🌍 ünï  \n- d\u00a0e \n\nend  "
 
 
@@ -196,13 +211,19 @@ async def test_tools_that_may_not_be_called_are_no_obstacle() -> None:
     assert isinstance(await plan(request, said(*texts("So")), Scripted()), GoOn)
 
 
-async def test_rows_are_made_anew_and_what_said_nothing_is_just_done() -> None:
-    request = EmbedRequest(model="scripted-embed", input=("a", "b"))
-    rows = Vectors(index=0, count=1, dimension=1, data="AAAAAA==")
-    chosen: list[Plan] = [await plan(request, said(*before), Scripted()) for before in ([], [rows])]
-
-    assert isinstance(chosen[0], Fresh)
-    assert isinstance(chosen[1], StartOver)
+@pytest.mark.parametrize(
+    ("request_", "before", "expected"),
+    [
+        (ROWS, [], Fresh),
+        (ROWS, [Vectors(index=0, count=1, dimension=1, data="AAAAAA==")], StartOver),
+        (ImageRequest(model="i", prompt="?"), [Image(index=0, data="", partial=True)], StartOver),
+        (PullRequest(model="m"), [Progress(status="pulling")], Fresh),
+    ],
+)
+async def test_rows_and_pictures_are_made_anew_and_a_pull_goes_on_by_itself(
+    request_: AnyRequest, before: list[Event], expected: type[Plan]
+) -> None:
+    assert isinstance(await plan(request_, said(*before), Scripted()), expected)
 
 
 async def test_the_beginning_goes_back_without_the_white_space_at_its_end() -> None:

@@ -181,11 +181,11 @@ def _schema(name: str, schema: dict[str, Any], *, strict: bool) -> dict[str, Any
 
 def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:
     """A turn; `thinking` is never sent back."""
-    content: str | list[dict[str, Any]] = (
-        message.content
-        if isinstance(message.content, str)
-        else [_part(at, part, dialect) for part in message.content]
-    )
+    content: str | list[dict[str, Any]]
+    if isinstance(message.content, str) or (message.role == "assistant" and not message.images):
+        content = message.text  # llama-server drops the parts of a beginning (llama.cpp #14353)
+    else:
+        content = [_part(at, part, dialect) for part in message.content]
     fields: dict[str, Any] = {"role": message.role, "content": content}
     if message.tool_calls:
         fields["tool_calls"] = [

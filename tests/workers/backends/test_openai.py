@@ -18,7 +18,7 @@ from contract.backend_errors import (
 from contract.chat import ChatRequest, ImagePart, Message, SchemaFormat, TextPart
 from contract.embeddings import EmbedRequest, unpack
 from contract.result import Result
-from workers.backends.dialects import DIALECTS
+from workers.backends.dialects import DIALECTS, LLAMACPP
 from workers.backends.openai_wire import to_chat
 
 
@@ -157,3 +157,15 @@ async def test_no_request_has_more_tokens_than_openai_takes() -> None:
 
     assert sizes == [1, 2]
     assert [row[0] for row in rows] == [150_000, 100_000, 10]
+
+
+def test_the_text_of_an_assistant_is_one_string_however_it_came() -> None:
+    # llama.cpp #14353: a beginning in parts is dropped by older servers.
+    parts = (TextPart(text="It "), TextPart(text="is"))
+    request = asking("m").model_copy(
+        update={"messages": (Message(role="assistant", content=parts),)}
+    )
+
+    assert to_chat(request, LLAMACPP).fields["messages"] == [
+        {"role": "assistant", "content": "It is"}
+    ]

@@ -5,22 +5,28 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
+from contract.backend_errors import BackendError
 from contract.errors import LeaseLost, RelayUnavailable
+from contract.events import Event, Phase, Reset, Resumed
 from relay.connection import Connection
 from relay.lease import Holder, Leases
 from relay.log import Log
 from relay.queue import Claim, Queue
 from relay.writer import Voice, Writer
 from workers.alarm import Alarm
-from workers.backends.protocols import Backend
+from workers.backends.several import Seat, Servers
 from workers.choosing import Choosing
 from workers.fitting import Fitting
-from workers.retry import in_words
-from workers.run import Again, Run
+from workers.retry import Retry, in_words
+from workers.run import Broken, Run
 from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
+
+_BEFORE_AN_ANSWER: Final = (Phase, Reset, Resumed)
+"""Events that do not say that the backend works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Worker:
         self,
         *,
         name: str,
-        backend: Backend,
+        servers: Servers,
         slots: Slots,
         connection: Connection,
         writer: Writer,
@@ -57,7 +63,7 @@ class Worker:
         `patience` is WorkerSettings.retry_patience.
         """
         self.name = name
-        self.backend = backend
+        self.servers = servers
         self.slots = slots
         self.held: dict[str, Held] = {}
         self.last_ticket_at = asyncio.get_running_loop().time()
@@ -86,27 +92,41 @@ class Worker:
             await self._queue.give_ticket_back(queue)
             return
         with self.slots.one(queue):
-            while (claim := await self._claim(queue)) is not None:
-                await self._run(claim)
-                if self._draining.is_set():
-                    return
+            while await self._work_once(queue) and not self._draining.is_set():
+                pass
 
-    async def _claim(self, queue: str) -> Claim | None:
+    async def _work_once(self, queue: str) -> bool:
+        """Run the next job, if an endpoint has room for one and one waits. Returns whether."""
+        with self.servers.seat(queue) as seat:
+            if seat is None:
+                return False
+            if not self.slots.is_free(queue):
+                self.slots.settle(queue)
+            claim = await self._claim(queue, seat)
+            if claim is None:
+                return False
+            try:
+                await self._run(claim, seat)
+            finally:
+                self.choosing.ended(claim.record)
+            return True
+
+    async def _claim(self, queue: str, seat: Seat) -> Claim | None:
         async with self.choosing.turn(queue) as taking:
-            claim = await self._queue.claim(queue, self.name, taking)
+            claim = await self._queue.claim(queue, self.name, taking, seat.move)
             if claim is None:
                 self.choosing.found_nothing(queue, taking)
             else:
                 self.choosing.began(claim.record)
         return claim
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, claim: Claim, seat: Seat) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         await self._end_our_own_attempt_at(claim.record.id)
         voice = self._writer.voice(claim)
         run = Run(
-            claim, self.backend, voice, self._log, self._queue, self._connection, self.fitting,
-            self._patience, partial(self.choosing.hear, voice.id), self.look,
+            claim, seat.adapter, voice, self._log, self._queue, self._connection, self.fitting,
+            self._patience, partial(self._hear, seat, voice.id), self.look,
         )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
@@ -119,8 +139,13 @@ class Worker:
                 await self._abandon(claim, task)
             del self.held[claim.record.id]
             held.over.set()
-            self.choosing.ended(claim.record)
-        await self._let_go(claim, voice, task)
+        await self._let_go(claim, voice, seat, task)
+
+    def _hear(self, seat: Seat, job_id: str, event: Event) -> None:
+        """Something that the backend said before its first output, or that output."""
+        if not isinstance(event, _BEFORE_AN_ANSWER):
+            seat.answered()
+        self.choosing.hear(job_id, event)
 
     async def _end_our_own_attempt_at(self, job_id: str) -> None:
         """Wait for the run of an attempt whose lease expired in our hands.
@@ -131,7 +156,9 @@ class Worker:
             before.voice.lose()
             await before.over.wait()
 
-    async def _let_go(self, claim: Claim, voice: Voice, task: asyncio.Task[Again | None]) -> None:
+    async def _let_go(
+        self, claim: Claim, voice: Voice, seat: Seat, task: asyncio.Task[Broken | None]
+    ) -> None:
         record = claim.record
         if task.cancelled() or isinstance(task.exception(), LeaseLost):
             if voice.torn:
@@ -140,21 +167,23 @@ class Worker:
             else:
                 _log.info("job %s was taken away", record.id)
             return
-        if (again := task.result()) is not None:
-            await self._put_off(claim, again)
-            return
+        if (broken := task.result()) is not None:
+            seat.broke(broken.error)
+            if broken.retry is not None:
+                await self._put_off(claim, broken.error, broken.retry)
+                return
         _log.info("job %s ended", record.id)
         await self._leases.release(record.queue, record.id, Holder(claim.attempt, self.name))
 
-    async def _put_off(self, claim: Claim, again: Again) -> None:
+    async def _put_off(self, claim: Claim, failure: BackendError, retry: Retry) -> None:
         """Give a job back that the backend failed; the relay ends it if that was the last time."""
-        record, delay_s = claim.record, again.retry.delay_s
-        reason = in_words(again.error, delay_s)
+        record, delay_s = claim.record, retry.delay_s
+        reason = in_words(failure, delay_s)
         _log.info("job %s: %s", record.id, reason)
         try:
             waits = await self._leases.hand_over(
                 record.queue, record.id, claim.attempt, reason=reason,
-                counts=again.retry.counts, delay_s=delay_s, error=again.error,
+                counts=retry.counts, delay_s=delay_s, error=failure,
             )  # fmt: skip
         except RelayUnavailable as error:
             _log.warning("job %s comes back when its lease expires: %s", record.id, error)
@@ -162,7 +191,7 @@ class Worker:
             if waits:
                 self.alarm.set(record.queue, delay_s)
 
-    async def _abandon(self, claim: Claim, task: asyncio.Task[Again | None]) -> None:
+    async def _abandon(self, claim: Claim, task: asyncio.Task[Broken | None]) -> None:
         """Decide on a job whose Celery task ends early.
 
         A shutdown gives it back; a revoked task or one over its time limit is cancelled.

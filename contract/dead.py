@@ -18,7 +18,7 @@ class DeadView(DeadLetter):
     """A dead letter with all that is needed to judge it."""
 
     request: dict[str, Any]
-    """What was asked for, as a request of that kind has it."""
+    """What was asked for, as a request of that kind has it, without what is the default."""
 
 
 class DeadPage(Noun):

@@ -7,7 +7,7 @@ async with AsyncClient() as fleet:
 """
 
 import base64
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -17,6 +17,7 @@ from uuid import uuid4
 import httpx
 from pydantic_core import from_json, to_json
 
+from contract.dead import DeadPage, DeadPurged, DeadView
 from contract.embeddings import unpack
 from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
@@ -40,6 +41,7 @@ AnyNoun = TypeVar("AnyNoun", bound=Noun)
 
 TEXTS_A_JOB = 256
 JOBS_IN_FLIGHT = 4
+_DEAD = "/api/v1/dead"
 
 
 class AsyncClient:
@@ -190,8 +192,38 @@ class AsyncClient:
     ) -> JobPage:
         """Records, newest first; `before` is the `next` of the page before."""
         given = {"status": status, "kind": kind, "queue": queue, "limit": limit, "before": before}
-        params = {name: value for name, value in given.items() if value is not None}
-        return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=params))
+        return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=_present(given)))
+
+    async def dead(
+        self,
+        *,
+        queue: str | None = None,
+        kind: Kind | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> DeadPage:
+        """Dead letters, the last to die first; `before` is the `next` of the page before."""
+        given = {"queue": queue, "kind": kind, "tenant": tenant, "limit": limit, "before": before}
+        return decode(DeadPage, await self._shims.ask("GET", _DEAD, params=_present(given)))
+
+    async def dead_letter(self, job_id: str) -> DeadView:
+        """All about one dead letter, with what was asked for; raises JobNotFound."""
+        return decode(DeadView, await self._shims.ask("GET", f"{_DEAD}/{quote(job_id, safe='')}"))
+
+    async def purge_dead(self, job_id: str | None = None, **which: str | None) -> int:
+        """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`.
+
+        Returns how many; raises JobNotFound.
+        """
+        path = _DEAD if job_id is None else f"{_DEAD}/{quote(job_id, safe='')}"
+        purged, before = 0, None
+        while True:
+            params = _present({**which, "before": before})
+            gone = decode(DeadPurged, await self._shims.ask("DELETE", path, params=params))
+            purged, before = purged + gone.purged, gone.next
+            if before is None:
+                return purged
 
     async def add_backend(self, name: str, dsn: str) -> BackendView | None:
         """Start a worker for a backend; None: it has not reported yet.
@@ -242,6 +274,10 @@ class AsyncClient:
 
     async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
         return listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
+
+
+def _present(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def images_of(result: Result) -> list[bytes]:

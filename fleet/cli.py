@@ -6,6 +6,7 @@ from fleet.commands import (
     backends,
     chat,
     config,
+    dead,
     demo,
     doctor,
     embed,
@@ -52,6 +53,7 @@ app.command("ls")(with_key(roster.models))
 for name, group in (
     ("backends", backends.app),
     ("jobs", jobs.app),
+    ("dead", dead.app),
     ("keys", keys.app),
     ("config", config.app),
 ):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from contract.dead import DeadPage, DeadView
 from contract.events import (
     BEGINNING,
     AnyEvent,
@@ -108,6 +109,10 @@ class Job:
     def cancel(self) -> JobView:
         """Stop it in any phase."""
         return self._portal.call(self._job.cancel)
+
+    def retry(self) -> "Job":
+        """Run a dead letter again; the answer is the new job, and the same when asked again."""
+        return Job(self._portal, self._portal.call(self._job.retry))
 
 
 class Client:
@@ -215,6 +220,28 @@ class Client:
         return self._ask(
             self._fleet.jobs, status=status, kind=kind, queue=queue, limit=limit, before=before
         )
+
+    def dead(
+        self,
+        *,
+        queue: str | None = None,
+        kind: Kind | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> DeadPage:
+        """Dead letters, the last to die first; `before` is the `next` of the page before."""
+        return self._ask(
+            self._fleet.dead, queue=queue, kind=kind, tenant=tenant, limit=limit, before=before
+        )
+
+    def dead_letter(self, job_id: str) -> DeadView:
+        """All about one dead letter, with what was asked for; raises JobNotFound."""
+        return self._ask(self._fleet.dead_letter, job_id)
+
+    def purge_dead(self, job_id: str | None = None, **which: str | None) -> int:
+        """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`."""
+        return self._ask(self._fleet.purge_dead, job_id, **which)
 
     def add_backend(self, name: str, dsn: str) -> BackendView | None:
         """Start a worker for a backend; None: it has not reported yet."""

@@ -144,6 +144,14 @@ class AsyncJob:
         await self._shims.ask("DELETE", self._path)
         return await self.view()
 
+    async def retry(self) -> "AsyncJob":
+        """Run a dead letter again; the answer is the new job, and the same when asked again.
+
+        Raises NotDead, JobNotFound, NoWorker, QueueFull.
+        """
+        accepted = decode(JobAccepted, await self._shims.ask("POST", f"{self._path}/retry"))
+        return AsyncJob(self._shims, accepted.id, accepted)
+
 
 async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None) -> Answer:
     """The answer of `work`; raises GaveUpWaiting after `timeout_s`, while the job goes on."""

@@ -82,10 +82,11 @@ class Shims:
     ) -> bytes:
         """Body of the answer; raises the typed error that the shim answered with.
 
-        A question that may have been heard is asked again only where that does no harm: POST is
-        repeated only if the connection was never made.
+        A question that may have been heard is asked again only where that does no harm: a POST
+        without an Idempotency-Key is repeated only if the connection was never made.
         """
         patience = self.patience()
+        is_harmless = method != "POST" or "idempotency-key" in (headers or {})
         sent = {"content-type": "application/json", **(headers or {})} if body else headers
         while True:
             try:
@@ -97,7 +98,7 @@ class Shims:
                     return response.content
                 raise error_of(response.status_code, response.content, response.headers)
             except NO_ANSWER as trouble:
-                if method == "POST" and not _never_sent(trouble):
+                if not is_harmless and not _never_sent(trouble):
                     raise _final(trouble, self.address) from trouble
                 await self.pause(patience, trouble)
 

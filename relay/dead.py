@@ -114,7 +114,8 @@ class Dead:
         _must_be_dead(record)
         (letter,) = await self._letters([record])
         request = await self._records.request(record.id)
-        return DeadView(**dict(letter), request=request.model_dump(mode="json", exclude_none=True))
+        said = request.model_dump(mode="json", exclude_defaults=True)
+        return DeadView(**dict(letter), request={"kind": request.kind, **said})
 
     async def retry(self, record: JobRecord, tenant: Tenant) -> Retried:
         """Enqueue a dead job anew, for its tenant; again: the same new job.

@@ -1,4 +1,4 @@
-"""`fleet jobs`: list them, look at one, follow one, cancel one."""
+"""`fleet jobs`: list them, look at one, follow one, cancel one, run a dead one again."""
 
 import time
 from datetime import datetime
@@ -20,7 +20,10 @@ from fleet.job import patiently
 from fleet.showing import followed
 from fleet.terminal import Terminal
 
-app = typer.Typer(help="List jobs, look at one, follow one, cancel one.", no_args_is_help=False)
+app = typer.Typer(
+    help="List jobs, look at one, follow one, cancel one, run a dead one again.",
+    no_args_is_help=False,
+)
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="32 hexadecimal digits.")]
 _COLUMNS = ("job", "kind", "status", "queue", "model", "attempt", "age s", "worker")
@@ -152,4 +155,23 @@ async def _cancel(job_id: str, terminal: Terminal, url: str | None) -> Exit:
         terminal.line(encode(view))
     else:
         terminal.words(f"{job_id} {view.status}\n")
+    return Exit.OK
+
+
+@app.command()
+def retry(job: JobId, *, json: Json = False, url: Url = None) -> None:
+    """Run a dead letter again as a new job; again: the same new job."""
+    run(retried([job], Terminal(json=json), url))
+
+
+async def retried(job_ids: list[str], terminal: Terminal, url: str | None) -> Exit:
+    """Run dead letters again, and say as which jobs."""
+    async with AsyncClient(url) as fleet:
+        for job_id in job_ids:
+            new = await fleet.job(job_id).retry()
+            if terminal.json and new.accepted is not None:
+                terminal.line(encode(new.accepted))
+            else:
+                terminal.words(f"{new.id}\n")
+                terminal.say(f"{job_id} runs again: `fleet jobs watch {new.id}` follows it")
     return Exit.OK

@@ -149,7 +149,23 @@ async def test_the_second_shim_is_asked_when_the_first_is_gone() -> None:
         assert (await fleet.jobs()).jobs == ()
 
 
-async def test_an_enqueue_that_may_have_been_heard_is_not_repeated() -> None:
+async def test_an_enqueue_that_may_have_been_heard_is_repeated_with_its_key() -> None:
+    keys = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        if len(keys) == 1:
+            raise httpx.ReadError("reset", request=request)
+        return httpx.Response(202, json=ACCEPTED)
+
+    async with client(handler) as fleet:
+        await fleet.enqueue("chat", model="m", messages=[{"role": "user", "content": "x"}])
+
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+
+
+async def test_a_question_without_a_key_that_may_have_been_heard_is_not_repeated() -> None:
     asked = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -158,7 +174,7 @@ async def test_an_enqueue_that_may_have_been_heard_is_not_repeated() -> None:
 
     async with client(handler) as fleet:
         with pytest.raises(FleetUnreachable, match="fleet jobs"):
-            await fleet.enqueue("chat", model="m", messages=[{"role": "user", "content": "x"}])
+            await fleet.add_backend("b", "ollama://127.0.0.1:1")
 
     assert len(asked) == 1
 

@@ -13,6 +13,7 @@ async def died(relay: Relay, text: str = "hello", **arguments: Any) -> JobRecord
     record, _ = await relay.queue.enqueue(chat(text, max_attempts=1), **arguments)
     claim = await relay.queue.claim(arguments["queue"], "w1")
     assert claim is not None
+    assert claim.record.id == record.id
     await relay.leases.hand_over(
         record.queue, record.id, claim.attempt, reason="it broke", counts=True,
         error=ServerFault("the backend broke"),

@@ -1,8 +1,8 @@
 """The document at /openapi.json: FastAPI's own, with what FastAPI cannot know put in.
 
-Three things: that problems are `application/problem+json`; what an event looks like, since events
-are passed on unparsed and so are no response model of any route; and that every route asks for an
-API key, since that is the business of a layer around the routes.
+Three things: that problems are `application/problem+json`, but for drop-in surfaces; what an event
+looks like, since events are passed on unparsed and so are no response model of any route; and that
+every route asks for an API key, since that is the business of a layer around the routes.
 """
 
 from typing import Any, Final
@@ -37,11 +37,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            _drop_undocumented(operation["responses"])
             if path in OPEN_PATHS:
                 operation["security"] = []
-            else:
+            elif not is_drop_in(path):
                 _add_refusals(operation["responses"])
-            _mark_problems(operation["responses"])
+            if not is_drop_in(path):
+                _mark_problems(operation["responses"])
     document["components"]["securitySchemes"] = _KEYS
     document["security"] = [{scheme: []} for scheme in _KEYS]
     schemas = document["components"]["schemas"]
@@ -56,12 +58,21 @@ def _add_refusals(responses: dict[str, Any]) -> None:
         responses.setdefault(str(status), {"description": response["description"]})
 
 
-def _mark_problems(responses: dict[str, Any]) -> None:
+def is_drop_in(path: str) -> bool:
+    """Whether a path belongs to a surface with an envelope of its own, which its routes name."""
+    return path.startswith(("/v1/", "/api/")) and not path.startswith("/api/v1/")
+
+
+def _drop_undocumented(responses: dict[str, Any]) -> None:
     for status, response in list(responses.items()):
         if _UNDOCUMENTED in str(response):
             # FastAPI adds it to every route with a parameter; these parameters cannot be wrong.
             del responses[status]
-        elif int(status) >= _FIRST_ERROR:
+
+
+def _mark_problems(responses: dict[str, Any]) -> None:
+    for status, response in responses.items():
+        if int(status) >= _FIRST_ERROR:
             problem = {"$ref": _SCHEMAS.format(model="Problem")}
             response["content"] = {PROBLEM_JSON: {"schema": problem}}
 

@@ -12,7 +12,7 @@ from api_shim.ollama.generation import example, json
 from api_shim.ollama.models import CopyBody, DeleteBody, ShowBody
 from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, told
 from api_shim.pools import pools
-from api_shim.problems import Refusal
+from api_shim.problems import Refusal, documented
 from api_shim.surface import Visit, Visiting
 from api_shim.wiring import Wired
 from contract.models import CreateRequest, PullRequest
@@ -137,7 +137,7 @@ async def post_push() -> Response:
     raise Refusal("not_supported", _NO_PUSH, status=501)
 
 
-@router.head("/blobs/{digest}", operation_id="ollama_has_blob", responses=told(404))
+@router.head("/blobs/{digest}", include_in_schema=False)
 async def head_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
     """No blob is ever here."""
     return Response(status_code=404)
@@ -163,7 +163,12 @@ async def get_version() -> Response:
     return _listed(b'{"version":"%s"}' % SPOKEN.encode())
 
 
-@root.get("/", operation_id="ollama_heartbeat", response_class=PlainTextResponse)
+@root.get(
+    "/",
+    operation_id="ollama_heartbeat",
+    response_class=PlainTextResponse,
+    responses=documented(500),
+)
 @root.head("/", include_in_schema=False)
 async def get_root() -> Response:
     """Say that somebody is here, in the words that clients of the original wait for."""

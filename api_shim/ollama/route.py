@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from typing_extensions import override
 
 from api_shim.body import JsonRoute
-from api_shim.ollama.errors import ErrorBody
+from api_shim.ollama.errors import OllamaError
 from api_shim.ollama.lines import NDJSON
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -55,7 +55,7 @@ class AnyTypeRoute(JsonRoute):
 def told(*statuses: int, streamed: type[Any] | None = None) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may fail so; `streamed`: what a line of its stream is."""
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+        status: {"model": OllamaError, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, *_EVERYWHERE})
     }
     if streamed is not None:

@@ -7,9 +7,11 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
+from support.dying import died
 from support.shim import CHAT, stage
 
 from api_shim.guard import OPEN_PATHS
+from api_shim.openapi import is_drop_in
 from contract.events import (
     Cancelled,
     Delta,
@@ -57,17 +59,18 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere(document: dict[
 
 
 def test_every_operation_has_a_name_a_description_and_problems(document: dict[str, Any]) -> None:
-    found = operations(document)
-    ids = [operation["operationId"] for operation in found]
+    ids = [operation["operationId"] for operation in operations(document)]
 
-    assert len(ids) == len(set(ids)) >= 26
-    for operation in found:
-        assert operation["description"]
-        errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
-        assert "500" in errors
-        for response in errors.values():
-            assert list(response["content"]) == ["application/problem+json"]
-            assert response["description"]
+    assert len(ids) == len(set(ids)) >= 40
+    for path, found in document["paths"].items():
+        told = "application/json" if is_drop_in(path) else "application/problem+json"
+        for operation in found.values():
+            assert operation["description"]
+            errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+            assert "500" in errors
+            for response in errors.values():
+                assert list(response["content"]) == [told]
+                assert response["description"]
 
 
 def test_the_examples_of_requests_are_requests(document: dict[str, Any]) -> None:
@@ -105,12 +108,15 @@ async def test_answers_are_as_documented(
 ) -> None:
     async with stage(shim, redis_url) as at:
         await at.announce()
+        dead = (await died(at.relay)).id
         accepted = await at.http.post("/api/v1/jobs/chat", json=CHAT)
         job = accepted.json()["id"]
         answers = [("JobAccepted", accepted.json())]
         for path, name in {
             f"/api/v1/jobs/{job}": "JobView",
             "/api/v1/jobs": "JobPage",
+            "/api/v1/dead": "DeadPage",
+            f"/api/v1/dead/{dead}": "DeadView",
             "/api/v1/backends": "Backends",
             "/api/v1/models": "Models",
             "/api/v1/queues": "Queues",

@@ -63,10 +63,8 @@ async def live(ear: Ear, cursor: EventId, idle_s: float) -> AsyncGenerator[list[
             frame = Frame.from_wire(ear.heard.popleft())
             if frame.id is None or frame.id <= cursor:  # heard and read
                 continue
-            if frame.id not in (
-                (cursor.attempt, cursor.seq + 1),
-                (cursor.attempt + 1, 0),
-            ):
+            # Where a new attempt begins, nobody knows how far the one before it had come.
+            if frame.id != (cursor.attempt, cursor.seq + 1):
                 ear.fall_behind()
                 break
             cursor = frame.id

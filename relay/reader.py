@@ -108,6 +108,12 @@ class _Channel:
         self.ears: set[Ear] = set()
         self.confirmed = asyncio.Event()
 
+    def confirm(self) -> None:
+        """Nothing is missed from now on; whoever has read the log before must look again."""
+        for ear in self.ears:
+            ear.fall_behind()
+        self.confirmed.set()
+
 
 class Reader:
     """Hears every channel that somebody in this process follows; run `listen` beside it."""
@@ -204,7 +210,7 @@ class Reader:
             if left <= 0:
                 del self._unconfirmed[name]
                 if channel:
-                    channel.confirmed.set()
+                    channel.confirm()
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()

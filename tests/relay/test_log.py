@@ -5,7 +5,8 @@ from contextlib import aclosing
 
 import pytest
 from support.redis_server import RedisServer
-from support.relay import relay_on, words
+from support.relay import QUEUE, relay_on, words
+from support.shim import eventually, followers
 
 from contract.errors import JobNotFound, LeaseLost
 from contract.events import (
@@ -128,6 +129,44 @@ async def test_a_gap_on_the_channel_is_read_from_the_log(
 
         assert lost
         assert [f.event.content for f in frames if f.type == "delta"] == ["a", "lost", "b"]
+
+
+async def test_what_is_said_while_the_listener_is_away_is_heard(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as here, relay_on(own_redis.url) as there:
+        job = await there.enqueue()
+        follower = asyncio.create_task(here.heard(job))
+        for _ in range(8):
+            claim = await there.claim()
+            voice = there.voice(claim)
+            voice.say(Delta(content="before"))
+            await voice.written()
+            own_redis.say("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.01)  # the follower reads the log; its listener takes longer
+            voice.say(Delta(content="meanwhile"))
+            await voice.written()
+            await eventually(lambda: followers(own_redis, job) == 1)
+            await there.leases.hand_over(QUEUE, job, claim.attempt, reason="", counts=False)
+        await there.run(await there.claim())
+        frames = await asyncio.wait_for(follower, 5)
+        logged = [frame async for page in there.log.read(job) for frame in page]
+
+        assert logged == frames
+
+
+async def test_a_listener_that_is_back_makes_its_followers_look(own_redis: RedisServer) -> None:
+    async with relay_on(own_redis.url) as here, relay_on(own_redis.url) as there:
+        job = await there.enqueue()
+        voice = there.voice(await there.claim())
+        async with aclosing(here.log.follow(job)) as following:
+            heard = [*await anext(following)]
+            own_redis.say("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.01)  # the follower reads the log; its listener takes longer
+            voice.say(Delta(content="meanwhile"))
+            async with asyncio.timeout(3):
+                while heard[-1].type != "delta":
+                    heard += await anext(following)
+
+        assert [(1, 0), (1, 1), (1, 2)] == [frame.id for frame in heard]
 
 
 async def test_unicode_survives(redis_url: str) -> None:

@@ -166,7 +166,7 @@ async def test_a_listener_that_is_back_makes_its_followers_look(own_redis: Redis
                 while heard[-1].type != "delta":
                     heard += await anext(following)
 
-        assert [(1, 0), (1, 1), (1, 2)] == [frame.id for frame in heard]
+        assert [frame.id for frame in heard] == [(1, 0), (1, 1), (1, 2)]
 
 
 async def test_unicode_survives(redis_url: str) -> None:

@@ -1,6 +1,6 @@
 """The verbs over the nouns: enqueue, claim, cancel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Final, NamedTuple
@@ -30,6 +30,11 @@ _TENANT_BOUNDS: Final = (-3, -4)
 _JOB_BOUNDS: Final = (-1, -3)
 _SUFFIX: Final = {"jobs": "", "tokens": "_TOKENS"}
 _ANY: Final = Taking()
+EndpointOf = Callable[[str, str | None], str | None]
+
+
+def _nowhere(_job_id: str, _model: str | None) -> None:
+    """Say no endpoint."""
 
 
 class Claim(NamedTuple):
@@ -133,8 +138,12 @@ class Queue:
             tenant.limit_tokens or settings.tenant_limit_tokens,
         )
 
-    async def claim(self, queue: str, worker: str, taking: Taking = _ANY) -> Claim | None:
+    async def claim(
+        self, queue: str, worker: str, taking: Taking = _ANY, endpoint_of: EndpointOf = _nowhere
+    ) -> Claim | None:
         """Take the job that should run next, say that it started; None if nothing (fit) waits.
+
+        `endpoint_of` chooses where it will run, by the job's id and model, for `started` to say.
 
         Raises RelayUnavailable; what was claimed then comes back when its lease expires.
         """
@@ -149,6 +158,7 @@ class Queue:
                 attempt=attempt,
                 worker=worker,
                 backend=names.backend_of(queue),
+                endpoint=endpoint_of(job_id, model),
                 model=model,
                 nonce=token_hex(4),
             )

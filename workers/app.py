@@ -18,7 +18,7 @@ from relay.settings import RelaySettings
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
 from workers.backends.registry import build
-from workers.configuration import configured, slots_of
+from workers.configuration import configured, over_all, slots_of
 from workers.intake import Intake
 from workers.life import Life
 from workers.settings import WorkerSettings
@@ -64,8 +64,9 @@ def create_app() -> Celery:
     """
     settings, relay_settings = WorkerSettings(), RelaySettings()
     config = chosen(settings, configured(os.environ))
-    slots = Slots(capacity(config, settings))
-    life = Life(settings, relay_settings, config, slots)
+    slots_each = capacity(config, settings)
+    slots = Slots(over_all(slots_each, len(config.each)))
+    life = Life(settings, relay_settings, config, slots, slots_each)
     app = Celery("fleet", broker=broker_url(relay_settings))
     app.conf.update(
         CELERY_SETTINGS,
@@ -81,6 +82,7 @@ def create_app() -> Celery:
 
     def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
         slots.intake = Intake(sender)
+        slots.settle()
 
     signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)
     signals.after_setup_logger.connect(quiet_tickets, weak=False)
@@ -104,7 +106,7 @@ def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendCon
 
 
 def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
-    """Slots by queue, for each kind that the backend can do and the settings want."""
+    """Slots of one endpoint by queue, for each kind that it can do and the settings want."""
     wanted = {kind.strip() for kind in settings.worker_kinds.split(",") if kind.strip()}
     can = capabilities(build(config))
     if unknown := wanted - set(can):

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from contract.names import kind_of
 from contract.requests import Kind
 from workers.backends.dsn import VARIABLE_PREFIX, BackendConfig, DsnError, from_environment, parse
+from workers.backends.everywhere import EVERYWHERE
 
 DEFAULT_SLOTS: Final[Mapping[str, int]] = {
     "ollama": 4,
@@ -78,3 +80,11 @@ def slots_of(config: BackendConfig, kind: Kind) -> int:
     if kind in _SINGLE:
         return 1
     return DEFAULT_SLOTS[config.type] if kind in {"chat", "embed"} else _FEW
+
+
+def over_all(slots: Mapping[str, int], endpoints: int) -> dict[str, int]:
+    """Slots by queue of a backend, from those of each of its endpoints."""
+    return {
+        queue: each if kind_of(queue) in EVERYWHERE else each * endpoints
+        for queue, each in slots.items()
+    }

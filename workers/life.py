@@ -1,7 +1,7 @@
 """Everything that lives as long as a worker: built when its loop starts, gone when it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from relay.connection import Connection
@@ -10,9 +10,12 @@ from relay.reader import Reader
 from relay.residence import LeasedResidence
 from relay.settings import RelaySettings
 from relay.writer import Writer
+from workers.backends.breaker import Breaker
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import Backend, Resides
+from workers.backends.protocols import Resides
 from workers.backends.registry import build
+from workers.backends.several import Server, Servers
+from workers.circuits import Circuits
 from workers.fitting import Fitting
 from workers.pool import AsyncioPool
 from workers.presence import Presence
@@ -33,12 +36,14 @@ class Life:
         relay_settings: RelaySettings,
         config: BackendConfig,
         slots: Slots,
+        slots_each: Mapping[str, int],
     ) -> None:
-        """Keep what app.py has read."""
+        """Keep what app.py has read; `slots_each` are those of one endpoint, by queue."""
         self._settings = settings
         self._relay_settings = relay_settings
         self._config = config
         self._slots = slots
+        self._slots_each = slots_each
 
     def of(self, pool: AsyncioPool) -> AbstractAsyncContextManager[None]:
         """The context that the pool enters before its first task and leaves after its last."""
@@ -46,27 +51,54 @@ class Life:
 
     @asynccontextmanager
     async def _with_backend(self, pool: AsyncioPool) -> AsyncGenerator[None]:
-        backend = build(self._config)
+        changed = asyncio.Event()
+        servers = self._servers(changed)
         async with Connection.open(self._relay_settings) as connection:
             await connection.ping()
-            if isinstance(backend, Resides):
-                name = self._settings.worker_name
-                backend.live_in(LeasedResidence(connection, backend.name, name))
+            for server in servers.all:
+                if isinstance(server.adapter, Resides):
+                    residence = LeasedResidence(
+                        connection, servers.name, self._settings.worker_name
+                    )
+                    server.adapter.live_in(residence)
             try:
-                async with self._with_upkeep(pool, connection, backend):
+                async with self._with_upkeep(pool, connection, servers, changed):
                     yield
             finally:
-                await backend.aclose()
+                await servers.aclose()
+
+    def _servers(self, changed: asyncio.Event) -> Servers:
+        """Every endpoint with its adapter and its circuit, whose changes set the event."""
+        servers = Servers(
+            [
+                Server(build(config), address, self._breaker(changed), self._slots_each)
+                for address, config in self._config.each.items()
+            ]
+        )
+        self._slots.admits = servers.admit
+        return servers
+
+    def _breaker(self, changed: asyncio.Event) -> Breaker:
+        return Breaker(
+            failures=self._settings.breaker_failures,
+            open_s=self._settings.breaker_open_s,
+            clock=asyncio.get_running_loop().time,
+            on_change=changed.set,
+        )
 
     @asynccontextmanager
     async def _with_upkeep(
-        self, pool: AsyncioPool, connection: Connection, backend: Backend
+        self,
+        pool: AsyncioPool,
+        connection: Connection,
+        servers: Servers,
+        changed: asyncio.Event,
     ) -> AsyncGenerator[None]:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
         reader, writer = Reader(connection), Writer(connection)
         self.worker = Worker(
             name=self._settings.worker_name,
-            backend=backend,
+            servers=servers,
             slots=self._slots,
             connection=connection,
             writer=writer,
@@ -77,6 +109,10 @@ class Life:
         )
         upkeep = Upkeep(self.worker, connection, reader, self._settings)
         presence = Presence(self.worker, connection, self._settings, self._config)
+        circuits = Circuits(
+            servers, self._config, self._slots, changed=changed, presence=presence,
+            wake=lambda queue: self.worker.alarm.set(queue, 0.0),
+        )  # fmt: skip
         self.worker.look = presence.check_once
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -90,6 +126,7 @@ class Life:
                     upkeep.drain(pool.draining),
                     presence.check(),
                     presence.report(),
+                    circuits.watch(),
                     self.worker.alarm.ring(),
                 )
             ]

@@ -7,28 +7,25 @@ import socket
 from contextlib import suppress
 from typing import Never
 
-from contract.backend_errors import (
-    BackendError,
-)
 from contract.errors import (
     RelayUnavailable,
 )
-from contract.names import kind_of, queue_name
+from contract.names import kind_of
 from contract.requests import Kind
-from contract.roster import BackendReport, ModelReport, QueueReport, WorkerReport
+from contract.roster import BackendReport, EndpointReport, QueueReport, WorkerReport
 from contract.wire import VERSION
 from relay.connection import Connection
 from relay.roster import Roster
-from workers.backends.declared import declared
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import TellsSlots, capabilities
+from workers.backends.everywhere import merged
+from workers.backends.protocols import capabilities
 from workers.granting import grants
+from workers.looking import look
 from workers.settings import WorkerSettings
 from workers.worker import Worker
 
 _log = logging.getLogger(__name__)
 
-_CHECK_TIMEOUT_S = 10.0
 _LOOKS_S = 1.0
 """Least time between two looks at the backend, however often its models change."""
 _REPORTS_S = 0.25
@@ -46,18 +43,20 @@ class Presence:
     ) -> None:
         """Speak for this worker, whose backend is configured so."""
         self._worker = worker
+        self._connection = connection
         self._roster = Roster(connection)
         self._settings = settings
         self._config = config
         self._started_at = connection.now()
+        adapter = worker.servers.all[0].adapter
         self._backend = BackendReport(
-            name=worker.backend.name,
+            name=config.name,
             type=config.type,
             endpoint=config.url,
             healthy=False,
             error="not checked yet",
-            capabilities=capabilities(worker.backend),
-            grants=tuple(sorted(grants(worker.backend))),
+            capabilities=capabilities(adapter),
+            grants=tuple(sorted(grants(adapter))),
         )
 
     async def check(self) -> Never:
@@ -70,36 +69,50 @@ class Presence:
 
     async def check_once(self) -> None:
         """Look at the backend: is it up, which models has it."""
-        error, version, models = None, None, self._backend.models
-        try:
-            async with asyncio.timeout(_CHECK_TIMEOUT_S):
-                version = await self._worker.backend.check()
-                models = declared(await self._worker.backend.models(), self._config)
-                self._worker.fitting.learn(models)
-                self._worker.choosing.learn(models)
-                await self._learn_slots()
-        except BackendError as failure:
-            error = failure.message
-        except TimeoutError:
-            error = f"it did not answer within {_CHECK_TIMEOUT_S:g} s"
-        if error and error != self._backend.error:
-            _log.warning("backend %s is not healthy: %s", self._backend.name, error)
-        self._set(error, version, models)
+        servers = self._worker.servers
+        await asyncio.gather(*(look(server, self._config) for server in servers.all))
+        self.take_in()
         await self.report_once()
 
-    async def _learn_slots(self) -> None:
-        """Take the number of chats at once from a server that tells, unless it is configured."""
-        backend = self._worker.backend
-        queue = queue_name(backend.name, "chat")
-        if isinstance(backend, TellsSlots) and self._config.slots_for("chat") is None:
-            told = await backend.slots()
-            if told and queue in self._worker.slots.capacity:
-                self._worker.slots.capacity[queue] = told
-
-    def _set(self, error: str | None, version: str | None, models: tuple[ModelReport, ...]) -> None:
+    def take_in(self) -> None:
+        """Take what was seen of the endpoints into the report, and to those who choose by it."""
+        servers, worker = self._worker.servers, self._worker
+        models = merged([server.models for server in servers.all])
+        worker.fitting.learn(models)
+        if any(server.error is None for server in servers.all):
+            worker.choosing.learn(models)
+        for queue in worker.slots.capacity:
+            worker.slots.capacity[queue] = servers.slots(queue)
+        error = servers.error
+        if error and error != self._backend.error:
+            _log.warning("backend %s is not healthy: %s", self._backend.name, error)
         self._backend = self._backend.model_copy(
-            update={"healthy": error is None, "error": error, "version": version, "models": models}
+            update={
+                "healthy": error is None,
+                "error": error,
+                "version": next((it.version for it in servers.all if it.version), None),
+                "models": models,
+            }
         )
+
+    def _endpoints(self) -> tuple[EndpointReport, ...]:
+        return tuple(
+            EndpointReport(
+                address=server.address or self._config.type,
+                healthy=server.error is None,
+                error=server.error,
+                circuit_open_until=self._unix(server.breaker.open_until),
+                in_flight=server.in_flight,
+            )
+            for server in self._worker.servers.all
+        )
+
+    def _unix(self, loop_time: float | None) -> float | None:
+        """The time by Redis's clock."""
+        if loop_time is None:
+            return None
+        wait_s = loop_time - asyncio.get_running_loop().time()
+        return round(self._connection.now() + wait_s, 3)
 
     async def report(self) -> Never:
         """Say that the worker lives, again and again."""
@@ -122,7 +135,7 @@ class Presence:
                     pid=os.getpid(),
                     started_at=self._started_at,
                     draining=worker.draining,
-                    backends=(self._backend,),
+                    backends=(self._backend.model_copy(update={"endpoints": self._endpoints()}),),
                     queues=tuple(
                         QueueReport(
                             name=queue,
@@ -130,6 +143,7 @@ class Presence:
                             slots=slots,
                             in_flight=held.count(queue),
                             loading=worker.choosing.loading(queue),
+                            circuit_open_until=self._unix(worker.servers.open_until),
                         )
                         for queue, slots in worker.slots.capacity.items()
                     ),

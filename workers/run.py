@@ -1,7 +1,7 @@
 """One job, from its claim to exactly one last word.
 
 This is the only place that writes `failed`. A run ends in one of four ways: its last word stands
-in the log; the backend failed in a way that may pass (Again), then the worker gives the job back;
+in the log; the backend failed in a way that may pass (Broken), then the worker gives it back;
 somebody else took the job (LeaseLost), then it says nothing more; or it was cancelled from
 outside, then whoever cancelled it decides what becomes of the job.
 """
@@ -86,11 +86,11 @@ _HEAVY: Final = (Vectors, Image)
 """Events of many kilobytes: each is written before the next one is asked for."""
 
 
-class Again(NamedTuple):
-    """How a run ends whose job has not: the backend's error, and when to try again."""
+class Broken(NamedTuple):
+    """How a run ends that the backend failed: with what, and when to try again, if at all."""
 
     error: BackendError
-    retry: Retry
+    retry: Retry | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Run:
     look: Callable[[], Awaitable[None]]
     """Looks at the backend and tells the roster what is there."""
 
-    async def to_its_last_word(self) -> Again | None:
+    async def to_its_last_word(self) -> Broken | None:
         """Run the job; returns when its last word stands in the log, or it should be tried again.
 
         Raises LeaseLost when the job was taken away.
@@ -129,7 +129,7 @@ class Run:
             if again is None:
                 self._fail(error)
             await self.voice.written()
-            return again and Again(error, again)
+            return Broken(error, again)
         except FleetError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it was, the job gets a last word

@@ -28,6 +28,10 @@ class WorkerSettings(FleetSettings):
     """Seconds between two looks at the backend's health and models."""
     retry_patience: Annotated[int, Field(ge=0, le=1000)] = 20
     """Attempts up to which a busy, loading or absent backend uses up none of `max_attempts`."""
+    breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Outages in a row after which an endpoint gets no jobs for a while."""
+    breaker_open_s: Seconds = 5
+    """Seconds of that while; twice as many each time it turns out to be too soon, up to 60."""
     private_images: bool = False
     """Whether images of a chat may be fetched from addresses that are not public."""
     watchdog_s: Seconds = 60

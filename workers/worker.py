@@ -78,7 +78,7 @@ class Worker:
         self.alarm = Alarm(self._queue.wake)
         self.look: Callable[[], Awaitable[None]] = _nowhere
         """Looks at the backend and tells the roster; set by whoever keeps it (presence.py)."""
-        self.choosing = Choosing(slots, lambda queue: self.alarm.set(queue, 0.0))
+        self.choosing = Choosing(slots, self.alarm.set)
 
     @property
     def draining(self) -> bool:

@@ -103,7 +103,9 @@ class Breaker:
 
     def enter(self) -> Passage:
         """Go through; call it only while it `admits`, or knowing that nobody else can help."""
-        self._is_tried = self._is_half_open
+        if self._is_half_open and not self._is_tried:
+            self._is_tried = True
+            self._on_change()
         return Passage(self, self.generation)
 
     def probe(self) -> None:

@@ -142,6 +142,12 @@ class Servers:
         return Everywhere(self.name, adapters, up)
 
     @property
+    def error(self) -> str | None:
+        """What is wrong with the backend; None while one of its endpoints is well."""
+        errors = [server.error for server in self.all]
+        return None if None in errors else "; ".join(dict.fromkeys(e for e in errors if e))
+
+    @property
     def open_until(self) -> float | None:
         """When the first circuit may let a job through again; None if one does, or may soon."""
         times = [server.breaker.open_until for server in self.all]

@@ -34,16 +34,33 @@ class ModelReport(Noun):
     size_bytes: int | None = None
 
 
+class EndpointReport(Noun):
+    """One of a backend's addresses as one worker sees it."""
+
+    address: str
+    """Without credentials."""
+    healthy: bool
+    error: str | None = None
+    """Why it is not healthy, in words."""
+    circuit_open_until: float | None = None
+    """Unix seconds until which it gets no jobs, because it failed again and again."""
+    in_flight: Annotated[int, Field(ge=0)] = 0
+    """Jobs of this worker that run there."""
+
+
 class BackendReport(Noun):
     """A backend as one worker sees it."""
 
     name: str
     type: str
     endpoint: str
-    """Address without credentials."""
+    """Address without credentials; the first one, if it has several."""
+    endpoints: tuple[EndpointReport, ...] = ()
+    """Every address."""
     healthy: bool
+    """Whether at least one of them is."""
     error: str | None = None
-    """Why it is not healthy, in words."""
+    """Why none is healthy, in words."""
     version: str | None = None
     capabilities: tuple[Capability, ...] = ()
     grants: tuple[Wish, ...] | None = None

@@ -94,6 +94,9 @@ class _Call:
             "ms": round((time.perf_counter() - self._began) * 1000, 1),
             "bytes": self._bytes,
         }
+        entry = self._scope["state"].get("key")
+        if entry is not None:
+            facts |= {"tenant": entry.facts.tenant, "key": entry.facts.id}
         return {**facts, "job": self._job} if self._job else facts
 
 

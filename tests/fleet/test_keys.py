@@ -10,7 +10,7 @@ import pytest
 from support.keys import Keyed, keyed
 from support.redis_server import RedisServer
 from support.shim import serving
-from support.up import DEADLINE_S, ROOT, Command, environment
+from support.up import DEADLINE_S, ROOT, Command, environment, start_up, stop
 
 from contract.errors import LastAdmin
 from fleet import Client
@@ -122,6 +122,28 @@ def test_a_client_makes_lists_and_revokes_keys(shim: Keyed) -> None:
                 tenant.keys()
         assert admin.revoke_key(issued.id).limit_tokens == 10
         assert issued.key.get_secret_value() not in repr(issued)
+
+
+def test_up_with_keys_and_without_one_is_ready_and_says_so(tmp_path: Path) -> None:
+    first = start_up(tmp_path)
+    with Client(first.url) as fleet:
+        fleet.create_key("boss", admin=True)
+    stop(first)
+    again = subprocess.Popen(
+        [
+            sys.executable, "-m", "fleet", "up", "--data-dir", str(tmp_path), "--port", "0",
+            "--backend", "scripted=scripted://",
+        ],
+        cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert again.stdout
+    assert again.stderr
+    try:
+        assert again.stdout.readline().startswith("ready at ")
+        assert any("set FLEET_API_KEY" in line for line in again.stderr)
+    finally:
+        again.terminate()
+        again.communicate(timeout=DEADLINE_S)
 
 
 def test_up_on_another_address_says_what_is_missing(tmp_path: Path) -> None:

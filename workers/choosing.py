@@ -14,6 +14,7 @@ after one, only what runs here counts until the backend has been looked at again
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -32,13 +33,15 @@ _CHANGES_MODELS: Final = frozenset({"pull", "delete", "create", "copy", "unload"
 _SAYS_NOTHING: Final = (Queued, Started, Reset, Resumed)
 """Events that are ours and tell nothing about the backend."""
 _ONE_IN: Final = 4
+_ELSEWHERE_S: Final = 0.5
+"""How often tickets are offered to other workers that this one cannot use while it loads."""
 _ANY_TAG: Final = ":latest"
 
 
 class Choosing:
-    """The choice of one worker; `wake` sends the tickets of a queue that was left waiting."""
+    """The choice of one worker; `wake` sends the tickets of a queue that waits, in some seconds."""
 
-    def __init__(self, slots: Slots, wake: Callable[[str], None]) -> None:
+    def __init__(self, slots: Slots, wake: Callable[[str, float], None]) -> None:
         """Nothing runs and nothing is known; so one model at a time until something is."""
         self.news = asyncio.Event()
         """Set when a load has begun or ended."""
@@ -53,6 +56,7 @@ class Choosing:
         self._undecided: Counter[str] = Counter()
         self._decided = asyncio.Event()
         self._waiting: set[str] = set()
+        self._woken_at: dict[str, float] = {}
         self._is_choosy = True
         self._told: frozenset[str] = frozenset()
         self._last: str | None = None
@@ -101,13 +105,20 @@ class Choosing:
             self._runs[record.id] = record.model
 
     def found_nothing(self, queue: str, taking: Taking) -> None:
-        """Nothing was claimed: if that is due to a load, try again when it is over."""
+        """Nothing was claimed: if that is due to a load, try again when it is over.
+
+        Meanwhile another worker may be free for the job whose ticket we had.
+        """
         if taking.cold:
             return
-        if self._loads:
-            self._waiting.add(queue)
-        else:
-            self._wake(queue)
+        if not self._loads:
+            self._wake(queue, 0.0)
+            return
+        self._waiting.add(queue)
+        now = asyncio.get_running_loop().time()
+        if now - self._woken_at.get(queue, -math.inf) > _ELSEWHERE_S:
+            self._woken_at[queue] = now
+            self._wake(queue, _ELSEWHERE_S)
 
     def hear(self, job_id: str, event: Event) -> None:
         """Something that a job said before its first output, or that output."""
@@ -178,7 +189,7 @@ class Choosing:
         """Let those try again that were left waiting."""
         self._decided.set()
         for queue in self._waiting:
-            self._wake(queue)
+            self._wake(queue, 0.0)
         self._waiting.clear()
 
 

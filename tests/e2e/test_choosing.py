@@ -116,6 +116,22 @@ async def test_a_warm_job_runs_while_another_model_loads(redis_url: str, tmp_pat
         assert [loads([frames]) for frames in await told(relay, cold)] == [1, 1]
 
 
+async def test_a_job_that_one_worker_cannot_take_for_its_load_goes_to_another(
+    redis_url: str, tmp_path: Path
+) -> None:
+    slow = "scripted-story:load=6,chunks=3"
+    env = {"LLM_SCRIPTED": "scripted://?room=1&slots=4", **LATE_REAPER}
+    async with working(redis_url, tmp_path, "room=1&slots=4", slow) as (relay, jobs):
+        await until_started(relay, jobs[0])
+        with worker(redis_url, tmp_path, **env) as other:
+            await other.ready(relay)
+            for _ in range(4):  # the ticket of each may go to either of them
+                (record,) = await records(relay, await enqueue(relay, B))
+
+                assert record.worker == other.name
+            assert (await relay.records.get(jobs[0])).status == "running"
+
+
 async def test_a_waiting_queue_is_told_what_is_loaded(redis_url: str, tmp_path: Path) -> None:
     slow = "scripted-story:load=2,chunks=3"
     async with working(redis_url, tmp_path, "room=1&slots=2", slow, B) as (relay, jobs):

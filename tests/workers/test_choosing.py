@@ -23,8 +23,10 @@ class Stage:
 
     def __init__(self, slots: int = 4, **warm: bool | None) -> None:
         self.woken: list[str] = []
+        self.offered: list[str] = []
         self.choosing = Choosing(
-            Slots({CHAT: slots, "box.embed": slots, "box.pull": 1}), self.woken.append
+            Slots({CHAT: slots, "box.embed": slots, "box.pull": 1}),
+            lambda queue, delay_s: (self.offered if delay_s else self.woken).append(queue),
         )
         self.learn(**(warm or {"a": False, "b": False}))
 
@@ -148,6 +150,7 @@ async def test_queues_that_found_nothing_for_a_load_try_again_when_it_is_over() 
     stage.choosing.found_nothing(CHAT, late)
 
     assert sorted(stage.woken) == [CHAT, CHAT, "box.embed"]
+    assert sorted(stage.offered) == [CHAT, "box.embed"]
 
 
 async def test_nobody_is_woken_who_found_nothing_for_another_reason() -> None:
@@ -178,7 +181,7 @@ async def test_slots_that_ask_at_once_load_one_model() -> None:
 
 
 async def test_nobody_knows_what_is_warm_before_the_first_look() -> None:
-    choosing = Choosing(Slots({CHAT: 4}), lambda _: None)
+    choosing = Choosing(Slots({CHAT: 4}), lambda _queue, _delay_s: None)
     async with choosing.turn(CHAT) as taking:
         choosing.began(job("1", "a"))
     async with choosing.turn(CHAT) as then:

@@ -10,9 +10,11 @@ script may be run twice.
 """
 
 import hashlib
-import json
-from typing import Final, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Self
 from uuid import uuid4
+
+from pydantic_core import to_json
 
 from contract import names
 from contract.errors import KeyReused
@@ -117,11 +119,18 @@ class Key(NamedTuple):
         `circumstances` are what matters beside the request.
         """
         digest = hashlib.sha256(key.encode()).hexdigest()
-        said = [request.kind, request.model_dump(mode="json", exclude_defaults=True)]
-        canonical = json.dumps([*said, *circumstances], sort_keys=True, separators=(",", ":"))
-        return cls(
-            names.idempotency(tenant, digest), hashlib.sha256(canonical.encode()).hexdigest()
-        )
+        said = [request.kind, request.model_dump(exclude_defaults=True), *circumstances]
+        canonical = to_json(_in_order(said))
+        return cls(names.idempotency(tenant, digest), hashlib.sha256(canonical).hexdigest())
+
+
+def _in_order(value: Any) -> Any:
+    """The same value with every mapping by its keys' order."""
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [_in_order(each) for each in value]
+    return value
 
 
 class Hold(NamedTuple):

@@ -21,11 +21,15 @@ from api_shim import (
     roster,
 )
 from api_shim.access import AccessLog
+from api_shim.batch.driver import driving
 from api_shim.body import BodyLimit
 from api_shim.guard import Guard
 from api_shim.hangup import Hangup
 from api_shim.ollama import generation, library
 from api_shim.ollama.errors import envelope as ollama_envelope
+from api_shim.openai import generation as openai_generation
+from api_shim.openai import images as openai_images
+from api_shim.openai import models as openai_models
 from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.problems import natively
 from api_shim.settings import ShimSettings
@@ -42,8 +46,27 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/api/": ollama_envelope,
     "/api/v1": natively,
     "/v1": openai_envelope,
+    "/v1/systemone": ollama_envelope,
 }
 """How errors are told under the paths that begin so; the longest beginning counts."""
+
+_SURFACES: Final = (
+    enqueue,
+    events,
+    jobs,
+    dead,
+    roster,
+    membership,
+    keys,
+    health,
+    generation,
+    library,
+    openai_generation,
+    openai_images,
+    openai_models,
+)
+"""Whose routes these are. `enqueue` has the wider pattern of the two POST families under
+`/api/v1/jobs`, `events` the longer path."""
 
 
 def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
@@ -52,7 +75,7 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with wired(settings, hangs_up) as wiring:
+        async with wired(settings, hangs_up) as wiring, driving(wiring):
             app.state.wiring = wiring
             yield
 
@@ -65,21 +88,10 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    # `enqueue` has the wider pattern of the two POST families, `events` the longer path.
-    for each in (
-        enqueue,
-        events,
-        jobs,
-        dead,
-        roster,
-        membership,
-        keys,
-        health,
-        generation,
-        library,
-    ):
+    for each in _SURFACES:
         app.include_router(each.router)
     app.include_router(library.root)
+    app.include_router(openai_images.forms)
     problems.install(app, _ENVELOPES)
     openapi.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)

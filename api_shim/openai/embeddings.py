@@ -1,0 +1,94 @@
+"""Embeddings between OpenAI's words and the contract's. Pure.
+
+Source: openai/openai-openapi, CreateEmbeddingRequest and -Response. The `openai` client asks for
+base64 unless it is told otherwise: little-endian float32, as the contract has them.
+"""
+
+import base64
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+from pydantic_core import to_json
+
+from api_shim.openai.asked import Asked, made, wrong
+from api_shim.openai.texts import Ids, ids, texts
+from api_shim.openai.told import Heading
+from contract.embeddings import EmbedRequest, unpack
+from contract.result import Embeddings, Result
+
+MOST_INPUTS: Final = 2048
+_FLOAT_BYTES: Final = 4
+_ROWS_AT_ONCE: Final = 64
+"""Rows that are written without a break: a large answer must not hold everybody up."""
+
+Encoding = Literal["float", "base64"]
+
+
+class EmbeddingBody(Asked):
+    """Texts to be turned into vectors."""
+
+    input: (
+        str
+        | Annotated[list[str], Field(max_length=MOST_INPUTS)]
+        | Ids
+        | Annotated[list[Ids], Field(max_length=MOST_INPUTS)]
+    )
+    """One text or up to 2,048; or ids of tokens, where the backend takes them."""
+    dimensions: int | None = None
+    encoding_format: Encoding = "float"
+
+
+def to_embed(body: EmbeddingBody) -> EmbedRequest:
+    """The request; raises Refusal for what cannot be done."""
+    if not body.input:
+        raise wrong("input", "it is empty")
+    return made(
+        EmbedRequest,
+        body,
+        input=texts(body.input),
+        tokens=ids(body.input),
+        dimensions=body.dimensions,
+    )
+
+
+def whole(heading: Heading, result: Result, encoding: Encoding) -> dict[str, Any]:
+    """The answer as a value; `pieces` writes the same."""
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": at, "embedding": row}
+            for at, row in enumerate(_rows(result.embeddings, encoding))
+        ],
+        **_end(heading, result),
+    }
+
+
+def pieces(heading: Heading, result: Result, encoding: Encoding) -> Iterator[bytes]:
+    """The answer's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
+    yield b'{"object":"list","data":['
+    page: list[bytes] = []
+    for at, row in enumerate(_rows(result.embeddings, encoding)):
+        comma = b"," if at else b""
+        told = b'"%s"' % row.encode() if isinstance(row, str) else to_json(row)
+        page.append(b'%s{"object":"embedding","index":%d,"embedding":%s}' % (comma, at, told))
+        if len(page) == _ROWS_AT_ONCE:
+            yield b"".join(page)
+            page.clear()
+    yield b"".join(page) + b"]," + to_json(_end(heading, result))[1:]
+
+
+def _end(heading: Heading, result: Result) -> dict[str, Any]:
+    tokens = result.usage.prompt_tokens if result.usage else 0
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"model": heading.model, "usage": usage}
+
+
+def _rows(found: Embeddings | None, encoding: Encoding) -> Iterator[str | list[float]]:
+    if found is None:
+        return
+    size_bytes = found.dimension * _FLOAT_BYTES
+    packed = base64.b64decode(found.data)
+    for at in range(0, len(packed), size_bytes):
+        row = base64.b64encode(packed[at : at + size_bytes]).decode()
+        yield row if encoding == "base64" else unpack(row, found.dimension)[0]

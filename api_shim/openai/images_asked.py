@@ -1,0 +1,72 @@
+"""POST /v1/images/generations and /edits: the bodies, and the request that they mean. Pure.
+
+Source: openai/openai-openapi, CreateImageRequest and CreateImageEditRequest. `negative_prompt`,
+`seed`, `steps`, `guidance` and `strength` are ours, for backends that are not OpenAI.
+"""
+
+import re
+from typing import Any, Final, Literal
+
+from api_shim.openai.asked import Asked, made, unsupported, wrong
+from contract.images import ImageRequest
+
+_SIZE: Final = re.compile(r"^([0-9]{2,4})x([0-9]{2,4})$")
+_PARTIAL: Final = 3
+
+
+class ImageBody(Asked):
+    """What an image is to show, and how."""
+
+    prompt: str
+    n: int | None = None
+    size: str | None = None
+    """`<width>x<height>` in pixels, or `auto`."""
+    response_format: str | None = None
+    """b64_json: images are not kept anywhere that an address could lead to."""
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    background: str | None = None
+    quality: str | None = None
+    """Taken, and left to the backend."""
+    partial_images: int | None = None
+    """Previews to stream, where the backend has them."""
+    stream: bool | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    strength: float | None = None
+    """How far an edit goes from its image, 0 to 1."""
+
+
+def to_image(body: ImageBody, *, image: str | None = None, mask: str | None = None) -> ImageRequest:
+    """The request; `image` and `mask` are base64. Raises Refusal for what cannot be done."""
+    if body.response_format == "url":
+        raise unsupported("response_format", "images are not kept here: ask for b64_json")
+    if body.background == "transparent":
+        raise unsupported("background", "no backend is known to leave it transparent")
+    previews = body.partial_images if body.stream else None
+    return made(
+        ImageRequest,
+        body,
+        prompt=body.prompt,
+        image=image,
+        mask=mask,
+        count=body.n,
+        mime_type=body.output_format and f"image/{body.output_format}",
+        partial_images=None if previews is None else min(previews, _PARTIAL),
+        negative_prompt=body.negative_prompt,
+        seed=body.seed,
+        steps=body.steps,
+        guidance=body.guidance,
+        strength=body.strength,
+        **_size(body.size),
+    )
+
+
+def _size(size: str | None) -> dict[str, Any]:
+    if size in {None, "", "auto"}:
+        return {}
+    found = _SIZE.match(size or "")
+    if found is None:
+        raise wrong("size", "it is auto, or looks like 1024x1024")
+    return {"width": int(found[1]), "height": int(found[2])}

@@ -1,0 +1,68 @@
+"""GET /v1/models: every model of every backend, as OpenAI lists them."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from pydantic_core import to_json
+
+from api_shim.openai.documents import faults
+from api_shim.openai.shapes import ModelCard, ModelList
+from api_shim.pools import pools
+from api_shim.problems import Refusal
+from api_shim.wiring import Wired
+from contract.errors import UnknownModel
+from contract.roster import WorkerReport
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+
+def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
+    """The models by name. When they were made nobody tells; since when they are served is known."""
+    every = list(workers)
+    since = {
+        report.name: int(min(w.started_at for w in every if report in w.backends))
+        for worker in every
+        for report in worker.backends
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for pool in pools(every).values():
+        for name in pool.models:
+            card = {"id": name, "object": "model", "owned_by": pool.name}
+            found.setdefault(name, card | {"created": since.get(pool.name, 0)})
+    return dict(sorted(found.items()))
+
+
+@router.get(
+    "/models",
+    operation_id="openai_list_models",
+    response_model=ModelList,
+    responses=faults(503),
+)
+async def models(wiring: Wired) -> Response:
+    """List models, of all backends; `owned_by` is a backend that has it."""
+    found = cards(await wiring.census.workers())
+    return _answer({"object": "list", "data": list(found.values())})
+
+
+@router.get(
+    "/models/{model:path}",
+    operation_id="openai_get_model",
+    response_model=ModelCard,
+    responses=faults(404, 503),
+)
+async def model(
+    model: Annotated[str, Path(description="Its name, slashes and all.")], wiring: Wired
+) -> Response:
+    """Look at one model."""
+    found = cards(await wiring.census.workers())
+    if model not in found:
+        raise Refusal(
+            UnknownModel, f"No live backend has the model {model[:80]}; GET /v1/models lists them."
+        )
+    return _answer(found[model])
+
+
+def _answer(value: Any) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(to_json(value), 200, headers, media_type="application/json")

@@ -1,6 +1,6 @@
 """What the fleet is made of: backends, models, queues, workers, as live workers report them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -10,7 +10,14 @@ from api_shim.pools import Pool, pools
 from api_shim.problems import Refusal, documented
 from api_shim.wiring import Wired
 from contract.errors import UnknownBackend
-from contract.roster import Capability, ModelReport, QueueView, WorkerReport
+from contract.roster import (
+    BackendReport,
+    Capability,
+    EndpointReport,
+    ModelReport,
+    QueueView,
+    WorkerReport,
+)
 from contract.wire import Noun
 
 router = APIRouter(prefix="/api/v1", tags=["roster"])
@@ -24,8 +31,13 @@ class BackendView(Noun):
     healthy: bool
     """Whether it works for at least one worker."""
     error: str | None
-    """Why it does not work for one of them."""
+    """Why it, or one of its endpoints, does not work for one of them."""
     endpoints: tuple[str, ...]
+    """Every address, without credentials."""
+    endpoints_down: tuple[str, ...] = ()
+    """Those that a worker could not use when it last looked or tried."""
+    circuit_open_until: float | None = None
+    """Unix seconds until which no worker gives it jobs; null while one does."""
     version: str | None
     capabilities: tuple[Capability, ...]
     models: tuple[str, ...]
@@ -72,13 +84,41 @@ def backend_view(pool: Pool) -> BackendView:
         name=pool.name,
         type=pool.reports[0].type,
         healthy=pool.is_healthy,
-        error=next((report.error for report in pool.reports if report.error), None),
-        endpoints=tuple(sorted({report.endpoint for report in pool.reports})),
+        error=next((error for report in pool.reports for error in _errors(report)), None),
+        endpoints=tuple(sorted({it.address for it in _endpoints(pool)})),
+        endpoints_down=tuple(sorted({it.address for it in _endpoints(pool) if _is_down(it)})),
+        circuit_open_until=_circuit_open_until(pool),
         version=next((report.version for report in pool.reports if report.version), None),
         capabilities=pool.capabilities,
         models=tuple(sorted(pool.models)),
         queues=tuple(sorted(q for q in pool.queues if q.startswith(f"{pool.name}."))),
         workers=tuple(sorted(pool.workers)),
+    )
+
+
+def _endpoints(pool: Pool) -> list[EndpointReport]:
+    """What workers say of each address; a worker of before there were several names one."""
+    return [
+        endpoint
+        for report in pool.reports
+        for endpoint in report.endpoints
+        or (EndpointReport(address=report.endpoint, healthy=report.healthy),)
+    ]
+
+
+def _is_down(endpoint: EndpointReport) -> bool:
+    return not endpoint.healthy or endpoint.circuit_open_until is not None
+
+
+def _errors(report: BackendReport) -> Iterator[str]:
+    told = (report.error, *(endpoint.error for endpoint in report.endpoints))
+    return (error for error in told if error)
+
+
+def _circuit_open_until(pool: Pool) -> float | None:
+    times = [endpoint.circuit_open_until for endpoint in _endpoints(pool)]
+    return (
+        None if None in times else min((time for time in times if time is not None), default=None)
     )
 
 

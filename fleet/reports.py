@@ -25,6 +25,8 @@ class BackendView(Noun):
     healthy: bool
     error: str | None = None
     endpoints: tuple[str, ...] = ()
+    endpoints_down: tuple[str, ...] = ()
+    circuit_open_until: float | None = None
     version: str | None = None
     capabilities: tuple[Capability, ...] = ()
     models: tuple[str, ...] = ()

@@ -1,5 +1,7 @@
 """`fleet models`, `queues`, `workers`: what the fleet is made of just now."""
 
+from datetime import UTC, datetime
+
 from contract.roster import QueueView
 from fleet.aio import AsyncClient
 from fleet.commands.options import Backend, Json, Url
@@ -18,8 +20,11 @@ def show_backends(terminal: Terminal, found: tuple[BackendView, ...]) -> None:
             (
                 each.name,
                 each.type,
-                "yes" if each.healthy else f"no: {each.error or 'no reason given'}",
-                " ".join(each.endpoints),
+                _health(each),
+                " ".join(
+                    f"{address} (down)" if address in each.endpoints_down else address
+                    for address in each.endpoints
+                ),
                 " ".join(each.capabilities),
                 len(each.models),
                 len(each.workers),
@@ -27,6 +32,13 @@ def show_backends(terminal: Terminal, found: tuple[BackendView, ...]) -> None:
             for each in found
         ),
     )
+
+
+def _health(backend: BackendView) -> str:
+    if backend.circuit_open_until is not None:
+        until = datetime.fromtimestamp(backend.circuit_open_until, UTC)
+        return f"no: circuit open until {until:%H:%M:%S} UTC; {backend.error or 'it failed'}"
+    return "yes" if backend.healthy else f"no: {backend.error or 'no reason given'}"
 
 
 def models(*, backend: Backend = None, json: Json = False, url: Url = None) -> None:

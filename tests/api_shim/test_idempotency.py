@@ -11,6 +11,7 @@ from support.relay import Relay
 from support.shim import CHAT, Stage, problem, serving, stage
 
 from contract import names
+from relay.queue import Claim
 
 KEY = {"Idempotency-Key": "order-17"}
 BODIES: dict[str, dict[str, Any]] = {
@@ -101,6 +102,26 @@ async def test_many_at_once_on_two_shims_are_one_job(shim: str, redis_url: str) 
 
             assert len({answer.json()["id"] for answer in answers}) == 1
             assert [claim.record.id for claim in waiting if claim] == [record.id]
+
+
+async def test_a_key_leads_to_the_pull_that_was_under_way(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        first = await ask(at, "pull", headers={"X-Fleet-On-Disconnect": "cancel"})
+        joined = await ask(at, "pull")
+        await at.relay.run(await claimed(at.relay, "scripted.pull"))
+        again = await ask(at, "pull")
+
+        assert first.json()["id"] == joined.json()["id"] == again.json()["id"]
+        assert again.json()["status"] == "done"
+        # Who joined stays: nobody may take the pull from them by leaving.
+        assert (await at.relay.records.get(first.json()["id"])).on_disconnect == "continue"
+
+
+async def claimed(relay: Relay, queue: str) -> Claim:
+    claim = await relay.queue.claim(queue, "w1")
+    assert claim is not None
+    return claim
 
 
 async def test_a_repeat_is_answered_when_the_job_has_ended_and_its_worker_is_gone(

@@ -190,10 +190,10 @@ def test_lists_are_tables_or_objects_a_line(fleet: Command, list: str) -> None:
 
 def test_config_says_where_a_value_comes_from_and_hides_keys(fleet: Command) -> None:
     shown = fleet(
-        "config", "show", "--origin", FLEET_REDIS_URL="redis://:sesame@h:1", FLEET_API_KEY="open"
+        "config", "show", "--origin", FLEET_REDIS_URL="redis://:sesame@h:1", FLEET_API_KEY="xyzzy"
     ).stdout
 
     assert "environment (FLEET_REDIS_URL)" in shown
     assert "redis://h:1" in shown
     assert "sesame" not in shown
-    assert "open" not in shown
+    assert "xyzzy" not in shown

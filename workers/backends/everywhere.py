@@ -62,8 +62,10 @@ class Everywhere:
                 async for event in events:
                     if not isinstance(event, Progress):
                         continue
-                    total = before_total + (event.overall_total_bytes or 0)
-                    completed = before_completed + (event.overall_completed_bytes or 0)
+                    total = max(total, before_total + (event.overall_total_bytes or 0))
+                    completed = max(
+                        completed, before_completed + (event.overall_completed_bytes or 0)
+                    )
                     yield event.model_copy(
                         update={
                             "status": f"{event.status} ({number} of {len(self._up)}: {address})",

@@ -131,6 +131,10 @@ class ChatRequest(Request):
     stop: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    """What the likelihood of tokens that stand in the text already is divided by; 1 is nothing."""
+    context_length: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of context that the model is to be loaded with, where a caller may say so."""
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     """What is added to the likelihood of tokens, by their ids."""
     logprobs: bool = False

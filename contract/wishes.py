@@ -14,7 +14,8 @@ from contract.requests import Request
 
 Wish = Literal[
     "prompt", "suffix", "token_ids", "logprobs", "mask",
-    "frequency_penalty", "presence_penalty", "logit_bias", "parallel_tool_calls",
+    "frequency_penalty", "presence_penalty", "repeat_penalty", "context_length", "logit_bias",
+    "parallel_tool_calls",
 ]  # fmt: skip
 
 REMEDIES: Final[Mapping[Wish, str]] = {
@@ -49,6 +50,8 @@ def _of_chat(request: ChatRequest) -> tuple[Wish, ...]:
         "logprobs": request.logprobs,
         "frequency_penalty": bool(request.frequency_penalty),
         "presence_penalty": bool(request.presence_penalty),
+        "repeat_penalty": request.repeat_penalty not in {None, 1},
+        "context_length": request.context_length is not None,
         "logit_bias": bool(request.logit_bias),
         "parallel_tool_calls": bool(request.tools) and request.parallel_tool_calls is not None,
     }

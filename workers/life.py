@@ -113,7 +113,6 @@ class Life:
             servers, self._config, self._slots, changed=changed, presence=presence,
             wake=lambda queue: self.worker.alarm.set(queue, 0.0),
         )  # fmt: skip
-        self.worker.look = presence.check_once
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(loop)

@@ -43,6 +43,7 @@ class Presence:
     ) -> None:
         """Speak for this worker, whose backend is configured so."""
         self._worker = worker
+        worker.look = self.check_once
         self._connection = connection
         self._roster = Roster(connection)
         self._settings = settings

@@ -25,6 +25,7 @@ _THINK: Final[Mapping[bool | str, Think]] = {
 }
 _OPTIONS: Final[Mapping[str, str]] = {
     "num_predict": "max_tokens",
+    "num_ctx": "context_length",
     **{
         name: name
         for name in (
@@ -36,6 +37,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
             "stop",
             "frequency_penalty",
             "presence_penalty",
+            "repeat_penalty",
         )
     },
 }

@@ -21,8 +21,8 @@ class Generation(Named):
     format: str | dict[str, Any] | None = None
     """`json`, or a JSON schema."""
     options: dict[str, Any] | None = None
-    """`temperature`, `top_p`, `top_k`, `min_p`, `seed`, `stop`, `num_predict`,
-    `frequency_penalty`, `presence_penalty`: as far as the backend can."""
+    """`temperature`, `top_p`, `top_k`, `min_p`, `seed`, `stop`, `num_predict`, `num_ctx`,
+    `frequency_penalty`, `presence_penalty`, `repeat_penalty`: as far as the backend can."""
     think: bool | str | None = None
     """true, false, or how much: `low`, `medium`, `high`, `max`."""
     keep_alive: float | str | None = None
@@ -47,12 +47,13 @@ class ChatBody(Generation):
 
 def shared(body: Generation) -> dict[str, Any]:
     """The fields of a job that chat and generate fill in the same way; raises InvalidRequest."""
+    think = thinking(body.think)
     return {
         **options(body.options),
         "backend": body.backend,
         "model": body.wanted,
         "response_format": answer_format(body.format),
-        "think": thinking(body.think),
+        "think": None if think == "auto" else think,
         "logprobs": body.logprobs,
         "top_logprobs": body.top_logprobs,
         "truncate": body.truncate,

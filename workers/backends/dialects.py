@@ -18,6 +18,7 @@ _OLDEST: Final[frozenset[Wish]] = frozenset(
 )  # fmt: skip
 _IDS: Final[frozenset[Wish]] = _OLDEST | {"token_ids"}
 """Takes ids of tokens in place of text, too, for completions and for embeddings."""
+_LOCAL: Final[frozenset[Wish]] = _IDS | {"repeat_penalty"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Dialect:
     embed_dimensions: bool = True
     embed_batch: int = 64
     """Texts a request."""
+    repeat_field: str = "repeat_penalty"
+    """What it calls `repeat_penalty`, if that is among its `grants`."""
     grants: frozenset[Wish] = _OLDEST
     """What it has words for beyond what every backend has."""
 
@@ -68,7 +71,7 @@ LLAMACPP: Final = Dialect(
     prefill="flags",
     embed_encoding="base64",
     embed_dimensions=False,
-    grants=_IDS,
+    grants=_LOCAL,
 )
 LLAMACPP_ROUTER: Final = replace(LLAMACPP, type="llamacpp-router")
 LLAMASWAP: Final = Dialect(
@@ -78,7 +81,7 @@ LLAMASWAP: Final = Dialect(
     sampling=frozenset({"top_k", "min_p"}),
     think="template",
     named_tool=False,
-    grants=_IDS,
+    grants=_LOCAL,
 )
 LMSTUDIO: Final = Dialect(
     type="lmstudio",
@@ -88,7 +91,9 @@ LMSTUDIO: Final = Dialect(
     image_urls=False,
     keep_alive_field="ttl",
     # Its chat completions tell no likelihoods; what it does with parallel_tool_calls is not told.
-    grants=_OLDEST - {"logprobs", "parallel_tool_calls"},
+    grants=frozenset(
+        {"prompt", "frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias"}
+    ),
 )
 VLLM: Final = Dialect(
     type="vllm",
@@ -104,7 +109,8 @@ VLLM: Final = Dialect(
     prefill="flags",
     embed_encoding="base64",
     embed_batch=256,
-    grants=_IDS,
+    repeat_field="repetition_penalty",
+    grants=_LOCAL,
 )
 OPENAI: Final = Dialect(
     type="openai",

@@ -39,6 +39,7 @@ _NONE: Final = 0
 _SEEDS: Final = 2**32
 _SAMPLING: Final = (
     "temperature", "top_p", "top_k", "min_p", "max_tokens", "frequency_penalty", "presence_penalty",
+    "repeat_penalty",
 )  # fmt: skip
 
 

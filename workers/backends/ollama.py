@@ -40,8 +40,9 @@ PULL_IDLE_S: Final = 1800.0
 """Verifying a digest of 40 GB takes minutes in which Ollama says nothing."""
 SHOWS_AT_ONCE: Final = 4
 _GRANTS: Final[frozenset[Wish]] = frozenset(
-    {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty"}
-)
+    {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty", "repeat_penalty",
+     "context_length"}
+)  # fmt: skip
 
 
 class Ollama:

@@ -53,15 +53,9 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
         "keep_alive": seconds(request.keep_alive_s),
         "truncate": request.truncate,
         "shift": request.shift,
+        "format": _format(request),
         **_likelihoods(request),
     }
-    match request.response_format:
-        case JsonFormat():
-            body["format"] = "json"
-        case SchemaFormat(schema_=schema):
-            body["format"] = schema
-        case _:
-            pass
     if request.tools and request.tool_choice == "auto":
         body["tools"] = [described(tool) for tool in request.tools]
     return {name: value for name, value in body.items() if value is not None}
@@ -77,9 +71,20 @@ def to_generate(request: ChatRequest) -> dict[str, Any]:
         "stream": True,
         "options": _options(request),
         "keep_alive": seconds(request.keep_alive_s),
+        "format": _format(request),
         **_likelihoods(request),
     }
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _format(request: ChatRequest) -> str | dict[str, Any] | None:
+    match request.response_format:
+        case JsonFormat():
+            return "json"
+        case SchemaFormat(schema_=schema):
+            return schema
+        case _:
+            return None
 
 
 def _likelihoods(request: ChatRequest) -> dict[str, Any]:
@@ -106,6 +111,8 @@ def _options(request: ChatRequest) -> dict[str, Any]:
         "stop": list(request.stop) or None,
         "frequency_penalty": request.frequency_penalty,
         "presence_penalty": request.presence_penalty,
+        "repeat_penalty": request.repeat_penalty,
+        "num_ctx": request.context_length,
     }
     return {name: value for name, value in options.items() if value is not None}
 

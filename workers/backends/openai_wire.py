@@ -68,6 +68,8 @@ def granted(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
         for name in ("frequency_penalty", "presence_penalty", "logit_bias")
         if name in dialect.grants
     }
+    if "repeat_penalty" in dialect.grants:
+        fields[dialect.repeat_field] = request.repeat_penalty
     if request.logprobs and "logprobs" in dialect.grants:
         fields |= {"logprobs": True, "top_logprobs": request.top_logprobs or None}
     return fields

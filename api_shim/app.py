@@ -22,11 +22,13 @@ from api_shim import (
 )
 from api_shim.access import AccessLog
 from api_shim.batch.driver import driving
-from api_shim.body import BodyLimit
+from api_shim.body import BodyLimit, Limit
 from api_shim.guard import Guard
 from api_shim.hangup import Hangup
 from api_shim.ollama import generation, library
 from api_shim.ollama.errors import envelope as ollama_envelope
+from api_shim.openai import batches as openai_batches
+from api_shim.openai import files as openai_files
 from api_shim.openai import generation as openai_generation
 from api_shim.openai import images as openai_images
 from api_shim.openai import models as openai_models
@@ -42,6 +44,7 @@ often as you like, leave, come back with the id of the last event you saw, cance
 Every error is an RFC 9457 problem with a stable `code`.
 """
 
+_FORM_BYTES: Final = 2**20
 _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/api/": ollama_envelope,
     "/api/v1": natively,
@@ -64,6 +67,8 @@ _SURFACES: Final = (
     openai_generation,
     openai_images,
     openai_models,
+    openai_files,
+    openai_batches,
 )
 """Whose routes these are. `enqueue` has the wider pattern of the two POST families under
 `/api/v1/jobs`, `events` the longer path."""
@@ -94,10 +99,17 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
     app.include_router(openai_images.forms)
     problems.install(app, _ENVELOPES)
     openapi.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
+    )
     app.add_middleware(Guard)
     app.add_middleware(AccessLog)
     return app
+
+
+def _upload(settings: ShimSettings) -> Limit:
+    """Of a file with the form around it."""
+    return Limit(settings.max_file_bytes + _FORM_BYTES, "FLEET_MAX_FILE_BYTES")
 
 
 def _version() -> str:

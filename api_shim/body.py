@@ -5,8 +5,8 @@ Content-Length; the parser is pydantic's, because Python's own takes NaN and hal
 no other reader of the job could write again.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -21,47 +21,61 @@ from contract.errors import PayloadTooLarge
 _MEBIBYTE: Final = 2**20
 
 
+class Limit(NamedTuple):
+    """How large a body may be."""
+
+    max_bytes: int
+    setting: str
+    """What raises it."""
+
+    def refusal(self) -> Refusal:
+        """Of a body that is larger."""
+        return Refusal(
+            PayloadTooLarge,
+            f"The body may have {self.max_bytes} bytes ({self.max_bytes / _MEBIBYTE:.1f} MiB): "
+            f"send less, or raise {self.setting}.",
+        )
+
+
 class BodyLimit:
     """Answers 413 to a body over the limit, before it is read when its length is announced."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
-        """Guard this application."""
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, by_path: Mapping[str, Limit] | None = None
+    ) -> None:
+        """Guard this application; some paths have a limit of their own."""
         self._app = app
-        self._max_bytes = max_bytes
+        self._usual = Limit(max_bytes, "FLEET_MAX_BODY_BYTES")
+        self._by_path = by_path or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._by_path.get(scope["path"], self._usual)
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
+        if announced.isdecimal() and int(announced) > limit.max_bytes:
             # No `Connection: close`: the server drops the rest of the body unread, and a client
             # that only listens after it has sent everything still hears the answer.
-            await response_to(self._refusal(), scope)(scope, receive, send)
+            await response_to(limit.refusal(), scope)(scope, receive, send)
             return
-        await self._app(scope, self._counted(receive), send)
+        await self._app(scope, _counted(receive, limit), send)
 
-    def _counted(self, receive: Receive) -> Receive:
-        taken = 0
 
-        async def counting() -> Message:
-            nonlocal taken
-            message = await receive()
-            if message["type"] == "http.request":
-                taken += len(message.get("body", b""))
-                if taken > self._max_bytes:
-                    raise self._refusal()
-            return message
+def _counted(receive: Receive, limit: Limit) -> Receive:
+    taken = 0
 
-        return counting
+    async def counting() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] == "http.request":
+            taken += len(message.get("body", b""))
+            if taken > limit.max_bytes:
+                raise limit.refusal()
+        return message
 
-    def _refusal(self) -> Refusal:
-        return Refusal(
-            PayloadTooLarge,
-            f"The body may have {self._max_bytes} bytes ({self._max_bytes / _MEBIBYTE:.1f} MiB): "
-            "send less, or raise FLEET_MAX_BODY_BYTES.",
-        )
+    return counting
 
 
 class _StrictRequest(Request):

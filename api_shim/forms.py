@@ -17,11 +17,8 @@ from api_shim.problems import Refusal
 MULTIPART: Final = "multipart/form-data"
 
 
-@asynccontextmanager
-async def form_of(
-    request: Request, *, max_files: int, max_fields: int = 100
-) -> AsyncGenerator[FormData]:
-    """A call's form, while this is entered; its large files lie on disk. Raises Refusal."""
+def require_form(request: Request) -> None:
+    """Return if a call brings a form that may be taken; raises Refusal."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != MULTIPART:
         raise Refusal(
@@ -35,5 +32,13 @@ async def form_of(
         raise Refusal(
             "cross_origin", "Forms are not taken from pages of another origin.", status=403
         )
+
+
+@asynccontextmanager
+async def form_of(
+    request: Request, *, max_files: int, max_fields: int = 100
+) -> AsyncGenerator[FormData]:
+    """A call's form, while this is entered; its large files lie on disk. Raises Refusal."""
+    require_form(request)
     async with request.form(max_files=max_files, max_fields=max_fields) as form:
         yield form

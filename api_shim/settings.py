@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from relay.settings import RelaySettings, Seconds
+from relay.settings import RelaySettings, Seconds, default_folder
 
 
 class ShimSettings(RelaySettings):
@@ -33,3 +33,26 @@ class ShimSettings(RelaySettings):
     """Seconds that open requests have to finish after SIGTERM; streams end at once."""
     control: Path | None = None
     """Socket of the `fleet up` that started this shim, which adds and removes backends."""
+    data_dir: Path | None = None
+    """Folder of the files that callers keep here; without it, llm-fleet in the user's data."""
+    files_url: str | None = None
+    """Where files lie instead: a folder that all shims share, or `s3://bucket/prefix`."""
+    max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 2**20
+    """Bytes that an uploaded file may have; more is a 413."""
+    file_ttl_s: Annotated[float, Field(ge=60)] = 30 * 86400
+    """Seconds that a file is kept, where its upload or its batch names none."""
+    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    """Requests that a batch may have."""
+    batch_max_bytes: Annotated[int, Field(ge=1024)] = 200 * 2**20
+    """Bytes that the input file of a batch may have."""
+    batch_window: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """Requests that one tenant's batches may have in queues at once; the batches share it."""
+    batches_at_once: Annotated[int, Field(ge=1, le=256)] = 16
+    """Batches that one shim drives at once; the others wait."""
+    tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Batches that one tenant may have under way."""
+
+    @property
+    def storage_url(self) -> str:
+        """Where files lie."""
+        return self.files_url or str((self.data_dir or default_folder()) / "files")

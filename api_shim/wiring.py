@@ -12,10 +12,13 @@ from api_shim.auth import Door
 from api_shim.hangup import Hangup
 from api_shim.pools import Census
 from api_shim.settings import ShimSettings
+from api_shim.storage import Storage
 from api_shim.waiting import Places
 from relay.audience import Audience
+from relay.batches import Batches
 from relay.connection import Connection
 from relay.dead import Dead
+from relay.files import Files
 from relay.idempotency import Idempotency
 from relay.log import Log
 from relay.queue import Queue
@@ -51,6 +54,11 @@ class Wiring:
         self.idempotency = Idempotency(connection)
         self.dead = Dead(connection)
         self.audience = Audience(connection, is_ending=lambda: hangup.is_over)
+        self.storage = Storage(settings.storage_url)
+        self.files = Files(connection)
+        self.batches = Batches(connection)
+        self.news_of_batches = asyncio.Event()
+        """Set when there may be a batch to drive."""
 
 
 @asynccontextmanager

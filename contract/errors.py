@@ -14,11 +14,15 @@ FleetError
 │   ├── UnknownKey              no API key of that id
 │   ├── LastAdmin               it is the last key that may manage the others
 │   ├── KeyReused               the Idempotency-Key came with another body before
-│   └── NotDead                 only a dead letter can be retried
+│   ├── NotDead                 only a dead letter can be retried
+│   ├── UnknownFile             no such file, or not any more
+│   ├── UnknownBatch            no such batch, or not any more
+│   └── BatchEnded              a batch that has ended cannot be cancelled
 ├── QueueError              the fleet cannot take or finish the job now
 │   ├── NoWorker                nobody serves that queue
 │   ├── QueueFull               the queue's bound is reached
-│   └── RelayUnavailable        Redis does not answer
+│   ├── RelayUnavailable        Redis does not answer
+│   └── StorageUnavailable      the storage of files does not answer, or is full
 ├── JobError                how a job ends when nobody asked for it
 │   ├── DeadlineExceeded        its time ran out, waiting or running
 │   ├── WorkerLost              its workers died, as often as it may be tried
@@ -41,7 +45,7 @@ FleetError
 │   ├── BadEndpoint             this address does not speak the protocol we expected
 │   ├── BackendRejected         any other 4xx
 │   └── Refused                 the model or a filter declined to answer
-└── LeaseLost               somebody else has the job now; only ever inside a worker
+└── LeaseLost               somebody else has the job or batch now; never leaves its process
 """
 
 from typing import Any, ClassVar
@@ -133,6 +137,24 @@ class NotDead(RequestError):
     code = "not_dead"
 
 
+class UnknownFile(RequestError):
+    """There is no such file, or not any more."""
+
+    code = "file_not_found"
+
+
+class UnknownBatch(RequestError):
+    """There is no such batch, or not any more."""
+
+    code = "batch_not_found"
+
+
+class BatchEnded(RequestError):
+    """The batch has ended or is about to, so there is nothing to cancel."""
+
+    code = "batch_ended"
+
+
 class QueueError(FleetError):
     """The fleet cannot take or finish this job right now."""
 
@@ -156,6 +178,12 @@ class RelayUnavailable(QueueError):
     """Redis does not answer, or has no room."""
 
     code = "relay_unavailable"
+
+
+class StorageUnavailable(QueueError):
+    """The storage of files does not answer, has no room, or is not set up."""
+
+    code = "storage_unavailable"
 
 
 class JobError(FleetError):
@@ -189,6 +217,6 @@ class InternalError(JobError):
 
 
 class LeaseLost(FleetError):
-    """Somebody else has the job now: stop at once and say nothing more."""
+    """Somebody else has the job or the batch now: stop at once and say nothing more."""
 
     code = "lease_lost"

@@ -19,12 +19,6 @@ _ENDING_S = 5.0
 _LOOK_S = 0.05
 
 
-def default_folder() -> Path:
-    """Where data lives when nobody says: $XDG_DATA_HOME/llm-fleet."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "llm-fleet"
-
-
 @contextmanager
 def locked(folder: Path) -> Generator[int]:
     """Make the folder and hold its lock; yields the descriptor that a server must inherit.

@@ -28,7 +28,7 @@ class UpSettings(FleetSettings):
     """What `fleet up` takes from the environment; its options win over these."""
 
     data_dir: Path | None = None
-    """Folder of the embedded Redis server; `fleet up` makes it."""
+    """Folder of the embedded Redis server and of files; `fleet up` makes it."""
     host: str = "127.0.0.1"
     """Address that the shims listen on."""
 

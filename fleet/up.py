@@ -156,6 +156,7 @@ def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Ent
             "FLEET_HOST": fleet.plan.host,
             "FLEET_PORT": str(port),
             "FLEET_CONTROL": str(socket),
+            "FLEET_DATA_DIR": str(fleet.plan.folder.resolve()),
         }
         environment = partial(child_environment, {**_shared(fleet), **own})
         yield Entry(f"shim.{number}", commands()["shim"], environment, colour=next(colours))

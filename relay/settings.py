@@ -1,5 +1,7 @@
 """Where Redis is, and how long things in it live. Read once, in a composition root."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr
@@ -10,6 +12,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 from typing_extensions import override
+
+
+def default_folder() -> Path:
+    """Where data lives when nobody says: $XDG_DATA_HOME/llm-fleet."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "llm-fleet"
+
 
 Seconds = Annotated[float, Field(gt=0)]
 

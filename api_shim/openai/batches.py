@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api_shim.auth import Caller
 from api_shim.batch.endpoints import ENDPOINTS
+from api_shim.body import JsonRoute
 from api_shim.openai.asked import wrong
 from api_shim.openai.kept import listing, refusals
 from api_shim.wiring import Wired, Wiring
@@ -22,7 +23,7 @@ from contract.files import FILE_ID, File
 from contract.tenants import Tenant
 from relay.batches import no_batch
 
-router = APIRouter(prefix="/v1/batches", tags=["openai"])
+router = APIRouter(prefix="/v1/batches", tags=["openai"], route_class=JsonRoute)
 
 BatchId = Annotated[str, Path(description="`batch_` and 32 hexadecimal digits.")]
 _LONGEST_PAGE: Final = 100

@@ -140,6 +140,7 @@ def _wishes(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
 async def page(
     wiring: Wired,
     caller: Caller,
+    *,
     purpose: Purpose | None = None,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = _LONGEST_PAGE,
     after: Annotated[str | None, Query(description="Id of the last file of a page.")] = None,

@@ -16,12 +16,11 @@ from fleet.commands.options import Json
 from fleet.commands.roster import show_backends, show_queues
 from fleet.errors import NotAuthorised
 from fleet.exits import Exit, run
-from fleet.folder import default_folder
 from fleet.plan import Plan, backends, shim_ports
 from fleet.settings import UpSettings
 from fleet.terminal import Terminal
 from fleet.up import Running, running
-from relay.settings import RelaySettings
+from relay.settings import RelaySettings, default_folder
 
 
 def up(

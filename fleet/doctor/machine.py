@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fleet.doctor.finding import Finding, broken, note, ok
-from fleet.folder import default_folder
 from fleet.server import port_is_free
 from fleet.settings import UpSettings
+from relay.settings import default_folder
 
 _OLDEST_PYTHON = (3, 11)
 _FEW_FILES = 4096

@@ -1,0 +1,79 @@
+"""The endpoints that a batch may name, and how the rows of each become jobs and answers.
+
+A row goes the way of a call: the same translator makes a request of its body, and a body of what
+the job says. There is nothing else to an endpoint, so another one is another line here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from api_shim.openai import chat_told, completions_told, embeddings, images_told
+from api_shim.openai.chat_asked import ChatBody, to_chat
+from api_shim.openai.completions_asked import CompletionBody, repeated, to_completion
+from api_shim.openai.embeddings import EmbeddingBody, to_embed
+from api_shim.openai.images_asked import ImageBody, to_image
+from api_shim.openai.told import Heading
+from contract.jobs import AnyRequest
+from contract.result import Result
+
+Telling = Callable[[Result], Mapping[str, Any]]
+"""From what a job that is done has said to the body that a call would have been answered with.
+
+It is kept as long as the job is under way, so it holds nothing of the request that is large.
+"""
+
+
+class Asked(NamedTuple):
+    """A body, understood."""
+
+    request: AnyRequest
+    telling: Telling
+
+
+class Job(NamedTuple):
+    """What a row will be."""
+
+    id: str
+    created: int
+    """Unix seconds."""
+
+    def heading(self, model: str) -> Heading:
+        """What its answer says of itself."""
+        return Heading(self.id, self.created, model, "batch")
+
+
+def _chat(body: Mapping[str, Any], job: Job) -> Asked:
+    asked = ChatBody.model_validate(body)
+    heading = job.heading(asked.model)
+    return Asked(to_chat(asked), lambda result: chat_told.whole(heading, result))
+
+
+def _completion(body: Mapping[str, Any], job: Job) -> Asked:
+    asked = CompletionBody.model_validate(body)
+    heading, first = job.heading(asked.model), repeated(asked)
+    return Asked(
+        to_completion(asked), lambda result: completions_told.whole(heading, result, first)
+    )
+
+
+def _embeddings(body: Mapping[str, Any], job: Job) -> Asked:
+    asked = EmbeddingBody.model_validate(body)
+    heading, encoding = job.heading(asked.model), asked.encoding_format
+    return Asked(to_embed(asked), lambda result: embeddings.whole(heading, result, encoding))
+
+
+def _image(body: Mapping[str, Any], job: Job) -> Asked:
+    asked = ImageBody.model_validate(body).model_copy(update={"stream": None})
+    heading, request = job.heading(asked.model), to_image(asked)
+    return Asked(request, lambda result: images_told.whole(heading, request, result))
+
+
+Reading = Callable[[Mapping[str, Any], Job], Asked]
+"""From a body, and the job that it becomes; raises ValidationError or Refusal."""
+
+ENDPOINTS: Final[Mapping[str, Reading]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+    "/v1/embeddings": _embeddings,
+    "/v1/images/generations": _image,
+}

@@ -1,0 +1,101 @@
+"""Answers on their way into the storage: gathered into parts, stored, then listed in one step.
+
+An object store cannot append, so each part is an object of its own, and all are put together at the
+end. Parts are cut by size, or by age, which grows with their number: a short batch shows its
+counts at once, and one that takes a day leaves some thousand parts. What is gathered and not
+listed yet is no loss when this process dies: the answers still stand in their jobs' logs.
+"""
+
+import time
+from typing import Final
+
+from api_shim.batch.answers import Answer
+from api_shim.storage import Storage
+from contract.errors import LeaseLost
+from contract.events import Usage
+from relay.batches import Batches, Lease, Part, parts_name
+from relay.rows import Rows
+
+GOOD: Final = ".output"
+BAD: Final = ".errors"
+_FULL_BYTES: Final = 4 * 2**20
+_FULL_ROWS: Final = 2000
+_FIRST_AGE_S: Final = 1.0
+_OLDER_BY_S: Final = 0.1
+"""For each part that there is."""
+_LAST_AGE_S: Final = 30.0
+
+
+class Parts:
+    """Gathers the answers of one batch."""
+
+    def __init__(self, batches: Batches, rows: Rows, storage: Storage, lease: Lease) -> None:
+        """Nothing gathered."""
+        self._batches = batches
+        self._rows = rows
+        self._storage = storage
+        self._lease = lease
+        self._number = 0
+        self._begun_at = 0.0
+        self._empty()
+
+    def _empty(self) -> None:
+        self._good = bytearray()
+        self._bad = bytearray()
+        self._answers: list[tuple[int, str]] = []
+        self._used = Usage()
+        self.completed = 0
+        """Good answers that no part holds yet."""
+        self.failed = 0
+
+    async def add(self, answer: Answer, job_id: str) -> None:
+        """Gather an answer; may store a part. Raises what `flush` raises."""
+        if not self._answers:
+            self._begun_at = time.monotonic()
+        (self._good if answer.is_good else self._bad).extend(answer.line)
+        self._answers.append((answer.row, job_id))
+        self._used = _sum(self._used, answer.usage)
+        self.completed += answer.is_good
+        self.failed += not answer.is_good
+        size_bytes = len(self._good) + len(self._bad)
+        if size_bytes >= _FULL_BYTES or len(self._answers) >= _FULL_ROWS:
+            await self.flush()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether what is gathered has waited long enough."""
+        age_s = min(_LAST_AGE_S, _FIRST_AGE_S + self._number * _OLDER_BY_S)
+        return bool(self._answers) and time.monotonic() - self._begun_at >= age_s
+
+    async def flush(self) -> None:
+        """Store what is gathered, list it, and forget its jobs.
+
+        Raises LeaseLost, StorageUnavailable, RelayUnavailable.
+        """
+        if not self._answers:
+            return
+        name = f"{self._number:06d}-{self._lease.token}"
+        where = f"{parts_name(self._lease.batch.id)}/{name}"
+        for ending, data in ((GOOD, self._good), (BAD, self._bad)):
+            if data:
+                async with self._storage.write(where + ending) as writing:
+                    await writing.write(bytes(data))
+        rows = [row for row, _ in self._answers]
+        marked = name + (GOOD if self._good else "") + (BAD if self._bad else "")
+        part = Part(marked, rows, self.completed, self.failed, self._used)
+        if not await self._batches.commit(self._lease, part):
+            raise LeaseLost(f"batch {self._lease.batch.id} is driven by another shim")
+        jobs = [job_id for _, job_id in self._answers]
+        self._number += 1
+        self._empty()
+        await self._rows.forget(jobs, self._lease.batch.tenant.name)
+
+
+def stored_parts(batch_id: str, parts: list[str], ending: str) -> list[str]:
+    """Where the objects of one kind lie, for the names of all parts."""
+    folder = parts_name(batch_id)
+    return [f"{folder}/{part.partition('.')[0]}{ending}" for part in parts if ending in part]
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(**{name: value + getattr(other, name) for name, value in one})

@@ -1,0 +1,193 @@
+"""A batch's rows as jobs: a bounded number of them in the queue, each collected when it has ended.
+
+A row's job has an id that follows from the batch and the row, so to enqueue it again is to find it:
+whoever takes a batch over finds the jobs of the driver before, running or done, and no row runs
+twice because of it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from api_shim.batch.answers import Answer, ended, good, refused
+from api_shim.batch.endpoints import ENDPOINTS, Asked, Job, Telling
+from api_shim.batch.source import Waiting
+from api_shim.intake import Intake
+from api_shim.preferences import Preferences
+from api_shim.problems import Refusal
+from api_shim.wiring import Wiring
+from contract.batches import Batch
+from contract.errors import (
+    FleetError,
+    NoWorker,
+    QueueFull,
+    RelayUnavailable,
+    UnknownBackend,
+    UnknownModel,
+)
+from contract.events import LAST_WORDS, Usage
+from contract.jobs import AnyRequest
+from contract.names import backend_of
+from relay.rows import Rows
+
+_AT_ONCE: Final = 8
+"""Answers that are read at once; a batch of images reads one at a time, for they are large."""
+_HEAVY: Final = frozenset({"/v1/images/generations"})
+_MISSING_S: Final = 30.0
+"""How long a model may be missing that this driver has never seen: a worker may be restarting."""
+_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 5.0
+"""A full queue says when it will have room for all; a batch looks for room for some."""
+
+
+class Flying(NamedTuple):
+    """A row that is a job."""
+
+    row: int
+    custom_id: str
+    telling: Telling
+
+
+class NotYet(Exception):
+    """The row has to wait."""
+
+    def __init__(self, pause_s: float) -> None:
+        """Wait this long before the next try."""
+        super().__init__()
+        self.pause_s = pause_s
+
+
+class Window:
+    """The rows of one batch that are jobs now."""
+
+    def __init__(self, wiring: Wiring, rows: Rows, batch: Batch) -> None:
+        """Nothing enqueued."""
+        self._wiring = wiring
+        self._rows = rows
+        self._batch = batch
+        self._intake = Intake(wiring, batch.tenant, Preferences())
+        self._read = ENDPOINTS[batch.endpoint]
+        self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
+        self._seen: set[str] = set()
+        self._missing_since: dict[str, float] = {}
+        self.flying: dict[str, Flying] = {}
+        """By the id of its job."""
+
+    async def issue(self, waiting: Waiting) -> tuple[Answer, str] | None:
+        """Make a job of a row; its answer at once if it cannot be one.
+
+        Raises NotYet, RelayUnavailable; any other error is the row's own.
+        """
+        job_id = job_id_of(self._batch.id, waiting.number)
+        custom_id = waiting.row.custom_id
+        try:
+            asked = self._asked(waiting, job_id)
+            await self._enqueue(asked.request, job_id)
+        except RelayUnavailable:
+            raise
+        except QueueFull as full:
+            # It may have left a job behind that ended before it began.
+            await self._rows.forget([job_id], self._batch.tenant.name)
+            raise NotYet(min(_LONGEST_PAUSE_S, full.retry_after_s or _PAUSE_S)) from full
+        except (FleetError, HTTPException) as error:
+            self._wait_for_whoever_may_come(error, waiting.row.body)
+            return refused(waiting.number, job_id, custom_id, error), job_id
+        except ValidationError as error:
+            return refused(waiting.number, job_id, custom_id, _refusal(error)), job_id
+        self.flying[job_id] = Flying(waiting.number, custom_id, asked.telling)
+        return None
+
+    def _asked(self, waiting: Waiting, job_id: str) -> Asked:
+        asked = self._read(waiting.row.body, self._job(job_id))
+        request = asked.request.model_copy(
+            update={
+                "priority": "batch",
+                "on_disconnect": "continue",
+                "deadline_s": None,
+                "metadata": {"batch_id": self._batch.id, "custom_id": waiting.row.custom_id},
+            }
+        )
+        return asked._replace(request=request)
+
+    def _job(self, job_id: str) -> Job:
+        return Job(job_id, int(self._wiring.connection.now()))
+
+    async def _enqueue(self, request: AnyRequest, job_id: str) -> None:
+        queue = await self._intake.queue_for(request)
+        request = request.model_copy(update={"backend": backend_of(queue)})
+        await self._wiring.queue.enqueue(
+            request, queue=queue, tenant=self._batch.tenant, job_id=job_id
+        )
+        self._seen.add(_model(request))
+
+    def _wait_for_whoever_may_come(
+        self, error: FleetError | HTTPException, body: Mapping[str, Any]
+    ) -> None:
+        """Raise NotYet if the fleet lacks what it had, or may have soon: a worker comes back."""
+        code = getattr(error, "code", "")
+        if code == NoWorker.code:
+            raise NotYet(_PAUSE_S)
+        if code not in {UnknownModel.code, UnknownBackend.code}:
+            return
+        model = str(body.get("model"))
+        now = asyncio.get_running_loop().time()
+        since = self._missing_since.setdefault(model, now)
+        if model in self._seen or now - since < _MISSING_S:
+            raise NotYet(_PAUSE_S)
+
+    async def landed(self) -> list[str]:
+        """Ids of jobs that have ended. Jobs that Redis has lost are let go of."""
+        ids = list(self.flying)
+        statuses = await self._rows.statuses(ids) if ids else []
+        for id, status in zip(ids, statuses, strict=True):
+            if status is None:
+                del self.flying[id]
+        return [id for id, status in zip(ids, statuses, strict=True) if status in LAST_WORDS]
+
+    async def collected(self, job_ids: Sequence[str]) -> list[tuple[Answer, str]]:
+        """The answers of some jobs that have ended, not more than `at_once`."""
+        return list(await asyncio.gather(*(self._collect(id) for id in job_ids)))
+
+    @property
+    def at_once(self) -> int:
+        """How many answers may be in memory at once."""
+        return self._at_once
+
+    async def _collect(self, job_id: str) -> tuple[Answer, str]:
+        return await self.answer(job_id, self.flying.pop(job_id)), job_id
+
+    async def answer(self, job_id: str, flying: Flying) -> Answer:
+        """What a job that has ended said, as a line."""
+        result = await self._wiring.log.result(job_id)
+        end = result.error or result.cancelled
+        if end is not None:
+            return ended(flying.row, job_id, flying.custom_id, end)
+        body = flying.telling(result)
+        return good(flying.row, job_id, flying.custom_id, body, result.usage or Usage())
+
+    def telling_of(self, waiting: Waiting, job_id: str) -> Flying | None:
+        """A row of an earlier driver as if this one had enqueued it; None if it is no request."""
+        try:
+            asked = self._read(waiting.row.body, self._job(job_id))
+        except (FleetError, ValidationError, HTTPException):
+            return None
+        return Flying(waiting.number, waiting.row.custom_id, asked.telling)
+
+
+def job_id_of(batch_id: str, row: int) -> str:
+    """The id that the job of a row has, whoever enqueues it and however often."""
+    return blake2b(f"{batch_id}/{row}".encode(), digest_size=16).hexdigest()
+
+
+def _model(request: AnyRequest) -> str:
+    return getattr(request, "model", "")
+
+
+def _refusal(error: ValidationError) -> Refusal:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "body"
+    return Refusal("invalid_request", f"{field}: {first['msg']}", status=400)

@@ -1,0 +1,98 @@
+"""A batch: many requests in one file, run as jobs of class `batch`, answered in another file."""
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from contract.events import Usage
+from contract.tenants import Tenant
+from contract.wire import Noun
+
+BatchStatus = Literal[
+    "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling",
+    "cancelled",
+]  # fmt: skip
+LastStatus = Literal["failed", "completed", "expired", "cancelled"]
+"""A status that a batch does not leave."""
+ENDED: Final[frozenset[BatchStatus]] = frozenset({"failed", "completed", "expired", "cancelled"})
+
+BATCH_ID: Final = re.compile(r"^batch_[0-9a-f]{32}$")
+_WINDOW: Final = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_WINDOW_S: Final = 30 * 86400
+
+
+class LineError(Noun):
+    """What is wrong with an input file."""
+
+    code: str
+    message: str
+    param: str | None = None
+    """The field that is wrong."""
+    line: int | None = None
+    """Of the file, from 1; null if it is the file itself."""
+
+
+class Counts(Noun):
+    """Requests of a batch. `completed` and `failed` make `total` in the end."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class NewBatch(Noun):
+    """What a caller asks for."""
+
+    endpoint: str
+    input_file_id: str
+    window_s: int
+    completion_window: str
+    """As the caller wrote it."""
+    metadata: dict[str, str] = Field(default_factory=dict)
+    output_ttl_s: float
+    """How long its output and error files are kept."""
+
+
+class Batch(NewBatch):
+    """A batch's record; times are unix seconds by Redis's clock."""
+
+    id: str
+    """`batch_` and 32 hexadecimal digits."""
+    tenant: Tenant
+    status: BatchStatus
+    created_at: float
+    expires_at: float
+    """When what is not done by then is given up."""
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    expired_at: float | None = None
+    cancelling_at: float | None = None
+    cancelled_at: float | None = None
+    errors: tuple[LineError, ...] = ()
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    counts: Counts = Counts()
+    usage: Usage = Usage()
+
+
+class BatchPage(Noun):
+    """Some batches of a tenant, newest first."""
+
+    batches: tuple[Batch, ...]
+    has_more: bool
+
+
+def window_s(text: str) -> int:
+    """Seconds of a completion window such as `24h`, `30m` or `7d`; raises ValueError."""
+    match = _WINDOW.match(text)
+    seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
+    if not 1 <= seconds <= LONGEST_WINDOW_S:
+        raise ValueError("it is a number and s, m, h or d, as in 24h, and at most 30d")
+    return seconds
+
+
+CustomId = Annotated[str, Field(min_length=1, max_length=512)]

@@ -1,0 +1,277 @@
+"""Batches' records, and who drives each: a lease, whose token every step of the driver must show.
+
+A batch is driven by one shim at a time. What the driver has written to the storage counts only once
+`commit` has listed it, in the same script that marks its rows as done; so a driver that was taken
+for dead, or died between the two, leaves no answer twice. Nothing else of a driver's work is kept:
+the next one goes on from the marks. A token is random, so that a Redis that came back with a
+shorter past cannot give the same one twice. Each script may be run twice.
+"""
+
+from collections.abc import Sequence
+from secrets import token_hex
+from typing import NamedTuple
+from uuid import uuid4
+
+from pydantic import TypeAdapter
+
+from contract import names
+from contract.batches import Batch, BatchPage, BatchStatus, LastStatus, LineError, NewBatch
+from contract.errors import BatchEnded, QueueFull, UnknownBatch
+from contract.events import Usage
+from contract.files import File
+from contract.tenants import Tenant
+from contract.wire import encode
+from relay.batch_records import batch_of, line_errors_json, to_fields
+from relay.batch_scripts import (
+    CANCEL,
+    COMMIT,
+    CREATE,
+    FINALIZE,
+    FINISH,
+    FREE,
+    ISSUE,
+    RENEW,
+    START,
+    TAKE,
+)
+from relay.connection import Argument, Connection
+from relay.files import ids_from, place_after, stored_name
+from relay.records import pairs
+
+_status: TypeAdapter[BatchStatus] = TypeAdapter(BatchStatus)
+_ENDED_S = 30 * 86400
+"""How long the record of a batch is kept after its end."""
+_RETRY_AFTER_S = 60.0
+_SPARE_S = 86400
+"""How much longer than its window what a batch reads and writes is kept from being deleted."""
+
+
+class Lease(NamedTuple):
+    """A batch in a driver's hands."""
+
+    batch: Batch
+    token: str
+    issued: int
+    """Rows before this one may have been enqueued by an earlier driver."""
+    gives_up: bool
+    """Whether an earlier driver found that the window has ended."""
+
+
+class Pulse(NamedTuple):
+    """What a driver learns each time it renews its lease."""
+
+    status: BatchStatus
+    now: float
+    sharing: int
+    """Batches of the tenant that are driven now, this one among them."""
+
+
+class Part(NamedTuple):
+    """Answers that were written to the storage, under one name an output and one of errors."""
+
+    name: str
+    rows: Sequence[int]
+    completed: int
+    failed: int
+    usage: Usage
+
+
+class Batches:
+    """Keeps records and leases; raises RelayUnavailable everywhere."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+
+    async def create(self, new: NewBatch, tenant: Tenant, *, most: int) -> Batch:
+        """Begin a batch of a file that is there; raises QueueFull if `most` are under way."""
+        batch_id = f"batch_{uuid4().hex}"
+        flat = [x for field in to_fields(new, tenant, batch_id).items() for x in field]
+        keys = [*self._keys(batch_id, tenant.name), names.STORED, names.HELD]
+        stored, held = parts_name(batch_id), stored_name(new.input_file_id)
+        fields = await self._connection.run(
+            CREATE, keys, [batch_id, new.window_s, _SPARE_S, stored, held, most, *flat]
+        )
+        if not fields:
+            raise QueueFull(
+                f"tenant {tenant.name} has {most} batches under way, as many as may be "
+                "(FLEET_TENANT_BATCHES): wait for one to end, or cancel one",
+                retry_after_s=_RETRY_AFTER_S,
+                scope="tenant",
+                limit=most,
+                held=most,
+            )
+        return batch_of(pairs(fields))
+
+    async def seen(self, batch_id: str, tenant: Tenant) -> Batch:
+        """The record of a batch that this tenant may see: its own; an admin's sees any.
+
+        Raises UnknownBatch, also if it is somebody else's, with the same words.
+        """
+        (batch,) = await self._found([batch_id])
+        if batch is None or not (tenant.admin or batch.tenant.name == tenant.name):
+            raise no_batch(batch_id)
+        return batch
+
+    async def page(self, tenant: Tenant, *, limit: int, after: str | None = None) -> BatchPage:
+        """The tenant's own batches, newest first; `after` is the last id of the page before.
+
+        Raises UnknownBatch if that is not in the list.
+        """
+        index = names.batches(tenant.name)
+        start = await place_after(self._connection, index, after, "desc")
+        if start is None:
+            raise no_batch(after or "")
+        ids = await ids_from(self._connection, index, start, limit + 1, "desc")
+        found = await self._found(ids[:limit])
+        return BatchPage(
+            batches=tuple(batch for batch in found if batch), has_more=len(ids) > limit
+        )
+
+    async def _found(self, ids: Sequence[str]) -> list[Batch | None]:
+        answers = await self._connection.pipeline([("HGETALL", names.batch(id)) for id in ids])
+        return [batch_of(fields) if b"id" in fields else None for fields in answers]
+
+    async def cancel(self, batch: Batch) -> Batch:
+        """Ask for the end of a batch; again: the same answer. Raises BatchEnded."""
+        keys = self._keys(batch.id, batch.tenant.name)
+        changed, *flat = await self._connection.run(CANCEL, keys)
+        found = batch_of(pairs(flat))
+        if not changed and found.status not in {"cancelling", "cancelled"}:
+            raise BatchEnded(f"the batch is {found.status}: there is nothing to cancel")
+        return found
+
+    async def waiting(self, limit: int) -> list[Batch]:
+        """Batches that nobody drives, the longest waiting first."""
+        now = f"{self._connection.now():.6f}"
+        ids = await self._connection.command(
+            "ZRANGEBYSCORE", names.BATCHES, "-inf", now, "LIMIT", 0, limit
+        )
+        found = await self._found([id.decode() for id in ids])
+        gone = [id for id, batch in zip(ids, found, strict=True) if batch is None]
+        if gone:
+            await self._connection.command("ZREM", names.BATCHES, *gone)
+        return [batch for batch in found if batch]
+
+    async def take(self, batch: Batch) -> Lease | None:
+        """Take a batch that nobody drives; None if somebody was faster."""
+        token = token_hex(8)
+        flat = await self._connection.run(
+            TAKE,
+            self._keys(batch.id, batch.tenant.name),
+            [batch.id, token, self._connection.settings.lease_s],
+        )
+        if not flat:
+            return None
+        fields = pairs(flat)
+        issued, gives_up = int(fields.get(b"issued", 0)), b"gives_up" in fields
+        return Lease(batch_of(fields), token, issued, gives_up)
+
+    async def renew(self, lease: Lease, completed: int, failed: int) -> Pulse | None:
+        """Go on driving, and tell how many rows have an answer that no part holds yet.
+
+        None: somebody else drives it now.
+        """
+        answer = await self._driven(
+            RENEW, lease, self._connection.settings.lease_s, completed, failed
+        )
+        if not answer:
+            return None
+        status, now, sharing = answer
+        self._connection.set_clock(float(now))
+        return Pulse(_status.validate_python(status.decode()), float(now), int(sharing))
+
+    async def free(self, lease: Lease) -> None:
+        """Let another shim drive it, at once."""
+        await self._driven(FREE, lease)
+
+    async def start(self, lease: Lease, total: int) -> bool:
+        """Say that the file is good and how many rows it has; false: the lease is lost."""
+        return bool(await self._driven(START, lease, total))
+
+    async def issue(self, lease: Lease, rows: int) -> bool:
+        """Say that rows before this one may be enqueued from now on; false: the lease is lost."""
+        return bool(await self._driven(ISSUE, lease, rows))
+
+    async def finalize(self, lease: Lease, *, gives_up: bool) -> LastStatus | None:
+        """Say that no more rows are run, because all are done or the window has ended.
+
+        Returns what the batch will end as; None: the lease is lost.
+        """
+        answer = await self._driven(FINALIZE, lease, int(gives_up))
+        if not answer:
+            return None
+        if answer[0] == b"cancelling":
+            return "cancelled"
+        return "expired" if answer[1] else "completed"
+
+    async def done_rows(self, batch_id: str) -> bytes:
+        """A bit a row, the first one the highest of its byte: whether a part has its answer."""
+        bits: bytes | None = await self._connection.command("GET", names.batch_rows(batch_id))
+        return bits or b""
+
+    async def parts(self, batch_id: str) -> list[str]:
+        """Names of the parts that count, in the order in which they came."""
+        found = await self._connection.command("LRANGE", names.batch_parts(batch_id), 0, -1)
+        return [name.decode() for name in found]
+
+    async def commit(self, lease: Lease, part: Part) -> bool:
+        """List a part that is stored, and mark its rows; false: the lease is lost.
+
+        It is lost, too, if a row is marked already, which only another driver can have done.
+        """
+        used = part.usage
+        return bool(
+            await self._driven(
+                COMMIT, lease, part.name, part.completed, part.failed, used.prompt_tokens,
+                used.completion_tokens, used.cached_tokens, used.reasoning_tokens, *part.rows,
+            )
+        )  # fmt: skip
+
+    async def finish(
+        self,
+        lease: Lease,
+        status: LastStatus,
+        *,
+        files: Sequence[File | None] = (None, None),
+        errors: Sequence[LineError] = (),
+    ) -> bool:
+        """End a batch, with the records of its output and of its errors; their bytes are there.
+
+        False: the lease is lost, or not all rows are marked (any more).
+        """
+        batch = lease.batch
+        args: list[Argument] = [
+            batch.id, status, line_errors_json(errors), parts_name(batch.id), _ENDED_S,
+            batch.output_ttl_s,
+        ]  # fmt: skip
+        keys = [names.STORED, names.files(batch.tenant.name)]
+        for file in files:
+            keys.append(names.file(file.id) if file else "")
+            args += [file.id, stored_name(file.id), encode(file)] if file else ["", "", ""]
+        return bool(await self._driven(FINISH, lease, *args, keys=keys))
+
+    async def _driven(
+        self, script: str, lease: Lease, *args: Argument, keys: Sequence[str] = ()
+    ) -> Sequence[bytes]:
+        own = self._keys(lease.batch.id, lease.batch.tenant.name)
+        answer: Sequence[bytes] = await self._connection.run(
+            script, [*own, *keys], [lease.token, *args]
+        )
+        return answer
+
+    def _keys(self, batch_id: str, tenant: str) -> list[str]:
+        return [
+            names.batch(batch_id), names.batch_rows(batch_id), names.batch_parts(batch_id),
+            names.BATCHES, names.batches(tenant), names.live_batches(tenant),
+        ]  # fmt: skip
+
+
+def parts_name(batch_id: str) -> str:
+    """Where the parts of a batch lie in the storage."""
+    return f"batches/{batch_id}"
+
+
+def no_batch(batch_id: str) -> UnknownBatch:
+    """The error for a batch that is not there, or not the caller's."""
+    return UnknownBatch(f"there is no batch {batch_id[:64]}: it was long ago, or never was")

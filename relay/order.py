@@ -9,8 +9,8 @@ position is a rank. (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
 A claim takes the smallest number, with two exceptions. A worker whose slots for `batch` are used up
 takes the first job of another class. A worker with warm models takes the first job of one of these
-before a cold head, as long as that is not later than the head by more than the patience, and the
-head was first passed over no longer ago than that.
+before a cold head, if it is of no lesser class, and for no longer than the patience since the head
+was first passed over.
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
 `urgent` and the lines of models hold what the backlog holds of them; `load` counts what waits.
@@ -173,16 +173,16 @@ local function first_warm()
         local other, its, at = first(line(model))
         if other and (not id or at < score) then id, job, score = other, its, at end
     end
-    return id, job, score
+    return id, job
 end
-local id, job, score = first(batch and backlog or urgent)
+local id, job = first(batch and backlog or urgent)
 if not id then return false end
 if choosy and job.model and not warm[job.model] then
-    local other, its, at = first_warm()
+    local other, its = first_warm()
     if not cold then
         if not other then return false end
         id, job = other, its
-    elseif other and at <= score + patience and now - (job.passed or now) < patience then
+    elseif other and its.slack < job.slack + 1 and now - (job.passed or now) < patience then
         if not job.passed then
             job.passed = now
             note(id, job)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import httpx
 import pytest
@@ -153,12 +153,13 @@ async def test_a_poll_that_is_broken_off_is_a_disconnect(shim: str, redis_url: s
 async def test_a_shim_that_restarts_takes_no_job_with_it(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         id = await job(at, "cancel")
-        with serving(redis_url) as ending:
-            async with stage(ending, redis_url) as there:
-                stream = there.events(id)
-                pieces = (await stream.__aenter__()).aiter_bytes()
+        with ExitStack() as process:
+            ending = process.enter_context(serving(redis_url))
+            async with stage(ending, redis_url) as there, there.events(id) as response:
+                pieces = response.aiter_bytes()
                 await anext(pieces)
-        await stream.__aexit__(None, None, None)
+                process.close()
+                assert b"cancelled" not in b"".join([piece async for piece in pieces])
         await at.relay.audit.look()
 
         # Its lease is the time that its callers have to come back to another shim.

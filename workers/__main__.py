@@ -2,6 +2,8 @@
 
 import sys
 
+from celery.bin.celery import celery as command
+
 from workers.app import create_app
 from workers.backends.dsn import DsnError
 from workers.settings import WorkerSettings
@@ -16,7 +18,10 @@ def main() -> None:
     name = f"{WorkerSettings().worker_name}@%h"
     # Gossip and mingle tell workers of each other; ours meet in the relay.
     quiet = ["--without-gossip", "--without-mingle"]
-    app.worker_main(["worker", "--loglevel", "INFO", "--hostname", name, *quiet, *sys.argv[1:]])
+    command.params[0].default = app
+    words = ["worker", "--loglevel", "INFO", "--hostname", name, *quiet, *sys.argv[1:]]
+    # What `worker_main` does, and throws the exit code away: 0 for a worker that broke down.
+    sys.exit(command.main(args=words, standalone_mode=False))
 
 
 if __name__ == "__main__":

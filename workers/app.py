@@ -41,6 +41,8 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
     "worker_hijack_root_logger": True,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    # A Redis that is full or a replica for a while refuses kombu's own keys: try again.
+    "broker_channel_error_retry": True,
     "broker_transport_options": {
         # A ticket is a hint: kombu need not write down which ones are out, which a full Redis would
         # refuse, nor deliver them again an hour later (celery #5935).
@@ -71,7 +73,8 @@ def create_app() -> Celery:
     app.conf.update(
         CELERY_SETTINGS,
         task_queues=[
-            CeleryQueue(queue, Exchange(queue), routing_key=queue)  # type: ignore[no-untyped-call]
+            # Tickets are pushed straight into the list: a binding would be one more key to write.
+            CeleryQueue(queue, Exchange(queue), routing_key=queue, no_declare=True)  # type: ignore[no-untyped-call]
             for queue in slots.capacity
         ],
         worker_concurrency=max(_LEAST_CONCURRENCY, sum(slots.capacity.values())),

@@ -23,7 +23,9 @@ _ENDS_WITHIN_S = 150.0
 """After the last errand: leases, retries and frozen workers have had their time by then."""
 _CLOSED_WITHIN_S = 15.0
 """A worker that is frozen for nine seconds cannot close a socket sooner."""
-_DEFECT = re.compile(r"met a defect of ours|Traceback \(most recent call last\)|Task exception was")
+_DEFECT = re.compile(
+    r"met a defect of ours|lifespan failed|raised unexpected|Unrecoverable error|was never retrieved"
+)
 
 
 @dataclass

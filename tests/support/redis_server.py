@@ -1,5 +1,6 @@
 """A real Valkey server for a test: started, stopped, restarted, frozen."""
 
+import os
 import shutil
 import signal
 import socket
@@ -62,6 +63,18 @@ class RedisServer:
 
     def restart(self) -> None:
         self.stop()
+        self.start()
+
+    def past(self) -> dict[Path, int]:
+        """How much of everything is on disk now: a place in the past to `rewind` to."""
+        files = (self.folder / "appendonlydir").iterdir()
+        return {file: file.stat().st_size for file in files}
+
+    def rewind(self, past: dict[Path, int]) -> None:
+        """Come back as after a failover: with what was known then, and without what followed."""
+        self.stop(signal.SIGKILL)
+        for file, size_bytes in past.items():
+            os.truncate(file, size_bytes)
         self.start()
 
     def say(self, *words: str) -> bytes:

@@ -122,7 +122,7 @@ class Life:
                     upkeep.renew(),
                     upkeep.reap(),
                     upkeep.obey(),
-                    upkeep.drain(pool.draining),
+                    upkeep.drain(pool.draining, pool.hurrying),
                     presence.check(),
                     presence.report(),
                     circuits.watch(),

@@ -48,7 +48,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     `app.conf.fleet_lifespan`, a callable or its dotted name, takes the pool and returns an
     asynchronous context manager; it is entered on the loop before the first task and left after
     the last. `loop` is the loop; `draining` is set, on the loop, as soon as the worker is told to
-    stop. `app.conf.fleet_drain_timeout_s` bounds the wait for running tasks at a warm shutdown.
+    stop, `hurrying` when it is told a second time. `app.conf.fleet_drain_timeout_s` bounds the wait
+    for running tasks at a warm shutdown.
     """
 
     watch_interval_s = 0.5
@@ -65,6 +66,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     loop: asyncio.AbstractEventLoop
     draining: asyncio.Event
+    hurrying: asyncio.Event
 
     def on_start(self) -> None:
         """Start the loop and enter the application's lifespan; an error there ends the worker."""
@@ -77,6 +79,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._thread = LoopThread("asyncio-pool", self._on_crash)
         self.loop = self._thread.loop
         self.draining = asyncio.Event()
+        self.hurrying = asyncio.Event()
         self._lifespan = Lifespan(self._thread, self._open_lifespan(), self._on_crash)
         self._thread.start()
         try:
@@ -184,7 +187,12 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def _on_shutting_down(self, **_: object) -> None:
         # A signal handler: it may interrupt the hub while that holds its lock, so the way back to
         # the hub, which may sleep for seconds, is through the loop's thread.
-        self._thread.call(self._start_draining)
+        self._thread.call(self._start_draining_or_hurry)
+
+    def _start_draining_or_hurry(self) -> None:
+        if self.draining.is_set():
+            self.hurrying.set()
+        self._start_draining()
 
     def _start_draining(self) -> None:
         self.draining.set()

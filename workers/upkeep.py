@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Never
 
 from contract import names
@@ -99,9 +100,14 @@ class Upkeep:
                 _log.warning("orders are not heard: %s", error)
                 await asyncio.sleep(1.0)
 
-    async def drain(self, draining: asyncio.Event) -> None:
-        """Wait for the stop, stop claiming, give streams their time, hand over the rest."""
+    async def drain(self, draining: asyncio.Event, hurrying: asyncio.Event) -> None:
+        """Wait for the stop, stop claiming, give streams their time, hand over the rest.
+
+        Whoever says it twice has no time to give.
+        """
         await draining.wait()
         _log.warning("draining: %d jobs have %g s", len(self._worker.held), self._settings.drain_s)
-        await asyncio.sleep(self._settings.drain_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_s):
+                await hurrying.wait()
         await self._worker.hand_over_all("its worker is shutting down")

@@ -25,6 +25,7 @@ from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
 
+_HANDED_OVER_AT_ONCE: Final = 16
 _BEFORE_AN_ANSWER: Final = (Phase, Reset, Resumed)
 """Events that do not say that the backend works."""
 
@@ -223,9 +224,12 @@ class Worker:
 
     async def hand_over_all(self, reason: str) -> None:
         """Give every job back for the next worker to continue; it costs them no attempt."""
-        for held in list(self.held.values()):
-            await self._give_back(held.claim, reason)
-            held.voice.lose()
+        all_held = list(self.held.values())
+        for at in range(0, len(all_held), _HANDED_OVER_AT_ONCE):
+            some = all_held[at : at + _HANDED_OVER_AT_ONCE]
+            await asyncio.gather(*(self._give_back(held.claim, reason) for held in some))
+            for held in some:
+                held.voice.lose()
 
     async def _hand_over(self, claim: Claim, reason: str) -> None:
         record = claim.record

@@ -50,7 +50,7 @@ def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
     if not every:
         return []
     wrong = [
-        f"{field} needs {trait}"
+        f"it does not support {trait} ({field} needs that)"
         for trait, field in needs(request).items()
         if all(trait in report.lacks for report in every)
     ]

@@ -1,4 +1,4 @@
-"""What a caller may say in headers, on every surface: how urgent, what if they leave, which key.
+"""What a caller may say in headers, on every surface: where to, how urgent, what if they leave.
 
 A header is stronger than the field of the body that means the same, so that a client whose library
 knows no such field can say it, too.
@@ -54,16 +54,31 @@ OnDisconnectHeader = Annotated[
 ]
 
 
+BackendHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Fleet-Backend",
+        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        description="Instead of the body's `backend`: its name, where a model's fits several.",
+    ),
+]
+
+
 class Preferences(NamedTuple):
     """What the headers of one call say."""
 
     idempotency_key: str | None = None
     priority: Priority | None = None
     on_disconnect: OnDisconnect | None = None
+    backend: str | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with what the headers say in place of what its body said."""
-        said: dict[str, Any] = {"priority": self.priority, "on_disconnect": self.on_disconnect}
+        said: dict[str, Any] = {
+            "priority": self.priority,
+            "on_disconnect": self.on_disconnect,
+            "backend": self.backend,
+        }
         return request.model_copy(update={k: v for k, v in said.items() if v is not None})
 
 
@@ -71,9 +86,10 @@ async def _preferences(
     idempotency_key: IdempotencyKey = None,
     priority: PriorityHeader = None,
     on_disconnect: OnDisconnectHeader = None,
+    backend: BackendHeader = None,
 ) -> Preferences:
     policy = None if on_disconnect is None else disconnect_policy(on_disconnect)
-    return Preferences(idempotency_key, priority, policy)
+    return Preferences(idempotency_key, priority, policy, backend)
 
 
 Preferred = Annotated[Preferences, Depends(_preferences)]

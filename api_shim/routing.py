@@ -1,8 +1,9 @@
 """Which backend a request goes to: the one it names, or a live one that has the model.
 
-Pure: the roster in, a name or a Refusal out. Kinds that only ask (chat, embed, image, show) go to
-any pool that can answer, the least loaded first. Kinds that change a backend go to the only one
-that fits, or ask the caller which is meant: no load balancer should choose whose model is deleted.
+Pure: the roster in, a name or a Refusal out. Kinds that only ask, or do no more than a chat does
+(chat, embed, image, show, load), go to any pool that can answer, the least loaded first. Kinds that
+change a backend go to the only one that fits, or ask the caller which is meant: no load balancer
+should choose whose model is deleted.
 """
 
 import difflib
@@ -27,7 +28,7 @@ from contract.names import queue_name
 from contract.requests import Kind
 from contract.roster import QueueView
 
-_ASKING: Final[frozenset[Kind]] = frozenset({"chat", "embed", "image", "show"})
+_ASKING: Final[frozenset[Kind]] = frozenset({"chat", "embed", "image", "show", "load"})
 _CLOSE: Final = 5
 
 
@@ -94,7 +95,7 @@ def fitting(request: AnyRequest, pools: Mapping[str, Pool]) -> list[Pool]:
         raise Refusal(
             InvalidRequest,
             f"Several backends could be meant: name one of {_listed(p.name for p in healthy)} "
-            "in `backend`.",
+            "in `backend`, or in the header X-Fleet-Backend.",
             matches=[pool.name for pool in healthy],
         )
     return healthy

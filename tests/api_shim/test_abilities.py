@@ -37,12 +37,12 @@ def worker(backend: str, *models: ModelReport, can: str = "chat pull") -> Worker
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"tools": [{"name": "f"}]}, "tools needs tools"),
-        ({"messages": IMAGE}, "messages needs vision"),
-        ({"think": "high"}, "think needs thinking"),
+        ({"tools": [{"name": "f"}]}, "it does not support tools (tools needs that)"),
+        ({"messages": IMAGE}, "it does not support vision (messages needs that)"),
+        ({"think": "high"}, "it does not support thinking (think needs that)"),
         (
             {"response_format": {"type": "json_schema", "schema": {}}},
-            "response_format needs schema",
+            "it does not support schema (response_format needs that)",
         ),
     ],
 )
@@ -75,12 +75,12 @@ def test_a_backend_whose_model_can_is_found_among_those_that_cannot() -> None:
 def test_where_no_model_can_the_refusal_says_why() -> None:
     fleet = pools([worker("plain", TEXT_ONLY)])
     for choose in (fitting, lambda request, pools: named("plain", request, pools)):
-        with pytest.raises(Refusal, match="think needs thinking") as caught:
+        with pytest.raises(Refusal, match="does not support thinking") as caught:
             choose(ask(think="low"), fleet)
 
         problem = problem_of(caught.value, {})
         assert (problem.code, problem.status) == ("not_supported", 422)
-        assert "think needs thinking" in problem.detail
+        assert "it does not support thinking (think needs that)" in problem.detail
 
 
 def test_a_missing_model_goes_where_it_can_be_pulled() -> None:

@@ -7,7 +7,7 @@ from api_shim.problems import Refusal
 from api_shim.routing import fitting, least_loaded, named
 from contract.chat import ChatRequest, Message
 from contract.jobs import AnyRequest
-from contract.models import CreateRequest, DeleteRequest, PullRequest
+from contract.models import CreateRequest, DeleteRequest, LoadRequest, PullRequest
 from contract.roster import (
     BackendReport,
     Capability,
@@ -17,7 +17,7 @@ from contract.roster import (
     WorkerReport,
 )
 
-KINDS: tuple[Capability, ...] = ("chat", "pull", "delete", "create")
+KINDS: tuple[Capability, ...] = ("chat", "pull", "delete", "create", "load")
 
 
 def worker(
@@ -123,3 +123,9 @@ def test_among_equals_the_warm_one_is_first() -> None:
     both = candidates(worker("a", "m"), worker("b", ModelReport(name="m", warm=True)))
 
     assert least_loaded("m", both, []).name == "b"
+
+
+def test_a_model_is_loaded_wherever_it_could_be_asked() -> None:
+    both = [worker(name, "m", serves="chat load") for name in ("a", "b")]
+
+    assert fit(LoadRequest(model="m"), *both) == ["a", "b"]

@@ -60,6 +60,11 @@ class CreateRequest(Request):
     system: str | None = None
     template: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    license: tuple[str, ...] = ()
+    messages: Annotated[tuple[dict[str, Any], ...], Field(max_length=1024)] = ()
+    """Turns that stand before every conversation, as the backend writes them."""
+    quantize: Annotated[str, Field(max_length=40)] | None = None
+    """What to make the numbers into, as in `q4_K_M`."""
 
 
 class LoadRequest(Request):

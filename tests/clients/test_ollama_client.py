@@ -158,6 +158,29 @@ def test_a_prompt_is_completed(ask: Ask) -> None:
     assert (whole.done_reason, last.done_reason, last.done) == ("stop", "stop", True)
 
 
+def test_raw_text_is_gone_on_from(ask: Ask) -> None:
+    whole = ask("generate", "scripted-echo", "hello you", raw=True)
+    *parts, last = ask("generate", "scripted-echo", "hello you", raw=True, stream=True)
+
+    assert whole.response == "".join(part.response for part in parts) == "hello you"
+    assert last.done_reason == "stop"
+
+
+def test_a_gap_is_filled_where_the_backend_can(ask: Ask, at: Fleet) -> None:
+    if at.backends == ("ollama",):
+        assert ask("generate", "scripted-echo", "hello you", suffix="end").response == "hello you"
+    else:
+        error = refused(ask, "generate", "scripted-echo", "hello you", suffix="end")
+        assert (error.status_code, "suffix" in error.error) == (400, True)
+
+
+def test_likelihoods_are_told_where_they_are_known(ask: Ask) -> None:
+    answer = ask("generate", "scripted-echo", "hello you", raw=True, logprobs=True, top_logprobs=1)
+
+    assert answer.response == "hello you"
+    assert all(each.logprob <= 0 for each in answer.logprobs or ())
+
+
 def test_a_prompt_with_a_context_or_a_template_is_refused(ask: Ask) -> None:
     context = refused(ask, "generate", "scripted-echo", "on", context=[1, 2])
     template = refused(ask, "generate", "scripted-echo", "on", template="{{ .Prompt }}")
@@ -278,7 +301,10 @@ def test_a_model_is_pulled_and_can_be_asked_at_once(ask_box: Ask) -> None:
 
 
 def test_a_model_is_made_copied_and_deleted(ask_box: Ask) -> None:
-    made = ask_box("create", "pirate", from_="scripted-echo", system="Arr.", parameters={"seed": 1})
+    made = ask_box(
+        "create", "pirate", from_="scripted-echo", system="Arr.", parameters={"seed": 1},
+        license="MIT", messages=HELLO, quantize="q4_K_M",
+    )  # fmt: skip
     steps = ask_box("create", "pirate2", from_="scripted-echo", stream=True)
     copied = ask_box("copy", "pirate", "corsair")
     said = ask_box("generate", "corsair", "hello you").response
@@ -315,7 +341,7 @@ def test_what_cannot_work_over_a_queue_says_so(ask: Ask, tmp_path: Path) -> None
 
 
 def test_what_a_backend_cannot_do_is_refused(at: Fleet) -> None:
-    if "vllm" not in httpx.get(f"{at.url}/api/v1/backends").text:
+    if at.backends == ("ollama",):
         pytest.skip("an Ollama can")
     for method, *args in (("pull", "x"), ("delete", "scripted-echo"), ("copy", "a", "b")):
         error = refused(Sync(at.url), method, *args)

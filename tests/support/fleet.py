@@ -25,6 +25,7 @@ class Fleet:
     url: str
     server_url: str
     redis_url: str
+    backends: tuple[str, ...]
 
     def seen(self) -> dict[str, Any]:
         """What the scripted server saw of its clients, the workers."""
@@ -68,13 +69,15 @@ def fleet(
             env = {f"LLM_{backend.upper()}": dsn}
             stack.enter_context(worker(redis.url, folder, backend, **env))
         _wait_for(url, set(backends))
-        yield Fleet(url, server, redis.url)
+        yield Fleet(url, server, redis.url, backends)
 
 
 def _dsn(backend: str, server: str) -> str:
     if backend == "scripted":
         return "scripted://"
     address = server.removeprefix("http://")
+    if backend == "openai":
+        return f"openai+http://k3y@{address}/v1"
     path = "" if backend == "ollama" else "/v1"
     return f"{backend}://{address}{path}"
 

@@ -156,6 +156,9 @@ class Ollama:
             "system": request.system,
             "template": request.template,
             "parameters": request.parameters or None,
+            "license": list(request.license) or None,
+            "messages": list(request.messages) or None,
+            "quantize": request.quantize,
             "stream": True,
         }
         given = {name: value for name, value in body.items() if value is not None}

@@ -1,0 +1,39 @@
+"""The snippets of docs/clients.md, run as they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.fleet import Fleet, fleet
+
+DOCS = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", DOCS, re.DOTALL)
+ADDRESS = "http://127.0.0.1:8700"
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with fleet(tmp_path_factory.mktemp("box"), "ollama") as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [snippet[1:] for snippet in SNIPPETS if snippet[0] == "ollama"],
+    ids=[snippet[1] for snippet in SNIPPETS if snippet[0] == "ollama"],
+)
+def test_a_snippet_for_ollama_runs_as_it_stands(box: Fleet, kind: str, code: str) -> None:
+    said = code.replace(ADDRESS, box.url)
+    words = {"sh": ["bash", "-euc", said], "python": [sys.executable, "-c", said]}[kind]
+    done = subprocess.run(
+        words, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ADDRESS in code
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "error" not in done.stdout

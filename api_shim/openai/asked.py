@@ -28,6 +28,14 @@ _TIERS: Final[Mapping[Priority, str]] = {
     "standard": "default",
     "batch": "flex",
 }
+_NAMES: Final[Mapping[str, str]] = {
+    "count": "n",
+    "width": "size",
+    "height": "size",
+    "mime_type": "output_format",
+    "tokens": "input",
+}
+"""What fields of ours are called here, where they have another name."""
 _LONGEST_NOTES: Final = 16
 """Entries that a job's metadata may have."""
 
@@ -93,8 +101,9 @@ def made(kind: type[AnyKind], asked: Asked, **fields: Any) -> AnyKind:
         return kind(**given)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(str(step) for step in first["loc"] if not str(step).startswith("tuple["))
-        raise wrong(field or "body", first["msg"]) from None
+        path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
+        path[:1] = [_NAMES.get(name, name) for name in path[:1]]
+        raise wrong(".".join(path) or "body", first["msg"]) from None
 
 
 def _notes(asked: Asked) -> dict[str, Any] | None:

@@ -80,14 +80,14 @@ class ImageEvents:
         return b"event: error\ndata: %s\n\n" % encoded(problem)
 
     def _image(self, image: dict[str, Any]) -> bytes:
+        told = self._finish(Usage())
         if not image.get("partial"):
-            told = self._finish(Usage())
             self._held = image
             return told
         index, self._previews = self._previews, self._previews + 1
         name = f"{self._family}.partial_image"
         fields = self._fields(name, image) | {"partial_image_index": index}
-        return sse.named(name, fields)
+        return told + sse.named(name, fields)
 
     def _finish(self, used: Usage) -> bytes:
         image, self._held = self._held, None

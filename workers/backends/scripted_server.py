@@ -32,6 +32,7 @@ from workers.backends.scripted_gemini import ScriptedGemini
 from workers.backends.scripted_http import Ask, Connection, Flow, Reply, Seen
 from workers.backends.scripted_manners import MANNERS
 from workers.backends.scripted_openai_images import ScriptedOpenAIImages
+from workers.backends.scripted_raw import ScriptedRaw
 from workers.backends.scripted_stage import NDJSON, SSE, Stage
 
 Route = Callable[[dict[str, Any]], Reply | Flow | None]
@@ -57,6 +58,7 @@ class ScriptedServer:
             **self.gallery.surfaces,
             **ScriptedGemini(self._stage).surfaces,
             **ScriptedOpenAIImages(self._stage).surfaces,
+            **ScriptedRaw(self._stage).surfaces,
         }
         self._routes: dict[str, Route] = {
             **self._catalog.routes,

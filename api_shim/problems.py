@@ -20,6 +20,7 @@ from contract.backend_errors import (
     NotSupported,
 )
 from contract.errors import (
+    BatchEnded,
     FleetError,
     InternalError,
     InvalidRequest,
@@ -34,6 +35,8 @@ from contract.errors import (
     QueueFull,
     RequestError,
     UnknownBackend,
+    UnknownBatch,
+    UnknownFile,
     UnknownKey,
     UnknownModel,
 )
@@ -55,6 +58,9 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     LastAdmin: 409,
     KeyReused: 409,
     NotDead: 409,
+    UnknownFile: 404,
+    UnknownBatch: 404,
+    BatchEnded: 409,
     NotSupported: 422,
     RequestError: 400,
     QueueFull: 429,

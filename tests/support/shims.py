@@ -1,0 +1,41 @@
+"""Shims as processes of a test, which may be killed."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from support.processes import Process
+from support.redis_server import free_port
+
+
+class ShimProcess(Process):
+    """`python -m api_shim` on a port of its own."""
+
+    def __init__(self, redis_url: str, folder: Path, **env: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(
+            [sys.executable, "-m", "api_shim", "--port", str(port)],
+            {"FLEET_REDIS_URL": redis_url, "FLEET_DATA_DIR": str(folder / "data"), **env},
+            folder / f"shim-{port}.log",
+        )
+        transport = httpx.HTTPTransport(retries=8)
+        with httpx.Client(transport=transport, timeout=20) as http:
+            assert http.get(f"{self.url}/healthz").status_code == 200, self.text()
+
+    def kill(self) -> None:
+        """As a crashed machine does, without a word."""
+        self.popen.kill()
+        self.wait()
+
+
+@contextmanager
+def shim(redis_url: str, folder: Path, **env: str) -> Iterator[ShimProcess]:
+    process = ShimProcess(redis_url, folder, **env)
+    try:
+        yield process
+    finally:
+        process.end()

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from contract.requests import Request
 from contract.wire import Noun
@@ -157,7 +158,11 @@ class ChatRequest(Request):
         cls, messages: tuple[Message, ...], info: ValidationInfo
     ) -> tuple[Message, ...]:
         if (not messages) == (info.data.get("prompt", "wrong") is None):
-            raise ValueError("either messages, at least one, or a prompt, not both")
+            raise PydanticCustomError(
+                "value_error" if messages else "too_short",
+                "either messages, at least one, or a prompt, not both",
+                None if messages else {"min_length": 1},
+            )
         if info.data.get("suffix") is not None and messages:
             raise ValueError("a suffix goes with a prompt, not with messages")
         return messages

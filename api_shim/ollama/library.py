@@ -71,6 +71,7 @@ async def _build(job: PullRequest | CreateRequest, visit: Visit, *, streamed: bo
     response_model=answers.ModelsAnswer,
     responses=told(),
 )
+@router.head("/tags", include_in_schema=False)
 async def get_tags(wiring: Wired) -> Response:
     """List the models of all backends."""
     found = pools(await wiring.census.workers()).values()

@@ -16,7 +16,7 @@ from contract.errors import FleetError
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "no_such_path"),
+        ("GET", "/nowhere", 404, "no_such_path"),
         ("GET", "/api/v1/nothing", 404, "no_such_path"),
         ("GET", "/api/v1/jobs/", 404, "no_such_path"),
         ("POST", "/healthz", 405, "method_not_allowed"),

@@ -62,6 +62,8 @@ class JobRecord(Noun):
     """Rises whenever the job changes hands; the first part of its events' ids."""
     tries: int = 0
     """How often it was begun and not given back by a worker that left in order."""
+    lost: int = 0
+    """How many workers died with it in hand; one that was seen with two runs apart from others."""
     max_attempts: int
     nonce: str | None = None
     """Random word of the current attempt: a number that a rolled-back Redis gives twice is not

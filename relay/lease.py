@@ -173,14 +173,14 @@ class Leases:
         """Take a job from its holder and give it back, due after `delay_s`; or end it.
 
         `counts` says whether this uses up one of the job's attempts; a job that has none left
-        ends with `error` as a dead letter. Returns whether somebody else may claim it now or
-        later; raises RelayUnavailable.
+        ends with `error` as a dead letter. Without an error it is its worker that died. Returns
+        whether somebody else may claim it now or later; raises RelayUnavailable.
         """
         queued = _fields(Queued(queue=queue, reason=reason))
         state, new_attempt = await self._connection.run(
             HAND_OVER,
             [names.record(job_id), names.log(job_id)],
-            [names.channel(job_id), attempt, int(counts), queued],
+            [names.channel(job_id), attempt, int(counts), queued, int(counts and error is None)],
         )
         match state:
             case b"queued":

@@ -95,31 +95,34 @@ Returns nothing if the claim is out of date.
 APPEND: Final = (
     _DRAINS
     + """
--- KEYS log...
--- ARGV ttl_s live deadlines, then per log: record nonce length id frame channel status job now
+-- KEYS log...; ARGV ttl_s live deadlines, then per log: nonce length frame status
 local answer = {}
 for i, log in ipairs(KEYS) do
-    local a = 3 + (i - 1) * 9
-    local record, nonce, length = ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
-    local id, frame, status = ARGV[a + 4], ARGV[a + 5], ARGV[a + 7]
-    local there = redis.call('XLEN', log)
-    if there ~= length or redis.call('HGET', record, 'nonce') ~= nonce then
-        local same = redis.call('XRANGE', log, id, id)[1]
-        if same and same[2][2] == frame then answer[i] = 1
-        elseif there < length and redis.call('HGET', record, 'nonce') == nonce then answer[i] = 2
-        else answer[i] = 0 end
-    else
+    local a = 3 + (i - 1) * 4
+    local nonce, length = ARGV[a + 1], tonumber(ARGV[a + 2])
+    local frame, status = ARGV[a + 3], ARGV[a + 4]
+    local id, job = string.match(frame, '^%S+'), string.sub(log, 1, -4)
+    local record = job .. 'record'
+    local there, holder = redis.call('XLEN', log), redis.call('HGET', record, 'nonce')
+    if there == length and holder == nonce then
         redis.call('XADD', log, id, 'f', frame)
-        redis.call('PUBLISH', ARGV[a + 6], frame)
+        redis.call('PUBLISH', job .. 'events', frame)
         answer[i] = 1
         if status ~= '' then
-            redis.call('HSET', record, 'status', status, 'ended_at', ARGV[a + 9])
+            local time = redis.call('TIME')
+            redis.call('HSET', record, 'status', status, 'ended_at',
+                       string.format('%.6f', time[1] + time[2] / 1e6))
             redis.call('HDEL', record, 'nonce')
             redis.call('EXPIRE', record, ARGV[1])
             redis.call('EXPIRE', log, ARGV[1])
-            redis.call('ZREM', ARGV[2], ARGV[a + 8])
-            redis.call('ZREM', ARGV[3], ARGV[a + 8])
+            redis.call('ZREM', ARGV[2], string.sub(job, 9, -2))
+            redis.call('ZREM', ARGV[3], string.sub(job, 9, -2))
         end
+    else
+        local same = redis.call('XRANGE', log, id, id)[1]
+        if same and same[2][2] == frame then answer[i] = 1
+        elseif there < length and holder == nonce then answer[i] = 2
+        else answer[i] = 0 end
     end
 end
 return answer
@@ -130,14 +133,15 @@ return answer
 1 it stands; 0 it was refused, because somebody else has the job (another nonce is in the record);
 2 the log is shorter than what this attempt has written: Redis has come back with a shorter past.
 A frame that stands already with the same bytes counts as written: after a lost answer the batch
-is sent again. A frame with a status is its job's last word and closes the record.
+is sent again. A frame with a status is its job's last word and closes the record. Names of
+record and channel are made from the log's (contract/names.py): few arguments are a cheap call.
 """
 
 HAND_OVER: Final = (
     _DRAINS
     + _SAY
     + """
--- KEYS record log; ARGV channel attempt counts queued
+-- KEYS record log; ARGV channel attempt counts queued is_lost
 local status, attempt, tries, most =
     unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt', 'tries', 'max_attempts'))
 if not status or ended[status] then return {'ended', 0} end
@@ -151,6 +155,7 @@ elseif status == 'running' then
 end
 redis.call('HSET', KEYS[1], 'attempt', before + 1, 'status', 'queued')
 redis.call('HDEL', KEYS[1], 'nonce')
+if ARGV[5] == '1' then redis.call('HINCRBY', KEYS[1], 'lost', 1) end
 say(KEYS[2], ARGV[1], before + 1, 0, now, 'queued', ARGV[4])
 return {'queued', before + 1}
 """

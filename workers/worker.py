@@ -19,6 +19,7 @@ from workers.alarm import Alarm
 from workers.backends.several import Seat, Servers
 from workers.choosing import Choosing
 from workers.fitting import Fitting
+from workers.quarantine import REASON, Quarantine
 from workers.retry import Retry, in_words
 from workers.run import Broken, Run
 from workers.slots import Slots
@@ -76,6 +77,7 @@ class Worker:
         self._patience = patience
         self._queue = Queue(connection)
         self._leases = Leases(connection)
+        self._quarantine = Quarantine()
         self.alarm = Alarm(self._queue.wake)
         self.look: Callable[[], Awaitable[None]] = _nowhere
         """Looks at the backend and tells the roster; set by whoever keeps it (presence.py)."""
@@ -107,7 +109,7 @@ class Worker:
             if claim is None:
                 return False
             try:
-                await self._run(claim, seat)
+                await self._run_or_set_apart(claim, seat)
             finally:
                 self.choosing.ended(claim.record)
             return True
@@ -120,6 +122,17 @@ class Worker:
             else:
                 self.choosing.began(claim.record)
         return claim
+
+    async def _run_or_set_apart(self, claim: Claim, seat: Seat) -> None:
+        """Run a job, or put it off if workers died with it and another one like it runs here."""
+        if not self._quarantine.enter(claim.record):
+            later = Retry(self._quarantine.again_s(), counts=False)
+            await self._put_off(claim, REASON, later, None)
+            return
+        try:
+            await self._run(claim, seat)
+        finally:
+            self._quarantine.leave(claim.record)
 
     async def _run(self, claim: Claim, seat: Seat) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
@@ -171,15 +184,17 @@ class Worker:
         if (broken := task.result()) is not None:
             seat.broke(broken.error)
             if broken.retry is not None:
-                await self._put_off(claim, broken.error, broken.retry)
+                reason = in_words(broken.error, broken.retry.delay_s)
+                await self._put_off(claim, reason, broken.retry, broken.error)
                 return
         _log.info("job %s ended", record.id)
         await self._leases.release(record.queue, record.id, Holder(claim.attempt, self.name))
 
-    async def _put_off(self, claim: Claim, failure: BackendError, retry: Retry) -> None:
-        """Give a job back that the backend failed; the relay ends it if that was the last time."""
+    async def _put_off(
+        self, claim: Claim, reason: str, retry: Retry, failure: BackendError | None
+    ) -> None:
+        """Give a job back for later; the relay ends it if that was the last time."""
         record, delay_s = claim.record, retry.delay_s
-        reason = in_words(failure, delay_s)
         _log.info("job %s: %s", record.id, reason)
         try:
             waits = await self._leases.hand_over(

@@ -96,7 +96,12 @@ def _scripted(config: BackendConfig) -> Backend:
     room = config.options.get("room", "")
     if room and not room.isdecimal():
         raise NotSupported(f"backend {config.name!r}: room={room} is no number of models")
-    return Scripted(config.name, idle_s=config.idle_s, room=int(room) if room else None)
+    return Scripted(
+        config.name,
+        idle_s=config.idle_s,
+        room=int(room) if room else None,
+        may_die=config.options.get("may_die", "0") not in {"", "0"},
+    )
 
 
 def _local(config: BackendConfig) -> Backend:

@@ -25,7 +25,8 @@ Faults before the first word: html, body (status 200 with an error in it), busy 
 Retry-After 2), loading (503), missing (404), context (400), auth (401), crash (500), drop.
 Faults at a word: after (ends cleanly without its last marker), cut (closes the connection), reset,
 stall (silent for ever), error (an error as that server writes it), refuse (finish_reason
-content_filter). With N greater than 0, `drop` is the same as `cut`.
+content_filter), die (kills the worker's own process where `scripted://?may_die=1` lets it; of a
+server it is a cut). With N greater than 0, `drop` is the same as `cut`.
 
 Invariant: the same name and the same request give the same words, always.
 """
@@ -68,7 +69,7 @@ FORMS: Final = (
 )
 EARLY: Final = frozenset({"html", "body", "busy", "loading", "missing", "context", "auth", "crash"})
 """Faults that answer instead of the stream."""
-FAULTS: Final = EARLY | {"drop", "after", "cut", "reset", "stall", "error", "refuse"}
+FAULTS: Final = EARLY | {"drop", "after", "cut", "reset", "stall", "error", "refuse", "die"}
 STYLES: Final = ("llamacpp", "old", "vllm", "lmstudio", "openai", "ollama", "swap", "proxy")
 _WIRES: Final = frozenset({"trickle", "crlf", "multiline", "split", "unordered", "short", "float"})
 _WORD: Final = re.compile(r"\s*\S+|\s+\Z")

@@ -5,6 +5,8 @@ It serves tests and the demo, and stands in when no real server is found; its st
 
 import asyncio
 import math
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from typing import Final
@@ -84,10 +86,19 @@ class Scripted:
     grants: Final[frozenset[Wish]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
 
     def __init__(
-        self, name: str = "scripted", *, idle_s: float = 120.0, room: int | None = None
+        self,
+        name: str = "scripted",
+        *,
+        idle_s: float = 120.0,
+        room: int | None = None,
+        may_die: bool = False,
     ) -> None:
-        """`idle_s` bounds how long a stalled script is waited for, `room` models in memory."""
+        """`idle_s` bounds how long a stalled script is waited for, `room` models in memory.
+
+        `may_die`: whether a script may kill this process.
+        """
         self.name = name
+        self._may_die = may_die
         self._idle_s = idle_s
         self._failed: Counter[str] = Counter()
         self._warm = Memory(room)
@@ -235,6 +246,8 @@ class Scripted:
     async def _misbehave(self, fault: str) -> None:
         """Fail as a backend with this fault would."""
         match fault:
+            case "die" if self._may_die:
+                os.kill(os.getpid(), signal.SIGKILL)
             case "stall":
                 await asyncio.sleep(self._idle_s)
                 raise BackendStalled(f"scripted: silent for {self._idle_s:g} s")

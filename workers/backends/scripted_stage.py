@@ -17,6 +17,7 @@ _ENDINGS: Final[dict[str, Ending]] = {
     "after": "end",
     "cut": "cut",
     "drop": "cut",
+    "die": "cut",
     "reset": "reset",
     "stall": "stall",
     "error": "end",

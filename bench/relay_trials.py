@@ -68,15 +68,19 @@ def _logs() -> list[str]:
     return [f"{run:016x}{number:016x}" for number in range(VOICES)]
 
 
-async def _claimed(bench: Bench, id: str) -> Claim:
-    """What a claim would have made: a record with a nonce, and an empty log."""
-    record = JobRecord(
+async def _claimed(bench: Bench) -> list[Claim]:
+    """What claims would have made: records with a nonce, and empty logs."""
+    ids = _logs()
+    await bench.connection.pipeline([("HSET", names.record(id), "nonce", "n") for id in ids])
+    return [Claim(_record(id), b"", 0) for id in ids]
+
+
+def _record(id: str) -> JobRecord:
+    return JobRecord(
         id=id, v=VERSION, kind="chat", status="running", queue="bench.chat", backend="bench",
         tenant="default", priority="standard", attempt=1, max_attempts=1, created_at=0.0,
         nonce="n",
     )  # fmt: skip
-    await bench.connection.command("HSET", names.record(id), "nonce", "n")
-    return Claim(record, b"", 0)
 
 
 @asynccontextmanager
@@ -93,7 +97,7 @@ async def _beside(work: Awaitable[None]) -> AsyncGenerator[None]:
 async def write_ours(bench: Bench, per_tick: int = 100) -> None:
     """relay/writer.py, with so many words a tick of the loop."""
     writer = Writer(bench.connection)
-    voices = [writer.voice(await _claimed(bench, id)) for id in _logs()]
+    voices = [writer.voice(claim) for claim in await _claimed(bench)]
     async with _beside(writer.write()):
         for number in range(FRAMES):
             voices[number % VOICES].say(_WORD)

@@ -29,9 +29,14 @@ def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
 
 
 def from_hash(fields: Hash) -> JobRecord:
-    """Read what `to_hash` wrote and the scripts have changed since."""
+    """Read what `to_hash` wrote and the scripts have changed since.
+
+    A field that a newer version wrote is left alone: fleets are upgraded one process at a time.
+    """
     text: dict[str, Any] = {
-        name.decode(): value.decode() for name, value in fields.items() if name != b"request"
+        name.decode(): value.decode()
+        for name, value in fields.items()
+        if name.decode() in JobRecord.model_fields
     }
     text["metadata"] = json.loads(text.get("metadata", "{}"))
     if "on_disconnect" in text:

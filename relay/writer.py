@@ -37,8 +37,8 @@ _FULL: Final = 4096
 _RESEND_CAP_S: Final = 1.0
 
 
-Entry = tuple[str, str, int, str, bytes, str, str, str, str]
-"""record, nonce, length, id, frame, channel; then status, job and time: APPEND's arguments."""
+Entry = tuple[str, int, bytes, str]
+"""nonce, length, frame, status: APPEND's arguments."""
 _REFUSED: Final = 0
 _TORN: Final = 2
 
@@ -47,8 +47,8 @@ class Voice:
     """What one attempt of one job says: the writing end of its log."""
 
     __slots__ = (
-        "_writer", "attempt", "id", "length", "lost", "nonce", "on_lost", "seq", "size_bytes",
-        "torn", "unwritten",
+        "_writer", "attempt", "id", "length", "log", "lost", "nonce", "on_lost", "seq",
+        "size_bytes", "torn", "unwritten",
     )  # fmt: skip
 
     def __init__(self, writer: "Writer", claim: Claim) -> None:
@@ -56,6 +56,7 @@ class Voice:
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
         self.id = claim.record.id
+        self.log = names.log(self.id)
         self.attempt = claim.attempt
         self.nonce = claim.record.nonce or ""
         self.length = claim.length
@@ -146,7 +147,7 @@ class Writer:
         size_bytes = 0
         while self._pending and len(batches) < _BATCHES and size_bytes < _BATCH_BYTES:
             batches.append(self._next_batch())
-            size_bytes += sum(len(entry[1]) for _, entry in batches[-1])
+            size_bytes += sum(len(entry[2]) for _, entry in batches[-1])
         return batches
 
     def _next_batch(self) -> Batch:
@@ -158,7 +159,7 @@ class Writer:
                 break
             taken += 1
             entry = _entry(voice, event, now)
-            size_bytes += len(entry[1])
+            size_bytes += len(entry[2])
             batch.append((voice, entry))
         del self._pending[:taken]
         return batch
@@ -192,19 +193,17 @@ def _call(batch: Batch, ttl_s: int) -> Call:
     args: list[Argument] = [ttl_s, names.LIVE, names.DEADLINES]
     for _, entry in batch:
         args.extend(entry)
-    return APPEND, [names.log(voice.id) for voice, _ in batch], args
+    return APPEND, [voice.log for voice, _ in batch], args
 
 
 def _entry(voice: Voice, event: Event, now: float) -> Entry:
     voice.seq += 1
-    id = EventId(voice.attempt, voice.seq)
-    frame = Frame.of(id, now, event).to_wire()
+    frame = Frame.of(EventId(voice.attempt, voice.seq), now, event).to_wire()
     voice.size_bytes += len(frame)
-    head = (names.record(voice.id), voice.nonce, voice.length, str(id), frame)
+    status = event.type if event.type in LAST_WORDS else ""
+    entry = (voice.nonce, voice.length, frame, status)
     voice.length += 1
-    if event.type in LAST_WORDS:
-        return (*head, names.channel(voice.id), event.type, voice.id, f"{now:.6f}")
-    return (*head, names.channel(voice.id), "", "", "")
+    return entry
 
 
 def joined(pending: list[tuple[Voice, Event]]) -> list[tuple[Voice, Event]]:

@@ -1,16 +1,17 @@
 """One process's line to Redis: a client for commands and scripts, with every wait bounded.
 
-Foreign errors become ours here and nowhere else. Commands are retried for about two seconds with
-backoff and jitter, which a restart of Redis on the same machine fits into; every script of the
-relay can be run twice without harm.
+Foreign errors become ours here and nowhere else. A refused or lost connection is tried again for
+about two seconds with backoff and jitter, which a restart of Redis on the same machine fits into; a
+silent one once more, on a new line. Every script of the relay can be run twice without harm. Every
+timeout is set on purpose: docs/adr/0010 has them all.
 """
 
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 import hiredis
@@ -35,6 +36,7 @@ _BACKOFF_BASE_S = 0.05
 _BACKOFF_CAP_S = 1.0
 _CONNECT_TIMEOUT_S = 5.0
 _HEALTH_CHECK_S = 15
+_PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
 @contextmanager
@@ -48,21 +50,30 @@ def relay_errors() -> Generator[None]:
     cancellations = task.cancelling() if task else 0
     try:
         yield
+    except (RedisError, OSError) as error:
         if task and task.cancelling() > cancellations:
-            raise asyncio.CancelledError
-    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        raise RelayUnavailable(f"Redis does not answer: {type(error).__name__}") from error
-    except OutOfMemoryError as error:
-        raise RelayUnavailable(
-            "Redis is full (maxmemory reached): raise maxmemory or lower FLEET_LOG_TTL_S",
-            retry_after_s=5.0,
-        ) from error
-    except ReadOnlyError as error:
-        raise RelayUnavailable("Redis is a read-only replica right now") from error
-    except RedisError as error:
-        if str(error).startswith(("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")):
-            raise RelayUnavailable(f"Redis is not ready: {error}") from error
-        raise
+            raise asyncio.CancelledError from error
+        if (ours := _ours(error)) is None:
+            raise
+        raise ours from error
+    if task and task.cancelling() > cancellations:
+        raise asyncio.CancelledError
+
+
+def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
+    match error:
+        case RedisConnectionError() | RedisTimeoutError() | OSError():
+            return RelayUnavailable(f"Redis does not answer: {type(error).__name__}")
+        case OutOfMemoryError():
+            return RelayUnavailable(
+                "Redis is full (maxmemory reached): raise maxmemory or lower FLEET_LOG_TTL_S",
+                retry_after_s=5.0,
+            )
+        case ReadOnlyError():
+            return RelayUnavailable("Redis is a read-only replica right now")
+        case _:
+            is_passing = str(error).startswith(_PASSING)
+            return RelayUnavailable(f"Redis is not ready: {error}") if is_passing else None
 
 
 @cache
@@ -115,7 +126,12 @@ class Connection:
             socket_timeout=settings.command_timeout_s,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             health_check_interval=_HEALTH_CHECK_S,
-            retry=Retry(ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S), _RETRIES),
+            # Not of timeouts, of which seven in a row would make a caller wait for a minute.
+            retry=Retry(
+                ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S),
+                _RETRIES,
+                (RedisConnectionError,),
+            ),
         )
         pool.connection_class = _packing_in_c(pool.connection_class)
         self._redis: Redis = Redis.from_pool(pool)
@@ -136,40 +152,44 @@ class Connection:
 
     async def command(self, *words: Argument) -> Any:
         """Run one command; raises RelayUnavailable."""
-        with relay_errors():
-            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        return await self._answer(partial(self._redis.execute_command, *words))
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run commands in one round trip, not atomically; raises RelayUnavailable."""
-        if not commands:
-            return []
-        with relay_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for words in commands:
-                    pipe.execute_command(*words)
-                return list(await pipe.execute())
+        return await self._answer(partial(self._in_one_trip, commands)) if commands else []
 
     async def run(
         self, script: str, keys: Sequence[str] = (), args: Sequence[Argument] = ()
     ) -> Any:
-        """Run a Lua script by its hash, loading it where it is unknown; raises RelayUnavailable."""
+        """Run a Lua script by its hash, or whole where it is unknown; raises RelayUnavailable."""
         (answer,) = await self.run_in_turn([(script, keys, args)])
         return answer
 
     async def run_in_turn(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts one after the other in one round trip; raises RelayUnavailable."""
+        by_hash = [("EVALSHA", _sha(text), len(keys), *keys, *args) for text, keys, args in calls]
+        try:
+            return await self.pipeline(by_hash)
+        except NoScriptError:
+            # The text, because between loading it and calling it it might be forgotten again.
+            return await self.pipeline(
+                [("EVAL", text, len(keys), *keys, *args) for text, keys, args in calls]
+            )
+
+    async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask, and after a silence once more; raises RelayUnavailable."""
         with relay_errors():
             try:
-                return await self._evaluated(calls)
-            except NoScriptError:
-                for script, _, _ in calls:
-                    await self._redis.script_load(script)
-                return await self._evaluated(calls)
+                return await ask()
+            except RedisTimeoutError:
+                # Where one line is half-open the others are, too, as a rule.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                return await ask()
 
-    async def _evaluated(self, calls: Sequence[Call]) -> list[Any]:
+    async def _in_one_trip(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for script, keys, args in calls:
-                pipe.evalsha(_sha(script), len(keys), *keys, *args)
+            for words in commands:
+                pipe.execute_command(*words)
             return list(await pipe.execute())
 
     def dedicated(self) -> AbstractConnection:

@@ -25,8 +25,9 @@ _log = logging.getLogger(__name__)
 _READ_BYTES: Final = 256 * 1024
 _BUFFERED: Final = 512
 """Messages that a follower may have waiting before it falls back to the log."""
-_PING_S: Final = 10.0
-_SILENCE_S: Final = 25.0
+_SILENCE: Final = 2.5
+"""Timeouts of a command (`command_timeout_s`; a ping is sent in each) until silence means a lost
+connection."""
 _SUBSCRIBE_TIMEOUT_S: Final = 10.0
 _RECONNECT_CAP_S: Final = 2.0
 
@@ -121,6 +122,7 @@ class Reader:
     def __init__(self, connection: Connection) -> None:
         """Nothing is connected before `listen` runs."""
         self._connection = connection
+        self._timeout_s = connection.settings.command_timeout_s
         self._channels: dict[bytes, _Channel] = {}
         self._unconfirmed: dict[bytes, int] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -168,7 +170,9 @@ class Reader:
     async def _listen_once(self) -> None:
         line = self._connection.dedicated()
         with relay_errors():
-            await line.connect()  # type: ignore[no-untyped-call]
+            # Its own timeouts end with the connection: after it Redis is greeted, without any.
+            async with asyncio.timeout(self._timeout_s):
+                await line.connect()  # type: ignore[no-untyped-call]
         # Private parts of redis-py 8: its connection knows TLS, users and sockets; we only read
         # and write bytes. tests/relay/test_reader.py fails when they move.
         stream, self._writer = line._reader, line._writer  # noqa: SLF001
@@ -214,9 +218,9 @@ class Reader:
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
-        while loop.time() - self._last_heard < _SILENCE_S:
+        while loop.time() - self._last_heard < _SILENCE * self._timeout_s:
             self._send(b"PING")
-            await asyncio.sleep(_PING_S)
+            await asyncio.sleep(self._timeout_s)
         raise RelayUnavailable("Redis is silent on the listener's connection")
 
     def _subscribe(self, name: bytes) -> None:

@@ -75,5 +75,6 @@ class RelaySettings(FleetSettings):
     """Seconds between two renewals."""
     reap_s: Seconds = 3
     """Seconds between two looks for expired leases."""
-    command_timeout_s: Seconds = 10
-    """Seconds that any one command may take before its connection counts as lost."""
+    command_timeout_s: Seconds = 5
+    """Seconds that any one command may take before its connection counts as lost. Together with
+    `renew_s` well below `lease_s`, so that a half-open connection costs no lease."""

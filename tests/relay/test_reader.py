@@ -1,0 +1,103 @@
+"""Lines to Redis that are half-open, where packets vanish and nobody is told."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+from support.proxy import Proxy, proxy_to
+from support.redis_server import RedisServer
+from support.relay import Relay, relay_on, words
+
+from contract.errors import RelayUnavailable
+
+TIMEOUT_S = 0.4
+
+
+@asynccontextmanager
+async def two_relays(redis: RedisServer) -> AsyncGenerator[tuple[Relay, Proxy, Relay]]:
+    """One behind a proxy, and one with a line of its own."""
+    async with (
+        proxy_to(redis.port) as proxy,
+        relay_on(proxy.redis_url, command_timeout_s=TIMEOUT_S) as here,
+        relay_on(redis.url) as there,
+    ):
+        yield here, proxy, there
+
+
+async def hear_a_word(here: Relay, proxy: Proxy, there: Relay, *, is_cut: bool) -> None:
+    """Follow a job whose word is said while the follower's listener is cut off."""
+    job = await there.enqueue()
+    async with aclosing(here.log.follow(job)) as following:
+        heard = [*await anext(following)]
+        proxy.swallow()
+        if is_cut:
+            proxy.cut()
+            await asyncio.sleep(TIMEOUT_S / 2)
+        proxy.heal()
+        await there.run(await there.claim(), *words(1))
+        async with asyncio.timeout(6):
+            while not heard[-1].is_last:
+                heard += await anext(following)
+
+
+async def test_a_listener_on_a_half_open_connection_is_replaced(redis_server: RedisServer) -> None:
+    # open-webui #26779: a listener that died silently did nothing for anyone.
+    async with two_relays(redis_server) as (here, proxy, there):
+        began_at = time.monotonic()
+        await hear_a_word(here, proxy, there, is_cut=False)
+
+        assert time.monotonic() - began_at < 8 * TIMEOUT_S + 1
+
+
+async def test_a_listener_that_connects_into_silence_tries_again(
+    redis_server: RedisServer,
+) -> None:
+    async with two_relays(redis_server) as (here, proxy, there):
+        began_at = time.monotonic()
+        await hear_a_word(here, proxy, there, is_cut=True)
+
+        assert time.monotonic() - began_at < 8 * TIMEOUT_S + 1
+
+
+async def test_a_command_on_a_half_open_connection_is_asked_again(
+    redis_server: RedisServer,
+) -> None:
+    async with two_relays(redis_server) as (here, proxy, _):
+        await asyncio.gather(*(here.connection.ping() for _ in range(10)))
+        proxy.swallow()
+        proxy.heal()
+        began_at = time.monotonic()
+        await asyncio.gather(*(here.connection.ping() for _ in range(10)))
+        await here.connection.ping()
+
+        assert time.monotonic() - began_at < 3 * TIMEOUT_S
+
+
+async def test_nobody_waits_long_for_a_redis_that_never_answers(redis_server: RedisServer) -> None:
+    async with two_relays(redis_server) as (here, proxy, _):
+        await here.connection.ping()
+        proxy.swallow()
+        began_at = time.monotonic()
+        with pytest.raises(RelayUnavailable):
+            await here.connection.run("return 1")
+
+        assert time.monotonic() - began_at < 4 * TIMEOUT_S
+
+
+async def test_scripts_that_are_forgotten_all_the_time_run_all_the_same(
+    redis_server: RedisServer,
+) -> None:
+    async def forget() -> None:
+        while True:
+            await relay.connection.command("SCRIPT", "FLUSH")
+
+    async with relay_on(redis_server.url) as relay:
+        forgetting = [asyncio.create_task(forget()) for _ in range(4)]
+        answers = [await relay.connection.run(f"return {n}") for n in range(300)]
+        for task in forgetting:
+            task.cancel()
+        await asyncio.wait(forgetting)
+
+        assert list(range(300)) == answers

@@ -23,10 +23,10 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.mark.parametrize(
     ("kind", "code"),
-    [snippet[1:] for snippet in SNIPPETS if snippet[0] == "ollama"],
-    ids=[snippet[1] for snippet in SNIPPETS if snippet[0] == "ollama"],
+    [snippet[1:] for snippet in SNIPPETS],
+    ids=["-".join(snippet[:2]) for snippet in SNIPPETS],
 )
-def test_a_snippet_for_ollama_runs_as_it_stands(box: Fleet, kind: str, code: str) -> None:
+def test_a_snippet_runs_as_it_stands(box: Fleet, kind: str, code: str) -> None:
     said = code.replace(ADDRESS, box.url)
     words = {"sh": ["bash", "-euc", said], "python": [sys.executable, "-c", said]}[kind]
     done = subprocess.run(

@@ -214,3 +214,27 @@ async def test_a_tool_call_arrives_whole_and_valid(tools_server: LlamaServer) ->
     assert [call.name for call in calls if call.name] == ["get_weather"]
     arguments = json.loads("".join(call.arguments or "" for call in calls))
     assert arguments["city"] in {"Oslo", "Rome"}
+
+
+async def test_raw_text_and_ids_of_tokens_are_continued(chat_server: LlamaServer) -> None:
+    request = ChatRequest(model="tiny", prompt="The queue", max_tokens=8, seed=1)
+    deltas, done = await answer(chat_server, request)
+    ids, _ = await answer(chat_server, request.model_copy(update={"prompt": (5, 6, 7)}))
+
+    assert text(deltas)
+    assert text(ids)
+    assert done.finish_reason in {"length", "stop"}
+    assert 0 < done.usage.completion_tokens <= 8
+
+
+@pytest.mark.parametrize("fields", [{"prompt": "The queue"}, {}])
+async def test_it_tells_how_likely_each_token_was(
+    fields: dict[str, Any], chat_server: LlamaServer
+) -> None:
+    asked = ChatRequest(**fields, model="tiny") if fields else ask()
+    request = asked.model_copy(update={"logprobs": True, "top_logprobs": 2, "max_tokens": 6})
+    deltas, done = await answer(chat_server, request)
+    likely = [each for delta in deltas for each in delta.logprobs or ()]
+
+    assert len(likely) == done.usage.completion_tokens
+    assert all(each.logprob <= 0 and len(each.top_logprobs) == 2 for each in likely)

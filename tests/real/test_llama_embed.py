@@ -73,3 +73,13 @@ async def test_dimensions_that_the_server_cannot_cut_to_are_refused(
 ) -> None:
     with pytest.raises(NotSupported, match="dimensions"):
         await embed(embed_server, "a", dimensions=8)
+
+
+async def test_ids_of_tokens_are_taken_as_well(embed_server: LlamaServer) -> None:
+    request = EmbedRequest(model="tiny", tokens=((5, 6, 7), (8,)))
+    async with speaking(embed_server) as backend:
+        *blocks, done = [event async for event in backend.embed(request)]
+
+    assert sum(block.count for block in blocks if isinstance(block, Vectors)) == 2
+    assert isinstance(done, Done)
+    assert done.usage.prompt_tokens == 4

@@ -1,49 +1,164 @@
-"""Options that not every server has a word for: told in its word, or named as ignored."""
+"""What only some backends have words for: how it is said, refused, or named as ignored."""
 
+from typing import Any
+
+import httpx
 import pytest
-from support.backends import asking
+from pydantic_core import from_json
+from support.backends import against_bytes, against_server, asking, make, told
 
-from contract.chat import ChatRequest, JsonFormat
-from contract.wishes import wishes
+from contract.backend_errors import NotSupported
+from contract.chat import ChatRequest, Message, Tool
+from contract.embeddings import EmbedRequest
+from contract.events import LogProb
+from contract.images import ImageRequest
+from contract.wishes import REMEDIES, wishes
 from workers.backends.dialects import DIALECTS
-from workers.backends.ollama_wire import to_chat as to_ollama
+from workers.backends.likelihoods import likelihoods
 from workers.backends.ollama_wire import to_generate
+from workers.backends.openai_completions import to_completion
 from workers.backends.openai_wire import to_chat
+from workers.granting import grants, ungranted
 
-WISHING = asking("m", repeat_penalty=1.2, context_length=4096)
+RAW = ChatRequest(model="m", prompt="Once", max_tokens=5, stop=("x",), frequency_penalty=1)
+WISHFUL = asking(
+    "m", frequency_penalty=1, presence_penalty=-1, logit_bias={"3": 40}, logprobs=True,
+    top_logprobs=2, parallel_tool_calls=False, tools=(Tool(name="f"),),
+)  # fmt: skip
+
+
+def test_every_wish_is_seen() -> None:
+    assert set(wishes(WISHFUL)) == {
+        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "parallel_tool_calls",
+    }  # fmt: skip
+    assert wishes(RAW.model_copy(update={"prompt": (1,), "suffix": "."})) == (
+        "prompt", "suffix", "token_ids", "frequency_penalty",
+    )  # fmt: skip
+    assert wishes(EmbedRequest(model="m", tokens=((1,),))) == ("token_ids",)
+    assert wishes(ImageRequest(model="m", prompt="p", mask="AAAA")) == ("mask",)
+    assert wishes(asking("m", parallel_tool_calls=True)) == ()
+
+
+def test_a_hosted_dialect_says_all_of_them() -> None:
+    fields = to_chat(WISHFUL, DIALECTS["openai"]).fields
+
+    assert (fields["frequency_penalty"], fields["presence_penalty"]) == (1, -1)
+    assert fields["logit_bias"] == {"3": 40}
+    assert (fields["logprobs"], fields["top_logprobs"]) == (True, 2)
+    assert fields["parallel_tool_calls"] is False
+
+
+def test_raw_text_has_a_body_of_its_own() -> None:
+    body = to_completion(
+        RAW.model_copy(update={"logprobs": True, "top_k": 3, "min_p": 0.5}), DIALECTS["generic"]
+    )
+
+    assert body.fields == {
+        "model": "m", "prompt": "Once", "stream": True, "stream_options": {"include_usage": True},
+        "max_tokens": 5, "stop": ["x"], "frequency_penalty": 1, "logprobs": 1,
+    }  # fmt: skip
+    assert body.ignored == ("top_k", "min_p")
+
+
+def test_ollama_lays_no_template_around_raw_text_but_around_a_hole() -> None:
+    hole = RAW.model_copy(update={"suffix": "the end"})
+
+    assert to_generate(RAW) == {
+        "model": "m", "prompt": "Once", "raw": True, "stream": True,
+        "options": {"num_predict": 5, "stop": ["x"], "frequency_penalty": 1},
+    }  # fmt: skip
+    assert (to_generate(hole)["raw"], to_generate(hole)["suffix"]) == (False, "the end")
+
+
+@pytest.mark.parametrize("type", ["ollama", "vllm", "openai", "llamacpp", "scripted"])
+async def test_raw_text_is_continued(type: str) -> None:
+    async with against_server(type) as (backend, _):
+        request = ChatRequest(model="scripted-echo", prompt="one two three", max_tokens=2)
+        result = await told(backend.chat(request))
+
+    assert (result.content, result.finish_reason) == ("one two", "length")
 
 
 @pytest.mark.parametrize(
-    ("type", "field"),
+    ("given", "expected"),
     [
-        ("llamacpp", "repeat_penalty"),
-        ("lmstudio", "repeat_penalty"),
-        ("vllm", "repetition_penalty"),
+        ({"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]}, [97]),
+        ([{"token": "a", "logprob": -0.5}], None),
+        ({"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [None]}, [97]),
     ],
 )
-def test_a_penalty_for_repetition_has_the_servers_own_name(type: str, field: str) -> None:
-    assert to_chat(WISHING, DIALECTS[type]).fields[field] == 1.2
+def test_likelihoods_are_read_in_every_shape(given: Any, expected: Any) -> None:
+    (one,) = likelihoods(given) or ()
+
+    assert one == LogProb(token="a", logprob=-0.5, bytes=expected)
 
 
-@pytest.mark.parametrize("type", ["openai", "generic"])
-def test_a_server_without_such_a_word_is_not_sent_one(type: str) -> None:
-    dialect = DIALECTS[type]
-
-    assert "repeat_penalty" not in to_chat(WISHING, dialect).fields
-    assert set(wishes(WISHING)) - dialect.grants == {"repeat_penalty", "context_length"}
+@pytest.mark.parametrize("given", [None, {}, {"content": None}, {"content": []}, []])
+def test_no_likelihoods_are_none(given: Any) -> None:
+    assert likelihoods(given) is None
 
 
-def test_ollama_is_told_both_among_its_options() -> None:
-    options = to_ollama(WISHING)["options"]
+async def test_likelihoods_of_a_chunk_travel_with_its_words() -> None:
+    chunk = (
+        b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a",'
+        b'"logprob":-0.5,"bytes":[97],"top_logprobs":[]}]},"finish_reason":"stop"}]}\n\n'
+    )
+    async with against_bytes("vllm", chunk, b"data: [DONE]\n\n") as backend:
+        result = await told(backend.chat(asking("m", logprobs=True)))
 
-    assert (options["repeat_penalty"], options["num_ctx"]) == (1.2, 4096)
+    assert result.content == "a"
+    assert result.logprobs == (LogProb(token="a", logprob=-0.5, bytes=(97,)),)
 
 
-def test_a_penalty_of_one_is_no_wish() -> None:
-    assert wishes(asking("m", repeat_penalty=1)) == ()
+async def test_ids_of_tokens_are_sent_as_they_are() -> None:
+    seen: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(from_json(request.content)["input"])
+        return httpx.Response(200, json={"data": [{"index": 0, "embedding": [1.0]}]})
+
+    async with against_bytes("vllm", handler=handler) as backend:
+        await told(backend.embed(EmbedRequest(model="m", tokens=((1, 2),))))
+
+    assert seen == [[[1, 2]]]
 
 
-def test_ollama_keeps_the_format_of_raw_text() -> None:
-    body = to_generate(ChatRequest(model="m", prompt="a", response_format=JsonFormat()))
+@pytest.mark.parametrize("type", ["ollama", "lmstudio", "generic", "gemini"])
+async def test_ids_of_tokens_are_refused_with_the_remedy_elsewhere(type: str) -> None:
+    backend = make(type, "http://backend.test")
+    try:
+        with pytest.raises(NotSupported, match="check_embedding_ctx_length=False"):
+            ungranted(EmbedRequest(model="m", tokens=((1,),)), backend)
+    finally:
+        await backend.aclose()
 
-    assert (body["format"], body["raw"]) == ("json", True)
+
+async def test_what_cannot_be_said_and_changes_little_is_named() -> None:
+    backend = make("gemini", "http://backend.test")
+    try:
+        request = WISHFUL.model_copy(update={"logprobs": False})
+
+        assert ungranted(request, backend) == ("logit_bias", "parallel_tool_calls")
+        assert grants(backend) == {"frequency_penalty", "presence_penalty"}
+    finally:
+        await backend.aclose()
+
+
+def test_a_refusal_always_has_a_remedy() -> None:
+    assert all(":" in remedy for remedy in REMEDIES.values())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"messages": []},
+        {"prompt": "a", "messages": [Message(role="user", content="b")]},
+        {"suffix": "a", "messages": [Message(role="user", content="b")]},
+        {"prompt": ""},
+        {"prompt": [-1]},
+    ],
+)
+def test_a_chat_has_messages_or_a_prompt(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"messages|prompt"):
+        ChatRequest(model="m", **fields)

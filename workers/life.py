@@ -96,7 +96,37 @@ class Life:
     ) -> AsyncGenerator[None]:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
         reader, writer = Reader(connection), Writer(connection)
-        self.worker = Worker(
+        self.worker = self._worker(pool, connection, reader, writer, servers)
+        presence = Presence(self.worker, connection, self._settings, self._config)
+        self.worker.look = presence.check_once
+        upkeep = Upkeep(self.worker, connection, reader, self._settings)
+        circuits = Circuits(
+            servers, self._config, self._slots, changed=changed, presence=presence,
+            wake=lambda queue: self.worker.alarm.set(queue, 0.0),
+        )  # fmt: skip
+        loops = (
+            writer.write(), reader.listen(), upkeep.renew(), upkeep.reap(), upkeep.obey(),
+            upkeep.drain(pool.draining, pool.hurrying), presence.check(), presence.report(),
+            circuits.watch(), self.worker.alarm.ring(),
+        )  # fmt: skip
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(loop) for loop in loops]
+            try:
+                yield
+            finally:
+                await presence.leave()
+                for task in tasks:
+                    task.cancel()
+
+    def _worker(
+        self,
+        pool: AsyncioPool,
+        connection: Connection,
+        reader: Reader,
+        writer: Writer,
+        servers: Servers,
+    ) -> Worker:
+        return Worker(
             name=self._settings.worker_name,
             servers=servers,
             slots=self._slots,
@@ -107,31 +137,3 @@ class Life:
             draining=pool.draining,
             patience=self._settings.retry_patience,
         )
-        upkeep = Upkeep(self.worker, connection, reader, self._settings)
-        presence = Presence(self.worker, connection, self._settings, self._config)
-        circuits = Circuits(
-            servers, self._config, self._slots, changed=changed, presence=presence,
-            wake=lambda queue: self.worker.alarm.set(queue, 0.0),
-        )  # fmt: skip
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(loop)
-                for loop in (
-                    writer.write(),
-                    reader.listen(),
-                    upkeep.renew(),
-                    upkeep.reap(),
-                    upkeep.obey(),
-                    upkeep.drain(pool.draining, pool.hurrying),
-                    presence.check(),
-                    presence.report(),
-                    circuits.watch(),
-                    self.worker.alarm.ring(),
-                )
-            ]
-            try:
-                yield
-            finally:
-                await presence.leave()
-                for task in tasks:
-                    task.cancel()

@@ -86,7 +86,24 @@ class Caller:
                     group.create_task(self._follow(view))
                 if self._errand.cancels:
                     group.create_task(self._cancel())
+            await self._until_over()
         return self.tale
+
+    async def _until_over(self) -> None:
+        """Wait for a last word that nobody follows any more."""
+
+        async def look(url: str) -> tuple[int, Any]:
+            path = f"{url}/api/v1/jobs/{self.tale.job}?result=false"
+            async with self._http.get(path, timeout=_TIMEOUT) as response:
+                return response.status, await response.json(content_type=None)
+
+        while not any(view.is_over for view in self.tale.views):
+            status, record = await self._until_answered(look)
+            if status != 200:
+                self.tale.problems.append(f"a look answered {status}: {record}")
+            if status != 200 or record["status"] in LAST_WORDS:
+                return
+            await asyncio.sleep(_RETRY_S)
 
     async def _enqueue(self) -> None:
         began_at = time.monotonic()
@@ -144,7 +161,7 @@ class Caller:
         leaves = list(view.visit.leaves)
         while not view.is_over:
             left = await self._listen(view, leaves.pop(0) if leaves else None)
-            if view.problems:
+            if view.problems or (left and not view.visit.returns):
                 return
             view.comebacks += 1
             await asyncio.sleep(view.visit.away_s if left else _RETRY_S)

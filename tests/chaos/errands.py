@@ -50,6 +50,8 @@ class Visit:
     away_s: float = 0.0
     pause_s: float = 0.0
     """Between two reads: a slow reader."""
+    returns: bool = True
+    """Whether it comes back after the first time that it left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,15 @@ def endless(dice: random.Random, number: int) -> Draft:
     return path, body, Answer(frozenset({"cancelled"}), content=answer.content)
 
 
+def forsaken(dice: random.Random, number: int) -> Draft:
+    """What ends because its last follower has left, though its shim may die at that moment."""
+    policy = dice.choice(["cancel", {"cancel_after_s": 1.0}])
+    path, body, answer = _chat(
+        number, "scripted-story:chunks=100000,rate=20", deadline_s=9999, on_disconnect=policy
+    )
+    return path, body, Answer(frozenset({"cancelled"}), content=answer.content)
+
+
 def late(dice: random.Random, number: int) -> Draft:
     """What a deadline ends, in the queue or in its words."""
     path, body, answer = _chat(
@@ -209,7 +220,7 @@ def real(dice: random.Random, number: int) -> Draft:
 
 WEIGHTS: dict[Maker, int] = {
     story: 20, echo: 6, thought: 4, tools: 4, flawed: 14, hopeless: 3, endless: 12, late: 4,
-    embed: 10, image: 5, pull: 5, errand_of_a_moment: 8, real: 5,
+    forsaken: 5, embed: 10, image: 5, pull: 5, errand_of_a_moment: 8, real: 5,
 }  # fmt: skip
 
 
@@ -255,6 +266,14 @@ def _visits(dice: random.Random) -> tuple[Visit, ...]:
     """One to three followers; the first comes at once and stays, as a plain caller does."""
     plain = Visit(after_s=0.0, way=dice.choice(["sse", "sse", "ndjson", "websocket"]))
     return (plain, *(_restless(dice) for _ in range(dice.choice([0, 0, 1, 1, 2]))))
+
+
+def _short_visits(dice: random.Random) -> tuple[Visit, ...]:
+    """One or two followers that leave for good."""
+    return tuple(
+        Visit(after_s=0.0, leaves=(dice.randint(2, 60),), returns=False)
+        for _ in range(dice.choice([1, 1, 2]))
+    )
 
 
 def _restless(dice: random.Random) -> Visit:

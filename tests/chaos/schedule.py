@@ -60,7 +60,7 @@ class Plan:
     errands: tuple[Errand, ...]
 
 
-def plan(seed: int, seconds: float, *, per_s: float = 1.2, with_real: bool = True) -> Plan:
+def plan(seed: int, seconds: float, *, per_s: float = 2.0, with_real: bool = True) -> Plan:
     """The plan of a seed; faults come in shuffled rounds, so that each kind has its turn."""
     quiet_from_s = seconds * QUIET
     return Plan(

@@ -24,7 +24,8 @@ _ENDS_WITHIN_S = 150.0
 _CLOSED_WITHIN_S = 15.0
 """A worker that is frozen for nine seconds cannot close a socket sooner."""
 _DEFECT = re.compile(
-    r"met a defect of ours|lifespan failed|raised unexpected|Unrecoverable error|was never retrieved"
+    r"met a defect of ours|lifespan failed|raised unexpected|Unrecoverable error"
+    r"|was never retrieved"
 )
 
 

@@ -1,11 +1,42 @@
-"""The soak of a minute that CI runs, and what its schedule must be for a seed to repeat it."""
+"""What a schedule must be for a seed to repeat it, and a verdict for it to be worth anything."""
 
-from pathlib import Path
+import random
 
 import pytest
+
+from chaos.callers import Heard, Tale, View
+from chaos.errands import Answer, Errand, Visit, errands
 from chaos.faults import DEEDS
 from chaos.schedule import KINDS, plan
-from chaos.soak import soak
+from chaos.verdict import Job, judge
+from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Queued, Started
+from contract.frames import Frame
+
+ID = "0" * 32
+BEGUN: list[tuple[str, Event]] = [
+    ("1-0", Queued(queue="box.chat")),
+    ("1-1", Started(attempt=1, worker="w", backend="box")),
+    ("1-2", Delta(content="one")),
+    ("1-3", Delta(content=" two")),
+]
+GOOD = [*BEGUN, ("1-4", Done())]
+
+
+def log(events: list[tuple[str, Event]]) -> list[Frame]:
+    return [Frame.of(EventId.parse(id), 1.0, event) for id, event in events]
+
+
+def verdict(
+    events: list[tuple[str, Event]] = GOOD, *, seen: list[Frame] | None = None, **tale: object
+) -> set[str]:
+    """The promises that are broken where a log and what a follower saw are these."""
+    frames = log(events)
+    job = Job(ID, frames[-1].type, 7, 1, frames)
+    errand = Errand(7, 0.0, "story", "chat", {}, Answer(content="one two"))
+    view = View(Visit(0.0))
+    view.heard = [Heard(str(f.id), f.type, f.body) for f in (frames if seen is None else seen)]
+    told = Tale(errand, ID, views=[view], **tale)  # type: ignore[arg-type]
+    return {broken.promise for broken in judge({ID: job}, [told])}
 
 
 def test_a_seed_is_a_plan() -> None:
@@ -18,14 +49,65 @@ def test_every_kind_of_fault_has_its_turn_within_two_minutes() -> None:
 
 
 def test_nothing_new_breaks_at_the_end() -> None:
-    faults = plan(1, 60).faults
-
-    assert max(fault.at_s for fault in faults) < 50
+    assert max(fault.at_s for fault in plan(1, 60).faults) < 50
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-async def test_all_promises_are_kept_for_a_minute_of_faults(tmp_path: Path) -> None:
-    outcome = await soak(plan(1, 60, with_real=False), tmp_path, with_real=False)
+def test_no_two_chats_share_a_model() -> None:
+    asked = errands(random.Random(1), 300, 2.0, with_real=False)
+    models = [errand.model for errand in asked if errand.kind == "chat"]
 
-    assert not outcome.broken, str(outcome)
+    assert len(models) == len(set(models))
+
+
+def test_a_whole_answer_is_fine() -> None:
+    assert verdict() == set()
+
+
+@pytest.mark.parametrize(
+    ("events", "promise"),
+    [
+        (BEGUN, "exactly one last word ends a log"),
+        ([*GOOD, ("1-5", Done())], "exactly one last word ends a log"),
+        ([*GOOD, ("2-0", Queued(queue="box.chat"))], "exactly one last word ends a log"),
+        ([*GOOD[:3], ("1-4", Delta(content=" two")), ("1-5", Done())], "ids rise without a gap"),
+        ([*BEGUN, ("3-0", Done())], "ids rise without a gap"),
+        (
+            [*BEGUN, ("1-4", Delta(content=" two")), ("1-5", Done())],
+            "nothing is lost or doubled in an answer",
+        ),
+        ([*BEGUN[:3], ("1-3", Done())], "nothing is lost or doubled in an answer"),
+        ([*BEGUN, ("1-4", Failed(code="server_fault", message=""))], "a job ends as it must"),
+        ([*BEGUN, ("2-0", Cancelled(by="caller"))], "a job ends as it must"),
+    ],
+)
+def test_a_wrong_log_is_seen(events: list[tuple[str, Event]], promise: str) -> None:
+    assert promise in verdict(events)
+
+
+def test_a_follower_who_missed_or_doubled_an_event_is_seen() -> None:
+    frames = log(GOOD)
+
+    for seen in ([*frames[:2], *frames[3:]], [*frames[:3], *frames[2:]], frames[:-1], []):
+        assert verdict(seen=seen) == {"every follower sees the log"}
+
+
+def test_a_follower_who_saw_other_bytes_is_seen() -> None:
+    other = log([*GOOD[:2], ("1-2", Delta(content="One")), *GOOD[3:]])
+
+    assert verdict(seen=other) == {"every follower sees the log"}
+
+
+def test_a_cancel_that_was_not_final_is_seen() -> None:
+    assert verdict(cancels=[{"status": "running"}]) == {"a cancel is final at once"}
+    assert verdict(cancels=[{"status": "cancelled"}]) == {"a cancel is final"}
+
+
+def test_a_lost_job_and_a_doubled_one_are_seen() -> None:
+    frames = log(GOOD)
+    twice = {id: Job(id, "done", 7, 1, frames) for id in ("a", "b")}
+    tale = Tale(Errand(7, 0.0, "story", "chat", {}, Answer()), "gone")
+
+    assert {broken.promise for broken in judge(twice, [tale])} == {
+        "no job is lost",
+        "asked again is not done twice",
+    }

@@ -78,6 +78,8 @@ def judge_view(job: Job, view: View) -> Iterator[Broken]:
     if view.log_resets:
         yield Broken("no log_reset while Redis loses nothing", job.id, f"{view.log_resets} times")
     seen, logged = [event.body for event in view.heard], [frame.body for frame in job.frames]
+    if not view.visit.returns:
+        logged = logged[: len(seen)]
     if seen != logged:
         at = next(
             (at for at, (a, b) in enumerate(zip(seen, logged, strict=False)) if a != b),
@@ -85,7 +87,7 @@ def judge_view(job: Job, view: View) -> Iterator[Broken]:
         )
         detail = f"{view.visit.way}: {len(seen)} events of {len(logged)}, differ at {at}"
         yield Broken("every follower sees the log", job.id, detail)
-    elif fold(frame.event for frame in job.frames) != fold(_events(view)):
+    elif view.is_over and fold(frame.event for frame in job.frames) != fold(_events(view)):
         yield Broken("every follower sees the log", job.id, "its fold differs")
 
 

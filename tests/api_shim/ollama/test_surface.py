@@ -77,16 +77,44 @@ async def test_words_that_are_taken_back_end_the_stream_with_an_error(
 ) -> None:
     async with stage(shim, redis_url) as at, asyncio.TaskGroup() as group:
         await at.announce()
-        asking = group.create_task(at.http.post("/api/chat", json=ASKING))
+        answer = group.create_task(opened(at))
         voice = at.relay.voice(await claimed(at))
-        for event in (*words(2), Reset(attempt=2, reason=""), Delta(content="anew"), Done()):
+        voice.say(Delta(content="heard"))
+        response = await answer
+        heard = (json.loads(line) async for line in lines(response))
+        first = await anext(heard)
+        for event in (Reset(attempt=2, reason=""), Delta(content="anew"), Done()):
             voice.say(event)
-            await voice.written()
-        *said, last = (json.loads(line) for line in (await asking).text.splitlines())
+        (last,) = [line async for line in heard]
 
-        assert [line["message"]["content"] for line in said] == ["w0 ", "w1 "]
+        assert first["message"]["content"] == "heard"
         assert last["code"] == "answer_restarted"
         assert isinstance(last["error"], str)
+        await response.aclose()
+
+
+async def test_words_that_nobody_heard_are_taken_back_in_silence(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at, asyncio.TaskGroup() as group:
+        await at.announce()
+        headers = {"Idempotency-Key": "one"}
+        asking = group.create_task(at.http.post("/api/chat", json=ASKING, headers=headers))
+        events = (*words(2), Reset(attempt=2, reason=""), Delta(content="anew"))
+        await at.relay.run(await claimed(at), *events)
+        job = (await asking).headers["x-fleet-job"]
+        again = await at.http.post("/api/chat", json=ASKING, headers=headers)
+
+        assert job == again.headers["x-fleet-job"]
+        assert "".join(said(again)) == "anew"
+
+
+def said(answer: httpx.Response) -> list[str]:
+    return [json.loads(line)["message"]["content"] for line in answer.text.splitlines()]
+
+
+async def opened(at: Stage) -> httpx.Response:
+    """The head of an answer, once it is there."""
+    asking = at.http.build_request("POST", "/api/chat", json=ASKING)
+    return await at.http.send(asking, stream=True)
 
 
 async def test_a_whole_answer_can_be_begun_anew(shim: str, redis_url: str) -> None:

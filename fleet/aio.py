@@ -28,6 +28,7 @@ from contract.result import Result, Status
 from contract.roster import QueueView, WorkerReport
 from contract.wire import Noun, decode, encode
 from fleet.asking import Words, batches, body_of, chat_of, new_key, request_of
+from fleet.batches import Batches
 from fleet.job import AsyncJob
 from fleet.reports import BackendGone, BackendView, ModelView, listed
 from fleet.settings import ClientSettings, spoken_key
@@ -72,6 +73,11 @@ class AsyncClient:
     ) -> None:
         """Close every connection; jobs go on."""
         await self.aclose()
+
+    @property
+    def batches(self) -> Batches:
+        """Files of requests, and the batches that run them."""
+        return Batches(self._shims)
 
     async def aclose(self) -> None:
         """Close every connection; jobs go on."""

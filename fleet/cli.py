@@ -4,6 +4,7 @@ import typer
 
 from fleet.commands import (
     backends,
+    batch,
     chat,
     config,
     dead,
@@ -53,6 +54,7 @@ app.command("ls")(with_key(roster.models))
 for name, group in (
     ("backends", backends.app),
     ("jobs", jobs.app),
+    ("batch", batch.app),
     ("dead", dead.app),
     ("keys", keys.app),
     ("config", config.app),

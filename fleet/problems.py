@@ -9,14 +9,24 @@ from contract.errors import FleetError, QueueError, RequestError
 from fleet.errors import NotAuthorised
 
 
+class Fault(BaseModel):
+    """What we read of an error in OpenAI's envelope, which paths under `/v1` answer with."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    message: str = ""
+    code: str | None = None
+
+
 class Problem(BaseModel):
-    """What we read of `application/problem+json` (RFC 9457)."""
+    """What we read of `application/problem+json` (RFC 9457), or of OpenAI's envelope."""
 
     model_config = ConfigDict(extra="ignore")
 
     title: str = ""
     detail: str = ""
     code: str = ""
+    error: Fault = Fault()
 
 
 def _family(root: type[FleetError]) -> Iterator[type[FleetError]]:
@@ -36,8 +46,9 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> FleetError
         problem = Problem.model_validate_json(body)
     except ValidationError:
         problem = Problem(detail=body[:200].decode("utf-8", "replace"))
-    message = problem.detail or problem.title or f"the shim answered {status} without a reason"
-    kind = error_class(problem.code) or _by_status(status)
+    message = problem.detail or problem.error.message or problem.title
+    message = message or f"the shim answered {status} without a reason"
+    kind = error_class(problem.code or problem.error.code or "") or _by_status(status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         kind = NotAuthorised
     return kind(message, retry_after_s=_seconds(headers.get("retry-after")))

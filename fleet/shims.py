@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -100,6 +100,27 @@ class Shims:
             except NO_ANSWER as trouble:
                 if not is_harmless and not _never_sent(trouble):
                     raise _final(trouble, self.address) from trouble
+                await self.pause(patience, trouble)
+
+    async def upload(
+        self, path: str, fields: Mapping[str, str], name: str, file: IO[bytes]
+    ) -> bytes:
+        """Send a form with a file, as it is read; raises the typed error of the answer.
+
+        It is sent again where that failed: an upload that broke off leaves nothing behind.
+        """
+        patience = self.patience()
+        while True:
+            file.seek(0)
+            try:
+                response = await self._http.post(
+                    self.address + path, data=fields, files={"file": (name, file)}
+                )
+                self._answered = True
+                if response.is_success:
+                    return response.content
+                raise error_of(response.status_code, response.content, response.headers)
+            except NO_ANSWER as trouble:
                 await self.pause(patience, trouble)
 
     @asynccontextmanager

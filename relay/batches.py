@@ -8,6 +8,7 @@ shorter past cannot give the same one twice. Each script may be run twice.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from secrets import token_hex
 from typing import NamedTuple
 from uuid import uuid4
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from contract import names
 from contract.batches import Batch, BatchPage, BatchStatus, LastStatus, LineError, NewBatch
-from contract.errors import BatchEnded, QueueFull, UnknownBatch
+from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import Usage
 from contract.files import File
 from contract.tenants import Tenant
@@ -83,9 +84,15 @@ class Batches:
         """Work through this connection."""
         self._connection = connection
 
-    async def create(self, new: NewBatch, tenant: Tenant, *, most: int) -> Batch:
-        """Begin a batch of a file that is there; raises QueueFull if `most` are under way."""
-        batch_id = f"batch_{uuid4().hex}"
+    async def create(
+        self, new: NewBatch, tenant: Tenant, *, most: int, key: str | None = None
+    ) -> Batch:
+        """Begin a batch of a file that is there; with the key of another one, return that one.
+
+        Raises QueueFull if `most` of the tenant's are under way, KeyReused if the key belongs to
+        a batch of something else.
+        """
+        batch_id = f"batch_{_digest(tenant.name, key) if key else uuid4().hex}"
         flat = [x for field in to_fields(new, tenant, batch_id).items() for x in field]
         keys = [*self._keys(batch_id, tenant.name), names.STORED, names.HELD]
         stored, held = parts_name(batch_id), stored_name(new.input_file_id)
@@ -101,7 +108,13 @@ class Batches:
                 limit=most,
                 held=most,
             )
-        return batch_of(pairs(fields))
+        batch = batch_of(pairs(fields))
+        if any(getattr(batch, name) != value for name, value in new):
+            raise KeyReused(
+                f"the Idempotency-Key belongs to another batch, {batch.id}: send that request "
+                "again, or this one with a new key"
+            )
+        return batch
 
     async def seen(self, batch_id: str, tenant: Tenant) -> Batch:
         """The record of a batch that this tenant may see: its own; an admin's sees any.
@@ -270,6 +283,10 @@ class Batches:
 def parts_name(batch_id: str) -> str:
     """Where the parts of a batch lie in the storage."""
     return f"batches/{batch_id}"
+
+
+def _digest(tenant: str, key: str) -> str:
+    return blake2b(f"{tenant} {key}".encode(), digest_size=16).hexdigest()
 
 
 def no_batch(batch_id: str) -> UnknownBatch:

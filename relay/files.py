@@ -73,12 +73,14 @@ return 1
 DUE: Final = """#!lua flags=allow-oom
 -- KEYS stored held; ARGV limit claim_s
 local time = redis.call('TIME')
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', time[1])
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', time[1], 'LIMIT', 0, ARGV[1])
+local now = time[1] + time[2] / 1e6
+local at = string.format('%.6f', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, ARGV[1])
 local free = {}
 for _, name in ipairs(due) do
     local until_ = redis.call('ZSCORE', KEYS[2], name)
-    redis.call('ZADD', KEYS[1], until_ or time[1] + ARGV[2], name)
+    redis.call('ZADD', KEYS[1], until_ or string.format('%.6f', now + ARGV[2]), name)
     if not until_ then free[#free + 1] = name end
 end
 return free

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal
 
 from contract import names
+from contract.cursor import Cursor
 from contract.errors import JobNotFound
 from contract.events import BEGINNING, EventId, Started
 from contract.frames import Frame
@@ -12,28 +13,29 @@ from relay.reader import Ear
 
 
 async def where(
-    connection: Connection, job_id: str, cursor: EventId, nonce: str | None
+    connection: Connection, job_id: str, cursor: Cursor
 ) -> Literal["ended", "lost", "open"]:
     """Whether a cursor is the log's end, is not in the log (any more), or has words after it.
 
-    A `nonce` says of which attempt the cursor is. Raises JobNotFound, RelayUnavailable.
+    Raises JobNotFound, RelayUnavailable.
     """
-    log, started = names.log(job_id), EventId(cursor.attempt, 1)
+    (seen, nonce), log = cursor, names.log(job_id)
+    started = EventId(seen.attempt, 1)
     last, there, begun = await connection.pipeline(
         [
             ("XREVRANGE", log, "+", "-", "COUNT", 1),
-            ("XRANGE", log, str(cursor), str(cursor)),
+            ("XRANGE", log, str(seen), str(seen)),
             ("XRANGE", log, str(started), str(started)),
         ]
     )
     if not last:
         raise JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
-    if cursor != BEGINNING:
+    if seen != BEGINNING:
         frames = [Frame.from_wire(frame_of(entry)) for entry in begun]
-        if not there or (nonce and cursor >= started and nonce_in(frames) != nonce):
+        if not there or (nonce and seen >= started and nonce_in(frames) != nonce):
             return "lost"
     frame = Frame.from_wire(frame_of(last[0]))
-    return "ended" if frame.is_last and frame.id == cursor else "open"
+    return "ended" if frame.is_last and frame.id == seen else "open"
 
 
 def nonce_in(frames: Sequence[Frame]) -> str | None:

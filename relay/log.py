@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from contract import names
+from contract.cursor import Cursor
 from contract.events import (
     BEGINNING,
     EventId,
@@ -199,6 +200,7 @@ return 1
 Returns 0 if it had ended before.
 """
 
+_START: Final = Cursor()
 _LOST: Final = "the log does not hold this cursor (any more): Redis came back with a shorter past"
 _PAGE: Final = 256
 _HEAVY_PAGE: Final = 8
@@ -250,26 +252,25 @@ class Log:
                     answer.add(frame.event)
         return answer
 
+    async def is_at_its_end(self, job_id: str, cursor: Cursor) -> bool:
+        """Whether nothing will ever come after the cursor; raises JobNotFound, RelayUnavailable."""
+        return await where(self._connection, job_id, cursor) == "ended"
+
     async def follow(
-        self,
-        job_id: str,
-        after: EventId = BEGINNING,
-        *,
-        nonce: str | None = None,
-        idle_s: float = 15.0,
+        self, job_id: str, after: Cursor = _START, *, idle_s: float = 15.0
     ) -> AsyncGenerator[list[Frame], None]:
         """Everything after the cursor, as it comes, until after the last word.
 
         Yields all that is new at each wake, in order, each event once; an empty list after
         `idle_s` of silence. A cursor that the log does not hold, or that belongs to another
-        attempt of that number (`nonce`), is answered with `log_reset` and the whole log.
-        Raises JobNotFound, RelayUnavailable.
+        attempt of that number, is answered with `log_reset` and the whole log. Raises
+        JobNotFound, RelayUnavailable.
         """
-        cursor = after
+        cursor, nonce = after
         async with self._reader.hear(names.channel(job_id)) as ear:
             while True:
                 ear.catch_up()
-                standing = await where(self._connection, job_id, cursor, nonce)
+                standing = await where(self._connection, job_id, Cursor(cursor, nonce))
                 if standing == "ended":
                     return
                 if standing == "lost":

@@ -34,7 +34,7 @@ _BEAT_S: Final = 1.0
 _ISSUED_AHEAD: Final = 1024
 _SHORTEST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
 """Rows that are enqueued, or given up, at once."""
 
 

@@ -15,6 +15,7 @@ from api_shim.batch.endpoints import ENDPOINTS
 from api_shim.body import JsonRoute
 from api_shim.openai.asked import wrong
 from api_shim.openai.kept import listing, refusals
+from api_shim.preferences import IdempotencyKey
 from api_shim.wiring import Wired, Wiring
 from contract.batches import BATCH_ID, Batch, BatchStatus, Counts, LineError, NewBatch, window_s
 from contract.errors import UnknownFile
@@ -123,10 +124,13 @@ _EXAMPLES: Final[Any] = {
     "",
     operation_id="openai_create_batch",
     response_model=BatchObject,
-    responses=refusals(400, 404, 413, 429, 503),
+    responses=refusals(400, 404, 409, 413, 415, 429, 503),
 )
 async def create(
-    body: Annotated[BatchBody, Body(openapi_examples=_EXAMPLES)], wiring: Wired, caller: Caller
+    body: Annotated[BatchBody, Body(openapi_examples=_EXAMPLES)],
+    wiring: Wired,
+    caller: Caller,
+    key: IdempotencyKey = None,
 ) -> Response:
     """Begin a batch; it is looked at first, and run as jobs of class `batch`."""
     if body.endpoint not in ENDPOINTS:
@@ -145,7 +149,8 @@ async def create(
         metadata=body.metadata or {},
         output_ttl_s=keep.seconds if keep else wiring.settings.file_ttl_s,
     )
-    batch = await wiring.batches.create(new, caller, most=wiring.settings.tenant_batches)
+    most = wiring.settings.tenant_batches
+    batch = await wiring.batches.create(new, caller, most=most, key=key)
     wiring.news_of_batches.set()
     return _answer(batch)
 

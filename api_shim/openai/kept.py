@@ -19,7 +19,8 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     401: "`invalid_api_key`: no API key, or one that is not known.",
     403: "While there are no keys, only callers on this machine are served (`not_local`).",
     404: "There is none, or it is another tenant's, or it has expired.",
-    409: "It has ended, so it cannot be cancelled (`batch_ended`).",
+    409: "It has ended, so it cannot be cancelled (`batch_ended`), or the Idempotency-Key belongs "
+    "to another one.",
     413: "The file is larger than FLEET_MAX_FILE_BYTES.",
     415: "The body has another content type.",
     429: "There are as many under way as may be; Retry-After says when to come back.",

@@ -1,0 +1,114 @@
+"""`fleet batch`: a file goes up, its answers come down."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.batches import echo, jsonl
+from support.up import ROOT, Command, Up, environment
+
+SLOW = "scripted-story:chunks=900,rate=10"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(jsonl([*map(echo, range(5)), echo(5, "scripted-story:fail=context")]))
+    return path
+
+
+def test_a_file_of_requests_becomes_a_file_of_answers(
+    fleet: Command, file: Path, tmp_path: Path
+) -> None:
+    out, errors = tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
+    submitted = fleet("batch", "submit", str(file), "--wait")
+    batch = submitted.stdout.strip()
+    fetched = fleet("batch", "results", batch, "-o", str(out), "--errors", str(errors))
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+
+    assert (submitted.returncode, fetched.returncode) == (0, 0)
+    assert batch.startswith("batch_")
+    assert "completed, 5 of 6 answered, 1 failed" in submitted.stderr
+    assert sorted(line["custom_id"] for line in lines) == [f"r{n}" for n in range(5)]
+    assert "context_length_exceeded" in errors.read_text()
+
+
+def test_with_json_everything_is_an_object(fleet: Command, file: Path) -> None:
+    submitted = json.loads(fleet("batch", "submit", str(file), "--json").stdout)
+    watched = fleet("batch", "watch", submitted["id"], "--json").stdout.splitlines()
+    last: dict[str, Any] = json.loads(watched[-1])
+    listed = fleet("batch", "list", "--json").stdout.splitlines()
+
+    assert submitted["status"] == "validating"
+    assert last["status"] == "completed"
+    assert last["request_counts"] == {"total": 6, "completed": 5, "failed": 1}
+    assert submitted["id"] in {json.loads(line)["id"] for line in listed}
+
+
+def test_results_can_go_to_stdout(fleet: Command, file: Path) -> None:
+    batch = fleet("batch", "submit", str(file), "--wait").stdout.strip()
+    told = fleet("batch", "results", batch, "-o", "-").stdout.splitlines()
+
+    assert len([json.loads(line) for line in told]) == 5
+
+
+def test_a_batch_is_cancelled(fleet: Command, tmp_path: Path) -> None:
+    path = tmp_path / "slow.jsonl"
+    path.write_bytes(jsonl([echo(1, SLOW)]))
+    batch = fleet("batch", "submit", str(path)).stdout.strip()
+    early = fleet("batch", "results", batch, "-o", str(tmp_path / "out"))
+    cancelled = fleet("batch", "cancel", batch)
+    watched = fleet("batch", "watch", batch)
+
+    assert early.returncode == 1
+    assert f"fleet batch watch {batch}" in early.stderr
+    assert cancelled.stdout.startswith(f"{batch} cancel")
+    assert watched.returncode == 5
+
+
+def test_a_file_that_is_no_input_says_which_line(fleet: Command, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(jsonl([echo(1), echo(1)]))
+    told = fleet("batch", "submit", str(path), "--wait")
+
+    assert told.returncode == 5
+    assert "line 2: " in told.stderr
+    assert "duplicate_custom_id" in told.stderr
+
+
+def test_a_file_without_a_request_is_not_sent(fleet: Command, tmp_path: Path) -> None:
+    path = tmp_path / "no.jsonl"
+    path.write_text("hello\n")
+
+    assert fleet("batch", "submit", str(path)).returncode == 2
+
+
+def test_an_unknown_batch_and_an_unknown_endpoint_are_told(fleet: Command, file: Path) -> None:
+    unknown = fleet("batch", "watch", "batch_" + "0" * 32)
+    endpoint = fleet("batch", "submit", str(file), "--endpoint", "/v1/nothing")
+
+    assert unknown.returncode == 1
+    assert "there is no batch" in unknown.stderr
+    assert "/v1/embeddings" in endpoint.stderr
+
+
+def test_an_interrupted_watch_lets_the_batch_go_on(up: Up, fleet: Command, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(jsonl([echo(1, "scripted-story:chunks=30,rate=10")]))
+    command = [sys.executable, "-m", "fleet", "batch", "submit", str(path), "--wait"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(FLEET_URL=up.url), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout
+    batch = process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=20)
+
+    assert process.returncode == 130
+    assert f"fleet batch watch {batch}" in talk
+    assert fleet("batch", "watch", batch).returncode == 0

@@ -1,0 +1,265 @@
+"""A batch's record and its driver's lease: whoever has not the token changes nothing."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from support.relay import Relay, relay_on
+
+from contract.batches import LineError, NewBatch
+from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch, UnknownFile
+from contract.events import Usage
+from contract.files import File
+from contract.tenants import DEFAULT_TENANT, Tenant
+from relay.batches import Batches, Lease, Part, parts_name
+from relay.files import Files, stored_name
+
+ANN, BOB = Tenant(name="ann"), Tenant(name="bob")
+FILE = "file-" + "0" * 32
+WISH = NewBatch(
+    endpoint="/v1/embeddings",
+    input_file_id=FILE,
+    window_s=3600,
+    completion_window="1h",
+    output_ttl_s=7200,
+    metadata={"a": "b"},
+)
+
+
+@asynccontextmanager
+async def batches_on(url: str, **settings: float) -> AsyncGenerator[tuple[Batches, Relay]]:
+    async with relay_on(url, **settings) as relay:
+        yield Batches(relay.connection), relay
+
+
+async def taken(batches: Batches, total: int = 3) -> Lease:
+    lease = await batches.take(await batches.create(WISH, ANN, most=100))
+    assert lease is not None
+    assert await batches.start(lease, total)
+    return lease
+
+
+def part(name: str, *rows: int) -> Part:
+    return Part(name, rows, len(rows), 0, Usage(prompt_tokens=2))
+
+
+def a_file(file_id: str, tenant: str = "ann") -> File:
+    return File(
+        id=file_id, tenant=tenant, filename="f", purpose="batch", size_bytes=1, expires_at=0
+    )
+
+
+async def test_a_batch_is_as_it_was_wished(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        made = await batches.create(WISH, ANN, most=100)
+        found = await batches.seen(made.id, ANN)
+
+        assert found == made
+        assert (found.status, found.metadata, found.tenant) == ("validating", {"a": "b"}, ANN)
+        assert found.expires_at == pytest.approx(found.created_at + 3600)
+
+
+async def test_another_tenants_batch_is_unknown(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        made = await batches.create(WISH, ANN, most=100)
+        with pytest.raises(UnknownBatch):
+            await batches.seen(made.id, BOB)
+
+        assert (await batches.page(BOB, limit=10)).batches == ()
+        assert (await batches.seen(made.id, DEFAULT_TENANT)).id == made.id
+
+
+async def test_a_key_leads_to_one_batch(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        one = await batches.create(WISH, ANN, most=1, key="k")
+        again = await batches.create(WISH, ANN, most=1, key="k")
+        other = await batches.create(WISH, BOB, most=1, key="k")
+        with pytest.raises(KeyReused):
+            await batches.create(WISH.model_copy(update={"window_s": 60}), ANN, most=1, key="k")
+
+        assert one.id == again.id != other.id
+
+
+async def test_a_tenant_may_have_so_many_under_way(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        await batches.create(WISH, ANN, most=1)
+        with pytest.raises(QueueFull, match="FLEET_TENANT_BATCHES"):
+            await batches.create(WISH, ANN, most=1)
+
+        assert await batches.create(WISH, BOB, most=1)
+
+
+async def test_one_driver_has_it_until_its_lease_ends(redis_url: str) -> None:
+    async with batches_on(redis_url, lease_s=0.2) as (batches, _):
+        made = await batches.create(WISH, ANN, most=100)
+        first, second = await batches.take(made), await batches.take(made)
+        assert first is not None
+        third = None
+        while third is None:
+            third = await batches.take(made)
+
+        assert second is None
+        assert third.token != first.token
+        assert await batches.renew(first, 0, 0) is None
+        assert await batches.renew(third, 0, 0) is not None
+
+
+async def test_who_lets_go_is_followed_at_once(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await taken(batches)
+        await batches.issue(lease, 7)
+        await batches.free(lease)
+        (waiting,) = await batches.waiting(10)
+        again = await batches.take(waiting)
+
+        assert again is not None
+        assert (again.issued, again.batch.counts.total) == (7, 3)
+        assert again.batch.status == "in_progress"
+
+
+async def test_a_former_driver_lists_nothing(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await taken(batches)
+        assert await batches.commit(lease, part("0-a.output", 0))
+        await batches.free(lease)
+        again = await batches.take(lease.batch)
+        assert again is not None
+
+        assert not await batches.commit(lease, part("1-a.output", 1))
+        assert not await batches.start(lease, 9)
+        assert not await batches.finish(lease, "completed")
+        assert await batches.finalize(lease, gives_up=True) is None
+        assert await batches.parts(lease.batch.id) == ["0-a.output"]
+        assert again.batch.counts.completed == 1
+
+
+async def test_a_row_is_marked_once(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await taken(batches)
+        answers = [
+            await batches.commit(lease, part("0-a.output", 0, 2)),
+            await batches.commit(lease, part("0-a.output", 0, 2)),  # its answer was lost
+            await batches.commit(lease, part("1-a.output", 1, 2)),
+        ]
+        found = await batches.seen(lease.batch.id, ANN)
+
+        assert answers == [True, True, False]
+        assert await batches.done_rows(lease.batch.id) == bytes([0b10100000])
+        assert (found.counts.completed, found.usage.prompt_tokens) == (2, 2)
+
+
+async def test_what_is_gathered_is_counted_before_it_is_listed(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await taken(batches)
+        await batches.renew(lease, 2, 1)
+        counts = (await batches.seen(lease.batch.id, ANN)).counts
+
+        assert (counts.completed, counts.failed) == (2, 1)
+
+
+async def test_a_batch_ends_with_its_files_when_every_row_is_marked(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, relay):
+        lease = await taken(batches)
+        output = a_file("file-" + "1" * 32)
+        early = await batches.finish(lease, "completed", files=(output, None))
+        await batches.commit(lease, part("0-a.output", 0, 1, 2))
+        status = await batches.finalize(lease, gives_up=False)
+        assert status == "completed"
+        late = await batches.finish(lease, status, files=(output, None))
+        found = await batches.seen(lease.batch.id, ANN)
+        file = await Files(relay.connection).seen(output.id, ANN)
+
+        assert (early, late) == (False, True)
+        assert (found.status, found.output_file_id) == ("completed", output.id)
+        assert found.error_file_id is None
+        assert found.finalizing_at
+        assert found.completed_at
+        assert file.expires_at == pytest.approx(file.created_at + WISH.output_ttl_s)
+        assert await Files(relay.connection).due() == [parts_name(lease.batch.id)]
+        assert await batches.waiting(10) == []
+
+
+async def test_a_cancel_is_one_answer_until_the_end(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await taken(batches)
+        first = await batches.cancel(lease.batch)
+        again = await batches.cancel(lease.batch)
+        pulse = await batches.renew(lease, 0, 0)
+
+        assert first == again
+        assert pulse is not None
+        assert pulse.status == "cancelling"
+        assert await batches.finalize(lease, gives_up=True) == "cancelled"
+
+
+async def test_what_gave_up_stays_so_for_the_next_driver(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await taken(batches)
+        assert await batches.finalize(lease, gives_up=True) == "expired"
+        await batches.free(lease)
+        again = await batches.take(lease.batch)
+        assert again is not None
+
+        assert again.gives_up
+        assert await batches.finalize(again, gives_up=False) == "expired"
+        with pytest.raises(BatchEnded):
+            await batches.cancel(lease.batch)
+
+
+async def test_a_file_that_is_no_input_ends_it(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        lease = await batches.take(await batches.create(WISH, ANN, most=1))
+        assert lease is not None
+        wrong = LineError(code="c", message="m", line=2)
+        assert await batches.finish(lease, "failed", errors=[wrong])
+        found = await batches.seen(lease.batch.id, ANN)
+
+        assert (found.status, found.errors) == ("failed", (wrong,))
+        assert await batches.create(WISH, ANN, most=1)
+
+
+async def test_batches_of_a_tenant_know_how_many_share(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, _):
+        one, _two = await taken(batches), await taken(batches)
+        await batches.create(WISH, ANN, most=100)
+        pulse = await batches.renew(one, 0, 0)
+
+        assert pulse is not None
+        assert pulse.sharing == 2
+
+
+async def test_what_a_batch_reads_is_not_deleted(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        files, batches = Files(relay.connection), Batches(relay.connection)
+        for file_id in (FILE, "file-" + "1" * 32):
+            file = await files.create(a_file(file_id), ttl_s=100)
+            if file_id == FILE:
+                await batches.create(WISH, ANN, most=1)
+            await files.delete(file)
+        with pytest.raises(UnknownFile):
+            await files.seen(FILE, ANN)
+
+        assert await files.due() == [stored_name("file-" + "1" * 32)]
+
+
+async def test_an_upload_that_never_ended_is_due(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        files = Files(relay.connection)
+        await files.keep("files/lost", 0)
+        await files.keep("files/coming")
+        due, again = await files.due(), await files.due()
+        await files.forget("files/lost")
+
+        assert due == ["files/lost"]
+        assert again == []
+
+
+async def test_another_tenants_file_is_unknown(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        files = Files(relay.connection)
+        await files.create(a_file(FILE), ttl_s=100)
+        with pytest.raises(UnknownFile):
+            await files.seen(FILE, BOB)
+
+        assert (await files.page(BOB, limit=5)).files == ()
+        assert [file.id for file in (await files.page(ANN, limit=5)).files] == [FILE]

@@ -40,9 +40,11 @@ def whole(heading: Heading, result: Result) -> dict[str, Any]:
                 "id": unique(call.id, heading.job_id, at),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
+                **_extra(call.provider_meta),
             }
             for at, call in enumerate(result.tool_calls)
         ]
+    message |= _extra(result.provider_meta)
     choice = {
         "index": 0,
         "message": message,
@@ -72,6 +74,11 @@ def likelihoods(told: Sequence[LogProb] | None) -> dict[str, Any] | None:
     if told is None:
         return None
     return {"content": [each.model_dump() for each in told], "refusal": None}
+
+
+def _extra(meta: dict[str, Any] | None) -> dict[str, Any]:
+    """What a backend wants back, where Google's own surface of this shape has it, too."""
+    return {"extra_content": meta} if meta else {}
 
 
 def unique(id: str | None, job_id: str, index: int) -> str:
@@ -131,6 +138,7 @@ class ChatChunks:
             delta["refusal"] = refusal
         if calls := event.get("tool_calls"):
             delta["tool_calls"] = [self._call(call) for call in calls]
+        delta |= _extra(event.get("provider_meta"))
         told = event.get("logprobs")
         if not delta and not told:
             return b""
@@ -147,10 +155,11 @@ class ChatChunks:
         function = {"arguments": call.get("arguments") or ""}
         if call.get("name"):
             function = {"name": call["name"], **function}
+        told = {"index": index, "function": function, **_extra(call.get("provider_meta"))}
         if not call.get("id"):
-            return {"index": index, "function": function}
+            return told
         id = unique(call["id"], self._job_id, index)
-        return {"index": index, "id": id, "type": "function", "function": function}
+        return {**told, "id": id, "type": "function"}
 
     def _done(self, event: dict[str, Any]) -> bytes:
         told = self._delta + b"{}" + self._end % sse.json(event.get("finish_reason") or "stop")

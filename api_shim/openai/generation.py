@@ -13,7 +13,7 @@ from api_shim.openai.chat_asked import ChatBody, to_chat
 from api_shim.openai.completions_asked import CompletionBody, repeated, to_completion
 from api_shim.openai.documents import answers
 from api_shim.openai.embeddings import EmbeddingBody
-from api_shim.openai.told import Heading, answered
+from api_shim.openai.told import Heading, answered, heads
 from api_shim.surface import Visiting
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
@@ -86,8 +86,8 @@ async def embed(
     record = await visit.take(embeddings.to_embed(body))
     result = await visit.whole(record)
     pieces = embeddings.pieces(Heading.of(record), result, body.encoding_format)
-    headers = {"Cache-Control": "no-store", **visit.headers}
-    return StreamingResponse(_unhurried(pieces), 200, headers, media_type="application/json")
+    head = heads(result, visit.headers)
+    return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
 
 
 async def _unhurried(pieces: Iterator[bytes]) -> Any:

@@ -54,6 +54,8 @@ class ToolCallBody(Body):
     id: str | None = None
     type: str = "function"
     function: FunctionCall | None = None
+    extra_content: dict[str, Any] | None = None
+    """What the backend wants back with the call, as it came (Gemini's thought signature)."""
 
 
 class MessageBody(Body):
@@ -69,6 +71,8 @@ class MessageBody(Body):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
+    extra_content: dict[str, Any] | None = None
+    """What the backend wants back with the message, as it came."""
 
 
 def to_messages(messages: Iterable[MessageBody]) -> tuple[Message, ...]:
@@ -87,6 +91,7 @@ def _message(field: str, message: MessageBody) -> Message:
         tool_calls=tuple(_calls(field, message)),
         tool_call_id=message.tool_call_id,
         tool_name=message.name if message.role in {"tool", "function"} else None,
+        provider_meta=message.extra_content,
     )
 
 
@@ -127,12 +132,12 @@ def _calls(field: str, message: MessageBody) -> Iterable[ToolCall]:
             raise unsupported(
                 f"{field}.tool_calls.{at}.type", "only calls of type function are passed on"
             )
-        yield _call(call.id, call.function)
+        yield _call(call.function, id=call.id, provider_meta=call.extra_content)
     if message.function_call is not None:
-        yield _call(None, message.function_call)
+        yield _call(message.function_call)
 
 
-def _call(id: str | None, function: FunctionCall) -> ToolCall:
+def _call(function: FunctionCall, **fields: Any) -> ToolCall:
     arguments = function.arguments
     text = to_json(arguments).decode() if isinstance(arguments, dict) else arguments
-    return ToolCall(id=id, name=function.name, arguments=text or "{}")
+    return ToolCall(name=function.name, arguments=text or "{}", **fields)

@@ -52,6 +52,8 @@ class CallTold(Body):
     type: Literal["function"]
     function: dict[str, str]
     """`name`, and `arguments` as JSON text."""
+    extra_content: dict[str, Any] | None = None
+    """To be sent back with the call as it is; only some backends have it."""
 
 
 class MessageTold(Body):

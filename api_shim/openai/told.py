@@ -44,8 +44,14 @@ class Heading(NamedTuple):
 
 
 def answered(value: Any, result: Result, headers: Mapping[str, str]) -> Response:
-    """A whole answer; a header names the fields that the backend has ignored."""
+    """A whole answer."""
+    head = heads(result, headers)
+    return Response(to_json(value), 200, head, media_type="application/json")
+
+
+def heads(result: Result, headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a whole answer; one names the fields that the backend has ignored."""
     said = {"Cache-Control": "no-store", **headers}
     if result.ignored:
         said["X-Fleet-Ignored"] = ", ".join(result.ignored)
-    return Response(to_json(value), 200, said, media_type="application/json")
+    return said

@@ -1,4 +1,4 @@
-"""Where the scripted server continues raw text: OpenAI's /v1/completions, Ollama's /api/generate."""
+"""The scripted server continues raw text: OpenAI's /v1/completions, Ollama's /api/generate."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

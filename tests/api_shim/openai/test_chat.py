@@ -291,6 +291,18 @@ def test_fragments_of_calls_keep_their_index_and_the_first_its_id() -> None:
     assert more["tool_calls"] == [{"index": 1, "function": {"arguments": '{"a"'}}]
 
 
+def test_what_a_backend_wants_back_goes_with_the_call_and_comes_back() -> None:
+    # Gemini 3 answers 400 to a call that has lost its signature.
+    meta = {"google": {"thoughtSignature": "s"}}
+    call = ToolCallDelta(index=0, id="c1a2b3", name="f", arguments="{}", provider_meta=meta)
+    _, streamed, _ = deltas(Delta(tool_calls=(call,)), Done())
+    message = whole(HEADING, fold([Delta(tool_calls=(call,)), Done()]))["choices"][0]["message"]
+    request = ask(messages=[message])
+
+    assert streamed["tool_calls"][0]["extra_content"] == meta
+    assert request.messages[0].tool_calls[0].provider_meta == meta
+
+
 def test_thoughts_refusals_and_likelihoods_have_their_places() -> None:
     likely = LogProb(token="a", logprob=-0.5)
     chunks = told(

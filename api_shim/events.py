@@ -13,15 +13,19 @@ from api_shim.sockets import close, refuse
 from api_shim.stream import NDJSON, SSE, EventStream, Format
 from api_shim.waiting import Pages
 from api_shim.wiring import Wired, Wiring
+from contract.cursor import Cursor
 from contract.errors import FleetError
-from contract.events import BEGINNING, LAST_WORDS, EventId
+from contract.events import LAST_WORDS
 from contract.jobs import JobRecord
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["events"])
 
-Cursor = Annotated[
+After = Annotated[
     str | None,
-    Query(description="Id of the last event that the reader has seen, as in `1-17`."),
+    Query(
+        description="Id of the last event that the reader has seen, as in `1-17`; exact even if "
+        "Redis lost its last seconds with the `nonce` of `started` after it, as in `1-17.c0ffee42`."
+    ),
 ]
 LastEventId = Annotated[
     str | None,
@@ -61,7 +65,7 @@ async def follow(
     wiring: Wired,
     caller: Caller,
     *,
-    after: Cursor = None,
+    after: After = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """Follow a job: all of its events after the cursor, then live ones, until its last word.
@@ -72,7 +76,7 @@ async def follow(
     """
     format = _accepted(request.headers.get("accept", "*/*"))
     # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
-    cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
+    cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
     record = await wiring.records.seen(checked(id), caller)
     pages = await _opened(wiring, record, cursor)
     if pages is None:
@@ -99,27 +103,24 @@ def _accepted(accept: str) -> Format:
     )
 
 
-def _cursor(text: str | None, name: str) -> EventId | None:
+def _cursor(text: str | None, name: str) -> Cursor | None:
     if not text:
         return None
     try:
-        return EventId.parse(text)
+        return Cursor.parse(text)
     except ValueError as error:
         raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
 
 
-async def _opened(wiring: Wiring, record: JobRecord, cursor: EventId) -> Pages | None:
+async def _opened(wiring: Wiring, record: JobRecord, cursor: Cursor) -> Pages | None:
     """All after the cursor, as it comes; None if that is nothing for ever.
 
     Raises RelayUnavailable.
     """
-    job_id = record.id
-    if record.status in LAST_WORDS and cursor != BEGINNING:
-        async with aclosing(wiring.log.read(job_id, cursor)) as rest:
-            if await anext(rest, None) is None:
-                return None
-    logged = wiring.log.follow(job_id, cursor, idle_s=wiring.settings.keepalive_s)
-    return wiring.places.between(job_id, logged, waits=record.status == "queued")
+    if record.status in LAST_WORDS and await wiring.log.is_at_its_end(record.id, cursor):
+        return None
+    logged = wiring.log.follow(record.id, cursor, idle_s=wiring.settings.keepalive_s)
+    return wiring.places.between(record.id, logged, waits=record.status == "queued")
 
 
 @router.websocket("/{id}/events")
@@ -129,7 +130,7 @@ async def watch(
     wiring: Wired,
     caller: Caller,
     *,
-    after: Cursor = None,
+    after: After = None,
     last_event_id: LastEventId = None,
 ) -> None:
     """Follow a job over a WebSocket; what the reader sends is ignored.
@@ -140,7 +141,7 @@ async def watch(
     # Accepted first: a refused handshake cannot carry a close code.
     await socket.accept()
     try:
-        cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or BEGINNING
+        cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
         record = await wiring.records.seen(checked(id), caller)
         pages = await _opened(wiring, record, cursor)
         if pages is not None:

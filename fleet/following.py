@@ -5,10 +5,12 @@ Invariant: no event is handed out twice, and none is handed out after one with a
 
 from collections.abc import Callable, Iterable
 
+from contract.cursor import Cursor
 from contract.errors import FleetError
 from contract.events import (
     BEGINNING,
     EventId,
+    Started,
 )
 from contract.frames import Frame
 from fleet.backoff import Backoff, jitter
@@ -50,13 +52,19 @@ class Patience:
         ) from why
 
 
-class Cursor:
+class Seen:
     """What one follower has seen."""
 
     def __init__(self, after: EventId = BEGINNING) -> None:
         """Start after an event; from the beginning without one."""
         self.last = after
         self.ended = False
+        self._nonce: str | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where to go on, exactly."""
+        return Cursor(self.last, self._nonce)
 
     def fresh(self, frames: Iterable[Frame]) -> list[Frame]:
         """Those that were not seen before; live-only frames, which have no id, always pass."""
@@ -64,8 +72,15 @@ class Cursor:
         for frame in frames:
             if self.ended or (frame.id is not None and frame.id <= self.last):
                 continue
-            # After `log_reset` the log comes again from its beginning.
-            self.last = BEGINNING if frame.type == "log_reset" else frame.id or self.last
-            self.ended = frame.is_last
+            self._note(frame)
             news.append(frame)
         return news
+
+    def _note(self, frame: Frame) -> None:
+        self.ended = frame.is_last
+        self.last = frame.id or self.last
+        if frame.type == "log_reset":
+            # The log comes again from its beginning.
+            self.last, self._nonce = BEGINNING, None
+        elif frame.type == "started" and isinstance(event := frame.event, Started):
+            self._nonce = event.nonce

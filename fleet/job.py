@@ -13,6 +13,7 @@ from contract.events import (
     AnyEvent,
     Delta,
     EventId,
+    LogReset,
     Reset,
 )
 from contract.frames import Frame
@@ -20,7 +21,7 @@ from contract.jobs import JobAccepted, JobView
 from contract.result import Fold, Result
 from contract.wire import decode
 from fleet.errors import AnswerRestarted, GaveUpWaiting, JobCancelled
-from fleet.following import Cursor, Patience
+from fleet.following import Patience, Seen
 from fleet.problems import error_class
 from fleet.shims import NO_ANSWER, Shims
 from fleet.sse import Decoder
@@ -44,15 +45,15 @@ class AsyncJob:
         A lost connection is taken up again after the last frame, at the next shim where there are
         several. Raises JobNotFound, and FleetUnreachable when no shim answers for `give_up_s`.
         """
-        cursor = Cursor(after)
+        seen = Seen(after)
         patience = self._shims.patience()
         while True:
-            began_at = cursor.last
+            began_at = seen.last
             try:
-                async with aclosing(self._connection(cursor, patience)) as news:
+                async with aclosing(self._connection(seen, patience)) as news:
                     async for frames in news:
                         yield frames
-                if await self._is_over(cursor, began_at):
+                if await self._is_over(seen, began_at):
                     return
                 trouble: Exception = ConnectionError("the stream ended before the last word")
             except NO_ANSWER as error:
@@ -60,29 +61,29 @@ class AsyncJob:
             await self._shims.pause(patience, trouble)
 
     async def _connection(
-        self, cursor: Cursor, patience: Patience
+        self, seen: Seen, patience: Patience
     ) -> AsyncGenerator[list[Frame], None]:
         decoder = Decoder()
-        params = {"after": str(cursor.last)}
+        params = {"after": str(seen.cursor)}
         first = True
         async with self._shims.stream(
             f"{self._path}/events", params, "text/event-stream"
         ) as pieces:
             async for piece in pieces:
-                news = cursor.fresh(decoder.feed(piece))
+                news = seen.fresh(decoder.feed(piece))
                 if news or not first:
                     patience.heard()
                 first = False
                 if news:
                     yield news
-                if cursor.ended:
+                if seen.ended:
                     return
 
-    async def _is_over(self, cursor: Cursor, began_at: EventId) -> bool:
+    async def _is_over(self, seen: Seen, began_at: EventId) -> bool:
         """Whether a stream that ended cleanly left nothing to read after the cursor."""
-        if cursor.ended:
+        if seen.ended:
             return True
-        return cursor.last == began_at and (await self.view()).status in LAST_WORDS
+        return seen.last == began_at and (await self.view()).status in LAST_WORDS
 
     async def frames(self, after: EventId = BEGINNING) -> AsyncGenerator[Frame, None]:
         """Like `events`, with the id, the time and the JSON of each."""
@@ -103,7 +104,7 @@ class AsyncJob:
         try:
             async with aclosing(self.events()) as events:
                 async for event in events:
-                    if isinstance(event, Reset) and answer.result.content:
+                    if isinstance(event, (Reset, LogReset)) and answer.result.content:
                         raise AnswerRestarted(f"job {self.id}: {event.reason}; run it again")
                     answer.add(event)
                     if isinstance(event, Delta) and event.content:

@@ -13,7 +13,7 @@ from contract.events import (
 from contract.frames import Frame
 from fleet.backoff import Backoff
 from fleet.errors import FleetUnreachable
-from fleet.following import Cursor, Patience
+from fleet.following import Patience, Seen
 
 
 def frame(id: EventId | None, event: Event) -> Frame:
@@ -26,7 +26,7 @@ END = frame(EventId(1, 3), Done())
 
 
 def test_what_was_seen_is_dropped_and_what_has_no_id_passes() -> None:
-    cursor = Cursor(BEGINNING)
+    cursor = Seen(BEGINNING)
 
     assert cursor.fresh([WORD, LIVE]) == [WORD, LIVE]
     assert cursor.fresh([WORD, LIVE, END]) == [LIVE, END]
@@ -34,7 +34,7 @@ def test_what_was_seen_is_dropped_and_what_has_no_id_passes() -> None:
 
 
 def test_nothing_comes_after_the_last_word() -> None:
-    cursor = Cursor(BEGINNING)
+    cursor = Seen(BEGINNING)
 
     assert cursor.fresh([END, LIVE, frame(EventId(2, 0), Done())]) == [END]
 

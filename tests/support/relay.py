@@ -8,11 +8,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
-from contract.events import (
-    Delta,
-    Done,
-    Event,
-)
+from contract.cursor import Cursor
+from contract.events import BEGINNING, Delta, Done, Event, EventId
 from contract.frames import Frame
 from relay.audit import Audit
 from relay.connection import Connection
@@ -68,9 +65,12 @@ class Relay:
             claim.record.queue, claim.record.id, Holder(claim.attempt, worker)
         )
 
-    async def heard(self, job_id: str, **arguments: Any) -> list[Frame]:
+    async def heard(
+        self, job_id: str, after: EventId = BEGINNING, nonce: str | None = None
+    ) -> list[Frame]:
         """Follow a job to its end."""
-        return [f async for frames in self.log.follow(job_id, **arguments) for f in frames]
+        pages = self.log.follow(job_id, Cursor(after, nonce))
+        return [frame async for frames in pages for frame in frames]
 
 
 @asynccontextmanager

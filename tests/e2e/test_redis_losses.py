@@ -1,16 +1,18 @@
 """Redis is full, comes back with a shorter past, or has other ideas of the time than a worker."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+import signal
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from support.processes import WorkerProcess, until_logged, worker
+from support.proxy import proxy_to
 from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
-from support.shim import problem, serving
+from support.shim import eventually, problem, serving
 
 from contract.chat import ChatRequest, Message
 from contract.events import EventId
@@ -68,6 +70,30 @@ async def running(redis: RedisServer, folder: Path, **env: str) -> AsyncGenerato
             await one.ready(relay)
             await until_logged(one, " ready.")
             yield relay
+
+
+@asynccontextmanager
+async def running_at(url: str, folder: Path) -> AsyncGenerator[Relay]:
+    """The same at an address that this loop serves itself, so that nothing may block it."""
+    async with relay_on(url) as relay:
+        one = WorkerProcess(url, folder, **LEASE)
+        try:
+            await one.ready(relay)
+            yield relay
+        finally:
+            await asyncio.to_thread(one.end)
+
+
+@contextmanager
+def two_servers(folder: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A primary, which the test kills, and what will be its replica."""
+    with ExitStack() as stack:
+        servers = []
+        for name in ("primary", "replica"):
+            (folder / name).mkdir()
+            servers.append(RedisServer(folder / name, "--repl-diskless-sync-delay", "0"))
+            stack.callback(servers[-1].stop)
+        yield servers[0], servers[1]
 
 
 async def whole_text(relay: Relay) -> str:
@@ -137,6 +163,29 @@ async def test_a_job_that_was_enqueued_in_the_lost_future_is_gone_and_can_be_sen
 
         assert lost is None
         assert later[-1].type == "done"
+
+
+async def test_a_failover_to_a_replica_that_is_behind_loses_no_answer(tmp_path: Path) -> None:
+    with two_servers(tmp_path) as (primary, replica):
+        async with proxy_to(primary.port) as front, proxy_to(primary.port) as feed:
+            replica.say("REPLICAOF", "127.0.0.1", str(feed.port))
+            await eventually(lambda: b"link_status:up" in replica.say("INFO", "replication"))
+            async with running_at(front.redis_url, tmp_path) as relay:
+                whole = await whole_text(relay)
+                job = await enqueue(relay)
+                following = asyncio.create_task(heard(relay, job))
+                await until_delta(relay, job, 10)
+                feed.swallow()
+                await until_delta(relay, job, 30)
+                primary.stop(signal.SIGKILL)
+                replica.say("REPLICAOF", "NO", "ONE")
+                front.target = replica.port
+                front.cut()
+                frames = await following
+                logged = await heard(relay, job)
+
+        assert [whole, whole] == [text(frames), text(logged)]
+        assert "log_reset" in {frame.type for frame in frames}
 
 
 async def test_a_full_redis_refuses_new_jobs_and_finishes_those_that_run(

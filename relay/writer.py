@@ -234,4 +234,5 @@ def _both(before: Event | None, event: Event) -> Delta | None:
     return Delta(
         content=None if before.content is None else before.content + (event.content or ""),
         thinking=None if before.thinking is None else before.thinking + (event.thinking or ""),
+        logprobs=(*(before.logprobs or ()), *(event.logprobs or ())) or None,
     )

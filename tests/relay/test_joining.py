@@ -1,0 +1,26 @@
+"""Fragments that wait together are joined: nothing of them is lost, and their order stays."""
+
+from support.relay import relay_on
+
+from contract.events import Delta, Done, LogProb, ToolCallDelta
+from contract.result import fold
+from relay.writer import joined
+
+
+async def test_joined_fragments_say_what_they_said_apart(redis_url: str) -> None:
+    call = ToolCallDelta(index=0, id="c", name="f", arguments="{}")
+    said = [
+        Delta(thinking="a"),
+        Delta(thinking="b"),
+        Delta(content="c", logprobs=(LogProb(token="c", logprob=-1.0),)),
+        Delta(content="d", logprobs=(LogProb(token="d", logprob=-2.0),)),
+        Delta(tool_calls=(call,)),
+        Done(),
+    ]
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        voice = relay.voice(await relay.claim())
+        together = [event for _, event in joined([(voice, event) for event in said])]
+
+    assert len(together) == 4
+    assert fold(together) == fold(said)

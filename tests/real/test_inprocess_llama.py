@@ -19,7 +19,7 @@ from contract.backend_errors import (
     ModelMissing,
     NotSupported,
 )
-from contract.chat import ImagePart, JsonFormat, Message, NamedTool, SchemaFormat, Tool
+from contract.chat import ChatRequest, ImagePart, JsonFormat, Message, NamedTool, SchemaFormat, Tool
 from contract.events import Delta, Details, Done, Phase
 from contract.models import LoadRequest, UnloadRequest
 from fleet.real.tiny_model import DEFAULT, TinyShape, tiny_model, write_model
@@ -316,3 +316,15 @@ async def test_a_line_makes_a_backend_that_can_all_this(folder: Path) -> None:
 async def test_an_option_that_is_no_number_is_refused(folder: Path) -> None:
     with pytest.raises(NotSupported, match="context"):
         build(parse("LLM_BOX", f"llama://{folder}?n_ctx=many"))
+
+
+async def test_raw_text_is_continued_with_no_template_around_it(file: Path) -> None:
+    request = ChatRequest(
+        model="tiny", prompt="The queue", max_tokens=4, seed=1, frequency_penalty=0.5
+    )
+    async with running_in(file) as backend:
+        text, done = await answer(backend, request)
+
+    assert text
+    assert done.usage.prompt_tokens < 10
+    assert done.usage.completion_tokens <= 4

@@ -18,7 +18,7 @@ from contract.backend_errors import (
     ModelMissing,
     NotSupported,
 )
-from contract.chat import NamedTool, SchemaFormat, Tool
+from contract.chat import ChatRequest, NamedTool, SchemaFormat, Tool
 from contract.events import Delta, Done, Phase
 from contract.models import UnloadRequest
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model
@@ -216,3 +216,15 @@ async def test_a_line_makes_a_backend_that_can_all_this(folder: Path) -> None:
     assert capabilities(backend) == ("chat", "embed", "list", "running", "load", "unload")
     assert isinstance(backend, Resides)
     await backend.aclose()
+
+
+async def test_raw_text_is_continued_with_no_template_around_it(folder: Path) -> None:
+    request = ChatRequest(
+        model="talkative", prompt="The queue", max_tokens=4, seed=1, presence_penalty=0.5
+    )
+    async with running_in(folder) as backend:
+        text, done = await answer(backend, request)
+
+    assert text
+    assert done.usage.prompt_tokens < 10
+    assert done.usage.completion_tokens <= 4

@@ -47,6 +47,8 @@ class ShimSettings(RelaySettings):
     """Bytes that the input file of a batch may have."""
     batch_window: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Requests that one tenant's batches may have in queues at once; the batches share it."""
+    batch_missing_s: Annotated[float, Field(ge=0)] = 30
+    """Seconds that a batch waits for a model that nobody has before its requests fail."""
     batches_at_once: Annotated[int, Field(ge=1, le=256)] = 16
     """Batches that one shim drives at once; the others wait."""
     tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100

@@ -37,8 +37,6 @@ from relay.rows import Rows
 _AT_ONCE: Final = 8
 """Answers that are read at once; a batch of images reads one at a time, for they are large."""
 _HEAVY: Final = frozenset({"/v1/images/generations"})
-_MISSING_S: Final = 30.0
-"""How long a model may be missing that this driver has never seen: a worker may be restarting."""
 _PAUSE_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 5.0
 """A full queue says when it will have room for all; a batch looks for room for some."""
@@ -136,8 +134,9 @@ class Window:
         model = str(body.get("model"))
         now = asyncio.get_running_loop().time()
         since = self._missing_since.setdefault(model, now)
-        if model in self._seen or now - since < _MISSING_S:
-            raise NotYet(_PAUSE_S)
+        missing_s = self._wiring.settings.batch_missing_s
+        if model in self._seen or now - since < missing_s:
+            raise NotYet(min(_PAUSE_S, missing_s))
 
     async def landed(self) -> list[str]:
         """Ids of jobs that have ended. Jobs that Redis has lost are let go of."""

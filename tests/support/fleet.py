@@ -63,7 +63,7 @@ def fleet(
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         server = stack.enter_context(scripted_server(models))
-        url = stack.enter_context(serving(redis.url, **settings))
+        url = stack.enter_context(serving(redis.url, **{"data_dir": folder / "data", **settings}))
         for backend in backends:
             dsn = _dsn(backend, server)
             env = {f"LLM_{backend.upper()}": dsn}

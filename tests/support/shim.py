@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import uvloop
@@ -31,7 +32,13 @@ def serving(url: str, **settings: Any) -> Iterator[str]:
     """A shim in a thread of its own, as a process of its own would be; yields its address."""
     chosen = ShimSettings(
         redis_url=SecretStr(url),
-        **{"roster_max_age_s": 0, "place_every_s": 0.1, "shutdown_s": 1, **settings},
+        **{
+            "roster_max_age_s": 0,
+            "place_every_s": 0.1,
+            "shutdown_s": 1,
+            "files_url": None if "data_dir" in settings else f"memory://{uuid4().hex}",
+            **settings,
+        },
     )
     server = server_of(chosen)
     line = socket.create_server(("127.0.0.1", 0))

@@ -6,6 +6,7 @@ holds what) and *job keys* carry a job's id (its record, its log, its channel).
 
 import re
 from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 TICKET_TASK: Final = "fleet.ticket"
 """Name of the one Celery task: "there is work in this queue"."""
@@ -48,6 +49,14 @@ HELD: Final = "fleet:held"
 
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
+
+
+def job_id(task_id: str) -> str:
+    """The job that a Celery task becomes: its id without dashes, if it is a UUID as usual."""
+    try:
+        return UUID(task_id).hex
+    except ValueError:
+        return uuid5(NAMESPACE_URL, f"fleet:{task_id}").hex
 
 
 def queue_name(backend: str, kind: str) -> str:
@@ -163,6 +172,11 @@ def worker_channel(worker: str) -> str:
 def residence(backend: str, model: str) -> str:
     """Hash of the `owner` of a model in memory, when another `wanted` it last, and `by` whom."""
     return f"fleet:residence:{backend}:{model}"
+
+
+def vector(backend: str, digest: str) -> str:
+    """String with a vector that was computed (float32), by what it is of: model, options, text."""
+    return f"fleet:vector:{backend}:{digest}"
 
 
 def file(file_id: str) -> str:

@@ -23,6 +23,7 @@ from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
 from contract.keys import IssuedKey, KeyFacts
 from contract.models import PullRequest, RunningRequest
+from contract.names import job_id as named
 from contract.requests import Kind, Request
 from contract.result import Result, Status
 from contract.roster import QueueView, WorkerReport
@@ -101,8 +102,8 @@ class AsyncClient:
         return AsyncJob(self._shims, accepted.id, accepted)
 
     def job(self, job_id: str) -> AsyncJob:
-        """A handle on a job that somebody enqueued; nothing is asked yet."""
-        return AsyncJob(self._shims, job_id)
+        """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet."""
+        return AsyncJob(self._shims, named(job_id))
 
     async def chat(self, words: Words, *, model: str, **fields: Any) -> AsyncGenerator[str, None]:
         """Words of an answer as they come; leaving the loop early cancels the job.

@@ -102,6 +102,10 @@ class Job:
         """The whole answer once the job is done; raises what it failed with, or GaveUpWaiting."""
         return self._portal.call(self._job.result, timeout_s)
 
+    def registered(self, timeout_s: float = 60.0) -> None:
+        """Wait until a Celery message that was sent has become this job; see `AsyncJob`."""
+        self._portal.call(self._job.registered, timeout_s)
+
     def view(self, wait_s: float | None = None) -> JobView:
         """Its record and its answer so far; with `wait_s`, waits that long for the end."""
         return self._portal.call(self._job.view, wait_s)

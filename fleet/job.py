@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TypeVar
 from urllib.parse import quote
 
-from contract.errors import FleetError, JobError
+from contract.errors import FleetError, JobError, JobNotFound
 from contract.events import (
     BEGINNING,
     LAST_WORDS,
@@ -27,6 +27,8 @@ from fleet.shims import NO_ANSWER, Shims
 from fleet.sse import Decoder
 
 Answer = TypeVar("Answer")
+
+_TASK_PAUSE_S = 0.1
 
 
 class AsyncJob:
@@ -84,6 +86,25 @@ class AsyncJob:
         if seen.ended:
             return True
         return seen.last == began_at and (await self.view()).status in LAST_WORDS
+
+    async def registered(self, timeout_s: float = 60.0) -> None:
+        """Wait until a Celery message that was sent has become this job (docs/celery.md).
+
+        Raises GaveUpWaiting when no worker has taken it for `timeout_s`.
+        """
+        until = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            try:
+                await self.view()
+            except JobNotFound:
+                if asyncio.get_running_loop().time() > until:
+                    raise GaveUpWaiting(
+                        f"no worker has made a job of task {self.id} for {timeout_s:g} s: is there "
+                        "one for the queue that it was sent to?"
+                    ) from None
+                await asyncio.sleep(_TASK_PAUSE_S)
+            else:
+                return
 
     async def frames(self, after: EventId = BEGINNING) -> AsyncGenerator[Frame, None]:
         """Like `events`, with the id, the time and the JSON of each."""

@@ -8,10 +8,11 @@ from uuid import uuid4
 
 from contract import names
 from contract.cost import cost_of
-from contract.errors import QueueFull, RelayUnavailable
+from contract.errors import FleetError, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
 from contract.models import PullRequest
+from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Call, Connection
@@ -182,6 +183,16 @@ class Queue:
         fields = pairs(answer[1])
         return Claim(from_hash(fields), fields[b"request"], answer[0])
 
+    async def refuse(self, job_id: str, *, kind: Kind, queue: str, error: FleetError) -> None:
+        """Write down what came as a job and cannot be one, as failed; raises RelayUnavailable."""
+        record = JobRecord(
+            id=job_id, v=VERSION, kind=kind, status="queued", queue=queue,
+            backend=names.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
+            attempt=1, max_attempts=1, created_at=0.0,
+        )  # fmt: skip
+        await self._connection.run(*_begin(record, None, 1))
+        await self._leases.end(queue, job_id, error)
+
     async def give_ticket_back(self, queue: str) -> None:
         """Send a ticket again that was taken without a free slot to claim with."""
         await self._connection.command("LPUSH", queue, ticket(queue))
@@ -215,9 +226,10 @@ class Queue:
         return await self._records.get(job_id)
 
 
-def _begin(record: JobRecord, request: AnyRequest, position: int) -> Call:
-    flat = [x for field in to_hash(record, encode(request)).items() for x in field]
-    deadline_s = request.effective_deadline_s
+def _begin(record: JobRecord, request: AnyRequest | None, position: int) -> Call:
+    body = b"{}" if request is None else encode(request)
+    flat = [x for field in to_hash(record, body).items() for x in field]
+    deadline_s = None if request is None else request.effective_deadline_s
     queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
     keys: Sequence[str] = [
         names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES, names.RECENT,

@@ -23,7 +23,7 @@ from workers.intake import Intake
 from workers.life import Life
 from workers.settings import WorkerSettings
 from workers.slots import Slots
-from workers.tasks import register_ticket
+from workers.tasks import register_jobs, register_ticket
 
 _SPARE_S: Final = 15.0
 """Seconds beyond `drain_s` that the pool waits for what was handed over to end."""
@@ -82,6 +82,7 @@ def create_app() -> Celery:
         fleet_lifespan=life.of,
     )
     register_ticket(app, lambda: life.worker)
+    register_jobs(app, lambda: life.worker)
 
     def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
         slots.intake = Intake(sender)
@@ -118,7 +119,8 @@ def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
             f"{', '.join(sorted(unknown))}; it can do {', '.join(can)}"
         )
     kinds = [kind for kind in can if not wanted or kind in wanted]
-    return {queue_name(config.name, kind): slots_of(config, kind) for kind in kinds}
+    packs = settings.embed_pack
+    return {queue_name(config.name, kind): slots_of(config, kind, packs=packs) for kind in kinds}
 
 
 def broker_url(settings: RelaySettings) -> str:

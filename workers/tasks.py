@@ -1,12 +1,16 @@
-"""The one Celery task: a ticket, which says that there is work in a queue."""
+"""The Celery tasks: a ticket, which says that there is work, and jobs of other applications."""
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from celery import Celery
 
 from contract.errors import RelayUnavailable
 from contract.names import TICKET_TASK
+from contract.requests import Kind
+from contract.tenants import DEFAULT_TENANT
+from workers.adoption import TASKS, TENANT_HEADER, fields_of
 from workers.bridge import async_task
 from workers.worker import Worker
 
@@ -23,3 +27,24 @@ def register_ticket(app: Celery, worker_of: Callable[[], Worker]) -> None:
         except RelayUnavailable as error:
             # A ticket is a hint: the reapers send as many as jobs wait.
             _log.warning("a ticket of %s comes to nothing: %s", queue, error)
+
+
+def register_jobs(app: Celery, worker_of: Callable[[], Worker]) -> None:
+    """Let the app take jobs as any Celery application sends them (docs/celery.md)."""
+    for name, kind in TASKS.items():
+        _register_job(app, name, kind, worker_of)
+
+
+def _register_job(app: Celery, name: str, kind: Kind, worker_of: Callable[[], Worker]) -> None:
+    @async_task(app, name=name, bind=True, ignore_result=True)
+    async def job(self: Any, *args: Any, **kwargs: Any) -> None:
+        message = self.request
+        queue = message.delivery_info["routing_key"]
+        tenant = getattr(message, TENANT_HEADER, None) or DEFAULT_TENANT.name
+        worker = worker_of()
+        try:
+            await worker.adoption.adopt(kind, message.id, queue, fields_of(args, kwargs), tenant)
+            # The message is the job's ticket too.
+            await worker.work(queue)
+        except RelayUnavailable as error:
+            _log.warning("task %s in %s comes to nothing now: %s", message.id, queue, error)

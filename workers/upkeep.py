@@ -66,12 +66,19 @@ class Upkeep:
             await asyncio.sleep(self._connection.settings.reap_s)
             try:
                 moved = await self._leases.reap() + await self._audit.look()
+                await self._adopt()
                 await self._watch_intake()
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)
             else:
                 if moved:
                     _log.warning("%d jobs were handed over", moved)
+
+    async def _adopt(self) -> None:
+        """Register other applications' messages in queues that are not consumed now."""
+        for queue in self._worker.slots.capacity:
+            if not self._worker.slots.is_free(queue):
+                await self._worker.adoption.look(queue)
 
     async def _watch_intake(self) -> None:
         """Crash when tickets wait, slots are free, and none comes (celery #8030, #8091, #10205)."""

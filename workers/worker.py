@@ -15,6 +15,7 @@ from relay.lease import Holder, Leases
 from relay.log import Log
 from relay.queue import Claim, Queue
 from relay.writer import Voice, Writer
+from workers.adoption import Adoption
 from workers.alarm import Alarm
 from workers.backends.several import Seat, Servers
 from workers.choosing import Choosing
@@ -76,6 +77,7 @@ class Worker:
         self._draining = draining
         self._patience = patience
         self._queue = Queue(connection)
+        self.adoption = Adoption(connection)
         self._leases = Leases(connection)
         self._quarantine = Quarantine()
         self.alarm = Alarm(self._queue.wake)
@@ -140,7 +142,7 @@ class Worker:
         voice = self._writer.voice(claim)
         run = Run(
             claim, seat.adapter, voice, self._log, self._queue, self._connection, self.fitting,
-            self._patience, partial(self._hear, seat, voice.id), self.look,
+            self._patience, partial(self._hear, seat, voice.id), self.look, seat.packer,
         )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel

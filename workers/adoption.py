@@ -1,0 +1,143 @@
+"""Jobs that somebody's own Celery application sends: the message becomes a job, and its ticket.
+
+    app.send_task("fleet.chat", kwargs={"model": ..., "messages": [...]}, queue="ollama.chat")
+
+The keyword arguments are the request as HTTP takes it. From its registration on it is a job like
+any other, with the task's id as its own (contract/names.py, job_id). Messages that wait while no
+slot is free are registered too, so that they have their place in the order, and can be cancelled.
+A request that is not valid becomes a failed job, which says why: a producer that does not look at
+a log of a worker must still learn of it.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from contract import names
+from contract.errors import InvalidRequest, QueueFull, RelayUnavailable
+from contract.jobs import REQUESTS, any_request
+from contract.requests import Kind
+from contract.tenants import DEFAULT_TENANT, Tenant
+from relay.connection import Connection
+from relay.queue import Queue
+
+_log = logging.getLogger(__name__)
+
+TASKS: Final[dict[str, Kind]] = {f"fleet.{kind}": kind for kind in REQUESTS}
+"""Kinds of jobs by the name of their Celery task."""
+TENANT_HEADER: Final = "fleet_tenant"
+"""Header of the message that names the tenant; who may write to Redis is trusted to tell."""
+_AT_ONCE: Final = 100
+"""Messages that one look takes from a queue's waiting tickets."""
+_GIVE_UP_S: Final = 60.0
+_LONGEST_PAUSE_S: Final = 2.0
+
+
+class Adoption:
+    """Makes jobs of messages."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Register through this connection."""
+        self._connection = connection
+        self._queue = Queue(connection)
+
+    async def adopt(
+        self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str
+    ) -> None:
+        """Register a message as a job; a second time changes nothing.
+
+        Redis may be away for a minute, because the message is in nobody's hands but ours. Raises
+        RelayUnavailable after that.
+        """
+        give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
+        while True:
+            try:
+                await self._register(kind, task_id, queue, fields, tenant)
+            except RelayUnavailable as error:
+                if asyncio.get_running_loop().time() > give_up_at:
+                    _log.error("task %s was not registered, and is lost: %s", task_id, error)
+                    raise
+                await asyncio.sleep(random.uniform(0.1, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
+            else:
+                return
+
+    async def _register(
+        self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str
+    ) -> None:
+        id = names.job_id(task_id)
+        try:
+            whose = _tenant(tenant)
+            request = _request(kind, queue, fields)
+            await self._queue.enqueue(request, queue=queue, tenant=whose, job_id=id)
+        except (InvalidRequest, QueueFull) as error:
+            _log.warning("task %s is no job: %s", task_id, error)
+            await self._queue.refuse(id, kind=kind, queue=queue, error=error)
+
+    async def look(self, queue: str) -> int:
+        """Register the messages that wait in a queue's list. Returns how many.
+
+        For queues that nobody consumes because no slot is free. A message leaves the list when
+        its job is in the ledger, and a ticket takes its place.
+        """
+        waiting = await self._connection.command("LRANGE", queue, -_AT_ONCE, -1)
+        found = [(text, message) for text in waiting if (message := foreign(text)) is not None]
+        for text, message in found:
+            await self.adopt(message.kind, message.id, queue, message.fields, message.tenant)
+            if await self._connection.command("LREM", queue, -1, text):
+                await self._queue.give_ticket_back(queue)
+        return len(found)
+
+
+class Message:
+    """What a producer's message says."""
+
+    def __init__(self, headers: Mapping[str, Any], body: Any) -> None:
+        """Read task protocol 2: `[args, kwargs, embed]` and its headers."""
+        self.kind = TASKS[headers["task"]]
+        self.id = str(headers["id"])
+        self.tenant = str(headers.get(TENANT_HEADER) or DEFAULT_TENANT.name)
+        self.fields = fields_of(body[0], body[1])
+
+
+def foreign(text: bytes) -> Message | None:
+    """The message in an entry of a queue's list; None if it is a ticket or nothing of ours."""
+    if b'"fleet.ticket"' in text:
+        return None
+    try:
+        envelope = json.loads(text)
+        return Message(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def fields_of(args: Any, kwargs: Any) -> dict[str, Any]:
+    """The request's fields; positional ones are kept, to be refused by name."""
+    fields = dict(kwargs)
+    return {"args": list(args), **fields} if args else fields
+
+
+def _request(kind: Kind, queue: str, fields: Mapping[str, Any]) -> Any:
+    """The request in a message; raises InvalidRequest."""
+    if names.kind_of(queue) != kind:
+        meant = f"{names.backend_of(queue)}.{kind}"
+        raise InvalidRequest(f"queue {queue} takes no fleet.{kind}; that would be queue {meant}")
+    try:
+        request = any_request.validate_python({**fields, "kind": kind}, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if part != kind)
+        raise InvalidRequest(f"keyword argument {where}: {first['msg']}") from None
+    return request.model_copy(update={"backend": names.backend_of(queue)})
+
+
+def _tenant(name: str) -> Tenant:
+    try:
+        return Tenant(name=name)
+    except ValidationError:
+        raise InvalidRequest(f"header {TENANT_HEADER}: {name[:64]!r} is no tenant's name") from None

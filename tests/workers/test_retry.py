@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from contract import errors
+from contract import backend_errors
 from contract.backend_errors import (
     BackendBusy,
     BackendError,
@@ -42,7 +42,7 @@ def tried(error: FleetError, attempt: int = 1, kind: Kind = "chat", patience: in
 def every_class() -> list[type[FleetError]]:
     return [
         value
-        for value in vars(errors).values()
+        for value in vars(backend_errors).values()
         if isinstance(value, type) and issubclass(value, BackendError) and value is not BackendError
     ]
 

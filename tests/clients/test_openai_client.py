@@ -226,7 +226,8 @@ def test_texts_become_vectors(encoding: Any, ask: OpenAI) -> None:
         assert len(one) == 8
     assert one == again != two
     assert [row.index for row in answer.data] == [0, 1, 2]
-    assert answer.usage.prompt_tokens == 3
+    # A text that comes twice may be read once.
+    assert answer.usage.prompt_tokens in {2, 3}
 
 
 def test_two_thousand_texts_are_one_request(ask: OpenAI) -> None:

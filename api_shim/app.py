@@ -32,6 +32,7 @@ from api_shim.openai import files as openai_files
 from api_shim.openai import generation as openai_generation
 from api_shim.openai import images as openai_images
 from api_shim.openai import models as openai_models
+from api_shim.openai import responses as openai_responses
 from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.problems import natively
 from api_shim.settings import ShimSettings
@@ -65,6 +66,7 @@ _SURFACES: Final = (
     generation,
     library,
     openai_generation,
+    openai_responses,
     openai_images,
     openai_models,
     openai_files,

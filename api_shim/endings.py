@@ -47,6 +47,8 @@ _STATUS: Final[Mapping[type[FleetError], int]] = {
 }
 """HTTP status of each end; a class that is not here has its parent's, at last problems.py's."""
 
+ANSWER_RESTARTED: Final = "answer_restarted"
+"""The code of a stream that ends because its words were taken back."""
 TAKES_BACK: Final = frozenset({"reset", "log_reset"})
 """Types of events after which what was told is not true any more."""
 ENDS_BADLY: Final = frozenset({"failed", "cancelled"}) | TAKES_BACK
@@ -83,7 +85,7 @@ def refusal_of(event: Event, headers: Mapping[str, str] | None = None) -> Refusa
             return Refusal("cancelled", detail, status=409, headers=headers)
         case _:
             return Refusal(
-                "answer_restarted",
+                ANSWER_RESTARTED,
                 "The attempt broke off and another one began anew, but what was streamed cannot "
                 "be taken back: ask again, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events, "
                 "which tells the new answer.",

@@ -13,7 +13,7 @@ and translates what comes back; it runs nothing itself. The rules are the same o
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -36,6 +36,8 @@ from contract.requests import Request as AnyKind
 from contract.result import Fold, Result
 
 Asked = TypeVar("Asked", bound=AnyKind)
+Parted = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
+"""Parts events of the log into what can be told, and the one that ends the stream."""
 
 _NO_GRACE_S: Final = 0.0
 """A drop-in client has no cursor: one that hung up does not come back."""
@@ -94,12 +96,23 @@ class Visit:
         record, _ = await self._intake.take(request)
         return record
 
-    async def whole(self, record: JobRecord) -> Result:
-        """The answer when the job is done; raises Refusal for any other end, and FleetError."""
+    async def whole(
+        self, record: JobRecord, hear: Callable[[Frame], object] | None = None
+    ) -> Result:
+        """The answer when the job is done; raises Refusal for any other end, and FleetError.
+
+        `hear` is given every event of the log as well.
+        """
         answer = Fold()
+
+        def heard(frame: Frame) -> None:
+            answer.add(frame.event)
+            if hear is not None:
+                hear(frame)
+
         seat = self._wiring.audience.attending(record, grace_s=_NO_GRACE_S)
         async with seat:
-            reading = _read(self._pages(record), answer)
+            reading = _read(self._pages(record), heard)
             ending = await self._wiring.hangup.attend(reading, self._request.receive)
         if ending is Ending.STOPPING:
             raise _stopping(self.headers)
@@ -112,8 +125,10 @@ class Visit:
             raise refusal_of(end, self.headers)
         return result
 
-    def stream(self, record: JobRecord, rendering: Rendering) -> Response:
-        """The answer as it comes."""
+    def stream(
+        self, record: JobRecord, rendering: Rendering, parted: Parted | None = None
+    ) -> Response:
+        """The answer as it comes; `parted` is for a surface that tells some bad ends itself."""
         return Told(
             self._pages(record),
             rendering,
@@ -121,17 +136,18 @@ class Visit:
             self._wiring.audience.attending(record, grace_s=_NO_GRACE_S),
             headers=self.headers,
             patience_s=self._wiring.settings.keepalive_s,
+            parted=parted,
         )
 
     def _pages(self, record: JobRecord) -> Pages:
         return self._wiring.log.follow(record.id, idle_s=self._wiring.settings.keepalive_s)
 
 
-async def _read(pages: Pages, answer: Fold) -> None:
+async def _read(pages: Pages, hear: Callable[[Frame], object]) -> None:
     async with aclosing(pages):
         async for frames in pages:
             for frame in frames:
-                answer.add(frame.event)
+                hear(frame)
 
 
 def _stopping(headers: Mapping[str, str]) -> Refusal:
@@ -157,6 +173,7 @@ class Told(Response):
         *,
         headers: Mapping[str, str],
         patience_s: float,
+        parted: Parted | None = None,
     ) -> None:
         """Tell these pages; the head waits for the first words for `patience_s`."""
         self._pages = pages
@@ -164,6 +181,7 @@ class Told(Response):
         self._hangup = hangup
         self._seat = seat
         self._patience_s = patience_s
+        self._parted = parted or self._told_and_end
         self._is_open = False
         self._has_told = False
         self._refusal_headers = headers
@@ -208,7 +226,7 @@ class Told(Response):
                 await self._fail(ended(end, self._refusal_headers), scope, send)
                 return
 
-    def _parted(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
+    def _told_and_end(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
         """What can be told, and what ends the stream."""
         if not any(frame.type in ENDS_BADLY for frame in frames):
             return frames, None

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from contract.requests import Request
+from contract.responses import ResponseNotes
 from contract.wire import Noun
 
 Think = Literal["auto", "off", "minimal", "low", "medium", "high", "xhigh"]
@@ -151,6 +152,8 @@ class ChatRequest(Request):
     """Slide the context when the answer overflows it (true) or stop (false), where it can."""
     keep_alive_s: float | None = None
     """Seconds that the model stays loaded after this job; negative: for ever."""
+    response_notes: ResponseNotes | None = None
+    """What `/v1/responses` wants to know again of a request of its own; leave it out."""
 
     @field_validator("messages")
     @classmethod

@@ -73,11 +73,14 @@ def wrong(
     message: str,
     *,
     error: type[FleetError] = InvalidRequest,
+    code: str | None = None,
     remedy: str = "change it",
 ) -> Refusal:
-    """A refusal that names a field."""
-    told = FieldError(field=field, where="body", code=error.code, message=message, remedy=remedy)
-    return Refusal(error, f"{field}: {message}", errors=(told,))
+    """A refusal that names a field; with a `code` that is none of the contract's, if need be."""
+    told = FieldError(
+        field=field, where="body", code=code or error.code, message=message, remedy=remedy
+    )
+    return Refusal(code or error, f"{field}: {message}", errors=(told,))
 
 
 def unsupported(field: str, message: str) -> Refusal:

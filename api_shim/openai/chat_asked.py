@@ -133,8 +133,15 @@ def sampling(body: Sampled, limit: int | None) -> dict[str, Any]:
 def _think(body: ChatBody) -> Think:
     effort = body.reasoning_effort or (body.reasoning or {}).get("effort")
     if effort is not None:
-        if effort not in _THINK:
-            raise wrong("reasoning_effort", f"it is one of {', '.join(_THINK)}")
-        return _THINK[effort]
+        return to_think(effort, "reasoning_effort")
     is_off = (body.chat_template_kwargs or {}).get("enable_thinking") is False
     return "off" if is_off else "auto"
+
+
+def to_think(effort: str | None, field: str) -> Think:
+    """How hard to think; raises Refusal that names the field."""
+    if effort is None:
+        return "auto"
+    if effort not in _THINK:
+        raise wrong(field, f"it is one of {', '.join(_THINK)}")
+    return _THINK[effort]

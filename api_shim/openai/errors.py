@@ -83,10 +83,15 @@ def encoded(problem: Problem) -> bytes:
                 "message": problem.detail,
                 "type": _type(problem),
                 "param": _param(problem),
-                "code": _CODES.get(problem.code, problem.code),
+                "code": known_code(problem.code),
             }
         }
     )
+
+
+def known_code(code: str) -> str:
+    """The name that programs know for one of ours, if there is one."""
+    return _CODES.get(code, code)
 
 
 def _type(problem: Problem) -> str:

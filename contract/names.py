@@ -56,7 +56,7 @@ def job_id(task_id: str) -> str:
     try:
         return UUID(task_id).hex
     except ValueError:
-        return uuid5(NAMESPACE_URL, f"fleet:{task_id}").hex
+        return uuid5(NAMESPACE_URL, f"celery/{task_id}").hex
 
 
 def queue_name(backend: str, kind: str) -> str:

@@ -8,6 +8,7 @@ from statistics import median
 from bench.machine import described
 from bench.measure import Burst
 from bench.scores import Scores, by_process, middle
+from bench.sections import sections
 
 FLEET, DIRECT, PEER = "fleet", "direct", "LiteLLM"
 Row = Sequence[str]
@@ -15,8 +16,10 @@ Table = tuple[Row, Sequence[Row]]
 
 
 def write(path: Path, scores: Mapping[str, Scores], repetitions: int, load: float) -> None:
-    """Write the file anew."""
-    path.write_text("\n".join(_lines(scores, repetitions, load)) + "\n", encoding="utf-8")
+    """Write the file anew, but for the sections of others."""
+    kept = sections(path)
+    whole = "\n".join(_lines(scores, repetitions, load)) + "\n"
+    path.write_text(f"{whole}\n{kept}" if kept else whole, encoding="utf-8")
 
 
 def _lines(scores: Mapping[str, Scores], repetitions: int, load: float) -> Iterator[str]:

@@ -94,7 +94,7 @@ class Upkeep:
             raise WorkerStalledError(f"tickets wait in {waiting[0]}, and none arrives here")
 
     async def obey(self) -> Never:
-        """Stop a job the moment we are told that it is not ours any more."""
+        """Stop a job the moment we are told that it has ended."""
         while True:
             try:
                 async with self._reader.hear(names.worker_channel(self._worker.name)) as ear:
@@ -102,7 +102,7 @@ class Upkeep:
                         ear.catch_up()
                         await ear.wait(60.0)
                         while ear.heard:
-                            self._worker.lose(ear.heard.popleft().decode())
+                            self._worker.end(ear.heard.popleft().decode())
             except RelayUnavailable as error:
                 _log.warning("orders are not heard: %s", error)
                 await asyncio.sleep(1.0)

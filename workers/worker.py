@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from workers.slots import Slots
 _log = logging.getLogger(__name__)
 
 _HANDED_OVER_AT_ONCE: Final = 16
+_ENDED_LATELY: Final = 256
 _BEFORE_AN_ANSWER: Final = (Phase, Reset, Resumed)
 """Events that do not say that the backend works."""
 
@@ -69,6 +71,8 @@ class Worker:
         self.servers = servers
         self.slots = slots
         self.held: dict[str, Held] = {}
+        self._ended_lately: deque[str] = deque(maxlen=_ENDED_LATELY)
+        """Jobs that somebody else ended, maybe before their claim had arrived here."""
         self.last_ticket_at = asyncio.get_running_loop().time()
         self._connection = connection
         self._writer = writer
@@ -147,6 +151,8 @@ class Worker:
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel
         held = self.held[claim.record.id] = Held(claim, voice)
+        if voice.id in self._ended_lately:
+            voice.lose()
         _log.info("job %s began, attempt %d in %s", voice.id, voice.attempt, claim.record.queue)
         try:
             await asyncio.wait({task})
@@ -238,6 +244,14 @@ class Worker:
         held = self.held.get(job_id)
         if held is not None:
             held.voice.lose()
+
+    def end(self, job_id: str) -> None:
+        """Stop a job that somebody has ended, also if we do not know yet that we have it.
+
+        The order and the answer to our claim come on two lines, and either may be first.
+        """
+        self._ended_lately.append(job_id)
+        self.lose(job_id)
 
     async def hand_over_all(self, reason: str) -> None:
         """Give every job back for the next worker to continue; it costs them no attempt."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, cast
@@ -67,9 +67,12 @@ class Seen:
 
     requests: Counter[str] = field(default_factory=Counter)
     open: int = 0
+    """Streams, and answers that take their time."""
     aborted: int = 0
-    """Streams whose client left before their end."""
+    """Those of them whose client left before their end."""
     finished: int = 0
+    texts: deque[int] = field(default_factory=lambda: deque(maxlen=10_000))
+    """How many each request for vectors had."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self) -> None:
@@ -101,6 +104,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target, self._body = b"", bytearray()
         self._flow: Flow | None = None
+        self._is_answering = False
         self._next = 0
         self._timer: asyncio.Handle | None = None
         self._is_paused = False
@@ -117,9 +121,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._flow is not None:
-            self._flow = None
-            self._seen.open -= 1
+        self._flow = None
+        if self._is_answering:
+            self._closed()
             self._seen.aborted += 1
             self._seen.note()
 
@@ -160,11 +164,21 @@ class Connection(asyncio.Protocol):
         if answer is None:
             self._transport.abort()
         elif isinstance(answer, Reply):
+            if answer.delay_s:
+                self._opened()
             self._later(answer.delay_s, lambda: self._reply(answer))
         else:
             self._flow, self._next = answer, 0
-            self._seen.open += 1
+            self._opened()
             self._later(answer.delay_s, self._begin)
+
+    def _opened(self) -> None:
+        self._is_answering = True
+        self._seen.open += 1
+
+    def _closed(self) -> None:
+        self._is_answering = False
+        self._seen.open -= 1
 
     def _later(self, delay_s: float, what: Callable[[], None]) -> None:
         if delay_s:
@@ -174,6 +188,10 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, reply: Reply) -> None:
         self._timer = None
+        if self._is_answering:
+            self._closed()
+            self._seen.finished += 1
+            self._seen.note()
         more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
         head = (
             f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, b'Other').decode()}\r\n"
@@ -216,7 +234,7 @@ class Connection(asyncio.Protocol):
         if ending == "stall":
             return
         self._flow = None
-        self._seen.open -= 1
+        self._closed()
         self._seen.finished += 1
         match ending:
             case "end":

@@ -22,12 +22,16 @@ class Roster:
 
     async def report(self, worker: WorkerReport) -> None:
         """Say that a worker lives, and what it serves; raises RelayUnavailable."""
-        expires_at = self._connection.now() + REPORT_TTL_S
+        now = self._connection.now()
+        expires_at = now + REPORT_TTL_S
+        # Known by name from then on: a backend whose only worker restarts is away, not unknown.
+        queues = [word for queue in worker.queues for word in (f"{now:.3f}", queue.name)]
         await self._connection.pipeline(
             [
+                *([("ZADD", names.QUEUES, *queues)] if queues else []),
                 ("SET", names.worker_report(worker.name), encode(worker), "EX", REPORT_TTL_S),
                 ("ZADD", names.ROSTER, f"{expires_at:.3f}", worker.name),
-                ("ZREMRANGEBYSCORE", names.ROSTER, "-inf", f"{self._connection.now():.3f}"),
+                ("ZREMRANGEBYSCORE", names.ROSTER, "-inf", f"{now:.3f}"),
                 ("EXPIRE", names.ROSTER, 4 * REPORT_TTL_S),
             ]
         )

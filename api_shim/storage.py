@@ -75,7 +75,8 @@ class Storage:
 
     @cached_property
     def _root(self) -> tuple[AbstractFileSystem, str]:
-        files, root = url_to_fs(self._url)
+        # Other shims write and delete, too: a list that is remembered would be wrong.
+        files, root = url_to_fs(self._url, use_listings_cache=False)
         if "file" in _protocols(files):
             Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
         return files, root.rstrip("/")

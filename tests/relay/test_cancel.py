@@ -1,0 +1,178 @@
+"""Cancel while nobody works on a job: it is final at once, and no queue holds anything of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from support.dying import died
+from support.queues import left_in_queues
+from support.relay import QUEUE, Relay, relay_on, words
+
+from contract import names
+from contract.errors import LeaseLost
+from contract.events import Done
+from relay.lease import Holder
+from relay.log import END, HAND_OVER, START, ending_keys
+from relay.order import CLAIM, Taking, keys_of, taken
+from relay.writer import Voice
+
+
+async def queued(relay: Relay) -> str:
+    return await relay.enqueue()
+
+
+async def claimed(relay: Relay) -> str:
+    """Its worker died between CLAIM and START."""
+    job = await relay.enqueue()
+    arguments = taken(QUEUE, "w1", relay.connection.settings, Taking())
+    assert (await relay.connection.run(CLAIM, keys_of(QUEUE), arguments))[0] == job.encode()
+    return job
+
+
+async def spoken(relay: Relay) -> Voice:
+    await relay.enqueue()
+    voice = relay.voice(await relay.claim())
+    for word in words(3):
+        voice.say(word)
+    await voice.written()
+    return voice
+
+
+async def running(relay: Relay) -> str:
+    """Its worker died, and its lease has not expired."""
+    return (await spoken(relay)).id
+
+
+async def half_handed_over(relay: Relay) -> str:
+    """The reaper died between HAND_OVER and RETURN."""
+    job = (await spoken(relay)).id
+    keys = [names.record(job), names.log(job)]
+    queued = f'"type":"queued","queue":"{QUEUE}","position":null,"eta_s":null,"reason":""}}'
+    await relay.connection.run(HAND_OVER, keys, [names.channel(job), 1, 1, queued, 1])
+    return job
+
+
+async def waiting_again(relay: Relay) -> str:
+    job = (await spoken(relay)).id
+    assert await relay.leases.hand_over(QUEUE, job, 1, reason="", counts=True)
+    return job
+
+
+async def delayed(relay: Relay) -> str:
+    """Between two attempts."""
+    job = (await spoken(relay)).id
+    assert await relay.leases.hand_over(QUEUE, job, 1, reason="", counts=True, delay_s=0.05)
+    return job
+
+
+@pytest.mark.parametrize(
+    "phase", [queued, claimed, running, half_handed_over, waiting_again, delayed]
+)
+async def test_it_is_final_at_once_and_leaves_nothing(
+    phase: Callable[[Relay], Awaitable[str]], redis_url: str
+) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        job = await phase(relay)
+        said = (await relay.log.result(job)).content
+        record = await relay.queue.cancel(job, by="caller", reason="enough")
+        left = await left_in_queues(relay)
+        again = await relay.queue.cancel(job, by="somebody else")
+        await asyncio.sleep(0.1)  # leases and delays of before are over
+        await relay.leases.reap()
+        await relay.audit.look()
+        result = await relay.log.result(job)
+
+        assert ("cancelled", record) == (record.status, again)
+        assert left == await left_in_queues(relay) == []
+        assert await relay.queue.claim(QUEUE, "w2") is None
+        assert ("cancelled", said) == (result.status, result.content)
+        assert (await relay.heard(job))[-1].event.reason == "enough"
+
+
+@pytest.mark.parametrize("phase", [running, half_handed_over, waiting_again, delayed])
+async def test_what_was_said_before_can_be_read(
+    phase: Callable[[Relay], Awaitable[str]], redis_url: str
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await phase(relay)
+        await relay.queue.cancel(job, by="caller")
+
+        assert (await relay.log.result(job)).content == "w0 w1 w2 "
+
+
+async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await claimed(relay)
+        await relay.queue.cancel(job, by="caller")
+        started = '"type":"started","attempt":1,"worker":"w1","backend":"scripted"}'
+        keys = [names.record(job), names.log(job)]
+        answer = await relay.connection.run(
+            START, keys, [names.channel(job), 1, "w1", "n", started]
+        )
+
+        assert answer is None
+        assert [frame.type for frame in await relay.heard(job)] == ["queued", "cancelled"]
+
+
+async def half_cancelled(relay: Relay, job: str) -> None:
+    """Its shim died between END and RELEASE."""
+    last_word = '"type":"cancelled","by":"caller","reason":""}'
+    arguments = [job, names.channel(job), "cancelled", 60, last_word, 0]
+    await relay.connection.run(END, ending_keys(job), arguments)
+
+
+@pytest.mark.parametrize("phase", [queued, claimed, running, waiting_again, delayed])
+async def test_a_shim_that_dies_in_a_cancel_is_finished_by_the_next_cancel(
+    phase: Callable[[Relay], Awaitable[str]], redis_url: str
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await phase(relay)
+        await half_cancelled(relay, job)
+        before = await left_in_queues(relay)
+        record = await relay.queue.cancel(job, by="caller")
+
+        assert record.status == "cancelled"
+        assert before
+        assert await left_in_queues(relay) == []
+
+
+@pytest.mark.parametrize("phase", [queued, claimed, running, waiting_again, delayed])
+async def test_or_by_any_worker(phase: Callable[[Relay], Awaitable[str]], redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.05) as relay:
+        await half_cancelled(relay, await phase(relay))
+        await asyncio.sleep(0.1)  # leases and delays of before are over
+        await relay.leases.reap()
+
+        assert await relay.queue.claim(QUEUE, "w2") is None
+        assert await left_in_queues(relay) == []
+
+
+async def test_a_letter_that_is_dead_stays_what_it_is(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        record = await died(relay)
+
+        assert record == await relay.queue.cancel(record.id, by="caller")
+        assert await left_in_queues(relay) == []
+
+
+async def done(relay: Relay, voice: Voice, after_s: float) -> None:
+    await asyncio.sleep(after_s)
+    voice.say(Done())
+    with suppress(LeaseLost):
+        await voice.written()
+        await relay.leases.release(QUEUE, voice.id, Holder(1, "w1"))
+
+
+async def test_cancels_that_race_with_each_other_and_the_end_agree(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
+        ends: set[str] = set()
+        for at in range(60):
+            voice = await spoken(relay)
+            cancels = [each.queue.cancel(voice.id, by="caller") for each in (relay, other)]
+            _, *told = await asyncio.gather(done(relay, voice, at % 6 * 0.0003), *cancels)
+            ends.add(last := (await relay.heard(voice.id))[-1].type)
+            assert {last} == {record.status for record in told}
+
+        assert {"done", "cancelled"} == ends
+        assert await left_in_queues(relay) == []

@@ -7,10 +7,10 @@ which it drives fewest; a tenant that has none is not kept waiting behind anothe
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final, Never
+from typing import Any, Final, Never
 
 from starlette.types import Message
 
@@ -46,23 +46,27 @@ class Driver:
         await self._wiring.hangup.attend(self._keep(), _never)
 
     async def _keep(self) -> None:
-        sweeping = asyncio.create_task(self._sweep())
+        looking, sweeping = (
+            asyncio.create_task(_again(work)) for work in (self._look_on, self._sweep)
+        )
         try:
-            while not sweeping.done():
-                self._wiring.news_of_batches.clear()
-                try:
-                    await self._look()
-                except RelayUnavailable as error:
-                    _log.warning("cannot look for batches: %s", error)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_S):
-                        await self._wiring.news_of_batches.wait()
-            sweeping.result()
+            await asyncio.gather(looking, sweeping)
         finally:
-            tasks = [sweeping, *(task for _, task in self._driving.values())]
+            tasks = [looking, sweeping, *(task for _, task in self._driving.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look_on(self) -> Never:
+        while True:
+            self._wiring.news_of_batches.clear()
+            try:
+                await self._look()
+            except RelayUnavailable as error:
+                _log.warning("cannot look for batches: %s", error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wiring.news_of_batches.wait()
 
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -139,6 +143,19 @@ class Driver:
             except FleetError as error:
                 _log.warning("cannot clear the storage of files: %s", error)
             await asyncio.sleep(_SWEEP_S)
+
+
+async def _again(work: Callable[[], Coroutine[Any, Any, Never]]) -> Never:
+    """Do it, and again after a defect of ours: the shim's other calls must not end with it."""
+    while True:
+        doing = asyncio.create_task(work())
+        try:
+            await asyncio.wait({doing})
+        finally:
+            doing.cancel()
+            await asyncio.wait({doing})
+        _log.error("the driver of batches broke", exc_info=doing.exception())
+        await asyncio.sleep(_BACKOFF_S[0])
 
 
 async def _never() -> Message:

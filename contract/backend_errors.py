@@ -18,6 +18,8 @@ class BackendError(FleetError):
         """Keep the HTTP status that the backend answered with, where there was one."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status
+        self.is_echo = False
+        """Whether another job tells of the same failed request: it counts once."""
 
 
 class BackendUnreachable(BackendError):

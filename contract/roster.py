@@ -31,6 +31,8 @@ class ModelReport(Noun):
     """Longest answer, in tokens."""
     dimension: int | None = None
     """Numbers in an embedding."""
+    packs: bool | None = None
+    """Whether texts of several jobs share requests: their vectors are the same as each alone."""
     size_bytes: int | None = None
 
 

@@ -36,6 +36,8 @@ DEFAULT_SLOTS: Final[Mapping[str, int]] = {
 _SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", "unload"})
 """Kinds that keep a backend's disk or memory busy: one at a time."""
 _FEW: Final = 4
+EMBEDS_IN_HAND: Final = 64
+"""Embed jobs that a worker takes where it packs them; `Packer.has_room` bounds their texts."""
 
 
 def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> list[BackendConfig]:
@@ -72,8 +74,13 @@ def _entry(file: Path, name: str, entry: Any) -> BackendConfig:
         raise DsnError(f"{file}: [backends.{name}] {where}: {first['msg']}") from None
 
 
-def slots_of(config: BackendConfig, kind: Kind) -> int:
-    """Jobs of a kind that the backend may be given at once, before it was asked."""
+def slots_of(config: BackendConfig, kind: Kind, *, packs: bool = False) -> int:
+    """Jobs of a kind that the backend may be given at once, before it was asked.
+
+    Where the worker packs embed jobs, it takes more of them than the backend gets requests.
+    """
+    if kind == "embed" and packs and "embed" not in config.slots_by_kind:
+        return max(EMBEDS_IN_HAND, slots_of(config, kind))
     told = config.slots_for(kind)
     if told is not None:
         return told

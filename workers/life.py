@@ -17,6 +17,7 @@ from workers.backends.registry import build
 from workers.backends.several import Server, Servers
 from workers.circuits import Circuits
 from workers.fitting import Fitting
+from workers.packers import give_packers
 from workers.pool import AsyncioPool
 from workers.presence import Presence
 from workers.settings import WorkerSettings
@@ -61,6 +62,7 @@ class Life:
                         connection, servers.name, self._settings.worker_name
                     )
                     server.adapter.live_in(residence)
+            self._pack(servers, connection, changed)
             try:
                 async with self._with_upkeep(pool, connection, servers, changed):
                     yield
@@ -77,6 +79,21 @@ class Life:
         )
         self._slots.admits = servers.admit
         return servers
+
+    def _pack(self, servers: Servers, connection: Connection, changed: asyncio.Event) -> None:
+        """Let embed jobs share requests; their queue is consumed while there is room for more."""
+
+        def settle(queue: str) -> None:
+            self._slots.settle(queue)
+            changed.set()
+
+        def look_again() -> None:
+            self.worker.choosing.stale.set()
+
+        give_packers(
+            servers, self._config, self._settings, connection,
+            on_room=settle, on_verdict=look_again,
+        )  # fmt: skip
 
     def _breaker(self, changed: asyncio.Event) -> Breaker:
         return Breaker(

@@ -78,7 +78,10 @@ class Presence:
     def take_in(self) -> None:
         """Take what was seen of the endpoints into the report, and to those who choose by it."""
         servers, worker = self._worker.servers, self._worker
-        models = merged([server.models for server in servers.all])
+        models = tuple(
+            model.model_copy(update={"packs": servers.packs(model.name)})
+            for model in merged([server.models for server in servers.all])
+        )
         worker.fitting.learn(models)
         if any(server.error is None for server in servers.all):
             worker.choosing.learn(models)

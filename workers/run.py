@@ -110,6 +110,8 @@ class Run:
     """Is told what the job says up to its first output."""
     look: Callable[[], Awaitable[None]]
     """Looks at the backend and tells the roster what is there."""
+    packer: Embed | None = None
+    """Takes embed jobs in place of the backend."""
 
     async def to_its_last_word(self) -> Broken | None:
         """Run the job; returns when its last word stands in the log, or it should be tried again.
@@ -218,7 +220,7 @@ class Run:
         if self.claim.attempt > 1:
             said = await Said.of(self.log, self.claim.record.id)
             chosen = await plan(request, said, self.backend)
-        ask = partial(stream, backend=self.backend)
+        ask = partial(stream, backend=self.backend, packer=self.packer)
         return Continuation(chosen, request, self.claim.attempt, ask)
 
     def _timed(self, done: Done, claimed_at: float, first_at: float | None) -> Done:
@@ -242,13 +244,15 @@ def parsed(request: bytes) -> AnyRequest:
         raise InvalidRequest(f"the stored request is not valid at {where}") from error
 
 
-def stream(request: AnyRequest, backend: Backend) -> AsyncGenerator[Event, None]:  # noqa: C901, PLR0912 - one flat case per kind
+def stream(  # noqa: C901, PLR0912 - one flat case per kind
+    request: AnyRequest, backend: Backend, packer: Embed | None = None
+) -> AsyncGenerator[Event, None]:
     """Open what the request asks for; raises NotSupported if the backend has no method for it."""
     match request:
         case ChatRequest() if isinstance(backend, Chat):
             return backend.chat(request)
         case EmbedRequest() if isinstance(backend, Embed):
-            return backend.embed(request)
+            return (packer or backend).embed(request)
         case PullRequest() if isinstance(backend, Pull):
             return backend.pull(request)
         case ImageRequest() if isinstance(backend, GenerateImages):

@@ -34,5 +34,17 @@ class WorkerSettings(FleetSettings):
     """Seconds of that while; twice as many each time it turns out to be too soon, up to 60."""
     private_images: bool = False
     """Whether images of a chat may be fetched from addresses that are not public."""
+    embed_pack: bool = True
+    """Whether texts of several embed jobs share requests to the backend."""
+    embed_pack_texts: Annotated[int, Field(ge=1, le=8192)] = 256
+    """Texts that one request has at most; a backend may take fewer."""
+    embed_pack_tokens: Annotated[int, Field(ge=1)] = 16384
+    """Estimated tokens that one request has at most, each text counted as the longest in it."""
+    embed_pack_wait_s: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """Seconds that a text waits for others, and only while the backend is busy."""
+    embed_requests: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Embed requests at once to one address, where its slots allow as many."""
+    embed_cache_ttl_s: Annotated[float, Field(ge=0)] = 0
+    """Seconds that a computed vector is kept for whoever embeds the same text; 0: not at all."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""

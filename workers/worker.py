@@ -146,7 +146,8 @@ class Worker:
         voice = self._writer.voice(claim)
         run = Run(
             claim, seat.adapter, voice, self._log, self._queue, self._connection, self.fitting,
-            self._patience, partial(self._hear, seat, voice.id), self.look, seat.packer,
+            self._patience, partial(self._hear, seat, voice.id), self.look,
+            seat if seat.packs else None,
         )  # fmt: skip
         task = asyncio.create_task(run.to_its_last_word())
         voice.on_lost = task.cancel

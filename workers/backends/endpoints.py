@@ -80,6 +80,10 @@ class Endpoints:
             async for event in events:
                 yield event
 
+    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same at every address
+        """Texts a request."""
+        return GENERIC.embed_batch
+
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings where the model is."""
         endpoint, speaker = self._found(request.model)

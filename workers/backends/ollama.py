@@ -120,6 +120,10 @@ class Ollama:
             raise TruncatedStream("Ollama's answer ended without its last line")
         yield done
 
+    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
+        """Texts a request."""
+        return EMBED_BATCH
+
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /api/embed, some texts at a time."""
         rows, tokens, load_ms = Rows(request.dimensions), 0, None

@@ -147,6 +147,10 @@ class OpenAI:
                     raise  # else only the usage is missing
         yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
 
+    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
+        """Texts a request."""
+        return self.dialect.embed_batch
+
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings, some texts at a time."""
         body = wire.to_embed(request, self.dialect)

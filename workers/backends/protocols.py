@@ -84,6 +84,15 @@ class Embed(Protocol):
 
 
 @runtime_checkable
+class BoundsEmbeds(Protocol):
+    """Cuts long lists of texts into requests to its server."""
+
+    def most_texts(self, model: str) -> int:
+        """How many texts of this model go into one."""
+        ...
+
+
+@runtime_checkable
 class Pull(Protocol):
     """Can download a model."""
 

@@ -16,8 +16,10 @@ characters that the first word is stretched to; `dim` width of vectors; `usage` 
 puts it: after the finish, with it, none; `wire` how a server cuts its bytes, joined by `+`:
 trickle (a byte at a time), crlf, multiline (of `data:`), split (packets end inside a character),
 unordered (embeddings from the last to the first), short (an embedding too few), float (ignore
-the wish for base64); `style` whose manners a server of OpenAI's shape has: llamacpp, old
-(llama-server before October 2025), vllm, lmstudio, openai, ollama (its /v1), swap, proxy;
+the wish for base64), company (a vector is another one in a list of texts); `poison` a word without
+which in its text the fault of an embedding does not come; `style` whose manners a server of
+OpenAI's shape has: llamacpp, old (llama-server before October 2025), vllm, lmstudio, openai, ollama
+(its /v1), swap, proxy;
 `fail` a fault, with `:N` after N words (else 0); `times` how often a model of exactly this name
 fails before it works (else always).
 
@@ -71,7 +73,9 @@ EARLY: Final = frozenset({"html", "body", "busy", "loading", "missing", "context
 """Faults that answer instead of the stream."""
 FAULTS: Final = EARLY | {"drop", "after", "cut", "reset", "stall", "error", "refuse", "die"}
 STYLES: Final = ("llamacpp", "old", "vllm", "lmstudio", "openai", "ollama", "swap", "proxy")
-_WIRES: Final = frozenset({"trickle", "crlf", "multiline", "split", "unordered", "short", "float"})
+_WIRES: Final = frozenset(
+    {"trickle", "crlf", "multiline", "split", "unordered", "short", "float", "company"}
+)
 _WORD: Final = re.compile(r"\s*\S+|\s+\Z")
 
 
@@ -93,6 +97,7 @@ class Script:
     usage: str = "after"
     style: str = "llamacpp"
     wire: frozenset[str] = frozenset()
+    poison: str = ""
     fail: str | None = None
     after: int = 0
     times: float = math.inf
@@ -179,6 +184,18 @@ def vector(text: str, dimension: int) -> list[float]:
             sums[at] += byte * 2 - 255
     length = math.sqrt(sum(value * value for value in sums))
     return [value / length for value in sums]
+
+
+def vectors(script: Script, texts: Sequence[str], dimension: int) -> list[list[float]]:
+    """A vector of each text."""
+    if "company" in script.wire and len(texts) > 1:
+        texts = [f"{text} {texts[0]}" for text in texts]
+    return [vector(text, dimension) for text in texts]
+
+
+def disagrees(script: Script, texts: Sequence[str]) -> bool:
+    """Whether the fault of the script may come over these texts."""
+    return any(script.poison in text for text in texts)
 
 
 def _content(script: Script, prompt: Prompt) -> tuple[str, ...]:
@@ -270,4 +287,5 @@ _READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "wire": _wires,
     "fail": _fault,
     "times": _seconds("times"),
+    "poison": lambda value: {"poison": value},
 }

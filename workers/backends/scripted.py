@@ -50,7 +50,7 @@ from contract.models import (
 from contract.roster import ModelReport, ModelTrait
 from contract.wishes import Wish
 from workers.backends.protocols import Stream
-from workers.backends.script import EARLY, FORMS, Script, Turn, parse, play, vector
+from workers.backends.script import EARLY, FORMS, Script, Turn, disagrees, parse, play, vectors
 from workers.backends.scripted_memory import Memory
 from workers.backends.scripted_picture import drawn
 from workers.backends.scripted_turn import deltas, finish_of, prompt_of, texts_of
@@ -140,12 +140,12 @@ class Scripted:
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """Hash."""
         script = self._script(request.model)
-        if (fault := self._fault(script)) is not None:
-            await self._misbehave(fault)
         dimension = request.dimensions or script.dim
         texts = texts_of(request)
+        if disagrees(script, texts) and (fault := self._fault(script)) is not None:
+            await self._misbehave(fault)
         for start in range(0, len(texts), EMBED_BATCH):
-            rows = [vector(text, dimension) for text in texts[start : start + EMBED_BATCH]]
+            rows = vectors(script, texts[start : start + EMBED_BATCH], dimension)
             yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
             await asyncio.sleep(1 / script.rate if script.rate else 0)
         yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))

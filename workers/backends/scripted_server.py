@@ -25,7 +25,7 @@ from contract.errors import (
     FleetError,
 )
 from workers.backends import scripted_wire as wire
-from workers.backends.script import EARLY, Prompt, Script, play, vector
+from workers.backends.script import EARLY, Prompt, Script, disagrees, play, vectors
 from workers.backends.scripted_catalog import Catalog, early, error_reply, json_reply
 from workers.backends.scripted_gallery import Gallery
 from workers.backends.scripted_gemini import ScriptedGemini
@@ -73,6 +73,7 @@ class ScriptedServer:
                     "open": self.seen.open,
                     "aborted": self.seen.aborted,
                     "finished": self.seen.finished,
+                    "texts": list(self.seen.texts),
                 }
             ),
         }
@@ -143,7 +144,7 @@ class ScriptedServer:
         script, texts = self._embed_input(body)
         if script.form != "scripted-embed":
             return error_reply(501, "this model does not support embeddings", "not_supported_error")
-        fault = self._stage.fault(script)
+        fault = self._stage.fault(script) if disagrees(script, texts) else None
         if fault is not None:
             return early(fault, is_ollama=False) if fault in EARLY else None
         as_base64 = body.get("encoding_format") == "base64" and "float" not in script.wire
@@ -152,9 +153,9 @@ class ScriptedServer:
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": wire.embedding(vector(text, width), as_base64=as_base64),
+                "embedding": wire.embedding(row, as_base64=as_base64),
             }
-            for index, text in enumerate(texts)
+            for index, row in enumerate(vectors(script, texts, width))
         ]
         data = data[:-1] if "short" in script.wire else data
         data = data[::-1] if "unordered" in script.wire else data
@@ -167,10 +168,10 @@ class ScriptedServer:
 
     def _ollama_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
         script, texts = self._embed_input(body)
-        fault = self._stage.fault(script)
+        fault = self._stage.fault(script) if disagrees(script, texts) else None
         if fault is not None:
             return early(fault, is_ollama=True) if fault in EARLY else None
-        rows = [vector(text, body.get("dimensions") or script.dim) for text in texts]
+        rows = vectors(script, texts, body.get("dimensions") or script.dim)
         rows = rows[:-1] if "short" in script.wire else rows
         return json_reply(
             {
@@ -192,6 +193,7 @@ class ScriptedServer:
     def _embed_input(self, body: dict[str, Any]) -> tuple[Script, list[str]]:
         texts = body.get("input")
         listed = [texts] if isinstance(texts, str) else list(texts or ())
+        self.seen.texts.append(len(listed))
         return self._catalog.script(str(body.get("model"))), [str(text) for text in listed]
 
 

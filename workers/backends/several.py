@@ -14,12 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from contract.backend_errors import BackendError
+from contract.backend_errors import BackendError, NotSupported
+from contract.embeddings import EmbedRequest
+from contract.events import Done, Phase, Vectors
 from contract.names import kind_of
 from contract.roster import ModelReport
 from workers.backends.breaker import Breaker, Passage
 from workers.backends.everywhere import EVERYWHERE, Everywhere
-from workers.backends.protocols import Backend
+from workers.backends.protocols import Backend, Stream
+from workers.packing.packer import Packer
 
 _REMEMBERED: Final = 1000
 """Jobs of which is known where they failed."""
@@ -41,6 +44,8 @@ class Server:
         self.error: str | None = "not checked yet"
         self.version: str | None = None
         self.models: tuple[ModelReport, ...] = ()
+        self.packer: Packer | None = None
+        """Who runs its embed jobs, if not the adapter itself."""
 
     @property
     def in_flight(self) -> int:
@@ -49,6 +54,8 @@ class Server:
 
     def takes(self, queue: str) -> bool:
         """Whether one more job of that queue fits."""
+        if kind_of(queue) == "embed" and self.packer is not None and not self.packer.has_room:
+            return False
         return self.breaker.admits and self.taken[queue] < self.slots.get(queue, 0)
 
     def lacks(self, model: str | None) -> bool:
@@ -80,6 +87,18 @@ class Seat:
             return self._servers.everywhere
         return self._server.adapter
 
+    @property
+    def packs(self) -> bool:
+        """Whether `embed` runs the job in place of the adapter."""
+        return self._packer is not None
+
+    def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """The vectors of the job, whose texts share requests with others'; see packer.py."""
+        if self._packer is None:
+            raise NotSupported(f"backend {self._servers.name} packs no texts")
+        self._arrive()
+        return self._packer.embed(request)
+
     def move(self, job_id: str, model: str | None) -> str | None:
         """Take the endpoint that is best for the job that was claimed.
 
@@ -105,19 +124,33 @@ class Seat:
         """The backend failed the job: its next attempt goes to another endpoint, if one is free."""
         if self._is_everywhere:
             return
-        self._passage.broke(error)
+        if error.is_echo:
+            self._passage.left()
+        else:
+            self._passage.broke(error)
         self._servers.failed_at[self._job_id] = self._server.address
         while len(self._servers.failed_at) > _REMEMBERED:
             self._servers.failed_at.popitem(last=False)
 
     def leave(self) -> None:
         """Give the place back."""
+        self._arrive()
         self._server.taken[self._queue] -= 1
         self._passage.left()
 
     def _enter(self) -> Passage:
         self._server.taken[self._queue] += 1
+        self._packer = self._server.packer if kind_of(self._queue) == "embed" else None
+        if self._packer is not None:
+            self._packer.expect(1)
+        self._is_expected = True
         return self._server.breaker.enter()
+
+    def _arrive(self) -> None:
+        """The job is with the packer, or will not come."""
+        if self._packer is not None and self._is_expected:
+            self._packer.expect(-1)
+        self._is_expected = False
 
 
 class Servers:
@@ -200,6 +233,13 @@ class Servers:
         finally:
             seat.leave()
 
+    def packs(self, model: str) -> bool | None:
+        """Whether jobs of a model share requests, at every endpoint that knows."""
+        packers = [server.packer for server in self.all if server.packer is not None]
+        known = {packer.packs(model) for packer in packers} - {None}
+        return False not in known if known else None
+
     async def aclose(self) -> None:
         """Let go of every connection."""
+        await asyncio.gather(*(server.packer.aclose() for server in self.all if server.packer))
         await asyncio.gather(*(server.adapter.aclose() for server in self.all))

@@ -65,12 +65,15 @@ class Vertex(Gemini):
             return [catalog.by_name(name) for name in self._models]
 
     @override
+    def most_texts(self, model: str) -> int:
+        """Texts a request: some models take one."""
+        return 1 if _embeds_content(model) or model.endswith(ALONE) else PREDICT_BATCH
+
+    @override
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST `:predict`, or `:embedContent`, which takes one text at a time."""
         rows, tokens = Rows(request.dimensions), 0
-        is_alone = _embeds_content(request.model) or request.model.endswith(ALONE)
-        limit = 1 if is_alone else PREDICT_BATCH
-        for texts in batches(request.input, limit, PREDICT_CHARACTERS):
+        for texts in batches(request.input, self.most_texts(request.model), PREDICT_CHARACTERS):
             found, spent = await self._embedded(request, texts)
             tokens += spent
             if request.dimensions is not None:

@@ -1,0 +1,59 @@
+"""Who is told of an error, and how: each job in words about its own texts."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from contract.backend_errors import (
+    BackendError,
+    BackendRejected,
+    ContextExceeded,
+    InputTooLarge,
+    Refused,
+    ServerFault,
+    TruncatedStream,
+)
+from workers.packing.order import Order, Want
+
+OF_A_TEXT: Final = (BackendRejected, ContextExceeded, InputTooLarge, Refused)
+"""What a server says of a text itself."""
+OF_ANY: Final = (ServerFault, TruncatedStream)
+"""What a text may have caused, or not."""
+_NUMBERED: Final = re.compile(r"^(?:input|tokens)\[\d+\](?:: )?")
+
+
+def give_up(wants: Sequence[Want], error: BackendError) -> list[Order]:
+    """Fail all jobs that want one of these; returns them."""
+    failed: dict[Order, None] = {}
+    is_one = len(wants) == 1 and isinstance(error, OF_A_TEXT)
+    for want in wants:
+        for order, rows in want.orders.items():
+            if order in failed:
+                continue
+            message = _numbered(error.message, rows) if is_one else error.message
+            if len(order.texts) == 1:
+                message = error.message
+            order.fail(_copied(error, message, is_echo=bool(failed)))
+            failed[order] = None
+    return list(failed)
+
+
+def crash(wants: Iterable[Want], error: BaseException) -> None:
+    """Fail all jobs that want one of these with a defect of ours."""
+    for want in wants:
+        for order in want.orders:
+            order.fail(error)
+
+
+def _numbered(message: str, rows: Sequence[int]) -> str:
+    """The message with the text's place in its job; an adapter may have counted in the request."""
+    return f"input[{rows[0]}]: {_NUMBERED.sub('', message).lstrip()}"
+
+
+def _copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError:
+    """The same error for one job: an exception that two raise has the traceback of both."""
+    copy = type(error)(
+        message, upstream_status=error.upstream_status, retry_after_s=error.retry_after_s
+    )
+    copy.is_echo = is_echo
+    return copy

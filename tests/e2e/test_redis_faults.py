@@ -160,6 +160,23 @@ async def test_half_open_broker_connections_are_noticed(
         assert one.popen.poll() is None
 
 
+async def test_a_worker_that_redis_never_answers_again_ends_for_its_supervisor(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    env = {**QUICK, "FLEET_WATCHDOG_S": "3"}
+    async with proxy_to(own_redis.port) as proxy, relay_on(own_redis.url) as relay:
+        one = WorkerProcess(proxy.redis_url, tmp_path, **env)
+        try:
+            await one.ready(relay)
+            proxy.swallow()
+            code = await asyncio.to_thread(one.wait, 60)
+        finally:
+            one.popen.kill()
+
+        assert code == 1
+        assert "Redis has not answered for too long" in one.text()
+
+
 async def test_a_slow_redis_is_only_slow(own_redis: RedisServer, tmp_path: Path) -> None:
     async with behind_a_proxy(own_redis, tmp_path) as (relay, proxy, _):
         proxy.delay_s = 0.2

@@ -7,11 +7,20 @@ the job says. There is nothing else to an endpoint, so another one is another li
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from api_shim.openai import chat_told, completions_told, embeddings, images_told
+from api_shim.openai import (
+    chat_told,
+    completions_told,
+    embeddings,
+    images_told,
+    responses_told,
+)
+from api_shim.openai.asked import unsupported
 from api_shim.openai.chat_asked import ChatBody, to_chat
 from api_shim.openai.completions_asked import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images_asked import ImageBody, to_image
+from api_shim.openai.responses_asked import ResponseBody, to_request
+from api_shim.openai.responses_items import Known
 from api_shim.openai.told import Heading
 from contract.jobs import AnyRequest
 from contract.result import Result
@@ -68,6 +77,17 @@ def _image(body: Mapping[str, Any], job: Job) -> Asked:
     return Asked(request, lambda result: images_told.whole(heading, request, result))
 
 
+def _response(body: Mapping[str, Any], job: Job) -> Asked:
+    asked = ResponseBody.model_validate(body).model_copy(update={"background": None})
+    if asked.previous_response_id is not None:
+        raise unsupported(
+            "previous_response_id", "a row stands alone: send the conversation as input"
+        )
+    request = to_request(asked, Known())
+    about = responses_told.About(job.heading(asked.model), request)
+    return Asked(request, lambda result: responses_told.whole(about, result))
+
+
 Reading = Callable[[Mapping[str, Any], Job], Asked]
 """From a body, and the job that it becomes; raises ValidationError or Refusal."""
 
@@ -76,4 +96,5 @@ ENDPOINTS: Final[Mapping[str, Reading]] = {
     "/v1/completions": _completion,
     "/v1/embeddings": _embeddings,
     "/v1/images/generations": _image,
+    "/v1/responses": _response,
 }

@@ -1,0 +1,94 @@
+"""What must hold of a response's events whatever a job says, and however its log is read."""
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
+
+from api_shim.openai.responses_events import Narration, ResponseEvents
+from api_shim.openai.responses_told import whole
+from contract.events import Cancelled, Delta, Done, Event, Failed, Reset
+from contract.frames import Frame
+from contract.result import fold
+
+SAID = st.one_of(
+    st.builds(Delta, content=st.text(min_size=1, max_size=3)),
+    st.builds(Delta, thinking=st.text(min_size=1, max_size=3)),
+    st.builds(Delta, refusal=st.text(min_size=1, max_size=3)),
+    st.builds(call, st.integers(0, 2), id=st.just("c"), name=st.just("f"), arguments=st.text()),
+    st.builds(Reset, attempt=st.just(2), reason=st.just("")),
+)
+ENDS = st.sampled_from(
+    [Done(), Done(finish_reason="length"), Failed(code="x", message="m"), Cancelled(by="caller")]
+)
+
+
+def cut(log: list[Frame], places: list[int]) -> list[list[Frame]]:
+    edges = sorted({0, len(log), *(place % len(log) for place in places)})
+    return [log[start:end] for start, end in pairwise(edges)]
+
+
+@settings(deadline=None)
+@given(st.lists(SAID, max_size=12), ENDS, st.lists(st.integers(0, 20)), st.integers(0, 60))
+def test_numbers_depend_on_the_log_alone(
+    said: list[Event], end: Event, places: list[int], after: int
+) -> None:
+    # LocalAI #10993: a stream is resumed only on the replica that has it.
+    log = frames(QUEUED, STARTED, *said, end)
+    narration = Narration(about())
+    every = [event for frame in log for _, event in narration.hear(frame)]
+    resets = [frame.id for frame in log if frame.type == "reset"]
+    last_reset = resets[-1] if resets else None
+    holds = [event for event in every if event["sequence_number"] >= narration.first]
+
+    fresh = ResponseEvents(about(), known_reset=last_reset)
+    assert parsed(b"".join(fresh.tell(page) for page in cut(log, places))) == holds
+    assert holds[0]["type"] == "response.created"
+    later = ResponseEvents(about(), after=narration.first + after, known_reset=last_reset)
+    assert parsed(b"".join(later.tell(page) for page in cut(log, places))) == holds[after + 1 :]
+    assert narration.response == holds[-1]["response"]
+
+
+@settings(deadline=None)
+@given(st.lists(SAID, max_size=12))
+def test_events_keep_the_order_that_clients_rely_on(said: list[Event]) -> None:
+    events = told(frames(QUEUED, STARTED, *said, Done()))
+    added: set[int] = set()
+    closed: set[int] = set()
+    for event in events:
+        index = event.get("output_index", -1)
+        assert index not in closed
+        if event["type"] == "response.output_item.added":
+            assert index == len(added)
+            added.add(index)
+        elif event["type"] == "response.output_item.done":
+            closed.add(index)
+        assert index == -1 or index in added
+    assert added == closed == set(range(len(events[-1]["response"]["output"])))
+
+
+@settings(deadline=None)
+@given(st.lists(SAID.filter(lambda event: event.type == "delta"), max_size=12), ENDS)
+def test_the_whole_answer_of_a_batch_s_row_says_the_same(said: list[Event], end: Event) -> None:
+    log = frames(QUEUED, STARTED, *said, end)
+    last = told(log)[-1]["response"]
+    result = fold(frame.event for frame in log)
+    if not isinstance(end, Done):
+        return
+    row = whole(about(), result)
+
+    assert {**row, "output": 0, "completed_at": 0} == {**last, "output": 0, "completed_at": 0}
+    assert texts(row) == texts(last)
+
+
+def texts(response: dict[str, Any]) -> dict[str, str]:
+    """All that was said, by its kind: items may be cut otherwise where kinds were mixed."""
+    parts = [
+        (part["type"], part.get("text", part.get("refusal")))
+        for item in response["output"]
+        for part in item.get("content", ())
+    ]
+    kinds = {kind for kind, _ in parts}
+    return {kind: "".join(text for each, text in parts if each == kind) for kind in kinds}

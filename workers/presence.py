@@ -112,11 +112,11 @@ class Presence:
         )
 
     def _unix(self, loop_time: float | None) -> float | None:
-        """The time by Redis's clock."""
+        """The time by Redis's clock, to a tenth of a second: no two clocks agree on more."""
         if loop_time is None:
             return None
         wait_s = loop_time - asyncio.get_running_loop().time()
-        return round(self._connection.now() + wait_s, 3)
+        return round(self._connection.now() + wait_s, 1)
 
     async def report(self) -> Never:
         """Say that the worker lives, again and again."""

@@ -10,12 +10,11 @@ from typing import Final
 
 from contract import names
 from contract.errors import DeadlineExceeded
-from contract.jobs import JobRecord
 from relay.audience import Audience
 from relay.connection import Connection
 from relay.idempotency import Idempotency
 from relay.lease import Leases
-from relay.records import Records, from_hash
+from relay.records import Records
 
 _log = logging.getLogger(__name__)
 
@@ -76,24 +75,28 @@ class Audit:
         )
         self._cursor = str(cursor)
         settled = self._connection.now() - _SETTLED_S
-        records = await self._found([id for id, created_at in rows if created_at < settled])
+        found = await self._found([id for id, created_at in rows if created_at < settled])
         known = await self._connection.pipeline(
-            [("HEXISTS", names.facts(record.queue), record.id) for record in records]
+            [("HEXISTS", names.facts(queue), job_id) for job_id, queue in found]
         )
-        lost = [record for record, there in zip(records, known, strict=True) if not there]
-        return sum([await self._restore(record) for record in lost])
+        lost = [job_id for (job_id, _), there in zip(found, known, strict=True) if not there]
+        return sum([await self._restore(job_id) for job_id in lost])
 
-    async def _found(self, ids: Sequence[bytes]) -> list[JobRecord]:
-        answers = await self._connection.pipeline(
-            [("HGETALL", names.record(id.decode())) for id in ids]
+    async def _found(self, ids: Sequence[bytes]) -> list[tuple[str, str]]:
+        """Jobs with their queues: no more of a record, which may have a request of megabytes."""
+        job_ids = [id.decode() for id in ids]
+        queues = await self._connection.pipeline(
+            [("HGET", names.record(job_id), "queue") for job_id in job_ids]
         )
-        gone = [id for id, fields in zip(ids, answers, strict=True) if b"id" not in fields]
+        gone = [id for id, queue in zip(ids, queues, strict=True) if queue is None]
         if gone:
             await self._connection.command("ZREM", names.LIVE, *gone)
-        return [from_hash(fields) for fields in answers if b"id" in fields]
+        pairs = zip(job_ids, queues, strict=True)
+        return [(job_id, queue.decode()) for job_id, queue in pairs if queue is not None]
 
-    async def _restore(self, record: JobRecord) -> bool:
-        if record.status not in ("queued", "running"):
+    async def _restore(self, job_id: str) -> bool:
+        record = await self._records.find(job_id)
+        if record is None or record.status not in ("queued", "running"):
             return False
         _log.warning("queue %s had lost job %s", record.queue, record.id)
         if record.status == "queued":

@@ -46,7 +46,6 @@ for command in (
     roster.models,
     roster.queues,
     roster.workers,
-    doctor.doctor,
 ):
     app.command()(with_key(command))
 app.command("run")(with_key(chat.run_))
@@ -58,6 +57,7 @@ for name, group in (
     ("dead", dead.app),
     ("keys", keys.app),
     ("config", config.app),
+    ("doctor", doctor.app),
 ):
     app.add_typer(all_with_key(group), name=name)
 

@@ -1,21 +1,50 @@
 """`fleet doctor`: look at everything, a row each; exit 1 if something that is needed is broken."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Annotated
 
-from fleet.commands.options import Json
+import typer
+
+from fleet.aio import AsyncClient
+from fleet.commands.options import Json, Url
 from fleet.doctor import machine, services
 from fleet.doctor.finding import Finding
+from fleet.doctor.vectors import vectors
 from fleet.exits import Exit, run
 from fleet.terminal import Terminal
 
+app = typer.Typer(help="Find what is wrong on this machine, and say the fix.")
 
-def doctor(*, json: Json = False) -> None:
+
+@app.callback(invoke_without_command=True)
+def doctor(context: typer.Context, *, json: Json = False) -> None:
     """Find what is wrong on this machine, and say the fix."""
-    run(_doctor(Terminal(json=json)))
+    if context.invoked_subcommand is None:
+        run(_doctor(Terminal(json=json)))
+
+
+@app.command()
+def embed(
+    model: Annotated[str | None, typer.Argument(help="Else every model that embeds.")] = None,
+    *,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Compare vectors of texts that are sent alone and together: may jobs share requests?"""
+
+    async def command() -> Exit:
+        async with AsyncClient(url) as fleet:
+            return _told(await vectors(fleet, model), Terminal(json=json))
+
+    run(command())
 
 
 async def _doctor(terminal: Terminal) -> Exit:
-    found = await findings()
+    return _told(await findings(), terminal)
+
+
+def _told(found: Sequence[Finding], terminal: Terminal) -> Exit:
     terminal.rows(found, ("", "what", "found"), (_row(each) for each in found))
     sick = [each for each in found if each.state == "broken"]
     if sick:

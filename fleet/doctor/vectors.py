@@ -1,0 +1,113 @@
+"""Whether embed jobs of a model may share requests: texts alone, in one job, and as jobs at once.
+
+Jobs at once are what a worker packs. It has asked its backend by itself before it does so
+(workers/packing/verdicts.py), and says what it found in the roster; this is the proof from outside.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from contract.embeddings import unpack
+from contract.errors import FleetError
+from contract.parity import LEAST_COSINE, TEXTS, Likeness, likeness
+from fleet.aio import AsyncClient
+from fleet.doctor.finding import Finding, broken, note, ok
+from fleet.reports import ModelView
+
+_JOB_S: Final = 120.0
+_CROWD: Final = 16
+"""Jobs at once from which a worker learns that there is something to pack."""
+_ROUNDS: Final = 8
+_ROUND_S: Final = 0.5
+
+Rows = list[list[float]]
+
+
+async def vectors(fleet: AsyncClient, model: str | None) -> list[Finding]:
+    """A finding for each model that embeds, or for the one that is named."""
+    known = await fleet.models()
+    chosen = [each for each in known if model == each.name or (not model and _embeds(each))]
+    if not chosen:
+        what = f"model {model}" if model else "embedding"
+        fix = "look at `fleet models`, or fetch one: `fleet pull MODEL --backend NAME`"
+        return [note(what, "no backend lists a model for that", fix)]
+    return [await _checked(fleet, each) for each in chosen]
+
+
+def _embeds(model: ModelView) -> bool:
+    return "embed" in model.traits
+
+
+async def _checked(fleet: AsyncClient, model: ModelView) -> Finding:
+    what = f"embed {model.name} on {model.backend}"
+    others = [f"{text} Twice." for text in TEXTS]
+    try:
+        alone = [await _one(fleet, model, text) for text in (*TEXTS, *others)]
+        packs = await _learnt(fleet, model)
+        at_once = (_one(fleet, model, text, truncate=False) for text in TEXTS)
+        packed = likeness(alone[: len(TEXTS)], await asyncio.gather(*at_once))
+        rows = await _rows(fleet, model, others, truncate=False)
+        together = likeness(alone[len(TEXTS) :], rows)
+    except (FleetError, TimeoutError, IndexError) as error:
+        fix = f"try `fleet embed` with the model {model.name}, and look at `fleet jobs`"
+        return broken(what, str(error) or f"no answer within {_JOB_S:.0f} s", fix)
+    return _judged(what, together, packed, packs=packs)
+
+
+def _judged(what: str, together: Likeness, packed: Likeness, *, packs: bool | None) -> Finding:
+    detail = (
+        f"least cosine to each text alone: {packed.cosine:.5f} as jobs at once,"
+        f" {together.cosine:.5f} in one job; {_in_words(packs=packs)}"
+    )
+    if not packed.is_same:
+        fix = "give its worker FLEET_EMBED_PACK=false and its backend slots.embed=1"
+        return broken(what, detail, fix)
+    if not together.is_same:
+        fix = f"send each text as a job of its own: below {LEAST_COSINE} it is another vector"
+        return note(what, detail, fix)
+    return ok(what, detail)
+
+
+def _in_words(*, packs: bool | None) -> str:
+    if packs is None:
+        return "its worker does not pack, or had nothing to pack yet"
+    return "jobs share requests" if packs else "so its worker lets no jobs share a request"
+
+
+async def _learnt(fleet: AsyncClient, model: ModelView) -> bool | None:
+    """Whether its worker packs jobs, once it had some and has told."""
+    for number in range(_ROUNDS):
+        packs = await _packs(fleet, model)
+        if packs is not None:
+            return packs
+        crowd = (_one(fleet, model, f"{number} of {at}") for at in range(_CROWD))
+        await asyncio.gather(*crowd)
+        await asyncio.sleep(_ROUND_S)
+    return await _packs(fleet, model)
+
+
+async def _packs(fleet: AsyncClient, model: ModelView) -> bool | None:
+    views = [each for each in await fleet.models() if each.name == model.name]
+    return next((each.packs for each in views if each.backend == model.backend), None)
+
+
+async def _one(
+    fleet: AsyncClient, model: ModelView, text: str, *, truncate: bool = True
+) -> list[float]:
+    return (await _rows(fleet, model, [text], truncate=truncate))[0]
+
+
+async def _rows(
+    fleet: AsyncClient, model: ModelView, texts: Sequence[str], *, truncate: bool
+) -> Rows:
+    """The vectors of one job.
+
+    No text is long enough to be cut: `truncate` only tells two jobs apart for the worker's cache
+    of vectors (FLEET_EMBED_CACHE_TTL_S), else a vector would be compared with itself.
+    """
+    job = await fleet.enqueue(
+        "embed", model=model.name, backend=model.backend, input=tuple(texts), truncate=truncate
+    )
+    found = (await job.result(_JOB_S)).embeddings
+    return unpack(found.data, found.dimension) if found else []

@@ -1,0 +1,37 @@
+"""How alike two lists of vectors are: the worst pair counts, and what is no number is not alike."""
+
+import math
+
+import pytest
+
+from contract.parity import TEXTS, likeness
+
+ROWS = [[1.0, 0.0, 0.5], [0.2, -0.4, 0.1]]
+
+
+def test_the_same_vectors_are_alike() -> None:
+    assert likeness(ROWS, ROWS).is_same
+    assert likeness(ROWS, [[value * 1.0005 for value in row] for row in ROWS]).is_same
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [ROWS[1], ROWS[0]],
+        [ROWS[0]],
+        [ROWS[0], ROWS[1][:2]],
+        [ROWS[0], [value * 1.1 for value in ROWS[1]]],
+        [ROWS[0], [math.nan, 0.0, 0.0]],
+        [ROWS[0], [0.0, 0.0, 0.0]],
+    ],
+    ids=["order", "count", "width", "length", "nan", "zero"],
+)
+def test_one_other_vector_is_enough(other: list[list[float]]) -> None:
+    assert not likeness(ROWS, other).is_same
+
+
+def test_the_texts_differ_in_length_so_that_they_are_padded() -> None:
+    lengths = [len(text) for text in TEXTS]
+
+    assert len(set(lengths)) == len(lengths)
+    assert max(lengths) > 20 * min(lengths)

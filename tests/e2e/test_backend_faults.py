@@ -131,17 +131,20 @@ async def test_a_fault_in_mid_stream_keeps_what_was_said_and_is_no_success(
     assert sum(frame.is_last for frame in frames) == 1
 
 
-async def test_a_backend_that_is_down_is_unreachable_and_the_roster_knows(fleet: Fleet) -> None:
-    frames = await run(fleet, "down", "any")
+async def test_a_job_for_a_backend_that_is_down_waits_and_the_roster_knows_why(
+    fleet: Fleet,
+) -> None:
+    frames = await run(fleet, "down", "any", deadline_s=1.0)
     async with relay_on(fleet.redis_url) as relay:
         report = next(
             b for w in await relay.roster.workers() for b in w.backends if b.name == "down"
         )
 
-    assert failure(frames).code == "backend_unreachable"
-    assert failure(frames).retryable
+    assert [frame.type for frame in frames] == ["queued", "failed"]
+    assert failure(frames).code == "deadline_exceeded"
     assert not report.healthy
-    assert report.error
+    assert "cannot be reached" in (report.error or "")
+    assert report.endpoints[0].circuit_open_until
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

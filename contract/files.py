@@ -1,4 +1,4 @@
-"""A file that a caller keeps with the fleet: its record. The bytes lie where FLEET_FILES_URL says."""
+"""A file that a caller keeps: its record. The bytes lie in the storage (FLEET_FILES_URL)."""
 
 import re
 from typing import Final, Literal

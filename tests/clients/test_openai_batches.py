@@ -101,6 +101,7 @@ def test_a_batch_of_chats_is_answered(ask: OpenAI) -> None:
 
 
 BODIES: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"model": "scripted-echo", "input": "once upon a time"},
     "/v1/embeddings": {"model": "scripted-embed", "input": ["one", "two"]},
     "/v1/completions": {"model": "scripted-echo", "prompt": "once upon a time"},
     "/v1/images/generations": {"model": "scripted-image", "prompt": "a cat", "size": "64x64"},
@@ -116,6 +117,9 @@ def test_other_endpoints_are_batched_as_well(ask: OpenAI, endpoint: str) -> None
     match endpoint:
         case "/v1/embeddings":
             assert [len(each["embedding"]) for each in body["data"]] == [64, 64]
+        case "/v1/responses":
+            assert (body["object"], body["status"]) == ("response", "completed")
+            assert body["output"][0]["content"][0]["text"] == "once upon a time"
         case "/v1/completions":
             assert body["choices"][0]["text"] == "once upon a time"
         case _:

@@ -3,7 +3,7 @@
 Foreign errors become ours here and nowhere else. A refused or lost connection is tried again for
 about two seconds with backoff and jitter, which a restart of Redis on the same machine fits into; a
 silent one once more, on a new line. Every script of the relay can be run twice without harm. Every
-timeout is set on purpose: docs/adr/0013 has them all.
+timeout is set on purpose: docs/adr/0015 has them all.
 """
 
 import asyncio

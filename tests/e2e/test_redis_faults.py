@@ -1,6 +1,6 @@
 """Redis restarts, dies, forgets, is slow, full or unreachable, with real workers and a real shim.
 
-Every socket timeout that these tests wait for is set on purpose: docs/adr/0013 has the table.
+Every socket timeout that these tests wait for is set on purpose: docs/adr/0015 has the table.
 """
 
 import asyncio

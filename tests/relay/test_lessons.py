@@ -1,0 +1,64 @@
+"""Failures that users of other systems met, asked of the relay; each names who met it."""
+
+import asyncio
+
+from support.relay import QUEUE, chat, relay_on, words
+
+from contract import names
+from contract.errors import QueueFull
+from contract.events import Done
+
+
+async def test_a_follower_that_comes_at_any_moment_misses_no_word(redis_url: str) -> None:
+    # scale-agentex #330, PostHog #59109: the cursor was taken after "connected" had been said.
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
+        job = await relay.enqueue()
+        voice = relay.voice(await relay.claim())
+        followers = []
+        for word in words(120):
+            voice.say(word)
+            followers.append(asyncio.create_task(other.heard(job)))
+            await asyncio.sleep(0)
+        voice.say(Done())
+        views = await asyncio.gather(*followers)
+
+        assert len(views[0]) == 123
+        assert [views[0]] * 120 == views
+
+
+async def test_a_log_is_there_while_its_job_lives_and_for_a_day_after(redis_url: str) -> None:
+    # openai-python #2828: resume was refused five minutes after the start.
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim()
+        while_it_runs_s = await relay.connection.command("TTL", names.log(job))
+        await relay.run(claim)
+        after_its_end_s = await relay.connection.command("TTL", names.log(job))
+
+        assert while_it_runs_s == -1
+        assert 86_390 < after_its_end_s <= 86_400
+
+
+async def test_a_limit_holds_against_many_who_come_at_once(redis_url: str) -> None:
+    # ollama #7758: a limit on the queue that let more in.
+    async with (
+        relay_on(redis_url, queue_limit=10) as here,
+        relay_on(redis_url, queue_limit=10) as there,
+    ):
+        at_once = [at.queue.enqueue(chat(), queue=QUEUE) for at in (here, there) for _ in range(30)]
+        answers = await asyncio.gather(*at_once, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, QueueFull)]
+
+        assert len(refused) == 50
+        assert (await here.queue.standing.views([]))[0].depth == 10
+
+
+async def test_whoever_enqueues_at_once_from_many_places_loses_no_job(redis_url: str) -> None:
+    # litellm scheduler.py: the queue is one list that all replicas read, change and write back.
+    async with relay_on(redis_url) as here, relay_on(redis_url) as there:
+        at_once = [at.queue.enqueue(chat(), queue=QUEUE) for at in (here, there) for _ in range(40)]
+        jobs = {record.id for record, _ in await asyncio.gather(*at_once)}
+        claims = [await at.queue.claim(QUEUE, "w") for at in (here, there) for _ in range(40)]
+
+        assert jobs == {claim.record.id for claim in claims if claim}
+        assert await there.queue.claim(QUEUE, "w") is None

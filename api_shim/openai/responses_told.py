@@ -52,24 +52,26 @@ class About:
         """Of the job's heading, and what was asked."""
         self.job_id = heading.job_id
         notes = request.response_notes or ResponseNotes()
-        echo = {**_DEFAULTS, **notes.echo}
-        reasoning = {**_REASONING, **echo["reasoning"]}
+        # Whoever enqueues a job natively may have written the notes, too.
+        echo = {**_DEFAULTS, **{k: v for k, v in notes.echo.items() if k in _DEFAULTS}}
+        reasoning = {**_REASONING, **_object(echo["reasoning"])}
         self.as_summary = bool(reasoning["summary"] or reasoning.pop("generate_summary", None))
         self.in_background = notes.background
+        has_instructions = notes.has_instructions and request.messages
         self._fields = {
             "id": f"resp_{heading.job_id}",
             "object": "response",
             "created_at": heading.created,
             "background": notes.background,
-            "instructions": request.messages[0].text if notes.has_instructions else None,
+            "instructions": request.messages[0].text if has_instructions else None,
             "model": heading.model,
             "previous_response_id": f"resp_{notes.chain[-1]}" if notes.chain else None,
             "service_tier": heading.tier,
             "store": notes.stored,
             **echo,
             "reasoning": reasoning,
-            "text": {**_TEXT, **echo["text"]},
-            "tools": [{**_TOOL, **tool} for tool in echo["tools"]],
+            "text": {**_TEXT, **_object(echo["text"])},
+            "tools": [{**_TOOL, **_object(tool)} for tool in _list(echo["tools"])],
         }
 
     @property
@@ -90,6 +92,14 @@ class About:
             "usage": None,
             **ending,
         }
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 class Ending:

@@ -176,6 +176,18 @@ async def test_a_job_of_another_surface_is_no_response(shim: str, redis_url: str
         assert (await at.http.get(f"/v1/responses/resp_{job}")).status_code == 404
 
 
+async def test_notes_that_a_native_caller_wrote_break_nothing(shim: str, redis_url: str) -> None:
+    echo = {"reasoning": 1, "text": [], "tools": [1, {"name": "f"}], "id": "mine"}
+    notes = {"has_instructions": True, "echo": echo}
+    async with on_stage(shim, redis_url) as at:
+        body = {"model": "m", "prompt": "once", "response_notes": notes}
+        job = (await at.http.post("/api/v1/jobs/chat", json=body)).json()["id"]
+        told = await seen(at, f"resp_{job}")
+
+        assert (told["id"], told["instructions"]) == (f"resp_{job}", None)
+        assert told["text"]["format"] == {"type": "text"}
+
+
 async def test_who_waits_for_a_whole_answer_and_hangs_up_ends_it(shim: str, redis_url: str) -> None:
     # litellm #36123: a disconnect on /v1/responses does not reach the backend.
     async with on_stage(shim, redis_url) as at:

@@ -64,6 +64,7 @@ async def test_the_last_follower_that_leaves_ends_the_job(
 
 
 async def test_a_job_that_is_to_continue_outlives_its_followers(shim: str, redis_url: str) -> None:
+    # TurboLLM #177: a phone's tab slept, and its generations left nothing.
     # litellm #36275: callers of background jobs leave on purpose.
     async with stage(shim, redis_url) as at:
         id = await job(at, "continue")
@@ -106,7 +107,7 @@ async def test_a_browser_that_comes_back_at_once_loses_nothing(shim: str, redis_
 
 
 async def test_stop_ends_a_resumed_stream(shim: str, redis_url: str) -> None:
-    # vercel/ai #6502: stop could not end a stream that had been resumed.
+    # vercel/ai #6502, #6823, #18458: stop could not end a stream that had been resumed.
     with serving(redis_url) as other:
         async with stage(shim, redis_url) as here, stage(other, redis_url) as there:
             id = await job(here, "cancel")
@@ -121,7 +122,7 @@ async def test_stop_ends_a_resumed_stream(shim: str, redis_url: str) -> None:
 
 
 async def test_a_resumed_stream_that_is_left_ends_the_job(shim: str, redis_url: str) -> None:
-    # vercel/ai #6502: a tab that closed after it had resumed left its generation running.
+    # vercel/ai #6502, #6823, #18458: a tab that closes after it has resumed leaves it running.
     with serving(redis_url) as other:
         async with stage(shim, redis_url) as here, stage(other, redis_url) as there:
             id = await job(here, "cancel_after_s=0.3")

@@ -74,6 +74,7 @@ async def test_fifty_readers_hear_the_same_live(shim: str, redis_url: str) -> No
 async def test_a_reader_who_returns_at_any_event_misses_and_doubles_nothing(
     how: str, shim: str, redis_url: str
 ) -> None:
+    # vercel/resumable-stream: resume returns nothing once the stream has ended.
     async with stage(shim, redis_url) as at:
         job = await finished(at, *TEXT)
         whole = await at.heard(job)
@@ -118,6 +119,7 @@ async def test_the_header_of_a_returning_browser_beats_the_cursor_in_its_url(
 
 
 async def test_a_stream_begun_on_one_shim_is_resumed_on_another(shim: str, redis_url: str) -> None:
+    # LocalAI #10993: resume works on the replica that owns the stream, and on no other.
     with serving(redis_url) as other:
         async with stage(shim, redis_url) as at, httpx.AsyncClient(base_url=other) as there:
             job = await at.relay.enqueue()
@@ -167,6 +169,7 @@ async def test_an_unknown_job_is_404_and_an_odd_accept_406(shim: str, redis_url:
 
 
 async def test_a_waiting_reader_is_told_each_new_position(shim: str, redis_url: str) -> None:
+    # ollama #2004, #5253, gpustack #2116, vllm #13395: nobody is told how long the queue is.
     async with stage(shim, redis_url) as at:
         jobs = [await at.relay.enqueue() for _ in range(3)]
         positions: list[int] = []

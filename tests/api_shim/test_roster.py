@@ -43,6 +43,8 @@ async def test_models_of_no_backend_are_404(shim: str, redis_url: str) -> None:
 
 
 async def test_queues_say_who_waits_and_who_works(shim: str, redis_url: str) -> None:
+    # KEDA #6719, #647: scale on load and on the oldest job's age, not on length.
+    # litellm #361, #31830: a queue whose depth one can see.
     async with stage(shim, redis_url) as at:
         await at.announce(capabilities=("chat",))
         for _ in range(3):

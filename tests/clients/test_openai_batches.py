@@ -78,6 +78,7 @@ def test_a_wrong_purpose_is_named(ask: OpenAI, purpose: Any) -> None:
 
 
 def test_a_batch_of_chats_is_answered(ask: OpenAI) -> None:
+    # vllm production-stack local_processor.py: sleeps a second and writes "Processed".
     batch = begun(ask, [echo(n) for n in range(ROWS)])
     assert (batch.status, batch.object, batch.completion_window) == ("validating", "batch", "24h")
 

@@ -124,6 +124,7 @@ async def test_a_fault_before_the_first_word_has_its_own_code(
 async def test_a_fault_in_mid_stream_keeps_what_was_said_and_is_no_success(
     fleet: Fleet, backend: str, fault: str, codes: set[str]
 ) -> None:
+    # AutoGPT #11877: no last word after an error, and subscribers wait for ever.
     frames = await run(fleet, backend, f"scripted-story:chunks=20,fail={fault}:5")
 
     assert failure(frames).code in codes
@@ -149,6 +150,7 @@ async def test_a_job_for_a_backend_that_is_down_waits_and_the_roster_knows_why(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_a_slow_first_word_is_waited_for(fleet: Fleet, backend: str) -> None:
+    # ollama #7408, LocalAI #10719: a timeout while a model loads aborts the load.
     frames = await run(fleet, backend, "scripted-story:chunks=3,first=2.5")
 
     assert frames[-1].type == "done"

@@ -40,6 +40,7 @@ def shims(own_redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ShimProcess,
 def test_another_shim_goes_on_where_the_driver_died(
     shims: tuple[ShimProcess, ShimProcess], how: signal.Signals
 ) -> None:
+    # batch-gateway #644: two replicas share one list of results, and results vanish.
     first, second = shims
     with client(first) as ask:
         batch = begun(ask, [echo(n, SLOW) for n in range(ROWS)])
@@ -93,6 +94,7 @@ def test_a_cancelled_batch_ends_although_its_driver_died(
 
 
 def test_a_worker_that_dies_costs_no_row(own_redis: RedisServer, tmp_path: Path) -> None:
+    # llm-d-async #404: a hard kill lost ten of 64 jobs.
     env = {"FLEET_LEASE_S": "2", "FLEET_REAP_S": "0.5", "LLM_SCRIPTED": "scripted://?slots=8"}
     with (
         shim(own_redis.url, tmp_path, **QUICK_LEASES) as front,

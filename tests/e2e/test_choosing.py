@@ -74,6 +74,7 @@ async def test_parallel_first_requests_load_a_model_once(redis_url: str, tmp_pat
 
 
 async def test_two_models_in_turn_are_not_loaded_in_turn(redis_url: str, tmp_path: Path) -> None:
+    # litellm #18127: requests for the same model should be pulled forward, against swaps.
     async with working(redis_url, tmp_path, "room=1&slots=1", *[A, B] * 8) as (relay, jobs):
         assert loads(await told(relay, jobs)) == 2
 

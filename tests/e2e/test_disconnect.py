@@ -68,7 +68,7 @@ async def until_idle(relay: Relay, one: WorkerProcess) -> None:
 
 
 async def test_a_caller_that_leaves_stops_the_backend(redis_url: str, tmp_path: Path) -> None:
-    # litellm #3341, #13774: the backend went on generating for half an hour.
+    # litellm #3341, #13774, #30244: the backend went on generating for half an hour.
     async with relay_on(redis_url) as relay, shim(redis_url, tmp_path) as (_, url):
         with worker(redis_url, tmp_path, **QUICK) as one:
             await one.ready(relay)

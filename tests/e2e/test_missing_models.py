@@ -17,6 +17,7 @@ async def pull(relay: Relay, model: str) -> str:
 
 
 async def test_one_download_however_many_ask(redis_url: str) -> None:
+    # ollama #1763, #6101, #12507: the progress of a pull is lost to whoever comes back.
     async with relay_on(redis_url) as relay:
         jobs = await asyncio.gather(*(pull(relay, "m") for _ in range(20)))
         other = await pull(relay, "another")

@@ -52,6 +52,7 @@ def text(frames: list[Frame]) -> str:
 
 
 async def test_a_chat_streams_to_its_end(redis_url: str, tmp_path: Path) -> None:
+    # ray asynchronous-inference.md: ... and do not stream.
     with worker(redis_url, tmp_path) as one:
         async with relay_on(redis_url) as relay:
             await one.ready(relay)
@@ -87,6 +88,7 @@ async def test_embeddings_and_pulls_go_the_same_way(redis_url: str, tmp_path: Pa
 async def test_an_answer_goes_on_where_a_killed_worker_stopped(
     redis_url: str, tmp_path: Path
 ) -> None:
+    # llm-d-async #404, PR #412: a destructive pop; a hard kill lost ten of 64 jobs.
     lease = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}
     with worker(redis_url, tmp_path, **lease) as first:
         async with relay_on(redis_url) as relay:
@@ -108,6 +110,7 @@ async def test_an_answer_goes_on_where_a_killed_worker_stopped(
 async def test_a_stopped_worker_that_wakes_up_cannot_add_a_word(
     redis_url: str, tmp_path: Path
 ) -> None:
+    # llm-d-async PR #412: the fencing token.
     lease = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}
     with worker(redis_url, tmp_path, **lease) as zombie:
         async with relay_on(redis_url) as relay:
@@ -142,6 +145,7 @@ async def test_a_cancel_stops_the_stream_at_once(redis_url: str, tmp_path: Path)
 
 
 async def test_a_deadline_ends_a_running_job(redis_url: str, tmp_path: Path) -> None:
+    # arq, pocketpaw #1575: a time limit that cuts an answer in half must be said aloud.
     with worker(redis_url, tmp_path) as one:
         async with relay_on(redis_url) as relay:
             await one.ready(relay)
@@ -173,6 +177,7 @@ async def test_a_worker_told_to_stop_hands_its_job_to_the_next(
 async def test_a_worker_with_time_to_drain_finishes_its_stream(
     redis_url: str, tmp_path: Path
 ) -> None:
+    # KEDA #6719, #647: scaled down while it is busy.
     with worker(redis_url, tmp_path, FLEET_DRAIN_S="20") as one:
         async with relay_on(redis_url) as relay:
             await one.ready(relay)
@@ -205,6 +210,7 @@ async def test_a_restart_of_redis_in_mid_stream_loses_no_word(
 
 
 async def test_slots_bound_what_runs_at_once(redis_url: str, tmp_path: Path) -> None:
+    # vllm #49538: a backend's gauges lag by seconds, so we count what is in flight ourselves.
     dsn = {"LLM_SCRIPTED": "scripted://?slots=2"}
     with worker(redis_url, tmp_path, **dsn) as one:
         async with relay_on(redis_url) as relay:

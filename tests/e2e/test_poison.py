@@ -80,6 +80,8 @@ async def test_a_poison_job_ends_as_a_dead_letter_and_its_neighbours_finish(
 async def test_a_ticket_that_comes_twice_makes_one_call_to_the_backend(
     redis_url: str, tmp_path: Path
 ) -> None:
+    # celery #5935, #3270, #2481: a visibility timeout delivers a running task again;
+    # the shortest of any app on the broker counts (celery, redis.rst).
     with worker(redis_url, tmp_path) as one:
         async with relay_on(redis_url) as relay:
             await one.ready(relay)

@@ -10,7 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.processes import WorkerProcess, worker
+from support.processes import WorkerProcess, until_logged, worker
 from support.proxy import Proxy, proxy_to
 from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
@@ -46,6 +46,13 @@ async def until_delta(relay: Relay, job: str, count: int = 5) -> None:
                 return
 
 
+async def until_phase(relay: Relay, job: str) -> None:
+    async with asyncio.timeout(20), aclosing(relay.log.follow(job)) as pages:
+        async for frames in pages:
+            if any(frame.type == "phase" for frame in frames):
+                return
+
+
 def text(frames: list[Frame]) -> str:
     return fold(frame.event for frame in frames).content
 
@@ -69,11 +76,11 @@ async def running(redis: RedisServer, folder: Path, **env: str) -> AsyncGenerato
 
 @asynccontextmanager
 async def behind_a_proxy(
-    redis: RedisServer, folder: Path
+    redis: RedisServer, folder: Path, **env: str
 ) -> AsyncGenerator[tuple[Relay, Proxy, WorkerProcess]]:
     """A worker whose every connection to Redis goes through a proxy; a relay that goes around."""
     async with proxy_to(redis.port) as proxy, relay_on(redis.url) as relay:
-        one = WorkerProcess(proxy.redis_url, folder, **QUICK)
+        one = WorkerProcess(proxy.redis_url, folder, **{**QUICK, **env})
         try:
             await one.ready(relay)
             yield relay, proxy, one
@@ -147,9 +154,27 @@ async def test_a_worker_on_half_open_connections_goes_on_when_packets_pass_again
         assert {1} == {frame.id.attempt for frame in frames}
 
 
+async def test_a_run_that_redis_does_not_answer_is_given_back_and_not_failed(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    # A chat that follows the pull of its model has to read while it runs.
+    env = {"FLEET_COMMAND_TIMEOUT_S": "1", "FLEET_LEASE_S": "10"}
+    async with behind_a_proxy(own_redis, tmp_path, **env) as (relay, proxy, one):
+        model = "scripted-story:fail=missing,times=1,rate=3,chunks=5"
+        job = await enqueue(relay, ask(model, on_missing="pull"))
+        await until_phase(relay, job)
+        proxy.swallow()
+        await until_logged(one, f"job {job}: Redis does not answer", 20)
+        proxy.heal()
+        frames = await heard(relay, job)
+
+        assert frames[-1].type == "done"
+
+
 async def test_half_open_broker_connections_are_noticed(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
+    # celery #8030, #8091, #10205: a worker that lives and consumes nothing.
     # celery #8030, #8091, #10205: alive after a reconnect, and consuming nothing.
     async with behind_a_proxy(own_redis, tmp_path) as (relay, proxy, one):
         proxy.swallow()

@@ -140,6 +140,7 @@ async def test_patience_with_a_backend_that_is_always_busy_ends(
 async def test_an_answer_that_broke_off_is_whole_in_the_end_and_nothing_is_doubled(
     fleet: Fleet,
 ) -> None:
+    # strands #2771: the restart after a read error says everything twice.
     async with shared(fleet) as relay:
         whole = await run(relay, "scripted-story:chunks=30")
         frames = await run(relay, "scripted-story:chunks=30,fail=error:12,times=1")

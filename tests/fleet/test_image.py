@@ -99,6 +99,7 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_made(
 def test_the_first_ctrl_c_lets_go_of_the_job_and_the_second_cancels_it(
     up: Up, tmp_path: Path
 ) -> None:
+    # A1111 #3786: an image has no id by which one could come back for it.
     slow = (*DRAWS, "scripted-image:chunks=500,rate=10")
     drawing = subprocess.Popen(
         [sys.executable, "-m", "fleet", "image", "x", "-o", str(tmp_path / "x.png"), *slow,

@@ -30,6 +30,7 @@ async def test_an_expired_lease_is_handed_over_to_the_next_worker(redis_url: str
 
 
 async def test_a_renewed_lease_is_not_handed_over(redis_url: str) -> None:
+    # taskiq-redis #101: a task of 35 minutes ran twice.
     async with relay_on(redis_url, lease_s=0.3) as relay:
         job = await relay.enqueue()
         claim = await relay.claim("w1")
@@ -40,6 +41,7 @@ async def test_a_renewed_lease_is_not_handed_over(redis_url: str) -> None:
 
 
 async def test_a_worker_that_wakes_up_late_cannot_add_a_word(redis_url: str) -> None:
+    # llm-d-async PR #412: the fencing token.
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()
         zombie = relay.voice(await relay.claim("w1"))
@@ -123,6 +125,7 @@ async def test_a_drained_job_does_not_use_up_an_attempt(redis_url: str) -> None:
 
 
 async def test_a_reaper_that_dies_half_way_is_finished_by_the_next(redis_url: str) -> None:
+    # taskiq-redis #131: a killed worker held the lock of recovery, and nothing was recovered.
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()
         await relay.claim("w1")

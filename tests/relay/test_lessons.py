@@ -18,7 +18,7 @@ async def test_a_follower_that_comes_at_any_moment_misses_no_word(redis_url: str
         for word in words(120):
             voice.say(word)
             followers.append(asyncio.create_task(other.heard(job)))
-            await asyncio.sleep(0)
+            await voice.written()
         voice.say(Done())
         views = await asyncio.gather(*followers)
 
@@ -27,7 +27,7 @@ async def test_a_follower_that_comes_at_any_moment_misses_no_word(redis_url: str
 
 
 async def test_a_log_is_there_while_its_job_lives_and_for_a_day_after(redis_url: str) -> None:
-    # openai-python #2828: resume was refused five minutes after the start.
+    # openai-python #2828: resume is refused after five minutes.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         claim = await relay.claim()

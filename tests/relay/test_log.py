@@ -23,6 +23,7 @@ def types(frames: list[Frame]) -> list[str]:
 
 
 async def test_a_late_subscriber_hears_everything(redis_url: str) -> None:
+    # Hatchet, Inngest: what is said before the first subscriber comes is dropped, by design.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.run(await relay.claim(), *words(3))
@@ -38,6 +39,7 @@ async def test_a_late_subscriber_hears_everything(redis_url: str) -> None:
 
 
 async def test_fifty_subscribers_hear_the_same(redis_url: str) -> None:
+    # batch-gateway #644: two replicas that share one list of results take them from each other.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         followers = [asyncio.create_task(relay.heard(job)) for _ in range(50)]
@@ -68,6 +70,7 @@ async def test_a_follower_who_returns_with_any_cursor_misses_and_doubles_nothing
 async def test_a_follower_on_another_connection_continues_where_the_first_stopped(
     redis_url: str,
 ) -> None:
+    # LocalAI #10993: resume works on the replica that owns the stream, and on no other.
     async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
         job = await relay.enqueue()
         voice = relay.voice(await relay.claim())
@@ -243,6 +246,7 @@ async def test_a_restart_of_redis_loses_no_word(own_redis: RedisServer) -> None:
 
 
 async def test_ten_thousand_words_said_at_once_arrive_in_order(redis_url: str) -> None:
+    # hatchet #1455: no order above a thousand events in 20 ms.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         follower = asyncio.create_task(relay.heard(job))

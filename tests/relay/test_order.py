@@ -50,6 +50,7 @@ async def emptied(relay: Relay) -> None:
 def test_two_tenants_that_flood_get_shares_by_weight(
     redis_url: str, weights: tuple[float, float], lengths: tuple[int, int], seed: int
 ) -> None:
+    # llm-d-router #1182, vllm #31909, LocalAI #10069: fair by tokens, not by turns.
     async def story() -> tuple[float, float]:
         dice, served = random.Random(seed), Counter[str]()
         tenants = [Tenant(name=name, weight=w) for name, w in zip("ab", weights, strict=True)]
@@ -194,6 +195,7 @@ async def test_classes_age(redis_url: str) -> None:
 
 
 async def test_a_warm_model_overtakes_a_cold_head(redis_url: str) -> None:
+    # litellm #18127: requests for the same model should be pulled forward, with a bound.
     async with relay_on(redis_url) as relay:
         cold = await put(relay, NOBODY_ELSE)
         warm = await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
@@ -203,6 +205,7 @@ async def test_a_warm_model_overtakes_a_cold_head(redis_url: str) -> None:
 
 
 async def test_a_cold_head_is_overtaken_no_longer_than_the_patience(redis_url: str) -> None:
+    # litellm #18127: ... with a bound.
     async with relay_on(redis_url) as relay:
         cold = await put(relay, NOBODY_ELSE)
         for _ in range(3):

@@ -21,6 +21,7 @@ async def test_jobs_are_claimed_in_the_order_they_came(redis_url: str) -> None:
 
 
 async def test_an_urgent_class_goes_before_the_others(redis_url: str) -> None:
+    # litellm #361, #31830: queueing with priorities, not only when no deployment is healthy.
     async with relay_on(redis_url) as relay:
         batch = await relay.enqueue(priority="batch")
         standard = await relay.enqueue()
@@ -30,6 +31,7 @@ async def test_an_urgent_class_goes_before_the_others(redis_url: str) -> None:
 
 
 async def test_no_job_is_claimed_twice(redis_url: str) -> None:
+    # litellm scheduler.py: one list that all replicas read, change and write back.
     async with relay_on(redis_url) as relay:
         jobs = {await relay.enqueue() for _ in range(50)}
         claims = await asyncio.gather(*(relay.queue.claim(QUEUE, f"w{i}") for i in range(80)))
@@ -60,6 +62,7 @@ async def test_a_version_that_a_worker_does_not_know_stays_in_the_backlog(redis_
 
 
 async def test_a_position_is_a_rank(redis_url: str) -> None:
+    # ollama #2004, #5253, gpustack #2116, vllm #13395: no position.
     async with relay_on(redis_url) as relay:
         jobs = [await relay.enqueue() for _ in range(3)]
         await relay.claim()
@@ -106,6 +109,7 @@ async def test_a_record_tells_when_things_happened_by_the_clock_of_redis(redis_u
 
 
 async def test_a_full_queue_says_so_and_keeps_nothing(redis_url: str) -> None:
+    # ollama #7758: a limit on the queue without effect.
     async with relay_on(redis_url, queue_limit=2) as relay:
         for _ in range(2):
             await relay.enqueue()

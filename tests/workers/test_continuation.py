@@ -223,6 +223,7 @@ async def test_tools_that_may_not_be_called_are_no_obstacle() -> None:
 async def test_rows_and_pictures_are_made_anew_and_a_pull_goes_on_by_itself(
     request_: AnyRequest, before: list[Event], expected: type[Plan]
 ) -> None:
+    # ollama #1763, #6101, #12507: a pull that is interrupted is not resumed.
     assert isinstance(await plan(request_, said(*before), Scripted()), expected)
 
 

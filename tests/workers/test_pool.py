@@ -35,6 +35,7 @@ def answer(server: Broker, question: str) -> Any:
 
 
 def test_a_coroutine_task_returns_its_result(server: Broker) -> None:
+    # celery #3884, #6552, PR #10634: Celery runs no `async def`.
     assert server.send("echo", "hello").get(timeout=5) == "hello"
 
 
@@ -88,6 +89,7 @@ def test_a_call_with_wrong_arguments_is_refused_by_the_caller() -> None:
 
 
 def test_a_thousand_coroutines_meet_in_one_process(server: Broker, name: str) -> None:
+    # ray asynchronous-inference.md: its tasks on Celery refuse `async def`, ...
     for _ in range(1000):
         server.send("meet", name, 1000, ignore_result=True)
 
@@ -95,6 +97,7 @@ def test_a_thousand_coroutines_meet_in_one_process(server: Broker, name: str) ->
 
 
 def test_a_revoked_task_is_cancelled(server: Broker, name: str) -> None:
+    # celery concurrency/thread.py: the pool of threads cannot end a task.
     result = server.send("wait", name)
     assert server.hear(name) == "started"
 
@@ -123,6 +126,7 @@ def test_a_coroutine_cancelled_from_inside_is_reported_revoked(server: Broker) -
 
 
 def test_the_soft_time_limit_is_raised_in_the_coroutine(server: Broker, name: str) -> None:
+    # celery concurrency/thread.py: time limits are for prefork and gevent only.
     result = server.send("wait", name, soft_time_limit=0.2)
 
     with pytest.raises(SoftTimeLimitExceeded):

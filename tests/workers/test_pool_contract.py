@@ -97,6 +97,7 @@ def test_a_broker_without_an_event_loop_is_refused() -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_a_worker_that_prefetches_is_refused() -> None:
+    # mitodl/ol-infrastructure #5598: the prefetch count drifts to 600, one worker hoards.
     pool = AsyncioPool(limit=1, app=Celery(set_as_current=False))
 
     with pytest.raises(ImproperlyConfigured, match="worker_disable_prefetch"):

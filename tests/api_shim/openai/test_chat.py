@@ -198,6 +198,7 @@ def test_choices_of_tools_become_the_contract_s(choice: Any, expected: Any) -> N
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused_by_its_field(given: dict[str, Any], field: str) -> None:
+    # ai-dynamo/dynamo #7930: n > 1 cannot be continued; here it is refused.
     assert refused(**given) == field
 
 

@@ -81,6 +81,7 @@ async def test_thoughts_are_told_apart_from_words(type: str) -> None:
 
 @pytest.mark.parametrize("style", ["llamacpp", "vllm"])
 async def test_reasoning_is_read_under_both_its_names(style: str) -> None:
+    # litellm #20246, Qwen-Agent #843: a field of another name is dropped without a word.
     async with against_server("generic") as (backend, _):
         result = await told(backend.chat(asking(f"scripted-think:think=4,style={style}")))
 

@@ -129,6 +129,7 @@ async def test_a_backend_that_falls_silent_is_given_up(type: str) -> None:
 
 @networked
 async def test_no_silence_is_too_long_before_the_first_word(type: str) -> None:
+    # ollama #7408: a client's timeout aborts the load, and its retries begin anew.
     async with against_server(type, idle_s=0.05) as (backend, _):
         result = await told(backend.chat(asking("scripted-echo:first=0.3", "hi")))
 

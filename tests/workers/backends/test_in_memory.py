@@ -151,6 +151,7 @@ async def test_a_job_that_breaks_leaves_the_model_to_the_next(parrots: Parrots) 
 
 
 async def test_a_model_whose_job_was_cancelled_while_it_loaded_stays(parrots: Parrots) -> None:
+    # ollama #7408, LocalAI #10719: an aborted load begins anew, or leaks what it had loaded.
     parrots.may_load.clear()
     async with backend_of(parrots) as backend:
         stream = backend.chat(ask("a"))
@@ -178,6 +179,7 @@ async def test_a_model_is_claimed_before_it_is_loaded_and_released_after(parrots
 
 
 async def test_who_is_told_to_leave_does_when_its_job_has_ended(parrots: Parrots) -> None:
+    # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: models are evicted while they speak.
     landlord = Landlord()
     async with backend_of(parrots) as backend:
         backend.live_in(landlord)

@@ -75,6 +75,7 @@ async def test_a_download_that_does_not_go_on_is_given_up() -> None:
 
 
 async def test_to_cancel_a_pull_stops_the_asking() -> None:
+    # ollama #13142: a pull cannot be cancelled.
     async with against_manner("lmstudio") as (backend, server):
         backend.poll_s = 0.001
         async with aclosing(backend.pull(PullRequest(model="scripted-story:fail=stall"))) as steps:

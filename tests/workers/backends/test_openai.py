@@ -146,6 +146,7 @@ async def embedded(*texts: str) -> tuple[list[int], list[list[float]]]:
 
 
 async def test_no_request_has_more_texts_than_openai_takes() -> None:
+    # pinchy #840: one huge request fails.
     sizes, rows = await embedded(*["a"] * 2049)
 
     assert sizes == [2048, 1]

@@ -132,6 +132,7 @@ def test_a_download_is_found_under_the_name_that_it_got(
 
 
 async def test_to_cancel_a_pull_stops_the_download() -> None:
+    # ollama #13142: a pull cannot be cancelled.
     model = "scripted-story:rate=100"
     async with against_manner("llamacpp-router") as (backend, server):
         async with aclosing(backend.pull(PullRequest(model=model))) as steps:

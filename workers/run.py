@@ -31,6 +31,7 @@ from contract.errors import (
     InvalidRequest,
     LeaseLost,
     LogFull,
+    RelayUnavailable,
 )
 from contract.events import (
     Delta,
@@ -116,14 +117,15 @@ class Run:
     async def to_its_last_word(self) -> Broken | None:
         """Run the job; returns when its last word stands in the log, or it should be tried again.
 
-        Raises LeaseLost when the job was taken away.
+        Raises LeaseLost when the job was taken away, RelayUnavailable when Redis did not answer
+        what the run had to know.
         """
         claimed_at = asyncio.get_running_loop().time()
         deadline = asyncio.timeout(self._remaining_s())
         try:
             async with deadline:
                 await self._answer(claimed_at)
-        except LeaseLost:
+        except (LeaseLost, RelayUnavailable):
             raise
         except BackendError as error:
             record = self.claim.record

@@ -190,6 +190,10 @@ class Worker:
             else:
                 _log.info("job %s was taken away", record.id)
             return
+        if isinstance(error := task.exception(), RelayUnavailable):
+            _log.warning("job %s: %s", record.id, error)
+            await self._give_back(claim, "Redis did not answer its worker")
+            return
         if (broken := task.result()) is not None:
             seat.broke(broken.error)
             if broken.retry is not None:

@@ -53,7 +53,9 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
         "socket_keepalive": True,
         # An answer to BRPOP that is this overdue means a new connection.
         "health_check_interval": 5,
-        "retry_on_timeout": True,
+        # No retries inside of redis-py: its listener reconnects there, and then reads, without a
+        # timeout and on the thread that does everything else, what nobody may ever say.
+        "retry_on_timeout": False,
     },
 }
 """What we ask of Celery; the reasons are in docs/adr/0001 and 0002."""

@@ -7,7 +7,7 @@ times. Everything else (headers, chunks, JSON) is read afterwards, by pure funct
 import asyncio
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from time import perf_counter
 from typing import Final, cast
@@ -152,13 +152,14 @@ def unchunked(body: bytes) -> bytes:
         at = line_end + 2 + size + 2
 
 
-def post(path: str, value: object) -> bytes:
+def post(path: str, value: object, headers: Mapping[str, str] | None = None) -> bytes:
     """A POST of JSON."""
     body = to_json(value)
+    more = "".join(f"{name}: {text}\r\n" for name, text in (headers or {}).items())
     return (
         b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        b"authorization: Bearer bench\r\ncontent-length: %d\r\n\r\n%s"
-        % (path.encode(), len(body), body)
+        b"authorization: Bearer bench\r\n%scontent-length: %d\r\n\r\n%s"
+        % (path.encode(), more.encode(), len(body), body)
     )
 
 

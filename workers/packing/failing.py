@@ -19,7 +19,7 @@ OF_A_TEXT: Final = (BackendRejected, ContextExceeded, InputTooLarge, Refused)
 """What a server says of a text itself."""
 OF_ANY: Final = (ServerFault, TruncatedStream)
 """What a text may have caused, or not."""
-_NUMBERED: Final = re.compile(r"^(?:input|tokens)\[\d+\](?:: )?")
+_NUMBER: Final = re.compile(r"^(?:input|tokens)\[\d+\]")
 
 
 def give_up(wants: Sequence[Want], error: BackendError) -> list[Order]:
@@ -47,7 +47,8 @@ def crash(wants: Iterable[Want], error: BaseException) -> None:
 
 def _numbered(message: str, rows: Sequence[int]) -> str:
     """The message with the text's place in its job; an adapter may have counted in the request."""
-    return f"input[{rows[0]}]: {_NUMBERED.sub('', message).lstrip()}"
+    number = f"input[{rows[0]}]"
+    return _NUMBER.sub(number, message) if _NUMBER.match(message) else f"{number}: {message}"
 
 
 def _copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError:

@@ -85,7 +85,7 @@ class Sending:
     def _sends_one(self) -> bool:
         """Send the first request that is due; if none is, come back when one will be."""
         loop = asyncio.get_running_loop()
-        waiting = [line for line in self._lines.values() if line.waiting]
+        waiting = [line for line in self._lines.values() if line.waiting and self._may_go(line)]
         waiting.sort(key=lambda line: line.since)
         for line in waiting:
             budget, mixes = self._budget(line.options.model), self._mixes(line)
@@ -99,6 +99,12 @@ class Sending:
         if waiting and self._is_quiet:
             self._timer = loop.call_at(waiting[0].since + self._wait_s, self.pump)
         return False
+
+    def _may_go(self, line: Line) -> bool:
+        """Whether a request of its model may be out beside those that are."""
+        model = line.options.model
+        is_alone = all(flight.line.options.model != model for flight in self._flights)
+        return is_alone or self._verdicts.of(model) is not False
 
     @property
     def _is_quiet(self) -> bool:

@@ -2,13 +2,16 @@
 
 A model is asked once a worker's life, when texts of two jobs could first share a request, and after
 it has answered: a question must not load it a second time. Until the answer is there, and where it
-is no, no two jobs share one.
+is no, no two jobs share one; where it is no, they also go out one after the other: a server that
+batches what comes at the same time has the same trouble with it (ollama #6262, and a llama-server
+that takes means over a causal model).
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final, TypeVar
 
 from contract.backend_errors import BackendError
@@ -57,7 +60,12 @@ class Verdicts:
         if now < self._not_before.get(model, now):
             return
         self._checks[model] = task = asyncio.create_task(self._check(model, options))
-        task.add_done_callback(lambda _: self._checks.pop(model, None))
+        task.add_done_callback(partial(self._checked, model))
+
+    def _checked(self, model: str, task: asyncio.Task[None]) -> None:
+        self._checks.pop(model, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the check of model %s met a defect of ours", model, exc_info=error)
 
     async def aclose(self) -> None:
         """Stop asking."""
@@ -73,14 +81,13 @@ class Verdicts:
         try:
             async with asyncio.timeout(_CHECK_S):
                 alone = [(await self._rows(options, [text]))[0] for text in TEXTS]
-                together = await self._rows(options, TEXTS)
+                found = likeness(alone, await self._rows(options, TEXTS))
         except (BackendError, TimeoutError, IndexError) as error:
             _log.warning(
                 "model %s: nobody knows if its texts may share a request: %s", model, error
             )
             _keep(self._not_before, model, asyncio.get_running_loop().time() + _AGAIN_S)
             return
-        found = likeness(alone, together)
         level = logging.INFO if found.is_same else logging.WARNING
         _log.log(
             level, "model %s: jobs %s requests; vectors alone and together have a cosine of %.5f",

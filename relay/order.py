@@ -151,7 +151,8 @@ CLAIM: Final = (
     + """
 -- ARGV queue worker version lease_s look_ahead batch cold patience_s models warm...
 local version, look_ahead, patience = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[8])
-local batch, cold, choosy = ARGV[6] == '1', ARGV[7] == '1', ARGV[9] == '1'
+local batch, choosy = ARGV[6] == '1', ARGV[9] == '1'
+local cold, drains = ARGV[7] == '1', ARGV[7] == 'drains'
 local warm = {}
 for i = 10, #ARGV do warm[ARGV[i]] = true end
 revive(16)
@@ -179,16 +180,13 @@ local id, job = first(batch and backlog or urgent)
 if not id then return false end
 if choosy and job.model and not warm[job.model] then
     local other, its = first_warm()
-    if not cold then
-        if not other then return false end
-        id, job = other, its
-    elseif other and its.slack < job.slack + 1 and now - (job.passed or now) < patience then
-        if not job.passed then
-            job.passed = now
-            note(id, job)
-        end
-        id, job = other, its
+    local passes = other and its.slack < job.slack + 1 and now - (job.passed or now) < patience
+    if not (cold or other) or drains and not passes then return false end
+    if (cold or drains) and passes and not job.passed then
+        job.passed = now
+        note(id, job)
     end
+    if passes or not cold then id, job = other, its end
 end
 leave(id, job)
 redis.call('ZADD', leases, exact(now + ARGV[4]), id)
@@ -205,7 +203,6 @@ return {id, job.attempt, exact(now), job.model or ''}
 
 A job in a version that the worker does not know is passed over and stays where it is.
 """
-
 
 WAKE: Final = (
     DRAINS
@@ -245,6 +242,8 @@ class Taking(NamedTuple):
     """Models whose jobs cost no load; None: every model is as good as another."""
     cold: bool = True
     """Whether it takes other models' jobs at all: not while it loads one."""
+    drains: bool = False
+    """With `cold=False`: whether warm ones, too, overtake a cold head for the patience only."""
     batch: bool = True
     """Whether it takes jobs of class `batch`: not while these hold all the slots they may."""
 
@@ -280,8 +279,9 @@ def taken(queue: str, worker: str, settings: RelaySettings, taking: Taking) -> l
     """The arguments of CLAIM."""
     warm: Sequence[str] = sorted(taking.warm or ())
     return [
-        queue, worker, VERSION, settings.lease_s, _LOOK_AHEAD, int(taking.batch), int(taking.cold),
-        settings.affinity_patience_s, int(taking.warm is not None), *warm,
+        queue, worker, VERSION, settings.lease_s, _LOOK_AHEAD, int(taking.batch),
+        "drains" if taking.drains else int(taking.cold), settings.affinity_patience_s,
+        int(taking.warm is not None), *warm,
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Which jobs a worker would take next: three rules over what its slots hold. No I/O.
+"""Which jobs a worker would take next: four rules over what its slots hold. No I/O.
 
 - A backend that swaps models is asked for warm ones first (`Taking.warm`; relay/order.py bounds for
   how long a cold head may be passed over). A backend none of whose models is cold has nothing to
@@ -6,6 +6,9 @@
 - One load at a time. From the claim of a cold model's job to its first output, only jobs of warm
   models are taken, and those of the model that loads wait as well: asked twice, some servers load
   it twice (lmstudio-bug-tracker #1751). Pulling is no loading.
+- A backend that was seen to put a model out while it spoke, to load another one, gets jobs of one
+  model at a time from then on; a cold head waits for those that run, and is overtaken for as long
+  as ever (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588).
 - One slot in four is kept free of class `batch`, from four slots up.
 
 What is warm: what the backend told at the last look, what runs here, and what ran here last if the
@@ -14,12 +17,19 @@ after one, only what runs here counts until the backend has been looked at again
 """
 
 import asyncio
+import logging
 import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
+from contract.backend_errors import (
+    BackendError,
+    BackendUnreachable,
+    ServerFault,
+    TruncatedStream,
+)
 from contract.events import Event, Phase, Queued, Reset, Resumed, Started
 from contract.jobs import JobRecord
 from contract.names import kind_of
@@ -27,11 +37,15 @@ from contract.roster import ModelReport
 from relay.order import Taking
 from workers.slots import Slots
 
+_log = logging.getLogger(__name__)
+
 _IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load"})
 """Kinds of jobs that bring their model into memory."""
 _CHANGES_MODELS: Final = frozenset({"pull", "delete", "create", "copy", "unload"})
 _SAYS_NOTHING: Final = (Queued, Started, Reset, Resumed)
 """Events that are ours and tell nothing about the backend."""
+_BROKEN_OFF: Final = (TruncatedStream, ServerFault, BackendUnreachable)
+"""How an answer ends whose model is put out."""
 _ONE_IN: Final = 4
 _ELSEWHERE_S: Final = 0.5
 """How often tickets are offered to other workers that this one cannot use while it loads."""
@@ -52,6 +66,9 @@ class Choosing:
         self._models: dict[str, str] = {}
         self._loads: dict[str, str] = {}
         self._runs: dict[str, str] = {}
+        self._spoke_at: dict[str, int] = {}
+        self._loads_begun = 0
+        self._evicts = False
         self._batch: Counter[str] = Counter()
         self._undecided: Counter[str] = Counter()
         self._decided = asyncio.Event()
@@ -105,13 +122,13 @@ class Choosing:
             self._runs[record.id] = record.model
 
     def found_nothing(self, queue: str, taking: Taking) -> None:
-        """Nothing was claimed: if that is due to a load, try again when it is over.
+        """Nothing was claimed: if that is due to what is under way, try again when it is over.
 
         Meanwhile another worker may be free for the job whose ticket we had.
         """
         if taking.cold:
             return
-        if not self._loads:
+        if not (self._loads or (taking.drains and self._runs)):
             self._wake(queue, 0.0)
             return
         self._waiting.add(queue)
@@ -132,6 +149,16 @@ class Choosing:
             self._runs.pop(job_id, None)
             self._stop_loading(job_id)
 
+    def broke(self, job_id: str, error: BackendError) -> None:
+        """The backend failed a job; was its model put out by a load that began meanwhile?"""
+        before = self._spoke_at.get(job_id, self._loads_begun)
+        if isinstance(error, _BROKEN_OFF) and before < self._loads_begun and not self._evicts:
+            _log.warning(
+                "%s broke off while another model was loaded: one at a time from now on",
+                self._models[job_id],
+            )
+            self._evicts = True
+
     def ended(self, record: JobRecord) -> None:
         """A job is not ours any more, however it ended."""
         if record.priority == "batch":
@@ -139,8 +166,10 @@ class Choosing:
         if record.kind in _CHANGES_MODELS:
             self.stale.set()
         self._models.pop(record.id, None)
-        self._runs.pop(record.id, None)
+        self._spoke_at.pop(record.id, None)
         self._stop_loading(record.id)
+        if self._runs.pop(record.id, None) and not self._runs and not self._loads:
+            self._go_on()
 
     @property
     def _warm(self) -> frozenset[str]:
@@ -160,7 +189,10 @@ class Choosing:
         batch = self._batch[queue] < self._for_batch(queue)
         if not self._is_choosy or kind_of(queue) not in _IN_MEMORY:
             return Taking(batch=batch)
-        return Taking(warm=self._warm, cold=not self._loads, batch=batch)
+        if self._evicts and self._loads:
+            return Taking(warm=frozenset(), cold=False, batch=batch)
+        drains = self._evicts and bool(self._runs)
+        return Taking(self._warm, cold=not (self._loads or drains), batch=batch, drains=drains)
 
     def _for_batch(self, queue: str) -> int:
         slots = self._slots.capacity.get(queue, 0)
@@ -170,10 +202,12 @@ class Choosing:
         if job_id not in self._loads:
             self._runs.pop(job_id, None)
             self._loads[job_id] = self._models[job_id]
+            self._loads_begun += 1
             self.news.set()
 
     def _awake(self, job_id: str) -> None:
         self._runs[job_id] = self._last = self._models[job_id]
+        self._spoke_at.setdefault(job_id, self._loads_begun)
         self._stop_loading(job_id)
 
     def _stop_loading(self, job_id: str) -> None:

@@ -196,6 +196,7 @@ class Worker:
             return
         if (broken := task.result()) is not None:
             seat.broke(broken.error)
+            self.choosing.broke(record.id, broken.error)
             if broken.retry is not None:
                 reason = in_words(broken.error, broken.retry.delay_s)
                 await self._put_off(claim, reason, broken.retry, broken.error)

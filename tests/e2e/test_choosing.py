@@ -164,3 +164,18 @@ async def test_batch_jobs_leave_a_slot_for_an_interactive_one(
         assert record.started_at is not None
         assert record.started_at - record.created_at < 1
         assert statuses == ["running"] * 3 + ["queued"] * 5
+
+
+async def test_a_backend_that_puts_out_models_which_speak_is_given_one_at_a_time(
+    redis_url: str, tmp_path: Path
+) -> None:
+    # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: backends evict busy models.
+    models = [f"scripted-story:load=0.3,chunks=30,rate=20,size={size}" for size in (1, 2, 3)]
+    async with working(redis_url, tmp_path, "room=1&evicts=1&slots=4") as (relay, _):
+        requests = [ask(model).model_copy(update={"max_tokens": None}) for model in models * 3]
+        jobs = [(await relay.queue.enqueue(each, queue=QUEUE))[0].id for each in requests]
+        logs = await told(relay, jobs)
+        attempts = [frames[-1].id.attempt for frames in logs if frames[-1].id]
+
+        assert [frames[-1].type for frames in logs] == ["done"] * 9
+        assert sum(attempts) <= 9 + 3  # until it was noticed

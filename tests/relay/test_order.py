@@ -239,6 +239,21 @@ async def test_while_a_model_loads_only_jobs_of_warm_models_are_taken(redis_url:
         assert (await claimed(relay, loading)).model == "w"
 
 
+async def test_while_a_worker_drains_warm_jobs_overtake_for_the_patience_only(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url, affinity_patience_s=0.3) as relay:
+        cold = await put(relay, NOBODY_ELSE)
+        for _ in range(3):
+            await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
+        draining = Taking(warm=frozenset({"w"}), cold=False, drains=True)
+        assert (await claimed(relay, draining)).model == "w"
+        await asyncio.sleep(0.3)  # the patience is over
+
+        assert None is await claimed(relay, draining)
+        assert cold == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+
+
 async def test_a_worker_whose_batch_slots_are_full_takes_what_is_not_batch(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         for _ in range(40):

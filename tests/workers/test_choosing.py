@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.backend_errors import BackendBusy, BackendError, TruncatedStream
 from contract.events import Delta, Phase, Reset
 from contract.jobs import JobRecord
 from contract.roster import ModelReport
@@ -188,6 +189,56 @@ async def test_nobody_knows_what_is_warm_before_the_first_look() -> None:
         pass
 
     assert (taking, then) == (Taking(warm=frozenset()), Taking(warm=frozenset(), cold=False))
+
+
+async def evicting() -> tuple[Stage, JobRecord]:
+    """A backend that has put `a` out to load `b`, which speaks."""
+    stage = Stage()
+    first = await stage.begin("1", "a")
+    stage.speaks("1")
+    second = await stage.begin("2", "b")
+    stage.speaks("2")
+    stage.choosing.broke("1", TruncatedStream("cut"))
+    stage.choosing.ended(first)
+    return stage, second
+
+
+async def test_a_backend_that_puts_out_what_speaks_gets_one_model_at_a_time() -> None:
+    # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: busy models are evicted.
+    stage, speaking = await evicting()
+    while_it_speaks = await stage.taking()
+    stage.choosing.ended(speaking)
+    then = await stage.taking()
+    await stage.begin("3", "a")
+
+    assert while_it_speaks == Taking(frozenset({"b", "b:latest"}), cold=False, drains=True)
+    assert then.cold
+    assert await stage.taking() == Taking(frozenset(), cold=False)
+
+
+async def test_who_waited_for_the_speaking_model_tries_again_when_all_are_done() -> None:
+    stage, speaking = await evicting()
+    another = await stage.begin("3", "b")
+    stage.choosing.found_nothing(CHAT, await stage.taking())
+    stage.choosing.ended(speaking)
+    before = list(stage.woken)
+    stage.choosing.ended(another)
+
+    assert (before, stage.woken) == ([], [CHAT])
+
+
+@pytest.mark.parametrize("error", [TruncatedStream("cut"), BackendBusy("busy")])
+async def test_an_answer_that_breaks_off_for_another_reason_changes_nothing(
+    error: BackendError,
+) -> None:
+    stage = Stage()
+    await stage.begin("1", "a")
+    stage.speaks("1")
+    if isinstance(error, BackendBusy):
+        await stage.begin("2", "b")
+    stage.choosing.broke("1", error)
+
+    assert not (await stage.taking()).drains
 
 
 @pytest.mark.parametrize(("slots", "most"), [(1, 1), (3, 3), (4, 3), (7, 6), (8, 6), (64, 48)])

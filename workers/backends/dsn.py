@@ -79,7 +79,7 @@ _OPTIONS: Final = {
     "llama": frozenset({"n_ctx", "threads", "gpu_layers", "batch", "pooling"}),
     "openvino": frozenset({"device", "n_ctx", "threads", "pooling"}),
     # Models that are in memory at once.
-    "scripted": frozenset({"room", "may_die"}),
+    "scripted": frozenset({"room", "evicts", "may_die"}),
 }
 
 

@@ -100,6 +100,7 @@ def _scripted(config: BackendConfig) -> Backend:
         config.name,
         idle_s=config.idle_s,
         room=int(room) if room else None,
+        evicts=config.options.get("evicts", "0") not in {"", "0"},
         may_die=config.options.get("may_die", "0") not in {"", "0"},
     )
 

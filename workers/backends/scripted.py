@@ -91,13 +91,16 @@ class Scripted:
         *,
         idle_s: float = 120.0,
         room: int | None = None,
+        evicts: bool = False,
         may_die: bool = False,
     ) -> None:
         """`idle_s` bounds how long a stalled script is waited for, `room` models in memory.
 
+        `evicts`: whether a model makes room while it speaks, which breaks its answers off.
         `may_die`: whether a script may kill this process.
         """
         self.name = name
+        self._evicts = evicts
         self._may_die = may_die
         self._idle_s = idle_s
         self._failed: Counter[str] = Counter()
@@ -238,6 +241,8 @@ class Scripted:
                 if fault == "refuse":
                     return
                 await self._misbehave(fault)
+            if self._evicts and script.model not in self._warm:
+                raise TruncatedStream("scripted: its model was put out of memory")
             yield delta
             await asyncio.sleep(1 / script.rate if script.rate else 0)
         if fault is not None and fault != "refuse":

@@ -89,6 +89,12 @@ def slots_of(config: BackendConfig, kind: Kind, *, packs: bool = False) -> int:
     return DEFAULT_SLOTS[config.type] if kind in {"chat", "embed"} else _FEW
 
 
+def embed_requests_of(config: BackendConfig) -> int:
+    """Embed requests that the backend may be given at once where the worker packs jobs."""
+    usual = config.slots or DEFAULT_SLOTS[config.type]
+    return min(usual, config.slots_by_kind.get("embed", usual))
+
+
 def over_all(slots: Mapping[str, int], endpoints: int) -> dict[str, int]:
     """Slots by queue of a backend, from those of each of its endpoints."""
     return {

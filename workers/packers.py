@@ -8,7 +8,7 @@ from relay.vectors import VectorCache
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import Embed
 from workers.backends.several import Servers
-from workers.configuration import slots_of
+from workers.configuration import embed_requests_of
 from workers.packing.budget import Budget
 from workers.packing.packer import Packer, Rules
 from workers.settings import WorkerSettings
@@ -39,6 +39,6 @@ def give_packers(
 def _rules(config: BackendConfig, settings: WorkerSettings) -> Rules:
     return Rules(
         budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
-        most=max(1, min(settings.embed_requests, slots_of(config, "embed"))),
+        most=max(1, min(settings.embed_requests, embed_requests_of(config))),
         wait_s=settings.embed_pack_wait_s,
     )

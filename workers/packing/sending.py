@@ -27,6 +27,7 @@ from workers.packing.verdicts import Verdicts
 _FEW: Final = 2
 """Requests that may be out when one goes that is not full."""
 _SUSPECTS: Final = 1000
+_LEAVES: Final = BackendUnreachable("the worker lets go of its backend")
 
 
 class Sending:
@@ -53,6 +54,7 @@ class Sending:
         self._flights: set[Flight] = set()
         self._suspects: dict[Text, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     def line(self, options: Options) -> Line:
         """Where texts with these options wait."""
@@ -63,7 +65,10 @@ class Sending:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while len(self._flights) < self._most and self._sends_one():
+        if self._is_closed:
+            for line in self._lines.values():
+                self._fail(line, list(line.waiting.values()), _LEAVES)
+        while not self._is_closed and len(self._flights) < self._most and self._sends_one():
             pass
         busy = {flight.line for flight in self._flights}
         self._lines = {
@@ -74,13 +79,13 @@ class Sending:
 
     async def aclose(self) -> None:
         """Close every request; who still waits is told."""
+        self._is_closed = True
+        self.pump()
         tasks = [flight.task for flight in self._flights if flight.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._timer is not None:
-            self._timer.cancel()
 
     def _sends_one(self) -> bool:
         """Send the first request that is due; if none is, come back when one will be."""
@@ -129,7 +134,7 @@ class Sending:
         self._flights.discard(flight)
         flight.forget()
         if task.cancelled():
-            self._fail(flight.line, flight.wanted, BackendUnreachable("its worker leaves"))
+            self._fail(flight.line, flight.wanted, _LEAVES)
         elif (error := task.exception()) is not None:
             crash(flight.wanted, error)
         self.pump()

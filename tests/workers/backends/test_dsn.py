@@ -13,6 +13,7 @@ from contract.backend_errors import (
 from workers.backends.dsn import BackendConfig, DsnError, from_environment, parse
 from workers.backends.protocols import Backend
 from workers.backends.registry import FACTORIES, build
+from workers.configuration import embed_requests_of, slots_of
 
 PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "[", "]", "%", "9"])
 
@@ -210,3 +211,16 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(NotSupported, match=r"llm-fleet\[local-embed\]"):
         build(parse("LLM_E", "local:///models/x"))
+
+
+def test_packed_embed_jobs_are_more_than_the_requests_that_they_become() -> None:
+    box, tight = (
+        parse("LLM_BOX", "ollama://h?slots=4"),
+        parse("LLM_BOX", "ollama://h?slots.embed=2"),
+    )
+    many = parse("LLM_BOX", "vllm://h")
+
+    assert [slots_of(each, "embed", packs=True) for each in (box, tight, many)] == [64, 2, 64]
+    assert [embed_requests_of(each) for each in (box, tight, many)] == [4, 2, 64]
+    assert slots_of(box, "embed") == 4
+    assert slots_of(box, "chat", packs=True) == 4

@@ -181,12 +181,15 @@ async def test_a_text_asked_for_after_its_request_was_closed_is_asked_again() ->
 
 async def test_a_packer_that_is_closed_tells_those_who_wait() -> None:
     async with packing(most=1) as stage:
-        work = asyncio.create_task(stage.job("a", model="scripted-embed:first=30"))
+        model = "scripted-embed:first=30"
+        work = [asyncio.create_task(stage.job(text, model=model)) for text in ("out", "waits")]
         await stage.server.seen.until(lambda seen: seen.open == 1)
         await stage.packer.aclose()
+        late = asyncio.create_task(stage.job("late", model=model))
+        ends = await asyncio.gather(*work, late, return_exceptions=True)
 
-        with pytest.raises(BackendUnreachable):
-            await work
+        assert [type(end) for end in ends] == [BackendUnreachable] * 3
+        assert stage.sizes == [1]
 
 
 async def test_before_the_check_no_two_jobs_share_a_request() -> None:

@@ -18,6 +18,7 @@ from support.relay import Relay, relay_on
 from contract.chat import ChatRequest, Message
 from contract.frames import Frame
 from contract.result import fold
+from workers.app import create_app
 
 SLOW = "scripted-story:chunks=60,rate=30"
 QUICK = {"FLEET_COMMAND_TIMEOUT_S": "2", "FLEET_LEASE_S": "6", "FLEET_RENEW_S": "1"}
@@ -200,6 +201,18 @@ async def test_a_worker_that_redis_never_answers_again_ends_for_its_supervisor(
 
         assert code == 1
         assert "Redis has not answered for too long" in one.text()
+
+
+def test_celerys_lines_never_try_again_where_no_timeout_holds(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # redis-py's retry of a listener reconnects and reads on without a timeout, and one cut in a
+    # hundred stopped the consumer for good: found by cutting all lines again and again.
+    monkeypatch.setenv("FLEET_REDIS_URL", redis_url)
+    with create_app().connection() as broker:
+        line = broker.default_channel.client.connection_pool.make_connection()
+
+        assert (line.retry.get_retries(), line.socket_timeout) == (0, 5)
 
 
 async def test_a_slow_redis_is_only_slow(own_redis: RedisServer, tmp_path: Path) -> None:

@@ -178,6 +178,8 @@ class Sending:
         if done is None or len(rows) < len(wants):
             raise TruncatedStream(f"{len(rows)} vectors came for {len(wants)} texts")
         self._verdicts.answered(line.options.model)
+        for want in wants:
+            self._suspects.pop(want.text, None)
         self._on_rows(line.options, {want.text: row for want, row in rows.items()})
 
     @staticmethod

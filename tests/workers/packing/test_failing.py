@@ -70,6 +70,18 @@ async def test_a_text_that_broke_a_request_goes_alone_the_next_time() -> None:
         assert sorted(stage.sizes) == [1, 1, 20]
 
 
+async def test_a_text_that_works_again_is_no_suspect_any_more() -> None:
+    async with packing(most=1) as stage:
+        model = ill("crash", ",times=5")
+        await answers(stage, model, ["bad", *WORDS[:20]])
+        await stage.jobs(["first", "bad", *WORDS[:20]], model)
+        stage.server.seen.texts.clear()
+        found = await stage.jobs(["first", "bad", *WORDS[:20]], model)
+
+        assert errors(found) == {}
+        assert stage.sizes == [1, 21]
+
+
 async def test_a_broken_server_is_not_asked_once_a_text() -> None:
     async with packing(most=1) as stage:
         found = await answers(stage, ill("crash"), [f"bad {number}" for number in range(63)])

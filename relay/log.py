@@ -79,8 +79,13 @@ START: Final = (
     + _SAY
     + """
 -- KEYS record log; ARGV channel attempt worker nonce started
-local status, attempt = unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt'))
-if status ~= 'queued' or attempt ~= ARGV[2] then return false end
+local status, attempt, nonce =
+    unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt', 'nonce'))
+if attempt ~= ARGV[2] then return false end
+if status == 'running' and nonce == ARGV[4] then
+    return {redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEYS[1])}
+end
+if status ~= 'queued' then return false end
 redis.call('HSET', KEYS[1], 'status', 'running', 'started_at', string.format('%.6f', now),
            'worker', ARGV[3], 'nonce', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'tries', 1)
@@ -90,7 +95,7 @@ return {redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEYS[1])}
 )
 """Say `started` for a claimed job. Returns how long its log is, and its record.
 
-Returns nothing if the claim is out of date.
+Returns nothing if the claim is out of date; run again after a lost answer, the same as before.
 """
 
 APPEND: Final = (

@@ -9,6 +9,7 @@ from celery import Celery
 from support.relay import QUEUE, chat, relay_on
 
 from contract.errors import JobNotFound, QueueFull
+from contract.events import Started
 from contract.names import TICKET_TASK
 from relay.tickets import ticket
 
@@ -28,6 +29,21 @@ async def test_an_urgent_class_goes_before_the_others(redis_url: str) -> None:
         interactive = await relay.enqueue(priority="interactive")
 
         assert [interactive, standard, batch] == [(await relay.claim()).record.id for _ in range(3)]
+
+
+async def test_a_start_whose_answer_was_lost_is_the_same_start(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        started = Started(attempt=1, worker="w1", backend="scripted", nonce="a1")
+        first = await relay.queue._start(job, started)
+        again = await relay.queue._start(job, started)
+        other = await relay.queue._start(job, started.model_copy(update={"nonce": "b2"}))
+        frames = [frame async for page in relay.log.read(job) for frame in page]
+
+        assert first is not None
+        assert (first, None) == (again, other)
+        assert [frame.type for frame in frames] == ["queued", "started"]
+        assert first.record.tries == 1
 
 
 async def test_no_job_is_claimed_twice(redis_url: str) -> None:

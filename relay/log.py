@@ -79,8 +79,7 @@ START: Final = (
     + _SAY
     + """
 -- KEYS record log; ARGV channel attempt worker nonce started
-local status, attempt, nonce =
-    unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt', 'nonce'))
+local status, attempt, nonce = unpack(redis.call('HMGET', KEYS[1], 'status', 'attempt', 'nonce'))
 if attempt ~= ARGV[2] then return false end
 if status == 'running' and nonce == ARGV[4] then
     return {redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEYS[1])}

@@ -70,6 +70,10 @@ def test_a_whole_answer_is_fine() -> None:
         ([*GOOD, ("1-5", Done())], "exactly one last word ends a log"),
         ([*GOOD, ("2-0", Queued(queue="box.chat"))], "exactly one last word ends a log"),
         ([*GOOD[:3], ("1-4", Delta(content=" two")), ("1-5", Done())], "ids rise without a gap"),
+        (
+            [*BEGUN, ("2-0", Queued(queue="q", reason="its queue lost it")), ("2-1", Done())],
+            "no queue loses a job that runs",
+        ),
         ([*BEGUN, ("3-0", Done())], "ids rise without a gap"),
         (
             [*BEGUN, ("1-4", Delta(content=" two")), ("1-5", Done())],

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from chaos.callers import Tale, View
 from chaos.errands import Answer
-from contract.events import LAST_WORDS, EventId, Image
+from contract.events import LAST_WORDS, EventId, Image, Queued
 from contract.frames import Frame
 from contract.result import Result, fold
 
@@ -35,6 +35,7 @@ def judge(jobs: dict[str, Job], tales: Iterable[Tale]) -> Iterator[Broken]:
     """All that is wrong, job by job."""
     for job in jobs.values():
         yield from judge_log(job)
+        yield from judge_queue(job)
     for tale in tales:
         job = jobs.get(tale.job)
         for problem in tale.problems:
@@ -60,6 +61,13 @@ def judge_log(job: Job) -> Iterator[Broken]:
     for before, after in pairwise(ids):
         if not _follows(before, after):
             yield Broken("ids rise without a gap", job.id, f"{before} then {after}")
+
+
+def judge_queue(job: Job) -> Iterator[Broken]:
+    """The audit is for a Redis that forgets; here it does not."""
+    for frame in job.frames:
+        if isinstance(event := frame.event, Queued) and event.reason == "its queue lost it":
+            yield Broken("no queue loses a job that runs", job.id, f"before {frame.id}")
 
 
 def _follows(before: EventId | None, after: EventId | None) -> bool:

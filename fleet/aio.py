@@ -7,18 +7,16 @@ async with AsyncClient() as fleet:
 """
 
 import base64
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
-from pydantic_core import from_json, to_json
 
 from contract.dead import DeadPage, DeadPurged, DeadView
-from contract.embeddings import unpack
 from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
 from contract.keys import IssuedKey, KeyFacts
@@ -26,27 +24,25 @@ from contract.models import PullRequest, RunningRequest
 from contract.names import job_id as named
 from contract.requests import Kind, Request
 from contract.result import Result, Status
-from contract.roster import QueueView, WorkerReport
-from contract.wire import Noun, decode, encode
+from contract.wire import decode, encode
+from fleet.answers import images_of, rows_of
 from fleet.asking import Words, batches, body_of, chat_of, new_key, request_of
 from fleet.batches import Batches
 from fleet.job import AsyncJob
-from fleet.reports import BackendGone, BackendView, ModelView, listed
+from fleet.mapping import REQUESTS_IN_FLIGHT, Answer, Asked, KeyOf, Many
+from fleet.roster import Roster
 from fleet.settings import ClientSettings, spoken_key
 from fleet.shims import Shims
-from fleet.window import in_order
 
 if TYPE_CHECKING:
     import numpy as np
-
-AnyNoun = TypeVar("AnyNoun", bound=Noun)
 
 TEXTS_A_JOB = 256
 JOBS_IN_FLIGHT = 4
 _DEAD = "/api/v1/dead"
 
 
-class AsyncClient:
+class AsyncClient(Roster):
     """A caller of the fleet. `url` may name several shims, separated by commas."""
 
     def __init__(
@@ -60,7 +56,7 @@ class AsyncClient:
         """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
         given = {"url": url, "api_key": api_key or spoken_key.get(), "give_up_s": give_up_s}
         known = {name: value for name, value in given.items() if value is not None}
-        self._shims = Shims(ClientSettings(**known), transport)  # type: ignore[arg-type]
+        super().__init__(Shims(ClientSettings(**known), transport))  # type: ignore[arg-type]
 
     async def __aenter__(self) -> Self:
         """Nothing to wait for."""
@@ -101,6 +97,32 @@ class AsyncClient:
         accepted = decode(JobAccepted, answer)
         return AsyncJob(self._shims, accepted.id, accepted)
 
+    def map(
+        self,
+        requests: Iterable[Asked],
+        *,
+        in_flight: int = REQUESTS_IN_FLIGHT,
+        ordered: bool = True,
+        kind: Kind | None = None,
+        idempotency_key: KeyOf | None = None,
+        **fields: Any,
+    ) -> AsyncGenerator[Answer, None]:
+        """Answers to many requests, in their order or as they come, `in_flight` at a time.
+
+        Give requests, or the `kind` and the fields of each (`fields` are those of all). They may
+        be more than memory holds. One that fails has an `error` in its answer, and stops no other;
+        a full queue is waited for. A run with an `idempotency_key`, made from index and request,
+        finds the jobs of an earlier one. Raises FleetUnreachable, NotAuthorised, RelayUnavailable.
+        """
+        many = self.many(kind=kind, idempotency_key=idempotency_key, **fields)
+        return many.answers(requests, in_flight, ordered=ordered)
+
+    def many(
+        self, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
+    ) -> Many:
+        """A run over many requests that can tell which of its jobs are under way; see `map`."""
+        return Many(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
+
     def job(self, job_id: str) -> AsyncJob:
         """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet."""
         return AsyncJob(self._shims, named(job_id))
@@ -128,14 +150,11 @@ class AsyncClient:
         """Vectors in the order of the texts, one row each, as a float32 array."""
         import numpy as np  # noqa: PLC0415 - half a second that only this method is worth
 
-        async def rows(batch: list[str]) -> list[list[float]]:
-            job = await self.enqueue("embed", model=model, input=batch, **fields)
-            return vectors_of(await job.result())
-
-        parts = in_order(batches(texts, texts_a_job), rows, jobs_in_flight)
-        async with aclosing(parts) as blocks:
-            found = [row async for block in blocks for row in block]
-        return np.asarray(found, dtype=np.float32).reshape(len(texts), -1)
+        requests = ({"input": batch} for batch in batches(texts, texts_a_job))
+        many = self.many(kind="embed", model=model, **fields)
+        async with aclosing(many.answers(requests, jobs_in_flight)) as answers:
+            found = [rows_of(answer) async for answer in answers]
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     async def image(self, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
         """Make images from words, `count` of them; `image` may hold the bytes of one to start from.
@@ -232,20 +251,6 @@ class AsyncClient:
             if before is None:
                 return purged
 
-    async def add_backend(self, name: str, dsn: str) -> BackendView | None:
-        """Start a worker for a backend; None: it has not reported yet.
-
-        Takes an admin's key; while the fleet has no keys, the shim must be local.
-        """
-        body = to_json({"name": name, "dsn": dsn})
-        answer = await self._shims.ask("POST", "/api/v1/backends", body=body)
-        return None if "status" in from_json(answer) else decode(BackendView, answer)
-
-    async def remove_backend(self, name: str) -> BackendGone:
-        """End a backend's workers; what waits for it waits on. Takes an admin's key, as above."""
-        path = f"/api/v1/backends/{quote(name, safe='')}"
-        return decode(BackendGone, await self._shims.ask("DELETE", path))
-
     async def create_key(self, tenant: str, **fields: Any) -> IssuedKey:
         """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's.
 
@@ -263,37 +268,6 @@ class AsyncClient:
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
         return decode(KeyFacts, await self._shims.ask("DELETE", path))
 
-    async def backends(self) -> tuple[BackendView, ...]:
-        """Every backend, as its live workers see it."""
-        return await self._listed("backends", BackendView)
-
-    async def models(self) -> tuple[ModelView, ...]:
-        """Every model on every live backend."""
-        return await self._listed("models", ModelView)
-
-    async def queues(self) -> tuple[QueueView, ...]:
-        """Every queue that a live worker serves."""
-        return await self._listed("queues", QueueView)
-
-    async def workers(self) -> tuple[WorkerReport, ...]:
-        """Every live worker."""
-        return await self._listed("workers", WorkerReport)
-
-    async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
-        return listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
-
 
 def _present(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
-
-
-def images_of(result: Result) -> list[bytes]:
-    """The images that an image job's result holds, without previews."""
-    found = (each.data for each in result.images if not each.partial)
-    return [base64.b64decode(data) for data in found if data is not None]
-
-
-def vectors_of(result: Result) -> list[list[float]]:
-    """The rows that an embed job's result holds."""
-    found = result.embeddings
-    return unpack(found.data, found.dimension) if found else []

@@ -7,11 +7,10 @@
 Nothing is written twice: every method asks its asynchronous sibling and waits.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -30,46 +29,14 @@ from contract.roster import QueueView, WorkerReport
 from fleet.aio import AsyncClient
 from fleet.asking import Words
 from fleet.job import AsyncJob
+from fleet.mapping import REQUESTS_IN_FLIGHT, Answer, Asked, KeyOf
+from fleet.pulling import items_of, walk
 from fleet.reports import BackendGone, BackendView, ModelView
 
 if TYPE_CHECKING:
     import numpy as np
 
 Item = TypeVar("Item")
-
-
-class _Pull(Generic[Item]):
-    """Takes one item at a time from an asynchronous generator, and can stop while it waits."""
-
-    def __init__(self, stream: AsyncGenerator[Item, None]) -> None:
-        self._stream = stream
-        self._step: asyncio.Task[Any] | None = None
-
-    async def step(self) -> tuple[Item] | None:
-        """The next item in a tuple, or None at the end."""
-        self._step = asyncio.current_task()
-        try:
-            return (await anext(self._stream),)
-        except StopAsyncIteration:
-            return None
-
-    async def close(self) -> None:
-        """End a step that was interrupted from outside, then the generator."""
-        if self._step is not None and not self._step.done():
-            self._step.cancel()
-            await asyncio.wait([self._step])
-        await self._stream.aclose()
-
-
-def _items(
-    portal: BlockingPortal, stream: AsyncGenerator[Item, None]
-) -> Generator[Item, None, None]:
-    pull = _Pull(stream)
-    try:
-        while (item := portal.call(pull.step)) is not None:
-            yield item[0]
-    finally:
-        portal.call(pull.close)
 
 
 class Job:
@@ -92,11 +59,11 @@ class Job:
 
     def frames(self, after: EventId = BEGINNING) -> Generator[Frame, None, None]:
         """Like `events`, with the id, the time and the JSON of each."""
-        return _items(self._portal, self._job.frames(after))
+        return items_of(self._portal, self._job.frames(after))
 
     def events(self, after: EventId = BEGINNING) -> Generator[AnyEvent, None, None]:
         """Every event to the last word, each once, whatever happens to shims and connections."""
-        return _items(self._portal, self._job.events(after))
+        return items_of(self._portal, self._job.events(after))
 
     def result(self, timeout_s: float | None = None) -> Result:
         """The whole answer once the job is done; raises what it failed with, or GaveUpWaiting."""
@@ -156,13 +123,30 @@ class Client:
         """Put a job on its queue; give a request, or a kind and its fields."""
         return Job(self._portal, self._ask(self._fleet.enqueue, request, **fields))
 
+    def map(
+        self,
+        requests: Iterable[Asked],
+        *,
+        kind: Kind | None = None,
+        in_flight: int = REQUESTS_IN_FLIGHT,
+        ordered: bool = True,
+        idempotency_key: KeyOf | None = None,
+        **fields: Any,
+    ) -> Generator[Answer, None, None]:
+        """Answers to many requests, in their order or as they come; see `AsyncClient.map`.
+
+        The requests are taken by the thread that takes the answers.
+        """
+        many = self._fleet.many(kind=kind, idempotency_key=idempotency_key, **fields)
+        return walk(self._portal, enumerate(requests), many.one, in_flight, ordered=ordered)
+
     def job(self, job_id: str) -> Job:
         """A handle on a job that somebody enqueued; nothing is asked yet."""
         return Job(self._portal, self._fleet.job(job_id))
 
     def chat(self, words: Words, *, model: str, **fields: Any) -> Generator[str, None, None]:
         """Words of an answer as they come; leaving the loop early cancels the job."""
-        return _items(self._portal, self._fleet.chat(words, model=model, **fields))
+        return items_of(self._portal, self._fleet.chat(words, model=model, **fields))
 
     def embed(
         self, texts: Sequence[str], *, model: str, **fields: Any
@@ -181,7 +165,7 @@ class Client:
         self, model: str, *, backend: str | None = None, **fields: Any
     ) -> Generator[AnyEvent, None, None]:
         """Download a model to a backend; yields its events. Leaving early does not stop it."""
-        return _items(self._portal, self._fleet.pull(model, backend=backend, **fields))
+        return items_of(self._portal, self._fleet.pull(model, backend=backend, **fields))
 
     def show(self, model: str, **fields: Any) -> dict[str, Any]:
         """Everything that a backend knows of a model."""

@@ -1,132 +1,68 @@
-"""From a file of texts to a file of vectors: streamed both ways, a few jobs at a time, in order.
+"""From texts to vectors: a few jobs at a time, in order, each text's trouble its own.
 
-Invariant: the output appears under its name only when every row is in it.
+A job that fails because of a text is asked again without it: the job says which text it was, or it
+is looked for by halves. What is wrong with all of them (no such model, no backend) ends the run.
 """
 
-import asyncio
-import base64
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+import re
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from pydantic_core import from_json, to_json
 
-from contract.embeddings import EmbedRequest
-from contract.errors import InvalidRequest, QueueFull
-from contract.result import Embeddings
+from contract.backend_errors import (
+    BackendRejected,
+    ContextExceeded,
+    InputTooLarge,
+    Refused,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.errors import FleetError, InvalidRequest, LogFull, PayloadTooLarge, WorkerLost
+from contract.requests import Request
 from fleet.aio import AsyncClient
-from fleet.asking import batches
-from fleet.exits import raise_unless_done
+from fleet.answers import WrongCount, rows_of
+from fleet.asking import request_of
+from fleet.exits import Exit, JobEnded, raise_unless_done
 from fleet.job import AsyncJob
-from fleet.whole_file import whole
+from fleet.mapping import Answer, Many
+from fleet.spool import Bad, Block, Rows
+from fleet.texts import Text
 from fleet.window import in_order
 
-Rows = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+_OF_ANY: Final = (LogFull, PayloadTooLarge, ServerFault, TruncatedStream, WorkerLost, WrongCount)
+"""What one of the texts, or their number, may have caused, or not."""
+_OF_A_TEXT: Final = (
+    BackendRejected, ContextExceeded, InputTooLarge, InvalidRequest, Refused, *_OF_ANY,
+)  # fmt: skip
+"""What does not concern every text."""
+_NAMED: Final = re.compile(r"^input\[(\d+)\]")
+"""How a worker says which text of a job it was."""
+_ATTEMPTS: Final = 3
+_MOST_CHARACTERS: Final = 4 * 2**20
+"""Of all texts of a job: a shim takes no request of any size."""
+_SUSPICIOUS: Final = 8
+"""Texts that may fail while none has succeeded yet."""
+_HOPELESS: Final = 1000
+"""Texts that may fail one after the other, later."""
 
-_FULL_S = 2.0
-"""How long to wait when a full queue names no time."""
 
-
-class Text(NamedTuple):
-    """A row of the input."""
-
+class _Row(NamedTuple):
+    at: int
     text: str
-    id: Any = None
-    """What a JSONL line calls itself, if it does."""
 
 
-def texts(file: Path) -> Iterator[Text]:
-    """The texts of a file: one a line, or in `.jsonl` the field `text` or `input` of each line.
-
-    Raises InvalidRequest naming the line that is none.
-    """
-    read = _json_line if file.suffix == ".jsonl" else _plain_line
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield read(line)
-            except ValueError as error:
-                raise InvalidRequest(f"{file}, line {number}: {error}") from error
-
-
-def _plain_line(line: str) -> Text:
-    text = line.rstrip("\r\n")
-    if not text.strip():
-        raise ValueError("it is empty: delete it, or write a .jsonl file")
-    return Text(text)
-
-
-def _json_line(line: str) -> Text:
-    row = from_json(line)
-    if isinstance(row, str):
-        return Text(row)
-    text = row.get("text", row.get("input")) if isinstance(row, dict) else None
-    if not isinstance(text, str) or not text:
-        raise ValueError('it wants {"text": "..."} or {"input": "..."}')
-    return Text(text, row.get("id"))
-
-
-class Writer(Protocol):
-    """Takes rows in order."""
-
-    def write(self, batch: list[Text], rows: Rows, /) -> None:
-        """Add the rows of a batch."""
-        ...
-
-
-class JsonLines:
-    """One object a line: `index`, the input's `id` if it has one, `embedding`."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        """Write to an open file."""
-        self._file = file
-        self._index = 0
-
-    def write(self, batch: list[Text], rows: Rows, /) -> None:
-        """Numbers are as short as they can be and still read back as the same float32."""
-        for text, row in zip(batch, rows, strict=True):
-            head = {"index": self._index} | ({} if text.id is None else {"id": text.id})
-            numbers = ",".join(row.astype(str)).encode()
-            self._file.write(to_json(head)[:-1] + b',"embedding":[' + numbers + b"]}\n")
-            self._index += 1
-
-
-class Npy:
-    """A float32 array, one row a text; its header, which says how many, is written first."""
-
-    def __init__(self, file: IO[bytes], total: int) -> None:
-        """Write to an open file."""
-        self._file = file
-        self._total = total
-        self._started = False
-
-    def write(self, _batch: list[Text], rows: Rows, /) -> None:
-        """Add the rows of a batch."""
-        if not self._started:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (self._total, rows.shape[1])}
-            np.lib.format.write_array_header_1_0(self._file, header)
-            self._started = True
-        self._file.write(rows.astype("<f4").tobytes())
-
-
-@contextmanager
-def output(file: Path, total: int) -> Iterator[Writer]:
-    """A writer for `.jsonl` or `.npy`; the file appears when the context ends well, or not at all.
-
-    Raises InvalidRequest for another kind of file.
-    """
-    if file.suffix not in {".jsonl", ".npy"}:
-        raise InvalidRequest(f"{file}: name the output .jsonl or .npy")
-    with whole(file) as opened:
-        yield Npy(opened, total) if file.suffix == ".npy" else JsonLines(opened)
+class _Found(NamedTuple):
+    row: _Row
+    vector: "np.ndarray[tuple[int], np.dtype[np.float32]] | None"
+    bad: Bad | None = None
 
 
 @dataclass
 class Embedding:
-    """One run over a file. `under_way` are the jobs that have not ended."""
+    """One run over many texts."""
 
     fleet: AsyncClient
     model: str
@@ -134,56 +70,138 @@ class Embedding:
     texts_a_job: int = 256
     jobs_in_flight: int = 4
     priority: str = "standard"
-    under_way: dict[str, AsyncJob] = field(default_factory=dict)
+    dimensions: int | None = None
+    run: str = ""
+    """Names the run, so that it finds the jobs again that it had begun before it was killed."""
+    _failed: int = 0
+    """Texts since the last one that did not."""
+    _worked: bool = False
+    _many: Many = field(init=False)
 
-    async def run(
-        self, source: Iterator[Text], writer: Writer, advance: Callable[[int], None]
-    ) -> int:
-        """Embed every text and write its row; returns how many. Raises JobEnded."""
-        total = 0
-        async with aclosing(self.rows(source)) as blocks:
-            async for batch, rows in blocks:
-                writer.write(batch, rows)
-                total += len(batch)
-                advance(len(batch))
-        return total
+    def __post_init__(self) -> None:
+        """Nothing is asked yet; raises InvalidRequest for what no job could be asked for."""
+        wishes = {
+            "model": self.model, "backend": self.backend, "priority": self.priority,
+            "dimensions": self.dimensions,
+        }  # fmt: skip
+        said: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
+        request_of("embed", {**said, "input": ["a text"]})
+        self._many = self.fleet.many(kind="embed", **said)
 
-    def rows(self, source: Iterator[Text]) -> AsyncGenerator[tuple[list[Text], Rows], None]:
-        """Batches with their vectors, in order, a bounded number of them under way."""
-        return in_order(batches(source, self.texts_a_job), self._one, self.jobs_in_flight)
+    @property
+    def under_way(self) -> list[AsyncJob]:
+        """Jobs that have not ended."""
+        return list(self._many.under_way.values())
 
-    async def _one(self, batch: list[Text]) -> tuple[list[Text], Rows]:
-        fields = {
-            "model": self.model,
-            "backend": self.backend,
-            "priority": self.priority,
-            "input": [text.text for text in batch],
-        }
-        job = await self._patiently(EmbedRequest.model_validate(fields))
-        self.under_way[job.id] = job
-        result = await job.outcome()
-        del self.under_way[job.id]
-        raise_unless_done(job.id, result)
-        return batch, array_of(result.embeddings, len(batch))
+    def blocks(self, texts: Iterator[Text], first: int = 0) -> AsyncGenerator[Block, None]:
+        """Vectors of the texts, of which the first is row `first`, in order.
 
-    async def _patiently(self, request: EmbedRequest) -> AsyncJob:
-        while True:
-            try:
-                return await self.fleet.enqueue(request)
-            except QueueFull as full:
-                await asyncio.sleep(full.retry_after_s or _FULL_S)
+        No more texts are taken than are under way. Raises JobEnded, and what ends every job.
+        """
+        self._many.key = self._key if self.run else None
+        return in_order(_batches(texts, first, self.texts_a_job), self._block, self.jobs_in_flight)
+
+    async def _block(self, batch: "_Batch") -> Block:
+        rows = [
+            _Row(index, text.text)
+            for index, text in enumerate(batch.texts, batch.first)
+            if text.problem is None
+        ]
+        found = await self._embedded(rows) if rows else []
+        bad = [
+            Bad(index, "no_text", text.problem)
+            for index, text in enumerate(batch.texts, batch.first)
+            if text.problem is not None
+        ]
+        return _block_of(batch, found, bad)
+
+    async def _embedded(self, rows: Sequence[_Row], attempts: int = _ATTEMPTS) -> list[_Found]:
+        asked = {"input": [row.text for row in rows], "max_attempts": attempts}
+        answer = await self._many.one((rows[0].at, asked))
+        try:
+            vectors = rows_of(answer)
+        except FleetError as error:
+            return await self._without(rows, answer, error)
+        self._failed, self._worked = 0, True
+        return [_found(row, vector) for row, vector in zip(rows, vectors, strict=True)]
+
+    async def _without(
+        self, rows: Sequence[_Row], answer: Answer, error: FleetError
+    ) -> list[_Found]:
+        """What can be had of the texts of a job that failed."""
+        if not isinstance(error, _OF_A_TEXT):
+            if answer.job_id and answer.outcome:
+                raise_unless_done(answer.job_id, answer.outcome)
+            raise error
+        if len(rows) == 1:
+            return [self._given_up(rows[0], error)]
+        named = _NAMED.match(error.message)
+        at = int(named[1]) if named else len(rows)
+        if at >= len(rows):
+            middle = len(rows) // 2
+            halves = rows[:middle], rows[middle:]
+            # The whole was tried often enough; a text that is left alone is tried as often.
+            return [each for half in halves for each in await self._part(half, 1)]
+        if isinstance(error, _OF_ANY):
+            suspected = await self._part(rows[at : at + 1])
+        else:
+            suspected = [self._given_up(rows[at], error)]
+        before, after = await self._part(rows[:at]), await self._part(rows[at + 1 :])
+        return [*before, *suspected, *after]
+
+    async def _part(self, rows: Sequence[_Row], attempts: int = _ATTEMPTS) -> list[_Found]:
+        return await self._embedded(rows, attempts if len(rows) > 1 else _ATTEMPTS) if rows else []
+
+    def _given_up(self, row: _Row, error: FleetError) -> _Found:
+        """Raises JobEnded where it can hardly be the text's fault."""
+        self._failed += 1
+        if self._failed >= (_HOPELESS if self._worked else _SUSPICIOUS):
+            raise JobEnded(
+                f"{self._failed} texts failed and none between them did not, so it is not the "
+                f"texts. The last: {error.message}",
+                Exit.JOB_FAILED,
+            )
+        return _Found(
+            row, None, Bad(row.at, error.code, _NAMED.sub("", error.message).lstrip(": "))
+        )
+
+    def _key(self, first: int, request: Request) -> str:
+        """The same texts in the same place of the same run are the same job."""
+        digest = sha256(request.model_dump_json().encode()).hexdigest()
+        return f"embed-{self.run}-{first}-{digest[:32]}"
 
 
-class WrongCount(InvalidRequest):
-    """A job gave another number of vectors than it was given texts."""
+class _Batch(NamedTuple):
+    first: int
+    texts: list[Text]
 
-    code = "wrong_count"
+
+def _batches(texts: Iterator[Text], first: int, size: int) -> Iterator[_Batch]:
+    """Up to `size` texts, and about four million characters, at a time."""
+    batch, characters = _Batch(first, []), 0
+    for text in texts:
+        if batch.texts and (
+            len(batch.texts) >= size or characters + len(text.text) > _MOST_CHARACTERS
+        ):
+            yield batch
+            batch, characters = _Batch(batch.first + len(batch.texts), []), 0
+        batch.texts.append(text)
+        characters += len(text.text)
+    if batch.texts:
+        yield batch
 
 
-def array_of(found: Embeddings | None, expected: int) -> Rows:
-    """The vectors of a job as an array; raises WrongCount."""
-    if found is None or found.count != expected:
-        count = found.count if found else 0
-        raise WrongCount(f"{count} vectors came back for {expected} texts: nothing was written")
-    flat = np.frombuffer(base64.b64decode(found.data), dtype="<f4")
-    return flat.reshape(found.count, found.dimension).astype(np.float32)
+def _found(row: _Row, vector: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> _Found:
+    if np.isfinite(vector).all():
+        return _Found(row, vector)
+    return _Found(row, None, Bad(row.at, "not_finite", "its vector has numbers that are none"))
+
+
+def _block_of(batch: _Batch, found: Sequence[_Found], bad: Sequence[Bad]) -> Block:
+    good = {each.row.at: each.vector for each in found if each.vector is not None}
+    width = next((vector.shape[0] for vector in good.values()), 0)
+    rows: Rows = np.full((len(batch.texts), width), np.nan, np.float32)
+    for index, vector in good.items():
+        rows[index - batch.first] = vector
+    given_up = [each.bad for each in found if each.bad is not None]
+    return Block(len(batch.texts), rows, sorted([*bad, *given_up]))

@@ -1,7 +1,9 @@
 """Where a command's words go: data to stdout, talk to stderr, and with --json one object a line."""
 
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from pydantic_core import to_json
 from rich.console import Console
@@ -21,6 +23,7 @@ from rich.table import Table
 
 from contract.wire import Noun, encode
 
+_LINE_EVERY_S = 30.0
 _WIDE = 240
 """Columns for a table that nobody looks at: no id may be cut in a pipe."""
 
@@ -85,6 +88,28 @@ class Terminal:
             TimeRemainingColumn(),
             console=self.talk,
         )
+
+    @contextmanager
+    def steps(
+        self, what: str, name: str, total: int, done: int = 0
+    ) -> Iterator[Callable[[int], None]]:
+        """Count steps with a bar, or with a line now and then where nobody sees a bar."""
+        with self.counting(what) as bar:
+            task = bar.add_task(name, total=total, completed=done, rate="")
+            told_at = time.monotonic()
+
+            def advance(count: int) -> None:
+                nonlocal told_at
+                bar.advance(task, count)
+                at = bar.tasks[task]
+                rate = f"{at.speed:.0f}/s" if at.speed else ""
+                bar.update(task, rate=rate)
+                if not self.talk.is_terminal and time.monotonic() - told_at >= _LINE_EVERY_S:
+                    told_at = time.monotonic()
+                    left_s = (at.time_remaining or 0) if rate else 0
+                    self.say(f"{what} {at.completed:.0f} of {total}, {rate}, {left_s:.0f} s left")
+
+            yield advance
 
     def nearing(self) -> Progress:
         """A bar for a share of a whole that is not counted."""

@@ -1,4 +1,7 @@
-"""Work on a stream of items, a few at a time, with answers in the order of the items."""
+"""Work on a stream of items, a few at a time: answers in the order of the items, or as they come.
+
+Items are taken from their source only as there is room, so that it may be longer than memory.
+"""
 
 import asyncio
 from collections import deque
@@ -25,6 +28,35 @@ async def in_order(
         while waiting:
             yield await waiting.popleft()
     finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        await _cancelled(waiting)
+
+
+async def as_done(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[Answer]], width: int
+) -> AsyncGenerator[Answer, None]:
+    """Like `in_order`, with each answer as soon as it is there."""
+    under_way: set[asyncio.Future[Answer]] = set()
+    try:
+        for item in items:
+            under_way.add(asyncio.ensure_future(work(item)))
+            if len(under_way) >= width:
+                for task in await _ended(under_way):
+                    yield task.result()
+        while under_way:
+            for task in await _ended(under_way):
+                yield task.result()
+    finally:
+        await _cancelled(under_way)
+
+
+async def _ended(under_way: set[asyncio.Future[Answer]]) -> set[asyncio.Future[Answer]]:
+    done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    under_way -= done
+    return done
+
+
+async def _cancelled(tasks: Iterable[asyncio.Future[Answer]]) -> None:
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

@@ -18,8 +18,10 @@ from rich.table import Table
 from fleet.demo.minilm import MODEL_NAME
 from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage
-from fleet.embedding import Embedding, Rows, Text
+from fleet.embedding import Embedding
 from fleet.reports import ModelView, model_for
+from fleet.spool import Rows
+from fleet.texts import Text
 
 _TEXTS_A_JOB = 32
 _NEIGHBOURS = 4
@@ -80,10 +82,10 @@ async def _embedded(stage: Stage, narrator: Narrator, model: ModelView, texts: l
     blocks: list[Rows] = []
     with bar:
         task = bar.add_task("embed", total=len(texts))
-        async with aclosing(work.rows(_rows(texts))) as parts:
-            async for batch, rows in parts:
-                blocks.append(rows)
-                bar.advance(task, len(batch))
+        async with aclosing(work.blocks(_rows(texts))) as parts:
+            async for part in parts:
+                blocks.append(part.rows)
+                bar.advance(task, part.count)
     return np.concatenate(blocks)
 
 

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"<!-- run: (\w+) -->\n```\w+\n(.*?)```", README, re.DOTALL)
-TOLD = ["scripted backend", "completion_tokens=", '"status":"done"']
+TOLD = ["scripted backend", "completion_tokens=", "19 This is the scripted backend", '"status":"done"']
 """What each of them prints, among other things."""
 BIN = str(Path(sys.executable).parent)
 
@@ -40,7 +40,7 @@ def fleet_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 
 def test_there_are_examples() -> None:
-    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "sh"]
+    assert [kind for kind, _ in BLOCKS] == ["sh", "python", "python", "sh"]
 
 
 @pytest.mark.slow

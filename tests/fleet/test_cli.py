@@ -4,11 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
-from support.up import DEADLINE_S, ROOT, Command, Up, environment, wait_until
+from support.up import DEADLINE_S, ROOT, Command, Up, environment
 
 from fleet import Client
 from fleet.server import free_port
@@ -125,53 +123,6 @@ def test_giving_up_is_3_and_the_job_goes_on(up: Up, fleet: Command) -> None:
 
         assert fleet("jobs", "cancel", job.id).stdout == f"{job.id} cancelled\n"
         assert fleet("jobs", "watch", job.id).returncode == 5
-
-
-def test_embed_writes_the_same_vectors_in_both_formats(fleet: Command, tmp_path: Path) -> None:
-    source = tmp_path / "texts.txt"
-    source.write_text("".join(f"text number {n}\n" for n in range(700)), encoding="utf-8")
-    for name in ("o.npy", "o.jsonl"):
-        options = ("--model", "scripted-embed", "--texts-a-job", "100")
-        assert fleet("embed", str(source), "-o", str(tmp_path / name), *options).returncode == 0
-
-    lines = (tmp_path / "o.jsonl").read_text().splitlines()
-    read = [json.loads(line)["embedding"] for line in lines]
-    assert np.load(tmp_path / "o.npy").shape == (700, 64)
-    assert np.array_equal(np.load(tmp_path / "o.npy"), np.array(read, dtype=np.float32))
-
-
-def test_an_interrupted_embed_leaves_no_output(up: Up, tmp_path: Path) -> None:
-    source = tmp_path / "texts.txt"
-    source.write_text("text\n" * 3000, encoding="utf-8")
-    model = ("-b", "scripted", "-m", "scripted-embed:rate=1")
-    embed = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "fleet",
-            "embed",
-            str(source),
-            "-o",
-            str(tmp_path / "o.npy"),
-            *model,
-        ],
-        cwd=ROOT,
-        env=environment(FLEET_URL=up.url),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with Client(up.url) as fleet:
-        wait_until(lambda: len(fleet.jobs(kind="embed", status="running").jobs) == 4)
-        embed.send_signal(signal.SIGINT)
-        assert embed.stderr
-        told = iter(embed.stderr.readline, "")
-        assert any("Ctrl-C again" in line for line in told)
-        embed.send_signal(signal.SIGINT)
-        embed.communicate(timeout=DEADLINE_S)
-
-        assert embed.returncode == 130
-        assert fleet.jobs(kind="embed", status="running").jobs == ()
-    assert [each.name for each in tmp_path.iterdir()] == ["texts.txt"]
 
 
 def test_pull_shows_progress_to_the_end(fleet: Command) -> None:

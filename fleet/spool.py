@@ -1,0 +1,206 @@
+"""Vectors of a run that is not finished, in a file beside its output, so that it can go on.
+
+The file is a list of records, each with its length and checksum, so that whatever a killed process
+or a lost machine left at its end is recognised and cut off.
+
+Invariant: what is read back was written whole, by one run, in the order of the rows.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from contract.errors import InvalidRequest
+
+Rows = np.ndarray[tuple[int, int], np.dtype[np.float32]]
+
+_HEAD: Final = struct.Struct("<4sIII")
+"""Magic, bytes of JSON, bytes of numbers, checksum of both."""
+_MAGIC: Final = b"flv1"
+_SYNC_BYTES: Final = 64 * 2**20
+"""Bytes that a machine which loses its power may cost."""
+
+
+class Facts(BaseModel):
+    """What a run is about; another run does not go on where this one stopped."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    digest: str
+    """Of the input."""
+    column: str | None
+    model: str
+    backend: str | None
+    dimensions: int | None
+    run: str = ""
+    """A random word: the first part of the Idempotency-Keys of its jobs."""
+
+
+class Bad(NamedTuple):
+    """A row without a vector."""
+
+    row: int
+    """Of the input, from 0."""
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows in order, `count` of them; `rows` has as many, with NaN where there is no vector.
+
+    Its width is 0 if none of them has one.
+    """
+
+    count: int
+    rows: Rows
+    bad: list[Bad] = field(default_factory=list)
+
+
+class _Meta(BaseModel):
+    count: int
+    dimension: int
+    bad: list[Bad]
+
+
+class OtherRun(InvalidRequest):
+    """Beside the output lies what another run has left."""
+
+    code = "other_run"
+
+
+def path_for(out: Path) -> Path:
+    """Where the spool of an output lies."""
+    return out.with_name(f".{out.name}.part")
+
+
+def facts_of(out: Path) -> Facts | None:
+    """What the run is about that was interrupted before it could write this output, if one was."""
+    try:
+        with path_for(out).open("rb") as file:
+            found = _record(file)
+    except FileNotFoundError:
+        return None
+    return Facts.model_validate_json(found[0]) if found else None
+
+
+@contextmanager
+def spool(out: Path, facts: Facts, *, restart: bool = False) -> Iterator["Spool"]:
+    """The spool of an output, with what an earlier run has left in it unless `restart`.
+
+    It stays when the context ends; `Spool.delete` is for who has written the output. Raises
+    OtherRun, and InvalidRequest if another process uses it or it cannot be written.
+    """
+    path = path_for(out)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InvalidRequest(f"cannot write to {path.parent}: {error.strerror}") from error
+    with os.fdopen(descriptor, "r+b") as file:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidRequest(f"another `fleet embed` is writing {out}: wait for it") from None
+        yield Spool(path, file, facts, restart=restart)
+
+
+class Spool:
+    """An open spool. `rows` are in it, `bad` of them without a vector."""
+
+    def __init__(self, path: Path, file: BinaryIO, facts: Facts, *, restart: bool) -> None:
+        """Read what is there; raises OtherRun."""
+        self.path = path
+        self._file = file
+        self.rows = self.bad = self.dimension = self._unsynced = 0
+        left = None if restart else _record(file)
+        if left is None:
+            self.facts = facts.model_copy(update={"run": uuid4().hex})
+            file.seek(0)
+            file.truncate()
+            self._add(self.facts.model_dump_json().encode(), b"")
+        else:
+            self.facts = Facts.model_validate_json(left[0])
+            self._check(facts)
+            self._count()
+
+    def _check(self, facts: Facts) -> None:
+        for name in ("digest", "column", "model", "backend", "dimensions"):
+            mine, theirs = getattr(facts, name), getattr(self.facts, name)
+            if mine != theirs:
+                what = "the input is another one" if name == "digest" else f"{name}: {theirs}"
+                raise OtherRun(
+                    f"{self.path} is of an interrupted run that was not asked the same ({what}): "
+                    "finish that one, or give it up with --restart"
+                )
+
+    def _count(self) -> None:
+        end = self._file.tell()
+        while found := _record(self._file):
+            meta, end = _Meta.model_validate_json(found[0]), self._file.tell()
+            self.rows += meta.count
+            self.bad += len(meta.bad)
+            self.dimension = meta.dimension or self.dimension
+        self._file.seek(end)
+        self._file.truncate()
+
+    def add(self, block: Block) -> None:
+        """Keep the next rows; raises OtherRun if they are of another width than those before."""
+        width = block.rows.shape[1]
+        if width and self.dimension not in {0, width}:
+            raise OtherRun(
+                f"vectors of {width} numbers came, and {self.path} has some of {self.dimension}: "
+                "the model has changed; begin again with --restart"
+            )
+        meta = _Meta(count=block.count, dimension=width, bad=block.bad)
+        self._add(meta.model_dump_json().encode(), block.rows.astype("<f4").tobytes())
+        self.rows += block.count
+        self.bad += len(block.bad)
+        self.dimension = width or self.dimension
+
+    def _add(self, meta: bytes, data: bytes) -> None:
+        checksum = zlib.crc32(data, zlib.crc32(meta))
+        self._file.write(_HEAD.pack(_MAGIC, len(meta), len(data), checksum) + meta + data)
+        self._file.flush()
+        self._unsynced += len(data)
+        if self._unsynced >= _SYNC_BYTES:
+            os.fsync(self._file.fileno())
+            self._unsynced = 0
+
+    def blocks(self) -> Iterator[Block]:
+        """All rows from the first; those without a vector have NaN, as wide as the others."""
+        self._file.seek(0)
+        _record(self._file)
+        while found := _record(self._file):
+            meta = _Meta.model_validate_json(found[0])
+            rows = np.frombuffer(found[1], dtype="<f4").reshape(meta.count, -1)
+            if not meta.dimension:
+                rows = np.full((meta.count, self.dimension), np.nan, np.float32)
+            yield Block(meta.count, rows.astype(np.float32, copy=False), meta.bad)
+
+    def delete(self) -> None:
+        """The output is there: nobody needs this any more."""
+        self.path.unlink(missing_ok=True)
+
+
+def _record(file: BinaryIO) -> tuple[bytes, bytes] | None:
+    """The next record; None at the end, or where the rest is not whole."""
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    magic, meta_bytes, data_bytes, checksum = _HEAD.unpack(head)
+    if magic != _MAGIC:
+        return None
+    meta, data = file.read(meta_bytes), file.read(data_bytes)
+    if zlib.crc32(data, zlib.crc32(meta)) != checksum:
+        return None
+    return meta, data

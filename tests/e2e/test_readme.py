@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"<!-- run: (\w+) -->\n```\w+\n(.*?)```", README, re.DOTALL)
-TOLD = ["scripted backend", "completion_tokens=", "19 This is the scripted backend", '"status":"done"']
+TOLD = ["scripted backend", "completion_tokens=", "19 Say 19.", '"status":"done"']
 """What each of them prints, among other things."""
 BIN = str(Path(sys.executable).parent)
 

@@ -6,9 +6,10 @@
 - One load at a time. From the claim of a cold model's job to its first output, only jobs of warm
   models are taken, and those of the model that loads wait as well: asked twice, some servers load
   it twice (lmstudio-bug-tracker #1751). Pulling is no loading.
-- A backend that was seen to put a model out while it spoke, to load another one, gets jobs of one
-  model at a time from then on; a cold head waits for those that run, and is overtaken for as long
-  as ever (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588).
+- A backend that seems to put a model out while it speaks, to load another one, gets jobs of one
+  model at a time; a cold head waits for those that run, and is overtaken for as long as ever
+  (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588). The next look decides: a model that
+  is still in memory broke off for another reason. A suspicion that held is dropped after minutes.
 - One slot in four is kept free of class `batch`, from four slots up.
 
 What is warm: what the backend told at the last look, what runs here, and what ran here last if the
@@ -49,6 +50,8 @@ _BROKEN_OFF: Final = (TruncatedStream, ServerFault, BackendUnreachable)
 _ONE_IN: Final = 4
 _ELSEWHERE_S: Final = 0.5
 """How often tickets are offered to other workers that this one cannot use while it loads."""
+_EVICTS_S: Final = 300.0
+"""How long a backend that evicts what speaks is asked for one model at a time."""
 _ANY_TAG: Final = ":latest"
 
 
@@ -69,6 +72,8 @@ class Choosing:
         self._spoke_at: dict[str, int] = {}
         self._loads_begun = 0
         self._evicts = False
+        self._suspect: str | None = None
+        self._until = math.inf
         self._batch: Counter[str] = Counter()
         self._undecided: Counter[str] = Counter()
         self._decided = asyncio.Event()
@@ -89,7 +94,22 @@ class Choosing:
         self._told = frozenset(_names(model.name for model in models if model.warm))
         if self._last in _names(model.name for model in models):
             self._last = None
+        self._judge()
         if not self._is_choosy:
+            self._go_on()
+
+    def _judge(self) -> None:
+        """Whether the backend evicts, now that it was seen what is in memory."""
+        if not self._evicts:
+            return
+        now = asyncio.get_running_loop().time()
+        if self._suspect is not None:
+            self._evicts = self._suspect not in self._told
+            self._until = now + _EVICTS_S
+            self._suspect = None
+        elif now > self._until:
+            self._evicts = False
+        if not self._evicts:
             self._go_on()
 
     @asynccontextmanager
@@ -154,10 +174,11 @@ class Choosing:
         before = self._spoke_at.get(job_id, self._loads_begun)
         if isinstance(error, _BROKEN_OFF) and before < self._loads_begun and not self._evicts:
             _log.warning(
-                "%s broke off while another model was loaded: one at a time from now on",
+                "%s broke off while another model was loaded: one at a time for now",
                 self._models[job_id],
             )
-            self._evicts = True
+            self._evicts, self._suspect = True, self._models[job_id]
+            self.stale.set()
 
     def ended(self, record: JobRecord) -> None:
         """A job is not ours any more, however it ended."""

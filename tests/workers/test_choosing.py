@@ -227,6 +227,19 @@ async def test_who_waited_for_the_speaking_model_tries_again_when_all_are_done()
     assert (before, stage.woken) == ([], [CHAT])
 
 
+@pytest.mark.parametrize(("is_still_there", "drains"), [(True, False), (False, True)])
+async def test_the_next_look_decides_whether_the_model_was_put_out(
+    *, is_still_there: bool, drains: bool
+) -> None:
+    stage, _ = await evicting()
+    stage.choosing.learn(
+        [ModelReport(name="a", warm=is_still_there), ModelReport(name="b", warm=True),
+         ModelReport(name="c", warm=False)]
+    )  # fmt: skip
+
+    assert (await stage.taking()).drains is drains
+
+
 @pytest.mark.parametrize("error", [TruncatedStream("cut"), BackendBusy("busy")])
 async def test_an_answer_that_breaks_off_for_another_reason_changes_nothing(
     error: BackendError,

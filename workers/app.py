@@ -47,6 +47,9 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
         # A ticket is a hint: kombu need not write down which ones are out, which a full Redis would
         # refuse, nor deliver them again an hour later (celery #5935).
         "ack_emulation": False,
+        # How long kombu asks for the queues of the moment before it asks for others: a queue that
+        # is consumed again, because a slot became free, would wait a second for its turn.
+        "polling_interval": 0.2,
         # None would wait for ever on a line whose other end is gone without a word.
         "socket_timeout": 5,
         "socket_connect_timeout": 5,

@@ -18,6 +18,10 @@ TEXTS: Final = (
     * 4,
 )
 """From one word to some ninety tokens: together, all but one are padded."""
+CROWDS: Final = (TEXTS, TEXTS[::-1], (*TEXTS, *TEXTS[::-1]) * 2)
+"""What to send together. While it does other work, a server may take the texts of a request one by
+one: a llama-server whose means are wrong in company looked right in 6 of 40 comparisons of six
+texts, and in none of 40 of four times as many."""
 LEAST_COSINE: Final = 0.999
 """Half precision in another order of summing stays above; a neighbour's vector is far below."""
 MOST_STRETCH: Final = 0.01

@@ -18,6 +18,8 @@ from fleet.reports import ModelView
 _JOB_S: Final = 120.0
 _CROWD: Final = 16
 """Jobs at once from which a worker learns that there is something to pack."""
+_ENDS: Final = ("Again.", "Once more.", "Still.", "At last.")
+"""A worker computes the same text once, so a crowd is of different ones."""
 _ROUNDS: Final = 8
 _ROUND_S: Final = 0.5
 
@@ -41,7 +43,7 @@ def _embeds(model: ModelView) -> bool:
 
 async def _checked(fleet: AsyncClient, model: ModelView) -> Finding:
     what = f"embed {model.name} on {model.backend}"
-    others = [f"{text} Twice." for text in TEXTS]
+    others = [f"{text} {word}" for word in _ENDS for text in TEXTS]
     try:
         alone = [await _one(fleet, model, text) for text in (*TEXTS, *others)]
         packs = await _learnt(fleet, model)

@@ -9,7 +9,7 @@ that takes means over a causal model).
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final, TypeVar
@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from contract.backend_errors import BackendError
 from contract.embeddings import unpack
 from contract.events import Vectors
-from contract.parity import TEXTS, likeness
+from contract.parity import CROWDS, TEXTS, Likeness, likeness
 from workers.backends.protocols import Embed
 from workers.packing.options import Options
 
@@ -80,8 +80,8 @@ class Verdicts:
         options = Options(options.model, truncate=options.truncate, keep_alive_s=keep_alive_s)
         try:
             async with asyncio.timeout(_CHECK_S):
-                alone = [(await self._rows(options, [text]))[0] for text in TEXTS]
-                found = likeness(alone, await self._rows(options, TEXTS))
+                alone = {text: (await self._rows(options, [text]))[0] for text in TEXTS}
+                found = await self._worst(options, alone)
         except (BackendError, TimeoutError, IndexError) as error:
             _log.warning(
                 "model %s: nobody knows if its texts may share a request: %s", model, error
@@ -95,6 +95,15 @@ class Verdicts:
         )  # fmt: skip
         _keep(self._same, model, found.is_same)
         self._on_verdict()
+
+    async def _worst(self, options: Options, alone: Mapping[str, list[float]]) -> Likeness:
+        """How the first crowd differs that does, else how the last does."""
+        found = Likeness(1.0, 0.0)
+        for crowd in CROWDS:
+            found = likeness([alone[text] for text in crowd], await self._rows(options, crowd))
+            if not found.is_same:
+                break
+        return found
 
     async def _rows(self, options: Options, texts: Sequence[str]) -> list[list[float]]:
         found: list[list[float]] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.fleet import Fleet, fleet
+from support.node import node_folder
 
 DOCS = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", DOCS, re.DOTALL)
@@ -26,12 +27,18 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     [snippet[1:] for snippet in SNIPPETS],
     ids=["-".join(snippet[:2]) for snippet in SNIPPETS],
 )
-def test_a_snippet_runs_as_it_stands(box: Fleet, kind: str, code: str) -> None:
+def test_a_snippet_runs_as_it_stands(box: Fleet, tmp_path: Path, kind: str, code: str) -> None:
     said = code.replace(ADDRESS, box.url)
-    words = {"sh": ["bash", "-euc", said], "python": [sys.executable, "-c", said]}[kind]
+    words = {
+        "sh": ["bash", "-euc", said],
+        "python": [sys.executable, "-c", said],
+        "js": ["node", "--input-type=module", "--eval", said],
+    }[kind]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        words, env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False
-    )
+        words, cwd=node_folder() if kind == "js" else tmp_path, capture_output=True, text=True,
+        env={**os.environ, "LLM_USER_PATH": str(tmp_path), "PATH": path}, timeout=90, check=False,
+    )  # fmt: skip
 
     assert ADDRESS in code
     assert done.returncode == 0, done.stderr

@@ -99,8 +99,9 @@ def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
             return [b"".join(self.pack_command(*words)[0] for words in commands)]
 
         async def _send_packed_command(self, command: Iterable[bytes]) -> None:
-            # uvloop raises a RuntimeError here, which nobody would take for a lost connection.
-            if self._writer.is_closing():
+            # A health check that failed meanwhile has taken the writer away, and uvloop raises a
+            # RuntimeError on a closed one: nobody would take either for a lost connection.
+            if self._writer is None or self._writer.is_closing():
                 raise ConnectionResetError("Redis closed the connection")
             await super()._send_packed_command(command)
 

@@ -34,3 +34,20 @@ async def test_a_cancellation_in_the_middle_of_a_command_is_never_lost(
             done, _ = await asyncio.wait({task}, timeout=2)
 
             assert {task} == done, f"the cancellation after {turns} turns was swallowed"
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_a_line_that_is_closed_under_a_command_is_a_lost_connection(
+    redis_url: str, *, is_gone: bool
+) -> None:
+    async with relay_on(redis_url) as relay:
+        line = relay.connection.dedicated()
+        await line.connect()
+        writer = line._writer
+        writer.close()
+        if is_gone:
+            line._writer = None
+        with pytest.raises(ConnectionResetError):
+            await line._send_packed_command([b"PING"])
+
+        await line.disconnect(nowait=True)

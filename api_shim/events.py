@@ -34,17 +34,32 @@ LastEventId = Annotated[
         description="Same as `after`, and stronger: a browser's EventSource keeps it true.",
     ),
 ]
+_EVENT: Final = {"$ref": "#/components/schemas/Event"}
+_SENT: Final = {
+    "type": "object",
+    "description": "Each event of the stream; one that is live only has no `id`.",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": _EVENT,
+        },
+    },
+    "required": ["event", "data"],
+}
 _TOLD: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "Events as they come, ended by one `done`, `failed` or `cancelled`.",
         "content": {
             SSE.media_type: {
-                "schema": {"type": "string"},
+                "schema": _SENT,
                 "example": 'id: 1-2\nevent: delta\ndata: {"id":"1-2","at":1767225600.25,'
                 '"type":"delta","content":"Hel"}\n\n',
             },
             NDJSON.media_type: {
-                "schema": {"$ref": "#/components/schemas/Event"},
+                "schema": _EVENT,
                 "example": '{"id":"1-2","at":1767225600.25,"type":"delta","content":"Hel"}\n',
             },
         },

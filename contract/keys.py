@@ -6,7 +6,7 @@ A key is `flk_<id>_<secret>`. The id is no secret: it is how people and programs
 import re
 from typing import Annotated, Final
 
-from pydantic import Field, SecretStr, field_serializer
+from pydantic import Field, SecretStr, WithJsonSchema, field_serializer
 
 from contract.tenants import Limit, Tenant, TenantName, Weight
 from contract.wire import Noun
@@ -65,7 +65,7 @@ class KeyFacts(_Rights):
 class IssuedKey(KeyFacts):
     """A key, the one time that it is shown."""
 
-    key: SecretStr
+    key: Annotated[SecretStr, WithJsonSchema({"type": "string"}, mode="serialization")]
 
     @field_serializer("key", when_used="json")
     def _in_full(self, key: SecretStr) -> str:

@@ -27,6 +27,13 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
     504: "It took too long.",
 }
 
+_EVENT: Final = {
+    "type": "object",
+    "description": "Each event of the stream; of a chat the last one's data is `[DONE]`.",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+
 
 def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may fail so."""
@@ -40,7 +47,7 @@ def answers(whole: type[BaseModel], *, streams: str | None = None) -> dict[int |
     """The `responses` of a route that makes a job; `streams`: an example of an event."""
     content: dict[str, Any] = {}
     if streams is not None:
-        content[MEDIA_TYPE] = {"schema": {"type": "string"}, "example": streams}
+        content[MEDIA_TYPE] = {"schema": _EVENT, "example": streams}
     good = {
         "model": whole,
         "description": "The answer; with `stream` as it comes.",

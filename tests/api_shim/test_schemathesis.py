@@ -1,0 +1,141 @@
+"""Every operation of /openapi.json, asked with examples and with fuzzed requests, right and wrong.
+
+Whatever is asked, the answer is one that the document tells of, and never a fault of ours. What is
+asked for by name exists half of the time: a scripted model, a job, a file, a batch, a response.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from support.fleet import fleet
+from support.up import wait_until
+
+from api_shim.app import create_app
+from api_shim.settings import ShimSettings
+
+CASES: Final = 6
+"""Of each operation, beside its examples."""
+ON_PURPOSE: Final = ("no_worker", "not_supported")
+"""Codes with which a fleet says in the 500s what it does not have, which is no fault of its own."""
+CHECKS: Any = [status_code_conformance, content_type_conformance, response_schema_conformance]
+DOCUMENT: Final = schemathesis.openapi.from_dict(create_app(ShimSettings()).openapi())
+OPERATIONS: Final = {each.ok().label: each.ok() for each in DOCUMENT.get_all_operations()}
+USUAL: Final = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running fleet, an admin's key, and what there is to be asked for."""
+
+    url: str
+    headers: dict[str, str]
+    names: dict[str, str]
+    """What stands for a parameter of a path, by the path's beginning."""
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with fleet(tmp_path_factory.mktemp("fuzz"), "ollama", "scripted") as running:
+        key = httpx.post(f"{running.url}/api/v1/keys", json={"tenant": "fuzz", "admin": True})
+        headers = {"Authorization": f"Bearer {key.json()['key']}"}
+        with httpx.Client(base_url=running.url, headers=headers, timeout=60) as http:
+            names = things(http)
+        yield Stage(running.url, headers, names)
+
+
+def has_ended(http: httpx.Client, job: str) -> bool:
+    return "ended_at" in http.get(f"/api/v1/jobs/{job}", params={"wait_s": 5}).json()
+
+
+def things(http: httpx.Client) -> dict[str, str]:
+    """One of everything that has an id."""
+    chat = {"model": "scripted-echo", "messages": HELLO}
+    job = http.post("/api/v1/jobs/chat", json=chat).json()["id"]
+    dying = {**chat, "model": "scripted-story:fail=crash", "backend": "scripted", "max_attempts": 1}
+    dead = http.post("/api/v1/jobs/chat", json=dying).json()["id"]
+    for each in (job, dead):
+        wait_until(partial(has_ended, http, each))
+    file = http.post("/v1/files", files={"file": b"{}\n"}, data={"purpose": "batch"}).json()["id"]
+    batch = {"input_file_id": file, "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    return {
+        "/api/v1/jobs": job,
+        "/api/v1/dead": dead,
+        "/api/v1/keys": http.post("/api/v1/keys", json={"tenant": "other"}).json()["id"],
+        "/v1/files": file,
+        "/v1/batches": http.post("/v1/batches", json=batch).json()["id"],
+        "/v1/responses": http.post(
+            "/v1/responses", json={"model": "scripted-echo", "input": "hello"}
+        ).json()["id"],
+        "/v1/models": "scripted-echo",
+    }
+
+
+def model_for(path: str) -> str:
+    forms = {"embed": "scripted-embed", "image": "scripted-image", "delete": "a-copy"}
+    return next((form for word, form in forms.items() if word in path), "scripted-echo")
+
+
+def aim(case: schemathesis.Case, names: dict[str, str]) -> None:
+    """Let half of the cases ask for what there is, and half of those for a stream where one is."""
+    chance = zlib.crc32(repr((case.path_parameters, case.body)).encode())
+    if chance % 2:
+        return
+    if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+        streams = {} if case.path.startswith("/api/v1") else {"stream": chance % 4 == 0}
+        case.body = {**case.body, "model": model_for(case.path), **streams}
+    known = next((name for path, name in names.items() if case.path.startswith(path)), None)
+    if known and case.path_parameters:
+        case.path_parameters = dict.fromkeys(case.path_parameters, known)
+
+
+def ask(at: Stage, case: schemathesis.Case) -> None:
+    """The answer must be one that is documented, and no fault."""
+    response = case.call(base_url=at.url, headers=at.headers, timeout=30)
+    case.validate_response(response, checks=CHECKS)
+    if response.status_code >= 500:
+        assert any(code in response.text for code in ON_PURPOSE), response.text
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_examples_are_answered_as_documented(at: Stage, name: str) -> None:
+    for example in OPERATIONS[name].get_strategies_from_examples():
+
+        @given(example)
+        @settings(USUAL, max_examples=1)
+        def answered(case: schemathesis.Case) -> None:
+            ask(at, case)
+
+        answered()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", GenerationMode)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_whatever_is_asked_is_answered_as_documented(
+    at: Stage, name: str, mode: GenerationMode
+) -> None:
+    @given(OPERATIONS[name].as_strategy(generation_mode=mode))
+    @settings(USUAL, max_examples=CASES)
+    def answered(case: schemathesis.Case) -> None:
+        aim(case, at.names)
+        ask(at, case)
+
+    try:
+        answered()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE

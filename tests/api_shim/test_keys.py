@@ -45,7 +45,7 @@ async def test_no_log_line_has_a_key(redis_url: str, caplog: pytest.LogCaptureFi
     assert "api/v1/keys" in caplog.text
     assert '"tenant": "b", "key": "' in caplog.text
     for key in (told["key"], fleet.key):
-        assert key.rpartition("_")[2] not in caplog.text
+        assert key.split("_", 2)[2] not in caplog.text
         assert key[21:] not in caplog.text
 
 

@@ -71,8 +71,8 @@ def test_what_the_backend_cannot_do_is_said(fleet: Command, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        ((*DRAWS, "scripted-image:fail=error:1"), 5),
-        ((*DRAWS, "scripted-image:fail=busy"), 5),
+        ((*DRAWS, "scripted-image:fail=error:1"), 6),
+        ((*DRAWS, "scripted-image:fail=auth"), 5),
         (("--model", "nobody-has-this"), 1),
         (("--width", "5"), 2),
         (("--strength", "2"), 2),

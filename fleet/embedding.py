@@ -1,7 +1,9 @@
 """From texts to vectors: a few jobs at a time, in order, each text's trouble its own.
 
 A job that fails because of a text is asked again without it: the job says which text it was, or it
-is looked for by halves. What is wrong with all of them (no such model, no backend) ends the run.
+is looked for by halves. Where a text may have broken a server or a worker, each is asked alone, so
+that the worker packs them anew and only the one pays. What is wrong with all of them (no such
+model, no backend) ends the run.
 """
 
 import re
@@ -32,15 +34,20 @@ from fleet.spool import Bad, Block, Rows
 from fleet.texts import Text
 from fleet.window import in_order
 
-_OF_ANY: Final = (LogFull, PayloadTooLarge, ServerFault, TruncatedStream, WorkerLost, WrongCount)
-"""What one of the texts, or their number, may have caused, or not."""
+_BREAKS: Final = (ServerFault, TruncatedStream, WorkerLost)
+"""What one of the texts may have caused, or something else."""
 _OF_A_TEXT: Final = (
-    BackendRejected, ContextExceeded, InputTooLarge, InvalidRequest, Refused, *_OF_ANY,
+    BackendRejected, ContextExceeded, InputTooLarge, InvalidRequest, LogFull, PayloadTooLarge,
+    Refused, WrongCount, *_BREAKS,
 )  # fmt: skip
-"""What does not concern every text."""
+"""What does not concern every text: one of them, or so many together."""
 _NAMED: Final = re.compile(r"^input\[(\d+)\]")
 """How a worker says which text of a job it was."""
-_ATTEMPTS: Final = 3
+_ALONE: Final = 3
+_TOGETHER: Final = 2
+"""Attempts: what breaks a server is found sooner one by one, with other texts between that work."""
+_ALONE_AT_ONCE: Final = 32
+"""Jobs of one text each, out of a job that broke something: a worker packs them again."""
 _MOST_CHARACTERS: Final = 4 * 2**20
 """Of all texts of a job: a shim takes no request of any size."""
 _SUSPICIOUS: Final = 8
@@ -115,7 +122,10 @@ class Embedding:
         ]
         return _block_of(batch, found, bad)
 
-    async def _embedded(self, rows: Sequence[_Row], attempts: int = _ATTEMPTS) -> list[_Found]:
+    async def _embedded(self, rows: Sequence[_Row]) -> list[_Found]:
+        if not rows:
+            return []
+        attempts = _ALONE if len(rows) == 1 else _TOGETHER
         asked = {"input": [row.text for row in rows], "max_attempts": attempts}
         answer = await self._many.one((rows[0].at, asked))
         try:
@@ -135,22 +145,17 @@ class Embedding:
             raise error
         if len(rows) == 1:
             return [self._given_up(rows[0], error)]
+        if isinstance(error, _BREAKS):
+            alone = in_order(([row] for row in rows), self._embedded, _ALONE_AT_ONCE)
+            return [found async for each in alone for found in each]
         named = _NAMED.match(error.message)
         at = int(named[1]) if named else len(rows)
-        if at >= len(rows):
-            middle = len(rows) // 2
-            halves = rows[:middle], rows[middle:]
-            # The whole was tried often enough; a text that is left alone is tried as often.
-            return [each for half in halves for each in await self._part(half, 1)]
-        if isinstance(error, _OF_ANY):
-            suspected = await self._part(rows[at : at + 1])
-        else:
-            suspected = [self._given_up(rows[at], error)]
-        before, after = await self._part(rows[:at]), await self._part(rows[at + 1 :])
-        return [*before, *suspected, *after]
-
-    async def _part(self, rows: Sequence[_Row], attempts: int = _ATTEMPTS) -> list[_Found]:
-        return await self._embedded(rows, attempts if len(rows) > 1 else _ATTEMPTS) if rows else []
+        if at < len(rows):
+            given_up = [self._given_up(rows[at], error)]
+            before, after = await self._embedded(rows[:at]), await self._embedded(rows[at + 1 :])
+            return [*before, *given_up, *after]
+        middle = len(rows) // 2
+        return [*await self._embedded(rows[:middle]), *await self._embedded(rows[middle:])]
 
     def _given_up(self, row: _Row, error: FleetError) -> _Found:
         """Raises JobEnded where it can hardly be the text's fault."""

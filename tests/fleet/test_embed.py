@@ -88,7 +88,7 @@ def test_every_format_gives_the_same_vectors_in_the_same_order(
     assert pq.read_table(tmp_path / "c.parquet")["id"][299].as_py() == "t299"
 
 
-@pytest.mark.parametrize("fail", ["context", "refuse"])
+@pytest.mark.parametrize("fail", ["context", "refuse", "crash", "after"])
 def test_one_bad_text_loses_no_other(fleet: Command, tmp_path: Path, fail: str) -> None:
     rows = [*numbered(60), "a snake", *numbered(20), "", "two snakes a snake", *numbered(30)]
     source = texts_in(tmp_path / "t.jsonl", *rows)

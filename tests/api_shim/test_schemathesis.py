@@ -104,12 +104,12 @@ def aim(case: schemathesis.Case, names: dict[str, str], *, stream: bool) -> None
         case.path_parameters = dict.fromkeys(case.path_parameters, known)
 
 
-def ask(at: Stage, case: schemathesis.Case) -> None:
-    """The answer must be one that is documented, and no fault."""
+def fault(at: Stage, case: schemathesis.Case) -> str:
+    """The fault of ours in its answer, if it is one; raises for an answer that is undocumented."""
     response = case.call(base_url=at.url, headers=at.headers, timeout=30)
     case.validate_response(response, checks=CHECKS)
-    if response.status_code >= 500:
-        assert any(code in response.text for code in ON_PURPOSE), response.text
+    is_meant = response.status_code < 500 or any(code in response.text for code in ON_PURPOSE)
+    return "" if is_meant else response.text
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -122,7 +122,7 @@ def test_examples_are_answered_as_documented(at: Stage, name: str, *, stream: bo
         def answered(case: schemathesis.Case) -> None:
             aim(case, at.names, stream=stream)
             case.headers.pop("X-Fleet-Backend", None)
-            ask(at, case)
+            assert not fault(at, case)
 
         answered()
 
@@ -139,7 +139,7 @@ def test_whatever_is_asked_is_answered_as_documented(
         chance = zlib.crc32(repr((case.path_parameters, case.body)).encode())
         if chance % 2:
             aim(case, at.names, stream=chance % 4 == 1)
-        ask(at, case)
+        assert not fault(at, case)
 
     try:
         answered()

@@ -70,7 +70,7 @@ def test_the_package_gets_what_it_asked_for(told: Told, name: str) -> None:
 def test_an_aborted_stream_cancels_its_job(told: Told, at: Fleet) -> None:
     job = told["openai_abort"]["came"]
 
-    wait_until(lambda: at.job(job)["status"] == "cancelled")
+    assert wait_until(lambda: at.job(job)["status"] == "cancelled")
 
 
 def test_nothing_that_the_script_tries_goes_unlooked_at(told: Told) -> None:

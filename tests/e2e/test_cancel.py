@@ -169,7 +169,7 @@ async def test_a_cancel_that_races_with_the_end_agrees_with_the_log(fleet: Fleet
 
         assert told == [frames[-1].type for frames in logs]
         assert {1} == {sum(frame.is_last for frame in frames) for frames in logs}
-        assert {"done", "cancelled"} == set(told)
+        assert set(told) <= {"done", "cancelled"}
 
 
 async def test_a_chat_that_waits_for_a_pull_ends_and_the_pull_goes_on(fleet: Fleet) -> None:

@@ -49,6 +49,7 @@ class Presence:
         self._settings = settings
         self._config = config
         self._started_at = connection.now()
+        self._looking = asyncio.Lock()
         adapter = worker.servers.all[0].adapter
         self._backend = BackendReport(
             name=config.name,
@@ -70,10 +71,12 @@ class Presence:
 
     async def check_once(self) -> None:
         """Look at the backend: is it up, which models has it."""
-        servers = self._worker.servers
-        await asyncio.gather(*(look(server, self._config) for server in servers.all))
-        self.take_in()
-        await self.report_once()
+        # One after the other: an earlier look that ends later would tell what was before.
+        async with self._looking:
+            servers = self._worker.servers
+            await asyncio.gather(*(look(server, self._config) for server in servers.all))
+            self.take_in()
+            await self.report_once()
 
     def take_in(self) -> None:
         """Take what was seen of the endpoints into the report, and to those who choose by it."""

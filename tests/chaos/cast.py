@@ -213,7 +213,7 @@ async def _backends(here: Cast, stack: AsyncExitStack, *, with_real: bool) -> di
         for name in workers:
             proxy = await stack.enter_async_context(proxy_to(port))
             here.to_backend[name] = proxy
-            dsns[name] = f"{scheme}://127.0.0.1:{proxy.port}?slots=12&idle_s=3"
+            dsns[name] = f"{scheme}://127.0.0.1:{proxy.port}?slots=6&idle_s=3"
     if with_real:
         server = stack.enter_context(running_llama_server(slots=4))
         here.to_backend[REAL] = await stack.enter_async_context(proxy_to(server.port))

@@ -248,8 +248,7 @@ def _chat(
     name = f"{model},dim={5000 + number}"
     names = tuple(tool["name"] for tool in fields.get("tools", ()))
     turn = play(parse(name), Prompt(text=text, tools=names))
-    # Every model is a cold one to an Ollama, which loads one at a time: few of them go there.
-    backends = [BOX, GPU, GPU, *([SCRIPTED] if is_scripted else [])]
+    backends = [BOX, BOX, GPU, *([SCRIPTED] if is_scripted else [])]
     body = {
         "backend": backends[number % len(backends)], "model": name,
         "messages": [{"role": "user", "content": text}], **fields,

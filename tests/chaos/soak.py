@@ -19,7 +19,7 @@ from chaos.verdict import Broken, judge
 
 _log = logging.getLogger(__name__)
 
-_ENDS_WITHIN_S = 240.0
+_ENDS_WITHIN_S = 150.0
 """After the last errand: leases, retries and frozen workers have had their time by then."""
 _CLOSED_WITHIN_S = 15.0
 """A worker that is frozen for nine seconds cannot close a socket sooner."""

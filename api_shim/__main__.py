@@ -66,6 +66,7 @@ def server_of(settings: ShimSettings) -> Server:
         log_config=None,
         server_header=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=settings.connection_idle_s,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
     return Server(config, hangup)

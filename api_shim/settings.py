@@ -23,6 +23,9 @@ class ShimSettings(RelaySettings):
     """Bytes that the body of a request may have; more is a 413."""
     keepalive_s: Seconds = 15
     """Seconds of silence after which a stream says that it is still there."""
+    connection_idle_s: Annotated[int, Field(ge=1, le=3600)] = 75
+    """Seconds that a connection without a request stays open: longer than proxies (60 s) and HTTP
+    clients (httpx: 5 s) keep theirs, who would else send a request into one that just closes."""
     place_every_s: Seconds = 2
     """Seconds between two looks at where a waiting job stands; shared by its followers."""
     roster_max_age_s: Annotated[float, Field(ge=0)] = 1

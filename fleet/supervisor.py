@@ -19,7 +19,7 @@ from honcho.printer import Message, Printer
 from fleet.backoff import Backoff
 from fleet.process import Child
 
-FIRST_PAUSE_S = 1.0
+FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 STABLE_S = 10.0
 """A process that ran this long was well: when it dies it is started again at once."""

@@ -2,7 +2,8 @@
 
 import sys
 
-from celery.bin.celery import celery as command
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker as command
 
 from workers.app import create_app
 from workers.backends.dsn import DsnError
@@ -18,10 +19,11 @@ def main() -> None:
     name = f"{WorkerSettings().worker_name}@%h"
     # Gossip and mingle tell workers of each other; ours meet in the relay.
     quiet = ["--without-gossip", "--without-mingle"]
-    command.params[0].default = app
-    words = ["worker", "--loglevel", "INFO", "--hostname", name, *quiet, *sys.argv[1:]]
-    # What `worker_main` does, and throws the exit code away: 0 for a worker that broke down.
-    sys.exit(command.main(args=words, standalone_mode=False))
+    words = ["--loglevel", "INFO", "--hostname", name, *quiet, *sys.argv[1:]]
+    # Not `worker_main`: it throws the exit code away (0 for a worker that broke down), and loads
+    # every other command with its plugins, which is a quarter of the time that a start takes.
+    context = CLIContext(app=app, no_color=False, workdir=None)
+    sys.exit(command.main(args=words, prog_name="worker", obj=context, standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from time import monotonic
 import httpx
 from support.redis_server import free_port
 from support.relay import relay_on
-from support.shim import Stage, sse
+from support.shim import Stage, serving, sse
+
+from api_shim.__main__ import server_of
+from api_shim.settings import ShimSettings
 
 
 @asynccontextmanager
@@ -53,3 +56,22 @@ async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url:
         assert rest == []
         assert code == 0
         assert monotonic() - asked_at < 2
+
+
+def test_an_idle_connection_outlives_what_clients_and_proxies_keep() -> None:
+    """Or they send a request into a connection that is just closing, and get no answer."""
+    proxies_s = 60
+
+    assert server_of(ShimSettings.model_construct()).config.timeout_keep_alive > proxies_s
+
+
+async def test_an_idle_connection_is_closed_in_the_end(redis_url: str) -> None:
+    with serving(redis_url, connection_idle_s=1) as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            told = await reader.read()
+        writer.close()
+
+        assert told.startswith(b"HTTP/1.1 200")

@@ -62,7 +62,7 @@ async def test_what_dies_is_started_again_and_its_death_is_told() -> None:
 
     assert deaths == ["it-0"]
     assert "it was killed by SIGKILL" in lines.getvalue()
-    assert "it starts again in 1 s" in lines.getvalue()
+    assert "it starts again in 0.5 s" in lines.getvalue()
 
 
 async def test_lines_carry_the_name_of_their_process() -> None:

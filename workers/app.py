@@ -19,6 +19,7 @@ from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
 from workers.backends.registry import build
 from workers.configuration import configured, over_all, slots_of
+from workers.events import EventsSentOnce
 from workers.intake import Intake
 from workers.life import Life
 from workers.settings import WorkerSettings
@@ -74,7 +75,7 @@ def create_app() -> Celery:
     slots_each = capacity(config, settings)
     slots = Slots(over_all(slots_each, len(config.each)))
     life = Life(settings, relay_settings, config, slots, slots_each)
-    app = Celery("fleet", broker=broker_url(relay_settings))
+    app = Celery("fleet", broker=broker_url(relay_settings), events=EventsSentOnce)
     app.conf.update(
         CELERY_SETTINGS,
         task_queues=[

@@ -81,5 +81,10 @@ class LoopThread:
 
     def stack(self) -> str:
         """What the thread is doing now, as text for the log."""
-        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - no other way
-        return "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"
+        return stack(self._thread)
+
+
+def stack(thread: threading.Thread) -> str:
+    """What a thread is doing now, as text for the log."""
+    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - no other way
+    return "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"

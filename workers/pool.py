@@ -10,7 +10,9 @@ hub's thread; the loop posts to it. See docs/adr/0002-asyncio-pool.md.
 import asyncio
 import functools
 import itertools
+import os
 import queue
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from time import monotonic
@@ -31,7 +33,7 @@ from kombu.utils.imports import symbol_by_name
 
 from workers.execution import Execution, Limits, Reports
 from workers.lifespan import Lifespan
-from workers.loop_thread import LoopThread
+from workers.loop_thread import LoopThread, stack
 
 logger = get_logger(__name__)
 
@@ -59,6 +61,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     cancel_timeout_s = 5.0
     leave_timeout_s = 10.0
     join_timeout_s = 5.0
+    crash_timeout_s = 45.0
     quiet_turn_s = 0.05
 
     signal_safe = False
@@ -76,6 +79,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._posts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._hub_usable = True
         self._crashed = self._stopped = False
+        self._last_resort = threading.Timer(self.crash_timeout_s, self._exit)
+        self._last_resort.daemon = True
         self._thread = LoopThread("asyncio-pool", self._on_crash)
         self.loop = self._thread.loop
         self.draining = asyncio.Event()
@@ -203,11 +208,21 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._thread.call(self._start_draining)
 
     def _on_crash(self) -> None:
+        if not self._crashed:
+            self._last_resort.start()
         self._crashed = True
         if worker_state.should_stop is None:
             worker_state.should_stop = EX_FAILURE
         self._start_draining()
         self._post(self._cancel_all)
+
+    def _exit(self) -> None:
+        logger.critical(
+            "broken down, and the main thread did not end it in %g s; that stands at\n%s",
+            self.crash_timeout_s,
+            stack(threading.main_thread()),
+        )
+        os._exit(EX_FAILURE)
 
     def on_stop(self) -> None:
         """Wait for the tasks, then leave the lifespan and end the loop. Every step is bounded.

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import pytest
 from support.processes import WorkerProcess, until_logged, worker
@@ -196,8 +197,11 @@ async def test_a_worker_that_redis_never_answers_again_ends_for_its_supervisor(
             await one.ready(relay)
             proxy.swallow()
             code = await asyncio.to_thread(one.wait, 60)
+        except TimeoutExpired:
+            raise AssertionError(one.text()) from None
         finally:
             one.popen.kill()
+            one.wait()
 
         assert code == 1
         assert "Redis has not answered for too long" in one.text()

@@ -12,6 +12,7 @@ from typing import Any
 
 from celery import Celery, Task, signals
 from celery.exceptions import SoftTimeLimitExceeded
+from kombu.asynchronous import get_event_loop
 from redis import Redis
 
 from workers.bridge import async_task
@@ -43,6 +44,7 @@ class HurriedPool(AsyncioPool):
     cancel_timeout_s = 0.3
     leave_timeout_s = 0.3
     join_timeout_s = 0.3
+    crash_timeout_s = 3.0
 
 
 def tell(name: str, word: object) -> None:
@@ -86,6 +88,19 @@ async def crashing_lifespan(_pool: AsyncioPool) -> AsyncIterator[None]:
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(fail_on_word())
+        yield
+
+
+@asynccontextmanager
+async def crashing_lifespan_of_a_stuck_worker(pool: AsyncioPool) -> AsyncIterator[None]:
+    """Fail while the main thread waits for something that does not come."""
+
+    def wait_for_nothing() -> None:
+        tell("main", "stuck")
+        time.sleep(3600)
+
+    async with crashing_lifespan(pool):
+        get_event_loop().call_later(0, wait_for_nothing)
         yield
 
 

@@ -156,6 +156,24 @@ def test_a_crash_beside_the_tasks_ends_the_worker(
     assert "CRITICAL" in worker.log
 
 
+def test_a_crash_ends_the_worker_whatever_its_main_thread_waits_for(
+    server: Broker, start: Start
+) -> None:
+    worker = start(
+        "-c",
+        "4",
+        POOL_TEST_LIFESPAN="crashing_lifespan_of_a_stuck_worker",
+        CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
+    )
+    assert server.hear("main") == "stuck"
+
+    server.redis.rpush("crash", "now")
+
+    assert worker.exit_code() == 1
+    assert "the main thread did not end it in 3 s" in worker.log
+    assert "wait_for_nothing" in worker.log
+
+
 def test_the_pool_can_be_chosen_in_the_configuration(server: Broker, start: Start) -> None:
     start("-c", "2", POOL_TEST_POOL="workers.pool:AsyncioPool")
 

@@ -61,7 +61,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     cancel_timeout_s = 5.0
     leave_timeout_s = 10.0
     join_timeout_s = 5.0
-    crash_timeout_s = 45.0
+    crash_timeout_s = 30.0
     quiet_turn_s = 0.05
 
     signal_safe = False

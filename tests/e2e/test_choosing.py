@@ -120,7 +120,7 @@ async def test_a_warm_job_runs_while_another_model_loads(redis_url: str, tmp_pat
 async def test_a_job_that_one_worker_cannot_take_for_its_load_goes_to_another(
     redis_url: str, tmp_path: Path
 ) -> None:
-    slow = "scripted-story:load=6,chunks=3"
+    slow = "scripted-story:load=60,chunks=3"  # longer than the test takes
     env = {"LLM_SCRIPTED": "scripted://?room=1&slots=4", **LATE_REAPER}
     async with working(redis_url, tmp_path, "room=1&slots=4", slow) as (relay, jobs):
         await until_started(relay, jobs[0])

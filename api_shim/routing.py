@@ -68,8 +68,8 @@ def _refuse_absent(backend: str, pools: Mapping[str, Pool], known: Iterable[str]
 def _no_worker(what: str) -> Refusal:
     return Refusal(
         NoWorker,
-        f"No live worker serves {what}: start one, or enqueue all the same with "
-        "?enqueue_anyway=true and a backend.",
+        f"No live worker serves {what}: start one, or send the job to wait with "
+        "/api/v1/jobs/<kind>?enqueue_anyway=true and a backend.",
         retry_after_s=5.0,
     )
 

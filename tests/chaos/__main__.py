@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import random
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,8 @@ def main() -> int:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("relay").setLevel(logging.ERROR)
+    # As Ctrl-C: the processes that it has started end with it.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with_real = has_real()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     chosen = plan(given.seed, given.minutes * 60, per_s=given.rate, with_real=with_real)

@@ -26,12 +26,13 @@ from relay.tickets import ticket
 _log = logging.getLogger(__name__)
 
 RENEW: Final = """#!lua flags=allow-oom
--- KEYS leases holders; ARGV worker lease_s (id attempt)...
+-- KEYS leases holders record...; ARGV worker lease_s (id attempt)...
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local lost = {string.format('%.6f', now)}
 for i = 3, #ARGV, 2 do
-    if redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] .. ' ' .. ARGV[1] then
+    local is_held = redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] .. ' ' .. ARGV[1]
+    if is_held and redis.call('HGET', KEYS[(i + 3) / 2], 'status') ~= 'cancelled' then
         redis.call('ZADD', KEYS[1], string.format('%.6f', now + ARGV[2]), ARGV[i])
     else
         lost[#lost + 1] = ARGV[i]
@@ -39,7 +40,9 @@ for i = 3, #ARGV, 2 do
 end
 return lost
 """
-"""Renew the leases that the worker still holds. Returns now, then the ids of the others."""
+"""Renew the leases that the worker still holds. Returns now, then the ids of the others.
+
+A cancelled job is one of them, should its canceller have died before it could tell the worker."""
 
 RELEASE: Final = (
     DRAINS
@@ -142,11 +145,12 @@ class Leases:
         lost: set[str] = set()
         for queue, jobs in held.items():
             for at in range(0, len(jobs), _RENEWED_AT_ONCE):
-                args = [str(x) for job in jobs[at : at + _RENEWED_AT_ONCE] for x in job]
+                some = jobs[at : at + _RENEWED_AT_ONCE]
+                records = [names.record(id) for id, _ in some]
                 now, *gone = await self._connection.run(
                     RENEW,
-                    [names.leases(queue), names.holders(queue)],
-                    [worker, self._connection.settings.lease_s, *args],
+                    [names.leases(queue), names.holders(queue), *records],
+                    [worker, self._connection.settings.lease_s, *(str(x) for j in some for x in j)],
                 )
                 self._connection.set_clock(float(now))
                 lost.update(id.decode() for id in gone)

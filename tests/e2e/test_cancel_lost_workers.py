@@ -11,9 +11,11 @@ from support.processes import WorkerProcess, until_logged, worker
 from support.queues import left_in_queues, nothing_waits
 from support.relay import Relay, relay_on
 
+from contract import names
 from contract.chat import ChatRequest, Message
 from contract.frames import Frame
 from contract.result import fold
+from relay.log import END, ending_keys
 from workers.backends.scripted_server import ScriptedServer, serve
 
 LONG_LEASE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "60"}
@@ -101,3 +103,15 @@ async def test_the_stopped_worker_takes_the_next_job_when_it_wakes_up(
             frames = await relay.heard(record.id)
 
         assert frames[-1].type == "done"
+
+
+async def test_a_silent_backend_is_let_go_of_although_the_shim_died_in_the_cancel(
+    redis_url: str, tmp_path: Path
+) -> None:
+    env = LONG_LEASE | {"FLEET_RENEW_S": "0.3"}
+    async with running(redis_url, tmp_path, SILENCE, **env) as (relay, server, _, job):
+        last_word = '"type":"cancelled","by":"caller","reason":""}'
+        said = [job, names.channel(job), "cancelled", 60, last_word, 0]
+        await relay.connection.run(END, ending_keys(job), said)  # and then no more
+
+        await server.seen.until(lambda seen: seen.aborted == 1, limit_s=2.0)

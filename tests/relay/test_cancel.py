@@ -137,6 +137,14 @@ async def test_a_shim_that_dies_in_a_cancel_is_finished_by_the_next_cancel(
         assert await left_in_queues(relay) == []
 
 
+async def test_its_worker_hears_of_it_when_it_renews(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job, other = await claimed(relay), await claimed(relay)
+        await half_cancelled(relay, job)
+
+        assert {job} == await relay.leases.renew("w1", {QUEUE: [(other, 1), (job, 1)]})
+
+
 @pytest.mark.parametrize("phase", [queued, claimed, running, waiting_again, delayed])
 async def test_or_by_any_worker(phase: Callable[[Relay], Awaitable[str]], redis_url: str) -> None:
     async with relay_on(redis_url, lease_s=0.05) as relay:

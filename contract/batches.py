@@ -51,6 +51,8 @@ class NewBatch(Noun):
     completion_window: str
     """As the caller wrote it."""
     metadata: dict[str, str] = Field(default_factory=dict)
+    backend: str | None = None
+    """Where all its requests go, whatever they name themselves."""
     output_ttl_s: float
     """How long its output and error files are kept."""
 

@@ -65,8 +65,12 @@ class Batches:
         name: str = "batch.jsonl",
         completion_window: str = "24h",
         metadata: dict[str, str] | None = None,
+        backend: str | None = None,
     ) -> BatchView:
-        """Upload a file of requests, a JSON object a line, and begin its batch."""
+        """Upload a file of requests, a JSON object a line, and begin its batch.
+
+        All of them go to `backend`, if it is given.
+        """
         answer = await self._shims.upload("/v1/files", {"purpose": "batch"}, name, file)
         wish: dict[str, Any] = {
             "input_file_id": from_json(answer)["id"],
@@ -75,6 +79,8 @@ class Batches:
             "metadata": metadata,
         }
         headers = {"idempotency-key": uuid4().hex}
+        if backend is not None:
+            headers["x-fleet-backend"] = backend
         return _view(
             await self._shims.ask("POST", "/v1/batches", body=to_json(wish), headers=headers)
         )

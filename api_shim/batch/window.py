@@ -103,6 +103,7 @@ class Window:
         asked = self._read(waiting.row.body, self._job(job_id))
         request = asked.request.model_copy(
             update={
+                "backend": self._batch.backend or asked.request.backend,
                 "priority": "batch",
                 "on_disconnect": "continue",
                 "deadline_s": None,

@@ -15,7 +15,7 @@ from api_shim.batch.endpoints import ENDPOINTS
 from api_shim.body import JsonRoute
 from api_shim.openai.asked import wrong
 from api_shim.openai.kept import listing, refusals
-from api_shim.preferences import IdempotencyKey
+from api_shim.preferences import BackendHeader, IdempotencyKey
 from api_shim.wiring import Wired, Wiring
 from contract.batches import BATCH_ID, Batch, BatchStatus, Counts, LineError, NewBatch, window_s
 from contract.errors import UnknownFile
@@ -131,6 +131,7 @@ async def create(
     wiring: Wired,
     caller: Caller,
     key: IdempotencyKey = None,
+    backend: BackendHeader = None,
 ) -> Response:
     """Begin a batch; it is looked at first, and run as jobs of class `batch`."""
     if body.endpoint not in ENDPOINTS:
@@ -147,6 +148,7 @@ async def create(
         window_s=seconds,
         completion_window=body.completion_window,
         metadata=body.metadata or {},
+        backend=backend,
         output_ttl_s=keep.seconds if keep else wiring.settings.file_ttl_s,
     )
     most = wiring.settings.tenant_batches

@@ -7,7 +7,7 @@ from contextlib import aclosing, nullcontext
 from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 from rich.progress import Progress, TaskID
@@ -17,7 +17,7 @@ from contract.errors import RequestError
 from contract.wire import encode
 from fleet.aio import AsyncClient
 from fleet.batches import Batches, BatchView, first_endpoint
-from fleet.commands.options import Json, Timeout, Url
+from fleet.commands.options import Backend, Json, Timeout, Url
 from fleet.errors import GaveUpWaiting
 from fleet.exits import Exit, run
 from fleet.terminal import Terminal
@@ -72,29 +72,28 @@ def submit(
         str | None, typer.Option(help="As in /v1/embeddings.  [default: the first line's]")
     ] = None,
     window: Annotated[str, typer.Option(help="Time until it is given up: 30m, 24h, 7d.")] = "24h",
+    backend: Backend = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch it to its end.")] = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """Upload a file of requests and begin its batch; prints the batch's id."""
-    run(_submit(file, endpoint, window, Terminal(json=json), url, wait=wait))
+    wish = {"endpoint": endpoint, "completion_window": window, "backend": backend}
+    run(_submit(file, wish, Terminal(json=json), url, wait=wait))
 
 
 async def _submit(
     file: Path,
-    endpoint: str | None,
-    window: str,
+    wish: dict[str, Any],
     terminal: Terminal,
     url: str | None,
     *,
     wait: bool,
 ) -> Exit:
-    chosen = endpoint or first_endpoint(file)
+    wish["endpoint"] = wish["endpoint"] or first_endpoint(file)
     async with AsyncClient(url) as fleet:
         with terminal.downloading() as bar, _Counted(file, bar) as opened:
-            batch = await fleet.batches.submit(
-                opened, endpoint=chosen, name=file.name, completion_window=window
-            )
+            batch = await fleet.batches.submit(opened, name=file.name, **wish)
         if not terminal.json:
             terminal.words(f"{batch.id}\n")
         elif not wait:

@@ -49,6 +49,16 @@ def test_with_json_everything_is_an_object(fleet: Command, file: Path) -> None:
     assert submitted["id"] in {json.loads(line)["id"] for line in listed}
 
 
+def test_all_its_requests_can_go_to_one_backend(fleet: Command, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    nameless = echo(1, "scripted-story:chunks=2")
+    del nameless["body"]["backend"]  # and the roster knows no model of this name
+    path.write_bytes(jsonl([nameless]))
+    submitted = fleet("batch", "submit", str(path), "-b", "scripted", "--wait")
+
+    assert "completed, 1 of 1 answered" in submitted.stderr
+
+
 def test_results_can_go_to_stdout(fleet: Command, file: Path) -> None:
     batch = fleet("batch", "submit", str(file), "--wait").stdout.strip()
     told = fleet("batch", "results", batch, "-o", "-").stdout.splitlines()

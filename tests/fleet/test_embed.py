@@ -18,7 +18,7 @@ from fleet import Client
 from fleet.spool import path_for
 
 EMBED = ("-b", "scripted", "-m", "scripted-embed")
-SLOW = ("-b", "scripted", "-m", "scripted-embed:rate=100", "--texts-a-job", "50")
+SLOW = ("-b", "scripted", "-m", "scripted-embed:rate=2", "--texts-a-job", "50")
 FIELDS = "scripted-embed:poison=snake,fail"
 
 
@@ -169,7 +169,7 @@ def test_a_run_that_goes_on_takes_the_jobs_that_were_under_way(
     up: Up, fleet: Command, tmp_path: Path
 ) -> None:
     source, out = texts_in(tmp_path / "t.txt", *numbered(100)), tmp_path / "o.npy"
-    model = ("-b", "scripted", "-m", "scripted-embed:rate=0.4", "--texts-a-job", "50")
+    model = ("-b", "scripted", "-m", "scripted-embed:rate=0.2", "--texts-a-job", "50")
     run = started(up, source, out, *model)
     with Client(up.url) as client:
 

@@ -88,13 +88,12 @@ local time = redis.call('TIME')
 local until_at = string.format('%.6f', time[1] + time[2] / 1e6 + ARGV[2])
 local lost = {}
 for i = 2, #KEYS do
-    local job = ARGV[i + 1]
     if redis.call('ZSCORE', KEYS[i], ARGV[1]) then
         redis.call('ZADD', KEYS[i], until_at, ARGV[1])
         redis.call('EXPIRE', KEYS[i], math.ceil(ARGV[2] * 10))
-        redis.call('ZADD', KEYS[1], until_at, job)
+        redis.call('ZADD', KEYS[1], until_at, ARGV[i + 1])
     else
-        lost[#lost + 1] = job
+        lost[#lost + 1] = ARGV[i + 1]
     end
 end
 return lost

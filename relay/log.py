@@ -12,11 +12,7 @@ from typing import Any, Final
 
 from contract import names
 from contract.cursor import Cursor
-from contract.events import (
-    BEGINNING,
-    EventId,
-    LogReset,
-)
+from contract.events import BEGINNING, EventId, LogReset
 from contract.frames import Frame
 from contract.result import Fold, Result
 from relay.connection import Connection

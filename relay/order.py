@@ -35,7 +35,6 @@ local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, ti
 local queue = ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
-
 local function exact(seconds) return string.format('%.6f', seconds) end
 local function line(model) return 'fleet:q:' .. queue .. ':line:' .. model end
 local function known(id)

@@ -4,6 +4,7 @@ Never logged: bodies, query strings, headers. Errors of ours are logged by class
 their text, because the text of a validation error repeats what the caller sent.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -17,10 +18,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.problems import response_to
+from contract.errors import RelayUnavailable
 
 log = logging.getLogger("api_shim.access")
 
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
+_STOPS: Final = RelayUnavailable(
+    "this shim stops, and nothing had come of this request yet: ask another one, or again",
+    retry_after_s=1.0,
+)
 _SAFE_ID: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
@@ -39,6 +45,11 @@ class AccessLog:
         call = _Call(scope, send)
         try:
             await self._app(scope, receive, call.send)
+        except asyncio.CancelledError:
+            # The process ends, and waits no longer; the server would say 500, which is no one's.
+            if scope["type"] == "http" and call.status is None:
+                await response_to(_STOPS, scope)(scope, receive, call.send)
+            raise
         except Exception as error:
             broke = {"request_id": call.id, "broke": _where(error)}
             log.error("%s", json.dumps(broke))  # noqa: TRY400 - its text may repeat the body

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from time import monotonic
 
 import httpx
-from support.redis_server import free_port
+import pytest
+from support.proxy import proxy_to
+from support.redis_server import RedisServer, free_port
 from support.relay import relay_on
 from support.shim import Stage, serving, sse
 
@@ -20,11 +22,11 @@ from api_shim.settings import ShimSettings
 
 
 @asynccontextmanager
-async def process(redis_url: str) -> AsyncGenerator[tuple[Process, str]]:
+async def process(redis_url: str, **env: str) -> AsyncGenerator[tuple[Process, str]]:
     port = free_port()
     shim = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "api_shim", "--port", str(port),
-        env={**os.environ, "FLEET_REDIS_URL": redis_url}, stderr=PIPE,
+        env={**os.environ, "FLEET_REDIS_URL": redis_url, **env}, stderr=PIPE,
     )  # fmt: skip
     assert shim.stderr is not None
     try:
@@ -56,6 +58,30 @@ async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url:
         assert rest == []
         assert code == 0
         assert monotonic() - asked_at < 2
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs/" + "0" * 32, "/v1/models"])
+async def test_what_waits_for_redis_at_the_end_may_be_asked_again(
+    own_redis: RedisServer, path: str
+) -> None:
+    async with (
+        proxy_to(own_redis.port) as proxy,
+        process(proxy.redis_url, FLEET_SHUTDOWN_S="1") as (shim, url),
+        httpx.AsyncClient(base_url=url, timeout=10) as http,
+    ):
+        proxy.swallow()
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        await http.get("/healthz")  # the request before it is in good hands by then
+        shim.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            answer = (await reader.read()).decode().lower()
+        writer.close()
+
+        assert answer.startswith("http/1.1 503")
+        assert "retry-after: 1\r\n" in answer
+        assert "relay_unavailable" in answer
 
 
 def test_an_idle_connection_outlives_what_clients_and_proxies_keep() -> None:

@@ -34,7 +34,8 @@ def main() -> int:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("relay").setLevel(logging.ERROR)
-    # As Ctrl-C: the processes that it has started end with it.
+    # SIGTERM as Ctrl-C, which a shell's background ignores: what was started ends with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with_real = has_real()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))

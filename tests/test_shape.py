@@ -1,4 +1,4 @@
-"""The house's shape: small files, small functions, first sentences, nothing left over."""
+"""The house's shape: files as long as their subject, small functions, first sentences, nothing left over."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
 PRODUCT = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONGEST_FILE = 300
+LONGEST_FILE = 500
 LONGEST_FUNCTION = 40
 BANNED = {"utils", "helpers", "common", "base", "core", "manager", "misc"}
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")

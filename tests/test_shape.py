@@ -1,4 +1,4 @@
-"""The house's shape: files as long as their subject, small functions, first sentences, nothing left over."""
+"""The shape of the code: files as long as their subject, small functions, first sentences."""
 
 import ast
 import re

@@ -3,13 +3,11 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Final
 
+from contract.model_names import find
 from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
 from contract.wishes import Wish
 from relay.roster import Roster
-
-_ANY_TAG: Final = ":latest"
 
 
 class Pool:
@@ -50,14 +48,8 @@ class Pool:
 
     def find(self, model: str) -> list[ModelReport]:
         """What is reported of a model; a name without a tag means the one tagged `latest`."""
-        return next(
-            (found for name, found in self.models.items() if _untagged(name) == _untagged(model)),
-            [],
-        )
-
-
-def _untagged(model: str) -> str:
-    return model.removesuffix(_ANY_TAG)
+        found = find(self.models, model)
+        return [] if found is None else found[1]
 
 
 def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:

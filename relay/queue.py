@@ -11,6 +11,7 @@ from contract.cost import cost_of
 from contract.errors import FleetError, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
+from contract.model_names import untagged
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
@@ -236,7 +237,7 @@ def _begin(record: JobRecord, request: AnyRequest | None, position: int) -> Call
         names.recent(record.tenant),
     ]  # fmt: skip
     if isinstance(request, PullRequest):
-        keys = [*keys, names.single(record.queue, record.tenant, request.model)]
+        keys = [*keys, names.single(record.queue, record.tenant, untagged(request.model))]
     args: list[Argument] = [
         record.id, names.channel(record.id), queued.model_dump_json()[1:],
         "" if deadline_s is None else deadline_s, *flat,

@@ -21,7 +21,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -33,6 +33,7 @@ from contract.backend_errors import (
 )
 from contract.events import Event, Phase, Queued, Reset, Resumed, Started
 from contract.jobs import JobRecord
+from contract.model_names import spellings
 from contract.names import kind_of
 from contract.roster import ModelReport
 from relay.order import Taking
@@ -52,7 +53,6 @@ _ELSEWHERE_S: Final = 0.5
 """How often tickets are offered to other workers that this one cannot use while it loads."""
 _EVICTS_S: Final = 300.0
 """How long a backend that evicts what speaks is asked for one model at a time."""
-_ANY_TAG: Final = ":latest"
 
 
 class Choosing:
@@ -91,8 +91,8 @@ class Choosing:
     def learn(self, models: Sequence[ModelReport]) -> None:
         """Take what the backend was just seen to have in memory."""
         self._is_choosy = any(model.warm is False for model in models)
-        self._told = frozenset(_names(model.name for model in models if model.warm))
-        if self._last in _names(model.name for model in models):
+        self._told = frozenset(spellings(model.name for model in models if model.warm))
+        if self._last in spellings(model.name for model in models):
             self._last = None
         self._judge()
         if not self._is_choosy:
@@ -194,7 +194,7 @@ class Choosing:
 
     @property
     def _warm(self) -> frozenset[str]:
-        here = _names([*self._runs.values(), *([self._last] if self._last else [])])
+        here = spellings([*self._runs.values(), *([self._last] if self._last else [])])
         return self._told | here
 
     def _depends(self, queue: str) -> bool:
@@ -246,9 +246,3 @@ class Choosing:
         for queue in self._waiting:
             self._wake(queue, 0.0)
         self._waiting.clear()
-
-
-def _names(models: Iterable[str]) -> set[str]:
-    """Every way to write them: `qwen3` is `qwen3:latest` at Ollama."""
-    bare = {model.removesuffix(_ANY_TAG) for model in models}
-    return bare | {f"{model}{_ANY_TAG}" for model in bare if ":" not in model}

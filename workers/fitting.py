@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from contract.chat import ChatRequest
+from contract.model_names import untagged
 from contract.roster import ModelReport
-
-_ANY_TAG = ":latest"
 
 
 class Fitting:
@@ -19,14 +18,14 @@ class Fitting:
     def learn(self, models: Sequence[ModelReport]) -> None:
         """Take what was just seen; a ceiling of 0 or None is unknown."""
         self._ceilings = {
-            model.name.removesuffix(_ANY_TAG): model.max_output_tokens
+            untagged(model.name): model.max_output_tokens
             for model in models
             if model.max_output_tokens
         }
 
     def under_ceiling(self, request: ChatRequest) -> ChatRequest:
         """The request with `max_tokens` cut to what its model can say at most."""
-        ceiling = self._ceilings.get(request.model.removesuffix(_ANY_TAG))
+        ceiling = self._ceilings.get(untagged(request.model))
         if ceiling is None or request.max_tokens is None or request.max_tokens <= ceiling:
             return request
         return request.model_copy(update={"max_tokens": ceiling})

@@ -27,6 +27,12 @@ async def test_one_download_however_many_ask(redis_url: str) -> None:
         assert len((await relay.records.page()).jobs) == 2
 
 
+async def test_two_spellings_of_one_model_are_one_download(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        assert await pull(relay, "qwen3") == await pull(relay, "qwen3:latest")
+        assert await pull(relay, "qwen3:8b") != await pull(relay, "qwen3")
+
+
 async def test_a_pull_that_has_ended_can_be_asked_for_again(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first = await pull(relay, "m")

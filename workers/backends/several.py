@@ -17,6 +17,7 @@ from typing import Final
 from contract.backend_errors import BackendError, NotSupported
 from contract.embeddings import EmbedRequest
 from contract.events import Done, Phase, Vectors
+from contract.model_names import is_same, untagged
 from contract.names import kind_of
 from contract.roster import ModelReport
 from workers.backends.breaker import Breaker, Passage
@@ -26,7 +27,6 @@ from workers.packing.packer import Packer
 
 _REMEMBERED: Final = 1000
 """Jobs of which is known where they failed."""
-_ANY_TAG: Final = ":latest"
 
 
 class Server:
@@ -60,12 +60,14 @@ class Server:
 
     def lacks(self, model: str | None) -> bool:
         """Whether it told its models, and this is none of them."""
-        names = {report.name.removesuffix(_ANY_TAG) for report in self.models}
-        return bool(names) and model is not None and model.removesuffix(_ANY_TAG) not in names
+        names = {untagged(report.name) for report in self.models}
+        return bool(names) and model is not None and untagged(model) not in names
 
     def is_warm(self, model: str | None) -> bool:
         """Whether it said that it has the model in memory."""
-        return any(report.warm and report.name == model for report in self.models)
+        return model is not None and any(
+            report.warm and is_same(report.name, model) for report in self.models
+        )
 
 
 class Seat:

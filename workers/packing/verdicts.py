@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from contract.backend_errors import BackendError
 from contract.embeddings import unpack
 from contract.events import Vectors
+from contract.model_names import untagged
 from contract.parity import CROWDS, TEXTS, Likeness, likeness
 from workers.backends.protocols import Embed
 from workers.packing.options import Options
@@ -27,7 +28,6 @@ _CHECK_S: Final = 120.0
 _AGAIN_S: Final = 60.0
 """Seconds after which a check that failed is tried again."""
 _REMEMBERED: Final = 1000
-_ANY_TAG: Final = ":latest"
 
 Known = TypeVar("Known")
 
@@ -46,15 +46,15 @@ class Verdicts:
 
     def of(self, model: str) -> bool | None:
         """Whether it may be asked for texts of several jobs at once; None: not known yet."""
-        return self._same.get(_bare(model))
+        return self._same.get(untagged(model))
 
     def answered(self, model: str) -> None:
         """The model is in memory."""
-        _keep(self._answered, _bare(model), value=True)
+        _keep(self._answered, untagged(model), value=True)
 
     def find_out(self, options: Options) -> None:
         """Ask, unless it is known, under way, went wrong lately, or might load the model."""
-        model, now = _bare(options.model), asyncio.get_running_loop().time()
+        model, now = untagged(options.model), asyncio.get_running_loop().time()
         if model in self._same or model in self._checks or model not in self._answered:
             return
         if now < self._not_before.get(model, now):
@@ -118,7 +118,3 @@ def _keep(known: dict[str, Known], model: str, value: Known) -> None:
     known[model] = value
     while len(known) > _REMEMBERED:
         known.pop(next(iter(known)))
-
-
-def _bare(model: str) -> str:
-    return model.removesuffix(_ANY_TAG)

@@ -105,6 +105,15 @@ def test_a_job_goes_where_its_model_is_warm() -> None:
         assert place(servers, model="qwen") == "b"
 
 
+@pytest.mark.parametrize(("listed", "asked"), [("qwen:latest", "qwen"), ("qwen", "qwen:latest")])
+def test_a_model_is_warm_by_any_spelling_of_its_name(listed: str, asked: str) -> None:
+    servers = Servers([server("a", **{listed: False}), server("b", **{listed: True})])
+    with ExitStack() as stack:
+        taken(stack, servers, model=asked)
+
+        assert place(servers, model=asked) == "b"
+
+
 def test_the_next_attempt_goes_to_another_endpoint() -> None:
     servers = pair()
     with servers.seat(CHAT) as seat:

@@ -1,0 +1,49 @@
+"""When two names mean one model."""
+
+from pathlib import Path
+
+import pytest
+
+from contract.model_names import find, is_same, spellings, untagged
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("qwen3", "qwen3:latest", True),
+        ("qwen3:latest", "qwen3", True),
+        ("qwen3", "qwen3", True),
+        ("qwen3", "qwen3:8b", False),
+        ("qwen3:8b", "qwen3:latest", False),
+        ("hf.co/a/b", "hf.co/a/b:latest", True),
+    ],
+)
+def test_a_name_without_a_tag_is_the_latest(one: str, other: str, *, same: bool) -> None:
+    assert is_same(one, other) is same
+    assert (untagged(one) == untagged(other)) is same
+
+
+def test_every_spelling_of_a_model_is_known_and_a_tag_is_kept() -> None:
+    assert spellings(["a", "b:latest", "c:8b"]) == {"a", "a:latest", "b", "b:latest", "c:8b"}
+
+
+def test_the_exact_name_is_found_before_another_spelling_of_it() -> None:
+    models = {"m:latest": 1, "m": 2, "n:latest": 3}
+
+    assert find(models, "m") == ("m", 2)
+    assert find(models, "n") == ("n:latest", 3)
+    assert find(models, "o") is None
+
+
+def test_the_rule_stands_in_one_place() -> None:
+    holders = [
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        if '":latest"' in path.read_text(encoding="utf-8")
+    ]
+
+    assert holders == ["contract/model_names.py"]

@@ -14,6 +14,7 @@ from fleet.commands import (
     image,
     jobs,
     keys,
+    logs,
     model,
     ps,
     pull,
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 for command in (
     up.up,
+    logs.logs,
     demo.demo,
     chat.chat,
     embed.embed,

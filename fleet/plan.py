@@ -13,7 +13,7 @@ from workers.backends.discovery import discover
 from workers.backends.dsn import WELL_KNOWN, BackendConfig, DsnError, parse
 from workers.configuration import configured
 
-_STAND_IN = (
+STAND_IN = (
     "no model server answers on this machine's default ports, so a scripted one stands in: start "
     "Ollama, llama-server, LM Studio or vLLM, or give --backend NAME=DSN"
 )
@@ -71,7 +71,7 @@ async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[Pla
     planned = [PlannedBackend(each.name, why="configured") for each in known]
     if any(each.type != "local" for each in known):
         return planned
-    return planned + (await found_backends() or [PlannedBackend("scripted", why=_STAND_IN)])
+    return planned + (await found_backends() or [PlannedBackend("scripted", why=STAND_IN)])
 
 
 async def found_backends() -> list[PlannedBackend]:

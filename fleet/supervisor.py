@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,9 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 STABLE_S = 10.0
 """A process that ran this long was well: when it dies it is started again at once."""
+OWN_NAME = "fleet"
+"""Whose lines are the supervisor's own, among those of the processes."""
+_LONGEST_REASON = 200
 _KILLED_WITHIN_S = 5.0
 
 
@@ -49,6 +53,8 @@ class Entry:
     child: Child | None = field(default=None, init=False)
     started_with: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Environment of the current or last run."""
+    last_words: str = field(default="", init=False)
+    """The last line that it printed, which is where a program that gives up says why."""
     ending: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Set when it is not to be started again."""
 
@@ -141,15 +147,19 @@ class Supervisor:
             entry.started_with = entry.environment()
             await self._run(entry)
             if entry.ending.is_set():
+                if entry.exit_code:
+                    self.say(f"{entry.name} {how_it_ended(entry)}")
                 return
-            await entry.died(entry.started_with)
-            if time.monotonic() - began_at >= STABLE_S:
+            is_stable = time.monotonic() - began_at >= STABLE_S
+            if is_stable:
                 backoff.reset()
-                continue
-            pause_s = backoff.pause_s()
-            self.say(f"{entry.name} starts again in {pause_s:g} s")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(entry.ending.wait(), pause_s)
+            pause_s = 0.0 if is_stable else backoff.pause_s()
+            when = f" in {pause_s:g} s" if pause_s else ""
+            self.say(f"{entry.name} {how_it_ended(entry)}: it starts again{when}")
+            await entry.died(entry.started_with)
+            if pause_s:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(entry.ending.wait(), pause_s)
 
     async def _run(self, entry: Entry) -> None:
         entry.child = Child(
@@ -160,9 +170,15 @@ class Supervisor:
             inherited=entry.inherited,
         )
         entry.starts += 1
-        entry.exit_code = await entry.child.ended(self._write)
+        entry.last_words = ""
+        entry.exit_code = await entry.child.ended(partial(self._heard, entry))
         entry.child = None
-        self.say(f"{entry.name} {how_it_ended(entry.exit_code)}")
+
+    def _heard(self, entry: Entry, message: Message) -> None:
+        data = message.data
+        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+        entry.last_words = text.strip()[:_LONGEST_REASON] or entry.last_words
+        self._write(message)
 
     def _write(self, message: Message) -> None:
         self._printer.write(message)
@@ -170,7 +186,7 @@ class Supervisor:
     def say(self, text: str) -> None:
         """A line of our own among those of the processes."""
         now = datetime.now().astimezone()
-        self._printer.write(Message("line", text, now, "fleet", None))
+        self._printer.write(Message("line", text, now, OWN_NAME, None))
 
 
 def _end(entry: Entry, number: signal.Signals) -> None:
@@ -179,10 +195,12 @@ def _end(entry: Entry, number: signal.Signals) -> None:
         entry.child.signal(number)
 
 
-def how_it_ended(exit_code: int) -> str:
-    """In words, as in `was killed by SIGKILL`."""
+def how_it_ended(entry: Entry) -> str:
+    """In words, as in `was killed by SIGKILL`; with what it said last, if it gave up itself."""
+    exit_code = entry.exit_code or 0
     if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
+        why = f" ({entry.last_words})" if exit_code and entry.last_words else ""
+        return f"ended with exit code {exit_code}{why}"
     try:
         return f"was killed by {signal.Signals(-exit_code).name}"
     except ValueError:

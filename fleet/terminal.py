@@ -38,9 +38,18 @@ class Terminal:
         self.talk = Console(stderr=True)
         self._out = Console(width=None if self.is_interactive else _WIDE)
 
+    @property
+    def width(self) -> int | None:
+        """Columns that a person sees; None where nobody looks."""
+        return self._out.width if self.is_interactive else None
+
     def say(self, text: str, style: str = "dim") -> None:
         """A line of talk."""
         self.talk.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+    def tell(self, text: str) -> None:
+        """A line of talk that is not beside the point."""
+        self.say(text, style="none")
 
     def words(self, text: str) -> None:
         """A piece of an answer, shown at once."""

@@ -5,7 +5,7 @@ the opposite order, so that workers can hand their jobs back to a server that st
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +58,11 @@ class Running:
                 return entry.pid
         return None
 
+    def say(self, text: str) -> None:
+        """A line of the fleet's own among those of its processes."""
+        for supervisor in self.supervisors[-1:]:
+            supervisor.say(text)
+
     def kill(self) -> None:
         """End everything at once."""
         for supervisor in reversed(self.supervisors):
@@ -73,14 +78,14 @@ class Running:
                         await self._ready(http, f"{url}/readyz?workers={expected}")
             except TimeoutError:
                 raise CannotStart(
-                    f"not ready after {_READY_WITHIN_S:.0f} s: the lines above say why"
+                    f"not ready after {_READY_WITHIN_S:.0f} s{_last_words(self.entries)}"
                 ) from None
 
     async def _ready(self, http: httpx.AsyncClient, url: str) -> None:
         while True:
             for entry in self.entries:
                 if entry.starts >= _HOPELESS_STARTS and entry.exit_code:
-                    raise CannotStart(f"{entry.name} does not stay up: the lines above say why")
+                    raise CannotStart(f"{entry.name} does not stay up{_last_words([entry])}")
             with suppress(httpx.TransportError):  # it does not listen yet
                 if (await http.get(url)).is_success:
                     return
@@ -147,7 +152,14 @@ async def _answers(fleet: Running) -> None:
                 "the server that FLEET_REDIS_URL names does not answer: start it, or unset "
                 "FLEET_REDIS_URL to let `fleet up` start one of its own"
             ) from error
-        raise CannotStart("the embedded Redis server did not start: see its lines above") from error
+        why = _last_words(fleet.entries)
+        raise CannotStart(f"the embedded Redis server did not start{why}") from error
+
+
+def _last_words(entries: Iterable[Entry]) -> str:
+    """What those said last that have ended or do not get on, behind a colon."""
+    said = [f"{each.name} said {each.last_words!r}" for each in entries if each.last_words]
+    return ": " + "; ".join(said) if said else ""
 
 
 def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Entry]:

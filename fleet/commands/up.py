@@ -3,24 +3,31 @@
 import asyncio
 import os
 import signal
-import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from honcho.printer import Printer
 
-from fleet.aio import AsyncClient
+from api_shim.pools import Pool
 from fleet.commands.options import Json
-from fleet.commands.roster import show_backends, show_queues
-from fleet.errors import NotAuthorised
 from fleet.exits import Exit, run
+from fleet.greeting import greeting
+from fleet.log_files import Journal, log_folder
 from fleet.plan import Plan, backends, shim_ports
-from fleet.settings import UpSettings
+from fleet.settings import ClientSettings, UpSettings
 from fleet.terminal import Terminal
 from fleet.up import Running, running
+from fleet.watch import Watch
+from relay.connection import Connection
+from relay.roster import Roster
 from relay.settings import RelaySettings, default_folder
+from relay.tenants import Table, Tenants
+
+_WIDTH = 80
+"""Columns where nobody says how many there are."""
 
 
 def up(
@@ -40,9 +47,15 @@ def up(
             "--insecure", help="Serve everybody, not only this machine, while there are no keys."
         ),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what every process prints.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Run everything on this machine; Ctrl-C ends it, a second one at once."""
+    """Run everything on this machine; Ctrl-C ends it, a second one at once.
+
+    It prints five lines, then only what changes; `fleet logs` has what the processes print.
+    """
     settings = UpSettings()
     folder = data_dir or settings.data_dir or default_folder()
 
@@ -53,7 +66,9 @@ def up(
         ports = shim_ports(settings.host, port, shims)
         variables = {"FLEET_INSECURE": "true"} if insecure else {}
         plan = Plan(folder, settings.host, ports, tuple(found), variables)
-        return await _until_stopped(plan, Terminal(json=json))
+        terminal = Terminal(json=json)
+        with closing(Journal(terminal.tell, folder, verbose=verbose)) as journal:
+            return await _until_stopped(plan, terminal, journal)
 
     run(command())
 
@@ -72,14 +87,16 @@ class _Stop:
     def _signal(self, code: Exit) -> None:
         if not self.asked.done():
             self.asked.set_result(code)
+            if self.fleet is not None:
+                self.fleet.say("stops: running streams may end; Ctrl-C again ends them now")
         elif self.fleet is not None:
             self.fleet.kill()
 
 
-async def _until_stopped(plan: Plan, terminal: Terminal) -> Exit:
+async def _until_stopped(plan: Plan, terminal: Terminal, journal: Journal) -> Exit:
     """Serve until a signal; raises CannotStart."""
     stop = _Stop()
-    serving = asyncio.create_task(_serve(plan, terminal, stop))
+    serving = asyncio.create_task(_serve(plan, terminal, stop, journal))
     either: set[asyncio.Future[Any]] = {serving, stop.asked}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
@@ -90,35 +107,58 @@ async def _until_stopped(plan: Plan, terminal: Terminal) -> Exit:
     return await stop.asked
 
 
-async def _serve(plan: Plan, terminal: Terminal, stop: _Stop) -> None:
-    for each in plan.backends:
-        terminal.say(f"backend {each.name}: {each.why}")
-    async with running(plan, Printer(sys.stderr), RelaySettings()) as fleet:
+async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) -> None:
+    async with (
+        _waiting(terminal, is_quiet=journal.is_quiet) as ready,
+        running(plan, journal, RelaySettings()) as fleet,
+        Connection.open(fleet.relay) as connection,
+    ):
         stop.fleet = fleet
-        terminal.say(f"redis: {fleet.server.why}")
-        await _ready(fleet, terminal)
-        # Until cancelled: an end of its own here would race with that, and be cut short by it.
-        await asyncio.get_running_loop().create_future()
+        for each in plan.backends:
+            journal.tell(f"backend {each.name}: {each.why}")
+        journal.tell(f"redis: {fleet.server.why}")
+        await fleet.ready()
+        watch = Watch(Roster(connection), fleet.say)
+        found = await watch.first({each.name for each in plan.backends})
+        ready()
+        _tell(fleet, found, terminal, asks_for_key=await _asks_for_key(connection))
+        await watch.keep()
 
 
-async def _ready(fleet: Running, terminal: Terminal) -> None:
-    await fleet.ready()
-    urls = ",".join(fleet.plan.urls)
+@asynccontextmanager
+async def _waiting(terminal: Terminal, *, is_quiet: bool) -> AsyncGenerator[Callable[[], None]]:
+    """A word that goes away, where somebody looks, until it is ready."""
+    starting = terminal.talk.status("starting Redis, the shim and the workers ...")
+    if is_quiet and terminal.talk.is_terminal:
+        starting.start()
+    try:
+        yield starting.stop
+    finally:
+        starting.stop()
+
+
+async def _asks_for_key(connection: Connection) -> bool:
+    """Whether a caller needs a key, and this shell has none to give."""
+    has_keys = bool((await Tenants(connection).look(Table())).count)
+    return has_keys and ClientSettings().api_key is None
+
+
+def _tell(
+    fleet: Running, found: dict[str, Pool], terminal: Terminal, *, asks_for_key: bool
+) -> None:
+    plan = fleet.plan
     if terminal.json:
         terminal.mapping(
             {
                 "ready": True,
-                "urls": list(fleet.plan.urls),
+                "urls": list(plan.urls),
                 "pid": os.getpid(),
                 "redis": fleet.server.why,
                 "processes": {entry.name: entry.pid for entry in fleet.entries},
+                "logs": str(log_folder(plan.folder.resolve())),
             }
         )
         return
-    terminal.words(f"ready at {urls}\n")
-    try:
-        async with AsyncClient(urls) as client:
-            show_backends(terminal, await client.backends())
-            show_queues(terminal, await client.queues())
-    except NotAuthorised:
-        terminal.say("it asks for a key: set FLEET_API_KEY to ask it anything")
+    width = terminal.width or _WIDTH
+    lines = greeting(plan.urls, plan.backends, found, asks_for_key=asks_for_key, width=width)
+    terminal.words("".join(f"{line}\n" for line in lines))

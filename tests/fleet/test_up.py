@@ -16,6 +16,8 @@ from support.up import DEADLINE_S, ROOT, Up, environment, start_up, stop, wait_u
 from contract.errors import FleetError
 from fleet import Client
 
+UP = (sys.executable, "-m", "fleet", "up", "--port", "0")
+
 
 def run_up(*options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -188,6 +190,58 @@ def test_it_is_ready_on_every_shim(up: Up) -> None:
         with Client(url) as fleet:
             assert [each.name for each in fleet.backends()] == ["scripted"]
             assert {worker.pid for worker in fleet.workers()} <= set(up.pids())
+
+
+def test_it_prints_five_lines_and_then_only_what_changes(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*UP, "--data-dir", str(tmp_path), "--backend", "box=scripted://"],
+        cwd=ROOT,
+        env=environment(COLUMNS="80"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    lines = [process.stdout.readline() for _ in range(5)]
+    address = lines[0].split()[1]
+    with Client(address) as fleet:
+        (worker,) = fleet.workers()
+        psutil.Process(worker.pid).kill()
+        wait_until(lambda: {each.pid for each in fleet.workers()} - {worker.pid})
+    process.send_signal(signal.SIGTERM)
+    rest, changes = process.communicate(timeout=DEADLINE_S)
+    words = [line.split(maxsplit=1)[1] for line in changes.splitlines()]
+
+    assert [line.split()[0] for line in lines] == ["address", "page", "backends", "models", "try"]
+    assert max(map(len, lines)) <= 81
+    assert rest == ""
+    assert words[0].startswith("worker-box.1 was killed by SIGKILL: it starts again")
+    assert words[1:] == ["stops: running streams may end; Ctrl-C again ends them now"]
+
+
+def test_verbose_shows_what_processes_print(tmp_path: Path) -> None:
+    loud = start_up(tmp_path, "--verbose")
+    stop(loud)
+
+    assert loud.said("worker-scripted.1 | [tasks]")
+    assert loud.said("shim.1            | ")
+
+
+def test_a_worker_that_does_not_start_is_said_with_its_own_words(tmp_path: Path) -> None:
+    failed = subprocess.run(
+        [*UP, "--data-dir", str(tmp_path), "--backend", "s=scripted://"],
+        cwd=ROOT,
+        env=environment(FLEET_WORKER_KINDS="dance"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert failed.returncode == 1
+    assert "worker-s.1 does not stay up" in failed.stderr
+    assert "FLEET_WORKER_KINDS=dance" in failed.stderr
+    assert len(failed.stderr.splitlines()) <= 6
 
 
 def test_what_it_prints_about_itself_is_json(up: Up) -> None:

@@ -1,20 +1,38 @@
 """When two names mean one model: a name without a tag is the one tagged `latest`. Pure.
 
 `qwen3` and `qwen3:latest` are one model to Ollama, and so to everybody here: whoever compares
-models' names does it with these functions.
+models' names does it with these functions. A path of some machine means the model that is named by
+its last part: servers that name a model by its file are known here by the file's name alone.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 LATEST: Final = ":latest"
+_PATH: Final = re.compile(
+    r"(?:[A-Za-z]:[\\/]|\\\\|[/~]|\.{1,2}[\\/]).*|.*[\\/].*\.gguf", re.IGNORECASE | re.DOTALL
+)
+"""Absolute on any system, or relative to some folder; `owner/model` is none."""
+_SEPARATORS: Final = re.compile(r"[\\/]+")
 
 Known = TypeVar("Known")
 
 
+def is_path(model: str) -> bool:
+    """Whether a name says where a file or a folder of models lies."""
+    return _PATH.fullmatch(model) is not None
+
+
+def base_name(model: str) -> str:
+    """The last part of a path; the name itself if it has no other."""
+    parts = [part for part in _SEPARATORS.split(model) if part]
+    return parts[-1] if parts else model
+
+
 def untagged(model: str) -> str:
     """The name that all spellings of a model share; what to index models by."""
-    return model.removesuffix(LATEST)
+    return (base_name(model) if is_path(model) else model).removesuffix(LATEST)
 
 
 def is_same(one: str, other: str) -> bool:

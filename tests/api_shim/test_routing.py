@@ -129,3 +129,8 @@ def test_a_model_is_loaded_wherever_it_could_be_asked() -> None:
     both = [worker(name, "m", serves="chat load") for name in ("a", "b")]
 
     assert fit(LoadRequest(model="m"), *both) == ["a", "b"]
+
+
+@pytest.mark.parametrize("asked", ["/home/me/models/qwen.gguf", "models/qwen.gguf", "qwen.gguf"])
+def test_a_path_of_some_machine_means_the_model_that_is_named_by_its_file(asked: str) -> None:
+    assert fit(chat(asked), worker("a", "qwen.gguf"), worker("b", "other")) == ["a"]

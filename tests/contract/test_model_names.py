@@ -19,6 +19,13 @@ PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
         ("qwen3", "qwen3:8b", False),
         ("qwen3:8b", "qwen3:latest", False),
         ("hf.co/a/b", "hf.co/a/b:latest", True),
+        ("/home/me/models/qwen.gguf", "qwen.gguf", True),
+        ("C:\\models\\qwen.gguf", "qwen.gguf", True),
+        ("./models/qwen.gguf", "/elsewhere/qwen.gguf", True),
+        ("models/qwen.gguf", "qwen.gguf", True),
+        ("/models/llama-8b/", "llama-8b", True),
+        ("meta-llama/Llama-3", "Llama-3", False),
+        ("user/repo:Q4_K_M", "repo:Q4_K_M", False),
     ],
 )
 def test_a_name_without_a_tag_is_the_latest(one: str, other: str, *, same: bool) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from contract.model_names import find
 from contract.roster import ModelReport
 from workers.backends.declarations import DeclaredModel
 from workers.backends.dsn import BackendConfig
@@ -15,14 +16,15 @@ def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[Mod
     the other way round.
     """
     told = {report.name: report for report in reports}
-    hidden = {name: ModelReport(name=name) for name in config.models if name not in told}
+    hidden = {name: ModelReport(name=name) for name in config.models if find(told, name) is None}
     return tuple(_merged(report, config.models) for report in (told | hidden).values())
 
 
 def _merged(report: ModelReport, models: Mapping[str, DeclaredModel]) -> ModelReport:
-    facts = models.get(report.name)
-    if facts is None:
+    found = find(models, report.name)
+    if found is None:
         return report
+    facts = found[1]
     update: dict[str, Any] = facts.model_dump(exclude_none=True)
     if facts.traits is not None and facts.lacks is None:
         update["lacks"] = tuple(trait for trait in report.lacks if trait not in facts.traits)

@@ -35,6 +35,7 @@ from workers.backends import router_wire as wire
 from workers.backends.decoders import Sse
 from workers.backends.dialects import Dialect
 from workers.backends.http import QUICK_S, Answer
+from workers.backends.naming import aliases_in
 from workers.backends.openai import OpenAI
 from workers.backends.protocols import Stream
 
@@ -59,7 +60,8 @@ class LlamaRouter(OpenAI):
         for item in items:
             if wire.state(item) in wire.READY and item["id"] not in self._props_of:
                 self._props_of[item["id"]] = await self._props_for(item["id"])
-        return [wire.report(item, self._props_of.get(item["id"], {})) for item in items]
+        reports = [wire.report(item, self._props_of.get(item["id"], {})) for item in items]
+        return self._names.shown(reports, aliases_in({"data": items}))
 
     @override
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
@@ -72,7 +74,7 @@ class LlamaRouter(OpenAI):
 
     async def running(self) -> Stream[Details | Done]:
         """GET /models: those that are in memory or on their way there."""
-        yield Details(details=wire.running(await self._items()))
+        yield Details(details=wire.running(await self._items(), self._names.name))
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
@@ -184,8 +186,9 @@ class LlamaRouter(OpenAI):
         return [item for item in listing.get("data") or () if isinstance(item, dict)]
 
     async def _find(self, model: str) -> dict[str, Any] | None:
+        own = self._names.own(model)
         for item in await self._items():
-            if model == item.get("id") or model in (item.get("aliases") or ()):
+            if own == item.get("id") or model in (item.get("aliases") or ()):
                 return item
         return None
 

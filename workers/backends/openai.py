@@ -5,7 +5,7 @@ They differ by a row of facts (`dialects.py`), not by a class.
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from pydantic_core import from_json
@@ -21,6 +21,7 @@ from contract.backend_errors import (
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.events import Delta, Done, Phase, Usage, Vectors
+from contract.images import ImageRequest
 from contract.roster import ModelReport
 from contract.wishes import Wish
 from workers.backends import catalogs
@@ -29,10 +30,13 @@ from workers.backends.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.dialects import Dialect
 from workers.backends.faults import error_from, error_in
 from workers.backends.http import QUICK_S, Answer, Client
+from workers.backends.naming import Names, aliases_in
 from workers.backends.openai_chunks import Chunks
 from workers.backends.openai_completions import to_completion
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, ordered
+
+AnyAsking = TypeVar("AnyAsking", ChatRequest, EmbedRequest, ImageRequest)
 
 
 class OpenAI:
@@ -59,6 +63,7 @@ class OpenAI:
         self._client = Client(url, key=key, headers=headers, transport=transport)
         self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
         self._dimension: dict[str, int | None] = {}
+        self._names = Names()
         self._is_pooling: bool | None = None
 
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - a server does it or does not
@@ -101,6 +106,9 @@ class OpenAI:
                     await self._root.json("GET", "/api/v1/models", limit_s=QUICK_S)
                 )
         listing = await self._client.json("GET", "/models", limit_s=QUICK_S)
+        return self._names.shown(await self._reported(listing), aliases_in(listing))
+
+    async def _reported(self, listing: dict[str, Any]) -> Sequence[ModelReport]:
         match self.dialect.catalog:
             case "props":
                 names = [
@@ -123,7 +131,7 @@ class OpenAI:
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /chat/completions; raw text goes to /completions."""
         is_raw = request.prompt is not None
-        body = (to_completion if is_raw else wire.to_chat)(request, self.dialect)
+        body = (to_completion if is_raw else wire.to_chat)(self._own(request), self.dialect)
         path = "/completions" if is_raw else "/chat/completions"
         chunks = self.reads()
         is_marked = False
@@ -153,7 +161,7 @@ class OpenAI:
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings, some texts at a time."""
-        body = wire.to_embed(request, self.dialect)
+        body = wire.to_embed(self._own(request), self.dialect)
         rows, tokens = Rows(request.dimensions), 0
         inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
         for texts in batches(inputs, self.dialect.embed_batch):
@@ -161,6 +169,11 @@ class OpenAI:
             tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
         yield Done(usage=Usage(prompt_tokens=tokens), ignored=body.ignored)
+
+    def _own(self, request: AnyAsking) -> AnyAsking:
+        """The request with the model as the server calls it."""
+        own = self._names.own(request.model)
+        return request if own == request.model else request.model_copy(update={"model": own})
 
     async def _chunks(self, answer: Answer) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""

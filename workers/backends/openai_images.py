@@ -14,7 +14,7 @@ class OpenAIImages(OpenAI):
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
         """From words, or from words and an image; previews come where they were asked for."""
-        body = to_image(request, self.dialect.type)
+        body = to_image(self._own(request), self.dialect.type)
         path = "/images/edits" if request.image else "/images/generations"
         images = Images(request)
         async with (

@@ -3,6 +3,7 @@
 Sources: llama.cpp `tools/server/server-models.cpp` and `README.md` (router mode).
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -64,13 +65,15 @@ def report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
     )
 
 
-def running(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is in memory, or on its way there."""
+def running(
+    items: list[dict[str, Any]], named: Callable[[str], str] = lambda own: own
+) -> dict[str, Any]:
+    """What is in memory, or on its way there; `named` says what callers call a model."""
     return {
         "models": [
             {
-                "name": item["id"],
-                "model": item["id"],
+                "name": named(str(item["id"])),
+                "model": named(str(item["id"])),
                 "state": state(item),
                 "context_length": (item.get("meta") or {}).get("n_ctx"),
                 "size": (item.get("meta") or {}).get("size"),

@@ -13,6 +13,7 @@ from contract.backend_errors import (
     ModelMissing,
 )
 from contract.events import Details, Done, Phase
+from contract.model_names import find
 from contract.models import (
     EVERY_MODEL,
     LoadRequest,
@@ -73,6 +74,6 @@ class SleepingVllm(OpenAI):
             await answer.whole()
 
     async def _demand(self, model: str) -> None:
-        names = [report.name for report in await super().models()]
-        if model not in names:
+        names = {report.name: report for report in await super().models()}
+        if find(names, model) is None:
             raise ModelMissing(f"model {model!r} not found; vLLM serves {', '.join(names)}")

@@ -130,7 +130,7 @@ class Batches:
 
 
 def first_endpoint(file: Path) -> str:
-    """The endpoint that a file's first request names; raises InvalidRequest."""
+    """The endpoint that a file's first request names; raises InvalidRequest, OSError."""
     with file.open("rb") as opened:
         line = next((line for line in opened if line.strip()), b"")
     try:

@@ -39,6 +39,7 @@ class Facts(BaseModel):
     digest: str
     """Of the input."""
     column: str | None
+    delimiter: str | None = None
     model: str
     backend: str | None
     dimensions: int | None
@@ -134,7 +135,7 @@ class Spool:
             self._count()
 
     def _check(self, facts: Facts) -> None:
-        for name in ("digest", "column", "model", "backend", "dimensions"):
+        for name in ("digest", "column", "delimiter", "model", "backend", "dimensions"):
             mine, theirs = getattr(facts, name), getattr(self.facts, name)
             if mine != theirs:
                 what = "the input is another one" if name == "digest" else f"{name}: {theirs}"

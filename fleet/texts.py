@@ -3,8 +3,8 @@
 A row that holds no text says so and stands in its place: it must not cost the others theirs.
 """
 
-import csv
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from pydantic_core import from_json
 from contract.errors import InvalidRequest
 from fleet.columns import column_names
 from fleet.columns import rows as parquet_rows
+from fleet.encoding import lines_of, undecoded_at
+from fleet.separated import USUAL, check_names, rows_of
 
 _USUAL: Final = ("text", "input")
 """What texts are called where nobody says else."""
 _ID: Final = "id"
-_LONGEST_FIELD: Final = 2**31 - 1
 
 
 class Text(NamedTuple):
@@ -46,10 +47,14 @@ class Survey(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """A file of texts; `column` names the field or column that they are in."""
+    """A file of texts; `column` names the field or column that they are in.
+
+    `delimiter` separates the cells of a table; None finds out which one does.
+    """
 
     file: Path
     column: str | None = None
+    delimiter: str | None = None
 
     def rows(self) -> Iterator[Text]:
         """Every row; raises InvalidRequest for what cannot be read, or not any further."""
@@ -58,8 +63,10 @@ class Source:
             raise InvalidRequest(f"{self.file}: texts are read from {', '.join(_READERS)}")
         if self.column and kind == ".txt":
             raise InvalidRequest(f"{self.file} has no columns: leave --column out")
+        if self.delimiter is not None and kind not in USUAL:
+            raise InvalidRequest(f"{self.file} is no table of cells: leave --delimiter out")
         try:
-            yield from _READERS[kind](self.file, self.column)
+            yield from _READERS[kind](self)
         except OSError as error:
             raise InvalidRequest(f"cannot read {self.file}: {error.strerror}") from error
 
@@ -78,24 +85,19 @@ class Source:
         return Survey(rows, texts, digest, problem)
 
 
-def _lines(file: Path, _column: str | None) -> Iterator[Text]:
-    for line in _decoded(file):
-        yield _checked(line) if isinstance(line, str) else line
+def _lines(source: Source) -> Iterator[Text]:
+    for line in lines_of(source.file):
+        yield _broken(line) or _checked(line)
 
 
-def _json_lines(file: Path, column: str | None) -> Iterator[Text]:
-    for line in _decoded(file):
-        yield _json_line(line, column) if isinstance(line, str) else line
+def _json_lines(source: Source) -> Iterator[Text]:
+    for line in lines_of(source.file):
+        yield _broken(line) or _json_line(line, source.column)
 
 
-def _decoded(file: Path) -> Iterator[str | Text]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines):
-            bare = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
-            try:
-                yield bare.decode().rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                yield Text("", None, f"it is not UTF-8 at byte {error.start}")
+def _broken(line: str) -> Text | None:
+    at = undecoded_at(line)
+    return None if at is None else Text("", None, f"it is not UTF-8 at byte {at}")
 
 
 def _json_line(line: str, column: str | None) -> Text:
@@ -112,7 +114,21 @@ def _json_line(line: str, column: str | None) -> Text:
     if name is None:
         wanted = " or ".join(f'"{name}"' for name in names)
         return Text("", row.get(_ID), f"it has no field {wanted}: name it with --field")
+    if line.count(f'"{name}"') > 1 and _has_twice(line, name):
+        return Text("", row.get(_ID), f'it has the field "{name}" twice')
     return _checked(row[name], row.get(_ID))
+
+
+def _has_twice(line: str, name: str) -> bool:
+    """Whether the object itself, and not one in it, has two fields of that name."""
+    pairs: list[tuple[str, Any]] = []
+
+    def seen(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # the outermost object is told last
+        return {}
+
+    json.loads(line, object_pairs_hook=seen)
+    return sum(key == name for key, _ in pairs) > 1
 
 
 def _checked(value: Any, id: Any = None) -> Text:
@@ -123,20 +139,12 @@ def _checked(value: Any, id: Any = None) -> Text:
     return Text(value, id)
 
 
-def _separated(delimiter: str) -> Callable[[Path, str | None], Iterator[Text]]:
-    def read(file: Path, column: str | None) -> Iterator[Text]:
-        csv.field_size_limit(_LONGEST_FIELD)
-        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as opened:
-            table = csv.reader(opened, delimiter=delimiter)
-            try:
-                names = next(table, [])
-                at, id_at = _places(file, names, column)
-                for cells in filter(None, table):
-                    yield _cell(cells, at, id_at)
-            except csv.Error as error:
-                raise InvalidRequest(f"{file}, line {table.line_num}: {error}") from error
-
-    return read
+def _separated(source: Source) -> Iterator[Text]:
+    table = rows_of(source.file, source.delimiter)
+    names = next(table)
+    at, id_at = _places(source.file, names, source.column)
+    for cells in table:
+        yield _cell(cells, len(names), at, id_at)
 
 
 def _places(file: Path, names: Sequence[str], column: str | None) -> tuple[int, int | None]:
@@ -155,22 +163,27 @@ def _column_of(file: Path, names: Sequence[str], column: str | None) -> str:
     raise InvalidRequest(f"{file}: {which}; with --column one of: {', '.join(names) or 'none'}")
 
 
-def _cell(cells: Sequence[str], at: int, id_at: int | None) -> Text:
+def _cell(cells: Sequence[str], width: int, at: int, id_at: int | None) -> Text:
     id = None
     if id_at is not None and id_at < len(cells):
         id = cells[id_at].encode(errors="replace").decode()
     if at >= len(cells):
         return Text("", id, f"it has {len(cells)} cells, and the text's would be number {at + 1}")
-    try:
-        cells[at].encode()
-    except UnicodeEncodeError:
+    if len(cells) > width:
+        return Text(
+            "", id, f"it has {len(cells)} cells, and the header {width}: quote a text that holds "
+            "the delimiter",
+        )  # fmt: skip
+    if undecoded_at(cells[at]) is not None:
         return Text("", id, "it is not UTF-8")
     return _checked(cells[at], id)
 
 
-def _parquet(file: Path, column: str | None) -> Iterator[Text]:
+def _parquet(source: Source) -> Iterator[Text]:
+    file = source.file
     names = column_names(file)
-    at, id_at = _places(file, names, column)
+    check_names(file, names)
+    at, id_at = _places(file, names, source.column)
     if id_at is None:
         yield from (_checked(value) for (value,) in parquet_rows(file, (names[at],)))
     else:
@@ -178,11 +191,11 @@ def _parquet(file: Path, column: str | None) -> Iterator[Text]:
             yield _checked(value, id)
 
 
-_READERS: Final[dict[str, Callable[[Path, str | None], Iterator[Text]]]] = {
+_READERS: Final[dict[str, Callable[[Source], Iterator[Text]]]] = {
     ".txt": _lines,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
-    ".csv": _separated(","),
-    ".tsv": _separated("\t"),
+    ".csv": _separated,
+    ".tsv": _separated,
     ".parquet": _parquet,
 }

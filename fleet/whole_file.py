@@ -1,8 +1,8 @@
-"""A file that appears whole or not at all."""
+"""A file that appears whole or not at all, and never in place of one that is read."""
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +28,25 @@ def whole(file: Path) -> Iterator[BinaryIO]:
     except BaseException:
         half.unlink()
         raise
+
+
+def check_apart(reads: Sequence[Path], writes: Sequence[Path]) -> None:
+    """Raises InvalidRequest if a file that is written is one that is read, or written twice.
+
+    Other names of one file count: relative ones, links of either sort.
+    """
+    for at, file in enumerate(writes):
+        if any(_is_one(file, other) for other in reads):
+            raise InvalidRequest(f"{file} is read, so it would be overwritten: name another output")
+        if any(_is_one(file, other) for other in writes[:at]):
+            raise InvalidRequest(f"{file} would be written twice: name two outputs")
+
+
+def _is_one(file: Path, other: Path) -> bool:
+    try:
+        return file.samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(file) == os.path.realpath(other)
 
 
 def _umask() -> int:

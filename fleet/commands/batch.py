@@ -13,15 +13,16 @@ import typer
 from rich.progress import Progress, TaskID
 from typing_extensions import override
 
-from contract.errors import RequestError
+from contract.errors import InvalidRequest, RequestError
 from contract.wire import encode
 from fleet.aio import AsyncClient
 from fleet.batches import Batches, BatchView, first_endpoint
 from fleet.commands.options import Backend, Json, Timeout, Url
+from fleet.encoding import check_utf8_lines
 from fleet.errors import GaveUpWaiting
 from fleet.exits import Exit, run
 from fleet.terminal import Terminal
-from fleet.whole_file import whole
+from fleet.whole_file import check_apart, whole
 
 app = typer.Typer(help="Files of requests: submit, watch, cancel, results.", no_args_is_help=False)
 
@@ -90,7 +91,11 @@ async def _submit(
     *,
     wait: bool,
 ) -> Exit:
-    wish["endpoint"] = wish["endpoint"] or first_endpoint(file)
+    try:
+        check_utf8_lines(file)
+        wish["endpoint"] = wish["endpoint"] or first_endpoint(file)
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {file}: {error.strerror}") from error
     async with AsyncClient(url) as fleet:
         with terminal.downloading() as bar, _Counted(file, bar) as opened:
             batch = await fleet.batches.submit(opened, name=file.name, **wish)
@@ -226,6 +231,7 @@ def results(
 async def _results(
     batch_id: str, out: Path, errors: Path | None, terminal: Terminal, url: str | None
 ) -> Exit:
+    check_apart([], [each for each in (out, errors) if each is not None and str(each) != "-"])
     async with AsyncClient(url) as fleet:
         batch = await fleet.batches.look(batch_id)
         if not batch.has_ended:

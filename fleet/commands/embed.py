@@ -16,6 +16,7 @@ from fleet.interrupts import detachable
 from fleet.reports import model_for
 from fleet.terminal import Terminal
 from fleet.texts import Source, Survey
+from fleet.whole_file import check_apart
 
 if TYPE_CHECKING:
     from fleet.embedding import Embedding
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 Column = Annotated[
     str | None,
     typer.Option("--column", "--field", "-c", help="Where the text is.  [default: text or input]"),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(help="Between cells of a table, as in ';'; tab has a name.  [default: detected]"),
 ]
 Errors = Annotated[
     Path | None,
@@ -52,6 +57,7 @@ def embed(
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help=".jsonl, .npy or .parquet")],
     column: Column = None,
+    delimiter: Delimiter = None,
     model: Model = None,
     backend: Backend = None,
     dimensions: Annotated[
@@ -72,8 +78,9 @@ def embed(
     The output appears when it is whole. A text that cannot be embedded has no vector in it (null,
     or NaN), stands in the file of errors, and costs no other one its own.
     """
+    source = Source(file, column, _character(delimiter))
     asked = _Asked(
-        Source(file, column), out, errors or out.with_name(f"{out.name}.errors.jsonl"),
+        source, out, errors or out.with_name(f"{out.name}.errors.jsonl"),
         model, backend, dimensions, restart,
     )  # fmt: skip
     more = {
@@ -83,12 +90,20 @@ def embed(
     run(_embed(asked, more, Terminal(json=json), url))
 
 
+def _character(delimiter: str | None) -> str | None:
+    found = {"tab": "\t", "\\t": "\t"}.get(delimiter or "", delimiter)
+    if found is not None and (len(found) != 1 or found in '\r\n"'):
+        raise typer.BadParameter("one character, or tab", param_hint="--delimiter")
+    return found
+
+
 async def _embed(asked: _Asked, more: dict[str, Any], terminal: Terminal, url: str | None) -> Exit:
     from fleet.embedding import Embedding  # noqa: PLC0415 - numpy takes half a second to import
-    from fleet.spool import Facts, facts_of, spool  # noqa: PLC0415
+    from fleet.spool import Facts, facts_of, path_for, spool  # noqa: PLC0415
     from fleet.vector_file import check_output  # noqa: PLC0415
 
     check_output(asked.out)
+    check_apart([asked.source.file], [asked.out, asked.errors, path_for(asked.out)])
     survey = asked.source.survey()
     if not survey.rows:
         terminal.say(f"{asked.source.file} holds no text: nothing to do")
@@ -100,6 +115,7 @@ async def _embed(asked: _Asked, more: dict[str, Any], terminal: Terminal, url: s
         facts = Facts(
             digest=survey.digest,
             column=asked.source.column,
+            delimiter=asked.source.delimiter,
             model=model,
             backend=asked.backend,
             dimensions=asked.dimensions,

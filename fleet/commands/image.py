@@ -20,7 +20,7 @@ from fleet.job import AsyncJob
 from fleet.reports import model_for
 from fleet.showing import Shown
 from fleet.terminal import Terminal
-from fleet.whole_file import whole
+from fleet.whole_file import check_apart, whole
 
 _MIME_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _PNG: Final = "image/png"
@@ -65,14 +65,22 @@ def image(
         "mime_type": _MIME_TYPES.get(out.suffix.lower(), _PNG),
     }
     fields = {name: value for name, value in asked.items() if value is not None}
-    run(_image(prompt, fields, out, Terminal(json=json), url))
+    run(_image(prompt, fields, out, Terminal(json=json), url, start=start))
 
 
 async def _image(
-    prompt: str, fields: dict[str, Any], out: Path, terminal: Terminal, url: str | None
+    prompt: str,
+    fields: dict[str, Any],
+    out: Path,
+    terminal: Terminal,
+    url: str | None,
+    *,
+    start: Path | None,
 ) -> Exit:
     if not out.parent.is_dir():
         raise InvalidRequest(f"{out.parent} is no folder: an image could not be written there")
+    if start is not None:
+        check_apart([start], [out, *(_of_several(out, n) for n in range(1, fields["count"] + 1))])
     async with AsyncClient(url) as fleet:
         if "model" not in fields:
             fields |= await _chosen(fleet, fields.get("backend"), terminal)
@@ -111,7 +119,7 @@ async def _chosen(fleet: AsyncClient, backend: str | None, terminal: Terminal) -
 def _write(images: list[Image], out: Path, terminal: Terminal) -> None:
     wanted = _MIME_TYPES.get(out.suffix.lower(), _PNG)
     for number, each in enumerate(images, start=1):
-        file = out.with_stem(f"{out.stem}-{number}") if len(images) > 1 else out
+        file = _of_several(out, number) if len(images) > 1 else out
         if each.data is None:
             terminal.say(f"image {number} is at {each.url}", style="bold")
             continue
@@ -119,6 +127,10 @@ def _write(images: list[Image], out: Path, terminal: Terminal) -> None:
             opened.write(base64.b64decode(each.data))
         note = "" if each.mime_type == wanted else f", which is {each.mime_type}"
         terminal.say(f"wrote {file}{note}")
+
+
+def _of_several(out: Path, number: int) -> Path:
+    return out.with_stem(f"{out.stem}-{number}")
 
 
 def _drawing(terminal: Terminal) -> Progress:

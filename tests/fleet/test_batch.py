@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,34 @@ def test_a_file_without_a_request_is_not_sent(fleet: Command, tmp_path: Path) ->
     path.write_text("hello\n")
 
     assert fleet("batch", "submit", str(path)).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("encode", "why"),
+    [
+        (lambda data: data.decode().encode("utf-16"), "UTF-16, and only UTF-8"),
+        (lambda data: data.replace(b"\n", b"\r"), "carriage return alone"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--endpoint", "/v1/chat/completions")])
+def test_a_file_that_the_shim_could_not_read_is_named_before_it_is_sent(
+    fleet: Command, file: Path, encode: Callable[[bytes], bytes], why: str, more: tuple[str, ...]
+) -> None:
+    file.write_bytes(encode(file.read_bytes()))
+    said = fleet("batch", "submit", str(file), *more)
+
+    assert said.returncode == 2
+    assert why in said.stderr.replace("\n", " ")
+
+
+def test_answers_and_errors_do_not_overwrite_each_other(fleet: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    (tmp_path / "link.jsonl").symlink_to(out)
+    errors = ("--errors", str(tmp_path / "link.jsonl"))
+    said = fleet("batch", "results", "batch_" + "0" * 32, "-o", str(out), *errors)
+
+    assert said.returncode == 2
+    assert "written twice" in said.stderr.replace("\n", " ")
 
 
 def test_an_unknown_batch_and_an_unknown_endpoint_are_told(fleet: Command, file: Path) -> None:

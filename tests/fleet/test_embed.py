@@ -235,6 +235,8 @@ def test_another_model_does_not_go_on_with_the_vectors_of_the_first(
         ("t.txt -o no/such/folder/o.npy", "is no folder"),
         ("t.txt -o o.npy --priority soon", "priority"),
         ("t.xlsx -o o.npy", "texts are read from"),
+        ("t.csv -o o.npy --delimiter ;;", "one character"),
+        ("t.txt -o o.npy --delimiter ;", "leave --delimiter out"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_done(
@@ -247,3 +249,52 @@ def test_a_mistake_is_told_before_anything_is_done(
     assert said.returncode == 2
     assert why in said.stderr.replace("\n", " ")
     assert [file.name for file in tmp_path.iterdir()] == [source.name]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+@pytest.mark.parametrize("other", ["same", "relative", "symlink", "hardlink"])
+@pytest.mark.parametrize("option", ["-o", "--errors"])
+def test_the_input_is_never_written_over_by_whatever_name(
+    fleet: Command, tmp_path: Path, name: str, other: str, option: str
+) -> None:
+    source = texts_in(tmp_path / name, "apple", "pear")
+    before, out = source.read_bytes(), tmp_path / f"out{source.suffix}"
+    match other:
+        case "same":
+            out = source
+        case "relative":
+            (tmp_path / "sub").mkdir()
+            out = tmp_path / "sub" / ".." / name
+        case "symlink":
+            out.symlink_to(source)
+        case _:
+            out.hardlink_to(source)
+    more = ("-o", str(tmp_path / "other.npy")) if option == "--errors" else ()
+    said = fleet("embed", str(source), *more, option, str(out), *EMBED)
+
+    assert said.returncode == 2
+    assert "would be overwritten" in said.stderr.replace("\n", " ")
+    assert source.read_bytes() == before
+
+
+def test_a_file_of_errors_is_not_written_over_by_the_errors_of_its_own_run(
+    fleet: Command, tmp_path: Path
+) -> None:
+    source = texts_in(tmp_path / "o.npy.errors.jsonl", "apple")
+    said = fleet("embed", str(source), "-o", str(tmp_path / "o.npy"), *EMBED)
+
+    assert said.returncode == 2
+    assert source.exists()
+
+
+def test_a_table_with_semicolons_is_embedded_cell_by_cell(
+    up: Up, fleet: Command, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "t.csv", tmp_path / "o.npy"
+    source.write_text('id;text\n41;"apple, pear"\n42;cherry\n')
+    said = fleet("embed", str(source), "-o", str(out), *EMBED)
+
+    assert said.returncode == 0
+    with Client(up.url) as client:
+        wanted = client.embed(["apple, pear", "cherry"], model="scripted-embed")
+    assert np.array_equal(vectors_in(out), wanted)

@@ -48,6 +48,19 @@ def test_an_image_begins_with_another_one(fleet: Command, tmp_path: Path) -> Non
     assert (tmp_path / "0.1.png").read_bytes() != (tmp_path / "0.9.png").read_bytes()
 
 
+@pytest.mark.parametrize(("out", "more"), [("in-1.png", ()), ("in.png", ("--count", "2"))])
+def test_the_image_to_start_from_is_not_written_over(
+    fleet: Command, tmp_path: Path, out: str, more: tuple[str, ...]
+) -> None:
+    start = tmp_path / "in-1.png"
+    start.write_bytes(png("a dog", 48, 32))
+    said = fleet("image", "a cat", "-o", str(tmp_path / out), "--image", str(start), *more, *SMALL)
+
+    assert said.returncode == 2
+    assert "would be overwritten" in said.stderr.replace("\n", " ")
+    assert start.read_bytes() == png("a dog", 48, 32)
+
+
 def test_as_json_every_event_is_a_line_and_the_file_is_there(
     fleet: Command, tmp_path: Path
 ) -> None:

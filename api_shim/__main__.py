@@ -20,7 +20,7 @@ from api_shim.app import create_app
 from api_shim.auth import ought_not_start
 from api_shim.hangup import Hangup
 from api_shim.settings import ShimSettings
-from contract.errors import RelayUnavailable
+from contract.errors import InvalidSetting, RelayUnavailable
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -90,9 +90,14 @@ def _arguments(argv: list[str]) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     """Read the settings, serve, return after an orderly end.
 
-    Raises SystemExit with the reason if it must not listen where it is told to.
+    Raises SystemExit with the reason if it must not listen where it is told to, with code 2 if it
+    was configured with what cannot be.
     """
-    settings = ShimSettings(**_arguments(argv))
+    try:
+        settings = ShimSettings(**_arguments(argv))
+    except InvalidSetting as error:
+        sys.stderr.write(f"shim: {error}\n")
+        sys.exit(2)
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from relay.settings import RelaySettings, Seconds, default_folder
+from relay.settings import DAY_S, MOST_BYTES, YEARS_S, RelaySettings, Seconds, default_folder
 
 
 class ShimSettings(RelaySettings):
@@ -19,7 +19,7 @@ class ShimSettings(RelaySettings):
     """Whether to serve everybody, not only this machine, while no API key is configured."""
     key_max_age_s: Annotated[float, Field(gt=0, le=60)] = 3
     """Seconds for which a look at the API keys is trusted: a revoked one is refused by then."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 2**20
+    max_body_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 32 * 2**20
     """Bytes that the body of a request may have; more is a 413."""
     keepalive_s: Seconds = 15
     """Seconds of silence after which a stream says that it is still there."""
@@ -28,11 +28,11 @@ class ShimSettings(RelaySettings):
     clients (httpx: 5 s) keep theirs, who would else send a request into one that just closes."""
     place_every_s: Seconds = 2
     """Seconds between two looks at where a waiting job stands; shared by its followers."""
-    roster_max_age_s: Annotated[float, Field(ge=0)] = 1
+    roster_max_age_s: Annotated[float, Field(ge=0, le=DAY_S)] = 1
     """Seconds for which an enqueue may trust the last look at the roster."""
-    reconnect_ms: Annotated[int, Field(ge=0)] = 1000
+    reconnect_ms: Annotated[int, Field(ge=0, le=1000 * DAY_S)] = 1000
     """Milliseconds that a browser is told to wait before it comes back to a stream."""
-    shutdown_s: Annotated[int, Field(ge=1)] = 5
+    shutdown_s: Annotated[int, Field(ge=1, le=DAY_S)] = 5
     """Seconds that open requests have to finish after SIGTERM; streams end at once."""
     control: Path | None = None
     """Socket of the `fleet up` that started this shim, which adds and removes backends."""
@@ -40,17 +40,17 @@ class ShimSettings(RelaySettings):
     """Folder of the files that callers keep here; without it, llm-fleet in the user's data."""
     files_url: str | None = None
     """Where files lie instead: a folder that all shims share, or `s3://bucket/prefix`."""
-    max_file_bytes: Annotated[int, Field(ge=1024)] = 512 * 2**20
+    max_file_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 512 * 2**20
     """Bytes that an uploaded file may have; more is a 413."""
-    file_ttl_s: Annotated[float, Field(ge=60)] = 30 * 86400
+    file_ttl_s: Annotated[float, Field(ge=60, le=YEARS_S)] = 30 * 86400
     """Seconds that a file is kept, where its upload or its batch names none."""
     batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
     """Requests that a batch may have."""
-    batch_max_bytes: Annotated[int, Field(ge=1024)] = 200 * 2**20
+    batch_max_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 200 * 2**20
     """Bytes that the input file of a batch may have."""
     batch_window: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Requests that one tenant's batches may have in queues at once; the batches share it."""
-    batch_missing_s: Annotated[float, Field(ge=0)] = 30
+    batch_missing_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 30
     """Seconds that a batch waits for a model that nobody has before its requests fail."""
     batches_at_once: Annotated[int, Field(ge=1, le=256)] = 16
     """Batches that one shim drives at once; the others wait."""

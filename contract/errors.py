@@ -45,6 +45,7 @@ FleetError
 │   ├── BadEndpoint             this address does not speak the protocol we expected
 │   ├── BackendRejected         any other 4xx
 │   └── Refused                 the model or a filter declined to answer
+├── InvalidSetting          a variable or fleet.toml says what cannot be: the process does not start
 └── LeaseLost               somebody else has the job or batch now; never leaves its process
 """
 
@@ -214,6 +215,12 @@ class InternalError(JobError):
     """A defect in the fleet; the worker's log has the details."""
 
     code = "internal_error"
+
+
+class InvalidSetting(FleetError):
+    """A process was configured with what cannot be; the message is a line with name and bounds."""
+
+    code = "invalid_setting"
 
 
 class LeaseLost(FleetError):

@@ -1,7 +1,10 @@
 """The `fleet` command: its groups put together. Each group is a file in `fleet/commands/`."""
 
+import sys
+
 import typer
 
+from contract.errors import InvalidSetting
 from fleet.commands import (
     backends,
     batch,
@@ -22,6 +25,7 @@ from fleet.commands import (
     up,
 )
 from fleet.commands.options import all_with_key, with_key
+from fleet.exits import complain, exit_of
 
 app = typer.Typer(
     name="fleet",
@@ -65,5 +69,9 @@ for name, group in (
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script; a command may read settings before it runs."""
+    try:
+        app()
+    except InvalidSetting as error:
+        complain(error)
+        sys.exit(exit_of(error))

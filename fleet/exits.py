@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
-from contract.errors import FleetError, InvalidRequest
+from contract.errors import FleetError, InvalidRequest, InvalidSetting
 from contract.result import Result
 from fleet.errors import FleetUnreachable, GaveUpWaiting, JobCancelled, NotAuthorised
 
@@ -34,6 +34,7 @@ _OF_ERRORS: dict[type[FleetError], Exit] = {
     GaveUpWaiting: Exit.GAVE_UP_WAITING,
     JobCancelled: Exit.JOB_FAILED,
     InvalidRequest: Exit.USAGE,
+    InvalidSetting: Exit.USAGE,
 }
 
 

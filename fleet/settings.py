@@ -2,11 +2,10 @@
 
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
-from relay.settings import FleetSettings
+from relay.settings import FleetSettings, Seconds
 
 
 class ClientSettings(FleetSettings):
@@ -16,7 +15,7 @@ class ClientSettings(FleetSettings):
     """Address of the shim; several, separated by commas, are tried in turn."""
     api_key: SecretStr | None = None
     """Names the caller to the shim; `fleet keys create` makes one."""
-    give_up_s: Annotated[float, Field(gt=0)] = 60.0
+    give_up_s: Seconds = 60.0
     """Seconds without any answer from any shim after which a caller gives up."""
 
 

@@ -16,6 +16,7 @@ from honcho.colour import get_colours
 from honcho.printer import Printer
 from pydantic import SecretStr
 
+from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from fleet.control import Control, address
 from fleet.crew import Crew
@@ -27,6 +28,7 @@ from fleet.server import ServerChoice, choose, embedded, write_configuration
 from fleet.supervisor import Entry, Supervisor
 from relay.connection import Connection
 from relay.settings import RelaySettings
+from workers.settings import WorkerSettings
 
 _SERVER_STARTS_WITHIN_S = 15.0
 _READY_WITHIN_S = 60.0
@@ -96,7 +98,12 @@ class Running:
 async def running(
     plan: Plan, printer: Printer, settings: RelaySettings
 ) -> AsyncGenerator[Running, None]:
-    """Start the plan; every process of it is gone when this ends. Raises CannotStart."""
+    """Start the plan; every process of it is gone when this ends.
+
+    Raises CannotStart, and InvalidSetting for what its processes would not start with.
+    """
+    for kind in (ShimSettings, WorkerSettings):
+        kind()
     choice = choose(settings)
     colours = get_colours()
     async with AsyncExitStack() as stack:

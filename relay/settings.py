@@ -1,10 +1,11 @@
 """Where Redis is, and how long things in it live. Read once, in a composition root."""
 
 import os
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -13,6 +14,9 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from contract.errors import InvalidSetting
+from relay.bounds import refusal
+
 
 def default_folder() -> Path:
     """Where data lives when nobody says: $XDG_DATA_HOME/llm-fleet."""
@@ -20,7 +24,13 @@ def default_folder() -> Path:
     return Path(home) / "llm-fleet"
 
 
-Seconds = Annotated[float, Field(gt=0)]
+DAY_S: Final = 86400
+YEARS_S: Final = 10 * 366 * DAY_S
+MOST_BYTES: Final = 2**50
+_MOST_JOBS: Final = 10**9
+_MOST_TOKENS: Final = 10**15
+Seconds = Annotated[float, Field(gt=0, le=YEARS_S)]
+"""Some time. Every number has bounds on both sides: scripts, timers and clocks have theirs."""
 
 
 class FleetSettings(BaseSettings):
@@ -33,6 +43,15 @@ class FleetSettings(BaseSettings):
         frozen=True,
         use_attribute_docstrings=True,
     )
+
+    def __init__(self, **given: Any) -> None:
+        """Read the sources; raises InvalidSetting, in one line that holds no secret."""
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InvalidSetting(refusal(type(self), error, given)) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise InvalidSetting(f"fleet.toml cannot be read: {error}") from None
 
     @classmethod
     @override
@@ -55,17 +74,17 @@ class RelaySettings(FleetSettings):
     """`redis://`, `rediss://` or `unix:///path`; may hold a password."""
     log_ttl_s: Seconds = 86400
     """Seconds that a record and its log live after the job's end."""
-    log_cap_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**20
+    log_cap_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 64 * 2**20
     """Bytes that one job may say; more is a `failed` with `log_full`."""
-    queue_limit: Annotated[int, Field(ge=1)] = 100_000
+    queue_limit: Annotated[int, Field(ge=1, le=_MOST_JOBS)] = 100_000
     """Jobs that may wait in one queue."""
-    queue_limit_tokens: Annotated[int, Field(ge=1)] = 500_000_000
+    queue_limit_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 500_000_000
     """Estimated tokens that may wait in one queue."""
-    tenant_limit: Annotated[int, Field(ge=1)] | None = None
+    tenant_limit: Annotated[int | None, Field(ge=1, le=_MOST_JOBS)] = None
     """Jobs of one tenant that may wait in one queue, where its key names no bound."""
-    tenant_limit_tokens: Annotated[int, Field(ge=1)] | None = None
+    tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Estimated tokens of one tenant that may wait in one queue, where its key names no bound."""
-    affinity_patience_s: Annotated[float, Field(ge=0)] = 20
+    affinity_patience_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 20
     """Seconds for which jobs of a model in memory may overtake the head of their queue."""
     dead_ttl_s: Seconds = 7 * 86400
     """Seconds that a dead letter's record and log are kept."""

@@ -5,17 +5,13 @@ import sys
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as command
 
-from workers.app import create_app
-from workers.backends.dsn import DsnError
+from workers.app import app_or_exit
 from workers.settings import WorkerSettings
 
 
 def main() -> None:
     """Run Celery's worker with our app; extra arguments go to Celery as they are."""
-    try:
-        app = create_app()
-    except DsnError as error:
-        sys.exit(f"worker: {error}")
+    app = app_or_exit()
     name = f"{WorkerSettings().worker_name}@%h"
     # Gossip and mingle tell workers of each other; ours meet in the relay.
     quiet = ["--without-gossip", "--without-mingle"]

@@ -6,6 +6,7 @@ celery -A workers.app worker -c 64 -Q ...  (the same app, in Celery's own words)
 
 import logging
 import os
+import sys
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from celery import Celery, signals
 from kombu.entity import Exchange
 from kombu.entity import Queue as CeleryQueue
 
+from contract.errors import InvalidSetting
 from contract.names import queue_name
 from relay.settings import RelaySettings
 from workers.backends.dsn import BackendConfig, DsnError
@@ -68,7 +70,7 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
 def create_app() -> Celery:
     """The Celery app of this process: one backend, its queues, its pool; connects to nothing.
 
-    Raises DsnError if the backend is not configured.
+    Raises DsnError if the backend is not configured, InvalidSetting.
     """
     settings, relay_settings = WorkerSettings(), RelaySettings()
     config = chosen(settings, configured(os.environ))
@@ -97,6 +99,15 @@ def create_app() -> Celery:
     signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)
     signals.after_setup_logger.connect(quiet_tickets, weak=False)
     return app
+
+
+def app_or_exit() -> Celery:
+    """The app; what it cannot be built from is one line on stderr and exit code 2."""
+    try:
+        return create_app()
+    except (DsnError, InvalidSetting) as error:
+        sys.stderr.write(f"worker: {error}\n")
+        sys.exit(2)
 
 
 def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendConfig:
@@ -148,6 +159,6 @@ def quiet_tickets(**_: object) -> None:
 def __getattr__(name: str) -> Celery:
     """Build the app when `celery -A workers.app` asks for it, and not on import."""
     if name in {"app", "celery"}:
-        globals()["app"] = globals()["celery"] = made = create_app()
+        globals()["app"] = globals()["celery"] = made = app_or_exit()
         return made
     raise AttributeError(name)

@@ -58,6 +58,10 @@ def _from_file(file: Path) -> list[BackendConfig]:
         tables = tomllib.loads(file.read_text(encoding="utf-8")).get("backends", {})
     except tomllib.TOMLDecodeError as error:
         raise DsnError(f"{file}: {error}") from error
+    if not isinstance(tables, dict):
+        raise DsnError(
+            f"{file}: backends must be a table: write [backends], and below it name = DSN"
+        )
     return [_entry(file, name, entry) for name, entry in tables.items()]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from relay.settings import FleetSettings, Seconds
+from relay.settings import DAY_S, YEARS_S, FleetSettings, Seconds
 
 
 class WorkerSettings(FleetSettings):
@@ -20,7 +20,7 @@ class WorkerSettings(FleetSettings):
     """Unique per start, so that leases of one life are never taken for those of the next."""
     worker_kinds: str = ""
     """Kinds of jobs to take, as in `chat,embed`; empty: all that the backend can do."""
-    drain_s: Annotated[float, Field(ge=0)] = 30
+    drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = 30
     """Seconds that running streams may go on after SIGTERM before they are handed over."""
     report_s: Seconds = 4
     """Seconds between two reports to the roster."""
@@ -38,13 +38,13 @@ class WorkerSettings(FleetSettings):
     """Whether texts of several embed jobs share requests to the backend."""
     embed_pack_texts: Annotated[int, Field(ge=1, le=8192)] = 256
     """Texts that one request has at most; a backend may take fewer."""
-    embed_pack_tokens: Annotated[int, Field(ge=1)] = 16384
+    embed_pack_tokens: Annotated[int, Field(ge=1, le=10**9)] = 16384
     """Estimated tokens that one request has at most, each text counted as the longest in it."""
     embed_pack_wait_s: Annotated[float, Field(ge=0, le=1)] = 0.005
     """Seconds that a text waits for others, and only while the backend is busy."""
     embed_requests: Annotated[int, Field(ge=1, le=1000)] = 8
     """Embed requests at once to one address, where its slots allow as many."""
-    embed_cache_ttl_s: Annotated[float, Field(ge=0)] = 0
+    embed_cache_ttl_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 0
     """Seconds that a computed vector is kept for whoever embeds the same text; 0: not at all."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from contract.errors import InvalidRequest
 from fleet.commands.options import Json
@@ -54,11 +54,7 @@ def _settings() -> Iterator[Setting]:
     shown: set[str] = set()
     kinds: list[type[FleetSettings]] = [ClientSettings, UpSettings, RelaySettings, *_others()]
     for kind in kinds:
-        try:
-            values = kind()
-        except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            raise InvalidRequest(f"FLEET_{str(first['loc'][0]).upper()}: {first['msg']}") from error
+        values = kind()
         for name in kind.model_fields:
             if name not in shown:
                 shown.add(name)

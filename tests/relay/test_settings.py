@@ -1,0 +1,120 @@
+"""A setting that cannot be is one line with name, value and bounds, in every process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.up import ROOT, environment
+
+from api_shim.settings import ShimSettings
+from contract.errors import InvalidSetting
+from fleet.settings import ClientSettings, UpSettings
+from relay.bounds import bounds_of
+from relay.settings import FleetSettings
+from workers.settings import WorkerSettings
+
+KINDS: tuple[type[FleetSettings], ...] = (ShimSettings, WorkerSettings, ClientSettings, UpSettings)
+WRONG = ("nan", "inf", "-inf", "1e30", "-1", "many", "")
+
+
+def numbers() -> Iterator[tuple[type[FleetSettings], str]]:
+    for kind in KINDS:
+        for name, field in kind.model_fields.items():
+            if any(word in repr(field.annotation) for word in ("int", "float")):
+                yield kind, name
+
+
+NUMBERS = list(numbers())
+
+
+def told(kind: type[FleetSettings]) -> str:
+    with pytest.raises(InvalidSetting) as caught:
+        kind()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_every_number_has_bounds_on_both_sides(kind: type[FleetSettings], name: str) -> None:
+    sides = {limit[0] for limit in bounds_of(kind.model_fields[name])}
+
+    assert sides == {"g", "l"}
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(("kind", "name"), NUMBERS)
+def test_a_number_that_cannot_be_is_told_in_a_line(
+    kind: type[FleetSettings], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"FLEET_{name.upper()}", value)
+    line = told(kind)
+
+    assert line.startswith(f"FLEET_{name.upper()} = {value}: give a ")
+    assert " to " in line
+    assert "\n" not in line
+
+
+def test_a_value_of_the_file_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fleet.toml").write_text("breaker_failures = 100000\n")
+
+    assert told(WorkerSettings) == (
+        "fleet.toml: breaker_failures = 100000: give a whole number from 1 to 1000"
+    )
+
+
+@pytest.mark.parametrize("content", [b"breaker_failures = \n", "x = 1".encode("utf-16")])
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("fleet.toml").write_bytes(content)
+
+    assert told(WorkerSettings).startswith("fleet.toml cannot be read: ")
+
+
+def test_several_are_one_line_and_no_secret_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_PORT", "70000")
+    monkeypatch.setenv("FLEET_INSECURE", "perhaps")
+    with pytest.raises(InvalidSetting) as caught:
+        ShimSettings(redis_url=b"redis://:hunter2@\xff")  # type: ignore[arg-type]
+    line = str(caught.value)
+
+    assert "FLEET_PORT = 70000: give a whole number from 0 to 65535" in line
+    assert "FLEET_INSECURE = perhaps: " in line
+    assert "redis_url: " in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "value"),
+    [
+        (("-m", "workers"), "FLEET_BREAKER_FAILURES", "100000"),
+        (("-m", "celery", "-A", "workers.app", "worker"), "FLEET_BREAKER_FAILURES", "100000"),
+        (("-m", "api_shim"), "FLEET_KEEPALIVE_S", "inf"),
+        (("-m", "fleet", "up", "--port", "0"), "FLEET_BREAKER_FAILURES", "100000"),
+        (("-m", "fleet", "up", "--port", "0"), "FLEET_KEEPALIVE_S", "inf"),
+        (("-m", "fleet", "up", "--port", "0"), "FLEET_LEASE_S", "0"),
+        (("-m", "fleet", "models"), "FLEET_GIVE_UP_S", "-1"),
+        (("-m", "fleet", "config", "show"), "FLEET_BATCH_WINDOW", "0"),
+    ],
+)
+def test_no_process_starts_with_it(
+    tmp_path: Path, words: tuple[str, ...], variable: str, value: str
+) -> None:
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = environment(**{variable: value, "FLEET_DATA_DIR": str(tmp_path), "PYTHONPATH": paths})
+    said = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    lines = [line for line in said.stderr.splitlines() if not line.startswith("backend ")]
+
+    assert said.returncode == 2
+    assert len(lines) == 1
+    assert f"{variable} = {value}: give a " in lines[0]
+    assert not said.stdout

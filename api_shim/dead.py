@@ -7,14 +7,14 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from api_shim.auth import Caller
+from api_shim.auth import Admin, Caller
 from api_shim.enqueue import ACCEPTED
 from api_shim.intake import Intake, accepted
 from api_shim.jobs import JobId, answer, check_cursor, checked
 from api_shim.preferences import Preferences
 from api_shim.problems import documented
 from api_shim.wiring import Wired, Wiring
-from contract.dead import DeadPage, DeadPurged, DeadView
+from contract.dead import DeadMessages, DeadPage, DeadPurged, DeadView
 from contract.errors import JobNotFound
 from contract.jobs import JobAccepted, JobRecord
 from contract.requests import Kind
@@ -57,7 +57,34 @@ async def page(
     One that was retried is listed no longer.
     """
     check_cursor(before)
-    return answer(await wiring.dead.page(wanted, limit=limit, before=before))
+    found = await wiring.dead.page(wanted, limit=limit, before=before)
+    if wanted.seen_by.admin:
+        found = found.model_copy(update={"unreadable": await wiring.unreadable.count()})
+    return answer(found)
+
+
+@router.get(
+    "/dead/messages",
+    operation_id="list_dead_messages",
+    response_model=DeadMessages,
+    responses=documented(403, 422, 503),
+)
+async def messages(
+    wiring: Wired, _: Admin, limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50
+) -> Response:
+    """List messages in queues that no worker could read, the newest first; for admins."""
+    return answer(await wiring.unreadable.page(limit=limit))
+
+
+@router.delete(
+    "/dead/messages",
+    operation_id="purge_dead_messages",
+    response_model=DeadPurged,
+    responses=documented(403, 503),
+)
+async def purge_messages(wiring: Wired, _: Admin) -> Response:
+    """Forget all messages that no worker could read; for admins."""
+    return answer(await wiring.unreadable.purge())
 
 
 @router.get(

@@ -26,6 +26,7 @@ from relay.reader import Reader
 from relay.records import Records
 from relay.roster import Roster
 from relay.tenants import Tenants
+from relay.unreadable import Unreadable
 
 
 class Wiring:
@@ -53,6 +54,7 @@ class Wiring:
         self.hangup = hangup
         self.idempotency = Idempotency(connection)
         self.dead = Dead(connection)
+        self.unreadable = Unreadable(connection)
         self.audience = Audience(connection, is_ending=lambda: hangup.is_over)
         self.storage = Storage(settings.storage_url)
         self.files = Files(connection)

@@ -26,6 +26,31 @@ class DeadPage(Noun):
 
     letters: tuple[DeadLetter, ...]
     next: str | None = None
+    unreadable: int | None = None
+    """Messages kept that no worker could read, for admins; null for others."""
+
+
+class DeadMessage(Noun):
+    """Something that stood in a queue's list and was neither a ticket nor a job."""
+
+    id: str
+    queue: str
+    at: float
+    """Unix seconds at which a worker set it aside."""
+    reason: str
+    size_bytes: int
+    data: str
+    """Base64 of its first bytes, 64 KiB at the most."""
+    job_id: str | None = None
+    """The failed job that stands for it, where the message had a task id."""
+
+
+class DeadMessages(Noun):
+    """The newest of them; the oldest are dropped where there are more than 1,000."""
+
+    messages: tuple[DeadMessage, ...]
+    total: int
+    """How many were set aside since there were none."""
 
 
 class DeadPurged(Noun):

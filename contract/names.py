@@ -9,7 +9,10 @@ from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 TICKET_TASK: Final = "fleet.ticket"
-"""Name of the one Celery task: "there is work in this queue"."""
+"""Name of the Celery task of a ticket: "there is work in this queue"."""
+
+UNREADABLE_TASK: Final = "fleet.unreadable"
+"""Name of the Celery task that sets a message aside which no worker can read."""
 
 LIVE: Final = "fleet:live"
 """Sorted set of jobs that have not ended: job id by creation time. The ledger's index."""
@@ -22,6 +25,12 @@ RECENT: Final = "fleet:recent"
 
 DEAD: Final = "fleet:dead"
 """Sorted set of dead letters: job id by the unix time at which it ran out of attempts."""
+
+UNREADABLE: Final = "fleet:unreadable"
+"""Stream of messages that stood in a queue's list and were neither ticket nor job."""
+
+UNREADABLE_COUNTS: Final = "fleet:unreadable:counts"
+"""Hash of how many such messages there were, by queue."""
 
 IDEMPOTENCY: Final = "fleet:idempotency"
 """Sorted set of idempotency keys: name in Redis by the unix time to see if its job lives."""
@@ -56,7 +65,9 @@ def job_id(task_id: str) -> str:
     try:
         return UUID(task_id).hex
     except ValueError:
-        return uuid5(NAMESPACE_URL, f"celery/{task_id}").hex
+        # A lone surrogate is spelt out: whatever somebody calls a task, its job has an id.
+        spelt = task_id.encode("utf-8", "backslashreplace").decode()
+        return uuid5(NAMESPACE_URL, f"celery/{spelt}").hex
 
 
 def queue_name(backend: str, kind: str) -> str:

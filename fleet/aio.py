@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import httpx
 
-from contract.dead import DeadPage, DeadPurged, DeadView
+from contract.dead import DeadMessages, DeadPage, DeadPurged, DeadView
 from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
 from contract.keys import IssuedKey, KeyFacts
@@ -236,6 +236,15 @@ class AsyncClient(Roster):
     async def dead_letter(self, job_id: str) -> DeadView:
         """All about one dead letter, with what was asked for; raises JobNotFound."""
         return decode(DeadView, await self._shims.ask("GET", f"{_DEAD}/{quote(job_id, safe='')}"))
+
+    async def dead_messages(self, *, limit: int = 50) -> DeadMessages:
+        """Messages in queues that no worker could read, the newest first. Takes an admin's key."""
+        path = f"{_DEAD}/messages"
+        return decode(DeadMessages, await self._shims.ask("GET", path, params={"limit": limit}))
+
+    async def purge_dead_messages(self) -> int:
+        """Forget all of these. Returns how many; takes an admin's key."""
+        return decode(DeadPurged, await self._shims.ask("DELETE", f"{_DEAD}/messages")).purged
 
     async def purge_dead(self, job_id: str | None = None, **which: str | None) -> int:
         """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`.

@@ -5,13 +5,16 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
 from contract.jobs import REQUESTS
 from contract.keys import NewKey
 from contract.requests import Kind, Request
+from contract.text import must_be_text
 
+_REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 Item = TypeVar("Item")
 Words = str | Sequence[Message | Mapping[str, Any]]
 """A prompt, or a conversation."""
@@ -26,6 +29,7 @@ def request_of(request: Request | Kind, fields: Mapping[str, Any]) -> Request:
     model = REQUESTS.get(request)
     if model is None:
         raise InvalidRequest(f"no kind of job is called {request!r}: try {', '.join(REQUESTS)}")
+    must_be_text(dict(fields), request)
     try:
         return model.model_validate(fields)
     except ValidationError as error:
@@ -55,8 +59,15 @@ def chat_of(words: Words, fields: Mapping[str, Any]) -> ChatRequest:
 
 
 def body_of(request: Request) -> bytes:
-    """The JSON that a shim takes; the kind stands in the path."""
-    return request.model_dump_json(exclude={"kind"}, exclude_none=True, by_alias=True).encode()
+    """The JSON that a shim takes; the kind stands in the path. Raises InvalidRequest."""
+    try:
+        body = request.model_dump_json(exclude={"kind"}, exclude_none=True, by_alias=True).encode()
+    except (PydanticSerializationError, UnicodeEncodeError):
+        must_be_text(request.model_dump(), request.kind)
+        raise
+    if _REPLACED in body:  # what the serializer makes of the name of a field that is no text
+        must_be_text(request.model_dump(), request.kind)
+    return body
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

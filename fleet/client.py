@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from contract.dead import DeadPage, DeadView
+from contract.dead import DeadMessages, DeadPage, DeadView
 from contract.events import (
     BEGINNING,
     AnyEvent,
@@ -226,6 +226,14 @@ class Client:
     def dead_letter(self, job_id: str) -> DeadView:
         """All about one dead letter, with what was asked for; raises JobNotFound."""
         return self._ask(self._fleet.dead_letter, job_id)
+
+    def dead_messages(self, *, limit: int = 50) -> DeadMessages:
+        """Messages in queues that no worker could read, the newest first. Takes an admin's key."""
+        return self._ask(self._fleet.dead_messages, limit=limit)
+
+    def purge_dead_messages(self) -> int:
+        """Forget all of these. Returns how many; takes an admin's key."""
+        return self._ask(self._fleet.purge_dead_messages)
 
     def purge_dead(self, job_id: str | None = None, **which: str | None) -> int:
         """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`."""

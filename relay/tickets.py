@@ -6,6 +6,8 @@ millisecond and blocks (docs/adr/0001). A test holds it against what `apply_asyn
 
 import base64
 import json
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 from contract.names import TICKET_TASK
@@ -14,16 +16,20 @@ _NO_CANVAS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def ticket(queue: str) -> str:
-    """A ticket for a queue: task protocol 2 in kombu's envelope for virtual transports (JSON)."""
+    """A ticket for a queue (JSON)."""
+    return message(TICKET_TASK, {"queue": queue}, queue)
+
+
+def message(task: str, kwargs: Mapping[str, Any], queue: str) -> str:
+    """A call of a task: protocol 2 in kombu's envelope for virtual transports (JSON)."""
     id = str(uuid4())
-    kwargs = {"queue": queue}
     body = json.dumps([[], kwargs, _NO_CANVAS]).encode()
     return json.dumps(
         {
             "body": base64.b64encode(body).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": _headers(id, kwargs),
+            "headers": _headers(id, task, repr(kwargs)[:1024]),
             "properties": {
                 "correlation_id": id,
                 "reply_to": "",
@@ -37,10 +43,10 @@ def ticket(queue: str) -> str:
     )
 
 
-def _headers(id: str, kwargs: dict[str, str]) -> dict[str, object]:
+def _headers(id: str, task: str, kwargs: str) -> dict[str, object]:
     return {
         "lang": "py",
-        "task": TICKET_TASK,
+        "task": task,
         "id": id,
         "shadow": None,
         "eta": None,
@@ -52,7 +58,7 @@ def _headers(id: str, kwargs: dict[str, str]) -> dict[str, object]:
         "root_id": id,
         "parent_id": None,
         "argsrepr": "()",
-        "kwargsrepr": repr(kwargs),
+        "kwargsrepr": kwargs,
         "origin": "fleet",
         "ignore_result": True,
         "replaced_task_nesting": 0,

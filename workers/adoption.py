@@ -14,18 +14,26 @@ import base64
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from contract import names
-from contract.errors import InvalidRequest, QueueFull, RelayUnavailable
+from contract.errors import (
+    FleetError,
+    InternalError,
+    InvalidRequest,
+    QueueFull,
+    RelayUnavailable,
+)
 from contract.jobs import REQUESTS, any_request
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
+from contract.text import must_be_text, written
 from relay.connection import Connection
 from relay.queue import Queue
+from relay.unreadable import Unreadable
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ class Adoption:
         """Register through this connection."""
         self._connection = connection
         self._queue = Queue(connection)
+        self._unreadable = Unreadable(connection)
 
     async def adopt(
         self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str
@@ -55,17 +64,29 @@ class Adoption:
         Redis may be away for a minute, because the message is in nobody's hands but ours. Raises
         RelayUnavailable after that.
         """
-        give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
-        while True:
-            try:
-                await self._register(kind, task_id, queue, fields, tenant)
-            except RelayUnavailable as error:
-                if asyncio.get_running_loop().time() > give_up_at:
-                    _log.error("task %s was not registered, and is lost: %s", task_id, error)
-                    raise
-                await asyncio.sleep(random.uniform(0.1, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
-            else:
-                return
+        await _insisting(
+            lambda: self._register(kind, task_id, queue, fields, tenant),
+            f"task {written(task_id)} was not registered, and is lost",
+        )
+
+    async def set_aside(
+        self, queue: str, *, reason: str, size_bytes: int, data: bytes,
+        kind: Kind | None = None, task_id: str | None = None,
+    ) -> None:  # fmt: skip
+        """Keep a message that nobody can read; one that was to be a job is a failed one, too.
+
+        Raises RelayUnavailable after a minute.
+        """
+        id = names.job_id(task_id) if kind and task_id else None
+        await _insisting(
+            lambda: self._unreadable.put(
+                queue, reason=reason, size_bytes=size_bytes, data=data, job_id=id
+            ),
+            f"a message of {size_bytes} bytes in {queue} was not set aside, and is lost",
+        )
+        if kind and id:
+            error = InvalidRequest(f"the message cannot be read: {reason}")
+            await self._queue.refuse(id, kind=kind, queue=queue, error=error)
 
     async def _register(
         self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str
@@ -75,9 +96,21 @@ class Adoption:
             whose = _tenant(tenant)
             request = _request(kind, queue, fields)
             await self._queue.enqueue(request, queue=queue, tenant=whose, job_id=id)
+        except RelayUnavailable:
+            raise
         except (InvalidRequest, QueueFull) as error:
-            _log.warning("task %s is no job: %s", task_id, error)
-            await self._queue.refuse(id, kind=kind, queue=queue, error=error)
+            await self._refuse(id, task_id, kind, queue, error)
+        except Exception:  # noqa: BLE001 - a producer may send anything
+            # Whatever a producer sends: its task has a record, and this worker lives.
+            _log.exception("task %s met a defect of ours", written(task_id))
+            defect = InternalError("a defect in the fleet; the worker's log has the details")
+            await self._refuse(id, task_id, kind, queue, defect)
+
+    async def _refuse(
+        self, job_id: str, task_id: str, kind: Kind, queue: str, error: FleetError
+    ) -> None:
+        _log.warning("task %s is no job: %s", written(task_id), error)
+        await self._queue.refuse(job_id, kind=kind, queue=queue, error=error)
 
     async def look(self, queue: str) -> int:
         """Register the messages that wait in a queue's list. Returns how many.
@@ -92,6 +125,21 @@ class Adoption:
             if await self._connection.command("LREM", queue, -1, text):
                 await self._queue.give_ticket_back(queue)
         return len(found)
+
+
+async def _insisting(do: Callable[[], Awaitable[None]], lost: str) -> None:
+    """Do what may be done twice, for a minute of Redis's absence; raises RelayUnavailable then."""
+    give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
+    while True:
+        try:
+            await do()
+        except RelayUnavailable as error:
+            if asyncio.get_running_loop().time() > give_up_at:
+                _log.error("%s: %s", lost, error)
+                raise
+            await asyncio.sleep(random.uniform(0.1, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
+        else:
+            return
 
 
 class Message:
@@ -112,7 +160,8 @@ def foreign(text: bytes) -> Message | None:
     try:
         envelope = json.loads(text)
         return Message(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        # Not this one's to judge: whoever takes it sets it aside (messages.py).
         return None
 
 
@@ -127,12 +176,15 @@ def _request(kind: Kind, queue: str, fields: Mapping[str, Any]) -> Any:
     if names.kind_of(queue) != kind:
         meant = f"{names.backend_of(queue)}.{kind}"
         raise InvalidRequest(f"queue {queue} takes no fleet.{kind}; that would be queue {meant}")
+    must_be_text(dict(fields), "keyword argument")
     try:
         request = any_request.validate_python({**fields, "kind": kind}, strict=False)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"] if part != kind)
         raise InvalidRequest(f"keyword argument {where}: {first['msg']}") from None
+    except RecursionError:
+        raise InvalidRequest("the keyword arguments are nested too deeply") from None
     return request.model_copy(update={"backend": names.backend_of(queue)})
 
 

@@ -26,7 +26,8 @@ from workers.intake import Intake
 from workers.life import Life
 from workers.settings import WorkerSettings
 from workers.slots import Slots
-from workers.tasks import register_jobs, register_ticket
+from workers.tasks import register_jobs, register_ticket, register_unreadable
+from workers.transport import use_for_redis
 
 _SPARE_S: Final = 15.0
 """Seconds beyond `drain_s` that the pool waits for what was handed over to end."""
@@ -77,9 +78,14 @@ def create_app() -> Celery:
     slots_each = capacity(config, settings)
     slots = Slots(over_all(slots_each, len(config.each)))
     life = Life(settings, relay_settings, config, slots, slots_each)
+    use_for_redis()
     app = Celery("fleet", broker=broker_url(relay_settings), events=EventsSentOnce)
     app.conf.update(
         CELERY_SETTINGS,
+        broker_transport_options={
+            **CELERY_SETTINGS["broker_transport_options"],
+            "queue_count": len(slots.capacity),
+        },
         task_queues=[
             # Tickets are pushed straight into the list: a binding would be one more key to write.
             CeleryQueue(queue, Exchange(queue), routing_key=queue, no_declare=True)  # type: ignore[no-untyped-call]
@@ -91,6 +97,7 @@ def create_app() -> Celery:
     )
     register_ticket(app, lambda: life.worker)
     register_jobs(app, lambda: life.worker)
+    register_unreadable(app, lambda: life.worker)
 
     def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
         slots.intake = Intake(sender)

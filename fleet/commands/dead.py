@@ -1,4 +1,4 @@
-"""`fleet dead`: jobs that ran out of attempts: list them, look at one, run it again, forget it."""
+"""`fleet dead`: jobs that ran out of attempts, and messages that are none: look, retry, forget."""
 
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -58,6 +58,33 @@ async def _list(which: dict[str, Any], limit: int, terminal: Terminal, url: str 
     terminal.rows(page.letters, _COLUMNS, (_row(letter) for letter in page.letters))
     if page.next:
         terminal.say("there are more: --limit shows up to 200")
+    if page.unreadable:
+        terminal.say(f"{page.unreadable} messages could not be read: `fleet dead messages`")
+    return Exit.OK
+
+
+@app.command()
+def messages(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    purge: Annotated[bool, typer.Option("--purge", help="Forget all of them.")] = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """List what stood in a queue and was no message; --json has its first bytes in base64."""
+    run(_messages(limit, Terminal(json=json), url, purge=purge))
+
+
+async def _messages(limit: int, terminal: Terminal, url: str | None, *, purge: bool) -> Exit:
+    async with AsyncClient(url) as fleet:
+        page = await fleet.dead_messages(limit=limit)
+        gone = await fleet.purge_dead_messages() if purge else None
+    rows = ((_time(it.at), it.queue, it.size_bytes, it.reason) for it in page.messages)
+    terminal.rows(page.messages, ("set aside", "queue", "bytes", "why"), rows)
+    if page.total > len(page.messages):
+        terminal.say(f"{page.total} in all; the newest 1,000 are kept")
+    if gone is not None:
+        terminal.say(f"{gone} messages forgotten")
     return Exit.OK
 
 

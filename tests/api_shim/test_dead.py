@@ -154,3 +154,18 @@ async def test_an_admins_retry_is_the_tenants_job(own_redis: RedisServer) -> Non
             new = await relay.records.get(told.json()["id"])
 
             assert (new.tenant, new.retry_of) == ("a", dead.id)
+
+
+async def test_messages_that_no_worker_could_read_are_counted_shown_and_forgotten(
+    shim: str, redis_url: str
+) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.relay.unreadable.put("a.chat", reason="it is not JSON", size_bytes=9, data=b"{")
+        told = (await at.http.get(f"{DEAD}/messages")).json()
+        listed_count = (await at.http.get(DEAD)).json()["unreadable"]
+        gone = (await at.http.delete(f"{DEAD}/messages")).json()
+
+        (found,) = told["messages"]
+        assert (found["queue"], found["data"], found["size_bytes"]) == ("a.chat", "ew==", 9)
+        assert (told["total"], listed_count, gone["purged"]) == (1, 1, 1)
+        assert (await at.http.get(f"{DEAD}/messages")).json()["total"] == 0

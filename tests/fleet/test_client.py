@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import httpx
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from contract.backend_errors import (
     ServerFault,
 )
+from contract.chat import ChatRequest, Message
 from contract.embeddings import pack
 from contract.errors import (
     InvalidRequest,
@@ -269,3 +271,23 @@ def test_leaving_a_plain_chat_early_cancels_it() -> None:
         words.close()
 
     assert shim.cancelled
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["half \ud83d", [{"role": "user", "content": "half \ud83d"}],
+     [Message(role="user", content="half \ud83d")]],
+)  # fmt: skip
+async def test_what_is_no_text_is_refused_by_name_before_it_is_sent(words: Any) -> None:
+    async with AsyncClient("http://127.0.0.1:1") as fleet:
+        with pytest.raises(InvalidRequest, match=r"chat\.messages\.0\.content"):
+            await anext(fleet.chat(words, model="m"))
+
+
+async def test_the_name_of_a_field_that_is_no_text_is_refused() -> None:
+    asked = ChatRequest(
+        model="m", messages=(Message(role="user", content="x"),), metadata={"\ud83d": 1}
+    )
+    async with AsyncClient("http://127.0.0.1:1") as fleet:
+        with pytest.raises(InvalidRequest, match="the name of a field"):
+            await fleet.enqueue(asked)

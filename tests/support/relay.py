@@ -20,6 +20,7 @@ from relay.reader import Reader
 from relay.records import Records
 from relay.roster import Roster
 from relay.settings import RelaySettings
+from relay.unreadable import Unreadable
 from relay.writer import Voice, Writer
 
 QUEUE = "scripted.chat"
@@ -42,6 +43,7 @@ class Relay:
         self.audit = Audit(connection)
         self.records = Records(connection)
         self.roster = Roster(connection)
+        self.unreadable = Unreadable(connection)
 
     async def enqueue(self, text: str = "hello", **fields: Any) -> str:
         record, _ = await self.queue.enqueue(chat(text, **fields), queue=QUEUE)

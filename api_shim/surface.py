@@ -13,7 +13,7 @@ and translates what comes back; it runs nothing itself. The rules are the same o
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -24,7 +24,9 @@ from typing_extensions import override
 
 from api_shim.endings import ENDS_BADLY, TAKES_BACK, ended, refusal_of
 from api_shim.hangup import Ending, Hangup
+from api_shim.ignored import HEADER, Lenient, header_value, ignored
 from api_shim.intake import DropInTaking, Intake
+from api_shim.pools import pools
 from api_shim.problems import Problem, Refusal, problem_of
 from api_shim.stream import GOODBYE_S, say
 from api_shim.waiting import Pages
@@ -34,6 +36,7 @@ from contract.frames import Frame
 from contract.jobs import AnyRequest, JobRecord
 from contract.requests import Request as AnyKind
 from contract.result import Fold, Result
+from contract.wishes import wishes
 
 Asked = TypeVar("Asked", bound=AnyKind)
 Parted = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
@@ -80,21 +83,41 @@ class Visit:
         self._request = request
         self._wiring = wiring
         self._intake = intake
+        self._left_out: list[str] = []
 
     @property
     def headers(self) -> Mapping[str, str]:
         """What the answer's head must say, once the job is taken in: X-Fleet-Job above all."""
         return self._intake.headers
 
-    async def take(self, request: AnyRequest) -> JobRecord:
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Name fields of the request that nothing is done with, in the answer's head."""
+        self._left_out += names
+        if self._left_out:
+            self._intake.headers[HEADER] = header_value(self._left_out)
+
+    async def take(self, request: AnyRequest, asked: Lenient | None = None) -> JobRecord:
         """Enqueue; the job ends with its caller unless the request or a header says otherwise.
 
+        `asked` is the body that the request was made of: what of it was not understood is named.
         Raises what `Intake.take` raises.
         """
         if "on_disconnect" not in request.model_fields_set:
             request = request.model_copy(update={"on_disconnect": "cancel"})
+        if asked is not None:
+            self.leave_out(ignored(asked))
         record, _ = await self._intake.take(request)
+        self.leave_out(await self._ungranted(request, record.backend))
         return record
+
+    async def _ungranted(self, request: AnyRequest, backend: str) -> tuple[str, ...]:
+        """What the chosen backend has no word for: a stream's head is out before it says so."""
+        wished = wishes(request)
+        if not wished:
+            return ()
+        pool = pools(await self._wiring.census.recent()).get(backend)
+        granted = None if pool is None else pool.grants
+        return () if granted is None else tuple(each for each in wished if each not in granted)
 
     async def whole(
         self, record: JobRecord, hear: Callable[[Frame], object] | None = None
@@ -123,6 +146,7 @@ class Visit:
         end = result.error or result.cancelled
         if end is not None:
             raise refusal_of(end, self.headers)
+        self.leave_out(result.ignored)
         return result
 
     def stream(

@@ -1,6 +1,7 @@
 """What a caller asks of a chat: messages, tools, and one vocabulary of options for all backends."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -9,8 +10,19 @@ from contract.requests import Request
 from contract.responses import ResponseNotes
 from contract.wire import Noun
 
-Think = Literal["auto", "off", "minimal", "low", "medium", "high", "xhigh"]
+Think = Literal["auto", "off", "on", "minimal", "low", "medium", "high", "xhigh"]
+"""How hard to think; `auto` leaves it to the backend, `on` leaves it how hard."""
 Role = Literal["system", "user", "assistant", "tool"]
+
+
+DETAILS: Final = "reasoning_details"
+"""Where in a message's `provider_meta` OpenRouter's pieces of thoughts stand, as they came."""
+
+
+def thoughts_in(details: Iterable[Mapping[str, Any]]) -> str:
+    """The text in such pieces; some hold a summary, some are encrypted and hold none."""
+    texts = (each.get("text") or each.get("summary") for each in details)
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 class TextPart(Noun):
@@ -41,7 +53,7 @@ class ToolCall(Noun):
 
 
 class Message(Noun):
-    """One turn. `thinking` is what the assistant thought; it is never sent back to a backend."""
+    """One turn. `thinking` is what the assistant thought, for backends that have a word for it."""
 
     role: Role
     content: str | tuple[Part, ...] = ""
@@ -73,6 +85,8 @@ class Tool(Noun):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
+    strict: bool | None = None
+    """Whether the arguments of a call must be of that schema, where the backend can promise it."""
 
 
 class NamedTool(Noun):

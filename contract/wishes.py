@@ -7,7 +7,7 @@ where the backend has no word for it; any other is named in `Done.ignored`.
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from contract.chat import ChatRequest
+from contract.chat import DETAILS, ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.requests import Request
@@ -15,7 +15,7 @@ from contract.requests import Request
 Wish = Literal[
     "prompt", "suffix", "token_ids", "logprobs", "mask",
     "frequency_penalty", "presence_penalty", "repeat_penalty", "context_length", "logit_bias",
-    "parallel_tool_calls",
+    "parallel_tool_calls", "messages[].thinking", "messages[].reasoning_details", "tools[].strict",
 ]  # fmt: skip
 
 REMEDIES: Final[Mapping[Wish, str]] = {
@@ -54,5 +54,10 @@ def _of_chat(request: ChatRequest) -> tuple[Wish, ...]:
         "context_length": request.context_length is not None,
         "logit_bias": bool(request.logit_bias),
         "parallel_tool_calls": bool(request.tools) and request.parallel_tool_calls is not None,
+        "messages[].thinking": any(message.thinking for message in request.messages),
+        "messages[].reasoning_details": any(
+            DETAILS in (message.provider_meta or {}) for message in request.messages
+        ),
+        "tools[].strict": any(tool.strict for tool in request.tools),
     }
     return tuple(wish for wish, is_asked in asked.items() if is_asked)

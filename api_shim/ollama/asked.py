@@ -1,14 +1,16 @@
 """What requests of several endpoints share: options, `think`, `format`, and errors by field. Pure.
 
-Unknown fields are accepted, as the original does; wrong ones are refused in the caller's words.
+Unknown fields are accepted, as the original does, and named; wrong ones are refused in the caller's
+words.
 Source: ollama/ollama `api/types.go` (Options, ThinkValue).
 """
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from api_shim.ignored import Lenient
 from contract.chat import JsonFormat, ResponseFormat, SchemaFormat, TextFormat, Think
 from contract.errors import InvalidRequest
 from contract.requests import Request
@@ -16,7 +18,7 @@ from contract.requests import Request
 AnyKind = TypeVar("AnyKind", bound=Request)
 
 _THINK: Final[Mapping[bool | str, Think]] = {
-    True: "medium",
+    True: "on",
     False: "off",
     "low": "low",
     "medium": "medium",
@@ -46,12 +48,12 @@ _NEGATIVE_IS_NONE: Final = frozenset({"num_predict", "top_k", "seed"})
 """Options whose negative values say: without a limit, or whatever you like."""
 
 
-class Asked(BaseModel):
-    """The body of a request; what it does not know is left alone."""
+class Part(Lenient):
+    """A part of a body; what it does not know is named in X-Fleet-Ignored."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True, protected_namespaces=()
-    )
+
+class Asked(Part):
+    """The body of a request."""
 
     backend: str | None = None
     """Name of the backend: ours, for fleets where a model name fits several of them."""
@@ -73,6 +75,32 @@ class Named(Asked):
         return found
 
 
+class Options(Part):
+    """The options that mean the same on every backend; the others are the original's own."""
+
+    num_predict: Any = None
+    """Negative means without a limit."""
+    num_ctx: Any = None
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    min_p: Any = None
+    seed: Any = None
+    stop: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    repeat_penalty: Any = None
+
+
+_WITHOUT_WORDS: Final = frozenset({"model", "name", "backend", "stream", "keep_alive"})
+
+
+def without_words(asked: Named) -> tuple[str, ...]:
+    """Fields of a request that only loads or unloads a model, to which they say nothing."""
+    fields = asked.model_dump(exclude_none=True, exclude=set(_WITHOUT_WORDS))
+    return tuple(name for name, value in fields.items() if value)
+
+
 def requested(kind: type[AnyKind], /, **fields: Any) -> AnyKind:
     """A request of the contract; raises InvalidRequest in the words of this surface."""
     try:
@@ -88,11 +116,11 @@ def _theirs(field: str) -> str:
     return {**names, "response_format": "format", "keep_alive_s": "keep_alive"}.get(field, field)
 
 
-def options(given: Mapping[str, Any] | None) -> dict[str, Any]:
+def options(given: Options | None) -> dict[str, Any]:
     """The options as fields of a chat; raises InvalidRequest."""
     fields: dict[str, Any] = {}
     for theirs, ours in _OPTIONS.items():
-        value = (given or {}).get(theirs)
+        value = getattr(given, theirs, None)
         if value is None or (theirs in _NEGATIVE_IS_NONE and _is_unlimited(theirs, value)):
             continue
         fields[ours] = (value,) if theirs == "stop" and isinstance(value, str) else value

@@ -6,7 +6,7 @@ Source: ollama/ollama `api/types.go` (ChatRequest), `server/routes.go` (ChatHand
 
 from typing import Any
 
-from api_shim.ollama.asked import Named, answer_format, options, requested, thinking
+from api_shim.ollama.asked import Named, Options, answer_format, options, requested, thinking
 from api_shim.ollama.durations import keep_alive_s
 from api_shim.ollama.messages import AskedMessage, AskedTool, messages, tools
 from contract.chat import ChatRequest
@@ -20,7 +20,7 @@ class Generation(Named):
     """Absent means true."""
     format: str | dict[str, Any] | None = None
     """`json`, or a JSON schema."""
-    options: dict[str, Any] | None = None
+    options: Options | None = None
     """`temperature`, `top_p`, `top_k`, `min_p`, `seed`, `stop`, `num_predict`, `num_ctx`,
     `frequency_penalty`, `presence_penalty`, `repeat_penalty`: as far as the backend can."""
     think: bool | str | None = None

@@ -7,10 +7,11 @@ is loaded.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic_core import to_json
 
+from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Named, requested
 from api_shim.ollama.durations import keep_alive_s, metrics
 from contract.embeddings import EmbedRequest, unpack
@@ -29,7 +30,7 @@ class EmbedBody(Named):
     """Absent means true."""
     dimensions: int | None = None
     keep_alive: float | str | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[dict[str, Any] | None, LeftAlone()] = None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -44,7 +45,7 @@ class EmbeddingsBody(Named):
 
     prompt: str | None = None
     keep_alive: float | str | None = None
-    options: dict[str, Any] | None = None
+    options: Annotated[dict[str, Any] | None, LeftAlone()] = None
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 
 from api_shim.ollama import answers, chat, embed, generate
+from api_shim.ollama.asked import Named, without_words
 from api_shim.ollama.chat import ChatBody, Generation
 from api_shim.ollama.embed import EmbedBody, EmbeddingsBody
 from api_shim.ollama.generate import GenerateBody
@@ -75,17 +76,20 @@ async def _words(
 ) -> Response:
     model = body.wanted
     if not isinstance(job, ChatRequest):
-        await _in_memory(job, visit, wiring)
+        await _in_memory(job, body, visit, wiring)
         reason = "unload" if isinstance(job, UnloadRequest) else "load"
         return json(idle(model, shape, reason, time.time()), visit)
-    record = await visit.take(job)
+    record = await visit.take(job, body)
     if body.is_streamed:
         return visit.stream(record, Lines(model, shape))
     return json(whole(model, shape, await visit.whole(record)), visit)
 
 
-async def _in_memory(job: LoadRequest | UnloadRequest, visit: Visit, wiring: Wiring) -> None:
+async def _in_memory(
+    job: LoadRequest | UnloadRequest, asked: Named, visit: Visit, wiring: Wiring
+) -> None:
     """Load or unload, where there is something to do: a hosted model is always there."""
+    visit.leave_out(without_words(asked))
     if isinstance(job, LoadRequest):
         fleet = pools(await wiring.census.workers())
         if is_beyond(job, fleet.values()):
@@ -109,9 +113,9 @@ async def post_embed(
     """Turn texts into vectors of length 1; without texts, load the model."""
     job = embed.to_job(body)
     if isinstance(job, LoadRequest | UnloadRequest):
-        await _in_memory(job, visit, wiring)
+        await _in_memory(job, body, visit, wiring)
         return json(embed.embedded(body.wanted, None), visit)
-    result = await visit.whole(await visit.take(job))
+    result = await visit.whole(await visit.take(job, body))
     # Thousands of vectors are megabytes of JSON, and other calls' words wait meanwhile.
     return json(await asyncio.to_thread(embed.embedded, body.wanted, result), visit)
 
@@ -130,6 +134,7 @@ async def post_embeddings(
     """Turn one text into a vector, as it was done before /api/embed."""
     job = embed.to_job(body)
     if isinstance(job, LoadRequest | UnloadRequest):
-        await _in_memory(job, visit, wiring)
+        await _in_memory(job, body, visit, wiring)
         return json(embed.embedding(None), visit)
-    return json(embed.embedding(await visit.whole(await visit.take(job))), visit)
+    result = await visit.whole(await visit.take(job, body))
+    return json(embed.embedding(result), visit)

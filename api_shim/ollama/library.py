@@ -37,7 +37,7 @@ async def post_pull(
     body: Annotated[PullBody, example("A download", model="llama3.2")], visit: Visiting
 ) -> Response:
     """Download a model to the backend that can; several callers follow one download."""
-    return await _build(builds.to_pull(body), visit, streamed=body.stream is not False)
+    return await _build(builds.to_pull(body), body, visit)
 
 
 @router.post(
@@ -54,12 +54,14 @@ async def post_create(
     visit: Visiting,
 ) -> Response:
     """Make a model from another one of the same backend."""
-    return await _build(builds.to_create(body), visit, streamed=body.stream is not False)
+    return await _build(builds.to_create(body), body, visit)
 
 
-async def _build(job: PullRequest | CreateRequest, visit: Visit, *, streamed: bool) -> Response:
-    record = await visit.take(job)
-    if streamed:
+async def _build(
+    job: PullRequest | CreateRequest, body: PullBody | CreateBody, visit: Visit
+) -> Response:
+    record = await visit.take(job, body)
+    if body.stream is not False:
         return visit.stream(record, Steps())
     await visit.whole(record)
     return json(builds.SUCCESS, visit)
@@ -105,7 +107,7 @@ async def post_show(
     fleet = pools(await wiring.census.workers()).values()
     reports = models.reports_of(job.model, job.backend, fleet)
     is_beyond = models.is_beyond(job, fleet)
-    result = None if is_beyond else await visit.whole(await visit.take(job))
+    result = None if is_beyond else await visit.whole(await visit.take(job, body))
     return json(models.shown(job.model, reports, result, time.time()), visit)
 
 
@@ -117,7 +119,7 @@ async def post_copy(
     visit: Visiting,
 ) -> Response:
     """Give a model a second name; the answer is empty."""
-    await visit.whole(await visit.take(models.to_copy(body)))
+    await visit.whole(await visit.take(models.to_copy(body), body))
     return Response(status_code=200, headers=dict(visit.headers))
 
 
@@ -128,7 +130,7 @@ async def delete_delete(
     body: Annotated[DeleteBody, example("By name", model="llama3.2")], visit: Visiting
 ) -> Response:
     """Delete a model from its backend; the answer is empty."""
-    await visit.whole(await visit.take(models.to_delete(body)))
+    await visit.whole(await visit.take(models.to_delete(body), body))
     return Response(status_code=200, headers=dict(visit.headers))
 
 

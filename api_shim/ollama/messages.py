@@ -10,26 +10,26 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import to_json
 
-from api_shim.ollama.asked import Asked
+from api_shim.ollama.asked import Part as Body
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest
 
 
-class AskedFunction(Asked):
+class AskedFunction(Body):
     """A function and what it was called with."""
 
     name: str
     arguments: dict[str, Any] | str | None = None
 
 
-class AskedCall(Asked):
+class AskedCall(Body):
     """A call that the assistant made."""
 
     id: str | None = None
     function: AskedFunction
 
 
-class AskedMessage(Asked):
+class AskedMessage(Body):
     """One turn of a conversation."""
 
     role: Role
@@ -43,7 +43,7 @@ class AskedMessage(Asked):
     tool_call_id: str | None = None
 
 
-class AskedDescription(Asked):
+class AskedDescription(Body):
     """What a tool is for, and what it takes."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -51,7 +51,7 @@ class AskedDescription(Asked):
     parameters: dict[str, Any] | None = None
 
 
-class AskedTool(Asked):
+class AskedTool(Body):
     """A tool that the model may call."""
 
     type: str | None = "function"

@@ -7,10 +7,11 @@ Source: ollama/ollama `api/types.go` (ListModelResponse, ProcessModelResponse, S
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic_core import to_json
 
+from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Asked, Named, requested
 from api_shim.ollama.text import stamp
 from api_shim.pools import Pool
@@ -35,7 +36,7 @@ _NEVER: Final = "2300-01-01T00:00:00Z"
 class ShowBody(Named):
     """A model to tell about."""
 
-    verbose: bool | None = None
+    verbose: Annotated[bool | None, LeftAlone(unless=(False,))] = None
 
 
 class DeleteBody(Named):

@@ -1,14 +1,16 @@
 """What requests of several endpoints share: whose, how urgent, and errors that name a field. Pure.
 
-Unknown fields are accepted, as real clients send them; what is known and wrong is refused.
+Unknown fields are accepted, as real clients send them, and named; what is known and wrong is
+refused.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from api_shim.fields import FieldError
+from api_shim.ignored import Lenient
 from api_shim.problems import Refusal
 from contract.backend_errors import NotSupported
 from contract.errors import FleetError, InvalidRequest
@@ -40,12 +42,8 @@ _LONGEST_NOTES: Final = 16
 """Entries that a job's metadata may have."""
 
 
-class Body(BaseModel):
-    """A part of a request's body; what it does not know is left alone."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True, protected_namespaces=()
-    )
+class Body(Lenient):
+    """A part of a request's body; what it does not know is named in X-Fleet-Ignored."""
 
 
 class Asked(Body):

@@ -5,14 +5,16 @@ be any time, as in 30m or 7d, and a batch may hold requests to several models; t
 and one.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api_shim.auth import Caller
 from api_shim.batch.endpoints import ENDPOINTS
 from api_shim.body import JsonRoute
+from api_shim.ignored import HEADER, Lenient, header_value, ignored
 from api_shim.openai.asked import wrong
 from api_shim.openai.kept import listing, refusals
 from api_shim.preferences import BackendHeader, IdempotencyKey
@@ -31,17 +33,15 @@ _LONGEST_PAGE: Final = 100
 _MEBIBYTE: Final = 2**20
 
 
-class ExpiresAfter(BaseModel):
+class ExpiresAfter(Lenient):
     """How long to keep a file."""
 
     anchor: Literal["created_at"] = "created_at"
     seconds: Annotated[int, Field(ge=3600, le=30 * 86400)]
 
 
-class BatchBody(BaseModel):
+class BatchBody(Lenient):
     """What to run."""
-
-    model_config = ConfigDict(extra="ignore")
 
     input_file_id: str
     """A file of purpose `batch`: a JSON object a line, `{"custom_id", "method", "url", "body"}`."""
@@ -154,7 +154,7 @@ async def create(
     most = wiring.settings.tenant_batches
     batch = await wiring.batches.create(new, caller, most=most, key=key)
     wiring.news_of_batches.set()
-    return _answer(batch)
+    return _answer(batch, ignored(body))
 
 
 async def _input(file_id: str, wiring: Wiring, tenant: Tenant) -> File:
@@ -226,8 +226,10 @@ def _checked(batch_id: str) -> str:
     return batch_id
 
 
-def _answer(batch: Batch) -> Response:
-    return Response(_object(batch).model_dump_json(), media_type="application/json")
+def _answer(batch: Batch, left_out: Sequence[str] = ()) -> Response:
+    headers = {HEADER: header_value(left_out)} if left_out else {}
+    told = _object(batch).model_dump_json()
+    return Response(told, headers=headers, media_type="application/json")
 
 
 def _object(batch: Batch) -> BatchObject:

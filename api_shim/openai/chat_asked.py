@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Asked, Body, made, unsupported, wrong
 from api_shim.openai.messages import MessageBody, to_messages
 from api_shim.openai.tools import (
@@ -37,6 +38,21 @@ class StreamOptions(Body):
 
     include_usage: bool = False
     """Whether a last chunk without choices tells how many tokens it took."""
+    include_obfuscation: Annotated[bool | None, LeftAlone(unless=(False,))] = None
+    """Chunks are as long as their words: what hides that is not done."""
+
+
+class ReasoningBody(Body):
+    """How hard to think, as OpenRouter's clients say it."""
+
+    effort: str | None = None
+    enabled: bool | None = None
+
+
+class TemplateBody(Body):
+    """What a chat template is told, as vLLM's and llama-server's clients say it."""
+
+    enable_thinking: bool | None = None
 
 
 class Sampled(Asked):
@@ -81,10 +97,12 @@ class ChatBody(Sampled):
     top_logprobs: int | None = None
     reasoning_effort: str | None = None
     """none, minimal, low, medium, high, xhigh or max."""
-    reasoning: dict[str, Any] | None = None
-    """`{"effort": ...}`, as some clients say it."""
-    chat_template_kwargs: dict[str, Any] | None = None
-    """`{"enable_thinking": false}`, as vLLM's and llama-server's clients say it."""
+    reasoning: ReasoningBody | None = None
+    """`{"effort": ...}` or `{"enabled": ...}`, as some clients say it."""
+    chat_template_kwargs: TemplateBody | None = None
+    """`{"enable_thinking": ...}`, as vLLM's and llama-server's clients say it."""
+    store: Annotated[bool | None, LeftAlone(unless=(False,))] = None
+    """Chats are not kept to be looked up as such; a response is (`/v1/responses`)."""
     modalities: list[str] | None = None
     """Text; sound is refused."""
 
@@ -131,11 +149,15 @@ def sampling(body: Sampled, limit: int | None) -> dict[str, Any]:
 
 
 def _think(body: ChatBody) -> Think:
-    effort = body.reasoning_effort or (body.reasoning or {}).get("effort")
-    if effort is not None:
-        return to_think(effort, "reasoning_effort")
-    is_off = (body.chat_template_kwargs or {}).get("enable_thinking") is False
-    return "off" if is_off else "auto"
+    if body.reasoning_effort is not None:
+        return to_think(body.reasoning_effort, "reasoning_effort")
+    reasoning, template = body.reasoning or ReasoningBody(), body.chat_template_kwargs
+    if reasoning.effort is not None:
+        return to_think(reasoning.effort, "reasoning.effort")
+    wish = reasoning.enabled
+    if wish is None and template is not None:
+        wish = template.enable_thinking
+    return "auto" if wish is None else "on" if wish else "off"
 
 
 def to_think(effort: str | None, field: str) -> Think:

@@ -4,6 +4,7 @@ Source: openai/openai-openapi, OpenAIFile; openai/openai-python, `resources/file
 kept for FLEET_FILE_TTL_S unless `expires_after` says otherwise; the original keeps some for ever.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 from uuid import uuid4
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from api_shim.auth import Caller
+from api_shim.ignored import HEADER, header_value
 from api_shim.openai.asked import wrong
 from api_shim.openai.kept import Download, Gone, listing, refusals
 from api_shim.openai.upload import Upload
@@ -25,6 +27,7 @@ router = APIRouter(prefix="/v1/files", tags=["openai"])
 FileId = Annotated[str, Path(description="`file-` and 32 hexadecimal digits.")]
 _LONGEST_PAGE: Final = 10_000
 _LIFETIME_S: Final = (3600, 30 * 86400)
+_FIELDS: Final = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
 _purpose: Final[TypeAdapter[Purpose]] = TypeAdapter(Purpose)
 
 
@@ -110,7 +113,8 @@ async def create(request: Request, wiring: Wired, caller: Caller) -> Response:
         size_bytes=upload.size_bytes,
         expires_at=0.0,
     )
-    return _answer(await wiring.files.create(file, ttl_s=ttl_s))
+    left_out = [name for name in upload.fields if name not in _FIELDS]
+    return _answer(await wiring.files.create(file, ttl_s=ttl_s), left_out)
 
 
 def _wishes(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
@@ -216,5 +220,7 @@ def _object(file: File) -> FileObject:
     )
 
 
-def _answer(file: File) -> Response:
-    return Response(_object(file).model_dump_json(), media_type="application/json")
+def _answer(file: File, left_out: Sequence[str] = ()) -> Response:
+    headers = {HEADER: header_value(left_out)} if left_out else {}
+    told = _object(file).model_dump_json()
+    return Response(told, headers=headers, media_type="application/json")

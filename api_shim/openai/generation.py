@@ -41,13 +41,13 @@ async def chat(
     visit: Visiting,
 ) -> Response:
     """Continue a conversation."""
-    record = await visit.take(to_chat(body))
+    record = await visit.take(to_chat(body), body)
     heading = Heading.of(record)
     if body.stream:
         chunks = chat_told.ChatChunks(heading, with_usage=body.with_usage)
         return visit.stream(record, chunks)
     result = await visit.whole(record)
-    return answered(chat_told.whole(heading, result), result, visit.headers)
+    return answered(chat_told.whole(heading, result), visit.headers)
 
 
 @router.post(
@@ -61,7 +61,7 @@ async def completion(
     visit: Visiting,
 ) -> Response:
     """Continue raw text, with no chat template around it."""
-    record = await visit.take(to_completion(body))
+    record = await visit.take(to_completion(body), body)
     heading, echo = Heading.of(record), repeated(body)
     if body.stream:
         chunks = completions_told.CompletionChunks(
@@ -69,7 +69,7 @@ async def completion(
         )
         return visit.stream(record, chunks)
     result = await visit.whole(record)
-    return answered(completions_told.whole(heading, result, echo), result, visit.headers)
+    return answered(completions_told.whole(heading, result, echo), visit.headers)
 
 
 @router.post(
@@ -83,10 +83,10 @@ async def embed(
     visit: Visiting,
 ) -> Response:
     """Turn texts into vectors."""
-    record = await visit.take(embeddings.to_embed(body))
+    record = await visit.take(embeddings.to_embed(body), body)
     result = await visit.whole(record)
     pieces = embeddings.pieces(Heading.of(record), result, body.encoding_format)
-    head = heads(result, visit.headers)
+    head = heads(visit.headers)
     return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
 
 

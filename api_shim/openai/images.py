@@ -24,6 +24,7 @@ forms = APIRouter(prefix="/v1", tags=["openai"])
 
 _MOST_FILES: Final = 17
 """16 images, which is the original's limit, and a mask."""
+_FILES: Final = frozenset({"image", "image[]", "mask"})
 _EXAMPLE: Final[Any] = {
     "example": {
         "summary": "From words",
@@ -52,12 +53,12 @@ async def image(
 
 
 async def _made(visit: Visit, body: ImageBody, request: ImageRequest, family: Family) -> Response:
-    record = await visit.take(request)
+    record = await visit.take(request, body)
     heading = Heading.of(record)
     if body.stream:
         return visit.stream(record, ImageEvents(heading, request, family))
     result = await visit.whole(record)
-    return answered(images_told.whole(heading, request, result), result, visit.headers)
+    return answered(images_told.whole(heading, request, result), visit.headers)
 
 
 @forms.post(
@@ -83,6 +84,8 @@ async def edit(request: Request, visit: Visiting) -> Response:
             raise wrong("image", "required: a file")
         masks = [await _read(mask) for mask in _files(form, "mask")]
         asked = to_image(body, image=await _read(images[0]), mask=masks[0] if masks else None)
+        files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        visit.leave_out(name for name in files if name not in _FILES)
     return await _made(visit, body, asked, "image_edit")
 
 

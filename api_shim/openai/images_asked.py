@@ -5,8 +5,11 @@ Source: openai/openai-openapi, CreateImageRequest and CreateImageEditRequest. `n
 """
 
 import re
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
+from typing_extensions import override
+
+from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Asked, made, unsupported, wrong
 from contract.images import ImageRequest
 
@@ -24,9 +27,9 @@ class ImageBody(Asked):
     response_format: str | None = None
     """b64_json: images are not kept anywhere that an address could lead to."""
     output_format: Literal["png", "jpeg", "webp"] | None = None
-    background: str | None = None
-    quality: str | None = None
-    """Taken, and left to the backend."""
+    background: Annotated[str | None, LeftAlone(unless=("auto",))] = None
+    quality: Annotated[str | None, LeftAlone(unless=("auto",))] = None
+    """Left to the backend."""
     partial_images: int | None = None
     """Previews to stream, where the backend has them."""
     stream: bool | None = None
@@ -37,9 +40,17 @@ class ImageBody(Asked):
     strength: float | None = None
     """How far an edit goes from its image, 0 to 1."""
 
+    @property
+    @override
+    def unused(self) -> tuple[str, ...]:
+        """Previews are only told in a stream."""
+        return () if self.stream else ("partial_images",)
+
 
 def to_image(body: ImageBody, *, image: str | None = None, mask: str | None = None) -> ImageRequest:
     """The request; `image` and `mask` are base64. Raises Refusal for what cannot be done."""
+    if body.response_format not in {None, "url", "b64_json"}:
+        raise wrong("response_format", "it is b64_json")
     if body.response_format == "url":
         raise unsupported("response_format", "images are not kept here: ask for b64_json")
     if body.background == "transparent":

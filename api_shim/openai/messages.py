@@ -5,13 +5,24 @@ where other servers and clients keep an assistant's thoughts.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 from pydantic_core import to_json
+from typing_extensions import override
 
+from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Body, unsupported, wrong
-from contract.chat import ImagePart, Message, Part, Role, TextPart, ToolCall
+from contract.chat import (
+    DETAILS,
+    ImagePart,
+    Message,
+    Part,
+    Role,
+    TextPart,
+    ToolCall,
+    thoughts_in,
+)
 
 _ROLES: Final[dict[str, Role]] = {
     "system": "system",
@@ -23,11 +34,30 @@ _ROLES: Final[dict[str, Role]] = {
 }
 
 
+_OF_ASSISTANTS: Final = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "name",
+)
+_NOT_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
+    "assistant": ("tool_call_id", "name"),
+    "tool": _OF_ASSISTANTS[:-2],
+    "function": _OF_ASSISTANTS[:-2],
+}
+"""Fields that messages of other roles than these do not have, by role."""
+
+
 class ImageUrl(Body):
     """Where an image is."""
 
     url: str = Field(min_length=1)
     """http(s), or a data URL with base64."""
+    detail: Annotated[str | None, LeftAlone(unless=("auto",))] = None
+    """Left to the backend."""
 
 
 class PartBody(Body):
@@ -69,10 +99,22 @@ class MessageBody(Body):
     function_call: FunctionCall | None = None
     """Deprecated: a tool call without id."""
     reasoning_content: str | None = None
+    """What the assistant thought, sent back to backends that have a word for it."""
     reasoning: str | None = None
+    """The same, as vLLM, Ollama and OpenRouter call it."""
+    reasoning_details: list[dict[str, Any]] | None = None
+    """The same in OpenRouter's pieces, some of them signed or encrypted."""
     refusal: str | None = None
     extra_content: dict[str, Any] | None = None
     """What the backend wants back with the message, as it came."""
+
+    @property
+    @override
+    def unused(self) -> tuple[str, ...]:
+        """What a message of this role has no place for."""
+        unused = _NOT_OF_ROLE.get(self.role, _OF_ASSISTANTS)
+        twice = ("refusal",) if self.content else ()
+        return (*unused, *twice)
 
 
 def to_messages(messages: Iterable[MessageBody]) -> tuple[Message, ...]:
@@ -82,17 +124,30 @@ def to_messages(messages: Iterable[MessageBody]) -> tuple[Message, ...]:
 
 def _message(field: str, message: MessageBody) -> Message:
     content = _content(f"{field}.content", message.content)
+    is_assistant = message.role == "assistant"
     if message.refusal and not content:
         content = message.refusal
     return Message(
         role=_ROLES[message.role],
         content=content,
-        thinking=message.reasoning_content or message.reasoning,
-        tool_calls=tuple(_calls(field, message)),
+        thinking=_thoughts(message) if is_assistant else None,
+        tool_calls=tuple(_calls(field, message)) if is_assistant else (),
         tool_call_id=message.tool_call_id,
         tool_name=message.name if message.role in {"tool", "function"} else None,
-        provider_meta=message.extra_content,
+        provider_meta=_meta(message) if is_assistant else message.extra_content,
     )
+
+
+def _thoughts(message: MessageBody) -> str | None:
+    """What the assistant thought, wherever it stands."""
+    plain = message.reasoning_content or message.reasoning
+    return plain or thoughts_in(message.reasoning_details or ()) or None
+
+
+def _meta(message: MessageBody) -> dict[str, Any] | None:
+    if not message.reasoning_details:
+        return message.extra_content
+    return {**(message.extra_content or {}), DETAILS: message.reasoning_details}
 
 
 def _content(field: str, content: str | list[PartBody] | None) -> str | tuple[Part, ...]:

@@ -53,7 +53,7 @@ async def create(
 ) -> Response:
     """Answer, at once, as it comes, or in the background."""
     request = to_request(body, await kept.known(body))
-    record = await visit.take(request)
+    record = await visit.take(request, body)
     response = KeptResponse(record, request)
     if body.stream:
         is_replayed = "Idempotent-Replayed" in visit.headers
@@ -63,8 +63,8 @@ async def create(
     if body.background:
         return await _as_it_stands(response, kept, visit.headers)
     narration = Narration(response.about)
-    result = await visit.whole(record, lambda frame: list(narration.hear(frame)))
-    return answered(narration.response, result, visit.headers)
+    await visit.whole(record, lambda frame: list(narration.hear(frame)))
+    return answered(narration.response, visit.headers)
 
 
 @router.get(

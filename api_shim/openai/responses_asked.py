@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
+from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Asked, Body, made, unsupported, wrong
-from api_shim.openai.chat_asked import to_think
+from api_shim.openai.chat_asked import StreamOptions, to_think
 from api_shim.openai.responses_items import ItemBody, Known, job_of, to_messages
 from api_shim.openai.tools import Choice, to_choice
 from api_shim.problems import Refusal
@@ -47,6 +49,7 @@ class FlatTool(Body):
     parameters: dict[str, Any] | None = None
     """A JSON schema."""
     strict: bool | None = None
+    """Whether the arguments of calls must be of that schema, where the backend can promise it."""
 
 
 class FlatFormat(Body):
@@ -63,8 +66,8 @@ class TextBody(Body):
     """How the answer is written."""
 
     format: FlatFormat | None = None
-    verbosity: str | None = None
-    """Left alone."""
+    verbosity: Annotated[str | None, LeftAlone(unless=("medium",))] = None
+    """No backend is told."""
 
 
 class ReasoningBody(Body):
@@ -92,27 +95,37 @@ class ResponseBody(Asked):
     store: bool | None = None
     """Whether it can be looked up afterwards; it can, unless this is false."""
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     tools: list[FlatTool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: TextBody | None = None
     reasoning: ReasoningBody | None = None
     max_output_tokens: int | None = None
-    max_tool_calls: int | None = None
-    """Left alone: there are no tools here but the caller's own."""
+    max_tool_calls: Annotated[int | None, LeftAlone()] = None
+    """No backend is told: there are no tools here but the caller's own."""
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: list[str] | None = None
-    """`message.output_text.logprobs`; the others are left alone."""
+    """`message.output_text.logprobs`; the others are named as ignored."""
     truncation: Literal["auto", "disabled"] | None = None
     """Cut a conversation that is too long, or refuse it, where the backend can."""
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
+    prompt_cache_key: Annotated[str | None, LeftAlone()] = None
+    safety_identifier: Annotated[str | None, LeftAlone()] = None
     conversation: str | dict[str, Any] | None = None
     """Refused: go on with `previous_response_id`."""
     prompt: dict[str, Any] | None = None
     """Refused: templates live at OpenAI."""
+
+    @property
+    @override
+    def unused(self) -> tuple[str, ...]:
+        """What goes with a wish that this request does not have."""
+        include = self.include or ()
+        others = [each for each in include if each != _WITH_LIKELIHOODS]
+        alone = () if _WITH_LIKELIHOODS in include else ("top_logprobs",)
+        return (*alone, *(["include"] if others else []))
 
     @property
     def previous_job(self) -> str | None:
@@ -218,7 +231,14 @@ def _tools(tools: Iterable[FlatTool]) -> tuple[Tool, ...]:
         if tool.name is None:
             raise wrong(f"tools.{at}.name", "required")
         description, parameters = tool.description or "", tool.parameters or {}
-        found.append(Tool(name=tool.name, description=description, parameters=parameters))
+        found.append(
+            Tool(
+                name=tool.name,
+                description=description,
+                parameters=parameters,
+                strict=tool.strict,
+            )
+        )
     return tuple(found)
 
 

@@ -8,10 +8,11 @@ Source: openai/openai-openapi, InputItem and Item.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic_core import to_json
 
+from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Body, unsupported, wrong
 from contract.chat import ImagePart, Message, Part, Role, TextPart, ToolCall
 
@@ -34,6 +35,8 @@ class PartBody(Body):
     refusal: str | None = None
     image_url: str | None = None
     """http(s), or a data URL with base64."""
+    detail: Annotated[str | None, LeftAlone(unless=("auto",))] = None
+    """Left to the backend."""
 
 
 Content = str | list[PartBody]
@@ -45,6 +48,8 @@ class ItemBody(Body):
     type: str = "message"
     """`message`, `function_call`, `function_call_output`, `reasoning` or `item_reference`."""
     id: str | None = None
+    """Which item is referred to; in an item that is sent whole, only its name."""
+    status: Annotated[str | None, LeftAlone(unless=("completed",))] = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: Content | None = None
     call_id: str | None = None

@@ -5,10 +5,10 @@ Source: openai/openai-openapi, the schemas of the same names.
 
 from typing import Any, Literal
 
-from api_shim.openai.asked import Body
+from api_shim.openai.shapes import Shape
 
 
-class OutputItem(Body):
+class OutputItem(Shape):
     """A part of the answer, or of what was asked."""
 
     id: str
@@ -30,7 +30,7 @@ class OutputItem(Body):
     """To be sent back with the item as it is; only some backends have it."""
 
 
-class ResponseFault(Body):
+class ResponseFault(Shape):
     """Why there is no answer."""
 
     code: str
@@ -40,7 +40,7 @@ class ResponseFault(Body):
     """Our own code of it."""
 
 
-class ResponseUsage(Body):
+class ResponseUsage(Shape):
     """Tokens, as the backend counted them; zero where it did not."""
 
     input_tokens: int
@@ -50,7 +50,7 @@ class ResponseUsage(Body):
     total_tokens: int
 
 
-class Response(Body):
+class Response(Shape):
     """What was asked, how it stands, what was answered so far."""
 
     id: str
@@ -85,7 +85,7 @@ class Response(Body):
     user: str | None
 
 
-class ResponseGone(Body):
+class ResponseGone(Shape):
     """What was deleted."""
 
     id: str
@@ -93,7 +93,7 @@ class ResponseGone(Body):
     deleted: Literal[True] = True
 
 
-class ItemList(Body):
+class ItemList(Shape):
     """A page of what a response was asked."""
 
     object: Literal["list"]

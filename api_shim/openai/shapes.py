@@ -5,10 +5,16 @@ Source: openai/openai-openapi, the schemas of the same names.
 
 from typing import Any, Literal
 
-from api_shim.openai.asked import Body
+from pydantic import BaseModel, ConfigDict
 
 
-class ModelCard(Body):
+class Shape(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+
+
+class ModelCard(Shape):
     """A model."""
 
     id: str
@@ -19,14 +25,14 @@ class ModelCard(Body):
     """A backend that has it."""
 
 
-class ModelList(Body):
+class ModelList(Shape):
     """All models."""
 
     object: Literal["list"]
     data: list[ModelCard]
 
 
-class TokenUsage(Body):
+class TokenUsage(Shape):
     """Tokens, as the backend counted them; zero where it did not."""
 
     prompt_tokens: int
@@ -36,7 +42,7 @@ class TokenUsage(Body):
     completion_tokens_details: dict[str, int]
 
 
-class _Answer(Body):
+class _Answer(Shape):
     id: str
     created: int
     model: str
@@ -45,7 +51,7 @@ class _Answer(Body):
     usage: TokenUsage
 
 
-class CallTold(Body):
+class CallTold(Shape):
     """A call of a tool."""
 
     id: str
@@ -56,7 +62,7 @@ class CallTold(Body):
     """To be sent back with the call as it is; only some backends have it."""
 
 
-class MessageTold(Body):
+class MessageTold(Shape):
     """What the assistant says."""
 
     role: Literal["assistant"]
@@ -66,7 +72,7 @@ class MessageTold(Body):
     tool_calls: list[CallTold] | None = None
 
 
-class ChatChoice(Body):
+class ChatChoice(Shape):
     """The one answer."""
 
     index: int
@@ -82,7 +88,7 @@ class ChatCompletion(_Answer):
     choices: list[ChatChoice]
 
 
-class TextChoice(Body):
+class TextChoice(Shape):
     """The one answer."""
 
     text: str
@@ -98,7 +104,7 @@ class TextCompletion(_Answer):
     choices: list[TextChoice]
 
 
-class EmbeddingRow(Body):
+class EmbeddingRow(Shape):
     """A vector."""
 
     object: Literal["embedding"]
@@ -107,7 +113,7 @@ class EmbeddingRow(Body):
     """Numbers, or base64 of little-endian float32."""
 
 
-class EmbeddingList(Body):
+class EmbeddingList(Shape):
     """Vectors in the order of the texts."""
 
     object: Literal["list"]
@@ -116,7 +122,7 @@ class EmbeddingList(Body):
     usage: dict[str, int]
 
 
-class ImageTold(Body):
+class ImageTold(Shape):
     """An image."""
 
     b64_json: str | None = None
@@ -124,7 +130,7 @@ class ImageTold(Body):
     """Where the backend answers an address, and no bytes."""
 
 
-class ImageList(Body):
+class ImageList(Shape):
     """Finished images."""
 
     created: int

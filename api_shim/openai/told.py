@@ -9,7 +9,6 @@ from starlette.responses import Response
 from api_shim.openai.asked import tier_of
 from contract.jobs import JobRecord
 from contract.requests import Priority
-from contract.result import Result
 
 
 class Heading(NamedTuple):
@@ -43,15 +42,11 @@ class Heading(NamedTuple):
         }
 
 
-def answered(value: Any, result: Result, headers: Mapping[str, str]) -> Response:
+def answered(value: Any, headers: Mapping[str, str]) -> Response:
     """A whole answer."""
-    head = heads(result, headers)
-    return Response(to_json(value), 200, head, media_type="application/json")
+    return Response(to_json(value), 200, heads(headers), media_type="application/json")
 
 
-def heads(result: Result, headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers of a whole answer; one names the fields that the backend has ignored."""
-    said = {"Cache-Control": "no-store", **headers}
-    if result.ignored:
-        said["X-Fleet-Ignored"] = ", ".join(result.ignored)
-    return said
+def heads(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a whole answer."""
+    return {"Cache-Control": "no-store", **headers}

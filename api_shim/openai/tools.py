@@ -27,6 +27,8 @@ class FunctionBody(Body):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """A JSON schema."""
+    strict: bool | None = None
+    """Whether the arguments of calls must be of that schema, where the backend can promise it."""
 
 
 class ToolBody(Body):
@@ -41,6 +43,8 @@ class FormatBody(Body):
 
     type: str
     json_schema: "SchemaBody | None" = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    """With `json_object`, as llama-server's clients say it."""
 
 
 class SchemaBody(Body):
@@ -73,6 +77,7 @@ def _tool(function: FunctionBody) -> Tool:
         name=function.name,
         description=function.description or "",
         parameters=function.parameters or {},
+        strict=function.strict,
     )
 
 
@@ -86,11 +91,19 @@ def to_choice(choice: str | dict[str, Any] | None, tools: tuple[Tool, ...]) -> t
         case {"type": "function", "function": {"name": str(name)}} | {"name": str(name)}:
             return _named(name, tools), tools
         case {"type": "allowed_tools", "allowed_tools": {"tools": list(allowed), **rest}}:
-            names = {each.get("function", {}).get("name") for each in allowed}
+            names = {_allowed(each) for each in allowed}
             mode: Choice = "required" if rest.get("mode") == "required" else "auto"
             return mode, tuple(tool for tool in tools if tool.name in names)
         case _:
             raise wrong("tool_choice", "it is none, auto, required, or names a function of `tools`")
+
+
+def _allowed(tool: object) -> str:
+    match tool:
+        case {"function": {"name": str(name)}}:
+            return name
+        case _:
+            raise wrong("tool_choice.allowed_tools.tools", "each names a function of `tools`")
 
 
 def _named(name: str, tools: tuple[Tool, ...]) -> NamedTool:
@@ -104,6 +117,8 @@ def to_format(format: FormatBody | None) -> ResponseFormat:
     match format:
         case None | FormatBody(type="text"):
             return TextFormat()
+        case FormatBody(type="json_object", schema_=dict(schema)):
+            return SchemaFormat(schema_=schema, strict=False)
         case FormatBody(type="json_object"):
             return JsonFormat()
         case FormatBody(type="json_schema", json_schema=SchemaBody() as told):

@@ -24,7 +24,9 @@ Prompt = Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk
 System = Annotated[str | None, typer.Option(help="What the model is told first.")]
 Temperature = Annotated[float | None, typer.Option(help="0 for the likeliest words.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Longest answer.")]
-Think = Annotated[str | None, typer.Option(help="auto, off, minimal, low, medium, high, xhigh.")]
+Think = Annotated[
+    str | None, typer.Option(help="auto, off, on, minimal, low, medium, high, xhigh.")
+]
 Images = Annotated[
     list[str] | None,
     typer.Option("--image", "-i", metavar="FILE|URL", help="To look at; may be given again."),

@@ -15,7 +15,7 @@ Two tables of fleet.toml:
     dimension = 1024
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -48,6 +48,8 @@ class Endpoint(Noun):
     label: Annotated[str, Field(max_length=256)] = ""
     """The name that callers use; without it, `id`. Two endpoints of one `id` need labels."""
     key: SecretStr | None = None
+    thinking: Literal["reasoning_content", "reasoning"] | None = None
+    """What it calls an assistant's thoughts in a conversation; without it they are not sent."""
     capabilities: tuple[ModelTrait, ...] = ()
     dimension: Count | None = None
     context_length: Count | None = None

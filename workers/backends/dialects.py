@@ -7,6 +7,7 @@ openapi.yaml.
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from contract.wishes import Wish
 
@@ -18,7 +19,7 @@ _OLDEST: Final[frozenset[Wish]] = frozenset(
 )  # fmt: skip
 _IDS: Final[frozenset[Wish]] = _OLDEST | {"token_ids"}
 """Takes ids of tokens in place of text, too, for completions and for embeddings."""
-_LOCAL: Final[frozenset[Wish]] = _IDS | {"repeat_penalty"}
+_LOCAL: Final[frozenset[Wish]] = _IDS | {"repeat_penalty", "messages[].thinking"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Dialect:
     """Texts a request."""
     repeat_field: str = "repeat_penalty"
     """What it calls `repeat_penalty`, if that is among its `grants`."""
+    thinking_field: str = "reasoning_content"
+    """What it calls an assistant's thoughts in a conversation, if they are among its `grants`."""
     grants: frozenset[Wish] = _OLDEST
     """What it has words for beyond what every backend has."""
 
@@ -122,10 +125,31 @@ OPENAI: Final = Dialect(
     shift="never",
     embed_encoding="base64",
     embed_batch=2048,
-    grants=_IDS | {"suffix", "mask"},
+    grants=_IDS | {"suffix", "mask", "tools[].strict"},
 )
-GENERIC: Final = Dialect(type="generic", named_tool=True)
-"""Anything that says it is compatible: only the oldest fields."""
+GENERIC: Final = Dialect(type="generic", named_tool=True, grants=_OLDEST | {"tools[].strict"})
+"""Anything that says it is compatible: only OpenAI's own fields, and of those the oldest."""
+
+_THINKING_FIELDS: Final = {"api.deepseek.com": "reasoning_content", "openrouter.ai": "reasoning"}
+"""What hosts that are known call the thoughts that a conversation brings back to them."""
+THINKING_FIELDS: Final = ("reasoning_content", "reasoning")
+
+
+def generic(url: str, thinking: str | None = None) -> Dialect:
+    """What a compatible server at this address takes; `thinking` names its field for thoughts.
+
+    Unknown servers are sent none: some answer 400 to a message with a field they do not know.
+    """
+    host = urlsplit(url).hostname or ""
+    field = _THINKING_FIELDS.get(host) if thinking is None else thinking
+    if not field:
+        return GENERIC
+    more: frozenset[Wish] = frozenset({"messages[].thinking"})
+    if field == "reasoning":
+        more |= frozenset[Wish]({"messages[].reasoning_details"})
+    grants = GENERIC.grants | more
+    return replace(GENERIC, thinking_field=field, grants=grants)
+
 
 _ROWS: Final = (LLAMACPP, LLAMACPP_ROUTER, LLAMASWAP, LMSTUDIO, VLLM, OPENAI, GENERIC)
 DIALECTS: Final = {row.type: row for row in _ROWS}

@@ -74,7 +74,8 @@ _OPTIONS: Final = {
     "openai": frozenset({"organization", "project"}),
     # 1: it runs with VLLM_SERVER_DEV_MODE=1, and may be sent to sleep.
     "vllm": frozenset({"dev"}),
-    "generic": frozenset({"images"}),
+    # What it calls an assistant's thoughts in a conversation: reasoning_content or reasoning.
+    "generic": frozenset({"images", "thinking"}),
     "vertex": frozenset({"project", "location", "credentials", "quota_project"}),
     "llama": frozenset({"n_ctx", "threads", "gpu_layers", "batch", "pooling"}),
     "openvino": frozenset({"device", "n_ctx", "threads", "pooling"}),

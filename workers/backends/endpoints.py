@@ -19,10 +19,12 @@ from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.events import Delta, Done, Phase, Vectors
 from contract.roster import ModelReport, ModelTrait
+from contract.wishes import Wish
 from workers.backends.declarations import Endpoint
-from workers.backends.dialects import GENERIC
+from workers.backends.dialects import GENERIC, generic
 from workers.backends.openai import OpenAI
 from workers.backends.protocols import Stream
+from workers.granting import ungranted
 
 _NO_LIST: Final = frozenset({404, 405})
 _KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed")
@@ -48,13 +50,18 @@ class Endpoints:
             endpoint.name: OpenAI(
                 name,
                 endpoint.url,
-                GENERIC,
+                generic(endpoint.url, endpoint.thinking),
                 key=endpoint.key.get_secret_value() if endpoint.key else None,
                 idle_s=idle_s,
                 transport=transport,
             )
             for endpoint in endpoints
         }
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """What any of its servers has words for; what the one that is asked has not, it names."""
+        return frozenset[Wish]().union(*(it.grants for it in self._speakers.values()))
 
     async def check(self) -> str | None:
         """Fine while one of the addresses answers; else the first one's error."""
@@ -76,9 +83,14 @@ class Endpoints:
         """POST /chat/completions where the model is."""
         endpoint, speaker = self._found(request.model)
         told = request.model_copy(update={"model": endpoint.id})
+        missing = ungranted(told, speaker) if speaker.grants != self.grants else ()
         async with aclosing(speaker.chat(told)) as events:
             async for event in events:
-                yield event
+                if isinstance(event, Done):
+                    ignored = (*event.ignored, *missing)
+                    yield event.model_copy(update={"ignored": ignored})
+                else:
+                    yield event
 
     def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same at every address
         """Texts a request."""

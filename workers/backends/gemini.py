@@ -58,8 +58,8 @@ class Gemini:
 
     @property
     def grants(self) -> frozenset[Wish]:
-        """It has the two penalties, and nothing else that is not everybody's."""
-        return frozenset({"frequency_penalty", "presence_penalty"})
+        """It has the two penalties and parts that are thoughts."""
+        return frozenset({"frequency_penalty", "presence_penalty", "messages[].thinking"})
 
     async def check(self) -> str | None:
         """Ask for one model; it tells no version."""

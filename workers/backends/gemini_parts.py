@@ -70,10 +70,12 @@ def parts_of(at: int, message: Message, *, signs: bool) -> list[dict[str, Any]]:
     if signs and calls and SIGNATURE not in calls[0]:
         calls[0][SIGNATURE] = NOT_OURS
     text = message.text
+    thought = [{"text": message.thinking, "thought": True}] if message.thinking else []
     layout = _layout(message)
     if layout is None or not _fits(layout, len(text), len(calls)):
-        return ([{"text": text}] if text else []) + calls
-    parts, start = [], 0
+        return thought + ([{"text": text}] if text else []) + calls
+    # Thoughts that were signed stand in the order, and hold all that there was of them.
+    parts, start = [] if any("thought" in item for item in layout) else thought, 0
     for item in layout:
         if "call" in item:
             parts.append(calls[item["call"]])

@@ -200,6 +200,9 @@ def _thinking(request: ChatRequest) -> dict[str, Any] | None:
     think = request.think
     if think == "auto":
         return None
+    if think == "on":
+        is_budgeted = bool(_BUDGETED.search(request.model))
+        return ({"thinkingBudget": -1} if is_budgeted else {}) | {"includeThoughts": True}
     if _wants_signatures(request.model):
         return {
             "thinkingLevel": _LEVELS.get(think, think.upper()),

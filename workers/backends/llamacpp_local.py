@@ -48,7 +48,14 @@ class LlamaRuntime:
     """Runs GGUF files."""
 
     grants: Final[frozenset[Wish]] = frozenset(
-        {"prompt", "frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias"}
+        {
+            "prompt",
+            "frequency_penalty",
+            "presence_penalty",
+            "repeat_penalty",
+            "logit_bias",
+            "messages[].thinking",
+        }
     )
     continues: Final = True
     """It turns tokens into text in the light of those before them, the prompt's as well."""

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from contract.backend_errors import (
     BackendError,
+    BackendRejected,
     NotSupported,
     TruncatedStream,
 )
@@ -41,7 +42,7 @@ PULL_IDLE_S: Final = 1800.0
 SHOWS_AT_ONCE: Final = 4
 _GRANTS: Final[frozenset[Wish]] = frozenset(
     {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty", "repeat_penalty",
-     "context_length"}
+     "context_length", "messages[].thinking"}
 )  # fmt: skip
 
 
@@ -104,10 +105,27 @@ class Ollama:
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /api/chat; raw text goes to /api/generate."""
-        lines, done = wire.ChatLines(), None
         is_raw = request.prompt is not None
         path = "/api/generate" if is_raw else "/api/chat"
         body = (wire.to_generate if is_raw else wire.to_chat)(request)
+        ignored = wire.unsaid(request)
+        try:
+            async with aclosing(self._said(path, body, ignored)) as events:
+                async for event in events:
+                    yield event
+        except BackendRejected as error:
+            plain = wire.without_level(body, error)
+            if plain is None:
+                raise
+            # It was refused before its first word.
+            async with aclosing(self._said(path, plain, ("think",))) as events:
+                async for event in events:
+                    yield event
+
+    async def _said(
+        self, path: str, body: dict[str, Any], ignored: tuple[str, ...]
+    ) -> Stream[Delta | Done]:
+        lines, done = wire.ChatLines(), None
         async with aclosing(self._lines(path, body, None)) as answer:
             async for line in answer:
                 delta = lines.delta(line)
@@ -118,7 +136,7 @@ class Ollama:
                     break
         if done is None:
             raise TruncatedStream("Ollama's answer ended without its last line")
-        yield done
+        yield done.model_copy(update={"ignored": ignored})
 
     def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
         """Texts a request."""

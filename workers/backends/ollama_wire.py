@@ -3,11 +3,13 @@
 Wire facts: ollama/ollama `api/types.go`, `server/routes.go`, `server/images.go`.
 """
 
+import re
 from typing import Any, Final
 
 from pydantic_core import from_json
 
 from contract.backend_errors import (
+    BackendRejected,
     NotSupported,
     TruncatedStream,
 )
@@ -22,12 +24,14 @@ from workers.backends.tools import arguments_text, described
 
 _THINK: Final[dict[Think, bool | str]] = {
     "off": False,
+    "on": True,
     "minimal": "low",  # any other word than low, medium, high, max is a 400
     "low": "low",
     "medium": "medium",
     "high": "high",
     "xhigh": "max",
 }
+_NO_LEVELS: Final = re.compile(r"think value .{1,40} is not supported")
 _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
     "completion": ("chat", "schema"),
     "embedding": ("embed",),
@@ -71,10 +75,30 @@ def to_generate(request: ChatRequest) -> dict[str, Any]:
         "stream": True,
         "options": _options(request),
         "keep_alive": seconds(request.keep_alive_s),
+        "truncate": request.truncate,
+        "shift": request.shift,
         "format": _format(request),
         **_likelihoods(request),
     }
     return {name: value for name, value in body.items() if value is not None}
+
+
+def unsaid(request: ChatRequest) -> tuple[str, ...]:
+    """Fields of a chat that raw text has no place for."""
+    if request.prompt is None:
+        return ()
+    is_asked = {"think": request.think not in {"auto", "off"}, "tools": bool(request.tools)}
+    return tuple(name for name, asked in is_asked.items() if asked)
+
+
+def without_level(body: dict[str, Any], error: BackendRejected) -> dict[str, Any] | None:
+    """The body to send where a model only knows thinking or not; None if that is not the error.
+
+    Only gpt-oss has levels; to others Ollama answers 400 (`server/routes.go`), or takes any level
+    as true, as later versions do.
+    """
+    is_level = isinstance(body.get("think"), str)
+    return {**body, "think": True} if is_level and _NO_LEVELS.search(error.message) else None
 
 
 def _format(request: ChatRequest) -> str | dict[str, Any] | None:
@@ -126,6 +150,8 @@ def _message(at: int, message: Message, names: dict[str, str]) -> dict[str, Any]
     fields: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.images:
         fields["images"] = [_image(at, image) for image in message.images]
+    if message.thinking:
+        fields["thinking"] = message.thinking
     if message.tool_calls:
         fields["tool_calls"] = [
             {"id": call.id, "function": {"name": call.name, "arguments": _object(at, call)}}

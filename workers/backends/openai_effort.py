@@ -27,6 +27,8 @@ def effort(model: str, think: Think) -> Effort:
         return Effort(None)
     if _THOUGHTLESS.match(model):
         return Effort(None, is_exact=think == "off")
+    if think == "on":
+        return Effort("medium")  # what these models do by themselves, or did before gpt-5.1
     if _FIRST_FIVE.match(model):
         return _nearest(think, {"off": "minimal", "xhigh": "high"})
     if _O_MODEL.match(model):

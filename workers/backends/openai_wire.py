@@ -9,6 +9,7 @@ from contract.backend_errors import (
     NotSupported,
 )
 from contract.chat import (
+    DETAILS,
     ChatRequest,
     ImagePart,
     JsonFormat,
@@ -101,7 +102,7 @@ def _add_think(
             ignored += [] if is_exact else ["think"]
         case "template":
             fields["chat_template_kwargs"] = {"enable_thinking": request.think != "off"}
-            if request.think != "off":
+            if request.think not in {"off", "on"}:
                 fields["reasoning_effort"] = request.think
         case "none":
             ignored.append("think")
@@ -154,7 +155,7 @@ def _tools(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
     else:
         sent = choice
     fields: dict[str, Any] = {
-        "tools": [described(tool) for tool in tools],
+        "tools": [described(tool, strict="tools[].strict" in dialect.grants) for tool in tools],
         "tool_choice": sent,
     }
     if request.parallel_tool_calls is not None and "parallel_tool_calls" in dialect.grants:
@@ -182,13 +183,13 @@ def _schema(name: str, schema: dict[str, Any], *, strict: bool) -> dict[str, Any
 
 
 def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:
-    """A turn; `thinking` is never sent back."""
     content: str | list[dict[str, Any]]
     if isinstance(message.content, str) or (message.role == "assistant" and not message.images):
         content = message.text  # llama-server drops the parts of a beginning (llama.cpp #14353)
     else:
         content = [_part(at, part, dialect) for part in message.content]
     fields: dict[str, Any] = {"role": message.role, "content": content}
+    fields |= _thoughts(message, dialect)
     if message.tool_calls:
         fields["tool_calls"] = [
             {
@@ -200,6 +201,17 @@ def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:
         ]
     if message.role == "tool":
         fields["tool_call_id"] = message.tool_call_id or "call_0"
+    return fields
+
+
+def _thoughts(message: Message, dialect: Dialect) -> dict[str, Any]:
+    """What the assistant thought, in the server's words; nothing where it has none."""
+    fields: dict[str, Any] = {}
+    details = (message.provider_meta or {}).get(DETAILS)
+    if details and "messages[].reasoning_details" in dialect.grants:
+        fields[DETAILS] = details
+    if message.thinking and "messages[].thinking" in dialect.grants:
+        fields[dialect.thinking_field] = message.thinking
     return fields
 
 

@@ -40,7 +40,9 @@ _options: TypeAdapter[OpenVinoOptions] = TypeAdapter(OpenVinoOptions)
 class OpenVinoRuntime:
     """Runs exported models and GGUF files."""
 
-    grants: Final[frozenset[Wish]] = frozenset({"prompt", "frequency_penalty", "presence_penalty"})
+    grants: Final[frozenset[Wish]] = frozenset(
+        {"prompt", "frequency_penalty", "presence_penalty", "messages[].thinking"}
+    )
     continues: Final = False
     """Its streamer sees the new tokens alone: SentencePiece drops the space before the first."""
 

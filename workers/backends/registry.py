@@ -9,14 +9,15 @@ from contract.backend_errors import (
 )
 from workers.backends.a1111 import A1111
 from workers.backends.dialects import (
-    GENERIC,
     LLAMACPP,
     LLAMACPP_ROUTER,
     LLAMASWAP,
     LMSTUDIO,
     OPENAI,
+    THINKING_FIELDS,
     VLLM,
     Dialect,
+    generic,
 )
 from workers.backends.dsn import BackendConfig
 from workers.backends.endpoints import Endpoints
@@ -85,7 +86,13 @@ def _endpoints(config: BackendConfig) -> Backend:
 
 def _openai_or_images(config: BackendConfig) -> Backend:
     makes_images = config.options.get("images", "0") not in {"", "0"}
-    return _openai(GENERIC, OpenAIImages if makes_images else OpenAI)(config)
+    thinking = config.options.get("thinking")
+    if thinking not in {None, "", *THINKING_FIELDS}:
+        raise NotSupported(
+            f"backend {config.name!r}: thinking={thinking} is none of {', '.join(THINKING_FIELDS)}"
+        )
+    dialect = generic(config.url, thinking)
+    return _openai(dialect, OpenAIImages if makes_images else OpenAI)(config)
 
 
 def _gemini(config: BackendConfig) -> Backend:

@@ -1,5 +1,6 @@
 """A chat as a model's own template takes it, for backends that have the model in memory. Pure."""
 
+import re
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
@@ -13,6 +14,8 @@ from contract.errors import (
 )
 from workers.backends.tools import described
 
+_THOUGHTS: Final = re.compile(r"reasoning_content|\.thinking\b|[\"']thinking[\"']")
+"""Where a template has a place for what the assistant thought in earlier turns."""
 _NEVER_DONE: Final = ("truncate", "shift")
 """The prompt is never cut and the context never slides: false is what happens."""
 
@@ -42,7 +45,8 @@ def templated(request: ChatRequest) -> Templated:
     tools = request.tools if request.tool_choice != "none" else ()
     forced = _forced(request, tools)
     thinks = {} if request.think == "auto" else {"enable_thinking": request.think != "off"}
-    effort = {} if request.think in {"auto", "off"} else {"reasoning_effort": request.think}
+    leveled = request.think not in {"auto", "off", "on"}
+    effort = {"reasoning_effort": request.think} if leveled else {}
     return Templated(
         messages=[_message(at, message) for at, message in enumerate(messages)],
         said=said,
@@ -65,8 +69,12 @@ def unheard(asked: Templated, template: str) -> tuple[str, ...]:
     """
     if asked.tools and "tools" not in template:
         raise NotSupported("tools: the model's chat template has no place for them")
-    thinks = not asked.context or any(word in template for word in asked.context)
-    return () if thinks else ("think",)
+    unheard = []
+    if asked.context and not any(word in template for word in asked.context):
+        unheard.append("think")
+    if any("thinking" in message for message in asked.messages) and not _THOUGHTS.search(template):
+        unheard.append("messages[].thinking")
+    return tuple(unheard)
 
 
 def _ignored(request: ChatRequest) -> tuple[str, ...]:
@@ -115,10 +123,12 @@ def _call(tool: Tool) -> dict[str, Any]:
 
 
 def _message(at: int, message: Message) -> dict[str, Any]:
-    """A turn; `thinking` is never sent back."""
     if message.images:
         raise NotSupported(f"messages[{at}].content: this backend takes no images")
     fields: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.thinking:
+        # Qwen's and DeepSeek's templates have the one word, gpt-oss's the other.
+        fields |= {"reasoning_content": message.thinking, "thinking": message.thinking}
     if message.tool_calls:
         fields["tool_calls"] = [
             {

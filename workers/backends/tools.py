@@ -7,13 +7,18 @@ from pydantic_core import to_json
 from contract.chat import Tool
 
 
-def described(tool: Tool) -> dict[str, Any]:
-    """A tool as Ollama and OpenAI-shaped servers take it; templates expect an object's schema."""
-    function = {
+def described(tool: Tool, *, strict: bool = False) -> dict[str, Any]:
+    """A tool as Ollama and OpenAI-shaped servers take it; templates expect an object's schema.
+
+    `strict`: whether the server knows that word.
+    """
+    function: dict[str, Any] = {
         "name": tool.name,
         "description": tool.description,
         "parameters": tool.parameters or {"type": "object", "properties": {}},
     }
+    if strict and tool.strict is not None:
+        function["strict"] = tool.strict
     return {"type": "function", "function": function}
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from api_shim.ignored import ignored
 from api_shim.ollama import builds, chat, embed, generate, models
-from api_shim.ollama.asked import Asked
+from api_shim.ollama.chat import ChatBody
 from contract.chat import ChatRequest, ImagePart, JsonFormat, SchemaFormat, TextFormat
 from contract.errors import InvalidRequest
 from contract.models import LoadRequest, UnloadRequest
@@ -47,7 +48,7 @@ def test_an_option_out_of_range_is_refused_by_the_callers_name_for_it() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
-    [(None, "auto"), ("", "auto"), (True, "medium"), (False, "off"), ("max", "xhigh")],
+    [(None, "auto"), ("", "auto"), (True, "on"), (False, "off"), ("max", "xhigh")],
 )
 def test_thinking_is_translated(asked: Any, meant: str) -> None:
     assert chatting(think=asked).think == meant
@@ -202,6 +203,8 @@ def test_what_the_model_was_called_once_still_names_it() -> None:
         models.to_delete(models.DeleteBody())
 
 
-def test_unknown_fields_are_left_alone() -> None:
+def test_unknown_fields_are_accepted_and_named() -> None:
+    body = ChatBody(model="m", whatever=1, options={"mirostat": 2, "top_k": None})
+
     assert chatting(whatever=1) == chatting()
-    assert Asked(whatever=1) == Asked()
+    assert ignored(body) == ("whatever", "options.mirostat")

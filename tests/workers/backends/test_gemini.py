@@ -120,12 +120,13 @@ async def test_parts_may_share_a_chunk_and_survive_json(parts: list[dict[str, An
     assert [{"role": "model", "parts": parts}] == sent_back(message)
 
 
-async def test_thoughts_that_nobody_signed_are_not_sent_back_and_words_are_joined() -> None:
+async def test_thoughts_that_nobody_signed_go_back_in_one_part_and_words_are_joined() -> None:
     parts = [{"text": "hm", "thought": True}, {"text": "Hel"}, {"text": "lo"}]
     result = await answer(sse(*(chunk(part) for part in parts), chunk(finish="STOP")))
 
     assert (result.thinking, result.content) == ("hm", "Hello")
-    assert sent_back(said(result)) == [{"role": "model", "parts": [{"text": "Hello"}]}]
+    sent = [{"text": "hm", "thought": True}, {"text": "Hello"}]
+    assert sent_back(said(result)) == [{"role": "model", "parts": sent}]
 
 
 async def test_an_edited_answer_goes_without_the_order_that_it_no_longer_has() -> None:

@@ -31,8 +31,8 @@ def ask(*messages: Message, **fields: Any) -> ChatRequest:
     return ChatRequest(model="m", messages=messages or (USER,), **fields)
 
 
-def test_turns_are_plain_text_without_thoughts() -> None:
-    said = Message(role="assistant", content="yes", thinking="hm")
+def test_turns_are_plain_text() -> None:
+    said = Message(role="assistant", content="yes")
     parts = Message(role="user", content=(TextPart(text="a"), TextPart(text="b")))
 
     assert templated(ask(USER, said, parts)).messages == [

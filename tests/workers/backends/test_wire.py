@@ -208,13 +208,6 @@ def test_arguments_that_are_no_object_cannot_go_to_ollama() -> None:
         to("ollama", chat(turn))
 
 
-def test_thinking_is_never_sent_back() -> None:
-    turn = Message(role="assistant", content="a", thinking="secret thoughts")
-
-    for type in ("ollama", *DIALECTS):
-        assert "secret" not in str(to(type, chat(turn)))
-
-
 @pytest.mark.parametrize("type", ["llamacpp", "vllm"])
 def test_a_server_is_told_to_continue_a_trailing_assistant_message(type: str) -> None:
     body = to(type, chat(Message(role="assistant", content="a")))[0]

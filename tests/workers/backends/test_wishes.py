@@ -139,7 +139,7 @@ async def test_what_cannot_be_said_and_changes_little_is_named() -> None:
         request = WISHFUL.model_copy(update={"logprobs": False})
 
         assert ungranted(request, backend) == ("logit_bias", "parallel_tool_calls")
-        assert grants(backend) == {"frequency_penalty", "presence_penalty"}
+        assert grants(backend) == {"frequency_penalty", "presence_penalty", "messages[].thinking"}
     finally:
         await backend.aclose()
 

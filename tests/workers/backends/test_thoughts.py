@@ -1,0 +1,236 @@
+"""What the assistant thought, sent back with a conversation: said in each server's words, or named.
+
+So with `strict` tools, and with a wish to think that names no level.
+"""
+
+from typing import Any
+
+import httpx
+import pytest
+from pydantic_core import from_json
+from support.backends import against_bytes, make, told
+
+from contract.backend_errors import BackendRejected
+from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
+from workers.backends import gemini_wire, ollama_wire, openai_wire
+from workers.backends.declarations import Endpoint
+from workers.backends.dialects import DIALECTS, generic
+from workers.backends.dsn import parse
+from workers.backends.endpoints import Endpoints
+from workers.backends.openai import OpenAI
+from workers.backends.registry import build
+from workers.backends.templated import templated, unheard
+from workers.granting import grants, ungranted
+
+CALL = ToolCall(id="c1", name="look", arguments="{}")
+TURN = Message(role="assistant", thinking="secret thoughts", tool_calls=(CALL,))
+RESULT = Message(role="tool", content="rain", tool_call_id="c1", tool_name="look")
+PIECES = [{"type": "reasoning.encrypted", "data": "e30=", "index": 0}]
+OLLAMA_DONE = b'{"message":{"role":"assistant","content":"a"},"done":true,"done_reason":"stop"}\n'
+
+
+def conversation(turn: Message = TURN, **fields: Any) -> ChatRequest:
+    asked = Message(role="user", content="hi")
+    return ChatRequest(model="m", messages=(asked, turn, RESULT), **fields)
+
+
+@pytest.mark.parametrize(
+    ("type", "field"),
+    [
+        ("llamacpp", "reasoning_content"),
+        ("llamacpp-router", "reasoning_content"),
+        ("llamaswap", "reasoning_content"),
+        ("vllm", "reasoning_content"),
+    ],
+)
+def test_thoughts_go_back_under_each_servers_name(type: str, field: str) -> None:
+    sent = openai_wire.to_chat(conversation(), DIALECTS[type]).fields["messages"][1]
+
+    assert sent[field] == "secret thoughts"
+
+
+def test_thoughts_go_back_to_ollama_with_their_message() -> None:
+    assert ollama_wire.to_chat(conversation())["messages"][1]["thinking"] == "secret thoughts"
+
+
+def test_thoughts_go_back_to_gemini_as_a_part_before_the_others() -> None:
+    thought, call = gemini_wire.contents(conversation())[1]["parts"]
+
+    assert thought == {"text": "secret thoughts", "thought": True}
+    assert "functionCall" in call
+
+
+@pytest.mark.parametrize("type", ["openai", "generic", "lmstudio"])
+async def test_thoughts_are_named_where_there_is_no_word_for_them(type: str) -> None:
+    backend = make(type, "http://backend.test")
+    sent = openai_wire.to_chat(conversation(), DIALECTS[type]).fields
+
+    assert "secret" not in str(sent)
+    assert ungranted(conversation(), backend) == ("messages[].thinking",)
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("type", ["ollama", "llamacpp", "vllm", "gemini"])
+async def test_thoughts_that_are_sent_are_not_named(type: str) -> None:
+    backend = make(type, "http://backend.test")
+
+    assert ungranted(conversation(), backend) == ()
+    await backend.aclose()
+
+
+@pytest.mark.parametrize(
+    ("dsn", "field"),
+    [
+        ("generic://api.deepseek.com/v1", "reasoning_content"),
+        ("generic://openrouter.ai/api/v1", "reasoning"),
+        ("generic://box.test/v1?thinking=reasoning", "reasoning"),
+        ("generic://box.test/v1?thinking=reasoning_content", "reasoning_content"),
+    ],
+)
+async def test_a_compatible_server_gets_them_where_its_word_is_known(dsn: str, field: str) -> None:
+    backend = build(parse("LLM_BOX", dsn))
+    assert isinstance(backend, OpenAI)
+    sent = openai_wire.to_chat(conversation(), backend.dialect).fields["messages"][1]
+
+    assert sent[field] == "secret thoughts"
+    await backend.aclose()
+
+
+def test_pieces_of_thoughts_go_back_as_they_came_to_openrouter_alone() -> None:
+    turn = TURN.model_copy(update={"provider_meta": {DETAILS: PIECES}})
+    at = "https://openrouter.ai/api/v1"
+
+    sent = openai_wire.to_chat(conversation(turn), generic(at)).fields["messages"][1]
+    elsewhere = openai_wire.to_chat(conversation(turn), DIALECTS["vllm"]).fields["messages"][1]
+
+    assert (sent[DETAILS], DETAILS in elsewhere) == (PIECES, False)
+    assert "messages[].reasoning_details" not in DIALECTS["vllm"].grants
+
+
+def test_a_template_is_given_thoughts_and_one_without_a_place_for_them_is_named() -> None:
+    asked = templated(conversation())
+
+    assert asked.messages[1]["reasoning_content"] == "secret thoughts"
+    assert unheard(asked, "{{ message.reasoning_content }} {{ tools }}") == ()
+    assert unheard(asked, "{{ message.thinking }}") == ()
+    assert unheard(asked, "{{ enable_thinking }}") == ("messages[].thinking",)
+
+
+@pytest.mark.parametrize(
+    ("type", "is_said"),
+    [("openai", True), ("generic", True), ("vllm", False), ("llamacpp", False), ("gemini", False)],
+)
+async def test_strict_is_said_of_a_tool_or_named(type: str, is_said: bool) -> None:  # noqa: FBT001
+    request = conversation(tools=(Tool(name="look", strict=True),))
+    backend = make(type, "http://backend.test")
+    named = "tools[].strict" in ungranted(request, backend)
+    await backend.aclose()
+
+    assert named is not is_said
+    if type in DIALECTS:
+        [tool] = openai_wire.to_chat(request, DIALECTS[type]).fields["tools"]
+        assert tool["function"].get("strict") is (True if is_said else None)
+
+
+async def test_endpoints_grant_what_their_servers_do_and_name_what_one_of_them_cannot() -> None:
+    seen: list[Any] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(from_json(request.content))
+        chunk = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunk)
+
+    endpoints = (
+        Endpoint(url="http://a.test", id="plain"),
+        Endpoint(url="http://b.test", id="deep", thinking="reasoning_content"),
+    )
+    backend = Endpoints("box", endpoints, transport=httpx.MockTransport(handler))
+    wishes: dict[str, Any] = {"frequency_penalty": 0.5, "logprobs": True}
+    request = conversation(**wishes).model_copy(update={"model": "plain"})
+
+    assert {"prompt", "logprobs", "frequency_penalty", "logit_bias"} <= grants(backend)
+    assert ungranted(request, backend) == ()
+    plain = [event async for event in backend.chat(request)][-1]
+    deep = [event async for event in backend.chat(request.model_copy(update={"model": "deep"}))][-1]
+    prompt = ChatRequest(model="plain", prompt="Once")
+    raw = [event async for event in backend.chat(prompt)][-1]
+    await backend.aclose()
+
+    assert [each.ignored for each in (plain, deep, raw)] == [("messages[].thinking",), (), ()]
+    assert [each.get("frequency_penalty") for each in seen] == [0.5, 0.5, None]
+    assert seen[2]["prompt"] == "Once"
+
+
+@pytest.mark.parametrize(
+    ("type", "expected"),
+    [
+        ("llamacpp", {"chat_template_kwargs": {"enable_thinking": True}, "reasoning_effort": None}),
+        ("vllm", {"chat_template_kwargs": {"enable_thinking": True}, "reasoning_effort": None}),
+        ("openai", {"reasoning_effort": "medium"}),
+    ],
+)
+def test_to_think_without_a_level_says_no_level_where_that_can_be_said(
+    type: str, expected: dict[str, Any]
+) -> None:
+    body, ignored = openai_wire.to_chat(conversation(think="on"), DIALECTS[type])
+
+    assert {name: body.get(name) for name in expected} == expected
+    assert ignored == ()
+
+
+def test_ollama_is_told_true_where_no_level_was_named() -> None:
+    assert ollama_wire.to_chat(conversation(think="on"))["think"] is True
+    assert ollama_wire.to_chat(conversation(think="high"))["think"] == "high"
+
+
+@pytest.mark.parametrize(
+    ("model", "config"),
+    [
+        ("gemini-2.5-flash", {"thinkingBudget": -1, "includeThoughts": True}),
+        ("gemini-3-pro", {"includeThoughts": True}),
+    ],
+)
+def test_gemini_chooses_how_hard_to_think_itself(model: str, config: dict[str, Any]) -> None:
+    request = conversation(think="on").model_copy(update={"model": model})
+
+    assert gemini_wire.to_chat(request).fields["generationConfig"]["thinkingConfig"] == config
+
+
+def levelless(seen: list[Any]) -> Any:
+    """An Ollama that answers as it does for a model without levels."""
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        think = from_json(request.content).get("think")
+        seen.append(think)
+        if isinstance(think, str):
+            message = f'think value "{think}" is not supported for this model'
+            return httpx.Response(400, json={"error": message})
+        return httpx.Response(200, content=OLLAMA_DONE)
+
+    return handler
+
+
+async def test_a_level_becomes_true_at_ollama_for_a_model_without_levels_and_is_named() -> None:
+    seen: list[Any] = []
+    async with against_bytes("ollama", handler=levelless(seen)) as backend:
+        result = await told(backend.chat(conversation(think="high")))
+
+    assert (result.content, result.ignored, seen) == ("a", ("think",), ["high", True])
+
+
+async def test_another_refusal_of_ollama_stays_a_refusal() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, json={"error": f"no: {len(request.content)} bytes"})
+
+    async with against_bytes("ollama", handler=handler) as backend:
+        with pytest.raises(BackendRejected, match="no: "):
+            await told(backend.chat(conversation(think="high")))
+
+
+async def test_what_raw_text_cannot_say_to_ollama_is_named() -> None:
+    raw = ChatRequest(model="m", prompt="Once", think="high", truncate=False)
+    async with against_bytes("ollama", OLLAMA_DONE) as backend:
+        result = await told(backend.chat(raw))
+
+    assert result.ignored == ("think",)
+    assert ollama_wire.to_generate(raw)["truncate"] is False

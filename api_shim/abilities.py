@@ -7,24 +7,20 @@ the doubt, and answer for themselves.
 from collections.abc import Collection, Iterable, Sequence
 
 from api_shim.problems import Refusal
+from api_shim.words import NATIVE, Words
 from contract.backend_errors import (
     NotSupported,
 )
 from contract.chat import ChatRequest, SchemaFormat
 from contract.embeddings import EmbedRequest
-from contract.images import ImageRequest
 from contract.jobs import AnyRequest
 from contract.roster import ModelReport, ModelTrait
 from contract.wishes import REMEDIES, Wish, wishes
 
 
 def needs(request: AnyRequest) -> dict[ModelTrait, str]:
-    """The traits that a request needs, and the field that needs each."""
+    """The traits beyond its kind that a request needs, and the field that needs each."""
     match request:
-        case EmbedRequest():
-            return {"embed": "model"}
-        case ImageRequest():
-            return {"image": "model"}
         case ChatRequest():
             return _of_chat(request)
         case _:
@@ -32,7 +28,7 @@ def needs(request: AnyRequest) -> dict[ModelTrait, str]:
 
 
 def _of_chat(request: ChatRequest) -> dict[ModelTrait, str]:
-    found: dict[ModelTrait, str] = {"chat": "model"}
+    found: dict[ModelTrait, str] = {}
     if request.tools:
         found["tools"] = "tools"
     if any(message.images for message in request.messages):
@@ -72,12 +68,12 @@ def ungranted(request: AnyRequest, grants: Collection[Wish] | None) -> list[str]
     ]
 
 
-def refuse(request: AnyRequest, model: str, wrong: Sequence[str]) -> None:
+def refuse(request: AnyRequest, model: str, wrong: Sequence[str], words: Words = NATIVE) -> None:
     """Raise a Refusal that says what the model cannot do, if there is anything."""
     if wrong:
         raise Refusal(
             NotSupported,
             f"The model {model[:80]} cannot do what is asked: {'; '.join(wrong)}. "
             f"Leave it out of the {request.kind} request, or choose another model "
-            "(GET /api/v1/models tells what each can do).",
+            f"({words.abilities}).",
         )

@@ -27,6 +27,7 @@ from api_shim.guard import Guard
 from api_shim.hangup import Hangup
 from api_shim.ollama import generation, library
 from api_shim.ollama.errors import envelope as ollama_envelope
+from api_shim.ollama.errors import library_envelope
 from api_shim.openai import batches as openai_batches
 from api_shim.openai import files as openai_files
 from api_shim.openai import generation as openai_generation
@@ -48,6 +49,9 @@ Every error is an RFC 9457 problem with a stable `code`.
 _FORM_BYTES: Final = 2**20
 _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/api/": ollama_envelope,
+    "/api/copy": library_envelope,
+    "/api/delete": library_envelope,
+    "/api/pull": library_envelope,
     "/api/v1": natively,
     "/v1": openai_envelope,
     "/v1/systemone": ollama_envelope,

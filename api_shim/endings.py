@@ -32,7 +32,7 @@ _STATUS: Final[Mapping[type[FleetError], int]] = {
     ModelMissing: 404,
     ContextExceeded: 400,
     InputTooLarge: 400,
-    NotSupported: 422,
+    NotSupported: 400,
     BackendRejected: 400,
     Refused: 400,
     QuotaExhausted: 429,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Query, Request, Response
 
 from api_shim.auth import Caller
 from api_shim.pools import pools
@@ -16,6 +16,7 @@ from api_shim.preferences import Preferences, Preferred
 from api_shim.problems import Refusal
 from api_shim.routing import fitting, least_loaded, named
 from api_shim.wiring import Wired, Wiring
+from api_shim.words import NATIVE, Words, words_of
 from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, Place
 from contract.names import backend_of, queue_name
@@ -34,12 +35,17 @@ class Intake:
         preferences: Preferences,
         *,
         enqueue_anyway: bool = False,
+        words: Words = NATIVE,
     ) -> None:
-        """Work for one call; `headers` are to be added to its answer."""
+        """Work for one call; `headers` are to be added to its answer.
+
+        `words` are those of its surface.
+        """
         self._wiring = wiring
         self._tenant = tenant
         self._preferences = preferences
         self._enqueue_anyway = enqueue_anyway
+        self._words = words
         self.headers: dict[str, str] = {}
 
     async def __call__(self, request: AnyRequest) -> Response:
@@ -114,9 +120,9 @@ class Intake:
             if request.backend not in fleet:
                 views = await self._wiring.queue.standing.views(workers)
                 known = {backend_of(view.name) for view in views}
-            named(request.backend, request, fleet, known)
+            named(request.backend, request, fleet, known, self._words)
             return request.backend
-        candidates = fitting(request, fleet)
+        candidates = fitting(request, fleet, self._words)
         if len(candidates) == 1:
             return candidates[0].name
         views = await self._wiring.queue.standing.views(workers)
@@ -137,8 +143,10 @@ def accepted(record: JobRecord, place: Place, headers: Mapping[str, str]) -> Res
     return Response(told.model_dump_json(), 202, whole, media_type="application/json")
 
 
-async def _drop_in(wiring: Wired, caller: Caller, preferences: Preferred) -> Intake:
-    return Intake(wiring, caller, preferences)
+async def _drop_in(
+    request: Request, wiring: Wired, caller: Caller, preferences: Preferred
+) -> Intake:
+    return Intake(wiring, caller, preferences, words=words_of(request.url.path))
 
 
 async def _native(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
+from contract.model_kinds import ModelKind, kinds, lacks, rank
 from contract.model_names import find
 from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
 from contract.wishes import Wish
@@ -50,6 +51,27 @@ class Pool:
         """What is reported of a model; a name without a tag means the one tagged `latest`."""
         found = find(self.models, model)
         return [] if found is None else found[1]
+
+    def kinds(self, model: str) -> list[ModelKind]:
+        """What a model that it has is for; empty if that is not known."""
+        return kinds(self.find(model), self.capabilities)
+
+    def lacks(self, model: str, kind: str) -> bool:
+        """Whether a model is known not to do a kind of job here."""
+        return lacks(self.find(model), kind)
+
+
+def listing(found: Iterable[Pool]) -> dict[str, list[Pool]]:
+    """Every model's name and who has it, in the order of all lists: models that chat first.
+
+    Clients that take the first model of a list mean to chat with it.
+    """
+    having: dict[str, list[Pool]] = {}
+    for pool in found:
+        for name in pool.models:
+            having.setdefault(name, []).append(pool)
+    order = {name: min(rank(p.kinds(name)) for p in owners) for name, owners in having.items()}
+    return {name: having[name] for name in sorted(having, key=lambda name: (order[name], name))}
 
 
 def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:

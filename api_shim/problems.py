@@ -39,6 +39,7 @@ from contract.errors import (
     UnknownFile,
     UnknownKey,
     UnknownModel,
+    WrongKind,
 )
 from contract.wire import Noun, encode
 
@@ -61,7 +62,8 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     UnknownFile: 404,
     UnknownBatch: 404,
     BatchEnded: 409,
-    NotSupported: 422,
+    NotSupported: 400,
+    WrongKind: 400,
     RequestError: 400,
     QueueFull: 429,
     QueueError: 503,
@@ -271,7 +273,9 @@ def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
-    400: "`invalid_json` (of a body) or `invalid_cursor`.",
+    400: "`invalid_json` (of a body), `invalid_cursor`, `wrong_kind` (the model is not for that "
+    "kind of job; `matches` has models that are) or `not_supported` (`capabilities` says what the "
+    "backend can do).",
     401: "No API key, or one that is not known here, was revoked or has expired.",
     403: "It takes an admin's key (`not_allowed`), or, while there are no keys, a caller on this "
     "machine (`not_local`).",
@@ -283,8 +287,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     "started by `fleet up` (`not_supervised`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
-    422: "A field is missing, unknown or out of range (`errors` names it), or the backend cannot "
-    "do it (`capabilities` says what it can).",
+    422: "A field is missing, unknown or out of range (`errors` names it).",
     429: "The queue is full; Retry-After says when to come back.",
     500: "A defect of ours.",
     503: "No live worker (`no_worker`), Redis does not answer (`relay_unavailable`), or `fleet up` "

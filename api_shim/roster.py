@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api_shim.jobs import answer
-from api_shim.pools import Pool, pools
+from api_shim.pools import Pool, listing, pools
 from api_shim.problems import Refusal, documented
 from api_shim.wiring import Wired
 from contract.errors import UnknownBackend
@@ -90,7 +90,7 @@ def backend_view(pool: Pool) -> BackendView:
         circuit_open_until=_circuit_open_until(pool),
         version=next((report.version for report in pool.reports if report.version), None),
         capabilities=pool.capabilities,
-        models=tuple(sorted(pool.models)),
+        models=tuple(listing([pool])),
         queues=tuple(sorted(q for q in pool.queues if q.startswith(f"{pool.name}."))),
         workers=tuple(sorted(pool.workers)),
     )
@@ -123,15 +123,16 @@ def _circuit_open_until(pool: Pool) -> float | None:
 
 
 def model_views(found: Iterable[Pool]) -> list[ModelView]:
-    """The models of these pools; warm where any worker has it warm."""
+    """The models of these pools, those that chat first; warm where any worker has it warm."""
     return [
         ModelView(
             **{**dict(reports[0]), "warm": _any_warm(reports)},
             backend=pool.name,
             workers=len(reports),
         )
-        for pool in found
-        for _, reports in sorted(pool.models.items())
+        for name, owners in listing(found).items()
+        for pool in owners
+        for reports in [pool.models[name]]
     ]
 
 
@@ -162,7 +163,7 @@ async def models(
     wiring: Wired,
     backend: Annotated[str | None, Query(description="Only those of this backend.")] = None,
 ) -> Response:
-    """List models: whose they are, what they can do, whether they are in memory."""
+    """List models, those that chat first: whose they are, what they can do, what is in memory."""
     found = pools(await wiring.census.workers())
     if backend is not None:
         if backend not in found:

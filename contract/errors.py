@@ -8,6 +8,7 @@ FleetError
 │   ├── PayloadTooLarge         the body is over the limit
 │   ├── UnknownBackend          no backend of that name
 │   ├── UnknownModel            no live backend has that model
+│   ├── WrongKind               the model is there, and not for this kind of job
 │   ├── JobNotFound             no such job, or not any more
 │   ├── NotAuthenticated        no key, or one that is not known
 │   ├── NotAllowed              that is for an admin's key
@@ -94,6 +95,12 @@ class UnknownModel(RequestError):
     """No live backend has that model."""
 
     code = "unknown_model"
+
+
+class WrongKind(RequestError):
+    """The model is there, and is not for this kind of job."""
+
+    code = "wrong_kind"
 
 
 class JobNotFound(RequestError):

@@ -7,6 +7,7 @@ its last part: servers that name a model by its file are known here by the file'
 
 import re
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 from typing import Final, TypeVar
 
 LATEST: Final = ":latest"
@@ -15,6 +16,10 @@ _PATH: Final = re.compile(
 )
 """Absolute on any system, or relative to some folder; `owner/model` is none."""
 _SEPARATORS: Final = re.compile(r"[\\/]+")
+_CLOSE: Final = 0.75
+"""Likeness from which a name may be another one mistyped: `phi3` and `phi4`."""
+_TELLING: Final = 3
+"""Letters from which a part of a name tells something."""
 
 Known = TypeVar("Known")
 
@@ -51,3 +56,25 @@ def find(models: Mapping[str, Known], model: str) -> tuple[str, Known] | None:
     if model in models:
         return model, models[model]
     return next(((name, it) for name, it in models.items() if is_same(name, model)), None)
+
+
+def close(name: str, names: Iterable[str], most: int = 5) -> list[str]:
+    """Names that may have been meant, the likest first; none where none is close.
+
+    Close is what holds the other (`llama` and `llama3.2:3b-instruct`), or differs by a letter or
+    two in the part between the maker and the tag. Without regard to case.
+    """
+    likeness = {each: _likeness(_stem(name), _stem(each)) for each in names}
+    found = [each for each in sorted(likeness) if likeness[each] >= _CLOSE]
+    return sorted(found, key=lambda each: -likeness[each])[:most]
+
+
+def _stem(name: str) -> str:
+    return name.lower().rpartition("/")[2].partition(":")[0]
+
+
+def _likeness(one: str, other: str) -> float:
+    ratio = SequenceMatcher(None, one, other).ratio()
+    shorter, longer = sorted((one, other), key=len)
+    holds = len(shorter) >= _TELLING and shorter in longer
+    return max(ratio, _CLOSE) if holds else ratio

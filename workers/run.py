@@ -46,6 +46,7 @@ from contract.events import (
 )
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest, JobRecord, any_request
+from contract.model_kinds import cannot
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -72,6 +73,7 @@ from workers.backends.protocols import (
     Pull,
     SwapModels,
     TakesImageUrls,
+    capabilities,
 )
 from workers.continuation import Continuation, Fresh, Plan, Said, plan
 from workers.fetching import pulled
@@ -156,14 +158,15 @@ class Run:
 
     async def _answer(self, claimed_at: float) -> None:
         request = parsed(self.claim.request)
+        self.fitting.demand_kind(request, capabilities(self.backend))
         ignored = ungranted(request, self.backend)
         request = await self._fitted(request)
         answer = await self._continuation(request)
         try:
             await self._relay(answer, claimed_at, ignored)
-        except ModelMissing:
+        except ModelMissing as error:
             if request.on_missing != "pull" or not isinstance(self.backend, Pull):
-                raise
+                raise self.fitting.missing(error, self.claim.record.model or "") from None
             await self._pull(self.claim.record)
             loading = Phase(phase="loading")
             self.hear(loading)
@@ -276,7 +279,7 @@ def stream(  # noqa: C901, PLR0912 - one flat case per kind
         case ListRequest():
             return _listed(backend)
         case _:
-            raise NotSupported(f"backend {backend.name} has no way to do a {request.kind} job")
+            raise NotSupported(cannot(backend.name, request.kind, capabilities(backend)))
 
 
 async def _listed(backend: Backend) -> AsyncGenerator[Event, None]:

@@ -20,6 +20,7 @@ from api_shim.intake import Intake
 from api_shim.preferences import Preferences
 from api_shim.problems import Refusal
 from api_shim.wiring import Wiring
+from api_shim.words import OPENAI
 from contract.batches import Batch
 from contract.errors import (
     FleetError,
@@ -67,7 +68,7 @@ class Window:
         self._wiring = wiring
         self._rows = rows
         self._batch = batch
-        self._intake = Intake(wiring, batch.tenant, Preferences())
+        self._intake = Intake(wiring, batch.tenant, Preferences(), words=OPENAI)
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
         self._seen: set[str] = set()

@@ -71,7 +71,7 @@ class Named(Asked):
         """The model's name; raises InvalidRequest."""
         found = self.model or self.name or ""
         if not found:
-            raise InvalidRequest("model: required; GET /api/tags lists what there is")
+            raise InvalidRequest("model: required; `ollama list` shows what there is")
         return found
 
 

@@ -90,8 +90,9 @@ class Steps:
     media_type = NDJSON
     keep_alive = b'{"status":"waiting"}\n'
 
-    def __init__(self) -> None:
-        """Nothing told yet."""
+    def __init__(self, *, is_from_another: bool = False) -> None:
+        """Nothing told yet; `is_from_another`: it is made of a model, which a pull may bring."""
+        self._is_from_another = is_from_another
         self._has_succeeded = False
 
     def tell(self, frames: Sequence[Frame]) -> bytes:
@@ -100,7 +101,7 @@ class Steps:
 
     def fail(self, problem: Problem) -> bytes:
         """The last line of a job that failed."""
-        return encoded(problem) + b"\n"
+        return encoded(problem, can_pull=self._is_from_another) + b"\n"
 
     def _told(self, frame: Frame) -> bytes:
         if frame.type == "done":

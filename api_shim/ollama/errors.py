@@ -21,6 +21,11 @@ from contract.errors import QueueFull, UnknownModel
 
 _STATUS: Final[Mapping[int, int]] = {422: 400, 415: 400}
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {QueueFull.code: 503}
+_MISSING: Final[Mapping[str, str | None]] = {
+    UnknownModel.code: "model not found",
+    ModelMissing.code: None,
+}
+"""The same where nothing is gained by a pull; what a backend says of its own stands alone."""
 _WORDS: Final[Mapping[str, str]] = {
     UnknownModel.code: "model not found, try pulling it first",
     ModelMissing.code: "model not found, try pulling it first",
@@ -40,15 +45,26 @@ class OllamaError(BaseModel):
 
 def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
     """A problem as the answer to a call."""
+    return _answered(problem, headers, encoded(problem))
+
+
+def library_envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The same where pulling the model is what was asked for, or would help nobody."""
+    return _answered(problem, headers, encoded(problem, can_pull=False))
+
+
+def _answered(problem: Problem, headers: Mapping[str, str], body: bytes) -> Response:
     said = {"Cache-Control": "no-store", **headers}
     if problem.retry_after_s is not None:
         said["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
     status = _STATUS_OF_CODE.get(problem.code) or _STATUS.get(problem.status, problem.status)
-    return Response(encoded(problem), status, said, media_type="application/json")
+    return Response(body, status, said, media_type="application/json")
 
 
-def encoded(problem: Problem) -> bytes:
-    """The envelope's JSON; in a stream it is a line."""
+def encoded(problem: Problem, *, can_pull: bool = True) -> bytes:
+    """The envelope's JSON; in a stream it is a line. `can_pull`: whether to advise that."""
     words = _WORDS.get(problem.code)
+    if problem.code in _MISSING and not can_pull:
+        words = _MISSING[problem.code]
     text = f"{words}: {problem.detail}" if words else problem.detail
     return safe(to_json({"error": text or problem.title, "code": problem.code}))

@@ -62,7 +62,7 @@ async def _build(
 ) -> Response:
     record = await visit.take(job, body)
     if body.stream is not False:
-        return visit.stream(record, Steps())
+        return visit.stream(record, Steps(is_from_another=isinstance(job, CreateRequest)))
     await visit.whole(record)
     return json(builds.SUCCESS, visit)
 
@@ -108,7 +108,8 @@ async def post_show(
     reports = models.reports_of(job.model, job.backend, fleet)
     is_beyond = models.is_beyond(job, fleet)
     result = None if is_beyond else await visit.whole(await visit.take(job, body))
-    return json(models.shown(job.model, reports, result, time.time()), visit)
+    kinds = models.kinds_of(job.model, job.backend, fleet)
+    return json(models.shown(job.model, reports, result, time.time(), kinds), visit)
 
 
 @router.post(

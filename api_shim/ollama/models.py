@@ -14,9 +14,11 @@ from pydantic_core import to_json
 from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Asked, Named, requested
 from api_shim.ollama.text import stamp
-from api_shim.pools import Pool
-from api_shim.problems import Refusal
-from contract.errors import InvalidRequest, UnknownModel
+from api_shim.pools import Pool, listing
+from api_shim.routing import absent
+from api_shim.words import OLLAMA
+from contract.errors import InvalidRequest
+from contract.model_kinds import MODEL_KINDS, ModelKind
 from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
 from contract.result import Result
 from contract.roster import ModelReport, ModelTrait
@@ -75,6 +77,11 @@ def reports_of(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[M
     return [report for pool in _having(model, backend, fleet) for report in pool.find(model)]
 
 
+def kinds_of(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[ModelKind]:
+    """What a model is for, on one backend or on all of them, as far as that is known."""
+    return [kind for pool in _having(model, backend, fleet) for kind in pool.kinds(model)]
+
+
 def is_beyond(request: LoadRequest | ShowRequest, fleet: Collection[Pool]) -> bool:
     """Whether those who have the model have no way to load it, or to show more of it.
 
@@ -83,10 +90,7 @@ def is_beyond(request: LoadRequest | ShowRequest, fleet: Collection[Pool]) -> bo
     """
     having = _having(request.model, request.backend, fleet)
     if not having and fleet and request.backend is None:
-        raise Refusal(
-            UnknownModel,
-            f"No live backend has the model {request.model[:80]}; GET /api/tags lists them all.",
-        )
+        raise absent(request.model, fleet, OLLAMA)
     return bool(having) and not any(request.kind in pool.capabilities for pool in having)
 
 
@@ -96,21 +100,30 @@ def _having(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[Pool
 
 def tags(pools: Iterable[Pool], now: float) -> bytes:
     """The list of all models; one that several backends have stands in it once."""
-    return to_json({"models": [_tag(name, found, now) for name, found in _by_name(pools).items()]})
+    return to_json({"models": [_tag(name, owners, now) for name, owners in listing(pools).items()]})
 
 
 def running(pools: Iterable[Pool], now: float) -> bytes:
     """The list of the models that some backend has in memory."""
     warm = {
-        name: found
-        for name, found in _by_name(pools).items()
-        if any(report.warm for report in found)
+        name: owners
+        for name, owners in listing(pools).items()
+        if any(report.warm for report in _reports(name, owners))
     }
-    return to_json({"models": [_process(name, found, now) for name, found in warm.items()]})
+    return to_json({"models": [_process(name, owners, now) for name, owners in warm.items()]})
 
 
-def shown(model: str, reports: Sequence[ModelReport], result: Result | None, now: float) -> bytes:
-    """All about a model: what its backend told, over what workers report of it."""
+def shown(
+    model: str,
+    reports: Sequence[ModelReport],
+    result: Result | None,
+    now: float,
+    kinds: Sequence[ModelKind] = (),
+) -> bytes:
+    """All about a model: what its backend told, over what workers report of it.
+
+    `kinds` are what it may be for, where nobody tells.
+    """
     told = (result.details if result else None) or {}
     known: dict[str, Any] = {
         "modified_at": stamp(now).decode(),
@@ -120,7 +133,7 @@ def shown(model: str, reports: Sequence[ModelReport], result: Result | None, now
         "license": "",
         "details": _details(reports),
         "model_info": _info(reports),
-        "capabilities": _capabilities(reports),
+        "capabilities": _capabilities(reports, kinds),
     }
     fields = known | {name: value for name, value in told.items() if value is not None}
     for name in ("details", "model_info"):
@@ -129,15 +142,13 @@ def shown(model: str, reports: Sequence[ModelReport], result: Result | None, now
     return to_json(fields)
 
 
-def _by_name(pools: Iterable[Pool]) -> dict[str, list[ModelReport]]:
-    found: dict[str, list[ModelReport]] = {}
-    for pool in pools:
-        for name, reports in pool.models.items():
-            found.setdefault(name, []).extend(reports)
-    return dict(sorted(found.items()))
+def _reports(name: str, owners: Iterable[Pool]) -> list[ModelReport]:
+    return [report for pool in owners for report in pool.models[name]]
 
 
-def _tag(name: str, reports: Sequence[ModelReport], now: float) -> dict[str, Any]:
+def _tag(name: str, owners: Sequence[Pool], now: float) -> dict[str, Any]:
+    reports = _reports(name, owners)
+    kinds = [kind for pool in owners for kind in pool.kinds(name)]
     return {
         "name": name,
         "model": name,
@@ -145,17 +156,17 @@ def _tag(name: str, reports: Sequence[ModelReport], now: float) -> dict[str, Any
         "size": max((report.size_bytes or 0 for report in reports), default=0),
         "digest": _digest(name),
         "details": _details(reports),
-        "capabilities": _capabilities(reports),
+        "capabilities": _capabilities(reports, kinds),
     }
 
 
-def _process(name: str, reports: Sequence[ModelReport], now: float) -> dict[str, Any]:
-    tag = _tag(name, reports, now)
+def _process(name: str, owners: Sequence[Pool], now: float) -> dict[str, Any]:
+    tag = _tag(name, owners, now)
     kept = {field: tag[field] for field in ("name", "model", "size", "digest", "details")}
     return kept | {
         "expires_at": _NEVER,
         "size_vram": tag["size"],
-        "context_length": _most(report.context_length for report in reports),
+        "context_length": _most(report.context_length for report in _reports(name, owners)),
     }
 
 
@@ -189,8 +200,11 @@ def _info(reports: Sequence[ModelReport]) -> dict[str, Any]:
     return {"general.architecture": "fleet", **{k: v for k, v in numbers.items() if v}}
 
 
-def _capabilities(reports: Sequence[ModelReport]) -> list[str]:
+def _capabilities(reports: Sequence[ModelReport], kinds: Sequence[ModelKind]) -> list[str]:
+    """Ollama's words for what it can do; where nobody tells, the first thing that it may be for."""
     traits = {trait for report in reports for trait in report.traits}
+    if traits.isdisjoint(MODEL_KINDS):
+        traits |= set(sorted(kinds, key=MODEL_KINDS.index)[:1])
     return [word for trait, word in _CAPABILITIES.items() if trait in traits]
 
 

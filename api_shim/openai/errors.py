@@ -21,7 +21,7 @@ from contract.backend_errors import (
     QuotaExhausted,
     Refused,
 )
-from contract.errors import NotAuthenticated, QueueFull, UnknownModel
+from contract.errors import NotAuthenticated, QueueFull, UnknownModel, WrongKind
 
 _LONGEST_WAIT_S: Final = 119
 """The client does not try again when it is told to wait for longer than two minutes."""
@@ -43,7 +43,7 @@ _TYPES: Final[Mapping[int, str]] = {
     403: "permission_error",
     429: "rate_limit_error",
 }
-_ABOUT_MODEL: Final = frozenset({UnknownModel.code, ModelMissing.code})
+_ABOUT_MODEL: Final = frozenset({UnknownModel.code, ModelMissing.code, WrongKind.code})
 
 
 class Fault(BaseModel):

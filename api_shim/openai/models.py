@@ -8,10 +8,11 @@ from pydantic_core import to_json
 
 from api_shim.openai.documents import faults
 from api_shim.openai.shapes import ModelCard, ModelList
-from api_shim.pools import pools
-from api_shim.problems import Refusal
+from api_shim.pools import listing, pools
+from api_shim.routing import absent
 from api_shim.wiring import Wired
-from contract.errors import UnknownModel
+from api_shim.words import OPENAI
+from contract.model_names import find
 from contract.roster import WorkerReport
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -25,12 +26,15 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
         for worker in every
         for report in worker.backends
     }
-    found: dict[str, dict[str, Any]] = {}
-    for pool in pools(every).values():
-        for name in pool.models:
-            card = {"id": name, "object": "model", "owned_by": pool.name}
-            found.setdefault(name, card | {"created": since.get(pool.name, 0)})
-    return dict(sorted(found.items()))
+    return {
+        name: {
+            "id": name,
+            "object": "model",
+            "owned_by": owners[0].name,
+            "created": since.get(owners[0].name, 0),
+        }
+        for name, owners in listing(pools(every).values()).items()
+    }
 
 
 @router.get(
@@ -40,7 +44,7 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
     responses=faults(503),
 )
 async def models(wiring: Wired) -> Response:
-    """List models, of all backends; `owned_by` is a backend that has it."""
+    """List models, of all backends, those that chat first; `owned_by` is a backend that has it."""
     found = cards(await wiring.census.workers())
     return _answer({"object": "list", "data": list(found.values())})
 
@@ -55,12 +59,11 @@ async def model(
     model: Annotated[str, Path(description="Its name, slashes and all.")], wiring: Wired
 ) -> Response:
     """Look at one model."""
-    found = cards(await wiring.census.workers())
-    if model not in found:
-        raise Refusal(
-            UnknownModel, f"No live backend has the model {model[:80]}; GET /v1/models lists them."
-        )
-    return _answer(found[model])
+    workers = await wiring.census.workers()
+    found = find(cards(workers), model)
+    if found is None:
+        raise absent(model, pools(workers).values(), OPENAI)
+    return _answer(found[1])
 
 
 def _answer(value: Any) -> Response:

@@ -79,7 +79,7 @@ def test_where_no_model_can_the_refusal_says_why() -> None:
             choose(ask(think="low"), fleet)
 
         problem = problem_of(caught.value, {})
-        assert (problem.code, problem.status) == ("not_supported", 422)
+        assert (problem.code, problem.status) == ("not_supported", 400)
         assert "it does not support thinking (think needs that)" in problem.detail
 
 

@@ -87,7 +87,7 @@ async def test_a_backend_that_cannot_do_it_says_what_it_can(shim: str, redis_url
         await at.announce(capabilities=("embed", "show"))
         answer = await at.http.post(CHAT_PATH, json={**CHAT, "backend": "scripted"})
 
-        assert problem(answer, 422, "not_supported")["capabilities"] == ["embed", "show"]
+        assert problem(answer, 400, "not_supported")["capabilities"] == ["embed", "show"]
 
 
 async def test_without_any_worker_the_answer_is_503_with_retry_after(

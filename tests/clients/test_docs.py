@@ -7,9 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from support.fleet import Fleet, fleet
 from support.node import node_folder
+from support.processes import worker
+from support.tiny_bert import write_tiny_bert
+from support.up import wait_until
 
 DOCS = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", DOCS, re.DOTALL)
@@ -18,8 +22,24 @@ ADDRESS = "http://127.0.0.1:8700"
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet(tmp_path_factory.mktemp("box"), "ollama") as running:
+    """A fleet whose first model by name only embeds: the snippets must choose one that chats."""
+    folder = tmp_path_factory.mktemp("box")
+    embeds = write_tiny_bert(folder / "aa-embed")
+    with (
+        fleet(folder, "ollama") as running,
+        worker(running.redis_url, folder, "embedder", LLM_EMBEDDER=f"local://{embeds}"),
+    ):
+        wait_until(lambda: "aa-embed" in names(running), 30)
         yield running
+
+
+def names(box: Fleet) -> list[str]:
+    listed = httpx.get(f"{box.url}/api/v1/models").json()["models"]
+    return [model["name"] for model in listed]
+
+
+def test_an_embedding_model_is_there_and_would_be_first_by_name(box: Fleet) -> None:
+    assert min(names(box)) == "aa-embed"
 
 
 @pytest.mark.parametrize(

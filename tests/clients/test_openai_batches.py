@@ -148,6 +148,26 @@ def test_what_fails_stands_in_the_error_file_and_the_rest_runs(ask: OpenAI) -> N
     assert "messages" in failed["no-messages"]["body"]["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("model", "status", "code", "words"),
+    [
+        ("scripted-stori", 404, "model_not_found", "GET /v1/models"),
+        ("scripted-embed", 400, "wrong_kind", "is for embed jobs, not for chat"),
+    ],
+)
+def test_a_row_whose_model_cannot_be_had_says_which_of_the_reasons(
+    ask: OpenAI, model: str, status: int, code: str, words: str
+) -> None:
+    rows = [row("bad", model=model, messages=[{"role": "user", "content": "x"}]), echo(1)]
+    done = ended(ask, begun(ask, rows))
+    (line,) = lines(ask, done.error_file_id)
+    error = line["response"]["body"]["error"]
+
+    assert (line["response"]["status_code"], error["code"]) == (status, code)
+    assert words in error["message"]
+    assert "/api" not in error["message"]
+
+
 def test_a_file_that_is_no_input_fails_with_the_lines_that_are_wrong(ask: OpenAI) -> None:
     good = jsonl([echo(0)])
     wrong = [

@@ -13,6 +13,7 @@ from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
 from support.shim import serving
 
+from contract.events import Failed
 from contract.names import job_id
 from fleet import Client
 from fleet.errors import GaveUpWaiting
@@ -183,3 +184,36 @@ def test_a_project_of_its_own_needs_nothing_of_ours(redis_url: str, tmp_path: Pa
     )
 
     assert len(ran.stdout.strip()) == 36
+
+
+async def failure(url: str, folder: Path, task: str, queue: str, **fields: object) -> Failed:
+    """How a job of a producer ends that its worker has to refuse."""
+    with worker(url, folder) as one:
+        async with relay_on(url) as relay:
+            await one.ready(relay)
+            id = await send(url, task, queue, kwargs=fields)
+            assert await ended(relay, id) == "failed"
+            error = (await relay.log.result(job_id(id))).error
+    assert error is not None
+    return error
+
+
+async def test_a_producer_with_a_model_of_another_kind_reads_which_models_are(
+    redis_url: str, tmp_path: Path
+) -> None:
+    ask = {**ASK, "model": "scripted-embed"}
+    error = await failure(redis_url, tmp_path, "fleet.chat", "scripted.chat", **ask)
+
+    assert error.code == "wrong_kind"
+    assert "scripted-embed is for embed jobs, not for chat; models for chat: " in error.message
+
+
+async def test_a_producer_whose_model_nobody_has_reads_close_names(
+    redis_url: str, tmp_path: Path
+) -> None:
+    error = await failure(
+        redis_url, tmp_path, "fleet.show", "scripted.show", model="scripted-stori"
+    )
+
+    assert error.code == "model_missing"
+    assert "close names: scripted-story" in error.message

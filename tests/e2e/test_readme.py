@@ -8,9 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from support.tiny_bert import write_tiny_bert
+from support.up import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,21 +25,33 @@ BIN = str(Path(sys.executable).parent)
 
 @pytest.fixture(scope="module")
 def fleet_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of somebody who has just typed `fleet up`."""
+    """The environment of somebody who has just typed `fleet up`.
+
+    The first of their models by name only embeds: the examples must choose one that chats.
+    """
+    embeds = write_tiny_bert(tmp_path_factory.mktemp("models") / "aa-embed")
     words = [
         f"{BIN}/fleet", "up", "--json", "--port", "0", "--data-dir",
         str(tmp_path_factory.mktemp("data")), "--backend", "scripted=scripted://",
+        "--backend", f"embedder=local://{embeds}",
     ]  # fmt: skip
     env = {key: value for key, value in os.environ.items() if not key.startswith("FLEET_")}
     with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) as up:
         assert up.stdout is not None
         ready = json.loads(up.stdout.readline())
         url = ready["urls"][0]
-        models = httpx.get(f"{url}/api/v1/models").json()["models"]
+        models = wait_until(lambda: _with_both(url), 30)
+        assert min(model["name"] for model in models) == "aa-embed"
         model = next(m["name"] for m in models if "chat" in m["traits"])
         yield env | {"FLEET_URL": url, "MODEL": model, "PATH": f"{BIN}:{env['PATH']}"}
         up.send_signal(signal.SIGTERM)
         up.wait(30)
+
+
+def _with_both(url: str) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = httpx.get(f"{url}/api/v1/models").json()["models"]
+    backends = {model["backend"] for model in models}
+    return models if backends == {"scripted", "embedder"} else []
 
 
 def test_there_are_examples() -> None:

@@ -3,7 +3,7 @@
 Sources: llama.cpp GET /props and /v1/models, LM Studio GET /api/v1/models, vLLM GET /v1/models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from contract.roster import ModelReport, ModelTrait
@@ -16,10 +16,14 @@ def plain(listing: dict[str, Any]) -> list[ModelReport]:
 
 def by_name(listing: dict[str, Any]) -> list[ModelReport]:
     """OpenAI tells no capabilities, but its names do."""
-    return [
-        ModelReport(name=str(item["id"]), traits=_traits_of_name(str(item["id"])))
-        for item in _items(listing)
-    ]
+    return [_by_name(str(item["id"])) for item in _items(listing)]
+
+
+def _by_name(name: str) -> ModelReport:
+    traits = _traits_of_name(name)
+    return ModelReport(
+        name=name, traits=traits, lacks=("chat",) if traits in {("embed",), ("image",)} else ()
+    )
 
 
 def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
@@ -27,7 +31,11 @@ def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
     traits: tuple[ModelTrait, ...] = ("embed",) if embeds else ("chat", "schema")
     return [
         ModelReport(
-            name=str(item["id"]), traits=traits, warm=True, context_length=item.get("max_model_len")
+            name=str(item["id"]),
+            traits=traits,
+            lacks=("chat",) if embeds else (),
+            warm=True,
+            context_length=item.get("max_model_len"),
         )
         for item in _items(listing)
     ]
@@ -54,13 +62,20 @@ def _llamacpp(item: dict[str, Any], props: dict[str, Any], dimension: int | None
     return ModelReport(
         name=str(item["id"]),
         traits=tuple(traits),
-        # Tools work without the template's support, too, by llama.cpp's generic format.
-        lacks=("vision",) if modalities and not modalities.get("vision") else (),
+        lacks=tuple(_lacks_of_llamacpp(modalities, is_embedding=bool(dimension))),
         warm=not props.get("is_sleeping"),
         context_length=settings.get("n_ctx") or meta.get("n_ctx"),
         dimension=dimension,
         size_bytes=meta.get("size"),
     )
+
+
+def _lacks_of_llamacpp(modalities: dict[str, Any], *, is_embedding: bool) -> Iterator[ModelTrait]:
+    """Tools work without the template's support, too, by llama.cpp's generic format."""
+    if is_embedding:
+        yield "chat"
+    if modalities and not modalities.get("vision"):
+        yield "vision"
 
 
 def lmstudio(listing: dict[str, Any]) -> list[ModelReport]:

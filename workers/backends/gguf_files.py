@@ -1,13 +1,13 @@
 """Which model files a path offers: one file, or every GGUF of a folder by its name."""
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 from contract.backend_errors import (
     ModelMissing,
 )
+from contract.model_names import close
 
 _SHARD: Final = re.compile(r"-(\d{5})-of-\d{5}$")
 """llama.cpp finds the other parts of a split model by the name of its first."""
@@ -44,6 +44,6 @@ def chosen(backend: str, models: dict[str, Path], name: str) -> Path:
     """The file of a model; raises ModelMissing, with the likeliest name that was meant."""
     if name in models:
         return models[name]
-    close = get_close_matches(name, models, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(models) or 'none'}"
+    meant = close(name, models, most=1)
+    hint = f"did you mean {meant[0]!r}?" if meant else f"it has {', '.join(models) or 'none'}"
     raise ModelMissing(f"backend {backend!r} has no model {name!r}; {hint}")

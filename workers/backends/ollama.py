@@ -33,6 +33,7 @@ from workers.backends.decoders import Ndjson
 from workers.backends.faults import error_in
 from workers.backends.http import QUICK_S, Client
 from workers.backends.ollama_template import leaves_open
+from workers.backends.paths import needs_path
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches
 
@@ -154,7 +155,8 @@ class Ollama:
                 "keep_alive": wire.seconds(request.keep_alive_s),
             }
             given = {name: value for name, value in body.items() if value is not None}
-            answer = await self._client.json("POST", "/api/embed", given)
+            with needs_path(self.name, self._client.url, "/api/embed"):
+                answer = await self._client.json("POST", "/api/embed", given)
             tokens += answer.get("prompt_eval_count") or 0
             load_ms = load_ms or wire.timings(answer).load_ms
             yield rows.add(answer.get("embeddings") or (), len(texts))

@@ -4,7 +4,7 @@ They differ by a row of facts (`dialects.py`), not by a class.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -33,6 +33,7 @@ from workers.backends.http import QUICK_S, Answer, Client
 from workers.backends.naming import Names, aliases_in
 from workers.backends.openai_chunks import Chunks
 from workers.backends.openai_completions import to_completion
+from workers.backends.paths import needs_path
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, ordered
 
@@ -136,7 +137,7 @@ class OpenAI:
         chunks = self.reads()
         is_marked = False
         async with (
-            self._client.open("POST", path, body.fields, accept="text/event-stream") as answer,
+            self._asked(path, body.fields, "text/event-stream") as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -155,6 +156,13 @@ class OpenAI:
                     raise  # else only the usage is missing
         yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
 
+    @asynccontextmanager
+    async def _asked(self, path: str, body: Any, accept: str) -> AsyncGenerator[Answer]:
+        """The answer to a POST; raises NotSupported where the server has no such path."""
+        with needs_path(self.name, self._client.url, path):
+            async with self._client.open("POST", path, body, accept=accept) as answer:
+                yield answer
+
     def most_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
         """Texts a request."""
         return self.dialect.embed_batch
@@ -165,7 +173,10 @@ class OpenAI:
         rows, tokens = Rows(request.dimensions), 0
         inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
         for texts in batches(inputs, self.dialect.embed_batch):
-            answer = await self._client.json("POST", "/embeddings", body.fields | {"input": texts})
+            with needs_path(self.name, self._client.url, "/embeddings"):
+                answer = await self._client.json(
+                    "POST", "/embeddings", body.fields | {"input": texts}
+                )
             tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
         yield Done(usage=Usage(prompt_tokens=tokens), ignored=body.ignored)

@@ -18,7 +18,7 @@ class OpenAIImages(OpenAI):
         path = "/images/edits" if request.image else "/images/generations"
         images = Images(request)
         async with (
-            self._client.open("POST", path, body.content, accept=body.accept) as answer,
+            self._asked(path, body.content, body.accept) as answer,
             aclosing(self._chunks(answer)) as items,
         ):
             async for item in items:

@@ -282,9 +282,11 @@ class Scripted:
 
     def _report(self, name: str, form: str) -> ModelReport:
         is_embedding = form == "scripted-embed"
+        traits = _TRAITS.get(form, ("chat",))
         return ModelReport(
             name=name,
-            traits=_TRAITS.get(form, ("chat",)),
+            traits=traits,
+            lacks=() if "chat" in traits else ("chat",),
             warm=self._warm.is_warm(name),
             context_length=8192,
             dimension=parse(form).dim if is_embedding else None,

@@ -1,0 +1,71 @@
+"""How each surface points at what helps: its own paths and commands, never another surface's. Pure.
+
+Routing composes a refusal from these, so that a caller of `/v1` reads of `/v1` and one of `/api`
+of the `ollama` command.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+
+class Words(NamedTuple):
+    """One surface's pointers, each a whole clause; `{model}` stands for the model's name."""
+
+    models: str
+    """Where all models are listed."""
+    abilities: str
+    """Where it is told what a model can do."""
+    pull: str
+    """How to fetch a model."""
+    no_worker: str
+    """What to do when nobody serves a queue."""
+    backend: str
+    """How a request names its backend."""
+    not_for: str = ""
+    """What a sentence on a model of another kind begins with; `{verb}` is the kind."""
+    verbs: Mapping[str, str] = {}
+    """Kinds of jobs that have another name here."""
+
+    def wrong_kind(self, model: str, kind: str) -> str:
+        """What a sentence on a model of another kind begins with."""
+        return self.not_for.format(model=model, verb=self.verbs.get(kind, kind))
+
+
+NATIVE: Final = Words(
+    models="GET /api/v1/models lists them all",
+    abilities="GET /api/v1/models tells what each can do",
+    pull="POST /api/v1/jobs/pull fetches one",
+    no_worker="start one, or send the job to wait with "
+    "/api/v1/jobs/<kind>?enqueue_anyway=true and a backend",
+    backend="`backend`, or the header X-Fleet-Backend",
+)
+OPENAI: Final = Words(
+    models="GET /v1/models lists them all",
+    abilities="GET /v1/models lists them",
+    pull="`fleet pull {model}` fetches it",
+    no_worker="start one, or ask again later",
+    backend="`backend` (`extra_body` of the client), or the header X-Fleet-Backend",
+)
+OLLAMA: Final = Words(
+    models="`ollama list` shows them all",
+    abilities="`ollama show <model>` tells what one can do",
+    pull="`ollama pull {model}` fetches it",
+    no_worker="start one, or ask again later",
+    backend="`backend`, or the header X-Fleet-Backend",
+    # ollama/ollama server/routes.go: `"<name>" does not support chat`.
+    not_for='"{model}" does not support {verb}: ',
+    verbs={"embed": "embeddings", "image": "image generation"},
+)
+_BY_PATH: Final[Mapping[str, Words]] = {
+    "/api/": OLLAMA,
+    "/api/generate": OLLAMA._replace(verbs={**OLLAMA.verbs, "chat": "generate"}),
+    "/api/v1": NATIVE,
+    "/v1": OPENAI,
+    "/v1/systemone": OLLAMA,
+}
+
+
+def words_of(path: str) -> Words:
+    """The words of the surface that a path belongs to; the longest beginning counts."""
+    surfaces = [prefix for prefix in _BY_PATH if path.startswith(prefix)]
+    return _BY_PATH[max(surfaces, key=len)] if surfaces else NATIVE

@@ -112,6 +112,21 @@ class BadEndpoint(BackendError):
     code = "bad_endpoint"
 
 
+class BadAnswer(BackendError):
+    """The backend answered with a shape that we do not know; the message has the JSON path.
+
+    A retry does not help: the same server says it the same way again.
+    """
+
+    code = "bad_answer"
+
+
+class NotFinite(BackendError):
+    """The model made a vector with NaN or an infinity in it, which JSON has no word for."""
+
+    code = "not_finite"
+
+
 class BackendRejected(BackendError):
     """The backend calls the request wrong, for a reason we have no class for."""
 

@@ -4,6 +4,7 @@ import base64
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -48,6 +49,18 @@ def pack(rows: Iterable[Sequence[float]]) -> str:
     if sys.byteorder == "big":
         values.byteswap()
     return base64.b64encode(values.tobytes()).decode("ascii")
+
+
+def is_finite(row: bytes | Sequence[float]) -> bool:
+    """Whether all numbers of a row are some that float32 and JSON can hold.
+
+    The row is bytes as `pack` has them, or numbers; raises TypeError for something else, and
+    OverflowError for an integer that no float holds.
+    """
+    values = array("f", row)
+    if isinstance(row, bytes) and sys.byteorder == "big":
+        values.byteswap()
+    return isfinite(sum(values))  # one pass: what is none stays none in a sum, and floats hold it
 
 
 def unpack(data: str, dimension: int) -> list[list[float]]:

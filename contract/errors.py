@@ -44,6 +44,8 @@ FleetError
 │   ├── NotSupported            the model or backend cannot do it
 │   ├── AuthenticationRefused   401 or 403
 │   ├── BadEndpoint             this address does not speak the protocol we expected
+│   ├── BadAnswer               its answer has a shape that we do not know
+│   ├── NotFinite               it made a vector of numbers that are none (NaN, infinity)
 │   ├── BackendRejected         any other 4xx
 │   └── Refused                 the model or a filter declined to answer
 ├── InvalidSetting          a variable or fleet.toml says what cannot be: the process does not start

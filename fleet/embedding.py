@@ -16,8 +16,10 @@ import numpy as np
 
 from contract.backend_errors import (
     BackendRejected,
+    BadAnswer,
     ContextExceeded,
     InputTooLarge,
+    NotFinite,
     Refused,
     ServerFault,
     TruncatedStream,
@@ -34,11 +36,11 @@ from fleet.spool import Bad, Block, Rows
 from fleet.texts import Text
 from fleet.window import in_order
 
-_BREAKS: Final = (ServerFault, TruncatedStream, WorkerLost)
+_BREAKS: Final = (BadAnswer, ServerFault, TruncatedStream, WorkerLost)
 """What one of the texts may have caused, or something else."""
 _OF_A_TEXT: Final = (
-    BackendRejected, ContextExceeded, InputTooLarge, InvalidRequest, LogFull, PayloadTooLarge,
-    Refused, WrongCount, *_BREAKS,
+    BackendRejected, ContextExceeded, InputTooLarge, InvalidRequest, LogFull, NotFinite,
+    PayloadTooLarge, Refused, WrongCount, *_BREAKS,
 )  # fmt: skip
 """What does not concern every text: one of them, or so many together."""
 _NAMED: Final = re.compile(r"^input\[(\d+)\]")

@@ -24,6 +24,7 @@ from contract.backend_errors import (
 from contract.events import Done, Image, Phase, Progress
 from contract.images import ImageRequest
 from contract.roster import ModelReport
+from workers.backends import image_shapes as shapes
 from workers.backends.http import QUICK_S, Client
 from workers.backends.protocols import Stream
 from workers.backends.sd_wire import bare, mime_type_of, to_a1111
@@ -88,7 +89,9 @@ class A1111:
         task = f"task(fleet-{uuid4().hex})"
         body = to_a1111(request, titles.get(request.model, request.model), task)
         path = "/sdapi/v1/img2img" if request.image else "/sdapi/v1/txt2img"
-        making = asyncio.create_task(self._client.json("POST", path, body.fields))
+        making = asyncio.create_task(
+            self._client.json("POST", path, body.fields, shape=shapes.MADE)
+        )
         try:
             async with aclosing(self._progress(making, task, request.partial_images)) as news:
                 async for event in news:
@@ -134,7 +137,7 @@ class A1111:
     async def _state(self, *, with_preview: bool) -> dict[str, Any]:
         skip = "false" if with_preview else "true"
         path = f"/sdapi/v1/progress?skip_current_image={skip}"
-        return await self._client.json("GET", path, limit_s=QUICK_S)
+        return await self._client.json("GET", path, limit_s=QUICK_S, shape=shapes.STATE)
 
     async def _let_go(self, making: asyncio.Task[Any], task: str) -> None:
         """Stop what is still being made: the server does not look whether anybody listens."""
@@ -153,7 +156,9 @@ class A1111:
 
     async def _titles(self) -> dict[str, str]:
         """Each checkpoint's name and its title, by which it is chosen."""
-        listing = await self._client.json("GET", "/sdapi/v1/sd-models", limit_s=QUICK_S)
+        listing = await self._client.json(
+            "GET", "/sdapi/v1/sd-models", limit_s=QUICK_S, shape=shapes.CHECKPOINTS
+        )
         items = [item for item in listing.get("data") or () if isinstance(item, dict)]
         names = ((item.get("model_name") or item.get("title"), item.get("title")) for item in items)
         return {str(name): str(title or name) for name, title in names if name}

@@ -22,6 +22,7 @@ from contract.roster import ModelReport
 from contract.wishes import Wish
 from workers.backends import gemini_catalog as catalog
 from workers.backends import gemini_images as images
+from workers.backends import gemini_shapes as shapes
 from workers.backends import gemini_wire as wire
 from workers.backends.gemini_chunks import Chunks, usage
 from workers.backends.gemini_stream import ChunkReader
@@ -85,7 +86,7 @@ class Gemini:
         ):
             try:
                 async for chunk in parsed:
-                    delta = chunks.delta(chunk)
+                    delta = chunks.delta(shapes.CHUNK.read(chunk))
                     if delta is not None:
                         answer.words_began(self._idle_s)
                         yield delta
@@ -105,7 +106,8 @@ class Gemini:
         path = self._path(request.model, "batchEmbedContents")
         model = path[1:].rpartition(":")[0]
         for texts in batches(request.input, EMBED_BATCH):
-            answer = await self._client.json("POST", path, wire.to_embed(request, model, texts))
+            body = wire.to_embed(request, model, texts)
+            answer = await self._client.json("POST", path, body, shape=shapes.EMBEDDED)
             tokens += usage(answer.get("usageMetadata") or {}).prompt_tokens
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:
@@ -120,7 +122,7 @@ class Gemini:
         total = Usage()
         path = self._path(request.model, "generateContent")
         for index in range(request.count):
-            answer = await self._client.json("POST", path, body.fields)
+            answer = await self._client.json("POST", path, body.fields, shape=shapes.CHUNK)
             found, spent = images.from_image(answer, index)
             total = images.added(total, spent)
             if isinstance(found, str):
@@ -144,7 +146,7 @@ class Gemini:
         token = ""
         for _ in range(PAGES):
             query = f"?pageSize=1000{f'&pageToken={quote(token)}' if token else ''}"
-            page = await self._client.json("GET", path + query, limit_s=QUICK_S)
+            page = await self._client.json("GET", path + query, limit_s=QUICK_S, shape=shapes.PAGE)
             for item in page.get(field) or ():
                 yield item
             token = page.get("nextPageToken") or ""

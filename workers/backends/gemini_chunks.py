@@ -4,7 +4,7 @@ Invariant: `last` answers only if a `finishReason` or a `blockReason` was seen; 
 marker of an end (python-genai 2.19, `types.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from contract.backend_errors import (
@@ -46,7 +46,7 @@ class Chunks:
         """Whether the end was announced."""
         return self._finish is not None
 
-    def delta(self, chunk: dict[str, Any]) -> Delta | None:
+    def delta(self, chunk: Mapping[str, Any]) -> Delta | None:
         """What the chunk adds, if anything; raises the BackendError that its end means."""
         # Usage is cumulative and on every chunk: the last one counts.
         self._usage = chunk.get("usageMetadata") or self._usage
@@ -58,7 +58,7 @@ class Chunks:
         thinking: list[str] = []
         calls: list[ToolCallDelta] = []
         for part in (candidate.get("content") or {}).get("parts") or ():
-            if "functionCall" in part:
+            if part.get("functionCall"):
                 calls.append(self._call(part))
             elif isinstance(text := part.get("text"), str):
                 (thinking if part.get("thought") else content).append(self._text(part, text))

@@ -46,9 +46,10 @@ def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage]:
     candidate: dict[str, Any] = (answer.get("candidates") or ({},))[0]
     for part in (candidate.get("content") or {}).get("parts") or ():
         # A model that thinks shows drafts, too.
-        if (data := part.get("inlineData")) and not part.get("thought"):
+        data = part.get("inlineData")
+        if data and data.get("data") and not part.get("thought"):
             mime = data.get("mimeType") or "image/png"
-            return Image(index=index, mime_type=mime, data=data.get("data")), spent
+            return Image(index=index, mime_type=mime, data=data["data"]), spent
     told = Chunks().delta(answer)
     if told is not None and told.refusal:
         return told.refusal, spent

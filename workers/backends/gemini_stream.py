@@ -5,7 +5,7 @@ lines; a request for a stream may also be answered with one JSON array. Does no 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json
 
@@ -14,6 +14,9 @@ from contract.backend_errors import (
 )
 from workers.backends.decoders import BARE, Sse
 from workers.backends.faults import error_from, error_in
+from workers.backends.shapes import no_json
+
+_DONE: Final = b"[DONE]"
 
 
 class ChunkReader:
@@ -31,7 +34,7 @@ class ChunkReader:
 
     def flush(self) -> Iterator[dict[str, Any]]:
         """The chunk that the end cut short, if any; raises what stood bare at the end."""
-        yield from self._chunks(self._sse.flush())
+        yield from self._chunks(self._sse.flush(), is_cut=True)
         bare = b"\n".join(self._bare)
         if bare and b"data:".startswith(bare):
             raise TruncatedStream("the answer broke off at the beginning of a chunk")
@@ -40,16 +43,20 @@ class ChunkReader:
 
     def whole(self, body: bytes) -> Iterator[dict[str, Any]]:
         """The chunks of an answer that is one JSON text: an object, or an array of them."""
-        value = self._parsed(body)
+        value = self._parsed(body, is_cut=True)
         for item in value if isinstance(value, list) else [value]:
             yield self._checked(item)
 
-    def _chunks(self, events: Iterable[tuple[str, bytes]]) -> Iterator[dict[str, Any]]:
+    def _chunks(
+        self, events: Iterable[tuple[str, bytes]], *, is_cut: bool = False
+    ) -> Iterator[dict[str, Any]]:
         for name, data in events:
             if name == BARE:
                 self._add_bare(data)
+            elif data == _DONE:
+                continue  # a proxy's word of the end, which Gemini does not have
             else:
-                yield self._checked(self._parsed(data))
+                yield self._checked(self._parsed(data, is_cut=is_cut))
 
     def _add_bare(self, line: bytes) -> None:
         """Collect; the last brace tells the error although the connection may stay open.
@@ -64,11 +71,11 @@ class ChunkReader:
                 return
             raise error_in(value, secrets=self._secrets)
 
-    def _parsed(self, data: bytes) -> Any:
+    def _parsed(self, data: bytes, *, is_cut: bool) -> Any:
         try:
             return from_json(data)
-        except ValueError:
-            raise TruncatedStream("the answer broke off in the middle of a chunk") from None
+        except ValueError as error:
+            raise no_json(error, is_cut=is_cut) from None
 
     def _checked(self, item: Any) -> dict[str, Any]:
         if isinstance(item, list) and item:

@@ -33,6 +33,7 @@ from contract.backend_errors import (
 from workers.backends.faults import error_from
 from workers.backends.foreign import FOREIGN, foreign_errors, was_dropped
 from workers.backends.idle import Idle
+from workers.backends.shapes import ANYTHING, Shape
 
 CONNECT_S: Final = 10.0
 QUICK_S: Final = 10.0
@@ -153,9 +154,18 @@ class Client:
                 await response.aclose()
 
     async def json(
-        self, method: str, path: str, body: Any = None, *, limit_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        limit_s: float | None = None,
+        shape: Shape[Any] = ANYTHING,
     ) -> dict[str, Any]:
-        """The JSON object that answers a request; raises BackendError."""
+        """The JSON object that answers a request, its fields as `shape` says; raises BackendError.
+
+        A list comes as `{"data": [...]}`, an empty body as an empty object.
+        """
         try:
             async with asyncio.timeout(limit_s):
                 async with self.open(method, path, body, accept="application/json") as answer:
@@ -173,7 +183,10 @@ class Client:
         # LM Studio answers what it does not know with 200 and an `error`.
         if isinstance(parsed, dict) and parsed.get("error"):
             raise error_from(answer.status, raw, answer.headers, secrets=self.secrets)
-        return parsed if isinstance(parsed, dict) else {"data": parsed}
+        fields: dict[str, Any] = shape.read(
+            parsed if isinstance(parsed, dict) else {"data": parsed}
+        )
+        return fields
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -31,6 +31,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport
+from workers.backends import openai_shapes as shapes
 from workers.backends import router_wire as wire
 from workers.backends.decoders import Sse
 from workers.backends.dialects import Dialect
@@ -182,7 +183,7 @@ class LlamaRouter(OpenAI):
             yield "status_change", {**status, "status": status.get("value")}
 
     async def _items(self) -> list[dict[str, Any]]:
-        listing = await self._root.json("GET", "/models", limit_s=QUICK_S)
+        listing = await self._root.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
         return [item for item in listing.get("data") or () if isinstance(item, dict)]
 
     async def _find(self, model: str) -> dict[str, Any] | None:
@@ -207,7 +208,7 @@ class LlamaRouter(OpenAI):
     async def _props_for(self, model: str) -> dict[str, Any]:
         path = f"/props?model={quote(model, safe='')}&autoload=false"
         with suppress(BackendError):
-            return await self._root.json("GET", path, limit_s=QUICK_S)
+            return await self._root.json("GET", path, limit_s=QUICK_S, shape=shapes.PROPS)
         return {}
 
 

@@ -23,9 +23,11 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport, ModelTrait
+from workers.backends import openai_shapes as shapes
 from workers.backends.http import QUICK_S
 from workers.backends.openai_chunks import Chunks
 from workers.backends.openai_images import OpenAIImages
+from workers.backends.openai_shapes import Chunk
 from workers.backends.protocols import Stream
 
 _TOLD: Final = ("model", "name", "state", "ttl", "description")
@@ -40,12 +42,12 @@ class LoadingChunks(Chunks):
     """
 
     @override
-    def delta(self, chunk: dict[str, Any]) -> Delta | None:
+    def delta(self, chunk: Chunk) -> Delta | None:
         """None for a chunk that only says that the model loads."""
         return None if is_loading(chunk) else super().delta(chunk)
 
     @override
-    def phase(self, chunk: dict[str, Any]) -> Phase | None:
+    def phase(self, chunk: Chunk) -> Phase | None:
         """`loading` for such a chunk; there may be one a second."""
         return Phase(phase="loading") if is_loading(chunk) else None
 
@@ -125,11 +127,11 @@ class LlamaSwap(OpenAIImages):
         return await self._warmth(model) is True
 
     async def _running(self) -> list[dict[str, Any]]:
-        answer = await self._root.json("GET", "/running", limit_s=QUICK_S)
+        answer = await self._root.json("GET", "/running", limit_s=QUICK_S, shape=shapes.RUNNING)
         return [item for item in answer.get("running") or () if isinstance(item, dict)]
 
     async def _items(self) -> list[dict[str, Any]]:
-        listing = await self._client.json("GET", "/models", limit_s=QUICK_S)
+        listing = await self._client.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
         items = listing.get("data") or ()
         return [item for item in items if isinstance(item, dict) and "id" in item]
 
@@ -147,10 +149,10 @@ class LlamaSwap(OpenAIImages):
         return None
 
 
-def is_loading(chunk: dict[str, Any]) -> bool:
+def is_loading(chunk: Chunk) -> bool:
     """Whether llama-swap wrote this chunk itself while it started a server."""
     choices = chunk.get("choices")
-    if "id" in chunk or "object" in chunk or not isinstance(choices, list) or len(choices) != 1:
+    if "id" in chunk or "object" in chunk or not choices or len(choices) != 1:
         return False
     choice = choices[0]
     return list(choice) == ["delta"] and list(choice["delta"] or ()) == ["reasoning_content"]

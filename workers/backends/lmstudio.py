@@ -22,6 +22,7 @@ from contract.models import (
     PullRequest,
     UnloadRequest,
 )
+from workers.backends import openai_shapes as shapes
 from workers.backends.faults import error_in
 from workers.backends.http import QUICK_S
 from workers.backends.openai import OpenAI
@@ -53,7 +54,8 @@ class LmStudio(OpenAI):
         load_ms = None
         if not _instances(await self._item(request.model)):
             yield Phase(phase="loading")
-            answer = await self._root.json("POST", "/api/v1/models/load", {"model": request.model})
+            body = {"model": request.model}
+            answer = await self._root.json("POST", "/api/v1/models/load", body, shape=shapes.LM_JOB)
             seconds = answer.get("load_time_seconds")
             load_ms = float(seconds) * 1000 if isinstance(seconds, int | float) else None
         ignored = ("keep_alive_s",) if request.keep_alive_s is not None else ()
@@ -77,7 +79,8 @@ class LmStudio(OpenAI):
         There is no way to stop a download: who stops listening leaves LM Studio at it, and the
         next pull of that model follows the same one.
         """
-        answer = await self._root.json("POST", "/api/v1/models/download", {"model": request.model})
+        body = {"model": request.model}
+        answer = await self._root.json("POST", "/api/v1/models/download", body, shape=shapes.LM_JOB)
         async with aclosing(self._downloading(answer)) as steps:
             async for step in steps:
                 yield step
@@ -98,15 +101,20 @@ class LmStudio(OpenAI):
             await asyncio.sleep(self.poll_s)
             try:
                 path = f"/api/v1/models/download/status/{quote(job, safe='')}"
-                answer, lost = await self._root.json("GET", path, limit_s=QUICK_S), 0
+                answer, lost = await self._state(path), 0
             except BackendError as error:
                 lost += 1
                 if not error.retryable or lost > POLLS_LOST:
                     raise
 
+    async def _state(self, path: str) -> dict[str, Any]:
+        return await self._root.json("GET", path, limit_s=QUICK_S, shape=shapes.LM_JOB)
+
     async def _items(self) -> list[dict[str, Any]]:
-        listing = await self._root.json("GET", "/api/v1/models", limit_s=QUICK_S)
-        return [item for item in listing.get("models") or () if isinstance(item, dict)]
+        listing = await self._root.json(
+            "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_LISTING
+        )
+        return listing.get("models") or []
 
     async def _item(self, model: str) -> dict[str, Any]:
         for item in await self._items():

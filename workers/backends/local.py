@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from contract.backend_errors import (
     InputTooLarge,
     ModelMissing,
+    NotFinite,
     NotSupported,
 )
 from contract.embeddings import EmbedRequest
@@ -99,6 +100,7 @@ class LocalEmbed:
         for batch in batches(lengths, self._max_batch_tokens, WINDOW):
             ids = [tokens[at].ids for at in batch]
             rows[batch] = await self._run(partial(self._encoded, ids, dimension))
+            _demand_finite(rows, batch)
             is_ready[batch] = True
             for end in _block_ends(is_ready, sent, dimension):
                 yield _vectors(rows[sent:end], sent)
@@ -140,6 +142,13 @@ class LocalEmbed:
 
     async def _run(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _demand_finite(rows: Floats, batch: Sequence[int]) -> None:
+    if np.isfinite(rows[batch]).all():
+        return
+    at = next(at for at in batch if not np.isfinite(rows[at]).all())
+    raise NotFinite(f"input[{at}]: its vector has numbers that are none (NaN or infinite)")
 
 
 def _block_ends(is_ready: NDArray[np.bool_], start: int, dimension: int) -> list[int]:

@@ -28,6 +28,7 @@ from contract.models import (
 )
 from contract.roster import ModelReport
 from contract.wishes import Wish
+from workers.backends import ollama_shapes as shapes
 from workers.backends import ollama_wire as wire
 from workers.backends.decoders import Ndjson
 from workers.backends.faults import error_in
@@ -35,6 +36,7 @@ from workers.backends.http import QUICK_S, Client
 from workers.backends.ollama_template import leaves_open
 from workers.backends.paths import needs_path
 from workers.backends.protocols import Stream
+from workers.backends.shapes import no_json
 from workers.backends.vectors import Rows, batches
 
 EMBED_BATCH: Final = 64
@@ -77,14 +79,14 @@ class Ollama:
 
     async def prefills(self, model: str) -> bool:
         """Whether the model's prompt leaves a trailing assistant message open: POST /api/show."""
-        shown = await self._client.json("POST", "/api/show", {"model": model}, limit_s=QUICK_S)
+        shown = await self._shown_of(model)
         return leaves_open(shown)
 
     async def models(self) -> Sequence[ModelReport]:
         """GET /api/tags and /api/ps; /api/show once a digest where tags tells no capabilities."""
         tags, running = await asyncio.gather(
-            self._client.json("GET", "/api/tags", limit_s=QUICK_S),
-            self._client.json("GET", "/api/ps", limit_s=QUICK_S),
+            self._client.json("GET", "/api/tags", limit_s=QUICK_S, shape=shapes.TAGS),
+            self._client.json("GET", "/api/ps", limit_s=QUICK_S, shape=shapes.TAGS),
         )
         models = tags.get("models") or []
         warm = {model.get("name") for model in running.get("models") or []}
@@ -128,7 +130,8 @@ class Ollama:
     ) -> Stream[Delta | Done]:
         lines, done = wire.ChatLines(), None
         async with aclosing(self._lines(path, body, None)) as answer:
-            async for line in answer:
+            async for found in answer:
+                line = wire.understood(found)
                 delta = lines.delta(line)
                 if delta is not None:
                     yield delta
@@ -156,7 +159,9 @@ class Ollama:
             }
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
-                answer = await self._client.json("POST", "/api/embed", given)
+                answer = await self._client.json(
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDED
+                )
             tokens += answer.get("prompt_eval_count") or 0
             load_ms = load_ms or wire.timings(answer).load_ms
             yield rows.add(answer.get("embeddings") or (), len(texts))
@@ -224,10 +229,12 @@ class Ollama:
         body = {"model": request.model, **keep}
         try:
             answer = await self._client.json(
-                "POST", "/api/chat", body | {"messages": [], "stream": False}
+                "POST", "/api/chat", body | {"messages": [], "stream": False}, shape=shapes.LINE
             )
         except NotSupported:
-            answer = await self._client.json("POST", "/api/embed", body | {"input": []})
+            answer = await self._client.json(
+                "POST", "/api/embed", body | {"input": []}, shape=shapes.LINE
+            )
         yield Done(timings=wire.timings(answer))
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
@@ -242,7 +249,7 @@ class Ollama:
         lines = wire.PullLines()
         async with aclosing(self._lines(path, body, PULL_IDLE_S)) as answer:
             async for line in answer:
-                yield lines.progress(line)
+                yield lines.progress(shapes.STEP.read(line))
         if not lines.succeeded:
             raise TruncatedStream(f"Ollama's answer to {path} ended without its line 'success'")
         yield Done()
@@ -261,16 +268,22 @@ class Ollama:
                     yield self._parsed(line)
                     answer.words_began(idle_s or self._idle_s)
             for line in decoder.flush():
-                yield self._parsed(line)
+                yield self._parsed(line, is_cut=True)
 
-    def _parsed(self, line: bytes) -> dict[str, Any]:
+    def _parsed(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any]:
         try:
             fields = from_json(line)
-        except ValueError:
-            raise TruncatedStream("Ollama's answer broke off in the middle of a line") from None
+        except ValueError as error:
+            raise no_json(error, is_cut=is_cut) from None
         if not isinstance(fields, dict) or "error" in fields:
             raise error_in(fields, secrets=self._client.secrets)
         return fields
+
+    async def _shown_of(self, model: str | None) -> dict[str, Any]:
+        body = {"model": model}
+        return await self._client.json(
+            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN
+        )
 
     async def _show_once(self, model: dict[str, Any], gate: asyncio.Semaphore) -> dict[str, Any]:
         if model.get("capabilities"):
@@ -280,9 +293,7 @@ class Ollama:
             return known
         try:
             async with gate:
-                answer = await self._client.json(
-                    "POST", "/api/show", {"model": model.get("name")}, limit_s=QUICK_S
-                )
+                answer = await self._shown_of(model.get("name"))
         except BackendError:
             return {}  # deleted meanwhile, or broken: the list is still worth telling
         kept = ("capabilities", "model_info")

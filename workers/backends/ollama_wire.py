@@ -4,6 +4,7 @@ Wire facts: ollama/ollama `api/types.go`, `server/routes.go`, `server/images.go`
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -20,6 +21,8 @@ from contract.errors import (
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.likelihoods import likelihoods
+from workers.backends.ollama_shapes import LINE
+from workers.backends.shapes import count
 from workers.backends.tools import arguments_text, described
 
 _THINK: Final[dict[Think, bool | str]] = {
@@ -187,6 +190,20 @@ def _object(at: int, call: Any) -> dict[str, Any]:
     return arguments
 
 
+def understood(line: dict[str, Any]) -> dict[str, Any]:
+    """A line whose fields are what they must be; raises BadAnswer.
+
+    Nearly all lines are one text and nothing else: those are looked at by hand.
+    """
+    match line:
+        case {"message": {"role": "assistant", "content": str(), **others}, "done": False}:
+            if not others and "logprobs" not in line:
+                return line
+        case _:
+            pass
+    return LINE.read(line)  # type: ignore[return-value]
+
+
 class ChatLines:
     """Reads the lines of one chat answer: `delta` of a line, and `done` of the last."""
 
@@ -267,7 +284,7 @@ class PullLines:
         self._layers: dict[str, tuple[int, int]] = {}
         self.succeeded = False
 
-    def progress(self, line: dict[str, Any]) -> Progress:
+    def progress(self, line: Mapping[str, Any]) -> Progress:
         """How far it has come; `completed` is left out while it is 0."""
         status, digest = str(line.get("status") or ""), line.get("digest")
         self.succeeded = self.succeeded or status == "success"
@@ -320,4 +337,4 @@ def to_report(tag: dict[str, Any], shown: dict[str, Any], *, warm: bool) -> Mode
 
 def _whole(number: Any) -> int | None:
     """Numbers of `model_info` may be JSON floats."""
-    return int(number) if isinstance(number, int | float) and number > 0 else None
+    return count(number) or None

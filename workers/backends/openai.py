@@ -25,17 +25,19 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport
 from contract.wishes import Wish
 from workers.backends import catalogs
+from workers.backends import openai_shapes as shapes
 from workers.backends import openai_wire as wire
 from workers.backends.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.dialects import Dialect
 from workers.backends.faults import error_from, error_in
 from workers.backends.http import QUICK_S, Answer, Client
 from workers.backends.naming import Names, aliases_in
-from workers.backends.openai_chunks import Chunks
+from workers.backends.openai_chunks import Chunks, understood
 from workers.backends.openai_completions import to_completion
 from workers.backends.paths import needs_path
 from workers.backends.protocols import Stream
-from workers.backends.vectors import Rows, batches, ordered
+from workers.backends.shapes import no_json
+from workers.backends.vectors import Rows, batches, ordered, width
 
 AnyAsking = TypeVar("AnyAsking", ChatRequest, EmbedRequest, ImageRequest)
 
@@ -104,9 +106,11 @@ class OpenAI:
         if self.dialect.catalog == "lmstudio":
             with suppress(BadEndpoint):  # before 0.4.0 there was no /api/v1
                 return catalogs.lmstudio(
-                    await self._root.json("GET", "/api/v1/models", limit_s=QUICK_S)
+                    await self._root.json(
+                        "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_LISTING
+                    )
                 )
-        listing = await self._client.json("GET", "/models", limit_s=QUICK_S)
+        listing = await self._client.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
         return self._names.shown(await self._reported(listing), aliases_in(listing))
 
     async def _reported(self, listing: dict[str, Any]) -> Sequence[ModelReport]:
@@ -141,10 +145,11 @@ class OpenAI:
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
-                async for chunk in parsed:
-                    if chunk is None:
+                async for item in parsed:
+                    if item is None:
                         is_marked = True
                         break
+                    chunk = understood(item)
                     delta = chunks.delta(chunk)
                     if delta is not None:
                         answer.words_began(self._idle_s)
@@ -175,7 +180,7 @@ class OpenAI:
         for texts in batches(inputs, self.dialect.embed_batch):
             with needs_path(self.name, self._client.url, "/embeddings"):
                 answer = await self._client.json(
-                    "POST", "/embeddings", body.fields | {"input": texts}
+                    "POST", "/embeddings", body.fields | {"input": texts}, shape=shapes.EMBEDDED
                 )
             tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
@@ -190,7 +195,7 @@ class OpenAI:
         """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""
         if answer.content_type == "application/json":
             # An error with status 200 (LM Studio), or an answer that was not streamed.
-            yield self._parsed(await answer.whole())
+            yield self._parsed(await answer.whole(), is_cut=True)
             return
         decoder = Sse()
         async with aclosing(answer.packets()) as packets:
@@ -201,16 +206,19 @@ class OpenAI:
                     if chunk is None:
                         return
         for name, data in decoder.flush():
-            yield self._parsed(data, name)
+            yield self._parsed(data, name, is_cut=True)
 
-    def _parsed(self, data: bytes, name: str = MESSAGE) -> dict[str, Any] | None:
+    def _parsed(
+        self, data: bytes, name: str = MESSAGE, *, is_cut: bool = False
+    ) -> dict[str, Any] | None:
+        """`is_cut` says that the end of the stream, and not a blank line, has ended it."""
         if data == b"[DONE]":
             return None
         try:
             chunk = from_json(data)
-        except ValueError:
+        except ValueError as error:
             if name not in {ERROR, BARE}:
-                raise TruncatedStream("the answer broke off in the middle of a chunk") from None
+                raise no_json(error, is_cut=is_cut) from None
             # The router of llama-server appends "proxy error: ..." when its child dies.
             raise error_from(0, data, secrets=self._client.secrets) from None
         if name == ERROR or not isinstance(chunk, dict) or chunk.get("error"):
@@ -219,7 +227,7 @@ class OpenAI:
 
     async def _props(self) -> dict[str, Any]:
         try:
-            return await self._root.json("GET", "/props", limit_s=QUICK_S)
+            return await self._root.json("GET", "/props", limit_s=QUICK_S, shape=shapes.PROPS)
         except BackendError:
             return {}
 
@@ -227,7 +235,9 @@ class OpenAI:
         """Whether this vLLM runs a pooling model: only then its schema has no chat."""
         if self._is_pooling is None:
             try:
-                schema = await self._root.json("GET", "/openapi.json", limit_s=QUICK_S)
+                schema = await self._root.json(
+                    "GET", "/openapi.json", limit_s=QUICK_S, shape=shapes.PATHS
+                )
             except BackendError:
                 return False
             paths = schema.get("paths") or {}
@@ -242,10 +252,14 @@ class OpenAI:
         if model not in self._dimension:
             try:
                 answer = await self._client.json(
-                    "POST", "/embeddings", {"model": model, "input": "a"}, limit_s=QUICK_S
+                    "POST",
+                    "/embeddings",
+                    {"model": model, "input": "a"},
+                    limit_s=QUICK_S,
+                    shape=shapes.EMBEDDED,
                 )
                 vectors = ordered(answer.get("data") or ())
-                self._dimension[model] = len(vectors[0]) if vectors else None
+                self._dimension[model] = width(vectors[0]) if vectors else None
             except NotSupported:
                 self._dimension[model] = None
             except BackendError:

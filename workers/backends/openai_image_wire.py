@@ -6,7 +6,7 @@ answer base64 and know no `response_format`; dall-e, and servers of one's own, w
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from contract.backend_errors import (
@@ -77,7 +77,7 @@ class Images:
         self._done = 0
         self._usage: dict[str, Any] = {}
 
-    def read(self, item: dict[str, Any]) -> Iterator[Image]:
+    def read(self, item: Mapping[str, Any]) -> Iterator[Image]:
         """The images of an answer, or of one event of a stream."""
         self._usage = item.get("usage") or self._usage
         kind = str(item.get("type") or "")
@@ -100,12 +100,12 @@ class Images:
             cached_tokens=details.get("cached_tokens") or 0,
         )
 
-    def _finished(self, found: dict[str, Any], told: dict[str, Any]) -> Image:
+    def _finished(self, found: Mapping[str, Any], told: Mapping[str, Any]) -> Image:
         image = self._image(found, told, partial=False)
         self._done += 1
         return image
 
-    def _image(self, found: dict[str, Any], told: dict[str, Any], *, partial: bool) -> Image:
+    def _image(self, found: Mapping[str, Any], told: Mapping[str, Any], *, partial: bool) -> Image:
         data, url = found.get("b64_json"), found.get("url")
         if not (data or url):
             raise ServerFault("the backend answered an image without its bytes or address")

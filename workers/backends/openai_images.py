@@ -6,6 +6,7 @@ from contract.events import Done, Image, Phase
 from contract.images import ImageRequest
 from workers.backends.openai import OpenAI
 from workers.backends.openai_image_wire import Images, to_image
+from workers.backends.openai_shapes import PAINTED
 from workers.backends.protocols import Stream
 
 
@@ -22,6 +23,6 @@ class OpenAIImages(OpenAI):
             aclosing(self._chunks(answer)) as items,
         ):
             async for item in items:
-                for image in images.read(item or {}):
+                for image in images.read(PAINTED.read(item or {})):
                     yield image
         yield Done(usage=images.usage(), ignored=body.ignored)

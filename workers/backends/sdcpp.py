@@ -20,6 +20,7 @@ from contract.backend_errors import (
 from contract.events import Done, Image, Phase, Progress
 from contract.images import ImageRequest
 from contract.roster import ModelReport
+from workers.backends import image_shapes as shapes
 from workers.backends.http import QUICK_S, Client
 from workers.backends.protocols import Stream
 from workers.backends.sd_wire import mime_type_of, to_sdcpp
@@ -73,7 +74,9 @@ class Sdcpp:
         """Queue a job, wait for it, tell its images; closing early takes it out of the queue."""
         formats = _table((await self._capabilities()).get("output_formats_by_mode"))
         body = to_sdcpp(request, formats.get("img_gen") or (), MODEL)
-        accepted = await self._client.json("POST", "/sdcpp/v1/img_gen", body.fields)
+        accepted = await self._client.json(
+            "POST", "/sdcpp/v1/img_gen", body.fields, shape=shapes.JOB
+        )
         job = accepted.get("id")
         if not isinstance(job, str) or not job:
             raise BadEndpoint(f"{self._client.url} accepted a job without naming it")
@@ -111,7 +114,8 @@ class Sdcpp:
     async def _view(self, job: str) -> dict[str, Any]:
         """The job now; the client raises the `error` of one that failed, with status 200."""
         try:
-            return await self._client.json("GET", f"/sdcpp/v1/jobs/{job}", limit_s=self._idle_s)
+            path = f"/sdcpp/v1/jobs/{job}"
+            return await self._client.json("GET", path, limit_s=self._idle_s, shape=shapes.JOB)
         except BackendError as error:
             if error.upstream_status in _GONE:
                 raise ServerFault(
@@ -140,7 +144,9 @@ class Sdcpp:
     async def _capabilities(self) -> dict[str, Any]:
         """What it can do; nothing is known of a server from before there was this path."""
         try:
-            return await self._client.json("GET", "/sdcpp/v1/capabilities", limit_s=QUICK_S)
+            return await self._client.json(
+                "GET", "/sdcpp/v1/capabilities", limit_s=QUICK_S, shape=shapes.ABILITIES
+            )
         except BadEndpoint:
             return {}
 

@@ -5,19 +5,22 @@ Invariant: the rows of all batches together are as many as the texts, in their o
 
 import base64
 import binascii
-import math
 from collections.abc import Iterator, Sequence, Sized
 from itertools import pairwise
+from math import hypot
 from typing import Any, Final, TypeVar
 
 from contract.backend_errors import (
+    BadAnswer,
+    NotFinite,
     NotSupported,
-    ServerFault,
 )
-from contract.embeddings import pack, unpack
+from contract.embeddings import is_finite, pack, unpack
 from contract.events import Vectors
 
 Text = TypeVar("Text", bound=Sized)
+
+_FLOAT32_MOST: Final = 3.4028235e38
 
 BATCH_CHARACTERS: Final = 200_000
 """A request holds no more: OpenAI takes 300,000 tokens at once, others less than they say."""
@@ -51,13 +54,17 @@ class Rows:
         self._count = 0
 
     def add(self, rows: Sequence[Any], expected: int) -> Vectors:
-        """The next rows; raises ServerFault if they are not `expected` rows of one width."""
+        """The next rows.
+
+        Raises BadAnswer if they are not `expected` rows of one width, NotFinite if one of them has
+        a number that is none, NotSupported if they are not of the width that was asked for.
+        """
         if len(rows) != expected:
-            raise ServerFault(f"the backend answered {len(rows)} vectors for {expected} texts")
+            raise BadAnswer(f"the backend answered {len(rows)} vectors for {expected} texts")
         numbers = [_numbers(row) for row in rows]
         widths = {len(row) for row in numbers} | ({self._dimension} if self._dimension else set())
         if len(widths) != 1 or 0 in widths:
-            raise ServerFault(f"the backend answered vectors of widths {sorted(widths)}")
+            raise BadAnswer(f"the backend answered vectors of widths {sorted(widths)}")
         self._dimension = len(numbers[0])
         if self._asked is not None and self._dimension != self._asked:
             raise NotSupported(
@@ -65,31 +72,61 @@ class Rows:
                 f" backend cannot cut them to {self._asked}"
             )
         first, self._count = self._count, self._count + len(numbers)
-        try:
-            data = pack(numbers)
-        except (TypeError, OverflowError):
-            # llama-server writes null for a number that is none.
-            raise ServerFault(
-                "the backend answered a vector with something else than numbers"
-            ) from None
-        return Vectors(index=first, count=len(numbers), dimension=self._dimension, data=data)
+        return Vectors(
+            index=first,
+            count=len(numbers),
+            dimension=self._dimension,
+            data=_packed(numbers, first),
+        )
+
+
+def _packed(rows: Sequence[Sequence[float]], first: int) -> str:
+    """The rows as the contract has them; the first one is that of text number `first`.
+
+    llama-server writes null for a number that is none. Numbers that float32 cannot hold are none.
+    """
+    try:
+        if all(is_finite(row) for row in rows):
+            return pack(rows)
+    except (TypeError, OverflowError):
+        pass
+    for at, row in enumerate(rows, first):
+        for place, number in enumerate(row):
+            _demand_finite(number, f"input[{at}]", place)
+    raise BadAnswer("the backend answered numbers of a vector that float32 has no room for")
+
+
+def _demand_finite(number: Any, text: str, place: int) -> None:
+    if number is None or (isinstance(number, int | float) and not abs(number) <= _FLOAT32_MOST):
+        raise NotFinite(f"{text}: number {place} of its vector is none (NaN or infinite)")
+    if not isinstance(number, int | float):
+        raise BadAnswer(f"{text}: number {place} of its vector is something else than a number")
+
+
+def width(row: Any) -> int | None:
+    """How many numbers a row has; None if it is no row."""
+    return len(_numbers(row)) or None
 
 
 def unit(row: Any) -> Any:
     """The row scaled to length 1; what is no row of numbers is left for `Rows` to refuse."""
     if not isinstance(row, list) or not all(isinstance(value, int | float) for value in row):
         return row
-    length = math.sqrt(sum(value * value for value in row))
+    try:
+        length = hypot(*row)
+    except OverflowError:
+        return row
     return [value / length for value in row] if length else row
 
 
 def ordered(items: Sequence[Any]) -> list[Any]:
     """The embeddings of OpenAI's `data`, by `index`; servers may answer out of order."""
     if not all(isinstance(item, dict) for item in items):
-        raise ServerFault("the backend answered embeddings that are no objects")
-    indexes = [item.get("index", at) for at, item in enumerate(items)]
+        raise BadAnswer("the backend answered embeddings that are no objects")
+    told = [item.get("index") for item in items]
+    indexes = [at if index is None else index for at, index in enumerate(told)]
     if sorted(indexes) != list(range(len(items))):
-        raise ServerFault(f"the backend numbered its vectors {indexes[:8]}, not from 0 on")
+        raise BadAnswer(f"the backend numbered its vectors {indexes[:8]}, not from 0 on")
     return [
         item.get("embedding") for _, item in sorted(zip(indexes, items, strict=True), key=_first)
     ]
@@ -106,7 +143,7 @@ def _numbers(row: Any) -> Sequence[float]:
             raw = base64.b64decode(row, validate=True)
             return unpack(row, len(raw) // 4)[0] if raw else []
         except (binascii.Error, ValueError):
-            raise ServerFault("the backend answered a vector in broken base64") from None
+            raise BadAnswer("the backend answered a vector in broken base64") from None
     if not isinstance(row, list):
-        raise ServerFault("the backend answered a vector that is no list of numbers")
+        raise BadAnswer("the backend answered a vector that is no list of numbers")
     return row

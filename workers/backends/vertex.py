@@ -15,6 +15,7 @@ from contract.roster import ModelReport
 from workers.backends import gemini_catalog as catalog
 from workers.backends.gemini import Gemini, resource
 from workers.backends.gemini_chunks import usage
+from workers.backends.gemini_shapes import EMBEDDED
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, unit
 
@@ -91,11 +92,12 @@ class Vertex(Gemini):
             content = {"parts": [{"text": texts[0]}]}
             path = self._path(request.model, "embedContent")
             asked = {"content": content, "embedContentConfig": wishes}
-            answer = await self._client.json("POST", path, asked)
+            answer = await self._client.json("POST", path, asked, shape=EMBEDDED)
             spent = usage(answer.get("usageMetadata") or {}).prompt_tokens
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": wishes}
-        answer = await self._client.json("POST", self._path(request.model, "predict"), body)
+        path = self._path(request.model, "predict")
+        answer = await self._client.json("POST", path, body, shape=EMBEDDED)
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
         counts = [(item.get("statistics") or {}).get("token_count") or 0 for item in found]
         return [item.get("values") for item in found], int(sum(counts))

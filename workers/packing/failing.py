@@ -7,17 +7,19 @@ from typing import Final
 from contract.backend_errors import (
     BackendError,
     BackendRejected,
+    BadAnswer,
     ContextExceeded,
     InputTooLarge,
+    NotFinite,
     Refused,
     ServerFault,
     TruncatedStream,
 )
 from workers.packing.order import Order, Want
 
-OF_A_TEXT: Final = (BackendRejected, ContextExceeded, InputTooLarge, Refused)
-"""What a server says of a text itself."""
-OF_ANY: Final = (ServerFault, TruncatedStream)
+OF_A_TEXT: Final = (BackendRejected, ContextExceeded, InputTooLarge, NotFinite, Refused)
+"""What a server says of a text itself, or what its vector is."""
+OF_ANY: Final = (BadAnswer, ServerFault, TruncatedStream)
 """What a text may have caused, or not."""
 _NUMBER: Final = re.compile(r"^(?:input|tokens)\[\d+\]")
 

@@ -10,11 +10,11 @@ searched down to the one text, so that the job can be told which.
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
-from contract.backend_errors import BackendError, BackendRejected
+from contract.backend_errors import BackendError, BackendRejected, NotFinite
 from workers.packing.failing import OF_A_TEXT, OF_ANY
 from workers.packing.order import Want
 
-_OF_ALL: Final = (*OF_ANY, BackendRejected)
+_OF_ALL: Final = (*OF_ANY, BackendRejected, NotFinite)
 _GROUPS: Final = 4
 
 Ask = Callable[[Sequence[Want]], Awaitable[None]]

@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from contract.backend_errors import ServerFault
+from contract.backend_errors import BadAnswer
 from contract.events import Done, Phase, Timings, Usage, Vectors
 from workers.packing.options import Text, tokens_of
 
@@ -89,7 +89,7 @@ class Order:
     def take(self, rows: Sequence[int], row: bytes) -> None:
         """A vector, which stands in these rows."""
         if self._width not in {None, len(row)}:
-            self.fail(ServerFault("the backend answered vectors of different widths"))
+            self.fail(BadAnswer("the backend answered vectors of different widths"))
             return
         self._width = len(row)
         for at in rows:

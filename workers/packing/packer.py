@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from contract.embeddings import EmbedRequest
+from contract.embeddings import EmbedRequest, is_finite
 from contract.events import Done, Phase, Vectors
 from workers.backends.protocols import BoundsEmbeds, Embed, Stream
 from workers.packing.budget import Budget
@@ -149,7 +149,9 @@ class Packer:
         # Where company changes a vector, one that was made in company is nobody else's.
         if self._memory is None or self.packs(options.model) is False:
             return [None] * len(texts)
-        return await self._memory.get([options.digest(text) for text in texts])
+        known = await self._memory.get([options.digest(text) for text in texts])
+        # Versions before 0.2 kept NaN, too.
+        return [row if row is not None and is_finite(row) else None for row in known]
 
     def _keep(self, options: Options, rows: Mapping[Text, bytes]) -> None:
         if self._memory is None or self.packs(options.model) is False or len(self._puts) >= _PUTS:

@@ -13,8 +13,8 @@ from support.backends import (
 )
 
 from contract.backend_errors import (
+    BadAnswer,
     ModelMissing,
-    ServerFault,
 )
 from contract.chat import Message, NamedTool, Tool
 from contract.embeddings import EmbedRequest, unpack
@@ -182,7 +182,7 @@ async def test_vectors_come_once_each_and_in_order(type: str) -> None:
 async def test_a_vector_too_few_is_an_error(type: str) -> None:
     async with against_server(type) as (backend, _):
         request = EmbedRequest(model="scripted-embed:wire=short", input=("a", "b"))
-        with pytest.raises(ServerFault, match="1 vectors for 2 texts"):
+        with pytest.raises(BadAnswer, match="1 vectors for 2 texts"):
             await told(backend.embed(request))
 
 

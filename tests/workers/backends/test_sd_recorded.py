@@ -12,6 +12,7 @@ from support.images import drawing, pictures, told
 from contract.backend_errors import (
     BackendBusy,
     BackendRejected,
+    BadAnswer,
     BadEndpoint,
     ServerFault,
 )
@@ -144,7 +145,7 @@ async def test_a_refusal_has_its_class(
 )
 async def test_nonsense_is_a_failure_of_the_backend(view: dict[str, object]) -> None:
     async with playing(httpx.Response(200, json=view)) as (backend, _):
-        with pytest.raises((BadEndpoint, ServerFault)):
+        with pytest.raises((BadAnswer, BadEndpoint, ServerFault)):
             await told(backend.image(drawing("sd")))
 
 

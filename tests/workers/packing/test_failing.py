@@ -10,6 +10,7 @@ from contract.backend_errors import (
     BackendBusy,
     BackendError,
     BackendUnreachable,
+    BadAnswer,
     ContextExceeded,
     ModelMissing,
     ServerFault,
@@ -130,7 +131,7 @@ async def test_a_job_of_many_texts_that_breaks_the_server_is_not_searched() -> N
 
 async def test_too_few_vectors_are_an_error() -> None:
     async with packing() as stage:
-        with pytest.raises(ServerFault, match="1 vectors for 2 texts"):
+        with pytest.raises(BadAnswer, match="1 vectors for 2 texts"):
             await stage.job("a", "b", model="scripted-embed:wire=short")
 
 

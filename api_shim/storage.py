@@ -149,8 +149,8 @@ def storage_errors() -> Generator[None]:
         yield
     except ImportError as error:
         raise StorageUnavailable(
-            f"FLEET_FILES_URL names a storage that needs a library: {error}. For s3:// install "
-            "llm-fleet[s3]"
+            f"FLEET_FILES_URL names a storage whose library is not installed ({error}): "
+            "pip install 'llm-fleet[s3]' for s3://, and what fsspec asks for with another one"
         ) from error
     except _failures() as error:
         reason = getattr(error, "strerror", None) or type(error).__name__

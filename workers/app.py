@@ -14,7 +14,7 @@ from celery import Celery, signals
 from kombu.entity import Exchange
 from kombu.entity import Queue as CeleryQueue
 
-from contract.errors import InvalidSetting
+from contract.errors import FleetError
 from contract.names import queue_name
 from relay.settings import RelaySettings
 from workers.backends.dsn import BackendConfig, DsnError
@@ -71,7 +71,8 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
 def create_app() -> Celery:
     """The Celery app of this process: one backend, its queues, its pool; connects to nothing.
 
-    Raises DsnError if the backend is not configured, InvalidSetting.
+    Raises DsnError if the backend is not configured, InvalidSetting, or the BackendError that says
+    why it cannot be made here: a missing library, a folder without a model.
     """
     settings, relay_settings = WorkerSettings(), RelaySettings()
     config = chosen(settings, configured(os.environ))
@@ -112,7 +113,7 @@ def app_or_exit() -> Celery:
     """The app; what it cannot be built from is one line on stderr and exit code 2."""
     try:
         return create_app()
-    except (DsnError, InvalidSetting) as error:
+    except (DsnError, FleetError) as error:
         sys.stderr.write(f"worker: {error}\n")
         sys.exit(2)
 

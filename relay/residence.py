@@ -11,7 +11,6 @@ Invariant: every write gives the key a time to live; who dies is forgotten when 
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, Never
 
 from contract import names
@@ -88,12 +87,15 @@ class LeasedResidence:
         self._renewals[model] = asyncio.create_task(self._renew(model, leave))
 
     async def release(self, model: str) -> None:
-        """Let the next worker have the model now; without Redis, when the lease has expired."""
+        """Let the next worker have the model now; without Redis, when the lease has expired.
+
+        Who is cancelled meanwhile leaves it to the lease, too.
+        """
         renewal = self._renewals.pop(model, None)
         if renewal is not None:
             renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
+            # Not `await renewal`: its cancellation could not be told from one of ours.
+            await asyncio.wait({renewal})
         try:
             await self._connection.run(RELEASE, [self._key(model)], [self._worker, _WANTED_S])
         except RelayUnavailable as error:

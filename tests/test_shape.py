@@ -83,3 +83,23 @@ def test_every_redis_key_is_in_the_architecture() -> None:
 
     assert keys
     assert set() == {key for key in keys if key not in architecture}
+
+
+def makers_of(name: str) -> set[str]:
+    """Files of the product that make one of these."""
+    return {
+        name_of(path)
+        for path in PRODUCT
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
+    }
+
+
+def test_failed_is_said_by_a_run_or_by_who_took_the_job_away() -> None:
+    found = {each for each in makers_of("Failed") if "/scripted" not in each}
+
+    assert found == {"workers/run.py", "relay/lease.py"}
+
+
+def test_a_process_has_one_list_of_open_calls() -> None:
+    assert makers_of("Hangup") == {"api_shim/__main__.py", "api_shim/app.py"}

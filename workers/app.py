@@ -4,6 +4,7 @@ python -m workers                          (what the Procfile says)
 celery -A workers.app worker -c 64 -Q ...  (the same app, in Celery's own words)
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from kombu.entity import Queue as CeleryQueue
 
 from contract.errors import FleetError
 from contract.names import queue_name
+from contract.roster import Capability
 from relay.settings import RelaySettings
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
@@ -137,7 +139,7 @@ def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendCon
 def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
     """Slots of one endpoint by queue, for each kind that it can do and the settings want."""
     wanted = {kind.strip() for kind in settings.worker_kinds.split(",") if kind.strip()}
-    can = capabilities(build(config))
+    can = _kinds_of(config)
     if unknown := wanted - set(can):
         raise DsnError(
             f"FLEET_WORKER_KINDS={settings.worker_kinds}: backend {config.name} cannot do "
@@ -146,6 +148,15 @@ def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
     kinds = [kind for kind in can if not wanted or kind in wanted]
     packs = settings.embed_pack
     return {queue_name(config.name, kind): slots_of(config, kind, packs=packs) for kind in kinds}
+
+
+def _kinds_of(config: BackendConfig) -> tuple[Capability, ...]:
+    """What the backend's adapter can do; jobs get one of their own, made on the worker's loop."""
+    adapter = build(config)
+    try:
+        return capabilities(adapter)
+    finally:
+        asyncio.run(adapter.aclose())
 
 
 def broker_url(settings: RelaySettings) -> str:

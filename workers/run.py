@@ -1,6 +1,7 @@
 """One job, from its claim to exactly one last word.
 
-This is the only place that writes `failed`. A run ends in one of four ways: its last word stands
+This is the only place that writes `failed` for an attempt that runs (others end a job only after
+they have taken it away: `Leases.end`). A run ends in one of four ways: its last word stands
 in the log; the backend failed in a way that may pass (Broken), then the worker gives it back;
 somebody else took the job (LeaseLost), then it says nothing more; or it was cancelled from
 outside, then whoever cancelled it decides what becomes of the job.

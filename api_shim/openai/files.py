@@ -183,7 +183,7 @@ async def look(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
 async def content(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
     """Download a file; it is not held in memory."""
     file = await wiring.files.seen(_checked(file_id), caller)
-    download = Download(wiring.storage.read(stored_name(file.id)), file)
+    download = Download(wiring.storage.read(stored_name(file.id)), file, wiring.hangup)
     await download.begin()
     return download
 

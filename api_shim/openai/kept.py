@@ -62,11 +62,15 @@ def listing(kind: type[BaseModel], data: Sequence[_Named], *, has_more: bool) ->
 
 
 class Download(Response):
-    """A file's bytes as they are read; ends when its caller leaves."""
+    """A file's bytes as they are read; ends when its caller leaves, or when the process stops.
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], file: File) -> None:
-        """Nothing is read before `begin`."""
+    Then it is shorter than its Content-Length, by which every client knows to fetch it again.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], file: File, hangup: Hangup) -> None:
+        """Nothing is read before `begin`; `hangup` is the process's."""
         self._pieces = pieces
+        self._hangup = hangup
         self._first: bytes | None = None
         self.status_code = 200
         self.media_type = "application/octet-stream"
@@ -89,11 +93,11 @@ class Download(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        await Hangup().attend(self._send(send), receive)
-
-    async def _send(self, send: Send) -> None:
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(head)
+        await self._hangup.attend(self._send(send), receive)
+
+    async def _send(self, send: Send) -> None:
         async with aclosing(self._pieces) as pieces:
             piece = self._first
             while piece:

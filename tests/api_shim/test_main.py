@@ -8,6 +8,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import monotonic
 
 import httpx
@@ -58,6 +59,33 @@ async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url:
         assert rest == []
         assert code == 0
         assert monotonic() - asked_at < 2
+
+
+async def read_slowly(pieces: AsyncGenerator[bytes, None]) -> None:
+    """A reader who would take 20 s for what the test has stored."""
+    async for _ in pieces:
+        await asyncio.sleep(0.02)
+
+
+async def test_on_sigterm_a_download_ends_at_once(redis_url: str, tmp_path: Path) -> None:
+    env = {"FLEET_DATA_DIR": str(tmp_path), "FLEET_SHUTDOWN_S": "60"}
+    async with (
+        process(redis_url, **env) as (shim, url),
+        httpx.AsyncClient(base_url=url, timeout=20) as http,
+    ):
+        form = {"data": {"purpose": "user_data"}, "files": {"file": b"x" * 64 * 2**20}}
+        file = (await http.post("/v1/files", **form)).json()
+        async with http.stream("GET", f"/v1/files/{file['id']}/content") as response:
+            pieces = response.aiter_raw(2**16)
+            await anext(pieces)
+            shim.send_signal(signal.SIGTERM)
+            asked_at = monotonic()
+            with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
+                await read_slowly(pieces)
+        code = await shim.wait()
+
+        assert code == 0
+        assert monotonic() - asked_at < 10
 
 
 @pytest.mark.parametrize("path", ["/api/v1/jobs/" + "0" * 32, "/v1/models"])

@@ -7,8 +7,8 @@ import pytest
 from support.redis_server import RedisServer
 from support.relay import QUEUE, Relay, relay_on, words
 
-from contract.errors import LeaseLost
-from contract.events import Delta, Done
+from contract.errors import DeadlineExceeded, LeaseLost
+from contract.events import Delta, Done, EventId, Failed
 from contract.jobs import JobRecord
 
 
@@ -168,3 +168,24 @@ async def test_leases_survive_a_restart_of_redis(own_redis: RedisServer) -> None
 
         assert set() == lost
         assert record.status == "done"
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_who_fails_a_job_that_runs_takes_it_away_first(redis_url: str, *, dead: bool) -> None:
+    async with relay_on(redis_url) as relay:
+        job_id = await relay.enqueue()
+        claim = await relay.claim()
+        voice = relay.voice(claim)
+        lost = asyncio.Event()
+        voice.on_lost = lost.set
+        voice.say(Delta(content="one"))
+        await voice.written()
+        await relay.leases.end(QUEUE, job_id, DeadlineExceeded("too late"), dead=dead)
+        voice.say(Failed(code="internal_error", message="mine", retryable=False))
+        async with asyncio.timeout(5):
+            await lost.wait()
+        frames = await relay.heard(job_id)
+
+        assert [frame.type for frame in frames][-2:] == ["delta", "failed"]
+        assert frames[-1].id == EventId(claim.attempt + 1, 0)
+        assert b"too late" in frames[-1].body

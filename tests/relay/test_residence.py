@@ -151,3 +151,16 @@ async def test_no_key_lives_for_ever(redis_url: str) -> None:
 
         assert await relay.connection.command("PTTL", KEY) > 0
         await first.release("tiny")
+
+
+async def test_a_release_that_is_cancelled_says_so(redis_url: str) -> None:
+    async with relay_on(redis_url, renew_s=60) as relay:
+        first = worker(relay, "w1")
+        await claims(first)
+        releasing = asyncio.create_task(first.release("tiny"))
+        await asyncio.sleep(0)  # it waits for the renewal to end
+        releasing.cancel()
+        await asyncio.wait({releasing})
+
+        assert releasing.cancelled()
+        assert await owner(relay) == "w1"

@@ -159,9 +159,7 @@ class Ollama:
             }
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
-                answer = await self._client.json(
-                    "POST", "/api/embed", given, shape=shapes.EMBEDDED
-                )
+                answer = await self._client.json("POST", "/api/embed", given, shape=shapes.EMBEDDED)
             tokens += answer.get("prompt_eval_count") or 0
             load_ms = load_ms or wire.timings(answer).load_ms
             yield rows.add(answer.get("embeddings") or (), len(texts))

@@ -91,12 +91,12 @@ async def purge_messages(wiring: Wired, _: Admin) -> Response:
     "/dead/{id}",
     operation_id="get_dead",
     response_model=DeadView,
-    responses=documented(404, 503),
+    responses=documented(404, 409, 503),
 )
 async def show(id: JobId, wiring: Wired, caller: Caller) -> Response:
     """Look at one dead letter: its record, its last error, and what was asked for."""
     record = await _dead(wiring, caller, id)
-    return answer(await wiring.dead.show(record), id)
+    return answer(await wiring.dead.show(record), record.id)
 
 
 @router.post(
@@ -110,7 +110,7 @@ async def retry(id: JobId, wiring: Wired, caller: Caller) -> Response:
     """Run a dead letter again, as a new job of its tenant; again: the same new job."""
     record = await wiring.records.seen(checked(id), caller)
     if record.dead_at is not None and record.retried_as is None:
-        request = await wiring.records.request(id)
+        request = await wiring.records.request(record.id)
         await Intake(wiring, caller, Preferences()).queue_for(request)
     retried = await wiring.dead.retry(record, await _owner(wiring, caller, record))
     headers = {} if retried.is_new else {"Idempotent-Replayed": "true"}
@@ -121,7 +121,7 @@ async def retry(id: JobId, wiring: Wired, caller: Caller) -> Response:
     "/dead/{id}",
     operation_id="purge_dead",
     response_model=DeadPurged,
-    responses=documented(404, 503),
+    responses=documented(404, 409, 503),
 )
 async def purge(id: JobId, wiring: Wired, caller: Caller) -> Response:
     """Forget one dead letter for good: its record, its log, what was asked for."""
@@ -143,7 +143,7 @@ async def purge_all(wiring: Wired, wanted: Which, before: Before = None) -> Resp
 async def _dead(wiring: Wiring, caller: Tenant, job_id: str) -> JobRecord:
     record = await wiring.records.seen(checked(job_id), caller)
     if record.dead_at is None:
-        raise JobNotFound(f"there is no dead letter {job_id}: that job is {record.status}")
+        raise JobNotFound(f"there is no dead letter {record.id}: that job is {record.status}")
     return record
 
 

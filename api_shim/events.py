@@ -72,7 +72,7 @@ _TOLD: Final[dict[int | str, dict[str, Any]]] = {
     "/{id}/events",
     operation_id="follow_job",
     response_class=Response,
-    responses={**_TOLD, **documented(400, 404, 406, 503)},
+    responses={**_TOLD, **documented(400, 404, 406, 409, 503)},
 )
 async def follow(
     id: JobId,
@@ -95,10 +95,12 @@ async def follow(
     record = await wiring.records.seen(checked(id), caller)
     pages = await _opened(wiring, record, cursor)
     if pages is None:
-        return Response(status_code=204, headers={"X-Fleet-Job": id, "Cache-Control": "no-store"})
+        return Response(
+            status_code=204, headers={"X-Fleet-Job": record.id, "Cache-Control": "no-store"}
+        )
     preamble = b"retry: %d\n\n" % wiring.settings.reconnect_ms if format is SSE else b""
     seat = wiring.audience.attending(record)
-    return EventStream(id, pages, format, wiring.hangup, seat, preamble=preamble)
+    return EventStream(record.id, pages, format, wiring.hangup, seat, preamble=preamble)
 
 
 def _accepted(accept: str) -> Format:

@@ -14,12 +14,18 @@ from api_shim.wiring import Wired, Wiring
 from contract.errors import JobNotFound
 from contract.events import LAST_WORDS
 from contract.jobs import JobPage, JobRecord, JobView
-from contract.names import JOB_ID
+from contract.names import JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Result, Status
 from contract.wire import Noun
 
-JobId = Annotated[str, Path(description="32 hexadecimal digits, as the enqueue answered.")]
+JobId = Annotated[
+    str,
+    Path(
+        description="32 hexadecimal digits, as the enqueue answered; or the first four or more, "
+        "where only one of the caller's newest 100,000 jobs begins so."
+    ),
+]
 
 _LONGEST_WAIT_S: Final = 300
 _LONGEST_PAGE: Final = 200
@@ -28,8 +34,11 @@ router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 
 
 def checked(job_id: str) -> str:
-    """An id that can be a job's; raises JobNotFound, so that nothing else becomes a key."""
-    if not JOB_ID.match(job_id):
+    """An id that can be a job's, or the beginning of one.
+
+    Raises JobNotFound, so that nothing else becomes a key.
+    """
+    if not JOB_ID_BEGINNING.match(job_id):
         raise JobNotFound(f"there is no job {job_id[:64]}: an id has 32 hexadecimal digits")
     return job_id
 
@@ -81,7 +90,10 @@ def _is_cursor(text: str) -> bool:
 
 
 @router.get(
-    "/{id}", operation_id="get_job", response_model=JobView, responses=documented(404, 422, 503)
+    "/{id}",
+    operation_id="get_job",
+    response_model=JobView,
+    responses=documented(404, 409, 422, 503),
 )
 async def look(
     id: JobId,
@@ -99,11 +111,11 @@ async def look(
     record = await wiring.records.seen(checked(id), caller)
     if wait_s and record.status not in LAST_WORDS:
         async with wiring.audience.attending(record) as follower:
-            waiting = _until_the_end(wiring, id, wait_s)
+            waiting = _until_the_end(wiring, record.id, wait_s)
             if await wiring.hangup.attend(waiting, request.receive) is Ending.FINISHED:
                 follower.returns()
-        record = await wiring.records.get(id)
-    return answer(await _view(wiring, record, with_result=result), id)
+        record = await wiring.records.get(record.id)
+    return answer(await _view(wiring, record, with_result=result), record.id)
 
 
 async def _until_the_end(wiring: Wiring, job_id: str, wait_s: float) -> None:
@@ -132,7 +144,7 @@ async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobV
     "/{id}",
     operation_id="cancel_job",
     response_model=JobRecord,
-    responses=documented(404, 422, 503),
+    responses=documented(404, 409, 422, 503),
 )
 async def cancel(
     id: JobId,
@@ -141,5 +153,6 @@ async def cancel(
     reason: Annotated[str, Query(max_length=200, description="Told to its followers.")] = "",
 ) -> Response:
     """Cancel a job in whatever phase it is; final at once, and the same answer again."""
-    await wiring.records.seen(checked(id), caller)
-    return answer(await wiring.queue.cancel(id, by="caller", reason=reason), id)
+    record = await wiring.records.seen(checked(id), caller)
+    cancelled = await wiring.queue.cancel(record.id, by="caller", reason=reason)
+    return answer(cancelled, record.id)

@@ -14,7 +14,8 @@ from api_shim.jobs import answer
 from api_shim.problems import documented
 from api_shim.wiring import Wired
 from contract.errors import NotAllowed, UnknownKey
-from contract.keys import KEY_ID, IssuedKey, KeyFacts, KeyList, NewKey
+from contract.keys import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
+from relay.prefixes import only
 
 
 async def allowed(connection: HTTPConnection, wiring: Wired, _: Admin) -> None:
@@ -71,12 +72,18 @@ async def all_(wiring: Wired) -> Response:
     responses=documented(403, 404, 409, 422, 503),
 )
 async def revoke(
-    id: Annotated[str, Path(description="Of the key: what stands between its two `_`.")],
+    id: Annotated[
+        str,
+        Path(
+            description="Of the key, what stands between its two `_`; or enough of its beginning."
+        ),
+    ],
     wiring: Wired,
 ) -> Response:
     """Revoke a key; every shim refuses it within FLEET_KEY_MAX_AGE_S, and ends its streams."""
-    if not KEY_ID.match(id):
+    if not KEY_ID_BEGINNING.match(id):
         raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
-    gone = await wiring.tenants.revoke(id)
+    ids = [key.id for key in await wiring.door.keys() if key.id.startswith(id)]
+    gone = await wiring.tenants.revoke(only(id, ids) or id)
     await wiring.door.renew()
     return answer(gone)

@@ -20,6 +20,7 @@ from contract.backend_errors import (
     NotSupported,
 )
 from contract.errors import (
+    AmbiguousId,
     BatchEnded,
     FleetError,
     InternalError,
@@ -53,6 +54,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     UnknownBackend: 404,
     UnknownModel: 404,
     JobNotFound: 404,
+    AmbiguousId: 409,
     NotAuthenticated: 401,
     NotAllowed: 403,
     UnknownKey: 404,
@@ -282,7 +284,8 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     404: "`job_not_found` (also of another tenant's), `unknown_backend`, `unknown_model`, "
     "`unknown_kind` or `unknown_key`; `matches` has close names.",
     406: "No format that events are told in is accepted.",
-    409: "That name is taken (`name_taken`), the Idempotency-Key belongs to another request "
+    409: "Several ids begin so (`ambiguous_id`), that name is taken (`name_taken`), the "
+    "Idempotency-Key belongs to another request "
     "(`idempotency_key_reused`), the job is no dead letter (`not_dead`), or this shim was not "
     "started by `fleet up` (`not_supervised`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",

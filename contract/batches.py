@@ -18,6 +18,8 @@ LastStatus = Literal["failed", "completed", "expired", "cancelled"]
 ENDED: Final[frozenset[BatchStatus]] = frozenset({"failed", "completed", "expired", "cancelled"})
 
 BATCH_ID: Final = re.compile(r"^batch_[0-9a-f]{32}$")
+BATCH_ID_BEGINNING: Final = re.compile(r"^batch_[0-9a-f]{4,32}$")
+"""What callers may write in place of an id, where only one of theirs begins so."""
 _WINDOW: Final = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_WINDOW_S: Final = 30 * 86400

@@ -14,6 +14,7 @@ FleetError
 │   ├── NotAllowed              that is for an admin's key
 │   ├── UnknownKey              no API key of that id
 │   ├── LastAdmin               it is the last key that may manage the others
+│   ├── AmbiguousId             several ids begin so
 │   ├── KeyReused               the Idempotency-Key came with another body before
 │   ├── NotDead                 only a dead letter can be retried
 │   ├── UnknownFile             no such file, or not any more
@@ -109,6 +110,12 @@ class JobNotFound(RequestError):
     """There is no such job, or its log has expired."""
 
     code = "job_not_found"
+
+
+class AmbiguousId(RequestError):
+    """The beginning of an id, and several of the caller's begin so."""
+
+    code = "ambiguous_id"
 
 
 class NotAuthenticated(RequestError):

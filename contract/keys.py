@@ -15,6 +15,8 @@ KEY_MARK: Final = "flk_"
 """How every key begins, so that one is recognised where it should not be."""
 KEY: Final = re.compile(r"^flk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}$")
 KEY_ID: Final = re.compile(r"^[0-9a-f]{16}$")
+KEY_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,16}$")
+"""What an admin may write in place of an id, where only one key's begins so."""
 
 _TEN_YEARS_S: Final = 315_360_000
 

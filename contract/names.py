@@ -58,6 +58,8 @@ HELD: Final = "fleet:held"
 
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
+JOB_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,32}$")
+"""What callers may write in place of an id, where only one of theirs begins so."""
 
 
 def job_id(task_id: str) -> str:

@@ -102,6 +102,18 @@ class Batches:
         answer = await self._shims.ask("GET", "/v1/batches", params={"limit": limit})
         return tuple(BatchView.model_validate(each) for each in from_json(answer)["data"])
 
+    async def page(
+        self, limit: int, after: str | None = None
+    ) -> tuple[tuple[BatchView, ...], str | None]:
+        """Up to a hundred of the caller's batches, newest first, behind the one named `after`.
+
+        With the id behind which the next ones come, if there are some.
+        """
+        params = {"limit": limit} | ({"after": after} if after else {})
+        answer = from_json(await self._shims.ask("GET", "/v1/batches", params=params))
+        found = tuple(BatchView.model_validate(each) for each in answer["data"])
+        return found, found[-1].id if found and answer.get("has_more") else None
+
     async def fetch(self, file_id: str, into: BinaryIO) -> AsyncGenerator[int, None]:
         """Write a file's bytes to `into`, which is at its beginning; yields how many came.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from relay.settings import FleetSettings, Seconds
+from relay.settings import FleetSettings, Seconds, default_folder
 
 
 class ClientSettings(FleetSettings):
@@ -30,6 +30,11 @@ class UpSettings(FleetSettings):
     """Folder of the embedded Redis server and of files; `fleet up` makes it."""
     host: str = "127.0.0.1"
     """Address that the shims listen on."""
+
+
+def data_folder(given: Path | None = None) -> Path:
+    """The folder that `fleet up` keeps its data in: the given, else the configured, else ours."""
+    return given or UpSettings().data_dir or default_folder()
 
 
 def addresses(url: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from pydantic_core import to_json
 from rich.console import Console
@@ -19,13 +20,14 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.text import Text
 
 from contract.wire import Noun, encode
+from fleet.tables import lines
 
 _LINE_EVERY_S = 30.0
-_WIDE = 240
-"""Columns for a table that nobody looks at: no id may be cut in a pipe."""
+FEW = 20
+"""Rows of a table that a person sees without asking for more."""
 
 
 class Terminal:
@@ -36,7 +38,7 @@ class Terminal:
         self.json = json
         self.is_interactive = sys.stdout.isatty()
         self.talk = Console(stderr=True)
-        self._out = Console(width=None if self.is_interactive else _WIDE)
+        self._out = Console()
 
     @property
     def width(self) -> int | None:
@@ -65,26 +67,37 @@ class Terminal:
         """A line of JSON made of these."""
         self.line(to_json(fields))
 
+    def room(self, limit: int | None, *, all_: bool) -> int | None:
+        """Rows to show: so many, or all (None); a person who says nothing sees the first few."""
+        if limit is not None or all_:
+            return None if all_ else limit
+        return FEW if self.is_interactive and not self.json else None
+
     def rows(
-        self, nouns: Sequence[Noun], columns: Sequence[str], cells: Iterable[Sequence[object]]
+        self,
+        nouns: Sequence[Noun],
+        columns: Sequence[str],
+        cells: Iterable[Sequence[object]],
+        most: int | None = None,
     ) -> None:
-        """A table of things, or one JSON object a line."""
+        """A table of things, or one JSON object a line; the first `most` of them."""
+        shown = nouns[:most]
         if self.json:
-            for noun in nouns:
+            for noun in shown:
                 self.line(encode(noun))
             return
-        self.table(columns, cells)
+        self.table(columns, islice(cells, most))
+        if len(shown) < len(nouns):
+            self.say(f"{len(shown)} of {len(nouns)}: --all shows the others, too")
 
     def table(self, columns: Sequence[str], cells: Iterable[Sequence[object]]) -> None:
-        """A table; numbers stand to the right."""
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        found = [list(row) for row in cells]
-        for number, column in enumerate(columns):
-            numeric = bool(found) and all(_is_number(row[number]) for row in found)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-        for row in found:
-            table.add_row(*(escape(_text(value)) for value in row))
-        self._out.print(table)
+        """A table; numbers stand to the right. In a pipe a row is a line, and nothing is cut."""
+        header, *rows = lines(columns, cells, time.time(), self.width)
+        if self.is_interactive:
+            self._out.print(Text(header, "bold"), no_wrap=True, crop=False)
+        else:
+            self.words(f"{header}\n")
+        self.words("".join(f"{row}\n" for row in rows))
 
     def counting(self, what: str) -> Progress:
         """A bar for things that are counted, with rate and time left."""
@@ -140,19 +153,3 @@ class Terminal:
             TimeRemainingColumn(),
             console=self.talk,
         )
-
-
-def _is_number(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-
-
-def _text(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "yes" if value else "no"
-        case float():
-            return f"{value:.1f}"
-        case _:
-            return str(value)

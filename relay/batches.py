@@ -16,7 +16,15 @@ from uuid import uuid4
 from pydantic import TypeAdapter
 
 from contract import names
-from contract.batches import Batch, BatchPage, BatchStatus, LastStatus, LineError, NewBatch
+from contract.batches import (
+    BATCH_ID,
+    Batch,
+    BatchPage,
+    BatchStatus,
+    LastStatus,
+    LineError,
+    NewBatch,
+)
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import Usage
 from contract.files import File
@@ -37,6 +45,7 @@ from relay.batch_scripts import (
 )
 from relay.connection import Argument, Connection
 from relay.files import ids_from, place_after, stored_name
+from relay.prefixes import whole_id
 from relay.records import pairs
 
 _status: TypeAdapter[BatchStatus] = TypeAdapter(BatchStatus)
@@ -119,8 +128,12 @@ class Batches:
     async def seen(self, batch_id: str, tenant: Tenant) -> Batch:
         """The record of a batch that this tenant may see: its own; an admin's sees any.
 
-        Raises UnknownBatch, also if it is somebody else's, with the same words.
+        `batch_id` may be the beginning of an id, if only one of its own begins so. Raises
+        UnknownBatch, also if it is somebody else's, with the same words; AmbiguousId.
         """
+        if not BATCH_ID.match(batch_id):
+            index = names.batches(tenant.name)
+            batch_id = await whole_id(self._connection, index, batch_id, names.batch) or batch_id
         (batch,) = await self._found([batch_id])
         if batch is None or not (tenant.admin or batch.tenant.name == tenant.name):
             raise no_batch(batch_id)

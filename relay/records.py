@@ -11,6 +11,7 @@ from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.connection import Connection
+from relay.prefixes import whole_id
 
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
 _PAGE = 100
@@ -63,8 +64,16 @@ class Records:
     async def seen(self, job_id: str, tenant: Tenant) -> JobRecord:
         """The record of a job that this tenant may see: its own; an admin's sees any.
 
-        Raises JobNotFound, also if it is somebody else's, with the same words; RelayUnavailable.
+        `job_id` may be the beginning of an id, if only one of those that it may see begins so.
+        Raises JobNotFound, also if it is somebody else's, with the same words; AmbiguousId;
+        RelayUnavailable.
         """
+        if not names.JOB_ID.match(job_id):
+            index = names.RECENT if tenant.admin else names.recent(tenant.name)
+            whole = await whole_id(self._connection, index, job_id, names.record)
+            if whole is None:
+                raise _no_job(job_id)
+            job_id = whole
         record = await self.get(job_id)
         if not sees(tenant, record):
             raise _no_job(job_id)

@@ -19,7 +19,15 @@ from api_shim.openai.asked import wrong
 from api_shim.openai.kept import listing, refusals
 from api_shim.preferences import BackendHeader, IdempotencyKey
 from api_shim.wiring import Wired, Wiring
-from contract.batches import BATCH_ID, Batch, BatchStatus, Counts, LineError, NewBatch, window_s
+from contract.batches import (
+    BATCH_ID_BEGINNING,
+    Batch,
+    BatchStatus,
+    Counts,
+    LineError,
+    NewBatch,
+    window_s,
+)
 from contract.errors import UnknownFile
 from contract.events import Usage
 from contract.files import FILE_ID, File
@@ -200,7 +208,7 @@ async def page(
     "/{batch_id}",
     operation_id="openai_get_batch",
     response_model=BatchObject,
-    responses=refusals(404, 503),
+    responses=refusals(404, 409, 503),
 )
 async def look(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
     """Look at a batch: its status and counts."""
@@ -221,7 +229,7 @@ async def cancel(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
 
 def _checked(batch_id: str) -> str:
     """An id that can be a batch's, so that nothing else becomes a key."""
-    if not BATCH_ID.match(batch_id):
+    if not BATCH_ID_BEGINNING.match(batch_id):
         raise no_batch(batch_id)
     return batch_id
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fleet.aio import AsyncClient
-from fleet.commands.options import Json, Url
+from fleet.commands.options import All, Json, Limit, Url
 from fleet.commands.roster import show_backends
 from fleet.exits import Exit, run
 from fleet.terminal import Terminal
@@ -18,18 +18,20 @@ app = typer.Typer(help="List backends; add or remove one while the fleet runs.")
 def all_(context: typer.Context, *, json: Json = False, url: Url = None) -> None:
     """List backends when no other verb is given: health, address, what they can do."""
     if context.invoked_subcommand is None:
-        run(_list(Terminal(json=json), url))
+        terminal = Terminal(json=json)
+        run(_list(terminal, url, terminal.room(None, all_=False)))
 
 
 @app.command("list")
-def list_(*, json: Json = False, url: Url = None) -> None:
+def list_(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
     """List backends: health, address, what they can do."""
-    run(_list(Terminal(json=json), url))
+    terminal = Terminal(json=json)
+    run(_list(terminal, url, terminal.room(limit, all_=all_)))
 
 
-async def _list(terminal: Terminal, url: str | None) -> Exit:
+async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
-        show_backends(terminal, await fleet.backends())
+        show_backends(terminal, await fleet.backends(), most)
     return Exit.OK
 
 
@@ -60,7 +62,7 @@ async def _add(name: str, dsn: str, terminal: Terminal, url: str | None) -> Exit
     if found is None:
         terminal.say(
             f"the worker of {name} starts; `fleet backends` shows it when it is there, and the "
-            "lines of `fleet up` say why if it is not"
+            "`fleet logs` says why if it is not"
         )
         if terminal.json:
             terminal.mapping({"name": name, "status": "starting"})

@@ -4,7 +4,6 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
-from datetime import datetime
 from io import BufferedReader
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
@@ -17,17 +16,21 @@ from contract.errors import InvalidRequest, RequestError
 from contract.wire import encode
 from fleet.aio import AsyncClient
 from fleet.batches import Batches, BatchView, first_endpoint
-from fleet.commands.options import Backend, Json, Timeout, Url
+from fleet.commands.options import All, Backend, Json, Newest, Timeout, Url
 from fleet.encoding import check_utf8_lines
 from fleet.errors import GaveUpWaiting
 from fleet.exits import Exit, run
-from fleet.terminal import Terminal
+from fleet.paging import gathered
+from fleet.tables import Ago, Id
+from fleet.terminal import FEW, Terminal
 from fleet.whole_file import check_apart, whole
 
 app = typer.Typer(help="Files of requests: submit, watch, cancel, results.", no_args_is_help=False)
 
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="As in batch_0123...")]
-_COLUMNS: Final = ("batch", "status", "endpoint", "total", "completed", "failed", "created")
+BatchId = Annotated[
+    str, typer.Argument(metavar="BATCH", help="As in batch_0123..., or enough of its beginning.")
+]
+_COLUMNS: Final = ("batch", "status", "endpoint", "total", "done", "failed", "created")
 _LOOK_S: Final = 1.0
 
 
@@ -35,33 +38,35 @@ _LOOK_S: Final = 1.0
 def newest(context: typer.Context) -> None:
     """List the newest batches when no other verb is given."""
     if context.invoked_subcommand is None:
-        run(_list(20, Terminal(), None))
+        run(_list(FEW, Terminal(), None))
 
 
 @app.command("list")
 def list_(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 50,
+    limit: Newest = FEW,
+    all_: All = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """List batches, newest first."""
-    run(_list(limit, Terminal(json=json), url))
+    run(_list(None if all_ else limit, Terminal(json=json), url))
 
 
-async def _list(limit: int, terminal: Terminal, url: str | None) -> Exit:
+async def _list(most: int | None, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
-        found = await fleet.batches.newest(limit)
+        found, has_more = await gathered(fleet.batches.page, most)
     terminal.rows(found, _COLUMNS, (_row(batch) for batch in found))
+    if has_more and not terminal.json:
+        terminal.say(f"the newest {len(found)}: --limit N shows more, --all all of them")
     return Exit.OK
 
 
 def _row(batch: BatchView) -> tuple[object, ...]:
     counts = batch.request_counts
-    created = datetime.fromtimestamp(batch.created_at).astimezone().isoformat(" ", "seconds")
     return (
-        batch.id, batch.status, batch.endpoint, counts.total, counts.completed, counts.failed,
-        created,
+        Id(batch.id), batch.status, batch.endpoint, counts.total, counts.completed, counts.failed,
+        Ago(batch.created_at),
     )  # fmt: skip
 
 

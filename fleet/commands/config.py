@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from contract.errors import InvalidRequest
 from fleet.commands.options import Json
 from fleet.exits import Exit, run
-from fleet.settings import ClientSettings, UpSettings
+from fleet.settings import ClientSettings, UpSettings, data_folder
+from fleet.tables import Whole
 from fleet.terminal import Terminal
 from relay.settings import FleetSettings, RelaySettings
 from workers.backends.dsn import VARIABLE_PREFIX, WELL_KNOWN
@@ -45,7 +46,8 @@ async def _show(terminal: Terminal, *, with_origin: bool) -> Exit:
             terminal.mapping(each._asdict())
         return Exit.OK
     width = 3 if with_origin else 2
-    terminal.table(Setting._fields[:width], (each[:width] for each in found))
+    columns = ("name", Whole("value"), "origin")
+    terminal.table(columns[:width], (each[:width] for each in found))
     return Exit.OK
 
 
@@ -58,7 +60,8 @@ def _settings() -> Iterator[Setting]:
         for name in kind.model_fields:
             if name not in shown:
                 shown.add(name)
-                yield Setting(name, _masked(getattr(values, name)), _origin(name, file))
+                value = data_folder().resolve() if name == "data_dir" else getattr(values, name)
+                yield Setting(name, _masked(value), _origin(name, file))
 
 
 def _others() -> tuple[type[FleetSettings], ...]:

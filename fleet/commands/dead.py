@@ -1,5 +1,6 @@
 """`fleet dead`: jobs that ran out of attempts, and messages that are none: look, retry, forget."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -9,28 +10,30 @@ from contract.dead import DeadLetter, DeadView
 from contract.wire import encode
 from fleet.aio import AsyncClient
 from fleet.commands.jobs import JobId, retried
-from fleet.commands.options import Json, Url
+from fleet.commands.options import All, Json, Newest, Url
 from fleet.exits import Exit, run
-from fleet.terminal import Terminal
+from fleet.paging import gathered
+from fleet.tables import Ago, Id, Whole
+from fleet.terminal import FEW, Terminal
 
 app = typer.Typer(
     help="Jobs that ran out of attempts: list, show, retry, purge.", no_args_is_help=False
 )
 
 Jobs = Annotated[
-    list[str] | None, typer.Argument(metavar="JOB...", help="32 hexadecimal digits each.")
+    list[str] | None, typer.Argument(metavar="JOB...", help="Ids, or enough of their beginnings.")
 ]
 Queue = Annotated[str | None, typer.Option(help="As in ollama.chat.")]
 Kind = Annotated[str | None, typer.Option(help="chat, embed, pull ...")]
 Tenant = Annotated[str | None, typer.Option(help="Whose, for admins.")]
-_COLUMNS: Final = ("job", "kind", "queue", "model", "tenant", "tries", "died", "error")
+_COLUMNS: Final = ("job", "queue", "model", "tenant", "tries", "died", "error")
 
 
 @app.callback(invoke_without_command=True)
 def newest(context: typer.Context) -> None:
     """List the last to die when no other verb is given."""
     if context.invoked_subcommand is None:
-        run(_list({}, 20, Terminal(), None))
+        run(_list({}, FEW, Terminal(), None))
 
 
 @app.command("list")
@@ -39,12 +42,14 @@ def list_(
     queue: Queue = None,
     kind: Kind = None,
     tenant: Tenant = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    limit: Newest = FEW,
+    all_: All = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """List dead letters, the last to die first, each with its last error."""
-    run(_list(_which(queue, kind, tenant), limit, Terminal(json=json), url))
+    most = None if all_ else limit
+    run(_list(_which(queue, kind, tenant), most, Terminal(json=json), url))
 
 
 def _which(queue: str | None, kind: str | None, tenant: str | None) -> dict[str, Any]:
@@ -52,21 +57,31 @@ def _which(queue: str | None, kind: str | None, tenant: str | None) -> dict[str,
     return {name: value for name, value in given.items() if value is not None}
 
 
-async def _list(which: dict[str, Any], limit: int, terminal: Terminal, url: str | None) -> Exit:
+async def _list(
+    which: dict[str, Any], most: int | None, terminal: Terminal, url: str | None
+) -> Exit:
     async with AsyncClient(url) as fleet:
-        page = await fleet.dead(limit=limit, **which)
-    terminal.rows(page.letters, _COLUMNS, (_row(letter) for letter in page.letters))
-    if page.next:
-        terminal.say("there are more: --limit shows up to 200")
-    if page.unreadable:
-        terminal.say(f"{page.unreadable} messages could not be read: `fleet dead messages`")
+        unreadable = 0
+
+        async def page(limit: int, before: str | None) -> tuple[Sequence[DeadLetter], str | None]:
+            nonlocal unreadable
+            found = await fleet.dead(**which, limit=limit, before=before)
+            unreadable = found.unreadable or unreadable
+            return found.letters, found.next
+
+        letters, has_more = await gathered(page, most)
+    terminal.rows(letters, _COLUMNS, (_row(letter) for letter in letters))
+    if has_more and not terminal.json:
+        terminal.say(f"the last {len(letters)}: --limit N shows more, --all all of them")
+    if unreadable:
+        terminal.say(f"{unreadable} messages could not be read: `fleet dead messages`")
     return Exit.OK
 
 
 @app.command()
 def messages(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200)] = FEW,
     purge: Annotated[bool, typer.Option("--purge", help="Forget all of them.")] = False,
     json: Json = False,
     url: Url = None,
@@ -79,8 +94,8 @@ async def _messages(limit: int, terminal: Terminal, url: str | None, *, purge: b
     async with AsyncClient(url) as fleet:
         page = await fleet.dead_messages(limit=limit)
         gone = await fleet.purge_dead_messages() if purge else None
-    rows = ((_time(it.at), it.queue, it.size_bytes, it.reason) for it in page.messages)
-    terminal.rows(page.messages, ("set aside", "queue", "bytes", "why"), rows)
+    rows = ((Ago(it.at), it.queue, it.size_bytes, it.reason) for it in page.messages)
+    terminal.rows(page.messages, ("set aside", "queue", "bytes", Whole("why")), rows)
     if page.total > len(page.messages):
         terminal.say(f"{page.total} in all; the newest 1,000 are kept")
     if gone is not None:
@@ -90,8 +105,8 @@ async def _messages(limit: int, terminal: Terminal, url: str | None, *, purge: b
 
 def _row(letter: DeadLetter) -> tuple[object, ...]:
     return (
-        letter.id, letter.kind, letter.queue, letter.model, letter.tenant, letter.tries,
-        _time(letter.dead_at), letter.error and letter.error.code,
+        Id(letter.id), letter.queue, letter.model, letter.tenant, letter.tries,
+        Ago(letter.dead_at), letter.error and letter.error.code,
     )  # fmt: skip
 
 
@@ -113,7 +128,7 @@ async def _show(job_id: str, terminal: Terminal, url: str | None) -> Exit:
     if terminal.json:
         terminal.line(encode(view))
     else:
-        terminal.table(("field", "value"), _facts(view))
+        terminal.table(("field", Whole("value")), _facts(view))
     return Exit.OK
 
 

@@ -12,6 +12,7 @@ from fleet.doctor import machine, services
 from fleet.doctor.finding import Finding
 from fleet.doctor.vectors import vectors
 from fleet.exits import Exit, run
+from fleet.tables import Whole
 from fleet.terminal import Terminal
 
 app = typer.Typer(help="Find what is wrong on this machine, and say the fix.")
@@ -45,7 +46,7 @@ async def _doctor(terminal: Terminal) -> Exit:
 
 
 def _told(found: Sequence[Finding], terminal: Terminal) -> Exit:
-    terminal.rows(found, ("", "what", "found"), (_row(each) for each in found))
+    terminal.rows(found, ("", Whole("what"), Whole("found")), (_row(each) for each in found))
     sick = [each for each in found if each.state == "broken"]
     if sick:
         terminal.say(f"{len(sick)} broken: {', '.join(each.what for each in sick)}", "bold red")

@@ -1,6 +1,6 @@
 """`fleet jobs`: list them, look at one, follow one, cancel one, run a dead one again."""
 
-import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -13,27 +13,29 @@ from contract.requests import Kind
 from contract.result import Status
 from contract.wire import Noun, encode
 from fleet.aio import AsyncClient
-from fleet.commands.options import Json, Timeout, Url
+from fleet.commands.options import All, Json, Newest, Timeout, Url
 from fleet.exits import Exit, run
 from fleet.interrupts import detachable
 from fleet.job import patiently
+from fleet.paging import gathered
 from fleet.showing import followed
-from fleet.terminal import Terminal
+from fleet.tables import Ago, Id, Whole
+from fleet.terminal import FEW, Terminal
 
 app = typer.Typer(
     help="List jobs, look at one, follow one, cancel one, run a dead one again.",
     no_args_is_help=False,
 )
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="32 hexadecimal digits.")]
-_COLUMNS = ("job", "kind", "status", "queue", "model", "attempt", "age s", "worker")
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or enough of its beginning.")]
+_COLUMNS = ("job", "status", "queue", "model", "try", "age")
 
 
 @app.callback(invoke_without_command=True)
 def newest(context: typer.Context) -> None:
     """List the newest jobs when no other verb is given."""
     if context.invoked_subcommand is None:
-        run(_list(Terminal(), None, Wanted(limit=20)))
+        run(_list(Terminal(), None, Wanted(), FEW))
 
 
 @app.command("list")
@@ -42,17 +44,18 @@ def list_(
     status: Annotated[str | None, typer.Option(help="queued, running, done, failed ...")] = None,
     kind: Annotated[str | None, typer.Option(help="chat, embed, pull ...")] = None,
     queue: Annotated[str | None, typer.Option(help="As in ollama.chat.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    limit: Newest = FEW,
+    all_: All = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
     """List jobs, newest first."""
-    given = {"status": status, "kind": kind, "queue": queue, "limit": limit}
+    given = {"status": status, "kind": kind, "queue": queue}
     try:
         wanted = Wanted.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from error
-    run(_list(Terminal(json=json), url, wanted))
+    run(_list(Terminal(json=json), url, wanted, None if all_ else limit))
 
 
 class Wanted(Noun):
@@ -61,28 +64,27 @@ class Wanted(Noun):
     status: Status | None = None
     kind: Kind | None = None
     queue: str | None = None
-    limit: int = 50
 
 
-async def _list(terminal: Terminal, url: str | None, wanted: Wanted) -> Exit:
+async def _list(terminal: Terminal, url: str | None, wanted: Wanted, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
-        page = await fleet.jobs(**dict(wanted))
-    terminal.rows(page.jobs, _COLUMNS, (_row(record) for record in page.jobs))
+
+        async def page(limit: int, before: str | None) -> tuple[Sequence[JobRecord], str | None]:
+            found = await fleet.jobs(**dict(wanted), limit=limit, before=before)
+            return found.jobs, found.next
+
+        jobs, has_more = await gathered(page, most)
+    terminal.rows(jobs, _COLUMNS, (_row(record) for record in jobs))
+    if has_more and not terminal.json:
+        terminal.say(f"the newest {len(jobs)}: --limit N shows more, --all all of them")
     return Exit.OK
 
 
 def _row(record: JobRecord) -> tuple[object, ...]:
-    age_s = round(time.time() - record.created_at)
     return (
-        record.id,
-        record.kind,
-        record.status,
-        record.queue,
-        record.model,
-        record.attempt,
-        age_s,
-        record.worker,
-    )
+        Id(record.id), record.status, record.queue, record.model, record.attempt,
+        Ago(record.created_at),
+    )  # fmt: skip
 
 
 @app.command()
@@ -97,7 +99,7 @@ async def _show(job_id: str, terminal: Terminal, url: str | None) -> Exit:
     if terminal.json:
         terminal.line(encode(view))
     else:
-        terminal.table(("field", "value"), _facts(view))
+        terminal.table(("field", Whole("value")), _facts(view))
     return Exit.OK
 
 

@@ -1,7 +1,6 @@
 """`fleet keys`: make a tenant's API key, list keys, revoke one."""
 
 import re
-from datetime import datetime
 from typing import Annotated, Final
 
 import typer
@@ -10,8 +9,9 @@ from contract.keys import IssuedKey, KeyFacts, NewKey
 from contract.wire import encode
 from fleet.aio import AsyncClient
 from fleet.asking import new_key
-from fleet.commands.options import Json, Url
+from fleet.commands.options import All, Json, Limit, Url
 from fleet.exits import Exit, run
+from fleet.tables import Ago, Id
 from fleet.terminal import Terminal
 
 app = typer.Typer(help="Make, list and revoke API keys, which name tenants.", no_args_is_help=True)
@@ -85,34 +85,34 @@ def _show(issued: IssuedKey, terminal: Terminal) -> None:
 
 
 @app.command("list")
-def list_(*, json: Json = False, url: Url = None) -> None:
-    """List keys: whose they are and what they may; never the keys themselves."""
-    run(_list(Terminal(json=json), url))
+def list_(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
+    """List keys, newest first: whose they are and what they may; never the keys themselves."""
+    terminal = Terminal(json=json)
+    run(_list(terminal, url, terminal.room(limit, all_=all_)))
 
 
-async def _list(terminal: Terminal, url: str | None) -> Exit:
+async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
-        found = await fleet.keys()
-    terminal.rows(found, _COLUMNS, (_row(key) for key in found))
+        found = sorted(await fleet.keys(), key=lambda key: -key.created_at)
+    terminal.rows(found, _COLUMNS, (_row(key) for key in found), most)
     return Exit.OK
 
 
 def _row(key: KeyFacts) -> tuple[object, ...]:
     return (
-        key.id, key.tenant, f"{key.weight:g}", key.admin, key.limit_jobs, key.limit_tokens,
-        key.name or None, _day(key.created_at), _day(key.expires_at),
+        Id(key.id), key.tenant, f"{key.weight:g}", key.admin, key.limit_jobs, key.limit_tokens,
+        key.name or None, Ago(key.created_at), Ago(key.expires_at),
     )  # fmt: skip
-
-
-def _day(at: float | None) -> str | None:
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at).astimezone().isoformat(" ", "minutes")
 
 
 @app.command()
 def revoke(
-    id: Annotated[str, typer.Argument(help="Of the key: what stands between its two `_`.")],
+    id: Annotated[
+        str,
+        typer.Argument(
+            help="Of the key, what stands between its two `_`; or enough of its beginning."
+        ),
+    ],
     *,
     json: Json = False,
     url: Url = None,

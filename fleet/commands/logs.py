@@ -12,9 +12,8 @@ from contract.errors import InvalidRequest
 from fleet.commands.options import Json
 from fleet.exits import Exit, run
 from fleet.log_files import Line, Reading, log_folder, processes
-from fleet.settings import UpSettings
+from fleet.settings import data_folder
 from fleet.terminal import Terminal
-from relay.settings import default_folder
 
 _LOOK_S: Final = 0.25
 
@@ -41,7 +40,7 @@ def logs(
     json: Json = False,
 ) -> None:
     """Show what the processes of `fleet up` print, on this machine, running or not."""
-    folder = log_folder((data_dir or UpSettings().data_dir or default_folder()).resolve())
+    folder = log_folder(data_folder(data_dir).resolve())
     run(_logs(folder, process or (), lines, Terminal(json=json), follow=follow))
 
 

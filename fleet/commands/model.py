@@ -13,6 +13,7 @@ from fleet.commands.options import Backend, Json, Url
 from fleet.exits import Exit, raise_unless_done, run
 from fleet.interrupts import detachable
 from fleet.showing import followed
+from fleet.tables import Whole
 from fleet.terminal import Terminal
 
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="As the backend names it.")]
@@ -33,7 +34,7 @@ async def _show(model: str, backend: str | None, terminal: Terminal, url: str | 
     if terminal.json:
         terminal.mapping(details)
     else:
-        terminal.table(("field", "value"), facts(details))
+        terminal.table(("field", Whole("value")), facts(details))
     return Exit.OK
 
 

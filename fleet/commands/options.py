@@ -31,6 +31,15 @@ Timeout = Annotated[
     float | None, typer.Option(min=0.001, help="Seconds to wait for the end; the job goes on.")
 ]
 
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", "-n", min=1, help="Rows.  [default: 20, in a pipe all]"),
+]
+Newest = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="The newest so many.")
+]
+All = Annotated[bool, typer.Option("--all", "-a", help="Every row.")]
+
 
 def with_key(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with `--api-key`, if it is one that asks a shim: one that takes `--url`."""

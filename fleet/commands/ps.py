@@ -1,15 +1,17 @@
 """`fleet ps`: which models are in memory just now, over all backends."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from contract.errors import FleetError
 from contract.models import RunningRequest
 from contract.wire import Noun
 from fleet.aio import AsyncClient
-from fleet.commands.options import Backend, Json, Url
+from fleet.commands.options import All, Backend, Json, Limit, Url
 from fleet.exits import Exit, run
 from fleet.reports import BackendView
+from fleet.tables import Ago, Whole
 from fleet.terminal import Terminal
 
 _TELLS_WITHIN_S = 10.0
@@ -24,20 +26,29 @@ class Loaded(Noun):
     """What the backend tells of it."""
 
 
-def ps(*, backend: Backend = None, json: Json = False, url: Url = None) -> None:
+def ps(
+    *,
+    backend: Backend = None,
+    limit: Limit = None,
+    all_: All = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
     """List models in memory: asked of the backends that can tell, else from the roster."""
-    run(_ps(backend, Terminal(json=json), url))
+    terminal = Terminal(json=json)
+    run(_ps(backend, terminal, url, terminal.room(limit, all_=all_)))
 
 
-async def _ps(backend: str | None, terminal: Terminal, url: str | None) -> Exit:
+async def _ps(backend: str | None, terminal: Terminal, url: str | None, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
         known = [each for each in await fleet.backends() if backend in {None, each.name}]
         found = await asyncio.gather(*(_loaded(fleet, each, terminal) for each in known))
     rows = [each for group in found for each in group]
     terminal.rows(
         rows,
-        ("model", "backend", "size MB", "in VRAM MB", "until", "state"),
+        (Whole("model"), "backend", "size MB", "in VRAM MB", "until", "state"),
         ((each.model, each.backend, *_cells(each.details)) for each in rows),
+        most,
     )
     return Exit.OK
 
@@ -73,6 +84,14 @@ def _cells(details: dict[str, Any]) -> tuple[object, ...]:
     return (
         size and round(size / 1e6),
         vram and round(vram / 1e6),
-        details.get("expires_at"),
+        _time(details.get("expires_at")),
         details.get("state"),
     )
+
+
+def _time(told: object) -> object:
+    """A time as a backend writes it, as one that a table can tell; anything else as it is."""
+    try:
+        return Ago(datetime.fromisoformat(str(told)).timestamp()) if told else None
+    except (ValueError, OverflowError):
+        return told

@@ -17,13 +17,13 @@ from fleet.exits import Exit, run
 from fleet.greeting import greeting
 from fleet.log_files import Journal, log_folder
 from fleet.plan import Plan, backends, shim_ports
-from fleet.settings import ClientSettings, UpSettings
+from fleet.settings import ClientSettings, UpSettings, data_folder
 from fleet.terminal import Terminal
 from fleet.up import Running, running
 from fleet.watch import Watch
 from relay.connection import Connection
 from relay.roster import Roster
-from relay.settings import RelaySettings, default_folder
+from relay.settings import RelaySettings
 from relay.tenants import Table, Tenants
 
 _WIDTH = 80
@@ -56,16 +56,13 @@ def up(
 
     It prints five lines, then only what changes; `fleet logs` has what the processes print.
     """
-    settings = UpSettings()
-    folder = data_dir or settings.data_dir or default_folder()
+    host, folder = UpSettings().host, data_folder(data_dir)
+    variables = {"FLEET_INSECURE": "true"} if insecure else {}
 
     async def command() -> Exit:
-        found = [
-            replace(each, processes=workers) for each in await backends(backend or [], os.environ)
-        ]
-        ports = shim_ports(settings.host, port, shims)
-        variables = {"FLEET_INSECURE": "true"} if insecure else {}
-        plan = Plan(folder, settings.host, ports, tuple(found), variables)
+        known = await backends(backend or [], os.environ)
+        found = tuple(replace(each, processes=workers) for each in known)
+        plan = Plan(folder, host, shim_ports(host, port, shims), found, variables)
         terminal = Terminal(json=json)
         with closing(Journal(terminal.tell, folder, verbose=verbose)) as journal:
             return await _until_stopped(plan, terminal, journal)

@@ -1,0 +1,26 @@
+"""Lists that come in pages: as many as are wanted, page after page."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+Item = TypeVar("Item")
+_PAGE: Final = 100
+
+
+async def gathered(
+    ask: Callable[[int, str | None], Awaitable[tuple[Sequence[Item], str | None]]],
+    most: int | None,
+) -> tuple[list[Item], bool]:
+    """The first `most` items (None: all), and whether there may be more.
+
+    `ask` is called with the length of a page and the cursor behind which it begins.
+    """
+    found: list[Item] = []
+    cursor: str | None = None
+    while most is None or len(found) < most:
+        left = _PAGE if most is None else min(_PAGE, most - len(found))
+        items, cursor = await ask(left, cursor)
+        found += items
+        if cursor is None:
+            return found, False
+    return found, True

@@ -1,0 +1,92 @@
+"""The beginning of an id stands for the id, among what the caller may see and no further."""
+
+import pytest
+from support.relay import Relay, relay_on
+
+from contract import names
+from contract.errors import AmbiguousId, JobNotFound
+from contract.tenants import Tenant
+from relay import prefixes
+from relay.records import Records
+
+MINE, ADMIN = Tenant(name="mine"), Tenant(name="boss", admin=True)
+A, B, C = "abcd0" + "0" * 27, "abcd1" + "0" * 27, "ffff0" + "0" * 27
+
+
+async def put(relay: Relay, *ids: str, tenant: str = "mine", expired: bool = False) -> None:
+    """Jobs in the lists, as the enqueue leaves them."""
+    job = await relay.enqueue()
+    fields = await relay.connection.command("HGETALL", names.record(job))
+    for number, id in enumerate(ids):
+        for index in (names.RECENT, names.recent(tenant)):
+            await relay.connection.command("ZADD", index, 1000 + number, id)
+        if not expired:
+            own = [*(it for pair in fields.items() for it in pair), "id", id, "tenant", tenant]
+            await relay.connection.command("HSET", names.record(id), *own)
+
+
+async def test_a_beginning_that_is_one_jobs_stands_for_it(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, A, B, C)
+        records = Records(relay.connection)
+
+        assert (await records.seen("ffff", MINE)).id == C
+        assert (await records.seen("abcd1", MINE)).id == B
+        assert (await records.seen(A, MINE)).id == A
+        assert (await records.seen("abcd1", ADMIN)).id == B
+
+
+async def test_a_beginning_of_several_says_how_many(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, A, B, C)
+
+        with pytest.raises(AmbiguousId, match=r"^2 ids begin with abcd"):
+            await Records(relay.connection).seen("abcd", MINE)
+
+
+async def test_others_jobs_are_neither_found_nor_counted(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, A)
+        await put(relay, B, C, tenant="other")
+        records = Records(relay.connection)
+
+        assert (await records.seen("abcd", MINE)).id == A
+        with pytest.raises(JobNotFound):
+            await records.seen("ffff", MINE)
+        with pytest.raises(AmbiguousId):
+            await records.seen("abcd", ADMIN)
+
+
+async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, A)
+        await put(relay, B, C, expired=True)
+        records = Records(relay.connection)
+
+        assert (await records.seen("abcd", MINE)).id == A
+        with pytest.raises(JobNotFound):
+            await records.seen("ffff", MINE)
+
+
+async def test_the_look_is_bounded_and_goes_over_every_page(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefixes, "_PAGE", 10)
+    monkeypatch.setattr(prefixes, "REACH", 50)
+    async with relay_on(redis_url) as relay:
+        for number in range(60):
+            await relay.connection.command("ZADD", "index", number, f"{number:04x}")
+        found = [
+            await prefixes.beginning_with(relay.connection, "index", f"{number:04x}")
+            for number in range(60)
+        ]
+
+    assert found == [[] for _ in range(10)] + [[f"{number:04x}"] for number in range(10, 60)]
+
+
+async def test_a_beginning_of_very_many_stops_early(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, *(f"abcd{number:028x}" for number in range(30)))
+
+        with pytest.raises(AmbiguousId, match=r"^30 or more"):
+            await Records(relay.connection).seen("abcd", MINE)

@@ -1,10 +1,12 @@
 """The document at /openapi.json: FastAPI's own, with what FastAPI cannot know put in.
 
-Three things: that problems are `application/problem+json`, but for drop-in surfaces; what an event
-looks like, since events are passed on unparsed and so are no response model of any route; and that
-every route asks for an API key, since that is the business of a layer around the routes.
+Four things: a sentence that sums each operation up; that problems are `application/problem+json`,
+but for drop-in surfaces; what an event looks like, since events are passed on unparsed and so are
+no response model of any route; and that every route asks for an API key, since that is the business
+of a layer around the routes.
 """
 
+import re
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -18,6 +20,8 @@ from contract.events import AnyEvent
 _SCHEMAS: Final = "#/components/schemas/{model}"
 _FIRST_ERROR: Final = 400
 _UNDOCUMENTED: Final = "HTTPValidationError"
+_SENTENCE: Final = re.compile(r"(?<=\.) ")
+_CLAUSE: Final = re.compile(r"[:;] ")
 
 
 def install(app: FastAPI) -> None:
@@ -37,6 +41,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     for path, operations in document["paths"].items():
         for operation in operations.values():
+            operation["summary"] = summary(operation["description"])
             _drop_undocumented(operation["responses"])
             if path in OPEN_PATHS:
                 operation["security"] = []
@@ -51,6 +56,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     _add_events(schemas)
     return document
+
+
+def summary(description: str) -> str:
+    """The beginning of a description that says by itself what an operation does.
+
+    FastAPI makes titles of the names of functions, which say nothing to anybody else.
+    """
+    sentence = _SENTENCE.split(" ".join(description.split()), maxsplit=1)[0].rstrip(".")
+    clause = _CLAUSE.split(sentence, maxsplit=1)[0]
+    return f"{clause if ' ' in clause else sentence}."
 
 
 def _add_refusals(responses: dict[str, Any]) -> None:

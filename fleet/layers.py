@@ -66,8 +66,13 @@ class Layers:
             self._tasks[name] = bars.add_task(name, total=total)
         bars.update(self._tasks[name], total=total, completed=completed or 0)
 
-    def close(self) -> None:
-        """Stop drawing; a later layer begins new bars."""
+    def close(self, *, is_whole: bool = False) -> None:
+        """Stop drawing; a later layer begins new bars.
+
+        `is_whole`: what they showed is there, also if nobody told of its last part.
+        """
         if self._bars is not None:
+            for task in self._bars.tasks if is_whole else ():
+                self._bars.update(task.id, completed=task.total)
             self._bars.stop()
         self._bars, self._tasks = None, {}

@@ -69,12 +69,12 @@ class Shown:
             case Resumed():
                 self._aside(f"[attempt {event.attempt} goes on: {event.reason}]")
             case Done() | Failed():
-                self.end()
+                self.end(is_whole=isinstance(event, Done))
             case _:
                 pass
 
     def _delta(self, delta: Delta) -> None:
-        self._layers.close()
+        self._layers.close(is_whole=True)
         if delta.thinking:
             self._thinks = True
             self._terminal.talk.print(
@@ -105,9 +105,9 @@ class Shown:
         self.end()
         self._terminal.say(text)
 
-    def end(self) -> None:
+    def end(self, *, is_whole: bool = False) -> None:
         """Finish the line of words and the bars, if any are open."""
-        self._layers.close()
+        self._layers.close(is_whole=is_whole)
         if self._open_line:
             self._terminal.words("\n")
             self._open_line = False

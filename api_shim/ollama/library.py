@@ -3,9 +3,10 @@
 import time
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import PlainTextResponse
 
+from api_shim.front_page import front
 from api_shim.ollama import answers, builds, models
 from api_shim.ollama.builds import CreateBody, PullBody, Steps
 from api_shim.ollama.generation import example, json
@@ -171,9 +172,9 @@ async def get_version() -> Response:
     "/",
     operation_id="ollama_heartbeat",
     response_class=PlainTextResponse,
-    responses=documented(500),
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **documented(500)},
 )
 @root.head("/", include_in_schema=False)
-async def get_root() -> Response:
-    """Say that somebody is here, in the words that clients of the original wait for."""
-    return PlainTextResponse("Ollama is running")
+async def get_root(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+    """Say what this is: a page for browsers, and for clients of the original its heartbeat."""
+    return front(accept)

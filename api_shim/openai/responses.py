@@ -85,7 +85,7 @@ async def retrieve(
         Query(ge=0, description="With `stream`: the `sequence_number` of the last event seen."),
     ] = None,
 ) -> Response:
-    """Look a response up as it stands, or follow it from any event on, while it is kept."""
+    """Look at a response as it stands, or follow it from any event on; while it is kept."""
     response = await kept.find(id)
     heard = await kept.heard(response)
     headers = {"X-Fleet-Job": response.record.id}

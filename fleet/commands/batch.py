@@ -261,6 +261,7 @@ async def _fetch(batches: Batches, file_id: str, path: Path, terminal: Terminal)
             async with aclosing(batches.fetch(file_id, opened)) as came:
                 async for count in came:
                     bar.advance(task, count)
+        bar.update(task, total=bar.tasks[task].completed)
     if str(path) != "-":
         terminal.say(f"{file_id} is in {path}")
 

@@ -103,6 +103,9 @@ async def _followed(job: AsyncJob, terminal: Terminal) -> Result:
                 event = frame.event if frame.type == "phase" else None
                 if isinstance(event, Phase) and event.progress is not None:
                     bar.update(task, total=1.0, completed=event.progress)
+        if shown.result.status == "done":
+            # Servers tell how far they are now and then, and say nothing more when it is there.
+            bar.update(task, total=1.0, completed=1.0)
     raise_unless_done(job.id, shown.result)
     return shown.result
 

@@ -73,6 +73,23 @@ def test_every_operation_has_a_name_a_description_and_problems(document: dict[st
                 assert response["description"]
 
 
+def test_every_operation_is_summed_up_in_a_sentence(document: dict[str, Any]) -> None:
+    for path, found in document["paths"].items():
+        for method, operation in found.items():
+            words = operation["summary"]
+
+            assert words.endswith("."), (method, path, words)
+            assert words[0].isupper(), (method, path, words)
+            assert 1 < len(words.split()) < 16, (method, path, words)
+            assert words.rstrip(".") in " ".join(operation["description"].split())
+
+
+def test_no_two_operations_of_a_group_are_summed_up_alike(document: dict[str, Any]) -> None:
+    told = [(operation["tags"][0], operation["summary"]) for operation in operations(document)]
+
+    assert [pair for pair in told if told.count(pair) > 1] == []
+
+
 def test_the_examples_of_requests_are_requests(document: dict[str, Any]) -> None:
     wrong = [
         error

@@ -26,6 +26,15 @@ def test_words_become_a_file_and_a_model_is_chosen(fleet: Command, tmp_path: Pat
     assert [each.name for each in tmp_path.iterdir()] == ["cat.png"]
 
 
+def test_the_bar_ends_at_a_hundred_percent(fleet: Command, tmp_path: Path) -> None:
+    said = fleet("image", "a cat", "-o", str(tmp_path / "cat.png"), *SMALL)
+    failed = fleet("image", "x", "-o", str(tmp_path / "x.png"), *DRAWS, "scripted-image:fail=500")
+
+    assert "100%" in said.stderr
+    assert failed.returncode != 0
+    assert "100%" not in failed.stderr
+
+
 def test_several_files_are_numbered_and_a_seed_repeats_them(fleet: Command, tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         options = ("--count", "2", "--seed", "7", "--negative", "dogs", "--steps", "2")

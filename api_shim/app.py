@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from api_shim import (
@@ -36,6 +36,7 @@ from api_shim.openai import models as openai_models
 from api_shim.openai import responses as openai_responses
 from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.problems import natively
+from api_shim.queries import only_known_fields
 from api_shim.settings import ShimSettings
 from api_shim.wiring import wired
 
@@ -58,14 +59,10 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 }
 """How errors are told under the paths that begin so; the longest beginning counts."""
 
-_SURFACES: Final = (
-    enqueue,
-    events,
-    jobs,
-    dead,
-    roster,
-    membership,
-    keys,
+_NATIVE: Final = (enqueue, events, jobs, dead, roster, membership, keys)
+"""Our own routes. `enqueue` has the wider pattern of the two POST families under `/api/v1/jobs`,
+`events` the longer path."""
+_OTHERS: Final = (
     health,
     generation,
     library,
@@ -76,8 +73,7 @@ _SURFACES: Final = (
     openai_files,
     openai_batches,
 )
-"""Whose routes these are. `enqueue` has the wider pattern of the two POST families under
-`/api/v1/jobs`, `events` the longer path."""
+"""Whose callers are programs that were written for something else."""
 
 
 def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
@@ -99,7 +95,9 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for each in _SURFACES:
+    for each in _NATIVE:
+        app.include_router(each.router, dependencies=[Depends(only_known_fields)])
+    for each in _OTHERS:
         app.include_router(each.router)
     app.include_router(library.root)
     app.include_router(openai_images.forms)

@@ -9,6 +9,7 @@ from api_shim.auth import Caller
 from api_shim.hangup import Ending
 from api_shim.jobs import JobId, checked
 from api_shim.problems import Refusal, documented
+from api_shim.queries import demand_known_fields
 from api_shim.sockets import close, refuse
 from api_shim.stream import NDJSON, SSE, EventStream, Format
 from api_shim.waiting import Pages
@@ -158,6 +159,7 @@ async def watch(
     # Accepted first: a refused handshake cannot carry a close code.
     await socket.accept()
     try:
+        demand_known_fields(socket)
         cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
         record = await wiring.records.seen(checked(id), caller)
         pages = await _opened(wiring, record, cursor)

@@ -61,13 +61,20 @@ async def page(
     status: Status | None = None,
     kind: Kind | None = None,
     queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
+    backend: Annotated[str | None, Query(examples=["ollama"])] = None,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
     before: Annotated[str | None, Query(description="`next` of the page before this one.")] = None,
 ) -> Response:
     """List the caller's jobs, newest first; an admin's key lists everybody's."""
     check_cursor(before)
     found = await wiring.records.page(
-        seen_by=caller, status=status, kind=kind, queue=queue, limit=limit, before=before
+        seen_by=caller,
+        status=status,
+        kind=kind,
+        queue=queue,
+        backend=backend,
+        limit=limit,
+        before=before,
     )
     return answer(found)
 

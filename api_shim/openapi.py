@@ -69,7 +69,8 @@ def summary(description: str) -> str:
 
 
 def _add_refusals(responses: dict[str, Any]) -> None:
-    for status, response in documented(401, 403).items():
+    # 422: a query field that is not known (queries.py).
+    for status, response in documented(401, 403, 422).items():
         responses.setdefault(str(status), {"description": response["description"]})
 
 

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from contract.requests import Request
 from contract.responses import ResponseNotes
-from contract.wire import Noun
+from contract.wire import Asked
 
 Think = Literal["auto", "off", "on", "minimal", "low", "medium", "high", "xhigh"]
 """How hard to think; `auto` leaves it to the backend, `on` leaves it how hard."""
@@ -25,14 +25,14 @@ def thoughts_in(details: Iterable[Mapping[str, Any]]) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-class TextPart(Noun):
+class TextPart(Asked):
     """A piece of text in a message."""
 
     type: Literal["text"] = "text"
     text: str
 
 
-class ImagePart(Noun):
+class ImagePart(Asked):
     """An image in a message: base64 of its bytes, a data URL, or an http(s) URL."""
 
     type: Literal["image"] = "image"
@@ -42,7 +42,7 @@ class ImagePart(Noun):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class ToolCall(Noun):
+class ToolCall(Asked):
     """A call that the assistant made; `arguments` is JSON text."""
 
     id: str | None = None
@@ -52,7 +52,7 @@ class ToolCall(Noun):
     """What the backend wants back with the call, as it gave it (Gemini's thought signature)."""
 
 
-class Message(Noun):
+class Message(Asked):
     """One turn. `thinking` is what the assistant thought, for backends that have a word for it."""
 
     role: Role
@@ -79,7 +79,7 @@ class Message(Noun):
         return tuple(part.image for part in self.content if isinstance(part, ImagePart))
 
 
-class Tool(Noun):
+class Tool(Asked):
     """A function the model may call; `parameters` is a JSON schema."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -89,25 +89,25 @@ class Tool(Noun):
     """Whether the arguments of a call must be of that schema, where the backend can promise it."""
 
 
-class NamedTool(Noun):
+class NamedTool(Asked):
     """The one tool that the model must call."""
 
     name: str
 
 
-class TextFormat(Noun):
+class TextFormat(Asked):
     """Any text."""
 
     type: Literal["text"] = "text"
 
 
-class JsonFormat(Noun):
+class JsonFormat(Asked):
     """Any JSON object."""
 
     type: Literal["json_object"] = "json_object"
 
 
-class SchemaFormat(Noun):
+class SchemaFormat(Asked):
     """JSON that conforms to a schema."""
 
     type: Literal["json_schema"] = "json_schema"

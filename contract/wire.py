@@ -3,9 +3,9 @@
 Invariant: what one process writes with `encode` another reads with `decode`, or refuses by name.
 """
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 VERSION: Final = 1
 """Version of the JSON that this code writes; it reads every version up to it."""
@@ -17,6 +17,17 @@ class Noun(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, use_attribute_docstrings=True
     )
+
+
+class Asked(Noun):
+    """A noun that callers write: a null in it is as if the field had been left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_are_left_out(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and None in fields.values():
+            return {name: value for name, value in fields.items() if value is not None}
+        return fields
 
 
 AnyNoun = TypeVar("AnyNoun", bound=Noun)

@@ -213,11 +213,19 @@ class AsyncClient(Roster):
         status: Status | None = None,
         kind: Kind | None = None,
         queue: str | None = None,
+        backend: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> JobPage:
         """Records, newest first; `before` is the `next` of the page before."""
-        given = {"status": status, "kind": kind, "queue": queue, "limit": limit, "before": before}
+        given = {
+            "status": status,
+            "kind": kind,
+            "queue": queue,
+            "backend": backend,
+            "limit": limit,
+            "before": before,
+        }
         return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=_present(given)))
 
     async def dead(

@@ -201,12 +201,19 @@ class Client:
         status: Status | None = None,
         kind: Kind | None = None,
         queue: str | None = None,
+        backend: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> JobPage:
         """Records, newest first; `before` is the `next` of the page before."""
         return self._ask(
-            self._fleet.jobs, status=status, kind=kind, queue=queue, limit=limit, before=before
+            self._fleet.jobs,
+            status=status,
+            kind=kind,
+            queue=queue,
+            backend=backend,
+            limit=limit,
+            before=before,
         )
 
     def dead(

@@ -103,6 +103,7 @@ class Records:
         status: Status | None = None,
         kind: Kind | None = None,
         queue: str | None = None,
+        backend: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> JobPage:
@@ -115,7 +116,7 @@ class Records:
         key = names.RECENT if seen_by.admin else names.recent(seen_by.name)
         async for cursor, record in self.newest_first(key, before):
             looked_at += 1
-            if record and _matches(record, status, kind, queue):
+            if record and _matches(record, status=status, kind=kind, queue=queue, backend=backend):
                 found.append(record)
             if len(found) == limit:
                 return JobPage(jobs=tuple(found), next=cursor)
@@ -161,10 +162,5 @@ def _scored(flat: list[Any]) -> list[tuple[str, float]]:
     return [(m.decode(), float(s)) for m, s in zip(flat[::2], flat[1::2], strict=True)]
 
 
-def _matches(
-    record: JobRecord, status: Status | None, kind: Kind | None, queue: str | None
-) -> bool:
-    return (status in (None, record.status) and kind in (None, record.kind)) and queue in (
-        None,
-        record.queue,
-    )
+def _matches(record: JobRecord, **wanted: str | None) -> bool:
+    return all(value is None or getattr(record, name) == value for name, value in wanted.items())

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from contract import errors
 from contract.chat import ChatRequest, Message, SchemaFormat, Tool
@@ -103,3 +104,26 @@ def test_every_error_has_a_code_of_its_own_and_is_drawn_in_the_tree() -> None:
 
     assert len(classes) == len({error.code for error in classes})
     assert [error for error in classes if error.__name__ not in (errors.__doc__ or "")] == []
+
+
+def test_a_null_is_as_if_the_field_had_been_left_out() -> None:
+    plain = {"kind": "chat", "model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    turn = {"role": "user", "content": "hi", "tool_calls": None, "thinking": None}
+    nulls = {
+        "priority": None, "max_attempts": None, "metadata": None, "stop": None, "think": None,
+        "messages": [turn], "tools": None, "tool_choice": None, "response_format": None,
+    }  # fmt: skip
+    schema = {"type": "object", "properties": {"a": {"default": None}}}
+    tools = [{"name": "f", "description": None, "parameters": schema}]
+
+    assert any_request.validate_python({**plain, **nulls}) == any_request.validate_python(plain)
+    assert any_request.validate_json(to_json({**plain, **nulls})) == any_request.validate_json(
+        to_json(plain)
+    )
+    [tool] = any_request.validate_python({**plain, "tools": tools}).tools
+    assert tool.parameters == schema
+
+
+def test_a_null_in_place_of_what_is_required_is_missing() -> None:
+    with pytest.raises(ValidationError, match="model\n  Field required"):
+        any_request.validate_python({"kind": "embed", "model": None, "input": ["a"]})

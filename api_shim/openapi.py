@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from api_shim.guard import OPEN_PATHS
 from api_shim.problems import PROBLEM_JSON, documented
-from contract.events import AnyEvent
+from contract.events import KnownEvent
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
 _FIRST_ERROR: Final = 400
@@ -95,7 +95,7 @@ def _mark_problems(responses: dict[str, Any]) -> None:
 
 def _add_events(schemas: dict[str, Any]) -> None:
     """Add `Event`: what a log says, each with the `id` and `at` that its frame has."""
-    schema = TypeAdapter(AnyEvent).json_schema(ref_template=_SCHEMAS, mode="serialization")
+    schema = TypeAdapter(KnownEvent).json_schema(ref_template=_SCHEMAS, mode="serialization")
     members = schema.pop("$defs")
     for name, member in members.items():
         if "type" in member.get("properties", {}) and "const" in member["properties"]["type"]:

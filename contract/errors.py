@@ -24,6 +24,7 @@ FleetError
 │   ├── NoWorker                nobody serves that queue
 │   ├── QueueFull               the queue's bound is reached
 │   ├── RelayUnavailable        Redis does not answer
+│   ├── NewerVersion            a newer version of the fleet wrote it
 │   └── StorageUnavailable      the storage of files does not answer, or is full
 ├── JobError                how a job ends when nobody asked for it
 │   ├── DeadlineExceeded        its time ran out, waiting or running
@@ -195,6 +196,12 @@ class RelayUnavailable(QueueError):
     """Redis does not answer, or has no room."""
 
     code = "relay_unavailable"
+
+
+class NewerVersion(QueueError):
+    """A newer version of the fleet wrote this; a process of that version can read it."""
+
+    code = "newer_version"
 
 
 class StorageUnavailable(QueueError):

@@ -5,7 +5,7 @@ Invariant: exactly one `Done`, `Failed` or `Cancelled` ends a log, and its id is
 
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import override
 
 from contract.wire import Noun
@@ -246,7 +246,14 @@ class Cancelled(Event):
     reason: str = ""
 
 
-AnyEvent = Annotated[
+class Unknown(Event):
+    """What a newer version says: followers have its JSON as it is, all others pass over it."""
+
+    fields: dict[str, Any]
+    """All of it but id and time."""
+
+
+KnownEvent = Annotated[
     Queued | Started | Phase | Delta | Progress | Vectors | Image | Details | Resumed | Reset
     | LogReset | Done | Failed | Cancelled,
     Field(discriminator="type"),
@@ -254,4 +261,19 @@ AnyEvent = Annotated[
 LastWord = Done | Failed | Cancelled
 LAST_WORDS: Final = frozenset({"done", "failed", "cancelled"})
 
-any_event: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+AnyEvent = KnownEvent | Unknown
+_known: Final[TypeAdapter[KnownEvent]] = TypeAdapter(KnownEvent)
+
+
+def event_of(fields: dict[str, Any]) -> AnyEvent:
+    """Read an event's fields, without id and time, in this version or a newer one."""
+    try:
+        return _known.validate_python(fields, extra="ignore")
+    except ValidationError as error:
+        # The first step is the type, the second the field: what it may be unset is left out.
+        strange = {step for each in error.errors() for step in each["loc"][1:2]}
+    rest = {name: value for name, value in fields.items() if name not in strange}
+    try:
+        return _known.validate_python(rest, extra="ignore")
+    except ValidationError:
+        return Unknown(type=str(fields.get("type")), fields=fields)

@@ -24,6 +24,7 @@ from contract.events import (
     Started,
     Timings,
     ToolCallDelta,
+    Unknown,
     Usage,
     Vectors,
 )
@@ -109,7 +110,7 @@ class Fold:
                 self._forget()
             case Done() | Failed() | Cancelled():
                 self._status, self._end = event.type, event
-            case Phase() | Resumed():
+            case Phase() | Resumed() | Unknown():
                 pass
 
     def _add_delta(self, delta: Delta) -> None:

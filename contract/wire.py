@@ -1,11 +1,14 @@
-"""How a noun becomes JSON and back: frozen, strict, and marked with the version it was written in.
+"""How a noun becomes JSON and back: frozen, and marked with the version it was written in.
 
-Invariant: what one process writes with `encode` another reads with `decode`, or refuses by name.
+Two rules. What a caller says is read strictly: a field that we do not know is refused by name. What
+another process of the fleet says may be of a newer version: what this one does not know of it is
+left out, because fleets are upgraded one process at a time.
 """
 
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, from_json
 
 VERSION: Final = 1
 """Version of the JSON that this code writes; it reads every version up to it."""
@@ -39,5 +42,29 @@ def encode(noun: Noun) -> bytes:
 
 
 def decode(kind: type[AnyNoun], data: bytes | str) -> AnyNoun:
-    """Read what `encode` wrote; raises pydantic.ValidationError on anything else."""
-    return kind.model_validate_json(data)
+    """Read what `encode` wrote, in this version or a newer one.
+
+    Unknown fields, and items of lists that cannot be read, are left out; raises
+    pydantic.ValidationError where the rest is not enough.
+    """
+    try:
+        return kind.model_validate_json(data, extra="ignore")
+    except ValidationError as error:
+        fields = from_json(data) if error.errors()[0]["type"] != "json_invalid" else None
+        if fields is None:
+            raise
+        for strange in reversed(error.errors()):
+            _drop_item(fields, strange)
+        return kind.model_validate(fields, extra="ignore")
+
+
+def _drop_item(fields: Any, error: ErrorDetails) -> None:
+    """Take the innermost item of a list that an error lies in out of it."""
+    found, holder, at = fields, None, 0
+    for step in error["loc"]:
+        if isinstance(found, list) and isinstance(step, int) and step < len(found):
+            holder, at, found = found, step, found[step]
+        elif isinstance(found, dict) and step in found:
+            found = found[step]
+    if holder is not None:
+        del holder[at]

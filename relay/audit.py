@@ -49,12 +49,12 @@ class Audit:
             "ZRANGEBYSCORE", names.DEADLINES, "-inf", now, "LIMIT", 0, _AT_ONCE
         )
         for id in passed:
-            record = await self._records.find(id.decode())
-            if record is None:
+            job = await self._records.bare(id.decode())
+            if job is None:
                 await self._connection.command("ZREM", names.DEADLINES, id)
             else:
                 error = DeadlineExceeded("its deadline passed before it was done")
-                await self._leases.end(record.queue, record.id, error)
+                await self._leases.end(job.queue, id.decode(), error)
 
     async def _forget_what_has_expired(self) -> None:
         for index in (names.RECENT, names.DEAD):
@@ -95,14 +95,12 @@ class Audit:
         return [(job_id, queue.decode()) for job_id, queue in pairs if queue is not None]
 
     async def _restore(self, job_id: str) -> bool:
-        record = await self._records.find(job_id)
-        if record is None or record.status not in ("queued", "running"):
+        job = await self._records.bare(job_id)
+        if job is None or job.status not in ("queued", "running"):
             return False
-        _log.warning("queue %s had lost job %s", record.queue, record.id)
-        if record.status == "queued":
-            return await self._leases.give_back(
-                record.queue, record.id, record.attempt, record.attempt
-            )
+        _log.warning("queue %s had lost job %s", job.queue, job_id)
+        if job.status == "queued":
+            return await self._leases.give_back(job.queue, job_id, job.attempt, job.attempt)
         return await self._leases.hand_over(
-            record.queue, record.id, record.attempt, reason="its queue lost it", counts=False
+            job.queue, job_id, job.attempt, reason="its queue lost it", counts=False
         )

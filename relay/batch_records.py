@@ -50,7 +50,8 @@ def batch_of(fields: Hash) -> Batch:
     counts = {name: int(text.get(name, 0)) + pending[name] for name in _COUNTS}
     used = {name: int(text.get(name, 0)) for name in _USED}
     known = {name: value for name, value in text.items() if name not in _OURS}
-    return Batch.model_validate({**known, "counts": Counts(**counts), "usage": Usage(**used)})
+    whole = {**known, "counts": Counts(**counts), "usage": Usage(**used)}
+    return Batch.model_validate(whole, extra="ignore")
 
 
 def line_errors_json(errors: Sequence[LineError]) -> bytes:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from contract import names
 from contract.dead import DeadLetter, DeadPage, DeadPurged, DeadView
-from contract.errors import FleetError, NotDead, RelayUnavailable
+from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
 from contract.events import Failed
 from contract.frames import Frame
 from contract.jobs import JobRecord, Place
@@ -113,7 +113,10 @@ class Dead:
         """Everything about a dead job; raises NotDead, JobNotFound, RelayUnavailable."""
         _must_be_dead(record)
         (letter,) = await self._letters([record])
-        request = await self._records.request(record.id)
+        try:
+            request = await self._records.request(record.id)
+        except NewerVersion as error:
+            return DeadView(**dict(letter), request={"kind": record.kind, "unknown": str(error)})
         said = request.model_dump(mode="json", exclude_defaults=True)
         return DeadView(**dict(letter), request={"kind": request.kind, **said})
 

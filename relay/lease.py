@@ -19,7 +19,7 @@ from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
 from relay.connection import Argument, Connection
 from relay.log import END, HAND_OVER, ending_keys
-from relay.order import DRAINS, WAKE, facts_of, keys_of
+from relay.order import DRAINS, WAKE, facts_of, keys_of, restored
 from relay.records import Records
 from relay.tickets import ticket
 
@@ -265,13 +265,17 @@ class Leases:
         self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0
     ) -> bool:
         """Let a job wait again as attempt `new`, if attempt `old` or nobody has it."""
-        record = await self._records.find(job_id)
-        if record is None:
+        bare = await self._records.bare(job_id)
+        if bare is None:
             return False
-        cost = cost_of(await self._records.request(job_id))
-        facts = facts_of(record, cost, start=record.created_at)
+        facts = restored(bare.facts or await self._older(job_id), bare.created_at)
         args: list[Argument] = [queue, job_id, old, new, delay_s, ticket(queue), facts]
         return bool(await self._connection.run(RETURN, keys_of(queue), args))
+
+    async def _older(self, job_id: str) -> str:
+        """What a claim must know of a job that an older version enqueued."""
+        record = await self._records.get(job_id)
+        return facts_of(record, cost_of(await self._records.request(job_id)))
 
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("ZRANGE", names.QUEUES, 0, -1)

@@ -284,7 +284,15 @@ def taken(queue: str, worker: str, settings: RelaySettings, taking: Taking) -> l
     ]  # fmt: skip
 
 
-def facts_of(record: JobRecord, cost: Cost, *, start: float | None = None) -> str:
+def restored(facts: str, created_at: float) -> str:
+    """The facts of a job that its queue has lost: it starts where it would have in an empty one.
+
+    What a newer version has added to them stays.
+    """
+    return json.dumps({**json.loads(facts), "start": created_at})
+
+
+def facts_of(record: JobRecord, cost: Cost) -> str:
     """What a claim must know of a job (JSON); ENQUEUE adds `start`, the virtual start."""
     facts = {
         "v": record.v,
@@ -294,6 +302,5 @@ def facts_of(record: JobRecord, cost: Cost, *, start: float | None = None) -> st
         "tokens": cost.tokens,
         "slack": SLACK_S[record.priority],
         "batch": record.priority == "batch" or None,
-        "start": start,
     }
     return json.dumps({name: value for name, value in facts.items() if value is not None})

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from contract import names
 from contract.cost import cost_of
-from contract.errors import FleetError, QueueFull, RelayUnavailable
+from contract.errors import FleetError, NewerVersion, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
 from contract.model_names import untagged
@@ -31,6 +31,10 @@ _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
 _TENANT_BOUNDS: Final = (-3, -4)
 _JOB_BOUNDS: Final = (-1, -3)
 _SUFFIX: Final = {"jobs": "", "tokens": "_TOKENS"}
+_LEFT_FOR_S: Final = 5.0
+_LEFT_AT_MOST: Final = 20
+"""How long, and how often without using up attempts, a job that this version cannot read is left to
+a worker that can."""
 _ANY: Final = Taking()
 EndpointOf = Callable[[str, str | None], str | None]
 
@@ -114,7 +118,7 @@ class Queue:
         rate: float | None,
     ) -> tuple[JobRecord, Place]:
         """Write the record, then the backlog."""
-        queue, begin = record.queue, _begin(record, request, position)
+        queue, begin = record.queue, _begin(record, request, position, facts=arguments[2])
         enqueue: Call = (ENQUEUE, keys_of(queue), [*arguments, ticket(queue)])
         if isinstance(request, PullRequest):
             id, *created = await self._connection.run(*begin)
@@ -182,7 +186,19 @@ class Queue:
         if not answer:
             return None
         fields = pairs(answer[1])
-        return Claim(from_hash(fields), fields[b"request"], answer[0])
+        try:
+            return Claim(from_hash(fields), fields[b"request"], answer[0])
+        except NewerVersion as error:
+            await self._leave_to_a_newer_one(fields[b"queue"].decode(), job_id, started, error)
+            return None
+
+    async def _leave_to_a_newer_one(
+        self, queue: str, job_id: str, started: Started, error: NewerVersion
+    ) -> None:
+        await self._leases.hand_over(
+            queue, job_id, started.attempt, reason=error.message, error=error,
+            counts=started.attempt > _LEFT_AT_MOST, delay_s=_LEFT_FOR_S,
+        )  # fmt: skip
 
     async def refuse(self, job_id: str, *, kind: Kind, queue: str, error: FleetError) -> None:
         """Write down what came as a job and cannot be one, as failed; raises RelayUnavailable."""
@@ -227,9 +243,13 @@ class Queue:
         return await self._records.get(job_id)
 
 
-def _begin(record: JobRecord, request: AnyRequest | None, position: int) -> Call:
+def _begin(
+    record: JobRecord, request: AnyRequest | None, position: int, *, facts: Argument = "{}"
+) -> Call:
     body = b"{}" if request is None else encode(request)
-    flat = [x for field in to_hash(record, body).items() for x in field]
+    # With the facts, so that whoever gives the job back need not understand what it asks for.
+    fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
+    flat = [x for field in fields.items() for x in field]
     deadline_s = None if request is None else request.effective_deadline_s
     queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
     keys: Sequence[str] = [

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from contract import names
-from contract.errors import JobNotFound
+from contract.errors import JobNotFound, NewerVersion
 from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
@@ -33,6 +35,7 @@ def from_hash(fields: Hash) -> JobRecord:
     """Read what `to_hash` wrote and the scripts have changed since.
 
     A field that a newer version wrote is left alone: fleets are upgraded one process at a time.
+    Raises NewerVersion where that is not enough.
     """
     text: dict[str, Any] = {
         name.decode(): value.decode()
@@ -40,14 +43,45 @@ def from_hash(fields: Hash) -> JobRecord:
         if name.decode() in JobRecord.model_fields
     }
     text["metadata"] = json.loads(text.get("metadata", "{}"))
-    if "on_disconnect" in text:
-        text["on_disconnect"] = disconnect_policy(text["on_disconnect"])
-    return JobRecord.model_validate({**text, **{n: float(text[n]) for n in _NUMBERS if n in text}})
+    try:
+        policy = disconnect_policy(text.get("on_disconnect", "continue"))
+    except ValueError:
+        policy = "continue"
+    numbers = {name: float(text[name]) for name in _NUMBERS if name in text}
+    try:
+        return JobRecord.model_validate({**text, **numbers, "on_disconnect": policy})
+    except ValidationError as error:
+        raise NewerVersion(
+            f"job {text.get('id', '')[:64]} was written by a newer version of the fleet "
+            f"({error.errors()[0]['loc'][0]} is not known here): ask a process of that version"
+        ) from error
 
 
 def pairs(flat: list[bytes]) -> Hash:
     """Redis's flat answer to HGETALL inside a script, as a mapping."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def requested(request: bytes) -> AnyRequest:
+    """Read a request as it was enqueued; raises NewerVersion."""
+    try:
+        return any_request.validate_json(request)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise NewerVersion(
+            f"the request is of a newer version of the fleet ({where} is not known here)"
+        ) from error
+
+
+class Bare(NamedTuple):
+    """What must be known of a job to give it back, whoever wrote it."""
+
+    queue: str
+    status: str
+    attempt: int
+    created_at: float
+    facts: str | None
+    """What a claim must know of it (JSON, relay/order.py); older versions did not write it."""
 
 
 class Records:
@@ -87,8 +121,17 @@ class Records:
             return None
 
     async def request(self, job_id: str) -> AnyRequest:
-        """What was asked for; raises JobNotFound, RelayUnavailable."""
-        return any_request.validate_json((await self._hash(job_id))[b"request"])
+        """What was asked for; raises JobNotFound, NewerVersion, RelayUnavailable."""
+        return requested((await self._hash(job_id))[b"request"])
+
+    async def bare(self, job_id: str) -> Bare | None:
+        """As much of a job as every version writes alike, or None; raises RelayUnavailable."""
+        found = await self._connection.command("HMGET", names.record(job_id), *Bare._fields)
+        if found[0] is None:
+            return None
+        queue, status, attempt, created_at, facts = found
+        told = None if facts is None else facts.decode()
+        return Bare(queue.decode(), status.decode(), int(attempt), float(created_at), told)
 
     async def _hash(self, job_id: str) -> Hash:
         fields: Hash = await self._connection.command("HGETALL", names.record(job_id))
@@ -142,7 +185,15 @@ class Records:
             )
             for (_, score), fields in zip(rows, answers, strict=True):
                 highest = f"({score!r}"
-                yield repr(score), from_hash(fields) if b"id" in fields else None
+                yield repr(score), _listed(fields)
+
+
+def _listed(fields: Hash) -> JobRecord | None:
+    """A record for a list, which passes over what it cannot read."""
+    try:
+        return from_hash(fields) if b"id" in fields else None
+    except NewerVersion:
+        return None
 
 
 def sees(tenant: Tenant, record: JobRecord) -> bool:

@@ -26,7 +26,17 @@ from typing import Final
 
 from contract.backend_errors import BackendRejected, ContextExceeded, NotSupported
 from contract.chat import ChatRequest, Message, TextFormat
-from contract.events import AnyEvent, Delta, Done, Event, LogReset, Reset, Resumed, Usage
+from contract.events import (
+    AnyEvent,
+    Delta,
+    Done,
+    Event,
+    LogReset,
+    Reset,
+    Resumed,
+    Unknown,
+    Usage,
+)
 from contract.jobs import AnyRequest
 from contract.result import Fold, Result
 from relay.log import Log
@@ -50,6 +60,10 @@ class Said:
         """Nothing was said."""
         self.answer = Fold()
         self.pieces: list[str] = []
+        self.has_unknown = False
+        """Whether there is anything that this version cannot read."""
+        self.size_bytes = 0
+        """Of all that stands in the log, taken back or not."""
 
     @classmethod
     async def of(cls, log: Log, job_id: str) -> "Said":
@@ -58,6 +72,7 @@ class Said:
         async with aclosing(log.read(job_id)) as pages:
             async for frames in pages:
                 for frame in frames:
+                    said.size_bytes += len(frame.body)
                     said.add(frame.event)
         return said
 
@@ -67,8 +82,11 @@ class Said:
         match event:
             case Reset() | LogReset():
                 self.pieces.clear()
+                self.has_unknown = False
             case Delta(content=str(text)) if text:
                 self.pieces.append(text)
+            case Unknown():
+                self.has_unknown = True
             case _:
                 pass
 
@@ -113,6 +131,8 @@ async def plan(request: AnyRequest, said: Said, backend: Backend) -> Plan:
         return Fresh()
     if not isinstance(request, ChatRequest):
         return StartOver("this kind of job is done as a whole")
+    if said.has_unknown:
+        return StartOver("a worker of a newer version said what this one does not know")
     why = unsound(request, said.answer.result)
     if why is None and not await _continues(backend, request):
         why = "the backend cannot continue an answer"

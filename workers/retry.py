@@ -24,6 +24,7 @@ from contract.backend_errors import (
 )
 from contract.errors import (
     FleetError,
+    NewerVersion,
 )
 from contract.requests import Kind
 
@@ -46,6 +47,7 @@ RULES: Final[Mapping[type[FleetError], Rule]] = {
     BackendUnreachable: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=True),
     ModelLoading: Rule(base_s=2.0, cap_s=30.0, counts=False, has_begun=False),
     BackendBusy: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=False),
+    NewerVersion: Rule(base_s=2.0, cap_s=15.0, counts=False, has_begun=False),
     ServerFault: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),
     TruncatedStream: Rule(base_s=0.5, cap_s=15.0, counts=True, has_begun=True),
     BackendStalled: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),

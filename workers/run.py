@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
 
-from pydantic import ValidationError
-
 from contract.backend_errors import (
     BackendError,
     ModelMissing,
@@ -29,9 +27,9 @@ from contract.errors import (
     DeadlineExceeded,
     FleetError,
     InternalError,
-    InvalidRequest,
     LeaseLost,
     LogFull,
+    NewerVersion,
     RelayUnavailable,
 )
 from contract.events import (
@@ -46,7 +44,7 @@ from contract.events import (
     Vectors,
 )
 from contract.images import ImageRequest
-from contract.jobs import AnyRequest, JobRecord, any_request
+from contract.jobs import AnyRequest, JobRecord
 from contract.model_kinds import cannot
 from contract.models import (
     CopyRequest,
@@ -62,6 +60,7 @@ from contract.models import (
 from relay.connection import Connection
 from relay.log import Log
 from relay.queue import Claim, Queue
+from relay.records import requested
 from relay.writer import Voice
 from workers.backends.pictures import with_pictures
 from workers.backends.protocols import (
@@ -93,7 +92,8 @@ _HEAVY: Final = (Vectors, Image)
 class Broken(NamedTuple):
     """How a run ends that the backend failed: with what, and when to try again, if at all."""
 
-    error: BackendError
+    error: BackendError | NewerVersion
+    """The latter, if the job is of a newer version and left to a worker that can read it."""
     retry: Retry | None
 
 
@@ -130,7 +130,7 @@ class Run:
                 await self._answer(claimed_at)
         except (LeaseLost, RelayUnavailable):
             raise
-        except BackendError as error:
+        except (BackendError, NewerVersion) as error:
             record = self.claim.record
             again = retry(error, record.kind, record.attempt, patience=self.patience)
             if again is None:
@@ -158,7 +158,7 @@ class Run:
         self.voice.say(Failed(code=error.code, message=error.message, retryable=error.retryable))
 
     async def _answer(self, claimed_at: float) -> None:
-        request = parsed(self.claim.request)
+        request = requested(self.claim.request)
         self.fitting.demand_kind(request, capabilities(self.backend))
         ignored = ungranted(request, self.backend)
         request = await self._fitted(request)
@@ -225,6 +225,8 @@ class Run:
         chosen: Plan = Fresh()
         if self.claim.attempt > 1:
             said = await Said.of(self.log, self.claim.record.id)
+            # The cap is of the job's log, not of what each attempt adds to it.
+            self.voice.size_bytes += said.size_bytes
             chosen = await plan(request, said, self.backend)
         ask = partial(stream, backend=self.backend, packer=self.packer)
         return Continuation(chosen, request, self.claim.attempt, ask)
@@ -239,15 +241,6 @@ class Run:
             total_ms=_ms(self.connection.now() - record.created_at),
         )
         return done.model_copy(update={"timings": timings})
-
-
-def parsed(request: bytes) -> AnyRequest:
-    """Read a request as it was enqueued; raises InvalidRequest."""
-    try:
-        return any_request.validate_json(request)
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InvalidRequest(f"the stored request is not valid at {where}") from error
 
 
 def stream(  # noqa: C901, PLR0912 - one flat case per kind

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from contract.backend_errors import BackendError
-from contract.errors import LeaseLost, RelayUnavailable
+from contract.errors import FleetError, LeaseLost, RelayUnavailable
 from contract.events import Event, Phase, Reset, Resumed
 from relay.connection import Connection
 from relay.lease import Holder, Leases
@@ -195,8 +195,9 @@ class Worker:
             await self._give_back(claim, "Redis did not answer its worker")
             return
         if (broken := task.result()) is not None:
-            seat.broke(broken.error)
-            self.choosing.broke(record.id, broken.error)
+            if isinstance(broken.error, BackendError):
+                seat.broke(broken.error)
+                self.choosing.broke(record.id, broken.error)
             if broken.retry is not None:
                 reason = in_words(broken.error, broken.retry.delay_s)
                 await self._put_off(claim, reason, broken.retry, broken.error)
@@ -205,7 +206,7 @@ class Worker:
         await self._leases.release(record.queue, record.id, Holder(claim.attempt, self.name))
 
     async def _put_off(
-        self, claim: Claim, reason: str, retry: Retry, failure: BackendError | None
+        self, claim: Claim, reason: str, retry: Retry, failure: FleetError | None
     ) -> None:
         """Give a job back for later; the relay ends it if that was the last time."""
         record, delay_s = claim.record, retry.delay_s

@@ -46,6 +46,24 @@ async def test_an_answer_that_is_too_long_fails_and_keeps_all_that_was_said(
         assert said_bytes > 20_000
 
 
+async def test_the_cap_is_the_jobs_and_not_each_attempts(redis_url: str, tmp_path: Path) -> None:
+    story = STORY.model_copy(update={"model": "scripted-story:chunks=10"})
+    async with relay_on(redis_url) as relay:
+        record, _ = await relay.queue.enqueue(story, queue="scripted.chat")
+        claim = await relay.queue.claim("scripted.chat", "before")
+        assert claim is not None
+        voice = relay.voice(claim)
+        for at in range(10):
+            voice.say(Delta(content="x" * 2000, thinking=f"{at}"))
+        await voice.written()
+        await relay.leases.release_worker("before")
+        with worker(redis_url, tmp_path, **CAP):
+            async with asyncio.timeout(20):
+                frames = await relay.heard(record.id)
+
+        assert frames[-1].event.code == "log_full"
+
+
 async def test_a_shim_that_redis_drops_for_being_slow_goes_on_from_the_log(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from contract.backend_errors import (
 )
 from contract.errors import (
     FleetError,
+    NewerVersion,
 )
 from contract.requests import Kind
 from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, in_words, retry
@@ -117,7 +118,7 @@ def test_every_kind_says_whether_it_may_be_done_twice() -> None:
 def test_a_delete_that_may_have_happened_is_not_repeated(kind_of_error: type[FleetError]) -> None:
     again = retry(kind_of_error("it broke"), "delete", 1, patience=20)
 
-    assert (again is not None) == (kind_of_error in {BackendBusy, ModelLoading})
+    assert (again is not None) == (kind_of_error in {BackendBusy, ModelLoading, NewerVersion})
 
 
 @pytest.mark.parametrize(

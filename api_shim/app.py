@@ -25,6 +25,7 @@ from api_shim.batch.driver import driving
 from api_shim.body import BodyLimit, Limit
 from api_shim.guard import Guard
 from api_shim.hangup import Hangup
+from api_shim.head import HeadAsGet
 from api_shim.ollama import generation, library
 from api_shim.ollama.errors import envelope as ollama_envelope
 from api_shim.ollama.errors import library_envelope
@@ -84,7 +85,11 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with wired(settings, hangs_up) as wiring, driving(wiring):
             app.state.wiring = wiring
-            yield
+            document.begin()
+            try:
+                yield
+            finally:
+                document.drop()
 
     # Its page at /docs comes from this process, not from a CDN: a fleet may have no internet.
     app = FastAPIOffline(
@@ -102,7 +107,8 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
     app.include_router(library.root)
     app.include_router(openai_images.forms)
     problems.install(app, _ENVELOPES)
-    openapi.install(app)
+    document = openapi.install(app)
+    app.add_middleware(HeadAsGet, routes=app.routes)
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
     )

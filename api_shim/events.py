@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebS
 
 from api_shim.auth import Caller
 from api_shim.hangup import Ending
+from api_shim.head import is_head
 from api_shim.jobs import JobId, checked
 from api_shim.problems import Refusal, documented
 from api_shim.queries import demand_known_fields
@@ -94,6 +95,9 @@ async def follow(
     # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
     cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
     record = await wiring.records.seen(checked(id), caller)
+    if is_head(request.scope):
+        # It takes no seat: one that leaves may end the job.
+        return Response(media_type=format.media_type, headers={"X-Fleet-Job": id})
     pages = await _opened(wiring, record, cursor)
     if pages is None:
         return Response(

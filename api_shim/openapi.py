@@ -9,30 +9,52 @@ of a layer around the routes.
 import re
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
+from api_shim.document import Document
 from api_shim.guard import OPEN_PATHS
 from api_shim.problems import PROBLEM_JSON, documented
 from contract.events import KnownEvent
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
+_PATH: Final = "/openapi.json"
 _FIRST_ERROR: Final = 400
 _UNDOCUMENTED: Final = "HTTPValidationError"
 _SENTENCE: Final = re.compile(r"(?<=\.) ")
 _CLAUSE: Final = re.compile(r"[:;] ")
 
 
-def install(app: FastAPI) -> None:
-    """Make the application describe itself truly; the document is made when first asked for."""
+_MADE: Final[dict[tuple[str, ...], bytes]] = {}
+"""By version and operations: applications of one process differ in settings, not in routes."""
+
+
+def install(app: FastAPI) -> Document:
+    """Make the application describe itself truly; begin the document when it starts to serve."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
+    def made() -> bytes:
+        key = (app.version, *sorted(str(route) for route in app.routes))
+        if key not in _MADE:
+            _MADE[key] = to_json(document())
+        return _MADE[key]
+
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
+    whole = Document(made)
+
+    async def tell(request: Request) -> Response:  # noqa: ARG001 - the same for everybody
+        return Response(await whole.read(), media_type="application/json")
+
+    # FastAPI's own route makes it on the loop.
+    app.router.routes[:] = [it for it in app.routes if getattr(it, "path", "") != _PATH]
+    app.add_route(_PATH, tell, include_in_schema=False)
+    return whole
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api_shim.fields import FieldError, field_errors
+from api_shim.head import asked_method
 from contract.backend_errors import (
     NotSupported,
 )
@@ -237,7 +238,7 @@ def _invalid(error: RequestValidationError, scope: Scope, request_id: str | None
 
 
 def _of_http(error: HTTPException, status: int, scope: Scope, request_id: str | None) -> Problem:
-    method, path = scope.get("method", ""), scope.get("path", "")
+    method, path = asked_method(scope), scope.get("path", "")
     details: dict[int, str] = {
         404: f"There is nothing at {path}; /docs lists every path.",
         405: f"{method} does not work on {path}; the Allow header says what does.",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from contract.image_urls import ShownImage
 from contract.requests import Request
 from contract.responses import ResponseNotes
 from contract.wire import Asked
@@ -36,7 +37,7 @@ class ImagePart(Asked):
     """An image in a message: base64 of its bytes, a data URL, or an http(s) URL."""
 
     type: Literal["image"] = "image"
-    image: Annotated[str, Field(min_length=1)]
+    image: Annotated[ShownImage, Field(min_length=1)]
 
 
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]

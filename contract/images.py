@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from contract.image_urls import GivenImage
 from contract.models import ModelName
 from contract.requests import Request
 
@@ -15,9 +16,9 @@ class ImageRequest(Request):
     model: ModelName
     prompt: Annotated[str, Field(min_length=1)]
     negative_prompt: str = ""
-    image: str | None = None
+    image: GivenImage | None = None
     """Base64 (or a data URL) of the image to start from; without it, from noise."""
-    mask: str | None = None
+    mask: GivenImage | None = None
     """Base64 (or a data URL) of a PNG of the image's size: where it is transparent, `image` is
     made anew, the rest stays."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from api_shim.ollama.asked import Part as Body
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest
+from contract.image_urls import normalized
 
 
 class AskedFunction(Body):
@@ -87,7 +88,7 @@ def messages(asked: Sequence[AskedMessage]) -> tuple[Message, ...]:
         found.append(
             Message(
                 role=message.role,
-                content=content(message.content, message.images),
+                content=content(message.content, message.images, f"messages.{at}.images"),
                 thinking=message.thinking or None,
                 tool_calls=calls,
                 tool_call_id=_answered(message, waiting) if message.role == "tool" else None,
@@ -97,13 +98,23 @@ def messages(asked: Sequence[AskedMessage]) -> tuple[Message, ...]:
     return tuple(found)
 
 
-def content(text: str | None, images: Sequence[str] | None) -> str | tuple[Part, ...]:
-    """Text and images of a message: in Ollama the images stand beside the text."""
+def content(
+    text: str | None, images: Sequence[str] | None, where: str = "images"
+) -> str | tuple[Part, ...]:
+    """Text and images of a message: in Ollama the images stand beside the text.
+
+    `where` names them in an error; raises InvalidRequest.
+    """
     shown = [image for image in images or () if image]
     if not shown:
         return text or ""
     parts: list[Part] = [TextPart(text=text)] if text else []
-    return (*parts, *(ImagePart(image=image) for image in shown))
+    for at, image in enumerate(shown):
+        try:
+            parts.append(ImagePart(image=normalized(image)))
+        except ValueError as error:
+            raise InvalidRequest(f"{where}.{at}: {error}") from None
+    return tuple(parts)
 
 
 def _call(where: str, asked: AskedCall, number: int) -> ToolCall:

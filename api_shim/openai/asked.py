@@ -13,7 +13,9 @@ from api_shim.fields import FieldError
 from api_shim.ignored import Lenient
 from api_shim.problems import Refusal
 from contract.backend_errors import NotSupported
+from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest
+from contract.image_urls import normalized
 from contract.requests import Priority, Request
 
 AnyKind = TypeVar("AnyKind", bound=Request)
@@ -79,6 +81,14 @@ def wrong(
         field=field, where="body", code=code or error.code, message=message, remedy=remedy
     )
     return Refusal(code or error, f"{field}: {message}", errors=(told,))
+
+
+def shown(field: str, image: str) -> ImagePart:
+    """An image of a message; raises Refusal for what is none."""
+    try:
+        return ImagePart(image=normalized(image))
+    except ValueError as error:
+        raise wrong(field, str(error)) from None
 
 
 def unsupported(field: str, message: str) -> Refusal:

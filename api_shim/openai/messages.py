@@ -12,10 +12,9 @@ from pydantic_core import to_json
 from typing_extensions import override
 
 from api_shim.ignored import LeftAlone
-from api_shim.openai.asked import Body, unsupported, wrong
+from api_shim.openai.asked import Body, shown, unsupported, wrong
 from contract.chat import (
     DETAILS,
-    ImagePart,
     Message,
     Part,
     Role,
@@ -171,7 +170,7 @@ def _part(field: str, part: PartBody) -> Part:
             return TextPart(text=part.refusal or "")
         case "image_url" if part.image_url:
             image = part.image_url
-            return ImagePart(image=image if isinstance(image, str) else image.url)
+            return shown(f"{field}.image_url", image if isinstance(image, str) else image.url)
         case "image_url":
             raise wrong(f"{field}.image_url", "required in a part of type image_url")
         case other:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 from pydantic_core import to_json
 
 from api_shim.body import JsonRoute
+from api_shim.head import is_head
 from api_shim.openai import responses_shapes as shapes
 from api_shim.openai.asked import wrong
 from api_shim.openai.documents import answers, faults
@@ -91,6 +92,9 @@ async def retrieve(
     headers = {"X-Fleet-Job": response.record.id}
     if not stream:
         return _json(heard.narration.response, headers)
+    if is_head(request.scope):
+        # It takes no seat: one that leaves may end the job.
+        return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)
     taken_back = heard.narration.first - 1
     if starting_after is not None and starting_after < taken_back:
         told = failure(problem_of(restarted(), request.scope), taken_back)

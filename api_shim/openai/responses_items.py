@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic_core import to_json
 
 from api_shim.ignored import LeftAlone
-from api_shim.openai.asked import Body, unsupported, wrong
-from contract.chat import ImagePart, Message, Part, Role, TextPart, ToolCall
+from api_shim.openai.asked import Body, shown, unsupported, wrong
+from contract.chat import Message, Part, Role, TextPart, ToolCall
 
 _ID: Final = re.compile(r"^(?:msg|rs|fc|fco)_([0-9a-f]{32})_")
 _ROLES: Final[Mapping[str, Role]] = {
@@ -202,7 +202,7 @@ def _part(field: str, part: PartBody) -> Part:
         case "refusal":
             return TextPart(text=part.refusal or "")
         case "input_image" if part.image_url:
-            return ImagePart(image=part.image_url)
+            return shown(f"{field}.image_url", part.image_url)
         case "input_image":
             raise unsupported(field, "an image is passed on by its image_url (a data URL will do)")
         case other:

@@ -91,8 +91,8 @@ def _is_url(image: str) -> bool:
 
 
 async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool) -> str:
-    url = URL(image)
     try:
+        url = URL(image)
         for _ in range(REDIRECTS + 1):
             _check(url, private=private)
             async with session.get(url, allow_redirects=False) as answer:
@@ -100,6 +100,9 @@ async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool)
                     url = url.join(URL(answer.headers.get("location", "")))
                     continue
                 return await _data_url(answer)
+    except ValueError:
+        # Not in the error's words: an address may hold a password.
+        raise _refused("its address, or what it redirects to, is not a URL") from None
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _refused(f"{url.host} could not be asked: {type(error).__name__}") from error
     raise _refused(f"{url.host} redirects more than {REDIRECTS} times")

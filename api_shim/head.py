@@ -1,0 +1,44 @@
+"""HEAD wherever GET works: the same head, and no body (RFC 9110, 9.3.2).
+
+FastAPI's routes for GET refuse HEAD. Here a HEAD is routed as a GET, unless the path has a route
+for HEAD itself; the server leaves the body out. HEAD is safe: routes that stream, and so would take
+a seat whose leaving may end a job, ask `is_head` first.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_ASKED: Final = "fleet.asked"
+
+
+class HeadAsGet:
+    """Routes each HEAD as a GET."""
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        """`routes` are the application's: those for HEAD itself stay as they are."""
+        self._app = app
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] == "http" and scope["method"] == "HEAD" and not self._has_own(scope):
+            # A copy: the server looks at its own scope to know that no body may go out.
+            scope = {**scope, "method": "GET", _ASKED: "HEAD"}
+        await self._app(scope, receive, send)
+
+    def _has_own(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
+
+
+def asked_method(scope: Scope) -> str:
+    """The method that the caller has sent."""
+    method: str = scope.get(_ASKED) or scope.get("method", "")
+    return method
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether the caller wants to see the head only."""
+    return asked_method(scope) == "HEAD"

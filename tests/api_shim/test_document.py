@@ -1,0 +1,70 @@
+"""The document at /openapi.json costs a second to make, and no stream waits for it."""
+
+import asyncio
+import threading
+
+import httpx
+
+from api_shim.document import Document
+
+
+class Press:
+    """Makes a document, and remembers in which threads."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.may_end = threading.Event()
+
+    def __call__(self) -> bytes:
+        self.threads.append(threading.get_ident())
+        assert self.may_end.wait(10)
+        return b"{}"
+
+
+async def test_the_loop_goes_on_while_it_is_made_and_it_is_made_once() -> None:
+    press = Press()
+    document = Document(press)
+    document.begin()
+    readers = [asyncio.create_task(document.read()) for _ in range(5)]
+    async with asyncio.timeout(10):
+        while not press.threads:
+            await asyncio.sleep(0)
+    # This line runs on the loop while the document is under way.
+    press.may_end.set()
+
+    assert await asyncio.gather(*readers) == [b"{}"] * 5
+    assert len(press.threads) == 1
+    assert press.threads != [threading.get_ident()]
+
+
+async def test_it_is_begun_before_anybody_asks() -> None:
+    press = Press()
+    press.may_end.set()
+    document = Document(press)
+    document.begin()
+    async with asyncio.timeout(10):
+        while not press.threads:
+            await asyncio.sleep(0)
+
+    assert await document.read() == b"{}"
+
+
+async def test_who_leaves_while_it_is_made_takes_it_from_nobody() -> None:
+    press = Press()
+    document = Document(press)
+    leaving, staying = (asyncio.create_task(document.read()) for _ in range(2))
+    async with asyncio.timeout(10):
+        while not press.threads:
+            await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    press.may_end.set()
+
+    assert await staying == b"{}"
+
+
+def test_the_shim_tells_it_as_json(session_shim: str) -> None:
+    answer = httpx.get(f"{session_shim}/openapi.json")
+
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["info"]["title"] == "llm-fleet"

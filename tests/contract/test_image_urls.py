@@ -1,0 +1,45 @@
+"""What may stand for an image."""
+
+import pytest
+
+from contract.image_urls import inline_only, normalized
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("aGk=", "aGk="),
+        ("data:image/png;base64,aGk=", "data:image/png;base64,aGk="),
+        ("DATA:IMAGE/PNG;BASE64,aGkQ", "data:image/png;base64,aGkQ"),
+        ("data:;base64,aGk=", "data:;base64,aGk="),
+        ("HTTP://Box:80/Cat.png", "http://Box:80/Cat.png"),
+        ("https://x.test/a.png?B=c", "https://x.test/a.png?B=c"),
+    ],
+)
+def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str) -> None:
+    assert normalized(given) == told
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("http://[", "not a URL"),
+        ("http://1.2.3.4:99999/", "not a URL"),
+        ("http:///a.png", "names no host"),
+        ("http:a.png", "names no host"),
+        ("file:///etc/passwd", "file URLs are not fetched"),
+        ("FTP://x.test/a.png", "ftp URLs are not fetched"),
+        ("C:\\cat.png", "c URLs are not fetched"),
+        ("data:image/png,aGk=", "a data URL looks like"),
+        ("data:image/png;base64", "a data URL looks like"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason(given: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        normalized(given)
+
+
+def test_an_image_to_work_on_is_no_address() -> None:
+    assert inline_only("DATA:image/png;base64,aGk=") == "data:image/png;base64,aGk="
+    with pytest.raises(ValueError, match="not the address of an image"):
+        inline_only("HTTPS://x.test/a.png")

@@ -91,21 +91,26 @@ def _is_url(image: str) -> bool:
 
 
 async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool) -> str:
+    url = _parsed(image)
     try:
-        url = URL(image)
         for _ in range(REDIRECTS + 1):
             _check(url, private=private)
             async with session.get(url, allow_redirects=False) as answer:
                 if answer.status in {301, 302, 303, 307, 308}:
-                    url = url.join(URL(answer.headers.get("location", "")))
+                    url = url.join(_parsed(answer.headers.get("location", "")))
                     continue
                 return await _data_url(answer)
-    except ValueError:
-        # Not in the error's words: an address may hold a password.
-        raise _refused("its address, or what it redirects to, is not a URL") from None
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _refused(f"{url.host} could not be asked: {type(error).__name__}") from error
     raise _refused(f"{url.host} redirects more than {REDIRECTS} times")
+
+
+def _parsed(address: str) -> URL:
+    try:
+        return URL(address)
+    except ValueError:
+        # Not in the error's words: an address may hold a password.
+        raise _refused("its address, or what that redirects to, is not a URL") from None
 
 
 def _check(url: URL, *, private: bool) -> None:

@@ -48,6 +48,8 @@ class ShimSettings(RelaySettings):
     """Requests that a batch may have."""
     batch_max_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 200 * 2**20
     """Bytes that the input file of a batch may have."""
+    batch_one_model: bool = False
+    """Whether all requests of a batch must name one model, as OpenAI's must."""
     batch_window: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Requests that one tenant's batches may have in queues at once; the batches share it."""
     batch_missing_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 30

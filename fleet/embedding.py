@@ -147,11 +147,17 @@ class Embedding:
             raise error
         if len(rows) == 1:
             return [self._given_up(rows[0], error)]
-        if isinstance(error, _BREAKS):
-            alone = in_order(([row] for row in rows), self._embedded, _ALONE_AT_ONCE)
-            return [found async for each in alone for found in each]
         named = _NAMED.match(error.message)
         at = int(named[1]) if named else len(rows)
+        if isinstance(error, _BREAKS):
+            if at < len(rows):  # the others have worked; it may have been chance
+                before, after = (
+                    await self._embedded(rows[:at]),
+                    await self._embedded(rows[at + 1 :]),
+                )
+                return [*before, *await self._embedded([rows[at]]), *after]
+            alone = in_order(([row] for row in rows), self._embedded, _ALONE_AT_ONCE)
+            return [found async for each in alone for found in each]
         if at < len(rows):
             given_up = [self._given_up(rows[at], error)]
             before, after = await self._embedded(rows[:at]), await self._embedded(rows[at + 1 :])

@@ -18,11 +18,15 @@ MOST_ERRORS: Final = 100
 class Check:
     """Takes an input's lines in turn; `errors` and `rows` say what came out."""
 
-    def __init__(self, endpoint: str, *, max_rows: int, max_line_bytes: int) -> None:
-        """Nothing seen yet."""
+    def __init__(
+        self, endpoint: str, *, max_rows: int, max_line_bytes: int, has_one_model: bool = False
+    ) -> None:
+        """Nothing seen yet; `has_one_model`: all requests must name the model of the first."""
         self._endpoint = endpoint
         self._max_rows = max_rows
         self._max_line_bytes = max_line_bytes
+        self._has_one_model = has_one_model
+        self._model: object = None
         self._ids: set[bytes] = set()
         self.errors: list[LineError] = []
         self.rows = 0
@@ -64,12 +68,24 @@ class Check:
             )
         if row.url != self._endpoint:
             return LineError(
-                code="invalid_url",
+                code="url_mismatch",
                 message=f"The URL {row.url[:80]!r} is not the batch's endpoint, {self._endpoint}.",
                 param="url",
                 line=line,
             )
-        return None
+        return self._other_model(row.body.get("model"), line) if self._has_one_model else None
+
+    def _other_model(self, model: object, line: int) -> LineError | None:
+        self._model = self._model or model
+        if model == self._model:
+            return None
+        return LineError(
+            code="model_mismatch",
+            message=f"The model {str(model)[:80]!r} is not that of the lines before it, "
+            f"{str(self._model)[:80]!r}: make a batch for each, or unset FLEET_BATCH_ONE_MODEL.",
+            param="body.model",
+            line=line,
+        )
 
     def verdict(self) -> tuple[LineError, ...]:
         """What is wrong with the file; empty if it is good."""

@@ -135,6 +135,7 @@ class Drive:
             self._batch.endpoint,
             max_rows=settings.batch_max_rows,
             max_line_bytes=settings.max_body_bytes,
+            has_one_model=settings.batch_one_model,
         )
         try:
             async with aclosing(self._blocks()) as blocks:

@@ -90,7 +90,17 @@ def read(line: Line, max_line_bytes: int) -> Row | LineError:
             )
         return _wrong(line, "invalid_request", f"{param or 'The line'}: {first['msg']}.", param)
     except ValueError as error:
-        return _wrong(line, "invalid_json_line", f"This line is not parseable as JSON: {error}.")
+        why = _not_lines(line.text) or str(error)
+        return _wrong(line, "invalid_json_line", f"This line is not parseable as JSON: {why}.")
+
+
+def _not_lines(text: bytes) -> str | None:
+    """What is wrong with the whole file, if that is why a line cannot be read."""
+    if b"\0" in text:
+        return "the file is not UTF-8 (UTF-16 perhaps): save it as UTF-8"
+    if b"\r" in text.strip():
+        return "lines end with a carriage return alone: end them with a line feed"
+    return None
 
 
 def _wrong(line: Line, code: str, message: str, param: str | None = None) -> LineError:

@@ -1,8 +1,10 @@
 """Lines of an input file, however its pieces are cut."""
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
+from support.batches import echo, jsonl
 
 from api_shim.batch.check import MOST_ERRORS, Check
 from api_shim.batch.lines import Line, lines
@@ -54,3 +56,16 @@ async def test_a_source_leaves_out_what_is_done_and_takes_rows_back() -> None:
     assert [each.number for each in first] == [1, 2]
     assert [each.number for each in rest] == [4, 5, 1]
     assert source.is_empty
+
+
+@pytest.mark.parametrize(("has_one_model", "codes"), [(True, ["model_mismatch"]), (False, [])])
+def test_models_are_mixed_unless_only_one_is_wanted(has_one_model: Any, codes: list[str]) -> None:
+    rows = [echo(0, "a"), echo(1, "a"), echo(2, "b")]
+    found = Check(
+        "/v1/chat/completions", max_rows=9, max_line_bytes=999, has_one_model=has_one_model
+    )
+    texts = jsonl(rows).splitlines()
+    found.add([Line(at + 1, at, text) for at, text in enumerate(texts)])
+
+    assert [error.code for error in found.verdict()] == codes
+    assert [error.line for error in found.verdict()] == [3][: len(codes)]

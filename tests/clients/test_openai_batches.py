@@ -193,7 +193,7 @@ def test_a_file_that_is_no_input_fails_with_the_lines_that_are_wrong(ask: OpenAI
         (2, "invalid_json_line", None),
         (4, "duplicate_custom_id", "custom_id"),
         (5, "invalid_method", "method"),
-        (6, "invalid_url", "url"),
+        (6, "url_mismatch", "url"),
         (7, "missing_required_parameter", "body"),
         (8, "invalid_request", "custom_id"),
     ]
@@ -214,6 +214,30 @@ def test_an_empty_or_endless_file_fails(ask: OpenAI, data: bytes, code: str) -> 
     assert done.status == "failed"
     assert done.errors is not None
     assert [each.code for each in done.errors.data or ()][:1] == [code]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (jsonl([echo(0), echo(1)]).decode().encode("utf-16"), "save it as UTF-8"),
+        (jsonl([echo(0), echo(1)]).replace(b"\n", b"\r"), "carriage return alone"),
+    ],
+)
+def test_a_file_in_another_encoding_says_which_is_wanted(
+    ask: OpenAI, data: bytes, why: str
+) -> None:
+    file = ask.files.create(file=("in.jsonl", data), purpose="batch")
+    done = ended(
+        ask,
+        ask.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        ),
+    )
+
+    assert done.errors is not None
+    (first, *_) = done.errors.data or ()
+    assert (first.line, first.code) == (1, "invalid_json_line")
+    assert why in str(first.message)
 
 
 def test_lines_without_a_last_line_end_and_with_a_mark_are_read(ask: OpenAI) -> None:

@@ -24,20 +24,29 @@ OF_ANY: Final = (BadAnswer, ServerFault, TruncatedStream)
 _NUMBER: Final = re.compile(r"^(?:input|tokens)\[\d+\]")
 
 
-def give_up(wants: Sequence[Want], error: BackendError) -> list[Order]:
-    """Fail all jobs that want one of these; returns them."""
+def give_up(wants: Sequence[Want], error: BackendError, *, is_suspect: bool = False) -> list[Order]:
+    """Fail all jobs that want one of these; returns them.
+
+    `is_suspect`: the text has broken a request before, when it was alone.
+    """
     failed: dict[Order, None] = {}
-    is_one = len(wants) == 1 and isinstance(error, OF_A_TEXT)
     for want in wants:
         for order, rows in want.orders.items():
             if order in failed:
                 continue
+            is_one = len(wants) == 1 and (is_suspect or _is_its_own(order, error))
             message = _numbered(error.message, rows) if is_one else error.message
             if len(order.texts) == 1:
                 message = error.message
             order.fail(_copied(error, message, is_echo=bool(failed)))
             failed[order] = None
     return list(failed)
+
+
+def _is_its_own(order: Order, error: BackendError) -> bool:
+    """Whether one text is the cause: it is said, or others of its job have worked."""
+    has_worked = order.left_texts < len(order.texts)
+    return isinstance(error, OF_A_TEXT) or (isinstance(error, OF_ANY) and has_worked)
 
 
 def crash(wants: Iterable[Want], error: BaseException) -> None:

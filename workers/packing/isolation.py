@@ -1,10 +1,12 @@
 """Finds the text that broke a request, by halves, so that it fails alone (openrag #465).
 
 Groups that failed are halved level by level until each holds texts of one job only: that job fails,
-the others do not. Where the error may mean that the server is broken, or that it takes nobody's
-options, four groups of which none works end the search: all of them have the error then, and each
-job is tried again by its own rules. What a server says of a text (it is too long, it is refused) is
-searched down to the one text, so that the job can be told which.
+the others do not. An error that may have any cause is searched on, within one job, too: the rest of
+its texts may work, and the one that does not goes alone the next time. Where the error may mean
+that the server is broken, or that it takes nobody's options, four groups of which none works end
+the search: all of them have the error then, and each job is tried again by its own rules. What a
+server says of a text (it is too long, it is refused) is searched down to the one text, so that the
+job can be told which.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -49,7 +51,8 @@ class Isolation:
         for group, error in groups:
             wants = _wanted(group)
             jobs = {order for want in wants for order in want.orders}
-            if len(wants) > 1 and len(jobs) > 1 and isinstance(error, (*OF_A_TEXT, *OF_ANY)):
+            of_several = len(jobs) > 1 and isinstance(error, OF_A_TEXT)
+            if len(wants) > 1 and (of_several or isinstance(error, OF_ANY)):
                 mixed.append((wants, error))
             else:
                 await self._narrow(wants, error)

@@ -148,11 +148,12 @@ class Sending:
             await Isolation(ask, fail).of(flight.wanted, error)
 
     def _fail(self, line: Line, wants: Sequence[Want], error: BackendError) -> None:
+        is_suspect = len(wants) == 1 and wants[0].text in self._suspects
         if len(wants) == 1 and isinstance(error, OF_ANY):
             self._suspects[wants[0].text] = None
             if len(self._suspects) > _SUSPECTS:
                 del self._suspects[next(iter(self._suspects))]
-        for order in give_up(wants, error):
+        for order in give_up(wants, error, is_suspect=is_suspect and isinstance(error, OF_ANY)):
             line.leave(order)
 
     async def _ask(self, line: Line, wants: Sequence[Want]) -> None:

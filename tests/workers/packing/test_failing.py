@@ -121,17 +121,40 @@ async def test_a_job_of_many_texts_is_told_which_of_them_is_bad() -> None:
         assert len(stage.sizes) <= 1 + 6
 
 
-async def test_a_job_of_many_texts_that_breaks_the_server_is_not_searched() -> None:
+async def test_a_job_of_many_texts_that_breaks_the_server_is_told_which_of_them_does() -> None:
     async with packing() as stage:
-        with pytest.raises(ServerFault):
-            await stage.job(*WORDS[:37], "bad", model=ill("crash"))
+        model = ill("crash")
+        with pytest.raises(ServerFault, match=re.escape("input[37]: ")) as caught:
+            await stage.job(*WORDS[:37], "bad", *WORDS[37:63], model=model)
+        asked = list(stage.sizes)
+        stage.server.seen.texts.clear()
+        with pytest.raises(ServerFault, match=re.escape("input[37]: ")):
+            await stage.job(*WORDS[:37], "bad", *WORDS[37:63], model=model)
 
-        assert stage.sizes == [38]
+        assert caught.value.retryable
+        assert len(asked) <= 1 + 2 * 6
+        assert len(stage.sizes) <= 3  # what it is, is known: it goes alone
+
+
+async def test_a_server_that_broke_once_costs_a_job_of_many_texts_nothing() -> None:
+    async with packing() as stage:
+        found = await stage.job(*WORDS[:20], "bad", model=ill("crash", ",times=1"))
+
+        assert len(found.rows) == 21
+        assert stage.sizes == [21, 10, 11]
+
+
+async def test_a_broken_server_is_asked_seven_times_for_a_job_of_many_texts() -> None:
+    async with packing() as stage:
+        with pytest.raises(ServerFault, match=r"^(?!input\[)"):
+            await stage.job(*(f"bad {number}" for number in range(64)), model=ill("crash"))
+
+        assert stage.sizes == [64, 32, 32, 16, 16, 16, 16]
 
 
 async def test_too_few_vectors_are_an_error() -> None:
     async with packing() as stage:
-        with pytest.raises(BadAnswer, match="1 vectors for 2 texts"):
+        with pytest.raises(BadAnswer, match=r"vectors for [12] texts"):
             await stage.job("a", "b", model="scripted-embed:wire=short")
 
 

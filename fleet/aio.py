@@ -21,6 +21,7 @@ from contract.events import AnyEvent
 from contract.jobs import JobAccepted, JobPage
 from contract.keys import IssuedKey, KeyFacts
 from contract.models import PullRequest, RunningRequest
+from contract.names import JOB_ID_BEGINNING
 from contract.names import job_id as named
 from contract.requests import Kind, Request
 from contract.result import Result, Status
@@ -124,8 +125,12 @@ class AsyncClient(Roster):
         return Many(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
 
     def job(self, job_id: str) -> AsyncJob:
-        """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet."""
-        return AsyncJob(self._shims, named(job_id))
+        """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet.
+
+        The first digits of an id do, four or more, where only one of the caller's begins so.
+        """
+        is_ours = JOB_ID_BEGINNING.match(job_id)
+        return AsyncJob(self._shims, job_id if is_ours else named(job_id))
 
     async def chat(self, words: Words, *, model: str, **fields: Any) -> AsyncGenerator[str, None]:
         """Words of an answer as they come; leaving the loop early cancels the job.

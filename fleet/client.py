@@ -141,7 +141,10 @@ class Client:
         return walk(self._portal, enumerate(requests), many.one, in_flight, ordered=ordered)
 
     def job(self, job_id: str) -> Job:
-        """A handle on a job that somebody enqueued; nothing is asked yet."""
+        """A handle on a job that somebody enqueued; nothing is asked yet.
+
+        The first digits of an id do, four or more, where only one of the caller's begins so.
+        """
         return Job(self._portal, self._fleet.job(job_id))
 
     def chat(self, words: Words, *, model: str, **fields: Any) -> Generator[str, None, None]:

@@ -102,14 +102,14 @@ class Records:
         Raises JobNotFound, also if it is somebody else's, with the same words; AmbiguousId;
         RelayUnavailable.
         """
+        whole = job_id
         if not names.JOB_ID.match(job_id):
             index = names.RECENT if tenant.admin else names.recent(tenant.name)
-            whole = await whole_id(self._connection, index, job_id, names.record)
-            if whole is None:
-                raise _no_job(job_id)
-            job_id = whole
-        record = await self.get(job_id)
-        if not sees(tenant, record):
+            found = await whole_id(self._connection, index, job_id, names.record)
+            # A Celery application may have chosen a task's id that looks like a beginning.
+            whole = found or names.job_id(job_id)
+        record = await self.find(whole)
+        if record is None or not sees(tenant, record):
             raise _no_job(job_id)
         return record
 

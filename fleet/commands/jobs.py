@@ -156,7 +156,7 @@ async def _cancel(job_id: str, terminal: Terminal, url: str | None) -> Exit:
     if terminal.json:
         terminal.line(encode(view))
     else:
-        terminal.words(f"{job_id} {view.status}\n")
+        terminal.words(f"{view.id} {view.status}\n")
     return Exit.OK
 
 

@@ -28,7 +28,7 @@ def test_words_become_a_file_and_a_model_is_chosen(fleet: Command, tmp_path: Pat
 
 def test_the_bar_ends_at_a_hundred_percent(fleet: Command, tmp_path: Path) -> None:
     said = fleet("image", "a cat", "-o", str(tmp_path / "cat.png"), *SMALL)
-    failed = fleet("image", "x", "-o", str(tmp_path / "x.png"), *DRAWS, "scripted-image:fail=500")
+    failed = fleet("image", "x", "-o", str(tmp_path / "x.png"), *DRAWS, "scripted-image:fail=crash")
 
     assert "100%" in said.stderr
     assert failed.returncode != 0

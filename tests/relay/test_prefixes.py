@@ -57,6 +57,17 @@ async def test_others_jobs_are_neither_found_nor_counted(redis_url: str) -> None
             await records.seen("abcd", ADMIN)
 
 
+async def test_a_celery_task_whose_id_looks_like_a_beginning_is_found_all_the_same(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, names.job_id("deadbeef"))
+
+        found = await Records(relay.connection).seen("deadbeef", MINE)
+
+    assert found.id == names.job_id("deadbeef")
+
+
 async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await put(relay, A)

@@ -1,12 +1,16 @@
 """What a caller asks of an image model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from contract.image_urls import GivenImage
 from contract.models import ModelName
 from contract.requests import Request
+
+LEAST_PIXELS: Final = 16
+MOST_PIXELS: Final = 8192
+"""Of a side of an image."""
 
 
 class ImageRequest(Request):
@@ -23,8 +27,8 @@ class ImageRequest(Request):
     made anew, the rest stays."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     """How far to go from `image`: 0 keeps it, 1 forgets it."""
-    width: Annotated[int, Field(ge=16, le=8192)] = 512
-    height: Annotated[int, Field(ge=16, le=8192)] = 512
+    width: Annotated[int, Field(ge=LEAST_PIXELS, le=MOST_PIXELS)] = 512
+    height: Annotated[int, Field(ge=LEAST_PIXELS, le=MOST_PIXELS)] = 512
     count: Annotated[int, Field(ge=1, le=10)] = 1
     steps: Annotated[int, Field(ge=1, le=500)] | None = None
     guidance: Annotated[float, Field(ge=0, le=100)] | None = None

@@ -62,6 +62,11 @@ class Asked(Body):
     metadata: dict[str, Any] | None = None
     """The caller's own notes; they come back with the job's record."""
 
+    @property
+    def spelt(self) -> Mapping[str, str]:
+        """What fields of the contract are called here, where errors are to name them."""
+        return {}
+
 
 def tier_of(priority: Priority) -> str:
     """The service tier that a job of this class has had."""
@@ -113,7 +118,8 @@ def made(kind: type[AnyKind], asked: Asked, **fields: Any) -> AnyKind:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
-        path[:1] = [_NAMES.get(name, name) for name in path[:1]]
+        names = {**_NAMES, **asked.spelt}
+        path[:1] = [names.get(name, name) for name in path[:1]]
         raise wrong(".".join(path) or "body", first["msg"]) from None
 
 

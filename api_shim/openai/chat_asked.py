@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import Field
+from typing_extensions import override
 
 from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Asked, Body, made, unsupported, wrong
@@ -105,6 +106,12 @@ class ChatBody(Sampled):
     """Chats are not kept to be looked up as such; a response is (`/v1/responses`)."""
     modalities: list[str] | None = None
     """Text; sound is refused."""
+
+    @property
+    @override
+    def spelt(self) -> Mapping[str, str]:
+        is_new = self.max_completion_tokens is not None
+        return {"max_tokens": "max_completion_tokens"} if is_new else {}
 
 
 def to_chat(body: ChatBody) -> ChatRequest:

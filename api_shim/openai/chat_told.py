@@ -23,6 +23,8 @@ from contract.result import Result
 _COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
 """An id that was counted, not thrown: it comes again in the next answer."""
 _ROLE: Final = b'{"role":"assistant","content":"","refusal":null}'
+_CALLS: Final = b'{"role":"assistant","content":null,"refusal":null}'
+"""The same of an answer that begins with a call: there are no words, not even none."""
 
 
 def whole(heading: Heading, result: Result) -> dict[str, Any]:
@@ -110,15 +112,18 @@ class ChatChunks:
 
     def tell(self, frames: Sequence[Frame]) -> bytes:
         """Their chunks."""
-        told = b""
+        told, role = b"", _ROLE
         for frame in frames:
             if frame.type == "delta":
-                told += self._chunk(from_json(frame.body))
+                event = from_json(frame.body)
+                if not told and event.get("tool_calls") and not event.get("content"):
+                    role = _CALLS
+                told += self._chunk(event)
             elif frame.type == "done":
                 told += self._done(from_json(frame.body))
         if told and not self._has_begun:
             self._has_begun = True
-            return self._delta + _ROLE + self._tail + told
+            return self._delta + role + self._tail + told
         return told
 
     def fail(self, problem: Problem) -> bytes:

@@ -6,13 +6,14 @@ base64 unless it is told otherwise: little-endian float32, as the contract has t
 
 import base64
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import to_json
 
 from api_shim.openai.asked import Asked, made, wrong
-from api_shim.openai.texts import Ids, ids, texts
+from api_shim.openai.texts import Ids, ids, in_one_shape, texts
 from api_shim.openai.told import Heading
 from contract.embeddings import EmbedRequest, unpack
 from contract.result import Embeddings, Result
@@ -28,12 +29,13 @@ Encoding = Literal["float", "base64"]
 class EmbeddingBody(Asked):
     """Texts to be turned into vectors."""
 
-    input: (
+    input: Annotated[
         str
         | Annotated[list[str], Field(max_length=MOST_INPUTS)]
         | Ids
-        | Annotated[list[Ids], Field(max_length=MOST_INPUTS)]
-    )
+        | Annotated[list[Ids], Field(max_length=MOST_INPUTS)],
+        BeforeValidator(partial(in_one_shape, most=MOST_INPUTS)),
+    ]
     """One text or up to 2,048; or ids of tokens, where the backend takes them."""
     dimensions: int | None = None
     encoding_format: Encoding = "float"

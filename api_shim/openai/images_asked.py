@@ -11,9 +11,9 @@ from typing_extensions import override
 
 from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Asked, made, unsupported, wrong
-from contract.images import ImageRequest
+from contract.images import LEAST_PIXELS, MOST_PIXELS, ImageRequest
 
-_SIZE: Final = re.compile(r"^([0-9]{2,4})x([0-9]{2,4})$")
+_SIZE: Final = re.compile(r"^([0-9]{1,9})x([0-9]{1,9})$")
 _PARTIAL: Final = 3
 
 
@@ -80,4 +80,10 @@ def _size(size: str | None) -> dict[str, Any]:
     found = _SIZE.match(size or "")
     if found is None:
         raise wrong("size", "it is auto, or looks like 1024x1024")
-    return {"width": int(found[1]), "height": int(found[2])}
+    width, height = int(found[1]), int(found[2])
+    if not all(LEAST_PIXELS <= side <= MOST_PIXELS for side in (width, height)):
+        raise wrong(
+            "size",
+            f"width and height are {LEAST_PIXELS} to {MOST_PIXELS} pixels each, not {size}",
+        )
+    return {"width": width, "height": height}

@@ -3,7 +3,7 @@
 Source: openai/openai-openapi, CreateResponse.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -126,6 +126,11 @@ class ResponseBody(Asked):
         others = [each for each in include if each != _WITH_LIKELIHOODS]
         alone = () if _WITH_LIKELIHOODS in include else ("top_logprobs",)
         return (*alone, *(["include"] if others else []))
+
+    @property
+    @override
+    def spelt(self) -> Mapping[str, str]:
+        return {"max_tokens": "max_output_tokens"}
 
     @property
     def previous_job(self) -> str | None:

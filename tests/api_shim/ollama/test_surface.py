@@ -264,3 +264,23 @@ async def test_native_paths_under_api_are_native(shim: str) -> None:
 
         assert native.headers["content-type"] == "application/problem+json"
         assert set(theirs.json()) == {"error", "code"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_pull_of_what_is_not_there_is_not_told_to_pull_it_first(
+    shim: str, redis_url: str, *, stream: bool
+) -> None:
+    async with stage(shim, redis_url) as at, asyncio.TaskGroup() as group:
+        await at.announce()
+        body = {"model": "nobody-has-it", "stream": stream}
+        asking = group.create_task(at.http.post("/api/pull", json=body))
+        async with asyncio.timeout(5):
+            while (claim := await at.relay.queue.claim("scripted.pull", "w1")) is None:
+                await asyncio.sleep(0.01)
+        voice = at.relay.voice(claim)
+        why = "pull model manifest: file does not exist"
+        voice.say(Failed(code="model_missing", message=why))
+        await voice.written()
+        answer = await asking
+
+        assert json.loads(answer.text.splitlines()[-1])["error"] == why

@@ -47,7 +47,7 @@ class Places:
     async def place(self, record: JobRecord) -> Place:
         """Where a job stands now and why it waits; raises RelayUnavailable."""
         place = await self._standing.place(record)
-        return explained(place, record.queue, await self._census.recent())
+        return explained(place, record.queue, await self._census.recent(), record.model)
 
     async def queued(self, job_id: str) -> Queued | None:
         """What there is to say of a waiting job; None if it waits no more or Redis is away."""

@@ -1,12 +1,19 @@
 """What a backend answered, or failed to: a branch of the tree in errors.py."""
 
+from typing import ClassVar, Literal
+
 from contract.errors import FleetError
+
+Scope = Literal["endpoint", "model", "request"]
+"""Whose trouble an error tells of: that the endpoint is not there, that it cannot run one model, or
+nobody's but the request's own. Only the first is in every job's way."""
 
 
 class BackendError(FleetError):
     """What a backend answered, or failed to."""
 
     code = "backend_error"
+    usual_scope: ClassVar[Scope] = "request"
 
     def __init__(
         self,
@@ -14,10 +21,13 @@ class BackendError(FleetError):
         *,
         upstream_status: int | None = None,
         retry_after_s: float | None = None,
+        scope: Scope | None = None,
     ) -> None:
         """Keep the HTTP status that the backend answered with, where there was one."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status
+        self.scope: Scope = scope or self.usual_scope
+        """What a circuit counts it against; that of its class unless somebody knew better."""
         self.is_echo = False
         """Whether another job tells of the same failed request: it counts once."""
 
@@ -27,6 +37,11 @@ class BackendUnreachable(BackendError):
 
     code = "backend_unreachable"
     retryable = True
+    usual_scope = "endpoint"
+
+
+class ConnectionDropped(BackendUnreachable):
+    """Closed after the request was sent and before any output: the request may be the reason."""
 
 
 class ModelLoading(BackendError):

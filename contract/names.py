@@ -97,9 +97,14 @@ def urgent(queue: str) -> str:
     return f"fleet:q:{queue}:urgent"
 
 
-def line(queue: str, model: str) -> str:
-    """The part of the backlog that asks for one model, with the same scores."""
-    return f"fleet:q:{queue}:line:{model}"
+def line(queue: str, loaded: str) -> str:
+    """The part of the backlog that asks for one variant of a model, with the same scores."""
+    return f"fleet:q:{queue}:line:{loaded}"
+
+
+def lines(queue: str) -> str:
+    """Sorted set of the variants for which jobs wait: variant by its first job's virtual start."""
+    return f"fleet:q:{queue}:lines"
 
 
 def delayed(queue: str) -> str:

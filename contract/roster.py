@@ -81,6 +81,9 @@ class QueueReport(Noun):
     """Model that the backend brings into memory now, on which other models' jobs wait."""
     circuit_open_until: float | None = None
     """Unix seconds until which nothing is claimed, because the backend failed again and again."""
+    model_circuits: dict[str, float] | None = None
+    """Models whose jobs are not claimed, because they failed again and again, while others' are;
+    and the unix seconds until which. Left out while there is none."""
 
 
 class WorkerReport(Noun):

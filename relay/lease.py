@@ -17,6 +17,7 @@ from contract import names
 from contract.cost import cost_of
 from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
+from contract.variants import context_length_of
 from relay.connection import Argument, Connection
 from relay.log import END, HAND_OVER, ending_keys
 from relay.order import DRAINS, WAKE, facts_of, keys_of, restored
@@ -275,7 +276,8 @@ class Leases:
     async def _older(self, job_id: str) -> str:
         """What a claim must know of a job that an older version enqueued."""
         record = await self._records.get(job_id)
-        return facts_of(record, cost_of(await self._records.request(job_id)))
+        request = await self._records.request(job_id)
+        return facts_of(record, cost_of(request), context_length_of(request))
 
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("ZRANGE", names.QUEUES, 0, -1)

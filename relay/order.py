@@ -7,25 +7,28 @@ tenant's clock advances by the cost of each job divided by the tenant's weight. 
 weight, one that comes late is served at once, classes age by themselves, nobody starves, and a
 position is a rank. (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
-A claim takes the smallest number, with two exceptions. A worker whose slots for `batch` are used up
-takes the first job of another class. A worker with warm models takes the first job of one of these
-before a cold head, if it is of no lesser class, and for no longer than the patience since the head
-was first passed over.
+A claim takes the smallest number, with three exceptions. A worker whose slots for `batch` are used
+up takes the first job of another class. A worker with warm models takes the first job of one of
+these before a cold head, if it is of no lesser class, and for no longer than the patience since the
+head was first passed over. Jobs that no endpoint may have now (`Taking.resting`, `Taking.only`) are
+passed over, however many wait at the head: one model's trouble is in nobody else's way.
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
-`urgent` and the lines of models hold what the backlog holds of them; `load` counts what waits.
+`urgent` and the lines of models hold what the backlog holds of them; `lines` has the first job of
+each line; `load` counts what waits.
 Each script may be run twice. What holds, renews and returns a job is in lease.py.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from contract import names
-from contract.cost import Cost
-from contract.jobs import JobRecord
+from contract.cost import Cost, cost_of
+from contract.jobs import AnyRequest, JobRecord
 from contract.requests import SLACK_S
 from contract.tenants import Tenant
+from contract.variants import context_length_of
 from contract.wire import VERSION
 from relay.connection import Argument
 from relay.settings import RelaySettings
@@ -36,7 +39,14 @@ local queue = ARGV[1]
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local function exact(seconds) return string.format('%.6f', seconds) end
+local lines = 'fleet:q:' .. queue .. ':lines'
 local function line(model) return 'fleet:q:' .. queue .. ':line:' .. model end
+local function line_of(job) return job.ctx and job.model .. '#ctx=' .. job.ctx or job.model end
+local function head_changed(name)
+    local head = redis.call('ZRANGE', line(name), 0, 0, 'WITHSCORES')
+    if head[1] then redis.call('ZADD', lines, head[2], name)
+    else redis.call('ZREM', lines, name) end
+end
 local function known(id)
     local text = redis.call('HGET', facts, id)
     return text and cjson.decode(text)
@@ -56,14 +66,20 @@ local function wait(id, job)
     redis.call('ZREM', delayed, id)
     if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1) end
     if not job.batch then redis.call('ZADD', urgent, score, id) end
-    if job.model then redis.call('ZADD', line(job.model), score, id) end
+    if job.model then
+        redis.call('ZADD', line(line_of(job)), score, id)
+        head_changed(line_of(job))
+    end
     redis.call('ZADD', queues, exact(now), queue)
 end
 local function leave(id, job)
     if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1) end
     redis.call('ZREM', urgent, id)
     redis.call('ZREM', delayed, id)
-    if job and job.model then redis.call('ZREM', line(job.model), id) end
+    if job and job.model then
+        redis.call('ZREM', line(line_of(job)), id)
+        head_changed(line_of(job))
+    end
 end
 local function revive(most)
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', exact(now),
@@ -148,37 +164,70 @@ one job or finds that nothing waits (docs/adr/0001). Of two that start alike the
 CLAIM: Final = (
     DRAINS
     + """
--- ARGV queue worker version lease_s look_ahead batch cold patience_s models warm...
+-- ARGV queue worker version lease_s look_ahead batch cold patience_s taking (JSON)
 local version, look_ahead, patience = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[8])
-local batch, choosy = ARGV[6] == '1', ARGV[9] == '1'
-local cold, drains = ARGV[7] == '1', ARGV[7] == 'drains'
-local warm = {}
-for i = 10, #ARGV do warm[ARGV[i]] = true end
+local batch, cold, drains = ARGV[6] == '1', ARGV[7] == '1', ARGV[7] == 'drains'
+local taking = cjson.decode(ARGV[9])
+local function set_of(list)
+    local set = {}
+    for _, name in ipairs(list) do set[name] = true end
+    return set
+end
+local warm, resting, failing = set_of(taking.warm), set_of(taking.resting), set_of(taking.failing)
+local only, full = {}, {}
+for model, names in pairs(taking.only) do only[model] = set_of(names) end
+local is_choosy, is_restricted = taking.choosy, next(resting) or next(only)
 revive(16)
 
-local function first(set)
+-- How a job's model is loaded: as the worker spells it, and as everybody does.
+local function spelled(job) return taking.contexts and line_of(job) or job.model end
+local function base(model) return (string.gsub(model, ':latest$', '')) end
+local function loaded(job)
+    local ctx = taking.contexts and job.ctx
+    return base(job.model) .. (ctx and '#ctx=' .. ctx or '')
+end
+-- Whether some endpoint may have the job now. One that waits for its model to be loaded otherwise
+-- is overtaken by jobs of what is loaded for no longer than the patience; then these wait, too.
+local function may_run(id, job)
+    if not (is_restricted and job.model) then return true end
+    local name, model = loaded(job), base(job.model)
+    if resting[name] then return false end
+    if not only[model] then return true end
+    if only[model][name] then return not full[model] end
+    if not job.passed then
+        job.passed = now
+        note(id, job)
+    end
+    if now - job.passed >= patience then full[model] = true end
+    return false
+end
+local function first(set, least)
     local found = redis.call('ZRANGE', set, 0, look_ahead - 1, 'WITHSCORES')
     for i = 1, #found, 2 do
-        local job = known(found[i])
-        if not job then
-            redis.call('ZREM', set, found[i])
-        elseif job.v <= version and (batch or not job.batch) then
-            return found[i], job, tonumber(found[i + 1])
+        local id, job = found[i], known(found[i])
+        if not job or set ~= backlog and not redis.call('ZSCORE', backlog, id) then
+            redis.call('ZREM', set, id)
+        elseif job.v <= version and (batch or not job.batch)
+                and job.attempt <= (least or job.attempt) and may_run(id, job) then
+            return id, job, tonumber(found[i + 1])
         end
     end
 end
-local function first_warm()
+local function first_of(names)
     local id, job, score
-    for model in pairs(warm) do
-        local other, its, at = first(line(model))
+    for _, name in ipairs(names) do
+        local other, its, at = first(line(name))
         if other and (not id or at < score) then id, job, score = other, its, at end
     end
     return id, job
 end
 local id, job = first(batch and backlog or urgent)
+if not id and is_restricted then
+    id, job = first_of(redis.call('ZRANGE', lines, 0, LINES - 1))
+end
 if not id then return false end
-if choosy and job.model and not warm[job.model] then
-    local other, its = first_warm()
+if is_choosy and job.model and not warm[spelled(job)] then
+    local other, its = first_of(taking.warm)
     local passes = other and its.slack < job.slack + 1 and now - (job.passed or now) < patience
     if not (cold or other) or drains and not passes then return false end
     if (cold or drains) and passes and not job.passed then
@@ -186,6 +235,10 @@ if choosy and job.model and not warm[job.model] then
         note(id, job)
     end
     if passes or not cold then id, job = other, its end
+end
+if job.model and failing[loaded(job)] and job.attempt > 1 then
+    local other, its = first(line(line_of(job)), 1)
+    if other then id, job = other, its end
 end
 leave(id, job)
 redis.call('ZADD', leases, exact(now + ARGV[4]), id)
@@ -195,12 +248,14 @@ if not reached or tonumber(reached) < job.start then
     redis.call('HSET', clocks, 'now', exact(job.start))
     redis.call('EXPIRE', clocks, 86400)
 end
-return {id, job.attempt, exact(now), job.model or ''}
-"""
+return {id, job.attempt, exact(now), job.model or '', job.ctx or ''}
+""".replace("LINES", "256")
 )
-"""Pick the job that should run next and lease it. Returns id, attempt, now, model; or nothing.
+"""Pick the job that should run next and lease it.
 
-A job in a version that the worker does not know is passed over and stays where it is.
+Returns id, attempt, now, model, context length; or nothing. A job in a version that the worker does
+not know is passed over and stays where it is. Of a model that failed last, a job that was not tried
+yet goes first: what broke the model may have been the jobs that come back.
 """
 
 WAKE: Final = (
@@ -245,6 +300,13 @@ class Taking(NamedTuple):
     """With `cold=False`: whether warm ones, too, overtake a cold head for the patience only."""
     batch: bool = True
     """Whether it takes jobs of class `batch`: not while these hold all the slots they may."""
+    resting: frozenset[str] = frozenset()
+    """Models (contract/variants.py, canonical) whose jobs no endpoint may have now."""
+    failing: frozenset[str] = frozenset()
+    """The same, that failed last: a job not tried yet goes before one that comes back."""
+    only: Mapping[str, frozenset[str]] | None = None
+    """As what a model may run beside what runs, by its untagged name; others may as anything.
+    None: the backend loads a model in one way only, whatever context length a job asks for."""
 
 
 class Bounds(NamedTuple):
@@ -265,22 +327,32 @@ def keys_of(queue: str) -> list[str]:
     ]  # fmt: skip
 
 
-def arrival(record: JobRecord, cost: Cost, tenant: Tenant, bounds: Bounds) -> list[Argument]:
+def arrival(
+    record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Bounds
+) -> list[Argument]:
     """The arguments of EXPECT, and of ENQUEUE, which takes a ticket besides."""
+    cost = cost_of(request)
     flow = f"{record.priority} {tenant.name}"
     limits = ["" if bound is None else bound for bound in bounds]
     share_s = cost.seconds / tenant.weight
-    facts = facts_of(record, cost)
+    facts = facts_of(record, cost, context_length_of(request))
     return [record.queue, record.id, facts, f"{share_s:.6f}", flow, tenant.name, *limits]
 
 
 def taken(queue: str, worker: str, settings: RelaySettings, taking: Taking) -> list[Argument]:
     """The arguments of CLAIM."""
-    warm: Sequence[str] = sorted(taking.warm or ())
+    told = {
+        "choosy": taking.warm is not None,
+        "warm": sorted(taking.warm or ()),
+        "resting": sorted(taking.resting),
+        "failing": sorted(taking.failing),
+        "contexts": taking.only is not None,
+        "only": {model: sorted(names) for model, names in (taking.only or {}).items()},
+    }
     return [
         queue, worker, VERSION, settings.lease_s, _LOOK_AHEAD, int(taking.batch),
         "drains" if taking.drains else int(taking.cold), settings.affinity_patience_s,
-        int(taking.warm is not None), *warm,
+        json.dumps(told),
     ]  # fmt: skip
 
 
@@ -292,12 +364,13 @@ def restored(facts: str, created_at: float) -> str:
     return json.dumps({**json.loads(facts), "start": created_at})
 
 
-def facts_of(record: JobRecord, cost: Cost) -> str:
+def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -> str:
     """What a claim must know of a job (JSON); ENQUEUE adds `start`, the virtual start."""
     facts = {
         "v": record.v,
         "attempt": record.attempt,
         "model": record.model,
+        "ctx": None if context_length is None else str(context_length),
         "tenant": record.tenant,
         "tokens": cost.tokens,
         "slack": SLACK_S[record.priority],

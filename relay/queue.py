@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 from uuid import uuid4
 
 from contract import names
-from contract.cost import cost_of
 from contract.errors import FleetError, NewerVersion, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
@@ -15,6 +14,7 @@ from contract.model_names import untagged
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
+from contract.variants import variant
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Call, Connection
 from relay.lease import Holder, Leases
@@ -51,6 +51,8 @@ class Claim(NamedTuple):
     """The request as it was written (JSON); whoever runs the job parses it."""
     length: int
     """Events in its log, `started` being the last."""
+    loaded: str | None = None
+    """Its model as it is to be loaded: contract/variants.py."""
 
     @property
     def attempt(self) -> int:
@@ -85,7 +87,7 @@ class Queue:
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.standing.place(there)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex, retry_of)
-        arguments = arrival(record, cost_of(request), tenant, self._bounds(tenant))
+        arguments = arrival(record, request, tenant, self._bounds(tenant))
         expected, rate = await self._expected(queue, arguments)
         if expected[0] < 0:
             raise _full(queue, tenant.name, expected, rate)
@@ -149,7 +151,8 @@ class Queue:
     ) -> Claim | None:
         """Take the job that should run next, say that it started; None if nothing (fit) waits.
 
-        `endpoint_of` chooses where it will run, by the job's id and model, for `started` to say.
+        `endpoint_of` chooses where it will run, by the job's id and its model as it is to be loaded
+        (contract/variants.py), for `started` to say.
 
         Raises RelayUnavailable; what was claimed then comes back when its lease expires.
         """
@@ -160,21 +163,22 @@ class Queue:
                 return None
             self._connection.set_clock(float(picked[2]))
             job_id, attempt, model = picked[0].decode(), int(picked[1]), picked[3].decode() or None
+            loaded = model and variant(model, int(picked[4]) if picked[4] else None)
             started = Started(
                 attempt=attempt,
                 worker=worker,
                 backend=names.backend_of(queue),
-                endpoint=endpoint_of(job_id, model),
+                endpoint=endpoint_of(job_id, loaded),
                 model=model,
                 nonce=token_hex(4),
             )
-            claim = await self._start(job_id, started)
+            claim = await self._start(job_id, started, loaded)
             if claim is not None:
                 return claim
             await self._leases.release(queue, job_id, Holder(attempt, worker))
         return None
 
-    async def _start(self, job_id: str, started: Started) -> Claim | None:
+    async def _start(self, job_id: str, started: Started, loaded: str | None) -> Claim | None:
         answer = await self._connection.run(
             START,
             [names.record(job_id), names.log(job_id)],
@@ -187,7 +191,7 @@ class Queue:
             return None
         fields = pairs(answer[1])
         try:
-            return Claim(from_hash(fields), fields[b"request"], answer[0])
+            return Claim(from_hash(fields), fields[b"request"], answer[0], loaded)
         except NewerVersion as error:
             await self._leave_to_a_newer_one(fields[b"queue"].decode(), job_id, started, error)
             return None

@@ -12,6 +12,9 @@
   is still in memory broke off for another reason. A suspicion that held is dropped after minutes.
 - One slot in four is kept free of class `batch`, from four slots up.
 
+A model that jobs want loaded with different context lengths (contract/variants.py) counts as one
+model for each of them here: warm as it was loaded last, and cold otherwise.
+
 What is warm: what the backend told at the last look, what runs here, and what ran here last if the
 backend does not list it (an alias). A load may have put out any model that was warm before; so
 after one, only what runs here counts until the backend has been looked at again.
@@ -33,16 +36,16 @@ from contract.backend_errors import (
 )
 from contract.events import Event, Phase, Queued, Reset, Resumed, Started
 from contract.jobs import JobRecord
-from contract.model_names import spellings
+from contract.model_names import untagged
 from contract.names import kind_of
 from contract.roster import ModelReport
+from contract.variants import all_spellings, canonical, model_of
 from relay.order import Taking
+from workers.backends.several import IN_MEMORY
 from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
 
-_IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load"})
-"""Kinds of jobs that bring their model into memory."""
 _CHANGES_MODELS: Final = frozenset({"pull", "delete", "create", "copy", "unload"})
 _SAYS_NOTHING: Final = (Queued, Started, Reset, Resumed)
 """Events that are ours and tell nothing about the backend."""
@@ -79,20 +82,30 @@ class Choosing:
         self._decided = asyncio.Event()
         self._waiting: set[str] = set()
         self._woken_at: dict[str, float] = {}
-        self._is_choosy = True
+        self._is_any_cold = True
         self._told: frozenset[str] = frozenset()
         self._last: str | None = None
+        self._loaded_as: dict[str, str] = {}
+        """How models were loaded last of which jobs have chosen it, by their untagged names."""
+
+    @property
+    def _is_choosy(self) -> bool:
+        return self._is_any_cold or bool(self._loaded_as)
 
     def loading(self, queue: str) -> str | None:
         """The model that is loaded now, and for which jobs of that queue may have to wait."""
-        waits = kind_of(queue) in _IN_MEMORY
-        return next(iter(self._loads.values()), None) if waits else None
+        if kind_of(queue) not in IN_MEMORY or not self._loads:
+            return None
+        return model_of(next(iter(self._loads.values())))
 
     def learn(self, models: Sequence[ModelReport]) -> None:
         """Take what the backend was just seen to have in memory."""
-        self._is_choosy = any(model.warm is False for model in models)
-        self._told = frozenset(spellings(model.name for model in models if model.warm))
-        if self._last in spellings(model.name for model in models):
+        self._is_any_cold = any(model.warm is False for model in models)
+        listed = {untagged(model.name) for model in models}
+        self._loaded_as = {m: how for m, how in self._loaded_as.items() if m in listed}
+        warm = [untagged(model.name) for model in models if model.warm]
+        self._told = frozenset(all_spellings(self._loaded_as.get(name, name) for name in warm))
+        if self._last is not None and untagged(model_of(self._last)) in listed:
             self._last = None
         self._judge()
         if not self._is_choosy:
@@ -129,17 +142,25 @@ class Choosing:
             self._undecided[queue] -= 1
             self._decided.set()
 
-    def began(self, record: JobRecord) -> None:
-        """A job was claimed."""
+    def began(self, record: JobRecord, loaded: str | None = None) -> None:
+        """A job was claimed; `loaded` is its model as the backend loads it for this job."""
         if record.priority == "batch":
             self._batch[record.queue] += 1
-        if record.kind not in _IN_MEMORY or record.model is None:
+        if record.kind not in IN_MEMORY or record.model is None:
             return
-        self._models[record.id] = record.model
-        if self._is_choosy and record.model not in self._warm:
+        model = self._models[record.id] = loaded or record.model
+        is_warm = model in self._warm
+        self._note(model)
+        if self._is_choosy and not is_warm:
             self._load(record.id)
         else:
-            self._runs[record.id] = record.model
+            self._runs[record.id] = model
+
+    def _note(self, loaded: str) -> None:
+        """Remember how a model is loaded, once jobs choose it."""
+        model = untagged(model_of(loaded))
+        if model_of(loaded) != loaded or model in self._loaded_as:
+            self._loaded_as[model] = canonical(loaded)
 
     def found_nothing(self, queue: str, taking: Taking) -> None:
         """Nothing was claimed: if that is due to what is under way, try again when it is over.
@@ -194,21 +215,21 @@ class Choosing:
 
     @property
     def _warm(self) -> frozenset[str]:
-        here = spellings([*self._runs.values(), *([self._last] if self._last else [])])
-        return self._told | here
+        here = [*self._runs.values(), *([self._last] if self._last else [])]
+        return self._told | all_spellings(here)
 
     def _depends(self, queue: str) -> bool:
         room = self._for_batch(queue) - self._batch[queue]
         if 0 < room <= self._undecided[queue]:
             return True
-        may_load = self._is_choosy and not self._loads and kind_of(queue) in _IN_MEMORY
+        may_load = self._is_choosy and not self._loads and kind_of(queue) in IN_MEMORY
         return may_load and any(
-            count and kind_of(other) in _IN_MEMORY for other, count in self._undecided.items()
+            count and kind_of(other) in IN_MEMORY for other, count in self._undecided.items()
         )
 
     def _taking(self, queue: str) -> Taking:
         batch = self._batch[queue] < self._for_batch(queue)
-        if not self._is_choosy or kind_of(queue) not in _IN_MEMORY:
+        if not self._is_choosy or kind_of(queue) not in IN_MEMORY:
             return Taking(batch=batch)
         if self._evicts and self._loads:
             return Taking(warm=frozenset(), cold=False, batch=batch)

@@ -1,12 +1,13 @@
 """Watches the circuits of a worker's endpoints, so that jobs wait in order while one is open.
 
-When one changes, queues are paused or resumed and the roster hears of it; when one has been open
-for long enough, its endpoint is looked at, which decides whether a job may try it.
+When one changes, queues are paused or resumed and the roster hears of it. An endpoint that jobs
+found gone is looked at at once, and again when its circuit has been open for long enough: the look
+alone closes it. A model's circuit that has been open for long enough lets one job of it through.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, Never
 
@@ -58,37 +59,50 @@ class Circuits:
             await asyncio.sleep(_SHORTEST_S)
 
     async def _look_at_what_is_due(self) -> None:
-        due = [server for server in self._servers.all if server.breaker.is_due]
+        now = asyncio.get_running_loop().time()
+        due = [
+            server
+            for server in self._servers.all
+            if (at := server.breaker.look_at) is not None and at <= now
+        ]
         if due:
             await asyncio.gather(*(look(server, self._config) for server in due))
             self._presence.take_in()
+        for server in self._servers.all:
+            server.models_at.probe()
 
     def _due_s(self) -> float | None:
-        """Seconds until the next look; None if nothing is open."""
+        """Seconds until the next look or trial; None if nothing is open."""
         now = asyncio.get_running_loop().time()
-        times = [
-            server.breaker.open_until
-            for server in self._servers.all
-            if server.breaker.open_until is not None
-        ]
+        looks = [server.breaker.look_at for server in self._servers.all]
+        trials = [at for server in self._servers.all for _, _, at in server.models_at.open()]
+        times = [at for at in (*looks, *trials) if at is not None]
         return max(0.0, min(times) - now) if times else None
 
     def _settle(self) -> None:
         """Take from the queues for which an endpoint is left, and from no other."""
         self._slots.settle()
         admitted = frozenset(queue for queue in self._slots.capacity if self._servers.admit(queue))
-        for queue in admitted - self._admitted:
+        for queue in (admitted - self._admitted) | self._servers.held_back:
             self._wake(queue)
+        self._servers.held_back.clear()
         self._admitted = admitted
 
     async def _report_if_new(self) -> None:
-        is_open = frozenset(
-            server.address for server in self._servers.all if server.breaker.open_until is not None
-        )
-        for address in is_open - self._open:
-            _log.warning("circuit of %s is open: no jobs for a while", address or "the backend")
-        for address in self._open - is_open:
-            _log.warning("circuit of %s lets jobs through again", address or "the backend")
+        is_open = frozenset(self._named())
+        for name in is_open - self._open:
+            _log.warning("circuit of %s is open: no jobs for a while", name)
+        for name in self._open - is_open:
+            _log.warning("circuit of %s lets jobs through again", name)
         if is_open != self._open:
             self._open = is_open
             await self._presence.report_once()
+
+    def _named(self) -> Iterator[str]:
+        """What is open, in words."""
+        for server in self._servers.all:
+            address = server.address or "the backend"
+            if server.breaker.open_until is not None:
+                yield address
+            for queue, model, _ in server.models_at.open():
+                yield f"model {model} ({queue}) at {address}"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 from relay.connection import Connection
 from relay.log import Log
@@ -10,7 +11,7 @@ from relay.reader import Reader
 from relay.residence import LeasedResidence
 from relay.settings import RelaySettings
 from relay.writer import Writer
-from workers.backends.breaker import Breaker
+from workers.backends.breaker import Breaker, Verdict
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import Resides
 from workers.backends.registry import build
@@ -73,9 +74,10 @@ class Life:
         """Every endpoint with its adapter and its circuit, whose changes set the event."""
         servers = Servers(
             [
-                Server(build(config), address, self._breaker(changed), self._slots_each)
+                Server(build(config), address, partial(self._breaker, changed), self._slots_each)
                 for address, config in self._config.each.items()
-            ]
+            ],
+            changed.set,
         )
         self._slots.admits = servers.admit
         return servers
@@ -95,12 +97,13 @@ class Life:
             on_room=settle, on_verdict=look_again,
         )  # fmt: skip
 
-    def _breaker(self, changed: asyncio.Event) -> Breaker:
+    def _breaker(self, changed: asyncio.Event, verdict: Verdict) -> Breaker:
         return Breaker(
             failures=self._settings.breaker_failures,
             open_s=self._settings.breaker_open_s,
             clock=asyncio.get_running_loop().time,
             on_change=changed.set,
+            verdict=verdict,
         )
 
     @asynccontextmanager

@@ -114,6 +114,11 @@ class Presence:
             for server in self._worker.servers.all
         )
 
+    def _model_circuits(self, queue: str) -> dict[str, float] | None:
+        times = self._worker.servers.models_open_until(queue)
+        told = {model: self._unix(at) or 0.0 for model, at in sorted(times.items())}
+        return told or None
+
     def _unix(self, loop_time: float | None) -> float | None:
         """The time by Redis's clock, to a tenth of a second: no two clocks agree on more."""
         if loop_time is None:
@@ -151,6 +156,7 @@ class Presence:
                             in_flight=held.count(queue),
                             loading=worker.choosing.loading(queue),
                             circuit_open_until=self._unix(worker.servers.open_until),
+                            model_circuits=self._model_circuits(queue),
                         )
                         for queue, slots in worker.slots.capacity.items()
                     ),

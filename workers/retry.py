@@ -3,8 +3,9 @@
 Three kinds of failure. Those that say nothing about the job (BackendUnreachable, ModelLoading,
 BackendBusy) use up none of its attempts until its attempt number has passed the worker's patience
 (FLEET_RETRY_PATIENCE); then they do, so that nothing is tried for ever. Those that the job may
-have brought about (ServerFault, TruncatedStream, BackendStalled) use up one each. All others will
-be the same next time: a refusal, a bad request, a missing model, a key that is not accepted.
+have brought about (ServerFault, ConnectionDropped, TruncatedStream, BackendStalled) use up one
+each. All others will be the same next time: a refusal, a bad request, a missing model, a key that
+is not accepted.
 
 The wait is exponential with full jitter: anything between nothing and `base_s`, doubled with each
 attempt up to `cap_s`. What the backend asks for in Retry-After comes on top of no less than that.
@@ -18,6 +19,7 @@ from contract.backend_errors import (
     BackendBusy,
     BackendStalled,
     BackendUnreachable,
+    ConnectionDropped,
     ModelLoading,
     ServerFault,
     TruncatedStream,
@@ -45,6 +47,7 @@ class Rule(NamedTuple):
 
 RULES: Final[Mapping[type[FleetError], Rule]] = {
     BackendUnreachable: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=True),
+    ConnectionDropped: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),
     ModelLoading: Rule(base_s=2.0, cap_s=30.0, counts=False, has_begun=False),
     BackendBusy: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=False),
     NewerVersion: Rule(base_s=2.0, cap_s=15.0, counts=False, has_begun=False),

@@ -26,8 +26,9 @@ class WorkerSettings(FleetSettings):
     """Seconds between two reports to the roster."""
     check_s: Seconds = 15
     """Seconds between two looks at the backend's health and models."""
-    retry_patience: Annotated[int, Field(ge=0, le=1000)] = 20
-    """Attempts up to which a busy, loading or absent backend uses up none of `max_attempts`."""
+    retry_patience: Annotated[int, Field(ge=0, le=1000)] = 1000
+    """Attempts up to which a busy, loading or absent backend uses up none of `max_attempts`: some
+    eight hours, if the job's deadline does not end it first."""
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     """Outages in a row after which an endpoint gets no jobs for a while."""
     breaker_open_s: Seconds = 5

@@ -121,13 +121,17 @@ class Worker:
             return True
 
     async def _claim(self, queue: str, seat: Seat) -> Claim | None:
-        async with self.choosing.turn(queue) as taking:
+        async with self.choosing.turn(queue) as turn, self.servers.one_claim(queue):
+            limits = seat.limits
+            taking = turn._replace(**limits._asdict())
             claim = await self._queue.claim(queue, self.name, taking, seat.move)
-            if claim is None:
-                self.choosing.found_nothing(queue, taking)
-            else:
-                self.choosing.began(claim.record)
-        return claim
+            if claim is not None:
+                self.choosing.began(claim.record, seat.loaded)
+                return claim
+            if limits.resting or limits.only:
+                self.servers.held_back.add(queue)
+            self.choosing.found_nothing(queue, taking)
+        return None
 
     async def _run_or_set_apart(self, claim: Claim, seat: Seat) -> None:
         """Run a job, or put it off if workers died with it and another one like it runs here."""

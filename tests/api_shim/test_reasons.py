@@ -46,6 +46,14 @@ def test_an_open_circuit_is_told_with_its_time() -> None:
     assert explained(NEXT, QUEUE, broken).reason == "circuit open until 01:01:01 UTC"
 
 
+def test_the_open_circuit_of_a_model_is_told_to_its_own_jobs() -> None:
+    resting = [worker("a", model_circuits={"mx": 3661.0}), worker("b", circuit_open_until=7200.0)]
+    mine = explained(NEXT, QUEUE, resting, "mx:latest")
+
+    assert (mine.reason, mine.eta_s) == ("circuit of model mx:latest open until 01:01:01 UTC", None)
+    assert explained(NEXT, QUEUE, resting, "my") == NEXT
+
+
 def test_one_worker_whose_circuit_is_closed_is_enough() -> None:
     assert explained(NEXT, QUEUE, [worker("a", circuit_open_until=9e9), worker("b")]) == NEXT
 

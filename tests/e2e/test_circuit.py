@@ -90,7 +90,7 @@ async def test_jobs_for_a_backend_that_is_down_wait_in_order_and_lose_no_attempt
         assert after[1].circuit_open_until is None
 
 
-async def test_a_backend_that_fails_every_job_gets_one_at_a_time_to_see_if_it_is_back(
+async def test_a_model_that_fails_every_job_rests_while_the_others_run(
     redis_url: str, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -100,13 +100,15 @@ async def test_a_backend_that_fails_every_job_gets_one_at_a_time_to_see_if_it_is
     try:
         async with box(redis_url, tmp_path, dsn, FLEET_BREAKER_FAILURES="3") as relay:
             failing = await enqueue(relay, broken, max_attempts=100)
-            await until(relay, lambda _, queue: queue.circuit_open_until)
+            await until(relay, lambda _, queue: broken in (queue.model_circuits or {}))
+            _, queue = await reported(relay)
             jobs = [await enqueue(relay) for _ in range(20)]
             ends = await ended(relay, failing, *jobs)
             attempts = [(await relay.records.get(job)).attempt for job in jobs]
 
             assert set(ends) == {"done"}
             assert set(attempts) == {1}
+            assert queue.circuit_open_until is None
     finally:
         one.end()
 

@@ -26,9 +26,10 @@ from contract.backend_errors import (
     NotSupported,
     QuotaExhausted,
     Refused,
+    Scope,
     ServerFault,
 )
-from workers.backends import google_faults
+from workers.backends import busy, google_faults
 
 MESSAGE_LIMIT: Final = 500
 """Characters of a backend's own words that we repeat."""
@@ -36,6 +37,8 @@ MESSAGE_LIMIT: Final = 500
 _CLIENT: Final = frozenset({*range(400, 500), 501, 0})
 _SERVER: Final = frozenset({*range(500, 600), 0})
 _ANY: Final = _CLIENT | _SERVER
+_WAITS: Final = _SERVER | busy.STATUSES | {409}
+"""Where words of busy.py count; what a 400 quotes of the request must not."""
 
 
 class _Row(NamedTuple):
@@ -115,13 +118,10 @@ _ROWS: Final = (
         ("no space left on device", "disk is full", "not enough disk space", "enospc"),
     ),
     _Row(DiskFull, frozenset({507}), ("",)),
-    _Row(ModelLoading, _SERVER, ("loading model", "model is loading", "not ready")),
-    _Row(
-        BackendBusy,
-        _ANY,
-        ("maximum pending requests", "rate_limit_exceeded", "slow_down", "overloaded"),
-    ),
-    _Row(BackendBusy, frozenset({408, 429, 503}), ("",)),
+    _Row(ModelLoading, _WAITS, busy.LOADING_WORDS),
+    _Row(BackendBusy, _WAITS, busy.BUSY_WORDS),
+    _Row(BackendBusy, frozenset({409}), busy.CONFLICT_WORDS),
+    _Row(BackendBusy, busy.STATUSES, ("",)),
 )
 
 _MODEL_MISSING: Final = re.compile(
@@ -148,7 +148,9 @@ def error_from(
     answer = _parsed(body)
     if answer is None:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
-        return _made(status, "", _readable(text), headers, secrets)
+        made = _made(status, "", _readable(text), headers, secrets)
+        made.scope = _scope(made, status)
+        return made
     return error_in(answer, status=status, headers=headers, secrets=secrets)
 
 
@@ -171,10 +173,12 @@ def error_in(
         error = {"message": fields.get("message") or error, "type": error}
     message = error.get("message") or error.get("detail") or error.get("error") or error
     kind = f"{error.get('type') or ''} {error.get('code') or ''}"
+    inside = status
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
-        status = _status_inside(fields, error)
+        inside = _status_inside(fields, error)
     kind = f"{kind} {google_faults.words(error)}"
-    made = _made(status, kind, _readable(str(message)), headers, secrets)
+    made = _made(inside, kind, _readable(str(message)), headers, secrets)
+    made.scope = _scope(made, status)
     if made.retry_after_s is None:
         made.retry_after_s = google_faults.retry_delay_s(error)
     return made
@@ -217,6 +221,12 @@ def _made(
     shown = redacted(text, secrets) or "the backend gave no reason"
     note = f" (HTTP {status})" if status else ""
     return error(shown + note, upstream_status=status or None, retry_after_s=retry_after_s(headers))
+
+
+def _scope(error: BackendError, status: int) -> Scope:
+    """Whose trouble it is; what was said in an answer that had begun well is the request's own."""
+    is_fault = isinstance(error, ServerFault) and status >= 500  # noqa: PLR2004 - the class
+    return "model" if is_fault else error.scope
 
 
 def _classified(status: int, text: str) -> type[BackendError]:

@@ -20,6 +20,7 @@ from contract.backend_errors import (
     BackendStalled,
     BackendUnreachable,
     BadEndpoint,
+    ConnectionDropped,
 )
 from contract.backend_errors import TruncatedStream as Truncated
 from workers.backends.faults import MESSAGE_LIMIT, redacted
@@ -91,6 +92,8 @@ def ours(
     kind = next((BEFORE[line] for line in type(cause).__mro__ if line in BEFORE), BadEndpoint)
     if kind is BadEndpoint:
         return BadEndpoint(f"{address} cannot be spoken to: {reason}; check the address")
+    if was_dropped(error):
+        return ConnectionDropped(f"{address} closed the connection before it answered: {reason}")
     return BackendUnreachable(f"{address} cannot be reached: {reason}")
 
 

@@ -81,7 +81,9 @@ class Gemini:
         chunks = Chunks()
         path = self._path(request.model, "streamGenerateContent") + "?alt=sse"
         async with (
-            self._client.open("POST", path, body.fields, accept="text/event-stream") as answer,
+            self._client.open(
+                "POST", path, body.fields, accept="text/event-stream", repeats=True
+            ) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -107,7 +109,9 @@ class Gemini:
         model = path[1:].rpartition(":")[0]
         for texts in batches(request.input, EMBED_BATCH):
             body = wire.to_embed(request, model, texts)
-            answer = await self._client.json("POST", path, body, shape=shapes.EMBEDDED)
+            answer = await self._client.json(
+                "POST", path, body, shape=shapes.EMBEDDED, repeats=True
+            )
             tokens += usage(answer.get("usageMetadata") or {}).prompt_tokens
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:

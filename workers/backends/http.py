@@ -3,6 +3,14 @@
 A cold model may load for minutes, so nothing times out between a request and its first word.
 Once the words have begun, silence longer than `idle_s` is `BackendStalled`: llama-server falls
 silent for ever when it is told to stop. Closing an answer closes its socket.
+
+Which requests are sent twice: those that may be (a GET, and a POST that only asks: `repeats`),
+once, and only if a connection that had been used before was closed under them before a byte of an
+answer came. Servers close kept connections when they like (llama-server after every stream, after
+100 requests and after 5 s), and a request that crosses that on its way has reached nobody (RFC
+9112, 9.3.1). Everything else (delete, create, pull, load, an image that costs money) gets a
+connection of its own, which nobody can have closed for being idle, and is sent once; what becomes
+of its job then is decided by workers/retry.py, which counts and waits (docs/adr/0025).
 """
 
 import asyncio
@@ -16,6 +24,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, Final, NamedTuple, cast
 
@@ -41,6 +50,12 @@ QUICK_S: Final = 10.0
 ERROR_BODY_BYTES: Final = 64 * 1024
 KEEP_IDLE_S: Final = 4.0
 """llama-server closes an idle connection after 5 s; we leave first."""
+STALE_S: Final = 1.0
+"""A connection that was closed before our request came tells so within a round trip. Later it is
+the request that the server died of, and that is not sent again at once."""
+_ONLY_ASKS: Final = frozenset({"GET", "HEAD"})
+_reused: ContextVar[list[bool]] = ContextVar("reused")
+"""Where the connection of the request that is being sent notes that it was used before."""
 
 
 class Encoded(NamedTuple):
@@ -117,8 +132,8 @@ class Client:
         """`url` has no credentials in it; `key` is sent as a bearer token; tests give a transport.
 
         `auth` signs each request, `secrets` stand in `headers`: no error shows them.
-        Of the two clients the second never reuses a connection: it is for the one retry after
-        a kept connection was closed under a request.
+        Of the two clients the second never reuses a connection: it is for what must not be sent
+        twice, and for the one repetition of what may.
         """
         self.url = url.rstrip("/")
         self.secrets = (*((key,) if key else ()), *secrets)
@@ -137,14 +152,22 @@ class Client:
 
     @asynccontextmanager
     async def open(
-        self, method: str, path: str, body: Any = None, *, accept: str = "*/*"
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        accept: str = "*/*",
+        repeats: bool = False,
     ) -> AsyncIterator[Answer]:
         """Send a request; the answer is open inside the block, and its socket closed after it.
 
+        `repeats` says that the server may be asked twice for it; a GET always may.
         Raises the BackendError that the status and body mean, or that a broken connection means.
         """
         with foreign_errors(self.url, secrets=self.secrets):
-            response = await self._send(method, path, body, accept)
+            may_repeat = repeats or method in _ONLY_ASKS
+            response = await self._send(method, path, body, accept, may_repeat=may_repeat)
         answer = Answer(response, self.url, self.secrets)
         try:
             await self._demand_success(answer)
@@ -161,14 +184,19 @@ class Client:
         *,
         limit_s: float | None = None,
         shape: Shape[Any] = ANYTHING,
+        repeats: bool = False,
     ) -> dict[str, Any]:
         """The JSON object that answers a request, its fields as `shape` says; raises BackendError.
+
+        It is sent as `open` does.
 
         A list comes as `{"data": [...]}`, an empty body as an empty object.
         """
         try:
             async with asyncio.timeout(limit_s):
-                async with self.open(method, path, body, accept="application/json") as answer:
+                async with self.open(
+                    method, path, body, accept="application/json", repeats=repeats
+                ) as answer:
                     raw = await answer.whole()
         except TimeoutError:
             raise BackendUnreachable(
@@ -193,7 +221,9 @@ class Client:
         for client in self._clients:
             await client.aclose()
 
-    async def _send(self, method: str, path: str, body: Any, accept: str) -> httpx.Response:
+    async def _send(
+        self, method: str, path: str, body: Any, accept: str, *, may_repeat: bool
+    ) -> httpx.Response:
         pooled, fresh = self._clients
         headers = {"accept": accept}
         content: bytes | None
@@ -201,13 +231,19 @@ class Client:
             content, headers["content-type"] = body
         else:
             content = None if body is None else to_json(body)
-        request = pooled.build_request(method, self.url + path, content=content, headers=headers)
-        try:
-            return await pooled.send(request, stream=True)
-        except FOREIGN as error:
-            if not was_dropped(error):
-                raise
-        request = fresh.build_request(method, self.url + path, content=content, headers=headers)
+        url = self.url + path
+        if may_repeat:
+            request = pooled.build_request(method, url, content=content, headers=headers)
+            reused: list[bool] = []
+            _reused.set(reused)
+            sent_at = asyncio.get_running_loop().time()
+            try:
+                return await pooled.send(request, stream=True)
+            except FOREIGN as error:
+                is_late = asyncio.get_running_loop().time() - sent_at > STALE_S
+                if not (reused and was_dropped(error)) or is_late:
+                    raise
+        request = fresh.build_request(method, url, content=content, headers=headers)
         return await fresh.send(request, stream=True)
 
     async def _demand_success(self, answer: Answer) -> None:
@@ -262,11 +298,28 @@ def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
             force_close=is_fresh,
             keepalive_timeout=None if is_fresh else KEEP_IDLE_S,
         )
-        return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=is_secure
+        session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=is_secure,
+            trace_configs=[_tracing()],
         )
+        # Its own repetition takes a DELETE for harmless, and a new connection for an old one.
+        session._retry_connection = False  # noqa: SLF001 - as aiohttp's own test client does
+        return session
 
     return AiohttpTransport(client=session, verify=certificates)
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Notes for each request whether its connection had been used before."""
+
+    async def note(*_: object) -> None:
+        _reused.get([]).append(True)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_connection_reuseconn.append(note)
+    return tracing
 
 
 @cache

@@ -231,7 +231,9 @@ async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:
             return
         if status == "unloaded":
             code = data.get("exit_code")
-            raise ServerFault(f"model {model!r} did not load: its server ended with code {code}")
+            raise ServerFault(
+                f"model {model!r} did not load: its server ended with code {code}", scope="model"
+            )
         progress = wire.load_progress(data)
         if progress is not None:
             yield Phase(phase="loading", progress=progress)

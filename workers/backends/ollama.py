@@ -159,7 +159,9 @@ class Ollama:
             }
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
-                answer = await self._client.json("POST", "/api/embed", given, shape=shapes.EMBEDDED)
+                answer = await self._client.json(
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, repeats=True
+                )
             tokens += answer.get("prompt_eval_count") or 0
             load_ms = load_ms or wire.timings(answer).load_ms
             yield rows.add(answer.get("embeddings") or (), len(texts))
@@ -197,7 +199,7 @@ class Ollama:
         """POST /api/show."""
         yield Details(
             details=await self._client.json(
-                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S
+                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S, repeats=True
             )
         )
         yield Done()
@@ -258,7 +260,9 @@ class Ollama:
         """The objects of an answer; raises the BackendError that an `error` line means."""
         decoder = Ndjson()
         async with (
-            self._client.open("POST", path, body, accept="application/x-ndjson") as answer,
+            self._client.open(
+                "POST", path, body, accept="application/x-ndjson", repeats=idle_s is None
+            ) as answer,
             aclosing(answer.packets()) as packets,
         ):
             async for packet in packets:
@@ -280,7 +284,7 @@ class Ollama:
     async def _shown_of(self, model: str | None) -> dict[str, Any]:
         body = {"model": model}
         return await self._client.json(
-            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN
+            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, repeats=True
         )
 
     async def _show_once(self, model: dict[str, Any], gate: asyncio.Semaphore) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class OpenAI:
         chunks = self.reads()
         is_marked = False
         async with (
-            self._asked(path, body.fields, "text/event-stream") as answer,
+            self._asked(path, body.fields, "text/event-stream", repeats=True) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -162,10 +162,14 @@ class OpenAI:
         yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
 
     @asynccontextmanager
-    async def _asked(self, path: str, body: Any, accept: str) -> AsyncGenerator[Answer]:
+    async def _asked(
+        self, path: str, body: Any, accept: str, *, repeats: bool = False
+    ) -> AsyncGenerator[Answer]:
         """The answer to a POST; raises NotSupported where the server has no such path."""
         with needs_path(self.name, self._client.url, path):
-            async with self._client.open("POST", path, body, accept=accept) as answer:
+            async with self._client.open(
+                "POST", path, body, accept=accept, repeats=repeats
+            ) as answer:
                 yield answer
 
     def most_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
@@ -180,7 +184,11 @@ class OpenAI:
         for texts in batches(inputs, self.dialect.embed_batch):
             with needs_path(self.name, self._client.url, "/embeddings"):
                 answer = await self._client.json(
-                    "POST", "/embeddings", body.fields | {"input": texts}, shape=shapes.EMBEDDED
+                    "POST",
+                    "/embeddings",
+                    body.fields | {"input": texts},
+                    shape=shapes.EMBEDDED,
+                    repeats=True,
                 )
             tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
@@ -257,6 +265,7 @@ class OpenAI:
                     {"model": model, "input": "a"},
                     limit_s=QUICK_S,
                     shape=shapes.EMBEDDED,
+                    repeats=True,
                 )
                 vectors = ordered(answer.get("data") or ())
                 self._dimension[model] = width(vectors[0]) if vectors else None

@@ -69,7 +69,7 @@ _EARLY: Final[dict[str, BackendError]] = {
     "missing": ModelMissing("scripted: model not found (HTTP 404)"),
     "context": ContextExceeded("scripted: the prompt exceeds the context length (HTTP 400)"),
     "auth": AuthenticationRefused("scripted: invalid key (HTTP 401)"),
-    "crash": ServerFault("scripted: crashed (HTTP 500)"),
+    "crash": ServerFault("scripted: crashed (HTTP 500)", scope="model"),
 }
 _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
     "scripted-echo": ("chat", "vision"),
@@ -271,7 +271,7 @@ class Scripted:
             self._failed[script.model] += 1
         if script.fail in EARLY:
             error = _EARLY[script.fail]
-            raise type(error)(error.message, retry_after_s=error.retry_after_s)
+            raise type(error)(error.message, retry_after_s=error.retry_after_s, scope=error.scope)
         return script.fail
 
     def _form(self, model: str) -> str:

@@ -92,12 +92,12 @@ class Vertex(Gemini):
             content = {"parts": [{"text": texts[0]}]}
             path = self._path(request.model, "embedContent")
             asked = {"content": content, "embedContentConfig": wishes}
-            answer = await self._client.json("POST", path, asked, shape=EMBEDDED)
+            answer = await self._client.json("POST", path, asked, shape=EMBEDDED, repeats=True)
             spent = usage(answer.get("usageMetadata") or {}).prompt_tokens
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": wishes}
         path = self._path(request.model, "predict")
-        answer = await self._client.json("POST", path, body, shape=EMBEDDED)
+        answer = await self._client.json("POST", path, body, shape=EMBEDDED, repeats=True)
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
         counts = [(item.get("statistics") or {}).get("token_count") or 0 for item in found]
         return [item.get("values") for item in found], int(sum(counts))

@@ -65,7 +65,10 @@ def _numbered(message: str, rows: Sequence[int]) -> str:
 def _copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError:
     """The same error for one job: an exception that two raise has the traceback of both."""
     copy = type(error)(
-        message, upstream_status=error.upstream_status, retry_after_s=error.retry_after_s
+        message,
+        upstream_status=error.upstream_status,
+        retry_after_s=error.retry_after_s,
+        scope=error.scope,
     )
     copy.is_echo = is_echo
     return copy

@@ -16,20 +16,25 @@ from contract.backend_errors import (
     ServerFault,
     TruncatedStream,
 )
-from workers.backends.breaker import OPEN_MOST_S, Breaker
+from workers.backends.breaker import OPEN_MOST_S, Breaker, Verdict, endpoint_works, model_works
 
 
 @dataclass
 class Stage:
     """A breaker and its clock."""
 
+    verdict: Verdict = model_works
     now: float = 100.0
     changes: int = 0
     breaker: Breaker = field(init=False)
 
     def __post_init__(self) -> None:
         self.breaker = Breaker(
-            failures=3, open_s=5.0, clock=lambda: self.now, on_change=self._changed
+            failures=3,
+            open_s=5.0,
+            clock=lambda: self.now,
+            on_change=self._changed,
+            verdict=self.verdict,
         )
 
     def _changed(self) -> None:
@@ -55,13 +60,24 @@ class Stage:
 
 
 DOWN = BackendUnreachable("refused")
-BROKEN = ServerFault("HTTP 500")
-OUTAGES = (DOWN, BROKEN, ModelLoading("HTTP 503"))
+BROKEN = ServerFault("HTTP 500", scope="model")
+OF_A_REQUEST = (
+    ServerFault("an error in an answer of status 200"), BackendBusy("429"), ModelLoading("503"),
+    ContextExceeded("long"), Refused("no"), TruncatedStream("cut"), BackendStalled("silent"),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("error", OUTAGES, ids=lambda error: error.code)
-def test_failures_in_a_row_open_it(error: BackendError) -> None:
-    stage = Stage()
+def endpoint() -> Stage:
+    return Stage(endpoint_works)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "error"),
+    [(model_works, DOWN), (model_works, BROKEN), (endpoint_works, DOWN)],
+    ids=["model unreachable", "model broken", "endpoint"],
+)
+def test_failures_in_a_row_open_it(verdict: Verdict, error: BackendError) -> None:
+    stage = Stage(verdict)
     stage.run(error, error)
     before = stage.breaker.admits
     stage.run(error)
@@ -77,15 +93,18 @@ def test_an_answer_between_them_starts_the_count_again() -> None:
     assert stage.breaker.admits
 
 
-@pytest.mark.parametrize(
-    "error",
-    [BackendBusy("429"), ContextExceeded("long"), Refused("no"), TruncatedStream("cut"),
-     BackendStalled("silent")],
-    ids=lambda error: error.code,
-)  # fmt: skip
-def test_what_an_endpoint_that_works_answers_does_not_open_it(error: BackendError) -> None:
-    stage = Stage()
+@pytest.mark.parametrize("verdict", [model_works, endpoint_works])
+@pytest.mark.parametrize("error", OF_A_REQUEST, ids=lambda error: error.message)
+def test_what_a_request_brought_about_opens_neither(verdict: Verdict, error: BackendError) -> None:
+    stage = Stage(verdict)
     stage.run(*[error] * 100)
+
+    assert stage.breaker.admits
+
+
+def test_what_a_model_does_never_opens_the_circuit_of_its_endpoint() -> None:
+    stage = endpoint()
+    stage.run(*[BROKEN] * 100)
 
     assert stage.breaker.admits
 
@@ -172,49 +191,41 @@ def test_time_alone_does_not_half_open_it() -> None:
     assert (early, stage.breaker.admits, stage.breaker.is_due) == (False, False, True)
 
 
-def test_a_look_closes_early_what_a_look_has_opened() -> None:
-    stage = Stage()
-    stage.breaker.found_broken(DOWN)
+def test_a_look_that_is_answered_closes_an_endpoint_at_once_and_costs_no_job() -> None:
+    stage = endpoint().opened(DOWN)
+    asked_at = stage.breaker.look_at
     stage.breaker.found_well()
     stage.breaker.enter()
+
+    assert asked_at == stage.now
+    assert (stage.breaker.admits, stage.breaker.open_until) == (True, None)
+
+
+@pytest.mark.parametrize("error", [BROKEN, BackendBusy("503")], ids=lambda error: error.code)
+def test_an_endpoint_that_answers_a_look_with_an_error_is_there(error: BackendError) -> None:
+    stage = endpoint().opened(DOWN)
+    stage.breaker.found_broken(error)
 
     assert stage.breaker.admits
-    assert stage.breaker.open_until is None
-
-
-def test_a_look_lets_one_job_try_early_what_jobs_could_not_reach() -> None:
-    stage = Stage().opened(DOWN)
-    stage.breaker.found_well()
-    admitted = stage.breaker.admits
-    stage.breaker.enter()
-
-    assert (admitted, stage.breaker.admits) == (True, False)
-
-
-def test_a_look_proves_nothing_to_what_failed_at_jobs() -> None:
-    stage = Stage().opened(BROKEN)
-    stage.breaker.found_well()
-
-    assert not stage.breaker.admits
 
 
 def test_a_look_that_finds_nobody_opens_it_before_any_job_is_lost() -> None:
-    stage = Stage()
+    stage = endpoint()
     stage.breaker.found_broken(DOWN)
 
     assert stage.breaker.open_until == 105.0
 
 
 def test_looks_while_it_is_open_do_not_put_its_end_off() -> None:
-    stage = Stage().opened(DOWN)
+    stage = endpoint().opened(DOWN)
     stage.now += 2.0
     stage.breaker.found_broken(DOWN)
 
-    assert stage.breaker.open_until == 105.0
+    assert stage.breaker.open_until == stage.breaker.look_at == 105.0
 
 
 def test_a_look_that_finds_nobody_when_it_is_due_costs_no_job() -> None:
-    stage = Stage().opened(DOWN)
+    stage = endpoint().opened(DOWN)
     stage.now = 105.0
     stage.breaker.found_broken(DOWN)
 

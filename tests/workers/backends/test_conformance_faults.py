@@ -31,7 +31,7 @@ from contract.backend_errors import (
 )
 from contract.result import fold
 from workers.backends.http import Client
-from workers.backends.scripted_server import serve
+from workers.backends.scripted_server import ScriptedServer, serve
 
 every = pytest.mark.parametrize("type", ALL)
 networked = pytest.mark.parametrize("type", NETWORKED)
@@ -170,15 +170,36 @@ async def test_a_cancel_before_the_first_word_closes_the_socket(type: str) -> No
 
 
 @networked
-async def test_a_connection_dropped_before_any_byte_is_tried_once_more(type: str) -> None:
+async def test_a_connection_that_was_used_and_is_dropped_before_any_byte_is_replaced_once(
+    type: str,
+) -> None:
     async with against_server(type) as (backend, server):
+        for _ in range(2):  # llama-server closes a connection after a stream, others keep it
+            await told(backend.chat(asking("scripted-echo", "hi")))
+        before = _asked(server)
         once = await told(backend.chat(asking("scripted-echo:fail=drop,times=1", "hi")))
-        asked = (n for path, n in server.seen.requests.items() if not path.endswith("/models"))
-        assert sum(asked) == 2  # beside a look whether the model is loaded
+        asked = _asked(server) - before
         with pytest.raises(BackendUnreachable):
             await told(backend.chat(asking("scripted-echo:fail=drop,times=2", "hi")))
 
     assert once.content == "hi"
+    assert asked == 2
+
+
+@pytest.mark.parametrize("type", sorted({*NETWORKED} - {"llamaswap"}))  # that looks first
+async def test_a_prompt_that_drops_a_connection_never_used_before_is_not_sent_again(
+    type: str,
+) -> None:
+    async with against_server(type) as (backend, server):
+        with pytest.raises(BackendUnreachable):
+            await told(backend.chat(asking("scripted-echo:fail=drop,times=1", "hi")))
+
+        assert _asked(server) == 1
+
+
+def _asked(server: ScriptedServer) -> int:
+    """Requests, beside looks whether the model is loaded."""
+    return sum(n for path, n in server.seen.requests.items() if not path.endswith("/models"))
 
 
 async def test_the_quick_way_to_the_bytes_is_the_one_that_is_taken() -> None:

@@ -11,6 +11,7 @@ from contract import backend_errors as errors
 from contract.backend_errors import (
     BackendError,
 )
+from workers.backends.busy import BUSY, LOADING, Phrase
 from workers.backends.faults import error_from, error_in, redacted, retry_after_s
 
 WORDS_TOO_MANY = b'{"error":"the prompt is longer than the context length currently available"}'
@@ -108,6 +109,43 @@ ROWS = [
     (400, b'{"error":"temperature must be a number"}', "BackendRejected"),
     (422, b'{"detail":[{"msg":"field required"}]}', "BackendRejected"),
 ]
+
+
+SAID = '{"error":{"message":"%s"}}'
+
+
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+@pytest.mark.parametrize("phrase", [*LOADING, *BUSY], ids=lambda phrase: phrase.words)
+def test_a_server_that_says_it_is_busy_is_whatever_its_status(phrase: Phrase, status: int) -> None:
+    error = error_from(status, SAID % f"Sorry: {phrase.words.upper()}, friend")
+
+    assert type(error) is (errors.ModelLoading if phrase in LOADING else errors.BackendBusy)
+    assert (error.retryable, error.scope) == (True, "request")
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "name"),
+    [
+        (500, "model limit reached, try again later", "BackendBusy"),
+        (409, "another request holds the model, try again", "BackendBusy"),
+        (409, "a model of that name exists", "BackendRejected"),
+        (425, "", "BackendBusy"),
+        (529, "", "BackendBusy"),
+        (500, "an unexpected error occurred, please try again later", "ServerFault"),
+        (400, "the prompt 'why is my server busy' has no stop", "BackendRejected"),
+    ],
+)
+def test_words_decide_where_a_status_may_mean_both(status: int, words: str, name: str) -> None:
+    assert getattr(errors, name) is type(error_from(status, SAID % words))
+
+
+@pytest.mark.parametrize(
+    ("status", "scope"),
+    [(500, "model"), (502, "model"), (200, "request"), (0, "request"), (400, "request")],
+)
+def test_only_a_status_of_its_own_makes_an_error_the_models(status: int, scope: str) -> None:
+    assert error_from(status, SAID % "out of memory").scope == scope
+    assert error_from(status, '{"error":{"code":500,"message":"m"}}').scope == scope
 
 
 @pytest.mark.parametrize(("status", "body", "name"), ROWS)

@@ -1,6 +1,7 @@
 """Which of a backend's endpoints takes a job, and what goes to all of them."""
 
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -18,8 +19,10 @@ DOWN = BackendUnreachable("refused")
 
 
 def server(address: str, slots: int = 2, **models: bool | None) -> Server:
-    breaker = Breaker(failures=1, open_s=5.0, clock=lambda: 0.0)
-    made = Server(Scripted("box"), address, breaker, {CHAT: slots, PULL: 1})
+    breaker = partial(Breaker, failures=1, open_s=5.0, clock=lambda: 0.0)
+    made = Server(
+        Scripted("box"), address, lambda verdict: breaker(verdict=verdict), {CHAT: slots, PULL: 1}
+    )
     made.models = tuple(ModelReport(name=name, warm=warm) for name, warm in models.items())
     made.error = None
     return made

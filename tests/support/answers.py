@@ -1,0 +1,87 @@
+"""A server inside the test's own loop that answers with whatever a function says."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from workers.backends.scripted_http import Ask, Connection, Flow, Reply, Seen, framed
+
+Answer = Callable[[dict[str, Any]], Reply | Flow | None]
+"""From a request's JSON; None drops the connection without a word."""
+
+
+def words(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> Flow:
+    """A streamed chat in OpenAI's words."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in said]
+    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
+    lines = [b"data: %s\n\n" % to_json(chunk) for chunk in chunks] + [b"data: [DONE]\n\n"]
+    return Flow([framed(line) for line in lines], "text/event-stream", delay_s, gap_s)
+
+
+def lines(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> Flow:
+    """The same in Ollama's."""
+    told: list[dict[str, Any]] = [{"message": {"content": word}, "done": False} for word in said]
+    told += [{"message": {"content": ""}, "done": True, "done_reason": "stop"}]
+    packets = [framed(to_json(each) + b"\n") for each in told]
+    return Flow(packets, "application/x-ndjson", delay_s, gap_s)
+
+
+def failing(message: str, status: int = 500, **headers: str) -> Reply:
+    """An error in OpenAI's shape."""
+    sent = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Reply(to_json({"error": {"message": message}}), status, headers=sent)
+
+
+class Server:
+    """What stands where, and what was asked for: `asked` counts by model."""
+
+    def __init__(self, models: Mapping[str, Answer]) -> None:
+        self.models = dict(models)
+        self.asked: Counter[str] = Counter()
+        self.seen = Seen()
+        self.port = 0
+        self.list_delay_s = 0.0
+
+    def answer(self, ask: Ask) -> Reply | Flow | None:
+        match ask.path:
+            case "/v1/models":
+                return Reply(to_json({"data": [{"id": name} for name in self.models]}))
+            case "/api/tags":
+                told = to_json({"models": [self._tag(name) for name in self.models]})
+                return Reply(told, delay_s=self.list_delay_s)
+            case "/api/ps":
+                return Reply(b'{"models":[]}')
+            case "/health" | "/version" | "/api/version":
+                return Reply(b'{"version":"1"}')
+        body = from_json(ask.body)
+        self.asked[body["model"]] += 1
+        return self.models[body["model"]](body)
+
+    @staticmethod
+    def _tag(name: str) -> dict[str, Any]:
+        return {"name": name, "digest": name, "capabilities": ["completion"]}
+
+
+@asynccontextmanager
+async def answering(**models: Answer) -> AsyncGenerator[Server]:
+    """A server of these models; underscores in their names are what they are."""
+    server = Server(models)
+    loop = asyncio.get_running_loop()
+    connections: list[Connection] = []
+
+    def connected() -> Connection:
+        connections.append(Connection(server.answer, server.seen))
+        return connections[-1]
+
+    listener = await loop.create_server(connected, "127.0.0.1", 0)
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        for connection in connections:
+            connection.abort()

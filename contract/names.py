@@ -97,9 +97,9 @@ def urgent(queue: str) -> str:
     return f"fleet:q:{queue}:urgent"
 
 
-def line(queue: str, loaded: str) -> str:
-    """The part of the backlog that asks for one variant of a model, with the same scores."""
-    return f"fleet:q:{queue}:line:{loaded}"
+def line(queue: str, model: str) -> str:
+    """The part of the backlog that asks for one model, loaded one way, with the same scores."""
+    return f"fleet:q:{queue}:line:{model}"
 
 
 def lines(queue: str) -> str:

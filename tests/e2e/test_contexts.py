@@ -12,6 +12,7 @@ from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
+from contract.events import Failed
 from workers.backends.scripted_http import Flow, Reply
 
 SLOW = {"FLEET_REAP_S": "60", "FLEET_AFFINITY_PATIENCE_S": "0.5"}
@@ -65,9 +66,11 @@ async def put(relay: Relay, count: int, *lengths: int | None) -> list[str]:
 
 
 async def ended(relay: Relay, jobs: list[str]) -> set[str]:
+    """How they ended: the last words' types, a failure with its message."""
     async with asyncio.timeout(40):
-        await asyncio.gather(*(relay.heard(job) for job in jobs))
-    return {(await relay.records.get(job)).status for job in jobs}
+        logs = await asyncio.gather(*(relay.heard(job) for job in jobs))
+    lasts = [frames[-1].event for frames in logs]
+    return {event.message if isinstance(event, Failed) else event.type for event in lasts}
 
 
 async def test_jobs_with_different_context_lengths_never_share_a_runner(

@@ -63,7 +63,7 @@ class Server:
 
     @staticmethod
     def _tag(name: str) -> dict[str, Any]:
-        return {"name": name, "digest": name, "capabilities": ["completion"]}
+        return {"name": name, "digest": name, "capabilities": ["completion", "embedding"]}
 
 
 @asynccontextmanager

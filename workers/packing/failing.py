@@ -7,7 +7,9 @@ from typing import Final
 from contract.backend_errors import (
     BackendError,
     BackendRejected,
+    BackendUnreachable,
     BadAnswer,
+    ConnectionDropped,
     ContextExceeded,
     InputTooLarge,
     NotFinite,
@@ -30,6 +32,8 @@ def give_up(wants: Sequence[Want], error: BackendError, *, is_suspect: bool = Fa
     `is_suspect`: the text has broken a request before, when it was alone.
     """
     failed: dict[Order, None] = {}
+    if isinstance(error, ConnectionDropped) and len({o for want in wants for o in want.orders}) > 1:
+        error = BackendUnreachable(error.message)  # whose text it was nobody knows: no attempt
     for want in wants:
         for order, rows in want.orders.items():
             if order in failed:

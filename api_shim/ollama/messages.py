@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from pydantic_core import to_json
 
+from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Part as Body
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest
@@ -55,7 +56,7 @@ class AskedDescription(Body):
 class AskedTool(Body):
     """A tool that the model may call."""
 
-    type: str | None = "function"
+    type: Annotated[str | None, LeftAlone(unless=("function",))] = "function"
     function: AskedDescription
 
 

@@ -57,7 +57,7 @@ class FlatFormat(Body):
 
     type: str
     name: str | None = None
-    description: str | None = None
+    description: Annotated[str | None, LeftAlone()] = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
 

@@ -88,7 +88,9 @@ def to_choice(choice: str | dict[str, Any] | None, tools: tuple[Tool, ...]) -> t
             return "auto", tools
         case "auto" | "none" | "required":
             return choice, tools
-        case {"type": "function", "function": {"name": str(name)}} | {"name": str(name)}:
+        case {"type": "function", "function": {"name": str(name)}}:
+            return _named(name, tools), tools
+        case {"name": str(name), **rest} if rest.get("type", "function") == "function":
             return _named(name, tools), tools
         case {"type": "allowed_tools", "allowed_tools": {"tools": list(allowed), **rest}}:
             names = {_allowed(each) for each in allowed}

@@ -2,16 +2,18 @@
 
 The shape is OpenAI's: `{"id", "custom_id", "response": {"status_code", "request_id", "body"},
 "error"}`; a request that was answered, well or badly, has a response, one that was never run has an
-error (openai/openai-openapi, commits 83b881d and e1cb7a8).
+error (openai/openai-openapi, commits 83b881d and e1cb7a8). A response to a body with fields that
+nothing was done with has `headers`, too, with the header that a call would have had.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 
 from api_shim.endings import refusal_of
+from api_shim.ignored import HEADER, header_value
 from api_shim.openai.errors import encoded
 from api_shim.problems import problem_of
 from contract.errors import FleetError
@@ -38,10 +40,14 @@ class Answer(NamedTuple):
     usage: Usage = Usage()
 
 
-def good(row: int, job_id: str, custom_id: str, body: Mapping[str, Any], usage: Usage) -> Answer:
-    """The answer that was asked for."""
-    response = {"status_code": 200, "request_id": job_id, "body": body}
-    return Answer(row, _line(job_id, custom_id, response), is_good=True, usage=usage)
+def good(
+    row: int, job_id: str, custom_id: str, body: Mapping[str, Any], left_out: Sequence[str] = ()
+) -> Answer:
+    """The answer that was asked for; `left_out` are fields that nothing was done with."""
+    response: dict[str, Any] = {"status_code": 200, "request_id": job_id, "body": body}
+    if left_out:
+        response["headers"] = {HEADER: header_value(left_out)}
+    return Answer(row, _line(job_id, custom_id, response), is_good=True)
 
 
 def refused(row: int, job_id: str, custom_id: str, error: FleetError | HTTPException) -> Answer:

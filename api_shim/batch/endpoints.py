@@ -7,6 +7,7 @@ the job says. There is nothing else to an endpoint, so another one is another li
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from api_shim.ignored import ignored
 from api_shim.openai import (
     chat_told,
     completions_told,
@@ -37,6 +38,8 @@ class Asked(NamedTuple):
 
     request: AnyRequest
     telling: Telling
+    left_out: tuple[str, ...]
+    """Fields of the body that nothing is done with."""
 
 
 class Job(NamedTuple):
@@ -54,27 +57,35 @@ class Job(NamedTuple):
 def _chat(body: Mapping[str, Any], job: Job) -> Asked:
     asked = ChatBody.model_validate(body)
     heading = job.heading(asked.model)
-    return Asked(to_chat(asked), lambda result: chat_told.whole(heading, result))
+    return Asked(to_chat(asked), lambda result: chat_told.whole(heading, result), ignored(asked))
 
 
 def _completion(body: Mapping[str, Any], job: Job) -> Asked:
     asked = CompletionBody.model_validate(body)
     heading, first = job.heading(asked.model), repeated(asked)
     return Asked(
-        to_completion(asked), lambda result: completions_told.whole(heading, result, first)
+        to_completion(asked),
+        lambda result: completions_told.whole(heading, result, first),
+        ignored(asked),
     )
 
 
 def _embeddings(body: Mapping[str, Any], job: Job) -> Asked:
     asked = EmbeddingBody.model_validate(body)
     heading, encoding = job.heading(asked.model), asked.encoding_format
-    return Asked(to_embed(asked), lambda result: embeddings.whole(heading, result, encoding))
+    return Asked(
+        to_embed(asked),
+        lambda result: embeddings.whole(heading, result, encoding),
+        ignored(asked),
+    )
 
 
 def _image(body: Mapping[str, Any], job: Job) -> Asked:
     asked = ImageBody.model_validate(body).model_copy(update={"stream": None})
     heading, request = job.heading(asked.model), to_image(asked)
-    return Asked(request, lambda result: images_told.whole(heading, request, result))
+    return Asked(
+        request, lambda result: images_told.whole(heading, request, result), ignored(asked)
+    )
 
 
 def _response(body: Mapping[str, Any], job: Job) -> Asked:
@@ -85,7 +96,7 @@ def _response(body: Mapping[str, Any], job: Job) -> Asked:
         )
     request = to_request(asked, Known())
     about = responses_told.About(job.heading(asked.model), request)
-    return Asked(request, lambda result: responses_told.whole(about, result))
+    return Asked(request, lambda result: responses_told.whole(about, result), ignored(asked))
 
 
 Reading = Callable[[Mapping[str, Any], Job], Asked]

@@ -49,6 +49,7 @@ class Flying(NamedTuple):
     row: int
     custom_id: str
     telling: Telling
+    left_out: tuple[str, ...]
 
 
 class NotYet(Exception):
@@ -97,7 +98,7 @@ class Window:
             return refused(waiting.number, job_id, custom_id, error), job_id
         except ValidationError as error:
             return refused(waiting.number, job_id, custom_id, _refusal(error)), job_id
-        self.flying[job_id] = Flying(waiting.number, custom_id, asked.telling)
+        self.flying[job_id] = Flying(waiting.number, custom_id, asked.telling, asked.left_out)
         return None
 
     def _asked(self, waiting: Waiting, job_id: str) -> Asked:
@@ -168,7 +169,9 @@ class Window:
         if end is not None:
             return ended(flying.row, job_id, flying.custom_id, end)
         body = flying.telling(result)
-        return good(flying.row, job_id, flying.custom_id, body, result.usage or Usage())
+        left_out = (*flying.left_out, *result.ignored)
+        answer = good(flying.row, job_id, flying.custom_id, body, left_out)
+        return answer._replace(usage=result.usage or Usage())
 
     def telling_of(self, waiting: Waiting, job_id: str) -> Flying | None:
         """A row of an earlier driver as if this one had enqueued it; None if it is no request."""
@@ -176,7 +179,7 @@ class Window:
             asked = self._read(waiting.row.body, self._job(job_id))
         except (FleetError, ValidationError, HTTPException):
             return None
-        return Flying(waiting.number, waiting.row.custom_id, asked.telling)
+        return Flying(waiting.number, waiting.row.custom_id, asked.telling, asked.left_out)
 
 
 def job_id_of(batch_id: str, row: int) -> str:

@@ -101,6 +101,17 @@ def test_a_batch_of_chats_is_answered(ask: OpenAI) -> None:
     assert ask.files.retrieve(str(done.output_file_id)).purpose == "batch_output"
 
 
+def test_a_row_names_the_fields_that_nothing_was_done_with(ask: OpenAI) -> None:
+    body = {**echo(0)["body"], "verbosity": "low", "logit_bias": {"1": 1}, "seed": None}
+    batch = begun(ask, [row("named", **body), echo(1)])
+
+    done = ended(ask, batch)
+    found = {line["custom_id"]: line["response"] for line in lines(ask, done.output_file_id)}
+
+    assert found["named"]["headers"] == {"X-Fleet-Ignored": "verbosity, logit_bias"}
+    assert "headers" not in found["r1"]
+
+
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "scripted-echo", "input": "once upon a time"},
     "/v1/embeddings": {"model": "scripted-embed", "input": ["one", "two"]},

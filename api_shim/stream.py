@@ -20,6 +20,7 @@ from api_shim.hangup import Ending, Hangup
 from api_shim.waiting import Pages
 from contract.errors import FleetError
 from contract.frames import Frame
+from contract.lines import one_line
 
 _log = logging.getLogger(__name__)
 
@@ -38,17 +39,18 @@ class Format(NamedTuple):
 
 def sse(frames: Sequence[Frame]) -> bytes:
     """Frames as Server-Sent Events; one without an id leaves the reader's cursor where it is."""
-    return b"".join(
+    page = b"".join(
         b"id: %d-%d\nevent: %s\ndata: %s\n\n" % (*frame.id, frame.type.encode(), frame.body)
         if frame.id is not None
         else b"event: %s\ndata: %s\n\n" % (frame.type.encode(), frame.body)
         for frame in frames
     )
+    return one_line(page)
 
 
 def lines(frames: Sequence[Frame]) -> bytes:
     """Frames as newline-delimited JSON."""
-    return b"".join(frame.body + b"\n" for frame in frames)
+    return one_line(b"".join(frame.body + b"\n" for frame in frames))
 
 
 SSE: Final = Format("text/event-stream", sse, b": keep-alive\n\n")

@@ -7,10 +7,11 @@ from typing import IO, Any, BinaryIO
 from uuid import uuid4
 
 from pydantic import ConfigDict
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from contract.batches import ENDED, BatchStatus, Counts, LineError
 from contract.errors import InvalidRequest
+from contract.lines import json_line
 from contract.wire import Noun
 from fleet.errors import FleetUnreachable
 from fleet.shims import NO_ANSWER, Shims
@@ -82,7 +83,7 @@ class Batches:
         if backend is not None:
             headers["x-fleet-backend"] = backend
         return _view(
-            await self._shims.ask("POST", "/v1/batches", body=to_json(wish), headers=headers)
+            await self._shims.ask("POST", "/v1/batches", body=json_line(wish), headers=headers)
         )
 
     async def look(self, batch_id: str) -> BatchView:

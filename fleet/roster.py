@@ -3,8 +3,9 @@
 from typing import TypeVar
 from urllib.parse import quote
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
+from contract.lines import json_line
 from contract.roster import QueueView, WorkerReport
 from contract.wire import Noun, decode
 from fleet.reports import BackendGone, BackendView, ModelView, listed
@@ -25,7 +26,7 @@ class Roster:
 
         Takes an admin's key; while the fleet has no keys, the shim must be local.
         """
-        body = to_json({"name": name, "dsn": dsn})
+        body = json_line({"name": name, "dsn": dsn})
         answer = await self._shims.ask("POST", "/api/v1/backends", body=body)
         return None if "status" in from_json(answer) else decode(BackendView, answer)
 

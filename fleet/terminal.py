@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
-from pydantic_core import to_json
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -22,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from contract.lines import json_line, one_line
 from contract.wire import Noun, encode
 from fleet.tables import lines
 
@@ -60,12 +60,12 @@ class Terminal:
 
     def line(self, body: bytes) -> None:
         """A line of JSON."""
-        sys.stdout.write(body.decode() + "\n")
+        sys.stdout.write(one_line(body).decode() + "\n")
         sys.stdout.flush()
 
     def mapping(self, fields: dict[str, object]) -> None:
         """A line of JSON made of these."""
-        self.line(to_json(fields))
+        self.line(json_line(fields))
 
     def room(self, limit: int | None, *, all_: bool) -> int | None:
         """Rows to show: so many, or all (None); a person who says nothing sees the first few."""

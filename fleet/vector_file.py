@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 import numpy as np
-from pydantic_core import to_json
 
 from contract.errors import InvalidRequest
+from contract.lines import json_line
 from fleet.columns import VectorColumns, parquet
 from fleet.spool import Block
 from fleet.texts import Text
@@ -48,10 +48,10 @@ class JsonLines:
             if text.id is not None:
                 head["id"] = text.id
             if self._index in bad:
-                line = to_json({**head, "embedding": None, "error": bad[self._index]})
+                line = json_line({**head, "embedding": None, "error": bad[self._index]})
             else:
                 said = numbers % tuple(row.tolist())
-                line = to_json(head)[:-1] + b',"embedding":[' + said.encode() + b"]}"
+                line = json_line(head)[:-1] + b',"embedding":[' + said.encode() + b"]}"
             self._file.write(line + b"\n")
             self._index += 1
 
@@ -102,7 +102,7 @@ class Parquet:
 
 
 def _spoken(id: Any) -> str | None:
-    return id if id is None or isinstance(id, str) else to_json(id).decode()
+    return id if id is None or isinstance(id, str) else json_line(id).decode()
 
 
 _WRITERS: Final[dict[str, Callable[[IO[bytes], int], Writer]]] = {
@@ -151,7 +151,7 @@ class Errors:
                 "code": bad.code, "message": bad.message,
             }  # fmt: skip
             line = {name: value for name, value in told.items() if value is not None}
-            self._file.write(to_json(line) + b"\n")
+            self._file.write(json_line(line) + b"\n")
         self._first += block.count
 
 

@@ -9,7 +9,7 @@ nothing was done with has `headers`, too, with the header that a call would have
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from api_shim.endings import refusal_of
@@ -18,6 +18,7 @@ from api_shim.openai.errors import encoded
 from api_shim.problems import problem_of
 from contract.errors import FleetError
 from contract.events import Cancelled, Failed, Usage
+from contract.lines import json_line
 
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
@@ -77,7 +78,7 @@ def _line(
     error: Mapping[str, str] | None = None,
 ) -> bytes:
     return (
-        to_json(
+        json_line(
             {
                 "id": f"batch_req_{job_id}",
                 "custom_id": custom_id,

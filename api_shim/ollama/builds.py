@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import Field
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from api_shim.ollama.asked import Named, requested
 from api_shim.ollama.errors import encoded
 from api_shim.ollama.lines import NDJSON
-from api_shim.ollama.text import safe
 from api_shim.problems import Problem
 from contract.errors import InvalidRequest
 from contract.frames import Frame
+from contract.lines import json_line
 from contract.models import CreateRequest, PullRequest
 
 NO_BLOBS: Final = (
@@ -111,7 +111,7 @@ class Steps:
         fields = from_json(frame.body)
         self._has_succeeded = fields["status"] == "success"
         said = {name: fields.get(ours) for name, ours in _FIELDS.items()}
-        return safe(to_json({k: v for k, v in said.items() if v is not None})) + b"\n"
+        return json_line({k: v for k, v in said.items() if v is not None}) + b"\n"
 
 
 _FIELDS: Final = {

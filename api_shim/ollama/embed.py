@@ -9,12 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic_core import to_json
-
 from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Named, requested
 from api_shim.ollama.durations import keep_alive_s, metrics
 from contract.embeddings import EmbedRequest, unpack
+from contract.lines import json_line
 from contract.models import LoadRequest, UnloadRequest
 from contract.result import Result
 
@@ -90,10 +89,10 @@ def embedded(model: str, result: Result | None) -> bytes:
     if result is not None:
         told = {name: value for name, value in metrics(result).items() if name in told}
         vectors = rows(result, unit=True)
-    return to_json({"model": model, "embeddings": vectors, **told})
+    return json_line({"model": model, "embeddings": vectors, **told})
 
 
 def embedding(result: Result | None) -> bytes:
     """The answer of `embeddings`."""
     vectors = [] if result is None else rows(result, unit=False)
-    return to_json({"embedding": vectors[0] if vectors else []})
+    return json_line({"embedding": vectors[0] if vectors else []})

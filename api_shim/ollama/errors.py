@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from pydantic import BaseModel
-from pydantic_core import to_json
 from starlette.responses import Response
 
-from api_shim.ollama.text import safe
 from api_shim.problems import Problem
 from contract.backend_errors import BackendBusy, ModelMissing
 from contract.errors import QueueFull, UnknownModel
+from contract.lines import json_line
 
 _STATUS: Final[Mapping[int, int]] = {422: 400, 415: 400}
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {QueueFull.code: 503}
@@ -67,4 +66,4 @@ def encoded(problem: Problem, *, can_pull: bool = True) -> bytes:
     if problem.code in _MISSING and not can_pull:
         words = _MISSING[problem.code]
     text = f"{words}: {problem.detail}" if words else problem.detail
-    return safe(to_json({"error": text or problem.title, "code": problem.code}))
+    return json_line({"error": text or problem.title, "code": problem.code})

@@ -10,16 +10,17 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from api_shim.endings import TAKES_BACK
 from api_shim.ollama.calls import Calls
 from api_shim.ollama.durations import metrics
 from api_shim.ollama.errors import encoded
-from api_shim.ollama.text import created, safe, stamp
+from api_shim.ollama.text import created, stamp
 from api_shim.problems import Problem, Refusal, problem_of
 from contract.events import Done
 from contract.frames import Frame
+from contract.lines import json_line, one_line
 from contract.result import Result
 
 NDJSON: Final = "application/x-ndjson"
@@ -52,7 +53,7 @@ class Lines:
 
     def __init__(self, model: str, shape: Shape) -> None:
         """Tell of this model, by the name that the caller has for it."""
-        self._head = b'{"model":%s,"created_at":"' % safe(to_json(model))
+        self._head = b'{"model":%s,"created_at":"' % json_line(model)
         self._shape = shape
         self._calls = Calls()
 
@@ -85,7 +86,7 @@ class Lines:
         """
         at = body.find(_TEXT)
         if at > 0 and body[-2:] == b'"}' and body.find(b'","', at + len(_TEXT)) < 0:
-            text = safe(body[at + len(_TEXT) - 1 : -1])
+            text = one_line(body[at + len(_TEXT) - 1 : -1])
             return self._line(created(body), self._shape.content % text)
         return self._rich(body)
 
@@ -97,13 +98,13 @@ class Lines:
         likely = fields.get("logprobs")
         if not (content or thinking or likely):
             return b""
-        text = safe(to_json(content))
+        text = json_line(content)
         if thinking:
-            said = self._shape.thinking % (text, safe(to_json(thinking)))
+            said = self._shape.thinking % (text, json_line(thinking))
         else:
             said = self._shape.content % text
         if likely:
-            said = b'"logprobs":%s,%s' % (safe(to_json(likely)), said)
+            said = b'"logprobs":%s,%s' % (json_line(likely), said)
         return self._line(created(body), said)
 
     def _end(self, frame: Frame) -> bytes:
@@ -116,9 +117,9 @@ class Lines:
                 message = {"role": "assistant", "content": "", "tool_calls": self._calls.whole}
             except Refusal as error:
                 return self.fail(problem_of(error, {}))
-            calls = self._line(at, b'"message":%s,"done":' % safe(to_json(message)))
+            calls = self._line(at, b'"message":%s,"done":' % json_line(message))
         said = self._shape.content % b'""'
-        return calls + self._line(at, said, b"true," + to_json(metrics(done))[1:])
+        return calls + self._line(at, said, b"true," + json_line(metrics(done))[1:])
 
     def _line(self, at: bytes, said: bytes, end: bytes = b"false}") -> bytes:
         return b'%s%s",%s%s\n' % (self._head, at, said, end)
@@ -136,7 +137,7 @@ def whole(model: str, shape: Shape, result: Result) -> bytes:
         said = {"message": {"role": "assistant", "content": content, **thinking, **asked}}
     else:
         said = {"response": content, **thinking}
-    return to_json(
+    return json_line(
         {
             "model": model,
             "created_at": stamp(time.time()).decode(),
@@ -154,4 +155,4 @@ def idle(model: str, shape: Shape, reason: str, at: float) -> bytes:
     if shape.has_calls:
         said = {"message": {"role": "assistant", "content": ""}}
     told = {"model": model, "created_at": stamp(at).decode(), **said}
-    return to_json({**told, "done": True, "done_reason": reason})
+    return json_line({**told, "done": True, "done_reason": reason})

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
-from pydantic_core import to_json
 
 from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Part as Body
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest
 from contract.image_urls import normalized
+from contract.lines import json_line
 
 
 class AskedFunction(Body):
@@ -129,7 +129,7 @@ def _call(where: str, asked: AskedCall, number: int) -> ToolCall:
 
 def _json(where: str, arguments: Mapping[str, Any]) -> str:
     try:
-        return to_json(arguments).decode()
+        return json_line(arguments).decode()
     except ValueError as error:
         raise InvalidRequest(f"{where}: the arguments are no JSON: {error}") from None
 

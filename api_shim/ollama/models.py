@@ -9,8 +9,6 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from pydantic_core import to_json
-
 from api_shim.ignored import LeftAlone
 from api_shim.ollama.asked import Asked, Named, requested
 from api_shim.ollama.text import stamp
@@ -18,6 +16,7 @@ from api_shim.pools import Pool, listing
 from api_shim.routing import absent
 from api_shim.words import OLLAMA
 from contract.errors import InvalidRequest
+from contract.lines import json_line
 from contract.model_kinds import MODEL_KINDS, ModelKind
 from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
 from contract.result import Result
@@ -100,7 +99,9 @@ def _having(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[Pool
 
 def tags(pools: Iterable[Pool], now: float) -> bytes:
     """The list of all models; one that several backends have stands in it once."""
-    return to_json({"models": [_tag(name, owners, now) for name, owners in listing(pools).items()]})
+    return json_line(
+        {"models": [_tag(name, owners, now) for name, owners in listing(pools).items()]}
+    )
 
 
 def running(pools: Iterable[Pool], now: float) -> bytes:
@@ -110,7 +111,7 @@ def running(pools: Iterable[Pool], now: float) -> bytes:
         for name, owners in listing(pools).items()
         if any(report.warm for report in _reports(name, owners))
     }
-    return to_json({"models": [_process(name, owners, now) for name, owners in warm.items()]})
+    return json_line({"models": [_process(name, owners, now) for name, owners in warm.items()]})
 
 
 def shown(
@@ -139,7 +140,7 @@ def shown(
     for name in ("details", "model_info"):
         if not isinstance(fields[name], dict):
             fields[name] = known[name]
-    return to_json(fields)
+    return json_line(fields)
 
 
 def _reports(name: str, owners: Iterable[Pool]) -> list[ModelReport]:

@@ -1,27 +1,10 @@
-"""JSON in lines that nobody cuts, and times as Ollama writes them. Pure.
-
-Python's `splitlines`, with which httpx and so the `ollama` client find lines, cuts at U+0085,
-U+2028 and U+2029, too; they are escaped. (The rest of what it cuts at is never raw in JSON.)
-"""
+"""Times as Ollama writes them. Pure."""
 
 import time
 from functools import lru_cache
 from typing import Final
 
-_CUTS: Final = (
-    (b"\xe2\x80\xa8", b"\\u2028"),
-    (b"\xe2\x80\xa9", b"\\u2029"),
-    (b"\xc2\x85", b"\\u0085"),
-)
 _AT: Final = b'"at":'
-
-
-def safe(text: bytes) -> bytes:
-    """JSON in which no character ends a line for anybody."""
-    for raw, escaped in _CUTS:
-        if raw in text:
-            text = text.replace(raw, escaped)
-    return text
 
 
 def stamp(at: float) -> bytes:

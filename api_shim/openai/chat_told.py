@@ -18,6 +18,7 @@ from api_shim.openai.told import Heading
 from api_shim.problems import Problem
 from contract.events import LogProb, Usage
 from contract.frames import Frame
+from contract.lines import json_line
 from contract.result import Result
 
 _COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
@@ -104,7 +105,7 @@ class ChatChunks:
         self._job_id = heading.job_id
         self._with_usage = with_usage
         self._has_begun = False
-        self._head = b"data: " + sse.json(heading.fields("chatcmpl", "chat.completion.chunk"))[:-1]
+        self._head = b"data: " + json_line(heading.fields("chatcmpl", "chat.completion.chunk"))[:-1]
         self._delta = self._head + b',"choices":[{"index":0,"delta":'
         no_usage = b',"usage":null' if with_usage else b""
         self._tail = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}\n\n"
@@ -133,7 +134,7 @@ class ChatChunks:
     def _chunk(self, event: dict[str, Any]) -> bytes:
         content = event.get("content")
         if content and len(event) == _PLAIN:
-            return b'%s{"content":%s}%s' % (self._delta, sse.json(content), self._tail)
+            return b'%s{"content":%s}%s' % (self._delta, json_line(content), self._tail)
         delta: dict[str, Any] = {}
         if content:
             delta["content"] = content
@@ -148,11 +149,11 @@ class ChatChunks:
         if not delta and not told:
             return b""
         if not told:
-            return self._delta + sse.json(delta) + self._tail
+            return self._delta + json_line(delta) + self._tail
         spelt = [{"bytes": None, **each} for each in told]
-        logprobs = sse.json({"content": spelt, "refusal": None})
+        logprobs = json_line({"content": spelt, "refusal": None})
         tail = self._tail.replace(b'"logprobs":null', b'"logprobs":' + logprobs)
-        return self._delta + sse.json(delta) + tail
+        return self._delta + json_line(delta) + tail
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
         """A fragment; the first of an index has an id."""
@@ -167,10 +168,10 @@ class ChatChunks:
         return {**told, "id": id, "type": "function"}
 
     def _done(self, event: dict[str, Any]) -> bytes:
-        told = self._delta + b"{}" + self._end % sse.json(event.get("finish_reason") or "stop")
+        told = self._delta + b"{}" + self._end % json_line(event.get("finish_reason") or "stop")
         if self._with_usage:
             counts = usage(Usage.model_validate(event.get("usage") or {}))
-            told += self._head + b',"choices":[],"usage":' + sse.json(counts) + b"}\n\n"
+            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
         return told + sse.DONE
 
 

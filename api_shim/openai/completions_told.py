@@ -15,6 +15,7 @@ from api_shim.openai.told import Heading
 from api_shim.problems import Problem
 from contract.events import LogProb, Usage
 from contract.frames import Frame
+from contract.lines import json_line
 from contract.result import Result
 
 
@@ -66,7 +67,7 @@ class CompletionChunks:
         self._repeated = repeated
         self._offsets = Offsets(len(repeated))
         self._with_usage = with_usage
-        self._head = b"data: " + sse.json(heading.fields("cmpl", "text_completion"))[:-1]
+        self._head = b"data: " + json_line(heading.fields("cmpl", "text_completion"))[:-1]
         no_usage = b',"usage":null' if with_usage else b""
         self._chunk = (
             self._head.replace(b"%", b"%%")
@@ -84,7 +85,7 @@ class CompletionChunks:
             elif frame.type == "done":
                 told += self._done(from_json(frame.body))
         if told and self._repeated:
-            told = self._chunk % (sse.json(self._repeated), b"null", b"null") + told
+            told = self._chunk % (json_line(self._repeated), b"null", b"null") + told
             self._repeated = ""
         return told
 
@@ -96,12 +97,12 @@ class CompletionChunks:
         content, told = event.get("content"), event.get("logprobs")
         if told:
             lists = self._offsets.lists(LogProb.model_validate(each) for each in told)
-            return self._chunk % (sse.json(content or ""), sse.json(lists), b"null")
-        return self._chunk % (sse.json(content), b"null", b"null") if content else b""
+            return self._chunk % (json_line(content or ""), json_line(lists), b"null")
+        return self._chunk % (json_line(content), b"null", b"null") if content else b""
 
     def _done(self, event: dict[str, Any]) -> bytes:
-        told = self._chunk % (b'""', b"null", sse.json(event.get("finish_reason") or "stop"))
+        told = self._chunk % (b'""', b"null", json_line(event.get("finish_reason") or "stop"))
         if self._with_usage:
             counts = usage(Usage.model_validate(event.get("usage") or {}))
-            told += self._head + b',"choices":[],"usage":' + sse.json(counts) + b"}\n\n"
+            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
         return told + sse.DONE

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import to_json
 
 from api_shim.openai.asked import Asked, made, wrong
 from api_shim.openai.texts import Ids, ids, in_one_shape, texts
 from api_shim.openai.told import Heading
 from contract.embeddings import EmbedRequest, unpack
+from contract.lines import json_line
 from contract.result import Embeddings, Result
 
 MOST_INPUTS: Final = 2048
@@ -72,12 +72,12 @@ def pieces(heading: Heading, result: Result, encoding: Encoding) -> Iterator[byt
     page: list[bytes] = []
     for at, row in enumerate(_rows(result.embeddings, encoding)):
         comma = b"," if at else b""
-        told = b'"%s"' % row.encode() if isinstance(row, str) else to_json(row)
+        told = b'"%s"' % row.encode() if isinstance(row, str) else json_line(row)
         page.append(b'%s{"object":"embedding","index":%d,"embedding":%s}' % (comma, at, told))
         if len(page) == _ROWS_AT_ONCE:
             yield b"".join(page)
             page.clear()
-    yield b"".join(page) + b"]," + to_json(_end(heading, result))[1:]
+    yield b"".join(page) + b"]," + json_line(_end(heading, result))[1:]
 
 
 def _end(heading: Heading, result: Result) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from pydantic import BaseModel, Field
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from api_shim.problems import Problem
@@ -22,6 +21,7 @@ from contract.backend_errors import (
     Refused,
 )
 from contract.errors import NotAuthenticated, QueueFull, UnknownModel, WrongKind
+from contract.lines import json_line
 
 _LONGEST_WAIT_S: Final = 119
 """The client does not try again when it is told to wait for longer than two minutes."""
@@ -77,7 +77,7 @@ def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
 
 def encoded(problem: Problem) -> bytes:
     """The envelope's JSON, as a stream tells it, too."""
-    return to_json(
+    return json_line(
         {
             "error": {
                 "message": problem.detail,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
-from pydantic_core import to_json
 from typing_extensions import override
 
 from api_shim.ignored import LeftAlone
@@ -22,6 +21,7 @@ from contract.chat import (
     ToolCall,
     thoughts_in,
 )
+from contract.lines import json_line
 
 _ROLES: Final[dict[str, Role]] = {
     "system": "system",
@@ -193,5 +193,5 @@ def _calls(field: str, message: MessageBody) -> Iterable[ToolCall]:
 
 def _call(function: FunctionCall, **fields: Any) -> ToolCall:
     arguments = function.arguments
-    text = to_json(arguments).decode() if isinstance(arguments, dict) else arguments
+    text = json_line(arguments).decode() if isinstance(arguments, dict) else arguments
     return ToolCall(name=function.name, arguments=text or "{}", **fields)

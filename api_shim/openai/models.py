@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
-from pydantic_core import to_json
 
 from api_shim.openai.documents import faults
 from api_shim.openai.shapes import ModelCard, ModelList
@@ -12,6 +11,7 @@ from api_shim.pools import listing, pools
 from api_shim.routing import absent
 from api_shim.wiring import Wired
 from api_shim.words import OPENAI
+from contract.lines import json_line
 from contract.model_names import find
 from contract.roster import WorkerReport
 
@@ -68,4 +68,4 @@ async def model(
 
 def _answer(value: Any) -> Response:
     headers = {"Cache-Control": "no-store"}
-    return Response(to_json(value), 200, headers, media_type="application/json")
+    return Response(json_line(value), 200, headers, media_type="application/json")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
-from pydantic_core import to_json
 
 from api_shim.body import JsonRoute
 from api_shim.head import is_head
@@ -20,6 +19,7 @@ from api_shim.openai.told import answered
 from api_shim.problems import problem_of
 from api_shim.surface import Told, Visiting
 from api_shim.wiring import Wired
+from contract.lines import json_line
 from relay.rows import Rows
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=JsonRoute)
@@ -173,7 +173,7 @@ async def _as_it_stands(response: KeptResponse, kept: Kept, headers: Mapping[str
 
 
 def _json(value: Any, headers: Mapping[str, str]) -> Response:
-    return Response(to_json(value), 200, {**_FRESH, **headers}, media_type="application/json")
+    return Response(json_line(value), 200, {**_FRESH, **headers}, media_type="application/json")
 
 
 _FRESH: Final = {"Cache-Control": "no-store"}

@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic_core import to_json
-
 from api_shim.ignored import LeftAlone
 from api_shim.openai.asked import Body, shown, unsupported, wrong
 from contract.chat import Message, Part, Role, TextPart, ToolCall
+from contract.lines import json_line
 
 _ID: Final = re.compile(r"^(?:msg|rs|fc|fco)_([0-9a-f]{32})_")
 _ROLES: Final[Mapping[str, Role]] = {
@@ -162,7 +161,7 @@ def _call(field: str, item: ItemBody) -> Message:
     if not item.name or not item.call_id:
         raise wrong(field, "a function_call has a name and a call_id")
     arguments = item.arguments
-    text = to_json(arguments).decode() if isinstance(arguments, dict) else arguments
+    text = json_line(arguments).decode() if isinstance(arguments, dict) else arguments
     call = ToolCall(
         id=item.call_id,
         name=item.name,

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from api_shim.openai.asked import tier_of
 from contract.jobs import JobRecord
+from contract.lines import json_line
 from contract.requests import Priority
 
 
@@ -44,7 +44,7 @@ class Heading(NamedTuple):
 
 def answered(value: Any, headers: Mapping[str, str]) -> Response:
     """A whole answer."""
-    return Response(to_json(value), 200, heads(headers), media_type="application/json")
+    return Response(json_line(value), 200, heads(headers), media_type="application/json")
 
 
 def heads(headers: Mapping[str, str]) -> dict[str, str]:

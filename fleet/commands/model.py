@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
+from contract.lines import json_line
 from contract.result import Result
 from fleet.aio import AsyncClient
 from fleet.asking import request_of
@@ -50,7 +51,7 @@ def facts(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else to_json(value).decode()
+    text = value if isinstance(value, str) else json_line(value).decode()
     first, *more = text.strip().splitlines() or [""]
     is_cut = bool(more) or len(first) > _LONGEST_VALUE
     return first[:_LONGEST_VALUE] + (" ..." if is_cut else "")

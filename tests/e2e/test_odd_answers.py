@@ -9,6 +9,10 @@ import pytest
 from openai import OpenAI
 from support.fixed_answers import FixedAnswers, answering
 
+from api_shim.batch.answers import good
+from contract.events import Usage
+from fleet.terminal import Terminal
+
 NDJSON = {"Accept": "application/x-ndjson"}
 ANSWERS = FixedAnswers()
 
@@ -188,3 +192,73 @@ def test_a_shape_that_nobody_knows_is_a_bad_answer_with_its_path(url: str) -> No
     assert error["code"] == "bad_answer"
     assert "choices[0].delta.content" in response["message"]
     assert (line.status_code, line.json()["code"]) == (502, "bad_answer")
+
+
+CUTS = "a\u2028b\u2029c\u0085d"
+
+
+def test_no_character_of_an_answer_cuts_a_line(url: str) -> None:
+    ANSWERS.deltas("m", {"content": CUTS}, {"content": CUTS, "reasoning_content": CUTS})
+    job = chat(url, "/api/v1/jobs/chat", stream=False).headers["x-fleet-job"]
+    native = httpx.get(f"{url}/api/v1/jobs/{job}/events", headers=NDJSON, timeout=20)
+    lines = [native, chat(url, "/api/chat", stream=True)]
+    told = [[json.loads(line) for line in answer.iter_lines()] for answer in lines]
+    streams = [
+        httpx.get(f"{url}/api/v1/jobs/{job}/events", timeout=20),
+        chat(url, "/v1/chat/completions", stream=True),
+        chat(url, "/v1/responses", stream=True),
+    ]
+    fields = {line.partition(":")[0] for each in streams for line in each.iter_lines() if line}
+
+    assert [event["content"] for event in told[0] if event["type"] == "delta"] == [CUTS, CUTS]
+    assert "".join(line["message"]["content"] for line in told[1]) == CUTS * 2
+    assert fields <= {"data", "event", "id", "retry"}
+
+
+NUMBERS = ["NaN", "Infinity", "-Infinity", "1e39", "null"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_vector_that_is_none_fails_its_text_on_every_surface(number: str, url: str) -> None:
+    ANSWERS.rows = {"good": "[0.5,1]", "bad": f"[0.5,{number}]"}
+    texts = ["good", "bad"]
+    native = asked(url, "/api/v1/jobs/embed", model="m", input=texts).headers["x-fleet-job"]
+    record = httpx.get(f"{url}/api/v1/jobs/{native}?wait_s=20", timeout=30).json()
+    failed = record["result"]["error"]
+    whole = asked(url, "/v1/embeddings", model="m", input=texts)
+    lines = asked(url, "/api/embed", model="m", input=texts)
+
+    assert (failed["code"], failed["message"][:9]) == ("not_finite", "input[1]:")
+    assert (whole.status_code, whole.json()["error"]["code"]) == (502, "not_finite")
+    assert (lines.status_code, lines.json()["code"]) == (502, "not_finite")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/api/chat"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_numbers_that_are_none_and_only_describe_are_not_told(
+    path: str, *, stream: bool, url: str
+) -> None:
+    likely = '{"content":[{"token":"a","logprob":NaN}]}'
+    first = f'{{"index":0,"delta":{{"content":"a"}},"logprobs":{likely}}}'
+    last = '{"index":0,"delta":{},"finish_reason":"stop"}'
+    usage = '{"prompt_tokens":NaN,"completion_tokens":Infinity}'
+    chunks = [f'{{"choices":[{first}]}}', f'{{"choices":[{last}],"usage":{usage}}}', "[DONE]"]
+    ANSWERS.streams["m"] = [f"data: {chunk}\n\n".encode() for chunk in chunks]
+    answer = chat(url, path, stream=stream)
+    lines = [line.removeprefix("data: ") for line in answer.iter_lines()]
+    values = [json.loads(x, parse_constant=pytest.fail) for x in lines if x.startswith("{")]
+
+    assert (answer.status_code, bool(values)) == (200, True)
+
+
+def test_a_line_of_a_batchs_output_is_one_line() -> None:
+    line = good(0, "j", CUTS, {"content": CUTS, "vector": [float("nan")]}, Usage()).line
+
+    assert len(line.decode().splitlines()) == 1
+    assert json.loads(line)["response"]["body"] == {"content": CUTS, "vector": [None]}
+
+
+def test_a_line_that_the_command_writes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(json=True).line(json.dumps({"text": CUTS}, ensure_ascii=False).encode())
+
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"text": CUTS}]

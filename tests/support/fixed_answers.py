@@ -26,9 +26,8 @@ class FixedAnswers:
     def __init__(self) -> None:
         self.streams: dict[str, list[bytes]] = {}
         """Packets of a chat; one that is empty waits until the client has gone."""
-        self.objects: dict[str, bytes] = {}
-        """What /embeddings answers."""
-        self.status = 200
+        self.rows: dict[str, str] = {}
+        """The JSON of each text's vector."""
         self.asked: list[dict[str, Any]] = []
 
     def deltas(self, model: str, *deltas: dict[str, Any], finish: str = "stop") -> None:
@@ -44,14 +43,16 @@ class _Handler(BaseHTTPRequestHandler):
     answers: FixedAnswers
 
     def do_GET(self) -> None:
-        names = [*self.answers.streams, *self.answers.objects, "m"]
+        names = [*self.answers.streams, "m"]
         self._whole(json.dumps({"data": [{"id": name} for name in names]}).encode())
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.answers.asked.append(body)
         if self.path.endswith("/embeddings"):
-            self._whole(self.answers.objects[body["model"]])
+            rows = [self.answers.rows[text] for text in body["input"]]
+            data = [f'{{"index":{at},"embedding":{row}}}' for at, row in enumerate(rows)]
+            self._whole(f'{{"data":[{",".join(data)}]}}'.encode())
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")

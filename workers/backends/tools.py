@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from pydantic_core import to_json
-
 from contract.chat import Tool
+from contract.lines import json_line
 
 
 def described(tool: Tool, *, strict: bool = False) -> dict[str, Any]:
@@ -29,4 +28,4 @@ def arguments_text(arguments: Any) -> str:
     """
     if arguments is None or arguments == "":
         return "{}"
-    return arguments if isinstance(arguments, str) else to_json(arguments).decode()
+    return arguments if isinstance(arguments, str) else json_line(arguments).decode()

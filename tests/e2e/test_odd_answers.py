@@ -262,3 +262,12 @@ def test_a_line_that_the_command_writes_is_one_line(capsys: pytest.CaptureFixtur
     Terminal(json=True).line(json.dumps({"text": CUTS}, ensure_ascii=False).encode())
 
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"text": CUTS}]
+
+
+def test_a_mark_at_the_start_and_bare_returns_are_no_fault(url: str) -> None:
+    ANSWERS.deltas("m", {"content": "Hi"})
+    body = b"".join(ANSWERS.streams["m"]).replace(b"\n", b"\r")
+    ANSWERS.streams["m"] = [b"\xef", b"\xbb\xbf" + body]
+    told = chat(url, "/v1/chat/completions", stream=False).json()
+
+    assert told["choices"][0]["message"]["content"] == "Hi"

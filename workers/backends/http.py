@@ -39,6 +39,7 @@ from contract.backend_errors import (
     BackendUnreachable,
     BadEndpoint,
 )
+from contract.sse import BYTE_ORDER_MARK
 from workers.backends.faults import error_from
 from workers.backends.foreign import FOREIGN, foreign_errors, was_dropped
 from workers.backends.idle import Idle
@@ -113,7 +114,7 @@ class Answer:
             size_bytes += len(packet)
             if limit_bytes is not None and size_bytes >= limit_bytes:
                 break
-        return b"".join(pieces)[:limit_bytes]
+        return b"".join(pieces)[:limit_bytes].removeprefix(BYTE_ORDER_MARK)
 
 
 class Client:

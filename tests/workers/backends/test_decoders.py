@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.backends import decoders
+import contract.sse
+from contract.backend_errors import BadEndpoint
 from workers.backends.decoders import BARE, ERROR, MESSAGE, Ndjson, Sse
+
+
+PIECES = [b"data: \xc3\xa9", b"\r", b"\n", b":", b"{", b"event: error", b"\xef\xbb\xbf"]
 
 
 def sse(*packets: bytes) -> list[tuple[str, bytes]]:
@@ -43,6 +47,9 @@ def ndjson(*packets: bytes) -> list[bytes]:
         (b"data: a", [(MESSAGE, b"a")]),
         (b"data: a\r\n", [(MESSAGE, b"a")]),
         (b"\n\n\n", []),
+        (b"\xef\xbb\xbfdata: a\n\ndata: b\n\n", [(MESSAGE, b"a"), (MESSAGE, b"b")]),
+        (b"\xef\xbb\xbf: ping\n\ndata: a\n\n", [(MESSAGE, b"a")]),
+        (b"\xef\xbb", [(BARE, b"\xef\xbb")]),
     ],
 )
 def test_sse_is_read_in_every_form_that_servers_write_it(
@@ -52,7 +59,13 @@ def test_sse_is_read_in_every_form_that_servers_write_it(
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from([b"data: \xc3\xa9", b"\r", b"\n", b":", b"{", b"event: error"])))
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"data: \xc3\xa9", b"\r", b"\n", b":", b"{", b"event: error", b"\xef\xbb\xbf"]
+        )
+    )
+)
 def test_sse_says_the_same_wherever_its_packets_are_cut(pieces: list[bytes]) -> None:
     raw = b"".join(pieces)
     whole = sse(raw)
@@ -84,6 +97,11 @@ def test_blank_lines_of_ndjson_are_skipped_and_the_last_needs_no_end() -> None:
     assert ndjson(b"\n1\n \n2\r\n3") == [b"1", b"2\r", b"3"]
 
 
+def test_a_byte_order_mark_is_none_of_the_first_line() -> None:
+    assert ndjson(b"\xef", b"\xbb\xbf{}\n{}") == [b"{}", b"{}"]
+    assert ndjson(b"\xef\xbb\xbf") == []
+
+
 def test_a_line_of_ten_megabytes_costs_what_it_weighs() -> None:
     packet = b"x" * 16_384
     decoder = Sse()
@@ -98,7 +116,10 @@ def test_a_line_of_ten_megabytes_costs_what_it_weighs() -> None:
 
 
 def test_a_line_without_end_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders, "LINE_LIMIT_BYTES", 100)
+    monkeypatch.setattr(contract.sse, "LIMIT_BYTES", 100)
 
-    with pytest.raises(decoders.BadEndpoint, match="more than 100 bytes"):
-        sse(*[b"x" * 60] * 2)
+    for packets in ([b"x" * 60] * 2, [b"data: %s\n" % (b"x" * 60)] * 2):
+        with pytest.raises(BadEndpoint, match="more than 100 bytes"):
+            sse(*packets)
+    with pytest.raises(BadEndpoint):
+        ndjson(*[b"x" * 60] * 2)

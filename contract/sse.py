@@ -1,0 +1,197 @@
+"""Server-sent events from bytes: what backends send us, and what our own clients hear.
+
+The items are the same however the bytes were cut into packets. Does no I/O.
+
+A line ends at a line feed, a carriage return, or both; a byte-order mark at the start is none of
+the first line (WHATWG HTML, 9.2.5 and 9.2.6). Each byte is looked at once, so that an event of
+10 MB costs what it weighs, and an event has a bound, so that a stream without an end fills no
+memory. `EventStream` is what both ends share; what an event becomes is its subclasses' to say.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Final, Generic, TypeVar
+
+from contract.backend_errors import BadEndpoint
+
+Item = TypeVar("Item")
+
+LIMIT_BYTES: Final = 512 * 2**20
+"""Nobody says so much in one line or one event: Redis holds no longer string."""
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+MESSAGE: Final = ""
+"""Name of an event that was given none."""
+
+
+class Start:
+    """Takes the byte-order mark off the start of a stream."""
+
+    __slots__ = ("_head",)
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._head: bytes | None = b""
+
+    def without_mark(self, data: bytes) -> bytes:
+        """The bytes but for the mark; none while they may be the beginning of one."""
+        if self._head is None:
+            return data
+        self._head += data
+        if self._head != BYTE_ORDER_MARK and BYTE_ORDER_MARK.startswith(self._head):
+            return b""
+        return self.rest().removeprefix(BYTE_ORDER_MARK)
+
+    def rest(self) -> bytes:
+        """What was held back."""
+        head, self._head = self._head or b"", None
+        return head
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the first bytes have come."""
+        return self._head is None
+
+
+class Lines:
+    """Cuts bytes at line feeds and keeps what has no end yet; raises BadEndpoint over the limit."""
+
+    __slots__ = ("_pieces", "_size_bytes")
+
+    def __init__(self) -> None:
+        """Start at the beginning of a line."""
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """Whole lines, without their line feeds."""
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._pieces:
+            self._pieces.append(lines[0])
+            lines[0] = b"".join(self._pieces)
+            self._pieces, self._size_bytes = [], 0
+        if rest:
+            self._pieces.append(rest)
+            self._size_bytes += len(rest)
+            demand_room(self._size_bytes)
+        return lines
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether a line has begun."""
+        return bool(self._pieces)
+
+    def rest(self) -> bytes:
+        """What never got its line feed."""
+        rest = b"".join(self._pieces)
+        self._pieces, self._size_bytes = [], 0
+        return rest
+
+
+def demand_room(size_bytes: int) -> None:
+    """Raise BadEndpoint for a line or an event that is over the limit."""
+    if size_bytes > LIMIT_BYTES:
+        raise BadEndpoint(f"the server sent a line or event of more than {LIMIT_BYTES} bytes")
+
+
+class EventStream(ABC, Generic[Item]):
+    """Fed with bytes as they come; gives the items that they complete."""
+
+    __slots__ = ("_after_return", "_data", "_id", "_lines", "_name", "_size_bytes", "_start")
+
+    def __init__(self) -> None:
+        """Start at the beginning of a stream."""
+        self._start = Start()
+        self._lines = Lines()
+        self._data: list[bytes] = []
+        self._size_bytes = 0
+        self._name = MESSAGE
+        self._id = b""
+        self._after_return = False
+
+    @abstractmethod
+    def _made(self, name: str, id: bytes, data: bytes) -> Item:
+        """The item that an event is."""
+
+    def _odd(self, field: bytes, value: bytes, line: bytes) -> Item | None:  # noqa: ARG002
+        """The item that a line is which is no field of SSE; the clause says to pass it over."""
+        return None
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes; return the items that they complete.
+
+        Most packets are one event and nothing else; those skip the lines.
+        """
+        if (
+            data[:6] == b"data: "
+            and data.find(b"\n") == len(data) - 2
+            and data[-1:] == b"\n"
+            and self._is_between_events
+            and b"\r" not in data
+        ):
+            return [self._made(MESSAGE, b"", data[6:-2])]
+        data = self._start.without_mark(data)
+        if self._after_return or b"\r" in data:
+            data = self._with_line_feeds(data)
+        items: list[Item] = []
+        for line in self._lines.cut(data):
+            if line[:5] == b"data:":
+                self._add(line[6:] if line[5:6] == b" " else line[5:])
+            elif not line:
+                self._end(items)
+            else:
+                self._add_other(line, items)
+        return items
+
+    def flush(self) -> list[Item]:
+        """Return the event that the end of the stream cut short, if any.
+
+        The clause says to drop it; servers that forget the last blank line are why we do not.
+        """
+        self._after_return = False
+        rest = self._start.rest() + self._lines.rest()
+        return self.feed(rest + b"\n\n" if rest else b"\n")
+
+    @property
+    def _is_between_events(self) -> bool:
+        is_inside = self._data or self._name or self._id or self._lines.has_rest
+        return self._start.is_over and not (is_inside or self._after_return)
+
+    def _add(self, data: bytes) -> None:
+        self._data.append(data)
+        self._size_bytes += len(data) + 1
+        demand_room(self._size_bytes)
+
+    def _end(self, items: list[Item]) -> None:
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            self._data, self._size_bytes = [], 0
+            items.append(self._made(self._name, self._id, data))
+        self._name, self._id = MESSAGE, b""
+
+    def _with_line_feeds(self, data: bytes) -> bytes:
+        if self._after_return and data:
+            if data[:1] == b"\n":
+                data = data[1:]
+            self._after_return = False
+        if data[-1:] == b"\r":
+            self._after_return = True
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _add_other(self, line: bytes, items: list[Item]) -> None:
+        field, _, value = line.partition(b":")
+        if field == b"":
+            return  # a comment: llama-server and proxies send them to keep the connection
+        value = value.removeprefix(b" ")
+        match field:
+            case b"data":
+                self._add(value)
+            case b"event":
+                self._name = value.decode("utf-8", "replace")
+            case b"id":
+                self._id = value
+            case b"retry":
+                pass
+            case _:
+                item = self._odd(field, value, line)
+                if item is not None:
+                    items.append(item)

@@ -12,12 +12,12 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from api_shim.document import Document
 from api_shim.guard import OPEN_PATHS
 from api_shim.problems import PROBLEM_JSON, documented
 from contract.events import KnownEvent
+from contract.lines import json_line
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
 _PATH: Final = "/openapi.json"
@@ -42,7 +42,7 @@ def install(app: FastAPI) -> Document:
     def made() -> bytes:
         key = (app.version, *sorted(str(route) for route in app.routes))
         if key not in _MADE:
-            _MADE[key] = to_json(document())
+            _MADE[key] = json_line(document())
         return _MADE[key]
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it

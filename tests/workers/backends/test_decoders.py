@@ -11,7 +11,6 @@ import contract.sse
 from contract.backend_errors import BadEndpoint
 from workers.backends.decoders import BARE, ERROR, MESSAGE, Ndjson, Sse
 
-
 PIECES = [b"data: \xc3\xa9", b"\r", b"\n", b":", b"{", b"event: error", b"\xef\xbb\xbf"]
 
 

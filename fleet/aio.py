@@ -82,7 +82,7 @@ class AsyncClient(Roster):
         await self._shims.aclose()
 
     async def enqueue(
-        self, request: Request | Kind, *, idempotency_key: str | None = None, **fields: Any
+        self, /, request: Request | Kind, *, idempotency_key: str | None = None, **fields: Any
     ) -> AsyncJob:
         """Put a job on its queue; give a request, or a kind and its fields.
 
@@ -100,6 +100,7 @@ class AsyncClient(Roster):
 
     def map(
         self,
+        /,
         requests: Iterable[Asked],
         *,
         in_flight: int = REQUESTS_IN_FLIGHT,
@@ -119,7 +120,7 @@ class AsyncClient(Roster):
         return many.answers(requests, in_flight, ordered=ordered)
 
     def many(
-        self, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
+        self, /, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
     ) -> Many:
         """A run over many requests that can tell which of its jobs are under way; see `map`."""
         return Many(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
@@ -132,7 +133,9 @@ class AsyncClient(Roster):
         is_ours = JOB_ID_BEGINNING.match(job_id)
         return AsyncJob(self._shims, job_id if is_ours else named(job_id))
 
-    async def chat(self, words: Words, *, model: str, **fields: Any) -> AsyncGenerator[str, None]:
+    async def chat(
+        self, /, words: Words, *, model: str, **fields: Any
+    ) -> AsyncGenerator[str, None]:
         """Words of an answer as they come; leaving the loop early cancels the job.
 
         Raises the error the job failed with, and AnswerRestarted where another attempt took
@@ -145,6 +148,7 @@ class AsyncClient(Roster):
 
     async def embed(
         self,
+        /,
         texts: Sequence[str],
         *,
         model: str,
@@ -161,7 +165,7 @@ class AsyncClient(Roster):
             found = [rows_of(answer) async for answer in answers]
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
-    async def image(self, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
+    async def image(self, /, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
         """Make images from words, `count` of them; `image` may hold the bytes of one to start from.
 
         Raises the error that the job failed with.
@@ -172,7 +176,7 @@ class AsyncClient(Roster):
         return images_of(await job.result())
 
     async def pull(
-        self, model: str, *, backend: str | None = None, **fields: Any
+        self, /, model: str, *, backend: str | None = None, **fields: Any
     ) -> AsyncGenerator[AnyEvent, None]:
         """Download a model to a backend; yields its events. Leaving early does not stop it."""
         job = await self.enqueue(PullRequest(model=model, backend=backend, **fields))
@@ -180,27 +184,27 @@ class AsyncClient(Roster):
             async for event in events:
                 yield event
 
-    async def show(self, model: str, **fields: Any) -> dict[str, Any]:
+    async def show(self, /, model: str, **fields: Any) -> dict[str, Any]:
         """Everything that a backend knows of a model."""
         return (await self._done("show", model=model, **fields)).details or {}
 
-    async def load(self, model: str, **fields: Any) -> Result:
+    async def load(self, /, model: str, **fields: Any) -> Result:
         """Bring a model into memory, for `keep_alive_s` seconds where the backend can."""
         return await self._done("load", model=model, **fields)
 
-    async def unload(self, model: str, **fields: Any) -> Result:
+    async def unload(self, /, model: str, **fields: Any) -> Result:
         """Take a model out of memory."""
         return await self._done("unload", model=model, **fields)
 
-    async def delete(self, model: str, **fields: Any) -> Result:
+    async def delete(self, /, model: str, **fields: Any) -> Result:
         """Delete a model from a backend."""
         return await self._done("delete", model=model, **fields)
 
-    async def copy(self, model: str, destination: str, **fields: Any) -> Result:
+    async def copy(self, /, model: str, destination: str, **fields: Any) -> Result:
         """Give a model a second name."""
         return await self._done("copy", model=model, destination=destination, **fields)
 
-    async def create(self, model: str, source: str, **fields: Any) -> Result:
+    async def create(self, /, model: str, source: str, **fields: Any) -> Result:
         """Make a model from another, with `system`, `template` and `parameters`."""
         return await self._done("create", model=model, source=source, **fields)
 
@@ -259,7 +263,7 @@ class AsyncClient(Roster):
         """Forget all of these. Returns how many; takes an admin's key."""
         return decode(DeadPurged, await self._shims.ask("DELETE", f"{_DEAD}/messages")).purged
 
-    async def purge_dead(self, job_id: str | None = None, **which: str | None) -> int:
+    async def purge_dead(self, /, job_id: str | None = None, **which: str | None) -> int:
         """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`.
 
         Returns how many; raises JobNotFound.
@@ -273,7 +277,7 @@ class AsyncClient(Roster):
             if before is None:
                 return purged
 
-    async def create_key(self, tenant: str, **fields: Any) -> IssuedKey:
+    async def create_key(self, /, tenant: str, **fields: Any) -> IssuedKey:
         """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's.
 
         `fields` are those of `contract.keys.NewKey`. Raises InvalidRequest, NotAuthorised.

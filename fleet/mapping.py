@@ -97,13 +97,21 @@ class Many:
         except FleetError as error:
             return Answer(index, request, error=error)
         self.under_way[job.id] = job
-        outcome = await job.outcome()
-        self.under_way.pop(job.id, None)
+        try:
+            outcome = await job.outcome()
+        except _OF_ALL:
+            raise
+        except FleetError as error:  # its record has expired, or is gone
+            return Answer(index, request, job.id, error=error)
+        finally:
+            self.under_way.pop(job.id, None)
         return Answer(index, request, job.id, outcome, _error_of(job.id, outcome))
 
     def _request(self, item: Asked) -> Request:
         if isinstance(item, Request):
             return item
+        if not isinstance(item, Mapping):
+            raise InvalidRequest(f"a request, or the fields of one, not {type(item).__name__}")
         if self.kind is None:
             raise InvalidRequest("name the kind of these fields, as in kind='chat'")
         return request_of(self.kind, {**self.fields, **item})
@@ -112,12 +120,19 @@ class Many:
         """Its job. One that a key leads to and that has failed is no reason to fail again."""
         if self.key is None:
             return await self._patiently(request, None)
-        key = f"{self.key}-{index}" if isinstance(self.key, str) else self.key(index, request)
+        key = self._key(self.key, index, request)
         for run in range(1, _RUNS):
             job = await self._patiently(request, key if run == 1 else f"{key}-{run}")
             if job.accepted is None or job.accepted.status not in {"failed", "cancelled"}:
                 return job
         return await self._patiently(request, None)
+
+    @staticmethod
+    def _key(key: KeyOf, index: int, request: Request) -> str:
+        found: object = f"{key}-{index}" if isinstance(key, str) else key(index, request)
+        if not (isinstance(found, str) and found.isascii() and found.isprintable() and found):
+            raise InvalidRequest("an Idempotency-Key is made of visible ASCII characters")
+        return found
 
     async def _patiently(self, request: Request, key: str | None) -> AsyncJob:
         patience = self.patience()

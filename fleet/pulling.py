@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
+from fleet.window import Taken
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -60,13 +62,15 @@ def walk(
     A cursor of a database, or whatever else is read, may belong to that thread.
     """
     waiting: deque[Future[Answer]] = deque()
+    taken = Taken(items)
     try:
-        for item in items:
+        for item in taken:
             waiting.append(portal.start_task_soon(work, item))
             if len(waiting) >= width:
                 yield _next(waiting, ordered=ordered).result()
         while waiting:
             yield _next(waiting, ordered=ordered).result()
+        taken.check()
     finally:
         for future in waiting:
             future.cancel()

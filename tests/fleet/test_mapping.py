@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
 from fleet import AsyncClient, Client
 from fleet.errors import FleetUnreachable, JobCancelled
+from fleet.mapping import Answer
 
 ILL = "scripted-story:fail=context"
 SLOW = "scripted-story:chunks=2000,rate=20"
@@ -169,3 +170,77 @@ def test_leaving_a_plain_run_early_waits_for_nobody(up: Up) -> None:
     assert first.index == 0
     assert left
     assert took_s < 30
+
+
+BAD: list[Any] = [
+    None, 7, "words", [said("x")], {}, {1: 2}, {"model": object()}, said("\ud800"),
+    said("x") | {"options": {"at": object()}}, said("x") | {"temperature": "warm"},
+    said("x") | {"nonsense": 1}, said("x") | {"kind": "embed"},
+]  # fmt: skip
+
+
+async def test_no_bad_input_costs_the_others_their_answers(up: Up) -> None:
+    asked = [said("first"), *BAD, said("last")]
+    async with AsyncClient(up.url) as fleet:
+        mapped = fleet.map(asked, kind="chat", backend="scripted", in_flight=3)
+        answers = [answer async for answer in mapped]
+
+    assert [type(answer.error) for answer in answers[1:-1]] == [InvalidRequest] * len(BAD)
+    assert [answers[0].result.content, answers[-1].result.content] == ["first", "last"]
+
+
+def test_nor_does_it_in_the_plain_client(up: Up) -> None:
+    with Client(up.url) as fleet:
+        answers = list(fleet.map([said("first"), *BAD, said("last")], kind="chat"))
+
+    assert [type(answer.error) for answer in answers[1:-1]] == [InvalidRequest] * len(BAD)
+    assert [answers[0].result.content, answers[-1].result.content] == ["first", "last"]
+
+
+@pytest.mark.parametrize("key", ["caf\u00e9", "", "a\nb", 7])
+async def test_a_key_that_is_none_is_the_error_of_its_own_request(up: Up, key: Any) -> None:
+    keys = ["good", key]
+    async with AsyncClient(up.url) as fleet:
+        mapped = fleet.map(
+            [said("x"), said("y")], kind="chat", idempotency_key=lambda at, _: keys[at]
+        )
+        answers = [answer async for answer in mapped]
+
+    assert answers[0].error is None
+    assert isinstance(answers[1].error, InvalidRequest)
+
+
+def breaks() -> Iterator[dict[str, Any]]:
+    yield said("one")
+    yield said("two")
+    raise LookupError("the cursor is gone")
+
+
+async def words_of(mapped: AsyncGenerator[Answer, None]) -> AsyncGenerator[str, None]:
+    """What is answered, then what the run ends with."""
+    try:
+        async for answer in mapped:
+            yield answer.result.content
+    except LookupError as error:
+        yield str(error)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_what_a_source_raises_comes_after_the_answers(up: Up, *, ordered: bool) -> None:
+    async with AsyncClient(up.url) as fleet:
+        mapped = fleet.map(breaks(), kind="chat", backend="scripted", ordered=ordered)
+        found = [word async for word in words_of(mapped)]
+
+    assert sorted(found[:2]) == ["one", "two"]
+    assert found[2:] == ["the cursor is gone"]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_so_it_does_in_the_plain_client(up: Up, *, ordered: bool) -> None:
+    with Client(up.url) as fleet:
+        mapped = fleet.map(breaks(), kind="chat", backend="scripted", ordered=ordered)
+        found = [next(mapped).result.content for _ in range(2)]
+        with pytest.raises(LookupError, match="the cursor is gone"):
+            next(mapped)
+
+    assert sorted(found) == ["one", "two"]

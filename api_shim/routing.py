@@ -105,14 +105,14 @@ def fitting(request: AnyRequest, pools: Mapping[str, Pool], words: Words = NATIV
 def _fitting(request: AnyRequest, pools: Mapping[str, Pool], words: Words) -> list[Pool]:
     """Those that can do it, of those that have the model where one is needed."""
     able = [pool for pool in pools.values() if request.kind in pool.capabilities]
-    if not _needs_model(request):
-        if not able:
-            raise Refusal(
-                NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
-            )
-        return able
     model = _model_of(request)
     having = [pool for pool in pools.values() if pool.find(model)]
+    if not able and not (having and _needs_model(request)):
+        raise Refusal(
+            NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
+        )
+    if not _needs_model(request):
+        return able
     if not having:
         return _pulling(request, able, pools, words)
     of_kind = [pool for pool in having if _is_for(request.kind, model, pool)]

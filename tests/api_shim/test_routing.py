@@ -7,7 +7,7 @@ from api_shim.problems import Refusal
 from api_shim.routing import fitting, least_loaded, named
 from contract.chat import ChatRequest, Message
 from contract.jobs import AnyRequest
-from contract.models import CreateRequest, DeleteRequest, LoadRequest, PullRequest
+from contract.models import CopyRequest, CreateRequest, DeleteRequest, LoadRequest, PullRequest
 from contract.roster import (
     BackendReport,
     Capability,
@@ -134,3 +134,10 @@ def test_a_model_is_loaded_wherever_it_could_be_asked() -> None:
 @pytest.mark.parametrize("asked", ["/home/me/models/qwen.gguf", "models/qwen.gguf", "qwen.gguf"])
 def test_a_path_of_some_machine_means_the_model_that_is_named_by_its_file(asked: str) -> None:
     assert fit(chat(asked), worker("a", "qwen.gguf"), worker("b", "other")) == ["a"]
+
+
+def test_what_no_backend_can_do_is_no_matter_of_the_model() -> None:
+    error = refused(CopyRequest(model="nobody-has-it", destination="n"), worker("a", "m"))
+
+    assert (error.code, error.status_code) == ("not_supported", 400)
+    assert error.detail == "No live backend can do copy; live ones: a."

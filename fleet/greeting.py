@@ -20,18 +20,30 @@ def greeting(
     *,
     asks_for_key: bool,
     width: int,
+    folder: str | None = None,
 ) -> list[str]:
-    """Address, page, backends, models, first command: a line each, lists cut to the width."""
+    """Address, page, backends, models, first command: a line each, lists cut to the width.
+
+    `folder` is the data folder where `fleet logs` would not find it by itself.
+    """
     room = width - _LABEL
     first = urls[0]
     lines = (
-        ("address", " ".join([*urls, "(Ctrl-C ends it; `fleet logs -f`)"])),
+        ("address", _address(urls, folder, room)),
         ("page", f"{first}/ (/docs has the API)"),
         ("backends", _backends(planned, found, room)),
         ("models", _models(found, room)),
         ("try", _command(first, found, asks_for_key=asks_for_key)),
     )
     return [f"{label:<{_LABEL}}{text}" for label, text in lines]
+
+
+def _address(urls: Sequence[str], folder: str | None, room: int) -> str:
+    where = f" --data-dir {folder}" if folder else ""
+    text = f"{' '.join(urls)} (Ctrl-C ends it; `fleet logs -f{where}`)"
+    if where and len(text) > room:
+        return f"{' '.join(urls)} (Ctrl-C ends it; `fleet logs --data-dir ...`)"
+    return text
 
 
 def _backends(planned: Sequence[PlannedBackend], found: Mapping[str, Pool], room: int) -> str:
@@ -55,7 +67,7 @@ def _models(found: Mapping[str, Pool], room: int) -> str:
     names = [model.name for model in sorted(_reports(found), key=_chats_first)]
     if names:
         return fitted(list(dict.fromkeys(names)), room)
-    if any("pull" in pool.capabilities for pool in found.values()):
+    if any("pull" in pool.capabilities and pool.is_healthy for pool in found.values()):
         return "none yet: `fleet pull llama3.2` fetches one"
     return "none yet: `fleet backends` says why"
 

@@ -157,5 +157,13 @@ def _tell(
         )
         return
     width = terminal.width or _WIDTH
-    lines = greeting(plan.urls, plan.backends, found, asks_for_key=asks_for_key, width=width)
+    elsewhere = None if plan.folder == data_folder() else str(plan.folder)
+    lines = greeting(
+        plan.urls,
+        plan.backends,
+        found,
+        asks_for_key=asks_for_key,
+        width=width,
+        folder=elsewhere,
+    )
     terminal.words("".join(f"{line}\n" for line in lines))

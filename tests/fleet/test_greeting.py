@@ -66,7 +66,8 @@ def test_a_backend_that_is_down_is_said_with_its_reason() -> None:
     told = said(pool("box", error="connection refused"))
 
     assert told["backends"] == "box 127.0.0.1:11434 (down: connection refused)"
-    assert "fleet pull" in told["models"]
+    assert told["models"] == "none yet: `fleet backends` says why"
+    assert "fleet pull" in said(pool("box"))["models"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,17 @@ def test_the_first_command_names_what_the_shell_does_not_know() -> None:
     told = said(pool("box", CHATS), key=True, url="http://127.0.0.1:1")
 
     assert told["try"].startswith("FLEET_URL=http://127.0.0.1:1 FLEET_API_KEY=... fleet chat ")
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [("/d", "`fleet logs -f --data-dir /d`"), ("/x" * 40, "`fleet logs --data-dir ...`")],
+)
+def test_logs_that_lie_elsewhere_are_found_from_the_first_line(folder: str, expected: str) -> None:
+    first = greeting([URL], [], {}, asks_for_key=False, width=80, folder=folder)[0]
+
+    assert first.endswith(f"; {expected})")
+    assert len(first) <= 80
 
 
 def test_many_models_are_counted_and_the_line_still_fits() -> None:

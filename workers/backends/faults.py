@@ -30,6 +30,7 @@ from contract.backend_errors import (
     ServerFault,
 )
 from workers.backends import busy, google_faults
+from workers.backends.context_words import CONTEXT_WORDS
 
 MESSAGE_LIMIT: Final = 500
 """Characters of a backend's own words that we repeat."""
@@ -69,24 +70,7 @@ _ROWS: Final = (
     # llama-server answers 500 to an input longer than its physical batch: permanent all the same.
     _Row(InputTooLarge, _ANY, ("too large to process",)),
     _Row(InputTooLarge, frozenset({413}), ("",)),
-    _Row(
-        ContextExceeded,
-        _ANY,
-        (
-            "exceed_context_size_error",
-            "context_length_exceeded",
-            "maximum context length",
-            "exceeds the available context size",
-            "longer than the context length",
-            "exceeds the context length",
-            "greater than the context length",
-            "exceed context window",
-            "context the overflows",  # LM Studio's own spelling
-            "context length exceeded",
-            "context overflow",
-            "exceeds the maximum number of tokens",  # Gemini: "The input token count ..."
-        ),
-    ),
+    _Row(ContextExceeded, _ANY, CONTEXT_WORDS),
     # LM Studio answers an unknown route with 200, and this text.
     _Row(BadEndpoint, _ANY, ("unexpected endpoint or method",)),
     _Row(

@@ -80,13 +80,16 @@ lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) pyproject.toml --extra local-embed -c locks/dev.txt -o locks/image.txt
 	$(COMPILE) pyproject.toml -c locks/dev.txt -o locks/run.txt
 	$(COMPILE) locks/build.in -c locks/dev.txt -o locks/build.txt
+	$(COMPILE) locks/peers.in -o locks/peers.txt
+	cd fleet/real/locks && for each in tools inprocess; do ../../../$(COMPILE) $$each.in -c ../../../locks/dev.txt -o $$each.txt || exit 1; done
+	cd fleet/real/locks && for each in llama-cpp-python stable-diffusion-cpp-python; do ../../../$(COMPILE) --no-deps $$each.in -o $$each.txt || exit 1; done
 
 bench: $(VENV)/.dev ## Measure against direct calls (and peers, where installed)
 	$(BIN)/python -m bench.run
 
-bench-peers: $(VENV)/.demo ## Install what to measure against
-	$(PYTHON) -m venv .bench/peers/litellm
-	.bench/peers/litellm/bin/python -m pip install --quiet 'litellm[proxy]' opentelemetry-sdk httptools
+bench-peers: $(VENV)/.uv ## Install what to measure against
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .bench/peers/litellm
+	$(BIN)/uv pip sync --quiet --python .bench/peers/litellm/bin/python --require-hashes --only-binary :all: locks/peers.txt
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage

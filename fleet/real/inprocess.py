@@ -8,6 +8,7 @@ They are not for everybody: llama-cpp-python compiles for minutes, openvino take
 environment sees everything that this Python has installed. `LLM_FLEET_CACHE` names another cache.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -16,10 +17,13 @@ import venv
 from pathlib import Path
 from typing import Final
 
+from fleet.real.build import LOCKED, LOCKS
 from fleet.real.cache import alone, cache_folder
 from fleet.real.llama_server import RECIPE
 
-PACKAGES: Final = (f"llama-cpp-python=={RECIPE.version}", "openvino-genai", "openvino-tokenizers")
+WHEELS: Final = (LOCKS / "tools.txt", LOCKS / "inprocess.txt")
+SOURCE: Final = LOCKS / f"{RECIPE.package}.txt"
+"""Compiled by the tools of the first."""
 TESTS: Final = "tests/real/test_inprocess_{}.py"
 SUBJECTS: Final = ("llama", "openvino", "residence", "fleet")
 REQUIRE: Final = "LLM_FLEET_INPROCESS"
@@ -29,7 +33,8 @@ REQUIRE: Final = "LLM_FLEET_INPROCESS"
 def environment() -> Path:
     """Where it is or will be."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return cache_folder() / f"inprocess-{RECIPE.version}-py{version}"
+    locks = hashlib.sha256(b"".join(each.read_bytes() for each in (*WHEELS, SOURCE))).hexdigest()
+    return cache_folder() / f"inprocess-{locks[:12]}-py{version}"
 
 
 def python() -> Path:
@@ -46,11 +51,19 @@ def build() -> Path:
     with alone(folder):
         if not (folder / ".complete").is_file():
             venv.create(folder, with_pip=True, clear=True)
-            pip = [str(python()), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-            subprocess.run([*pip, *PACKAGES], check=True, stdout=sys.stderr)  # noqa: S603 - our own words
+            for lock in WHEELS:
+                _install(lock, "--only-binary", ":all:")
+            _install(SOURCE, "--no-build-isolation", "--no-binary", ":all:")
             (folder / ".complete").touch()
         _see_ours(folder)
     return python()
+
+
+def _install(lock: Path, *how: str) -> None:
+    """Install what a lock names, and compile with what is there: nothing is resolved."""
+    command = [str(python()), "-m", "pip", "install", *LOCKED, *how, "-r", str(lock)]
+    path = f"{python().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"PATH": path})  # noqa: S603 - our own words
 
 
 def _see_ours(folder: Path) -> None:

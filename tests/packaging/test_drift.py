@@ -22,6 +22,7 @@ COPIED = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "Procfile")
 PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
 REAL = tuple(entry.partition("==")[0] for entry in entries(TOP / "locks" / "build.txt"))
 """What runs while the project is installed."""
+REAL_LOCKS = TOP / "fleet" / "real" / "locks"
 PIPS = ("pip-oldest", "the machine's", "pip-newest")
 
 
@@ -42,7 +43,7 @@ def project(index: DriftingIndex, tmp_path_factory: pytest.TempPathFactory) -> P
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
     (folder / "locks").mkdir()
-    for lock in (TOP / "locks").glob("*.txt"):
+    for lock in [*(TOP / "locks").glob("*.txt"), *REAL_LOCKS.glob("*.txt")]:
         (folder / "locks" / lock.name).write_text(index.lock(entries(lock), {*REAL, "uv"}))
     return folder
 
@@ -106,7 +107,7 @@ def test_make_installs_what_the_lock_names_with_any_pip(
     assert not [path for path in index.asked if NEWER in path]
 
 
-@pytest.mark.parametrize("lock", ["image", "run"])
+@pytest.mark.parametrize("lock", ["image", "run", "peers", "tools", "inprocess"])
 @pytest.mark.parametrize("pip", PIPS)
 def test_pip_alone_takes_what_a_lock_names(
     pip: str, lock: str, index: DriftingIndex, project: Path, tmp_path: Path

@@ -8,8 +8,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from fleet.real import llama_server, sd_server
+from fleet.real.build import LOCKS as LOCKS_OF_REAL
+from fleet.real.build import Recipe
+
 TOP = Path(__file__).parents[2]
-LOCKS = sorted([*(TOP / "locks").glob("*.txt"), *(TOP / "fleet" / "real" / "locks").glob("*.txt")])
+LOCKS = sorted([*(TOP / "locks").glob("*.txt"), *LOCKS_OF_REAL.glob("*.txt")])
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 COVERED = {
@@ -94,3 +98,10 @@ def test_what_builds_the_wheel_is_locked() -> None:
     locked = {name for name, _ in versions(TOP / "locks" / "build.txt")}
 
     assert {Requirement(word).name for word in build} <= locked
+
+
+@pytest.mark.parametrize("recipe", [llama_server.RECIPE, sd_server.RECIPE])
+def test_a_server_is_built_from_the_archive_that_is_locked(recipe: Recipe) -> None:
+    ((wanted, _),) = requirements(LOCKS_OF_REAL / f"{recipe.package}.txt")
+
+    assert (wanted.name, str(wanted.specifier)) == (recipe.package, f"=={recipe.version}")

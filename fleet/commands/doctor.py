@@ -8,7 +8,6 @@ import typer
 
 from fleet.aio import AsyncClient
 from fleet.commands.options import Json, Url
-from fleet.doctor import machine, services
 from fleet.doctor.finding import Finding
 from fleet.doctor.vectors import vectors
 from fleet.exits import Exit, run
@@ -61,6 +60,9 @@ def _row(found: Finding) -> tuple[str, str, str]:
 
 async def findings() -> list[Finding]:
     """Everything, in the order in which a person would ask."""
+    # They load every backend, which no other command should wait for.
+    from fleet.doctor import machine, services  # noqa: PLC0415
+
     redis, shims, backends = await asyncio.gather(
         services.redis(), services.shims(), services.backends()
     )

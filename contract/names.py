@@ -38,6 +38,12 @@ IDEMPOTENCY: Final = "fleet:idempotency"
 FOLLOWED: Final = "fleet:followed"
 """Sorted set of jobs that end when nobody follows them: job id by the unix time to look."""
 
+MAINTAINER: Final = "fleet:maintainer"
+"""String with the worker that looks after everybody's leases, tickets and records."""
+
+MAINTAINER_CHANNEL: Final = "fleet:maintainer:looks"
+"""Pub/sub channel on which it says so at each look; an empty word: it has left."""
+
 ROSTER: Final = "fleet:roster"
 """Sorted set of workers: name by the unix time at which its report expires."""
 

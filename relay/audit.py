@@ -62,6 +62,9 @@ class Audit:
 
     async def _forget_in(self, index: str) -> None:
         oldest = await self._connection.command("ZRANGE", index, 0, _AT_ONCE - 1)
+        keys = [names.record(id.decode()) for id in oldest]
+        if not keys or await self._connection.command("EXISTS", *keys) == len(keys):
+            return
         there = await self._connection.pipeline(
             [("EXISTS", names.record(id.decode())) for id in oldest]
         )

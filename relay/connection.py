@@ -115,6 +115,7 @@ class Connection:
         """Use `open` instead, which also closes."""
         self.settings = settings
         self._clock_offset_s = 0.0
+        self._answered_at = 0.0
         # Blocking: a thousand followers that come at once wait their turn for a socket.
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
@@ -146,6 +147,11 @@ class Connection:
             yield connection
         finally:
             await connection._redis.aclose()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since Redis has answered this process."""
+        return time.monotonic() - self._answered_at
 
     async def ping(self) -> None:
         """Return if Redis answers; raises RelayUnavailable."""
@@ -181,11 +187,13 @@ class Connection:
         """Ask, and after a silence once more; raises RelayUnavailable."""
         with relay_errors():
             try:
-                return await ask()
+                answer = await ask()
             except RedisTimeoutError:
                 # Where one line is half-open the others are, too, as a rule.
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
-                return await ask()
+                answer = await ask()
+        self._answered_at = time.monotonic()
+        return answer
 
     async def _in_one_trip(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:

@@ -111,6 +111,7 @@ _RENEWED_AT_ONCE: Final = 250
 """Leases in one call: a thousand block Redis for 2.3 ms."""
 _REAPED_AT_ONCE: Final = 100
 _TICKETS_AT_ONCE: Final = 64
+_ASKED_AT_ONCE: Final = 100
 
 
 class Holder(NamedTuple):
@@ -234,7 +235,7 @@ class Leases:
         Returns how many jobs moved; raises RelayUnavailable.
         """
         moved = 0
-        for queue in await self._queues():
+        for queue in await self._not_idle():
             flat = await self._connection.run(
                 EXPIRED, [names.leases(queue), names.holders(queue)], [_REAPED_AT_ONCE]
             )
@@ -245,9 +246,29 @@ class Leases:
 
     async def wake(self, queue: str) -> None:
         """Let delayed jobs that are due wait again; send tickets that are missing."""
-        tickets = [ticket(queue) for _ in range(_TICKETS_AT_ONCE)]
-        idle_s = int(self._connection.settings.log_ttl_s)
-        await self._connection.run(WAKE, keys_of(queue), [queue, idle_s, *tickets])
+        words: list[Argument] = [queue, int(self._connection.settings.log_ttl_s)]
+        missing = await self._connection.run(WAKE, keys_of(queue), words)
+        if missing > 0:
+            # Made only now: as a rule none is missing.
+            tickets = [ticket(queue) for _ in range(min(missing, _TICKETS_AT_ONCE))]
+            await self._connection.run(WAKE, keys_of(queue), [*words, *tickets])
+
+    async def _not_idle(self) -> list[str]:
+        """Queues that hold a job, or may be forgotten; of an idle fleet in three commands."""
+        queues = await self._queues()
+        long_ago = self._connection.now() - self._connection.settings.log_ttl_s
+        unused: Any = await self._connection.command(
+            "ZRANGEBYSCORE", names.QUEUES, "-inf", f"({long_ago:.3f}"
+        )
+        found = {member.decode() for member in unused}
+        for at in range(0, len(queues), _ASKED_AT_ONCE):
+            some = queues[at : at + _ASKED_AT_ONCE]
+            if await self._connection.command("EXISTS", *(k for q in some for k in _held_in(q))):
+                counts = await self._connection.pipeline(
+                    [("EXISTS", *_held_in(queue)) for queue in some]
+                )
+                found |= {queue for queue, count in zip(some, counts, strict=True) if count}
+        return sorted(found)
 
     async def _reap_one(self, queue: str, job_id: str, holder: str) -> bool:
         if not holder:
@@ -282,6 +303,11 @@ class Leases:
     async def _queues(self) -> list[str]:
         members: Any = await self._connection.command("ZRANGE", names.QUEUES, 0, -1)
         return sorted(member.decode() for member in members)
+
+
+def _held_in(queue: str) -> list[str]:
+    """The keys of which at least one is there while a queue holds a job."""
+    return [names.backlog(queue), names.delayed(queue), names.leases(queue)]
 
 
 def _fields(event: Queued | Failed) -> str:

@@ -276,13 +276,13 @@ for i = 3, #ARGV do
     redis.call('LPUSH', tickets, ARGV[i])
     sent = sent + 1
 end
-return sent
+return missing - sent
 """
 )
 """Let the delayed jobs that are due wait again, and send the tickets that were lost.
 
 There must be as many tickets as jobs that wait. Also forgets the name of a queue that has been
-empty for `idle_s`. Returns how many tickets were sent.
+empty for `idle_s`. Returns how many tickets are missing still.
 """
 
 _LOOK_AHEAD: Final = 32

@@ -218,9 +218,9 @@ class Queue:
         """Send a ticket again that was taken without a free slot to claim with."""
         await self._connection.command("LPUSH", queue, ticket(queue))
 
-    async def tickets(self, queue: str) -> int:
-        """How many tickets wait to be taken; raises RelayUnavailable."""
-        return int(await self._connection.command("LLEN", queue))
+    async def have_tickets(self, queues: Sequence[str]) -> bool:
+        """Whether tickets wait in any of these; raises RelayUnavailable."""
+        return bool(queues and await self._connection.command("EXISTS", *queues))
 
     async def wake(self, queue: str) -> None:
         """Let delayed jobs that are due wait again, with tickets; raises RelayUnavailable."""

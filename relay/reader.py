@@ -218,8 +218,9 @@ class Reader:
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
-        while loop.time() - self._last_heard < _SILENCE * self._timeout_s:
-            self._send(b"PING")
+        while (silent_s := loop.time() - self._last_heard) < _SILENCE * self._timeout_s:
+            if silent_s >= self._timeout_s:
+                self._send(b"PING")
             await asyncio.sleep(self._timeout_s)
         raise RelayUnavailable("Redis is silent on the listener's connection")
 

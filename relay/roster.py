@@ -1,5 +1,6 @@
 """The roster: what every live worker says of itself. A worker that falls silent drops out."""
 
+import time
 from typing import Final
 
 from pydantic import ValidationError
@@ -10,7 +11,13 @@ from contract.wire import decode, encode
 from relay.connection import Connection
 
 REPORT_TTL_S: Final = 15
-"""Seconds that a report stands; workers report about every four."""
+"""Seconds that a report stands; workers renew it about every five."""
+_WHOLE_S: Final = 240.0
+"""Seconds after which a report is written again although nothing has changed."""
+_FRESH_S: Final = 4.0
+"""Seconds for which a report is not renewed again."""
+_MEMBER_S: Final = 600
+"""Seconds for which a worker is in the list of those whose reports are asked for."""
 
 
 class Roster:
@@ -19,11 +26,31 @@ class Roster:
     def __init__(self, connection: Connection) -> None:
         """Work through this connection."""
         self._connection = connection
+        self._last: WorkerReport | None = None
+        self._whole_at = self._told_at = 0.0
 
     async def report(self, worker: WorkerReport) -> None:
-        """Say that a worker lives, and what it serves; raises RelayUnavailable."""
+        """Say that a worker lives, and what it serves; raises RelayUnavailable.
+
+        What has not changed is renewed, in one command.
+        """
+        now = time.monotonic()
+        is_news = worker != self._last or now - self._whole_at > _WHOLE_S
+        if not is_news and now - self._told_at < _FRESH_S:
+            return
+        if is_news or not await self._renewed(worker.name):
+            await self._write(worker)
+            self._last, self._whole_at = worker, now
+        self._told_at = now
+
+    async def _renewed(self, name: str) -> bool:
+        return bool(
+            await self._connection.command("EXPIRE", names.worker_report(name), REPORT_TTL_S)
+        )
+
+    async def _write(self, worker: WorkerReport) -> None:
         now = self._connection.now()
-        expires_at = now + REPORT_TTL_S
+        expires_at = now + _MEMBER_S
         # Known by name from then on: a backend whose only worker restarts is away, not unknown.
         queues = [word for queue in worker.queues for word in (f"{now:.3f}", queue.name)]
         await self._connection.pipeline(
@@ -32,7 +59,7 @@ class Roster:
                 ("SET", names.worker_report(worker.name), encode(worker), "EX", REPORT_TTL_S),
                 ("ZADD", names.ROSTER, f"{expires_at:.3f}", worker.name),
                 ("ZREMRANGEBYSCORE", names.ROSTER, "-inf", f"{now:.3f}"),
-                ("EXPIRE", names.ROSTER, 4 * REPORT_TTL_S),
+                ("EXPIRE", names.ROSTER, _MEMBER_S),
             ]
         )
 

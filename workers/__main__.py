@@ -14,7 +14,7 @@ def main() -> None:
     app = app_or_exit()
     name = f"{WorkerSettings().worker_name}@%h"
     # Gossip and mingle tell workers of each other; ours meet in the relay.
-    quiet = ["--without-gossip", "--without-mingle"]
+    quiet = ["--without-gossip", "--without-mingle", "--heartbeat-interval", "60"]
     words = ["--loglevel", "INFO", "--hostname", name, *quiet, *sys.argv[1:]]
     # Not `worker_main`: it throws the exit code away (0 for a worker that broke down), and loads
     # every other command with its plugins, which is a quarter of the time that a start takes.

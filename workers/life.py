@@ -125,15 +125,16 @@ class Life:
             wake=lambda queue: self.worker.alarm.set(queue, 0.0),
         )  # fmt: skip
         loops = (
-            writer.write(), reader.listen(), upkeep.renew(), upkeep.reap(), upkeep.obey(),
-            upkeep.drain(pool.draining, pool.hurrying), presence.check(), presence.report(),
-            circuits.watch(), self.worker.alarm.ring(),
+            writer.write(), reader.listen(), upkeep.renew(), upkeep.reap(), upkeep.watch(),
+            upkeep.obey(), upkeep.drain(pool.draining, pool.hurrying), presence.check(),
+            presence.report(), circuits.watch(), self.worker.alarm.ring(),
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for loop in loops]
             try:
                 yield
             finally:
+                await upkeep.resign()
                 await presence.leave()
                 for task in tasks:
                     task.cancel()

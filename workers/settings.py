@@ -22,7 +22,7 @@ class WorkerSettings(FleetSettings):
     """Kinds of jobs to take, as in `chat,embed`; empty: all that the backend can do."""
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = 30
     """Seconds that running streams may go on after SIGTERM before they are handed over."""
-    report_s: Seconds = 4
+    report_s: Seconds = 5
     """Seconds between two reports to the roster."""
     check_s: Seconds = 15
     """Seconds between two looks at the backend's health and models."""

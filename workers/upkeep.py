@@ -10,6 +10,7 @@ from contract.errors import RelayUnavailable
 from relay.audit import Audit
 from relay.connection import Connection
 from relay.lease import Leases
+from relay.maintainer import Maintainer
 from relay.queue import Queue
 from relay.reader import Reader
 from workers.settings import WorkerSettings
@@ -34,9 +35,16 @@ class Upkeep:
         self._leases = Leases(connection)
         self._queue = Queue(connection)
         self._audit = Audit(connection)
+        self._maintainer = Maintainer(connection, worker.name)
         self._reader = reader
         self._settings = settings
         self._answered_at = asyncio.get_running_loop().time()
+
+    @property
+    def _ask_after_s(self) -> float:
+        """Seconds of silence after which Redis is asked: longer than between two reports."""
+        usual_s = self._settings.report_s + self._connection.settings.renew_s
+        return min(usual_s, self._settings.watchdog_s / 4)
 
     async def renew(self) -> Never:
         """Renew all leases; stop the jobs whose lease is gone."""
@@ -48,7 +56,8 @@ class Upkeep:
             try:
                 for id in await self._leases.renew(self._worker.name, held):
                     self._worker.lose(id)
-                await self._connection.ping()
+                if self._connection.silent_s > self._ask_after_s:
+                    await self._connection.ping()
             except RelayUnavailable as error:
                 self._watch_answers(error)
             else:
@@ -61,18 +70,45 @@ class Upkeep:
             raise WorkerStalledError("Redis has not answered for too long") from error
 
     async def reap(self) -> Never:
-        """Take jobs from silent workers, whoever they are; watch our own intake."""
+        """While this worker is the maintainer, take jobs from silent workers, whoever they are."""
+        reap_s = self._connection.settings.reap_s
         while True:
-            await asyncio.sleep(self._connection.settings.reap_s)
+            await asyncio.sleep(reap_s)
             try:
-                moved = await self._leases.reap() + await self._audit.look()
-                await self._adopt()
-                await self._watch_intake()
+                async with self._reader.hear(names.MAINTAINER_CHANNEL) as ear:
+                    while True:
+                        while await self._maintainer.tend():
+                            await self._look()
+                            await asyncio.sleep(reap_s)
+                        await self._maintainer.vacant(ear)
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)
-            else:
-                if moved:
-                    _log.warning("%d jobs were handed over", moved)
+
+    async def _look(self) -> None:
+        moved = await self._leases.reap() + await self._audit.look()
+        if moved:
+            _log.warning("%d jobs were handed over", moved)
+
+    async def resign(self) -> None:
+        """Leave what is everybody's to another worker."""
+        try:
+            await self._maintainer.resign()
+        except RelayUnavailable as error:
+            _log.warning("another worker maintains when our lease has expired: %s", error)
+
+    async def watch(self) -> Never:
+        """See to our own queues: what waits while no slot is free, and whether anything comes."""
+        reap_s, watched_at = self._connection.settings.reap_s, asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(reap_s)
+            try:
+                await self._adopt()
+                now = asyncio.get_running_loop().time()
+                if now - watched_at >= self._settings.watchdog_s / 2:
+                    watched_at = now
+                    await self._watch_intake()
+            except RelayUnavailable as error:
+                _log.warning("our queues were not looked at: %s", error)
 
     async def _adopt(self) -> None:
         """Register other applications' messages in queues that are not consumed now."""
@@ -83,15 +119,12 @@ class Upkeep:
     async def _watch_intake(self) -> None:
         """Crash when tickets wait, slots are free, and none comes (celery #8030, #8091, #10205)."""
         now = asyncio.get_running_loop().time()
-        waiting = [
-            queue
-            for queue in self._worker.slots.capacity
-            if self._worker.slots.is_free(queue) and await self._queue.tickets(queue)
-        ]
-        if not waiting or self._worker.draining:
+        slots = self._worker.slots
+        free = [queue for queue in slots.capacity if slots.is_free(queue)]
+        if self._worker.draining or not await self._queue.have_tickets(free):
             self._worker.last_ticket_at = now
         elif now - self._worker.last_ticket_at > self._settings.watchdog_s:
-            raise WorkerStalledError(f"tickets wait in {waiting[0]}, and none arrives here")
+            raise WorkerStalledError(f"tickets wait in {', '.join(free)}, and none arrives here")
 
     async def obey(self) -> Never:
         """Stop a job the moment we are told that it has ended."""

@@ -80,6 +80,25 @@ class Phase(Event):
     """0 to 1, null when the backend does not tell."""
 
 
+class Usage(Noun):
+    """Tokens, as the backend counted them.
+
+    Of an answer that several attempts have said: the prompt once, and all of the completion. What
+    stood in the log before the last attempt is counted by its fragments, which is an estimate.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    partial: bool = False
+    """Whether the answer did not end by itself: it is what the backend had counted until then."""
+
+
+COUNTS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+"""Fields of a usage that can be added up."""
+
+
 class ToolCallDelta(Noun):
     """A fragment of a tool call; fragments of one `index` belong together."""
 
@@ -114,6 +133,15 @@ class Delta(Event):
     """Of the tokens in `content`."""
     provider_meta: dict[str, Any] | None = None
     """To be sent back with the whole message; a later one replaces an earlier one."""
+    usage: Usage | None = None
+    """Tokens so far, where the backend tells on the way; of use if the answer is cut short."""
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it says more than what it cost."""
+        return bool(
+            self.content or self.thinking or self.tool_calls or self.refusal or self.logprobs
+        )
 
 
 class Progress(Event):
@@ -190,19 +218,6 @@ class LogReset(Event):
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Usage(Noun):
-    """Tokens, as the backend counted them; zero where it did not.
-
-    Of an answer that several attempts have said: the prompt once, and all of the completion. What
-    stood in the log before the last attempt is counted by its fragments, which is an estimate.
-    """
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
 class Timings(Noun):
     """Milliseconds, since enqueue where it says so."""
 
@@ -221,7 +236,8 @@ class Done(Event):
 
     type: Literal["done"] = "done"
     finish_reason: FinishReason = "stop"
-    usage: Usage = Usage()
+    usage: Usage | None = None
+    """Null where the backend told none."""
     timings: Timings = Timings()
     ignored: tuple[str, ...] = ()
     """Fields of the request that the backend cannot express."""

@@ -85,6 +85,7 @@ class Fold:
         self._images: dict[int, Image] = {}
         self._progress: Progress | None = None
         self._details: dict[str, Any] | None = None
+        self._usage: Usage | None = None
 
     def add(self, event: AnyEvent) -> None:  # noqa: C901 - one flat case per event
         """Take the next event of the log."""
@@ -121,6 +122,7 @@ class Fold:
         if delta.refusal:
             self._refusal.append(delta.refusal)
         self._logprobs += delta.logprobs or ()
+        self._usage = delta.usage or self._usage
         if delta.provider_meta is not None:
             self._provider_meta = delta.provider_meta
         for fragment in delta.tool_calls or ():
@@ -156,12 +158,18 @@ class Fold:
             progress=self._progress,
             details=self._details,
             finish_reason=done.finish_reason if done else None,
-            usage=done.usage if done else None,
+            usage=done.usage if done else self._so_far,
             timings=done.timings if done else None,
             ignored=done.ignored if done else (),
             error=self._end if isinstance(self._end, Failed) else None,
             cancelled=self._end if isinstance(self._end, Cancelled) else None,
         )
+
+    @property
+    def _so_far(self) -> Usage | None:
+        """What an answer has cost that was cut short, or goes on."""
+        told = self._usage
+        return None if told is None else told.model_copy(update={"partial": True})
 
 
 class _Call:

@@ -7,14 +7,14 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from contract.batches import Batch, Counts, LineError, NewBatch
-from contract.events import Usage
+from contract.events import COUNTS, Usage
 from contract.tenants import Tenant
 from contract.wire import encode
 from relay.records import Hash
 
 _JSON: Final = ("metadata", "tenant", "errors")
 _COUNTS: Final = ("total", "completed", "failed")
-_USED: Final = tuple(Usage.model_fields)
+_USED: Final = COUNTS
 _OURS: Final = frozenset(
     {
         "driver",

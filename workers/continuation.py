@@ -279,10 +279,11 @@ def _demand_text(event: Delta | Done) -> None:
 
 def _joined(seam: Seam, event: Event) -> Event | None:
     match event:
-        case Delta(content=str(text)):
-            content = seam.join(text)
-            rest = event.model_copy(update={"content": content or None})
-            return rest if content or rest.thinking or rest.tool_calls or rest.refusal else None
+        case Delta():
+            content = seam.join(event.content or "")
+            usage = seam.added_up(event.usage)
+            rest = event.model_copy(update={"content": content or None, "usage": usage})
+            return rest if rest != Delta() else None
         case Done():
             return seam.whole(event)
         case _:

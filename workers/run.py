@@ -205,7 +205,7 @@ class Run:
                     done = event.model_copy(update={"ignored": (*event.ignored, *ignored)})
                     self.voice.say(self._timed(done, claimed_at, first_at))
                     return
-                if first_at is None and isinstance(event, (Delta, *_HEAVY)):
+                if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
                 await self._say(event)
         raise TruncatedStream("the backend's answer ended without its terminal marker")
@@ -280,6 +280,10 @@ async def _listed(backend: Backend) -> AsyncGenerator[Event, None]:
     models = [model.model_dump(mode="json") for model in await backend.models()]
     yield Details(details={"models": models})
     yield Done()
+
+
+def _is_output(event: Event) -> bool:
+    return event.has_words if isinstance(event, Delta) else isinstance(event, _HEAVY)
 
 
 def _ms(seconds: float) -> float:

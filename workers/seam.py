@@ -9,7 +9,7 @@ much of it as was shown.
 from collections.abc import Iterable
 from typing import Final
 
-from contract.events import Done
+from contract.events import Done, Usage
 
 _LONGEST_TOKEN_BYTES: Final = 32
 """A fragment that is longer is more than one token: the writer has joined some, or the server."""
@@ -55,18 +55,20 @@ class Seam:
         The backend has counted the beginning as a part of the prompt. A backend that counts
         nothing is not helped out.
         """
-        usage = done.usage
-        if not (usage.prompt_tokens or usage.completion_tokens):
-            return done
+        return done.model_copy(update={"usage": self.added_up(done.usage)})
+
+    def added_up(self, usage: Usage | None) -> Usage | None:
+        """What the backend has counted of the rest, with the beginning."""
+        if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+            return usage
         prompt = max(0, usage.prompt_tokens - self.tokens)
-        added_up = usage.model_copy(
+        return usage.model_copy(
             update={
                 "prompt_tokens": prompt,
                 "completion_tokens": usage.completion_tokens + self.tokens,
                 "cached_tokens": min(usage.cached_tokens, prompt),
             }
         )
-        return done.model_copy(update={"usage": added_up})
 
 
 def _tokens(pieces: Iterable[str], length: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 from api_shim.batch.answers import Answer
 from api_shim.storage import Storage
 from contract.errors import LeaseLost
-from contract.events import Usage
+from contract.events import COUNTS, Usage
 from relay.batches import Batches, Lease, Part, parts_name
 from relay.rows import Rows
 
@@ -98,4 +98,4 @@ def stored_parts(batch_id: str, parts: list[str], ending: str) -> list[str]:
 
 
 def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(**{name: value + getattr(other, name) for name, value in one})
+    return Usage(**{name: getattr(one, name) + getattr(other, name) for name in COUNTS})

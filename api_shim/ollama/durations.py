@@ -53,19 +53,24 @@ def metrics(told: Done | Result) -> dict[str, Any]:
 
     Clients make tokens a second of it, so words never took no time at all.
     """
-    usage, timings = told.usage or Usage(), told.timings or Timings()
+    usage, timings = told.usage, told.timings or Timings()
     load_ms, first_ms = timings.load_ms or 0.0, timings.first_token_ms or 0.0
     total_ms = timings.total_ms or 0.0
     spoken = nanoseconds(total_ms - (timings.queued_ms or 0.0) - first_ms)
+    counts = {} if usage is None else _counts(usage)
     return {
         "done_reason": _REASONS.get(told.finish_reason or "stop", "stop"),
         "total_duration": nanoseconds(total_ms),
         "load_duration": nanoseconds(load_ms),
-        "prompt_eval_count": usage.prompt_tokens,
         "prompt_eval_duration": nanoseconds(first_ms - load_ms),
-        "eval_count": usage.completion_tokens,
-        "eval_duration": max(spoken, 1) if usage.completion_tokens else spoken,
+        "eval_duration": max(spoken, 1) if counts.get("eval_count") else spoken,
+        **counts,
     }
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    """As in the original, they are left out where nobody counted."""
+    return {"prompt_eval_count": usage.prompt_tokens, "eval_count": usage.completion_tokens}
 
 
 def nanoseconds(milliseconds: float | None) -> int:

@@ -57,12 +57,14 @@ def whole(heading: Heading, result: Result) -> dict[str, Any]:
     return {
         **heading.fields("chatcmpl", "chat.completion"),
         "choices": [choice],
-        "usage": usage(result.usage or Usage()),
+        "usage": usage(result.usage),
     }
 
 
-def usage(used: Usage) -> dict[str, Any]:
-    """Tokens, as OpenAI counts them up."""
+def usage(used: Usage | None) -> dict[str, Any] | None:
+    """Tokens, as OpenAI counts them up; None where the backend told none."""
+    if used is None:
+        return None
     return {
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.completion_tokens,
@@ -169,8 +171,8 @@ class ChatChunks:
 
     def _done(self, event: dict[str, Any]) -> bytes:
         told = self._delta + b"{}" + self._end % json_line(event.get("finish_reason") or "stop")
-        if self._with_usage:
-            counts = usage(Usage.model_validate(event.get("usage") or {}))
+        if self._with_usage and event.get("usage"):
+            counts = usage(Usage.model_validate(event["usage"]))
             told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
         return told + sse.DONE
 

@@ -31,7 +31,7 @@ def whole(heading: Heading, result: Result, repeated: str = "") -> dict[str, Any
     return {
         **heading.fields("cmpl", "text_completion"),
         "choices": [choice],
-        "usage": usage(result.usage or Usage()),
+        "usage": usage(result.usage),
     }
 
 
@@ -102,7 +102,7 @@ class CompletionChunks:
 
     def _done(self, event: dict[str, Any]) -> bytes:
         told = self._chunk % (b'""', b"null", json_line(event.get("finish_reason") or "stop"))
-        if self._with_usage:
-            counts = usage(Usage.model_validate(event.get("usage") or {}))
+        if self._with_usage and event.get("usage"):
+            counts = usage(Usage.model_validate(event["usage"]))
             told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
         return told + sse.DONE

@@ -81,8 +81,8 @@ def pieces(heading: Heading, result: Result, encoding: Encoding) -> Iterator[byt
 
 
 def _end(heading: Heading, result: Result) -> dict[str, Any]:
-    tokens = result.usage.prompt_tokens if result.usage else 0
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    tokens = result.usage.prompt_tokens if result.usage else None
+    usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"model": heading.model, "usage": usage}
 
 

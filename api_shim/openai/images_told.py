@@ -31,12 +31,14 @@ def whole(heading: Heading, request: ImageRequest, result: Result) -> dict[str, 
         "output_format": _format(finished[0].mime_type) if finished else None,
         "size": f"{request.width}x{request.height}",
         "quality": None,
-        "usage": usage(result.usage or Usage()),
+        "usage": usage(result.usage),
     }
 
 
-def usage(used: Usage) -> dict[str, Any]:
-    """Tokens, as OpenAI counts them up; most backends count none."""
+def usage(used: Usage | None) -> dict[str, Any] | None:
+    """Tokens, as OpenAI counts them up; None of the many backends that count none."""
+    if used is None:
+        return None
     return {
         "input_tokens": used.prompt_tokens,
         "input_tokens_details": {"text_tokens": used.prompt_tokens, "image_tokens": 0},
@@ -71,8 +73,8 @@ class ImageEvents:
             if frame.type == "image":
                 told += self._image(from_json(frame.body))
             elif frame.type == "done":
-                fields = from_json(frame.body).get("usage") or {}
-                told += self._finish(Usage.model_validate(fields))
+                fields = from_json(frame.body).get("usage")
+                told += self._finish(Usage.model_validate(fields) if fields else None)
         return told
 
     def fail(self, problem: Problem) -> bytes:
@@ -80,7 +82,7 @@ class ImageEvents:
         return b"event: error\ndata: %s\n\n" % encoded(problem)
 
     def _image(self, image: dict[str, Any]) -> bytes:
-        told = self._finish(Usage())
+        told = self._finish(None)
         if not image.get("partial"):
             self._held = image
             return told
@@ -89,7 +91,7 @@ class ImageEvents:
         fields = self._fields(name, image) | {"partial_image_index": index}
         return told + sse.named(name, fields)
 
-    def _finish(self, used: Usage) -> bytes:
+    def _finish(self, used: Usage | None) -> bytes:
         image, self._held = self._held, None
         if image is None:
             return b""

@@ -20,7 +20,7 @@ from api_shim.openai import sse
 from api_shim.openai.errors import encoded
 from api_shim.openai.responses_output import Output
 from api_shim.openai.responses_said import Event
-from api_shim.openai.responses_told import About, Ending, Status, error
+from api_shim.openai.responses_told import About, Ending, Status, error, usage
 from api_shim.problems import Problem, Refusal
 from contract.events import EventId, Failed, Reset, Usage
 from contract.frames import Frame
@@ -45,6 +45,7 @@ class Narration:
         self.output: Output = self._about.output
         self._is_begun = self._has_started = self._has_refused = False
         self._ending: dict[str, Any] = {}
+        self._spent: dict[str, Any] = {}
 
     @property
     def response(self) -> dict[str, Any]:
@@ -63,6 +64,7 @@ class Narration:
             case "delta":
                 fields = from_json(frame.body)
                 self._has_refused = self._has_refused or "refusal" in fields
+                self._spent = fields.get("usage") or self._spent
                 yield from self.output.add(fields)
             case "queued":
                 yield from self._begun()
@@ -76,6 +78,7 @@ class Narration:
                 self.next += 1
                 self.first, self.output = self.next, self._about.output
                 self._is_begun = self._has_started = self._has_refused = False
+                self._spent = {}
                 yield from self._started()
             case "log_reset":
                 self._forget()
@@ -100,17 +103,18 @@ class Narration:
     def _done(self, fields: dict[str, Any]) -> Iterator[Event]:
         ending = Ending(fields.get("finish_reason"), has_refused=self._has_refused)
         yield from self.output.close(ending.status)
-        used = Usage.model_validate(fields.get("usage") or {})
+        used = Usage.model_validate(told) if (told := fields.get("usage")) else None
         self.status, self._ending = ending.status, ending.fields(used, fields["at"])
         yield self._lifecycle(f"response.{self.status}")
 
     def _ended(self, frame: Frame) -> Iterator[Event]:
         yield from self._begun()
         end = frame.event
+        spent = {"usage": usage(Usage.model_validate(self._spent))} if self._spent else {}
         if isinstance(end, Failed):
-            self.status, self._ending = "failed", {"error": error(end)}
+            self.status, self._ending = "failed", {"error": error(end), **spent}
         else:
-            self.status = "cancelled"
+            self.status, self._ending = "cancelled", spent
         yield self._lifecycle(f"response.{self.status}")
 
     def _lifecycle(self, type: str) -> Event:

@@ -114,7 +114,7 @@ class Ending:
         """Whether the answer is whole."""
         return "incomplete" if self._reason else "completed"
 
-    def fields(self, used: Usage, at: float | None) -> dict[str, Any]:
+    def fields(self, used: Usage | None, at: float | None) -> dict[str, Any]:
         """What the response tells of its end, at these unix seconds."""
         if self._reason:
             return {"incomplete_details": {"reason": self._reason}, "usage": usage(used)}
@@ -134,12 +134,14 @@ def whole(about: About, result: Result) -> dict[str, Any]:
     output.add({"tool_calls": calls})
     ending = Ending(result.finish_reason, has_refused=bool(result.refusal))
     output.close(ending.status)
-    fields = ending.fields(result.usage or Usage(), None)
+    fields = ending.fields(result.usage, None)
     return about.response(ending.status, output, **fields)
 
 
-def usage(used: Usage) -> dict[str, Any]:
-    """Tokens, as OpenAI counts them up here."""
+def usage(used: Usage | None) -> dict[str, Any] | None:
+    """Tokens, as OpenAI counts them up here; None where the backend told none."""
+    if used is None:
+        return None
     return {
         "input_tokens": used.prompt_tokens,
         "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},

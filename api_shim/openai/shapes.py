@@ -33,7 +33,7 @@ class ModelList(Shape):
 
 
 class TokenUsage(Shape):
-    """Tokens, as the backend counted them; zero where it did not."""
+    """Tokens, as the backend counted them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -48,7 +48,8 @@ class _Answer(Shape):
     model: str
     service_tier: Literal["priority", "default", "flex"]
     system_fingerprint: str | None
-    usage: TokenUsage
+    usage: TokenUsage | None
+    """Null where the backend told none."""
 
 
 class CallTold(Shape):
@@ -119,7 +120,7 @@ class EmbeddingList(Shape):
     object: Literal["list"]
     data: list[EmbeddingRow]
     model: str
-    usage: dict[str, int]
+    usage: dict[str, int] | None
 
 
 class ImageTold(Shape):
@@ -139,4 +140,4 @@ class ImageList(Shape):
     output_format: str | None
     quality: str | None
     size: str
-    usage: dict[str, Any]
+    usage: dict[str, Any] | None

@@ -1,7 +1,8 @@
 """Answers as servers really write them, one oddity each, on every surface they reach."""
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -10,7 +11,6 @@ from openai import OpenAI
 from support.fixed_answers import FixedAnswers, answering
 
 from api_shim.batch.answers import good
-from contract.events import Usage
 from fleet.terminal import Terminal
 
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -252,7 +252,7 @@ def test_numbers_that_are_none_and_only_describe_are_not_told(
 
 
 def test_a_line_of_a_batchs_output_is_one_line() -> None:
-    line = good(0, "j", CUTS, {"content": CUTS, "vector": [float("nan")]}, Usage()).line
+    line = good(0, "j", CUTS, {"content": CUTS, "vector": [float("nan")]}).line
 
     assert len(line.decode().splitlines()) == 1
     assert json.loads(line)["response"]["body"] == {"content": CUTS, "vector": [None]}
@@ -271,3 +271,73 @@ def test_a_mark_at_the_start_and_bare_returns_are_no_fault(url: str) -> None:
     told = chat(url, "/v1/chat/completions", stream=False).json()
 
     assert told["choices"][0]["message"]["content"] == "Hi"
+
+
+def counted(text: str, tokens: int) -> bytes:
+    """A chunk with what was counted until then, as vLLM and Gemini send it."""
+    usage = {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens}
+    chunk = {"choices": [{"index": 0, "delta": {"content": text}}], "usage": usage}
+    return b"data: %s\n\n" % json.dumps(chunk).encode()
+
+
+SPENT = {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 0, "reasoning_tokens": 0}
+
+
+def test_a_stream_that_is_cut_keeps_what_it_has_cost(url: str) -> None:
+    ANSWERS.streams["m"] = [counted("a", 1), counted("b", 2)]
+    job = chat(url, "/api/v1/jobs/chat", stream=False, max_attempts=1).headers["x-fleet-job"]
+    told = httpx.get(f"{url}/api/v1/jobs/{job}?wait_s=20", timeout=30).json()["result"]
+
+    assert (told["status"], told["error"]["code"]) == ("failed", "truncated_stream")
+    assert told["usage"] == {**SPENT, "partial": True}
+
+
+def test_an_answer_that_is_cancelled_keeps_what_it_has_cost(url: str) -> None:
+    ANSWERS.streams["m"] = [counted("a", 1), counted("b", 2), b""]
+    background = chat(url, "/v1/responses", stream=False, background=True).json()["id"]
+    job = chat(url, "/api/v1/jobs/chat", stream=False).headers["x-fleet-job"]
+    for each in (job, background.removeprefix("resp_")):
+        until(lambda each=each: record(url, each)["result"]["content"] == "ab")
+    httpx.delete(f"{url}/api/v1/jobs/{job}")
+    cancelled = httpx.post(f"{url}/v1/responses/{background}/cancel").json()
+    told = record(url, job)["result"]
+
+    assert (told["status"], told["usage"]) == ("cancelled", {**SPENT, "partial": True})
+    assert (cancelled["status"], cancelled["usage"]["total_tokens"]) == ("cancelled", 5)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+def test_an_answer_that_ends_tells_its_usage_once_and_whole(url: str) -> None:
+    last = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    ANSWERS.streams["m"] = [counted("a", 1), counted("b", 2), last, b"data: [DONE]\n\n"]
+    done = events(url)[-1]
+    options = {"include_usage": True}
+    pieces = sse(chat(url, "/v1/chat/completions", stream=True, stream_options=options))
+    told = [piece["usage"] for piece in pieces if piece.get("usage")]
+
+    assert done["usage"] == {**SPENT, "partial": False}
+    assert [usage["total_tokens"] for usage in told] == [5]
+
+
+def test_who_counts_nothing_tells_nothing_on_every_surface(url: str) -> None:
+    ANSWERS.deltas("m", {"content": "Hi"})
+    ANSWERS.rows = {"hi": "[0.5,1]"}
+    options = {"include_usage": True}
+    pieces = sse(chat(url, "/v1/chat/completions", stream=True, stream_options=options))
+    line = chat(url, "/api/chat", stream=False).json()
+    response = sse(chat(url, "/v1/responses", stream=True))[-1]["response"]
+
+    assert events(url)[-1]["usage"] is None
+    assert chat(url, "/v1/chat/completions", stream=False).json()["usage"] is None
+    assert [piece["usage"] for piece in pieces] == [None] * len(pieces)
+    assert chat(url, "/v1/responses", stream=False).json()["usage"] is None
+    assert (response["status"], response["usage"]) == ("completed", None)
+    assert {"eval_count", "prompt_eval_count"}.isdisjoint(line)
+    assert asked(url, "/v1/embeddings", model="m", input="hi").json()["usage"] is None
+    assert "prompt_eval_count" not in asked(url, "/api/embed", model="m", input="hi").json()

@@ -24,7 +24,7 @@ from workers.backends import gemini_catalog as catalog
 from workers.backends import gemini_images as images
 from workers.backends import gemini_shapes as shapes
 from workers.backends import gemini_wire as wire
-from workers.backends.gemini_chunks import Chunks, usage
+from workers.backends.gemini_chunks import Chunks
 from workers.backends.gemini_stream import ChunkReader
 from workers.backends.http import QUICK_S, Answer, Client
 from workers.backends.protocols import Stream
@@ -90,7 +90,8 @@ class Gemini:
                 async for chunk in parsed:
                     delta = chunks.delta(shapes.CHUNK.read(chunk))
                     if delta is not None:
-                        answer.words_began(self._idle_s)
+                        if delta.has_words:
+                            answer.words_began(self._idle_s)
                         yield delta
             except (BackendStalled, ServerFault, TruncatedStream):
                 if not chunks.has_finished:
@@ -104,7 +105,7 @@ class Gemini:
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST `:batchEmbedContents`, 100 texts at a time."""
-        rows, tokens = Rows(request.dimensions), 0
+        rows = Rows(request.dimensions)
         path = self._path(request.model, "batchEmbedContents")
         model = path[1:].rpartition(":")[0]
         for texts in batches(request.input, EMBED_BATCH):
@@ -112,18 +113,18 @@ class Gemini:
             answer = await self._client.json(
                 "POST", path, body, shape=shapes.EMBEDDED, repeats=True
             )
-            tokens += usage(answer.get("usageMetadata") or {}).prompt_tokens
+            rows.spend((answer.get("usageMetadata") or {}).get("promptTokenCount"))
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:
                 # gemini-embedding-001 does not make the vectors it cuts unit vectors again.
                 found = [unit(row) for row in found]
             yield rows.add(found, len(texts))
-        yield Done(usage=Usage(prompt_tokens=tokens), ignored=self._not_embedded(request))
+        yield Done(usage=rows.usage, ignored=self._not_embedded(request))
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
         """POST `:generateContent`, once an image: it makes one at a time."""
         body = images.to_image(request)
-        total = Usage()
+        total: Usage | None = None
         path = self._path(request.model, "generateContent")
         for index in range(request.count):
             answer = await self._client.json("POST", path, body.fields, shape=shapes.CHUNK)

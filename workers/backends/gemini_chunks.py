@@ -49,7 +49,14 @@ class Chunks:
     def delta(self, chunk: Mapping[str, Any]) -> Delta | None:
         """What the chunk adds, if anything; raises the BackendError that its end means."""
         # Usage is cumulative and on every chunk: the last one counts.
-        self._usage = chunk.get("usageMetadata") or self._usage
+        told = chunk.get("usageMetadata")
+        delta = self._words(chunk)
+        self._usage = told or self._usage
+        if not told or self.has_finished:
+            return delta
+        return (delta or Delta()).model_copy(update={"usage": usage(told)})
+
+    def _words(self, chunk: Mapping[str, Any]) -> Delta | None:
         candidates = chunk.get("candidates")
         if not candidates:
             return self._blocked(chunk.get("promptFeedback") or {})
@@ -130,8 +137,13 @@ class Chunks:
         return Delta(refusal=message or f"The prompt was blocked: {reason}.")
 
 
-def usage(told: dict[str, Any]) -> Usage:
-    """`usageMetadata` in our words: thoughts are billed as output, results of tools as input."""
+def usage(told: dict[str, Any]) -> Usage | None:
+    """`usageMetadata` in our words: thoughts are billed as output, results of tools as input.
+
+    None if it tells nothing.
+    """
+    if not any(isinstance(value, int) for value in told.values()):
+        return None
 
     def count(*names: str) -> int:
         return sum(told.get(name) or 0 for name in names)

@@ -5,7 +5,7 @@ from typing import Any, Final
 from contract.backend_errors import (
     ServerFault,
 )
-from contract.events import Image, Usage
+from contract.events import COUNTS, Image, Usage
 from contract.images import ImageRequest
 from workers.backends.gemini_chunks import Chunks, usage
 from workers.backends.gemini_wire import Body
@@ -40,7 +40,7 @@ def to_image(request: ImageRequest) -> Body:
     return Body(fields, tuple(name for name in _UNKNOWN if name in given))
 
 
-def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage]:
+def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage | None]:
     """The image of an answer, or why it was refused, and what it cost; raises ServerFault."""
     spent = usage(answer.get("usageMetadata") or {})
     candidate: dict[str, Any] = (answer.get("candidates") or ({},))[0]
@@ -56,10 +56,11 @@ def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage]:
     raise ServerFault("the model answered without an image")
 
 
-def added(total: Usage, more: Usage) -> Usage:
-    """Two costs together."""
-    sums = {name: value + getattr(more, name) for name, value in total}
-    return Usage(**sums)
+def added(total: Usage | None, more: Usage | None) -> Usage | None:
+    """Two costs together; None is not told."""
+    if total is None or more is None:
+        return total or more
+    return Usage(**{name: getattr(total, name) + getattr(more, name) for name in COUNTS})
 
 
 def _ratio(wished: float) -> str:

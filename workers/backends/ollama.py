@@ -16,7 +16,7 @@ from contract.backend_errors import (
 )
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.events import Delta, Details, Done, Phase, Progress, Usage, Vectors
+from contract.events import Delta, Details, Done, Phase, Progress, Vectors
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -148,7 +148,7 @@ class Ollama:
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /api/embed, some texts at a time."""
-        rows, tokens, load_ms = Rows(request.dimensions), 0, None
+        rows, load_ms = Rows(request.dimensions), None
         for texts in batches(request.input, EMBED_BATCH):
             body = {
                 "model": request.model,
@@ -162,11 +162,11 @@ class Ollama:
                 answer = await self._client.json(
                     "POST", "/api/embed", given, shape=shapes.EMBEDDED, repeats=True
                 )
-            tokens += answer.get("prompt_eval_count") or 0
+            rows.spend(answer.get("prompt_eval_count"))
             load_ms = load_ms or wire.timings(answer).load_ms
             yield rows.add(answer.get("embeddings") or (), len(texts))
         yield Done(
-            usage=Usage(prompt_tokens=tokens),
+            usage=rows.usage,
             timings=wire.timings({}).model_copy(update={"load_ms": load_ms}),
         )
 

@@ -248,10 +248,7 @@ class ChatLines:
             finish = "tool_calls"
         return Done(
             finish_reason=finish,
-            usage=Usage(
-                prompt_tokens=line.get("prompt_eval_count") or 0,
-                completion_tokens=line.get("eval_count") or 0,
-            ),
+            usage=_usage(line.get("prompt_eval_count"), line.get("eval_count")),
             timings=timings(line),
         )
 
@@ -268,6 +265,13 @@ class ChatLines:
             )
             for at, call in enumerate(calls)
         )
+
+
+def _usage(prompt: int | None, completion: int | None) -> Usage | None:
+    """A prompt that was cached whole has no count; a line without any tells none."""
+    if prompt is None and completion is None:
+        return None
+    return Usage(prompt_tokens=prompt or 0, completion_tokens=completion or 0)
 
 
 def timings(line: dict[str, Any]) -> Timings:

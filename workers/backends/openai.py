@@ -20,7 +20,7 @@ from contract.backend_errors import (
 )
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.events import Delta, Done, Phase, Usage, Vectors
+from contract.events import Delta, Done, Phase, Vectors
 from contract.images import ImageRequest
 from contract.roster import ModelReport
 from contract.wishes import Wish
@@ -152,7 +152,8 @@ class OpenAI:
                     chunk = understood(item)
                     delta = chunks.delta(chunk)
                     if delta is not None:
-                        answer.words_began(self._idle_s)
+                        if delta.has_words:
+                            answer.words_began(self._idle_s)
                         yield delta
                     elif (phase := chunks.phase(chunk)) is not None:
                         yield phase
@@ -179,7 +180,7 @@ class OpenAI:
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings, some texts at a time."""
         body = wire.to_embed(self._own(request), self.dialect)
-        rows, tokens = Rows(request.dimensions), 0
+        rows = Rows(request.dimensions)
         inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
         for texts in batches(inputs, self.dialect.embed_batch):
             with needs_path(self.name, self._client.url, "/embeddings"):
@@ -190,9 +191,9 @@ class OpenAI:
                     shape=shapes.EMBEDDED,
                     repeats=True,
                 )
-            tokens += (answer.get("usage") or {}).get("prompt_tokens") or 0
+            rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
-        yield Done(usage=Usage(prompt_tokens=tokens), ignored=body.ignored)
+        yield Done(usage=rows.usage, ignored=body.ignored)
 
     def _own(self, request: AnyAsking) -> AnyAsking:
         """The request with the model as the server calls it."""

@@ -36,10 +36,10 @@ def understood(chunk: dict[str, Any]) -> Chunk:
 
 def _is_plain(chunk: dict[str, Any]) -> bool:
     choices = chunk.get("choices")
-    if type(choices) is not list or len(choices) != 1 or "usage" in chunk:
+    if type(choices) is not list or len(choices) != 1 or chunk.get("usage"):
         return False
     choice = choices[0]
-    if type(choice) is not dict or "logprobs" in choice or choice.get("finish_reason") is not None:
+    if type(choice) is not dict or choice.get("logprobs") or choice.get("finish_reason"):
         return False
     delta = choice.get("delta")
     return type(delta) is dict and len(delta) == 1 and type(delta.get("content")) is str
@@ -62,7 +62,16 @@ class Chunks:
 
     def delta(self, chunk: Chunk) -> Delta | None:
         """What the chunk adds, if anything. Usage may stand on any chunk; the last one counts."""
-        self._usage = chunk.get("usage") or self._usage
+        told = chunk.get("usage")
+        delta = self._words(chunk)
+        if not told:
+            return delta
+        self._usage = told
+        if self.has_finished:
+            return delta  # the last word tells it
+        return (delta or Delta()).model_copy(update={"usage": usage(told)})
+
+    def _words(self, chunk: Chunk) -> Delta | None:
         choices = chunk.get("choices")
         if not choices:
             return None
@@ -119,8 +128,10 @@ class Chunks:
         return tuple(calls)
 
 
-def usage(told: Used) -> Usage:
-    """`usage` in our words."""
+def usage(told: Used) -> Usage | None:
+    """`usage` in our words; None if it tells nothing."""
+    if told.get("prompt_tokens") is None and told.get("completion_tokens") is None:
+        return None
     prompt: Any = told.get("prompt_tokens_details") or {}
     completion: Any = told.get("completion_tokens_details") or {}
     return Usage(

@@ -89,10 +89,12 @@ class Images:
             for found in item["data"] or ():
                 yield self._finished(found, item)
 
-    def usage(self) -> Usage:
-        """What it cost, at the end; raises TruncatedStream if no image was finished."""
+    def usage(self) -> Usage | None:
+        """What it cost, if that was told; raises TruncatedStream if no image was finished."""
         if not self._done:
             raise TruncatedStream("the answer ended without a finished image")
+        if self._usage.get("input_tokens") is None and self._usage.get("output_tokens") is None:
+            return None
         details = self._usage.get("input_tokens_details") or {}
         return Usage(
             prompt_tokens=self._usage.get("input_tokens") or 0,

@@ -16,7 +16,7 @@ from contract.backend_errors import (
     NotSupported,
 )
 from contract.embeddings import is_finite, pack, unpack
-from contract.events import Vectors
+from contract.events import Usage, Vectors
 
 Text = TypeVar("Text", bound=Sized)
 
@@ -52,6 +52,17 @@ class Rows:
         self._asked = dimensions
         self._dimension: int | None = None
         self._count = 0
+        self._tokens: int | None = None
+
+    def spend(self, tokens: int | None) -> None:
+        """Add what the backend says that a batch has cost, if it does."""
+        if tokens is not None:
+            self._tokens = (self._tokens or 0) + tokens
+
+    @property
+    def usage(self) -> Usage | None:
+        """What all batches have cost; None if that was never told."""
+        return None if self._tokens is None else Usage(prompt_tokens=self._tokens)
 
     def add(self, rows: Sequence[Any], expected: int) -> Vectors:
         """The next rows.

@@ -10,11 +10,10 @@ from contract.backend_errors import (
     BackendError,
 )
 from contract.embeddings import EmbedRequest
-from contract.events import Done, Phase, Usage, Vectors
+from contract.events import Done, Phase, Vectors
 from contract.roster import ModelReport
 from workers.backends import gemini_catalog as catalog
 from workers.backends.gemini import Gemini, resource
-from workers.backends.gemini_chunks import usage
 from workers.backends.gemini_shapes import EMBEDDED
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, unit
@@ -73,17 +72,19 @@ class Vertex(Gemini):
     @override
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST `:predict`, or `:embedContent`, which takes one text at a time."""
-        rows, tokens = Rows(request.dimensions), 0
+        rows = Rows(request.dimensions)
         for texts in batches(request.input, self.most_texts(request.model), PREDICT_CHARACTERS):
             found, spent = await self._embedded(request, texts)
-            tokens += spent
+            rows.spend(spent)
             if request.dimensions is not None:
                 found = [unit(row) for row in found]
             yield rows.add(found, len(texts))
         ignored = () if request.keep_alive_s is None else ("keep_alive_s",)
-        yield Done(usage=Usage(prompt_tokens=tokens), ignored=ignored)
+        yield Done(usage=rows.usage, ignored=ignored)
 
-    async def _embedded(self, request: EmbedRequest, texts: Sequence[str]) -> tuple[list[Any], int]:
+    async def _embedded(
+        self, request: EmbedRequest, texts: Sequence[str]
+    ) -> tuple[list[Any], int | None]:
         """The rows of some texts, and their tokens."""
         wishes: dict[str, Any] = {"autoTruncate": request.truncate}
         if request.dimensions is not None:
@@ -93,14 +94,15 @@ class Vertex(Gemini):
             path = self._path(request.model, "embedContent")
             asked = {"content": content, "embedContentConfig": wishes}
             answer = await self._client.json("POST", path, asked, shape=EMBEDDED, repeats=True)
-            spent = usage(answer.get("usageMetadata") or {}).prompt_tokens
+            spent = (answer.get("usageMetadata") or {}).get("promptTokenCount")
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": wishes}
         path = self._path(request.model, "predict")
         answer = await self._client.json("POST", path, body, shape=EMBEDDED, repeats=True)
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
-        counts = [(item.get("statistics") or {}).get("token_count") or 0 for item in found]
-        return [item.get("values") for item in found], int(sum(counts))
+        counts = [(item.get("statistics") or {}).get("token_count") for item in found]
+        spent = None if None in counts else sum(count or 0 for count in counts)
+        return [item.get("values") for item in found], spent
 
     @override
     def _path(self, model: str, method: str) -> str:

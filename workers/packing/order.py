@@ -38,10 +38,10 @@ class Want:
         for order, rows in self.orders.items():
             order.take(rows, row)
 
-    def settle(self, tokens: int = 0) -> None:
-        """Nothing more will come: tell what it cost."""
+    def settle(self, tokens: int = 0, *, is_told: bool = True) -> None:
+        """Nothing more will come: tell what it cost, if the backend told."""
         for order in self.orders:
-            order.settle(self, tokens)
+            order.settle(self, tokens, is_told=is_told)
         self.orders.clear()
 
 
@@ -65,6 +65,7 @@ class Order:
         self._width: int | None = None
         self._phase: Phase | None = None
         self._spent = 0
+        self._is_told = True
         self._ignored: tuple[str, ...] = ()
         self._load_ms: float | None = None
 
@@ -98,10 +99,11 @@ class Order:
             self.left_tokens -= self.tokens[at]
         self.news.set()
 
-    def settle(self, want: Want, tokens: int) -> None:
-        """One text is done with."""
+    def settle(self, want: Want, tokens: int, *, is_told: bool) -> None:
+        """One text is done with; `is_told`: the backend counts."""
         self.open.discard(want)
         self._spent += tokens
+        self._is_told = self._is_told and is_told
         self.news.set()
 
     def fail(self, error: BaseException) -> None:
@@ -134,7 +136,7 @@ class Order:
     def done(self) -> Done:
         """The last word."""
         return Done(
-            usage=Usage(prompt_tokens=self._spent),
+            usage=Usage(prompt_tokens=self._spent) if self._is_told else None,
             timings=Timings(load_ms=self._load_ms),
             ignored=self._ignored,
         )

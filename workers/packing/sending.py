@@ -198,8 +198,8 @@ def _rows(event: Vectors) -> list[bytes]:
 
 def _settle(wants: Sequence[Want], done: Done | None) -> None:
     """Share the cost of a request by length: the server tells it for all texts together."""
-    total = done.usage.prompt_tokens if done is not None else 0
+    total = done.usage.prompt_tokens if done is not None and done.usage else 0
     weights = list(accumulate((want.tokens for want in wants), initial=0))
     ends = [round(total * weight / (weights[-1] or 1)) for weight in weights]
     for want, (start, end) in zip(wants, pairwise(ends), strict=True):
-        want.settle(end - start)
+        want.settle(end - start, is_told=done is None or done.usage is not None)

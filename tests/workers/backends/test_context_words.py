@@ -46,7 +46,7 @@ SENTENCES = {
     "GitHub Copilot": "prompt token count of 135686 exceeds the limit of 128000",
     "Kimi": "Invalid request: Your request exceeded model token limit: 8192",
     "MiniMax": "invalid params, context window exceeds limit",
-    "vLLM, older": "context length is only 4096 tokens, so the most that the input may have is 4000",
+    "vLLM, older": "context length is only 4096 tokens, so the input may have 4000 at most",
     "AWS Bedrock": "Input is too long for requested model.",
     "Poolside": "Input exceeds the maximum allowed input length of 10 tokens",
     "z.ai": "finish_reason: model_context_window_exceeded",

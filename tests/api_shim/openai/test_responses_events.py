@@ -107,13 +107,17 @@ def test_likelihoods_stand_beside_their_words() -> None:
     ("reason", "why"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
 )
 def test_an_answer_that_was_cut_is_incomplete(reason: Any, why: str) -> None:
-    events = told(frames(QUEUED, STARTED, *words("a"), Done(finish_reason=reason)))
+    events = told(
+        frames(
+            QUEUED, STARTED, *words("a"), Done(finish_reason=reason, usage=Usage(prompt_tokens=1))
+        )
+    )
     last = events[-1]
 
     assert last["type"] == "response.incomplete"
     assert last["response"]["incomplete_details"] == {"reason": why}
     assert last["response"]["output"][0]["status"] == "incomplete"
-    assert last["response"]["usage"] is not None
+    assert last["response"]["usage"]["total_tokens"] == 1
 
 
 @pytest.mark.parametrize(

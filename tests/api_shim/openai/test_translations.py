@@ -75,7 +75,8 @@ def test_the_chunks_of_a_completion_say_the_same() -> None:
     chunks = completions_told.CompletionChunks(
         Heading("0" * 32, 0, "100%", "standard"), with_usage=True, repeated="so "
     )
-    events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(thinking="hm"), Done()]
+    done = Done(usage=Usage())
+    events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(thinking="hm"), done]
     data = chunks.tell([Frame.of(EventId(1, n), 1.5, e) for n, e in enumerate(events)])
     told = [json.loads(line[6:]) for line in data.decode().split("\n\n")[:-2]]
 

@@ -17,8 +17,8 @@ import uvicorn
 from typing_extensions import override
 
 from api_shim.app import create_app
-from api_shim.auth import ought_not_start
-from api_shim.hangup import Hangup
+from api_shim.following.shutdown import Hangup
+from api_shim.http.authentication import ought_not_start
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
 
@@ -62,7 +62,7 @@ def server_of(settings: ShimSettings) -> Server:
         ws="websockets-sansio",
         ws_max_size=64 * 1024,  # readers have nothing to say
         ws_per_message_deflate=False,  # many small frames: processor time for no bytes saved
-        access_log=False,  # api_shim/access.py
+        access_log=False,  # api_shim/http/access_log.py
         log_config=None,
         server_header=False,
         backlog=_BACKLOG,

@@ -8,38 +8,28 @@ from typing import Final
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api_shim import (
-    dead,
-    enqueue,
-    events,
-    health,
-    jobs,
-    keys,
-    membership,
-    openapi,
-    problems,
-    roster,
-)
-from api_shim.access import AccessLog
+from api_shim.batch import file_routes as openai_files
+from api_shim.batch import routes as openai_batches
 from api_shim.batch.driver import driving
-from api_shim.body import BodyLimit, Limit
-from api_shim.guard import Guard
-from api_shim.hangup import Hangup
-from api_shim.head import HeadAsGet
-from api_shim.ollama import generation, library
+from api_shim.dependencies import wired
+from api_shim.following.shutdown import Hangup
+from api_shim.http import openapi, problems
+from api_shim.http.access_log import AccessLog
+from api_shim.http.auth_middleware import Guard
+from api_shim.http.head import HeadAsGet
+from api_shim.http.json_body import BodyLimit, Limit
+from api_shim.http.problems import natively
+from api_shim.http.query_fields import only_known_fields
+from api_shim.native import backends, dead_letters, enqueue, events, health, jobs, keys, roster
+from api_shim.ollama import chat_routes, model_routes
 from api_shim.ollama.errors import envelope as ollama_envelope
 from api_shim.ollama.errors import library_envelope
-from api_shim.openai import batches as openai_batches
-from api_shim.openai import files as openai_files
-from api_shim.openai import generation as openai_generation
-from api_shim.openai import images as openai_images
+from api_shim.openai import chat_routes as openai_generation
+from api_shim.openai import image_routes as openai_images
 from api_shim.openai import models as openai_models
-from api_shim.openai import responses as openai_responses
 from api_shim.openai.errors import envelope as openai_envelope
-from api_shim.problems import natively
-from api_shim.queries import only_known_fields
+from api_shim.openai.responses import routes as openai_responses
 from api_shim.settings import ShimSettings
-from api_shim.wiring import wired
 
 _DESCRIPTION = """\
 A queue in front of language-model backends. Enqueue a job, follow its events from anywhere and as
@@ -60,13 +50,13 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 }
 """How errors are told under the paths that begin so; the longest beginning counts."""
 
-_NATIVE: Final = (enqueue, events, jobs, dead, roster, membership, keys)
+_NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, backends, keys)
 """Our own routes. `enqueue` has the wider pattern of the two POST families under `/api/v1/jobs`,
 `events` the longer path."""
 _OTHERS: Final = (
     health,
-    generation,
-    library,
+    chat_routes,
+    model_routes,
     openai_generation,
     openai_responses,
     openai_images,
@@ -104,7 +94,7 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
         app.include_router(each.router, dependencies=[Depends(only_known_fields)])
     for each in _OTHERS:
         app.include_router(each.router)
-    app.include_router(library.root)
+    app.include_router(model_routes.root)
     app.include_router(openai_images.forms)
     problems.install(app, _ENVELOPES)
     document = openapi.install(app)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError, field_serializer
 
-from contract.names import BACKEND_NAME
+from contract.redis_keys import BACKEND_NAME
 from contract.wire import Noun, decode, encode
 
 LONGEST_LINE: Final = 64 * 1024

@@ -22,8 +22,8 @@ from urllib.request import urlopen
 from bench.machine import described, load
 from bench.processes import Running, environment, redis, started, wait_for
 from bench.sections import put
-from fleet.procfile import commands
-from fleet.server import free_port
+from fleet.local.process_m_procfile import commands
+from fleet.local.redis_server import free_port
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 LIMIT_MIB: Final = 300

@@ -22,10 +22,10 @@ import uvloop
 from httpx_aiohttp import AiohttpTransport
 
 from contract.chat import ChatRequest, Message
-from workers.backends.dialects import VLLM
-from workers.backends.http import Client
-from workers.backends.ollama import Ollama
-from workers.backends.openai import OpenAI
+from workers.backends.http.client import Client
+from workers.backends.ollama.adapter import Ollama
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import VLLM
 
 PATH = "/v1/chat/completions"
 
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=20, help="chunks a second and stream")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    command = [sys.executable, "-m", "workers.backends.scripted_server", "--port", "0"]
+    command = [sys.executable, "-m", "workers.scripted.server", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()

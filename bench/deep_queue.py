@@ -20,14 +20,14 @@ import uvloop
 from pydantic import SecretStr
 
 from bench.processes import redis as redis_server
-from contract import names
+from contract import redis_keys
 from contract.chat import ChatRequest, Message
 from contract.tenants import Tenant
-from relay.audit import Audit
 from relay.connection import Connection
-from relay.lease import Leases
+from relay.leases import Leases
 from relay.order import Taking
 from relay.queue import Queue
+from relay.reconciler import Audit
 from relay.settings import RelaySettings
 
 QUEUE: Final = "bench.chat"
@@ -136,7 +136,7 @@ async def _measure(url: str, many: int) -> bool:
         await connection.command("CONFIG", "SET", "slowlog-log-slower-than", -1)
         await deep.fill(many)
         await connection.command("CONFIG", "SET", "slowlog-log-slower-than", 0)
-        there = await connection.command("ZCARD", names.backlog(QUEUE))
+        there = await connection.command("ZCARD", redis_keys.backlog(QUEUE))
         print(f"{there:,} jobs wait; milliseconds of Redis a call, median and p99")
         return _report(few, await _at(deep, there))
 

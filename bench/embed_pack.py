@@ -30,16 +30,16 @@ from bench.sections import put
 from bench.wire import Line, connect, get, post
 from contract.embeddings import EmbedRequest
 from fleet.demo import minilm
-from fleet.procfile import commands
+from fleet.local.process_m_procfile import commands
+from fleet.local.redis_server import free_port
 from fleet.real.cache import cache_folder
-from fleet.real.running import running_llama_server
+from fleet.real.run_llama_server import running_llama_server
 from fleet.real.tiny_model import TinyShape, write_model
-from fleet.server import free_port
-from workers.backends.dialects import LLAMACPP
-from workers.backends.local import LocalEmbed
-from workers.backends.openai import OpenAI
+from workers.backends.in_process.onnx import LocalEmbed
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import LLAMACPP
 from workers.backends.protocols import Embed
-from workers.packing.packer import Packer, Rules
+from workers.embedding.packer import Packer, Rules
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 BATCH: Final = 32
@@ -56,7 +56,7 @@ WAYS: Final = (
     f"batches of {BATCH} made by hand, packed",
 )
 SLOTS: Final = {"all-MiniLM-L6-v2, in the worker": 1, "llama-server": 4}
-"""Requests at once: the defaults of the two types (workers/configuration.py)."""
+"""Requests at once: the defaults of the two types (workers/config.py)."""
 
 Send = Callable[[Sequence[str]], Awaitable[None]]
 """Embeds some texts as one job."""

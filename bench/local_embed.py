@@ -20,7 +20,7 @@ from typing import Final
 
 from contract.embeddings import EmbedRequest
 from fleet.demo import minilm
-from workers.backends.local import LocalEmbed
+from workers.backends.in_process.onnx import LocalEmbed
 
 ROUNDS: Final = 5
 TEXTS: Final = 192

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.processes import LITELLM
-from fleet.server import choose
+from fleet.local.redis_server import choose
 from relay.settings import RelaySettings
 
 _PACKAGES = ("celery", "kombu", "redis", "hiredis", "uvloop", "aiohttp", "fastapi", "uvicorn")

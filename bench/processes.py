@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from bench.targets import Fleet, OpenAiShaped
-from fleet.procfile import commands
-from fleet.server import Embedded, choose, free_port, write_configuration
+from fleet.local.process_m_procfile import commands
+from fleet.local.redis_server import Embedded, choose, free_port, write_configuration
 from relay.settings import RelaySettings
 
 BACKEND = "bench"
@@ -127,7 +127,7 @@ def started(
 def backend(folder: Path) -> Generator[tuple[OpenAiShaped, Running]]:
     """The scripted server, which speaks OpenAI's wire format."""
     port = free_port()
-    command = f"python -m workers.backends.scripted_server --port {port}"
+    command = f"python -m workers.scripted.server --port {port}"
     with started("backend", command, environment(), folder) as process:
         wait_for(process, port, "/v1/models")
         yield OpenAiShaped("direct", port), process

@@ -24,10 +24,10 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from bench.processes import BACKEND, SLOTS, Running, environment, fleet, started, wait_for
-from fleet.procfile import commands
-from fleet.server import free_port
-from workers.backends.scripted_http import Ask, Connection, Flow, Reply
-from workers.backends.scripted_server import ScriptedServer
+from fleet.local.process_m_procfile import commands
+from fleet.local.redis_server import free_port
+from workers.scripted.http import Ask, Connection, Flow, Reply
+from workers.scripted.server import ScriptedServer
 
 STREAMS: Final = 200
 ROUNDS: Final = 5

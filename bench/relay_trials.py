@@ -11,20 +11,20 @@ import redis.asyncio
 from celery import Celery
 from redis.asyncio.client import PubSub
 
-from contract import names
+from contract import redis_keys
 from contract.chat import ChatRequest, Message
 from contract.events import (
     Delta,
     EventId,
 )
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.jobs import JobRecord
-from contract.names import TICKET_TASK
+from contract.redis_keys import TICKET_TASK
 from contract.wire import VERSION
 from relay.connection import Connection
+from relay.publisher import Writer
 from relay.queue import Claim, Queue
-from relay.reader import Ear, Reader
-from relay.writer import Writer
+from relay.subscriber import Ear, Reader
 
 VOICES: Final = 500
 FRAMES: Final = 10_000
@@ -71,7 +71,7 @@ def _logs() -> list[str]:
 async def _claimed(bench: Bench) -> list[Claim]:
     """What claims would have made: records with a nonce, and empty logs."""
     ids = _logs()
-    await bench.connection.pipeline([("HSET", names.record(id), "nonce", "n") for id in ids])
+    await bench.connection.pipeline([("HSET", redis_keys.record(id), "nonce", "n") for id in ids])
     return [Claim(_record(id), b"", 0) for id in ids]
 
 
@@ -95,7 +95,7 @@ async def _beside(work: Awaitable[None]) -> AsyncGenerator[None]:
 
 
 async def write_ours(bench: Bench, per_tick: int = 100) -> None:
-    """relay/writer.py, with so many words a tick of the loop."""
+    """relay/publisher.py, with so many words a tick of the loop."""
     writer = Writer(bench.connection)
     voices = [writer.voice(claim) for claim in await _claimed(bench)]
     async with _beside(writer.write()):
@@ -112,8 +112,8 @@ async def write_calls(bench: Bench) -> None:
     ids = _logs()
     for number in range(FRAMES // 5):
         log, frame = ids[number % VOICES], _frame(number)
-        await bench.theirs.xadd(names.log(log), {"f": frame})
-        await bench.theirs.publish(names.channel(log), frame)
+        await bench.theirs.xadd(redis_keys.log(log), {"f": frame})
+        await bench.theirs.publish(redis_keys.channel(log), frame)
 
 
 async def write_pipeline(bench: Bench) -> None:
@@ -123,8 +123,8 @@ async def write_pipeline(bench: Bench) -> None:
         async with bench.theirs.pipeline(transaction=False) as pipe:
             for number in range(begin, begin + 64):
                 log, frame = ids[number % VOICES], _frame(number)
-                pipe.xadd(names.log(log), {"f": frame})
-                pipe.publish(names.channel(log), frame)
+                pipe.xadd(redis_keys.log(log), {"f": frame})
+                pipe.publish(redis_keys.channel(log), frame)
             await pipe.execute()
 
 
@@ -145,8 +145,8 @@ async def _say_all(bench: Bench, channels: list[str]) -> None:
 
 
 async def read_ours(bench: Bench) -> None:
-    """relay/reader.py, a follower a channel."""
-    reader, channels = Reader(bench.connection), [names.channel(id) for id in _logs()]
+    """relay/subscriber.py, a follower a channel."""
+    reader, channels = Reader(bench.connection), [redis_keys.channel(id) for id in _logs()]
     heard, ready, all_heard = [0], asyncio.Semaphore(0), asyncio.Event()
 
     async def follow(channel: str) -> None:
@@ -179,7 +179,7 @@ async def _all_of(works: Any) -> None:
 
 async def read_alone(bench: Bench) -> None:
     """The same without anybody who waits: parsing, and finding the follower."""
-    reader, channels = Reader(bench.connection), [names.channel(id) for id in _logs()]
+    reader, channels = Reader(bench.connection), [redis_keys.channel(id) for id in _logs()]
     async with _beside(reader.listen()), AsyncExitStack() as stack, asyncio.timeout(_LIMIT_S):
         hearing = (stack.enter_async_context(reader.hear(channel)) for channel in channels)
         ears = await asyncio.gather(*hearing)
@@ -192,7 +192,7 @@ async def read_alone(bench: Bench) -> None:
 
 async def read_pubsub(bench: Bench) -> None:
     """redis-py's PubSub, one for all channels, with a queue and a follower for each."""
-    queues = {names.channel(id).encode(): asyncio.Queue[bytes]() for id in _logs()}
+    queues = {redis_keys.channel(id).encode(): asyncio.Queue[bytes]() for id in _logs()}
     channels = [name.decode() for name in queues]
 
     async def follow(queue: asyncio.Queue[bytes]) -> None:
@@ -246,13 +246,13 @@ async def enqueue_celery(bench: Bench) -> None:
 
 TRIALS: Final[dict[str, list[tuple[str, Trial, int]]]] = {
     "write a chunk": [
-        ("relay/writer.py", write_ours, FRAMES),
+        ("relay/publisher.py", write_ours, FRAMES),
         ("redis-py, XADD and PUBLISH a call", write_calls, FRAMES // 5),
         ("redis-py, 64 a pipeline", write_pipeline, FRAMES),
     ],
     "read a chunk": [
-        ("relay/reader.py", read_ours, FRAMES),
-        ("relay/reader.py, no follower awake", read_alone, FRAMES),
+        ("relay/subscriber.py", read_ours, FRAMES),
+        ("relay/subscriber.py, no follower awake", read_alone, FRAMES),
         ("redis-py PubSub and queues", read_pubsub, FRAMES),
     ],
     "enqueue a job": [

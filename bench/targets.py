@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 from pydantic_core import from_json
 
 from bench.wire import Answer, Line, get, post
-from workers.backends.script import Prompt, parse, play
+from workers.scripted.script import Prompt, parse, play
 
 PROMPT = "Tell me a story."
 

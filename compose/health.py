@@ -1,4 +1,4 @@
-"""Tells Docker whether a container's process is well: `python health.py shim` or `... worker`.
+"""Tells Docker whether a container's process is well: `python api_shim/native/health.py shim` or `... worker`.
 
 The shim is well when it answers; a worker when the roster knows it, because its report expires
 soon after it has lost Redis or hangs. Exits 0 or 1, with a sentence.

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from contract.image_urls import ShownImage
+from contract.chat_m_responses import ResponseNotes
+from contract.images_m_image_urls import ShownImage
 from contract.requests import Request
-from contract.responses import ResponseNotes
 from contract.wire import Asked
 
 Think = Literal["auto", "off", "on", "minimal", "low", "medium", "high", "xhigh"]

@@ -1,6 +1,6 @@
 """Everything that can go wrong, in one tree; each class has a code and says if a retry can help.
 
-The branch of BackendError stands in backend_errors.py.
+The branch of BackendError stands in errors.py.
 
 FleetError
 ├── RequestError            the caller must change something

@@ -1,4 +1,4 @@
-"""What a job says while it lives: events and their ids; frames.py says how they travel.
+"""What a job says while it lives: events and their ids; events.py says how they travel.
 
 Invariant: exactly one `Done`, `Failed` or `Cancelled` ends a log, and its id is the greatest in it.
 """

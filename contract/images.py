@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from contract.image_urls import GivenImage
+from contract.images_m_image_urls import GivenImage
 from contract.models import ModelName
 from contract.requests import Request
 

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from contract.features import Wish
 from contract.requests import Kind
 from contract.wire import Noun
-from contract.wishes import Wish
 
 Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
                      "create", "load", "unload"]  # fmt: skip

@@ -1,6 +1,6 @@
 """`python -m fleet` is the `fleet` command."""
 
-from fleet.cli import main
+from fleet.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from pydantic import TypeAdapter
 
-from contract import names
+from contract import redis_keys
 from contract.batches import (
     BATCH_ID,
     Batch,
@@ -25,13 +25,13 @@ from contract.batches import (
     LineError,
     NewBatch,
 )
+from contract.batches_m_files import File
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import Usage
-from contract.files import File
 from contract.tenants import Tenant
 from contract.wire import encode
-from relay.batch_records import batch_of, line_errors_json, to_fields
-from relay.batch_scripts import (
+from relay.batches_m_batch_records import batch_of, line_errors_json, to_fields
+from relay.batches_m_batch_scripts import (
     CANCEL,
     COMMIT,
     CREATE,
@@ -45,7 +45,7 @@ from relay.batch_scripts import (
 )
 from relay.connection import Argument, Connection
 from relay.files import ids_from, place_after, stored_name
-from relay.prefixes import whole_id
+from relay.id_prefixes import whole_id
 from relay.records import pairs
 
 _status: TypeAdapter[BatchStatus] = TypeAdapter(BatchStatus)
@@ -103,7 +103,7 @@ class Batches:
         """
         batch_id = f"batch_{_digest(tenant.name, key) if key else uuid4().hex}"
         flat = [x for field in to_fields(new, tenant, batch_id).items() for x in field]
-        keys = [*self._keys(batch_id, tenant.name), names.STORED, names.HELD]
+        keys = [*self._keys(batch_id, tenant.name), redis_keys.STORED, redis_keys.HELD]
         stored, held = parts_name(batch_id), stored_name(new.input_file_id)
         fields = await self._connection.run(
             CREATE, keys, [batch_id, new.window_s, _SPARE_S, stored, held, most, *flat]
@@ -132,8 +132,10 @@ class Batches:
         UnknownBatch, also if it is somebody else's, with the same words; AmbiguousId.
         """
         if not BATCH_ID.match(batch_id):
-            index = names.batches(tenant.name)
-            batch_id = await whole_id(self._connection, index, batch_id, names.batch) or batch_id
+            index = redis_keys.batches(tenant.name)
+            batch_id = (
+                await whole_id(self._connection, index, batch_id, redis_keys.batch) or batch_id
+            )
         (batch,) = await self._found([batch_id])
         if batch is None or not (tenant.admin or batch.tenant.name == tenant.name):
             raise no_batch(batch_id)
@@ -144,7 +146,7 @@ class Batches:
 
         Raises UnknownBatch if that is not in the list.
         """
-        index = names.batches(tenant.name)
+        index = redis_keys.batches(tenant.name)
         start = await place_after(self._connection, index, after, "desc")
         if start is None:
             raise no_batch(after or "")
@@ -155,7 +157,7 @@ class Batches:
         )
 
     async def _found(self, ids: Sequence[str]) -> list[Batch | None]:
-        answers = await self._connection.pipeline([("HGETALL", names.batch(id)) for id in ids])
+        answers = await self._connection.pipeline([("HGETALL", redis_keys.batch(id)) for id in ids])
         return [batch_of(fields) if b"id" in fields else None for fields in answers]
 
     async def cancel(self, batch: Batch) -> Batch:
@@ -171,12 +173,12 @@ class Batches:
         """Batches that nobody drives, the longest waiting first."""
         now = f"{self._connection.now():.6f}"
         ids = await self._connection.command(
-            "ZRANGEBYSCORE", names.BATCHES, "-inf", now, "LIMIT", 0, limit
+            "ZRANGEBYSCORE", redis_keys.BATCHES, "-inf", now, "LIMIT", 0, limit
         )
         found = await self._found([id.decode() for id in ids])
         gone = [id for id, batch in zip(ids, found, strict=True) if batch is None]
         if gone:
-            await self._connection.command("ZREM", names.BATCHES, *gone)
+            await self._connection.command("ZREM", redis_keys.BATCHES, *gone)
         return [batch for batch in found if batch]
 
     async def take(self, batch: Batch) -> Lease | None:
@@ -233,12 +235,12 @@ class Batches:
 
     async def done_rows(self, batch_id: str) -> bytes:
         """A bit a row, the first one the highest of its byte: whether a part has its answer."""
-        bits: bytes | None = await self._connection.command("GET", names.batch_rows(batch_id))
+        bits: bytes | None = await self._connection.command("GET", redis_keys.batch_rows(batch_id))
         return bits or b""
 
     async def parts(self, batch_id: str) -> list[str]:
         """Names of the parts that count, in the order in which they came."""
-        found = await self._connection.command("LRANGE", names.batch_parts(batch_id), 0, -1)
+        found = await self._connection.command("LRANGE", redis_keys.batch_parts(batch_id), 0, -1)
         return [name.decode() for name in found]
 
     async def commit(self, lease: Lease, part: Part) -> bool:
@@ -271,9 +273,9 @@ class Batches:
             batch.id, status, line_errors_json(errors), parts_name(batch.id), _ENDED_S,
             batch.output_ttl_s,
         ]  # fmt: skip
-        keys = [names.STORED, names.files(batch.tenant.name)]
+        keys = [redis_keys.STORED, redis_keys.files(batch.tenant.name)]
         for file in files:
-            keys.append(names.file(file.id) if file else "")
+            keys.append(redis_keys.file(file.id) if file else "")
             args += [file.id, stored_name(file.id), encode(file)] if file else ["", "", ""]
         return bool(await self._driven(FINISH, lease, *args, keys=keys))
 
@@ -288,8 +290,8 @@ class Batches:
 
     def _keys(self, batch_id: str, tenant: str) -> list[str]:
         return [
-            names.batch(batch_id), names.batch_rows(batch_id), names.batch_parts(batch_id),
-            names.BATCHES, names.batches(tenant), names.live_batches(tenant),
+            redis_keys.batch(batch_id), redis_keys.batch_rows(batch_id), redis_keys.batch_parts(batch_id),
+            redis_keys.BATCHES, redis_keys.batches(tenant), redis_keys.live_batches(tenant),
         ]  # fmt: skip
 
 

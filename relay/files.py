@@ -9,9 +9,9 @@ more, also if its file is deleted meanwhile. Each script may be run twice.
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
-from contract import names
+from contract import redis_keys
+from contract.batches_m_files import File, FilePage, Purpose
 from contract.errors import UnknownFile
-from contract.files import File, FilePage, Purpose
 from contract.tenants import Tenant
 from contract.wire import decode, encode
 from relay.connection import Argument, Connection
@@ -106,7 +106,7 @@ class Files:
         """Write the record of a file whose bytes are there; raises RelayUnavailable."""
         created_at = await self._connection.run(
             CREATE,
-            [names.file(file.id), names.files(file.tenant), names.STORED],
+            [redis_keys.file(file.id), redis_keys.files(file.tenant), redis_keys.STORED],
             [file.id, stored_name(file.id), encode(file), ttl_s],
         )
         at = float(created_at)
@@ -126,7 +126,7 @@ class Files:
         """Forget a file; its bytes go soon. Raises UnknownFile if it was gone already."""
         gone = await self._connection.run(
             DELETE,
-            [names.file(file.id), names.files(file.tenant), names.STORED],
+            [redis_keys.file(file.id), redis_keys.files(file.tenant), redis_keys.STORED],
             [file.id, stored_name(file.id)],
         )
         if not gone:
@@ -145,7 +145,7 @@ class Files:
 
         Raises UnknownFile if that is not in the list.
         """
-        index = names.files(tenant.name)
+        index = redis_keys.files(tenant.name)
         start = await place_after(self._connection, index, after, order)
         if start is None:
             raise no_file(after or "")
@@ -164,22 +164,24 @@ class Files:
 
     async def _found(self, ids: Sequence[str]) -> list[File | None]:
         answers = await self._connection.pipeline(
-            [("HMGET", names.file(id), "json", "created_at", "expires_at") for id in ids]
+            [("HMGET", redis_keys.file(id), "json", "created_at", "expires_at") for id in ids]
         )
         return [_file(answer) for answer in answers]
 
     async def keep(self, name: str, keep_s: float = WRITING_S) -> None:
         """Say that this name in the storage is not to be deleted for a while."""
-        await self._connection.run(KEEP, [names.STORED], [name, keep_s])
+        await self._connection.run(KEEP, [redis_keys.STORED], [name, keep_s])
 
     async def due(self) -> list[str]:
         """Names in the storage that are to be deleted now, by whoever asked."""
-        found = await self._connection.run(DUE, [names.STORED, names.HELD], [_AT_ONCE, _CLAIM_S])
+        found = await self._connection.run(
+            DUE, [redis_keys.STORED, redis_keys.HELD], [_AT_ONCE, _CLAIM_S]
+        )
         return [name.decode() for name in found]
 
     async def forget(self, name: str) -> None:
         """Say that a name is not in the storage any more."""
-        await self._connection.command("ZREM", names.STORED, name)
+        await self._connection.command("ZREM", redis_keys.STORED, name)
 
 
 async def place_after(

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from pydantic_core import to_json
 
-from contract import names
+from contract import redis_keys
 from contract.errors import KeyReused
 from contract.jobs import AnyRequest
 from relay.connection import Connection
@@ -121,7 +121,7 @@ class Key(NamedTuple):
         digest = hashlib.sha256(key.encode()).hexdigest()
         said = [request.kind, request.model_dump(exclude_defaults=True), *circumstances]
         canonical = to_json(_in_order(said))
-        return cls(names.idempotency(tenant, digest), hashlib.sha256(canonical).hexdigest())
+        return cls(redis_keys.idempotency(tenant, digest), hashlib.sha256(canonical).hexdigest())
 
 
 def _in_order(value: Any) -> Any:
@@ -166,7 +166,7 @@ class Idempotency:
     async def _hold(self, key: Key, queue: str) -> Hold | None:
         answer = await self._connection.run(
             HOLD,
-            [key.name, names.IDEMPOTENCY],
+            [key.name, redis_keys.IDEMPOTENCY],
             [key.fingerprint, uuid4().hex, queue, *self._times],
         )
         if not answer:
@@ -185,11 +185,11 @@ class Idempotency:
 
     async def let_go(self, key: Key, hold: Hold) -> None:
         """Free the key of a request that was refused; raises RelayUnavailable."""
-        await self._connection.run(LET_GO, [key.name, names.IDEMPOTENCY], [hold.job_id])
+        await self._connection.run(LET_GO, [key.name, redis_keys.IDEMPOTENCY], [hold.job_id])
 
     async def renew(self) -> None:
         """Keep keys as long as their jobs' records, look once; raises RelayUnavailable."""
-        await self._connection.run(RENEW, [names.IDEMPOTENCY], [*self._times, _AT_ONCE])
+        await self._connection.run(RENEW, [redis_keys.IDEMPOTENCY], [*self._times, _AT_ONCE])
 
     @property
     def _times(self) -> tuple[int, float]:

@@ -10,14 +10,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
-from contract import names
-from contract.cursor import Cursor
+from contract import redis_keys
 from contract.events import BEGINNING, EventId, LogReset
-from contract.frames import Frame
+from contract.events_m_cursor import Cursor
+from contract.events_m_frames import Frame
 from contract.result import Fold, Result
 from relay.connection import Connection
-from relay.following import frame_of, live, nonce_in, where
-from relay.reader import Ear, Reader
+from relay.log_m_following import frame_of, live, nonce_in, where
+from relay.subscriber import Ear, Reader
 
 _SAY: Final = """
 local function say(log, channel, attempt, seq, now, type, fields)
@@ -135,7 +135,7 @@ return answer
 2 the log is shorter than what this attempt has written: Redis has come back with a shorter past.
 A frame that stands already with the same bytes counts as written: after a lost answer the batch
 is sent again. A frame with a status is its job's last word and closes the record. Names of
-record and channel are made from the log's (contract/names.py): few arguments are a cheap call.
+record and channel are made from the log's (contract/redis_keys.py): few arguments are a cheap call.
 """
 
 HAND_OVER: Final = (
@@ -210,7 +210,13 @@ _HEAVY_BYTES: Final = 2**20
 
 def ending_keys(job_id: str) -> list[str]:
     """The keys of END."""
-    return [names.record(job_id), names.log(job_id), names.LIVE, names.DEADLINES, names.DEAD]
+    return [
+        redis_keys.record(job_id),
+        redis_keys.log(job_id),
+        redis_keys.LIVE,
+        redis_keys.DEADLINES,
+        redis_keys.DEAD,
+    ]
 
 
 class Log:
@@ -228,7 +234,7 @@ class Log:
         cursor, count = after, _HEAVY_PAGE
         while True:
             entries: list[Any] = await self._connection.command(
-                "XRANGE", names.log(job_id), f"({cursor}", "+", "COUNT", count
+                "XRANGE", redis_keys.log(job_id), f"({cursor}", "+", "COUNT", count
             )
             frames = [Frame.from_wire(frame_of(entry)) for entry in entries]
             if frames:
@@ -267,7 +273,7 @@ class Log:
         JobNotFound, RelayUnavailable.
         """
         cursor, nonce = after
-        async with self._reader.hear(names.channel(job_id)) as ear:
+        async with self._reader.hear(redis_keys.channel(job_id)) as ear:
             while True:
                 ear.catch_up()
                 standing = await where(self._connection, job_id, Cursor(cursor, nonce))

@@ -9,9 +9,9 @@ maintainer does may be done twice.
 import random
 from typing import Final
 
-from contract import names
+from contract import redis_keys
 from relay.connection import Argument, Connection
-from relay.reader import Ear
+from relay.subscriber import Ear
 
 _LOOKS: Final = 3
 """Without a word until somebody else takes over, and one more at random, so that not all try."""
@@ -48,17 +48,17 @@ class Maintainer:
     async def tend(self) -> bool:
         """Take or renew the lease; whether this worker has it."""
         ttl_ms = int(_LOOKS * self._connection.settings.reap_s * 1000)
-        arguments: list[Argument] = [self._worker, ttl_ms, names.MAINTAINER_CHANNEL]
+        arguments: list[Argument] = [self._worker, ttl_ms, redis_keys.MAINTAINER_CHANNEL]
         self.is_it = False
-        self.is_it = bool(await self._connection.run(TEND, [names.MAINTAINER], arguments))
+        self.is_it = bool(await self._connection.run(TEND, [redis_keys.MAINTAINER], arguments))
         return self.is_it
 
     async def resign(self) -> None:
         """Leave it to another one at once."""
         if self.is_it:
             self.is_it = False
-            arguments = [self._worker, names.MAINTAINER_CHANNEL]
-            await self._connection.run(RESIGN, [names.MAINTAINER], arguments)
+            arguments = [self._worker, redis_keys.MAINTAINER_CHANNEL]
+            await self._connection.run(RESIGN, [redis_keys.MAINTAINER], arguments)
 
     async def vacant(self, ear: Ear) -> None:
         """Wait until nobody has been heard for long, or the last one has left."""

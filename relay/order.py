@@ -16,19 +16,19 @@ passed over, however many wait at the head: one model's trouble is in nobody els
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
 `urgent` and the lines of models hold what the backlog holds of them; `lines` has the first job of
 each line; `load` counts what waits.
-Each script may be run twice. What holds, renews and returns a job is in lease.py.
+Each script may be run twice. What holds, renews and returns a job is in leases.py.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from contract import names
+from contract import redis_keys
 from contract.cost import Cost, cost_of
 from contract.jobs import AnyRequest, JobRecord
+from contract.model_names_m_variants import context_length_of
 from contract.requests import SLACK_S
 from contract.tenants import Tenant
-from contract.variants import context_length_of
 from contract.wire import VERSION
 from relay.connection import Argument
 from relay.settings import RelaySettings
@@ -301,7 +301,7 @@ class Taking(NamedTuple):
     batch: bool = True
     """Whether it takes jobs of class `batch`: not while these hold all the slots they may."""
     resting: frozenset[str] = frozenset()
-    """Models (contract/variants.py, canonical) whose jobs no endpoint may have now."""
+    """Models (contract/model_names.py, canonical) whose jobs no endpoint may have now."""
     failing: frozenset[str] = frozenset()
     """The same, that failed last: a job not tried yet goes before one that comes back."""
     only: Mapping[str, frozenset[str]] | None = None
@@ -321,9 +321,9 @@ class Bounds(NamedTuple):
 def keys_of(queue: str) -> list[str]:
     """The keys of a queue, in the order in which its scripts name them."""
     return [
-        names.backlog(queue), names.urgent(queue), names.delayed(queue), names.facts(queue),
-        names.leases(queue), names.holders(queue), names.clocks(queue), names.load(queue),
-        names.QUEUES, queue,
+        redis_keys.backlog(queue), redis_keys.urgent(queue), redis_keys.delayed(queue), redis_keys.facts(queue),
+        redis_keys.leases(queue), redis_keys.holders(queue), redis_keys.clocks(queue), redis_keys.load(queue),
+        redis_keys.QUEUES, queue,
     ]  # fmt: skip
 
 
@@ -347,7 +347,7 @@ def taken(queue: str, worker: str, settings: RelaySettings, taking: Taking) -> l
         "resting": sorted(taking.resting),
         "failing": sorted(taking.failing),
         "contexts": taking.only is not None,
-        "only": {model: sorted(names) for model, names in (taking.only or {}).items()},
+        "only": {model: sorted(redis_keys) for model, redis_keys in (taking.only or {}).items()},
     }
     return [
         queue, worker, VERSION, settings.lease_s, _LOOK_AHEAD, int(taking.batch),

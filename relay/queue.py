@@ -6,22 +6,22 @@ from secrets import token_hex
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from contract import names
+from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
 from contract.model_names import untagged
+from contract.model_names_m_variants import variant
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.variants import variant
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Call, Connection
-from relay.lease import Holder, Leases
+from relay.leases import Holder, Leases
 from relay.log import BEGIN, END, START, ending_keys
 from relay.order import CLAIM, ENQUEUE, EXPECT, Bounds, Taking, arrival, keys_of, taken
+from relay.position import Standing, ahead, placed
 from relay.records import Records, from_hash, pairs, to_hash
-from relay.standing import Standing, ahead, placed
 from relay.tickets import ticket
 
 _STALE_AT_ONCE: Final = 100
@@ -52,7 +52,7 @@ class Claim(NamedTuple):
     length: int
     """Events in its log, `started` being the last."""
     loaded: str | None = None
-    """Its model as it is to be loaded: contract/variants.py."""
+    """Its model as it is to be loaded: contract/model_names.py."""
 
     @property
     def attempt(self) -> int:
@@ -152,7 +152,7 @@ class Queue:
         """Take the job that should run next, say that it started; None if nothing (fit) waits.
 
         `endpoint_of` chooses where it will run, by the job's id and its model as it is to be loaded
-        (contract/variants.py), for `started` to say.
+        (contract/model_names.py), for `started` to say.
 
         Raises RelayUnavailable; what was claimed then comes back when its lease expires.
         """
@@ -167,7 +167,7 @@ class Queue:
             started = Started(
                 attempt=attempt,
                 worker=worker,
-                backend=names.backend_of(queue),
+                backend=redis_keys.backend_of(queue),
                 endpoint=endpoint_of(job_id, loaded),
                 model=model,
                 nonce=token_hex(4),
@@ -181,9 +181,9 @@ class Queue:
     async def _start(self, job_id: str, started: Started, loaded: str | None) -> Claim | None:
         answer = await self._connection.run(
             START,
-            [names.record(job_id), names.log(job_id)],
+            [redis_keys.record(job_id), redis_keys.log(job_id)],
             [
-                names.channel(job_id), started.attempt, started.worker, started.nonce or "",
+                redis_keys.channel(job_id), started.attempt, started.worker, started.nonce or "",
                 started.model_dump_json()[1:],
             ],
         )  # fmt: skip
@@ -208,7 +208,7 @@ class Queue:
         """Write down what came as a job and cannot be one, as failed; raises RelayUnavailable."""
         record = JobRecord(
             id=job_id, v=VERSION, kind=kind, status="queued", queue=queue,
-            backend=names.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
+            backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
         await self._connection.run(*_begin(record, None, 1))
@@ -237,13 +237,13 @@ class Queue:
             END,
             ending_keys(job_id),
             [
-                job_id, names.channel(job_id), "cancelled",
+                job_id, redis_keys.channel(job_id), "cancelled",
                 int(self._connection.settings.log_ttl_s), cancelled.model_dump_json()[1:], 0,
             ],
         )  # fmt: skip
         worker = await self._leases.release(record.queue, job_id, None)
         if worker:
-            await self._connection.command("PUBLISH", names.worker_channel(worker), job_id)
+            await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
         return await self._records.get(job_id)
 
 
@@ -257,13 +257,13 @@ def _begin(
     deadline_s = None if request is None else request.effective_deadline_s
     queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
     keys: Sequence[str] = [
-        names.record(record.id), names.log(record.id), names.LIVE, names.DEADLINES, names.RECENT,
-        names.recent(record.tenant),
+        redis_keys.record(record.id), redis_keys.log(record.id), redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.RECENT,
+        redis_keys.recent(record.tenant),
     ]  # fmt: skip
     if isinstance(request, PullRequest):
-        keys = [*keys, names.single(record.queue, record.tenant, untagged(request.model))]
+        keys = [*keys, redis_keys.single(record.queue, record.tenant, untagged(request.model))]
     args: list[Argument] = [
-        record.id, names.channel(record.id), queued.model_dump_json()[1:],
+        record.id, redis_keys.channel(record.id), queued.model_dump_json()[1:],
         "" if deadline_s is None else deadline_s, *flat,
     ]  # fmt: skip
     return BEGIN, keys, args
@@ -296,7 +296,7 @@ def _new_record(
         kind=request.kind,
         status="queued",
         queue=queue,
-        backend=names.backend_of(queue),
+        backend=redis_keys.backend_of(queue),
         model=getattr(request, "model", None),
         tenant=tenant.name,
         priority=request.priority,

@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from contract import names
+from contract import redis_keys
 from contract.errors import JobNotFound, NewerVersion
 from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.connection import Connection
-from relay.prefixes import whole_id
+from relay.id_prefixes import whole_id
 
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
 _PAGE = 100
@@ -103,11 +103,11 @@ class Records:
         RelayUnavailable.
         """
         whole = job_id
-        if not names.JOB_ID.match(job_id):
-            index = names.RECENT if tenant.admin else names.recent(tenant.name)
-            found = await whole_id(self._connection, index, job_id, names.record)
+        if not redis_keys.JOB_ID.match(job_id):
+            index = redis_keys.RECENT if tenant.admin else redis_keys.recent(tenant.name)
+            found = await whole_id(self._connection, index, job_id, redis_keys.record)
             # A Celery application may have chosen a task's id that looks like a beginning.
-            whole = found or names.job_id(job_id)
+            whole = found or redis_keys.job_id(job_id)
         record = await self.find(whole)
         if record is None or not sees(tenant, record):
             raise _no_job(job_id)
@@ -126,7 +126,7 @@ class Records:
 
     async def bare(self, job_id: str) -> Bare | None:
         """As much of a job as every version writes alike, or None; raises RelayUnavailable."""
-        found = await self._connection.command("HMGET", names.record(job_id), *Bare._fields)
+        found = await self._connection.command("HMGET", redis_keys.record(job_id), *Bare._fields)
         if found[0] is None:
             return None
         queue, status, attempt, created_at, facts = found
@@ -134,7 +134,7 @@ class Records:
         return Bare(queue.decode(), status.decode(), int(attempt), float(created_at), told)
 
     async def _hash(self, job_id: str) -> Hash:
-        fields: Hash = await self._connection.command("HGETALL", names.record(job_id))
+        fields: Hash = await self._connection.command("HGETALL", redis_keys.record(job_id))
         if b"id" not in fields:
             raise _no_job(job_id)
         return fields
@@ -156,7 +156,7 @@ class Records:
         """
         found: list[JobRecord] = []
         cursor, looked_at = before, 0
-        key = names.RECENT if seen_by.admin else names.recent(seen_by.name)
+        key = redis_keys.RECENT if seen_by.admin else redis_keys.recent(seen_by.name)
         async for cursor, record in self.newest_first(key, before):
             looked_at += 1
             if record and _matches(record, status=status, kind=kind, queue=queue, backend=backend):
@@ -181,7 +181,7 @@ class Records:
             if not rows:
                 return
             answers = await self._connection.pipeline(
-                [("HGETALL", names.record(job_id)) for job_id, _ in rows]
+                [("HGETALL", redis_keys.record(job_id)) for job_id, _ in rows]
             )
             for (_, score), fields in zip(rows, answers, strict=True):
                 highest = f"({score!r}"

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from contract import names
+from contract import redis_keys
 from contract.roster import WorkerReport
 from contract.wire import decode, encode
 from relay.connection import Connection
@@ -45,7 +45,7 @@ class Roster:
 
     async def _renewed(self, name: str) -> bool:
         return bool(
-            await self._connection.command("EXPIRE", names.worker_report(name), REPORT_TTL_S)
+            await self._connection.command("EXPIRE", redis_keys.worker_report(name), REPORT_TTL_S)
         )
 
     async def _write(self, worker: WorkerReport) -> None:
@@ -55,27 +55,27 @@ class Roster:
         queues = [word for queue in worker.queues for word in (f"{now:.3f}", queue.name)]
         await self._connection.pipeline(
             [
-                *([("ZADD", names.QUEUES, *queues)] if queues else []),
-                ("SET", names.worker_report(worker.name), encode(worker), "EX", REPORT_TTL_S),
-                ("ZADD", names.ROSTER, f"{expires_at:.3f}", worker.name),
-                ("ZREMRANGEBYSCORE", names.ROSTER, "-inf", f"{now:.3f}"),
-                ("EXPIRE", names.ROSTER, _MEMBER_S),
+                *([("ZADD", redis_keys.QUEUES, *queues)] if queues else []),
+                ("SET", redis_keys.worker_report(worker.name), encode(worker), "EX", REPORT_TTL_S),
+                ("ZADD", redis_keys.ROSTER, f"{expires_at:.3f}", worker.name),
+                ("ZREMRANGEBYSCORE", redis_keys.ROSTER, "-inf", f"{now:.3f}"),
+                ("EXPIRE", redis_keys.ROSTER, _MEMBER_S),
             ]
         )
 
     async def leave(self, worker: str) -> None:
         """Take a worker off the roster; raises RelayUnavailable."""
         await self._connection.pipeline(
-            [("DEL", names.worker_report(worker)), ("ZREM", names.ROSTER, worker)]
+            [("DEL", redis_keys.worker_report(worker)), ("ZREM", redis_keys.ROSTER, worker)]
         )
 
     async def workers(self) -> list[WorkerReport]:
         """Every live worker, by name; raises RelayUnavailable."""
-        members = await self._connection.command("ZRANGE", names.ROSTER, 0, -1)
+        members = await self._connection.command("ZRANGE", redis_keys.ROSTER, 0, -1)
         if not members:
             return []
         reports = await self._connection.command(
-            "MGET", *(names.worker_report(member.decode()) for member in sorted(members))
+            "MGET", *(redis_keys.worker_report(member.decode()) for member in sorted(members))
         )
         return [worker for text in reports if text and (worker := _read(text)) is not None]
 

@@ -15,7 +15,7 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from contract.errors import InvalidSetting
-from relay.bounds import refusal
+from relay.settings_m_bounds import refusal
 
 
 def default_folder() -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from contract.names import TICKET_TASK
+from contract.redis_keys import TICKET_TASK
 
 _NO_CANVAS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 

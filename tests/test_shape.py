@@ -78,7 +78,7 @@ def test_every_test_can_fail(path: Path) -> None:
 
 def test_every_redis_key_is_in_the_architecture() -> None:
     architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    names = (ROOT / "contract" / "names.py").read_text(encoding="utf-8")
+    names = (ROOT / "contract" / "contract/redis_keys.py").read_text(encoding="utf-8")
     keys = {re.sub(r"\{(\w+)\}", r"<\1>", key) for key in re.findall(r'f?"(fleet:[^"]+)"', names)}
 
     assert keys
@@ -98,7 +98,7 @@ def makers_of(name: str) -> set[str]:
 def test_failed_is_said_by_a_run_or_by_who_took_the_job_away() -> None:
     found = {each for each in makers_of("Failed") if "/scripted" not in each}
 
-    assert found == {"workers/run.py", "relay/lease.py"}
+    assert found == {"workers/run.py", "relay/leases.py"}
 
 
 def test_a_process_has_one_list_of_open_calls() -> None:

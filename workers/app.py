@@ -16,27 +16,27 @@ from kombu.entity import Exchange
 from kombu.entity import Queue as CeleryQueue
 
 from contract.errors import FleetError
-from contract.names import queue_name
+from contract.redis_keys import queue_name
 from contract.roster import Capability
 from relay.settings import RelaySettings
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
 from workers.backends.registry import build
-from workers.configuration import configured, over_all, slots_of
-from workers.events import EventsSentOnce
-from workers.intake import Intake
-from workers.life import Life
+from workers.celery_pool.consumer import Intake
+from workers.celery_pool.heartbeats import EventsSentOnce
+from workers.celery_pool.transport import use_for_redis
+from workers.config import configured, over_all, slots_of
+from workers.lifetime import Life
 from workers.settings import WorkerSettings
 from workers.slots import Slots
 from workers.tasks import register_jobs, register_ticket, register_unreadable
-from workers.transport import use_for_redis
 
 _SPARE_S: Final = 15.0
 """Seconds beyond `drain_s` that the pool waits for what was handed over to end."""
 _LEAST_CONCURRENCY: Final = 256
 """Celery's own bound; the slots of the backend are the real one, and may turn out to be more."""
 CELERY_SETTINGS: Final[dict[str, Any]] = {
-    "worker_pool": "workers.pool:AsyncioPool",
+    "worker_pool": "workers.celery_pool.pool:AsyncioPool",
     "task_acks_late": False,
     "worker_disable_prefetch": True,
     "worker_prefetch_multiplier": 1,

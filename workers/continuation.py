@@ -24,8 +24,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from contract.backend_errors import BackendRejected, ContextExceeded, NotSupported
 from contract.chat import ChatRequest, Message, TextFormat
+from contract.errors_m_backend_errors import BackendRejected, ContextExceeded, NotSupported
 from contract.events import (
     AnyEvent,
     Delta,
@@ -41,7 +41,7 @@ from contract.jobs import AnyRequest
 from contract.result import Fold, Result
 from relay.log import Log
 from workers.backends.protocols import Backend, Prefill, Resides
-from workers.seam import Seam
+from workers.continuation_m_seam import Seam
 
 Open = Callable[[AnyRequest], AsyncGenerator[Event, None]]
 

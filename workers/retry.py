@@ -15,7 +15,11 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from contract.backend_errors import (
+from contract.errors import (
+    FleetError,
+    NewerVersion,
+)
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendStalled,
     BackendUnreachable,
@@ -23,10 +27,6 @@ from contract.backend_errors import (
     ModelLoading,
     ServerFault,
     TruncatedStream,
-)
-from contract.errors import (
-    FleetError,
-    NewerVersion,
 )
 from contract.requests import Kind
 

@@ -15,12 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
 
-from contract.backend_errors import (
-    BackendError,
-    ModelMissing,
-    NotSupported,
-    TruncatedStream,
-)
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -31,6 +25,12 @@ from contract.errors import (
     LogFull,
     NewerVersion,
     RelayUnavailable,
+)
+from contract.errors_m_backend_errors import (
+    BackendError,
+    ModelMissing,
+    NotSupported,
+    TruncatedStream,
 )
 from contract.events import (
     Delta,
@@ -45,7 +45,6 @@ from contract.events import (
 )
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest, JobRecord
-from contract.model_kinds import cannot
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -57,12 +56,13 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
+from contract.models_m_model_kinds import cannot
 from relay.connection import Connection
 from relay.log import Log
+from relay.publisher import Voice
 from relay.queue import Claim, Queue
 from relay.records import requested
-from relay.writer import Voice
-from workers.backends.pictures import with_pictures
+from workers.backends.feature_grants import ungranted
 from workers.backends.protocols import (
     Backend,
     Chat,
@@ -76,9 +76,9 @@ from workers.backends.protocols import (
     capabilities,
 )
 from workers.continuation import Continuation, Fresh, Plan, Said, plan
-from workers.fetching import pulled
-from workers.fitting import Fitting
-from workers.granting import ungranted
+from workers.image_fetch import with_pictures
+from workers.request_fitting import Fitting
+from workers.request_fitting_m_fetching import pulled
 from workers.retry import Retry, retry
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from workers.intake import Intake
+from workers.celery_pool.consumer import Intake
 
 
 class Slots:

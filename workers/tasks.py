@@ -8,11 +8,11 @@ from typing import Any
 from celery import Celery
 
 from contract.errors import RelayUnavailable
-from contract.names import TICKET_TASK, UNREADABLE_TASK
+from contract.redis_keys import TICKET_TASK, UNREADABLE_TASK
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT
-from workers.adoption import TASKS, TENANT_HEADER, fields_of
-from workers.bridge import async_task
+from workers.celery_pool.greenlet_bridge import async_task
+from workers.foreign_tasks import TASKS, TENANT_HEADER, fields_of
 from workers.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def register_ticket(app: Celery, worker_of: Callable[[], Worker]) -> None:
 
 
 def register_unreadable(app: Celery, worker_of: Callable[[], Worker]) -> None:
-    """Let the app set aside what transport.py could not read."""
+    """Let the app set aside what workers/celery_pool/transport.py could not read."""
 
     @async_task(app, name=UNREADABLE_TASK, bind=True, ignore_result=True)
     async def unreadable(

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from contract.backend_errors import BackendError
 from contract.errors import FleetError, LeaseLost, RelayUnavailable
+from contract.errors_m_backend_errors import BackendError
 from contract.events import Event, Phase, Reset, Resumed
 from relay.connection import Connection
-from relay.lease import Holder, Leases
+from relay.leases import Holder, Leases
 from relay.log import Log
+from relay.publisher import Voice, Writer
 from relay.queue import Claim, Queue
-from relay.writer import Voice, Writer
-from workers.adoption import Adoption
-from workers.alarm import Alarm
-from workers.backends.several import Seat, Servers
-from workers.choosing import Choosing
-from workers.fitting import Fitting
-from workers.quarantine import REASON, Quarantine
+from workers.delayed_wakeups import Alarm
+from workers.endpoints.endpoints import Seat, Servers
+from workers.foreign_tasks import Adoption
+from workers.model_affinity import Choosing
+from workers.poison_jobs import REASON, Quarantine
+from workers.request_fitting import Fitting
 from workers.retry import Retry, in_words
 from workers.run import Broken, Run
 from workers.slots import Slots
@@ -86,7 +86,7 @@ class Worker:
         self._quarantine = Quarantine()
         self.alarm = Alarm(self._queue.wake)
         self.look: Callable[[], Awaitable[None]] = _nowhere
-        """Looks at the backend and tells the roster; set by whoever keeps it (presence.py)."""
+        """Looks at the backend and tells the roster; set by whoever keeps it (roster_reporter.py)."""
         self.choosing = Choosing(slots, self.alarm.set)
 
     @property

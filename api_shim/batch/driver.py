@@ -14,8 +14,8 @@ from typing import Any, Final, Never
 
 from starlette.types import Message
 
-from api_shim.batch.drive import Drive
-from api_shim.wiring import Wiring
+from api_shim.batch.run import Drive
+from api_shim.dependencies import Wiring
 from contract.batches import Batch
 from contract.errors import FleetError, RelayUnavailable
 from relay.batches import Lease

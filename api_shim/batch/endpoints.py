@@ -7,22 +7,22 @@ the job says. There is nothing else to an endpoint, so another one is another li
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from api_shim.ignored import ignored
 from api_shim.openai import (
-    chat_told,
-    completions_told,
+    chat_response,
+    completions_m_completions_told,
     embeddings,
-    images_told,
-    responses_told,
+    images_m_images_told,
 )
-from api_shim.openai.asked import unsupported
-from api_shim.openai.chat_asked import ChatBody, to_chat
-from api_shim.openai.completions_asked import CompletionBody, repeated, to_completion
+from api_shim.openai.chat_request import ChatBody, to_chat
+from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
-from api_shim.openai.images_asked import ImageBody, to_image
-from api_shim.openai.responses_asked import ResponseBody, to_request
-from api_shim.openai.responses_items import Known
-from api_shim.openai.told import Heading
+from api_shim.openai.images import ImageBody, to_image
+from api_shim.openai.request_fields import unsupported
+from api_shim.openai.response_head import Heading
+from api_shim.openai.responses import response
+from api_shim.openai.responses.items import Known
+from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.submission.ignored_fields import ignored
 from contract.jobs import AnyRequest
 from contract.result import Result
 
@@ -57,7 +57,9 @@ class Job(NamedTuple):
 def _chat(body: Mapping[str, Any], job: Job) -> Asked:
     asked = ChatBody.model_validate(body)
     heading = job.heading(asked.model)
-    return Asked(to_chat(asked), lambda result: chat_told.whole(heading, result), ignored(asked))
+    return Asked(
+        to_chat(asked), lambda result: chat_response.whole(heading, result), ignored(asked)
+    )
 
 
 def _completion(body: Mapping[str, Any], job: Job) -> Asked:
@@ -65,7 +67,7 @@ def _completion(body: Mapping[str, Any], job: Job) -> Asked:
     heading, first = job.heading(asked.model), repeated(asked)
     return Asked(
         to_completion(asked),
-        lambda result: completions_told.whole(heading, result, first),
+        lambda result: completions_m_completions_told.whole(heading, result, first),
         ignored(asked),
     )
 
@@ -84,7 +86,7 @@ def _image(body: Mapping[str, Any], job: Job) -> Asked:
     asked = ImageBody.model_validate(body).model_copy(update={"stream": None})
     heading, request = job.heading(asked.model), to_image(asked)
     return Asked(
-        request, lambda result: images_told.whole(heading, request, result), ignored(asked)
+        request, lambda result: images_m_images_told.whole(heading, request, result), ignored(asked)
     )
 
 
@@ -95,8 +97,8 @@ def _response(body: Mapping[str, Any], job: Job) -> Asked:
             "previous_response_id", "a row stands alone: send the conversation as input"
         )
     request = to_request(asked, Known())
-    about = responses_told.About(job.heading(asked.model), request)
-    return Asked(request, lambda result: responses_told.whole(about, result), ignored(asked))
+    about = response.About(job.heading(asked.model), request)
+    return Asked(request, lambda result: response.whole(about, result), ignored(asked))
 
 
 Reading = Callable[[Mapping[str, Any], Job], Asked]

@@ -9,12 +9,12 @@ listed yet is no loss when this process dies: the answers still stand in their j
 import time
 from typing import Final
 
-from api_shim.batch.answers import Answer
-from api_shim.storage import Storage
+from api_shim.batch.parts_m_answers import Answer
+from api_shim.batch.storage import Storage
 from contract.errors import LeaseLost
 from contract.events import COUNTS, Usage
+from relay.batch_jobs import Rows
 from relay.batches import Batches, Lease, Part, parts_name
-from relay.rows import Rows
 
 GOOD: Final = ".output"
 BAD: Final = ".errors"

@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from api_shim.batch.answers import Answer, ended, good, refused
 from api_shim.batch.endpoints import ENDPOINTS, Asked, Job, Telling
-from api_shim.batch.source import Waiting
-from api_shim.intake import Intake
-from api_shim.preferences import Preferences
-from api_shim.problems import Refusal
-from api_shim.wiring import Wiring
-from api_shim.words import OPENAI
+from api_shim.batch.lines_m_source import Waiting
+from api_shim.batch.parts_m_answers import Answer, ended, good, refused
+from api_shim.dependencies import Wiring
+from api_shim.http.error_hints import OPENAI
+from api_shim.http.headers import Preferences
+from api_shim.http.problems import Refusal
+from api_shim.submission.submission import Intake
 from contract.batches import Batch
 from contract.errors import (
     FleetError,
@@ -32,8 +32,8 @@ from contract.errors import (
 )
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
-from contract.names import backend_of
-from relay.rows import Rows
+from contract.redis_keys import backend_of
+from relay.batch_jobs import Rows
 
 _AT_ONCE: Final = 8
 """Answers that are read at once; a batch of images reads one at a time, for they are large."""

@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from api_shim.ignored import LeftAlone
-from api_shim.ollama.asked import Named, requested
-from api_shim.ollama.durations import keep_alive_s, metrics
+from api_shim.ollama.request_fields import Named, requested
+from api_shim.ollama.request_fields_m_durations import keep_alive_s, metrics
+from api_shim.submission.ignored_fields import LeftAlone
 from contract.embeddings import EmbedRequest, unpack
-from contract.lines import json_line
+from contract.json_lines import json_line
 from contract.models import LoadRequest, UnloadRequest
 from contract.result import Result
 

@@ -13,10 +13,10 @@ from typing import Final
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from api_shim.problems import Problem
-from contract.backend_errors import BackendBusy, ModelMissing
+from api_shim.http.problems import Problem
 from contract.errors import QueueFull, UnknownModel
-from contract.lines import json_line
+from contract.errors_m_backend_errors import BackendBusy, ModelMissing
+from contract.json_lines import json_line
 
 _STATUS: Final[Mapping[int, int]] = {422: 400, 415: 400}
 _STATUS_OF_CODE: Final[Mapping[str, int]] = {QueueFull.code: 503}

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from api_shim.ignored import LeftAlone
-from api_shim.ollama.asked import Part as Body
+from api_shim.ollama.request_fields import Part as Body
+from api_shim.submission.ignored_fields import LeftAlone
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest
-from contract.image_urls import normalized
-from contract.lines import json_line
+from contract.images_m_image_urls import normalized
+from contract.json_lines import json_line
 
 
 class AskedFunction(Body):

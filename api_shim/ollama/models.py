@@ -9,16 +9,16 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from api_shim.ignored import LeftAlone
-from api_shim.ollama.asked import Asked, Named, requested
-from api_shim.ollama.text import stamp
-from api_shim.pools import Pool, listing
-from api_shim.routing import absent
-from api_shim.words import OLLAMA
+from api_shim.http.error_hints import OLLAMA
+from api_shim.ollama.json_text import stamp
+from api_shim.ollama.request_fields import Asked, Named, requested
+from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.submission.roster_cache import Pool, listing
+from api_shim.submission.selection import absent
 from contract.errors import InvalidRequest
-from contract.lines import json_line
-from contract.model_kinds import MODEL_KINDS, ModelKind
+from contract.json_lines import json_line
 from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
+from contract.models_m_model_kinds import MODEL_KINDS, ModelKind
 from contract.result import Result
 from contract.roster import ModelReport, ModelTrait
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 from fastapi import Request, Response
 from typing_extensions import override
 
-from api_shim.body import JsonRoute
+from api_shim.http.json_body import JsonRoute
+from api_shim.ollama.chat_response import NDJSON
 from api_shim.ollama.errors import OllamaError
-from api_shim.ollama.lines import NDJSON
 
 _JSON: Final = (b"content-type", b"application/json")
 _EVERYWHERE: Final = (400, 401, 403, 413, 500, 503)

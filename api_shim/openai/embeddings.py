@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from api_shim.openai.asked import Asked, made, wrong
-from api_shim.openai.texts import Ids, ids, in_one_shape, texts
-from api_shim.openai.told import Heading
+from api_shim.openai.embeddings_m_texts import Ids, ids, in_one_shape, texts
+from api_shim.openai.request_fields import Asked, made, wrong
+from api_shim.openai.response_head import Heading
 from contract.embeddings import EmbedRequest, unpack
-from contract.lines import json_line
+from contract.json_lines import json_line
 from contract.result import Embeddings, Result
 
 MOST_INPUTS: Final = 2048

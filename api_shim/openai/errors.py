@@ -12,16 +12,16 @@ from typing import Final
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from api_shim.problems import Problem
-from contract.backend_errors import (
+from api_shim.http.problems import Problem
+from contract.errors import NotAuthenticated, QueueFull, UnknownModel, WrongKind
+from contract.errors_m_backend_errors import (
     ContextExceeded,
     InputTooLarge,
     ModelMissing,
     QuotaExhausted,
     Refused,
 )
-from contract.errors import NotAuthenticated, QueueFull, UnknownModel, WrongKind
-from contract.lines import json_line
+from contract.json_lines import json_line
 
 _LONGEST_WAIT_S: Final = 119
 """The client does not try again when it is told to wait for longer than two minutes."""

@@ -1,97 +1,89 @@
-"""Images: made from words (JSON), or from words and an image (a form)."""
+"""POST /v1/images/generations and /edits: the bodies, and the request that they mean. Pure.
 
-import base64
-from typing import Annotated, Any, Final
+Source: openai/openai-openapi, CreateImageRequest and CreateImageEditRequest. `negative_prompt`,
+`seed`, `steps`, `guidance` and `strength` are ours, for backends that are not OpenAI.
+"""
 
-from fastapi import APIRouter, Body, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
+import re
+from typing import Annotated, Any, Final, Literal
 
-from api_shim.body import JsonRoute
-from api_shim.forms import MULTIPART, form_of
-from api_shim.openai import images_told, shapes
-from api_shim.openai.asked import unsupported, wrong
-from api_shim.openai.documents import answers
-from api_shim.openai.images_asked import ImageBody, to_image
-from api_shim.openai.images_told import Family, ImageEvents
-from api_shim.openai.told import Heading, answered
-from api_shim.surface import Visit, Visiting
-from contract.images import ImageRequest
+from typing_extensions import override
 
-router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
-forms = APIRouter(prefix="/v1", tags=["openai"])
+from api_shim.openai.request_fields import Asked, made, unsupported, wrong
+from api_shim.submission.ignored_fields import LeftAlone
+from contract.images import LEAST_PIXELS, MOST_PIXELS, ImageRequest
 
-_MOST_FILES: Final = 17
-"""16 images, which is the original's limit, and a mask."""
-_FILES: Final = frozenset({"image", "image[]", "mask"})
-_EXAMPLE: Final[Any] = {
-    "example": {
-        "summary": "From words",
-        "value": {"model": "sd-turbo", "prompt": "a lighthouse", "size": "512x512"},
-    }
-}
-_FILE: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
-_FORM: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["model", "prompt", "image"],
-    "properties": {**ImageBody.model_json_schema()["properties"], "image": _FILE, "mask": _FILE},
-}
+_SIZE: Final = re.compile(r"^([0-9]{1,9})x([0-9]{1,9})$")
+_PARTIAL: Final = 3
 
 
-@router.post(
-    "/images/generations",
-    operation_id="openai_image",
-    response_class=Response,
-    responses=answers(shapes.ImageList, streams="event: image_generation.completed\ndata: {}\n\n"),
-)
-async def image(
-    body: Annotated[ImageBody, Body(openapi_examples=_EXAMPLE)], visit: Visiting
-) -> Response:
-    """Make images from words."""
-    return await _made(visit, body, to_image(body), "image_generation")
+class ImageBody(Asked):
+    """What an image is to show, and how."""
+
+    prompt: str
+    n: int | None = None
+    size: str | None = None
+    """`<width>x<height>` in pixels, or `auto`."""
+    response_format: str | None = None
+    """b64_json: images are not kept anywhere that an address could lead to."""
+    output_format: Literal["png", "jpeg", "webp"] | None = None
+    background: Annotated[str | None, LeftAlone(unless=("auto",))] = None
+    quality: Annotated[str | None, LeftAlone(unless=("auto",))] = None
+    """Left to the backend."""
+    partial_images: int | None = None
+    """Previews to stream, where the backend has them."""
+    stream: bool | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    strength: float | None = None
+    """How far an edit goes from its image, 0 to 1."""
+
+    @property
+    @override
+    def unused(self) -> tuple[str, ...]:
+        """Previews are only told in a stream."""
+        return () if self.stream else ("partial_images",)
 
 
-async def _made(visit: Visit, body: ImageBody, request: ImageRequest, family: Family) -> Response:
-    record = await visit.take(request, body)
-    heading = Heading.of(record)
-    if body.stream:
-        return visit.stream(record, ImageEvents(heading, request, family))
-    result = await visit.whole(record)
-    return answered(images_told.whole(heading, request, result), visit.headers)
+def to_image(body: ImageBody, *, image: str | None = None, mask: str | None = None) -> ImageRequest:
+    """The request; `image` and `mask` are base64. Raises Refusal for what cannot be done."""
+    if body.response_format not in {None, "url", "b64_json"}:
+        raise wrong("response_format", "it is b64_json")
+    if body.response_format == "url":
+        raise unsupported("response_format", "images are not kept here: ask for b64_json")
+    if body.background == "transparent":
+        raise unsupported("background", "no backend is known to leave it transparent")
+    previews = body.partial_images if body.stream else None
+    return made(
+        ImageRequest,
+        body,
+        prompt=body.prompt,
+        image=image,
+        mask=mask,
+        count=body.n,
+        mime_type=body.output_format and f"image/{body.output_format}",
+        partial_images=None if previews is None else min(previews, _PARTIAL),
+        negative_prompt=body.negative_prompt,
+        seed=body.seed,
+        steps=body.steps,
+        guidance=body.guidance,
+        strength=body.strength,
+        **_size(body.size),
+    )
 
 
-@forms.post(
-    "/images/edits",
-    operation_id="openai_image_edit",
-    response_class=Response,
-    responses=answers(shapes.ImageList, streams="event: image_edit.completed\ndata: {}\n\n"),
-    openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: {"schema": _FORM}}}},
-)
-async def edit(request: Request, visit: Visiting) -> Response:
-    """Make an image from words and an image; a form with the fields of a generation."""
-    async with form_of(request, max_files=_MOST_FILES) as form:
-        fields = {name: value for name, value in form.items() if isinstance(value, str) and value}
-        try:
-            body = ImageBody.model_validate(fields)
-        except ValidationError as error:
-            found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
-            raise RequestValidationError(found, body=fields) from None
-        images = [*_files(form, "image"), *_files(form, "image[]")]
-        if len(images) > 1:
-            raise unsupported("image", "one image is edited at a time")
-        if not images:
-            raise wrong("image", "required: a file")
-        masks = [await _read(mask) for mask in _files(form, "mask")]
-        asked = to_image(body, image=await _read(images[0]), mask=masks[0] if masks else None)
-        files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        visit.leave_out(name for name in files if name not in _FILES)
-    return await _made(visit, body, asked, "image_edit")
-
-
-def _files(form: FormData, name: str) -> list[UploadFile]:
-    return [each for each in form.getlist(name) if isinstance(each, UploadFile)]
-
-
-async def _read(file: UploadFile) -> str:
-    return base64.b64encode(await file.read()).decode()
+def _size(size: str | None) -> dict[str, Any]:
+    if size in {None, "", "auto"}:
+        return {}
+    found = _SIZE.match(size or "")
+    if found is None:
+        raise wrong("size", "it is auto, or looks like 1024x1024")
+    width, height = int(found[1]), int(found[2])
+    if not all(LEAST_PIXELS <= side <= MOST_PIXELS for side in (width, height)):
+        raise wrong(
+            "size",
+            f"width and height are {LEAST_PIXELS} to {MOST_PIXELS} pixels each, not {size}",
+        )
+    return {"width": width, "height": height}

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
-from api_shim.openai.documents import faults
-from api_shim.openai.shapes import ModelCard, ModelList
-from api_shim.pools import listing, pools
-from api_shim.routing import absent
-from api_shim.wiring import Wired
-from api_shim.words import OPENAI
-from contract.lines import json_line
+from api_shim.dependencies import Wired
+from api_shim.http.error_hints import OPENAI
+from api_shim.openai.schemas import ModelCard, ModelList
+from api_shim.openai.schemas_m_documents import faults
+from api_shim.submission.roster_cache import listing, pools
+from api_shim.submission.selection import absent
+from contract.json_lines import json_line
 from contract.model_names import find
 from contract.roster import WorkerReport
 

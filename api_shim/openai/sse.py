@@ -1,11 +1,11 @@
 """Server-Sent Events as OpenAI's clients want them: data lines, no ids, `[DONE]` at the end. Pure.
 
-Invariant: text never holds a character at which some readers cut lines (contract/lines.py).
+Invariant: text never holds a character at which some readers cut lines (contract/json_lines.py).
 """
 
 from typing import Any, Final
 
-from contract.lines import json_line
+from contract.json_lines import json_line
 
 MEDIA_TYPE: Final = "text/event-stream"
 KEEP_ALIVE: Final = b": keep-alive\n\n"

@@ -5,13 +5,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from fleet.client.errors import CannotStart
 from fleet.demo.narrator import Narrator
 from fleet.demo.play import play_with
-from fleet.errors import CannotStart
-from fleet.plan import PlannedBackend
+from fleet.local.launch_plan import PlannedBackend
 from fleet.real.build import CannotBuild
 from fleet.real.llama_server import NotBuilt, build_once
-from fleet.real.running import DidNotStart, running_llama_server
+from fleet.real.run_llama_server import DidNotStart, running_llama_server
 from fleet.real.tiny_model import DEFAULT, write_model
 
 _TOKENS = 3000

@@ -15,13 +15,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fleet.client.reports import ModelView, model_for
 from fleet.demo.minilm import MODEL_NAME
 from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage
-from fleet.embedding import Embedding
-from fleet.reports import ModelView, model_for
-from fleet.spool import Rows
-from fleet.texts import Text
+from fleet.embed.embedder import Embedding
+from fleet.embed.spool import Rows
+from fleet.embed.text_files import Text
 
 _TEXTS_A_JOB = 32
 _NEIGHBOURS = 4

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from fleet.client.errors import CannotStart
 from fleet.demo.minilm import MODEL_NAME, not_installed, write_minilm
 from fleet.demo.narrator import Narrator
 from fleet.demo.neighbours import nearest_neighbours
 from fleet.demo.scenes import dropped_subscriber, killed_worker
 from fleet.demo.stage import Stage, local_embeddings, stage
-from fleet.errors import CannotStart
-from fleet.plan import PlannedBackend, found_backends
+from fleet.local.launch_plan import PlannedBackend, found_backends
 from fleet.real.cache import cache_folder
 
 Scene = Callable[[Stage, Narrator], Awaitable[None]]

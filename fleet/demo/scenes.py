@@ -16,11 +16,11 @@ from contract.events import (
     Resumed,
     Started,
 )
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
+from fleet.client.job import AsyncJob
 from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage
-from fleet.job import AsyncJob
 
 _WORDS_BEFORE = 25
 """Fragments to see before the subscriber drops, or the worker is killed."""

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from honcho.printer import Printer
 
-from fleet.aio import AsyncClient
-from fleet.plan import Plan, PlannedBackend, shim_ports
-from fleet.reports import ModelView, model_for
-from fleet.up import Running, running
+from fleet.client.async_client import AsyncClient
+from fleet.client.reports import ModelView, model_for
+from fleet.local.launch_plan import Plan, PlannedBackend, shim_ports
+from fleet.local.up import Running, running
 from relay.settings import RelaySettings
 
 _HOST = "127.0.0.1"

@@ -8,9 +8,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from fleet.client.settings import UpSettings
 from fleet.doctor.finding import Finding, broken, note, ok
-from fleet.server import port_is_free
-from fleet.settings import UpSettings
+from fleet.local.redis_server import port_is_free
 from relay.settings import default_folder
 
 _OLDEST_PYTHON = (3, 11)

@@ -9,20 +9,20 @@ from pathlib import Path
 import httpx
 
 from contract.errors import FleetError, RelayUnavailable
-from fleet.aio import AsyncClient
+from fleet.client.async_client import AsyncClient
+from fleet.client.errors import CannotStart, NotAuthorised
+from fleet.client.settings import ClientSettings, addresses
 from fleet.doctor.finding import Finding, broken, note, ok
-from fleet.errors import CannotStart, NotAuthorised
-from fleet.plan import Plan
-from fleet.server import ServerChoice, choose
-from fleet.settings import ClientSettings, addresses
-from fleet.supervisor import silent_printer
-from fleet.up import running
+from fleet.local.launch_plan import Plan
+from fleet.local.redis_server import ServerChoice, choose
+from fleet.local.supervisor import silent_printer
+from fleet.local.up import running
 from relay.connection import Connection
 from relay.settings import RelaySettings
 from workers.backends.discovery import PORTS, discover
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.registry import build
-from workers.configuration import configured
+from workers.config import configured
 
 _ANSWERS_WITHIN_S = 5.0
 _SKEW_S = 2.0

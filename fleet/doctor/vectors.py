@@ -1,7 +1,7 @@
 """Whether embed jobs of a model may share requests: texts alone, in one job, and as jobs at once.
 
 Jobs at once are what a worker packs. It has asked its backend by itself before it does so
-(workers/packing/verdicts.py), and says what it found in the roster; this is the proof from outside.
+(workers/embedding/packing_check.py), and says what it found in the roster; this is the proof from outside.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ from typing import Final
 
 from contract.embeddings import unpack
 from contract.errors import FleetError
-from contract.parity import LEAST_COSINE, TEXTS, Likeness, likeness
-from fleet.aio import AsyncClient
+from fleet.client.async_client import AsyncClient
+from fleet.client.reports import ModelView
 from fleet.doctor.finding import Finding, broken, note, ok
-from fleet.reports import ModelView
+from workers.embedding.parity import LEAST_COSINE, TEXTS, Likeness, likeness
 
 _JOB_S: Final = 120.0
 _CROWD: Final = 16

@@ -10,7 +10,7 @@ import pytest
 from support.shim import CHAT, Stage, serving, sse, stage
 from websockets.asyncio.client import connect
 
-from contract import names
+from contract import redis_keys
 from contract.events import Delta
 
 SOON = "cancel_after_s=0.1"
@@ -32,7 +32,7 @@ async def ended_by(at: Stage, id: str) -> str:
 
 
 async def watched(at: Stage) -> int:
-    return int(await at.relay.connection.command("ZCARD", names.FOLLOWED))
+    return int(await at.relay.connection.command("ZCARD", redis_keys.FOLLOWED))
 
 
 @asynccontextmanager
@@ -164,5 +164,5 @@ async def test_a_shim_that_restarts_takes_no_job_with_it(shim: str, redis_url: s
         await at.relay.audit.look()
 
         # Its lease is the time that its callers have to come back to another shim.
-        assert await at.relay.connection.command("ZCARD", names.audience(id)) == 1
+        assert await at.relay.connection.command("ZCARD", redis_keys.audience(id)) == 1
         assert (await at.relay.records.get(id)).status == "queued"

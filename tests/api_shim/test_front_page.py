@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from api_shim.front_page import HEARTBEAT, wants_html
+from api_shim.native.front_page import HEARTBEAT, wants_html
 
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 

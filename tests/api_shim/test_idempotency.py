@@ -10,7 +10,7 @@ from support.redis_server import RedisServer
 from support.relay import Relay
 from support.shim import CHAT, Stage, problem, serving, stage
 
-from contract import names
+from contract import redis_keys
 from relay.queue import Claim
 
 KEY = {"Idempotency-Key": "order-17"}
@@ -35,7 +35,7 @@ async def ask(at: Stage, kind: str = "chat", **arguments: Any) -> httpx.Response
 
 
 async def jobs(relay: Relay) -> int:
-    return int(await relay.connection.command("ZCARD", names.LIVE))
+    return int(await relay.connection.command("ZCARD", redis_keys.LIVE))
 
 
 @pytest.mark.parametrize("kind", BODIES)
@@ -153,7 +153,7 @@ async def test_a_shim_that_dies_before_the_enqueue_is_finished_by_the_repeat(
 
 async def forget(relay: Relay, job: str) -> None:
     await relay.claim()
-    for key in (names.record(job), names.log(job), *(f"fleet:q:scripted.chat:{part}" for part in (
+    for key in (redis_keys.record(job), redis_keys.log(job), *(f"fleet:q:scripted.chat:{part}" for part in (
         "facts", "leases", "holders",
     ))):  # fmt: skip
         await relay.connection.command("DEL", key)

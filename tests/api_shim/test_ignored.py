@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from support.shim import Stage, stage
 
-from api_shim.ignored import header_value, ignored
-from api_shim.openai.chat_asked import ChatBody, to_chat
+from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.embeddings import EmbeddingBody
-from api_shim.openai.responses_asked import ResponseBody
+from api_shim.openai.responses.request import ResponseBody
+from api_shim.submission.ignored_fields import header_value, ignored
 from contract.events import Delta, Done
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -4,8 +4,8 @@ import pytest
 from support.relay import words
 from support.shim import CHAT, Stage, sse, stage
 
-from contract.cursor import Cursor
 from contract.events import EventId
+from contract.events_m_cursor import Cursor
 
 
 async def finished(at: Stage) -> str:

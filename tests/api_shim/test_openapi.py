@@ -10,8 +10,8 @@ import pytest
 from support.dying import died
 from support.shim import CHAT, stage
 
-from api_shim.guard import OPEN_PATHS
-from api_shim.openapi import is_drop_in
+from api_shim.http.auth_middleware import OPEN_PATHS
+from api_shim.http.openapi import is_drop_in
 from contract.events import (
     Cancelled,
     Delta,
@@ -29,7 +29,7 @@ from contract.events import (
     Started,
     Vectors,
 )
-from contract.frames import Frame  # fmt: skip
+from contract.events_m_frames import Frame  # fmt: skip
 
 METHODS = {"get", "post", "delete"}
 

@@ -12,7 +12,7 @@ from support.relay import chat, relay_on
 from support.shim import lines, problem, stage
 from websockets.asyncio.client import connect
 
-from contract import names
+from contract import redis_keys
 from contract.events import Delta
 from contract.tenants import Tenant
 
@@ -62,11 +62,11 @@ async def test_several_are_a_409_that_counts_them_and_none_is_a_404(
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue()
         await at.relay.run(await at.relay.claim(), Delta(content="a"))
-        fields = await at.relay.connection.command("HGETALL", names.record(job))
+        fields = await at.relay.connection.command("HGETALL", redis_keys.record(job))
         twin = job[:8] + "0" * 24
         flat = [it for pair in fields.items() for it in pair]
-        await at.relay.connection.command("HSET", names.record(twin), *flat, "id", twin)
-        await at.relay.connection.command("ZADD", names.RECENT, 1, twin)
+        await at.relay.connection.command("HSET", redis_keys.record(twin), *flat, "id", twin)
+        await at.relay.connection.command("ZADD", redis_keys.RECENT, 1, twin)
         found = problem(await at.http.get(f"/api/v1/jobs/{job[:8]}"), 409, "ambiguous_id")
 
         assert found["detail"].startswith(f"2 ids begin with {job[:8]}")

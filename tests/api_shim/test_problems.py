@@ -7,7 +7,7 @@ import pytest
 from support.shim import CHAT, problem, stage
 
 from api_shim.app import create_app
-from api_shim.problems import problem_of, status_of
+from api_shim.http.problems import problem_of, status_of
 from api_shim.settings import ShimSettings
 from contract import errors
 from contract.errors import FleetError

@@ -7,7 +7,7 @@ import pytest
 from support.shim import stage
 from websockets.asyncio.client import connect
 
-from api_shim.openapi import is_drop_in
+from api_shim.http.openapi import is_drop_in
 from contract.chat import ChatRequest, Message
 
 ID = "0" * 32

@@ -2,9 +2,9 @@
 
 import pytest
 
-from api_shim.pools import Pool, pools
-from api_shim.problems import Refusal
-from api_shim.routing import fitting, least_loaded, named
+from api_shim.http.problems import Refusal
+from api_shim.submission.roster_cache import Pool, pools
+from api_shim.submission.selection import fitting, least_loaded, named
 from contract.chat import ChatRequest, Message
 from contract.jobs import AnyRequest
 from contract.models import CopyRequest, CreateRequest, DeleteRequest, LoadRequest, PullRequest

@@ -10,8 +10,8 @@ from weakref import WeakSet
 from pydantic_core import from_json
 from typing_extensions import override
 
-from workers.backends.scripted_http import Ask, Connection, Flow, Reply
-from workers.backends.scripted_server import ScriptedServer
+from workers.scripted.http import Ask, Connection, Flow, Reply
+from workers.scripted.server import ScriptedServer
 
 
 class Streams:

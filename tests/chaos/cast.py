@@ -20,7 +20,7 @@ from chaos.backends import Streams, watched_server
 from chaos.errands import REAL
 from chaos.schedule import SHIMS
 from contract.errors import RelayUnavailable
-from fleet.real.running import running_llama_server
+from fleet.real.run_llama_server import running_llama_server
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from contract.embeddings import pack
-from workers.backends.script import Prompt, parse, play, vector
-from workers.backends.scripted_picture import png, words_of
+from workers.scripted.picture import png, words_of
+from workers.scripted.script import Prompt, parse, play, vector
 
 Way = Literal["sse", "ndjson", "websocket"]
 Status = Literal["done", "failed", "cancelled"]

@@ -10,7 +10,7 @@ from chaos.faults import DEEDS
 from chaos.schedule import KINDS, plan
 from chaos.verdict import Job, judge
 from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Queued, Started
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 
 ID = "0" * 32
 BEGUN: list[tuple[str, Event]] = [

@@ -1,6 +1,6 @@
 """Every field of the newest clients is passed on, refused, named as ignored, or about the answer.
 
-The clients' own request types say which fields there are; `fields.py` says what becomes of each. A
+The clients' own request types say which fields there are; `api_shim/http/problems.py` says what becomes of each. A
 client that knows a new field fails here until somebody has decided about it.
 """
 
@@ -26,17 +26,17 @@ from openai.types.responses import response_create_params
 from pydantic import ValidationError
 from support.client_schemas import Field, Values, fields
 
-from api_shim.ignored import Lenient, ignored
-from api_shim.ollama import builds, chat, embed, generate, models
-from api_shim.openai.batches import BatchBody
-from api_shim.openai.chat_asked import ChatBody, to_chat
-from api_shim.openai.completions_asked import CompletionBody, to_completion
+from api_shim.batch.file_routes import FileForm
+from api_shim.batch.routes import BatchBody
+from api_shim.http.problems import Refusal
+from api_shim.ollama import chat_request, chat_request_m_generate, embed, model_responses, models
+from api_shim.openai.chat_request import ChatBody, to_chat
+from api_shim.openai.completions import CompletionBody, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
-from api_shim.openai.files import FileForm
-from api_shim.openai.images_asked import ImageBody, to_image
-from api_shim.openai.responses_asked import ResponseBody, to_request
-from api_shim.openai.responses_items import Known
-from api_shim.problems import Refusal
+from api_shim.openai.images import ImageBody, to_image
+from api_shim.openai.responses.items import Known
+from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.submission.ignored_fields import Lenient, ignored
 from contract.errors import FleetError
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in "xy"]
@@ -200,8 +200,8 @@ ENDPOINTS = {
     ),
     "api/chat": Endpoint(
         ollama._types.ChatRequest,
-        chat.ChatBody,
-        chat.to_job,
+        chat_request.ChatBody,
+        chat_request.to_job,
         known.OLLAMA_CHAT,
         {
             **known.OLLAMA_VALUES,
@@ -212,8 +212,8 @@ ENDPOINTS = {
     ),
     "api/generate": Endpoint(
         theirs.GenerateRequest,
-        generate.GenerateBody,
-        generate.to_job,
+        chat_request_m_generate.GenerateBody,
+        chat_request_m_generate.to_job,
         known.OLLAMA_GENERATE,
         known.OLLAMA_VALUES,
         {"prompt": "x"},
@@ -229,11 +229,13 @@ ENDPOINTS = {
         known.OLLAMA_VALUES,
         {"prompt": "x"},
     ),
-    "api/pull": Endpoint(theirs.PullRequest, builds.PullBody, builds.to_pull, known.OLLAMA_PULL),
+    "api/pull": Endpoint(
+        theirs.PullRequest, model_responses.PullBody, model_responses.to_pull, known.OLLAMA_PULL
+    ),
     "api/create": Endpoint(
         theirs.CreateRequest,
-        builds.CreateBody,
-        builds.to_create,
+        model_responses.CreateBody,
+        model_responses.to_create,
         known.OLLAMA_CREATE,
         known.OLLAMA_VALUES,
         {"from": "x"},

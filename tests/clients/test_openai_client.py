@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from support.fleet import Fleet, fleet
 from support.up import wait_until
 
-from workers.backends.scripted_picture import png, size_of
+from workers.scripted.picture import png, size_of
 
 SLOW = "scripted-story:chunks=400,rate=20"
 LATE = "scripted-story:chunks=2,first=2.5"

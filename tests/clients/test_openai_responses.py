@@ -12,7 +12,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import BaseModel
 from support.fleet import Fleet, fleet
 
-from workers.backends.scripted_picture import png
+from workers.scripted.picture import png
 
 SLOW = "scripted-story:chunks=400,rate=20"
 SHORT = "scripted-story:chunks=30,rate=20"

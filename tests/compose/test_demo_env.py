@@ -11,7 +11,7 @@ import pytest
 from relay.settings import FleetSettings
 from workers.backends.dsn import WELL_KNOWN, from_environment
 from workers.backends.registry import FACTORIES, build
-from workers.configuration import DEFAULT_SLOTS
+from workers.config import DEFAULT_SLOTS
 
 TOP = Path(__file__).parents[2]
 TEXT = (TOP / "compose" / "demo.env").read_text()
@@ -30,7 +30,7 @@ def subclasses(kind: type[FleetSettings]) -> Iterator[type[FleetSettings]]:
 
 
 def classes() -> list[type[FleetSettings]]:
-    for path in TOP.glob("*/settings.py"):
+    for path in TOP.glob("*/fleet/client/settings.py"):
         importlib.import_module(f"{path.parent.name}.settings")
     return list(subclasses(FleetSettings))
 

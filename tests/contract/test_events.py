@@ -26,7 +26,7 @@ from contract.events import (
     Unknown,
     Vectors,
 )
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import Fold, fold
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.events import Delta, Done, Failed, Unknown
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.jobs import any_request
 from contract.result import fold
 from contract.roster import WorkerReport

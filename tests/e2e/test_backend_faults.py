@@ -17,7 +17,7 @@ from contract.chat import ChatRequest, Message
 from contract.events import (
     Failed,
 )
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
 
 BACKENDS = ("ollama", "generic", "llamacpp", "vllm")
@@ -44,7 +44,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with ExitStack() as stack:
         redis = RedisServer(folder)
         stack.callback(redis.stop)
-        module = ["-m", "workers.backends.scripted_server", "--port", str(port)]
+        module = ["-m", "workers.scripted.server", "--port", str(port)]
         server = Process([sys.executable, *module], {}, folder / "server.log")
         stack.callback(server.end)
         workers = [start(stack, redis.url, folder, type, port) for type in BACKENDS]

@@ -11,12 +11,12 @@ from support.processes import WorkerProcess, until_logged, worker
 from support.queues import left_in_queues, nothing_waits
 from support.relay import Relay, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.chat import ChatRequest, Message
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
 from relay.log import END, ending_keys
-from workers.backends.scripted_server import ScriptedServer, serve
+from workers.scripted.server import ScriptedServer, serve
 
 LONG_LEASE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "60"}
 SHORT_LEASE = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}
@@ -111,7 +111,7 @@ async def test_a_silent_backend_is_let_go_of_although_the_shim_died_in_the_cance
     env = LONG_LEASE | {"FLEET_RENEW_S": "0.3"}
     async with running(redis_url, tmp_path, SILENCE, **env) as (relay, server, _, job):
         last_word = '"type":"cancelled","by":"caller","reason":""}'
-        said = [job, names.channel(job), "cancelled", 60, last_word, 0]
+        said = [job, redis_keys.channel(job), "cancelled", 60, last_word, 0]
         await relay.connection.run(END, ending_keys(job), said)  # and then no more
 
         await server.seen.until(lambda seen: seen.aborted == 1, limit_s=2.0)

@@ -14,9 +14,9 @@ from support.relay import Relay, relay_on
 from support.shim import serving
 
 from contract.events import Failed
-from contract.names import job_id
+from contract.redis_keys import job_id
 from fleet import Client
-from fleet.errors import GaveUpWaiting
+from fleet.client.errors import GaveUpWaiting
 
 ASK = {
     "model": "scripted-story:chunks=5",

@@ -18,7 +18,7 @@ QUICK = {"FLEET_CHECK_S": "60", "FLEET_BREAKER_OPEN_S": "0.5", "FLEET_REAP_S": "
 
 
 def server(folder: Path, port: int) -> Process:
-    module = ["-m", "workers.backends.scripted_server", "--port", str(port)]
+    module = ["-m", "workers.scripted.server", "--port", str(port)]
     return Process([sys.executable, *module], {}, folder / f"server-{port}.log")
 
 

@@ -13,7 +13,7 @@ from support.relay import Relay, relay_on
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
 from contract.events import Failed
-from workers.backends.scripted_http import Flow, Reply
+from workers.scripted.http import Flow, Reply
 
 SLOW = {"FLEET_REAP_S": "60", "FLEET_AFFINITY_PATIENCE_S": "0.5"}
 

@@ -13,9 +13,9 @@ from support.processes import worker
 from support.relay import Relay, relay_on
 from support.shim import Stage, serving, stage
 
-from contract import names
+from contract import redis_keys
 from contract.chat import ChatRequest, JsonFormat, Message
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import Result, fold
 
 LEASE = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}
@@ -153,7 +153,7 @@ async def test_a_stream_that_the_backend_cuts_goes_on_in_the_next_attempt(
 
 
 async def _forget(relay: Relay, job: str, entries: int) -> None:
-    await relay.connection.command("EVAL", FORGET, 1, names.log(job), entries)
+    await relay.connection.command("EVAL", FORGET, 1, redis_keys.log(job), entries)
 
 
 async def test_a_job_whose_log_lost_its_end_is_handed_over_at_once(

@@ -17,7 +17,7 @@ from contract.chat import ChatRequest, Message, Tool
 from contract.embeddings import EmbedRequest
 from contract.jobs import AnyRequest
 from contract.result import Result, fold
-from workers.backends.scripted_server import ScriptedServer, serve
+from workers.scripted.server import ScriptedServer, serve
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = Tool(name="lookup", parameters={"type": "object"})

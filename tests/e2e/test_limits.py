@@ -17,7 +17,7 @@ from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
 from contract.events import Delta
 from contract.jobs import AnyRequest
-from workers.backends.scripted_server import serve
+from workers.scripted.server import serve
 
 CAP = {"FLEET_LOG_CAP_BYTES": "20000"}
 STORY = ChatRequest(

@@ -10,8 +10,8 @@ import pytest
 from openai import OpenAI
 from support.fixed_answers import FixedAnswers, answering
 
-from api_shim.batch.answers import good
-from fleet.terminal import Terminal
+from api_shim.batch.parts_m_answers import good
+from fleet.cli.terminal import Terminal
 
 NDJSON = {"Accept": "application/x-ndjson"}
 ANSWERS = FixedAnswers()

@@ -13,7 +13,7 @@ from support.relay import Relay, relay_on
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
 from contract.jobs import JobRecord
-from workers.backends.scripted_http import Reply
+from workers.scripted.http import Reply
 
 NO_MEMORY = "model requires more system memory (9.0 GiB) than is available (4.2 GiB)"
 IN_A_200 = Reply(b'{"error":{"message":"the model choked on this"}}')

@@ -15,7 +15,7 @@ from support.relay import Relay, relay_on
 
 from contract.embeddings import EmbedRequest, unpack
 from contract.result import Result, fold
-from workers.backends.script import vector
+from workers.scripted.script import vector
 
 QUEUE = "box.embed"
 SLOW = "scripted-embed:dim=16,first=0.2"

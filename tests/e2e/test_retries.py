@@ -12,7 +12,7 @@ from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
 from contract.events import Failed, Queued
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
 
 RARELY = {"FLEET_REAP_S": "60"}

@@ -8,7 +8,7 @@ from support.processes import worker
 from support.relay import Relay, relay_on
 from support.shim import CHAT
 
-from contract import names
+from contract import redis_keys
 from contract.jobs import any_request
 from relay.tickets import message
 
@@ -32,14 +32,14 @@ async def test_a_newer_request_waits_for_a_worker_that_can_read_it(
 ) -> None:
     async with relay_on(redis_url) as relay:
         record, _ = await relay.queue.enqueue(any_request.validate_python(ASK), queue=QUEUE)
-        request = await relay.connection.command("HGET", names.record(record.id), "request")
+        request = await relay.connection.command("HGET", redis_keys.record(record.id), "request")
         newer = json.dumps({**json.loads(request), "mood": "good"})
-        await relay.connection.command("HSET", names.record(record.id), "request", newer)
+        await relay.connection.command("HSET", redis_keys.record(record.id), "request", newer)
         with worker(redis_url, tmp_path) as one:
             await one.ready(relay)
             reason = await queued_again(relay, record.id)
             # The next version's worker, which knows the field.
-            await relay.connection.command("HSET", names.record(record.id), "request", request)
+            await relay.connection.command("HSET", redis_keys.record(record.id), "request", request)
             frames = await relay.heard(record.id)
 
             assert "newer version" in reason
@@ -53,7 +53,7 @@ async def test_a_ticket_of_a_newer_version_is_a_ticket(redis_url: str, tmp_path:
         record, _ = await relay.queue.enqueue(any_request.validate_python(ASK), queue=QUEUE)
         more = {"queue": QUEUE, "mood": "good"}
         await relay.connection.command("DEL", QUEUE)
-        await relay.connection.command("LPUSH", QUEUE, message(names.TICKET_TASK, more, QUEUE))
+        await relay.connection.command("LPUSH", QUEUE, message(redis_keys.TICKET_TASK, more, QUEUE))
         with worker(redis_url, tmp_path, FLEET_REAP_S="600") as one:
             await one.ready(relay)
 

@@ -12,7 +12,7 @@ from support.processes import worker
 from support.relay import Relay, relay_on
 
 from contract.jobs import any_request
-from contract.names import job_id
+from contract.redis_keys import job_id
 from relay.tickets import message, ticket
 
 QUEUE = "scripted.chat"

@@ -9,7 +9,7 @@ import pytest
 from support.up import Command, Said, Up, environment, start_up, stop
 from typer.testing import CliRunner
 
-from fleet.cli import app
+from fleet.cli.app import app
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def box() -> Iterator[str]:
     """Address, as in `127.0.0.1:4711`, of a model server in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers.backends.scripted_server", "--port", "0"],
+        [sys.executable, "-m", "workers.scripted.server", "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -9,7 +9,7 @@ import pytest
 from support.up import DEADLINE_S, ROOT, Command, Up, environment
 
 from fleet import Client
-from fleet.server import free_port
+from fleet.local.redis_server import free_port
 
 ECHO = ("--backend", "scripted", "--model", "scripted-echo")
 SLOW = ("--backend", "scripted", "--model", "scripted-story:chunks=2000,rate=20")

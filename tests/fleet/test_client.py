@@ -9,14 +9,14 @@ import httpx
 import numpy as np
 import pytest
 
-from contract.backend_errors import (
-    ServerFault,
-)
 from contract.chat import ChatRequest, Message
 from contract.embeddings import pack
 from contract.errors import (
     InvalidRequest,
     JobNotFound,
+)
+from contract.errors_m_backend_errors import (
+    ServerFault,
 )
 from contract.events import (
     Cancelled,
@@ -29,9 +29,9 @@ from contract.events import (
     Started,
     Vectors,
 )
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from fleet import AsyncClient, Client
-from fleet.errors import AnswerRestarted, FleetUnreachable, GaveUpWaiting, JobCancelled
+from fleet.client.errors import AnswerRestarted, FleetUnreachable, GaveUpWaiting, JobCancelled
 
 JOB = "0" * 32
 STORY: Sequence[Event] = (

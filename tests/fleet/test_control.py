@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from api_shim.control import Add, ControlLost, Listing, Remove, asked, read_order
-from fleet.control import Control, address
-from fleet.crew import Crew
-from fleet.plan import PlannedBackend
-from fleet.supervisor import Supervisor, silent_printer
+from fleet.local.control_socket import Control, address
+from fleet.local.launch_plan import PlannedBackend
+from fleet.local.supervisor import Supervisor, silent_printer
+from fleet.local.worker_teams import Crew
 from relay.settings import RelaySettings
 
 KEY = "sk-sesame-4711"

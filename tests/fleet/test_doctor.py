@@ -9,7 +9,7 @@ import pytest
 from support.redis_server import RedisServer
 
 from fleet.doctor import machine, services
-from fleet.server import free_port
+from fleet.local.redis_server import free_port
 
 
 @pytest.fixture(autouse=True)

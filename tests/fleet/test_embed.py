@@ -15,7 +15,7 @@ import pytest
 from support.up import DEADLINE_S, ROOT, Command, Up, environment, wait_until
 
 from fleet import Client
-from fleet.spool import path_for
+from fleet.embed.spool import path_for
 
 EMBED = ("-b", "scripted", "-m", "scripted-embed")
 SLOW = ("-b", "scripted", "-m", "scripted-embed:rate=2", "--texts-a-job", "50")

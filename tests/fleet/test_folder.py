@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from fleet.errors import CannotStart
-from fleet.folder import locked
-from fleet.server import choose, embedded, free_port, port_is_free, write_configuration
+from fleet.client.errors import CannotStart
+from fleet.local.data_folder import locked
+from fleet.local.redis_server import choose, embedded, free_port, port_is_free, write_configuration
 from relay.settings import RelaySettings
 
 

@@ -10,10 +10,10 @@ from contract.events import (
     Event,
     EventId,
 )
-from contract.frames import Frame
-from fleet.backoff import Backoff
-from fleet.errors import FleetUnreachable
-from fleet.following import Patience, Seen
+from contract.events_m_frames import Frame
+from fleet.client.errors import FleetUnreachable
+from fleet.client.reconnect import Patience, Seen
+from fleet.client.reconnect_m_backoff import Backoff
 
 
 def frame(id: EventId | None, event: Event) -> Frame:

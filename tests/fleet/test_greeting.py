@@ -2,10 +2,10 @@
 
 import pytest
 
-from api_shim.pools import Pool
+from api_shim.submission.roster_cache import Pool
 from contract.roster import BackendReport, EndpointReport, ModelReport
-from fleet.greeting import fitted, greeting
-from fleet.plan import STAND_IN, PlannedBackend
+from fleet.local.greeting import fitted, greeting
+from fleet.local.launch_plan import STAND_IN, PlannedBackend
 
 URL = "http://127.0.0.1:8700"
 

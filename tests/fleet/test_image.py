@@ -11,7 +11,7 @@ import pytest
 from support.up import DEADLINE_S, ROOT, Command, Up, environment
 
 from fleet import Client
-from workers.backends.scripted_picture import png, size_of
+from workers.scripted.picture import png, size_of
 
 SMALL = ("--width", "48", "--height", "32")
 DRAWS = ("--backend", "scripted", "--model")

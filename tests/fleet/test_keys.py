@@ -14,7 +14,7 @@ from support.up import DEADLINE_S, ROOT, Command, environment, start_up, stop
 
 from contract.errors import LastAdmin
 from fleet import Client
-from fleet.errors import NotAuthorised
+from fleet.client.errors import NotAuthorised
 
 ADMIN = ("--tenant", "boss", "--admin")
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from contract.events import Delta, Done, Event, Failed, Phase, Progress
-from fleet.showing import Shown
-from fleet.terminal import Terminal
+from fleet.cli.event_printer import Shown
+from fleet.cli.terminal import Terminal
 
 
 def shown(*events: Event) -> str:

@@ -13,10 +13,10 @@ import pytest
 from honcho.printer import Message
 from support.up import DEADLINE_S, ROOT, Command, Up, environment, wait_until
 
-from fleet import log_files
-from fleet.commands.logs import wants
-from fleet.log_files import Journal, Reading, log_folder, processes
-from fleet.supervisor import OWN_NAME
+from fleet.cli.commands.logs import wants
+from fleet.local import log_files
+from fleet.local.log_files import Journal, Reading, log_folder, processes
+from fleet.local.supervisor import OWN_NAME
 
 
 def message(text: str | bytes, name: str = "shim.1", second: int = 0) -> Message:

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from support.up import Up
 
-from contract.backend_errors import ContextExceeded
 from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
+from contract.errors_m_backend_errors import ContextExceeded
 from fleet import AsyncClient, Client
-from fleet.errors import FleetUnreachable, JobCancelled
-from fleet.mapping import Answer
+from fleet.client.errors import FleetUnreachable, JobCancelled
+from fleet.client.map import Answer
 
 ILL = "scripted-story:fail=context"
 SLOW = "scripted-story:chunks=2000,rate=20"

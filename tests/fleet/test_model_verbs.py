@@ -10,8 +10,8 @@ import pytest
 from support.up import Command, Up
 
 from fleet import Client
-from fleet.commands.model import facts, parameters
-from fleet.pictures import picture, spoken
+from fleet.cli.commands.model import facts, parameters
+from fleet.client.images import picture, spoken
 
 ON = ("--backend", "olla")
 

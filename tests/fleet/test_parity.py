@@ -9,9 +9,9 @@ from support.batches import echo, jsonl
 from support.up import Up, wait_until
 
 from fleet import AsyncClient, AsyncJob, Client, Job
-from fleet.batches import Batches as AsyncBatches
-from fleet.batches import BatchView
-from fleet.client import Batches
+from fleet.client.batches import Batches as AsyncBatches
+from fleet.client.batches import BatchView
+from fleet.client.sync_client import Batches
 
 PAIRS: tuple[tuple[type, type], ...] = (
     (AsyncClient, Client), (AsyncJob, Job), (AsyncBatches, Batches),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.errors import CannotStart
-from fleet.plan import (
+from fleet.client.errors import CannotStart
+from fleet.local.launch_plan import (
     Plan,
     backends,
     child_environment,
@@ -16,7 +16,7 @@ from fleet.plan import (
     given_backend,
     shim_ports,
 )
-from fleet.procfile import commands, worker_command
+from fleet.local.process_m_procfile import commands, worker_command
 from workers.backends.dsn import BackendConfig, parse
 
 

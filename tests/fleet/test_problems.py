@@ -5,9 +5,9 @@ import pytest
 from contract.errors import FleetError, JobNotFound, QueueError, QueueFull, RequestError
 from contract.events import Cancelled, Failed
 from contract.result import Result
-from fleet.errors import FleetUnreachable, GaveUpWaiting, NotAuthorised
-from fleet.exits import Exit, exit_of, raise_unless_done
-from fleet.problems import error_of
+from fleet.cli.exit_codes import Exit, exit_of, raise_unless_done
+from fleet.client.errors import FleetUnreachable, GaveUpWaiting, NotAuthorised
+from fleet.client.problems import error_of
 
 
 def test_a_problem_becomes_the_class_of_its_code() -> None:

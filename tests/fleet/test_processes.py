@@ -14,10 +14,10 @@ import pytest
 from honcho.printer import Printer
 from support.up import lives, wait_until
 
-from fleet.supervisor import Entry, Supervisor
+from fleet.local.supervisor import Entry, Supervisor
 
 SLEEPER = "sleep 1000"
-TETHER = Path(__file__).parents[2] / "fleet" / "tether.py"
+TETHER = Path(__file__).parents[2] / "fleet" / "fleet/local/parent_watch.py"
 KERNEL = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), "sleep", "1000"])

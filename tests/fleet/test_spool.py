@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contract.errors import InvalidRequest
-from fleet.spool import Bad, Block, Facts, OtherRun, facts_of, path_for, spool
+from fleet.embed.spool import Bad, Block, Facts, OtherRun, facts_of, path_for, spool
 
 FACTS = Facts(digest="d", column=None, model="m", backend=None, dimensions=None)
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)

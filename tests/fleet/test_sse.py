@@ -5,7 +5,7 @@ import time
 import pytest
 
 from contract.events import EventId
-from fleet.sse import Decoder
+from fleet.client.sse import Decoder
 
 STREAM = (
     ": hello\n\n"

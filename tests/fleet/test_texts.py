@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import InvalidRequest
-from fleet.texts import Source, Text
+from fleet.embed.text_files import Source, Text
 
 
 def written(file: Path, content: str | bytes) -> Path:

@@ -13,11 +13,11 @@ import pytest
 from contract.embeddings import EmbedRequest, pack
 from contract.errors import InvalidRequest
 from contract.result import Embeddings, Result
-from fleet.answers import WrongCount, rows_of
-from fleet.mapping import Answer
-from fleet.spool import Bad, Block
-from fleet.texts import Text
-from fleet.vector_file import errors_file, output
+from fleet.client.map import Answer
+from fleet.client.results import WrongCount, rows_of
+from fleet.embed.spool import Bad, Block
+from fleet.embed.text_files import Text
+from fleet.embed.vector_file import errors_file, output
 
 ROWS = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
 ROWS[3] = np.nan

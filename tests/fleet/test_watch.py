@@ -3,7 +3,7 @@
 from support.relay import relay_on
 
 from contract.roster import BackendReport, EndpointReport, WorkerReport
-from fleet.watch import Watch
+from fleet.local.roster_watch import Watch
 
 
 def report(*, error: str | None = None, circuit: float | None = None) -> WorkerReport:

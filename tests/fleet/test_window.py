@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from fleet.window import in_order
+from fleet.client.window import in_order
 
 
 async def test_answers_come_in_the_order_of_the_items() -> None:

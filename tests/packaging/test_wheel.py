@@ -14,18 +14,18 @@ from support.relay import relay_on
 from support.up import environment
 
 from contract.errors import RelayUnavailable
-from fleet.procfile import commands
-from fleet.server import free_port
+from fleet.local.process_m_procfile import commands
+from fleet.local.redis_server import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 OTHERS = ("3.12", "3.13", "3.14")
 EXTRAS = {
     "fleet.demo.bert_graph": "onnx",
     "fleet.demo.llama": "gguf",
-    "fleet.real.running": "gguf",
+    "fleet.real.run_llama_server": "gguf",
     "fleet.real.tiny_model": "gguf",
     "fleet.real.tiny_openvino": "gguf",
-    "workers.backends.google_credentials": "google",
+    "workers.backends.google.credentials": "google",
 }
 """Modules that only somebody with the extra imports, and what they miss without it."""
 IMPORT_ALL = """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.real.llama_server import NotBuilt, find
-from fleet.real.running import LlamaServer, running_llama_server
+from fleet.real.run_llama_server import LlamaServer, running_llama_server
 
 
 @pytest.fixture(scope="session")

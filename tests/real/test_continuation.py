@@ -24,10 +24,10 @@ from support.relay import relay_on
 from contract.chat import ChatRequest, Message
 from contract.events import Delta, Done, Event, Resumed
 from contract.result import Result, fold
-from fleet.real.running import LlamaServer, running_llama_server
+from fleet.real.run_llama_server import LlamaServer, running_llama_server
 from fleet.real.tiny_model import TinyShape, write_model
-from workers.backends.dialects import LLAMACPP
-from workers.backends.openai import OpenAI
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import LLAMACPP
 from workers.continuation import Continuation, Said, plan
 from workers.run import stream
 

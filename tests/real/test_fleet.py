@@ -11,9 +11,9 @@ from support.relay import relay_on
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest, unpack
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
-from fleet.real.running import LlamaServer
+from fleet.real.run_llama_server import LlamaServer
 
 pytestmark = pytest.mark.real
 LEASE = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}

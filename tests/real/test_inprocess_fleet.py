@@ -9,7 +9,7 @@ from support.in_process import ask, needed
 from support.processes import worker
 from support.relay import Relay, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.embeddings import EmbedRequest
 from contract.result import Result, fold
 from fleet.real.tiny_model import tiny_model
@@ -36,7 +36,7 @@ async def result(relay: Relay, job: str) -> Result:
 
 
 async def owner(relay: Relay) -> bytes | None:
-    told = await relay.connection.command("HGET", names.residence("llama", "tiny"), "owner")
+    told = await relay.connection.command("HGET", redis_keys.residence("llama", "tiny"), "owner")
     assert told is None or isinstance(told, bytes)
     return told
 

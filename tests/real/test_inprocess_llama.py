@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from support.in_process import answer, ask, embed, events_of, needed
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, ImagePart, JsonFormat, Message, NamedTool, SchemaFormat, Tool
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BadEndpoint,
     ContextExceeded,
@@ -19,15 +20,14 @@ from contract.backend_errors import (
     ModelMissing,
     NotSupported,
 )
-from contract.chat import ChatRequest, ImagePart, JsonFormat, Message, NamedTool, SchemaFormat, Tool
 from contract.events import Delta, Details, Done, Phase
 from contract.models import LoadRequest, UnloadRequest
 from fleet.real.tiny_model import DEFAULT, TinyShape, tiny_model, write_model
-from workers.backends import resident
 from workers.backends.dsn import parse
-from workers.backends.gguf_files import size_bytes
-from workers.backends.in_memory import InMemory
-from workers.backends.llamacpp_local import llama
+from workers.backends.in_process import resident
+from workers.backends.in_process.adapter import InMemory
+from workers.backends.in_process.gguf_files import size_bytes
+from workers.backends.in_process.llamacpp import llama
 from workers.backends.protocols import Resides, capabilities
 from workers.backends.registry import build
 

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from support.in_process import answer, ask, embed, events_of, needed
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, NamedTool, SchemaFormat, Tool
+from contract.errors_m_backend_errors import (
     BadEndpoint,
     ContextExceeded,
     InputTooLarge,
     ModelMissing,
     NotSupported,
 )
-from contract.chat import ChatRequest, NamedTool, SchemaFormat, Tool
 from contract.events import Delta, Done, Phase
 from contract.models import UnloadRequest
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model
 from fleet.real.tiny_openvino import MAX_TOKENS, WIDTH, exported_chat, exported_embedder
 from workers.backends.dsn import parse
-from workers.backends.in_memory import InMemory
-from workers.backends.openvino import openvino
+from workers.backends.in_process.adapter import InMemory
+from workers.backends.in_process.openvino import openvino
 from workers.backends.protocols import Resides, capabilities
 from workers.backends.registry import build
 

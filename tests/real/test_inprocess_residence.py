@@ -10,12 +10,12 @@ import pytest
 from support.in_process import answer, ask, needed
 from support.relay import Relay, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.events import Delta, Phase
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model
-from relay.residence import LeasedResidence
-from workers.backends.in_memory import InMemory
-from workers.backends.llamacpp_local import llama
+from relay.model_leases import LeasedResidence
+from workers.backends.in_process.adapter import InMemory
+from workers.backends.in_process.llamacpp import llama
 
 needed("llama_cpp")
 pytestmark = pytest.mark.real
@@ -37,7 +37,7 @@ async def worker(relay: Relay, name: str, folder: Path) -> AsyncGenerator[InMemo
 
 
 async def owner(relay: Relay, model: str = "tiny") -> str | None:
-    told = await relay.connection.command("HGET", names.residence("llama", model), "owner")
+    told = await relay.connection.command("HGET", redis_keys.residence("llama", model), "owner")
     return told.decode() if told else None
 
 
@@ -131,7 +131,7 @@ async def test_a_deadline_ends_the_wait(redis_url: str, folder: Path) -> None:
 
 async def test_the_model_of_a_dead_worker_comes_free(redis_url: str, folder: Path) -> None:
     async with relay_on(redis_url) as relay, worker(relay, "w2", folder) as second:
-        key = names.residence("llama", "tiny")
+        key = redis_keys.residence("llama", "tiny")
         await relay.connection.command("HSET", key, "owner", "dead")
         await relay.connection.command("PEXPIRE", key, 400)
         async with asyncio.timeout(5):

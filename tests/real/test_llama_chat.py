@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
     BackendError,
     BackendUnreachable,
     ContextExceeded,
     NotSupported,
 )
-from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool
-from contract.embeddings import EmbedRequest
 from contract.events import Delta, Done
-from fleet.real.running import LlamaServer, running_llama_server
+from fleet.real.run_llama_server import LlamaServer, running_llama_server
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model
-from workers.backends.dialects import LLAMACPP
-from workers.backends.openai import OpenAI
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import LLAMACPP
 
 pytestmark = pytest.mark.real
 

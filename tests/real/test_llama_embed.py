@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contract.backend_errors import (
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors_m_backend_errors import (
     InputTooLarge,
     NotSupported,
 )
-from contract.embeddings import EmbedRequest, unpack
 from contract.events import Done, Vectors
-from fleet.real.running import LlamaServer
+from fleet.real.run_llama_server import LlamaServer
 from fleet.real.tiny_model import DEFAULT
-from workers.backends.dialects import LLAMACPP
-from workers.backends.openai import OpenAI
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import LLAMACPP
 
 pytestmark = pytest.mark.real
 

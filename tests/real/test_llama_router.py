@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, Message, SchemaFormat
+from contract.errors_m_backend_errors import (
     BackendError,
     ModelMissing,
     NotSupported,
     ServerFault,
 )
-from contract.chat import ChatRequest, Message, SchemaFormat
 from contract.events import Details, Done, Phase
 from contract.models import (
     EVERY_MODEL,
@@ -24,11 +24,11 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.result import fold
-from fleet.real.running import LlamaServer, running_llama_server
+from fleet.real.run_llama_server import LlamaServer, running_llama_server
 from fleet.real.tiny_model import tiny_model
-from workers.backends.dialects import LLAMACPP_ROUTER
 from workers.backends.discovery import discover
-from workers.backends.llama_router import LlamaRouter
+from workers.backends.openai.dialects import LLAMACPP_ROUTER
+from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.protocols import capabilities
 
 pytestmark = pytest.mark.real

@@ -12,17 +12,17 @@ from support.relay import Relay, relay_on
 
 from contract.embeddings import EmbedRequest, unpack
 from contract.events import Vectors
-from contract.parity import likeness
 from contract.result import fold
 from fleet.demo import minilm
 from fleet.real.cache import cache_folder
-from fleet.real.running import LlamaServer, running_llama_server
-from workers.backends.dialects import LLAMACPP
-from workers.backends.local import LocalEmbed
-from workers.backends.openai import OpenAI
+from fleet.real.run_llama_server import LlamaServer, running_llama_server
+from workers.backends.in_process.onnx import LocalEmbed
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import LLAMACPP
 from workers.backends.protocols import Embed
-from workers.packing.budget import Budget
-from workers.packing.packer import Packer, Rules
+from workers.embedding.budget import Budget
+from workers.embedding.packer import Packer, Rules
+from workers.embedding.parity import likeness
 
 pytestmark = pytest.mark.real
 

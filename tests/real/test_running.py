@@ -9,7 +9,7 @@ from time import monotonic
 
 import pytest
 
-from fleet.real.running import DidNotStart, running_llama_server
+from fleet.real.run_llama_server import DidNotStart, running_llama_server
 
 pytestmark = pytest.mark.real
 

@@ -17,19 +17,19 @@ from support.images import pictures, told
 from support.processes import worker
 from support.relay import relay_on
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendRejected,
 )
 from contract.events import Done
 from contract.images import ImageRequest
 from contract.result import fold
-from fleet.real.running_sd import running_sd_server
+from fleet.real.run_sd_server import running_sd_server
 from fleet.real.sd_server import NotBuilt, find
 from fleet.real.serving import RealServer
-from workers.backends.a1111 import A1111
+from workers.backends.diffusion.a1111 import A1111
+from workers.backends.diffusion.sdcpp import MODEL, Sdcpp
 from workers.backends.discovery import discover
-from workers.backends.scripted_picture import png, size_of
-from workers.backends.sdcpp import MODEL, Sdcpp
+from workers.scripted.picture import png, size_of
 
 pytestmark = pytest.mark.real
 LONG = 40

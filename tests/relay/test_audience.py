@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from support.relay import Relay, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.jobs import JobRecord
 from contract.models import PullRequest
 from contract.requests import CancelAfter, OnDisconnect, disconnect_policy, disconnect_text
-from relay.audience import Audience
+from relay.followers import Audience
 
 AFTER_A_MOMENT = CancelAfter(cancel_after_s=0.2)
 
@@ -29,11 +29,11 @@ async def ended(relay: Relay, record: JobRecord) -> str:
 
 
 async def is_followed(relay: Relay, record: JobRecord) -> bool:
-    return bool(await relay.connection.command("EXISTS", names.audience(record.id)))
+    return bool(await relay.connection.command("EXISTS", redis_keys.audience(record.id)))
 
 
 async def nothing_is_watched(relay: Relay) -> bool:
-    return not await relay.connection.command("ZCARD", names.FOLLOWED)
+    return not await relay.connection.command("ZCARD", redis_keys.FOLLOWED)
 
 
 async def scripts_run(relay: Relay) -> int:
@@ -172,7 +172,7 @@ async def test_a_process_that_redis_forgot_is_counted_again(redis_url: str) -> N
     async with relay_on(redis_url, renew_s=0.05) as relay, audience(relay) as here:
         record = await job(relay, "cancel")
         async with here.attending(record):
-            await relay.connection.command("DEL", names.audience(record.id))
+            await relay.connection.command("DEL", redis_keys.audience(record.id))
             await until(lambda: is_followed(relay, record))
 
         assert await ended(relay, record) == "disconnect"

@@ -7,9 +7,9 @@ import pytest
 from support.relay import Relay, relay_on
 
 from contract.batches import LineError, NewBatch
+from contract.batches_m_files import File
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch, UnknownFile
 from contract.events import Usage
-from contract.files import File
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.batches import Batches, Lease, Part, parts_name
 from relay.files import Files, stored_name

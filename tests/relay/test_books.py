@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from support.relay import QUEUE, Relay, chat, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.tenants import Tenant
 from relay.order import Taking
 
@@ -78,17 +78,20 @@ async def _check_books(relay: Relay, held: dict[str, int]) -> None:
         return {id.decode() for id in await relay.connection.command("ZRANGE", key, 0, -1)}
 
     backlog, delayed, leases = [
-        await members(key(QUEUE)) for key in (names.backlog, names.delayed, names.leases)
+        await members(key(QUEUE))
+        for key in (redis_keys.backlog, redis_keys.delayed, redis_keys.leases)
     ]
-    facts = await relay.connection.command("HGETALL", names.facts(QUEUE))
+    facts = await relay.connection.command("HGETALL", redis_keys.facts(QUEUE))
     known = {id.decode(): json.loads(text) for id, text in facts.items()}
-    load = await relay.connection.command("HGETALL", names.load(QUEUE))
+    load = await relay.connection.command("HGETALL", redis_keys.load(QUEUE))
     counted = Counter(f"jobs {known[id]['tenant']}" for id in backlog)
     counted.update({"tokens": sum(known[id]["tokens"] for id in backlog)})
 
     assert len(backlog) + len(delayed) + len(leases) == len(known)
     assert backlog | delayed | leases == set(known)
     assert leases == set(held)
-    assert await members(names.urgent(QUEUE)) == {i for i in backlog if "batch" not in known[i]}
-    assert await members(names.line(QUEUE, "m")) == backlog
+    assert await members(redis_keys.urgent(QUEUE)) == {
+        i for i in backlog if "batch" not in known[i]
+    }
+    assert await members(redis_keys.line(QUEUE, "m")) == backlog
     assert {k: int(load.get(k.encode(), 0)) for k in counted} == dict(counted)

@@ -9,13 +9,13 @@ from support.dying import died
 from support.queues import left_in_queues
 from support.relay import QUEUE, Relay, relay_on, words
 
-from contract import names
+from contract import redis_keys
 from contract.errors import LeaseLost
 from contract.events import Done
-from relay.lease import Holder
+from relay.leases import Holder
 from relay.log import END, HAND_OVER, START, ending_keys
 from relay.order import CLAIM, Taking, keys_of, taken
-from relay.writer import Voice
+from relay.publisher import Voice
 
 
 async def queued(relay: Relay) -> str:
@@ -47,9 +47,9 @@ async def running(relay: Relay) -> str:
 async def half_handed_over(relay: Relay) -> str:
     """The reaper died between HAND_OVER and RETURN."""
     job = (await spoken(relay)).id
-    keys = [names.record(job), names.log(job)]
+    keys = [redis_keys.record(job), redis_keys.log(job)]
     queued = f'"type":"queued","queue":"{QUEUE}","position":null,"eta_s":null,"reason":""}}'
-    await relay.connection.run(HAND_OVER, keys, [names.channel(job), 1, 1, queued, 1])
+    await relay.connection.run(HAND_OVER, keys, [redis_keys.channel(job), 1, 1, queued, 1])
     return job
 
 
@@ -106,9 +106,9 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
         job = await claimed(relay)
         await relay.queue.cancel(job, by="caller")
         started = '"type":"started","attempt":1,"worker":"w1","backend":"scripted"}'
-        keys = [names.record(job), names.log(job)]
+        keys = [redis_keys.record(job), redis_keys.log(job)]
         answer = await relay.connection.run(
-            START, keys, [names.channel(job), 1, "w1", "n", started]
+            START, keys, [redis_keys.channel(job), 1, "w1", "n", started]
         )
 
         assert answer is None
@@ -118,7 +118,7 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
 async def half_cancelled(relay: Relay, job: str) -> None:
     """Its shim died between END and RELEASE."""
     last_word = '"type":"cancelled","by":"caller","reason":""}'
-    arguments = [job, names.channel(job), "cancelled", 60, last_word, 0]
+    arguments = [job, redis_keys.channel(job), "cancelled", 60, last_word, 0]
     await relay.connection.run(END, ending_keys(job), arguments)
 
 

@@ -7,10 +7,10 @@ import pytest
 from support.dying import died
 from support.relay import QUEUE, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.errors import NotDead, QueueFull
 from contract.tenants import DEFAULT_TENANT, Tenant
-from relay.dead import Dead, Wanted
+from relay.dead_letters import Dead, Wanted
 
 ALL = Wanted(DEFAULT_TENANT)
 
@@ -26,8 +26,8 @@ async def test_a_job_that_is_out_of_attempts_is_a_dead_letter_with_its_error(
     async with relay_on(redis_url) as relay:
         record = await died(relay)
         (letter,) = (await Dead(relay.connection).page(ALL, limit=9)).letters
-        ttl_s = await relay.connection.command("TTL", names.record(record.id))
-        log_ttl_s = await relay.connection.command("TTL", names.log(record.id))
+        ttl_s = await relay.connection.command("TTL", redis_keys.record(record.id))
+        log_ttl_s = await relay.connection.command("TTL", redis_keys.log(record.id))
 
         assert (letter.id, letter.status, letter.dead_at is None) == (record.id, "failed", False)
         assert letter.error is not None
@@ -111,7 +111,7 @@ async def test_a_shim_that_dies_in_a_retry_is_finished_by_the_next_one(redis_url
     async with relay_on(redis_url) as relay:
         dead, record = Dead(relay.connection), await died(relay)
         chosen = "0" * 32
-        await relay.connection.command("HSET", names.record(record.id), "retried_as", chosen)
+        await relay.connection.command("HSET", redis_keys.record(record.id), "retried_as", chosen)
         retried = await dead.retry(await relay.records.get(record.id), DEFAULT_TENANT)
 
         assert retried.record.id == chosen == (await relay.claim()).record.id
@@ -135,7 +135,7 @@ async def test_a_retry_whose_job_has_expired_says_so(redis_url: str) -> None:
         dead, record = Dead(relay.connection), await died(relay)
         retried = await dead.retry(record, DEFAULT_TENANT)
         await relay.queue.cancel(retried.record.id, by="caller")
-        for key in (names.record, names.log):
+        for key in (redis_keys.record, redis_keys.log):
             await relay.connection.command("DEL", key(retried.record.id))
         with pytest.raises(NotDead, match="expired"):
             await dead.retry(await relay.records.get(record.id), DEFAULT_TENANT)
@@ -170,7 +170,7 @@ async def test_a_purge_takes_what_matches_and_leaves_the_rest(redis_url: str) ->
 async def test_a_purge_is_bounded_and_says_where_it_goes_on(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.dead._PURGED_AT_ONCE", 2)
+    monkeypatch.setattr("relay.dead_letters._PURGED_AT_ONCE", 2)
     async with relay_on(redis_url) as relay:
         dead = Dead(relay.connection)
         for _ in range(5):
@@ -194,7 +194,9 @@ async def test_cancel_of_a_dead_letter_answers_its_last_record(redis_url: str) -
 async def test_the_audit_forgets_letters_whose_record_has_expired(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         gone, there = await died(relay), await died(relay)
-        await relay.connection.command("DEL", names.record(gone.id))
+        await relay.connection.command("DEL", redis_keys.record(gone.id))
         await relay.audit.look()
 
-        assert await relay.connection.command("ZRANGE", names.DEAD, 0, -1) == [there.id.encode()]
+        assert await relay.connection.command("ZRANGE", redis_keys.DEAD, 0, -1) == [
+            there.id.encode()
+        ]

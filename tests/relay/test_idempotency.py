@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.relay import QUEUE, Relay, chat, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.chat import Message
 from contract.errors import KeyReused
 from relay.idempotency import Idempotency, Key
@@ -23,7 +23,7 @@ async def ttl_s(relay: Relay, name: str) -> int:
 
 
 async def make_due(relay: Relay) -> None:
-    await relay.connection.command("ZADD", names.IDEMPOTENCY, 0, key().name)
+    await relay.connection.command("ZADD", redis_keys.IDEMPOTENCY, 0, key().name)
 
 
 def test_equal_requests_have_equal_keys_in_whatever_order_their_fields_are() -> None:
@@ -84,7 +84,7 @@ async def test_a_key_whose_job_was_refused_is_free_again(redis_url: str) -> None
         await keys.let_go(key(), hold)
 
         assert await keys.find(key()) is None
-        assert not await relay.connection.command("ZCARD", names.IDEMPOTENCY)
+        assert not await relay.connection.command("ZCARD", redis_keys.IDEMPOTENCY)
 
 
 async def test_a_key_whose_job_got_in_by_anothers_hand_is_kept(redis_url: str) -> None:
@@ -107,7 +107,7 @@ async def test_a_key_lives_as_long_as_its_job_waits(redis_url: str) -> None:
         await relay.audit.look()
 
         assert await ttl_s(relay, key().name) > 60
-        assert await relay.connection.command("ZSCORE", names.IDEMPOTENCY, key().name)
+        assert await relay.connection.command("ZSCORE", redis_keys.IDEMPOTENCY, key().name)
 
 
 async def test_a_key_ends_with_the_record_of_its_job(redis_url: str) -> None:
@@ -119,9 +119,9 @@ async def test_a_key_ends_with_the_record_of_its_job(redis_url: str) -> None:
         await make_due(relay)
         await relay.audit.look()
 
-        record_s = await ttl_s(relay, names.record(hold.job_id))
+        record_s = await ttl_s(relay, redis_keys.record(hold.job_id))
         assert record_s - 1 <= await ttl_s(relay, key().name) <= record_s
-        assert not await relay.connection.command("ZCARD", names.IDEMPOTENCY)
+        assert not await relay.connection.command("ZCARD", redis_keys.IDEMPOTENCY)
 
 
 async def test_a_key_of_a_record_that_is_gone_is_free_for_any_request(redis_url: str) -> None:

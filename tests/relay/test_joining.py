@@ -4,7 +4,7 @@ from support.relay import relay_on
 
 from contract.events import Delta, Done, LogProb, ToolCallDelta
 from contract.result import fold
-from relay.writer import joined
+from relay.publisher import joined
 
 
 async def test_joined_fragments_say_what_they_said_apart(redis_url: str) -> None:

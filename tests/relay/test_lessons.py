@@ -4,7 +4,7 @@ import asyncio
 
 from support.relay import QUEUE, chat, relay_on, words
 
-from contract import names
+from contract import redis_keys
 from contract.errors import QueueFull
 from contract.events import Done
 
@@ -31,9 +31,9 @@ async def test_a_log_is_there_while_its_job_lives_and_for_a_day_after(redis_url:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         claim = await relay.claim()
-        while_it_runs_s = await relay.connection.command("TTL", names.log(job))
+        while_it_runs_s = await relay.connection.command("TTL", redis_keys.log(job))
         await relay.run(claim)
-        after_its_end_s = await relay.connection.command("TTL", names.log(job))
+        after_its_end_s = await relay.connection.command("TTL", redis_keys.log(job))
 
         assert while_it_runs_s == -1
         assert 86_390 < after_its_end_s <= 86_400

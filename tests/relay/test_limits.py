@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.relay import QUEUE, Relay, chat, relay_on
 
-from contract import names
+from contract import redis_keys
 from relay.order import Taking
 
 PLAIN = "m"
@@ -131,10 +131,12 @@ async def test_the_index_of_lines_holds_the_first_job_of_each_and_ends_with_them
     async with relay_on(redis_url) as relay:
         for model in ("m", "n"):
             await put(relay, model, 2)
-        told = await relay.connection.command("ZRANGE", names.lines(QUEUE), 0, -1, "WITHSCORES")
+        told = await relay.connection.command(
+            "ZRANGE", redis_keys.lines(QUEUE), 0, -1, "WITHSCORES"
+        )
         heads = {
             model: await relay.connection.command(
-                "ZRANGE", names.line(QUEUE, model), 0, 0, "WITHSCORES"
+                "ZRANGE", redis_keys.line(QUEUE, model), 0, 0, "WITHSCORES"
             )
             for model in ("m", "n")
         }
@@ -144,4 +146,4 @@ async def test_the_index_of_lines_holds_the_first_job_of_each_and_ends_with_them
         assert dict(zip(told[::2], told[1::2], strict=True)) == {
             model.encode(): head[1] for model, head in heads.items()
         }
-        assert not await relay.connection.command("EXISTS", names.lines(QUEUE))
+        assert not await relay.connection.command("EXISTS", redis_keys.lines(QUEUE))

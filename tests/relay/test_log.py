@@ -14,8 +14,8 @@ from contract.events import (
     Done,
     EventId,
 )
-from contract.frames import Frame
-from relay.reader import Ear
+from contract.events_m_frames import Frame
+from relay.subscriber import Ear
 
 
 def types(frames: list[Frame]) -> list[str]:

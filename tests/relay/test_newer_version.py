@@ -5,16 +5,16 @@ import json
 import pytest
 from support.relay import QUEUE, Relay, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.errors import NewerVersion
 from contract.events import Unknown
 
 
 async def newer(relay: Relay, job: str) -> None:
     """Write a job as a newer version would have: fields and values that this one does not know."""
-    request = json.loads(await relay.connection.command("HGET", names.record(job), "request"))
+    request = json.loads(await relay.connection.command("HGET", redis_keys.record(job), "request"))
     await relay.connection.command(
-        "HSET", names.record(job), "request", json.dumps({**request, "mood": "good"}),
+        "HSET", redis_keys.record(job), "request", json.dumps({**request, "mood": "good"}),
         "priority", "urgent", "on_disconnect", "ask", "colour", "7",
     )  # fmt: skip
 
@@ -30,8 +30,8 @@ async def test_an_expired_lease_on_a_newer_job_is_taken_back(redis_url: str) -> 
 
         assert bare is not None
         assert (bare.status, bare.attempt) == ("queued", 2)
-        assert await relay.connection.command("ZSCORE", names.backlog(QUEUE), job)
-        kept = await relay.connection.command("HGET", names.record(job), "request")
+        assert await relay.connection.command("ZSCORE", redis_keys.backlog(QUEUE), job)
+        kept = await relay.connection.command("HGET", redis_keys.record(job), "request")
         assert json.loads(kept)["mood"] == "good"
 
 
@@ -40,12 +40,12 @@ async def test_a_newer_job_that_its_queue_has_lost_is_given_back_with_its_facts(
 ) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue("a long story " * 100)
-        known = json.loads(await relay.connection.command("HGET", names.facts(QUEUE), job))
+        known = json.loads(await relay.connection.command("HGET", redis_keys.facts(QUEUE), job))
         await newer(relay, job)
-        for key in (names.backlog(QUEUE), names.urgent(QUEUE), names.facts(QUEUE)):
+        for key in (redis_keys.backlog(QUEUE), redis_keys.urgent(QUEUE), redis_keys.facts(QUEUE)):
             await relay.connection.command("DEL", key)
         assert await relay.leases.give_back(QUEUE, job, 1, 1)
-        again = json.loads(await relay.connection.command("HGET", names.facts(QUEUE), job))
+        again = json.loads(await relay.connection.command("HGET", redis_keys.facts(QUEUE), job))
 
         assert (again["tokens"], again["model"]) == (known["tokens"], known["model"])
 
@@ -53,8 +53,8 @@ async def test_a_newer_job_that_its_queue_has_lost_is_given_back_with_its_facts(
 async def test_a_job_that_an_older_version_enqueued_is_given_back(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        await relay.connection.command("HDEL", names.record(job), "facts")
-        await relay.connection.command("DEL", names.backlog(QUEUE), names.facts(QUEUE))
+        await relay.connection.command("HDEL", redis_keys.record(job), "facts")
+        await relay.connection.command("DEL", redis_keys.backlog(QUEUE), redis_keys.facts(QUEUE))
 
         assert await relay.leases.give_back(QUEUE, job, 1, 1)
 
@@ -65,7 +65,7 @@ async def test_a_record_that_cannot_be_read_names_the_reason_and_spares_the_list
     async with relay_on(redis_url) as relay:
         other = await relay.enqueue()
         job = await relay.enqueue()
-        await relay.connection.command("HSET", names.record(job), "kind", "rerank")
+        await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
 
         with pytest.raises(NewerVersion, match="kind"):
             await relay.records.get(job)
@@ -75,7 +75,7 @@ async def test_a_record_that_cannot_be_read_names_the_reason_and_spares_the_list
 async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue(deadline_s=0.01)
-        await relay.connection.command("HSET", names.record(job), "kind", "rerank")
+        await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
         while (bare := await relay.records.bare(job)) and bare.status == "queued":
             await relay.audit.look()
 
@@ -86,10 +86,10 @@ async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None
 async def test_a_claim_leaves_what_it_cannot_read_to_others_and_says_so(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        await relay.connection.command("HSET", names.record(job), "kind", "rerank")
+        await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
 
         assert await relay.queue.claim(QUEUE, "w1") is None
-        assert await relay.connection.command("ZSCORE", names.delayed(QUEUE), job)
+        assert await relay.connection.command("ZSCORE", redis_keys.delayed(QUEUE), job)
         last = [frame async for frames in relay.log.read(job) for frame in frames][-1]
         assert (last.type, b"newer version" in last.body) == ("queued", True)
 
@@ -99,9 +99,9 @@ async def test_events_of_a_newer_version_reach_followers_as_they_are(redis_url: 
         job = await relay.enqueue()
         claim = await relay.claim()
         wire = b'1-2 citation {"id":"1-2","at":1.0,"type":"citation","url":"u"}'
-        await relay.connection.command("XADD", names.log(job), "1-2", "f", wire)
+        await relay.connection.command("XADD", redis_keys.log(job), "1-2", "f", wire)
         last = b'1-3 done {"id":"1-3","at":1.0,"type":"done","finish_reason":"tired"}'
-        await relay.connection.command("XADD", names.log(job), "1-3", "f", last)
+        await relay.connection.command("XADD", redis_keys.log(job), "1-3", "f", last)
         heard = await relay.heard(job)
 
         assert [frame.type for frame in heard][-2:] == ["citation", "done"]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from support.relay import QUEUE, Relay, chat, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.cost import cost_of
 from contract.errors import QueueFull
 from contract.requests import SLACK_S, Priority
@@ -212,7 +212,7 @@ async def test_a_cold_head_is_overtaken_no_longer_than_the_patience(redis_url: s
             await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
         warm = Taking(warm=frozenset({"w"}))
         assert (await claimed(relay, warm)).model == "w"
-        key = names.facts(QUEUE)
+        key = redis_keys.facts(QUEUE)
         facts = json.loads(await relay.connection.command("HGET", key, cold))
         facts["passed"] -= relay.connection.settings.affinity_patience_s
         await relay.connection.command("HSET", key, cold, json.dumps(facts))

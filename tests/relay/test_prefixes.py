@@ -3,10 +3,10 @@
 import pytest
 from support.relay import Relay, relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound
 from contract.tenants import Tenant
-from relay import prefixes
+from relay import id_prefixes
 from relay.records import Records
 
 MINE, ADMIN = Tenant(name="mine"), Tenant(name="boss", admin=True)
@@ -16,13 +16,13 @@ A, B, C = "abcd0" + "0" * 27, "abcd1" + "0" * 27, "ffff0" + "0" * 27
 async def put(relay: Relay, *ids: str, tenant: str = "mine", expired: bool = False) -> None:
     """Jobs in the lists, as the enqueue leaves them."""
     job = await relay.enqueue()
-    fields = await relay.connection.command("HGETALL", names.record(job))
+    fields = await relay.connection.command("HGETALL", redis_keys.record(job))
     for number, id in enumerate(ids):
-        for index in (names.RECENT, names.recent(tenant)):
+        for index in (redis_keys.RECENT, redis_keys.recent(tenant)):
             await relay.connection.command("ZADD", index, 1000 + number, id)
         if not expired:
             own = [*(it for pair in fields.items() for it in pair), "id", id, "tenant", tenant]
-            await relay.connection.command("HSET", names.record(id), *own)
+            await relay.connection.command("HSET", redis_keys.record(id), *own)
 
 
 async def test_a_beginning_that_is_one_jobs_stands_for_it(redis_url: str) -> None:
@@ -61,11 +61,11 @@ async def test_a_celery_task_whose_id_looks_like_a_beginning_is_found_all_the_sa
     redis_url: str,
 ) -> None:
     async with relay_on(redis_url) as relay:
-        await put(relay, names.job_id("deadbeef"))
+        await put(relay, redis_keys.job_id("deadbeef"))
 
         found = await Records(relay.connection).seen("deadbeef", MINE)
 
-    assert found.id == names.job_id("deadbeef")
+    assert found.id == redis_keys.job_id("deadbeef")
 
 
 async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> None:
@@ -82,13 +82,13 @@ async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> No
 async def test_the_look_is_bounded_and_goes_over_every_page(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefixes, "_PAGE", 10)
-    monkeypatch.setattr(prefixes, "REACH", 50)
+    monkeypatch.setattr(id_prefixes, "_PAGE", 10)
+    monkeypatch.setattr(id_prefixes, "REACH", 50)
     async with relay_on(redis_url) as relay:
         for number in range(60):
             await relay.connection.command("ZADD", "index", number, f"{number:04x}")
         found = [
-            await prefixes.beginning_with(relay.connection, "index", f"{number:04x}")
+            await id_prefixes.beginning_with(relay.connection, "index", f"{number:04x}")
             for number in range(60)
         ]
 

@@ -10,7 +10,7 @@ from support.relay import QUEUE, chat, relay_on
 
 from contract.errors import JobNotFound, QueueFull
 from contract.events import Started
-from contract.names import TICKET_TASK
+from contract.redis_keys import TICKET_TASK
 from relay.tickets import ticket
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from support.relay import Relay, relay_on
 
-from contract import names
-from relay.residence import LeasedResidence
+from contract import redis_keys
+from relay.model_leases import LeasedResidence
 
-KEY = names.residence("llama", "tiny")
+KEY = redis_keys.residence("llama", "tiny")
 
 
 def worker(relay: Relay, name: str) -> LeasedResidence:
@@ -77,7 +77,9 @@ async def test_another_model_is_free_all_the_while(redis_url: str) -> None:
         await claims(first)
         await second.claim("other", ignored)
 
-        assert await relay.connection.command("HGET", names.residence("llama", "other"), "owner")
+        assert await relay.connection.command(
+            "HGET", redis_keys.residence("llama", "other"), "owner"
+        )
         await first.release("tiny")
         await second.release("other")
 

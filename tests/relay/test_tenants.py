@@ -6,10 +6,10 @@ import pytest
 from support.redis_server import RedisServer
 from support.relay import relay_on
 
-from contract import names
+from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
-from contract.keys import KEY, NewKey
-from relay.tenants import REVOKE, Table, Tenants
+from contract.tenants_m_keys import KEY, NewKey
+from relay.api_keys import REVOKE, Table, Tenants
 
 ADMIN = NewKey(tenant="boss", admin=True)
 
@@ -47,7 +47,7 @@ async def test_redis_holds_no_key(redis_url: str, own_redis: RedisServer) -> Non
     async with relay_on(redis_url) as relay:
         issued = await Tenants(relay.connection).issue(ADMIN)
         secret = issued.key.get_secret_value().rpartition(issued.id)[2].lstrip("_")
-        held = own_redis.say("HGETALL", names.KEYS).decode()
+        held = own_redis.say("HGETALL", redis_keys.KEYS).decode()
 
         assert issued.id in held
         assert secret not in held
@@ -101,7 +101,7 @@ async def test_an_emptied_table_differs_from_a_lost_one(
         issued = await tenants.issue(ADMIN)
         await tenants.revoke(issued.id)
         emptied = await tenants.look(Table())
-        own_redis.say("DEL", names.KEYS)
+        own_redis.say("DEL", redis_keys.KEYS)
         lost = await tenants.look(emptied)
 
         assert (emptied.count, bool(emptied.revision)) == (0, True)
@@ -123,7 +123,7 @@ async def test_what_a_newer_version_wrote_counts_as_a_key_that_nobody_has(
     redis_url: str, own_redis: RedisServer
 ) -> None:
     async with relay_on(redis_url) as relay:
-        own_redis.say("HSET", names.KEYS, "revision", "r", "0" * 16, '1 0.0 {"v": 9}')
+        own_redis.say("HSET", redis_keys.KEYS, "revision", "r", "0" * 16, '1 0.0 {"v": 9}')
         table = await Tenants(relay.connection).look(Table())
 
         assert (table.count, dict(table.entries)) == (1, {})
@@ -145,7 +145,7 @@ async def test_a_revocation_runs_twice_without_harm(redis_url: str) -> None:
         tenants = Tenants(relay.connection)
         await tenants.issue(ADMIN)
         issued = await tenants.issue(NewKey(tenant="a"))
-        calls = [(REVOKE, [names.KEYS], [issued.id, "r"])] * 2
+        calls = [(REVOKE, [redis_keys.KEYS], [issued.id, "r"])] * 2
         first, second = await relay.connection.run_in_turn(calls)
 
         assert (bool(first), second) == (True, None)

@@ -5,8 +5,8 @@ import asyncio
 from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
 
-from contract import names
-from relay.vectors import VectorCache
+from contract import redis_keys
+from relay.vector_cache import VectorCache
 
 ROW = b"\x00\x00\x80?" * 4
 
@@ -35,7 +35,7 @@ async def test_a_vector_lives_as_long_as_was_said(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await cache(relay, ttl_s=30).put({"d": ROW})
 
-        ttl_ms = await relay.connection.command("PTTL", names.vector("box", "d"))
+        ttl_ms = await relay.connection.command("PTTL", redis_keys.vector("box", "d"))
         assert 0 < ttl_ms <= 30_000
 
 
@@ -57,7 +57,7 @@ async def test_a_redis_that_is_nearly_full_gets_no_more(own_redis: RedisServer) 
         await relay.connection.command("CONFIG", "SET", "maxmemory", int(used * 1.1))
         await cache(relay).put({"d": ROW})
 
-        assert await relay.connection.command("EXISTS", names.vector("box", "d")) == 0
+        assert await relay.connection.command("EXISTS", redis_keys.vector("box", "d")) == 0
 
 
 async def test_a_full_redis_keeps_nothing_and_says_so_to_nobody(own_redis: RedisServer) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from workers.backends.scripted_http import Ask, Connection, Flow, Reply, Seen, framed
+from workers.scripted.http import Ask, Connection, Flow, Reply, Seen, framed
 
 Answer = Callable[[dict[str, Any]], Reply | Flow | None]
 """From a request's JSON; None drops the connection without a word."""

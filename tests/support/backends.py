@@ -9,18 +9,18 @@ import httpx
 
 from contract.chat import ChatRequest, Message
 from contract.result import Result, fold
-from workers.backends.dialects import DIALECTS
-from workers.backends.gemini import Gemini
-from workers.backends.llama_router import LlamaRouter
-from workers.backends.llamaswap import LlamaSwap
-from workers.backends.lmstudio import LmStudio
-from workers.backends.ollama import Ollama
-from workers.backends.openai import OpenAI
-from workers.backends.openai_images import OpenAIImages
-from workers.backends.scripted import Scripted
-from workers.backends.scripted_server import ScriptedServer, serve
-from workers.backends.vertex import Vertex
-from workers.backends.vllm import SleepingVllm
+from workers.backends.google.gemini import Gemini
+from workers.backends.google.vertex import Vertex
+from workers.backends.ollama.adapter import Ollama
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.dialects import DIALECTS
+from workers.backends.openai.llamacpp_router import LlamaRouter
+from workers.backends.openai.llamaswap import LlamaSwap
+from workers.backends.openai.lmstudio import LmStudio
+from workers.backends.openai.vllm import SleepingVllm
+from workers.scripted.backend import Scripted
+from workers.scripted.server import ScriptedServer, serve
 
 WIRE = Path(__file__).parents[1] / "wire"
 SWAPPING = ("llamacpp-router", "llamaswap", "lmstudio", "vllm-dev")

@@ -40,7 +40,7 @@ class Fleet:
 @contextmanager
 def scripted_server(models: Sequence[str] = ()) -> Iterator[str]:
     """A process that serves scripted models in the words of every server; yields its address."""
-    words = [sys.executable, "-m", "workers.backends.scripted_server", "--port", "0"]
+    words = [sys.executable, "-m", "workers.scripted.server", "--port", "0"]
     words += [word for model in models for word in ("--model", model)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from contract.images import ImageRequest
-from workers.backends.a1111 import A1111
-from workers.backends.scripted import Scripted
-from workers.backends.scripted_server import ScriptedServer, serve
-from workers.backends.sdcpp import MODEL, Sdcpp
+from workers.backends.diffusion.a1111 import A1111
+from workers.backends.diffusion.sdcpp import MODEL, Sdcpp
+from workers.scripted.backend import Scripted
+from workers.scripted.server import ScriptedServer, serve
 
 NETWORKED = ("sd", "a1111")
 ALL = (*NETWORKED, "scripted")

@@ -9,7 +9,7 @@ import pytest
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest, unpack
 from contract.events import Delta, Done, Event, Vectors
-from workers.backends.in_memory import InMemory
+from workers.backends.in_process.adapter import InMemory
 
 
 def needed(package: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 from contract.embeddings import EmbedRequest, unpack
 from contract.events import Done, Vectors
 from support.backends import against_server
-from workers.backends.script import vector
-from workers.backends.scripted_server import ScriptedServer
-from workers.packing.budget import Budget
-from workers.packing.packer import Packer, Rules
+from workers.embedding.budget import Budget
+from workers.embedding.packer import Packer, Rules
+from workers.scripted.script import vector
+from workers.scripted.server import ScriptedServer
 
 MODEL = "scripted-embed:dim=16"
 SLOW = "scripted-embed:dim=16,first=0.1"

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from contract import names
+from contract import redis_keys
 from support.relay import Relay
 
-_OF_LIVING_JOBS = (names.LIVE, names.DEADLINES, names.FOLLOWED)
+_OF_LIVING_JOBS = (redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED)
 
 
 async def left_in_queues(relay: Relay) -> list[str]:

@@ -8,20 +8,20 @@ from typing import Any
 from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
-from contract.cursor import Cursor
 from contract.events import BEGINNING, Delta, Done, Event, EventId
-from contract.frames import Frame
-from relay.audit import Audit
+from contract.events_m_cursor import Cursor
+from contract.events_m_frames import Frame
 from relay.connection import Connection
-from relay.lease import Holder, Leases
+from relay.leases import Holder, Leases
 from relay.log import Log
+from relay.publisher import Voice, Writer
 from relay.queue import Claim, Queue
-from relay.reader import Reader
+from relay.reconciler import Audit
 from relay.records import Records
 from relay.roster import Roster
 from relay.settings import RelaySettings
-from relay.unreadable import Unreadable
-from relay.writer import Voice, Writer
+from relay.subscriber import Reader
+from relay.unreadable_messages import Unreadable
 
 QUEUE = "scripted.chat"
 

@@ -10,13 +10,13 @@ import httpx
 from openai.types.responses import response_stream_event as stream_events
 from pydantic import TypeAdapter
 
-from api_shim.openai.responses_asked import ResponseBody, to_request
-from api_shim.openai.responses_events import ResponseEvents
-from api_shim.openai.responses_items import Known
-from api_shim.openai.responses_told import About
-from api_shim.openai.told import Heading
+from api_shim.openai.response_head import Heading
+from api_shim.openai.responses.events import ResponseEvents
+from api_shim.openai.responses.items import Known
+from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.openai.responses.response import About
 from contract.events import Delta, Event, EventId, Queued, Started, ToolCallDelta
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from relay.queue import Claim
 from support.shim import Stage, stage
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from api_shim.__main__ import Server, server_of
 from api_shim.settings import ShimSettings
-from contract.names import channel
+from contract.redis_keys import channel
 from contract.roster import BackendReport, Capability, ModelReport, QueueReport, WorkerReport
 from support.redis_server import RedisServer
 from support.relay import Relay, relay_on

@@ -107,7 +107,7 @@ def start_worker(broker: Broker, *options: str, ready: bool = True, **environmen
             stderr=subprocess.STDOUT,
             env={
                 **os.environ,
-                "CELERY_CUSTOM_WORKER_POOL": "workers.pool:AsyncioPool",
+                "CELERY_CUSTOM_WORKER_POOL": "workers.celery_pool.pool:AsyncioPool",
                 "POOL_TEST_SERVER": broker.url,
                 **environment,
             },

@@ -15,9 +15,9 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kombu.asynchronous import get_event_loop
 from redis import Redis
 
-from workers.bridge import async_task
-from workers.intake import Intake
-from workers.pool import AsyncioPool
+from workers.celery_pool.consumer import Intake
+from workers.celery_pool.greenlet_bridge import async_task
+from workers.celery_pool.pool import AsyncioPool
 
 SERVER = os.environ["POOL_TEST_SERVER"]
 LIFESPAN = os.environ.get("POOL_TEST_LIFESPAN", "journal_lifespan")

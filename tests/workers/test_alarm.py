@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from contract.errors import RelayUnavailable
-from workers.alarm import Alarm
+from workers.delayed_wakeups import Alarm
 
 
 class Woken:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contract.names import queue_name
+from contract.redis_keys import queue_name
 from workers.app import capacity
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import Backend

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from workers.bridge import OutsidePoolError, await_, run_in_greenlet
+from workers.celery_pool.greenlet_bridge import OutsidePoolError, await_, run_in_greenlet
 
 T = TypeVar("T")
 

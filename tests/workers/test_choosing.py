@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.backend_errors import BackendBusy, BackendError, TruncatedStream
+from contract.errors_m_backend_errors import BackendBusy, BackendError, TruncatedStream
 from contract.events import Delta, Phase, Reset
 from contract.jobs import JobRecord
 from contract.roster import ModelReport
 from relay.order import Taking
-from workers.choosing import Choosing
+from workers.model_affinity import Choosing
 from workers.slots import Slots
 
 CHAT = "box.chat"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from contract.backend_errors import BackendRejected, ContextExceeded
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool, ToolCall
 from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import BackendRejected, ContextExceeded
 from contract.events import (
     Delta,
     Done,
@@ -27,7 +27,6 @@ from contract.images import ImageRequest
 from contract.jobs import AnyRequest
 from contract.models import PullRequest
 from contract.result import Result, fold
-from workers.backends.scripted import Scripted
 from workers.continuation import (
     Continuation,
     Enough,
@@ -39,6 +38,7 @@ from workers.continuation import (
     plan,
 )
 from workers.run import stream
+from workers.scripted.backend import Scripted
 
 ROWS = EmbedRequest(model="scripted-embed", input=("a", "b"))
 TRICKY = " a  b\n\n c\t🌍 ünï  \n- d\u00a0e \n\nend  "

@@ -2,11 +2,11 @@
 
 import pytest
 
-from contract.backend_errors import ModelMissing
 from contract.chat import ChatRequest, Message
 from contract.errors import WrongKind
+from contract.errors_m_backend_errors import ModelMissing
 from contract.roster import ModelReport
-from workers.fitting import Fitting
+from workers.request_fitting import Fitting
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from functools import partial
 import pytest
 from support.answers import answering, words
 
-from workers import looking
-from workers.backends import http
-from workers.backends.breaker import Breaker
 from workers.backends.dsn import BackendConfig
+from workers.backends.http import client
 from workers.backends.registry import build
-from workers.backends.several import Server
-from workers.looking import look
+from workers.endpoints import probe
+from workers.endpoints.circuit_breaker import Breaker
+from workers.endpoints.endpoints import Server
+from workers.endpoints.probe import look
 
 
 def server(port: int) -> tuple[Server, BackendConfig]:
@@ -42,14 +42,14 @@ async def silent() -> AsyncGenerator[int]:
 
 
 def test_a_looks_bound_is_shorter_than_the_clients_own() -> None:
-    assert min(http.QUICK_S, http.CONNECT_S) > looking.CHECK_S
-    assert http.QUICK_S > looking.MODELS_S
+    assert min(client.QUICK_S, client.CONNECT_S) > probe.CHECK_S
+    assert client.QUICK_S > probe.MODELS_S
 
 
 async def test_a_server_that_accepts_and_never_answers_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(looking, "CHECK_S", 0.2)
+    monkeypatch.setattr(probe, "CHECK_S", 0.2)
     async with silent() as port:
         one, config = server(port)
         await look(one, config)
@@ -61,7 +61,7 @@ async def test_a_server_that_accepts_and_never_answers_is_gone(
 
 
 async def test_a_list_that_takes_long_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "MODELS_S", 0.1)
+    monkeypatch.setattr(probe, "MODELS_S", 0.1)
     async with answering(m=lambda _: words("hi")) as there:
         there.list_delay_s = 60.0
         one, config = server(there.port)

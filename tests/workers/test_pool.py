@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
-from workers.bridge import async_task
+from workers.celery_pool.greenlet_bridge import async_task
 
 from .conftest import ROOT, Broker, Worker, eventually, free_port
 
@@ -165,7 +165,7 @@ def test_the_worker_answers_inspections(server: Broker, name: str) -> None:
     assert [reserved["id"] for reserved in answer(server, "reserved")] == []
     assert answer(server, "ping") == {"ok": "pong"}
     assert answer(server, "stats")["pool"] == {
-        "implementation": "workers.pool:AsyncioPool",
+        "implementation": "workers.celery_pool.pool:AsyncioPool",
         "max-concurrency": 1000,
         "running": 1,
     }

@@ -19,7 +19,7 @@ from greenlet import getcurrent
 from kombu.asynchronous import Hub, set_event_loop
 from kombu.transport.virtual.base import Transport
 
-from workers.pool import AsyncioPool
+from workers.celery_pool.pool import AsyncioPool
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ from workers.pool import AsyncioPool
 def test_a_part_that_the_pool_relies_on_is_there(owner: Any, attribute: str) -> None:
     assert hasattr(owner, attribute), (
         f"{owner.__name__}.{attribute} is gone from this Celery or kombu: "
-        "the asyncio pool (workers/pool.py) uses it"
+        "the asyncio pool (workers/celery_pool/pool.py) uses it"
     )
 
 

@@ -175,9 +175,9 @@ def test_a_crash_ends_the_worker_whatever_its_main_thread_waits_for(
 
 
 def test_the_pool_can_be_chosen_in_the_configuration(server: Broker, start: Start) -> None:
-    start("-c", "2", POOL_TEST_POOL="workers.pool:AsyncioPool")
+    start("-c", "2", POOL_TEST_POOL="workers.celery_pool.pool:AsyncioPool")
 
     # A question that is asked before the worker listens for questions is lost: ask again.
     told = eventually(lambda: server.client.control.inspect(limit=1, timeout=1).stats())
     (stats,) = told.values()
-    assert stats["pool"]["implementation"] == "workers.pool:AsyncioPool"
+    assert stats["pool"]["implementation"] == "workers.celery_pool.pool:AsyncioPool"

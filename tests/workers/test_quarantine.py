@@ -4,10 +4,10 @@ import pytest
 from support.backends import asking, told
 from support.relay import QUEUE, relay_on
 
-from contract.backend_errors import ServerFault, TruncatedStream
+from contract.errors_m_backend_errors import ServerFault, TruncatedStream
 from contract.jobs import JobRecord
-from workers.backends.scripted import Scripted
-from workers.quarantine import Quarantine
+from workers.poison_jobs import Quarantine
+from workers.scripted.backend import Scripted
 
 
 def record(id: str, lost: int) -> JobRecord:

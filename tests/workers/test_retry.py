@@ -4,8 +4,12 @@ from typing import get_args
 
 import pytest
 
-from contract import backend_errors
-from contract.backend_errors import (
+from contract import errors_m_backend_errors
+from contract.errors import (
+    FleetError,
+    NewerVersion,
+)
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendError,
     BackendStalled,
@@ -14,10 +18,6 @@ from contract.backend_errors import (
     Refused,
     ServerFault,
     TruncatedStream,
-)
-from contract.errors import (
-    FleetError,
-    NewerVersion,
 )
 from contract.requests import Kind
 from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, in_words, retry
@@ -43,7 +43,7 @@ def tried(error: FleetError, attempt: int = 1, kind: Kind = "chat", patience: in
 def every_class() -> list[type[FleetError]]:
     return [
         value
-        for value in vars(backend_errors).values()
+        for value in vars(errors_m_backend_errors).values()
         if isinstance(value, type) and issubclass(value, BackendError) and value is not BackendError
     ]
 

@@ -7,8 +7,8 @@ as openai/openai-openapi names them.
 
 from typing import Final, NamedTuple
 
-from contract.backend_errors import BadAnswer
-from workers.backends.openai_shapes import Content, Part
+from contract.errors_m_backend_errors import BadAnswer
+from workers.backends.openai.shapes import Content, Part
 
 _THOUGHTS: Final = frozenset({"thinking", "reasoning", "reasoning_text"})
 _WORDLESS: Final = frozenset({"reference"})

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendError,
 )
 from workers.backends.dsn import BackendConfig, BackendType
-from workers.backends.http import Client
+from workers.backends.http.client import Client
 
 PORTS: Final = (11434, 8080, 1234, 8000, 7860)
 """Ollama, llama-server or llama-swap, LM Studio or sd-server, vLLM, A1111; any of them may have

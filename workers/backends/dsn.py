@@ -12,12 +12,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
-from contract.names import BACKEND_NAME
+from contract.redis_keys import BACKEND_NAME
 from contract.requests import Kind
 from contract.wire import Noun
-from workers.backends import vertex_address
-from workers.backends.addresses import all_completed, demand_different, one_each
+from workers.backends import dsn_m_vertex_address
 from workers.backends.declarations import DeclaredModel, Endpoint
+from workers.backends.dsn_m_addresses import all_completed, demand_different, one_each
 
 VARIABLE_PREFIX: Final = "LLM_"
 WELL_KNOWN: Final = {"OLLAMA_URL": "ollama", "LLAMACPP_URL": "llamacpp", "LMSTUDIO_URL": "lmstudio"}
@@ -50,7 +50,9 @@ _SCHEMES: Final = {
     "sd": _Scheme("http", "127.0.0.1", 1234),
     "a1111": _Scheme("http", "127.0.0.1", 7860),
     "gemini": _Scheme("https", "generativelanguage.googleapis.com", None, "/v1beta"),
-    "vertex": _Scheme("https", "aiplatform.googleapis.com", None, vertex_address.VERSION_PATH),
+    "vertex": _Scheme(
+        "https", "aiplatform.googleapis.com", None, dsn_m_vertex_address.VERSION_PATH
+    ),
     "scripted": _Scheme(None),
     "local": _Scheme(None),
     "llama": _Scheme(None),
@@ -103,7 +105,7 @@ class BackendConfig(Noun):
     """Base address without credentials, `/v1` included where there is one; for `local`,
     `llama` and `openvino` a path. Without it, the default of the type."""
     urls: tuple[str, ...] = ()
-    """Several base addresses that are as good as each other (several.py); `url` is the first."""
+    """Several base addresses that are as good as each other (workers/endpoints/endpoints.py); `url` is the first."""
     key: SecretStr | None = None
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Jobs of a kind at once, at each address; None: what the server tells, or a default."""
@@ -124,7 +126,7 @@ class BackendConfig(Noun):
         if isinstance(fields, dict) and fields.get("type") in _ALIASES:
             fields = {**fields, "type": _ALIASES[fields["type"]]}
         if isinstance(fields, dict) and fields.get("type") == "vertex":
-            fields = vertex_address.complete(fields)
+            fields = dsn_m_vertex_address.complete(fields)
         scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
         if scheme is None or scheme.protocol is None:
             return fields

@@ -2,11 +2,11 @@
 
 from typing import Final, NamedTuple
 
-from contract.backend_errors import (
-    NotSupported,
-)
 from contract.errors import (
     InvalidRequest,
+)
+from contract.errors_m_backend_errors import (
+    NotSupported,
 )
 
 _MAGIC: Final = (

@@ -2,7 +2,7 @@
 
 A capability is a method. A backend that can embed has `embed`; nothing else declares it. Streams
 are async generators of events whose last item is a `Done`; a failure is raised as a
-`contract.backend_errors.BackendError`, never yielded. Closing the generator closes the socket.
+`contract.errors_m_backend_errors.BackendError`, never yielded. Closing the generator closes the socket.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar, get_args, runtime_checkable
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.events import Delta, Details, Done, Image, Phase, Progress, Vectors
+from contract.features import Wish
 from contract.images import ImageRequest
 from contract.models import (
     CopyRequest,
@@ -22,7 +23,6 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import Capability, ModelReport
-from contract.wishes import Wish
 
 Item = TypeVar("Item")
 Stream = AsyncGenerator[Item, None]
@@ -159,7 +159,7 @@ class TakesImageUrls(Protocol):
 
     @property
     def takes_image_urls(self) -> bool:
-        """Whether it does; else the worker fetches them (pictures.py)."""
+        """Whether it does; else the worker fetches them (workers/image_fetch.py)."""
         ...
 
 

@@ -4,11 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     NotSupported,
 )
-from workers.backends.a1111 import A1111
-from workers.backends.dialects import (
+from workers.backends.diffusion.a1111 import A1111
+from workers.backends.diffusion.sdcpp import Sdcpp
+from workers.backends.dsn import BackendConfig
+from workers.backends.google.gemini import Gemini
+from workers.backends.google.vertex_m_vertex_account import vertex
+from workers.backends.in_process.llamacpp import llama
+from workers.backends.in_process.openvino import openvino
+from workers.backends.ollama.adapter import Ollama
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.dialects import (
     LLAMACPP,
     LLAMACPP_ROUTER,
     LLAMASWAP,
@@ -19,22 +28,13 @@ from workers.backends.dialects import (
     Dialect,
     generic,
 )
-from workers.backends.dsn import BackendConfig
-from workers.backends.endpoints import Endpoints
-from workers.backends.gemini import Gemini
-from workers.backends.llama_router import LlamaRouter
-from workers.backends.llamacpp_local import llama
-from workers.backends.llamaswap import LlamaSwap
-from workers.backends.lmstudio import LmStudio
-from workers.backends.ollama import Ollama
-from workers.backends.openai import OpenAI
-from workers.backends.openai_images import OpenAIImages
-from workers.backends.openvino import openvino
+from workers.backends.openai.llamacpp_router import LlamaRouter
+from workers.backends.openai.llamaswap import LlamaSwap
+from workers.backends.openai.lmstudio import LmStudio
+from workers.backends.openai.one_address_a_model import Endpoints
+from workers.backends.openai.vllm import SleepingVllm
 from workers.backends.protocols import Backend
-from workers.backends.scripted import Scripted
-from workers.backends.sdcpp import Sdcpp
-from workers.backends.vertex_account import vertex
-from workers.backends.vllm import SleepingVllm
+from workers.scripted.backend import Scripted
 
 Factory = Callable[[BackendConfig], Backend]
 
@@ -114,7 +114,7 @@ def _scripted(config: BackendConfig) -> Backend:
 
 def _local(config: BackendConfig) -> Backend:
     try:
-        from workers.backends.local import LocalEmbed  # noqa: PLC0415 - its extra is optional
+        from workers.backends.in_process.onnx import LocalEmbed  # noqa: PLC0415 - its extra is optional
     except ImportError as error:
         raise NotSupported(
             f"backend {config.name!r}: type local needs {error.name}; install the extra with"

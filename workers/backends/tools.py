@@ -3,7 +3,7 @@
 from typing import Any
 
 from contract.chat import Tool
-from contract.lines import json_line
+from contract.json_lines import json_line
 
 
 def described(tool: Tool, *, strict: bool = False) -> dict[str, Any]:

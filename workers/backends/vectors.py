@@ -10,12 +10,12 @@ from itertools import pairwise
 from math import hypot
 from typing import Any, Final, TypeVar
 
-from contract.backend_errors import (
+from contract.embeddings import is_finite, pack, unpack
+from contract.errors_m_backend_errors import (
     BadAnswer,
     NotFinite,
     NotSupported,
 )
-from contract.embeddings import is_finite, pack, unpack
 from contract.events import Usage, Vectors
 
 Text = TypeVar("Text", bound=Sized)

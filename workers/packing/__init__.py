@@ -1,1 +1,1 @@
-"""Texts of several jobs in one request to a backend that embeds: packer.py holds it together."""
+"""Texts of several jobs in one request to a backend that embeds: workers/embedding/packer.py holds it together."""

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from api_shim.ignored import ignored
-from api_shim.ollama import builds, chat, embed, generate, models
-from api_shim.ollama.chat import ChatBody
+from api_shim.ollama import chat_request, chat_request_m_generate, embed, model_responses, models
+from api_shim.ollama.chat_request import ChatBody
+from api_shim.submission.ignored_fields import ignored
 from contract.chat import ChatRequest, ImagePart, JsonFormat, SchemaFormat, TextFormat
 from contract.errors import InvalidRequest
 from contract.models import LoadRequest, UnloadRequest
@@ -20,11 +20,13 @@ CALLS = [
 
 
 def chatting(**fields: Any) -> Any:
-    return chat.to_job(chat.ChatBody(model="m", **{"messages": HELLO, **fields}))
+    return chat_request.to_job(chat_request.ChatBody(model="m", **{"messages": HELLO, **fields}))
 
 
 def generating(**fields: Any) -> Any:
-    return generate.to_job(generate.GenerateBody(model="m", **{"prompt": "hello", **fields}))
+    return chat_request_m_generate.to_job(
+        chat_request_m_generate.GenerateBody(model="m", **{"prompt": "hello", **fields})
+    )
 
 
 def test_options_that_all_backends_have_become_fields() -> None:
@@ -181,10 +183,10 @@ def test_texts_to_embed() -> None:
 
 
 def test_a_model_is_made_from_another() -> None:
-    body = builds.CreateBody.model_validate(
+    body = model_responses.CreateBody.model_validate(
         {"model": "pirate", "from": "m", "system": "Arr.", "parameters": {"stop": ["x"]}}
     )
-    job = builds.to_create(body)
+    job = model_responses.to_create(body)
 
     assert (job.model, job.source, job.system) == ("pirate", "m", "Arr.")
     assert job.parameters == {"stop": ["x"]}
@@ -192,9 +194,11 @@ def test_a_model_is_made_from_another() -> None:
 
 @pytest.mark.parametrize("field", ["files", "adapters"])
 def test_a_model_is_not_made_from_files(field: str) -> None:
-    body = builds.CreateBody.model_validate({"model": "x", "from": "m", field: {"a": "sha256:0"}})
+    body = model_responses.CreateBody.model_validate(
+        {"model": "x", "from": "m", field: {"a": "sha256:0"}}
+    )
     with pytest.raises(InvalidRequest, match=f"^{field}: .*pull"):
-        builds.to_create(body)
+        model_responses.to_create(body)
 
 
 def test_what_the_model_was_called_once_still_names_it() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from api_shim.ollama.builds import Steps
+from api_shim.http.problems import Problem, Refusal
+from api_shim.ollama.chat_response import CHAT, GENERATE, Lines, idle, whole
 from api_shim.ollama.errors import encoded, envelope
-from api_shim.ollama.lines import CHAT, GENERATE, Lines, idle, whole
-from api_shim.problems import Problem, Refusal
+from api_shim.ollama.model_responses import Steps
 from contract.chat import ToolCall
 from contract.events import (
     Delta,
@@ -23,7 +23,7 @@ from contract.events import (
     ToolCallDelta,
     Usage,
 )
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
 
 AT = 1767225600.25

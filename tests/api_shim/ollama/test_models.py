@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from api_shim.http.problems import Refusal
 from api_shim.ollama import embed, models
-from api_shim.pools import Pool
-from api_shim.problems import Refusal
+from api_shim.submission.roster_cache import Pool
 from contract.embeddings import pack
 from contract.events import Details, Done, Vectors
 from contract.models import LoadRequest, ShowRequest

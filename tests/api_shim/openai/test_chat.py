@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_shim.openai.chat_asked import ChatBody, to_chat
-from api_shim.openai.chat_told import ChatChunks, unique, whole
-from api_shim.openai.told import Heading
-from api_shim.problems import Problem, Refusal
+from api_shim.http.problems import Problem, Refusal
+from api_shim.openai.chat_request import ChatBody, to_chat
+from api_shim.openai.chat_response import ChatChunks, unique, whole
+from api_shim.openai.response_head import Heading
 from contract.chat import (
     ImagePart,
     JsonFormat,
@@ -22,7 +22,7 @@ from contract.chat import (
     ToolCall,
 )
 from contract.events import Delta, Done, Event, EventId, LogProb, Started, ToolCallDelta, Usage
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
 
 HEADING = Heading("0123456789abcdef0123456789abcdef", 1767225600, "m", "standard")

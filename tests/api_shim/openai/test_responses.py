@@ -20,7 +20,7 @@ from support.responses import (
 
 from contract.errors import LeaseLost
 from contract.events import Delta, Done
-from contract.names import record as record_key
+from contract.redis_keys import record as record_key
 
 
 async def test_the_background_is_answered_at_once_and_looked_up_later(

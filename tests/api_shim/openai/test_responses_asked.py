@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from api_shim.openai.responses_asked import ResponseBody, to_request
-from api_shim.openai.responses_items import Known, asked, job_of, joined
-from api_shim.openai.responses_told import About
-from api_shim.openai.told import Heading
-from api_shim.problems import Refusal
+from api_shim.http.problems import Refusal
+from api_shim.openai.response_head import Heading
+from api_shim.openai.responses.items import Known, asked, job_of, joined
+from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.openai.responses.response import About
 from contract.chat import (
     ChatRequest,
     ImagePart,

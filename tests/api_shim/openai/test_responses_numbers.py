@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
 
-from api_shim.openai.responses_events import Narration, ResponseEvents
-from api_shim.openai.responses_told import whole
+from api_shim.openai.responses.events import Narration, ResponseEvents
+from api_shim.openai.responses.response import whole
 from contract.events import Cancelled, Delta, Done, Event, Failed, Reset
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.result import fold
 
 SAID = st.one_of(

@@ -18,7 +18,7 @@ from support.responses import (
 from support.shim import Stage, serving
 
 from contract.events import Delta, Done, Failed, Reset, Resumed
-from contract.names import channel
+from contract.redis_keys import channel
 
 
 async def test_any_shim_follows_a_response_from_any_event_on(shim: str, redis_url: str) -> None:

@@ -16,8 +16,8 @@ from support.shim import Stage, lines, serving, stage
 
 from contract.embeddings import pack
 from contract.events import Delta, Done, Failed, Reset, Resumed, Vectors
+from relay.publisher import Voice
 from relay.queue import Claim
-from relay.writer import Voice
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 STREAM: dict[str, Any] = {**CHAT, "stream": True}

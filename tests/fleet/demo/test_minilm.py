@@ -15,7 +15,7 @@ from contract.embeddings import EmbedRequest
 from contract.events import Vectors
 from fleet.demo import minilm
 from fleet.demo.tensor_file import read_tensors
-from workers.backends.local import LocalEmbed
+from workers.backends.in_process.onnx import LocalEmbed
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec(minilm.PACKAGE) is None, reason=f"no weights; {minilm.REMEDY}"

@@ -7,12 +7,12 @@ import httpx
 import pytest
 from support.backends import against_bytes, told
 
-from contract.backend_errors import (
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
     NotFinite,
     NotSupported,
     TruncatedStream,
 )
-from contract.embeddings import EmbedRequest
 from contract.models import LoadRequest, PullRequest, ShowRequest, UnloadRequest
 
 

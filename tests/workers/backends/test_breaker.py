@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendError,
     BackendStalled,
@@ -16,7 +16,13 @@ from contract.backend_errors import (
     ServerFault,
     TruncatedStream,
 )
-from workers.backends.breaker import OPEN_MOST_S, Breaker, Verdict, endpoint_works, model_works
+from workers.endpoints.circuit_breaker import (
+    OPEN_MOST_S,
+    Breaker,
+    Verdict,
+    endpoint_works,
+    model_works,
+)
 
 
 @dataclass

@@ -12,15 +12,15 @@ from support.backends import (
     told,
 )
 
-from contract.backend_errors import (
+from contract.chat import Message, NamedTool, Tool
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors_m_backend_errors import (
     BadAnswer,
     ModelMissing,
 )
-from contract.chat import Message, NamedTool, Tool
-from contract.embeddings import EmbedRequest, unpack
 from contract.events import Delta, Done
 from workers.backends.protocols import Backend, Chat, Embed
-from workers.backends.script import NOTICE, STORY, vector
+from workers.scripted.script import NOTICE, STORY, vector
 
 TEXT = "héllo wörld, do you hear me 🌍🌍"
 LOOKUP = Tool(name="lookup", parameters={"type": "object"})

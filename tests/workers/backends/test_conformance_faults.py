@@ -16,7 +16,7 @@ from support.backends import (
     told,
 )
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,
@@ -30,8 +30,8 @@ from contract.backend_errors import (
     TruncatedStream,
 )
 from contract.result import fold
-from workers.backends.http import Client
-from workers.backends.scripted_server import ScriptedServer, serve
+from workers.backends.http.client import Client
+from workers.scripted.server import ScriptedServer, serve
 
 every = pytest.mark.parametrize("type", ALL)
 networked = pytest.mark.parametrize("type", NETWORKED)

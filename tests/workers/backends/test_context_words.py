@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from contract.backend_errors import BackendRejected, ContextExceeded, InputTooLarge
-from workers.backends.context_words import CONTEXT_WORDS
-from workers.backends.faults import error_from
+from contract.errors_m_backend_errors import BackendRejected, ContextExceeded, InputTooLarge
+from workers.backends.http.error_table import error_from
+from workers.backends.http.error_table_m_context_words import CONTEXT_WORDS
 
 SENTENCES = {
     "SGLang (QwenLM/Qwen3 #1321)":

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from contract.roster import ModelReport
-from workers.backends.declared import declared
 from workers.backends.dsn import BackendConfig
-from workers.configuration import configured
+from workers.config import configured
+from workers.endpoints.probe_m_declared import declared
 
 TABLE = """
 [backends.box]

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from support.backends import WIRE
 
 from workers.backends.discovery import discover, identified
-from workers.backends.scripted_server import serve
+from workers.scripted.server import serve
 
 LLAMACPP = from_json((WIRE / "llamacpp-models.json").read_bytes())
 

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     NotSupported,
 )
 from workers.backends.dsn import BackendConfig, DsnError, from_environment, parse
 from workers.backends.protocols import Backend
 from workers.backends.registry import FACTORIES, build
-from workers.configuration import embed_requests_of, slots_of
+from workers.config import embed_requests_of, slots_of
 
 PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "[", "]", "%", "9"])
 
@@ -207,7 +207,7 @@ async def test_every_type_can_be_built_without_a_connection(type: str) -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "workers.backends.local", None)
+    monkeypatch.setitem(sys.modules, "workers.backends.in_process.onnx", None)
 
     with pytest.raises(NotSupported, match=r"llm-fleet\[local-embed\]"):
         build(parse("LLM_E", "local:///models/x"))

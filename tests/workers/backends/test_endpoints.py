@@ -8,17 +8,17 @@ import pytest
 from pydantic import ValidationError
 from support.backends import asking, told
 
-from contract.backend_errors import (
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
     BackendUnreachable,
     ModelMissing,
 )
-from contract.embeddings import EmbedRequest
 from workers.backends.dsn import BackendConfig, DsnError
-from workers.backends.endpoints import Endpoints
+from workers.backends.openai.one_address_a_model import Endpoints
 from workers.backends.protocols import Backend, Chat, Embed
 from workers.backends.registry import build
-from workers.backends.scripted_server import serve
-from workers.configuration import configured, slots_of
+from workers.config import configured, slots_of
+from workers.scripted.server import serve
 
 TABLE = """
 [backends.farm]

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import backend_errors as errors
-from contract.backend_errors import (
+from contract import errors_m_backend_errors as errors
+from contract.errors_m_backend_errors import (
     BackendError,
 )
-from workers.backends.busy import BUSY, LOADING, Phrase
-from workers.backends.faults import error_from, error_in, redacted, retry_after_s
+from workers.backends.http.error_table import error_from, error_in, redacted, retry_after_s
+from workers.backends.http.error_table_m_busy import BUSY, LOADING, Phrase
 
 WORDS_TOO_MANY = b'{"error":"the prompt is longer than the context length currently available"}'
 ROWS = [

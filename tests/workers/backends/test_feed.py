@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from workers.backends.feed import MOST_WAITING, Feed
+from workers.backends.in_process.thread_stream import MOST_WAITING, Feed
 
 
 @pytest.fixture

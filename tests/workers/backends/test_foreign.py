@@ -7,13 +7,13 @@ import httpx
 import pytest
 from aiohttp import client_exceptions, http_exceptions
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendError,
     BackendStalled,
     BadEndpoint,
     TruncatedStream,
 )
-from workers.backends.foreign import foreign_errors, ours, was_dropped
+from workers.backends.http.foreign_errors import foreign_errors, ours, was_dropped
 
 # No web socket is ever opened, so this one cannot come.
 NEVER = {client_exceptions.WSMessageTypeError}

@@ -11,17 +11,6 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, asking, told
 
-from contract.backend_errors import (
-    AuthenticationRefused,
-    BackendBusy,
-    BackendError,
-    ModelMissing,
-    NotSupported,
-    QuotaExhausted,
-    Refused,
-    ServerFault,
-    TruncatedStream,
-)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -37,11 +26,22 @@ from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
     InvalidRequest,
 )
+from contract.errors_m_backend_errors import (
+    AuthenticationRefused,
+    BackendBusy,
+    BackendError,
+    ModelMissing,
+    NotSupported,
+    QuotaExhausted,
+    Refused,
+    ServerFault,
+    TruncatedStream,
+)
 from contract.images import ImageRequest
 from contract.result import Result
-from workers.backends.gemini_stream import ChunkReader
-from workers.backends.gemini_wire import contents, to_chat
-from workers.backends.script import vector
+from workers.backends.google.chunks_m_gemini_stream import ChunkReader
+from workers.backends.google.requests import contents, to_chat
+from workers.scripted.script import vector
 
 PNG = "iVBORw0KGgoAAAA"
 USER = Message(role="user", content="hi")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     ModelMissing,
 )
-from workers.backends.gguf_files import chosen, gguf_files, size_bytes
+from workers.backends.in_process.gguf_files import chosen, gguf_files, size_bytes
 
 
 @pytest.fixture

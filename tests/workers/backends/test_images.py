@@ -10,7 +10,8 @@ from support.backends import asking
 from support.backends import told as folded
 from support.images import ALL, MODELS, NETWORKED, against_server, drawing, pictures, told
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, ImagePart, Message, TextPart
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendError,
     BackendUnreachable,
@@ -18,11 +19,10 @@ from contract.backend_errors import (
     ServerFault,
     TruncatedStream,
 )
-from contract.chat import ChatRequest, ImagePart, Message, TextPart
 from contract.events import Done
 from workers.backends.protocols import Backend, GenerateImages, capabilities
-from workers.backends.scripted_http import Reply
-from workers.backends.scripted_picture import size_of
+from workers.scripted.http import Reply
+from workers.scripted.picture import size_of
 
 every = pytest.mark.parametrize("type", ALL)
 networked = pytest.mark.parametrize("type", NETWORKED)

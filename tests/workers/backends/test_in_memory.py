@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 from support.in_process import answer, ask, embed, events_of
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest
+from contract.errors_m_backend_errors import (
     BackendError,
     NotSupported,
     ServerFault,
 )
-from contract.chat import ChatRequest
 from contract.events import Delta, Done, Phase, Usage
 from contract.roster import ModelReport
 from workers.backends.dsn import DsnError, parse
-from workers.backends.feed import Feed
-from workers.backends.in_memory import InMemory
+from workers.backends.in_process.adapter import InMemory
+from workers.backends.in_process.chat_template import Templated
+from workers.backends.in_process.thread_stream import Feed
+from workers.backends.in_process.tool_parser import Began, Ended, Utterance
 from workers.backends.registry import build
-from workers.backends.spoken import Began, Ended, Utterance
-from workers.backends.templated import Templated
 
 
 class Parrot:

@@ -7,7 +7,7 @@ import pytest
 from pydantic_core import from_json, to_json
 from support.backends import against_bytes, against_manner, asking, told
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendRejected,
     ModelLoading,
@@ -17,7 +17,7 @@ from contract.backend_errors import (
 from contract.events import Done, Phase
 from contract.images import ImageRequest
 from contract.models import LoadRequest, UnloadRequest
-from workers.backends.llamaswap import is_loading, report
+from workers.backends.openai.llamaswap import is_loading, report
 
 TELLING = "scripted-think:style=swap,load=0.1,think=2,chunks=2"
 

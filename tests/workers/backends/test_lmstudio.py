@@ -7,7 +7,7 @@ import httpx
 import pytest
 from support.backends import against_bytes, against_manner, asking, told
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendStalled,
     BackendUnreachable,
     BadEndpoint,
@@ -16,7 +16,7 @@ from contract.backend_errors import (
 )
 from contract.events import Done, Progress
 from contract.models import LoadRequest, PullRequest, UnloadRequest
-from workers.backends.lmstudio import LmStudio
+from workers.backends.openai.lmstudio import LmStudio
 
 TOTAL = 5_000_000
 NEW = "qwen/qwen3-4b"

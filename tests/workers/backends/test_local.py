@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from support.tiny_bert import CONFIG, WORDS, numpy_bert, tiny_weights, write_tiny_bert
 
-from contract.backend_errors import (
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
     BadEndpoint,
     InputTooLarge,
     ModelMissing,
     NotSupported,
 )
-from contract.embeddings import EmbedRequest
 from contract.events import Done, Vectors
-from workers.backends.local import BLOCK_ROWS, LocalEmbed
+from workers.backends.in_process.onnx import BLOCK_ROWS, LocalEmbed
 from workers.backends.protocols import Backend, Embed, capabilities
 
 WEIGHTS = tiny_weights(CONFIG)

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from support import images
 from support.backends import NETWORKED, Packets, against_manner, against_server, asking, make
 
-from contract.backend_errors import BackendError
 from contract.chat import Tool
 from contract.embeddings import EmbedRequest
 from contract.errors import RequestError
+from contract.errors_m_backend_errors import BackendError
 from contract.events import Event, EventId
-from contract.frames import Frame
+from contract.events_m_frames import Frame
 from contract.images import ImageRequest
 from contract.models import (
     CreateRequest,
@@ -36,7 +36,7 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
-from workers.backends.lmstudio import LmStudio
+from workers.backends.openai.lmstudio import LmStudio
 from workers.run import stream
 
 TOOL = Tool(name="lookup", parameters={"type": "object"})

@@ -9,11 +9,11 @@ import pytest
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
 from contract.roster import ModelReport
-from workers.backends.dialects import GENERIC, LLAMACPP, LLAMACPP_ROUTER, VLLM, Dialect
-from workers.backends.llama_router import LlamaRouter
-from workers.backends.naming import Names
-from workers.backends.openai import OpenAI
-from workers.backends.vllm import SleepingVllm
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import GENERIC, LLAMACPP, LLAMACPP_ROUTER, VLLM, Dialect
+from workers.backends.openai.llamacpp_router import LlamaRouter
+from workers.backends.openai.naming import Names
+from workers.backends.openai.vllm import SleepingVllm
 
 PATH = "/home/somebody/models/qwen3-0.6b.Q4_K_M.gguf"
 NAME = "qwen3-0.6b.Q4_K_M.gguf"

@@ -10,16 +10,16 @@ import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, asking, told
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, ImagePart, Message, SchemaFormat, TextPart
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors_m_backend_errors import (
     BackendBusy,
     QuotaExhausted,
     Refused,
 )
-from contract.chat import ChatRequest, ImagePart, Message, SchemaFormat, TextPart
-from contract.embeddings import EmbedRequest, unpack
 from contract.result import Result
-from workers.backends.dialects import DIALECTS, LLAMACPP
-from workers.backends.openai_wire import to_chat
+from workers.backends.openai.dialects import DIALECTS, LLAMACPP
+from workers.backends.openai.requests import to_chat
 
 
 def sse(*deltas: dict[str, Any], finish: str = "stop") -> bytes:

@@ -3,8 +3,8 @@
 import pytest
 
 from contract.chat import ChatRequest, Message, Think
-from workers.backends.dialects import DIALECTS
-from workers.backends.openai_wire import to_chat
+from workers.backends.openai.dialects import DIALECTS
+from workers.backends.openai.requests import to_chat
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,27 @@ import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, told
 
-from contract.backend_errors import (
+from contract.errors import (
+    InvalidRequest,
+)
+from contract.errors_m_backend_errors import (
     BackendBusy,
     ModelMissing,
     Refused,
     ServerFault,
     TruncatedStream,
 )
-from contract.errors import (
-    InvalidRequest,
-)
 from contract.events import Done, Image
 from contract.images import ImageRequest
-from workers.backends.dialects import DIALECTS
 from workers.backends.dsn import parse
-from workers.backends.openai import OpenAI
-from workers.backends.openai_image_wire import to_image
-from workers.backends.openai_images import OpenAIImages
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.dialects import DIALECTS
+from workers.backends.openai.images import to_image
 from workers.backends.protocols import GenerateImages, capabilities
 from workers.backends.registry import build
-from workers.backends.scripted_openai_images import form_fields
-from workers.backends.scripted_picture import png, size_of, words_of
+from workers.scripted.images_m_scripted_openai_images import form_fields
+from workers.scripted.picture import png, size_of, words_of
 
 
 def asking(model: str = "scripted-image", **fields: Any) -> ImageRequest:

@@ -6,13 +6,13 @@ import httpx
 import pytest
 from support.backends import told
 
-from contract.backend_errors import BackendError, ModelMissing, NotSupported
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import BackendError, ModelMissing, NotSupported
 from contract.images import ImageRequest
-from workers.backends.dialects import DIALECTS
-from workers.backends.ollama import Ollama
-from workers.backends.openai_images import OpenAIImages
+from workers.backends.ollama.adapter import Ollama
+from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.dialects import DIALECTS
 
 CHAT = ChatRequest(model="m", messages=(Message(role="user", content="x"),))
 EMBED = EmbedRequest(model="m", input=("x",))

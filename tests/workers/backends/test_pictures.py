@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from contract.backend_errors import (
+from contract.chat import ChatRequest, ImagePart, Message, TextPart
+from contract.errors_m_backend_errors import (
     BackendRejected,
     NotSupported,
 )
-from contract.chat import ChatRequest, ImagePart, Message, TextPart
-from workers.backends import pictures
-from workers.backends.pictures import is_public, with_pictures
+from workers import image_fetch
+from workers.image_fetch import is_public, with_pictures
 
 PNG = b"\x89PNG not really"
 
@@ -32,7 +32,7 @@ async def server() -> AsyncGenerator[str]:
         return web.Response(text="<html>", content_type="text/html")
 
     async def huge(_: web.Request) -> web.Response:
-        return web.Response(body=bytes(pictures.LIMIT_BYTES + 1), content_type="image/png")
+        return web.Response(body=bytes(image_fetch.LIMIT_BYTES + 1), content_type="image/png")
 
     async def again(request: web.Request) -> web.Response:
         left = int(request.query["left"])

@@ -7,7 +7,9 @@ import httpx
 import pytest
 from support.backends import WIRE, against_bytes, asking, told
 
-from contract.backend_errors import (
+from contract.chat import Tool
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors_m_backend_errors import (
     BackendUnreachable,
     BadEndpoint,
     ContextExceeded,
@@ -16,8 +18,6 @@ from contract.backend_errors import (
     ServerFault,
     TruncatedStream,
 )
-from contract.chat import Tool
-from contract.embeddings import EmbedRequest, unpack
 from contract.result import Result
 
 LLAMACPP_STREAM = (WIRE / "llamacpp-chat-stream.sse").read_bytes()

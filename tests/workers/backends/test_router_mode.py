@@ -7,7 +7,7 @@ import httpx
 import pytest
 from support.backends import against_bytes, against_manner, told
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendRejected,
     ModelMissing,
     NotSupported,
@@ -16,9 +16,15 @@ from contract.backend_errors import (
 )
 from contract.events import Done, Phase, Progress
 from contract.models import DeleteRequest, LoadRequest, PullRequest
-from workers.backends.llama_router import LlamaRouter
+from workers.backends.openai.llamacpp_router import LlamaRouter
+from workers.backends.openai.llamacpp_router_m_router_wire import (
+    Downloads,
+    event,
+    has_downloaded,
+    load_progress,
+    report,
+)
 from workers.backends.protocols import Delete, ManageModels, Pull
-from workers.backends.router_wire import Downloads, event, has_downloaded, load_progress, report
 
 TOTAL = 5_000_000
 NEW = "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M"

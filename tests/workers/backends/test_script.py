@@ -7,13 +7,13 @@ from typing import get_args
 import pytest
 from support.backends import asking, told
 
-from contract.backend_errors import (
-    BackendBusy,
-    ModelMissing,
-)
 from contract.embeddings import EmbedRequest
 from contract.errors import (
     InvalidRequest,
+)
+from contract.errors_m_backend_errors import (
+    BackendBusy,
+    ModelMissing,
 )
 from contract.models import (
     CopyRequest,
@@ -26,8 +26,8 @@ from contract.models import (
 )
 from contract.roster import Capability
 from workers.backends.protocols import capabilities
-from workers.backends.script import NOTICE, STORY, Prompt, parse, play, vector
-from workers.backends.scripted import Scripted
+from workers.scripted.backend import Scripted
+from workers.scripted.script import NOTICE, STORY, Prompt, parse, play, vector
 
 
 def test_a_name_is_a_form_and_its_parameters() -> None:

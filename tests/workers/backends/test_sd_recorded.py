@@ -9,7 +9,7 @@ import pytest
 from support.backends import WIRE
 from support.images import drawing, pictures, told
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendRejected,
     BadAnswer,
@@ -17,8 +17,8 @@ from contract.backend_errors import (
     ServerFault,
 )
 from contract.events import Done, Phase, Progress
-from workers.backends.scripted_picture import size_of
-from workers.backends.sdcpp import MODEL, Sdcpp
+from workers.backends.diffusion.sdcpp import MODEL, Sdcpp
+from workers.scripted.picture import size_of
 
 CAPABILITIES = (WIRE / "sd-capabilities.json").read_bytes()
 QUEUE_FULL = b'{"error":"job queue is full"}'

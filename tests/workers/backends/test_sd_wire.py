@@ -6,19 +6,19 @@ import json
 import httpx
 import pytest
 
-from contract.backend_errors import (
+from contract.errors import (
+    InvalidRequest,
+)
+from contract.errors_m_backend_errors import (
     AuthenticationRefused,
     ModelMissing,
     ServerFault,
 )
-from contract.errors import (
-    InvalidRequest,
-)
 from contract.images import ImageRequest
-from workers.backends.a1111 import A1111
-from workers.backends.scripted_picture import png, size_of
-from workers.backends.sd_wire import bare, mime_type_of, to_a1111, to_sdcpp
-from workers.backends.sdcpp import MODEL
+from workers.backends.diffusion.a1111 import A1111
+from workers.backends.diffusion.sdcpp import MODEL
+from workers.backends.diffusion.wire import bare, mime_type_of, to_a1111, to_sdcpp
+from workers.scripted.picture import png, size_of
 
 WHOLE = ImageRequest(
     model=MODEL,

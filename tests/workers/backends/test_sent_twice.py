@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from contract.backend_errors import BackendUnreachable
-from workers.backends.http import Client
+from contract.errors_m_backend_errors import BackendUnreachable
+from workers.backends.http.client import Client
 
 PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -97,7 +97,7 @@ async def test_what_changes_something_never_meets_a_connection_that_went_stale(
 async def test_a_server_that_thinks_before_it_closes_died_of_the_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("workers.backends.http.STALE_S", 0.05)
+    monkeypatch.setattr("workers.backends.http.client.STALE_S", 0.05)
     server = Server(good=1, late_s=0.2)
     async with against(server) as client:
         await client.json("GET", "/")

@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 
-from contract.backend_errors import BackendUnreachable, ModelMissing, ServerFault
+from contract.errors_m_backend_errors import BackendUnreachable, ModelMissing, ServerFault
 from contract.events import Details, Done, Progress
 from contract.models import CopyRequest, DeleteRequest, LoadRequest, PullRequest
 from contract.roster import ModelReport
-from workers.backends.breaker import Breaker
-from workers.backends.everywhere import Everywhere, merged
-from workers.backends.scripted import Scripted
-from workers.backends.several import Seat, Server, Servers
+from workers.endpoints.broadcast import Everywhere, merged
+from workers.endpoints.circuit_breaker import Breaker
+from workers.endpoints.endpoints import Seat, Server, Servers
+from workers.scripted.backend import Scripted
 
 CHAT, PULL = "box.chat", "box.pull"
 DOWN = BackendUnreachable("refused")

@@ -6,9 +6,9 @@ from support.backends import against_bytes, against_manner, asking, told
 
 from contract.chat import SchemaFormat
 from contract.models import LoadRequest, UnloadRequest
-from workers.backends.dialects import VLLM
 from workers.backends.dsn import parse
-from workers.backends.openai_wire import to_chat
+from workers.backends.openai.dialects import VLLM
+from workers.backends.openai.requests import to_chat
 from workers.backends.protocols import SwapModels
 from workers.backends.registry import build
 

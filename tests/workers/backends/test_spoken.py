@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.events import Delta
-from workers.backends.spoken import Spoken
+from workers.backends.in_process.tool_parser import Spoken
 
 THOUGHTFUL = "<think>\nhm, <b>\n</think>\n\nIt is 3 < 4."
 CALL = '<tool_call>{"name": "get_time", "arguments": {"city": "Oslo"}}</tool_call>'

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.backends.stops import Stops
+from workers.backends.in_process.stops import Stops
 
 
 def said(pieces: list[str], *words: str) -> tuple[str, bool]:

@@ -4,9 +4,6 @@ from typing import Any
 
 import pytest
 
-from contract.backend_errors import (
-    NotSupported,
-)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -21,7 +18,10 @@ from contract.chat import (
 from contract.errors import (
     InvalidRequest,
 )
-from workers.backends.templated import templated, unheard
+from contract.errors_m_backend_errors import (
+    NotSupported,
+)
+from workers.backends.in_process.chat_template import templated, unheard
 
 USER = Message(role="user", content="hi")
 TOOLS = (Tool(name="a", parameters={"type": "object"}), Tool(name="b"))

@@ -10,17 +10,19 @@ import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, make, told
 
-from contract.backend_errors import BackendRejected
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
-from workers.backends import gemini_wire, ollama_wire, openai_wire
+from contract.errors_m_backend_errors import BackendRejected
 from workers.backends.declarations import Endpoint
-from workers.backends.dialects import DIALECTS, generic
 from workers.backends.dsn import parse
-from workers.backends.endpoints import Endpoints
-from workers.backends.openai import OpenAI
+from workers.backends.feature_grants import grants, ungranted
+from workers.backends.google import requests
+from workers.backends.in_process.chat_template import templated, unheard
+from workers.backends.ollama import wire
+from workers.backends.openai import requests
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.dialects import DIALECTS, generic
+from workers.backends.openai.one_address_a_model import Endpoints
 from workers.backends.registry import build
-from workers.backends.templated import templated, unheard
-from workers.granting import grants, ungranted
 
 CALL = ToolCall(id="c1", name="look", arguments="{}")
 TURN = Message(role="assistant", thinking="secret thoughts", tool_calls=(CALL,))
@@ -44,17 +46,17 @@ def conversation(turn: Message = TURN, **fields: Any) -> ChatRequest:
     ],
 )
 def test_thoughts_go_back_under_each_servers_name(type: str, field: str) -> None:
-    sent = openai_wire.to_chat(conversation(), DIALECTS[type]).fields["messages"][1]
+    sent = requests.to_chat(conversation(), DIALECTS[type]).fields["messages"][1]
 
     assert sent[field] == "secret thoughts"
 
 
 def test_thoughts_go_back_to_ollama_with_their_message() -> None:
-    assert ollama_wire.to_chat(conversation())["messages"][1]["thinking"] == "secret thoughts"
+    assert wire.to_chat(conversation())["messages"][1]["thinking"] == "secret thoughts"
 
 
 def test_thoughts_go_back_to_gemini_as_a_part_before_the_others() -> None:
-    thought, call = gemini_wire.contents(conversation())[1]["parts"]
+    thought, call = requests.contents(conversation())[1]["parts"]
 
     assert thought == {"text": "secret thoughts", "thought": True}
     assert "functionCall" in call
@@ -63,7 +65,7 @@ def test_thoughts_go_back_to_gemini_as_a_part_before_the_others() -> None:
 @pytest.mark.parametrize("type", ["openai", "generic", "lmstudio"])
 async def test_thoughts_are_named_where_there_is_no_word_for_them(type: str) -> None:
     backend = make(type, "http://backend.test")
-    sent = openai_wire.to_chat(conversation(), DIALECTS[type]).fields
+    sent = requests.to_chat(conversation(), DIALECTS[type]).fields
 
     assert "secret" not in str(sent)
     assert ungranted(conversation(), backend) == ("messages[].thinking",)
@@ -90,7 +92,7 @@ async def test_thoughts_that_are_sent_are_not_named(type: str) -> None:
 async def test_a_compatible_server_gets_them_where_its_word_is_known(dsn: str, field: str) -> None:
     backend = build(parse("LLM_BOX", dsn))
     assert isinstance(backend, OpenAI)
-    sent = openai_wire.to_chat(conversation(), backend.dialect).fields["messages"][1]
+    sent = requests.to_chat(conversation(), backend.dialect).fields["messages"][1]
 
     assert sent[field] == "secret thoughts"
     await backend.aclose()
@@ -100,8 +102,8 @@ def test_pieces_of_thoughts_go_back_as_they_came_to_openrouter_alone() -> None:
     turn = TURN.model_copy(update={"provider_meta": {DETAILS: PIECES}})
     at = "https://openrouter.ai/api/v1"
 
-    sent = openai_wire.to_chat(conversation(turn), generic(at)).fields["messages"][1]
-    elsewhere = openai_wire.to_chat(conversation(turn), DIALECTS["vllm"]).fields["messages"][1]
+    sent = requests.to_chat(conversation(turn), generic(at)).fields["messages"][1]
+    elsewhere = requests.to_chat(conversation(turn), DIALECTS["vllm"]).fields["messages"][1]
 
     assert (sent[DETAILS], DETAILS in elsewhere) == (PIECES, False)
     assert "messages[].reasoning_details" not in DIALECTS["vllm"].grants
@@ -128,7 +130,7 @@ async def test_strict_is_said_of_a_tool_or_named(type: str, is_said: bool) -> No
 
     assert named is not is_said
     if type in DIALECTS:
-        [tool] = openai_wire.to_chat(request, DIALECTS[type]).fields["tools"]
+        [tool] = requests.to_chat(request, DIALECTS[type]).fields["tools"]
         assert tool["function"].get("strict") is (True if is_said else None)
 
 
@@ -172,15 +174,15 @@ async def test_endpoints_grant_what_their_servers_do_and_name_what_one_of_them_c
 def test_to_think_without_a_level_says_no_level_where_that_can_be_said(
     type: str, expected: dict[str, Any]
 ) -> None:
-    body, ignored = openai_wire.to_chat(conversation(think="on"), DIALECTS[type])
+    body, ignored = requests.to_chat(conversation(think="on"), DIALECTS[type])
 
     assert {name: body.get(name) for name in expected} == expected
     assert ignored == ()
 
 
 def test_ollama_is_told_true_where_no_level_was_named() -> None:
-    assert ollama_wire.to_chat(conversation(think="on"))["think"] is True
-    assert ollama_wire.to_chat(conversation(think="high"))["think"] == "high"
+    assert wire.to_chat(conversation(think="on"))["think"] is True
+    assert wire.to_chat(conversation(think="high"))["think"] == "high"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_ollama_is_told_true_where_no_level_was_named() -> None:
 def test_gemini_chooses_how_hard_to_think_itself(model: str, config: dict[str, Any]) -> None:
     request = conversation(think="on").model_copy(update={"model": model})
 
-    assert gemini_wire.to_chat(request).fields["generationConfig"]["thinkingConfig"] == config
+    assert requests.to_chat(request).fields["generationConfig"]["thinkingConfig"] == config
 
 
 def levelless(seen: list[Any]) -> Any:
@@ -233,4 +235,4 @@ async def test_what_raw_text_cannot_say_to_ollama_is_named() -> None:
         result = await told(backend.chat(raw))
 
     assert result.ignored == ("think",)
-    assert ollama_wire.to_generate(raw)["truncate"] is False
+    assert wire.to_generate(raw)["truncate"] is False

@@ -13,18 +13,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from support.backends import against_server, asking, told
 
-from contract.backend_errors import (
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors_m_backend_errors import (
     AuthenticationRefused,
     BackendUnreachable,
     NotSupported,
 )
-from contract.embeddings import EmbedRequest, unpack
 from workers.backends.dsn import parse
-from workers.backends.google_credentials import GoogleToken
+from workers.backends.google.credentials import GoogleToken
+from workers.backends.google.vertex import Vertex
 from workers.backends.registry import build
-from workers.backends.script import vector
-from workers.backends.scripted_server import ScriptedServer, serve
-from workers.backends.vertex import Vertex
+from workers.scripted.script import vector
+from workers.scripted.server import ScriptedServer, serve
 
 
 def key_file(path: Path, token_uri: str) -> Path:

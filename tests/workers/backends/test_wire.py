@@ -5,9 +5,6 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
-from contract.backend_errors import (
-    NotSupported,
-)
 from contract.chat import (
     ChatRequest,
     ImagePart,
@@ -23,8 +20,12 @@ from contract.embeddings import EmbedRequest
 from contract.errors import (
     InvalidRequest,
 )
-from workers.backends import ollama_wire, openai_wire
-from workers.backends.dialects import DIALECTS
+from contract.errors_m_backend_errors import (
+    NotSupported,
+)
+from workers.backends.ollama import wire
+from workers.backends.openai import requests
+from workers.backends.openai.dialects import DIALECTS
 from workers.backends.tools import arguments_text
 
 PNG = "iVBORw0KGgoAAAA"
@@ -38,8 +39,8 @@ def chat(*messages: Message, **fields: Any) -> ChatRequest:
 
 def to(type: str, request: ChatRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
     if type == "ollama":
-        return ollama_wire.to_chat(request), ()
-    return openai_wire.to_chat(request, DIALECTS[type])
+        return wire.to_chat(request), ()
+    return requests.to_chat(request, DIALECTS[type])
 
 
 def test_what_was_not_asked_for_is_not_sent() -> None:
@@ -219,9 +220,9 @@ def test_a_wish_to_cut_texts_is_ignored_aloud_only_if_somebody_wished() -> None:
     silent = EmbedRequest(model="m", input=("a",))
     spoken = EmbedRequest(model="m", input=("a",), truncate=True)
 
-    assert openai_wire.to_embed(silent, DIALECTS["openai"]).ignored == ()
-    assert openai_wire.to_embed(spoken, DIALECTS["openai"]).ignored == ("truncate",)
-    assert openai_wire.to_embed(spoken, DIALECTS["vllm"]).fields["truncate_prompt_tokens"] == -1
+    assert requests.to_embed(silent, DIALECTS["openai"]).ignored == ()
+    assert requests.to_embed(spoken, DIALECTS["openai"]).ignored == ("truncate",)
+    assert requests.to_embed(spoken, DIALECTS["vllm"]).fields["truncate_prompt_tokens"] == -1
 
 
 @pytest.mark.parametrize("arguments", ['{"a":1}', {"a": 1}, None, ""])

@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.packing.budget import Budget, chosen
-from workers.packing.line import Line
-from workers.packing.options import Options
-from workers.packing.order import Order, Want
+from workers.embedding.budget import Budget, chosen
+from workers.embedding.options import Options
+from workers.embedding.wants import Order, Want
+from workers.embedding.wants_m_line import Line
 
 LENGTHS = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=40), min_size=1, max_size=6)
 

@@ -6,7 +6,7 @@ import re
 import pytest
 from support.packing import Stage, close, packing
 
-from contract.backend_errors import (
+from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendError,
     BackendUnreachable,
@@ -15,7 +15,7 @@ from contract.backend_errors import (
     ModelMissing,
     ServerFault,
 )
-from contract.parity import CROWDS
+from workers.embedding.parity import CROWDS
 
 WORDS = [f"text number {number}" for number in range(64)]
 

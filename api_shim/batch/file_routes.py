@@ -1,0 +1,226 @@
+"""Files under /v1/files: uploaded straight into the storage, and streamed out of it again.
+
+Source: openai/openai-openapi, OpenAIFile; openai/openai-python, `resources/files.py`. Files are
+kept for FLEET_FILE_TTL_S unless `expires_after` says otherwise; the original keeps some for ever.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Final, Literal
+from uuid import uuid4
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from api_shim.batch.file_routes_m_upload import Upload
+from api_shim.batch.paging import Download, Gone, listing, refusals
+from api_shim.dependencies import Wired
+from api_shim.http.authentication import Caller
+from api_shim.openai.request_fields import wrong
+from api_shim.submission.ignored_fields import HEADER, header_value
+from contract.batches_m_files import FILE_ID, File, FilePage, Purpose
+from contract.errors import FleetError
+from relay.files import Order, no_file, stored_name
+
+router = APIRouter(prefix="/v1/files", tags=["openai"])
+
+FileId = Annotated[str, Path(description="`file-` and 32 hexadecimal digits.")]
+_LONGEST_PAGE: Final = 10_000
+_LIFETIME_S: Final = (3600, 30 * 86400)
+_FIELDS: Final = frozenset({"purpose", "expires_after[anchor]", "expires_after[seconds]"})
+_purpose: Final[TypeAdapter[Purpose]] = TypeAdapter(Purpose)
+
+
+class FileObject(BaseModel):
+    """A file."""
+
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: Purpose
+    status: Literal["processed"] = "processed"
+    status_details: None = None
+
+
+class FileList(BaseModel):
+    """Some files; the next page begins `after` the last one."""
+
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileForm(BaseModel):
+    """The fields of an upload."""
+
+    purpose: Purpose
+    file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    expires_after_anchor: Annotated[
+        Literal["created_at"] | None, Field(alias="expires_after[anchor]")
+    ] = None
+    expires_after_seconds: Annotated[
+        int | None, Field(alias="expires_after[seconds]", ge=_LIFETIME_S[0], le=_LIFETIME_S[1])
+    ] = None
+
+
+_FORM: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": FileForm.model_json_schema(),
+                "examples": {
+                    "batch": {
+                        "summary": "The input of a batch",
+                        "value": {"purpose": "batch", "file": "<bytes>"},
+                    }
+                },
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="openai_create_file",
+    response_model=FileObject,
+    responses=refusals(400, 413, 415, 503),
+    openapi_extra=_FORM,
+)
+async def create(request: Request, wiring: Wired, caller: Caller) -> Response:
+    """Upload a file, of up to FLEET_MAX_FILE_BYTES; it is not held in memory."""
+    file_id = f"file-{uuid4().hex}"
+    name = stored_name(file_id)
+    upload = Upload(wiring, name)
+    try:
+        await upload.take(request)
+        purpose, ttl_s = _wishes(upload.fields, wiring.settings.file_ttl_s)
+    except BaseException:
+        with suppress(FleetError):
+            await wiring.files.keep(name, 0)
+        raise
+    file = File(
+        id=file_id,
+        tenant=caller.name,
+        filename=upload.filename,
+        purpose=purpose,
+        size_bytes=upload.size_bytes,
+        expires_at=0.0,
+    )
+    left_out = [name for name in upload.fields if name not in _FIELDS]
+    return _answer(await wiring.files.create(file, ttl_s=ttl_s), left_out)
+
+
+def _wishes(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
+    try:
+        purpose = _purpose.validate_python(fields.get("purpose"))
+    except ValidationError as error:
+        raise wrong("purpose", error.errors()[0]["msg"]) from None
+    if purpose == "batch_output":
+        raise wrong("purpose", "batch_output is what batches make: upload the file as batch")
+    wished = fields.get("expires_after[seconds]")
+    if wished is None:
+        return purpose, ttl_s
+    if fields.get("expires_after[anchor]", "created_at") != "created_at":
+        raise wrong("expires_after.anchor", "it is created_at")
+    least, most = _LIFETIME_S
+    if not (wished.isdecimal() and len(wished) < 10 and least <= int(wished) <= most):  # noqa: PLR2004 - digits
+        raise wrong("expires_after.seconds", f"it is from {least} to {most}")
+    return purpose, float(wished)
+
+
+@router.get(
+    "",
+    operation_id="openai_list_files",
+    response_model=FileList,
+    responses=refusals(400, 404, 503),
+)
+async def page(
+    wiring: Wired,
+    caller: Caller,
+    *,
+    purpose: Purpose | None = None,
+    limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = _LONGEST_PAGE,
+    after: Annotated[str | None, Query(description="Id of the last file of a page.")] = None,
+    order: Order = "desc",
+) -> Response:
+    """List the caller's own files by when they were made."""
+    if after is not None:
+        _checked(after)
+    found: FilePage = await wiring.files.page(
+        caller, purpose=purpose, limit=limit, after=after, order=order
+    )
+    objects = [_object(file) for file in found.files]
+    return listing(FileList, objects, has_more=found.has_more)
+
+
+@router.get(
+    "/{file_id}",
+    operation_id="openai_get_file",
+    response_model=FileObject,
+    responses=refusals(404, 503),
+)
+async def look(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
+    """Look at a file's record."""
+    return _answer(await wiring.files.seen(_checked(file_id), caller))
+
+
+@router.get(
+    "/{file_id}/content",
+    operation_id="openai_get_file_content",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "Its bytes."},
+        **refusals(404, 503),
+    },
+)
+async def content(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
+    """Download a file; it is not held in memory."""
+    file = await wiring.files.seen(_checked(file_id), caller)
+    download = Download(wiring.storage.read(stored_name(file.id)), file, wiring.hangup)
+    await download.begin()
+    return download
+
+
+@router.delete(
+    "/{file_id}",
+    operation_id="openai_delete_file",
+    response_model=Gone,
+    responses=refusals(404, 503),
+)
+async def delete(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
+    """Delete a file; a batch that reads it goes on."""
+    file = await wiring.files.seen(_checked(file_id), caller)
+    await wiring.files.delete(file)
+    gone = Gone(id=file.id, object="file")
+    return Response(gone.model_dump_json(), media_type="application/json")
+
+
+def _checked(file_id: str) -> str:
+    """An id that can be a file's, so that nothing else becomes a key."""
+    if not FILE_ID.match(file_id):
+        raise no_file(file_id)
+    return file_id
+
+
+def _object(file: File) -> FileObject:
+    return FileObject(
+        id=file.id,
+        bytes=file.size_bytes,
+        created_at=int(file.created_at),
+        expires_at=int(file.expires_at),
+        filename=file.filename,
+        purpose=file.purpose,
+    )
+
+
+def _answer(file: File, left_out: Sequence[str] = ()) -> Response:
+    headers = {HEADER: header_value(left_out)} if left_out else {}
+    told = _object(file).model_dump_json()
+    return Response(told, headers=headers, media_type="application/json")

@@ -1,0 +1,269 @@
+"""Batches under /v1/batches: a file of requests in, a file of answers out.
+
+Source: openai/openai-openapi, Batch; openai/openai-python, `resources/batches.py`. The window may
+be any time, as in 30m or 7d, and a batch may hold requests to several models; the original has 24h
+and one.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Body, Path, Query, Response
+from pydantic import BaseModel, Field
+
+from api_shim.batch.endpoints import ENDPOINTS
+from api_shim.batch.paging import listing, refusals
+from api_shim.dependencies import Wired, Wiring
+from api_shim.http.authentication import Caller
+from api_shim.http.headers import BackendHeader, IdempotencyKey
+from api_shim.http.json_body import JsonRoute
+from api_shim.openai.request_fields import wrong
+from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
+from contract.batches import (
+    BATCH_ID_BEGINNING,
+    Batch,
+    BatchStatus,
+    Counts,
+    LineError,
+    NewBatch,
+    window_s,
+)
+from contract.batches_m_files import FILE_ID, File
+from contract.errors import UnknownFile
+from contract.events import Usage
+from contract.tenants import Tenant
+from relay.batches import no_batch
+
+router = APIRouter(prefix="/v1/batches", tags=["openai"], route_class=JsonRoute)
+
+BatchId = Annotated[str, Path(description="`batch_` and 32 hexadecimal digits.")]
+_LONGEST_PAGE: Final = 100
+_MEBIBYTE: Final = 2**20
+
+
+class ExpiresAfter(Lenient):
+    """How long to keep a file."""
+
+    anchor: Literal["created_at"] = "created_at"
+    seconds: Annotated[int, Field(ge=3600, le=30 * 86400)]
+
+
+class BatchBody(Lenient):
+    """What to run."""
+
+    input_file_id: str
+    """A file of purpose `batch`: a JSON object a line, `{"custom_id", "method", "url", "body"}`."""
+    endpoint: str
+    """Of all its requests."""
+    completion_window: str = "24h"
+    """A number and s, m, h or d; what is not done then is given up."""
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    output_expires_after: ExpiresAfter | None = None
+
+
+class BatchErrors(BaseModel):
+    """What is wrong with the input file."""
+
+    object: Literal["list"] = "list"
+    data: list[LineError]
+
+
+class BatchUsage(BaseModel):
+    """Tokens of all answers so far."""
+
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class BatchObject(BaseModel):
+    """A batch."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: str
+    status: BatchStatus
+    output_file_id: str | None
+    """There from the end on, also if there is no good answer in it."""
+    error_file_id: str | None
+    """There from the end on, unless the batch was completed without a failure."""
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: Counts
+    usage: BatchUsage
+    metadata: dict[str, str] | None
+
+
+class BatchList(BaseModel):
+    """Some batches; the next page begins `after` the last one."""
+
+    object: Literal["list"] = "list"
+    data: list[BatchObject]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+_EXAMPLES: Final[Any] = {
+    "embeddings": {
+        "summary": "Embeddings",
+        "value": {
+            "input_file_id": "file-0123456789abcdef0123456789abcdef",
+            "endpoint": "/v1/embeddings",
+            "completion_window": "24h",
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="openai_create_batch",
+    response_model=BatchObject,
+    responses=refusals(400, 404, 409, 413, 415, 429, 503),
+)
+async def create(
+    body: Annotated[BatchBody, Body(openapi_examples=_EXAMPLES)],
+    wiring: Wired,
+    caller: Caller,
+    key: IdempotencyKey = None,
+    backend: BackendHeader = None,
+) -> Response:
+    """Begin a batch; it is looked at first, and run as jobs of class `batch`."""
+    if body.endpoint not in ENDPOINTS:
+        raise wrong("endpoint", f"it is one of {', '.join(ENDPOINTS)}")
+    try:
+        seconds = window_s(body.completion_window)
+    except ValueError as error:
+        raise wrong("completion_window", str(error)) from None
+    await _input(body.input_file_id, wiring, caller)
+    keep = body.output_expires_after
+    new = NewBatch(
+        endpoint=body.endpoint,
+        input_file_id=body.input_file_id,
+        window_s=seconds,
+        completion_window=body.completion_window,
+        metadata=body.metadata or {},
+        backend=backend,
+        output_ttl_s=keep.seconds if keep else wiring.settings.file_ttl_s,
+    )
+    most = wiring.settings.tenant_batches
+    batch = await wiring.batches.create(new, caller, most=most, key=key)
+    wiring.news_of_batches.set()
+    return _answer(batch, ignored(body))
+
+
+async def _input(file_id: str, wiring: Wiring, tenant: Tenant) -> File:
+    if not FILE_ID.match(file_id):
+        raise wrong("input_file_id", "it is the id of an uploaded file, as in file-0123...")
+    try:
+        file = await wiring.files.seen(file_id, tenant)
+    except UnknownFile as error:
+        raise wrong("input_file_id", error.message, error=UnknownFile) from None
+    if file.purpose != "batch":
+        raise wrong("input_file_id", f"its purpose is {file.purpose}: upload it as batch")
+    most = wiring.settings.batch_max_bytes
+    if file.size_bytes > most:
+        raise wrong(
+            "input_file_id",
+            f"the file has {file.size_bytes / _MEBIBYTE:.1f} MiB, and a batch may have "
+            f"{most / _MEBIBYTE:.1f}: split it, or raise FLEET_BATCH_MAX_BYTES",
+        )
+    return file
+
+
+@router.get(
+    "",
+    operation_id="openai_list_batches",
+    response_model=BatchList,
+    responses=refusals(400, 404, 503),
+)
+async def page(
+    wiring: Wired,
+    caller: Caller,
+    after: Annotated[str | None, Query(description="Id of the last batch of a page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 20,
+) -> Response:
+    """List the caller's own batches, newest first."""
+    if after is not None:
+        _checked(after)
+    found = await wiring.batches.page(caller, limit=limit, after=after)
+    objects = [_object(batch) for batch in found.batches]
+    return listing(BatchList, objects, has_more=found.has_more)
+
+
+@router.get(
+    "/{batch_id}",
+    operation_id="openai_get_batch",
+    response_model=BatchObject,
+    responses=refusals(404, 409, 503),
+)
+async def look(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
+    """Look at a batch: its status and counts."""
+    return _answer(await wiring.batches.seen(_checked(batch_id), caller))
+
+
+@router.post(
+    "/{batch_id}/cancel",
+    operation_id="openai_cancel_batch",
+    response_model=BatchObject,
+    responses=refusals(404, 409, 503),
+)
+async def cancel(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
+    """End a batch soon; what is done by then stands in its output. Again: the same answer."""
+    batch = await wiring.batches.seen(_checked(batch_id), caller)
+    return _answer(await wiring.batches.cancel(batch))
+
+
+def _checked(batch_id: str) -> str:
+    """An id that can be a batch's, so that nothing else becomes a key."""
+    if not BATCH_ID_BEGINNING.match(batch_id):
+        raise no_batch(batch_id)
+    return batch_id
+
+
+def _answer(batch: Batch, left_out: Sequence[str] = ()) -> Response:
+    headers = {HEADER: header_value(left_out)} if left_out else {}
+    told = _object(batch).model_dump_json()
+    return Response(told, headers=headers, media_type="application/json")
+
+
+def _object(batch: Batch) -> BatchObject:
+    own = {"object", "errors", "usage", "metadata", "request_counts"}
+    fields = {
+        name: _told(getattr(batch, name)) for name in BatchObject.model_fields if name not in own
+    }
+    return BatchObject(
+        **fields,
+        errors=BatchErrors(data=list(batch.errors)) if batch.errors else None,
+        request_counts=batch.counts,
+        usage=_usage(batch.usage),
+        metadata=batch.metadata or None,
+    )
+
+
+def _told(value: object) -> object:
+    """Times are whole seconds there."""
+    return int(value) if isinstance(value, float) else value
+
+
+def _usage(used: Usage) -> BatchUsage:
+    return BatchUsage(
+        input_tokens=used.prompt_tokens,
+        input_tokens_details={"cached_tokens": used.cached_tokens},
+        output_tokens=used.completion_tokens,
+        output_tokens_details={"reasoning_tokens": used.reasoning_tokens},
+        total_tokens=used.prompt_tokens + used.completion_tokens,
+    )

@@ -1,0 +1,247 @@
+"""One batch from its first line to its last, by one driver; whoever comes after it goes on.
+
+Everything that must not be lost is in Redis before it matters: that the file is good and how many
+rows it has, up to which row jobs may exist, which rows have an answer in which part. The rest of
+what a driver knows can be found again, from the file and from the logs of jobs.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Final, Never
+
+import anyio.to_thread
+
+from api_shim.batch.lines import Line, lines
+from api_shim.batch.lines_m_check import Check
+from api_shim.batch.lines_m_source import Source, Waiting
+from api_shim.batch.parts import Parts
+from api_shim.batch.parts_m_answers import unfinished
+from api_shim.batch.run_m_ending import Ending
+from api_shim.batch.window import NotYet, Window, job_id_of
+from api_shim.dependencies import Wiring
+from contract.batches import LineError
+from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
+from contract.events import LAST_WORDS
+from relay.batch_jobs import Rows
+from relay.batches import Batches, Lease
+from relay.files import stored_name
+
+_log = logging.getLogger(__name__)
+
+_BEAT_S: Final = 1.0
+_ISSUED_AHEAD: Final = 1024
+_SHORTEST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 0.5
+_AT_ONCE: Final = 32
+"""Rows that are enqueued, or given up, at once."""
+
+
+class Drive:
+    """Drives the batch that it has leased."""
+
+    def __init__(self, wiring: Wiring, batches: Batches, lease: Lease) -> None:
+        """Nothing done yet."""
+        self._wiring = wiring
+        self._batches = batches
+        self._lease = lease
+        self._batch = lease.batch
+        self._rows = Rows(wiring.connection)
+        self._parts = Parts(batches, self._rows, wiring.storage, lease)
+        self._window = Window(wiring, self._rows, self._batch)
+        self._stop = asyncio.Event()
+        """Set when no more rows are to be run."""
+        self._is_cancelled = self._batch.status == "cancelling"
+        self._issued = lease.issued
+        self._total = lease.batch.counts.total
+        self._width = wiring.settings.batch_window
+        if self._is_cancelled or lease.gives_up:
+            self._stop.set()
+
+    async def to_the_end(self) -> None:
+        """Drive until the batch has ended.
+
+        Raises LeaseLost, RelayUnavailable, StorageUnavailable: then somebody goes on later.
+        """
+        working = asyncio.create_task(self._work())
+        beating = asyncio.create_task(self._beat())
+        try:
+            await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
+            (working if working.done() else beating).result()
+        finally:
+            for task in (working, beating):
+                task.cancel()
+            await asyncio.gather(working, beating, return_exceptions=True)
+
+    async def _beat(self) -> Never:
+        """Hold the lease, and hear of a cancel and of the end of the window."""
+        while True:
+            with suppress(RelayUnavailable):  # whoever works finds out by itself
+                pulse = await self._batches.renew(
+                    self._lease, self._parts.completed, self._parts.failed
+                )
+                if pulse is None:
+                    raise self._lost
+                self._is_cancelled = pulse.status == "cancelling"
+                if self._is_cancelled or pulse.now >= self._batch.expires_at:
+                    self._stop.set()
+                self._width = max(1, self._wiring.settings.batch_window // max(1, pulse.sharing))
+            await asyncio.sleep(_BEAT_S)
+
+    async def _work(self) -> None:
+        if not self._total and not await self._checked():
+            return
+        while True:
+            if not self._stop.is_set():
+                async with aclosing(self._source(await self._done())) as source:
+                    await self._run(source)
+                await self._parts.flush()
+            done = await self._done()
+            is_whole = int.from_bytes(done).bit_count() >= self._total
+            if not is_whole and not self._stop.is_set():
+                _log.warning("batch %s: Redis has lost rows, so once more", self._batch.id)
+                continue
+            if await self._ended(done, is_whole=is_whole):
+                return
+
+    async def _done(self) -> bytes:
+        return await self._batches.done_rows(self._batch.id)
+
+    async def _ended(self, done: bytes, *, is_whole: bool) -> bool:
+        """Give up what is not done, and end the batch; false: there is more to do after all."""
+        gives_up = not is_whole and not self._is_cancelled
+        status = await self._batches.finalize(self._lease, gives_up=gives_up)
+        if status is None:
+            raise self._lost
+        if not is_whole:
+            async with aclosing(self._source(done)) as source:
+                await self._give_up(source, f"batch_{status}")
+            await self._parts.flush()
+        if await Ending(self._wiring, self._batches, self._lease).ended_as(status):
+            return True
+        if await self._batches.renew(self._lease, 0, 0) is None:
+            raise self._lost
+        return False
+
+    @property
+    def _lost(self) -> LeaseLost:
+        return LeaseLost(f"batch {self._batch.id} is driven by another shim")
+
+    async def _checked(self) -> bool:
+        """Look at every line; false: the batch has ended, because the file is no input."""
+        settings = self._wiring.settings
+        check = Check(
+            self._batch.endpoint,
+            max_rows=settings.batch_max_rows,
+            max_line_bytes=settings.max_body_bytes,
+            has_one_model=settings.batch_one_model,
+        )
+        try:
+            async with aclosing(self._blocks()) as blocks:
+                async for block in blocks:
+                    await anyio.to_thread.run_sync(check.add, block)
+                    if check.is_hopeless:
+                        break
+            errors = check.verdict()
+        except UnknownFile as error:
+            errors = (LineError(code="input_file_missing", message=error.message),)
+        if not errors:
+            if not await self._batches.start(self._lease, check.rows):
+                raise self._lost
+            self._total = check.rows
+            return True
+        await self._batches.finish(
+            self._lease, "cancelled" if self._is_cancelled else "failed", errors=errors
+        )
+        return False
+
+    def _blocks(self) -> AsyncGenerator[list[Line], None]:
+        pieces = self._wiring.storage.read(stored_name(self._batch.input_file_id))
+        return lines(pieces, self._wiring.settings.max_body_bytes)
+
+    def _source(self, done: bytes) -> Source:
+        def is_done(row: int) -> bool:
+            byte = row // 8
+            return byte < len(done) and bool(done[byte] & (0x80 >> row % 8))
+
+        return Source(self._blocks(), is_done, self._wiring.settings.max_body_bytes)
+
+    async def _run(self, source: Source) -> None:
+        """Run what the source has until it is empty and all has landed, or until the stop."""
+        pause_s = _SHORTEST_PAUSE_S
+        held_until = 0.0
+        now = asyncio.get_running_loop().time
+        while not self._stop.is_set():
+            moved = False
+            if now() >= held_until:
+                moved, held_s = await self._issue(source)
+                held_until = now() + held_s
+            moved = await self._land() or moved
+            if source.is_empty and not self._window.flying:
+                return
+            pause_s = _SHORTEST_PAUSE_S if moved else min(_LONGEST_PAUSE_S, pause_s * 2)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._stop.wait()
+
+    async def _issue(self, source: Source) -> tuple[bool, float]:
+        """Enqueue some rows; whether any was, and for how long there is no use in the next."""
+        room = self._width - len(self._window.flying)
+        rows = await source.take(min(room, _AT_ONCE)) if room > 0 else []
+        if not rows:
+            return False, 0.0
+        await self._announce(rows)
+        issuing = (self._window.issue(row) for row in rows)
+        outcomes = await asyncio.gather(*issuing, return_exceptions=True)
+        late: list[Waiting] = []
+        pause_s = 0.0
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if isinstance(outcome, NotYet):
+                late.append(row)
+                pause_s = max(pause_s, outcome.pause_s)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            elif outcome is not None:
+                await self._parts.add(*outcome)
+        source.put_back(late)
+        return len(late) < len(rows), pause_s
+
+    async def _announce(self, rows: list[Waiting]) -> None:
+        """Write down that jobs of these rows may exist, some steps ahead."""
+        last = max(row.number for row in rows) + 1
+        if last > self._issued:
+            self._issued = last + _ISSUED_AHEAD
+            if not await self._batches.issue(self._lease, self._issued):
+                raise self._lost
+
+    async def _land(self) -> bool:
+        """Collect what has ended; whether anything had."""
+        landed = await self._window.landed()
+        for at in range(0, len(landed), self._window.at_once):
+            for answer, job_id in await self._window.collected(
+                landed[at : at + self._window.at_once]
+            ):
+                await self._parts.add(answer, job_id)
+        if self._parts.is_due:
+            await self._parts.flush()
+        return bool(landed)
+
+    async def _give_up(self, source: Source, code: str) -> None:
+        """Give each row that has none an answer: its job's if that is done, else this code."""
+        while rows := await source.take(_AT_ONCE):
+            ids = [job_id_of(self._batch.id, row.number) for row in rows]
+            may_exist = [id for id, row in zip(ids, rows, strict=True) if row.number < self._issued]
+            known = dict(zip(may_exist, await self._rows.statuses(may_exist), strict=True))
+            for id, row in zip(ids, rows, strict=True):
+                await self._give_up_one(row, id, code, exists=known.get(id) is not None)
+
+    async def _give_up_one(self, row: Waiting, job_id: str, code: str, *, exists: bool) -> None:
+        if exists:
+            record = await self._wiring.queue.cancel(job_id, by="batch", reason=code)
+            flying = self._window.telling_of(row, job_id)
+            if record.status in LAST_WORDS and record.status != "cancelled" and flying:
+                await self._parts.add(await self._window.answer(job_id, flying), job_id)
+                return
+        answer = unfinished(row.number, job_id, row.row.custom_id, code)
+        await self._parts.add(answer, job_id)

@@ -1,0 +1,286 @@
+"""What drop-in surfaces share: a job begun, followed to its end, and the end told in their words.
+
+A surface is a view of jobs. It translates its request into the contract's, hands that to a `Visit`,
+and translates what comes back; it runs nothing itself. The rules are the same on every surface:
+
+- A caller who hangs up ends the job, because it cannot come back, unless the call said otherwise
+  (`X-Fleet-On-Disconnect`).
+- The head of a stream waits for the job's first words, so that what fails before them is a status
+  code; but no longer than about `keepalive_s`: then 200 and keep-alives go out, and what fails is
+  told in the stream.
+- Words cannot be taken back: an attempt that starts over ends a stream that has told some.
+  One that goes on where the last one stopped is not seen at all.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from typing import Annotated, Final, Protocol, TypeVar
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from api_shim.dependencies import Wired, Wiring
+from api_shim.following.drop_in_m_endings import ENDS_BADLY, TAKES_BACK, ended, refusal_of
+from api_shim.following.event_stream import GOODBYE_S, say
+from api_shim.following.queue_position import Pages
+from api_shim.following.shutdown import Ending, Hangup
+from api_shim.http.problems import Problem, Refusal, problem_of
+from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
+from api_shim.submission.roster_cache import pools
+from api_shim.submission.submission import DropInTaking, Intake
+from contract.errors import FleetError
+from contract.events_m_frames import Frame
+from contract.features import wishes
+from contract.jobs import AnyRequest, JobRecord
+from contract.requests import Request as AnyKind
+from contract.result import Fold, Result
+
+Asked = TypeVar("Asked", bound=AnyKind)
+Parted = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
+"""Parts events of the log into what can be told, and the one that ends the stream."""
+
+_NO_GRACE_S: Final = 0.0
+"""A drop-in client has no cursor: one that hung up does not come back."""
+
+
+class Rendering(Protocol):
+    """One answer as a stream in a surface's words; made for one call, and knows what it has told.
+
+    This is the chunk path: `tell` parses a frame with `from_json(frame.body)` and writes bytes.
+    """
+
+    @property
+    def media_type(self) -> str:
+        """What the stream says that it is."""
+        ...
+
+    @property
+    def keep_alive(self) -> bytes:
+        """What is said after silence; empty where the format has nothing that says nothing."""
+        ...
+
+    def tell(self, frames: Sequence[Frame]) -> bytes:
+        """These events of the log; empty if they say nothing here.
+
+        The job's `done` is among them, and ends the stream; of `ENDS_BADLY` only those of
+        `TAKES_BACK` are, first, where nothing was told: forget what is kept for later.
+        """
+        ...
+
+    def fail(self, problem: Problem) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        ...
+
+
+class Visit:
+    """One call of a drop-in surface."""
+
+    def __init__(self, request: Request, wiring: Wiring, intake: Intake) -> None:
+        """Nothing asked yet."""
+        self._request = request
+        self._wiring = wiring
+        self._intake = intake
+        self._left_out: list[str] = []
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer's head must say, once the job is taken in: X-Fleet-Job above all."""
+        return self._intake.headers
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Name fields of the request that nothing is done with, in the answer's head."""
+        self._left_out += names
+        if self._left_out:
+            self._intake.headers[HEADER] = header_value(self._left_out)
+
+    async def take(self, request: AnyRequest, asked: Lenient | None = None) -> JobRecord:
+        """Enqueue; the job ends with its caller unless the request or a header says otherwise.
+
+        `asked` is the body that the request was made of: what of it was not understood is named.
+        Raises what `Intake.take` raises.
+        """
+        if "on_disconnect" not in request.model_fields_set:
+            request = request.model_copy(update={"on_disconnect": "cancel"})
+        if asked is not None:
+            self.leave_out(ignored(asked))
+        record, _ = await self._intake.take(request)
+        self.leave_out(await self._ungranted(request, record.backend))
+        return record
+
+    async def _ungranted(self, request: AnyRequest, backend: str) -> tuple[str, ...]:
+        """What the chosen backend has no word for: a stream's head is out before it says so."""
+        wished = wishes(request)
+        if not wished:
+            return ()
+        pool = pools(await self._wiring.census.recent()).get(backend)
+        granted = None if pool is None else pool.grants
+        return () if granted is None else tuple(each for each in wished if each not in granted)
+
+    async def whole(
+        self, record: JobRecord, hear: Callable[[Frame], object] | None = None
+    ) -> Result:
+        """The answer when the job is done; raises Refusal for any other end, and FleetError.
+
+        `hear` is given every event of the log as well.
+        """
+        answer = Fold()
+
+        def heard(frame: Frame) -> None:
+            answer.add(frame.event)
+            if hear is not None:
+                hear(frame)
+
+        seat = self._wiring.audience.attending(record, grace_s=_NO_GRACE_S)
+        async with seat:
+            reading = _read(self._pages(record), heard)
+            ending = await self._wiring.hangup.attend(reading, self._request.receive)
+        if ending is Ending.STOPPING:
+            raise _stopping(self.headers)
+        if ending is Ending.GONE:
+            # Nobody hears it; the log of calls does.
+            raise Refusal("caller_left", "The caller hung up.", status=408, headers=self.headers)
+        result = answer.result
+        end = result.error or result.cancelled
+        if end is not None:
+            raise refusal_of(end, self.headers)
+        self.leave_out(result.ignored)
+        return result
+
+    def stream(
+        self, record: JobRecord, rendering: Rendering, parted: Parted | None = None
+    ) -> Response:
+        """The answer as it comes; `parted` is for a surface that tells some bad ends itself."""
+        return Told(
+            self._pages(record),
+            rendering,
+            self._wiring.hangup,
+            self._wiring.audience.attending(record, grace_s=_NO_GRACE_S),
+            headers=self.headers,
+            patience_s=self._wiring.settings.keepalive_s,
+            parted=parted,
+        )
+
+    def _pages(self, record: JobRecord) -> Pages:
+        return self._wiring.log.follow(record.id, idle_s=self._wiring.settings.keepalive_s)
+
+
+async def _read(pages: Pages, hear: Callable[[Frame], object]) -> None:
+    async with aclosing(pages):
+        async for frames in pages:
+            for frame in frames:
+                hear(frame)
+
+
+def _stopping(headers: Mapping[str, str]) -> Refusal:
+    return Refusal(
+        "shim_stopping",
+        "This shim stops; the job goes on for a while: ask another shim with the same "
+        "Idempotency-Key, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events.",
+        status=503,
+        headers=headers,
+        retryable=True,
+    )
+
+
+class Told(Response):
+    """A job's answer as a stream; plain ASGI, as `stream.EventStream` is."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        rendering: Rendering,
+        hangup: Hangup,
+        seat: AbstractAsyncContextManager[object],
+        *,
+        headers: Mapping[str, str],
+        patience_s: float,
+        parted: Parted | None = None,
+    ) -> None:
+        """Tell these pages; the head waits for the first words for `patience_s`."""
+        self._pages = pages
+        self._rendering = rendering
+        self._hangup = hangup
+        self._seat = seat
+        self._patience_s = patience_s
+        self._parted = parted or self._told_and_end
+        self._is_open = False
+        self._has_told = False
+        self._refusal_headers = headers
+        self.status_code = 200
+        self.media_type = rendering.media_type
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; raises Refusal or FleetError if it fails before its head is out."""
+        async with self._seat:
+            ending = await self._hangup.attend(self._talk(scope, send), receive)
+            if ending is Ending.GONE:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    if ending is Ending.STOPPING:
+                        await self._fail(_stopping(self._refusal_headers), scope, send)
+                    await self._say(send, b"")
+                    await say(send, b"", more=False)
+
+    async def _talk(self, scope: Scope, send: Send) -> None:
+        try:
+            async with aclosing(self._pages) as pages:
+                await self._tell(pages, scope, send)
+        except FleetError as error:
+            await self._fail(error, scope, send)
+
+    async def _tell(self, pages: Pages, scope: Scope, send: Send) -> None:
+        now = asyncio.get_running_loop().time
+        patient_until = now() + self._patience_s
+        async for frames in pages:
+            good, end = self._parted(frames)
+            data = self._rendering.tell(good) if good else b""
+            if data:
+                self._has_told = True
+                await self._say(send, data)
+            elif not frames and (self._is_open or now() >= patient_until):
+                await self._say(send, self._rendering.keep_alive)
+            if end is not None:
+                await self._fail(ended(end, self._refusal_headers), scope, send)
+                return
+
+    def _told_and_end(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
+        """What can be told, and what ends the stream."""
+        if not any(frame.type in ENDS_BADLY for frame in frames):
+            return frames, None
+        good: list[Frame] = []
+        for frame in frames:
+            if frame.type in TAKES_BACK and not self._has_told:
+                good = [frame]
+            elif frame.type in ENDS_BADLY:
+                return good, frame
+            else:
+                good.append(frame)
+        return good, None
+
+    async def _fail(self, error: FleetError | Refusal, scope: Scope, send: Send) -> None:
+        if not self._is_open:
+            raise error
+        await say(send, self._rendering.fail(problem_of(error, scope)))
+
+    async def _say(self, send: Send, data: bytes) -> None:
+        if not self._is_open:
+            self._is_open = True
+            head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(head)
+        if data:
+            await say(send, data)
+
+
+async def _visit(request: Request, wiring: Wired, intake: DropInTaking) -> Visit:
+    return Visit(request, wiring, intake)
+
+
+Visiting = Annotated[Visit, Depends(_visit)]
+"""A parameter of a drop-in route that makes jobs."""

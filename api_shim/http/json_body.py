@@ -1,0 +1,132 @@
+"""How the body of a request is taken: bounded while it comes, JSON only, and read strictly.
+
+The bound is an ASGI middleware, so that it holds for every route and for bodies without a
+Content-Length; the parser is pydantic's, because Python's own takes NaN and half surrogates, which
+no other reader of the job could write again.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
+
+from api_shim.http.problems import Refusal, response_to
+from contract.errors import PayloadTooLarge
+
+_MEBIBYTE: Final = 2**20
+
+
+class Limit(NamedTuple):
+    """How large a body may be."""
+
+    max_bytes: int
+    setting: str
+    """What raises it."""
+
+    def refusal(self) -> Refusal:
+        """Of a body that is larger."""
+        return Refusal(
+            PayloadTooLarge,
+            f"The body may have {self.max_bytes} bytes ({self.max_bytes / _MEBIBYTE:.1f} MiB): "
+            f"send less, or raise {self.setting}.",
+        )
+
+
+class BodyLimit:
+    """Answers 413 to a body over the limit, before it is read when its length is announced."""
+
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, by_path: Mapping[str, Limit] | None = None
+    ) -> None:
+        """Guard this application; some paths have a limit of their own."""
+        self._app = app
+        self._usual = Limit(max_bytes, "FLEET_MAX_BODY_BYTES")
+        self._by_path = by_path or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._by_path.get(scope["path"], self._usual)
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > limit.max_bytes:
+            # No `Connection: close`: the server drops the rest of the body unread, and a client
+            # that only listens after it has sent everything still hears the answer.
+            await response_to(limit.refusal(), scope)(scope, receive, send)
+            return
+        await self._app(scope, _counted(receive, limit), send)
+
+
+def _counted(receive: Receive, limit: Limit) -> Receive:
+    taken = 0
+
+    async def counting() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] == "http.request":
+            taken += len(message.get("body", b""))
+            if taken > limit.max_bytes:
+                raise limit.refusal()
+        return message
+
+    return counting
+
+
+class _StrictRequest(Request):
+    """A request whose JSON is what every other reader would read."""
+
+    @override
+    async def json(self) -> Any:
+        """The body, parsed; raises Refusal."""
+        try:
+            return from_json(await self.body(), allow_inf_nan=False)
+        except ValueError as error:
+            # The message has a position and what was expected there, never the text itself.
+            raise Refusal(
+                "invalid_json", f"The body is not valid JSON in UTF-8: {error}.", status=400
+            ) from None
+
+
+class JsonRoute(APIRoute):
+    """A route whose body must say that it is JSON.
+
+    That is also what keeps a web page elsewhere from using a shim on its reader's machine: a
+    browser does not send this content type across origins without asking first.
+    """
+
+    @override
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap the handler that FastAPI makes."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            strict_request = _StrictRequest(request.scope, request.receive)
+            if self.body_field is not None and await strict_request.body():
+                _require_json(strict_request.headers)
+            return await handler(strict_request)
+
+        return strict
+
+
+def _require_json(headers: Headers) -> None:
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Refusal(
+            "unsupported_media_type",
+            f"The body says it is {media_type[:80] or 'nothing in particular'}: "
+            "send it with Content-Type: application/json.",
+            status=415,
+        )
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        raise Refusal(
+            "unsupported_media_type",
+            f"The body is compressed ({encoding[:40]}): send it without Content-Encoding.",
+            status=415,
+        )

@@ -1,0 +1,157 @@
+"""The document at /openapi.json: FastAPI's own, with what FastAPI cannot know put in.
+
+Four things: a sentence that sums each operation up; that problems are `application/problem+json`,
+but for drop-in surfaces; what an event looks like, since events are passed on unparsed and so are
+no response model of any route; and that every route asks for an API key, since that is the business
+of a layer around the routes.
+"""
+
+import re
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from api_shim.http.auth_middleware import OPEN_PATHS
+from api_shim.http.openapi_m_document import Document
+from api_shim.http.problems import PROBLEM_JSON, documented
+from contract.events import KnownEvent
+from contract.json_lines import json_line
+
+_SCHEMAS: Final = "#/components/schemas/{model}"
+_PATH: Final = "/openapi.json"
+_FIRST_ERROR: Final = 400
+_UNDOCUMENTED: Final = "HTTPValidationError"
+_SENTENCE: Final = re.compile(r"(?<=\.) ")
+_CLAUSE: Final = re.compile(r"[:;] ")
+
+
+_MADE: Final[dict[tuple[str, ...], bytes]] = {}
+"""By version and operations: applications of one process differ in settings, not in routes."""
+
+
+def install(app: FastAPI) -> Document:
+    """Make the application describe itself truly; begin the document when it starts to serve."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    def made() -> bytes:
+        key = (app.version, *sorted(str(route) for route in app.routes))
+        if key not in _MADE:
+            _MADE[key] = json_line(document())
+        return _MADE[key]
+
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
+    whole = Document(made)
+
+    async def tell(request: Request) -> Response:  # noqa: ARG001 - the same for everybody
+        return Response(await whole.read(), media_type="application/json")
+
+    # FastAPI's own route makes it on the loop.
+    app.router.routes[:] = [it for it in app.routes if getattr(it, "path", "") != _PATH]
+    app.add_route(_PATH, tell, include_in_schema=False)
+    return whole
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["summary"] = summary(operation["description"])
+            _drop_undocumented(operation["responses"])
+            if path in OPEN_PATHS:
+                operation["security"] = []
+            elif not is_drop_in(path):
+                _add_refusals(operation["responses"])
+            if not is_drop_in(path):
+                _mark_problems(operation["responses"])
+    document["components"]["securitySchemes"] = _KEYS
+    document["security"] = [{scheme: []} for scheme in _KEYS]
+    schemas = document["components"]["schemas"]
+    for name in (_UNDOCUMENTED, "ValidationError"):
+        schemas.pop(name, None)
+    _add_events(schemas)
+    return document
+
+
+def summary(description: str) -> str:
+    """The beginning of a description that says by itself what an operation does.
+
+    FastAPI makes titles of the names of functions, which say nothing to anybody else.
+    """
+    sentence = _SENTENCE.split(" ".join(description.split()), maxsplit=1)[0].rstrip(".")
+    clause = _CLAUSE.split(sentence, maxsplit=1)[0]
+    return f"{clause if ' ' in clause else sentence}."
+
+
+def _add_refusals(responses: dict[str, Any]) -> None:
+    # 422: a query field that is not known (query_fields.py).
+    for status, response in documented(401, 403, 422).items():
+        responses.setdefault(str(status), {"description": response["description"]})
+
+
+def is_drop_in(path: str) -> bool:
+    """Whether a path belongs to a surface with an envelope of its own, which its routes name."""
+    return path.startswith(("/v1/", "/api/")) and not path.startswith("/api/v1/")
+
+
+def _drop_undocumented(responses: dict[str, Any]) -> None:
+    for status, response in list(responses.items()):
+        if _UNDOCUMENTED in str(response):
+            # FastAPI adds it to every route with a parameter; these parameters cannot be wrong.
+            del responses[status]
+
+
+def _mark_problems(responses: dict[str, Any]) -> None:
+    for status, response in responses.items():
+        if int(status) >= _FIRST_ERROR:
+            problem = {"$ref": _SCHEMAS.format(model="Problem")}
+            response["content"] = {PROBLEM_JSON: {"schema": problem}}
+
+
+def _add_events(schemas: dict[str, Any]) -> None:
+    """Add `Event`: what a log says, each with the `id` and `at` that its frame has."""
+    schema = TypeAdapter(KnownEvent).json_schema(ref_template=_SCHEMAS, mode="serialization")
+    members = schema.pop("$defs")
+    for name, member in members.items():
+        if "type" in member.get("properties", {}) and "const" in member["properties"]["type"]:
+            member["properties"] = {**_FRAME, **member["properties"]}
+            member["required"] = sorted({*member.get("required", ()), "at", "type"})
+            # `Image` is an event here; nothing else that the API takes or gives has its name.
+            name = f"{name}Event"  # noqa: PLW2901
+        schemas.setdefault(name, member)
+    mapping = schema["discriminator"]["mapping"]
+    schema["discriminator"]["mapping"] = {kind: f"{ref}Event" for kind, ref in mapping.items()}
+    schema["oneOf"] = [{"$ref": f"{each['$ref']}Event"} for each in schema["oneOf"]]
+    schemas["Event"] = {**schema, "title": "Event", "description": "One thing that a job says."}
+
+
+_KEYS: Final[dict[str, Any]] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "flk_<id>_<secret>",
+        "description": "An API key. Needed once any is configured; until then only callers on the "
+        "shim's own machine are served.",
+    },
+    "keyHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Api-Key",
+        "description": "The same key, where `Authorization` is somebody else's.",
+    },
+}
+_FRAME: Final[dict[str, Any]] = {
+    "id": {
+        "type": "string",
+        "pattern": "^[0-9]+-[0-9]+$",
+        "description": "`<attempt>-<seq>`, the cursor; absent on a fresh `queued`.",
+    },
+    "at": {"type": "number", "description": "Unix seconds."},
+}

@@ -1,0 +1,299 @@
+"""Everything that can go wrong, as the caller sees it: RFC 9457 problem documents.
+
+Invariant: every answer of 400 or more is `application/problem+json` with a stable `code`.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from api_shim.http.head import asked_method
+from api_shim.http.problems_m_fields import FieldError, field_errors
+from contract.errors import (
+    AmbiguousId,
+    BatchEnded,
+    FleetError,
+    InternalError,
+    InvalidRequest,
+    JobNotFound,
+    KeyReused,
+    LastAdmin,
+    NotAllowed,
+    NotAuthenticated,
+    NotDead,
+    PayloadTooLarge,
+    QueueError,
+    QueueFull,
+    RequestError,
+    UnknownBackend,
+    UnknownBatch,
+    UnknownFile,
+    UnknownKey,
+    UnknownModel,
+    WrongKind,
+)
+from contract.errors_m_backend_errors import (
+    NotSupported,
+)
+from contract.wire import Noun, encode
+
+PROBLEM_JSON: Final = "application/problem+json"
+_RETRY_AFTER_S: Final = 2.0
+"""For trouble that passes and whose source names no time."""
+
+_STATUS: Final[Mapping[type[Exception], int]] = {
+    InvalidRequest: 422,
+    PayloadTooLarge: 413,
+    UnknownBackend: 404,
+    UnknownModel: 404,
+    JobNotFound: 404,
+    AmbiguousId: 409,
+    NotAuthenticated: 401,
+    NotAllowed: 403,
+    UnknownKey: 404,
+    LastAdmin: 409,
+    KeyReused: 409,
+    NotDead: 409,
+    UnknownFile: 404,
+    UnknownBatch: 404,
+    BatchEnded: 409,
+    NotSupported: 400,
+    WrongKind: 400,
+    RequestError: 400,
+    QueueFull: 429,
+    QueueError: 503,
+    Exception: 500,
+}
+"""HTTP status of each class of error; a class that is not here has its parent's."""
+
+_CODES: Final[Mapping[int, str]] = {
+    400: "bad_request",
+    404: "no_such_path",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: PayloadTooLarge.code,
+    415: "unsupported_media_type",
+}
+"""Codes for what HTTP itself refuses."""
+
+
+class Problem(Noun):
+    """What went wrong, in RFC 9457's fields and a few of ours; `code` is what programs look at."""
+
+    type: str
+    """`urn:llm-fleet:problem:<code>`"""
+    title: str
+    """The same for every problem of that code."""
+    status: int
+    detail: str
+    """What is wrong this time, and what would help."""
+    code: str
+    retryable: bool = False
+    """Whether the same request may succeed later."""
+    retry_after_s: float | None = None
+    request_id: str | None = None
+    errors: tuple[FieldError, ...] | None = None
+    """One entry for each field that is wrong."""
+    matches: tuple[str, ...] | None = None
+    """Names that exist and may have been meant."""
+    capabilities: tuple[str, ...] | None = None
+    """What the named backend can do."""
+    queue: str | None = None
+    """The queue that is full."""
+    scope: Literal["queue", "tenant"] | None = None
+    """Whether its own bound was met, or this tenant's."""
+    limit: int | None = None
+    """The bound."""
+    held: int | None = None
+    """How much waits, in the bound's unit."""
+    eta_s: float | None = None
+    """Seconds until a job that waited behind all of them would start; null when unknown."""
+    checks: dict[str, str] | None = Field(default=None)
+    """What `/readyz` looked at: `ok`, or why not."""
+
+
+class Refusal(HTTPException):
+    """Raised where the shim itself says no; carries the problem to answer with."""
+
+    def __init__(
+        self,
+        error: type[FleetError] | str,
+        detail: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
+        """Name the class of the contract's error, or a code with its HTTP status."""
+        if isinstance(error, str):
+            self.code, retryable = error, False
+        else:
+            self.code, retryable = error.code, error.retryable
+            status = status or status_of(error)
+        super().__init__(status or 400, detail, dict(headers or {}))
+        self.title = _title(error, self.status_code)
+        self.extra: dict[str, Any] = {"retryable": retryable, **extra}
+
+
+def status_of(error: type[Exception]) -> int:
+    """The HTTP status of a class of error."""
+    return next(_STATUS[parent] for parent in error.__mro__ if parent in _STATUS)
+
+
+def _title(error: type[FleetError] | str, status: int) -> str:
+    if isinstance(error, str):
+        return HTTPStatus(status).phrase
+    return (inspect.getdoc(error) or error.code).partition("\n")[0]
+
+
+class ProblemResponse(Response):
+    """A problem on its way to the caller."""
+
+    media_type = PROBLEM_JSON
+
+    def __init__(self, problem: Problem, *, headers: Mapping[str, str] | None = None) -> None:
+        """Take status and Retry-After from the problem."""
+        all_headers = {"Cache-Control": "no-store", **(headers or {})}
+        if problem.retry_after_s is not None:
+            all_headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
+        super().__init__(encode(problem), problem.status, all_headers)
+
+
+def problem_of(error: Exception, scope: Scope) -> Problem:
+    """What the caller is told of an error; nothing of it for errors that are not ours."""
+    request_id = scope.get("state", {}).get("request_id")
+    match error:
+        case Refusal():
+            return _problem(
+                error.code, error.title, error.status_code, error.detail,
+                request_id=request_id, **error.extra,
+            )  # fmt: skip
+        case RequestValidationError():
+            return _invalid(error, scope, request_id)
+        case HTTPException(status_code=status):
+            return _of_http(error, status, scope, request_id)
+        case FleetError():
+            after_s = error.retry_after_s
+            if after_s is None and error.retryable:
+                after_s = _RETRY_AFTER_S
+            return _problem(
+                error.code, _title(type(error), 500), status_of(type(error)), error.message,
+                retryable=error.retryable, retry_after_s=after_s, request_id=request_id,
+                **error.facts,
+            )  # fmt: skip
+        case _:
+            detail = "Something broke in the shim; its log has the details under this request_id."
+            title = _title(InternalError, 500)
+            return _problem(InternalError.code, title, 500, detail, request_id=request_id)
+
+
+Envelope = Callable[[Problem, Mapping[str, str]], Response]
+"""How a surface tells a problem, with these headers; natively a ProblemResponse."""
+
+
+def response_to(error: Exception, scope: Scope) -> Response:
+    """What a caller is answered, also where no route was reached: in the words of its surface."""
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, NotAuthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    problem = problem_of(error, scope)
+    envelopes: Mapping[str, Envelope] = scope["app"].state.envelopes
+    surfaces = [prefix for prefix in envelopes if scope["path"].startswith(prefix)]
+    if surfaces:
+        return envelopes[max(surfaces, key=len)](problem, headers)
+    return natively(problem, headers)
+
+
+def natively(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The envelope of our own API, and of whatever belongs to no surface."""
+    return ProblemResponse(problem, headers=headers)
+
+
+def _problem(code: str, title: str, status: int, detail: str, **fields: Any) -> Problem:
+    kind = f"urn:llm-fleet:problem:{code}"
+    return Problem(type=kind, title=title, status=status, detail=detail, code=code, **fields)
+
+
+def _invalid(error: RequestValidationError, scope: Scope, request_id: str | None) -> Problem:
+    body_field = getattr(scope.get("route"), "body_field", None)
+    known: Sequence[str] = ()
+    if body_field is not None:
+        known = tuple(getattr(body_field.field_info.annotation, "model_fields", ()))
+    errors = field_errors(error.errors(), error.body, known)
+    detail = "; ".join(f"{each.field}: {each.message}" for each in errors[:3])
+    if len(errors) > 3:  # noqa: PLR2004 - as many as fit a line; `errors` has them all
+        detail += f"; and {len(errors) - 3} more"
+    return _problem(
+        InvalidRequest.code, _title(InvalidRequest, 422), 422, detail,
+        errors=errors, request_id=request_id,
+    )  # fmt: skip
+
+
+def _of_http(error: HTTPException, status: int, scope: Scope, request_id: str | None) -> Problem:
+    method, path = asked_method(scope), scope.get("path", "")
+    details: dict[int, str] = {
+        404: f"There is nothing at {path}; /docs lists every path.",
+        405: f"{method} does not work on {path}; the Allow header says what does.",
+    }
+    code = _CODES.get(status, "http_error")
+    phrase = HTTPStatus(status).phrase
+    return _problem(
+        code, phrase, status, details.get(status, str(error.detail)), request_id=request_id
+    )
+
+
+def install(app: FastAPI, envelopes: Mapping[str, Envelope]) -> None:
+    """Make every error of the application a problem document.
+
+    Under the paths that begin like one of `envelopes` (the longest that fits) it is told that way.
+    """
+    app.state.envelopes = envelopes
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return response_to(error, request.scope)
+
+    for kind in (HTTPException, RequestValidationError, FleetError):
+        app.add_exception_handler(kind, answer)
+
+
+Documented = Literal[400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500, 503]
+
+
+def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these statuses; 500 is always among them."""
+    return {
+        status: {"model": Problem, "description": _DESCRIPTIONS.get(status, "")}
+        for status in sorted({*statuses, 500})
+    }
+
+
+_DESCRIPTIONS: Final[Mapping[int, str]] = {
+    400: "`invalid_json` (of a body), `invalid_cursor`, `wrong_kind` (the model is not for that "
+    "kind of job; `matches` has models that are) or `not_supported` (`capabilities` says what the "
+    "backend can do).",
+    401: "No API key, or one that is not known here, was revoked or has expired.",
+    403: "It takes an admin's key (`not_allowed`), or, while there are no keys, a caller on this "
+    "machine (`not_local`).",
+    404: "`job_not_found` (also of another tenant's), `unknown_backend`, `unknown_model`, "
+    "`unknown_kind` or `unknown_key`; `matches` has close names.",
+    406: "No format that events are told in is accepted.",
+    409: "Several ids begin so (`ambiguous_id`), that name is taken (`name_taken`), the "
+    "Idempotency-Key belongs to another request "
+    "(`idempotency_key_reused`), the job is no dead letter (`not_dead`), or this shim was not "
+    "started by `fleet up` (`not_supervised`).",
+    413: "The body is larger than FLEET_MAX_BODY_BYTES.",
+    415: "The body is not application/json.",
+    422: "A field is missing, unknown or out of range (`errors` names it).",
+    429: "The queue is full; Retry-After says when to come back.",
+    500: "A defect of ours.",
+    503: "No live worker (`no_worker`), Redis does not answer (`relay_unavailable`), or `fleet up` "
+    "does not (`control_lost`).",
+}

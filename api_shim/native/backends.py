@@ -1,0 +1,159 @@
+"""Backends that come and go while the fleet runs: asked for here, done by `fleet up`.
+
+Only for admins' keys, or, while there are none, for callers on this machine, because a backend is
+run as the user who runs the fleet. A DSN may hold a key: it goes through this process to `fleet up`
+and is never written anywhere.
+"""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Depends, Path, Response
+from pydantic import Field, SecretStr
+from starlette.requests import HTTPConnection
+
+from api_shim.control import Add, Answer, BackendName, ControlLost, Order, Remove, asked
+from api_shim.dependencies import Wired, Wiring
+from api_shim.http.authentication import Admin, is_local
+from api_shim.http.json_body import JsonRoute
+from api_shim.http.problems import Refusal, documented
+from api_shim.native.jobs import answer
+from api_shim.native.roster import BackendView, backend_view
+from api_shim.submission.roster_cache import pools
+from contract.errors import InvalidRequest, UnknownBackend
+from contract.redis_keys import backend_of
+from contract.wire import Noun
+
+_CONTROL_WITHIN_S: Final = 55.0
+"""Longer than `fleet up` lets a worker drain."""
+_SEEN_WITHIN_S: Final = 12.0
+_LOOK_S: Final = 0.1
+_NOT_CHECKED: Final = "not checked yet"
+_INSTEAD: Final = (
+    "This shim was not started by `fleet up`, so it cannot start or end workers. Start one with "
+    "LLM_<NAME>=<type>://... and FLEET_WORKER_BACKEND=<name> in its environment (`python -m "
+    "workers`), or stop it: the roster follows by itself."
+)
+
+
+class NewBackend(Noun):
+    """A backend to start a worker for."""
+
+    name: BackendName
+    dsn: Annotated[SecretStr, Field(min_length=3, max_length=8192)]
+    """As in `ollama://10.0.0.5:11434` or `openai://<key>@api.openai.com/v1`; kept secret."""
+
+
+class BackendStarts(Noun):
+    """Its worker was started, and has not reported yet."""
+
+    name: str
+    status: str = "starting"
+    detail: str
+
+
+class BackendRemoved(Noun):
+    """No worker serves it any more."""
+
+    name: str
+    workers: int
+    """How many were ended."""
+    waiting: int
+    """Jobs in its queues: they wait until a backend of that name is there again."""
+
+
+async def allowed(connection: HTTPConnection, wiring: Wired, _: Admin) -> None:
+    """Let admins pass; while there are no keys, callers on this machine. Raises Refusal."""
+    if not wiring.door.has_keys and not is_local(connection):
+        raise Refusal(
+            "not_local",
+            "While no API key is configured, backends are added and removed from the machine that "
+            "the fleet runs on: ask its shim at 127.0.0.1 there, without a proxy between.",
+            status=403,
+        )
+
+
+router = APIRouter(
+    prefix="/api/v1", tags=["roster"], route_class=JsonRoute, dependencies=[Depends(allowed)]
+)
+_EXAMPLE: Final[Any] = {
+    "example": {"summary": "Ollama", "value": {"name": "box", "dsn": "ollama://10.0.0.5:11434"}}
+}
+
+
+@router.post(
+    "/backends",
+    operation_id="add_backend",
+    status_code=201,
+    response_model=BackendView,
+    responses={
+        201: {"description": "It is on the roster; `healthy` and `error` tell how it is."},
+        202: {"model": BackendStarts, "description": "Its worker has not reported yet."},
+        **documented(400, 403, 409, 413, 415, 422, 503),
+    },
+)
+async def add(
+    new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)], wiring: Wired
+) -> Response:
+    """Start workers for a backend, without a restart; ends with `fleet up`, which keeps no list."""
+    if new.name in pools(await wiring.census.workers()):
+        raise _taken(f"A live worker serves a backend {new.name} already")
+    told = await _told(wiring, Add(name=new.name, dsn=new.dsn))
+    if told.trouble == "invalid":
+        raise Refusal(InvalidRequest, told.message)
+    if told.trouble is not None:
+        raise _taken(told.message)
+    view = await _seen(wiring, new.name)
+    if view is None:
+        detail = "GET /api/v1/backends shows it when it has reported; `fleet up` says why not."
+        starts = BackendStarts(name=new.name, detail=detail)
+        return Response(starts.model_dump_json(), 202, media_type="application/json")
+    return Response(view.model_dump_json(), 201, media_type="application/json")
+
+
+@router.delete(
+    "/backends/{name}",
+    operation_id="remove_backend",
+    response_model=BackendRemoved,
+    responses=documented(403, 404, 409, 422, 503),
+)
+async def remove(
+    name: Annotated[BackendName, Path(description="As it was added, or given to `fleet up`.")],
+    wiring: Wired,
+) -> Response:
+    """End a backend's workers: what they do is finished or handed over, what waits waits on."""
+    told = await _told(wiring, Remove(name=name))
+    if told.trouble is not None:
+        raise Refusal(UnknownBackend, told.message)
+    views = await wiring.queue.standing.views(await wiring.census.workers())
+    waiting = sum(view.depth for view in views if backend_of(view.name) == name)
+    return answer(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
+
+
+def _taken(why: str) -> Refusal:
+    return Refusal("name_taken", f"{why}: choose another name, or remove that one.", status=409)
+
+
+async def _told(wiring: Wiring, order: Order) -> Answer:
+    control = wiring.settings.control
+    if control is None:
+        raise Refusal("not_supervised", _INSTEAD, status=409)
+    try:
+        return await asked(control, order, _CONTROL_WITHIN_S)
+    except ControlLost as error:
+        raise Refusal(
+            "control_lost", f"{error}: it may be ending.", status=503, retry_after_s=2.0
+        ) from None
+
+
+async def _seen(wiring: Wiring, name: str) -> BackendView | None:
+    """The backend once a worker of it has looked at it; None if that takes too long."""
+    try:
+        async with asyncio.timeout(_SEEN_WITHIN_S):
+            while True:
+                pool = pools(await wiring.census.workers()).get(name)
+                if pool is not None and all(r.error != _NOT_CHECKED for r in pool.reports):
+                    return backend_view(pool)
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        return None

@@ -1,0 +1,156 @@
+"""Dead letters over HTTP: look at jobs that ran out of attempts, run them again, forget them.
+
+A tenant does so with its own jobs, an admin with everybody's.
+"""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from api_shim.dependencies import Wired, Wiring
+from api_shim.http.authentication import Admin, Caller
+from api_shim.http.headers import Preferences
+from api_shim.http.problems import documented
+from api_shim.native.enqueue import ACCEPTED
+from api_shim.native.jobs import JobId, answer, check_cursor, checked
+from api_shim.submission.submission import Intake, accepted
+from contract.errors import JobNotFound
+from contract.jobs import JobAccepted, JobRecord
+from contract.jobs_m_dead import DeadMessages, DeadPage, DeadPurged, DeadView
+from contract.requests import Kind
+from contract.tenants import Tenant
+from relay.api_keys import Table
+from relay.dead_letters import Wanted
+
+_LONGEST_PAGE: Final = 200
+
+router = APIRouter(prefix="/api/v1", tags=["dead letters"])
+
+
+async def _wanted(
+    caller: Caller,
+    queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
+    kind: Kind | None = None,
+    tenant: Annotated[str | None, Query(description="For admins: whose.")] = None,
+) -> Wanted:
+    return Wanted(caller, queue, kind, tenant)
+
+
+Which = Annotated[Wanted, Depends(_wanted)]
+Before = Annotated[str | None, Query(description="`next` of the answer before this one.")]
+
+
+@router.get(
+    "/dead",
+    operation_id="list_dead",
+    response_model=DeadPage,
+    responses=documented(400, 422, 503),
+)
+async def page(
+    wiring: Wired,
+    wanted: Which,
+    limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
+    before: Before = None,
+) -> Response:
+    """List dead letters, the last to die first, each with its last error.
+
+    One that was retried is listed no longer.
+    """
+    check_cursor(before)
+    found = await wiring.dead.page(wanted, limit=limit, before=before)
+    if wanted.seen_by.admin:
+        found = found.model_copy(update={"unreadable": await wiring.unreadable.count()})
+    return answer(found)
+
+
+@router.get(
+    "/dead/messages",
+    operation_id="list_dead_messages",
+    response_model=DeadMessages,
+    responses=documented(403, 422, 503),
+)
+async def messages(
+    wiring: Wired, _: Admin, limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50
+) -> Response:
+    """List messages in queues that no worker could read, the newest first; for admins."""
+    return answer(await wiring.unreadable.page(limit=limit))
+
+
+@router.delete(
+    "/dead/messages",
+    operation_id="purge_dead_messages",
+    response_model=DeadPurged,
+    responses=documented(403, 503),
+)
+async def purge_messages(wiring: Wired, _: Admin) -> Response:
+    """Forget all messages that no worker could read; for admins."""
+    return answer(await wiring.unreadable.purge())
+
+
+@router.get(
+    "/dead/{id}",
+    operation_id="get_dead",
+    response_model=DeadView,
+    responses=documented(404, 409, 503),
+)
+async def show(id: JobId, wiring: Wired, caller: Caller) -> Response:
+    """Look at one dead letter: its record, its last error, and what was asked for."""
+    record = await _dead(wiring, caller, id)
+    return answer(await wiring.dead.show(record), record.id)
+
+
+@router.post(
+    "/jobs/{id}/retry",
+    operation_id="retry_job",
+    status_code=202,
+    response_model=JobAccepted,
+    responses={202: ACCEPTED, **documented(404, 409, 422, 429, 503)},
+)
+async def retry(id: JobId, wiring: Wired, caller: Caller) -> Response:
+    """Run a dead letter again, as a new job of its tenant; again: the same new job."""
+    record = await wiring.records.seen(checked(id), caller)
+    if record.dead_at is not None and record.retried_as is None:
+        request = await wiring.records.request(record.id)
+        await Intake(wiring, caller, Preferences()).queue_for(request)
+    retried = await wiring.dead.retry(record, await _owner(wiring, caller, record))
+    headers = {} if retried.is_new else {"Idempotent-Replayed": "true"}
+    return accepted(retried.record, retried.place, headers)
+
+
+@router.delete(
+    "/dead/{id}",
+    operation_id="purge_dead",
+    response_model=DeadPurged,
+    responses=documented(404, 409, 503),
+)
+async def purge(id: JobId, wiring: Wired, caller: Caller) -> Response:
+    """Forget one dead letter for good: its record, its log, what was asked for."""
+    return answer(await wiring.dead.purge(await _dead(wiring, caller, id)))
+
+
+@router.delete(
+    "/dead",
+    operation_id="purge_all_dead",
+    response_model=DeadPurged,
+    responses=documented(400, 422, 503),
+)
+async def purge_all(wiring: Wired, wanted: Which, before: Before = None) -> Response:
+    """Forget dead letters for good, up to 500 a call: repeat with `next` while there is one."""
+    check_cursor(before)
+    return answer(await wiring.dead.purge_all(wanted, before=before))
+
+
+async def _dead(wiring: Wiring, caller: Tenant, job_id: str) -> JobRecord:
+    record = await wiring.records.seen(checked(job_id), caller)
+    if record.dead_at is None:
+        raise JobNotFound(f"there is no dead letter {record.id}: that job is {record.status}")
+    return record
+
+
+async def _owner(wiring: Wiring, caller: Tenant, record: JobRecord) -> Tenant:
+    """The tenant of a job, with its weight and bounds."""
+    if record.tenant == caller.name:
+        return caller
+    table = await wiring.tenants.look(Table())
+    owners = (entry.facts.owner for entry in table.entries.values())
+    return next((o for o in owners if o.name == record.tenant), Tenant(name=record.tenant))

@@ -1,0 +1,173 @@
+"""Putting a job on a queue: one route a kind, so that each has its own schema in /docs."""
+
+import difflib
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Response
+
+from api_shim.http.json_body import JsonRoute
+from api_shim.http.problems import Refusal, documented
+from api_shim.submission.submission import Taking
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.images import ImageRequest
+from contract.jobs import JobAccepted
+from contract.models import (
+    CopyRequest,
+    CreateRequest,
+    DeleteRequest,
+    LoadRequest,
+    PullRequest,
+    RunningRequest,
+    ShowRequest,
+    UnloadRequest,
+)
+from contract.requests import Kind
+
+KINDS: Final[tuple[Kind, ...]] = (
+    "chat", "embed", "pull", "image", "show", "running", "delete", "copy", "create", "load",
+    "unload",
+)  # fmt: skip
+"""Kinds that a caller may ask for; `list` is what the roster answers."""
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["enqueue"], route_class=JsonRoute)
+
+ACCEPTED: Final[dict[str, Any]] = {
+    "description": "The job waits; follow `events_url`.",
+    "headers": {
+        "Location": {"schema": {"type": "string"}, "description": "Of the job."},
+        "X-Fleet-Job": {"schema": {"type": "string"}, "description": "The job's id."},
+        "Idempotent-Replayed": {
+            "schema": {"type": "string", "const": "true"},
+            "description": "There if the Idempotency-Key was sent before: this is that job.",
+        },
+    },
+}
+_ROUTE: Final[dict[str, Any]] = {
+    "status_code": 202,
+    "response_model": JobAccepted,
+    "responses": {202: ACCEPTED, **documented(400, 404, 409, 413, 415, 422, 429, 503)},
+}
+
+
+def _example(summary: str, **value: Any) -> Any:
+    return Body(openapi_examples={"example": {"summary": summary, "value": value}})
+
+
+@router.post("/chat", operation_id="enqueue_chat", **_ROUTE)
+async def chat(
+    request: Annotated[
+        ChatRequest,
+        _example("A question", model="llama3.2", messages=[{"role": "user", "content": "Hello!"}]),
+    ],
+    take: Taking,
+) -> Response:
+    """Ask a model to continue a conversation; the answer streams as `delta` events."""
+    return await take(request)
+
+
+@router.post("/embed", operation_id="enqueue_embed", **_ROUTE)
+async def embed(
+    request: Annotated[
+        EmbedRequest, _example("Two texts", model="nomic-embed-text", input=["one", "two"])
+    ],
+    take: Taking,
+) -> Response:
+    """Turn texts into vectors; the answer comes as `vectors` events in the order of `input`."""
+    return await take(request)
+
+
+@router.post("/pull", operation_id="enqueue_pull", **_ROUTE)
+async def pull(
+    request: Annotated[PullRequest, _example("A download", backend="ollama", model="llama3.2")],
+    take: Taking,
+) -> Response:
+    """Download a model to a backend; the answer is `progress` events."""
+    return await take(request)
+
+
+@router.post("/image", operation_id="enqueue_image", **_ROUTE)
+async def image(
+    request: Annotated[
+        ImageRequest, _example("A picture", model="sd-turbo", prompt="a lighthouse")
+    ],
+    take: Taking,
+) -> Response:
+    """Make images from words; the answer is `image` events."""
+    return await take(request)
+
+
+@router.post("/show", operation_id="enqueue_show", **_ROUTE)
+async def show(
+    request: Annotated[ShowRequest, _example("All about a model", model="llama3.2")], take: Taking
+) -> Response:
+    """Ask for everything a backend knows of a model; the answer is one `details` event."""
+    return await take(request)
+
+
+@router.post("/running", operation_id="enqueue_running", **_ROUTE)
+async def running(
+    request: Annotated[RunningRequest, _example("On one backend", backend="ollama")], take: Taking
+) -> Response:
+    """Ask a backend which models it has in memory; the answer is one `details` event."""
+    return await take(request)
+
+
+@router.post("/delete", operation_id="enqueue_delete", **_ROUTE)
+async def delete(
+    request: Annotated[DeleteRequest, _example("By name", backend="ollama", model="llama3.2")],
+    take: Taking,
+) -> Response:
+    """Delete a model from a backend."""
+    return await take(request)
+
+
+@router.post("/copy", operation_id="enqueue_copy", **_ROUTE)
+async def copy(
+    request: Annotated[
+        CopyRequest, _example("A second name", model="llama3.2", destination="assistant")
+    ],
+    take: Taking,
+) -> Response:
+    """Give a model a second name."""
+    return await take(request)
+
+
+@router.post("/create", operation_id="enqueue_create", **_ROUTE)
+async def create(
+    request: Annotated[
+        CreateRequest,
+        _example("With a system prompt", model="pirate", source="llama3.2", system="Say arr."),
+    ],
+    take: Taking,
+) -> Response:
+    """Make a model from another; the answer is `progress` events."""
+    return await take(request)
+
+
+@router.post("/load", operation_id="enqueue_load", **_ROUTE)
+async def load(
+    request: Annotated[LoadRequest, _example("For an hour", model="llama3.2", keep_alive_s=3600)],
+    take: Taking,
+) -> Response:
+    """Bring a model into memory."""
+    return await take(request)
+
+
+@router.post("/unload", operation_id="enqueue_unload", **_ROUTE)
+async def unload(
+    request: Annotated[UnloadRequest, _example("Now", model="llama3.2")], take: Taking
+) -> Response:
+    """Take a model out of memory."""
+    return await take(request)
+
+
+@router.post("/{kind}", include_in_schema=False)
+async def unknown(kind: str) -> Response:
+    """Say that there is no such kind of job."""
+    raise Refusal(
+        "unknown_kind",
+        f"There is no kind of job {kind[:40]!r}; there are {', '.join(KINDS)}.",
+        status=404,
+        matches=difflib.get_close_matches(kind, KINDS),
+    )

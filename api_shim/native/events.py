@@ -1,0 +1,189 @@
+"""Following a job: its events from any point on, over HTTP or a WebSocket, again and again."""
+
+from contextlib import aclosing, suppress
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
+
+from api_shim.dependencies import Wired, Wiring
+from api_shim.following.event_stream import NDJSON, SSE, EventStream, Format
+from api_shim.following.queue_position import Pages
+from api_shim.following.shutdown import Ending
+from api_shim.http.authentication import Caller
+from api_shim.http.head import is_head
+from api_shim.http.problems import Refusal, documented
+from api_shim.http.query_fields import demand_known_fields
+from api_shim.http.websockets import close, refuse
+from api_shim.native.jobs import JobId, checked
+from contract.errors import FleetError
+from contract.events import LAST_WORDS
+from contract.events_m_cursor import Cursor
+from contract.jobs import JobRecord
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["events"])
+
+After = Annotated[
+    str | None,
+    Query(
+        description="Id of the last event that the reader has seen, as in `1-17`; exact even if "
+        "Redis lost its last seconds with the `nonce` of `started` after it, as in `1-17.c0ffee42`."
+    ),
+]
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        description="Same as `after`, and stronger: a browser's EventSource keeps it true.",
+    ),
+]
+_EVENT: Final = {"$ref": "#/components/schemas/Event"}
+_SENT: Final = {
+    "type": "object",
+    "description": "Each event of the stream; one that is live only has no `id`.",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": _EVENT,
+        },
+    },
+    "required": ["event", "data"],
+}
+_TOLD: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Events as they come, ended by one `done`, `failed` or `cancelled`.",
+        "content": {
+            SSE.media_type: {
+                "schema": _SENT,
+                "example": 'id: 1-2\nevent: delta\ndata: {"id":"1-2","at":1767225600.25,'
+                '"type":"delta","content":"Hel"}\n\n',
+            },
+            NDJSON.media_type: {
+                "schema": _EVENT,
+                "example": '{"id":"1-2","at":1767225600.25,"type":"delta","content":"Hel"}\n',
+            },
+        },
+    },
+    204: {"description": "The reader has seen the last word; there is nothing to come back for."},
+}
+
+
+@router.get(
+    "/{id}/events",
+    operation_id="follow_job",
+    response_class=Response,
+    responses={**_TOLD, **documented(400, 404, 406, 409, 503)},
+)
+async def follow(
+    id: JobId,
+    request: Request,
+    wiring: Wired,
+    caller: Caller,
+    *,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Follow a job: all of its events after the cursor, then live ones, until its last word.
+
+    Server-Sent Events, or NDJSON with `Accept: application/x-ndjson`. A WebSocket on the same
+    path gets one text frame an event. While the job waits, fresh `queued` events come without
+    an id. A stream that ends without a last word was cut off: come back with the cursor.
+    """
+    format = _accepted(request.headers.get("accept", "*/*"))
+    # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
+    cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
+    record = await wiring.records.seen(checked(id), caller)
+    if is_head(request.scope):
+        # It takes no seat: one that leaves may end the job.
+        return Response(media_type=format.media_type, headers={"X-Fleet-Job": id})
+    pages = await _opened(wiring, record, cursor)
+    if pages is None:
+        return Response(
+            status_code=204, headers={"X-Fleet-Job": record.id, "Cache-Control": "no-store"}
+        )
+    preamble = b"retry: %d\n\n" % wiring.settings.reconnect_ms if format is SSE else b""
+    seat = wiring.audience.attending(record)
+    return EventStream(record.id, pages, format, wiring.hangup, seat, preamble=preamble)
+
+
+def _accepted(accept: str) -> Format:
+    """The first format that the reader names; a browser's `*/*` means Server-Sent Events."""
+    for offer in accept.lower().split(","):
+        match offer.partition(";")[0].strip():
+            case "application/x-ndjson" | "application/ndjson" | "application/jsonl":
+                return NDJSON
+            case "text/event-stream" | "text/*" | "*/*" | "":
+                return SSE
+            case _:
+                pass
+    raise Refusal(
+        "not_acceptable",
+        f"Events are told as {SSE.media_type} or {NDJSON.media_type}: accept one of them.",
+        status=406,
+    )
+
+
+def _cursor(text: str | None, name: str) -> Cursor | None:
+    if not text:
+        return None
+    try:
+        return Cursor.parse(text)
+    except ValueError as error:
+        raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
+
+
+async def _opened(wiring: Wiring, record: JobRecord, cursor: Cursor) -> Pages | None:
+    """All after the cursor, as it comes; None if that is nothing for ever.
+
+    Raises RelayUnavailable.
+    """
+    if record.status in LAST_WORDS and await wiring.log.is_at_its_end(record.id, cursor):
+        return None
+    logged = wiring.log.follow(record.id, cursor, idle_s=wiring.settings.keepalive_s)
+    return wiring.places.between(record.id, logged, waits=record.status == "queued")
+
+
+@router.websocket("/{id}/events")
+async def watch(
+    id: str,
+    socket: WebSocket,
+    wiring: Wired,
+    caller: Caller,
+    *,
+    after: After = None,
+    last_event_id: LastEventId = None,
+) -> None:
+    """Follow a job over a WebSocket; what the reader sends is ignored.
+
+    A browser, which can send no header of its own here, offers its key as a subprotocol, beside
+    another one: `new WebSocket(url, ["fleet", "flk_..."])`.
+    """
+    # Accepted first: a refused handshake cannot carry a close code.
+    await socket.accept()
+    try:
+        demand_known_fields(socket)
+        cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
+        record = await wiring.records.seen(checked(id), caller)
+        pages = await _opened(wiring, record, cursor)
+        if pages is not None:
+            async with wiring.audience.attending(record):
+                ending = await wiring.hangup.attend(_tell(socket, pages), socket.receive)
+            if ending is Ending.GONE:
+                return
+            if ending is Ending.STOPPING:
+                await close(socket, 1012, "the shim restarts: come back with your cursor")
+                return
+    except (FleetError, Refusal) as error:
+        await refuse(socket, error)
+        return
+    await close(socket, 1000, "the job has ended")
+
+
+async def _tell(socket: WebSocket, pages: Pages) -> None:
+    with suppress(WebSocketDisconnect):
+        async with aclosing(pages):
+            async for frames in pages:
+                for frame in frames:
+                    await socket.send_text(frame.body.decode())

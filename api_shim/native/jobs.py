@@ -1,0 +1,165 @@
+"""Jobs after they were enqueued: look at one, wait for it, list them, cancel."""
+
+import asyncio
+import math
+from contextlib import aclosing, suppress
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from api_shim.dependencies import Wired, Wiring
+from api_shim.following.shutdown import Ending
+from api_shim.http.authentication import Caller
+from api_shim.http.problems import Refusal, documented
+from contract.errors import JobNotFound
+from contract.events import LAST_WORDS
+from contract.jobs import JobPage, JobRecord, JobView
+from contract.redis_keys import JOB_ID_BEGINNING
+from contract.requests import Kind
+from contract.result import Result, Status
+from contract.wire import Noun
+
+JobId = Annotated[
+    str,
+    Path(
+        description="32 hexadecimal digits, as the enqueue answered; or the first four or more, "
+        "where only one of the caller's newest 100,000 jobs begins so."
+    ),
+]
+
+_LONGEST_WAIT_S: Final = 300
+_LONGEST_PAGE: Final = 200
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+
+
+def checked(job_id: str) -> str:
+    """An id that can be a job's, or the beginning of one.
+
+    Raises JobNotFound, so that nothing else becomes a key.
+    """
+    if not JOB_ID_BEGINNING.match(job_id):
+        raise JobNotFound(f"there is no job {job_id[:64]}: an id has 32 hexadecimal digits")
+    return job_id
+
+
+def answer(noun: Noun, job_id: str | None = None) -> Response:
+    """A noun as JSON, with its nulls."""
+    headers = {"Cache-Control": "no-store"}
+    if job_id is not None:
+        headers["X-Fleet-Job"] = job_id
+    return Response(noun.model_dump_json(), 200, headers, media_type="application/json")
+
+
+@router.get(
+    "", operation_id="list_jobs", response_model=JobPage, responses=documented(400, 422, 503)
+)
+async def page(
+    wiring: Wired,
+    caller: Caller,
+    *,
+    status: Status | None = None,
+    kind: Kind | None = None,
+    queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
+    backend: Annotated[str | None, Query(examples=["ollama"])] = None,
+    limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
+    before: Annotated[str | None, Query(description="`next` of the page before this one.")] = None,
+) -> Response:
+    """List the caller's jobs, newest first; an admin's key lists everybody's."""
+    check_cursor(before)
+    found = await wiring.records.page(
+        seen_by=caller,
+        status=status,
+        kind=kind,
+        queue=queue,
+        backend=backend,
+        limit=limit,
+        before=before,
+    )
+    return answer(found)
+
+
+def check_cursor(before: str | None) -> None:
+    """Return if a page can begin there; raises Refusal."""
+    if before is not None and not _is_cursor(before):
+        raise Refusal(
+            "invalid_cursor",
+            f"before={before[:40]!r} is no cursor: use `next` of a page as it is.",
+            status=400,
+        )
+
+
+def _is_cursor(text: str) -> bool:
+    try:
+        return 0 <= float(text) < math.inf
+    except ValueError:
+        return False
+
+
+@router.get(
+    "/{id}",
+    operation_id="get_job",
+    response_model=JobView,
+    responses=documented(404, 409, 422, 503),
+)
+async def look(
+    id: JobId,
+    request: Request,
+    wiring: Wired,
+    caller: Caller,
+    *,
+    wait_s: Annotated[
+        float,
+        Query(ge=0, le=_LONGEST_WAIT_S, description="Seconds to wait for the job's end."),
+    ] = 0,
+    result: Annotated[bool, Query(description="Whether to tell what it has said so far.")] = True,
+) -> Response:
+    """Look at a job: its record, its place, its answer so far; or wait until it has ended."""
+    record = await wiring.records.seen(checked(id), caller)
+    if wait_s and record.status not in LAST_WORDS:
+        async with wiring.audience.attending(record) as follower:
+            waiting = _until_the_end(wiring, record.id, wait_s)
+            if await wiring.hangup.attend(waiting, request.receive) is Ending.FINISHED:
+                follower.returns()
+        record = await wiring.records.get(record.id)
+    return answer(await _view(wiring, record, with_result=result), record.id)
+
+
+async def _until_the_end(wiring: Wiring, job_id: str, wait_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait_s), aclosing(wiring.log.follow(job_id)) as pages:
+            async for _ in pages:
+                pass
+
+
+async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobView:
+    place = await wiring.places.place(record)
+    if with_result:
+        result = await wiring.log.result(record.id)
+    else:
+        result = Result(status=record.status, attempt=record.attempt)
+    return JobView(
+        **dict(record),
+        position=place.position,
+        eta_s=place.eta_s,
+        reason=place.reason,
+        result=result,
+    )
+
+
+@router.delete(
+    "/{id}",
+    operation_id="cancel_job",
+    response_model=JobRecord,
+    responses=documented(404, 409, 422, 503),
+)
+async def cancel(
+    id: JobId,
+    wiring: Wired,
+    caller: Caller,
+    reason: Annotated[str, Query(max_length=200, description="Told to its followers.")] = "",
+) -> Response:
+    """Cancel a job in whatever phase it is; final at once, and the same answer again."""
+    record = await wiring.records.seen(checked(id), caller)
+    cancelled = await wiring.queue.cancel(record.id, by="caller", reason=reason)
+    return answer(cancelled, record.id)

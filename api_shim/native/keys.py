@@ -1,0 +1,89 @@
+"""API keys over HTTP: made, listed and revoked by admins; the first one by a caller on the machine.
+
+A key is in the answer to its making and nowhere else, ever.
+"""
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Depends, Path, Response
+from starlette.requests import HTTPConnection
+
+from api_shim.dependencies import Wired
+from api_shim.http.authentication import Admin, is_local
+from api_shim.http.json_body import JsonRoute
+from api_shim.http.problems import documented
+from api_shim.native.jobs import answer
+from contract.errors import NotAllowed, UnknownKey
+from contract.tenants_m_keys import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
+from relay.id_prefixes import only
+
+
+async def allowed(connection: HTTPConnection, wiring: Wired, _: Admin) -> None:
+    """Let admins pass; while there are no keys, callers on this machine. Raises NotAllowed."""
+    if not wiring.door.has_keys and not is_local(connection):
+        raise NotAllowed(
+            "The first key is made on the machine that the shim runs on, without a proxy between: "
+            "run `fleet keys create --tenant NAME --admin` there, against 127.0.0.1."
+        )
+
+
+router = APIRouter(
+    prefix="/api/v1/keys", tags=["keys"], route_class=JsonRoute, dependencies=[Depends(allowed)]
+)
+_EXAMPLES: Final[Any] = {
+    "first": {"summary": "The first key", "value": {"tenant": "me", "admin": True}},
+    "tenant": {
+        "summary": "For a tenant with twice the share",
+        "value": {"tenant": "research", "weight": 2, "limit_jobs": 1000, "name": "notebook"},
+    },
+}
+
+
+@router.post(
+    "",
+    operation_id="create_key",
+    status_code=201,
+    response_model=IssuedKey,
+    responses={
+        201: {"description": "`key` is shown this once; only a digest of it is kept."},
+        **documented(400, 403, 413, 415, 422, 503),
+    },
+)
+async def create(
+    new: Annotated[NewKey, Body(openapi_examples=_EXAMPLES)], wiring: Wired
+) -> Response:
+    """Make a key that names a tenant; the first one must be an admin's and not expire."""
+    issued = await wiring.tenants.issue(new)
+    await wiring.door.renew()
+    headers = {"Cache-Control": "no-store"}
+    return Response(issued.model_dump_json(), 201, headers, media_type="application/json")
+
+
+@router.get("", operation_id="list_keys", response_model=KeyList, responses=documented(403, 503))
+async def all_(wiring: Wired) -> Response:
+    """List keys: whose they are and what they may; never the keys themselves."""
+    return answer(KeyList(keys=await wiring.door.keys()))
+
+
+@router.delete(
+    "/{id}",
+    operation_id="revoke_key",
+    response_model=KeyFacts,
+    responses=documented(403, 404, 409, 422, 503),
+)
+async def revoke(
+    id: Annotated[
+        str,
+        Path(
+            description="Of the key, what stands between its two `_`; or enough of its beginning."
+        ),
+    ],
+    wiring: Wired,
+) -> Response:
+    """Revoke a key; every shim refuses it within FLEET_KEY_MAX_AGE_S, and ends its streams."""
+    if not KEY_ID_BEGINNING.match(id):
+        raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
+    ids = [key.id for key in await wiring.door.keys() if key.id.startswith(id)]
+    gone = await wiring.tenants.revoke(only(id, ids) or id)
+    await wiring.door.renew()
+    return answer(gone)

@@ -1,0 +1,158 @@
+"""A job's events as the lines of /api/chat and /api/generate. Pure.
+
+This is the chunk path: a line is put together by hand around the text of the event, which stays
+JSON as the worker wrote it. Invariant: an object a line, no empty line, and the last line has
+`done: true` or is an error.
+Source: ollama/ollama `api/types.go` (ChatResponse, GenerateResponse).
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
+
+from api_shim.following.drop_in_m_endings import TAKES_BACK
+from api_shim.http.problems import Problem, Refusal, problem_of
+from api_shim.ollama.errors import encoded
+from api_shim.ollama.json_text import created, stamp
+from api_shim.ollama.messages_m_calls import Calls
+from api_shim.ollama.request_fields_m_durations import metrics
+from contract.events import Done
+from contract.events_m_frames import Frame
+from contract.json_lines import json_line, one_line
+from contract.result import Result
+
+NDJSON: Final = "application/x-ndjson"
+_TEXT: Final = b'"type":"delta","content":"'
+
+
+class Shape(NamedTuple):
+    """How one endpoint says text: formats of what follows `created_at`, up to the line's end."""
+
+    content: bytes
+    thinking: bytes
+    """The same for content and thinking."""
+    has_calls: bool
+
+
+CHAT: Final = Shape(
+    b'"message":{"role":"assistant","content":%s},"done":',
+    b'"message":{"role":"assistant","content":%s,"thinking":%s},"done":',
+    has_calls=True,
+)
+GENERATE: Final = Shape(
+    b'"response":%s,"done":', b'"response":%s,"thinking":%s,"done":', has_calls=False
+)
+
+
+class Lines:
+    """One answer, told as it comes."""
+
+    media_type = NDJSON
+
+    def __init__(self, model: str, shape: Shape) -> None:
+        """Tell of this model, by the name that the caller has for it."""
+        self._head = b'{"model":%s,"created_at":"' % json_line(model)
+        self._shape = shape
+        self._calls = Calls()
+
+    @property
+    def keep_alive(self) -> bytes:
+        """A piece of text that is empty: NDJSON has nothing else that says nothing."""
+        return self._line(stamp(time.time()), self._shape.content % b'""')
+
+    def tell(self, frames: Sequence[Frame]) -> bytes:
+        """The lines for these frames; empty where there is nothing to say."""
+        return b"".join([self._told(frame) for frame in frames])
+
+    def fail(self, problem: Problem) -> bytes:
+        """The last line of an answer that failed."""
+        return encoded(problem) + b"\n"
+
+    def _told(self, frame: Frame) -> bytes:
+        if frame.type == "delta":
+            return self._delta(frame.body)
+        if frame.type == "done":
+            return self._end(frame)
+        if frame.type in TAKES_BACK:
+            self._calls = Calls()
+        return b""
+
+    def _delta(self, body: bytes) -> bytes:
+        """A fragment; nearly all of them are text and nothing else, and are not parsed.
+
+        A quote inside of a JSON string stands behind a backslash, so `","` is never inside of one.
+        """
+        at = body.find(_TEXT)
+        if at > 0 and body[-2:] == b'"}' and body.find(b'","', at + len(_TEXT)) < 0:
+            text = one_line(body[at + len(_TEXT) - 1 : -1])
+            return self._line(created(body), self._shape.content % text)
+        return self._rich(body)
+
+    def _rich(self, body: bytes) -> bytes:
+        fields = from_json(body)
+        self._calls.add(fields.get("tool_calls") or ())
+        content = (fields.get("content") or "") + (fields.get("refusal") or "")
+        thinking = fields.get("thinking")
+        likely = fields.get("logprobs")
+        if not (content or thinking or likely):
+            return b""
+        text = json_line(content)
+        if thinking:
+            said = self._shape.thinking % (text, json_line(thinking))
+        else:
+            said = self._shape.content % text
+        if likely:
+            said = b'"logprobs":%s,%s' % (json_line(likely), said)
+        return self._line(created(body), said)
+
+    def _end(self, frame: Frame) -> bytes:
+        done = frame.event
+        if not isinstance(done, Done):
+            return b""
+        at, calls = created(frame.body), b""
+        if self._shape.has_calls and self._calls:
+            try:
+                message = {"role": "assistant", "content": "", "tool_calls": self._calls.whole}
+            except Refusal as error:
+                return self.fail(problem_of(error, {}))
+            calls = self._line(at, b'"message":%s,"done":' % json_line(message))
+        said = self._shape.content % b'""'
+        return calls + self._line(at, said, b"true," + json_line(metrics(done))[1:])
+
+    def _line(self, at: bytes, said: bytes, end: bytes = b"false}") -> bytes:
+        return b'%s%s",%s%s\n' % (self._head, at, said, end)
+
+
+def whole(model: str, shape: Shape, result: Result) -> bytes:
+    """The answer of a job that is done in one object; raises Refusal where it cannot be told."""
+    calls = Calls.of(result.tool_calls)
+    thinking = {"thinking": result.thinking} if result.thinking else {}
+    likely = {"logprobs": result.logprobs} if result.logprobs else {}
+    content = result.content + result.refusal
+    said: dict[str, Any]
+    if shape.has_calls:
+        asked = {"tool_calls": calls.whole} if calls else {}
+        said = {"message": {"role": "assistant", "content": content, **thinking, **asked}}
+    else:
+        said = {"response": content, **thinking}
+    return json_line(
+        {
+            "model": model,
+            "created_at": stamp(time.time()).decode(),
+            **said,
+            **likely,
+            "done": True,
+            **metrics(result),
+        }
+    )
+
+
+def idle(model: str, shape: Shape, reason: str, at: float) -> bytes:
+    """The answer to a request without words: the model was loaded, or unloaded, at unix `at`."""
+    said: dict[str, Any] = {"response": ""}
+    if shape.has_calls:
+        said = {"message": {"role": "assistant", "content": ""}}
+    told = {"model": model, "created_at": stamp(at).decode(), **said}
+    return json_line({**told, "done": True, "done_reason": reason})

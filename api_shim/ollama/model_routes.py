@@ -1,0 +1,180 @@
+"""The routes of /api that are about models themselves, and about the server."""
+
+import time
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import PlainTextResponse
+
+from api_shim.dependencies import Wired
+from api_shim.following.drop_in import Visit, Visiting
+from api_shim.http.problems import Refusal, documented
+from api_shim.native.front_page import front
+from api_shim.ollama import model_responses, models, schemas
+from api_shim.ollama.chat_routes import example, json
+from api_shim.ollama.model_responses import CreateBody, PullBody, Steps
+from api_shim.ollama.models import CopyBody, DeleteBody, ShowBody
+from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, told
+from api_shim.submission.roster_cache import pools
+from contract.models import CreateRequest, PullRequest
+
+SPOKEN: Final = "0.32.6"
+"""The release of ollama/ollama whose API this surface follows; clients ask for at least some."""
+_NO_PUSH: Final = (
+    "push: a fleet does not publish models; run `ollama push` on the machine that has the model"
+)
+
+router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
+root = APIRouter(tags=["ollama"])
+
+
+@router.post(
+    "/pull",
+    operation_id="ollama_pull",
+    response_model=schemas.StatusAnswer,
+    responses=told(*JOB_ENDS, 507, streamed=schemas.StatusAnswer),
+)
+async def post_pull(
+    body: Annotated[PullBody, example("A download", model="llama3.2")], visit: Visiting
+) -> Response:
+    """Download a model to the backend that can; several callers follow one download."""
+    return await _build(model_responses.to_pull(body), body, visit)
+
+
+@router.post(
+    "/create",
+    operation_id="ollama_create",
+    response_model=schemas.StatusAnswer,
+    responses=told(*JOB_ENDS, 507, streamed=schemas.StatusAnswer),
+)
+async def post_create(
+    body: Annotated[
+        CreateBody,
+        example("With a system prompt", **{"model": "pirate", "from": "llama3.2", "system": "Arr"}),
+    ],
+    visit: Visiting,
+) -> Response:
+    """Make a model from another one of the same backend."""
+    return await _build(model_responses.to_create(body), body, visit)
+
+
+async def _build(
+    job: PullRequest | CreateRequest, body: PullBody | CreateBody, visit: Visit
+) -> Response:
+    record = await visit.take(job, body)
+    if body.stream is not False:
+        return visit.stream(record, Steps(is_from_another=isinstance(job, CreateRequest)))
+    await visit.whole(record)
+    return json(model_responses.SUCCESS, visit)
+
+
+@router.get(
+    "/tags",
+    operation_id="ollama_tags",
+    response_model=schemas.ModelsAnswer,
+    responses=told(),
+)
+@router.head("/tags", include_in_schema=False)
+async def get_tags(wiring: Wired) -> Response:
+    """List the models of all backends."""
+    found = pools(await wiring.census.workers()).values()
+    return _listed(models.tags(found, time.time()))
+
+
+@router.get("/ps", operation_id="ollama_ps", response_model=schemas.ModelsAnswer, responses=told())
+async def get_ps(wiring: Wired) -> Response:
+    """List the models that a backend has in memory."""
+    found = pools(await wiring.census.workers()).values()
+    return _listed(models.running(found, time.time()))
+
+
+def _listed(body: bytes) -> Response:
+    return Response(body, 200, {"Cache-Control": "no-store"}, media_type="application/json")
+
+
+@router.post(
+    "/show",
+    operation_id="ollama_show",
+    response_model=schemas.ShowAnswer,
+    responses=told(*JOB_ENDS),
+)
+async def post_show(
+    body: Annotated[ShowBody, example("All about a model", model="llama3.2")],
+    visit: Visiting,
+    wiring: Wired,
+) -> Response:
+    """Tell all about a model: what its backend says, or what workers report of it."""
+    job = models.to_show(body)
+    fleet = pools(await wiring.census.workers()).values()
+    reports = models.reports_of(job.model, job.backend, fleet)
+    is_beyond = models.is_beyond(job, fleet)
+    result = None if is_beyond else await visit.whole(await visit.take(job, body))
+    kinds = models.kinds_of(job.model, job.backend, fleet)
+    return json(models.shown(job.model, reports, result, time.time(), kinds), visit)
+
+
+@router.post(
+    "/copy", operation_id="ollama_copy", response_class=Response, responses=told(*JOB_ENDS)
+)
+async def post_copy(
+    body: Annotated[CopyBody, example("A name", source="llama3.2", destination="assistant")],
+    visit: Visiting,
+) -> Response:
+    """Give a model a second name; the answer is empty."""
+    await visit.whole(await visit.take(models.to_copy(body), body))
+    return Response(status_code=200, headers=dict(visit.headers))
+
+
+@router.delete(
+    "/delete", operation_id="ollama_delete", response_class=Response, responses=told(*JOB_ENDS)
+)
+async def delete_delete(
+    body: Annotated[DeleteBody, example("By name", model="llama3.2")], visit: Visiting
+) -> Response:
+    """Delete a model from its backend; the answer is empty."""
+    await visit.whole(await visit.take(models.to_delete(body), body))
+    return Response(status_code=200, headers=dict(visit.headers))
+
+
+@router.post("/push", operation_id="ollama_push", responses=told(501), response_class=Response)
+async def post_push() -> Response:
+    """Refused: a fleet does not publish models."""
+    raise Refusal("not_supported", _NO_PUSH, status=501)
+
+
+@router.head("/blobs/{digest}", include_in_schema=False)
+async def head_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
+    """No blob is ever here."""
+    return Response(status_code=404)
+
+
+@router.post(
+    "/blobs/{digest}", operation_id="ollama_blob", responses=told(501), response_class=Response
+)
+async def post_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
+    """Refused: a fleet carries no files to its backends."""
+    raise Refusal("not_supported", f"blobs: {model_responses.NO_BLOBS}.", status=501)
+
+
+@router.get(
+    "/version",
+    operation_id="ollama_version",
+    response_model=schemas.VersionAnswer,
+    responses=told(),
+)
+@router.head("/version", include_in_schema=False)
+async def get_version() -> Response:
+    """Tell which release of the original this API follows."""
+    return _listed(b'{"version":"%s"}' % SPOKEN.encode())
+
+
+@root.get(
+    "/",
+    operation_id="ollama_heartbeat",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **documented(500)},
+)
+@root.head("/", include_in_schema=False)
+async def get_root(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+    """Say what this is: a page for browsers, and for clients of the original its heartbeat."""
+    return front(accept)

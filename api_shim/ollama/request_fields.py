@@ -1,0 +1,157 @@
+"""What requests of several endpoints share: options, `think`, `format`, and errors by field. Pure.
+
+Unknown fields are accepted, as the original does, and named; wrong ones are refused in the caller's
+words.
+Source: ollama/ollama `api/types.go` (Options, ThinkValue).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from api_shim.submission.ignored_fields import Lenient
+from contract.chat import JsonFormat, ResponseFormat, SchemaFormat, TextFormat, Think
+from contract.errors import InvalidRequest
+from contract.requests import Request
+
+AnyKind = TypeVar("AnyKind", bound=Request)
+
+_THINK: Final[Mapping[bool | str, Think]] = {
+    True: "on",
+    False: "off",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "xhigh",
+}
+_OPTIONS: Final[Mapping[str, str]] = {
+    "num_predict": "max_tokens",
+    "num_ctx": "context_length",
+    **{
+        name: name
+        for name in (
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "seed",
+            "stop",
+            "frequency_penalty",
+            "presence_penalty",
+            "repeat_penalty",
+        )
+    },
+}
+"""The options of the original that mean the same on every backend, and our names for them."""
+_NEGATIVE_IS_NONE: Final = frozenset({"num_predict", "top_k", "seed"})
+"""Options whose negative values say: without a limit, or whatever you like."""
+
+
+class Part(Lenient):
+    """A part of a body; what it does not know is named in X-Fleet-Ignored."""
+
+
+class Asked(Part):
+    """The body of a request."""
+
+    backend: str | None = None
+    """Name of the backend: ours, for fleets where a model name fits several of them."""
+
+
+class Named(Asked):
+    """A request that is about a model."""
+
+    model: str = ""
+    name: str | None = None
+    """What `model` was called once."""
+
+    @property
+    def wanted(self) -> str:
+        """The model's name; raises InvalidRequest."""
+        found = self.model or self.name or ""
+        if not found:
+            raise InvalidRequest("model: required; `ollama list` shows what there is")
+        return found
+
+
+class Options(Part):
+    """The options that mean the same on every backend; the others are the original's own."""
+
+    num_predict: Any = None
+    """Negative means without a limit."""
+    num_ctx: Any = None
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    min_p: Any = None
+    seed: Any = None
+    stop: Any = None
+    frequency_penalty: Any = None
+    presence_penalty: Any = None
+    repeat_penalty: Any = None
+
+
+_WITHOUT_WORDS: Final = frozenset({"model", "name", "backend", "stream", "keep_alive"})
+
+
+def without_words(asked: Named) -> tuple[str, ...]:
+    """Fields of a request that only loads or unloads a model, to which they say nothing."""
+    fields = asked.model_dump(exclude_none=True, exclude=set(_WITHOUT_WORDS))
+    return tuple(name for name, value in fields.items() if value)
+
+
+def requested(kind: type[AnyKind], /, **fields: Any) -> AnyKind:
+    """A request of the contract; raises InvalidRequest in the words of this surface."""
+    try:
+        return kind(**{name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = [_theirs(str(step)) for step in first["loc"]]
+        raise InvalidRequest(f"{'.'.join(path)}: {first['msg']}") from None
+
+
+def _theirs(field: str) -> str:
+    names = {ours: f"options.{theirs}" for theirs, ours in _OPTIONS.items()}
+    return {**names, "response_format": "format", "keep_alive_s": "keep_alive"}.get(field, field)
+
+
+def options(given: Options | None) -> dict[str, Any]:
+    """The options as fields of a chat; raises InvalidRequest."""
+    fields: dict[str, Any] = {}
+    for theirs, ours in _OPTIONS.items():
+        value = getattr(given, theirs, None)
+        if value is None or (theirs in _NEGATIVE_IS_NONE and _is_unlimited(theirs, value)):
+            continue
+        fields[ours] = (value,) if theirs == "stop" and isinstance(value, str) else value
+    return fields
+
+
+def _is_unlimited(name: str, value: Any) -> bool:
+    lowest = 1 if name == "num_predict" else 0
+    return isinstance(value, int | float) and value < lowest
+
+
+def thinking(value: bool | str | None) -> Think:  # noqa: FBT001 - it is what the field is
+    """How much to think; raises InvalidRequest."""
+    if value is None or value == "":
+        return "auto"
+    if value not in _THINK:
+        raise InvalidRequest(
+            f'think: invalid think value: {str(value)[:40]!r} (must be "high", "medium", "low", '
+            '"max", true, or false)'
+        )
+    return _THINK[value]
+
+
+def answer_format(value: str | Mapping[str, Any] | None) -> ResponseFormat:
+    """The format of the answer; raises InvalidRequest."""
+    if value is None or value == "":
+        return TextFormat()
+    if value == "json":
+        return JsonFormat()
+    if isinstance(value, str):
+        raise InvalidRequest(
+            f'format: invalid format: {value[:40]!r}; expected "json" or a JSON schema (an object)'
+        )
+    return SchemaFormat(schema_=dict(value))

@@ -1,0 +1,181 @@
+"""A chat's answer in OpenAI's words, whole and in chunks. Pure.
+
+The chunks are the hot path: everything that does not change is written once a stream, and a delta
+is a parse, one string and two concatenations.
+Source: openai/openai-openapi, CreateChatCompletion(Stream)Response. Thoughts stand in
+`reasoning_content`, where llama-server, DeepSeek and most clients have them; OpenAI tells none.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from api_shim.http.problems import Problem
+from api_shim.openai import sse
+from api_shim.openai.errors import encoded
+from api_shim.openai.response_head import Heading
+from contract.events import LogProb, Usage
+from contract.events_m_frames import Frame
+from contract.json_lines import json_line
+from contract.result import Result
+
+_COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
+"""An id that was counted, not thrown: it comes again in the next answer."""
+_ROLE: Final = b'{"role":"assistant","content":"","refusal":null}'
+_CALLS: Final = b'{"role":"assistant","content":null,"refusal":null}'
+"""The same of an answer that begins with a call: there are no words, not even none."""
+
+
+def whole(heading: Heading, result: Result) -> dict[str, Any]:
+    """The answer to a request that does not stream."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": result.content or (None if result.tool_calls or result.refusal else ""),
+        "refusal": result.refusal or None,
+    }
+    if result.thinking:
+        message["reasoning_content"] = result.thinking
+    if result.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": unique(call.id, heading.job_id, at),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+                **_extra(call.provider_meta),
+            }
+            for at, call in enumerate(result.tool_calls)
+        ]
+    message |= _extra(result.provider_meta)
+    choice = {
+        "index": 0,
+        "message": message,
+        "logprobs": likelihoods(result.logprobs),
+        "finish_reason": result.finish_reason or "stop",
+    }
+    return {
+        **heading.fields("chatcmpl", "chat.completion"),
+        "choices": [choice],
+        "usage": usage(result.usage),
+    }
+
+
+def usage(used: Usage | None) -> dict[str, Any] | None:
+    """Tokens, as OpenAI counts them up; None where the backend told none."""
+    if used is None:
+        return None
+    return {
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+    }
+
+
+def likelihoods(told: Sequence[LogProb] | None) -> dict[str, Any] | None:
+    """How likely the tokens were, where that was asked for."""
+    if told is None:
+        return None
+    return {"content": [each.model_dump() for each in told], "refusal": None}
+
+
+def _extra(meta: dict[str, Any] | None) -> dict[str, Any]:
+    """What a backend wants back, where Google's own surface of this shape has it, too."""
+    return {"extra_content": meta} if meta else {}
+
+
+def unique(id: str | None, job_id: str, index: int) -> str:
+    """An id of a call that no other answer has: clients look results up by it.
+
+    Servers without ids of their own count from 0 in every answer.
+    """
+    if id and not _COUNTED.match(id):
+        return id
+    return f"call_{job_id[:24]}{index}"
+
+
+class ChatChunks:
+    """One answer as a stream of `chat.completion.chunk`."""
+
+    media_type = sse.MEDIA_TYPE
+    keep_alive = sse.KEEP_ALIVE
+
+    def __init__(self, heading: Heading, *, with_usage: bool) -> None:
+        """Tell this job's answer; `with_usage`: a last chunk tells the tokens."""
+        self._job_id = heading.job_id
+        self._with_usage = with_usage
+        self._has_begun = False
+        self._head = b"data: " + json_line(heading.fields("chatcmpl", "chat.completion.chunk"))[:-1]
+        self._delta = self._head + b',"choices":[{"index":0,"delta":'
+        no_usage = b',"usage":null' if with_usage else b""
+        self._tail = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}\n\n"
+        self._end = b',"logprobs":null,"finish_reason":%s}]' + no_usage + b"}\n\n"
+
+    def tell(self, frames: Sequence[Frame]) -> bytes:
+        """Their chunks."""
+        told, role = b"", _ROLE
+        for frame in frames:
+            if frame.type == "delta":
+                event = from_json(frame.body)
+                if not told and event.get("tool_calls") and not event.get("content"):
+                    role = _CALLS
+                told += self._chunk(event)
+            elif frame.type == "done":
+                told += self._done(from_json(frame.body))
+        if told and not self._has_begun:
+            self._has_begun = True
+            return self._delta + role + self._tail + told
+        return told
+
+    def fail(self, problem: Problem) -> bytes:
+        """An event with an error, at which clients raise; no `[DONE]`, for it is not."""
+        return b"data: %s\n\n" % encoded(problem)
+
+    def _chunk(self, event: dict[str, Any]) -> bytes:
+        content = event.get("content")
+        if content and len(event) == _PLAIN:
+            return b'%s{"content":%s}%s' % (self._delta, json_line(content), self._tail)
+        delta: dict[str, Any] = {}
+        if content:
+            delta["content"] = content
+        if thinking := event.get("thinking"):
+            delta["reasoning_content"] = thinking
+        if refusal := event.get("refusal"):
+            delta["refusal"] = refusal
+        if calls := event.get("tool_calls"):
+            delta["tool_calls"] = [self._call(call) for call in calls]
+        delta |= _extra(event.get("provider_meta"))
+        told = event.get("logprobs")
+        if not delta and not told:
+            return b""
+        if not told:
+            return self._delta + json_line(delta) + self._tail
+        spelt = [{"bytes": None, **each} for each in told]
+        logprobs = json_line({"content": spelt, "refusal": None})
+        tail = self._tail.replace(b'"logprobs":null', b'"logprobs":' + logprobs)
+        return self._delta + json_line(delta) + tail
+
+    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
+        """A fragment; the first of an index has an id."""
+        index = call["index"]
+        function = {"arguments": call.get("arguments") or ""}
+        if call.get("name"):
+            function = {"name": call["name"], **function}
+        told = {"index": index, "function": function, **_extra(call.get("provider_meta"))}
+        if not call.get("id"):
+            return told
+        id = unique(call["id"], self._job_id, index)
+        return {**told, "id": id, "type": "function"}
+
+    def _done(self, event: dict[str, Any]) -> bytes:
+        told = self._delta + b"{}" + self._end % json_line(event.get("finish_reason") or "stop")
+        if self._with_usage and event.get("usage"):
+            counts = usage(Usage.model_validate(event["usage"]))
+            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
+        return told + sse.DONE
+
+
+_PLAIN: Final = 4
+"""Keys of a delta that is nothing but content: id, at, type, content."""

@@ -1,0 +1,97 @@
+"""Chats, completions and embeddings: translate, take in, tell whole or as it comes."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Response
+from fastapi.responses import StreamingResponse
+
+from api_shim.following.drop_in import Visiting
+from api_shim.http.json_body import JsonRoute
+from api_shim.openai import chat_response, completions_m_completions_told, embeddings, schemas
+from api_shim.openai.chat_request import ChatBody, to_chat
+from api_shim.openai.completions import CompletionBody, repeated, to_completion
+from api_shim.openai.embeddings import EmbeddingBody
+from api_shim.openai.response_head import Heading, answered, heads
+from api_shim.openai.schemas_m_documents import answers
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
+
+_CHUNK: Final = (
+    'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1767225600,"model":"m",'
+    '"choices":[{"index":0,"delta":{"content":"Hel"},"finish_reason":null}]}\n\n'
+)
+
+
+def _example(**value: Any) -> Any:
+    return Body(openapi_examples={"example": {"summary": "A request", "value": value}})
+
+
+@router.post(
+    "/chat/completions",
+    operation_id="openai_chat",
+    response_class=Response,
+    responses=answers(schemas.ChatCompletion, streams=_CHUNK),
+)
+async def chat(
+    body: Annotated[
+        ChatBody, _example(model="llama3.2", messages=[{"role": "user", "content": "Hello!"}])
+    ],
+    visit: Visiting,
+) -> Response:
+    """Continue a conversation."""
+    record = await visit.take(to_chat(body), body)
+    heading = Heading.of(record)
+    if body.stream:
+        chunks = chat_response.ChatChunks(heading, with_usage=body.with_usage)
+        return visit.stream(record, chunks)
+    result = await visit.whole(record)
+    return answered(chat_response.whole(heading, result), visit.headers)
+
+
+@router.post(
+    "/completions",
+    operation_id="openai_completion",
+    response_class=Response,
+    responses=answers(schemas.TextCompletion, streams=_CHUNK.replace("chatcmpl", "cmpl")),
+)
+async def completion(
+    body: Annotated[CompletionBody, _example(model="llama3.2", prompt="Once upon a time")],
+    visit: Visiting,
+) -> Response:
+    """Continue raw text, with no chat template around it."""
+    record = await visit.take(to_completion(body), body)
+    heading, echo = Heading.of(record), repeated(body)
+    if body.stream:
+        chunks = completions_m_completions_told.CompletionChunks(
+            heading, with_usage=body.with_usage, repeated=echo
+        )
+        return visit.stream(record, chunks)
+    result = await visit.whole(record)
+    return answered(completions_m_completions_told.whole(heading, result, echo), visit.headers)
+
+
+@router.post(
+    "/embeddings",
+    operation_id="openai_embeddings",
+    response_class=Response,
+    responses=answers(schemas.EmbeddingList),
+)
+async def embed(
+    body: Annotated[EmbeddingBody, _example(model="nomic-embed-text", input=["one", "two"])],
+    visit: Visiting,
+) -> Response:
+    """Turn texts into vectors."""
+    record = await visit.take(embeddings.to_embed(body), body)
+    result = await visit.whole(record)
+    pieces = embeddings.pieces(Heading.of(record), result, body.encoding_format)
+    head = heads(visit.headers)
+    return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
+
+
+async def _unhurried(pieces: Iterator[bytes]) -> Any:
+    """Let others have their turn between two pieces of a large answer."""
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)

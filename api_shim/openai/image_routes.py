@@ -1,0 +1,97 @@
+"""Images: made from words (JSON), or from words and an image (a form)."""
+
+import base64
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from api_shim.following.drop_in import Visit, Visiting
+from api_shim.http.forms import MULTIPART, form_of
+from api_shim.http.json_body import JsonRoute
+from api_shim.openai import images_m_images_told, schemas
+from api_shim.openai.images import ImageBody, to_image
+from api_shim.openai.images_m_images_told import Family, ImageEvents
+from api_shim.openai.request_fields import unsupported, wrong
+from api_shim.openai.response_head import Heading, answered
+from api_shim.openai.schemas_m_documents import answers
+from contract.images import ImageRequest
+
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
+forms = APIRouter(prefix="/v1", tags=["openai"])
+
+_MOST_FILES: Final = 17
+"""16 images, which is the original's limit, and a mask."""
+_FILES: Final = frozenset({"image", "image[]", "mask"})
+_EXAMPLE: Final[Any] = {
+    "example": {
+        "summary": "From words",
+        "value": {"model": "sd-turbo", "prompt": "a lighthouse", "size": "512x512"},
+    }
+}
+_FILE: Final = {"type": "string", "contentMediaType": "application/octet-stream"}
+_FORM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["model", "prompt", "image"],
+    "properties": {**ImageBody.model_json_schema()["properties"], "image": _FILE, "mask": _FILE},
+}
+
+
+@router.post(
+    "/images/generations",
+    operation_id="openai_image",
+    response_class=Response,
+    responses=answers(schemas.ImageList, streams="event: image_generation.completed\ndata: {}\n\n"),
+)
+async def image(
+    body: Annotated[ImageBody, Body(openapi_examples=_EXAMPLE)], visit: Visiting
+) -> Response:
+    """Make images from words."""
+    return await _made(visit, body, to_image(body), "image_generation")
+
+
+async def _made(visit: Visit, body: ImageBody, request: ImageRequest, family: Family) -> Response:
+    record = await visit.take(request, body)
+    heading = Heading.of(record)
+    if body.stream:
+        return visit.stream(record, ImageEvents(heading, request, family))
+    result = await visit.whole(record)
+    return answered(images_m_images_told.whole(heading, request, result), visit.headers)
+
+
+@forms.post(
+    "/images/edits",
+    operation_id="openai_image_edit",
+    response_class=Response,
+    responses=answers(schemas.ImageList, streams="event: image_edit.completed\ndata: {}\n\n"),
+    openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: {"schema": _FORM}}}},
+)
+async def edit(request: Request, visit: Visiting) -> Response:
+    """Make an image from words and an image; a form with the fields of a generation."""
+    async with form_of(request, max_files=_MOST_FILES) as form:
+        fields = {name: value for name, value in form.items() if isinstance(value, str) and value}
+        try:
+            body = ImageBody.model_validate(fields)
+        except ValidationError as error:
+            found = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+            raise RequestValidationError(found, body=fields) from None
+        images = [*_files(form, "image"), *_files(form, "image[]")]
+        if len(images) > 1:
+            raise unsupported("image", "one image is edited at a time")
+        if not images:
+            raise wrong("image", "required: a file")
+        masks = [await _read(mask) for mask in _files(form, "mask")]
+        asked = to_image(body, image=await _read(images[0]), mask=masks[0] if masks else None)
+        files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        visit.leave_out(name for name in files if name not in _FILES)
+    return await _made(visit, body, asked, "image_edit")
+
+
+def _files(form: FormData, name: str) -> list[UploadFile]:
+    return [each for each in form.getlist(name) if isinstance(each, UploadFile)]
+
+
+async def _read(file: UploadFile) -> str:
+    return base64.b64encode(await file.read()).decode()

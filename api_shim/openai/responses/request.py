@@ -1,0 +1,275 @@
+"""POST /v1/responses: the body, and the contract's request that it means. Pure.
+
+Source: openai/openai-openapi, CreateResponse.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+from typing_extensions import override
+
+from api_shim.http.problems import Refusal
+from api_shim.openai.chat_request import StreamOptions, to_think
+from api_shim.openai.chat_request_m_tools import Choice, to_choice
+from api_shim.openai.request_fields import Asked, Body, made, unsupported, wrong
+from api_shim.openai.responses.items import ItemBody, Known, job_of, to_messages
+from api_shim.submission.ignored_fields import LeftAlone
+from contract.chat import (
+    ChatRequest,
+    JsonFormat,
+    Message,
+    ResponseFormat,
+    SchemaFormat,
+    TextFormat,
+    Tool,
+)
+from contract.chat_m_responses import ResponseNotes
+from contract.redis_keys import JOB_ID
+
+BACKGROUND_DEADLINE_S: Final = 86400.0
+"""Nobody waits on a line for it; a job that never ends would hold its place for ever."""
+_RESPONSE: Final = "resp_"
+_WITH_LIKELIHOODS: Final = "message.output_text.logprobs"
+_ECHOED: Final = frozenset(
+    {
+        "max_output_tokens", "max_tool_calls", "metadata", "parallel_tool_calls",
+        "prompt_cache_key", "reasoning", "safety_identifier", "temperature", "text",
+        "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user",
+    }
+)  # fmt: skip
+
+
+class FlatTool(Body):
+    """A tool; only functions are passed on."""
+
+    type: str = "function"
+    name: str | None = Field(default=None, min_length=1, max_length=64)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON schema."""
+    strict: bool | None = None
+    """Whether the arguments of calls must be of that schema, where the backend can promise it."""
+
+
+class FlatFormat(Body):
+    """What the answer must look like: `text`, `json_object` or `json_schema`."""
+
+    type: str
+    name: str | None = None
+    description: Annotated[str | None, LeftAlone()] = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextBody(Body):
+    """How the answer is written."""
+
+    format: FlatFormat | None = None
+    verbosity: Annotated[str | None, LeftAlone(unless=("medium",))] = None
+    """No backend is told."""
+
+
+class ReasoningBody(Body):
+    """How hard to think, and how thoughts are told."""
+
+    effort: str | None = None
+    """none, minimal, low, medium, high, xhigh or max."""
+    summary: str | None = None
+    """With any word here thoughts are told as summaries, where some clients look for them."""
+    generate_summary: str | None = None
+    """Deprecated: `summary`."""
+
+
+class ResponseBody(Asked):
+    """Something to answer."""
+
+    input: str | list[ItemBody] | None = None
+    """What the user says, or a conversation; without it there is a `previous_response_id`."""
+    instructions: str | None = None
+    """What the model is told first, in this response only."""
+    previous_response_id: str | None = None
+    """The response to go on from."""
+    background: bool | None = None
+    """Answer at once that it is queued; look it up, or follow it, by its id."""
+    store: bool | None = None
+    """Whether it can be looked up afterwards; it can, unless this is false."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: list[FlatTool] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextBody | None = None
+    reasoning: ReasoningBody | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: Annotated[int | None, LeftAlone()] = None
+    """No backend is told: there are no tools here but the caller's own."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    include: list[str] | None = None
+    """`message.output_text.logprobs`; the others are named as ignored."""
+    truncation: Literal["auto", "disabled"] | None = None
+    """Cut a conversation that is too long, or refuse it, where the backend can."""
+    prompt_cache_key: Annotated[str | None, LeftAlone()] = None
+    safety_identifier: Annotated[str | None, LeftAlone()] = None
+    conversation: str | dict[str, Any] | None = None
+    """Refused: go on with `previous_response_id`."""
+    prompt: dict[str, Any] | None = None
+    """Refused: templates live at OpenAI."""
+
+    @property
+    @override
+    def unused(self) -> tuple[str, ...]:
+        """What goes with a wish that this request does not have."""
+        include = self.include or ()
+        others = [each for each in include if each != _WITH_LIKELIHOODS]
+        alone = () if _WITH_LIKELIHOODS in include else ("top_logprobs",)
+        return (*alone, *(["include"] if others else []))
+
+    @property
+    @override
+    def spelt(self) -> Mapping[str, str]:
+        return {"max_tokens": "max_output_tokens"}
+
+    @property
+    def previous_job(self) -> str | None:
+        """The job of the response to go on from; raises Refusal."""
+        given = self.previous_response_id
+        if given is None:
+            return None
+        job_id = job_of_response(given)
+        if job_id is None:
+            raise no_previous(given)
+        return job_id
+
+    @property
+    def named_jobs(self) -> frozenset[str]:
+        """The jobs whose items the input names."""
+        items = self.input if isinstance(self.input, list) else ()
+        named = {job_of(item.id or "") for item in items if item.type == "item_reference"}
+        return frozenset(job for job in named if job is not None)
+
+
+def job_of_response(response_id: str) -> str | None:
+    """The job that a response is; None if it has no such id."""
+    job_id = response_id.removeprefix(_RESPONSE)
+    is_ours = job_id != response_id and JOB_ID.match(job_id)
+    return job_id if is_ours else None
+
+
+def no_previous(response_id: str) -> Refusal:
+    """What a caller is told who goes on from a response that is not there; clients know the code.
+
+    Source: maximhq/bifrost #2441, lmstudio-bug-tracker #1188.
+    """
+    return wrong(
+        "previous_response_id",
+        f"previous response with id {response_id[:64]!r} not found: it was never stored, or has "
+        "expired; send the conversation as `input`",
+        code="previous_response_not_found",
+    )
+
+
+def to_request(body: ResponseBody, known: Known) -> ChatRequest:
+    """The request; raises Refusal for what cannot be done."""
+    _must_be_possible(body)
+    tools = _tools(body.tools or ())
+    choice, tools = _choice(body.tool_choice, tools)
+    is_background = bool(body.background)
+    return made(
+        ChatRequest,
+        body,
+        messages=_messages(body, known),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls,
+        response_format=_format(body.text.format if body.text else None),
+        think=to_think(body.reasoning.effort, "reasoning.effort") if body.reasoning else None,
+        max_tokens=body.max_output_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        logprobs=_WITH_LIKELIHOODS in (body.include or ()),
+        top_logprobs=body.top_logprobs,
+        truncate=None if body.truncation is None else body.truncation == "auto",
+        on_disconnect="continue" if is_background else None,
+        deadline_s=BACKGROUND_DEADLINE_S if is_background else None,
+        response_notes=ResponseNotes(
+            background=is_background,
+            stored=body.store is not False,
+            has_instructions=bool(body.instructions),
+            chain=known.chain,
+            echo=body.model_dump(
+                mode="json", by_alias=True, exclude_none=True, include=set(_ECHOED)
+            ),
+        ),
+    )
+
+
+def _must_be_possible(body: ResponseBody) -> None:
+    if body.conversation is not None:
+        raise unsupported("conversation", "no conversations live here: use previous_response_id")
+    if body.prompt is not None:
+        raise unsupported("prompt", "no templates live here: send instructions and input")
+    if body.background and body.store is False:
+        raise wrong("store", "what runs in the background is looked up afterwards: store it")
+
+
+def _messages(body: ResponseBody, known: Known) -> tuple[Message, ...]:
+    items = body.input
+    if isinstance(items, str):
+        items = [ItemBody(role="user", content=items)]
+    if not items and not known.past:
+        raise wrong("input", "it is empty, and there is nothing to go on from")
+    told = (Message(role="system", content=body.instructions),) if body.instructions else ()
+    return (*told, *known.past, *to_messages(items or (), known))
+
+
+def _tools(tools: Iterable[FlatTool]) -> tuple[Tool, ...]:
+    found: list[Tool] = []
+    for at, tool in enumerate(tools):
+        if tool.type != "function":
+            raise unsupported(
+                f"tools.{at}.type",
+                f"tools of type {tool.type[:40]!r} run at OpenAI; only functions are passed on",
+            )
+        if tool.name is None:
+            raise wrong(f"tools.{at}.name", "required")
+        description, parameters = tool.description or "", tool.parameters or {}
+        found.append(
+            Tool(
+                name=tool.name,
+                description=description,
+                parameters=parameters,
+                strict=tool.strict,
+            )
+        )
+    return tuple(found)
+
+
+def _choice(
+    choice: str | dict[str, Any] | None, tools: tuple[Tool, ...]
+) -> tuple[Choice, tuple[Tool, ...]]:
+    """As a chat has it: there, the tools that are allowed stand one level deeper."""
+    match choice:
+        case {"type": "allowed_tools", "tools": list(allowed), **rest}:
+            named = [{"function": each} for each in allowed if isinstance(each, dict)]
+            inner = {"tools": named, "mode": rest.get("mode")}
+            return to_choice({"type": "allowed_tools", "allowed_tools": inner}, tools)
+        case _:
+            return to_choice(choice, tools)
+
+
+def _format(format: FlatFormat | None) -> ResponseFormat:
+    match format:
+        case None | FlatFormat(type="text"):
+            return TextFormat()
+        case FlatFormat(type="json_object"):
+            return JsonFormat()
+        case FlatFormat(type="json_schema", schema_=dict(schema)):
+            name, strict = format.name or "answer", bool(format.strict)
+            return SchemaFormat(schema_=schema, name=name, strict=strict)
+        case FlatFormat(type="json_schema"):
+            raise wrong("text.format.schema", "required with type json_schema")
+        case _:
+            raise wrong("text.format.type", "it is text, json_object or json_schema")

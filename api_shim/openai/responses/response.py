@@ -1,0 +1,159 @@
+"""The object `response`: what was asked, how it stands, what was answered so far. Pure.
+
+Source: openai/openai-openapi, Response.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from api_shim.following.drop_in_m_endings import refusal_of
+from api_shim.openai.errors import known_code
+from api_shim.openai.response_head import Heading
+from api_shim.openai.responses.output import Output
+from contract.chat import ChatRequest
+from contract.chat_m_responses import ResponseNotes
+from contract.events import Failed, Usage
+from contract.result import Result
+
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+_SERVER_ERROR: Final = 500
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "prompt_cache_key": None,
+    "reasoning": {},
+    "safety_identifier": None,
+    "temperature": None,
+    "text": {},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": None,
+    "truncation": "disabled",
+    "user": None,
+}
+_REASONING: Final = {"effort": None, "summary": None}
+_TEXT: Final = {"format": {"type": "text"}, "verbosity": "medium"}
+_TOOL: Final = {"description": None, "parameters": None, "strict": None}
+_WHY_INCOMPLETE: Final[Mapping[str, str]] = {
+    "length": "max_output_tokens",
+    "content_filter": "content_filter",
+}
+"""By the reason for which the backend stopped; for any other the answer is whole."""
+
+
+class About:
+    """What a response says of itself, however it stands."""
+
+    def __init__(self, heading: Heading, request: ChatRequest) -> None:
+        """Of the job's heading, and what was asked."""
+        self.job_id = heading.job_id
+        notes = request.response_notes or ResponseNotes()
+        # Whoever enqueues a job natively may have written the notes, too.
+        echo = {**_DEFAULTS, **{k: v for k, v in notes.echo.items() if k in _DEFAULTS}}
+        reasoning = {**_REASONING, **_object(echo["reasoning"])}
+        self.as_summary = bool(reasoning["summary"] or reasoning.pop("generate_summary", None))
+        self.in_background = notes.background
+        has_instructions = notes.has_instructions and request.messages
+        self._fields = {
+            "id": f"resp_{heading.job_id}",
+            "object": "response",
+            "created_at": heading.created,
+            "background": notes.background,
+            "instructions": request.messages[0].text if has_instructions else None,
+            "model": heading.model,
+            "previous_response_id": f"resp_{notes.chain[-1]}" if notes.chain else None,
+            "service_tier": heading.tier,
+            "store": notes.stored,
+            **echo,
+            "reasoning": reasoning,
+            "text": {**_TEXT, **_object(echo["text"])},
+            "tools": [{**_TOOL, **_object(tool)} for tool in _list(echo["tools"])],
+        }
+
+    @property
+    def output(self) -> Output:
+        """An output with nothing in it."""
+        return Output(self.job_id, as_summary=self.as_summary)
+
+    def response(self, status: Status, output: Output, **ending: Any) -> dict[str, Any]:
+        """The object; `ending` is what the end has told: `done`, `failed`."""
+        is_under_way = status in {"queued", "in_progress"}
+        return {
+            **self._fields,
+            "status": status,
+            "output": output.values("in_progress" if is_under_way else "incomplete"),
+            "completed_at": None,
+            "error": None,
+            "incomplete_details": None,
+            "usage": None,
+            **ending,
+        }
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+class Ending:
+    """How a job that is done ends its response."""
+
+    def __init__(self, finish_reason: str | None, *, has_refused: bool = False) -> None:
+        """By the reason for which the backend stopped."""
+        self._reason = None if has_refused else _WHY_INCOMPLETE.get(finish_reason or "")
+
+    @property
+    def status(self) -> Literal["completed", "incomplete"]:
+        """Whether the answer is whole."""
+        return "incomplete" if self._reason else "completed"
+
+    def fields(self, used: Usage | None, at: float | None) -> dict[str, Any]:
+        """What the response tells of its end, at these unix seconds."""
+        if self._reason:
+            return {"incomplete_details": {"reason": self._reason}, "usage": usage(used)}
+        return {"completed_at": None if at is None else int(at), "usage": usage(used)}
+
+
+def whole(about: About, result: Result) -> dict[str, Any]:
+    """The response of a job that is done."""
+    output = about.output
+    calls = [
+        {"index": at, **call.model_dump(exclude_none=True)}
+        for at, call in enumerate(result.tool_calls)
+    ]
+    likely = [each.model_dump() for each in result.logprobs or ()]
+    said = {"thinking": result.thinking, "content": result.content, "logprobs": likely}
+    output.add({**said, "refusal": result.refusal, "provider_meta": result.provider_meta})
+    output.add({"tool_calls": calls})
+    ending = Ending(result.finish_reason, has_refused=bool(result.refusal))
+    output.close(ending.status)
+    fields = ending.fields(result.usage, None)
+    return about.response(ending.status, output, **fields)
+
+
+def usage(used: Usage | None) -> dict[str, Any] | None:
+    """Tokens, as OpenAI counts them up here; None where the backend told none."""
+    if used is None:
+        return None
+    return {
+        "input_tokens": used.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": used.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+    }
+
+
+def error(failed: Failed) -> dict[str, Any]:
+    """Why there is no answer; `type` is our own code of it."""
+    refusal = refusal_of(failed)
+    is_ours = refusal.status_code >= _SERVER_ERROR
+    code = "server_error" if is_ours else known_code(failed.code)
+    return {"code": code, "message": failed.message, "param": None, "type": failed.code}

@@ -1,0 +1,180 @@
+"""Responses: created, streamed, followed again from any event on, looked up, cancelled, deleted."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Body, Path, Query, Request, Response
+
+from api_shim.dependencies import Wired
+from api_shim.following.drop_in import Told, Visiting
+from api_shim.http.head import is_head
+from api_shim.http.json_body import JsonRoute
+from api_shim.http.problems import problem_of
+from api_shim.openai import schemas_m_responses_shapes as shapes
+from api_shim.openai.request_fields import wrong
+from api_shim.openai.response_head import answered
+from api_shim.openai.responses.events import Narration, ResponseEvents, failure, restarted
+from api_shim.openai.responses.items import asked
+from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.openai.responses.store import Keeping, Kept, KeptResponse
+from api_shim.openai.schemas_m_documents import answers, faults
+from api_shim.openai.sse import MEDIA_TYPE
+from contract.json_lines import json_line
+from relay.batch_jobs import Rows
+
+router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=JsonRoute)
+
+ResponseId = Annotated[str, Path(description="`resp_` and the id of the job.")]
+
+_EVENT: Final = (
+    'event: response.output_text.delta\ndata: {"type":"response.output_text.delta",'
+    '"item_id":"msg_1","output_index":0,"content_index":0,"delta":"Hel","logprobs":[],'
+    '"sequence_number":4}\n\n'
+)
+_EXAMPLES: Final[Any] = {
+    "question": {
+        "summary": "A question",
+        "value": {"model": "llama3.2", "input": "Hello!", "instructions": "Be brief."},
+    },
+    "background": {
+        "summary": "To be looked up later",
+        "value": {"model": "llama3.2", "input": "Tell me a story.", "background": True},
+    },
+}
+
+
+@router.post(
+    "",
+    operation_id="openai_create_response",
+    response_class=Response,
+    responses=answers(shapes.Response, streams=_EVENT),
+)
+async def create(
+    body: Annotated[ResponseBody, Body(openapi_examples=_EXAMPLES)], visit: Visiting, kept: Keeping
+) -> Response:
+    """Answer, at once, as it comes, or in the background."""
+    request = to_request(body, await kept.known(body))
+    record = await visit.take(request, body)
+    response = KeptResponse(record, request)
+    if body.stream:
+        is_replayed = "Idempotent-Replayed" in visit.headers
+        known_reset = (await kept.heard(response)).last_reset if is_replayed else None
+        events = ResponseEvents(response.about, known_reset=known_reset)
+        return visit.stream(record, events, events.parted)
+    if body.background:
+        return await _as_it_stands(response, kept, visit.headers)
+    narration = Narration(response.about)
+    await visit.whole(record, lambda frame: list(narration.hear(frame)))
+    return answered(narration.response, visit.headers)
+
+
+@router.get(
+    "/{id}",
+    operation_id="openai_get_response",
+    response_class=Response,
+    responses={200: {**answers(shapes.Response, streams=_EVENT)[200]}, **faults(400, 404, 503)},
+)
+async def retrieve(
+    id: ResponseId,
+    request: Request,
+    kept: Keeping,
+    wiring: Wired,
+    *,
+    stream: Annotated[bool, Query(description="Its events, those of the past included.")] = False,
+    starting_after: Annotated[
+        int | None,
+        Query(ge=0, description="With `stream`: the `sequence_number` of the last event seen."),
+    ] = None,
+) -> Response:
+    """Look at a response as it stands, or follow it from any event on; while it is kept."""
+    response = await kept.find(id)
+    heard = await kept.heard(response)
+    headers = {"X-Fleet-Job": response.record.id}
+    if not stream:
+        return _json(heard.narration.response, headers)
+    if is_head(request.scope):
+        # It takes no seat: one that leaves may end the job.
+        return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)
+    taken_back = heard.narration.first - 1
+    if starting_after is not None and starting_after < taken_back:
+        told = failure(problem_of(restarted(), request.scope), taken_back)
+        return Response(told, 200, {**_FRESH, **headers}, media_type=MEDIA_TYPE)
+    events = ResponseEvents(response.about, after=starting_after, known_reset=heard.last_reset)
+    return Told(
+        wiring.log.follow(response.record.id, idle_s=wiring.settings.keepalive_s),
+        events,
+        wiring.hangup,
+        wiring.audience.attending(response.record),
+        headers=headers,
+        patience_s=wiring.settings.keepalive_s,
+        parted=events.parted,
+    )
+
+
+@router.post(
+    "/{id}/cancel",
+    operation_id="openai_cancel_response",
+    response_model=shapes.Response,
+    responses=faults(404, 503),
+)
+async def cancel(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
+    """End a response in whatever phase it is; final at once, and the same answer again."""
+    response = await kept.find(id)
+    await wiring.queue.cancel(response.record.id, by="caller")
+    return await _as_it_stands(response, kept, {"X-Fleet-Job": response.record.id})
+
+
+@router.delete(
+    "/{id}",
+    operation_id="openai_delete_response",
+    response_model=shapes.ResponseGone,
+    responses=faults(404, 503),
+)
+async def delete(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
+    """Forget a response, and end it first if it has not ended."""
+    record = (await kept.find(id)).record
+    await wiring.queue.cancel(record.id, by="caller", reason="its response was deleted")
+    await Rows(wiring.connection).forget([record.id], record.tenant)
+    return _json(shapes.ResponseGone(id=id).model_dump(), {})
+
+
+@router.get(
+    "/{id}/input_items",
+    operation_id="openai_list_input_items",
+    response_model=shapes.ItemList,
+    responses=faults(400, 404, 503),
+)
+async def list_input_items(
+    id: ResponseId,
+    kept: Keeping,
+    *,
+    after: Annotated[str | None, Query(description="The last item of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> Response:
+    """List what a response was asked, and what was said before it in its conversation."""
+    response = await kept.find(id)
+    items = [told for _, told in asked(response.record.id, response.conversation)]
+    if order == "desc":
+        items.reverse()
+    if after is not None:
+        ids = [item["id"] for item in items]
+        if after not in ids:
+            raise wrong("after", "it is no item of this response", remedy="use `last_id` as it is")
+        items = items[ids.index(after) + 1 :]
+    page = items[:limit]
+    ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else _NOTHING
+    has_more = len(items) > limit
+    return _json({"object": "list", "data": page, **ends, "has_more": has_more}, {})
+
+
+async def _as_it_stands(response: KeptResponse, kept: Kept, headers: Mapping[str, str]) -> Response:
+    return _json((await kept.heard(response)).narration.response, headers)
+
+
+def _json(value: Any, headers: Mapping[str, str]) -> Response:
+    return Response(json_line(value), 200, {**_FRESH, **headers}, media_type="application/json")
+
+
+_FRESH: Final = {"Cache-Control": "no-store"}
+_NOTHING: Final = {"first_id": None, "last_id": None}

@@ -1,0 +1,113 @@
+"""Backends as callers know them: a name is a pool; which of its workers answers is all the same."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from contract.features import Wish
+from contract.model_names import find
+from contract.models_m_model_kinds import ModelKind, kinds, lacks, rank
+from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
+from relay.roster import Roster
+
+
+class Pool:
+    """Everything that live workers report of one backend."""
+
+    def __init__(self, name: str) -> None:
+        """Begin with no reports."""
+        self.name = name
+        self.reports: list[BackendReport] = []
+        self.workers: list[str] = []
+        self.queues: set[str] = set()
+        """Queues that somebody takes jobs from now; a draining worker takes none."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it works for at least one worker."""
+        return any(report.healthy for report in self.reports)
+
+    @property
+    def capabilities(self) -> tuple[Capability, ...]:
+        """What any worker says that it can do."""
+        return tuple(dict.fromkeys(c for report in self.reports for c in report.capabilities))
+
+    @property
+    def grants(self) -> frozenset[Wish] | None:
+        """What requests may wish for, wherever they run; None if that is not known."""
+        told = [frozenset(report.grants) for report in self.reports if report.grants is not None]
+        return frozenset[Wish]().union(*told) if told else None
+
+    @property
+    def models(self) -> dict[str, list[ModelReport]]:
+        """By name: what each worker reports of the model."""
+        models: dict[str, list[ModelReport]] = {}
+        for report in self.reports:
+            for model in report.models:
+                models.setdefault(model.name, []).append(model)
+        return models
+
+    def find(self, model: str) -> list[ModelReport]:
+        """What is reported of a model; a name without a tag means the one tagged `latest`."""
+        found = find(self.models, model)
+        return [] if found is None else found[1]
+
+    def kinds(self, model: str) -> list[ModelKind]:
+        """What a model that it has is for; empty if that is not known."""
+        return kinds(self.find(model), self.capabilities)
+
+    def lacks(self, model: str, kind: str) -> bool:
+        """Whether a model is known not to do a kind of job here."""
+        return lacks(self.find(model), kind)
+
+
+def listing(found: Iterable[Pool]) -> dict[str, list[Pool]]:
+    """Every model's name and who has it, in the order of all lists: models that chat first.
+
+    Clients that take the first model of a list mean to chat with it.
+    """
+    having: dict[str, list[Pool]] = {}
+    for pool in found:
+        for name in pool.models:
+            having.setdefault(name, []).append(pool)
+    order = {name: min(rank(p.kinds(name)) for p in owners) for name, owners in having.items()}
+    return {name: having[name] for name in sorted(having, key=lambda name: (order[name], name))}
+
+
+def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
+    """Every backend of the fleet by its name."""
+    found: dict[str, Pool] = {}
+    for worker in workers:
+        for report in worker.backends:
+            pool = found.setdefault(report.name, Pool(report.name))
+            pool.reports.append(report)
+            pool.workers.append(worker.name)
+            if not worker.draining:
+                pool.queues.update(queue.name for queue in worker.queues)
+    return dict(sorted(found.items()))
+
+
+class Census:
+    """The roster, looked at no more often than needed: one look serves all who ask meanwhile."""
+
+    def __init__(self, roster: Roster, *, max_age_s: float) -> None:
+        """Trust a look for `max_age_s` seconds."""
+        self._roster = roster
+        self._max_age_s = max_age_s
+        self._workers: list[WorkerReport] = []
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def workers(self, *, max_age_s: float = 0.0) -> list[WorkerReport]:
+        """Every live worker as of `max_age_s` ago or later; raises RelayUnavailable."""
+        asked_at = time.monotonic()
+        async with self._looking:
+            if self._looked_at < asked_at - max_age_s:
+                looked_at = time.monotonic()
+                self._workers = await self._roster.workers()
+                self._looked_at = looked_at
+        return self._workers
+
+    async def recent(self) -> list[WorkerReport]:
+        """Every live worker, by a look that may be a little old; raises RelayUnavailable."""
+        return await self.workers(max_age_s=self._max_age_s)

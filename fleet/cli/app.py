@@ -1,0 +1,77 @@
+"""The `fleet` command: its groups put together. Each group is a file in `fleet/commands/`."""
+
+import sys
+
+import typer
+
+from contract.errors import InvalidSetting
+from fleet.cli.commands import (
+    backends,
+    batch,
+    chat,
+    config,
+    dead,
+    demo,
+    doctor,
+    embed,
+    image,
+    jobs,
+    keys,
+    logs,
+    model,
+    ps,
+    pull,
+    roster,
+    up,
+)
+from fleet.cli.commands.options import all_with_key, with_key
+from fleet.cli.exit_codes import complain, exit_of
+
+app = typer.Typer(
+    name="fleet",
+    help="A queue in front of language-model backends: start it, ask it, look at it.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+for command in (
+    up.up,
+    logs.logs,
+    demo.demo,
+    chat.chat,
+    embed.embed,
+    image.image,
+    pull.pull,
+    model.show,
+    model.load,
+    model.unload,
+    ps.ps,
+    model.rm,
+    model.cp,
+    model.create,
+    roster.models,
+    roster.queues,
+    roster.workers,
+):
+    app.command()(with_key(command))
+app.command("run")(with_key(chat.run_))
+app.command("ls")(with_key(roster.models))
+for name, group in (
+    ("backends", backends.app),
+    ("jobs", jobs.app),
+    ("batch", batch.app),
+    ("dead", dead.app),
+    ("keys", keys.app),
+    ("config", config.app),
+    ("doctor", doctor.app),
+):
+    app.add_typer(all_with_key(group), name=name)
+
+
+def main() -> None:
+    """Entry point of the console script; a command may read settings before it runs."""
+    try:
+        app()
+    except InvalidSetting as error:
+        complain(error)
+        sys.exit(exit_of(error))

@@ -1,0 +1,93 @@
+"""`fleet backends`: list them, and add or remove one while the fleet runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fleet.cli.commands.options import All, Json, Limit, Url
+from fleet.cli.commands.roster import show_backends
+from fleet.cli.exit_codes import Exit, run
+from fleet.cli.terminal import Terminal
+from fleet.client.async_client import AsyncClient
+
+app = typer.Typer(help="List backends; add or remove one while the fleet runs.")
+
+
+@app.callback(invoke_without_command=True)
+def all_(context: typer.Context, *, json: Json = False, url: Url = None) -> None:
+    """List backends when no other verb is given: health, address, what they can do."""
+    if context.invoked_subcommand is None:
+        terminal = Terminal(json=json)
+        run(_list(terminal, url, terminal.room(None, all_=False)))
+
+
+@app.command("list")
+def list_(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
+    """List backends: health, address, what they can do."""
+    terminal = Terminal(json=json)
+    run(_list(terminal, url, terminal.room(limit, all_=all_)))
+
+
+async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        show_backends(terminal, await fleet.backends(), most)
+    return Exit.OK
+
+
+@app.command()
+def add(
+    backend: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME=DSN",
+            help="As in box=ollama://10.0.0.5:11434; NAME=- reads the DSN from stdin, where no "
+            "other user of this machine sees its key.",
+        ),
+    ],
+    *,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Start a worker for a backend in the running fleet; it ends with `fleet up`."""
+    name, equals, dsn = backend.partition("=")
+    if not (name and equals and dsn):
+        raise typer.BadParameter("wants NAME=DSN, as in box=ollama://10.0.0.5:11434")
+    run(_add(name, sys.stdin.readline().strip() if dsn == "-" else dsn, Terminal(json=json), url))
+
+
+async def _add(name: str, dsn: str, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        found = await fleet.add_backend(name, dsn)
+    if found is None:
+        terminal.say(
+            f"the worker of {name} starts; `fleet backends` shows it when it is there, and the "
+            "`fleet logs` says why if it is not"
+        )
+        if terminal.json:
+            terminal.mapping({"name": name, "status": "starting"})
+        return Exit.OK
+    show_backends(terminal, (found,))
+    return Exit.OK if found.healthy else Exit.FAILED
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="Of the backend.")],
+    *,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """End a backend's workers; what they do is finished or handed over, what waits waits on."""
+    run(_remove(name, Terminal(json=json), url))
+
+
+async def _remove(name: str, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        gone = await fleet.remove_backend(name)
+    if terminal.json:
+        terminal.rows((gone,), (), ())
+        return Exit.OK
+    wait = f"; {gone.waiting} jobs wait until it is there again" if gone.waiting else ""
+    terminal.say(f"{name} is gone{wait}")
+    return Exit.OK

@@ -1,0 +1,162 @@
+"""`fleet chat` and `fleet run`: ask a model and see the answer as it comes."""
+
+import asyncio
+import sys
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import typer
+
+from contract.chat import Message
+from contract.errors import FleetError, UnknownModel
+from contract.result import Result
+from fleet.cli.commands.options import Backend, Json, Model, Url
+from fleet.cli.event_printer import Shown
+from fleet.cli.exit_codes import Exit, complain, raise_unless_done, run
+from fleet.cli.interrupts import cancel
+from fleet.cli.terminal import Terminal
+from fleet.client.async_client import AsyncClient
+from fleet.client.images import picture, spoken
+from fleet.client.reports import model_for
+from fleet.client.requests import chat_of
+
+Prompt = Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk.")]
+System = Annotated[str | None, typer.Option(help="What the model is told first.")]
+Temperature = Annotated[float | None, typer.Option(help="0 for the likeliest words.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer.")]
+Think = Annotated[
+    str | None, typer.Option(help="auto, off, on, minimal, low, medium, high, xhigh.")
+]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", "-i", metavar="FILE|URL", help="To look at; may be given again."),
+]
+OnMissing = Annotated[
+    str | None, typer.Option(help="fail, or pull the model first where it is missing.")
+]
+
+
+def chat(
+    prompt: Prompt = None,
+    *,
+    model: Model = None,
+    backend: Backend = None,
+    system: System = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    think: Think = None,
+    image: Images = None,
+    on_missing: OnMissing = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Ask a model; Ctrl-C cancels the answer."""
+    fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
+    fields |= {"think": think, "on_missing": on_missing}
+    talk = Talk(Terminal(json=json), url, model, fields)
+    _begin(talk, prompt, system, image)
+
+
+def run_(
+    model: Annotated[str, typer.Argument(help="Pulled first where it is missing.")],
+    prompt: Prompt = None,
+    *,
+    backend: Backend = None,
+    system: System = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
+    think: Think = None,
+    image: Images = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Talk with a model, which is pulled first where it is missing; Ctrl-C cancels the answer."""
+    fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
+    fields |= {"think": think, "on_missing": "pull"}
+    talk = Talk(Terminal(json=json), url, model, fields)
+    _begin(talk, prompt, system, image)
+
+
+class Talk:
+    """Turns of one conversation with one model."""
+
+    def __init__(
+        self, terminal: Terminal, url: str | None, model: str | None, fields: dict[str, Any]
+    ) -> None:
+        """Choose the model at the first turn if none is named; drop fields that are None."""
+        self.terminal = terminal
+        self._url = url
+        self._model = model
+        self._fields = {name: value for name, value in fields.items() if value is not None}
+
+    async def answer(self, messages: list[Message]) -> Result:
+        """Show the answer as it comes; when it is interrupted, cancel the job.
+
+        Raises JobEnded when the job ends without an answer.
+        """
+        async with AsyncClient(self._url) as fleet:
+            self._model = self._model or await self._chosen(fleet)
+            request = chat_of(messages, {"model": self._model, **self._fields})
+            job = await fleet.enqueue(request)
+            shown = Shown(self.terminal)
+            try:
+                async with aclosing(job.frames()) as frames:
+                    async for frame in frames:
+                        shown.add(frame)
+            except (asyncio.CancelledError, FleetError):
+                shown.end()
+                await cancel(job, self.terminal)
+                raise
+        raise_unless_done(job.id, shown.result)
+        return shown.result
+
+    async def _chosen(self, fleet: AsyncClient) -> str:
+        backend = self._fields.get("backend")
+        models = await fleet.models()
+        found = model_for("chat", (m for m in models if backend in {None, m.backend}))
+        if found is None:
+            raise UnknownModel("no model here can chat: look at `fleet models`, or pull one")
+        self._fields["backend"] = found.backend
+        self.terminal.say(f"{found.name} on {found.backend}")
+        return found.name
+
+
+def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str] | None) -> None:
+    try:
+        pictures = [picture(each) for each in images or ()]
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
+    before = [Message(role="system", content=system)] if system else []
+    if prompt is None and sys.stdin.isatty():
+        _converse(talk, before, pictures)
+        return
+    words = sys.stdin.read() if prompt is None else prompt
+    run(_once(talk, [*before, spoken(words, pictures)]))
+
+
+async def _once(talk: Talk, messages: list[Message]) -> Exit:
+    await talk.answer(messages)
+    return Exit.OK
+
+
+def _converse(talk: Talk, messages: list[Message], pictures: list[str]) -> None:
+    talk.terminal.say("/bye or Ctrl-D ends; Ctrl-C stops an answer")
+    while True:
+        try:
+            words = input(">>> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if words == "/bye":
+            return
+        if not words:
+            continue
+        asked = [*messages, spoken(words, pictures)]
+        try:
+            result = asyncio.run(talk.answer(asked))
+        except KeyboardInterrupt:
+            continue
+        except FleetError as error:
+            complain(error)
+            continue
+        messages = [*asked, Message(role="assistant", content=result.content)]
+        pictures = []

@@ -1,0 +1,103 @@
+"""`fleet config show`: every setting, its value, and where that comes from."""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from pydantic import SecretStr
+
+from contract.errors import InvalidRequest
+from fleet.cli.commands.options import Json
+from fleet.cli.exit_codes import Exit, run
+from fleet.cli.tables import Whole
+from fleet.cli.terminal import Terminal
+from fleet.client.settings import ClientSettings, UpSettings, data_folder
+from relay.settings import FleetSettings, RelaySettings
+from workers.backends.dsn import VARIABLE_PREFIX, WELL_KNOWN
+
+app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+
+
+class Setting(NamedTuple):
+    """One setting as this process sees it."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@app.command()
+def show(
+    *,
+    origin: Annotated[bool, typer.Option("--origin", help="Where each value comes from.")] = False,
+    json: Json = False,
+) -> None:
+    """Show every setting; secrets are masked."""
+    run(_show(Terminal(json=json), with_origin=origin))
+
+
+async def _show(terminal: Terminal, *, with_origin: bool) -> Exit:
+    found = [*_settings(), *_backends()]
+    if terminal.json:
+        for each in found:
+            terminal.mapping(each._asdict())
+        return Exit.OK
+    width = 3 if with_origin else 2
+    columns = ("name", Whole("value"), "origin")
+    terminal.table(columns[:width], (each[:width] for each in found))
+    return Exit.OK
+
+
+def _settings() -> Iterator[Setting]:
+    file = _file()
+    shown: set[str] = set()
+    kinds: list[type[FleetSettings]] = [ClientSettings, UpSettings, RelaySettings, *_others()]
+    for kind in kinds:
+        values = kind()
+        for name in kind.model_fields:
+            if name not in shown:
+                shown.add(name)
+                value = data_folder().resolve() if name == "data_dir" else getattr(values, name)
+                yield Setting(name, _masked(value), _origin(name, file))
+
+
+def _others() -> tuple[type[FleetSettings], ...]:
+    from api_shim.settings import ShimSettings  # noqa: PLC0415 - only this command wants them
+    from workers.settings import WorkerSettings  # noqa: PLC0415
+
+    return ShimSettings, WorkerSettings
+
+
+def _origin(name: str, file: dict[str, Any]) -> str:
+    variable = f"FLEET_{name.upper()}"
+    if any(found.upper() == variable for found in os.environ):
+        return f"environment ({variable})"
+    return "fleet.toml" if name in file else "default"
+
+
+def _backends() -> Iterator[Setting]:
+    for variable in sorted(os.environ):
+        value = os.environ[variable]
+        if variable in WELL_KNOWN or (variable.startswith(VARIABLE_PREFIX) and "://" in value):
+            yield Setting(variable, f"{value.partition('://')[0]}://***", "environment")
+    for name in _file().get("backends", {}):
+        yield Setting(f"backends.{name}", "***", "fleet.toml")
+
+
+def _masked(value: object) -> str:
+    """Addresses without the key in them; other secrets not at all."""
+    if not isinstance(value, SecretStr):
+        return str(value)
+    protocol, separator, rest = value.get_secret_value().partition("://")
+    return f"{protocol}://{rest.rpartition('@')[2]}" if separator else str(value)
+
+
+def _file() -> dict[str, Any]:
+    file = Path("fleet.toml")
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequest(f"fleet.toml: {error}") from error

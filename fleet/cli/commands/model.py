@@ -1,0 +1,155 @@
+"""`fleet show`, `load`, `unload`, `rm`, `cp`, `create`: one model, on the backend that has it."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from pydantic_core import from_json
+
+from contract.json_lines import json_line
+from contract.result import Result
+from fleet.cli.commands.options import Backend, Json, Url
+from fleet.cli.event_printer import followed
+from fleet.cli.exit_codes import Exit, raise_unless_done, run
+from fleet.cli.interrupts import detachable
+from fleet.cli.tables import Whole
+from fleet.cli.terminal import Terminal
+from fleet.client.async_client import AsyncClient
+from fleet.client.requests import request_of
+
+Named = Annotated[str, typer.Argument(metavar="MODEL", help="As the backend names it.")]
+_LONGEST_VALUE = 160
+
+
+def show(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
+    """Show everything that a backend knows of a model."""
+    run(_show(model, backend, Terminal(json=json), url))
+
+
+async def _show(model: str, backend: str | None, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        job = await fleet.enqueue("show", model=model, backend=backend)
+        result = await job.outcome()
+    raise_unless_done(job.id, result)
+    details = result.details or {}
+    if terminal.json:
+        terminal.mapping(details)
+    else:
+        terminal.table(("field", Whole("value")), facts(details))
+    return Exit.OK
+
+
+def facts(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A row a field, as in `details.family`; long texts are cut, `--json` has them whole."""
+    rows: list[tuple[str, str]] = []
+    for name, value in details.items():
+        if isinstance(value, dict):
+            rows += facts(value, f"{prefix}{name}.")
+        elif value not in (None, "", [], ()):
+            rows.append((prefix + name, _short(value)))
+    return rows
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else json_line(value).decode()
+    first, *more = text.strip().splitlines() or [""]
+    is_cut = bool(more) or len(first) > _LONGEST_VALUE
+    return first[:_LONGEST_VALUE] + (" ..." if is_cut else "")
+
+
+def load(
+    model: Named,
+    *,
+    keep_alive: Annotated[
+        float | None, typer.Option(help="Seconds to stay in memory; negative: for ever.")
+    ] = None,
+    backend: Backend = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Bring a model into memory."""
+    fields = {"model": model, "keep_alive_s": keep_alive, "backend": backend}
+    run(_done("load", fields, f"{model} is in memory", Terminal(json=json), url))
+
+
+def unload(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
+    """Take a model out of memory."""
+    fields = {"model": model, "backend": backend}
+    run(_done("unload", fields, f"{model} is out of memory", Terminal(json=json), url))
+
+
+def rm(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
+    """Delete a model from a backend."""
+    fields = {"model": model, "backend": backend}
+    run(_done("delete", fields, f"{model} is deleted", Terminal(json=json), url))
+
+
+def cp(
+    source: Annotated[str, typer.Argument(help="The model.")],
+    destination: Annotated[str, typer.Argument(help="Its second name.")],
+    *,
+    backend: Backend = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Give a model a second name."""
+    fields = {"model": source, "destination": destination, "backend": backend}
+    run(_done("copy", fields, f"{destination} is {source}", Terminal(json=json), url))
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="Of the new model.")],
+    *,
+    source: Annotated[str, typer.Option("--from", help="The model to make it from.")],
+    system: Annotated[str | None, typer.Option(help="What it is told first.")] = None,
+    template: Annotated[str | None, typer.Option(help="Of its prompt.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="As in temperature=0.2."),
+    ] = None,
+    backend: Backend = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Make a model from another, with a system prompt and parameters of its own."""
+    fields = {
+        "model": name,
+        "source": source,
+        "system": system,
+        "template": template,
+        "parameters": parameters(parameter or ()),
+        "backend": backend,
+    }
+    run(_done("create", fields, f"{name} is made from {source}", Terminal(json=json), url))
+
+
+def parameters(given: Sequence[str]) -> dict[str, Any]:
+    """`key=value` each; a value is JSON or else text, and a key given twice is a list."""
+    found: dict[str, Any] = {}
+    for each in given:
+        key, equals, text = each.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{each}: wants KEY=VALUE, as in temperature=0.2")
+        try:
+            value = from_json(text)
+        except ValueError:
+            value = text
+        if key in found:
+            before = found[key]
+            value = [*(before if isinstance(before, list) else [before]), value]
+        found[key] = value
+    return found
+
+
+async def _done(
+    kind: Any, fields: dict[str, Any], success: str, terminal: Terminal, url: str | None
+) -> Exit:
+    request = request_of(kind, {name: value for name, value in fields.items() if value is not None})
+    async with AsyncClient(url) as fleet:
+        job = await fleet.enqueue(request)
+        result: Result = await detachable(followed(job, terminal), lambda: [job], terminal)
+    where = f" on {job.accepted.queue.rpartition('.')[0]}" if job.accepted else ""
+    terminal.say(f"{success}{where}")
+    if result.ignored:
+        terminal.say(f"ignored: {', '.join(result.ignored)}")
+    return Exit.OK

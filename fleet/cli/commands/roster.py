@@ -1,0 +1,135 @@
+"""`fleet models`, `queues`, `workers`: what the fleet is made of just now."""
+
+from datetime import UTC, datetime
+
+from contract.roster import QueueView
+from fleet.cli.commands.options import All, Backend, Json, Limit, Url
+from fleet.cli.exit_codes import Exit, run
+from fleet.cli.tables import Whole
+from fleet.cli.tables_m_times import span
+from fleet.cli.terminal import Terminal
+from fleet.client.async_client import AsyncClient
+from fleet.client.reports import BackendView
+
+
+def show_backends(
+    terminal: Terminal, found: tuple[BackendView, ...], most: int | None = None
+) -> None:
+    """A row a backend."""
+    columns = ("backend", "type", "address", "models", "workers", "can", Whole("healthy"))
+    rows = (
+        (
+            each.name,
+            each.type,
+            " ".join(
+                f"{address} (down)" if address in each.endpoints_down else address
+                for address in each.endpoints
+            ),
+            len(each.models),
+            len(each.workers),
+            " ".join(each.capabilities),
+            _health(each),
+        )
+        for each in found
+    )
+    terminal.rows(found, columns, rows, most)
+
+
+def _health(backend: BackendView) -> str:
+    if backend.circuit_open_until is not None:
+        until = datetime.fromtimestamp(backend.circuit_open_until, UTC)
+        return f"no: circuit open until {until:%H:%M:%S} UTC; {backend.error or 'it failed'}"
+    return "yes" if backend.healthy else f"no: {backend.error or 'no reason given'}"
+
+
+def models(
+    *,
+    backend: Backend = None,
+    limit: Limit = None,
+    all_: All = False,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """List models: whose they are, what they can do, whether they are in memory."""
+    terminal = Terminal(json=json)
+    run(_models(backend, terminal, url, terminal.room(limit, all_=all_)))
+
+
+async def _models(
+    backend: str | None, terminal: Terminal, url: str | None, most: int | None
+) -> Exit:
+    async with AsyncClient(url) as fleet:
+        found = [each for each in await fleet.models() if backend in {None, each.backend}]
+    columns = (
+        Whole("model"), "backend", "warm", "context", "dimension", "size MB", "traits",
+    )  # fmt: skip
+    rows = (
+        (
+            each.name,
+            each.backend,
+            each.warm,
+            each.context_length,
+            each.dimension,
+            each.size_bytes and round(each.size_bytes / 1e6),
+            " ".join(each.traits) or None,
+        )
+        for each in found
+    )
+    terminal.rows(found, columns, rows, most)
+    return Exit.OK
+
+
+def queues(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
+    """List queues, busy ones first: how many wait, for how long, how many run."""
+    terminal = Terminal(json=json)
+    run(_queues(terminal, url, terminal.room(limit, all_=all_)))
+
+
+async def _queues(terminal: Terminal, url: str | None, most: int | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        found = sorted(await fleet.queues(), key=_busy_first)
+    columns = ("queue", "waiting", "oldest", "running", "slots", "workers", "ended/s")
+    rows = (
+        (
+            each.name,
+            each.depth,
+            None if each.oldest_s is None else span(each.oldest_s),
+            each.in_flight,
+            each.slots,
+            each.workers,
+            each.drain_per_s and f"{each.drain_per_s:.3g}",
+        )
+        for each in found
+    )
+    terminal.rows(found, columns, rows, most)
+    return Exit.OK
+
+
+def _busy_first(queue: QueueView) -> tuple[bool, bool, str]:
+    return not queue.depth, not queue.in_flight, queue.name
+
+
+def workers(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
+    """List live workers: where they run, what they do."""
+    terminal = Terminal(json=json)
+    run(_workers(terminal, url, terminal.room(limit, all_=all_)))
+
+
+async def _workers(terminal: Terminal, url: str | None, most: int | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        found = await fleet.workers()
+    columns = (Whole("worker"), "host", "pid", "backends", "running", "slots", "draining")
+    rows = (
+        (
+            each.name,
+            each.host,
+            each.pid,
+            " ".join(backend.name for backend in each.backends),
+            sum(queue.in_flight for queue in each.queues),
+            sum(queue.slots for queue in each.queues),
+            each.draining,
+        )
+        for each in found
+    )
+    terminal.rows(found, columns, rows, most)
+    return Exit.OK

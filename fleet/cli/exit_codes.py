@@ -1,0 +1,91 @@
+"""Exit codes of the `fleet` command, and the one place where an error becomes one."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from enum import IntEnum
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from contract.errors import FleetError, InvalidRequest, InvalidSetting
+from contract.result import Result
+from fleet.client.errors import FleetUnreachable, GaveUpWaiting, JobCancelled, NotAuthorised
+
+
+class Exit(IntEnum):
+    """What a script can tell apart."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    GAVE_UP_WAITING = 3
+    NOT_AUTHORISED = 4
+    JOB_FAILED = 5
+    DEAD_LETTERED = 6
+    UNREACHABLE = 7
+    INTERRUPTED = 130
+
+
+_OF_ERRORS: dict[type[FleetError], Exit] = {
+    FleetUnreachable: Exit.UNREACHABLE,
+    NotAuthorised: Exit.NOT_AUTHORISED,
+    GaveUpWaiting: Exit.GAVE_UP_WAITING,
+    JobCancelled: Exit.JOB_FAILED,
+    InvalidRequest: Exit.USAGE,
+    InvalidSetting: Exit.USAGE,
+}
+
+
+class JobEnded(FleetError):
+    """A job that a command waited for ended badly, which its events have told already."""
+
+    def __init__(self, message: str, exit_code: Exit) -> None:
+        """Keep the exit code for the shell."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def exit_of(error: FleetError) -> Exit:
+    """The exit code that an error stands for."""
+    if isinstance(error, JobEnded):
+        return error.exit_code
+    codes = (code for kind, code in _OF_ERRORS.items() if isinstance(error, kind))
+    return next(codes, Exit.FAILED)
+
+
+def raise_unless_done(job_id: str, result: Result) -> None:
+    """Raise JobEnded if a job's last word is not `done`."""
+    if result.error is not None:
+        what = f"job {job_id} failed ({result.error.code}): {result.error.message}"
+        if result.error.dead:
+            again = f"{what}; it is kept: `fleet dead retry {job_id}` runs it again"
+            raise JobEnded(again, Exit.DEAD_LETTERED)
+        raise JobEnded(what, Exit.JOB_FAILED)
+    if result.cancelled is not None:
+        raise JobEnded(f"job {job_id} was cancelled by {result.cancelled.by}", Exit.JOB_FAILED)
+
+
+def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:
+    """Run a command to its exit code; what went wrong is said on stderr."""
+    try:
+        code = asyncio.run(command) or Exit.OK
+    except FleetError as error:
+        complain(error)
+        code = exit_of(error)
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    raise typer.Exit(code)
+
+
+def complain(error: FleetError) -> None:
+    """Say on stderr what went wrong."""
+    Console(stderr=True, soft_wrap=True).print(
+        f"[bold red]error[/]: {_escaped(error.message)}", highlight=False
+    )
+    sys.stderr.flush()
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

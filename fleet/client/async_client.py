@@ -1,0 +1,299 @@
+"""The asynchronous client: put a job on a queue, follow it from anywhere, take its result.
+
+async with AsyncClient() as fleet:
+    job = await fleet.enqueue("chat", model="llama3.2", messages=[...])
+    async for event in job.events():
+        ...
+"""
+
+import base64
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+
+from contract.events import AnyEvent
+from contract.jobs import JobAccepted, JobPage
+from contract.jobs_m_dead import DeadMessages, DeadPage, DeadPurged, DeadView
+from contract.models import PullRequest, RunningRequest
+from contract.redis_keys import JOB_ID_BEGINNING
+from contract.redis_keys import job_id as named
+from contract.requests import Kind, Request
+from contract.result import Result, Status
+from contract.tenants_m_keys import IssuedKey, KeyFacts
+from contract.wire import decode, encode
+from fleet.client.batches import Batches
+from fleet.client.job import AsyncJob
+from fleet.client.map import REQUESTS_IN_FLIGHT, Answer, Asked, KeyOf, Many
+from fleet.client.requests import Words, batches, body_of, chat_of, new_key, request_of
+from fleet.client.results import images_of, rows_of
+from fleet.client.roster import Roster
+from fleet.client.settings import ClientSettings, spoken_key
+from fleet.client.transport import Shims
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TEXTS_A_JOB = 256
+JOBS_IN_FLIGHT = 4
+_DEAD = "/api/v1/dead"
+
+
+class AsyncClient(Roster):
+    """A caller of the fleet. `url` may name several shims, separated by commas."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        give_up_s: float | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
+        given = {"url": url, "api_key": api_key or spoken_key.get(), "give_up_s": give_up_s}
+        known = {name: value for name, value in given.items() if value is not None}
+        super().__init__(Shims(ClientSettings(**known), transport))  # type: ignore[arg-type]
+
+    async def __aenter__(self) -> Self:
+        """Nothing to wait for."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close every connection; jobs go on."""
+        await self.aclose()
+
+    @property
+    def batches(self) -> Batches:
+        """Files of requests, and the batches that run them."""
+        return Batches(self._shims)
+
+    async def aclose(self) -> None:
+        """Close every connection; jobs go on."""
+        await self._shims.aclose()
+
+    async def enqueue(
+        self, /, request: Request | Kind, *, idempotency_key: str | None = None, **fields: Any
+    ) -> AsyncJob:
+        """Put a job on its queue; give a request, or a kind and its fields.
+
+        Raises InvalidRequest, UnknownModel, UnknownBackend, NoWorker, QueueFull, FleetUnreachable.
+        """
+        whole = request_of(request, fields)
+        answer = await self._shims.ask(
+            "POST",
+            f"/api/v1/jobs/{whole.kind}",
+            body=body_of(whole),
+            headers={"idempotency-key": idempotency_key or uuid4().hex},
+        )
+        accepted = decode(JobAccepted, answer)
+        return AsyncJob(self._shims, accepted.id, accepted)
+
+    def map(
+        self,
+        /,
+        requests: Iterable[Asked],
+        *,
+        in_flight: int = REQUESTS_IN_FLIGHT,
+        ordered: bool = True,
+        kind: Kind | None = None,
+        idempotency_key: KeyOf | None = None,
+        **fields: Any,
+    ) -> AsyncGenerator[Answer, None]:
+        """Answers to many requests, in their order or as they come, `in_flight` at a time.
+
+        Give requests, or the `kind` and the fields of each (`fields` are those of all). They may
+        be more than memory holds. One that fails has an `error` in its answer, and stops no other;
+        a full queue is waited for. A run with an `idempotency_key`, made from index and request,
+        finds the jobs of an earlier one. Raises FleetUnreachable, NotAuthorised, RelayUnavailable.
+        """
+        many = self.many(kind=kind, idempotency_key=idempotency_key, **fields)
+        return many.answers(requests, in_flight, ordered=ordered)
+
+    def many(
+        self, /, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
+    ) -> Many:
+        """A run over many requests that can tell which of its jobs are under way; see `map`."""
+        return Many(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
+
+    def job(self, job_id: str) -> AsyncJob:
+        """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet.
+
+        The first digits of an id do, four or more, where only one of the caller's begins so.
+        """
+        is_ours = JOB_ID_BEGINNING.match(job_id)
+        return AsyncJob(self._shims, job_id if is_ours else named(job_id))
+
+    async def chat(
+        self, /, words: Words, *, model: str, **fields: Any
+    ) -> AsyncGenerator[str, None]:
+        """Words of an answer as they come; leaving the loop early cancels the job.
+
+        Raises the error the job failed with, and AnswerRestarted where another attempt took
+        words back: follow `enqueue("chat", ...).events()` to handle that yourself.
+        """
+        job = await self.enqueue(chat_of(words, {**fields, "model": model}))
+        async with aclosing(job.words()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def embed(
+        self,
+        /,
+        texts: Sequence[str],
+        *,
+        model: str,
+        texts_a_job: int = TEXTS_A_JOB,
+        jobs_in_flight: int = JOBS_IN_FLIGHT,
+        **fields: Any,
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        """Vectors in the order of the texts, one row each, as a float32 array."""
+        import numpy as np  # noqa: PLC0415 - half a second that only this method is worth
+
+        requests = ({"input": batch} for batch in batches(texts, texts_a_job))
+        many = self.many(kind="embed", model=model, **fields)
+        async with aclosing(many.answers(requests, jobs_in_flight)) as answers:
+            found = [rows_of(answer) async for answer in answers]
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+    async def image(self, /, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
+        """Make images from words, `count` of them; `image` may hold the bytes of one to start from.
+
+        Raises the error that the job failed with.
+        """
+        if isinstance(start := fields.get("image"), bytes):
+            fields["image"] = base64.b64encode(start).decode()
+        job = await self.enqueue("image", model=model, prompt=prompt, **fields)
+        return images_of(await job.result())
+
+    async def pull(
+        self, /, model: str, *, backend: str | None = None, **fields: Any
+    ) -> AsyncGenerator[AnyEvent, None]:
+        """Download a model to a backend; yields its events. Leaving early does not stop it."""
+        job = await self.enqueue(PullRequest(model=model, backend=backend, **fields))
+        async with aclosing(job.events()) as events:
+            async for event in events:
+                yield event
+
+    async def show(self, /, model: str, **fields: Any) -> dict[str, Any]:
+        """Everything that a backend knows of a model."""
+        return (await self._done("show", model=model, **fields)).details or {}
+
+    async def load(self, /, model: str, **fields: Any) -> Result:
+        """Bring a model into memory, for `keep_alive_s` seconds where the backend can."""
+        return await self._done("load", model=model, **fields)
+
+    async def unload(self, /, model: str, **fields: Any) -> Result:
+        """Take a model out of memory."""
+        return await self._done("unload", model=model, **fields)
+
+    async def delete(self, /, model: str, **fields: Any) -> Result:
+        """Delete a model from a backend."""
+        return await self._done("delete", model=model, **fields)
+
+    async def copy(self, /, model: str, destination: str, **fields: Any) -> Result:
+        """Give a model a second name."""
+        return await self._done("copy", model=model, destination=destination, **fields)
+
+    async def create(self, /, model: str, source: str, **fields: Any) -> Result:
+        """Make a model from another, with `system`, `template` and `parameters`."""
+        return await self._done("create", model=model, source=source, **fields)
+
+    async def running(self, backend: str | None = None) -> dict[str, Any]:
+        """What a backend tells of the models that it has in memory, under `models`."""
+        job = await self.enqueue(RunningRequest(backend=backend))
+        return (await job.result()).details or {}
+
+    async def _done(self, kind: Kind, **fields: Any) -> Result:
+        return await (await self.enqueue(kind, **fields)).result()
+
+    async def jobs(
+        self,
+        *,
+        status: Status | None = None,
+        kind: Kind | None = None,
+        queue: str | None = None,
+        backend: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> JobPage:
+        """Records, newest first; `before` is the `next` of the page before."""
+        given = {
+            "status": status,
+            "kind": kind,
+            "queue": queue,
+            "backend": backend,
+            "limit": limit,
+            "before": before,
+        }
+        return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=_present(given)))
+
+    async def dead(
+        self,
+        *,
+        queue: str | None = None,
+        kind: Kind | None = None,
+        tenant: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> DeadPage:
+        """Dead letters, the last to die first; `before` is the `next` of the page before."""
+        given = {"queue": queue, "kind": kind, "tenant": tenant, "limit": limit, "before": before}
+        return decode(DeadPage, await self._shims.ask("GET", _DEAD, params=_present(given)))
+
+    async def dead_letter(self, job_id: str) -> DeadView:
+        """All about one dead letter, with what was asked for; raises JobNotFound."""
+        return decode(DeadView, await self._shims.ask("GET", f"{_DEAD}/{quote(job_id, safe='')}"))
+
+    async def dead_messages(self, *, limit: int = 50) -> DeadMessages:
+        """Messages in queues that no worker could read, the newest first. Takes an admin's key."""
+        path = f"{_DEAD}/messages"
+        return decode(DeadMessages, await self._shims.ask("GET", path, params={"limit": limit}))
+
+    async def purge_dead_messages(self) -> int:
+        """Forget all of these. Returns how many; takes an admin's key."""
+        return decode(DeadPurged, await self._shims.ask("DELETE", f"{_DEAD}/messages")).purged
+
+    async def purge_dead(self, /, job_id: str | None = None, **which: str | None) -> int:
+        """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`.
+
+        Returns how many; raises JobNotFound.
+        """
+        path = _DEAD if job_id is None else f"{_DEAD}/{quote(job_id, safe='')}"
+        purged, before = 0, None
+        while True:
+            params = _present({**which, "before": before})
+            gone = decode(DeadPurged, await self._shims.ask("DELETE", path, params=params))
+            purged, before = purged + gone.purged, gone.next
+            if before is None:
+                return purged
+
+    async def create_key(self, /, tenant: str, **fields: Any) -> IssuedKey:
+        """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's.
+
+        `fields` are those of `contract.tenants_m_keys.NewKey`. Raises InvalidRequest, NotAuthorised.
+        """
+        body = encode(new_key(tenant, fields))
+        return decode(IssuedKey, await self._shims.ask("POST", "/api/v1/keys", body=body))
+
+    async def keys(self) -> tuple[KeyFacts, ...]:
+        """Every API key, without the keys themselves. Takes an admin's key."""
+        return await self._listed("keys", KeyFacts)
+
+    async def revoke_key(self, key_id: str) -> KeyFacts:
+        """Take a key away; the shims refuse it within seconds. Raises UnknownKey, LastAdmin."""
+        path = f"/api/v1/keys/{quote(key_id, safe='')}"
+        return decode(KeyFacts, await self._shims.ask("DELETE", path))
+
+
+def _present(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,199 @@
+"""A job as its caller holds it: follow its events through any shim, wait for it, cancel it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from typing import TypeVar
+from urllib.parse import quote
+
+from contract.errors import FleetError, JobError, JobNotFound
+from contract.events import (
+    BEGINNING,
+    LAST_WORDS,
+    AnyEvent,
+    Delta,
+    EventId,
+    LogReset,
+    Reset,
+)
+from contract.events_m_frames import Frame
+from contract.jobs import JobAccepted, JobView
+from contract.result import Fold, Result
+from contract.wire import decode
+from fleet.client.errors import AnswerRestarted, GaveUpWaiting, JobCancelled
+from fleet.client.problems import error_class
+from fleet.client.reconnect import Patience, Seen
+from fleet.client.sse import Decoder
+from fleet.client.transport import NO_ANSWER, Shims
+
+Answer = TypeVar("Answer")
+
+_TASK_PAUSE_S = 0.1
+
+
+class AsyncJob:
+    """A handle; it holds no connection unless one of its generators is being read."""
+
+    def __init__(self, shims: Shims, job_id: str, accepted: JobAccepted | None = None) -> None:
+        """Keep what the enqueue answered, if this handle comes from one."""
+        self._shims = shims
+        self.id = job_id
+        self.accepted = accepted
+        self._path = f"/api/v1/jobs/{quote(job_id, safe='')}"
+
+    async def pages(self, after: EventId = BEGINNING) -> AsyncGenerator[list[Frame], None]:
+        """Frames after a cursor to the last word, as many at a time as arrived together.
+
+        A lost connection is taken up again after the last frame, at the next shim where there are
+        several. Raises JobNotFound, and FleetUnreachable when no shim answers for `give_up_s`.
+        """
+        seen = Seen(after)
+        patience = self._shims.patience()
+        while True:
+            began_at = seen.last
+            try:
+                async with aclosing(self._connection(seen, patience)) as news:
+                    async for frames in news:
+                        yield frames
+                if await self._is_over(seen, began_at):
+                    return
+                trouble: Exception = ConnectionError("the stream ended before the last word")
+            except NO_ANSWER as error:
+                trouble = error
+            await self._shims.pause(patience, trouble)
+
+    async def _connection(
+        self, seen: Seen, patience: Patience
+    ) -> AsyncGenerator[list[Frame], None]:
+        decoder = Decoder()
+        params = {"after": str(seen.cursor)}
+        first = True
+        async with self._shims.stream(
+            f"{self._path}/events", params, "text/event-stream"
+        ) as pieces:
+            async for piece in pieces:
+                news = seen.fresh(decoder.feed(piece))
+                if news or not first:
+                    patience.heard()
+                first = False
+                if news:
+                    yield news
+                if seen.ended:
+                    return
+
+    async def _is_over(self, seen: Seen, began_at: EventId) -> bool:
+        """Whether a stream that ended cleanly left nothing to read after the cursor."""
+        if seen.ended:
+            return True
+        return seen.last == began_at and (await self.view()).status in LAST_WORDS
+
+    async def registered(self, timeout_s: float = 60.0) -> None:
+        """Wait until a Celery message that was sent has become this job (docs/celery.md).
+
+        Raises GaveUpWaiting when no worker has taken it for `timeout_s`.
+        """
+        until = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            try:
+                await self.view()
+            except JobNotFound:
+                if asyncio.get_running_loop().time() > until:
+                    raise GaveUpWaiting(
+                        f"no worker has made a job of task {self.id} for {timeout_s:g} s: is there "
+                        "one for the queue that it was sent to?"
+                    ) from None
+                await asyncio.sleep(_TASK_PAUSE_S)
+            else:
+                return
+
+    async def frames(self, after: EventId = BEGINNING) -> AsyncGenerator[Frame, None]:
+        """Like `events`, with the id, the time and the JSON of each."""
+        async with aclosing(self.pages(after)) as pages:
+            async for page in pages:
+                for frame in page:
+                    yield frame
+
+    async def events(self, after: EventId = BEGINNING) -> AsyncGenerator[AnyEvent, None]:
+        """Every event to the last word, each once, whatever happens to shims and connections."""
+        async with aclosing(self.frames(after)) as frames:
+            async for frame in frames:
+                yield frame.event
+
+    async def words(self) -> AsyncGenerator[str, None]:
+        """The words of a chat's answer as they come; leaving early cancels the job."""
+        answer = Fold()
+        try:
+            async with aclosing(self.events()) as events:
+                async for event in events:
+                    if isinstance(event, (Reset, LogReset)) and answer.result.content:
+                        raise AnswerRestarted(f"job {self.id}: {event.reason}; run it again")
+                    answer.add(event)
+                    if isinstance(event, Delta) and event.content:
+                        yield event.content
+            raise_unless_done(self.id, answer.result)
+        finally:
+            if answer.result.status not in LAST_WORDS:
+                await self.cancel()
+
+    async def result(self, timeout_s: float | None = None) -> Result:
+        """The whole answer, once the job is done.
+
+        Raises the error it failed with, by its code; JobCancelled; GaveUpWaiting after
+        `timeout_s`, while the job goes on.
+        """
+        result = await self.outcome(timeout_s)
+        raise_unless_done(self.id, result)
+        return result
+
+    async def outcome(self, timeout_s: float | None = None) -> Result:
+        """The answer after the last word, whichever that is; raises GaveUpWaiting."""
+        return await patiently(self._folded(), self, timeout_s)
+
+    async def _folded(self) -> Result:
+        answer = Fold()
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                answer.add(event)
+        return answer.result
+
+    async def view(self, wait_s: float | None = None) -> JobView:
+        """Its record and its answer so far; with `wait_s`, waits that long for the end."""
+        params = {"wait_s": wait_s} if wait_s else None
+        return decode(JobView, await self._shims.ask("GET", self._path, params=params))
+
+    async def cancel(self) -> JobView:
+        """Stop it in any phase; the answer is final, and the same when asked again."""
+        await self._shims.ask("DELETE", self._path)
+        return await self.view()
+
+    async def retry(self) -> "AsyncJob":
+        """Run a dead letter again; the answer is the new job, and the same when asked again.
+
+        Raises NotDead, JobNotFound, NoWorker, QueueFull.
+        """
+        accepted = decode(JobAccepted, await self._shims.ask("POST", f"{self._path}/retry"))
+        return AsyncJob(self._shims, accepted.id, accepted)
+
+
+async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None) -> Answer:
+    """The answer of `work`; raises GaveUpWaiting after `timeout_s`, while the job goes on."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await work
+    except TimeoutError as error:
+        if timeout_s is None:
+            raise
+        raise GaveUpWaiting(
+            f"job {job.id} has not ended after {timeout_s:g} s; it goes on: "
+            f"follow it with `fleet jobs watch {job.id}`"
+        ) from error
+
+
+def raise_unless_done(job_id: str, result: Result) -> None:
+    """Raise the error that a job ended with, if it did not end with `done`."""
+    if result.cancelled is not None:
+        reason = result.cancelled.reason or "no reason given"
+        raise JobCancelled(f"job {job_id} was cancelled by {result.cancelled.by}: {reason}")
+    if result.error is not None:
+        kind: type[FleetError] = error_class(result.error.code) or JobError
+        raise kind(result.error.message)

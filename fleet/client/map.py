@@ -1,0 +1,158 @@
+"""Many requests, a few of them under way at a time, each answered by itself.
+
+Invariant: a request that fails costs no other one its answer.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from contract.errors import FleetError, InvalidRequest, NoWorker, QueueFull, RelayUnavailable
+from contract.requests import Kind, Request
+from contract.result import Result
+from fleet.client.errors import FleetUnreachable, NotAuthorised
+from fleet.client.job import AsyncJob, raise_unless_done
+from fleet.client.reconnect import Patience
+from fleet.client.requests import request_of
+from fleet.client.window import as_done, in_order
+
+REQUESTS_IN_FLIGHT = 16
+_FULL_S = 2.0
+"""How long to wait when a full queue names no time."""
+_RUNS = 20
+"""Jobs of one key that are looked at; each of them had failed before it was asked for again."""
+_OF_ALL = (FleetUnreachable, NotAuthorised, RelayUnavailable)
+"""What no other request would fare better with."""
+
+Asked = Request | Mapping[str, Any]
+"""A request, or the fields of one."""
+KeyOf = str | Callable[[int, Request], str]
+"""Makes an Idempotency-Key of a request's index and the request; a name gets the index added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one of many requests."""
+
+    index: int
+    """Of the request among the others, from 0."""
+    request: Request | None = None
+    """None: what was given could not be made into one."""
+    job_id: str | None = None
+    outcome: Result | None = None
+    """What the job said to its end, also of one that failed; None if there was no job."""
+    error: FleetError | None = None
+    """Why there is no result."""
+
+    @property
+    def result(self) -> Result:
+        """The whole answer; raises `error` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.outcome or Result()
+
+
+class Enqueue(Protocol):
+    """Puts a request on its queue, as `AsyncClient.enqueue`."""
+
+    async def __call__(self, request: Request, *, idempotency_key: str | None = None) -> AsyncJob:
+        """Its job; raises FleetError."""
+        ...
+
+
+@dataclass
+class Many:
+    """One run over many requests. `under_way` are the jobs that have not ended."""
+
+    enqueue: Enqueue
+    patience: Callable[[], Patience]
+    """How long to wait for a worker, once there was one."""
+    kind: Kind | None = None
+    """Of items that are fields."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Of all items that are fields; an item's own come first."""
+    key: KeyOf | None = None
+    under_way: dict[str, AsyncJob] = field(default_factory=dict)
+    _worked: bool = False
+
+    def answers(
+        self, items: Iterable[Asked], in_flight: int, *, ordered: bool = True
+    ) -> AsyncGenerator[Answer, None]:
+        """An answer for each item, in their order or as they come."""
+        walk = in_order if ordered else as_done
+        return walk(enumerate(items), self.one, in_flight)
+
+    async def one(self, numbered: tuple[int, Asked]) -> Answer:
+        """The answer to one item; raises only what no other item would fare better with."""
+        index, item = numbered
+        try:
+            request = self._request(item)
+        except InvalidRequest as error:
+            return Answer(index, error=error)
+        try:
+            job = await self._begun(index, request)
+        except _OF_ALL:
+            raise
+        except FleetError as error:
+            return Answer(index, request, error=error)
+        self.under_way[job.id] = job
+        try:
+            outcome = await job.outcome()
+        except _OF_ALL:
+            raise
+        except FleetError as error:  # its record has expired, or is gone
+            return Answer(index, request, job.id, error=error)
+        finally:
+            self.under_way.pop(job.id, None)
+        return Answer(index, request, job.id, outcome, _error_of(job.id, outcome))
+
+    def _request(self, item: Asked) -> Request:
+        if isinstance(item, Request):
+            return item
+        if not isinstance(item, Mapping):
+            raise InvalidRequest(f"a request, or the fields of one, not {type(item).__name__}")
+        if self.kind is None:
+            raise InvalidRequest("name the kind of these fields, as in kind='chat'")
+        return request_of(self.kind, {**self.fields, **item})
+
+    async def _begun(self, index: int, request: Request) -> AsyncJob:
+        """Its job. One that a key leads to and that has failed is no reason to fail again."""
+        if self.key is None:
+            return await self._patiently(request, None)
+        key = self._key(self.key, index, request)
+        for run in range(1, _RUNS):
+            job = await self._patiently(request, key if run == 1 else f"{key}-{run}")
+            if job.accepted is None or job.accepted.status not in {"failed", "cancelled"}:
+                return job
+        return await self._patiently(request, None)
+
+    @staticmethod
+    def _key(key: KeyOf, index: int, request: Request) -> str:
+        found: object = f"{key}-{index}" if isinstance(key, str) else key(index, request)
+        if not (isinstance(found, str) and found.isascii() and found.isprintable() and found):
+            raise InvalidRequest("an Idempotency-Key is made of visible ASCII characters")
+        return found
+
+    async def _patiently(self, request: Request, key: str | None) -> AsyncJob:
+        patience = self.patience()
+        while True:
+            try:
+                job = await self.enqueue(request, idempotency_key=key)
+            except QueueFull as full:
+                await asyncio.sleep(full.retry_after_s or _FULL_S)
+            except NoWorker as nobody:
+                if not self._worked:
+                    raise
+                await asyncio.sleep(patience.pause_s(nobody, "the fleet"))
+            else:
+                self._worked = True
+                return job
+
+
+def _error_of(job_id: str, outcome: Result) -> FleetError | None:
+    try:
+        raise_unless_done(job_id, outcome)
+    except FleetError as error:
+        return error
+    return None

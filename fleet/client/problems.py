@@ -1,0 +1,66 @@
+"""From an HTTP answer that is not a success to the error that it stands for. Pure."""
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract.errors import FleetError, QueueError, RequestError
+from fleet.client.errors import NotAuthorised
+
+
+class Fault(BaseModel):
+    """What we read of an error in OpenAI's envelope, which paths under `/v1` answer with."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    message: str = ""
+    code: str | None = None
+
+
+class Problem(BaseModel):
+    """What we read of `application/problem+json` (RFC 9457), or of OpenAI's envelope."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    error: Fault = Fault()
+
+
+def _family(root: type[FleetError]) -> Iterator[type[FleetError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _family(child)
+
+
+def error_class(code: str) -> type[FleetError] | None:
+    """The class of our tree that carries this code."""
+    return next((kind for kind in _family(FleetError) if kind.code == code), None)
+
+
+def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> FleetError:
+    """The typed error that a shim's answer stands for; unknown codes go by their status."""
+    try:
+        problem = Problem.model_validate_json(body)
+    except ValidationError:
+        problem = Problem(detail=body[:200].decode("utf-8", "replace"))
+    message = problem.detail or problem.error.message or problem.title
+    message = message or f"the shim answered {status} without a reason"
+    kind = error_class(problem.code or problem.error.code or "") or _by_status(status)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        kind = NotAuthorised
+    return kind(message, retry_after_s=_seconds(headers.get("retry-after")))
+
+
+def _by_status(status: int) -> type[FleetError]:
+    server_side = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return QueueError if server_side or status == HTTPStatus.TOO_MANY_REQUESTS else RequestError
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return float(retry_after) if retry_after else None
+    except ValueError:
+        return None

@@ -1,0 +1,86 @@
+"""Where a follower stands in a job's log, and how long it keeps trying. Pure: the clock is given.
+
+Invariant: no event is handed out twice, and none is handed out after one with a greater id.
+"""
+
+from collections.abc import Callable, Iterable
+
+from contract.errors import FleetError
+from contract.events import (
+    BEGINNING,
+    EventId,
+    Started,
+)
+from contract.events_m_cursor import Cursor
+from contract.events_m_frames import Frame
+from fleet.client.errors import FleetUnreachable
+from fleet.client.reconnect_m_backoff import Backoff, jitter
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 3.0
+
+
+class Patience:
+    """Keeps trying, with growing pauses, until nothing was heard for `give_up_s`."""
+
+    def __init__(self, give_up_s: float, clock: Callable[[], float]) -> None:
+        """Start now."""
+        self._give_up_s = give_up_s
+        self._clock = clock
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, jitter)
+        self._heard_at = clock()
+
+    def heard(self) -> None:
+        """Somebody answered: all is well again."""
+        self._heard_at = self._clock()
+        self._backoff.reset()
+
+    def pause_s(self, why: Exception, where: str, *, at_least_s: float = 0.0) -> float:
+        """Seconds to wait before the next try.
+
+        Raises `why` if it is one of ours, else FleetUnreachable, when patience has run out.
+        """
+        pause = max(at_least_s, self._backoff.pause_s())
+        silent_s = self._clock() - self._heard_at
+        if silent_s + pause <= self._give_up_s:
+            return pause
+        if isinstance(why, FleetError):
+            raise why
+        reason = str(why) or type(why).__name__
+        raise FleetUnreachable(
+            f"no answer from {where} for {silent_s:.0f} s ({reason}): is `fleet up` running there?"
+        ) from why
+
+
+class Seen:
+    """What one follower has seen."""
+
+    def __init__(self, after: EventId = BEGINNING) -> None:
+        """Start after an event; from the beginning without one."""
+        self.last = after
+        self.ended = False
+        self._nonce: str | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where to go on, exactly."""
+        return Cursor(self.last, self._nonce)
+
+    def fresh(self, frames: Iterable[Frame]) -> list[Frame]:
+        """Those that were not seen before; live-only frames, which have no id, always pass."""
+        news = []
+        for frame in frames:
+            if self.ended or (frame.id is not None and frame.id <= self.last):
+                continue
+            self._note(frame)
+            news.append(frame)
+        return news
+
+    def _note(self, frame: Frame) -> None:
+        self.ended = frame.is_last
+        self.last = frame.id or self.last
+        if frame.type == "log_reset":
+            # The log comes again from its beginning.
+            self.last, self._nonce = BEGINNING, None
+        elif frame.type == "started" and isinstance(event := frame.event, Started):
+            self._nonce = event.nonce

@@ -1,0 +1,48 @@
+"""What a job's result holds, as values of the language: images as bytes, vectors as an array."""
+
+import base64
+from typing import TYPE_CHECKING
+
+from contract.embeddings import EmbedRequest, unpack
+from contract.errors import InternalError
+from contract.result import Embeddings, Result
+from fleet.client.map import Answer
+
+if TYPE_CHECKING:
+    from fleet.embed.spool import Rows
+
+
+class WrongCount(InternalError):
+    """A job gave another number of vectors than it was given texts."""
+
+    code = "wrong_count"
+
+
+def images_of(result: Result) -> list[bytes]:
+    """The images that an image job's result holds, without previews."""
+    found = (each.data for each in result.images if not each.partial)
+    return [base64.b64decode(data) for data in found if data is not None]
+
+
+def array_of(found: Embeddings | None, expected: int) -> "Rows":
+    """The vectors of a job as a float32 array, one row a text; raises WrongCount."""
+    import numpy as np  # noqa: PLC0415 - half a second that only vectors are worth
+
+    if found is None or found.count != expected:
+        count = found.count if found else 0
+        raise WrongCount(f"{count} vectors came back for {expected} texts")
+    flat = np.frombuffer(base64.b64decode(found.data), dtype="<f4")
+    return flat.reshape(found.count, found.dimension).astype(np.float32, copy=False)
+
+
+def rows_of(answer: Answer) -> "Rows":
+    """The vectors that answer an embed request, one row a text; raises what it failed with."""
+    found, asked = answer.result.embeddings, answer.request
+    assert isinstance(asked, EmbedRequest)  # noqa: S101 - for the type checker
+    return array_of(found, asked.count)
+
+
+def vectors_of(result: Result) -> list[list[float]]:
+    """The rows that an embed job's result holds."""
+    found = result.embeddings
+    return unpack(found.data, found.dimension) if found else []

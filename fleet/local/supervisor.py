@@ -1,0 +1,212 @@
+"""Keeps processes running: starts them again when they die, and ends them all when it ends.
+
+Invariant: after `async with Supervisor(...)` none of its processes runs any more.
+"""
+
+import asyncio
+import io
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from honcho.printer import Message, Printer
+
+from fleet.client.reconnect_m_backoff import Backoff
+from fleet.local.process import Child
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+STABLE_S = 10.0
+"""A process that ran this long was well: when it dies it is started again at once."""
+OWN_NAME = "fleet"
+"""Whose lines are the supervisor's own, among those of the processes."""
+_LONGEST_REASON = 200
+_KILLED_WITHIN_S = 5.0
+
+
+async def _nothing_to_do(_: dict[str, str]) -> None:
+    pass
+
+
+@dataclass(eq=False)
+class Entry:
+    """A process that should always run."""
+
+    name: str
+    command: str
+    environment: Callable[[], dict[str, str]] = field(repr=False)
+    """Asked at every start; may hold keys."""
+    died: Callable[[dict[str, str]], Awaitable[None]] = _nothing_to_do
+    """Told, with the environment it was started in, at once when it died unasked."""
+    colour: str = ""
+    inherited: Sequence[int] = ()
+    """File descriptors that the process keeps."""
+    starts: int = field(default=0, init=False)
+    exit_code: int | None = field(default=None, init=False)
+    """Of the last run; None while the first one lasts."""
+    child: Child | None = field(default=None, init=False)
+    started_with: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    """Environment of the current or last run."""
+    last_words: str = field(default="", init=False)
+    """The last line that it printed, which is where a program that gives up says why."""
+    ending: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set when it is not to be started again."""
+
+    @property
+    def pid(self) -> int | None:
+        """While it runs."""
+        return self.child.pid if self.child else None
+
+
+class Supervisor:
+    """The entries that live and end together."""
+
+    def __init__(self, printer: Printer, stop_within_s: float) -> None:
+        """Give processes `stop_within_s` to end after SIGTERM; then they are killed."""
+        self._printer = printer
+        self._stop_within_s = stop_within_s
+        self._is_stopping = False
+        self._tasks: dict[Entry, asyncio.Task[None]] = {}
+        self.entries: list[Entry] = []
+
+    async def __aenter__(self) -> Self:
+        """Nothing is started yet."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End everything: SIGTERM, a bounded wait, SIGKILL."""
+        try:
+            self._end(signal.SIGTERM)
+            await self._all_ended(self._stop_within_s)
+        finally:
+            self.kill()
+            await self._all_ended(_KILLED_WITHIN_S)
+        for task in self._tasks.values():
+            if task.done():
+                task.result()
+
+    def keep(self, entry: Entry) -> None:
+        """Start it, and start it again whenever it ends."""
+        self.entries.append(entry)
+        self._printer.width = max(self._printer.width, len(entry.name))
+        task = asyncio.create_task(self._keep(entry), name=entry.name)
+        task.add_done_callback(self._unwatched)
+        self._tasks[entry] = task
+        if self._is_stopping:
+            entry.ending.set()
+
+    async def drop(self, entry: Entry) -> None:
+        """End one for good: SIGTERM, a bounded wait, SIGKILL; the others go on.
+
+        When this is cancelled meanwhile, the process is ended with all others.
+        """
+        task = self._tasks[entry]
+        _end(entry, signal.SIGTERM)
+        await asyncio.wait([task], timeout=self._stop_within_s)
+        if not task.done():
+            _end(entry, signal.SIGKILL)
+            await asyncio.wait([task], timeout=_KILLED_WITHIN_S)
+        if task.done():
+            del self._tasks[entry]
+            self.entries.remove(entry)
+            task.result()
+
+    def kill(self) -> None:
+        """End everything at once, with SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def _unwatched(self, task: asyncio.Task[None]) -> None:
+        """Say so at once when a defect of ours ends the watch over a process."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.say(f"{task.get_name()} is not watched any more: {error!r}")
+
+    def _end(self, number: signal.Signals) -> None:
+        self._is_stopping = True
+        for entry in self.entries:
+            _end(entry, number)
+
+    async def _all_ended(self, within_s: float) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=within_s)
+
+    async def _keep(self, entry: Entry) -> None:
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        while not entry.ending.is_set():
+            began_at = time.monotonic()
+            entry.started_with = entry.environment()
+            await self._run(entry)
+            if entry.ending.is_set():
+                if entry.exit_code:
+                    self.say(f"{entry.name} {how_it_ended(entry)}")
+                return
+            is_stable = time.monotonic() - began_at >= STABLE_S
+            if is_stable:
+                backoff.reset()
+            pause_s = 0.0 if is_stable else backoff.pause_s()
+            when = f" in {pause_s:g} s" if pause_s else ""
+            self.say(f"{entry.name} {how_it_ended(entry)}: it starts again{when}")
+            await entry.died(entry.started_with)
+            if pause_s:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(entry.ending.wait(), pause_s)
+
+    async def _run(self, entry: Entry) -> None:
+        entry.child = Child(
+            entry.name,
+            entry.command,
+            entry.started_with,
+            colour=entry.colour,
+            inherited=entry.inherited,
+        )
+        entry.starts += 1
+        entry.last_words = ""
+        entry.exit_code = await entry.child.ended(partial(self._heard, entry))
+        entry.child = None
+
+    def _heard(self, entry: Entry, message: Message) -> None:
+        data = message.data
+        text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
+        entry.last_words = text.strip()[:_LONGEST_REASON] or entry.last_words
+        self._write(message)
+
+    def _write(self, message: Message) -> None:
+        self._printer.write(message)
+
+    def say(self, text: str) -> None:
+        """A line of our own among those of the processes."""
+        now = datetime.now().astimezone()
+        self._printer.write(Message("line", text, now, OWN_NAME, None))
+
+
+def _end(entry: Entry, number: signal.Signals) -> None:
+    entry.ending.set()
+    if entry.child is not None:
+        entry.child.signal(number)
+
+
+def how_it_ended(entry: Entry) -> str:
+    """In words, as in `was killed by SIGKILL`; with what it said last, if it gave up itself."""
+    exit_code = entry.exit_code or 0
+    if exit_code >= 0:
+        why = f" ({entry.last_words})" if exit_code and entry.last_words else ""
+        return f"ended with exit code {exit_code}{why}"
+    try:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"was killed by signal {-exit_code}"
+
+
+def silent_printer() -> Printer:
+    """For a supervisor that nobody listens to."""
+    return Printer(io.StringIO())

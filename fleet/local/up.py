@@ -1,0 +1,186 @@
+"""The whole fleet on this machine, as one context: everything that it starts ends with it.
+
+Order of life: the folder's lock, the embedded server (if any), then shims and workers; they end in
+the opposite order, so that workers can hand their jobs back to a server that still answers.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+from honcho.colour import get_colours
+from honcho.printer import Printer
+from pydantic import SecretStr
+
+from api_shim.settings import ShimSettings
+from contract.errors import RelayUnavailable
+from fleet.client.errors import CannotStart
+from fleet.local.control_socket import Control, address
+from fleet.local.data_folder import locked
+from fleet.local.launch_plan import Plan, child_environment
+from fleet.local.process_m_procfile import commands
+from fleet.local.redis_server import ServerChoice, choose, embedded, write_configuration
+from fleet.local.supervisor import Entry, Supervisor
+from fleet.local.worker_teams import Crew
+from relay.connection import Connection
+from relay.settings import RelaySettings
+from workers.settings import WorkerSettings
+
+_SERVER_STARTS_WITHIN_S = 15.0
+_READY_WITHIN_S = 60.0
+_SERVER_STOPS_WITHIN_S = 10.0
+_STOPS_WITHIN_S = 40.0
+"""A worker lets its streams finish for a while, then hands them back."""
+_LOOK_S = 0.1
+_HOPELESS_STARTS = 3
+
+
+@dataclass
+class Running:
+    """A fleet that was started."""
+
+    plan: Plan
+    server: ServerChoice
+    relay: RelaySettings
+    supervisors: list[Supervisor] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every process, the server first."""
+        return [entry for each in self.supervisors for entry in each.entries]
+
+    def worker_pid(self, worker: str) -> int | None:
+        """Pid of a worker by the name that it has in the roster and in `started` events."""
+        for entry in self.entries:
+            if entry.started_with.get("FLEET_WORKER_NAME") == worker:
+                return entry.pid
+        return None
+
+    def say(self, text: str) -> None:
+        """A line of the fleet's own among those of its processes."""
+        for supervisor in self.supervisors[-1:]:
+            supervisor.say(text)
+
+    def kill(self) -> None:
+        """End everything at once."""
+        for supervisor in reversed(self.supervisors):
+            supervisor.kill()
+
+    async def ready(self, workers: int | None = None) -> None:
+        """Return when every shim sees so many workers (None: all of them); raises CannotStart."""
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
+            try:
+                async with asyncio.timeout(_READY_WITHIN_S):
+                    expected = self.plan.workers if workers is None else workers
+                    for url in self.plan.urls:
+                        await self._ready(http, f"{url}/readyz?workers={expected}")
+            except TimeoutError:
+                raise CannotStart(
+                    f"not ready after {_READY_WITHIN_S:.0f} s{_last_words(self.entries)}"
+                ) from None
+
+    async def _ready(self, http: httpx.AsyncClient, url: str) -> None:
+        while True:
+            for entry in self.entries:
+                if entry.starts >= _HOPELESS_STARTS and entry.exit_code:
+                    raise CannotStart(f"{entry.name} does not stay up{_last_words([entry])}")
+            with suppress(httpx.TransportError):  # it does not listen yet
+                if (await http.get(url)).is_success:
+                    return
+            await asyncio.sleep(_LOOK_S)
+
+
+@asynccontextmanager
+async def running(
+    plan: Plan, printer: Printer, settings: RelaySettings
+) -> AsyncGenerator[Running, None]:
+    """Start the plan; every process of it is gone when this ends.
+
+    Raises CannotStart, and InvalidSetting for what its processes would not start with.
+    """
+    for kind in (ShimSettings, WorkerSettings):
+        kind()
+    choice = choose(settings)
+    colours = get_colours()
+    async with AsyncExitStack() as stack:
+        fleet = Running(plan, choice, settings)
+        if choice.binary is not None:
+            lock = stack.enter_context(locked(plan.folder))
+            servers = await stack.enter_async_context(Supervisor(printer, _SERVER_STOPS_WITHIN_S))
+            fleet.supervisors.append(servers)
+            servers.keep(_server(fleet, lock, next(colours)))
+        await _answers(fleet)
+        processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
+        fleet.supervisors.append(processes)
+        socket = stack.enter_context(address(plan.folder, is_ours=choice.binary is not None))
+        crew = Crew(processes, fleet.relay, _shared(fleet), colours)
+        stack.push_async_callback(crew.aclose)
+        await stack.enter_async_context(Control(crew, processes.say).listening(socket))
+        for entry in _shims(fleet, socket, colours):
+            processes.keep(entry)
+        for backend in plan.backends:
+            crew.hire(backend)
+        yield fleet
+
+
+def _server(fleet: Running, lock: int, colour: str) -> Entry:
+    folder = fleet.plan.folder.resolve()
+    listens = embedded(folder)
+    fleet.relay = fleet.relay.model_copy(update={"redis_url": SecretStr(listens.url)})
+    variables = {
+        "FLEET_REDIS_SERVER": str(fleet.server.binary),
+        "FLEET_REDIS_CONF": str(write_configuration(folder, listens)),
+        "FLEET_DATA_DIR": str(folder),
+    }
+    environment = partial(child_environment, variables)
+    return Entry("redis", commands()["redis"], environment, colour=colour, inherited=(lock,))
+
+
+async def _answers(fleet: Running) -> None:
+    """Wait for Redis; raises CannotStart if ours does not come up or a configured one is gone."""
+    try:
+        async with (
+            asyncio.timeout(_SERVER_STARTS_WITHIN_S),
+            Connection.open(fleet.relay) as connection,
+        ):
+            while True:
+                try:
+                    return await connection.ping()
+                except RelayUnavailable:
+                    if fleet.server.binary is None or fleet.entries[0].starts > 1:
+                        raise
+    except (TimeoutError, RelayUnavailable) as error:
+        if fleet.server.binary is None:
+            raise CannotStart(
+                "the server that FLEET_REDIS_URL names does not answer: start it, or unset "
+                "FLEET_REDIS_URL to let `fleet up` start one of its own"
+            ) from error
+        why = _last_words(fleet.entries)
+        raise CannotStart(f"the embedded Redis server did not start{why}") from error
+
+
+def _last_words(entries: Iterable[Entry]) -> str:
+    """What those said last that have ended or do not get on, behind a colon."""
+    said = [f"{each.name} said {each.last_words!r}" for each in entries if each.last_words]
+    return ": " + "; ".join(said) if said else ""
+
+
+def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Entry]:
+    for number, port in enumerate(fleet.plan.ports, 1):
+        own = {
+            "FLEET_HOST": fleet.plan.host,
+            "FLEET_PORT": str(port),
+            "FLEET_CONTROL": str(socket),
+            "FLEET_DATA_DIR": str(fleet.plan.folder.resolve()),
+        }
+        environment = partial(child_environment, {**_shared(fleet), **own})
+        yield Entry(f"shim.{number}", commands()["shim"], environment, colour=next(colours))
+
+
+def _shared(fleet: Running) -> dict[str, str]:
+    url = fleet.relay.redis_url.get_secret_value()
+    return {**fleet.plan.variables, "FLEET_REDIS_URL": url}

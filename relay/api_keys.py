@@ -1,0 +1,200 @@
+"""Who may ask the fleet for anything: API keys, which name tenants. Both ends of their table.
+
+Redis holds a SHA-256 digest of each key, never the key. A slow hash (bcrypt, argon2) would protect
+secrets that can be guessed, because people chose them; 256 random bits cannot be guessed at any
+speed, and every request pays for the hash.
+
+Invariants, kept by the scripts: while there is any key, there is one that may manage the others
+and does not expire, so a fleet cannot lock itself out; and once there was a key, the table keeps
+its `revision`, so that a table somebody emptied differs from one that Redis has lost.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hmac import compare_digest
+from typing import Final
+from uuid import uuid4
+
+from pydantic import SecretStr, ValidationError
+
+from contract import redis_keys
+from contract.errors import InvalidRequest, LastAdmin, UnknownKey
+from contract.tenants_m_keys import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
+from contract.wire import Noun, encode
+from relay.connection import Connection
+from relay.records import pairs
+
+MOST_KEYS: Final = 10_000
+
+ISSUE: Final = """
+-- KEYS keys; ARGV id keeps (1: an admin's, for ever) json revision most
+local there = redis.call('HGET', KEYS[1], ARGV[1])
+if there then return there end
+local count = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], 'revision')
+if count == 0 and ARGV[2] ~= '1' then return 'first' end
+if count >= tonumber(ARGV[5]) then return 'full' end
+local time = redis.call('TIME')
+local entry = string.format('%s %d.%06d %s', ARGV[2], time[1], time[2], ARGV[3])
+redis.call('HSET', KEYS[1], ARGV[1], entry, 'revision', ARGV[4])
+return entry
+"""
+"""Write a key down. Returns its entry, `<keeps> <created_at> <json>`, or why there is none."""
+
+REVOKE: Final = """
+-- KEYS keys; ARGV id revision
+local gone = redis.call('HGET', KEYS[1], ARGV[1])
+if not gone then return false end
+local field
+local others, keepers = 0, 0
+for index, word in ipairs(redis.call('HGETALL', KEYS[1])) do
+    if index % 2 == 1 then field = word
+    elseif field ~= 'revision' and field ~= ARGV[1] then
+        others = others + 1
+        if string.sub(word, 1, 2) == '1 ' then keepers = keepers + 1 end
+    end
+end
+if others > 0 and keepers == 0 then return 'last' end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], 'revision', ARGV[2])
+return gone
+"""
+"""Take a key away. Returns its entry, nothing if there is none, `last` if it must stay."""
+
+LOOK: Final = """
+-- KEYS keys; ARGV revision
+local time = redis.call('TIME')
+local now = string.format('%d.%06d', time[1], time[2])
+local revision = redis.call('HGET', KEYS[1], 'revision') or ''
+if revision == ARGV[1] then return {now, revision} end
+return {now, revision, redis.call('HGETALL', KEYS[1])}
+"""
+"""Returns now, the table's revision, and, if that is another one, the table."""
+
+
+class _Stored(Noun):
+    """What lies in Redis of a key, beside when it was made."""
+
+    digest: str
+    wish: NewKey
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key as the table knows it."""
+
+    facts: KeyFacts
+    digest: str = field(repr=False)
+
+    def holds(self, now: float) -> bool:
+        """Whether it is good at this time (unix seconds)."""
+        return self.facts.expires_at is None or now < self.facts.expires_at
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every key, as of one look."""
+
+    revision: str = ""
+    """Empty: there has never been a key, or Redis has lost them."""
+    count: int = 0
+    """How many keys there are, also such that this version cannot read."""
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """By id, the oldest first."""
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, whether it has expired or not; None if nobody issued it."""
+        match = KEY.match(key)
+        entry = self.entries.get(match[1]) if match else None
+        if entry is None or not compare_digest(entry.digest, _digest(key)):
+            return None
+        return entry
+
+
+class Tenants:
+    """Issues keys, revokes them, and tells which there are."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+
+    async def issue(self, wish: NewKey) -> IssuedKey:
+        """Make a key and write its digest down; the key itself is known to the answer alone.
+
+        Raises InvalidRequest if the first key is not an admin's for ever, or if there are too
+        many; RelayUnavailable.
+        """
+        key_id = secrets.token_hex(8)
+        key = f"{KEY_MARK}{key_id}_{secrets.token_urlsafe(32)}"
+        keeps = wish.admin and wish.expires_in_s is None
+        entry = await self._connection.run(
+            ISSUE,
+            [redis_keys.KEYS],
+            [
+                key_id, int(keeps), encode(_Stored(digest=_digest(key), wish=wish)),
+                uuid4().hex, MOST_KEYS,
+            ],
+        )  # fmt: skip
+        if entry == b"first":
+            raise InvalidRequest(
+                "admin: the first key must be an admin's that does not expire, or nobody could "
+                "manage the fleet any more (--admin)"
+            )
+        if entry == b"full":
+            raise InvalidRequest(f"there are {MOST_KEYS} keys, as many as may be: revoke some")
+        return IssuedKey(**dict(_read(key_id, entry).facts), key=SecretStr(key))
+
+    async def revoke(self, key_id: str) -> KeyFacts:
+        """Take a key away; raises UnknownKey, LastAdmin, RelayUnavailable."""
+        entry = await self._connection.run(REVOKE, [redis_keys.KEYS], [key_id, uuid4().hex])
+        if not entry:
+            raise UnknownKey(f"there is no key {key_id[:32]}: it may have been revoked before")
+        if entry == b"last":
+            raise LastAdmin(
+                f"{key_id} is the last admin's key that does not expire: create another such key "
+                "first, or revoke all others before this one"
+            )
+        return _read(key_id, entry).facts
+
+    async def look(self, known: Table) -> Table:
+        """The table now, which is `known` itself if nothing has changed; learns Redis's clock.
+
+        Raises RelayUnavailable.
+        """
+        now, revision, *rest = await self._connection.run(LOOK, [redis_keys.KEYS], [known.revision])
+        self._connection.set_clock(float(now))
+        if not rest:
+            return known
+        rows = pairs(rest[0])
+        texts = {id.decode(): text for id, text in rows.items() if id != b"revision"}
+        return Table(revision.decode(), len(texts), _entries(texts))
+
+
+def _entries(texts: Mapping[str, bytes]) -> dict[str, Entry]:
+    found = []
+    for key_id, text in texts.items():
+        # A newer version may have written it in a form that this one does not know.
+        with suppress(ValidationError):
+            found.append(_read(key_id, text))
+    found.sort(key=lambda entry: entry.facts.created_at)
+    return {entry.facts.id: entry for entry in found}
+
+
+def _read(key_id: str, text: bytes) -> Entry:
+    _, created_at, body = text.split(b" ", 2)
+    # Strictly: what a newer version has added may be a bound, and must not be passed over.
+    stored = _Stored.model_validate_json(body)
+    lasts_s, at = stored.wish.expires_in_s, float(created_at)
+    facts = KeyFacts(
+        **stored.wish.model_dump(exclude={"expires_in_s"}),
+        id=key_id,
+        created_at=at,
+        expires_at=None if lasts_s is None else at + lasts_s,
+    )
+    return Entry(facts, stored.digest)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,227 @@
+"""Dead letters: jobs that ran out of attempts. They are listed, shown, run again, or forgotten.
+
+A retry is a new job, because a log has exactly one last word for ever. Its id is written into the
+dead record before it is enqueued, so that a second retry finds the first one's job, and a shim that
+dies in between is finished by whoever retries again. Each script may be run twice.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from contract import redis_keys
+from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
+from contract.events import Failed
+from contract.events_m_frames import Frame
+from contract.jobs import JobRecord, Place
+from contract.jobs_m_dead import DeadLetter, DeadPage, DeadPurged, DeadView
+from contract.requests import Kind
+from contract.tenants import Tenant
+from relay.connection import Call, Connection
+from relay.queue import Queue
+from relay.records import Records, sees
+
+RETRY: Final = """#!lua
+-- KEYS record dead; ARGV id new_id
+local dead_at, as = unpack(redis.call('HMGET', KEYS[1], 'dead_at', 'retried_as'))
+if not dead_at then return false end
+if not as then
+    as = ARGV[2]
+    redis.call('HSET', KEYS[1], 'retried_as', as)
+end
+return {as, redis.call('ZSCORE', KEYS[2], ARGV[1]) and 1 or 0}
+"""
+"""Choose the job that repeats a dead one. Returns its id, and whether it may not be there yet."""
+
+RETRIED: Final = """#!lua flags=allow-oom
+-- KEYS record dead; ARGV id chosen_id new_id
+if redis.call('HGET', KEYS[1], 'retried_as') == ARGV[2] then
+    redis.call('HSET', KEYS[1], 'retried_as', ARGV[3])
+end
+return redis.call('ZREM', KEYS[2], ARGV[1])
+"""
+"""The new job is there, so the dead one is listed no longer."""
+
+REFUSED: Final = """#!lua flags=allow-oom
+-- KEYS record new_record; ARGV new_id
+if redis.call('HGET', KEYS[1], 'retried_as') ~= ARGV[1] then return 0 end
+local status, tries = unpack(redis.call('HMGET', KEYS[2], 'status', 'tries'))
+if status and not (status == 'failed' and tonumber(tries) == 0) then return 0 end
+return redis.call('HDEL', KEYS[1], 'retried_as')
+"""
+"""The new job was not taken in, so that the next retry chooses again."""
+
+PURGE: Final = """#!lua flags=allow-oom
+-- KEYS record log dead recent tenants_recent; ARGV id
+if not redis.call('HGET', KEYS[1], 'dead_at') then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+for i = 3, 5 do redis.call('ZREM', KEYS[i], ARGV[1]) end
+return 1
+"""
+"""Forget a dead job: its record, its log, its lines in every list."""
+
+_PURGED_AT_ONCE: Final = 500
+
+
+class Wanted(NamedTuple):
+    """Which dead letters: those that a tenant sees, and of these those that match."""
+
+    seen_by: Tenant
+    queue: str | None = None
+    kind: Kind | None = None
+    tenant: str | None = None
+
+    def fits(self, record: JobRecord) -> bool:
+        """Whether a job is one of them."""
+        return (
+            sees(self.seen_by, record)
+            and self.queue in (None, record.queue)
+            and self.kind in (None, record.kind)
+            and self.tenant in (None, record.tenant)
+        )
+
+
+class Retried(NamedTuple):
+    """What a retry led to."""
+
+    record: JobRecord
+    place: Place
+    is_new: bool
+    """Whether nobody had retried the dead job before."""
+
+
+class Dead:
+    """Looks at dead letters, and does with them what is asked."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+        self._records = Records(connection)
+        self._queue = Queue(connection)
+
+    async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> DeadPage:
+        """The last to die first; `before` is the `next` of the page before this one.
+
+        A page with a `next` may hold fewer than `limit`: so many others were looked at.
+        Raises RelayUnavailable.
+        """
+        records, cursor = await self._found(wanted, limit, before)
+        return DeadPage(letters=tuple(await self._letters(records)), next=cursor)
+
+    async def show(self, record: JobRecord) -> DeadView:
+        """Everything about a dead job; raises NotDead, JobNotFound, RelayUnavailable."""
+        _must_be_dead(record)
+        (letter,) = await self._letters([record])
+        try:
+            request = await self._records.request(record.id)
+        except NewerVersion as error:
+            return DeadView(**dict(letter), request={"kind": record.kind, "unknown": str(error)})
+        said = request.model_dump(mode="json", exclude_defaults=True)
+        return DeadView(**dict(letter), request={"kind": request.kind, **said})
+
+    async def retry(self, record: JobRecord, tenant: Tenant) -> Retried:
+        """Enqueue a dead job anew, for its tenant; again: the same new job.
+
+        Raises NotDead, JobNotFound, QueueFull, RelayUnavailable.
+        """
+        keys = [redis_keys.record(record.id), redis_keys.DEAD]
+        answer = await self._connection.run(RETRY, keys, [record.id, uuid4().hex])
+        if not answer:
+            raise _not_dead(record)
+        chosen, is_open = answer[0].decode(), bool(answer[1])
+        if not is_open:
+            return await self._retried_before(record, chosen)
+        new, place = await self._enqueue(record, tenant, chosen)
+        await self._connection.run(RETRIED, keys, [record.id, chosen, new.id])
+        return Retried(new, place, is_new=record.retried_as is None)
+
+    async def _retried_before(self, record: JobRecord, job_id: str) -> Retried:
+        there = await self._records.find(job_id)
+        if there is None:
+            raise NotDead(
+                f"job {record.id} was retried as {job_id}, which ended so long ago that its log "
+                "has expired: enqueue it anew if it is still wanted"
+            )
+        return Retried(there, await self._queue.standing.place(there), is_new=False)
+
+    async def _enqueue(
+        self, record: JobRecord, tenant: Tenant, job_id: str
+    ) -> tuple[JobRecord, Place]:
+        request = await self._records.request(record.id)
+        try:
+            return await self._queue.enqueue(
+                request, queue=record.queue, tenant=tenant, job_id=job_id, retry_of=record.id
+            )
+        except FleetError:
+            with suppress(RelayUnavailable):
+                keys = [redis_keys.record(record.id), redis_keys.record(job_id)]
+                await self._connection.run(REFUSED, keys, [job_id])
+            raise
+
+    async def purge(self, record: JobRecord) -> DeadPurged:
+        """Forget a dead job for good; raises NotDead, RelayUnavailable."""
+        _must_be_dead(record)
+        return DeadPurged(purged=await self._connection.run(*_purge(record)))
+
+    async def purge_all(self, wanted: Wanted, *, before: str | None = None) -> DeadPurged:
+        """Forget dead jobs that match, a bounded number; raises RelayUnavailable."""
+        records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
+        gone = await self._connection.run_in_turn([_purge(record) for record in records])
+        return DeadPurged(purged=sum(gone), next=cursor)
+
+    async def _found(
+        self, wanted: Wanted, limit: int, before: str | None
+    ) -> tuple[list[JobRecord], str | None]:
+        """Records that match, and the cursor where there may be more."""
+        found: list[JobRecord] = []
+        cursor = before
+        rows: AsyncGenerator[tuple[str, JobRecord | None]] = self._records.newest_first(
+            redis_keys.DEAD, before
+        )
+        async with aclosing(rows):
+            async for cursor, record in rows:
+                if record and wanted.fits(record):
+                    found.append(record)
+                if len(found) == limit:
+                    return found, cursor
+        left = cursor and await self._connection.command(
+            "ZCOUNT", redis_keys.DEAD, "-inf", f"({cursor}"
+        )
+        return found, cursor if left else None
+
+    async def _letters(self, records: Sequence[JobRecord]) -> list[DeadLetter]:
+        last: list[Any] = await self._connection.pipeline(
+            [("XREVRANGE", redis_keys.log(record.id), "+", "-", "COUNT", 1) for record in records]
+        )
+        return [
+            DeadLetter(**dict(record), error=_error(entries))
+            for record, entries in zip(records, last, strict=True)
+        ]
+
+
+def _error(entries: Sequence[Any]) -> Failed | None:
+    if not entries:
+        return None
+    event = Frame.from_wire(entries[0][1][b"f"]).event
+    return event if isinstance(event, Failed) else None
+
+
+def _purge(record: JobRecord) -> Call:
+    keys = [
+        redis_keys.record(record.id), redis_keys.log(record.id), redis_keys.DEAD, redis_keys.RECENT,
+        redis_keys.recent(record.tenant),
+    ]  # fmt: skip
+    return PURGE, keys, [record.id]
+
+
+def _must_be_dead(record: JobRecord) -> None:
+    if record.dead_at is None:
+        raise _not_dead(record)
+
+
+def _not_dead(record: JobRecord) -> NotDead:
+    return NotDead(
+        f"job {record.id} is no dead letter but {record.status}: only a job that ran out of "
+        "attempts is; enqueue another one instead"
+    )

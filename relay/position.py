@@ -1,0 +1,118 @@
+"""Where a job stands, how fast its queue drains, and how queues look from outside."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from contract import redis_keys
+from contract.jobs import JobRecord, Place
+from contract.roster import QueueView, WorkerReport
+from relay.connection import Argument, Connection
+
+_MINUTES: Final = 5
+"""Over which the drain rate is measured."""
+_LEAST_S: Final = 10.0
+"""Shortest time over which a rate is believed."""
+
+
+class Standing:
+    """Answers from what Redis says now; raises RelayUnavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Ask through this connection."""
+        self._connection = connection
+
+    async def place(self, record: JobRecord) -> Place:
+        """Where a job stands now; nowhere if it does not wait."""
+        if record.status != "queued":
+            return Place()
+        rank, due, counts = await self._connection.pipeline(
+            [
+                ("ZRANK", redis_keys.backlog(record.queue), record.id),
+                ("ZSCORE", redis_keys.delayed(record.queue), record.id),
+                ("MGET", *self.drained(record.queue)),
+            ]
+        )
+        if rank is not None:
+            return placed(rank + 1, self.rate(counts))
+        if due is not None:
+            wait_s = max(0.0, float(due) - self._connection.now())
+            return Place(reason=f"the next attempt is due in {wait_s:.1f} s")
+        return Place()
+
+    def drained(self, queue: str) -> list[str]:
+        """The counters that `rate` understands the values of."""
+        this_minute = math.floor(self._connection.now() / 60)
+        return [redis_keys.drained(queue, this_minute - back) for back in range(_MINUTES)]
+
+    def rate(self, counts: Sequence[bytes | None]) -> float | None:
+        """Jobs that end a second, over the minutes in which any did; None if none did."""
+        now = self._connection.now()
+        ended = [(back, int(count)) for back, count in enumerate(counts) if count]
+        if not ended:
+            return None
+        elapsed_s = max(_LEAST_S, now % 60 + 60 * max(back for back, _ in ended))
+        return sum(count for _, count in ended) / elapsed_s
+
+    async def views(self, workers: Sequence[WorkerReport]) -> list[QueueView]:
+        """Every queue that a live worker serves or that held a job lately."""
+        members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
+        served = {queue.name for worker in workers for queue in worker.queues}
+        queues = sorted(served | {member.decode() for member in members})
+        answers = await self._connection.pipeline(
+            [words for queue in queues for words in self._questions(queue)]
+        )
+        rows = list(zip(*(iter(answers),) * 6, strict=True))
+        oldest = await self._connection.pipeline(
+            [("HGET", redis_keys.record(row[3][0].decode() if row[3] else ""), "created_at")
+             for row in rows]
+        )  # fmt: skip
+        return [
+            self._view(queue, row, created_at, workers)
+            for queue, row, created_at in zip(queues, rows, oldest, strict=True)
+        ]
+
+    def _questions(self, queue: str) -> list[Sequence[Argument]]:
+        return [
+            ("ZCARD", redis_keys.backlog(queue)),
+            ("ZCARD", redis_keys.delayed(queue)),
+            ("ZCARD", redis_keys.leases(queue)),
+            ("ZRANGE", redis_keys.backlog(queue), 0, 0),
+            ("HGET", redis_keys.load(queue), "tokens"),
+            ("MGET", *self.drained(queue)),
+        ]
+
+    def _view(
+        self, queue: str, row: Sequence[Any], oldest: bytes | None, workers: Sequence[WorkerReport]
+    ) -> QueueView:
+        depth, delayed, held, _, tokens, counts = row
+        reports = [q for worker in workers for q in worker.queues if q.name == queue]
+        rate = self.rate(counts)
+        return QueueView(
+            name=queue,
+            depth=depth,
+            delayed=delayed,
+            tokens=int(tokens or 0),
+            oldest_s=round(self._connection.now() - float(oldest), 1) if oldest else None,
+            in_flight=held,
+            slots=sum(report.slots for report in reports),
+            workers=len(reports),
+            drain_per_s=rate,
+            eta_s=round(depth / rate, 1) if rate else None,
+        )
+
+
+def placed(position: int, rate: float | None) -> Place:
+    """A place in the backlog, with the time until its turn at this rate (jobs a second)."""
+    return Place(
+        position=position,
+        eta_s=round(position / rate, 1) if rate else None,
+        reason=ahead(position - 1),
+    )
+
+
+def ahead(count: int) -> str:
+    """How many jobs come first, in words."""
+    if count == 0:
+        return "next in line"
+    return "1 job before yours" if count == 1 else f"{count} jobs before yours"

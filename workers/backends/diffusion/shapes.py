@@ -1,0 +1,93 @@
+"""What A1111's web UI and sd-server answer, as far as it is read (api_shim/openai/schemas.py has the rules).
+
+Sources: stable-diffusion-webui `modules/api/models.py`; stable-diffusion.cpp
+`examples/server/api.md`.
+"""
+
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, WrapValidator, with_config
+from typing_extensions import TypedDict
+
+from workers.backends.shapes import (
+    LENIENT,
+    Count,
+    Measure,
+    Name,
+    Shape,
+    Told,
+    Words,
+    objects,
+    or_nothing,
+)
+
+
+@with_config(LENIENT)
+class Checkpoint(TypedDict, total=False):
+    """A model of A1111."""
+
+    title: Told
+    model_name: Told
+
+
+@with_config(LENIENT)
+class Checkpoints(TypedDict, total=False):
+    """GET /sdapi/v1/sd-models."""
+
+    data: Annotated[list[Checkpoint], BeforeValidator(objects)]
+
+
+@with_config(LENIENT)
+class State(TypedDict, total=False):
+    """GET /sdapi/v1/progress."""
+
+    progress: Measure
+    current_image: Told
+
+
+@with_config(LENIENT)
+class Made(TypedDict, total=False):
+    """POST /sdapi/v1/txt2img or img2img; `info` is JSON in a string."""
+
+    images: list[str] | None
+    info: Told
+
+
+@with_config(LENIENT)
+class Picture(TypedDict, total=False):
+    """An image of sd-server."""
+
+    b64_json: str | None
+
+
+@with_config(LENIENT)
+class Pictures(TypedDict, total=False):
+    """What a job of sd-server made."""
+
+    images: list[Picture] | None
+    output_format: Told
+
+
+@with_config(LENIENT)
+class Job(TypedDict, total=False):
+    """A job of sd-server."""
+
+    id: Name | None
+    status: str | None
+    queue_position: Count
+    result: Pictures | None
+
+
+@with_config(LENIENT)
+class Abilities(TypedDict, total=False):
+    """GET /sdcpp/v1/capabilities."""
+
+    supported_modes: Words
+    output_formats_by_mode: Annotated[dict[str, Words] | None, WrapValidator(or_nothing)]
+
+
+CHECKPOINTS: Final = Shape(Checkpoints)
+STATE: Final = Shape(State)
+MADE: Final = Shape(Made)
+JOB: Final = Shape(Job)
+ABILITIES: Final = Shape(Abilities)

@@ -1,0 +1,20 @@
+"""What of a request its backend has no word for: refused where that would change the answer."""
+
+from contract.errors_m_backend_errors import NotSupported
+from contract.features import REMEDIES, Wish, wishes
+from contract.requests import Request
+from workers.backends.protocols import Backend, GrantsWishes
+
+
+def grants(backend: Backend) -> frozenset[Wish]:
+    """What requests may wish for beyond what every backend can do."""
+    return backend.grants if isinstance(backend, GrantsWishes) else frozenset()
+
+
+def ungranted(request: Request, backend: Backend) -> tuple[str, ...]:
+    """Fields of the request that this backend ignores; raises NotSupported for what it may not."""
+    missing = [wish for wish in wishes(request) if wish not in grants(backend)]
+    for wish in missing:
+        if wish in REMEDIES:
+            raise NotSupported(f"{wish}: backend {backend.name}: {REMEDIES[wish]}")
+    return tuple(missing)

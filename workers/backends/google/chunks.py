@@ -1,0 +1,156 @@
+"""Reads the chunks of one Gemini answer: deltas as they come, and the last words at the end.
+
+Invariant: `last` answers only if a `finishReason` or a `blockReason` was seen; there is no other
+marker of an end (python-genai 2.19, `types.py`).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from contract.errors_m_backend_errors import (
+    NotSupported,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import Delta, Done, FinishReason, ToolCallDelta, Usage
+from workers.backends.google.requests_m_gemini_parts import SIGNATURE, Layout, call_meta
+from workers.backends.tools import arguments_text
+
+_FINISH: Final[dict[str, FinishReason]] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+}
+"""The others are failures: MALFORMED_FUNCTION_CALL, OTHER and whatever is new."""
+
+
+class Chunks:
+    """Takes parsed chunks one after the other."""
+
+    def __init__(self) -> None:
+        """Nothing seen yet."""
+        self._finish: FinishReason | None = None
+        self._usage: dict[str, Any] = {}
+        self._calls = 0
+        self._layout = Layout()
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the end was announced."""
+        return self._finish is not None
+
+    def delta(self, chunk: Mapping[str, Any]) -> Delta | None:
+        """What the chunk adds, if anything; raises the BackendError that its end means."""
+        # Usage is cumulative and on every chunk: the last one counts.
+        told = chunk.get("usageMetadata")
+        delta = self._words(chunk)
+        self._usage = told or self._usage
+        if not told or self.has_finished:
+            return delta
+        return (delta or Delta()).model_copy(update={"usage": usage(told)})
+
+    def _words(self, chunk: Mapping[str, Any]) -> Delta | None:
+        candidates = chunk.get("candidates")
+        if not candidates:
+            return self._blocked(chunk.get("promptFeedback") or {})
+        candidate = candidates[0]
+        content: list[str] = []
+        thinking: list[str] = []
+        calls: list[ToolCallDelta] = []
+        for part in (candidate.get("content") or {}).get("parts") or ():
+            if part.get("functionCall"):
+                calls.append(self._call(part))
+            elif isinstance(text := part.get("text"), str):
+                (thinking if part.get("thought") else content).append(self._text(part, text))
+        refusal = self._end(candidate)
+        if not (any(content) or any(thinking) or calls or refusal):
+            return None
+        return Delta(
+            content="".join(content) or None,
+            thinking="".join(thinking) or None,
+            tool_calls=tuple(calls) or None,
+            refusal=refusal,
+        )
+
+    def last(self, ignored: tuple[str, ...]) -> Iterator[Delta | Done]:
+        """What goes back with the message, if anything, and the last word.
+
+        Raises TruncatedStream.
+        """
+        finish = self._finish
+        if finish is None:
+            raise TruncatedStream("the answer ended without a finishReason")
+        if meta := self._layout.meta:
+            yield Delta(provider_meta=meta)
+        if self._calls and finish == "stop":
+            finish = "tool_calls"  # Gemini says STOP
+        yield Done(finish_reason=finish, usage=usage(self._usage), ignored=ignored)
+
+    def _text(self, part: dict[str, Any], text: str) -> str:
+        signature = part.get(SIGNATURE)
+        if not part.get("thought"):
+            self._layout.add_text(text, signature)
+        elif signature is not None:
+            self._layout.add_thought(text, signature)
+        return text
+
+    def _call(self, part: dict[str, Any]) -> ToolCallDelta:
+        """A call comes whole; its id may be missing."""
+        call, index = part["functionCall"], self._calls
+        self._calls += 1
+        self._layout.add_call(index)
+        return ToolCallDelta(
+            index=index,
+            id=call.get("id") or f"call_{index}",
+            name=call.get("name"),
+            arguments=arguments_text(call.get("args")),
+            provider_meta=call_meta(call.get("id"), part.get(SIGNATURE)),
+        )
+
+    def _end(self, candidate: dict[str, Any]) -> str | None:
+        """Note how the answer ended; return the words of a refusal."""
+        reason = candidate.get("finishReason")
+        if not reason:
+            return None
+        message = candidate.get("finishMessage") or ""
+        if reason not in _FINISH:
+            error = NotSupported if reason == "LANGUAGE" else ServerFault
+            raise error(f"the model gave up with {reason}: {message}".rstrip(": "))
+        self._finish = _FINISH[reason]
+        if self._finish != "content_filter":
+            return None
+        return message or f"The answer was withheld: {reason}."
+
+    def _blocked(self, feedback: dict[str, Any]) -> Delta | None:
+        reason = feedback.get("blockReason")
+        if not reason:
+            return None
+        self._finish = "content_filter"
+        message = feedback.get("blockReasonMessage")
+        return Delta(refusal=message or f"The prompt was blocked: {reason}.")
+
+
+def usage(told: dict[str, Any]) -> Usage | None:
+    """`usageMetadata` in our words: thoughts are billed as output, results of tools as input.
+
+    None if it tells nothing.
+    """
+    if not any(isinstance(value, int) for value in told.values()):
+        return None
+
+    def count(*names: str) -> int:
+        return sum(told.get(name) or 0 for name in names)
+
+    return Usage(
+        prompt_tokens=count("promptTokenCount", "toolUsePromptTokenCount"),
+        completion_tokens=count("candidatesTokenCount", "thoughtsTokenCount"),
+        cached_tokens=count("cachedContentTokenCount"),
+        reasoning_tokens=count("thoughtsTokenCount"),
+    )

@@ -1,0 +1,102 @@
+"""Tokens of Google's cloud: a service account's file, or the credentials this machine has.
+
+google-auth blocks while it asks for a token, so it does that in a thread; one task asks, the
+others wait for it. A token is kept until shortly before it expires. Needs the extra `vertex`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, cast
+
+import google.auth
+import httpx
+from google.auth.credentials import Credentials
+from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
+from google.auth.transport.requests import Request
+from google.oauth2 import service_account
+from typing_extensions import override
+
+from contract.errors_m_backend_errors import (
+    AuthenticationRefused,
+    BackendError,
+    BackendUnreachable,
+)
+from workers.backends.http.error_table import MESSAGE_LIMIT, redacted
+
+SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
+REFRESH_S: Final = 30.0
+_UNAUTHORIZED: Final = 401
+
+
+class GoogleToken(httpx.Auth):
+    """Signs each request with a token."""
+
+    def __init__(self, path: Path | None, *, quota_project: str | None = None) -> None:
+        """`path` is a service account's file; without it, the application default credentials."""
+        self._path = path
+        self._quota_project = quota_project
+        self._credentials: Credentials | None = None
+        self._lock = asyncio.Lock()
+
+    @override
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Sign; a token that was taken back in the meantime is replaced once."""
+        token = await self._sign(request)
+        response = yield request
+        if response.status_code == _UNAUTHORIZED:
+            await self._sign(request, refused=token)
+            yield request
+
+    async def token(self, *, refused: str | None = None) -> str:
+        """A token that is good for a while, and not the refused one; raises BackendError."""
+        async with self._lock:
+            known = self._credentials
+            if known is None or not known.valid or known.token == refused:
+                with _google_errors():
+                    self._credentials = known = await asyncio.to_thread(self._refreshed, known)
+            return str(known.token)
+
+    async def _sign(self, request: httpx.Request, *, refused: str | None = None) -> str:
+        token = await self.token(refused=refused)
+        request.headers["authorization"] = f"Bearer {token}"
+        project = self._quota_project or getattr(self._credentials, "quota_project_id", None)
+        if project:
+            request.headers["x-goog-user-project"] = project
+        return token
+
+    def _refreshed(self, known: Credentials | None) -> Credentials:
+        """In a thread: reads files and asks over the network."""
+        credentials: Any = known or self._loaded()
+        credentials.refresh(partial(Request(), timeout=REFRESH_S))
+        return cast("Credentials", credentials)
+
+    def _loaded(self) -> Credentials:
+        if self._path is None:
+            found, _ = google.auth.default(scopes=SCOPES)
+            return found
+        account: Any = service_account.Credentials
+        return cast(
+            "Credentials", account.from_service_account_file(str(self._path), scopes=SCOPES)
+        )
+
+
+@contextmanager
+def _google_errors() -> Iterator[None]:
+    """Raise google-auth's errors, and those of a file that is no key, as ours."""
+    try:
+        yield
+    except (GoogleAuthError, OSError, ValueError) as error:
+        raise _ours(error) from error
+
+
+def _ours(error: Exception) -> BackendError:
+    reason = redacted(" ".join(str(error).split()))[:MESSAGE_LIMIT]
+    is_passing = isinstance(error, RefreshError) and error.retryable
+    if isinstance(error, TransportError) or is_passing:
+        return BackendUnreachable(f"Google gives no token now: {reason}")
+    return AuthenticationRefused(f"Google gives no token: {reason}")

@@ -1,0 +1,150 @@
+"""What Gemini and Vertex answer, as far as it is read (api_shim/openai/schemas.py has the rules).
+
+Source: googleapis/python-genai `types.py`.
+"""
+
+from typing import Annotated, Any, Final, Required
+
+from pydantic import BeforeValidator, WrapValidator, with_config
+from typing_extensions import TypedDict
+
+from workers.backends.shapes import (
+    LENIENT,
+    Count,
+    Name,
+    Shape,
+    Told,
+    Words,
+    identified,
+    or_nothing,
+)
+
+
+@with_config(LENIENT)
+class Used(TypedDict, total=False):
+    """`usageMetadata`."""
+
+    promptTokenCount: Count
+    toolUsePromptTokenCount: Count
+    candidatesTokenCount: Count
+    thoughtsTokenCount: Count
+    cachedContentTokenCount: Count
+
+
+Usage = Annotated[Used | None, WrapValidator(or_nothing)]
+
+
+@with_config(LENIENT)
+class Function(TypedDict, total=False):
+    """What is called."""
+
+    id: Name | None
+    name: Required[str]
+    args: dict[str, Any] | None
+
+
+@with_config(LENIENT)
+class Blob(TypedDict, total=False):
+    """Bytes of an image."""
+
+    mimeType: Told
+    data: str
+
+
+@with_config(LENIENT)
+class Part(TypedDict, total=False):
+    """A part of a content."""
+
+    text: str | None
+    thoughtSignature: str | None
+    functionCall: Function | None
+    inlineData: Blob | None
+
+
+@with_config(LENIENT)
+class Content(TypedDict, total=False):
+    """What is said."""
+
+    parts: list[Part] | None
+
+
+@with_config(LENIENT)
+class Candidate(TypedDict, total=False):
+    """An answer; there is one."""
+
+    content: Content | None
+    finishReason: Told
+    finishMessage: Told
+
+
+@with_config(LENIENT)
+class Feedback(TypedDict, total=False):
+    """Why a prompt was refused."""
+
+    blockReason: Told
+    blockReasonMessage: Told
+
+
+@with_config(LENIENT)
+class Chunk(TypedDict, total=False):
+    """An answer of :generateContent, or a chunk of :streamGenerateContent."""
+
+    candidates: list[Candidate] | None
+    promptFeedback: Annotated[Feedback | None, WrapValidator(or_nothing)]
+    usageMetadata: Usage
+
+
+@with_config(LENIENT)
+class Statistics(TypedDict, total=False):
+    """What a text cost."""
+
+    token_count: Count
+
+
+@with_config(LENIENT)
+class Vector(TypedDict, total=False):
+    """`Rows` looks at the numbers."""
+
+    values: Any
+    statistics: Annotated[Statistics | None, WrapValidator(or_nothing)]
+
+
+@with_config(LENIENT)
+class Prediction(TypedDict, total=False):
+    """A vector of :predict."""
+
+    embeddings: Vector | None
+
+
+@with_config(LENIENT)
+class Embedded(TypedDict, total=False):
+    """:batchEmbedContents, :embedContent or :predict."""
+
+    embeddings: list[Vector] | None
+    embedding: Vector | None
+    predictions: list[Prediction] | None
+    usageMetadata: Usage
+
+
+@with_config(LENIENT)
+class Listed(TypedDict, total=False):
+    """A model in a list."""
+
+    name: Name
+    supportedGenerationMethods: Words
+    inputTokenLimit: Count
+    outputTokenLimit: Count
+
+
+@with_config(LENIENT)
+class Page(TypedDict, total=False):
+    """GET /models, or /publishers/google/models."""
+
+    models: Annotated[list[Listed], BeforeValidator(identified("name"))]
+    publisherModels: Annotated[list[Listed], BeforeValidator(identified("name"))]
+    nextPageToken: Told
+
+
+CHUNK: Final = Shape(Chunk)
+EMBEDDED: Final = Shape(Embedded)
+PAGE: Final = Shape(Page)

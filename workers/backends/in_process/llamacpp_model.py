@@ -1,0 +1,260 @@
+"""A GGUF model in memory through llama-cpp-python: prompt to text, texts to vectors. It blocks.
+
+The prompt is made from the model's own template here and not by the library, whose chat neither
+passes words to the template nor tells what the prompt looks like, counts no tokens, and takes no
+beginning of an answer. Not for two threads at once.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from contract.chat import ChatRequest
+from contract.errors_m_backend_errors import (
+    BackendRejected,
+    BadEndpoint,
+    ContextExceeded,
+    InputTooLarge,
+    NotSupported,
+    ServerFault,
+)
+from contract.events import FinishReason, Usage
+from workers.backends.in_process.chat_template import Templated, unheard
+from workers.backends.in_process.thread_stream import Feed
+from workers.backends.in_process.tool_parser import THINK, Began, Ended, Utterance
+
+EXTRA: Final = "pip install 'llama-cpp-python>=0.3.16'"
+"""No extra of ours: it has no wheels, and compiles for minutes."""
+DEFAULT_CONTEXT: Final = 4096
+"""Tokens of context, where the model has more and the configuration says nothing."""
+TEMPLATE: Final = "tokenizer.chat_template"
+Pooling = Literal["mean", "cls", "last"]
+_POOLING: Final[Mapping[Pooling | None, int]] = {None: -1, "mean": 1, "cls": 2, "last": 3}
+"""llama.cpp's numbers; -1 is what the model says."""
+_NONE: Final = 0
+_SEEDS: Final = 2**32
+_SAMPLING: Final = (
+    "temperature", "top_p", "top_k", "min_p", "max_tokens", "frequency_penalty", "presence_penalty",
+    "repeat_penalty",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaOptions:
+    """How a model is loaded."""
+
+    context: int = 0
+    """Tokens; 0: what the model was trained for, up to DEFAULT_CONTEXT."""
+    threads: int | None = None
+    gpu_layers: int = 0
+    batch: int = 512
+    """Tokens that are read at once: a cancel is heard between two batches."""
+    pooling: Pooling | None = None
+
+
+class Interrupted(Exception):
+    """Nobody listens any more."""
+
+
+class LlamaModel:
+    """One loaded model."""
+
+    def __init__(self, file: Path, options: LlamaOptions, *, embeds: bool) -> None:
+        """Load it, to chat or to embed; raises BadEndpoint if llama.cpp cannot."""
+        import llama_cpp  # noqa: PLC0415 - the package is optional
+
+        trained = trained_context(metadata(file))
+        context = options.context or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        # An embedding is made of one batch: what is longer cannot be one.
+        batch = context if embeds else min(options.batch, context)
+        self._library = llama_cpp
+        with _foreign(BadEndpoint, f"cannot load {file.name}"):
+            self._llama: Any = _counting(llama_cpp)(
+                model_path=str(file),
+                n_ctx=context,
+                n_batch=batch,
+                n_ubatch=batch,
+                n_threads=options.threads,
+                n_threads_batch=options.threads,
+                n_gpu_layers=options.gpu_layers,
+                embedding=embeds,
+                pooling_type=_POOLING[options.pooling],
+                verbose=False,
+            )
+        self.name = file.stem
+
+    def chat(self, request: ChatRequest, asked: Templated, feed: Feed[Utterance]) -> None:
+        """Say the answer, until it ends or nobody listens.
+
+        Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
+        """
+        template = self._llama.metadata.get(TEMPLATE, "")
+        prompt = self._prompt(asked, template)
+        feed.put(Began(prompt.rstrip().endswith(THINK), unheard(asked, template)))
+        # A template begins with the mark of a beginning itself.
+        is_raw = not asked.messages
+        tokens = self._llama.tokenize(prompt.encode(), add_bos=is_raw, special=not is_raw)
+        self._llama.begin(lambda: not feed.is_stopped)
+        finish: FinishReason = "stop"
+        with (
+            _foreign(ServerFault, f"{self.name} broke"),
+            closing(
+                self._llama.create_completion(tokens, stream=True, **self._options(request, asked))
+            ) as chunks,
+        ):
+            for chunk in chunks:
+                (choice,) = chunk["choices"]
+                finish = choice["finish_reason"] or finish
+                if choice["text"] and not feed.put(choice["text"]):
+                    break
+        feed.put(Ended(finish, self._llama.usage()))
+
+    def _prompt(self, asked: Templated, template: str) -> str:
+        if not asked.messages:
+            return asked.said
+        if not template:
+            raise NotSupported(f"{self.name} has no chat template: it cannot chat")
+        formatter = self._library.llama_chat_format.Jinja2ChatFormatter(
+            template, eos_token=self._piece("eos"), bos_token=self._piece("bos")
+        )
+        with _foreign(BackendRejected, f"{self.name}'s template refuses the messages"):
+            filled = formatter(messages=asked.messages, tools=asked.tools, **asked.context)
+        return str(filled.prompt) + asked.said
+
+    def _piece(self, kind: str) -> str:
+        token = getattr(self._llama, f"token_{kind}")()
+        return self._llama._model.token_get_text(token) if token >= 0 else ""  # noqa: SLF001 - the library does the same
+
+    def _options(self, request: ChatRequest, asked: Templated) -> dict[str, Any]:
+        sampling = {
+            name: value for name in _SAMPLING if (value := getattr(request, name)) is not None
+        }
+        # Without one of ours, the library begins with the same seed each time it is loaded.
+        seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
+        options = {"max_tokens": None, **sampling, "seed": seed, "stop": list(request.stop)}
+        if request.logit_bias:
+            options["logit_bias"] = request.logit_bias
+        if asked.schema is not None:
+            grammar = self._library.LlamaGrammar.from_json_schema
+            with _foreign(NotSupported, "response_format: llama.cpp cannot keep to this schema"):
+                options["grammar"] = grammar(json.dumps(asked.schema), verbose=False)
+        return options
+
+    def embed(
+        self, texts: Sequence[str], first: int, *, truncate: bool
+    ) -> tuple[list[list[float]], int]:
+        """A vector for each text, of length 1, and the tokens of all.
+
+        `first` is the number of the first text. Raises InputTooLarge, NotSupported.
+        """
+        llama = self._llama
+        if llama.pooling_type() == _NONE:
+            raise NotSupported(
+                f"{self.name} does not say how its vectors are pooled: configure pooling=mean,"
+                " cls or last"
+            )
+        if not truncate:
+            self._demand_room(texts, first)
+        with _foreign(ServerFault, f"{self.name} broke"):
+            rows, tokens = llama.embed(list(texts), normalize=True, return_count=True)
+        return rows, tokens
+
+    def _demand_room(self, texts: Sequence[str], first: int) -> None:
+        limit = self._llama.n_batch
+        for at, text in enumerate(texts, first):
+            if (count := len(self._llama.tokenize(text.encode()))) > limit:
+                raise InputTooLarge(
+                    f"input[{at}] has {count} tokens, and {self.name} takes {limit}; cut it, or"
+                    " allow truncate"
+                )
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._llama.close()
+
+
+def metadata(file: Path) -> dict[str, str]:
+    """What the file says of itself, read without its weights; raises BadEndpoint."""
+    import llama_cpp  # noqa: PLC0415
+
+    with _foreign(BadEndpoint, f"cannot read {file.name}"):
+        reader = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
+        with closing(reader):
+            return dict(reader.metadata)
+
+
+def trained_context(told: Mapping[str, str]) -> int | None:
+    """Tokens of context that the model was trained for."""
+    return _number(told, "context_length")
+
+
+def width(told: Mapping[str, str]) -> int | None:
+    """Numbers in an embedding."""
+    return _number(told, "embedding_length")
+
+
+def is_pooled(told: Mapping[str, str]) -> bool:
+    """Whether the model says how its vectors are made, which only those do that are made for it."""
+    return (_number(told, "pooling_type") or _NONE) != _NONE
+
+
+def _number(told: Mapping[str, str], name: str) -> int | None:
+    text = told.get(f"{told.get('general.architecture')}.{name}", "")
+    return int(text) if text.isdecimal() else None
+
+
+def _counting(library: Any) -> Any:  # noqa: C901 - a class of four short methods
+    """The library's class, which also counts tokens and can be stopped while it reads a prompt."""
+
+    class Counting(library.Llama):  # type: ignore[misc]
+        """Counts one completion at a time."""
+
+        _is_heard = staticmethod(lambda: True)
+
+        def begin(self, is_heard: Callable[[], bool]) -> None:
+            self._is_heard = is_heard
+            self._prompt = self._read = self._written = 0
+
+        def usage(self) -> Usage:
+            return Usage(
+                prompt_tokens=self._prompt,
+                completion_tokens=self._written,
+                cached_tokens=max(0, self._prompt - self._read),
+            )
+
+        def eval(self, tokens: Sequence[int]) -> None:
+            if not self._written:
+                self._read += len(tokens)
+            for start in range(0, len(tokens), self.n_batch):
+                if not self._is_heard():
+                    raise Interrupted
+                super().eval(tokens[start : start + self.n_batch])
+
+        def generate(self, tokens: Sequence[int], *args: Any, **options: Any) -> Iterator[int]:
+            self._prompt = len(tokens)
+            for token in super().generate(tokens, *args, **options):
+                if not library.llama_vocab_is_eog(self._model.vocab, token):
+                    self._written += 1
+                yield token
+
+    return Counting
+
+
+@contextmanager
+def _foreign(
+    error: type[BadEndpoint | ServerFault | NotSupported | BackendRejected], what: str
+) -> Iterator[None]:
+    """Turn the library's errors, which have no types of their own, into one of ours."""
+    try:
+        yield
+    except Interrupted:
+        return
+    except Exception as problem:
+        told = " ".join(str(problem).split())[:300]
+        if isinstance(problem, ValueError) and "exceed context" in told:
+            raise ContextExceeded(told) from problem
+        raise error(f"{what}: {told}") from problem

@@ -1,0 +1,166 @@
+"""Embeds in the worker's own process: an ONNX model in a folder, no server, no network.
+
+The model runs in one thread of its own, batch by batch, so that the loop never waits, jobs take
+turns, and a job that is closed stops after the batch that runs. Rows leave in their order.
+"""
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
+    InputTooLarge,
+    ModelMissing,
+    NotFinite,
+    NotSupported,
+)
+from contract.events import Done, Phase, Usage, Vectors
+from contract.roster import ModelReport
+from workers.backends.in_process.onnx_encoder import Floats, LocalEncoder, Tokens, unit
+from workers.backends.in_process.onnx_encoder_m_local_batches import batches
+from workers.backends.protocols import Stream
+
+MAX_BATCH_TOKENS: Final = 512
+"""One core is at its best from some 300 on (bench/local_embed.py); more only delays a cancel."""
+WINDOW: Final = 512
+"""Neighbouring texts that are sorted by length together."""
+BLOCK_ROWS: Final = 256
+BLOCK_BYTES: Final = 512 * 1024
+TOKENIZE_TEXTS: Final = 64
+"""Texts that are tokenized without a chance to stop."""
+
+Answer = TypeVar("Answer")
+
+
+class LocalEmbed:
+    """Serves the one model of a folder."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *,
+        model: str | None = None,
+        threads: int = 1,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> None:
+        """Load the model, which callers name `model`, by default as the folder is called.
+
+        `max_batch_tokens` bounds what runs at once, padding included. Raises ModelMissing for a
+        folder without a model, NotSupported for one that cannot be served or a missing extra.
+        """
+        self.name = name
+        self._model = model or folder.resolve().name
+        self._encoder = LocalEncoder(folder, threads=threads)
+        self._max_batch_tokens = max_batch_tokens
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"embed-{name}")
+
+    async def check(self) -> str | None:
+        """The version of the runtime; the model was tried when it was loaded."""
+        return self._encoder.version
+
+    async def models(self) -> Sequence[ModelReport]:
+        """The one that there is."""
+        report = ModelReport(
+            name=self._model,
+            traits=("embed",),
+            warm=True,
+            context_length=self._encoder.folder.max_tokens,
+            dimension=self._encoder.dimension,
+            size_bytes=self._encoder.folder.size_bytes,
+        )
+        return (report,)
+
+    async def aclose(self) -> None:
+        """Wait for the batch that runs, and for no other."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """Vectors in the order of the texts, in blocks of at most 256 rows or 512 KB.
+
+        Raises ModelMissing, NotSupported (too many dimensions) or InputTooLarge, before any row.
+        """
+        self._demand_model(request.model)
+        dimension = self._dimension(request.dimensions)
+        tokens = await self._tokenized(request)
+        rows = np.empty((len(tokens), dimension), np.float32)
+        is_ready = np.zeros(len(tokens), np.bool_)
+        sent = 0
+        lengths = [len(text.ids) for text in tokens]
+        for batch in batches(lengths, self._max_batch_tokens, WINDOW):
+            ids = [tokens[at].ids for at in batch]
+            rows[batch] = await self._run(partial(self._encoded, ids, dimension))
+            _demand_finite(rows, batch)
+            is_ready[batch] = True
+            for end in _block_ends(is_ready, sent, dimension):
+                yield _vectors(rows[sent:end], sent)
+                sent = end
+        ignored = () if request.keep_alive_s is None else ("keep_alive_s",)
+        yield Done(usage=Usage(prompt_tokens=sum(lengths)), ignored=ignored)
+
+    def _demand_model(self, model: str) -> None:
+        if model == self._model:
+            return
+        close = get_close_matches(model.lower(), [self._model.lower()])
+        hint = f"did you mean {self._model!r}?" if close else f"it has {self._model!r}"
+        raise ModelMissing(f"backend {self.name!r} has no model {model!r}; {hint}")
+
+    def _dimension(self, asked: int | None) -> int:
+        has = self._encoder.dimension
+        if asked is not None and asked > has:
+            raise NotSupported(f"dimensions: {self._model} has {has} numbers, not {asked}")
+        return asked or has
+
+    async def _tokenized(self, request: EmbedRequest) -> list[Tokens]:
+        limit = self._encoder.folder.max_tokens
+        tokens: list[Tokens] = []
+        for start in range(0, len(request.input), TOKENIZE_TEXTS):
+            texts = request.input[start : start + TOKENIZE_TEXTS]
+            tokens += await self._run(partial(self._encoder.tokens, texts))
+        for at, text in enumerate(tokens):
+            if text.length > limit and not request.truncate:
+                raise InputTooLarge(
+                    f"input[{at}] has {text.length} tokens, and {self._model} takes {limit}; cut"
+                    " it, or allow truncate"
+                )
+        return tokens
+
+    def _encoded(self, ids: Sequence[NDArray[np.int32]], dimension: int) -> Floats:
+        vectors = self._encoder.encode(ids)
+        # The front of a Matryoshka vector is a vector; it only has to get its length back.
+        return vectors if dimension == self._encoder.dimension else unit(vectors[:, :dimension])
+
+    async def _run(self, work: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _demand_finite(rows: Floats, batch: Sequence[int]) -> None:
+    if np.isfinite(rows[batch]).all():
+        return
+    at = next(at for at in batch if not np.isfinite(rows[at]).all())
+    raise NotFinite(f"input[{at}]: its vector has numbers that are none (NaN or infinite)")
+
+
+def _block_ends(is_ready: NDArray[np.bool_], start: int, dimension: int) -> list[int]:
+    """Where the blocks end that can be sent now: full ones, and a last one that never fills."""
+    most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * dimension)))
+    waiting = is_ready[start:]
+    ready = start + (len(waiting) if waiting.all() else int(waiting.argmin()))
+    ends = list(range(start + most, ready + 1, most))
+    is_complete = ready == len(is_ready) and (ends[-1] if ends else start) < ready
+    return [*ends, ready] if is_complete else ends
+
+
+def _vectors(rows: Floats, index: int) -> Vectors:
+    data = b64encode(rows.astype("<f4", copy=False).tobytes()).decode("ascii")
+    return Vectors(index=index, count=len(rows), dimension=rows.shape[1], data=data)

@@ -1,0 +1,161 @@
+"""A sentence-embedding model in memory: texts to tokens, tokens to vectors. It blocks its thread.
+
+Padding changes no vector: masked tokens get no attention and are left out of the pooling.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors_m_backend_errors import (
+    BackendError,
+    BadEndpoint,
+    NotSupported,
+    ServerFault,
+)
+from workers.backends.in_process.onnx_folder import Pooling, read_folder
+
+EXTRA: Final = "pip install 'llm-fleet[local-embed]'"
+POOLED: Final = "sentence_embedding"
+"""Output of a graph that contains the pooling."""
+_INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
+_TINY: Final = 1e-12
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text as the model will see it."""
+
+    ids: NDArray[np.int32]
+    length: int
+    """Tokens of the whole text; more than `ids` has if it was cut."""
+
+
+class LocalEncoder:
+    """One resident session and its tokenizer. Not for two threads at once."""
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        """Load the model (some hundred milliseconds); raises the BackendError that says why not."""
+        try:
+            import onnxruntime  # noqa: PLC0415 - the extra is optional
+            import tokenizers  # noqa: PLC0415
+        except ImportError as error:
+            raise NotSupported(f"local embeddings need {error.name}: {EXTRA}") from error
+        if threads == 1:
+            # Else the tokenizer takes every core of the machine, whatever `threads` says.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.folder = read_folder(folder)
+        self.version = f"onnxruntime {onnxruntime.__version__}"
+        with _foreign(BadEndpoint, f"cannot load {folder}"):
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder.tokenizer))
+            self._session = _session(onnxruntime, self.folder.onnx, threads)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.folder.max_tokens)
+        self._inputs = {node.name: _dtype(node.type) for node in self._session.get_inputs()}
+        self._output, self._pooling = self._choose_output()
+        self.dimension = int(self.encode([self.tokens(["a"])[0].ids]).shape[1])
+
+    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
+        """Tokens of each text, cut to the model's limit; an empty text has at least one."""
+        prepared = [self.folder.prompt + text for text in texts]
+        if self.folder.lowers:
+            prepared = [text.lower() for text in prepared]
+        return [self._tokens(encoding) for encoding in self._tokenizer.encode_batch_fast(prepared)]
+
+    def encode(self, rows: Sequence[NDArray[np.int32]]) -> Floats:
+        """Vectors ([len(rows), dimension]) of texts that run as one batch; raises ServerFault."""
+        width = max(len(row) for row in rows)
+        ids = np.full((len(rows), width), self.folder.pad_id, np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for at, row in enumerate(rows):
+            ids[at, : len(row)] = row
+            mask[at, : len(row)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = np.zeros_like(ids)
+        if "position_ids" in self._inputs:
+            feed["position_ids"] = np.broadcast_to(np.arange(width), ids.shape)
+        feed = {name: feed[name].astype(dtype) for name, dtype in self._inputs.items()}
+        with _foreign(ServerFault, f"{self.folder.onnx} failed"):
+            hidden = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
+        vectors: Floats = hidden if self._pooling is None else pool(hidden, mask, self._pooling)
+        return unit(vectors) if self.folder.normalizes else vectors
+
+    def _tokens(self, encoding: Any) -> Tokens:
+        rest = sum(len(part.ids) - sum(part.special_tokens_mask) for part in encoding.overflowing)
+        # A tokenizer without special tokens makes none of an empty text.
+        ids = np.array(encoding.ids or [self.folder.pad_id], np.int32)
+        return Tokens(ids, len(ids) + rest)
+
+    def _choose_output(self) -> tuple[str, Pooling | None]:
+        """The pooled output where the graph has one, else the tokens' and how to pool them."""
+        if unknown := self._inputs.keys() - _INPUTS:
+            raise NotSupported(f"{self.folder.onnx} wants inputs {sorted(unknown)}")
+        outputs = {node.name: len(node.shape or ()) for node in self._session.get_outputs()}
+        if POOLED in outputs:
+            return POOLED, None
+        if self.folder.extra_modules:
+            names = ", ".join(self.folder.extra_modules)
+            raise NotSupported(
+                f"{self.folder.onnx} lacks the modules {names}: export it with an output {POOLED}"
+            )
+        known = [name for name in ("last_hidden_state", "token_embeddings") if name in outputs]
+        name = (known or list(outputs))[0]
+        return name, None if outputs[name] == 2 else self.folder.pooling  # noqa: PLR2004
+
+
+@contextmanager
+def _foreign(kind: type[BackendError], what: str) -> Iterator[None]:
+    """Make an error of either library one of ours: both raise direct children of Exception."""
+    try:
+        yield
+    except Exception as error:
+        raise kind(f"{what}: {error}") from error
+
+
+def _session(onnxruntime: Any, path: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Waiting threads would burn the cores of the other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _dtype(declared: str) -> type[np.int32] | type[np.int64]:
+    return np.int32 if declared == "tensor(int32)" else np.int64
+
+
+def pool(hidden: Floats, mask: NDArray[np.int64], pooling: Pooling) -> Floats:
+    """One vector a text ([batch, hidden]) from one a token ([batch, sequence, hidden]).
+
+    `mask` ([batch, sequence]) is 1 for tokens, which come first, and 0 for padding.
+    """
+    seen = mask[:, :, np.newaxis].astype(np.float32)
+    match pooling:
+        case "cls":
+            pooled = hidden[:, 0]
+        case "max":
+            pooled = np.where(seen > 0, hidden, -np.inf).max(axis=1)
+        case "lasttoken":
+            pooled = hidden[np.arange(len(hidden)), mask.sum(axis=1) - 1]
+        case _:
+            pooled = (hidden * seen).sum(axis=1) / seen.sum(axis=1)
+    vectors: Floats = pooled
+    return vectors
+
+
+def unit(vectors: Floats) -> Floats:
+    """Each row with length 1; a row of zeros stays what it is."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Floats = vectors / np.maximum(lengths, _TINY)
+    return scaled

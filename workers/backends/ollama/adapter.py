@@ -1,0 +1,301 @@
+"""Ollama over its native API: the /v1 layer of it drops errors and options, so it is not used."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import httpx
+from pydantic_core import from_json
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
+    BackendError,
+    BackendRejected,
+    NotSupported,
+    TruncatedStream,
+)
+from contract.events import Delta, Details, Done, Phase, Progress, Vectors
+from contract.features import Wish
+from contract.models import (
+    CopyRequest,
+    CreateRequest,
+    DeleteRequest,
+    LoadRequest,
+    PullRequest,
+    ShowRequest,
+    UnloadRequest,
+)
+from contract.roster import ModelReport
+from workers.backends.http.client import QUICK_S, Client
+from workers.backends.http.decoders import Ndjson
+from workers.backends.http.error_table import error_in
+from workers.backends.http.missing_paths import needs_path
+from workers.backends.ollama import shapes, wire
+from workers.backends.ollama.template import leaves_open
+from workers.backends.protocols import Stream
+from workers.backends.shapes import no_json
+from workers.backends.vectors import Rows, batches
+
+EMBED_BATCH: Final = 64
+PULL_IDLE_S: Final = 1800.0
+"""Verifying a digest of 40 GB takes minutes in which Ollama says nothing."""
+SHOWS_AT_ONCE: Final = 4
+_GRANTS: Final[frozenset[Wish]] = frozenset(
+    {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty", "repeat_penalty",
+     "context_length", "messages[].thinking"}
+)  # fmt: skip
+
+
+class Ollama:
+    """One Ollama server."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        key: str | None = None,
+        idle_s: float = 120.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`key` is for ollama.com; `idle_s` bounds the silence between two words."""
+        self.name = name
+        self._idle_s = idle_s
+        self._client = Client(url, key=key, transport=transport)
+        self._shown: dict[str, dict[str, Any]] = {}
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """What the server has words for; it takes no ids of tokens."""
+        return _GRANTS
+
+    async def check(self) -> str | None:
+        """GET /api/version."""
+        answer = await self._client.json("GET", "/api/version", limit_s=QUICK_S)
+        return str(answer["version"]) if "version" in answer else None
+
+    async def prefills(self, model: str) -> bool:
+        """Whether the model's prompt leaves a trailing assistant message open: POST /api/show."""
+        shown = await self._shown_of(model)
+        return leaves_open(shown)
+
+    async def models(self) -> Sequence[ModelReport]:
+        """GET /api/tags and /api/ps; /api/show once a digest where tags tells no capabilities."""
+        tags, running = await asyncio.gather(
+            self._client.json("GET", "/api/tags", limit_s=QUICK_S, shape=shapes.TAGS),
+            self._client.json("GET", "/api/ps", limit_s=QUICK_S, shape=shapes.TAGS),
+        )
+        models = tags.get("models") or []
+        warm = {model.get("name") for model in running.get("models") or []}
+        gate = asyncio.Semaphore(SHOWS_AT_ONCE)
+        shown = await asyncio.gather(*(self._show_once(model, gate) for model in models))
+        self._shown = {
+            digest: answer
+            for model, answer in zip(models, shown, strict=True)
+            if answer and (digest := model.get("digest"))
+        }
+        return [
+            wire.to_report(model, answer, warm=model.get("name") in warm)
+            for model, answer in zip(models, shown, strict=True)
+        ]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """POST /api/chat; raw text goes to /api/generate."""
+        is_raw = request.prompt is not None
+        path = "/api/generate" if is_raw else "/api/chat"
+        body = (wire.to_generate if is_raw else wire.to_chat)(request)
+        ignored = wire.unsaid(request)
+        try:
+            async with aclosing(self._said(path, body, ignored)) as events:
+                async for event in events:
+                    yield event
+        except BackendRejected as error:
+            plain = wire.without_level(body, error)
+            if plain is None:
+                raise
+            # It was refused before its first word.
+            async with aclosing(self._said(path, plain, ("think",))) as events:
+                async for event in events:
+                    yield event
+
+    async def _said(
+        self, path: str, body: dict[str, Any], ignored: tuple[str, ...]
+    ) -> Stream[Delta | Done]:
+        lines, done = wire.ChatLines(), None
+        async with aclosing(self._lines(path, body, None)) as answer:
+            async for found in answer:
+                line = wire.understood(found)
+                delta = lines.delta(line)
+                if delta is not None:
+                    yield delta
+                if line.get("done"):
+                    done = lines.done(line)
+                    break
+        if done is None:
+            raise TruncatedStream("Ollama's answer ended without its last line")
+        yield done.model_copy(update={"ignored": ignored})
+
+    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
+        """Texts a request."""
+        return EMBED_BATCH
+
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """POST /api/embed, some texts at a time."""
+        rows, load_ms = Rows(request.dimensions), None
+        for texts in batches(request.input, EMBED_BATCH):
+            body = {
+                "model": request.model,
+                "input": texts,
+                "truncate": request.truncate,
+                "dimensions": request.dimensions,
+                "keep_alive": wire.seconds(request.keep_alive_s),
+            }
+            given = {name: value for name, value in body.items() if value is not None}
+            with needs_path(self.name, self._client.url, "/api/embed"):
+                answer = await self._client.json(
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, repeats=True
+                )
+            rows.spend(answer.get("prompt_eval_count"))
+            load_ms = load_ms or wire.timings(answer).load_ms
+            yield rows.add(answer.get("embeddings") or (), len(texts))
+        yield Done(
+            usage=rows.usage,
+            timings=wire.timings({}).model_copy(update={"load_ms": load_ms}),
+        )
+
+    async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
+        """POST /api/pull; only the line `success` is a success."""
+        body = {"model": request.model, "insecure": request.insecure, "stream": True}
+        async with aclosing(self._build("/api/pull", body)) as events:
+            async for event in events:
+                yield event
+
+    async def create(self, request: CreateRequest) -> Stream[Progress | Done]:
+        """POST /api/create from another model."""
+        body = {
+            "model": request.model,
+            "from": request.source,
+            "system": request.system,
+            "template": request.template,
+            "parameters": request.parameters or None,
+            "license": list(request.license) or None,
+            "messages": list(request.messages) or None,
+            "quantize": request.quantize,
+            "stream": True,
+        }
+        given = {name: value for name, value in body.items() if value is not None}
+        async with aclosing(self._build("/api/create", given)) as events:
+            async for event in events:
+                yield event
+
+    async def show(self, request: ShowRequest) -> Stream[Details | Done]:
+        """POST /api/show."""
+        yield Details(
+            details=await self._client.json(
+                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S, repeats=True
+            )
+        )
+        yield Done()
+
+    async def copy(self, request: CopyRequest) -> Stream[Done]:
+        """POST /api/copy; success is an empty body."""
+        body = {"source": request.model, "destination": request.destination}
+        await self._client.json("POST", "/api/copy", body)
+        yield Done()
+
+    async def delete(self, request: DeleteRequest) -> Stream[Done]:
+        """DELETE /api/delete; success is an empty body."""
+        await self._client.json("DELETE", "/api/delete", {"model": request.model})
+        yield Done()
+
+    async def running(self) -> Stream[Details | Done]:
+        """GET /api/ps."""
+        yield Details(details=await self._client.json("GET", "/api/ps", limit_s=QUICK_S))
+        yield Done()
+
+    async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
+        """A chat without messages loads; an embedding model needs an embed without texts."""
+        yield Phase(phase="loading")
+        keep: dict[str, Any] = {}
+        if request.keep_alive_s is not None:
+            keep["keep_alive"] = wire.seconds(request.keep_alive_s)
+        body = {"model": request.model, **keep}
+        try:
+            answer = await self._client.json(
+                "POST", "/api/chat", body | {"messages": [], "stream": False}, shape=shapes.LINE
+            )
+        except NotSupported:
+            answer = await self._client.json(
+                "POST", "/api/embed", body | {"input": []}, shape=shapes.LINE
+            )
+        yield Done(timings=wire.timings(answer))
+
+    async def unload(self, request: UnloadRequest) -> Stream[Done]:
+        """The same with keep_alive 0; it works for embedding models, and if nothing is loaded."""
+        body = {"model": request.model, "messages": [], "keep_alive": 0, "stream": False}
+        await self._client.json("POST", "/api/chat", body)
+        yield Done()
+
+    async def _build(
+        self, path: str, body: dict[str, Any]
+    ) -> AsyncGenerator[Progress | Done, None]:
+        lines = wire.PullLines()
+        async with aclosing(self._lines(path, body, PULL_IDLE_S)) as answer:
+            async for line in answer:
+                yield lines.progress(shapes.STEP.read(line))
+        if not lines.succeeded:
+            raise TruncatedStream(f"Ollama's answer to {path} ended without its line 'success'")
+        yield Done()
+
+    async def _lines(
+        self, path: str, body: dict[str, Any], idle_s: float | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The objects of an answer; raises the BackendError that an `error` line means."""
+        decoder = Ndjson()
+        async with (
+            self._client.open(
+                "POST", path, body, accept="application/x-ndjson", repeats=idle_s is None
+            ) as answer,
+            aclosing(answer.packets()) as packets,
+        ):
+            async for packet in packets:
+                for line in decoder.feed(packet):
+                    yield self._parsed(line)
+                    answer.words_began(idle_s or self._idle_s)
+            for line in decoder.flush():
+                yield self._parsed(line, is_cut=True)
+
+    def _parsed(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any]:
+        try:
+            fields = from_json(line)
+        except ValueError as error:
+            raise no_json(error, is_cut=is_cut) from None
+        if not isinstance(fields, dict) or "error" in fields:
+            raise error_in(fields, secrets=self._client.secrets)
+        return fields
+
+    async def _shown_of(self, model: str | None) -> dict[str, Any]:
+        body = {"model": model}
+        return await self._client.json(
+            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, repeats=True
+        )
+
+    async def _show_once(self, model: dict[str, Any], gate: asyncio.Semaphore) -> dict[str, Any]:
+        if model.get("capabilities"):
+            return {}
+        known = self._shown.get(model.get("digest") or "")
+        if known is not None:
+            return known
+        try:
+            async with gate:
+                answer = await self._shown_of(model.get("name"))
+        except BackendError:
+            return {}  # deleted meanwhile, or broken: the list is still worth telling
+        kept = ("capabilities", "model_info")
+        return {name: answer[name] for name in kept if name in answer}

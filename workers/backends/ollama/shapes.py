@@ -1,0 +1,124 @@
+"""What Ollama answers, as far as it is read (api_shim/openai/schemas.py has the rules).
+
+Source: ollama/ollama `api/types.go`.
+"""
+
+from typing import Annotated, Any, Final, Required
+
+from pydantic import BeforeValidator, WrapValidator, with_config
+from typing_extensions import TypedDict
+
+from workers.backends.openai.shapes import Likely
+from workers.backends.shapes import (
+    LENIENT,
+    Count,
+    Measure,
+    Name,
+    Object,
+    Shape,
+    Told,
+    Words,
+    objects,
+    or_nothing,
+)
+
+
+@with_config(LENIENT)
+class Function(TypedDict, total=False):
+    """What is called."""
+
+    name: Required[str]
+    arguments: str | dict[str, Any] | list[Any] | None
+
+
+@with_config(LENIENT)
+class Call(TypedDict, total=False):
+    """A tool call, always whole."""
+
+    id: Name | None
+    function: Required[Function]
+
+
+@with_config(LENIENT)
+class Message(TypedDict, total=False):
+    """A piece of what is said."""
+
+    content: str | None
+    thinking: str | None
+    tool_calls: list[Call] | None
+
+
+@with_config(LENIENT)
+class Line(TypedDict, total=False):
+    """A line of /api/chat or /api/generate; the last one has the counts."""
+
+    message: Message | None
+    response: str | None
+    logprobs: list[Likely] | None
+    done_reason: Told
+    prompt_eval_count: Count
+    eval_count: Count
+    load_duration: Measure
+
+
+@with_config(LENIENT)
+class Step(TypedDict, total=False):
+    """A line of /api/pull or /api/create."""
+
+    status: Told
+    digest: Told
+    total: Count
+    completed: Count
+
+
+@with_config(LENIENT)
+class TagDetails(TypedDict, total=False):
+    """More of a model in a list."""
+
+    context_length: Count
+    embedding_length: Count
+
+
+@with_config(LENIENT)
+class Tag(TypedDict, total=False):
+    """A model of /api/tags or /api/ps."""
+
+    name: Told
+    model: Told
+    digest: Told
+    size: Count
+    capabilities: Words
+    details: Annotated[TagDetails | None, WrapValidator(or_nothing)]
+
+
+@with_config(LENIENT)
+class Tags(TypedDict, total=False):
+    """GET /api/tags or /api/ps."""
+
+    models: Annotated[list[Tag], BeforeValidator(objects)]
+
+
+@with_config(LENIENT)
+class Shown(TypedDict, total=False):
+    """POST /api/show."""
+
+    capabilities: Words
+    model_info: Object
+    renderer: Told
+    template: Told
+
+
+@with_config(LENIENT)
+class Embedded(TypedDict, total=False):
+    """POST /api/embed; `Rows` looks at the numbers."""
+
+    embeddings: list[Any] | None
+    prompt_eval_count: Count
+    load_duration: Measure
+
+
+LINE: Final = Shape(Line)
+STEP: Final = Shape(Step)
+TAGS: Final = Shape(Tags)
+SHOWN: Final = Shape(Shown)
+EMBEDDED: Final = Shape(Embedded)

@@ -1,0 +1,276 @@
+"""Every server that speaks OpenAI's HTTP: llama-server, LM Studio, vLLM, OpenAI and the like.
+
+They differ by a row of facts (`dialects.py`), not by a class.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import httpx
+from pydantic_core import from_json
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import (
+    BackendError,
+    BackendStalled,
+    BadEndpoint,
+    NotSupported,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import Delta, Done, Phase, Vectors
+from contract.features import Wish
+from contract.images import ImageRequest
+from contract.roster import ModelReport
+from workers.backends.http.client import QUICK_S, Answer, Client
+from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
+from workers.backends.http.error_table import error_from, error_in
+from workers.backends.http.missing_paths import needs_path
+from workers.backends.openai import catalogs, shapes
+from workers.backends.openai import requests as wire
+from workers.backends.openai.chunks import Chunks, understood
+from workers.backends.openai.dialects import Dialect
+from workers.backends.openai.naming import Names, aliases_in
+from workers.backends.openai.requests_m_openai_completions import to_completion
+from workers.backends.protocols import Stream
+from workers.backends.shapes import no_json
+from workers.backends.vectors import Rows, batches, ordered, width
+
+AnyAsking = TypeVar("AnyAsking", ChatRequest, EmbedRequest, ImageRequest)
+
+
+class OpenAI:
+    """One OpenAI-shaped server."""
+
+    reads: type[Chunks] = Chunks
+    """What understands its chunks."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        dialect: Dialect,
+        *,
+        key: str | None = None,
+        idle_s: float = 120.0,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1."""
+        self.name = name
+        self.dialect = dialect
+        self._idle_s = idle_s
+        self._client = Client(url, key=key, headers=headers, transport=transport)
+        self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
+        self._dimension: dict[str, int | None] = {}
+        self._names = Names()
+        self._is_pooling: bool | None = None
+
+    async def prefills(self, model: str) -> bool:  # noqa: ARG002 - a server does it or does not
+        """Whether the server is known to go on with a trailing assistant message."""
+        return self.dialect.prefill != "none"
+
+    @property
+    def grants(self) -> frozenset[Wish]:
+        """What the dialect has words for."""
+        return self.dialect.grants
+
+    @property
+    def takes_image_urls(self) -> bool:
+        """Whether the server fetches the images of a message itself."""
+        return self.dialect.image_urls
+
+    async def check(self) -> str | None:
+        """The health path where there is one, else the list of models."""
+        if self.dialect.health_path is None:
+            await self._client.json("GET", "/models", limit_s=QUICK_S)
+            return None
+        await self._root.json("GET", self.dialect.health_path, limit_s=QUICK_S)
+        if self.dialect.version_path:
+            answer = await self._root.json("GET", self.dialect.version_path, limit_s=QUICK_S)
+            return str(answer["version"]) if "version" in answer else None
+        props = await self._props() if self.dialect.catalog == "props" else {}
+        return str(props["build_info"]) if "build_info" in props else None
+
+    async def slots(self) -> int | None:
+        """How many requests the server runs at once, where it tells (llama-server)."""
+        props = await self._props() if self.dialect.catalog == "props" else {}
+        total = props.get("total_slots")
+        return total if isinstance(total, int) and total > 0 else None
+
+    async def models(self) -> Sequence[ModelReport]:
+        """The server's list, with what its dialect tells of each model."""
+        if self.dialect.catalog == "lmstudio":
+            with suppress(BadEndpoint):  # before 0.4.0 there was no /api/v1
+                return catalogs.lmstudio(
+                    await self._root.json(
+                        "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_LISTING
+                    )
+                )
+        listing = await self._client.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
+        return self._names.shown(await self._reported(listing), aliases_in(listing))
+
+    async def _reported(self, listing: dict[str, Any]) -> Sequence[ModelReport]:
+        match self.dialect.catalog:
+            case "props":
+                names = [
+                    item.get("id") for item in listing.get("data") or () if "status" not in item
+                ]
+                dimension = await self._dimension_of(str(names[0])) if names else None
+                return catalogs.llamacpp(listing, await self._props(), dimension)
+            case "vllm":
+                return catalogs.vllm(listing, embeds=await self._embeds())
+            case "names":
+                return catalogs.by_name(listing)
+            case "plain" | "lmstudio":
+                return catalogs.plain(listing)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+        await self._root.aclose()
+
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """POST /chat/completions; raw text goes to /completions."""
+        is_raw = request.prompt is not None
+        body = (to_completion if is_raw else wire.to_chat)(self._own(request), self.dialect)
+        path = "/completions" if is_raw else "/chat/completions"
+        chunks = self.reads()
+        is_marked = False
+        async with (
+            self._asked(path, body.fields, "text/event-stream", repeats=True) as answer,
+            aclosing(self._chunks(answer)) as parsed,
+        ):
+            try:
+                async for item in parsed:
+                    if item is None:
+                        is_marked = True
+                        break
+                    chunk = understood(item)
+                    delta = chunks.delta(chunk)
+                    if delta is not None:
+                        if delta.has_words:
+                            answer.words_began(self._idle_s)
+                        yield delta
+                    elif (phase := chunks.phase(chunk)) is not None:
+                        yield phase
+            except (BackendStalled, ServerFault, TruncatedStream):
+                if not chunks.has_finished:
+                    raise  # else only the usage is missing
+        yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
+
+    @asynccontextmanager
+    async def _asked(
+        self, path: str, body: Any, accept: str, *, repeats: bool = False
+    ) -> AsyncGenerator[Answer]:
+        """The answer to a POST; raises NotSupported where the server has no such path."""
+        with needs_path(self.name, self._client.url, path):
+            async with self._client.open(
+                "POST", path, body, accept=accept, repeats=repeats
+            ) as answer:
+                yield answer
+
+    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
+        """Texts a request."""
+        return self.dialect.embed_batch
+
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """POST /embeddings, some texts at a time."""
+        body = wire.to_embed(self._own(request), self.dialect)
+        rows = Rows(request.dimensions)
+        inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
+        for texts in batches(inputs, self.dialect.embed_batch):
+            with needs_path(self.name, self._client.url, "/embeddings"):
+                answer = await self._client.json(
+                    "POST",
+                    "/embeddings",
+                    body.fields | {"input": texts},
+                    shape=shapes.EMBEDDED,
+                    repeats=True,
+                )
+            rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
+            yield rows.add(ordered(answer.get("data") or ()), len(texts))
+        yield Done(usage=rows.usage, ignored=body.ignored)
+
+    def _own(self, request: AnyAsking) -> AnyAsking:
+        """The request with the model as the server calls it."""
+        own = self._names.own(request.model)
+        return request if own == request.model else request.model_copy(update={"model": own})
+
+    async def _chunks(self, answer: Answer) -> AsyncGenerator[dict[str, Any] | None, None]:
+        """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""
+        if answer.content_type == "application/json":
+            # An error with status 200 (LM Studio), or an answer that was not streamed.
+            yield self._parsed(await answer.whole(), is_cut=True)
+            return
+        decoder = Sse()
+        async with aclosing(answer.packets()) as packets:
+            async for packet in packets:
+                for name, data in decoder.feed(packet):
+                    chunk = self._parsed(data, name)
+                    yield chunk
+                    if chunk is None:
+                        return
+        for name, data in decoder.flush():
+            yield self._parsed(data, name, is_cut=True)
+
+    def _parsed(
+        self, data: bytes, name: str = MESSAGE, *, is_cut: bool = False
+    ) -> dict[str, Any] | None:
+        """`is_cut` says that the end of the stream, and not a blank line, has ended it."""
+        if data == b"[DONE]":
+            return None
+        try:
+            chunk = from_json(data)
+        except ValueError as error:
+            if name not in {ERROR, BARE}:
+                raise no_json(error, is_cut=is_cut) from None
+            # The router of llama-server appends "proxy error: ..." when its child dies.
+            raise error_from(0, data, secrets=self._client.secrets) from None
+        if name == ERROR or not isinstance(chunk, dict) or chunk.get("error"):
+            raise error_in(chunk, secrets=self._client.secrets)
+        return chunk
+
+    async def _props(self) -> dict[str, Any]:
+        try:
+            return await self._root.json("GET", "/props", limit_s=QUICK_S, shape=shapes.PROPS)
+        except BackendError:
+            return {}
+
+    async def _embeds(self) -> bool:
+        """Whether this vLLM runs a pooling model: only then its schema has no chat."""
+        if self._is_pooling is None:
+            try:
+                schema = await self._root.json(
+                    "GET", "/openapi.json", limit_s=QUICK_S, shape=shapes.PATHS
+                )
+            except BackendError:
+                return False
+            paths = schema.get("paths") or {}
+            self._is_pooling = "/v1/chat/completions" not in paths and "/v1/embeddings" in paths
+        return self._is_pooling
+
+    async def _dimension_of(self, model: str) -> int | None:
+        """Width of a llama-server's vectors; None if it was started without `--embeddings`.
+
+        It tells in no list, so it is asked once, with one letter: 501 means no.
+        """
+        if model not in self._dimension:
+            try:
+                answer = await self._client.json(
+                    "POST",
+                    "/embeddings",
+                    {"model": model, "input": "a"},
+                    limit_s=QUICK_S,
+                    shape=shapes.EMBEDDED,
+                    repeats=True,
+                )
+                vectors = ordered(answer.get("data") or ())
+                self._dimension[model] = width(vectors[0]) if vectors else None
+            except NotSupported:
+                self._dimension[model] = None
+            except BackendError:
+                return None
+        return self._dimension[model]

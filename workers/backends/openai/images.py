@@ -1,0 +1,161 @@
+"""Image requests in OpenAI's words, and its answers in ours: pure.
+
+Source: openai/openai-openapi, /images/generations and /images/edits. Models called gpt-image always
+answer base64 and know no `response_format`; dall-e, and servers of one's own, want to be asked.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from contract.errors import (
+    InvalidRequest,
+)
+from contract.errors_m_backend_errors import (
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import Image, Usage
+from contract.images import ImageRequest
+from workers.backends.http.client import Encoded
+from workers.backends.http.multipart import File, form
+from workers.backends.inline_images import inline, mime_type
+
+_GPT_1: Final = ("1024x1024", "1536x1024", "1024x1536")
+_SIZES: Final = {
+    "gpt-image-1": _GPT_1,
+    "chatgpt-image": _GPT_1,
+    "dall-e-3": ("1024x1024", "1792x1024", "1024x1792"),
+    "dall-e-2": ("1024x1024", "512x512", "256x256"),
+}
+"""By the beginning of a model's name; the others take any size, or say themselves what they do."""
+_UNKNOWN: Final = ("negative_prompt", "strength", "steps", "guidance", "seed")
+_PARTIAL: Final = ".partial_image"
+_COMPLETED: Final = ".completed"
+
+
+class ImageBody(NamedTuple):
+    """What is sent, and the fields of ours that are not in it."""
+
+    content: dict[str, Any] | Encoded
+    accept: str
+    ignored: tuple[str, ...]
+
+
+def to_image(request: ImageRequest, dialect: str) -> ImageBody:
+    """The body of /images/generations, or of /images/edits if there is an image to start from."""
+    given = request.model_fields_set
+    ignored: list[str] = [name for name in _UNKNOWN if name in given]
+    is_gpt = dialect == "openai" and not request.model.startswith("dall-e")
+    size, is_other = _size(request, is_hosted=dialect == "openai")
+    ignored += ["width", "height"] if is_other else []
+    fields: dict[str, Any] = {"model": request.model, "prompt": request.prompt, "n": request.count}
+    if size:
+        fields["size"] = size
+    if is_gpt:
+        fields["output_format"] = request.mime_type.removeprefix("image/")
+    else:
+        fields["response_format"] = "b64_json"
+        ignored += ["mime_type"] if request.mime_type != "image/png" else []
+    streams = is_gpt and request.partial_images > 0
+    if streams:
+        fields |= {"stream": True, "partial_images": request.partial_images}
+    elif request.partial_images:
+        ignored.append("partial_images")
+    accept = "text/event-stream" if streams else "application/json"
+    content = _edit(fields, request.image, request.mask) if request.image else fields
+    return ImageBody(content, accept, tuple(ignored))
+
+
+class Images:
+    """Reads the answer, whole or in events; counts what is done."""
+
+    def __init__(self, request: ImageRequest) -> None:
+        """Nothing seen yet."""
+        self._mime_type = request.mime_type
+        self._done = 0
+        self._usage: dict[str, Any] = {}
+
+    def read(self, item: Mapping[str, Any]) -> Iterator[Image]:
+        """The images of an answer, or of one event of a stream."""
+        self._usage = item.get("usage") or self._usage
+        kind = str(item.get("type") or "")
+        if kind.endswith(_PARTIAL):
+            yield self._image(item, item, partial=True)
+        elif kind.endswith(_COMPLETED):
+            yield self._finished(item, item)
+        elif "data" in item:
+            for found in item["data"] or ():
+                yield self._finished(found, item)
+
+    def usage(self) -> Usage | None:
+        """What it cost, if that was told; raises TruncatedStream if no image was finished."""
+        if not self._done:
+            raise TruncatedStream("the answer ended without a finished image")
+        if self._usage.get("input_tokens") is None and self._usage.get("output_tokens") is None:
+            return None
+        details = self._usage.get("input_tokens_details") or {}
+        return Usage(
+            prompt_tokens=self._usage.get("input_tokens") or 0,
+            completion_tokens=self._usage.get("output_tokens") or 0,
+            cached_tokens=details.get("cached_tokens") or 0,
+        )
+
+    def _finished(self, found: Mapping[str, Any], told: Mapping[str, Any]) -> Image:
+        image = self._image(found, told, partial=False)
+        self._done += 1
+        return image
+
+    def _image(self, found: Mapping[str, Any], told: Mapping[str, Any], *, partial: bool) -> Image:
+        data, url = found.get("b64_json"), found.get("url")
+        if not (data or url):
+            raise ServerFault("the backend answered an image without its bytes or address")
+        kind = f"image/{told['output_format']}" if told.get("output_format") else None
+        return Image(
+            index=self._done,
+            mime_type=kind or (mime_type(data) if data else self._mime_type),
+            data=data or None,
+            url=None if data else url,
+            partial=partial,
+        )
+
+
+def _size(request: ImageRequest, *, is_hosted: bool) -> tuple[str | None, bool]:
+    """The size to ask for, and whether it is another than the wished one.
+
+    None leaves it to the model: so the default of ours, which no new model of OpenAI's has.
+    """
+    wished = f"{request.width}x{request.height}"
+    if not request.model_fields_set & {"width", "height"}:
+        return (None if is_hosted else wished), False
+    known = next((_SIZES[name] for name in _SIZES if request.model.startswith(name)), None)
+    if known is None or wished in known:
+        return wished, False
+
+    def distance(size: str) -> tuple[float, int]:
+        width, height = (int(part) for part in size.split("x"))
+        ratio = abs(width / height - request.width / request.height)
+        return ratio, abs(width - request.width)
+
+    return min(known, key=distance), True
+
+
+def _edit(fields: dict[str, Any], image: str, mask: str | None) -> Encoded:
+    files = {"image": _file("image", image)}
+    if mask:
+        files["mask"] = _file("mask", mask)
+    told = {
+        field: str(value).lower() if isinstance(value, bool) else str(value)
+        for field, value in fields.items()
+    }
+    return form(told, files)
+
+
+def _file(name: str, image: str) -> File:
+    start = inline(image, name)
+    try:
+        content = base64.b64decode(start.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{name}: not base64") from None
+    return File(f"{name}.{start.mime_type.removeprefix('image/')}", content, start.mime_type)

@@ -1,0 +1,190 @@
+"""llama-swap: an OpenAI speaker that also swaps: it starts a server when its model is asked for.
+
+A cold swap may take minutes in which nothing is said; it waits under the job's deadline. Source:
+mostlygeek/llama-swap `internal/server/api.go`, `internal/router/{base,loading}.go`.
+"""
+
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+from typing_extensions import override
+
+from contract.chat import ChatRequest
+from contract.errors_m_backend_errors import (
+    BackendError,
+)
+from contract.events import Delta, Details, Done, Image, Phase
+from contract.images import ImageRequest
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    UnloadRequest,
+)
+from contract.roster import ModelReport, ModelTrait
+from workers.backends.http.client import QUICK_S
+from workers.backends.openai import shapes
+from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.chunks import Chunks
+from workers.backends.openai.shapes import Chunk
+from workers.backends.protocols import Stream
+
+_TOLD: Final = ("model", "name", "state", "ttl", "description")
+"""Of GET /running; not `cmd` and `proxy`, because a command line may hold a key."""
+
+
+class LoadingChunks(Chunks):
+    """Tells the chunks of `sendLoadingState` from a model's thoughts.
+
+    llama-swap writes them itself, without `id`, `object` and the choice's `index`, which every
+    server behind it writes.
+    """
+
+    @override
+    def delta(self, chunk: Chunk) -> Delta | None:
+        """None for a chunk that only says that the model loads."""
+        return None if is_loading(chunk) else super().delta(chunk)
+
+    @override
+    def phase(self, chunk: Chunk) -> Phase | None:
+        """`loading` for such a chunk; there may be one a second."""
+        return Phase(phase="loading") if is_loading(chunk) else None
+
+
+class LlamaSwap(OpenAIImages):
+    """One llama-swap, and whatever it starts: it passes images on, too."""
+
+    reads = LoadingChunks
+
+    @override
+    async def models(self) -> Sequence[ModelReport]:
+        """GET /v1/models; what its configuration says of a model stands in it."""
+        return [report(item) for item in await self._items()]
+
+    @override
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """POST /chat/completions; the list tells before whether the model must be started."""
+        has_told = await self._is_cold(request.model)
+        if has_told:
+            yield Phase(phase="loading")
+        async with aclosing(super().chat(request)) as events:
+            async for event in events:
+                if not isinstance(event, Phase):
+                    yield event
+                elif not has_told:
+                    has_told = True
+                    yield event
+
+    @override
+    async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
+        """POST /images/generations, or /images/edits; the same about a cold model."""
+        if await self._is_cold(request.model):
+            yield Phase(phase="loading")
+        async with aclosing(super().image(request)) as events:
+            async for event in events:
+                yield event
+
+    async def running(self) -> Stream[Details | Done]:
+        """GET /running."""
+        items = await self._running()
+        models = [{name: item[name] for name in _TOLD if name in item} for item in items]
+        for model in models:
+            model["name"] = model.get("model")
+        yield Details(details={"models": models})
+        yield Done()
+
+    async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
+        """GET /upstream/<model>/v1/models: whatever its server answers, it runs then."""
+        if not await self._is_ready(request.model):
+            yield Phase(phase="loading")
+        path = f"/upstream/{quote(request.model)}/v1/models"
+        try:
+            async with self._root.open("GET", path) as answer:
+                await answer.whole()
+        except BackendError:  # a server without that path runs all the same
+            if not await self._is_ready(request.model):
+                raise
+        yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
+
+    async def unload(self, request: UnloadRequest) -> Stream[Done]:
+        """POST /api/models/unload/<model>, GET /unload for all; what they were saying breaks off.
+
+        Their answers are text.
+        """
+        method, path = "POST", f"/api/models/unload/{quote(request.model)}"
+        if request.model == EVERY_MODEL:
+            method, path = "GET", "/unload"  # every version has it
+        async with self._root.open(method, path) as answer:
+            await answer.whole()
+        yield Done()
+
+    async def _is_ready(self, model: str) -> bool:
+        """Whether its server runs, by its own name or, where the list tells, by an alias."""
+        for item in await self._running():
+            if item.get("model") == model:
+                return item.get("state") == "ready"
+        return await self._warmth(model) is True
+
+    async def _running(self) -> list[dict[str, Any]]:
+        answer = await self._root.json("GET", "/running", limit_s=QUICK_S, shape=shapes.RUNNING)
+        return [item for item in answer.get("running") or () if isinstance(item, dict)]
+
+    async def _items(self) -> list[dict[str, Any]]:
+        listing = await self._client.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
+        items = listing.get("data") or ()
+        return [item for item in items if isinstance(item, dict) and "id" in item]
+
+    async def _is_cold(self, model: str) -> bool:
+        """Whether a job will wait for it; an error of the list is for the job to meet."""
+        with suppress(BackendError):
+            return await self._warmth(model) is False
+        return False
+
+    async def _warmth(self, model: str) -> bool | None:
+        """What the list says of the model or its alias; None where it says nothing."""
+        for item in await self._items():
+            if model == item["id"] or model in _aliases(item):
+                return _is_warm(item)
+        return None
+
+
+def is_loading(chunk: Chunk) -> bool:
+    """Whether llama-swap wrote this chunk itself while it started a server."""
+    choices = chunk.get("choices")
+    if "id" in chunk or "object" in chunk or not choices or len(choices) != 1:
+        return False
+    choice = choices[0]
+    return list(choice) == ["delta"] and list(choice["delta"] or ()) == ["reasoning_content"]
+
+
+def report(item: dict[str, Any]) -> ModelReport:
+    """A model of the list; what the configuration does not tell is unknown."""
+    told, shape = item.get("capabilities") or {}, item.get("architecture") or {}
+    takes, gives = shape.get("input_modalities") or (), shape.get("output_modalities") or ()
+    traits: list[ModelTrait] = []
+    if ("text" in gives or told.get("function_calling")) and not told.get("reranker"):
+        traits.append("chat")
+    traits += ["vision"] if told.get("vision") and "chat" in traits else []
+    traits += ["tools"] if told.get("function_calling") else []
+    is_painter = told.get("image_generation") or told.get("image_to_image") or "image" in gives
+    traits += ["image"] if is_painter else []
+    lacks: list[ModelTrait] = ["chat"] if gives and "text" not in gives else []
+    lacks += ["vision"] if takes and "image" not in takes else []
+    lacks += ["image"] if gives and "image" not in gives else []
+    return ModelReport(
+        name=str(item["id"]),
+        traits=tuple(traits),
+        lacks=tuple(lacks),
+        warm=_is_warm(item),
+        context_length=item.get("context_length") or None,
+    )
+
+
+def _is_warm(item: dict[str, Any]) -> bool | None:
+    value = (item.get("status") or {}).get("value")
+    return None if value is None else value == "loaded"
+
+
+def _aliases(item: dict[str, Any]) -> Sequence[str]:
+    return ((item.get("meta") or {}).get("llamaswap") or {}).get("aliases") or ()

@@ -1,0 +1,306 @@
+"""What OpenAI-shaped servers answer, as far as it is read (api_shim/openai/schemas.py has the rules).
+
+Sources: openai/openai-openapi; vLLM, llama-server, LM Studio, llama-swap and Mistral where they
+say more. A content may be parts (mistralai/client-python, ContentChunk).
+"""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, WrapValidator, with_config
+from typing_extensions import TypedDict
+
+from workers.backends.shapes import (
+    LENIENT,
+    Count,
+    Measure,
+    Name,
+    Object,
+    Shape,
+    Told,
+    Words,
+    identified,
+    objects,
+    or_nothing,
+)
+
+
+@with_config(LENIENT)
+class UsageDetails(TypedDict, total=False):
+    """What a count is made of."""
+
+    cached_tokens: Count
+    reasoning_tokens: Count
+
+
+Detailed = Annotated[UsageDetails | None, WrapValidator(or_nothing)]
+
+
+@with_config(LENIENT)
+class Used(TypedDict, total=False):
+    """`usage` of OpenAI-shaped servers."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    input_tokens: Count
+    output_tokens: Count
+    prompt_tokens_details: Detailed
+    completion_tokens_details: Detailed
+    input_tokens_details: Detailed
+
+
+Usage = Annotated[Used | None, WrapValidator(or_nothing)]
+
+
+@with_config(LENIENT)
+class Function(TypedDict, total=False):
+    """What is called; arguments are text, an object or null."""
+
+    name: str | None
+    arguments: str | dict[str, Any] | list[Any] | None
+
+
+@with_config(LENIENT)
+class Call(TypedDict, total=False):
+    """A tool call, or a fragment of one."""
+
+    id: Name | None
+    index: Count
+    function: Function | None
+
+
+@with_config(LENIENT)
+class Part(TypedDict, total=False):
+    """A part of a content, or of a thought, which may hold parts itself."""
+
+    type: str
+    text: str | None
+    thinking: "str | list[Part | str] | None"
+    refusal: str | None
+
+
+Content = str | list[Part | str] | None
+
+
+@with_config(LENIENT)
+class Likely(TypedDict, total=False):
+    """How likely a token was."""
+
+    token: Name | None
+    logprob: Measure
+    bytes: Annotated[list[int] | None, WrapValidator(or_nothing)]
+    top_logprobs: "list[Likely] | None"
+
+
+@with_config(LENIENT)
+class LikelyLists(TypedDict, total=False):
+    """The same of a completion, in parallel lists; or of a chat, in `content`."""
+
+    content: list[Likely] | None
+    tokens: list[Name] | None
+    token_logprobs: list[Measure] | None
+    top_logprobs: list[dict[str, Measure] | None] | None
+
+
+@with_config(LENIENT)
+class Message(TypedDict, total=False):
+    """A delta, or a whole message."""
+
+    content: Content
+    reasoning_content: Content
+    reasoning: Content
+    refusal: str | None
+    tool_calls: list[Call] | None
+    function_call: Function | None
+
+
+@with_config(LENIENT)
+class Choice(TypedDict, total=False):
+    """A choice of a chunk."""
+
+    delta: Message | None
+    message: Message | None
+    text: str | None
+    finish_reason: Told
+    logprobs: LikelyLists | list[Likely] | None
+
+
+@with_config(LENIENT)
+class Chunk(TypedDict, total=False):
+    """A chunk, or a whole answer, of /chat/completions and /completions."""
+
+    choices: list[Choice] | None
+    usage: Usage
+
+
+@with_config(LENIENT)
+class Meta(TypedDict, total=False):
+    """What llama-server and llama-swap say of a model in the list."""
+
+    n_ctx: Count
+    n_embd: Count
+    size: Count
+    llamaswap: "Annotated[Aliased | None, WrapValidator(or_nothing)]"
+
+
+@with_config(LENIENT)
+class Aliased(TypedDict, total=False):
+    """Other names of a model."""
+
+    aliases: Words
+
+
+@with_config(LENIENT)
+class Status(TypedDict, total=False):
+    """Whether a model is in memory; `args` are its server's."""
+
+    value: Told
+    args: Words
+
+
+@with_config(LENIENT)
+class Architecture(TypedDict, total=False):
+    """What a model takes and gives."""
+
+    input_modalities: Words
+    output_modalities: Words
+
+
+@with_config(LENIENT)
+class Listed(Aliased, total=False):
+    """A model in a list."""
+
+    id: Name
+    owned_by: Told
+    meta: Annotated[Meta | None, WrapValidator(or_nothing)]
+    status: Annotated[Status | None, WrapValidator(or_nothing)]
+    architecture: Annotated[Architecture | None, WrapValidator(or_nothing)]
+    capabilities: Object
+    context_length: Count
+    max_model_len: Count
+
+
+@with_config(LENIENT)
+class Listing(TypedDict, total=False):
+    """GET /models."""
+
+    data: Annotated[list[Listed], BeforeValidator(identified("id"))]
+
+
+@with_config(LENIENT)
+class Settings(TypedDict, total=False):
+    """Of llama-server's generation."""
+
+    n_ctx: Count
+
+
+@with_config(LENIENT)
+class Props(TypedDict, total=False):
+    """GET /props of llama-server."""
+
+    default_generation_settings: Annotated[Settings | None, WrapValidator(or_nothing)]
+    modalities: Object
+    chat_template_caps: Object
+
+
+@with_config(LENIENT)
+class Row(TypedDict, total=False):
+    """A vector; `Rows` looks at its numbers."""
+
+    index: Count
+    embedding: Any
+
+
+@with_config(LENIENT)
+class Embedded(TypedDict, total=False):
+    """POST /embeddings."""
+
+    data: list[Row] | None
+    usage: Usage
+
+
+@with_config(LENIENT)
+class Pictured(TypedDict, total=False):
+    """An image of /images/generations."""
+
+    b64_json: str | None
+    url: str | None
+    output_format: Told
+
+
+@with_config(LENIENT)
+class Painted(Pictured, total=False):
+    """POST /images/generations, or one event of its stream."""
+
+    type: Told
+    data: list[Pictured] | None
+    usage: Usage
+
+
+@with_config(LENIENT)
+class Instance(TypedDict, total=False):
+    """A model in LM Studio's memory."""
+
+    id: Name
+    config: "Annotated[InstanceConfig | None, WrapValidator(or_nothing)]"
+
+
+@with_config(LENIENT)
+class InstanceConfig(TypedDict, total=False):
+    """How it was loaded."""
+
+    context_length: Count
+
+
+@with_config(LENIENT)
+class LmModel(TypedDict, total=False):
+    """A model of LM Studio's own list."""
+
+    key: Name
+    type: Told
+    capabilities: Object
+    loaded_instances: Annotated[list[Instance], BeforeValidator(identified("id"))]
+    max_context_length: Count
+    size_bytes: Count
+
+
+@with_config(LENIENT)
+class LmListing(TypedDict, total=False):
+    """GET /api/v1/models of LM Studio."""
+
+    models: Annotated[list[LmModel], BeforeValidator(identified("key"))]
+
+
+@with_config(LENIENT)
+class LmJob(TypedDict, total=False):
+    """A load or a download of LM Studio."""
+
+    job_id: Name | None
+    status: Told
+    load_time_seconds: Measure
+    total_size_bytes: Count
+    downloaded_bytes: Count
+
+
+@with_config(LENIENT)
+class Running(TypedDict, total=False):
+    """GET /running of llama-swap."""
+
+    running: Annotated[list[dict[str, Any]], BeforeValidator(objects)]
+
+
+@with_config(LENIENT)
+class Paths(TypedDict, total=False):
+    """GET /openapi.json."""
+
+    paths: Object
+
+
+CHUNK: Final = Shape(Chunk)
+LISTING: Final = Shape(Listing)
+PROPS: Final = Shape(Props)
+EMBEDDED: Final = Shape(Embedded)
+PAINTED: Final = Shape(Painted)
+LM_LISTING: Final = Shape(LmListing)
+LM_JOB: Final = Shape(LmJob)
+RUNNING: Final = Shape(Running)
+PATHS: Final = Shape(Paths)

@@ -1,0 +1,79 @@
+"""A vLLM whose operator let it sleep: VLLM_SERVER_DEV_MODE=1 and `--enable-sleep-mode`.
+
+Without them vLLM has no such paths; so this is a type option, `vllm://host?dev=1`, and a plain
+vLLM cannot be asked. Level 1 keeps the weights in main memory. Source: vLLM
+`entrypoints/serve/dev/sleep`.
+"""
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from contract.errors_m_backend_errors import (
+    ModelMissing,
+)
+from contract.events import Details, Done, Phase
+from contract.model_names import find
+from contract.models import (
+    EVERY_MODEL,
+    LoadRequest,
+    UnloadRequest,
+)
+from contract.roster import ModelReport
+from workers.backends.http.client import QUICK_S
+from workers.backends.openai.adapter import OpenAI
+from workers.backends.protocols import Stream
+
+
+class SleepingVllm(OpenAI):
+    """One vLLM: to load is to wake it, to unload is to send it to sleep."""
+
+    @override
+    async def models(self) -> Sequence[ModelReport]:
+        """The list, cold while the server sleeps."""
+        warm = not await self._is_asleep()
+        return [report.model_copy(update={"warm": warm}) for report in await super().models()]
+
+    async def running(self) -> Stream[Details | Done]:
+        """GET /is_sleeping: all of its models, or none."""
+        models = await self.models()
+        yield Details(
+            details={
+                "models": [
+                    {"name": model.name, "model": model.name, "state": "ready"}
+                    for model in models
+                    if model.warm
+                ]
+            }
+        )
+        yield Done()
+
+    async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
+        """POST /wake_up, which answers when the weights are back."""
+        await self._demand(request.model)
+        if await self._is_asleep():
+            yield Phase(phase="loading")
+            await self._tell("/wake_up")
+        yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
+
+    async def unload(self, request: UnloadRequest) -> Stream[Done]:
+        """POST /sleep?level=1; it aborts what runs."""
+        if request.model != EVERY_MODEL:
+            await self._demand(request.model)
+        if not await self._is_asleep():
+            await self._tell("/sleep?level=1")
+        yield Done()
+
+    async def _is_asleep(self) -> bool:
+        answer = await self._root.json("GET", "/is_sleeping", limit_s=QUICK_S)
+        return bool(answer.get("is_sleeping"))
+
+    async def _tell(self, path: str) -> None:
+        """A request whose success has no body."""
+        async with self._root.open("POST", path) as answer:
+            await answer.whole()
+
+    async def _demand(self, model: str) -> None:
+        names = {report.name: report for report in await super().models()}
+        if find(names, model) is None:
+            raise ModelMissing(f"model {model!r} not found; vLLM serves {', '.join(names)}")

@@ -1,0 +1,127 @@
+"""What stands in a queue's list, read before Celery does: a message that it can take, or bytes."""
+
+import base64
+import json
+from typing import Any, Final
+
+from celery.utils.time import maybe_iso8601
+from kombu.utils.json import loads
+
+from contract import redis_keys
+from contract.wire_m_text import written
+from relay.tickets import message
+from relay.unreadable_messages import KEPT_BYTES
+from workers.foreign_tasks import TASKS
+
+_KNOWN: Final = frozenset({redis_keys.TICKET_TASK, redis_keys.UNREADABLE_TASK, *TASKS})
+_ACCEPTED: Final = frozenset({"application/json"})
+_LONGEST_REASON: Final = 200
+
+
+class Unreadable(ValueError):
+    """It is no message that a worker can take; says why, and what is known of its task."""
+
+    def __init__(self, reason: str, task: object = None, id: object = None) -> None:
+        """Keep the reason, and which job the message meant to be, where that is known."""
+        super().__init__(written(reason))
+        self.reason = reason.encode("utf-8", "backslashreplace").decode()[:_LONGEST_REASON]
+        self.kind = TASKS.get(task) if isinstance(task, str) else None
+        self.task_id = id if isinstance(id, str) and id and self.kind else None
+
+
+def checked(item: bytes, queue: str, channel: Any) -> dict[str, Any]:
+    """The message in an entry of the list of `queue`, as kombu delivers it; raises Unreadable."""
+    raw = _envelope(item)
+    # Where a message stands is what counts, not what it says of that.
+    raw["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+    headers = raw.get("headers") or {}
+    if not isinstance(headers, dict):
+        raise Unreadable("its headers are no object")
+    body = _body(raw, channel, headers)
+    if "task" not in headers and isinstance(body, dict):
+        headers, body = body, [body.get("args", []), body.get("kwargs", {}), {}]
+    task, id = headers.get("task"), headers.get("id")
+    if (reason := _fault(task, id, headers, body)) is not None:
+        raise Unreadable(reason, task, id)
+    return raw
+
+
+def _envelope(item: bytes) -> dict[str, Any]:
+    try:
+        raw = loads(item.decode())  # type: ignore[no-untyped-call]
+    except (ValueError, RecursionError, TypeError, LookupError) as error:
+        raise Unreadable(f"it is not JSON: {type(error).__name__}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("properties"), dict):
+        raise Unreadable("it is not the envelope of a message")
+    if not isinstance(raw["properties"].get("delivery_tag"), str):
+        raise Unreadable("its properties name no delivery_tag")
+    return raw
+
+
+def _body(raw: dict[str, Any], channel: Any, headers: dict[str, Any]) -> Any:
+    try:
+        found = channel.Message(raw, channel=channel, accept=_ACCEPTED)
+        for _, error, _ in found.errors:
+            raise error
+        body = found.payload
+    except Exception as error:
+        # Unpacking is kombu's, and of what: base64, compression, character set, content type.
+        reason = f"its body cannot be unpacked: {type(error).__name__}: {error}"
+        raise Unreadable(reason, headers.get("task"), headers.get("id")) from error
+    return body
+
+
+def _fault(task: Any, id: Any, headers: dict[str, Any], body: Any) -> str | None:
+    """Why Celery could not take it; None if it can."""
+    if not isinstance(task, str) or task not in _KNOWN:
+        return f"no worker knows the task {written(repr(task))}"
+    if not isinstance(id, str) or not id:
+        return "its headers name no id"
+    if not _is_call(body):
+        return "its body is not [args, kwargs, embed]: a list, an object and an object"
+    if "self" in body[1]:
+        # Celery's own name for the task: it would fail before the job has a record.
+        return "keyword argument self: no request has such a field"
+    return _fault_of_options(headers)
+
+
+def _is_call(body: Any) -> bool:
+    match body:
+        case [list(), dict(), dict() | None]:
+            return True
+        case _:
+            return False
+
+
+def _fault_of_options(headers: dict[str, Any]) -> str | None:
+    for name in ("eta", "expires"):
+        if not _is_time(headers.get(name)):
+            return f"its {name} is no time"
+    if not isinstance(headers.get("retries") or 0, int):
+        return "its retries are no number"
+    match headers.get("timelimit"):
+        case None | [int() | float() | None, int() | float() | None]:
+            return None
+        case _:
+            return "its timelimit is no pair of seconds"
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        maybe_iso8601(value)
+    except (AttributeError, ValueError, TypeError):
+        return False
+    return True
+
+
+def set_aside(item: bytes, queue: str, error: Unreadable) -> dict[str, Any]:
+    """The message that has this one kept, with its beginning."""
+    said = {
+        "reason": error.reason,
+        "size_bytes": len(item),
+        "data": base64.b64encode(item[:KEPT_BYTES]).decode(),
+        "kind": error.kind,
+        "task_id": error.task_id,
+    }
+    raw: dict[str, Any] = json.loads(message(redis_keys.UNREADABLE_TASK, said, queue))
+    return raw

@@ -1,0 +1,111 @@
+"""Celery's line to Redis: kombu's own, which also lives with what is no message, and idles.
+
+Celery ends when it meets a message that it cannot take, and its queue has the message again for the
+next worker. Here everything is read once before it is delivered; what nobody can read is delivered
+as a call of UNREADABLE_TASK, which sets it aside with its bytes.
+
+An idle worker asks Redis every IDLE_S. The queues of a BRPOP cannot be changed while it waits, so
+one that lacks a queue, because no slot is free for it, ends after `polling_interval`.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import Any, Final
+
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from typing_extensions import override
+
+from workers.celery_pool.messages import Unreadable, checked, set_aside
+
+_log = logging.getLogger(__name__)
+
+IDLE_S: Final = 10.0
+"""Longest BRPOP, of a worker that consumes all of its queues."""
+_PINGS_S: Final = 25.0
+"""Between two pings on the line of Celery's remote control."""
+
+
+def use_for_redis() -> None:
+    """Let kombu use this transport for the URLs of Redis."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+
+
+class Channel(kombu_redis.Channel):
+    """Delivers what Celery can take; `queue_count` is how many queues the worker has."""
+
+    from_transport_options = (  # type: ignore[assignment]
+        *kombu_redis.Channel.from_transport_options,
+        "queue_count",
+    )
+    queue_count = 0
+
+    @override
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        whole = self.queue_count and len(self.active_queues) >= self.queue_count
+        # Also what the poller holds an answer against that does not come.
+        self.brpop_timeout = IDLE_S if whole else self.connection.brpop_timeout
+        super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+
+    @override
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            found = self._answer(options)
+            if not found:
+                raise Empty
+            queue, item = found[0].decode().rsplit(self.sep, 1)[0], found[1]
+            self._queue_cycle.rotate(queue)
+            self._hand_on(queue, item)
+            return True
+        finally:
+            self._in_poll = False
+            self._flush_brpop_reauth()  # type: ignore[no-untyped-call]
+
+    def _answer(self, options: dict[str, Any]) -> Any:
+        line = self.client.connection
+        try:
+            return self.client.parse_response(line, "BRPOP", **options)
+        except self.connection_errors:
+            # Disconnected, so that the next turn connects again.
+            line.disconnect()
+            raise
+
+    def _hand_on(self, queue: str, item: bytes) -> None:
+        deliver: Callable[[dict[str, Any], str], None] = self.connection._deliver  # noqa: SLF001
+        try:
+            deliver(checked(item, queue, self), queue)
+        except self.connection_errors:
+            raise
+        except Unreadable as error:
+            deliver(set_aside(item, queue, error), queue)
+        except Exception as error:  # noqa: BLE001 - Celery may raise anything over a message
+            # Whatever Celery meets in a message, it is the message that goes, with its bytes.
+            _log.exception("Celery failed over a message in %s", queue)
+            reason = f"Celery failed over it: {type(error).__name__}"
+            deliver(set_aside(item, queue, Unreadable(reason)), queue)
+
+
+class Poller(kombu_redis.MultiChannelPoller):
+    """Pings the line of the remote control now and then."""
+
+    _pinged_at = 0.0
+
+    @override
+    def maybe_check_subclient_health(self) -> None:
+        if time.monotonic() - self._pinged_at >= _PINGS_S:
+            self._pinged_at = time.monotonic()
+            super().maybe_check_subclient_health()  # type: ignore[no-untyped-call]
+
+
+class Transport(kombu_redis.Transport):
+    """For `use_for_redis`."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Connect when asked."""
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self.cycle = Poller()  # type: ignore[assignment, no-untyped-call]

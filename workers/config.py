@@ -1,0 +1,107 @@
+"""Which backends are configured: tables in `fleet.toml`, then variables, which win by name."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from contract.redis_keys import kind_of
+from contract.requests import Kind
+from workers.backends.dsn import VARIABLE_PREFIX, BackendConfig, DsnError, from_environment, parse
+from workers.endpoints.broadcast import EVERYWHERE
+
+DEFAULT_SLOTS: Final[Mapping[str, int]] = {
+    "ollama": 4,
+    "llamacpp": 4,
+    "llamacpp-router": 4,
+    "llamaswap": 4,
+    "lmstudio": 4,
+    "vllm": 64,
+    "openai": 16,
+    "generic": 8,
+    "gemini": 16,
+    "vertex": 16,
+    "endpoints": 16,
+    "sd": 1,
+    "a1111": 1,
+    "scripted": 1000,
+    "local": 1,
+    "llama": 1,
+    "openvino": 1,
+}
+"""Chats at once where neither the configuration nor the server tells."""
+
+_SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", "unload"})
+"""Kinds that keep a backend's disk or memory busy: one at a time."""
+_FEW: Final = 4
+EMBEDS_IN_HAND: Final = 64
+"""Embed jobs that a worker takes where it packs them; `Packer.has_room` bounds their texts."""
+
+
+def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> list[BackendConfig]:
+    """Every backend that the file's `[backends]` and the environment name, by name.
+
+    An entry is a DSN, as in `box = "ollama://10.0.0.5"`, or a table of the fields of
+    BackendConfig. Raises DsnError, which names the entry and never repeats a key.
+    """
+    found = {config.name: config for config in _from_file(file)}
+    found |= {config.name: config for config in from_environment(environ)}
+    return [found[name] for name in sorted(found)]
+
+
+def _from_file(file: Path) -> list[BackendConfig]:
+    if not file.is_file():
+        return []
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("backends", {})
+    except tomllib.TOMLDecodeError as error:
+        raise DsnError(f"{file}: {error}") from error
+    if not isinstance(tables, dict):
+        raise DsnError(
+            f"{file}: backends must be a table: write [backends], and below it name = DSN"
+        )
+    return [_entry(file, name, entry) for name, entry in tables.items()]
+
+
+def _entry(file: Path, name: str, entry: Any) -> BackendConfig:
+    if isinstance(entry, str):
+        return parse(VARIABLE_PREFIX + name, entry)
+    if not isinstance(entry, dict):
+        raise DsnError(f"{file}: [backends] {name} must be a DSN or a table")
+    try:
+        return BackendConfig.model_validate({"name": name, **entry})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DsnError(f"{file}: [backends.{name}] {where}: {first['msg']}") from None
+
+
+def slots_of(config: BackendConfig, kind: Kind, *, packs: bool = False) -> int:
+    """Jobs of a kind that the backend may be given at once, before it was asked.
+
+    Where the worker packs embed jobs, it takes more of them than the backend gets requests.
+    """
+    if kind == "embed" and packs and "embed" not in config.slots_by_kind:
+        return max(EMBEDS_IN_HAND, slots_of(config, kind))
+    told = config.slots_for(kind)
+    if told is not None:
+        return told
+    if kind in _SINGLE:
+        return 1
+    return DEFAULT_SLOTS[config.type] if kind in {"chat", "embed"} else _FEW
+
+
+def embed_requests_of(config: BackendConfig) -> int:
+    """Embed requests that the backend may be given at once where the worker packs jobs."""
+    usual = config.slots or DEFAULT_SLOTS[config.type]
+    return min(usual, config.slots_by_kind.get("embed", usual))
+
+
+def over_all(slots: Mapping[str, int], endpoints: int) -> dict[str, int]:
+    """Slots by queue of a backend, from those of each of its endpoints."""
+    return {
+        queue: each if kind_of(queue) in EVERYWHERE else each * endpoints
+        for queue, each in slots.items()
+    }

@@ -1,0 +1,120 @@
+"""What is known of a backend's models: whether a vector is the same alone and in company.
+
+A model is asked once a worker's life, when texts of two jobs could first share a request, and after
+it has answered: a question must not load it a second time. Until the answer is there, and where it
+is no, no two jobs share one; where it is no, they also go out one after the other: a server that
+batches what comes at the same time has the same trouble with it (ollama #6262, and a llama-server
+that takes means over a causal model).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Final, TypeVar
+
+from contract.embeddings import unpack
+from contract.errors_m_backend_errors import BackendError
+from contract.events import Vectors
+from contract.model_names import untagged
+from workers.backends.protocols import Embed
+from workers.embedding.options import Options
+from workers.embedding.parity import CROWDS, TEXTS, Likeness, likeness
+
+_log = logging.getLogger(__name__)
+
+_CHECK_S: Final = 120.0
+_AGAIN_S: Final = 60.0
+"""Seconds after which a check that failed is tried again."""
+_REMEMBERED: Final = 1000
+
+Known = TypeVar("Known")
+
+
+class Verdicts:
+    """The models of one endpoint."""
+
+    def __init__(self, backend: Embed, on_verdict: Callable[[], None]) -> None:
+        """Nothing is known; `on_verdict` is called whenever that changes."""
+        self._backend = backend
+        self._on_verdict = on_verdict
+        self._same: dict[str, bool] = {}
+        self._not_before: dict[str, float] = {}
+        self._checks: dict[str, asyncio.Task[None]] = {}
+        self._answered: dict[str, bool] = {}
+
+    def of(self, model: str) -> bool | None:
+        """Whether it may be asked for texts of several jobs at once; None: not known yet."""
+        return self._same.get(untagged(model))
+
+    def answered(self, model: str) -> None:
+        """The model is in memory."""
+        _keep(self._answered, untagged(model), value=True)
+
+    def find_out(self, options: Options) -> None:
+        """Ask, unless it is known, under way, went wrong lately, or might load the model."""
+        model, now = untagged(options.model), asyncio.get_running_loop().time()
+        if model in self._same or model in self._checks or model not in self._answered:
+            return
+        if now < self._not_before.get(model, now):
+            return
+        self._checks[model] = task = asyncio.create_task(self._check(model, options))
+        task.add_done_callback(partial(self._checked, model))
+
+    def _checked(self, model: str, task: asyncio.Task[None]) -> None:
+        self._checks.pop(model, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the check of model %s met a defect of ours", model, exc_info=error)
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        checks = list(self._checks.values())
+        for task in checks:
+            task.cancel()
+        if checks:
+            await asyncio.wait(checks)
+
+    async def _check(self, model: str, options: Options) -> None:
+        keep_alive_s = options.keep_alive_s or None  # 0 would unload it each time
+        options = Options(options.model, truncate=options.truncate, keep_alive_s=keep_alive_s)
+        try:
+            async with asyncio.timeout(_CHECK_S):
+                alone = {text: (await self._rows(options, [text]))[0] for text in TEXTS}
+                found = await self._worst(options, alone)
+        except (BackendError, TimeoutError, IndexError) as error:
+            _log.warning(
+                "model %s: nobody knows if its texts may share a request: %s", model, error
+            )
+            _keep(self._not_before, model, asyncio.get_running_loop().time() + _AGAIN_S)
+            return
+        level = logging.INFO if found.is_same else logging.WARNING
+        _log.log(
+            level, "model %s: jobs %s requests; vectors alone and together have a cosine of %.5f",
+            model, "share" if found.is_same else "do not share", found.cosine,
+        )  # fmt: skip
+        _keep(self._same, model, found.is_same)
+        self._on_verdict()
+
+    async def _worst(self, options: Options, alone: Mapping[str, list[float]]) -> Likeness:
+        """How the first crowd differs that does, else how the last does."""
+        found = Likeness(1.0, 0.0)
+        for crowd in CROWDS:
+            found = likeness([alone[text] for text in crowd], await self._rows(options, crowd))
+            if not found.is_same:
+                break
+        return found
+
+    async def _rows(self, options: Options, texts: Sequence[str]) -> list[list[float]]:
+        found: list[list[float]] = []
+        async with aclosing(self._backend.embed(options.request(texts))) as events:
+            async for event in events:
+                if isinstance(event, Vectors):
+                    found += unpack(event.data, event.dimension)
+        return found
+
+
+def _keep(known: dict[str, Known], model: str, value: Known) -> None:
+    known[model] = value
+    while len(known) > _REMEMBERED:
+        known.pop(next(iter(known)))

@@ -1,0 +1,363 @@
+"""The endpoints of one backend: which of them takes the next job.
+
+A backend is a type and one or more addresses that are as good as each other. A job goes to one that
+works (its circuit and that of the model there let it through), has a slot and the model, and did
+not just fail the same job;
+among these one that has the model in memory, then the one with the fewest jobs. All of an answer
+comes from there. When it breaks off, the job's next attempt chooses anew: nothing moves in the
+middle of a stream. Kinds that change what a server holds go to every endpoint (`broadcast.py`).
+One address is the same, with nothing to choose.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from functools import partial
+from typing import Final, NamedTuple
+
+from contract.embeddings import EmbedRequest
+from contract.errors_m_backend_errors import BackendError, NotSupported
+from contract.events import Done, Phase, Vectors
+from contract.model_names import is_same, untagged
+from contract.model_names_m_variants import canonical, model_of
+from contract.redis_keys import kind_of
+from contract.roster import ModelReport
+from workers.backends.protocols import Backend, GrantsWishes, Stream
+from workers.embedding.packer import Packer
+from workers.endpoints.broadcast import EVERYWHERE, Everywhere
+from workers.endpoints.circuit_breaker import Breaker, Passage, Verdict, endpoint_works, model_works
+from workers.endpoints.model_circuits import ModelsAt
+
+_REMEMBERED: Final = 1000
+"""Jobs of which is known where they failed."""
+IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load"})
+"""Kinds of jobs that bring their model into memory."""
+
+
+class Limits(NamedTuple):
+    """Which jobs of a queue no endpoint with room may have now; see relay.order.Taking."""
+
+    resting: frozenset[str]
+    failing: frozenset[str]
+    only: Mapping[str, frozenset[str]] | None
+
+
+class Server:
+    """One endpoint: its adapter, what was seen there last, what runs there now."""
+
+    def __init__(
+        self,
+        adapter: Backend,
+        address: str,
+        breaker: Callable[[Verdict], Breaker],
+        slots: Mapping[str, int],
+    ) -> None:
+        """Nothing seen, nothing running; `breaker` makes circuits, `slots` are by queue."""
+        self.adapter = adapter
+        self.address = address
+        self.breaker = breaker(endpoint_works)
+        self.models_at = ModelsAt(partial(breaker, model_works))
+        self.has_contexts = isinstance(adapter, GrantsWishes) and "context_length" in adapter.grants
+        """Whether jobs may choose the context length that a model is loaded with."""
+        self.slots = dict(slots)
+        self.taken: Counter[str] = Counter()
+        self.error: str | None = "not checked yet"
+        self.version: str | None = None
+        self.models: tuple[ModelReport, ...] = ()
+        self.packer: Packer | None = None
+        """Who runs its embed jobs, if not the adapter itself."""
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs of this worker that run there, of all its queues."""
+        return self.taken.total()
+
+    def takes(self, queue: str) -> bool:
+        """Whether one more job of that queue fits."""
+        if kind_of(queue) == "embed" and self.packer is not None and not self.packer.has_room:
+            return False
+        return self.breaker.admits and self.taken[queue] < self.slots.get(queue, 0)
+
+    def found_well(self) -> None:
+        """It was looked at and answered."""
+        was_out = self.breaker.open_until is not None
+        self.breaker.found_well()
+        if was_out:
+            self.models_at.is_there_again()
+
+    def may_run(self, queue: str, loaded: str) -> bool:
+        """Whether a job of the queue may have its model so now."""
+        running = self.models_at.running_as(model_of(loaded)) if self._shares(queue) else None
+        name = canonical(loaded)
+        return running in {None, name} and name not in self.models_at.resting(queue)
+
+    def limits(self, queue: str) -> tuple[set[str], set[str], dict[str, str]]:
+        """Models that rest here, that failed last, and how those are loaded that run."""
+        at = self.models_at
+        return at.resting(queue), at.failing(queue), at.running() if self._shares(queue) else {}
+
+    def _shares(self, queue: str) -> bool:
+        return self.has_contexts and kind_of(queue) in IN_MEMORY
+
+    def begin(self, queue: str, loaded: str) -> Passage:
+        """A job runs here with its model loaded so."""
+        if kind_of(queue) in IN_MEMORY:
+            self.models_at.begin(self.name_of(loaded))
+        return self.models_at.enter(queue, self.name_of(loaded))
+
+    def end(self, queue: str, loaded: str) -> bool:
+        """It has ended; whether its model may be loaded otherwise now, and could not before."""
+        was_last = kind_of(queue) in IN_MEMORY and self.models_at.end(self.name_of(loaded))
+        return was_last and self.has_contexts
+
+    def name_of(self, loaded: str) -> str:
+        """How the server loads a model for a job that wants it so."""
+        return loaded if self.has_contexts else model_of(loaded)
+
+    def lacks(self, model: str | None) -> bool:
+        """Whether it told its models, and this is none of them."""
+        names = {untagged(report.name) for report in self.models}
+        return bool(names) and model is not None and untagged(model) not in names
+
+    def is_warm(self, loaded: str | None) -> bool:
+        """Whether it said that it has the model in memory, and had it loaded so when last used."""
+        if loaded is None or self.models_at.is_loaded_otherwise(self.name_of(loaded)):
+            return False
+        model = model_of(loaded)
+        return any(report.warm and is_same(report.name, model) for report in self.models)
+
+
+class Seat:
+    """A job's place at one of the endpoints: held from before its claim to its end."""
+
+    def __init__(self, servers: "Servers", queue: str, server: Server) -> None:
+        """Made by `Servers.seat`, where there was room."""
+        self._servers = servers
+        self._queue = queue
+        self._job_id = ""
+        self._is_everywhere = len(servers.all) > 1 and kind_of(queue) in EVERYWHERE
+        self._server = server
+        self._passages: list[Passage] = []
+        self._loaded: str | None = None
+        self._enter(None)
+
+    @property
+    def adapter(self) -> Backend:
+        """What runs the job."""
+        if self._is_everywhere:
+            return self._servers.everywhere
+        return self._server.adapter
+
+    @property
+    def loaded(self) -> str | None:
+        """The job's model as the endpoint loads it for this job; None if it names none."""
+        return self._loaded and self._server.name_of(self._loaded)
+
+    @property
+    def limits(self) -> Limits:
+        """Which jobs neither its endpoint nor another one with room may have now."""
+        return self._servers.limits(self._queue, self._server)
+
+    @property
+    def packs(self) -> bool:
+        """Whether `embed` runs the job in place of the adapter."""
+        return self._packer is not None
+
+    def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """The vectors of the job, whose texts share requests with others'; see workers/embedding/packer.py."""
+        if self._packer is None:
+            raise NotSupported(f"backend {self._servers.name} packs no texts")
+        self._arrive()
+        return self._packer.embed(request)
+
+    def move(self, job_id: str, loaded: str | None) -> str | None:
+        """Take the endpoint that is best for the job that was claimed, with its model loaded so.
+
+        Returns what its log should say: the address, if there are several.
+        """
+        self._job_id = job_id
+        failed_at = self._servers.failed_at.get(job_id)
+        best = self._servers.best(self._queue, loaded, failed_at, held=self._server)
+        self.leave()
+        self._server = best or self._server
+        self._enter(loaded)
+        if self._is_everywhere:
+            return ", ".join(server.address for server in self._servers.all)
+        return self._server.address if len(self._servers.all) > 1 else None
+
+    def answered(self) -> None:
+        """The backend began to answer."""
+        if not self._is_everywhere:
+            for passage in self._passages:
+                passage.answered()
+
+    def broke(self, error: BackendError) -> None:
+        """The backend failed the job: its next attempt goes to another endpoint, if one is free."""
+        if self._is_everywhere:
+            return
+        for passage in self._passages:
+            passage.left() if error.is_echo else passage.broke(error)
+        self._servers.failed_at[self._job_id] = self._server.address
+        while len(self._servers.failed_at) > _REMEMBERED:
+            self._servers.failed_at.popitem(last=False)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._arrive()
+        self._server.taken[self._queue] -= 1
+        for passage in self._passages:
+            passage.left()
+        if self._loaded is not None and self._server.end(self._queue, self._loaded):
+            self._servers.on_change()
+        self._loaded = None
+
+    def _enter(self, loaded: str | None) -> None:
+        self._server.taken[self._queue] += 1
+        self._packer = self._server.packer if kind_of(self._queue) == "embed" else None
+        if self._packer is not None:
+            self._packer.expect(1)
+        self._is_expected = True
+        self._passages = [self._server.breaker.enter()]
+        if loaded is not None and not self._is_everywhere:
+            self._loaded = loaded
+            self._passages.append(self._server.begin(self._queue, loaded))
+
+    def _arrive(self) -> None:
+        """The job is with the packer, or will not come."""
+        if self._packer is not None and self._is_expected:
+            self._packer.expect(-1)
+        self._is_expected = False
+
+
+class Servers:
+    """All endpoints of the backend that a worker serves; at least one, all of one type."""
+
+    def __init__(
+        self, servers: Sequence[Server], on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        """Choose among these; `on_change` is called when a model may be loaded otherwise."""
+        self.all = tuple(servers)
+        self.on_change = on_change
+        self.held_back: set[str] = set()
+        """Queues in which nothing was claimed because of limits: to be asked again at a change."""
+        self._claims = asyncio.Lock()
+        self.failed_at: OrderedDict[str, str] = OrderedDict()
+        """Address where a job failed last, by its id."""
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self.all[0].adapter.name
+
+    @property
+    def everywhere(self) -> Everywhere:
+        """All of them at once."""
+        adapters = {server.address: server.adapter for server in self.all}
+        up = [server.address for server in self.all if server.breaker.open_until is None]
+        return Everywhere(self.name, adapters, up)
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the backend; None while one of its endpoints is well."""
+        errors = [server.error for server in self.all]
+        return None if None in errors else "; ".join(dict.fromkeys(e for e in errors if e))
+
+    @property
+    def open_until(self) -> float | None:
+        """When the first circuit may let a job through again; None if one does, or may soon."""
+        times = [server.breaker.open_until for server in self.all]
+        return None if None in times else min(time for time in times if time is not None)
+
+    def models_open_until(self, queue: str) -> dict[str, float]:
+        """When the first endpoint may take a job again of models that none takes now."""
+        each = [
+            {model: at for its, model, at in server.models_at.open() if its == queue}
+            for server in self.all
+        ]
+        models = set(each[0]).intersection(*each[1:])
+        return {model: min(times[model] for times in each) for model in models}
+
+    def admit(self, queue: str) -> bool:
+        """Whether an endpoint takes one more job of that queue."""
+        return any(server.takes(queue) for server in self.all)
+
+    def limits(self, queue: str, held: Server) -> Limits:
+        """Which jobs no endpoint with room may have now."""
+        room = [server for server in self.all if server is held or server.takes(queue)]
+        at = [server.limits(queue) for server in room]
+        resting = set[str].intersection(*(resting for resting, _, _ in at))
+        failing = set[str]().union(*(failing for _, failing, _ in at))
+        running = [how for _, _, how in at]
+        models = set(running[0]).intersection(*running[1:])
+        only = {model: frozenset(how[model] for how in running) for model in models}
+        has_contexts = any(server.has_contexts for server in room)
+        return Limits(frozenset(resting), frozenset(failing), only if has_contexts else None)
+
+    def one_claim(self, queue: str) -> AbstractAsyncContextManager[None]:
+        """Hold this around a claim: where its limits depend on other claims, they take turns."""
+        needs_turns = any(
+            server.has_contexts or server.models_at.failing(queue) for server in self.all
+        )
+        return self._turn() if needs_turns else nullcontext()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        async with self._claims:
+            yield
+
+    def slots(self, queue: str) -> int:
+        """Jobs of that queue at once, over all endpoints."""
+        each = [server.slots.get(queue, 0) for server in self.all]
+        return min(each) if kind_of(queue) in EVERYWHERE else sum(each)
+
+    def best(
+        self,
+        queue: str,
+        loaded: str | None = None,
+        failed_at: str | None = None,
+        *,
+        held: Server | None = None,
+    ) -> Server | None:
+        """The endpoint to use next; None if none takes one more job.
+
+        The one that is `held` for the job already counts as if it were not.
+        """
+        model = loaded and model_of(loaded)
+
+        def rank(server: Server) -> tuple[bool, bool, bool, bool, bool, int]:
+            return (
+                loaded is not None and not server.may_run(queue, loaded),
+                server.lacks(model),
+                server.address == failed_at,
+                server.error is not None,
+                not server.is_warm(loaded),
+                server.in_flight - (server is held),
+            )
+
+        room = [server for server in self.all if server is held or server.takes(queue)]
+        return min(room, key=rank, default=None)
+
+    @contextmanager
+    def seat(self, queue: str) -> Iterator[Seat | None]:
+        """A place for one job, held while the block runs; None if there is no room."""
+        server = self.best(queue)
+        if server is None:
+            yield None
+            return
+        seat = Seat(self, queue, server)
+        try:
+            yield seat
+        finally:
+            seat.leave()
+
+    def packs(self, model: str) -> bool | None:
+        """Whether jobs of a model share requests, at every endpoint that knows."""
+        packers = [server.packer for server in self.all if server.packer is not None]
+        known = {packer.packs(model) for packer in packers} - {None}
+        return False not in known if known else None
+
+    async def aclose(self) -> None:
+        """Let go of every connection."""
+        await asyncio.gather(*(server.packer.aclose() for server in self.all if server.packer))
+        await asyncio.gather(*(server.adapter.aclose() for server in self.all))

@@ -1,0 +1,63 @@
+"""A look at one endpoint of a backend: is it up, which models has it, how many slots."""
+
+import asyncio
+from typing import Final
+
+from contract.errors_m_backend_errors import (
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    ModelLoading,
+)
+from contract.redis_keys import queue_name
+from workers.backends.dsn import BackendConfig
+from workers.backends.protocols import TellsSlots
+from workers.endpoints.endpoints import Server
+from workers.endpoints.probe_m_declared import declared
+
+CHECK_S: Final = 5.0
+"""For the answer to "are you there?". Less than the client's own bounds (workers/backends/http/client.py: CONNECT_S,
+QUICK_S), so that it is this one that ends the wait for a server that accepts and never answers."""
+MODELS_S: Final = 8.0
+"""For its models and slots, once it said that it is there: a long list is no outage."""
+
+
+async def look(server: Server, config: BackendConfig) -> None:
+    """Write down what is seen, and let the circuit know."""
+    try:
+        await _check(server)
+        server.found_well()
+        await _list(server, config)
+    except BackendUnreachable as failure:
+        server.error = failure.message
+        server.breaker.found_broken(failure)
+    except BackendError as failure:
+        server.error = failure.message
+        if isinstance(failure, ModelLoading):
+            server.breaker.found_broken(failure)
+        else:
+            server.found_well()
+    else:
+        server.error = None
+
+
+async def _check(server: Server) -> None:
+    try:
+        async with asyncio.timeout(CHECK_S):
+            server.version = await server.adapter.check()
+    except TimeoutError:
+        raise BackendUnreachable(f"it did not answer within {CHECK_S:g} s") from None
+
+
+async def _list(server: Server, config: BackendConfig) -> None:
+    adapter = server.adapter
+    try:
+        async with asyncio.timeout(MODELS_S):
+            server.models = declared(await adapter.models(), config)
+            queue = queue_name(config.name, "chat")
+            if isinstance(adapter, TellsSlots) and config.slots_for("chat") is None:
+                told = await adapter.slots()
+                if told and queue in server.slots:
+                    server.slots[queue] = told
+    except TimeoutError:
+        raise BackendStalled(f"it did not tell its models within {MODELS_S:g} s") from None

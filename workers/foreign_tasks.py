@@ -1,0 +1,195 @@
+"""Jobs that somebody's own Celery application sends: the message becomes a job, and its ticket.
+
+    app.send_task("fleet.chat", kwargs={"model": ..., "messages": [...]}, queue="ollama.chat")
+
+The keyword arguments are the request as HTTP takes it. From its registration on it is a job like
+any other, with the task's id as its own (contract/redis_keys.py, job_id). Messages that wait while no
+slot is free are registered too, so that they have their place in the order, and can be cancelled.
+A request that is not valid becomes a failed job, which says why: a producer that does not look at
+a log of a worker must still learn of it.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from contract import redis_keys
+from contract.errors import (
+    FleetError,
+    InternalError,
+    InvalidRequest,
+    QueueFull,
+    RelayUnavailable,
+)
+from contract.jobs import REQUESTS, any_request
+from contract.requests import Kind
+from contract.tenants import DEFAULT_TENANT, Tenant
+from contract.wire_m_text import must_be_text, written
+from relay.connection import Connection
+from relay.queue import Queue
+from relay.unreadable_messages import Unreadable
+
+_log = logging.getLogger(__name__)
+
+TASKS: Final[dict[str, Kind]] = {f"fleet.{kind}": kind for kind in REQUESTS}
+"""Kinds of jobs by the name of their Celery task."""
+TENANT_HEADER: Final = "fleet_tenant"
+"""Header of the message that names the tenant; who may write to Redis is trusted to tell."""
+_AT_ONCE: Final = 100
+"""Messages that one look takes from a queue's waiting tickets."""
+_GIVE_UP_S: Final = 60.0
+_LONGEST_PAUSE_S: Final = 2.0
+
+
+class Adoption:
+    """Makes jobs of messages."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Register through this connection."""
+        self._connection = connection
+        self._queue = Queue(connection)
+        self._unreadable = Unreadable(connection)
+
+    async def adopt(
+        self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str
+    ) -> None:
+        """Register a message as a job; a second time changes nothing.
+
+        Redis may be away for a minute, because the message is in nobody's hands but ours. Raises
+        RelayUnavailable after that.
+        """
+        await _insisting(
+            lambda: self._register(kind, task_id, queue, fields, tenant),
+            f"task {written(task_id)} was not registered, and is lost",
+        )
+
+    async def set_aside(
+        self, queue: str, *, reason: str, size_bytes: int, data: bytes,
+        kind: Kind | None = None, task_id: str | None = None,
+    ) -> None:  # fmt: skip
+        """Keep a message that nobody can read; one that was to be a job is a failed one, too.
+
+        Raises RelayUnavailable after a minute.
+        """
+        id = redis_keys.job_id(task_id) if kind and task_id else None
+        await _insisting(
+            lambda: self._unreadable.put(
+                queue, reason=reason, size_bytes=size_bytes, data=data, job_id=id
+            ),
+            f"a message of {size_bytes} bytes in {queue} was not set aside, and is lost",
+        )
+        if kind and id:
+            error = InvalidRequest(f"the message cannot be read: {reason}")
+            await self._queue.refuse(id, kind=kind, queue=queue, error=error)
+
+    async def _register(
+        self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str
+    ) -> None:
+        id = redis_keys.job_id(task_id)
+        try:
+            whose = _tenant(tenant)
+            request = _request(kind, queue, fields)
+            await self._queue.enqueue(request, queue=queue, tenant=whose, job_id=id)
+        except RelayUnavailable:
+            raise
+        except (InvalidRequest, QueueFull) as error:
+            await self._refuse(id, task_id, kind, queue, error)
+        except Exception:  # noqa: BLE001 - a producer may send anything
+            # Whatever a producer sends: its task has a record, and this worker lives.
+            _log.exception("task %s met a defect of ours", written(task_id))
+            defect = InternalError("a defect in the fleet; the worker's log has the details")
+            await self._refuse(id, task_id, kind, queue, defect)
+
+    async def _refuse(
+        self, job_id: str, task_id: str, kind: Kind, queue: str, error: FleetError
+    ) -> None:
+        _log.warning("task %s is no job: %s", written(task_id), error)
+        await self._queue.refuse(job_id, kind=kind, queue=queue, error=error)
+
+    async def look(self, queue: str) -> int:
+        """Register the messages that wait in a queue's list. Returns how many.
+
+        For queues that nobody consumes because no slot is free. A message leaves the list when
+        its job is in the ledger, and a ticket takes its place.
+        """
+        waiting = await self._connection.command("LRANGE", queue, -_AT_ONCE, -1)
+        found = [(text, message) for text in waiting if (message := foreign(text)) is not None]
+        for text, message in found:
+            await self.adopt(message.kind, message.id, queue, message.fields, message.tenant)
+            if await self._connection.command("LREM", queue, -1, text):
+                await self._queue.give_ticket_back(queue)
+        return len(found)
+
+
+async def _insisting(do: Callable[[], Awaitable[None]], lost: str) -> None:
+    """Do what may be done twice, for a minute of Redis's absence; raises RelayUnavailable then."""
+    give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
+    while True:
+        try:
+            await do()
+        except RelayUnavailable as error:
+            if asyncio.get_running_loop().time() > give_up_at:
+                _log.error("%s: %s", lost, error)
+                raise
+            await asyncio.sleep(random.uniform(0.1, _LONGEST_PAUSE_S))  # noqa: S311 - jitter
+        else:
+            return
+
+
+class Message:
+    """What a producer's message says."""
+
+    def __init__(self, headers: Mapping[str, Any], body: Any) -> None:
+        """Read task protocol 2: `[args, kwargs, embed]` and its headers."""
+        self.kind = TASKS[headers["task"]]
+        self.id = str(headers["id"])
+        self.tenant = str(headers.get(TENANT_HEADER) or DEFAULT_TENANT.name)
+        self.fields = fields_of(body[0], body[1])
+
+
+def foreign(text: bytes) -> Message | None:
+    """The message in an entry of a queue's list; None if it is a ticket or nothing of ours."""
+    if b'"fleet.ticket"' in text:
+        return None
+    try:
+        envelope = json.loads(text)
+        return Message(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        # Not this one's to judge: whoever takes it sets it aside (workers/celery_pool/messages.py).
+        return None
+
+
+def fields_of(args: Any, kwargs: Any) -> dict[str, Any]:
+    """The request's fields; positional ones are kept, to be refused by name."""
+    fields = dict(kwargs)
+    return {"args": list(args), **fields} if args else fields
+
+
+def _request(kind: Kind, queue: str, fields: Mapping[str, Any]) -> Any:
+    """The request in a message; raises InvalidRequest."""
+    if redis_keys.kind_of(queue) != kind:
+        meant = f"{redis_keys.backend_of(queue)}.{kind}"
+        raise InvalidRequest(f"queue {queue} takes no fleet.{kind}; that would be queue {meant}")
+    must_be_text(dict(fields), "keyword argument")
+    try:
+        request = any_request.validate_python({**fields, "kind": kind}, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"] if part != kind)
+        raise InvalidRequest(f"keyword argument {where}: {first['msg']}") from None
+    except RecursionError:
+        raise InvalidRequest("the keyword arguments are nested too deeply") from None
+    return request.model_copy(update={"backend": redis_keys.backend_of(queue)})
+
+
+def _tenant(name: str) -> Tenant:
+    try:
+        return Tenant(name=name)
+    except ValidationError:
+        raise InvalidRequest(f"header {TENANT_HEADER}: {name[:64]!r} is no tenant's name") from None

@@ -1,0 +1,145 @@
+"""Pictures that a message names by URL: fetched here where the backend cannot, within limits.
+
+A URL in a request is somebody else's wish to make this machine ask another one. So only http and
+https, only public addresses (checked on what the name resolves to, at the moment of connecting,
+again after each redirect), only images, only so many bytes, and only so long.
+"""
+
+import asyncio
+import base64
+import ipaddress
+import socket
+from typing import Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from typing_extensions import override
+from yarl import URL
+
+from contract.chat import ChatRequest, ImagePart, Message, Part
+from contract.errors_m_backend_errors import (
+    BackendError,
+    BackendRejected,
+    NotSupported,
+)
+
+LIMIT_BYTES: Final = 20 * 2**20
+LIMIT_S: Final = 30.0
+REDIRECTS: Final = 3
+_SCHEMES: Final = frozenset({"http", "https"})
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves names, and leaves out addresses that are not public."""
+
+    def __init__(self) -> None:
+        self._resolver = ThreadedResolver()
+
+    @override
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        public = [each for each in found if is_public(each["host"])]
+        if not public:
+            raise _refused(f"{host} has no public address")
+        return public
+
+    @override
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open internet."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_global and not ip.is_multicast
+
+
+async def with_pictures(request: ChatRequest, *, private: bool = False) -> ChatRequest:
+    """The request with each http(s) URL of an image replaced by a data URL of its bytes.
+
+    `private` lets it fetch from addresses that are not public. Raises BackendRejected for a
+    picture that may not or cannot be fetched, NotSupported for one that is no image.
+    """
+    if not any(_is_url(image) for message in request.messages for image in message.images):
+        return request
+    resolver = None if private else _PublicResolver()
+    connector = aiohttp.TCPConnector(resolver=resolver, limit=4)
+    timeout = aiohttp.ClientTimeout(total=LIMIT_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        messages = [await _message(session, each, private=private) for each in request.messages]
+    return request.model_copy(update={"messages": tuple(messages)})
+
+
+async def _message(session: aiohttp.ClientSession, message: Message, *, private: bool) -> Message:
+    if isinstance(message.content, str):
+        return message
+    parts: list[Part] = []
+    for part in message.content:
+        if isinstance(part, ImagePart) and _is_url(part.image):
+            parts.append(ImagePart(image=await _fetched(session, part.image, private=private)))
+        else:
+            parts.append(part)
+    return message.model_copy(update={"content": tuple(parts)})
+
+
+def _is_url(image: str) -> bool:
+    return image.partition("://")[0].lower() in _SCHEMES
+
+
+async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool) -> str:
+    url = _parsed(image)
+    try:
+        for _ in range(REDIRECTS + 1):
+            _check(url, private=private)
+            async with session.get(url, allow_redirects=False) as answer:
+                if answer.status in {301, 302, 303, 307, 308}:
+                    url = url.join(_parsed(answer.headers.get("location", "")))
+                    continue
+                return await _data_url(answer)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _refused(f"{url.host} could not be asked: {type(error).__name__}") from error
+    raise _refused(f"{url.host} redirects more than {REDIRECTS} times")
+
+
+def _parsed(address: str) -> URL:
+    try:
+        return URL(address)
+    except ValueError:
+        # Not in the error's words: an address may hold a password.
+        raise _refused("its address, or what that redirects to, is not a URL") from None
+
+
+def _check(url: URL, *, private: bool) -> None:
+    if url.scheme not in _SCHEMES or not url.host:
+        raise _refused("only http and https URLs are fetched")
+    if private:
+        return
+    try:
+        literal = is_public(url.host)
+    except ValueError:
+        return  # a name: the resolver looks at its addresses
+    if not literal:
+        raise _refused(f"{url.host} is not a public address")
+
+
+async def _data_url(answer: aiohttp.ClientResponse) -> str:
+    host = answer.url.host
+    if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
+        raise _refused(f"{host} answered {answer.status}")
+    if not answer.content_type.startswith("image/"):
+        raise NotSupported(f"an image of the messages: {host} sent {answer.content_type}")
+    data = bytearray()
+    async for piece in answer.content.iter_any():
+        data += piece
+        if len(data) > LIMIT_BYTES:
+            raise _refused(f"{host} sent more than {LIMIT_BYTES} bytes")
+    encoded = await asyncio.to_thread(base64.b64encode, bytes(data))
+    return f"data:{answer.content_type};base64,{encoded.decode('ascii')}"
+
+
+def _refused(why: str) -> BackendError:
+    return BackendRejected(f"an image of the messages was not fetched: {why}")

@@ -1,0 +1,293 @@
+"""A backend inside the worker that says what its model's name tells it to (see `script.py`).
+
+It serves tests and the demo, and stands in when no real server is found; its story says so.
+"""
+
+import asyncio
+import math
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest, pack
+from contract.errors_m_backend_errors import (
+    AuthenticationRefused,
+    BackendBusy,
+    BackendError,
+    BackendStalled,
+    BackendUnreachable,
+    BadEndpoint,
+    ContextExceeded,
+    ModelLoading,
+    ModelMissing,
+    ServerFault,
+    TruncatedStream,
+)
+from contract.events import (
+    Delta,
+    Details,
+    Done,
+    FinishReason,
+    Image,
+    Phase,
+    Progress,
+    Usage,
+    Vectors,
+)
+from contract.features import Wish
+from contract.images import ImageRequest
+from contract.models import (
+    CopyRequest,
+    CreateRequest,
+    DeleteRequest,
+    LoadRequest,
+    PullRequest,
+    ShowRequest,
+    UnloadRequest,
+)
+from contract.roster import ModelReport, ModelTrait
+from workers.backends.protocols import Stream
+from workers.scripted.catalog_m_scripted_memory import Memory
+from workers.scripted.picture import drawn
+from workers.scripted.script import EARLY, FORMS, Script, Turn, disagrees, parse, play, vectors
+from workers.scripted.turn import deltas, finish_of, prompt_of, texts_of
+
+VERSION: Final = "scripted"
+EMBED_BATCH: Final = 64
+LAYERS: Final = (("sha256:" + "a" * 64, 4_000_000), ("sha256:" + "b" * 64, 1_000_000))
+"""What a pull pretends to fetch: digests and bytes."""
+PULL_STEPS: Final = 10
+
+_EARLY: Final[dict[str, BackendError]] = {
+    "html": BadEndpoint("an HTML page titled 'scripted' (HTTP 200)"),
+    "body": ServerFault("scripted error in a body of status 200"),
+    "busy": BackendBusy("scripted: too many requests (HTTP 429)", retry_after_s=2.0),
+    "loading": ModelLoading("Loading model (HTTP 503)"),
+    "missing": ModelMissing("scripted: model not found (HTTP 404)"),
+    "context": ContextExceeded("scripted: the prompt exceeds the context length (HTTP 400)"),
+    "auth": AuthenticationRefused("scripted: invalid key (HTTP 401)"),
+    "crash": ServerFault("scripted: crashed (HTTP 500)", scope="model"),
+}
+_TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
+    "scripted-echo": ("chat", "vision"),
+    "scripted-think": ("chat", "thinking"),
+    "scripted-tools": ("chat", "tools"),
+    "scripted-embed": ("embed",),
+    "scripted-image": ("image",),
+}
+
+
+class Scripted:
+    """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
+
+    grants: Final[frozenset[Wish]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
+
+    def __init__(
+        self,
+        name: str = "scripted",
+        *,
+        idle_s: float = 120.0,
+        room: int | None = None,
+        evicts: bool = False,
+        may_die: bool = False,
+    ) -> None:
+        """`idle_s` bounds how long a stalled script is waited for, `room` models in memory.
+
+        `evicts`: whether a model makes room while it speaks, which breaks its answers off.
+        `may_die`: whether a script may kill this process.
+        """
+        self.name = name
+        self._evicts = evicts
+        self._may_die = may_die
+        self._idle_s = idle_s
+        self._failed: Counter[str] = Counter()
+        self._warm = Memory(room)
+        self._scripts = {form: form for form in FORMS}
+
+    async def check(self) -> str | None:
+        """Nothing can be wrong with it."""
+        return VERSION
+
+    async def prefills(self, model: str) -> bool:  # noqa: ARG002 - all of them do
+        """A script goes on behind any letter."""
+        return True
+
+    async def models(self) -> Sequence[ModelReport]:
+        """The forms, what was pulled, copied or made, and what fills the memory."""
+        names = {name: self._form(name) for name in self._warm.told} | self._scripts
+        return [self._report(name, form) for name, form in names.items()]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+        """Recite."""
+        script = self._script(request.model)
+        fault = self._fault(script)
+        if script.load and request.model not in self._warm:
+            yield Phase(phase="loading")
+            await asyncio.sleep(script.load)
+        self._warm.use(request.model)
+        turn = play(script, prompt_of(request))
+        async for delta in self._recite(script, turn, fault, request):
+            yield delta
+        finish: FinishReason = "content_filter" if fault == "refuse" else finish_of(turn)
+        yield Done(
+            finish_reason=finish,
+            usage=Usage(prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens),
+        )
+
+    async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """Hash."""
+        script = self._script(request.model)
+        dimension = request.dimensions or script.dim
+        texts = texts_of(request)
+        if disagrees(script, texts) and (fault := self._fault(script)) is not None:
+            await self._misbehave(fault)
+        for start in range(0, len(texts), EMBED_BATCH):
+            rows = vectors(script, texts[start : start + EMBED_BATCH], dimension)
+            yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
+            await asyncio.sleep(1 / script.rate if script.rate else 0)
+        yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))
+
+    async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
+        """Draw."""
+        script = self._script(request.model)
+        fault = self._fault(script)
+        async for event in drawn(script, request, until=None if fault is None else script.after):
+            yield event
+        if fault is not None:
+            await self._misbehave(fault)
+        yield Done(ignored=("mime_type",) if request.mime_type != "image/png" else ())
+
+    async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
+        """Pretend to fetch two layers; `rate` in a scripted name is its steps a second."""
+        script = parse(request.model if request.model.startswith(FORMS) else FORMS[0])
+        if (fault := self._fault(script)) is not None:
+            await self._misbehave(fault)
+        yield Progress(status="pulling manifest")
+        done_bytes, seen_bytes = 0, 0
+        for digest, total in LAYERS:
+            seen_bytes += total
+            for step in range(1, PULL_STEPS + 1):
+                await asyncio.sleep(1 / script.rate if script.rate else 0)
+                completed = total * step // PULL_STEPS
+                yield Progress(
+                    status=f"pulling {digest[7:19]}",
+                    digest=digest,
+                    total_bytes=total,
+                    completed_bytes=completed,
+                    overall_total_bytes=seen_bytes,
+                    overall_completed_bytes=done_bytes + completed,
+                )
+            done_bytes += total
+        self._scripts.setdefault(request.model, script.form)
+        yield Progress(status="success")
+        yield Done()
+
+    async def show(self, request: ShowRequest) -> Stream[Details | Done]:
+        """What the list says of it, and a word of its own."""
+        form = self._form(request.model)
+        report = self._report(request.model, form).model_dump(exclude_none=True)
+        yield Details(details=report | {"license": "none", "details": {"family": "scripted"}})
+        yield Done()
+
+    async def create(self, request: CreateRequest) -> Stream[Progress | Done]:
+        """A second name."""
+        self._scripts[request.model] = self._form(request.source)
+        yield Progress(status="success")
+        yield Done()
+
+    async def copy(self, request: CopyRequest) -> Stream[Done]:
+        """A second name."""
+        self._scripts[request.destination] = self._form(request.model)
+        yield Done()
+
+    async def delete(self, request: DeleteRequest) -> Stream[Done]:
+        """Forget a name."""
+        self._form(request.model)
+        self._scripts.pop(request.model, None)
+        self._warm.drop(request.model)
+        yield Done()
+
+    async def running(self) -> Stream[Details | Done]:
+        """What was loaded or talked to."""
+        yield Details(details={"models": [{"name": name} for name in sorted(self._warm)]})
+        yield Done()
+
+    async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
+        """Wait as long as the script says."""
+        script = self._script(request.model)
+        yield Phase(phase="loading")
+        await asyncio.sleep(script.load)
+        self._warm.use(request.model)
+        yield Done()
+
+    async def unload(self, request: UnloadRequest) -> Stream[Done]:
+        """Cold again."""
+        self._form(request.model)
+        self._warm.drop(request.model)
+        yield Done()
+
+    async def _recite(
+        self, script: Script, turn: Turn, fault: str | None, request: ChatRequest
+    ) -> AsyncGenerator[Delta, None]:
+        await asyncio.sleep(script.first)
+        for at, delta in enumerate(deltas(turn, request), start=1):
+            if fault is not None and at > script.after:
+                if fault == "refuse":
+                    return
+                await self._misbehave(fault)
+            if self._evicts and script.model not in self._warm:
+                raise TruncatedStream("scripted: its model was put out of memory")
+            yield delta
+            await asyncio.sleep(1 / script.rate if script.rate else 0)
+        if fault is not None and fault != "refuse":
+            await self._misbehave(fault)
+
+    async def _misbehave(self, fault: str) -> None:
+        """Fail as a backend with this fault would."""
+        match fault:
+            case "die" if self._may_die:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stall":
+                await asyncio.sleep(self._idle_s)
+                raise BackendStalled(f"scripted: silent for {self._idle_s:g} s")
+            case "error":
+                raise ServerFault("scripted error in the middle of the stream")
+            case "drop":
+                raise BackendUnreachable("scripted: connection dropped")
+            case _:
+                raise TruncatedStream(f"scripted: {fault}")
+
+    def _fault(self, script: Script) -> str | None:
+        """The fault of this run; raises at once what a server would answer instead of a stream."""
+        if script.fail is None or self._failed[script.model] >= script.times:
+            return None
+        if script.times != math.inf:
+            self._failed[script.model] += 1
+        if script.fail in EARLY:
+            error = _EARLY[script.fail]
+            raise type(error)(error.message, retry_after_s=error.retry_after_s, scope=error.scope)
+        return script.fail
+
+    def _form(self, model: str) -> str:
+        return self._scripts.get(model) or parse(model).form
+
+    def _script(self, model: str) -> Script:
+        return parse(self._scripts.get(model, model))
+
+    def _report(self, name: str, form: str) -> ModelReport:
+        is_embedding = form == "scripted-embed"
+        traits = _TRAITS.get(form, ("chat",))
+        return ModelReport(
+            name=name,
+            traits=traits,
+            lacks=() if "chat" in traits else ("chat",),
+            warm=self._warm.is_warm(name),
+            context_length=8192,
+            dimension=parse(form).dim if is_embedding else None,
+        )

@@ -1,0 +1,224 @@
+"""The scripted server's models, its answers about them, and its answers that are errors."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from contract.errors_m_backend_errors import (
+    ModelMissing,
+)
+from workers.scripted.backend import LAYERS, PULL_STEPS
+from workers.scripted.http import Reply
+from workers.scripted.script import FORMS, Script, parse
+from workers.scripted.wire import CREATED, CREATED_AT, line, openai_error
+
+VERSION: Final = "0.0.0-scripted"
+CONTEXT_LENGTH: Final = 8192
+SLOTS: Final = 4
+_PAGE: Final = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head></html>"
+_PROPS: Final = {
+    "default_generation_settings": {"n_ctx": CONTEXT_LENGTH},
+    "total_slots": SLOTS,
+    "modalities": {"vision": False, "audio": False},
+    "chat_template_caps": {"supports_tools": True, "supports_tool_calls": True},
+    "build_info": VERSION,
+    "is_sleeping": False,
+}
+_EARLY: Final[dict[str, tuple[int, str, str, str]]] = {
+    "body": (200, "scripted error with status 200", "server_error", ""),
+    "busy": (
+        429,
+        "rate limit reached",
+        "rate_limit_exceeded",
+        "server busy, please try again.  maximum pending requests exceeded",
+    ),
+    "loading": (503, "Loading model", "unavailable_error", ""),
+    "missing": (404, "model 'x' not found", "model_not_found", ""),
+    "context": (
+        400,
+        "request (9 tokens) exceeds the available context size (8 tokens), try increasing it",
+        "exceed_context_size_error",
+        "the prompt is longer than the context length currently available to the model",
+    ),
+    "auth": (401, "Invalid API Key", "authentication_error", ""),
+    "crash": (500, "scripted crash", "server_error", "model runner has unexpectedly stopped"),
+}
+"""Status, OpenAI's message and type, and Ollama's message where it says it otherwise."""
+
+
+class Catalog:
+    """Which models there are and which are in memory."""
+
+    def __init__(self) -> None:
+        """The forms, all of them cold."""
+        self._models = {form: form for form in FORMS}
+        self._warm: set[str] = set()
+        self.routes: dict[str, Callable[[dict[str, Any]], Reply]] = {
+            "GET /": lambda _: Reply(b"Ollama is running", content_type="text/plain"),
+            "GET /health": lambda _: json_reply({"status": "ok"}),
+            "GET /version": lambda _: json_reply({"version": VERSION}),
+            "GET /api/version": lambda _: json_reply({"version": VERSION}),
+            "GET /props": lambda _: json_reply(_PROPS),
+            "GET /v1/models": lambda _: json_reply(
+                {"object": "list", "data": [_item(name) for name in self._models]}
+            ),
+            "GET /api/tags": lambda _: json_reply(
+                {"models": [_tag(name) for name in self._models]}
+            ),
+            "GET /api/ps": lambda _: json_reply(
+                {"models": [_tag(name) for name in sorted(self._warm)]}
+            ),
+            "POST /api/show": self._show,
+            "POST /api/create": self._create,
+            "POST /api/copy": self._copy,
+            "DELETE /api/delete": self._delete,
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All models."""
+        return tuple(self._models)
+
+    @property
+    def warm(self) -> frozenset[str]:
+        """Those in memory."""
+        return frozenset(self._warm)
+
+    def add(self, model: str) -> None:
+        """Have a model; it says what its name says."""
+        self._models[model] = model if model.startswith(FORMS) else FORMS[0]
+
+    def remove(self, model: str) -> None:
+        """Have it no more."""
+        self._models.pop(model, None)
+        self._warm.discard(model)
+
+    def script(self, model: str, *, is_pull: bool = False) -> Script:
+        """The script of a model; one that was pulled or copied recites its source's."""
+        source = self._models.get(model)
+        if source is None and is_pull and not model.startswith(FORMS):
+            source = FORMS[0]
+        return replace(parse(source or model), model=model)
+
+    def is_warm(self, model: str) -> bool:
+        """Whether it is in memory."""
+        return model in self._warm
+
+    def set_warm(self, model: str, *, warm: bool) -> None:
+        """Load or unload."""
+        (self._warm.add if warm else self._warm.discard)(model)
+
+    def pull(self, model: str, *, is_missing: bool) -> list[dict[str, Any]]:
+        """The lines of a pull; `completed` is left out while it is 0."""
+        lines: list[dict[str, Any]] = [{"status": "pulling manifest"}]
+        if is_missing:
+            return [*lines, {"error": "pull model manifest: file does not exist"}]
+        for digest, total in LAYERS:
+            status = f"pulling {digest[7:19]}"
+            lines.append({"status": status, "digest": digest, "total": total})
+            lines += [
+                {
+                    "status": status,
+                    "digest": digest,
+                    "total": total,
+                    "completed": total * step // PULL_STEPS,
+                }
+                for step in range(1, PULL_STEPS + 1)
+            ]
+        self._models.setdefault(model, self.script(model, is_pull=True).form)
+        endings = ("verifying sha256 digest", "writing manifest", "success")
+        return lines + [{"status": status} for status in endings]
+
+    def _show(self, body: dict[str, Any]) -> Reply:
+        script = self.script(str(body.get("model") or body.get("name")))
+        is_embedding = script.form == "scripted-embed"
+        kinds = {
+            "scripted-embed": ["embedding"],
+            "scripted-image": ["image"],
+            "scripted-echo": ["completion", "vision"],
+            "scripted-tools": ["completion", "tools"],
+            "scripted-think": ["completion", "thinking"],
+        }
+        info: dict[str, Any] = {
+            "general.architecture": "scripted",
+            "scripted.context_length": CONTEXT_LENGTH,
+        }
+        if is_embedding:
+            info["scripted.embedding_length"] = float(script.dim)
+        return json_reply(
+            {
+                "license": "none",
+                "modelfile": f"FROM {script.model}",
+                "template": "{{ .Prompt }}",
+                "details": {"family": "scripted", "format": "script"},
+                "model_info": info,
+                "capabilities": kinds.get(script.form, ["completion"]),
+                "modified_at": CREATED_AT,
+            }
+        )
+
+    def _create(self, body: dict[str, Any]) -> Reply:
+        self._models[str(body["model"])] = self._known(str(body.get("from")))
+        lines = [{"status": status} for status in ("writing manifest", "success")]
+        return Reply(b"".join(map(line, lines)), content_type="application/x-ndjson")
+
+    def _copy(self, body: dict[str, Any]) -> Reply:
+        self._models[str(body["destination"])] = self._known(str(body.get("source")))
+        return Reply(b"")
+
+    def _delete(self, body: dict[str, Any]) -> Reply:
+        model = str(body.get("model"))
+        self._known(model)
+        del self._models[model]
+        self._warm.discard(model)
+        return Reply(b"")
+
+    def _known(self, model: str) -> str:
+        if model not in self._models:
+            raise ModelMissing(f"model '{model}' not found")
+        return self._models[model]
+
+
+def json_reply(value: Any, *, delay_s: float = 0.0) -> Reply:
+    """A success."""
+    return Reply(to_json(value), delay_s=delay_s)
+
+
+def error_reply(status: int, message: str, kind: str, *, is_ollama: bool = False) -> Reply:
+    """An error in the shape of either protocol."""
+    if is_ollama:
+        return Reply(to_json({"error": message}), status)
+    return Reply(openai_error(status, message, kind), status)
+
+
+def early(fault: str | None, *, is_ollama: bool) -> Reply:
+    """What stands in the place of a stream."""
+    if fault not in _EARLY:
+        return Reply(_PAGE, content_type="text/html")
+    status, message, kind, ollama_message = _EARLY[fault]
+    shown = (ollama_message or message) if is_ollama else message
+    reply = error_reply(status, shown, kind, is_ollama=is_ollama)
+    return replace(reply, headers=(("retry-after", "2"),)) if fault == "busy" else reply
+
+
+def _tag(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": CREATED_AT,
+        "size": 1_000_000,
+        "digest": name.encode().hex(),
+        "details": {"format": "script", "family": "scripted", "families": None},
+    }
+
+
+def _item(name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": "scripted",
+        "max_model_len": CONTEXT_LENGTH,
+    }

@@ -1,0 +1,241 @@
+"""The image servers of the scripted server: sd-server's native API, and A1111's.
+
+Neither is told a model with a script in its name, so that the first word of a prompt is the
+script if it looks like one: `scripted-image:chunks=4,rate=10,fail=error:2 a cat`. A job takes
+`chunks` steps, `rate` of them a second; jobs run one after the other, as on the real ones.
+
+Faults of sd-server's jobs: before anything those of `script.py`, then at a step error (the job
+failed), after (it is unknown), cut (its JSON breaks off), drop, stall (it never ends).
+"""
+
+import asyncio
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from contract.errors import FleetError
+from workers.scripted.catalog import early, json_reply
+from workers.scripted.http import Ask, Reply
+from workers.scripted.picture import CELLS, STEPS, png, script_in, words_of
+from workers.scripted.script import EARLY, IMAGE, Script, parse
+from workers.scripted.stage import Stage
+
+QUEUE_FULL: Final = {"error": "job queue is full"}
+FORMATS: Final = ["png"]
+TITLE: Final = f"{IMAGE}.safetensors [5c819fed]"
+
+
+@dataclass(slots=True)
+class _Job:
+    """A picture that is being made, by the loop's clock."""
+
+    script: Script
+    fault: str | None
+    body: dict[str, Any]
+    steps: int
+    begins_at: float
+    task: str = ""
+    is_cancelled: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return self.script.first + (self.steps / self.script.rate if self.script.rate else 0.0)
+
+    @property
+    def ends_at(self) -> float:
+        return self.begins_at + self.seconds
+
+    def fraction(self, now: float) -> float:
+        return min(1.0, max(0.0, (now - self.begins_at) / (self.seconds or 1.0)))
+
+    def is_at_fault(self, now: float) -> bool:
+        done = self.fraction(now) * self.steps if self.script.rate else self.steps
+        return self.fault is not None and done >= self.script.after
+
+
+class Gallery:
+    """Both APIs over one row of jobs."""
+
+    def __init__(self, stage: Stage) -> None:
+        """`stage` says which request shall fail."""
+        self._stage = stage
+        self._jobs: dict[str, _Job] = {}
+        self._busy_until = 0.0
+        self._made: _Job | None = None
+        self.interrupted: list[str] = []
+        """Tasks that were told to stop."""
+        self.surfaces: dict[str, Callable[[Ask], Reply | None]] = {
+            "/sdcpp/": self._native,
+            "/sdapi/": self._web_ui,
+        }
+
+    def _native(self, ask: Ask) -> Reply | None:
+        name = ask.path.removeprefix("/sdcpp/v1/")
+        if name == "capabilities":
+            return json_reply(
+                {"supported_modes": ["img_gen"], "output_formats_by_mode": {"img_gen": FORMATS}}
+            )
+        if name == "img_gen":
+            return self._queued(from_json(ask.body))
+        job_id = name.removeprefix("jobs/").removesuffix("/cancel")
+        job = self._jobs.get(job_id)
+        if job is None:
+            return Reply(to_json({"error": "job not found"}), 404)
+        return self._cancel(job_id, job) if name.endswith("/cancel") else self._view(job_id, job)
+
+    def _queued(self, body: dict[str, Any]) -> Reply | None:
+        sampling = body.get("sample_params") or {}
+        job = self._job(body, sampling.get("sample_steps"), int(body.get("batch_count", 1)))
+        if isinstance(job, Reply) or job is None:
+            return job
+        job_id = f"job_{len(self._jobs):08x}"
+        self._jobs[job_id] = job
+        answer = {"id": job_id, "kind": "img_gen", "status": "queued", "created": 1_750_000_000}
+        return Reply(to_json(answer | {"poll_url": f"/sdcpp/v1/jobs/{job_id}"}), 202)
+
+    def _view(self, job_id: str, job: _Job) -> Reply | None:
+        now = _now()
+        if job.is_at_fault(now):
+            match job.fault:
+                case "after":
+                    return Reply(to_json({"error": "job not found"}), 404)
+                case "cut":
+                    return Reply(b'{"id":"' + job_id.encode())
+                case "drop" | "reset":
+                    return None
+                case _:
+                    pass
+        return json_reply(self._fields(job_id, job, now))
+
+    def _fields(self, job_id: str, job: _Job, now: float) -> dict[str, Any]:
+        status, error, result, place = "completed", None, None, 0
+        if job.is_cancelled:
+            status, error = "cancelled", {"code": "cancelled", "message": "cancelled by client"}
+        elif now < job.begins_at:
+            status = "queued"
+            place = sum(now < each.begins_at <= job.begins_at for each in self._jobs.values())
+        elif job.is_at_fault(now) and job.fault == "error":
+            message = "generate_image returned no results"
+            status, error = "failed", {"code": "generation_failed", "message": message}
+        elif now < job.ends_at or job.fault == "stall":
+            status = "generating"
+        else:
+            pictures = enumerate(_pictures(job.body, job.body.get("init_image"), "batch_count"))
+            images = [{"index": at, "b64_json": data} for at, data in pictures]
+            result = {"output_format": "png", "images": images}
+        return {
+            "id": job_id,
+            "kind": "img_gen",
+            "status": status,
+            "queue_position": place,
+            "result": result,
+            "error": error,
+        }
+
+    def _cancel(self, job_id: str, job: _Job) -> Reply:
+        if job.begins_at <= _now() < job.ends_at or job.fault == "stall":
+            message = "job is currently generating and cannot be interrupted yet"
+            return Reply(to_json({"error": message}), 409)
+        job.is_cancelled = True
+        self.interrupted.append(job_id)
+        return json_reply(self._fields(job_id, job, _now()))
+
+    def _web_ui(self, ask: Ask) -> Reply | None:
+        match ask.path.removeprefix("/sdapi/v1/"):
+            case "sd-models":
+                return json_reply([{"title": TITLE, "model_name": IMAGE, "filename": "x"}])
+            case "options":
+                return json_reply({"sd_model_checkpoint": TITLE})
+            case "txt2img" | "img2img":
+                return self._answered(from_json(ask.body))
+            case "progress":
+                return self._progress(is_bare=ask.query.get("skip_current_image") == "true")
+            case "interrupt":
+                self.interrupted.append(self._made.task if self._made else "")
+                self._busy_until = 0.0
+                return json_reply(None)
+            case _:
+                return Reply(to_json({"detail": "Not Found"}), 404)
+
+    def _answered(self, body: dict[str, Any]) -> Reply | None:
+        count = int(body.get("n_iter", 1))
+        job = self._job(body, body.get("steps"), count)
+        if isinstance(job, Reply) or job is None:
+            return job
+        job.task = str(body.get("force_task_id", ""))
+        self._made = job
+        delay_s = job.ends_at - _now()
+        match job.fault:
+            case "error":
+                error = {"error": "OutOfMemoryError", "detail": "", "errors": "CUDA out of memory"}
+                return Reply(to_json(error), 500, delay_s=delay_s)
+            case "cut":
+                return Reply(b'{"images":["iVBOR', delay_s=delay_s)
+            case "drop" | "reset":
+                return None
+            case "stall":
+                return Reply(b"{}", delay_s=3600.0)
+            case _:
+                pass
+        images = _pictures(body, (body.get("init_images") or [None])[0], "n_iter")
+        info = to_json({"all_seeds": [body.get("seed")], "index_of_first_image": 0}).decode()
+        return json_reply({"images": images, "parameters": {}, "info": info}, delay_s=delay_s)
+
+    def _progress(self, *, is_bare: bool) -> Reply:
+        job, now = self._made, _now()
+        if job is None or now >= job.ends_at:
+            return json_reply({"progress": 0.0, "eta_relative": 0.0, "current_image": None})
+        preview = None if is_bare else _picture(job.body, None, cells=CELLS // 4)
+        return json_reply(
+            {
+                "progress": job.fraction(now),
+                "eta_relative": job.ends_at - now,
+                "state": {"sampling_steps": job.steps},
+                "current_image": preview,
+                "current_task": job.task,
+            }
+        )
+
+    def _job(self, body: dict[str, Any], steps: int | None, count: int) -> _Job | Reply | None:
+        """A job at the end of the row; a reply for what is refused, None for a drop."""
+        try:
+            script = parse(script_in(str(body.get("prompt", ""))))
+        except FleetError as error:
+            return Reply(to_json({"error": error.message}), 400)
+        fault = self._stage.fault(script)
+        if fault == "busy":
+            return Reply(to_json(QUEUE_FULL), 429)
+        if fault in EARLY:
+            return early(fault, is_ollama=True)
+        if fault == "drop" and not script.after:
+            return None
+        begins_at = max(_now(), self._busy_until)
+        job = _Job(script, fault, body, (script.chunks or steps or STEPS) * count, begins_at)
+        self._busy_until = job.ends_at
+        return job
+
+
+def _pictures(body: dict[str, Any], start: str | None, count: str) -> list[str]:
+    return [_picture(body, start, number) for number in range(int(body.get(count, 1)))]
+
+
+def _picture(
+    body: dict[str, Any], start: str | None, number: int = 0, *, cells: int = CELLS
+) -> str:
+    words = words_of(
+        str(body.get("prompt")),
+        negative=str(body.get("negative_prompt", "")),
+        start=start or "",
+        strength=body.get("strength", body.get("denoising_strength")),
+        seed=body.get("seed"),
+    )
+    width, height = int(body.get("width", 512)), int(body.get("height", 512))
+    picture = png(words if not number else f"{words}\n{number}", width, height, cells)
+    return base64.b64encode(picture).decode()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,106 @@
+"""What a scripted model draws: a pattern of two colours that a text decides, as a PNG."""
+
+import asyncio
+import base64
+import hashlib
+import struct
+import zlib
+from collections.abc import AsyncGenerator
+from functools import lru_cache
+from typing import Any, Final
+
+from contract.events import Image, Phase
+from contract.images import ImageRequest
+from workers.scripted.script import IMAGE, Script
+
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+CELLS: Final = 8
+"""Squares on a side of a finished picture; a preview has fewer."""
+STEPS: Final = 4
+"""Where neither the request nor the script says how many."""
+
+
+@lru_cache(maxsize=64)
+def png(text: str, width: int, height: int, cells: int = CELLS) -> bytes:
+    """A picture of these pixels, the same for the same text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    rows = []
+    for row in range(cells):
+        # The left half decides, the right half mirrors it.
+        bits = [digest[6 + row] >> min(at, cells - 1 - at) & 1 for at in range(cells)]
+        rows.append(b"\0" + bytes(bits[x * cells // width] for x in range(width)))
+    pixels = b"".join(rows[y * cells // height] for y in range(height))
+    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # a palette, 8 bits a pixel
+    chunks = ((b"IHDR", head), (b"PLTE", digest[:6]), (b"IDAT", zlib.compress(pixels)))
+    return SIGNATURE + b"".join(_chunk(*each) for each in (*chunks, (b"IEND", b"")))
+
+
+def size_of(image: bytes) -> tuple[int, int]:
+    """Width and height of a PNG; raises ValueError if it is none, or not whole."""
+    if not image.startswith(SIGNATURE + struct.pack(">I", 13) + b"IHDR"):
+        raise ValueError("not a PNG")
+    at, kind, body = len(SIGNATURE), b"", b""
+    try:
+        while kind != b"IEND":
+            length, kind = struct.unpack_from(">I4s", image, at)
+            data = image[at + 8 : at + 8 + length]
+            if image[at : at + 12 + length] != _chunk(kind, data):
+                raise ValueError(f"the chunk {kind!r} is broken")
+            body += data if kind == b"IDAT" else b""
+            at += 12 + length
+        zlib.decompress(body)
+    except (struct.error, zlib.error) as error:
+        raise ValueError(f"it breaks off: {error}") from error
+    width, height = struct.unpack_from(">II", image, 16)
+    return width, height
+
+
+def words_of(
+    prompt: str, *, negative: str = "", start: str = "", strength: Any = None, seed: Any = None
+) -> str:
+    """Everything of a request that decides what its picture looks like."""
+    origin = hashlib.sha256(start.encode()).hexdigest() if start else ""
+    return "\n".join((prompt, negative, origin, str(strength), str(seed)))
+
+
+def script_in(prompt: str) -> str:
+    """The script for servers that know one model only: the prompt's first word, if it is one."""
+    first = prompt.split(maxsplit=1)[0] if prompt.split() else ""
+    return first if first.partition(":")[0] == IMAGE else IMAGE
+
+
+async def drawn(
+    script: Script, request: ImageRequest, *, until: int | None = None
+) -> AsyncGenerator[Phase | Image, None]:
+    """Draw step by step, `until` this step if it is to fail there; previews lie on the way."""
+    words = words_of(
+        request.prompt,
+        negative=request.negative_prompt,
+        start=request.image or "",
+        strength=request.strength,
+        seed=request.seed,
+    )
+    await asyncio.sleep(script.first)
+    steps = script.chunks or request.steps or STEPS
+    shown = 0
+    for step in range(steps):
+        if step == until:
+            return
+        yield Phase(phase="generating", progress=step / steps)
+        if step / steps >= (shown + 1) / (request.partial_images + 1):
+            shown += 1
+            yield _image(words, request, 0, cells=2**shown, is_partial=True)
+        await asyncio.sleep(1 / script.rate if script.rate else 0)
+    for index in range(request.count if until is None else 0):
+        yield _image(words if not index else f"{words}\n{index}", request, index)
+
+
+def _image(
+    words: str, request: ImageRequest, index: int, *, cells: int = CELLS, is_partial: bool = False
+) -> Image:
+    picture = png(words, request.width, request.height, cells)
+    return Image(index=index, data=base64.b64encode(picture).decode(), partial=is_partial)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,0 +1,79 @@
+"""The scripted server continues raw text: OpenAI's /v1/completions, Ollama's /api/generate."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic_core import from_json
+
+from contract.errors import FleetError
+from contract.errors_m_backend_errors import ModelMissing
+from workers.scripted import wire
+from workers.scripted.catalog import early, error_reply
+from workers.scripted.http import Ask, Flow, Reply
+from workers.scripted.script import EARLY, Prompt, Script, Turn, play
+from workers.scripted.stage import NDJSON, SSE, Stage
+
+LOGPROB = -0.5
+
+
+class ScriptedRaw:
+    """Answers both; every answer streams."""
+
+    def __init__(self, stage: Stage) -> None:
+        """`stage` performs."""
+        self._stage = stage
+        self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
+            "/v1/completions": self._answer,
+            "/api/generate": self._answer,
+        }
+
+    def _answer(self, ask: Ask) -> Reply | Flow | None:
+        is_ollama = ask.path.startswith("/api/")
+        try:
+            body = from_json(ask.body)
+            script = self._stage.catalog.script(str(body.get("model")))
+            fault = self._stage.fault(script)
+            if fault in EARLY:
+                return early(fault, is_ollama=is_ollama)
+            if is_ollama:
+                turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
+                return self._stage.flow(script, tuple(_lines(script, turn)), fault, 0, NDJSON)
+            turn = play(script, _prompt(body, body.get("max_tokens")))
+            packets = tuple(_chunks(script, turn, likely=body.get("logprobs") is not None))
+            return self._stage.flow(script, packets, fault, 0, SSE)
+        except ModelMissing as error:
+            return error_reply(404, error.message, "model_not_found", is_ollama=is_ollama)
+        except (FleetError, ValueError) as error:
+            return error_reply(400, str(error), "invalid_request_error", is_ollama=is_ollama)
+
+
+def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
+    given = body.get("prompt")
+    text = " ".join(map(str, given)) if isinstance(given, list) else str(given or "")
+    return Prompt(text=text, max_tokens=limit if isinstance(limit, int) and limit >= 0 else None)
+
+
+def _chunks(script: Script, turn: Turn, *, likely: bool) -> Iterator[bytes]:
+    head = {
+        "id": "cmpl-scripted",
+        "object": "text_completion",
+        "created": wire.CREATED,
+        "model": script.model,
+    }
+    for word in turn.content:
+        told = {"tokens": [word], "token_logprobs": [LOGPROB], "top_logprobs": [{word: LOGPROB}]}
+        choice = {"index": 0, "text": word, "logprobs": told if likely else None}
+        yield wire.sse(head | {"choices": [choice | {"finish_reason": None}]})
+    choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": turn.finish}
+    yield wire.sse(head | {"choices": [choice]})
+    yield wire.sse(head | {"choices": [], "usage": wire.usage(turn)})
+    yield wire.DONE
+
+
+def _lines(script: Script, turn: Turn) -> Iterator[bytes]:
+    head = {"model": script.model, "created_at": wire.CREATED_AT}
+    for word in turn.content:
+        yield wire.line(head | {"response": word, "done": False})
+    last = wire.ollama_last(script, turn)
+    last.pop("message")
+    yield wire.line(last | {"response": ""})

@@ -1,0 +1,87 @@
+"""Puts scripts on the wire as they ask for it: faults, delays and cut-up packets, in any format."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from workers.scripted import wire
+from workers.scripted.catalog import Catalog
+from workers.scripted.http import Ending, Flow, framed
+from workers.scripted.script import Script
+
+SSE: Final = "text/event-stream"
+NDJSON: Final = "application/x-ndjson"
+_ENDINGS: Final[dict[str, Ending]] = {
+    "after": "end",
+    "cut": "cut",
+    "drop": "cut",
+    "die": "cut",
+    "reset": "reset",
+    "stall": "stall",
+    "error": "end",
+}
+
+
+class Stage:
+    """Where every format of the server performs; keeps how often a model failed."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """`catalog` knows the models, and which are in memory."""
+        self.catalog = catalog
+        self._failed: Counter[str] = Counter()
+
+    def fault(self, script: Script) -> str | None:
+        """The fault of this request, if it shall have one."""
+        if script.fail is None or self._failed[script.model] >= script.times:
+            return None
+        if script.times != math.inf:
+            self._failed[script.model] += 1
+        return script.fail
+
+    def delay_s(self, script: Script) -> float:
+        """Seconds before the head of the answer; loads a cold model."""
+        cold_s = 0.0 if self.catalog.is_warm(script.model) else script.load
+        if cold_s:
+            self.catalog.set_warm(script.model, warm=True)
+        return cold_s + script.first
+
+    def flow(
+        self,
+        script: Script,
+        packets: Sequence[bytes],
+        fault: str | None,
+        skipped: int,
+        content_type: str,
+        *,
+        error: tuple[bytes, ...] = (),
+    ) -> Flow | None:
+        """The packets with their fault; the first `skipped` say no word, `error` is one's bytes."""
+        if fault == "drop" and not script.after:
+            return None
+        ending: Ending = "end"
+        if fault is not None and fault != "refuse":
+            ending = _ENDINGS[fault]
+            packets = packets[: skipped + script.after]
+        if fault == "error":
+            packets = (*packets, *(error or _usual_error(script, content_type)))
+        return Flow(
+            packets=_framed(script, tuple(packets)),
+            content_type=content_type,
+            delay_s=self.delay_s(script),
+            gap_s=1 / script.rate if script.rate else 0.0,
+            ending=ending,
+            is_slow=bool(script.wire & {"trickle", "split"}),
+        )
+
+
+def _usual_error(script: Script, content_type: str) -> tuple[bytes, ...]:
+    if content_type == NDJSON:
+        return (wire.line({"error": wire.MESSAGE}),)
+    return wire.stream_error(script.style)
+
+
+@lru_cache(maxsize=64)
+def _framed(script: Script, packets: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    return tuple(framed(packet) for packet in wire.cut_up(script, packets))

@@ -1,0 +1,49 @@
+"""The scripted server as vLLM in development mode, which can be sent to sleep."""
+
+from workers.scripted import wire
+from workers.scripted.catalog import CONTEXT_LENGTH, error_reply, json_reply
+from workers.scripted.http import Ask, Handler, Reply
+from workers.scripted.stage import Stage
+
+
+class ScriptedVllm:
+    """Its own paths; success has no body there."""
+
+    def __init__(self, stage: Stage, _: Handler) -> None:
+        """Awake."""
+        self._catalog = stage.catalog
+        self._level: int | None = None
+        self.surfaces: dict[str, Handler] = {
+            "/v1/models": self._models,
+            "/sleep": self._sleep,
+            "/wake_up": self._wake,
+            "/is_sleeping": lambda _: json_reply({"is_sleeping": self._level is not None}),
+            **dict.fromkeys(("/api/", "/props", "/sdapi/"), _nothing),
+        }
+
+    def _models(self, _: Ask) -> Reply:
+        items = [
+            {
+                "id": name,
+                "object": "model",
+                "created": wire.CREATED,
+                "owned_by": "vllm",
+                "root": name,
+                "parent": None,
+                "max_model_len": CONTEXT_LENGTH,
+            }
+            for name in self._catalog.names
+        ]
+        return json_reply({"object": "list", "data": items})
+
+    def _sleep(self, ask: Ask) -> Reply:
+        self._level = int(ask.query.get("level", "1"))
+        return Reply(b"", content_type="text/plain")
+
+    def _wake(self, _: Ask) -> Reply:
+        self._level = None
+        return Reply(b"", content_type="text/plain")
+
+
+def _nothing(ask: Ask) -> Reply:
+    return error_reply(404, f"no {ask.method} {ask.path}", "not_found_error")

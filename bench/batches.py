@@ -22,7 +22,7 @@ from urllib.request import urlopen
 from bench.machine import described, load
 from bench.processes import Running, environment, redis, started, wait_for
 from bench.sections import put
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from fleet.local.redis_server import free_port
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")

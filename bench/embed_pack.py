@@ -30,7 +30,7 @@ from bench.sections import put
 from bench.wire import Line, connect, get, post
 from contract.embeddings import EmbedRequest
 from fleet.demo import minilm
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from fleet.local.redis_server import free_port
 from fleet.real.cache import cache_folder
 from fleet.real.run_llama_server import running_llama_server

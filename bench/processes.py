@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from bench.targets import Fleet, OpenAiShaped
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from fleet.local.redis_server import Embedded, choose, free_port, write_configuration
 from relay.settings import RelaySettings
 

@@ -24,7 +24,7 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from bench.processes import BACKEND, SLOTS, Running, environment, fleet, started, wait_for
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from fleet.local.redis_server import free_port
 from workers.scripted.http import Ask, Connection, Flow, Reply
 from workers.scripted.server import ScriptedServer

@@ -16,8 +16,8 @@ from contract.chat import ChatRequest, Message
 from contract.events import (
     Delta,
     EventId,
+    Frame,
 )
-from contract.events_m_frames import Frame
 from contract.jobs import JobRecord
 from contract.redis_keys import TICKET_TASK
 from contract.wire import VERSION

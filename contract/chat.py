@@ -6,10 +6,29 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from contract.chat_m_responses import ResponseNotes
-from contract.images_m_image_urls import ShownImage
+from contract.images import ShownImage
 from contract.requests import Request
-from contract.wire import Asked
+from contract.wire import Asked, Noun
+
+JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class ResponseNotes(Noun):
+    """What the request for a response said that is no business of a backend."""
+
+    background: bool = False
+    """Whether its caller did not wait for it."""
+    stored: bool = True
+    """Whether it can be looked up afterwards."""
+    has_instructions: bool = False
+    """Whether the first message is `instructions`: a response that goes on from this one has none
+    of it."""
+    chain: tuple[JobId, ...] = ()
+    """Jobs of the responses that this one goes on from, the oldest first; what they were asked and
+    have answered stands in the messages."""
+    echo: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the request that the response repeats as they were."""
+
 
 Think = Literal["auto", "off", "on", "minimal", "low", "medium", "high", "xhigh"]
 """How hard to think; `auto` leaves it to the backend, `on` leaves it how hard."""

@@ -3,9 +3,11 @@
 Invariant: exactly one `Done`, `Failed` or `Cancelled` ends a log, and its id is the greatest in it.
 """
 
+import re
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
 from typing_extensions import override
 
 from contract.wire import Noun
@@ -293,3 +295,99 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
         return _known.validate_python(rest, extra="ignore")
     except ValidationError:
         return Unknown(type=str(fields.get("type")), fields=fields)
+
+
+class Frame:
+    """An event on its way: id, type, and the JSON that every reader gets as it is.
+
+    `body` is the JSON object `{"id": ..., "at": <unix seconds>, "type": ..., ...}`. Readers pass
+    it on without parsing, which is what makes a follower cheap. `id` is None for an event that
+    is only told live and never logged (a fresh `queued`).
+    """
+
+    __slots__ = ("body", "id", "type")
+
+    def __init__(self, id: EventId | None, type: str, body: bytes) -> None:
+        """Take the parts as they are."""
+        self.id = id
+        self.type = type
+        self.body = body
+
+    @classmethod
+    def of(cls, id: EventId | None, at: float, event: Event) -> "Frame":
+        """Write an event into a frame; `at` is unix seconds."""
+        fields = event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null)
+        head = b'{"id":"%d-%d","at":%.3f,' % (*id, at) if id else b'{"at":%.3f,' % at
+        return cls(id, event.type, head + fields[1:])
+
+    @classmethod
+    def from_wire(cls, data: bytes) -> "Frame":
+        """Read what `to_wire` wrote: `<id> <type> <body>`."""
+        id_text, type_text, body = data.split(b" ", 2)
+        attempt, seq = id_text.split(b"-")
+        return cls(EventId(int(attempt), int(seq)), type_text.decode(), body)
+
+    def to_wire(self) -> bytes:
+        """The form in the log and on the channel."""
+        return b"%s %s %s" % (str(self.id or BEGINNING).encode(), self.type.encode(), self.body)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether this ends the log."""
+        return self.type in LAST_WORDS
+
+    @property
+    def event(self) -> AnyEvent:
+        """The event, parsed; Unknown if a newer version wrote what this one does not know."""
+        fields = from_json(self.body)
+        fields.pop("id", None)
+        fields.pop("at", None)
+        return event_of(fields)
+
+    @property
+    def at(self) -> float:
+        """Unix seconds at which it was said."""
+        return float(from_json(self.body)["at"])
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        """Two frames are equal when they would read the same."""
+        return isinstance(other, Frame) and self.body == other.body
+
+    @override
+    def __hash__(self) -> int:
+        """Of the bytes."""
+        return hash(self.body)
+
+    @override
+    def __repr__(self) -> str:
+        """For a failed test."""
+        return f"Frame({self.body.decode()})"
+
+
+_FORM: Final = re.compile(r"^(\d{1,18})-(\d{1,18})(?:\.([0-9a-f]{1,32}))?$")
+
+
+class Cursor(NamedTuple):
+    """`<attempt>-<seq>`, the id of an event; `.<nonce>` of its attempt makes it exact.
+
+    The nonce stands in `started`. It only matters where Redis came back with a shorter past and
+    gave the number of an attempt a second time.
+    """
+
+    id: EventId = BEGINNING
+    nonce: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """Read what `str` wrote; raises ValueError on anything else."""
+        match = _FORM.match(text)
+        if match is None:
+            message = f"an event id looks like 2-17, not {text[:40]!r}"
+            raise ValueError(message)
+        return cls(EventId(int(match[1]), int(match[2])), match[3])
+
+    @override
+    def __str__(self) -> str:
+        """The form that callers send."""
+        return f"{self.id}.{self.nonce}" if self.nonce else str(self.id)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Final, TypeVar
 
+from contract.requests import Request
+
 LATEST: Final = ":latest"
 _PATH: Final = re.compile(
     r"(?:[A-Za-z]:[\\/]|\\\\|[/~]|\.{1,2}[\\/]).*|.*[\\/].*\.gguf", re.IGNORECASE | re.DOTALL
@@ -78,3 +80,38 @@ def _likeness(one: str, other: str) -> float:
     shorter, longer = sorted((one, other), key=len)
     holds = len(shorter) >= _TELLING and shorter in longer
     return max(ratio, _CLOSE) if holds else ratio
+
+
+_MARK: Final = "#ctx="
+_CONTEXT: Final = re.compile(rf"{_MARK}\d+$")
+
+
+def variant(model: str, context_length: int | None) -> str:
+    """The model with the context length (tokens) that it is loaded with; None: the server's own."""
+    return model if context_length is None else f"{model}{_MARK}{context_length}"
+
+
+def model_of(loaded: str) -> str:
+    """The model's name alone."""
+    return _CONTEXT.sub("", loaded)
+
+
+def canonical(loaded: str) -> str:
+    """The one spelling that all names of a variant share."""
+    model = model_of(loaded)
+    return untagged(model) + loaded[len(model) :]
+
+
+def all_spellings(loaded: Iterable[str]) -> set[str]:
+    """Every way to write these variants."""
+    return {
+        name + each[len(model_of(each)) :]
+        for each in loaded
+        for name in spellings([model_of(each)])
+    }
+
+
+def context_length_of(request: Request) -> int | None:
+    """Tokens of context that a request wants its model loaded with, if it says so."""
+    told: int | None = getattr(request, "context_length", None)
+    return told

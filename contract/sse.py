@@ -11,7 +11,7 @@ memory. `EventStream` is what both ends share; what an event becomes is its subc
 from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
-from contract.errors_m_backend_errors import BadEndpoint
+from contract.errors import BadEndpoint
 
 Item = TypeVar("Item")
 

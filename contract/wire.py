@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, from_json
 
+from contract.errors import InvalidRequest
+
 VERSION: Final = 1
 """Version of the JSON that this code writes; it reads every version up to it."""
 
@@ -68,3 +70,39 @@ def _drop_item(fields: Any, error: ErrorDetails) -> None:
             found = found[step]
     if holder is not None:
         del holder[at]
+
+
+_HOLDS_TEXT: Final = (str, dict, list, tuple)
+
+
+def must_be_text(value: Any, where: str = "request") -> None:
+    """Look through JSON-like data; raises InvalidRequest naming the field that is no text."""
+    waiting = [(where, value)]
+    while waiting:
+        path, found = waiting.pop()
+        if not isinstance(found, _HOLDS_TEXT):
+            continue
+        if isinstance(found, str):
+            if not _is_text(found):
+                raise InvalidRequest(
+                    f"{path}: it holds a lone surrogate, half of a character that was cut in two, "
+                    "which is no text: send whole characters"
+                )
+            continue
+        inside = found.items() if isinstance(found, dict) else enumerate(found)
+        for name, inner in inside:
+            waiting.append((f"{path}, the name of a field", name))
+            waiting.append((f"{path}.{written(name)}", inner))
+
+
+def written(value: object) -> str:
+    """Anything as words that can be sent: what is no text is spelt out, and cut at 80 letters."""
+    return str(value)[:80].encode("utf-8", "backslashreplace").decode()
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

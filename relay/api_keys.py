@@ -22,7 +22,7 @@ from pydantic import SecretStr, ValidationError
 
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
-from contract.tenants_m_keys import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
+from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
 from contract.wire import Noun, encode
 from relay.connection import Connection
 from relay.records import pairs

@@ -12,10 +12,8 @@ from uuid import uuid4
 
 from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
-from contract.events import Failed
-from contract.events_m_frames import Frame
-from contract.jobs import JobRecord, Place
-from contract.jobs_m_dead import DeadLetter, DeadPage, DeadPurged, DeadView
+from contract.events import Failed, Frame
+from contract.jobs import DeadLetter, DeadPage, DeadPurged, DeadView, JobRecord, Place
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.connection import Call, Connection

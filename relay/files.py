@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from contract import redis_keys
-from contract.batches_m_files import File, FilePage, Purpose
+from contract.batches import File, FilePage, Purpose
 from contract.errors import UnknownFile
 from contract.tenants import Tenant
 from contract.wire import decode, encode

@@ -17,7 +17,7 @@ from contract import redis_keys
 from contract.cost import cost_of
 from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
-from contract.model_names_m_variants import context_length_of
+from contract.model_names import context_length_of
 from relay.connection import Argument, Connection
 from relay.log import END, HAND_OVER, ending_keys
 from relay.order import DRAINS, WAKE, facts_of, keys_of, restored

@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from contract import redis_keys
 from contract.cost import Cost, cost_of
 from contract.jobs import AnyRequest, JobRecord
-from contract.model_names_m_variants import context_length_of
+from contract.model_names import context_length_of
 from contract.requests import SLACK_S
 from contract.tenants import Tenant
 from contract.wire import VERSION

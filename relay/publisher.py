@@ -19,8 +19,8 @@ from contract.events import (
     Delta,
     Event,
     EventId,
+    Frame,
 )
-from contract.events_m_frames import Frame
 from relay.connection import Argument, Call, Connection
 from relay.log import APPEND
 from relay.queue import Claim

@@ -10,8 +10,7 @@ from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
 from contract.jobs import AnyRequest, JobRecord, Place
-from contract.model_names import untagged
-from contract.model_names_m_variants import variant
+from contract.model_names import untagged, variant
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant

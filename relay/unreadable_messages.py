@@ -8,7 +8,7 @@ import base64
 from typing import Any, Final
 
 from contract import redis_keys
-from contract.jobs_m_dead import DeadMessage, DeadMessages, DeadPurged
+from contract.jobs import DeadMessage, DeadMessages, DeadPurged
 from relay.connection import Connection
 
 KEPT_BYTES: Final = 64 * 1024

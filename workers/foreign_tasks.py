@@ -30,7 +30,7 @@ from contract.errors import (
 from contract.jobs import REQUESTS, any_request
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.wire_m_text import must_be_text, written
+from contract.wire import must_be_text, written
 from relay.connection import Connection
 from relay.queue import Queue
 from relay.unreadable_messages import Unreadable

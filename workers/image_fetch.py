@@ -18,7 +18,7 @@ from typing_extensions import override
 from yarl import URL
 
 from contract.chat import ChatRequest, ImagePart, Message, Part
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendRejected,
     NotSupported,

@@ -28,7 +28,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendUnreachable,
     ServerFault,
@@ -36,8 +36,7 @@ from contract.errors_m_backend_errors import (
 )
 from contract.events import Event, Phase, Queued, Reset, Resumed, Started
 from contract.jobs import JobRecord
-from contract.model_names import untagged
-from contract.model_names_m_variants import all_spellings, canonical, model_of
+from contract.model_names import all_spellings, canonical, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
 from relay.order import Taking

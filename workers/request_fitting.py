@@ -1,14 +1,22 @@
 """What is known of a backend's models: what each is for, and how a request is cut to fit it."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from contract.chat import ChatRequest
-from contract.errors import WrongKind
-from contract.errors_m_backend_errors import ModelMissing
+from contract.errors import (
+    ModelMissing,
+    WrongKind,
+)
+from contract.events import AnyEvent, Cancelled, Done, Failed, Phase, Progress
 from contract.jobs import AnyRequest
 from contract.model_names import close, find, untagged
-from contract.models_m_model_kinds import MODEL_KINDS, kinds, lacks, not_for
+from contract.models import MODEL_KINDS, PullRequest, kinds, lacks, not_for
+from contract.redis_keys import queue_name
 from contract.roster import Capability, ModelReport
+from contract.tenants import Tenant
+from relay.log import Log
+from relay.queue import Queue
 
 
 class Fitting:
@@ -60,3 +68,43 @@ class Fitting:
         if ceiling is None or request.max_tokens is None or request.max_tokens <= ceiling:
             return request
         return request.model_copy(update={"max_tokens": ceiling})
+
+
+_STEP = 0.01
+"""Progress that is worth an event."""
+
+
+async def pulled(
+    queue: Queue, log: Log, backend: str, model: str, tenant: str
+) -> AsyncGenerator[Phase, None]:
+    """Pull a model on a backend, or follow whoever does; tells how far it is.
+
+    Leaving early does not stop the pull. Raises ModelMissing if it fails, RelayUnavailable.
+    """
+    request = PullRequest(model=model, backend=backend)
+    pulls = queue_name(backend, "pull")
+    record, _ = await queue.enqueue(request, queue=pulls, tenant=Tenant(name=tenant))
+    told: float | None = None
+    yield Phase(phase="pulling")
+    async with aclosing(log.follow(record.id)) as pages:
+        async for frames in pages:
+            for frame in frames:
+                progress = _progress(frame.event, model)
+                if progress is not None and (told is None or progress - told >= _STEP):
+                    told = progress
+                    yield Phase(phase="pulling", progress=progress)
+
+
+def _progress(event: AnyEvent, model: str) -> float | None:
+    """0 to 1 where the event tells; raises ModelMissing where it says that the pull failed."""
+    match event:
+        case Progress(overall_total_bytes=int(total), overall_completed_bytes=int(completed)):
+            return round(min(1.0, completed / total), 3) if total else None
+        case Failed(code=code, message=message):
+            raise ModelMissing(f"{model} is not there, and pulling it failed: {message} ({code})")
+        case Cancelled():
+            raise ModelMissing(f"{model} is not there, and its pull was cancelled")
+        case Done():
+            return 1.0
+        case _:
+            return None

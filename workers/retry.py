@@ -16,15 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from contract.errors import (
-    FleetError,
-    NewerVersion,
-)
-from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendStalled,
     BackendUnreachable,
     ConnectionDropped,
+    FleetError,
     ModelLoading,
+    NewerVersion,
     ServerFault,
     TruncatedStream,
 )

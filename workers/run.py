@@ -18,18 +18,16 @@ from typing import Final, NamedTuple
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
+    BackendError,
     DeadlineExceeded,
     FleetError,
     InternalError,
     LeaseLost,
     LogFull,
-    NewerVersion,
-    RelayUnavailable,
-)
-from contract.errors_m_backend_errors import (
-    BackendError,
     ModelMissing,
+    NewerVersion,
     NotSupported,
+    RelayUnavailable,
     TruncatedStream,
 )
 from contract.events import (
@@ -55,8 +53,8 @@ from contract.models import (
     RunningRequest,
     ShowRequest,
     UnloadRequest,
+    cannot,
 )
-from contract.models_m_model_kinds import cannot
 from relay.connection import Connection
 from relay.log import Log
 from relay.publisher import Voice
@@ -77,8 +75,7 @@ from workers.backends.protocols import (
 )
 from workers.continuation import Continuation, Fresh, Plan, Said, plan
 from workers.image_fetch import with_pictures
-from workers.request_fitting import Fitting
-from workers.request_fitting_m_fetching import pulled
+from workers.request_fitting import Fitting, pulled
 from workers.retry import Retry, retry
 
 _log = logging.getLogger(__name__)

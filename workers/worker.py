@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from contract.errors import FleetError, LeaseLost, RelayUnavailable
-from contract.errors_m_backend_errors import BackendError
+from contract.errors import BackendError, FleetError, LeaseLost, RelayUnavailable
 from contract.events import Event, Phase, Reset, Resumed
 from relay.connection import Connection
 from relay.leases import Holder, Leases

@@ -7,12 +7,7 @@ the job says. There is nothing else to an endpoint, so another one is another li
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from api_shim.openai import (
-    chat_response,
-    completions_m_completions_told,
-    embeddings,
-    images_m_images_told,
-)
+from api_shim.openai import chat_response, completions, embeddings, images
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
@@ -67,7 +62,7 @@ def _completion(body: Mapping[str, Any], job: Job) -> Asked:
     heading, first = job.heading(asked.model), repeated(asked)
     return Asked(
         to_completion(asked),
-        lambda result: completions_m_completions_told.whole(heading, result, first),
+        lambda result: completions.whole(heading, result, first),
         ignored(asked),
     )
 
@@ -85,9 +80,7 @@ def _embeddings(body: Mapping[str, Any], job: Job) -> Asked:
 def _image(body: Mapping[str, Any], job: Job) -> Asked:
     asked = ImageBody.model_validate(body).model_copy(update={"stream": None})
     heading, request = job.heading(asked.model), to_image(asked)
-    return Asked(
-        request, lambda result: images_m_images_told.whole(heading, request, result), ignored(asked)
-    )
+    return Asked(request, lambda result: images.whole(heading, request, result), ignored(asked))
 
 
 def _response(body: Mapping[str, Any], job: Job) -> Asked:

@@ -1,7 +1,9 @@
 """The lines of an input file, a block at a time: memory holds a block and at most one long line."""
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -105,3 +107,170 @@ def _not_lines(text: bytes) -> str | None:
 
 def _wrong(line: Line, code: str, message: str, param: str | None = None) -> LineError:
     return LineError(code=code, message=message, param=param, line=line.number)
+
+
+_MOST_AHEAD: Final = 64
+_MOST_AHEAD_BYTES: Final = 8 * 2**20
+
+
+class Waiting(NamedTuple):
+    """A row that is no job yet."""
+
+    number: int
+    row: Row
+    size_bytes: int
+
+
+class Source:
+    """Reads ahead, within bounds; takes back what cannot be enqueued yet."""
+
+    def __init__(
+        self,
+        blocks: AsyncGenerator[list[Line], None],
+        is_done: Callable[[int], bool],
+        max_line_bytes: int,
+    ) -> None:
+        """Leave out rows that are done; the file has been checked, so its lines are good."""
+        self._blocks = blocks
+        self._is_done = is_done
+        self._max_line_bytes = max_line_bytes
+        self._lines: deque[Line] = deque()
+        self._ahead: deque[Waiting] = deque()
+        self._ahead_bytes = 0
+        self._is_over = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every row was taken."""
+        return self._is_over and not self._ahead and not self._lines
+
+    async def take(self, most: int) -> list[Waiting]:
+        """Up to so many rows in the order of the file; those that were put back come later."""
+        while len(self._ahead) < _MOST_AHEAD and self._ahead_bytes < _MOST_AHEAD_BYTES:
+            line = await self._next()
+            if line is None:
+                break
+            row = read(line, self._max_line_bytes)
+            if not isinstance(row, LineError):
+                self._push(Waiting(line.row, row, len(line.text or b"")))
+        found = [self._ahead.popleft() for _ in range(min(most, len(self._ahead)))]
+        self._ahead_bytes -= sum(each.size_bytes for each in found)
+        return found
+
+    def put_back(self, rows: list[Waiting]) -> None:
+        """Rows whose time has not come: others, of another model perhaps, go before them."""
+        for each in rows:
+            self._push(each)
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        await self._blocks.aclose()
+
+    def _push(self, waiting: Waiting) -> None:
+        self._ahead.append(waiting)
+        self._ahead_bytes += waiting.size_bytes
+
+    async def _next(self) -> Line | None:
+        """The next line of a row that is not done; None: there is none."""
+        while True:
+            while self._lines:
+                line = self._lines.popleft()
+                if not self._is_done(line.row):
+                    return line
+            if self._is_over:
+                return None
+            block = await anext(self._blocks, None)
+            if block is None:
+                self._is_over = True
+            else:
+                self._lines.extend(block)
+
+
+MOST_ERRORS: Final = 100
+"""Errors that are told; a file with more of them is wrong in the same way again and again."""
+
+
+class Check:
+    """Takes an input's lines in turn; `errors` and `rows` say what came out."""
+
+    def __init__(
+        self, endpoint: str, *, max_rows: int, max_line_bytes: int, has_one_model: bool = False
+    ) -> None:
+        """Nothing seen yet; `has_one_model`: all requests must name the model of the first."""
+        self._endpoint = endpoint
+        self._max_rows = max_rows
+        self._max_line_bytes = max_line_bytes
+        self._has_one_model = has_one_model
+        self._model: object = None
+        self._ids: set[bytes] = set()
+        self.errors: list[LineError] = []
+        self.rows = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing that follows matters any more."""
+        return len(self.errors) >= MOST_ERRORS or self.rows > self._max_rows
+
+    def add(self, block: Sequence[Line]) -> None:
+        """Look at some lines; costs processor time, so not on the loop."""
+        for line in block:
+            self.rows += 1
+            if self.is_hopeless:
+                return
+            found = read(line, self._max_line_bytes)
+            error = found if isinstance(found, LineError) else self._wrong(found, line.number)
+            if error is not None:
+                self.errors.append(error)
+
+    def _wrong(self, row: Row, line: int) -> LineError | None:
+        # A digest: fifty thousand ids of some length would be most of what a shim holds.
+        digest = blake2b(row.custom_id.encode(), digest_size=16).digest()
+        if digest in self._ids:
+            return LineError(
+                code="duplicate_custom_id",
+                message=f"The custom_id {row.custom_id[:80]!r} stands in an earlier line, too; "
+                "each must be unique in its batch.",
+                param="custom_id",
+                line=line,
+            )
+        self._ids.add(digest)
+        if row.method != "POST":
+            return LineError(
+                code="invalid_method",
+                message="The method of a request in a batch is POST.",
+                param="method",
+                line=line,
+            )
+        if row.url != self._endpoint:
+            return LineError(
+                code="url_mismatch",
+                message=f"The URL {row.url[:80]!r} is not the batch's endpoint, {self._endpoint}.",
+                param="url",
+                line=line,
+            )
+        return self._other_model(row.body.get("model"), line) if self._has_one_model else None
+
+    def _other_model(self, model: object, line: int) -> LineError | None:
+        self._model = self._model or model
+        if model == self._model:
+            return None
+        return LineError(
+            code="model_mismatch",
+            message=f"The model {str(model)[:80]!r} is not that of the lines before it, "
+            f"{str(self._model)[:80]!r}: make a batch for each, or unset FLEET_BATCH_ONE_MODEL.",
+            param="body.model",
+            line=line,
+        )
+
+    def verdict(self) -> tuple[LineError, ...]:
+        """What is wrong with the file; empty if it is good."""
+        if not self.rows:
+            return (LineError(code="empty_file", message="The input file holds no request."),)
+        if self.rows > self._max_rows:
+            too_many = LineError(
+                code="too_many_tasks",
+                message=f"A batch may have {self._max_rows} requests: split the file, or raise "
+                "FLEET_BATCH_MAX_ROWS.",
+            )
+            return (too_many, *self.errors)
+        return tuple(self.errors)

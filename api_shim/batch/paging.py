@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from api_shim.following.shutdown import Hangup
 from api_shim.openai.errors import ErrorBody
-from contract.batches_m_files import File
+from contract.batches import File
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     400: "A field is missing or wrong; `param` names it.",

@@ -21,14 +21,15 @@ from api_shim.openai.request_fields import wrong
 from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
 from contract.batches import (
     BATCH_ID_BEGINNING,
+    FILE_ID,
     Batch,
     BatchStatus,
     Counts,
+    File,
     LineError,
     NewBatch,
     window_s,
 )
-from contract.batches_m_files import FILE_ID, File
 from contract.errors import UnknownFile
 from contract.events import Usage
 from contract.tenants import Tenant

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from api_shim.batch.endpoints import ENDPOINTS, Asked, Job, Telling
-from api_shim.batch.lines_m_source import Waiting
-from api_shim.batch.parts_m_answers import Answer, ended, good, refused
+from api_shim.batch.lines import Waiting
+from api_shim.batch.parts import Answer, ended, good, refused
 from api_shim.dependencies import Wiring
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import Preferences

@@ -13,7 +13,7 @@ and translates what comes back; it runs nothing itself. The rules are the same o
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Annotated, Final, Protocol, TypeVar
 
@@ -23,20 +23,110 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api_shim.dependencies import Wired, Wiring
-from api_shim.following.drop_in_m_endings import ENDS_BADLY, TAKES_BACK, ended, refusal_of
 from api_shim.following.event_stream import GOODBYE_S, say
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import Ending, Hangup
-from api_shim.http.problems import Problem, Refusal, problem_of
+from api_shim.http.problems import Problem, Refusal, problem_of, status_of
 from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
 from api_shim.submission.roster_cache import pools
 from api_shim.submission.submission import DropInTaking, Intake
-from contract.errors import FleetError
-from contract.events_m_frames import Frame
+from contract import errors
+from contract.errors import (
+    AuthenticationRefused,
+    BackendBusy,
+    BackendError,
+    BackendRejected,
+    BackendStalled,
+    ContextExceeded,
+    DeadlineExceeded,
+    DiskFull,
+    FleetError,
+    InputTooLarge,
+    ModelLoading,
+    ModelMissing,
+    NotSupported,
+    QuotaExhausted,
+    Refused,
+    WorkerLost,
+)
+from contract.events import Cancelled, Event, Failed, Frame
 from contract.features import wishes
 from contract.jobs import AnyRequest, JobRecord
 from contract.requests import Request as AnyKind
 from contract.result import Fold, Result
+
+_STATUS: Final[Mapping[type[FleetError], int]] = {
+    ModelMissing: 404,
+    ContextExceeded: 400,
+    InputTooLarge: 400,
+    NotSupported: 400,
+    BackendRejected: 400,
+    Refused: 400,
+    QuotaExhausted: 429,
+    BackendBusy: 503,
+    ModelLoading: 503,
+    BackendStalled: 504,
+    DiskFull: 507,
+    AuthenticationRefused: 502,
+    BackendError: 502,
+    DeadlineExceeded: 504,
+    WorkerLost: 503,
+}
+"""HTTP status of each end; a class that is not here has its parent's, at last api_shim/http/problems.py's."""
+
+ANSWER_RESTARTED: Final = "answer_restarted"
+"""The code of a stream that ends because its words were taken back."""
+TAKES_BACK: Final = frozenset({"reset", "log_reset"})
+"""Types of events after which what was told is not true any more."""
+ENDS_BADLY: Final = frozenset({"failed", "cancelled"}) | TAKES_BACK
+"""Types of events after which a stream of words has nothing more to tell."""
+
+
+def _classes(root: type[FleetError]) -> Iterator[type[FleetError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _classes(child)
+
+
+# Named, so that the whole tree has been imported when its classes are counted.
+_MODULES: Final = (errors, errors)
+_CLASSES: Final = {each.code: each for each in _classes(FleetError)}
+
+
+def ended(frame: Frame, headers: Mapping[str, str] | None = None) -> Refusal:
+    """What the caller is told of this frame, one of `ENDS_BADLY`."""
+    return refusal_of(frame.event, headers)
+
+
+def refusal_of(event: Event, headers: Mapping[str, str] | None = None) -> Refusal:
+    """What the caller is told of a job's bad end, or of words that were taken back."""
+    match event:
+        case Failed(code=code, message=message):
+            status = _status(code)
+            # Not `retryable`: whatever could be tried again was, as often as the job may be, and
+            # a client that tries on its own would multiply the two.
+            return Refusal(code, message, status=status, headers=headers)
+        case Cancelled(by=by, reason=reason):
+            why = f": {reason}" if reason else ""
+            detail = f"The job was cancelled by {by}{why}."
+            return Refusal("cancelled", detail, status=409, headers=headers)
+        case _:
+            return Refusal(
+                ANSWER_RESTARTED,
+                "The attempt broke off and another one began anew, but what was streamed cannot "
+                "be taken back: ask again, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events, "
+                "which tells the new answer.",
+                status=503,
+                headers=headers,
+                retryable=True,
+            )
+
+
+def _status(code: str) -> int:
+    kind = _CLASSES.get(code, FleetError)
+    found = next((_STATUS[parent] for parent in kind.__mro__ if parent in _STATUS), None)
+    return found or status_of(kind)
+
 
 Asked = TypeVar("Asked", bound=AnyKind)
 Parted = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]

@@ -19,7 +19,7 @@ from typing_extensions import override
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import Ending, Hangup
 from contract.errors import FleetError
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.json_lines import one_line
 
 _log = logging.getLogger(__name__)

@@ -23,8 +23,7 @@ from starlette.requests import HTTPConnection
 from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
-from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.tenants_m_keys import KEY, KEY_MARK, KeyFacts
+from contract.tenants import DEFAULT_TENANT, KEY, KEY_MARK, KeyFacts, Tenant
 from relay.api_keys import Entry, Table, Tenants
 from relay.connection import Connection
 

@@ -6,11 +6,14 @@ that comes from another origin is refused: a page must not use a shim on its rea
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import FormData
+from starlette.requests import ClientDisconnect
 
 from api_shim.http.problems import Refusal
 
@@ -42,3 +45,105 @@ async def form_of(
     require_form(request)
     async with request.form(max_files=max_files, max_fields=max_fields) as form:
         yield form
+
+
+_MOST_PARTS: Final = 100
+
+
+class Part(NamedTuple):
+    """A field begins; its bytes follow."""
+
+    name: str
+    filename: str | None
+    """None: it is no file."""
+
+
+class _Heard:
+    """What the parser has said since it was last asked."""
+
+    def __init__(self) -> None:
+        self.news: list[Part | bytes] = []
+        self.is_over = False
+        self._parts = 0
+        self._name = b""
+        self._value = b""
+        self._disposition = b""
+
+    def begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise _wrong(f"it has more than {_MOST_PARTS} parts")
+        self._disposition = b""
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise _wrong("a part of it has no name")
+        filename = options.get(b"filename")
+        self.news.append(
+            Part(_text(options[b"name"]), None if filename is None else _text(filename))
+        )
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        self.news.append(data[start:end])
+
+    def end(self) -> None:
+        self.is_over = True
+
+
+async def form(request: Request) -> AsyncGenerator[Part | bytes, None]:
+    """Each field, then its bytes in pieces; raises Refusal if it is no form, or not a whole one."""
+    require_form(request)
+    _, options = parse_options_header(request.headers.get("content-type"))
+    if b"boundary" not in options:
+        raise _wrong("its Content-Type names no boundary")
+    heard = _Heard()
+    try:
+        parser = _parser(options[b"boundary"], heard)
+        async for data in request.stream():
+            parser.write(data)
+            for news in heard.news:
+                yield news
+            heard.news.clear()
+        parser.finalize()
+    except FormParserError as error:
+        raise _wrong(str(error)) from None
+    except ClientDisconnect:
+        # Nobody hears it; the log of calls does.
+        raise Refusal("caller_left", "The caller hung up.", status=408) from None
+    if not heard.is_over:
+        raise _wrong("it ends before its last boundary")
+
+
+def _parser(boundary: bytes, heard: _Heard) -> MultipartParser:
+    return MultipartParser(
+        boundary,
+        {
+            "on_part_begin": heard.begin,
+            "on_header_field": heard.header_name,
+            "on_header_value": heard.header_value,
+            "on_header_end": heard.header_end,
+            "on_headers_finished": heard.headers_end,
+            "on_part_data": heard.data,
+            "on_end": heard.end,
+        },
+    )
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _wrong(why: str) -> Refusal:
+    return Refusal("invalid_form", f"The form cannot be read: {why}.", status=400)

@@ -6,7 +6,9 @@ no response model of any route; and that every route asks for an API key, since 
 of a layer around the routes.
 """
 
+import asyncio
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -14,10 +16,35 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from api_shim.http.auth_middleware import OPEN_PATHS
-from api_shim.http.openapi_m_document import Document
 from api_shim.http.problems import PROBLEM_JSON, documented
 from contract.events import KnownEvent
 from contract.json_lines import json_line
+
+
+class Document:
+    """Something that costs much to make, and is made once."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        """`make` runs in a thread."""
+        self._make = make
+        self._making: asyncio.Task[bytes] | None = None
+
+    def begin(self) -> None:
+        """Make it now; a second time changes nothing."""
+        if self._making is None:
+            self._making = asyncio.create_task(asyncio.to_thread(self._make))
+
+    async def read(self) -> bytes:
+        """The document, when it is there."""
+        self.begin()
+        assert self._making is not None  # noqa: S101 - for the type checker
+        return await asyncio.shield(self._making)
+
+    def drop(self) -> None:
+        """Let go of it: nobody will ask any more."""
+        if self._making is not None:
+            self._making.cancel()
+
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
 _PATH: Final = "/openapi.json"

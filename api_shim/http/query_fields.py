@@ -11,8 +11,7 @@ from typing import Final
 from fastapi.dependencies.models import Dependant
 from starlette.requests import HTTPConnection
 
-from api_shim.http.problems import Refusal
-from api_shim.http.problems_m_fields import FieldError
+from api_shim.http.problems import FieldError, Refusal
 from contract.errors import InvalidRequest
 
 _LONGEST_NAME: Final = 64

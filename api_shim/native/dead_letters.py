@@ -15,8 +15,7 @@ from api_shim.native.enqueue import ACCEPTED
 from api_shim.native.jobs import JobId, answer, check_cursor, checked
 from api_shim.submission.submission import Intake, accepted
 from contract.errors import JobNotFound
-from contract.jobs import JobAccepted, JobRecord
-from contract.jobs_m_dead import DeadMessages, DeadPage, DeadPurged, DeadView
+from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobRecord
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.api_keys import Table

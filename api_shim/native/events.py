@@ -16,8 +16,7 @@ from api_shim.http.query_fields import demand_known_fields
 from api_shim.http.websockets import close, refuse
 from api_shim.native.jobs import JobId, checked
 from contract.errors import FleetError
-from contract.events import LAST_WORDS
-from contract.events_m_cursor import Cursor
+from contract.events import LAST_WORDS, Cursor
 from contract.jobs import JobRecord
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["events"])

@@ -14,7 +14,7 @@ from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import documented
 from api_shim.native.jobs import answer
 from contract.errors import NotAllowed, UnknownKey
-from contract.tenants_m_keys import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
+from contract.tenants import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
 from relay.id_prefixes import only
 
 

@@ -4,19 +4,20 @@ Without messages it is no chat: it brings the model into memory, or takes it out
 Source: ollama/ollama `api/types.go` (ChatRequest), `server/routes.go` (ChatHandler).
 """
 
-from typing import Any
+from typing import Any, Final
 
-from api_shim.ollama.messages import AskedMessage, AskedTool, messages, tools
+from api_shim.ollama.messages import AskedMessage, AskedTool, content, messages, tools
 from api_shim.ollama.request_fields import (
     Named,
     Options,
     answer_format,
+    keep_alive_s,
     options,
     requested,
     thinking,
 )
-from api_shim.ollama.request_fields_m_durations import keep_alive_s
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, Message
+from contract.errors import InvalidRequest
 from contract.models import LoadRequest, UnloadRequest
 
 
@@ -69,7 +70,7 @@ def shared(body: Generation) -> dict[str, Any]:
     }
 
 
-def to_job(body: ChatBody) -> ChatRequest | LoadRequest | UnloadRequest:
+def chat_to_job(body: ChatBody) -> ChatRequest | LoadRequest | UnloadRequest:
     """The job that a chat is; raises InvalidRequest."""
     if not body.messages:
         return loading(body)
@@ -88,3 +89,52 @@ def loading(body: Generation) -> LoadRequest | UnloadRequest:
     if seconds == 0:
         return requested(UnloadRequest, **fields)
     return requested(LoadRequest, keep_alive_s=seconds, **fields)
+
+
+_NOT_HERE: Final = {
+    "context": "the tokens of an earlier answer mean nothing to another backend, and the original "
+    "calls it deprecated; send the conversation as messages to /api/chat",
+    "template": "a template belongs to a model here; make one with /api/create, or lay it around "
+    "the prompt yourself and send raw: true",
+}
+
+
+class GenerateBody(Generation):
+    """Ollama's completion."""
+
+    prompt: str | None = None
+    suffix: str | None = None
+    """Text that stands behind the answer (fill in the middle)."""
+    system: str | None = None
+    template: str | None = None
+    """Refused."""
+    context: tuple[int, ...] | None = None
+    """Refused, unless it is empty."""
+    raw: bool | None = None
+    """Whether the prompt goes to the model as it is, without any template."""
+    images: tuple[str, ...] | None = None
+    """Base64."""
+
+
+def generate_to_job(body: GenerateBody) -> ChatRequest | LoadRequest | UnloadRequest:
+    """The job that a completion is; raises InvalidRequest."""
+    for field, why in _NOT_HERE.items():
+        if getattr(body, field):
+            raise InvalidRequest(f"{field}: not taken here: {why}")
+    if not body.prompt:
+        return loading(body)
+    if body.raw or body.suffix:
+        return _raw(body, body.prompt)
+    turn = Message(role="user", content=content(body.prompt, body.images))
+    system = (Message(role="system", content=body.system),) if body.system else ()
+    return requested(ChatRequest, messages=(*system, turn), **shared(body))
+
+
+def _raw(body: GenerateBody, prompt: str) -> ChatRequest:
+    for field in ("system", "images"):
+        if getattr(body, field):
+            raise InvalidRequest(
+                f"{field}: it goes with a plain prompt, not with raw or suffix: leave one out"
+            )
+    extra: dict[str, Any] = {"suffix": body.suffix} if body.suffix else {}
+    return requested(ChatRequest, prompt=prompt, **extra, **shared(body))

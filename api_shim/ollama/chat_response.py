@@ -12,14 +12,13 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in_m_endings import TAKES_BACK
+from api_shim.following.drop_in import TAKES_BACK
 from api_shim.http.problems import Problem, Refusal, problem_of
 from api_shim.ollama.errors import encoded
 from api_shim.ollama.json_text import created, stamp
-from api_shim.ollama.messages_m_calls import Calls
-from api_shim.ollama.request_fields_m_durations import metrics
-from contract.events import Done
-from contract.events_m_frames import Frame
+from api_shim.ollama.messages import Calls
+from api_shim.ollama.request_fields import metrics
+from contract.events import Done, Frame
 from contract.json_lines import json_line, one_line
 from contract.result import Result
 

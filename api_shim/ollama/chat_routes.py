@@ -8,9 +8,8 @@ from fastapi import APIRouter, Body, Response
 
 from api_shim.dependencies import Wired, Wiring
 from api_shim.following.drop_in import Visit, Visiting
-from api_shim.ollama import chat_request, chat_request_m_generate, embed, schemas
-from api_shim.ollama.chat_request import ChatBody, Generation
-from api_shim.ollama.chat_request_m_generate import GenerateBody
+from api_shim.ollama import chat_request, embed, schemas
+from api_shim.ollama.chat_request import ChatBody, GenerateBody, Generation
 from api_shim.ollama.chat_response import CHAT, GENERATE, Lines, Shape, idle, whole
 from api_shim.ollama.embed import EmbedBody, EmbeddingsBody
 from api_shim.ollama.models import is_beyond
@@ -64,7 +63,7 @@ async def post_generate(
     wiring: Wired,
 ) -> Response:
     """Go on from a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request_m_generate.to_job(body), GENERATE, visit, wiring)
+    return await _words(body, chat_request.to_job(body), GENERATE, visit, wiring)
 
 
 async def _words(

@@ -9,8 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from api_shim.ollama.request_fields import Named, requested
-from api_shim.ollama.request_fields_m_durations import keep_alive_s, metrics
+from api_shim.ollama.request_fields import Named, keep_alive_s, metrics, requested
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line

@@ -14,8 +14,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api_shim.http.problems import Problem
-from contract.errors import QueueFull, UnknownModel
-from contract.errors_m_backend_errors import BackendBusy, ModelMissing
+from contract.errors import BackendBusy, ModelMissing, QueueFull, UnknownModel
 from contract.json_lines import json_line
 
 _STATUS: Final[Mapping[int, int]] = {422: 400, 415: 400}

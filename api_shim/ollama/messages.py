@@ -4,16 +4,18 @@ Ollama's own client drops the ids of tool calls, and most backends need them: id
 and a tool's answer goes to the call of that name, or else to the first that waits for one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
+from pydantic_core import from_json
 
+from api_shim.http.problems import Refusal
 from api_shim.ollama.request_fields import Part as Body
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
-from contract.errors import InvalidRequest
-from contract.images_m_image_urls import normalized
+from contract.errors import InvalidRequest, ServerFault
+from contract.images import normalized
 from contract.json_lines import json_line
 
 
@@ -145,3 +147,62 @@ def _answered(message: AskedMessage, waiting: list[ToolCall]) -> str | None:
         return None
     waiting.remove(found)
     return found.id
+
+
+class Calls:
+    """The calls of one answer."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._calls: dict[int, dict[str, Any]] = {}
+
+    @classmethod
+    def of(cls, calls: Sequence[ToolCall]) -> "Calls":
+        """Calls that were put together elsewhere."""
+        made = cls()
+        made.add({"index": at, **call.model_dump()} for at, call in enumerate(calls))
+        return made
+
+    def __len__(self) -> int:
+        """How many there are so far."""
+        return len(self._calls)
+
+    def add(self, fragments: Iterable[Mapping[str, Any]]) -> None:
+        """Take fragments as they stand in a delta's JSON; those of one index belong together."""
+        for fragment in fragments:
+            call = self._calls.setdefault(fragment["index"], {"arguments": ""})
+            call["id"] = fragment.get("id") or call.get("id")
+            call["name"] = fragment.get("name") or call.get("name") or ""
+            call["arguments"] += fragment.get("arguments") or ""
+
+    @property
+    def whole(self) -> list[dict[str, Any]]:
+        """The calls as they stand in a message; raises Refusal if one broke off."""
+        return [
+            {
+                **({"id": call["id"]} if call["id"] else {}),
+                "function": {
+                    "index": index,
+                    "name": call["name"],
+                    "arguments": _object(call["name"], call["arguments"]),
+                },
+            }
+            for index, (_, call) in enumerate(sorted(self._calls.items()))
+        ]
+
+
+def _object(name: str, text: str) -> dict[str, Any]:
+    """Arguments as an object; some models write the object as a string within the string."""
+    try:
+        found = from_json(text or "{}")
+        found = from_json(found) if isinstance(found, str) else found
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Refusal(
+            ServerFault,
+            f"The model called {name[:64]!r} with arguments that are no JSON object, which this "
+            "API cannot tell; they may have been cut off by num_predict.",
+            status=502,
+        )
+    return found

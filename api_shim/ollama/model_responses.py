@@ -15,7 +15,7 @@ from api_shim.ollama.chat_response import NDJSON
 from api_shim.ollama.errors import encoded
 from api_shim.ollama.request_fields import Named, requested
 from contract.errors import InvalidRequest
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.json_lines import json_line
 from contract.models import CreateRequest, PullRequest
 

@@ -17,8 +17,14 @@ from api_shim.submission.roster_cache import Pool, listing
 from api_shim.submission.selection import absent
 from contract.errors import InvalidRequest
 from contract.json_lines import json_line
-from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
-from contract.models_m_model_kinds import MODEL_KINDS, ModelKind
+from contract.models import (
+    MODEL_KINDS,
+    CopyRequest,
+    DeleteRequest,
+    LoadRequest,
+    ModelKind,
+    ShowRequest,
+)
 from contract.result import Result
 from contract.roster import ModelReport, ModelTrait
 

@@ -16,8 +16,7 @@ from api_shim.http.problems import Problem
 from api_shim.openai import sse
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import Heading
-from contract.events import LogProb, Usage
-from contract.events_m_frames import Frame
+from contract.events import Frame, LogProb, Usage
 from contract.json_lines import json_line
 from contract.result import Result
 

@@ -9,12 +9,12 @@ from fastapi.responses import StreamingResponse
 
 from api_shim.following.drop_in import Visiting
 from api_shim.http.json_body import JsonRoute
-from api_shim.openai import chat_response, completions_m_completions_told, embeddings, schemas
+from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody
 from api_shim.openai.response_head import Heading, answered, heads
-from api_shim.openai.schemas_m_documents import answers
+from api_shim.openai.schemas import answers
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 
@@ -64,12 +64,10 @@ async def completion(
     record = await visit.take(to_completion(body), body)
     heading, echo = Heading.of(record), repeated(body)
     if body.stream:
-        chunks = completions_m_completions_told.CompletionChunks(
-            heading, with_usage=body.with_usage, repeated=echo
-        )
+        chunks = completions.CompletionChunks(heading, with_usage=body.with_usage, repeated=echo)
         return visit.stream(record, chunks)
     result = await visit.whole(record)
-    return answered(completions_m_completions_told.whole(heading, result, echo), visit.headers)
+    return answered(completions.whole(heading, result, echo), visit.headers)
 
 
 @router.post(

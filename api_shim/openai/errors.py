@@ -13,13 +13,16 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api_shim.http.problems import Problem
-from contract.errors import NotAuthenticated, QueueFull, UnknownModel, WrongKind
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ContextExceeded,
     InputTooLarge,
     ModelMissing,
+    NotAuthenticated,
+    QueueFull,
     QuotaExhausted,
     Refused,
+    UnknownModel,
+    WrongKind,
 )
 from contract.json_lines import json_line
 

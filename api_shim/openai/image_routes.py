@@ -11,12 +11,11 @@ from starlette.datastructures import FormData, UploadFile
 from api_shim.following.drop_in import Visit, Visiting
 from api_shim.http.forms import MULTIPART, form_of
 from api_shim.http.json_body import JsonRoute
-from api_shim.openai import images_m_images_told, schemas
-from api_shim.openai.images import ImageBody, to_image
-from api_shim.openai.images_m_images_told import Family, ImageEvents
+from api_shim.openai import images, schemas
+from api_shim.openai.images import Family, ImageBody, ImageEvents, to_image
 from api_shim.openai.request_fields import unsupported, wrong
 from api_shim.openai.response_head import Heading, answered
-from api_shim.openai.schemas_m_documents import answers
+from api_shim.openai.schemas import answers
 from contract.images import ImageRequest
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
@@ -58,7 +57,7 @@ async def _made(visit: Visit, body: ImageBody, request: ImageRequest, family: Fa
     if body.stream:
         return visit.stream(record, ImageEvents(heading, request, family))
     result = await visit.whole(record)
-    return answered(images_m_images_told.whole(heading, request, result), visit.headers)
+    return answered(images.whole(heading, request, result), visit.headers)
 
 
 @forms.post(

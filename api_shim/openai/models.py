@@ -7,8 +7,7 @@ from fastapi import APIRouter, Path, Response
 
 from api_shim.dependencies import Wired
 from api_shim.http.error_hints import OPENAI
-from api_shim.openai.schemas import ModelCard, ModelList
-from api_shim.openai.schemas_m_documents import faults
+from api_shim.openai.schemas import ModelCard, ModelList, faults
 from api_shim.submission.roster_cache import listing, pools
 from api_shim.submission.selection import absent
 from contract.json_lines import json_line

@@ -9,13 +9,11 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from api_shim.http.problems import Refusal
-from api_shim.http.problems_m_fields import FieldError
+from api_shim.http.problems import FieldError, Refusal
 from api_shim.submission.ignored_fields import Lenient
 from contract.chat import ImagePart
-from contract.errors import FleetError, InvalidRequest
-from contract.errors_m_backend_errors import NotSupported
-from contract.images_m_image_urls import normalized
+from contract.errors import FleetError, InvalidRequest, NotSupported
+from contract.images import normalized
 from contract.requests import Priority, Request
 
 AnyKind = TypeVar("AnyKind", bound=Request)

@@ -3,9 +3,12 @@
 Source: openai/openai-openapi, the schemas of the same names.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from api_shim.openai.errors import ErrorBody
+from api_shim.openai.sse import MEDIA_TYPE
 
 
 class Shape(BaseModel):
@@ -141,3 +144,157 @@ class ImageList(Shape):
     quality: str | None
     size: str
     usage: dict[str, Any] | None
+
+
+class OutputItem(Shape):
+    """A part of the answer, or of what was asked."""
+
+    id: str
+    type: Literal["message", "reasoning", "function_call", "function_call_output"]
+    status: Literal["in_progress", "completed", "incomplete"]
+    role: Literal["assistant", "user", "system"] | None = None
+    content: list[dict[str, Any]] | None = None
+    """Of a message: `output_text`, `refusal`, `input_text`, `input_image`; of thoughts:
+    `reasoning_text`."""
+    summary: list[dict[str, Any]] | None = None
+    """Thoughts, if summaries were asked for."""
+    encrypted_content: None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    """JSON text."""
+    output: str | list[dict[str, Any]] | None = None
+    extra_content: dict[str, Any] | None = None
+    """To be sent back with the item as it is; only some backends have it."""
+
+
+class ResponseFault(Shape):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+    param: str | None
+    type: str
+    """Our own code of it."""
+
+
+class ResponseUsage(Shape):
+    """Tokens, as the backend counted them; zero where it did not."""
+
+    input_tokens: int
+    input_tokens_details: dict[str, int]
+    output_tokens: int
+    output_tokens_details: dict[str, int]
+    total_tokens: int
+
+
+class Response(Shape):
+    """What was asked, how it stands, what was answered so far."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    error: ResponseFault | None
+    incomplete_details: dict[str, str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, Any]
+    model: str
+    output: list[OutputItem]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: dict[str, Any]
+    safety_identifier: str | None
+    service_tier: Literal["priority", "default", "flex"]
+    store: bool
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    top_p: float | None
+    truncation: Literal["auto", "disabled"]
+    usage: ResponseUsage | None
+    user: str | None
+
+
+class ResponseGone(Shape):
+    """What was deleted."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: Literal[True] = True
+
+
+class ItemList(Shape):
+    """A page of what a response was asked."""
+
+    object: Literal["list"]
+    data: list[OutputItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+_ALWAYS: Final = (401, 403, 500)
+JOB_ENDS: Final = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
+"""Statuses that a call has which makes a job."""
+_DESCRIPTIONS: Final[dict[int, str]] = {
+    400: "A field is missing or wrong (`param` names it), or the model cannot do it.",
+    401: "No API key, or one that is not known here, was revoked or has expired.",
+    403: "Not for this caller.",
+    404: "`model_not_found`: no live backend has the model.",
+    408: "The caller hung up; nobody hears this.",
+    409: "Somebody cancelled the job, or the Idempotency-Key belongs to another request.",
+    413: "The body is larger than FLEET_MAX_BODY_BYTES.",
+    415: "The body is of another type.",
+    429: "`rate_limit_exceeded`: the queue is full, Retry-After says when to come back; or "
+    "`insufficient_quota` of the backend's account.",
+    500: "A defect of ours.",
+    502: "The backend failed.",
+    503: "Nobody serves the model, its backend is busy, or Redis does not answer.",
+    504: "It took too long.",
+}
+
+_EVENT: Final = {
+    "type": "object",
+    "description": "Each event of the stream; of a chat the last one's data is `[DONE]`.",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
+
+
+def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may fail so."""
+    return {
+        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+        for status in sorted({*statuses, *_ALWAYS})
+    }
+
+
+def answers(whole: type[BaseModel], *, streams: str | None = None) -> dict[int | str, Any]:
+    """The `responses` of a route that makes a job; `streams`: an example of an event."""
+    content: dict[str, Any] = {}
+    if streams is not None:
+        content[MEDIA_TYPE] = {"schema": _EVENT, "example": streams}
+    good = {
+        "model": whole,
+        "description": "The answer; with `stream` as it comes.",
+        "headers": {
+            "X-Fleet-Job": {
+                "schema": {"type": "string"},
+                "description": "The job: follow it at /api/v1/jobs/<id>/events.",
+            },
+            "X-Fleet-Ignored": {
+                "schema": {"type": "string"},
+                "description": "Fields of the request that the backend has no word for.",
+            },
+        },
+        "content": content,
+    }
+    return {200: good, **faults(*JOB_ENDS)}

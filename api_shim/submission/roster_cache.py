@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from contract.features import Wish
 from contract.model_names import find
-from contract.models_m_model_kinds import ModelKind, kinds, lacks, rank
+from contract.models import ModelKind, kinds, lacks, rank
 from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
 from relay.roster import Roster
 

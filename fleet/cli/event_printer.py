@@ -9,13 +9,13 @@ from contract.events import (
     Done,
     EventId,
     Failed,
+    Frame,
     Phase,
     Progress,
     Queued,
     Reset,
     Resumed,
 )
-from contract.events_m_frames import Frame
 from contract.result import Fold, Result
 from fleet.cli.exit_codes import raise_unless_done
 from fleet.cli.progress_bars import Layers

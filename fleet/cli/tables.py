@@ -11,7 +11,20 @@ from typing import Final
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
-from fleet.cli.tables_m_times import ago
+_UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit, as in `45s`, `3m`, `2h`, `12d`."""
+    whole = int(max(seconds, 0))
+    unit, size = next(((u, s) for u, s in _UNITS if whole >= s), ("s", 1))
+    return f"{whole // size}{unit}"
+
+
+def ago(at: float, now: float) -> str:
+    """A point in time (unix seconds) seen from another, as in `3m ago` or `in 12d`."""
+    return f"{span(now - at)} ago" if at <= now else f"in {span(at - now)}"
+
 
 _GAP: Final = "  "
 _SHORTEST_ID: Final = 8

@@ -17,14 +17,13 @@ from uuid import uuid4
 import httpx
 
 from contract.events import AnyEvent
-from contract.jobs import JobAccepted, JobPage
-from contract.jobs_m_dead import DeadMessages, DeadPage, DeadPurged, DeadView
+from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobPage
 from contract.models import PullRequest, RunningRequest
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.redis_keys import job_id as named
 from contract.requests import Kind, Request
 from contract.result import Result, Status
-from contract.tenants_m_keys import IssuedKey, KeyFacts
+from contract.tenants import IssuedKey, KeyFacts
 from contract.wire import decode, encode
 from fleet.client.batches import Batches
 from fleet.client.job import AsyncJob
@@ -280,7 +279,7 @@ class AsyncClient(Roster):
     async def create_key(self, /, tenant: str, **fields: Any) -> IssuedKey:
         """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's.
 
-        `fields` are those of `contract.tenants_m_keys.NewKey`. Raises InvalidRequest, NotAuthorised.
+        `fields` are those of `contract.tenants.NewKey`. Raises InvalidRequest, NotAuthorised.
         """
         body = encode(new_key(tenant, fields))
         return decode(IssuedKey, await self._shims.ask("POST", "/api/v1/keys", body=body))

@@ -13,10 +13,10 @@ from contract.events import (
     AnyEvent,
     Delta,
     EventId,
+    Frame,
     LogReset,
     Reset,
 )
-from contract.events_m_frames import Frame
 from contract.jobs import JobAccepted, JobView
 from contract.result import Fold, Result
 from contract.wire import decode

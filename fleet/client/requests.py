@@ -11,8 +11,8 @@ from contract.chat import ChatRequest, Message
 from contract.errors import InvalidRequest
 from contract.jobs import REQUESTS
 from contract.requests import Kind, Request
-from contract.tenants_m_keys import NewKey
-from contract.wire_m_text import must_be_text
+from contract.tenants import NewKey
+from contract.wire import must_be_text
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 Item = TypeVar("Item")

@@ -6,8 +6,7 @@ Python's `splitlines`, and so `httpx.Response.iter_lines`, would cut at.
 
 from typing_extensions import override
 
-from contract.events import EventId
-from contract.events_m_frames import Frame
+from contract.events import EventId, Frame
 from contract.sse import EventStream
 
 

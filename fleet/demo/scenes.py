@@ -12,11 +12,11 @@ from contract.events import (
     BEGINNING,
     Delta,
     EventId,
+    Frame,
     Reset,
     Resumed,
     Started,
 )
-from contract.events_m_frames import Frame
 from contract.result import fold
 from fleet.client.job import AsyncJob
 from fleet.demo.narrator import Narrator, promise

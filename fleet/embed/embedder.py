@@ -14,16 +14,20 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from contract.errors import FleetError, InvalidRequest, LogFull, PayloadTooLarge, WorkerLost
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendRejected,
     BadAnswer,
     ContextExceeded,
+    FleetError,
     InputTooLarge,
+    InvalidRequest,
+    LogFull,
     NotFinite,
+    PayloadTooLarge,
     Refused,
     ServerFault,
     TruncatedStream,
+    WorkerLost,
 )
 from contract.requests import Request
 from fleet.cli.exit_codes import Exit, JobEnded, raise_unless_done

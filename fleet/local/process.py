@@ -16,9 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from honcho.environ import parse_procfile
 from honcho.printer import Message
 from honcho.process import Popen, Process
 from typing_extensions import override
+
+from fleet.client.errors import CannotStart
 
 _TETHER = Path(__file__).with_name("parent_watch.py")
 _COULD_NOT_START = 127
@@ -101,3 +104,21 @@ class Child:
             return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
+
+
+_PLACES = (Path(__file__).parent / "Procfile", Path(__file__).parent.parent / "Procfile")
+"""Inside an installed wheel; at the top of a source tree."""
+
+
+def commands() -> dict[str, str]:
+    """Command lines by name, as in `shim`; each is one simple command for a shell."""
+    for place in _PLACES:
+        if place.is_file():
+            return dict(parse_procfile(place.read_text(encoding="utf-8")).processes)
+    raise CannotStart("the Procfile is missing from this installation: install llm-fleet again")
+
+
+def worker_command(backend: str) -> str:
+    """The line of a backend's workers: its own, else the one for any backend."""
+    lines = commands()
+    return lines.get(f"worker-{backend}") or lines["worker"]

@@ -17,7 +17,7 @@ from typing import Self
 
 from honcho.printer import Message, Printer
 
-from fleet.client.reconnect_m_backoff import Backoff
+from fleet.client.reconnect import Backoff
 from fleet.local.process import Child
 
 FIRST_PAUSE_S = 0.5

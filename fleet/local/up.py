@@ -22,7 +22,7 @@ from fleet.client.errors import CannotStart
 from fleet.local.control_socket import Control, address
 from fleet.local.data_folder import locked
 from fleet.local.launch_plan import Plan, child_environment
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from fleet.local.redis_server import ServerChoice, choose, embedded, write_configuration
 from fleet.local.supervisor import Entry, Supervisor
 from fleet.local.worker_teams import Crew

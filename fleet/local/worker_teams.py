@@ -12,7 +12,7 @@ from functools import partial
 
 from contract.errors import RelayUnavailable
 from fleet.local.launch_plan import PlannedBackend, child_environment
-from fleet.local.process_m_procfile import worker_command
+from fleet.local.process import worker_command
 from fleet.local.supervisor import Entry, Supervisor
 from relay.connection import Connection
 from relay.leases import Leases

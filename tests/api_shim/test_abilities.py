@@ -6,8 +6,7 @@ import pytest
 
 from api_shim.http.problems import Refusal, problem_of
 from api_shim.submission.roster_cache import pools
-from api_shim.submission.selection import fitting, named
-from api_shim.submission.selection_m_abilities import missing
+from api_shim.submission.selection import fitting, missing, named
 from contract.jobs import any_request
 from contract.roster import BackendReport, ModelReport, QueueReport, WorkerReport
 

@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 from support.batches import echo, jsonl
 
-from api_shim.batch.lines import Line, lines
-from api_shim.batch.lines_m_check import MOST_ERRORS, Check
-from api_shim.batch.lines_m_source import Source
+from api_shim.batch.lines import MOST_ERRORS, Check, Line, Source, lines
 
 ENDPOINT = "/v1/embeddings"
 GOOD = b'{"custom_id":"%d","method":"POST","url":"/v1/embeddings","body":{}}'

@@ -5,7 +5,7 @@ import threading
 
 import httpx
 
-from api_shim.http.openapi_m_document import Document
+from api_shim.http.openapi import Document
 
 
 class Press:

@@ -4,8 +4,7 @@ import pytest
 from support.relay import words
 from support.shim import CHAT, Stage, sse, stage
 
-from contract.events import EventId
-from contract.events_m_cursor import Cursor
+from contract.events import Cursor, EventId
 
 
 async def finished(at: Stage) -> str:

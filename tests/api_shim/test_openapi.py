@@ -20,6 +20,7 @@ from contract.events import (
     Event,
     EventId,
     Failed,
+    Frame,  # fmt: skip
     Image,
     Phase,
     Progress,
@@ -29,7 +30,6 @@ from contract.events import (
     Started,
     Vectors,
 )
-from contract.events_m_frames import Frame  # fmt: skip
 
 METHODS = {"get", "post", "delete"}
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.shim import CHAT, problem, serving, stage
 
-from api_shim.following.queue_position_m_reasons import explained
+from api_shim.following.queue_position import explained
 from contract.jobs import Place
 from contract.roster import QueueReport, WorkerReport
 

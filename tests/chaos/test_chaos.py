@@ -9,8 +9,7 @@ from chaos.errands import Answer, Errand, Visit, errands
 from chaos.faults import DEEDS
 from chaos.schedule import KINDS, plan
 from chaos.verdict import Job, judge
-from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Queued, Started
-from contract.events_m_frames import Frame
+from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Frame, Queued, Started
 
 ID = "0" * 32
 BEGUN: list[tuple[str, Event]] = [

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from chaos.callers import Tale, View
 from chaos.errands import Answer
-from contract.events import LAST_WORDS, EventId, Image, Queued
-from contract.events_m_frames import Frame
+from contract.events import LAST_WORDS, EventId, Frame, Image, Queued
 from contract.result import Result, fold
 
 

@@ -29,7 +29,7 @@ from support.client_schemas import Field, Values, fields
 from api_shim.batch.file_routes import FileForm
 from api_shim.batch.routes import BatchBody
 from api_shim.http.problems import Refusal
-from api_shim.ollama import chat_request, chat_request_m_generate, embed, model_responses, models
+from api_shim.ollama import chat_request, embed, model_responses, models
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
@@ -212,8 +212,8 @@ ENDPOINTS = {
     ),
     "api/generate": Endpoint(
         theirs.GenerateRequest,
-        chat_request_m_generate.GenerateBody,
-        chat_request_m_generate.to_job,
+        chat_request.GenerateBody,
+        chat_request.to_job,
         known.OLLAMA_GENERATE,
         known.OLLAMA_VALUES,
         {"prompt": "x"},

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from api_shim.settings import ShimSettings
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from workers.app import _SPARE_S
 from workers.settings import WorkerSettings
 

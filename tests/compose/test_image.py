@@ -14,7 +14,7 @@ import pytest
 
 from contract.roster import WorkerReport
 from contract.wire import VERSION
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from relay.connection import Connection
 from relay.roster import Roster
 from relay.settings import RelaySettings

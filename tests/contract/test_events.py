@@ -15,6 +15,7 @@ from contract.events import (
     Event,
     EventId,
     Failed,
+    Frame,
     Image,
     KnownEvent,
     Progress,
@@ -26,7 +27,6 @@ from contract.events import (
     Unknown,
     Vectors,
 )
-from contract.events_m_frames import Frame
 from contract.result import Fold, fold
 
 

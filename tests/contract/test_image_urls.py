@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.images_m_image_urls import inline_only, normalized
+from contract.images import inline_only, normalized
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contract.events import Delta, Done, Failed, Unknown
-from contract.events_m_frames import Frame
+from contract.events import Delta, Done, Failed, Frame, Unknown
 from contract.jobs import any_request
 from contract.result import fold
 from contract.roster import WorkerReport

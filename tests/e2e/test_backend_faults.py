@@ -16,8 +16,8 @@ from support.relay import Relay, relay_on
 from contract.chat import ChatRequest, Message
 from contract.events import (
     Failed,
+    Frame,
 )
-from contract.events_m_frames import Frame
 from contract.result import fold
 
 BACKENDS = ("ollama", "generic", "llamacpp", "vllm")

@@ -16,7 +16,7 @@ from support.shim import serving
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest
 from contract.models import PullRequest

@@ -13,7 +13,7 @@ from support.relay import Relay, relay_on
 
 from contract import redis_keys
 from contract.chat import ChatRequest, Message
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.result import fold
 from relay.log import END, ending_keys
 from workers.scripted.server import ScriptedServer, serve

@@ -15,7 +15,7 @@ from support.shim import Stage, serving, stage
 
 from contract import redis_keys
 from contract.chat import ChatRequest, JsonFormat, Message
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.result import Result, fold
 
 LEASE = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}

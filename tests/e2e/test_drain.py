@@ -12,7 +12,7 @@ from support.processes import WorkerProcess, until_logged, worker
 from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.result import fold
 
 STORY = "scripted-story:chunks=100,rate=40"

@@ -7,7 +7,7 @@ from support.processes import worker
 from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.models import PullRequest
 
 

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from support.fixed_answers import FixedAnswers, answering
 
-from api_shim.batch.parts_m_answers import good
+from api_shim.batch.parts import good
 from fleet.cli.terminal import Terminal
 
 NDJSON = {"Accept": "application/x-ndjson"}

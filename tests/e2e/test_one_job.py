@@ -12,7 +12,7 @@ from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest, unpack
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.models import PullRequest, ShowRequest
 from contract.result import fold
 

@@ -9,7 +9,7 @@ from support.processes import WorkerProcess, worker
 from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
-from contract.events_m_frames import Frame
+from contract.events import Frame
 
 DYING = {"LLM_SCRIPTED": "scripted://?may_die=1"}
 POISON = "scripted-story:chunks=10,fail=die:2"

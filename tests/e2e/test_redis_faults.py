@@ -17,7 +17,7 @@ from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.result import fold
 from workers.app import create_app
 

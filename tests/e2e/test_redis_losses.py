@@ -15,8 +15,7 @@ from support.relay import Relay, relay_on
 from support.shim import eventually, problem, serving
 
 from contract.chat import ChatRequest, Message
-from contract.events import EventId
-from contract.events_m_frames import Frame
+from contract.events import EventId, Frame
 from contract.result import fold
 
 SLOW = "scripted-story:chunks=90,rate=30"

@@ -11,8 +11,7 @@ from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
-from contract.events import Failed, Queued
-from contract.events_m_frames import Frame
+from contract.events import Failed, Frame, Queued
 from contract.result import fold
 
 RARELY = {"FLEET_REAP_S": "60"}

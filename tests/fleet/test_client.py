@@ -14,8 +14,6 @@ from contract.embeddings import pack
 from contract.errors import (
     InvalidRequest,
     JobNotFound,
-)
-from contract.errors_m_backend_errors import (
     ServerFault,
 )
 from contract.events import (
@@ -25,11 +23,11 @@ from contract.events import (
     Event,
     EventId,
     Failed,
+    Frame,
     Reset,
     Started,
     Vectors,
 )
-from contract.events_m_frames import Frame
 from fleet import AsyncClient, Client
 from fleet.client.errors import AnswerRestarted, FleetUnreachable, GaveUpWaiting, JobCancelled
 

@@ -9,11 +9,10 @@ from contract.events import (
     Done,
     Event,
     EventId,
+    Frame,
 )
-from contract.events_m_frames import Frame
 from fleet.client.errors import FleetUnreachable
-from fleet.client.reconnect import Patience, Seen
-from fleet.client.reconnect_m_backoff import Backoff
+from fleet.client.reconnect import Backoff, Patience, Seen
 
 
 def frame(id: EventId | None, event: Event) -> Frame:

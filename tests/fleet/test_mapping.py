@@ -11,8 +11,7 @@ import pytest
 from support.up import Up
 
 from contract.chat import ChatRequest, Message
-from contract.errors import InvalidRequest
-from contract.errors_m_backend_errors import ContextExceeded
+from contract.errors import ContextExceeded, InvalidRequest
 from fleet import AsyncClient, Client
 from fleet.client.errors import FleetUnreachable, JobCancelled
 from fleet.client.map import Answer

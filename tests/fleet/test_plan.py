@@ -16,7 +16,7 @@ from fleet.local.launch_plan import (
     given_backend,
     shim_ports,
 )
-from fleet.local.process_m_procfile import commands, worker_command
+from fleet.local.process import commands, worker_command
 from workers.backends.dsn import BackendConfig, parse
 
 

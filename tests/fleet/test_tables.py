@@ -2,8 +2,7 @@
 
 import pytest
 
-from fleet.cli.tables import Ago, Id, Whole, lines
-from fleet.cli.tables_m_times import span
+from fleet.cli.tables import Ago, Id, Whole, lines, span
 
 NOW = 1_000_000.0
 IDS = [Id("0123456789abcdef" * 2), Id("0123456aaaabcdef" * 2), Id("f" * 32)]

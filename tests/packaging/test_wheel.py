@@ -14,7 +14,7 @@ from support.relay import relay_on
 from support.up import environment
 
 from contract.errors import RelayUnavailable
-from fleet.local.process_m_procfile import commands
+from fleet.local.process import commands
 from fleet.local.redis_server import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

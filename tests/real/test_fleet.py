@@ -11,7 +11,7 @@ from support.relay import relay_on
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest, unpack
-from contract.events_m_frames import Frame
+from contract.events import Frame
 from contract.result import fold
 from fleet.real.run_llama_server import LlamaServer
 

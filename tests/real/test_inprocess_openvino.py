@@ -12,7 +12,7 @@ import pytest
 from support.in_process import answer, ask, embed, events_of, needed
 
 from contract.chat import ChatRequest, NamedTool, SchemaFormat, Tool
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BadEndpoint,
     ContextExceeded,
     InputTooLarge,

@@ -12,7 +12,7 @@ import pytest
 
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendUnreachable,
     ContextExceeded,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     InputTooLarge,
     NotSupported,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.chat import ChatRequest, Message, SchemaFormat
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     ModelMissing,
     NotSupported,

@@ -17,7 +17,7 @@ from support.images import pictures, told
 from support.processes import worker
 from support.relay import relay_on
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendRejected,
 )
 from contract.events import Done

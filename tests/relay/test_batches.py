@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from support.relay import Relay, relay_on
 
-from contract.batches import LineError, NewBatch
-from contract.batches_m_files import File
+from contract.batches import File, LineError, NewBatch
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch, UnknownFile
 from contract.events import Usage
 from contract.tenants import DEFAULT_TENANT, Tenant

@@ -13,8 +13,8 @@ from contract.events import (
     Delta,
     Done,
     EventId,
+    Frame,
 )
-from contract.events_m_frames import Frame
 from relay.subscriber import Ear
 
 

@@ -12,8 +12,7 @@ from support.up import ROOT, environment
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting
 from fleet.client.settings import ClientSettings, UpSettings
-from relay.settings import FleetSettings
-from relay.settings_m_bounds import bounds_of
+from relay.settings import FleetSettings, bounds_of
 from workers.settings import WorkerSettings
 
 KINDS: tuple[type[FleetSettings], ...] = (ShimSettings, WorkerSettings, ClientSettings, UpSettings)

@@ -8,7 +8,7 @@ from support.relay import relay_on
 
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
-from contract.tenants_m_keys import KEY, NewKey
+from contract.tenants import KEY, NewKey
 from relay.api_keys import REVOKE, Table, Tenants
 
 ADMIN = NewKey(tenant="boss", admin=True)

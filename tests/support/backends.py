@@ -12,8 +12,7 @@ from contract.result import Result, fold
 from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import Vertex
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter import OpenAI
-from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap

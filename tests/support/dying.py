@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contract.errors_m_backend_errors import ServerFault
+from contract.errors import ServerFault
 from contract.jobs import JobRecord
 from support.relay import QUEUE, Relay, chat
 

@@ -8,9 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
-from contract.events import BEGINNING, Delta, Done, Event, EventId
-from contract.events_m_cursor import Cursor
-from contract.events_m_frames import Frame
+from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Frame
 from relay.connection import Connection
 from relay.leases import Holder, Leases
 from relay.log import Log

@@ -15,8 +15,7 @@ from api_shim.openai.responses.events import ResponseEvents
 from api_shim.openai.responses.items import Known
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.response import About
-from contract.events import Delta, Event, EventId, Queued, Started, ToolCallDelta
-from contract.events_m_frames import Frame
+from contract.events import Delta, Event, EventId, Frame, Queued, Started, ToolCallDelta
 from relay.queue import Claim
 from support.shim import Stage, stage
 

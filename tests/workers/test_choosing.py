@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors_m_backend_errors import BackendBusy, BackendError, TruncatedStream
+from contract.errors import BackendBusy, BackendError, TruncatedStream
 from contract.events import Delta, Phase, Reset
 from contract.jobs import JobRecord
 from contract.roster import ModelReport

@@ -9,7 +9,7 @@ import pytest
 
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Tool, ToolCall
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import BackendRejected, ContextExceeded
+from contract.errors import BackendRejected, ContextExceeded
 from contract.events import (
     Delta,
     Done,

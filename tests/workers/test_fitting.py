@@ -3,8 +3,7 @@
 import pytest
 
 from contract.chat import ChatRequest, Message
-from contract.errors import WrongKind
-from contract.errors_m_backend_errors import ModelMissing
+from contract.errors import ModelMissing, WrongKind
 from contract.roster import ModelReport
 from workers.request_fitting import Fitting
 

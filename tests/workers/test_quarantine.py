@@ -4,7 +4,7 @@ import pytest
 from support.backends import asking, told
 from support.relay import QUEUE, relay_on
 
-from contract.errors_m_backend_errors import ServerFault, TruncatedStream
+from contract.errors import ServerFault, TruncatedStream
 from contract.jobs import JobRecord
 from workers.poison_jobs import Quarantine
 from workers.scripted.backend import Scripted

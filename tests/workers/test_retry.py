@@ -4,17 +4,15 @@ from typing import get_args
 
 import pytest
 
-from contract import errors_m_backend_errors
+from contract import errors
 from contract.errors import (
-    FleetError,
-    NewerVersion,
-)
-from contract.errors_m_backend_errors import (
     BackendBusy,
     BackendError,
     BackendStalled,
     BackendUnreachable,
+    FleetError,
     ModelLoading,
+    NewerVersion,
     Refused,
     ServerFault,
     TruncatedStream,
@@ -43,7 +41,7 @@ def tried(error: FleetError, attempt: int = 1, kind: Kind = "chat", patience: in
 def every_class() -> list[type[FleetError]]:
     return [
         value
-        for value in vars(errors_m_backend_errors).values()
+        for value in vars(errors).values()
         if isinstance(value, type) and issubclass(value, BackendError) and value is not BackendError
     ]
 

@@ -7,7 +7,7 @@ as openai/openai-openapi names them.
 
 from typing import Final, NamedTuple
 
-from contract.errors_m_backend_errors import BadAnswer
+from contract.errors import BadAnswer
 from workers.backends.openai.shapes import Content, Part
 
 _THOUGHTS: Final = frozenset({"thinking", "reasoning", "reasoning_text"})

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
 )
 from workers.backends.dsn import BackendConfig, BackendType

@@ -6,7 +6,8 @@ Local kinds of servers speak http, hosted ones https; `+http` and `+https` overr
 percent-decoded. No error repeats the line: it may hold a key.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -15,9 +16,83 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from contract.redis_keys import BACKEND_NAME
 from contract.requests import Kind
 from contract.wire import Noun
-from workers.backends import dsn_m_vertex_address
 from workers.backends.declarations import DeclaredModel, Endpoint
-from workers.backends.dsn_m_addresses import all_completed, demand_different, one_each
+
+MOST: Final = 32
+"""Addresses of one backend."""
+_AUTHORITY: Final = re.compile(r"(?P<head>[^:/?#]*://(?:[^/?#]*@)?)(?P<hosts>[^/?#]*)(?P<rest>.*)")
+
+
+def one_each(dsn: str) -> list[str]:
+    """A DSN for each host, with the same key, path and options; itself if it names one host.
+
+    Raises ValueError for a comma beside which no host stands.
+    """
+    found = _AUTHORITY.fullmatch(dsn)
+    if found is None or "," not in found["hosts"]:
+        return [dsn]
+    hosts = found["hosts"].split(",")
+    if not all(hosts):
+        raise ValueError("beside a comma stands no host")
+    return [found["head"] + host + found["rest"] for host in hosts]
+
+
+def all_completed(fields: Mapping[str, Any], default: str, path: str) -> tuple[str, ...]:
+    """The addresses in a backend's fields `urls` or `url`, or the default; raises ValueError."""
+    url = [str(fields["url"])] if fields.get("url") else []
+    given = [str(each) for each in fields.get("urls") or url or [default]]
+    if url and completed(url[0], path) != completed(given[0], path):
+        raise ValueError("urls: write all addresses there, and none into url")
+    return tuple(completed(each, path) for each in given)
+
+
+def completed(url: str, path: str) -> str:
+    """The base address with the path that its type has by default; raises ValueError."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("url holds a key; write it into the field key")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("url must look like http://host:port")
+    return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def demand_different(urls: Sequence[str]) -> None:
+    """Refuse addresses that occur twice, and too many; raises ValueError."""
+    if len(set(urls)) != len(urls):
+        raise ValueError("an address stands there twice")
+    if len(urls) > MOST:
+        raise ValueError(f"more than {MOST} addresses; give the others a backend of their own")
+
+
+VERSION_PATH: Final = "/v1beta1"
+GLOBAL: Final = "global"
+_MULTI_REGIONS: Final = frozenset({"us", "eu"})
+
+
+def host_of(location: str) -> str:
+    """The host that serves a location (python-genai, `_api_client.py`)."""
+    if location == GLOBAL:
+        return "aiplatform.googleapis.com"
+    if location in _MULTI_REGIONS:
+        return f"aiplatform.{location}.rep.googleapis.com"
+    return f"{location}-aiplatform.googleapis.com"
+
+
+def located(url: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Address and options once the location is in both; a host without a dot is a location."""
+    host = urlsplit(url).hostname or ""
+    location = options.get("location")
+    if not host or ("." not in host and host != "localhost" and ":" not in host):
+        location = location or host or GLOBAL
+        url = f"https://{host_of(location)}{VERSION_PATH}"
+    return url, {**options, "location": location or GLOBAL}
+
+
+def complete(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a Vertex backend's configuration, with the address that they mean."""
+    url, options = located(str(fields.get("url") or ""), dict(fields.get("options") or {}))
+    return {**fields, "url": url, "options": options}
+
 
 VARIABLE_PREFIX: Final = "LLM_"
 WELL_KNOWN: Final = {"OLLAMA_URL": "ollama", "LLAMACPP_URL": "llamacpp", "LMSTUDIO_URL": "lmstudio"}
@@ -50,9 +125,7 @@ _SCHEMES: Final = {
     "sd": _Scheme("http", "127.0.0.1", 1234),
     "a1111": _Scheme("http", "127.0.0.1", 7860),
     "gemini": _Scheme("https", "generativelanguage.googleapis.com", None, "/v1beta"),
-    "vertex": _Scheme(
-        "https", "aiplatform.googleapis.com", None, dsn_m_vertex_address.VERSION_PATH
-    ),
+    "vertex": _Scheme("https", "aiplatform.googleapis.com", None, VERSION_PATH),
     "scripted": _Scheme(None),
     "local": _Scheme(None),
     "llama": _Scheme(None),
@@ -126,7 +199,7 @@ class BackendConfig(Noun):
         if isinstance(fields, dict) and fields.get("type") in _ALIASES:
             fields = {**fields, "type": _ALIASES[fields["type"]]}
         if isinstance(fields, dict) and fields.get("type") == "vertex":
-            fields = dsn_m_vertex_address.complete(fields)
+            fields = complete(fields)
         scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
         if scheme is None or scheme.protocol is None:
             return fields

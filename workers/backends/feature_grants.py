@@ -1,6 +1,6 @@
 """What of a request its backend has no word for: refused where that would change the answer."""
 
-from contract.errors_m_backend_errors import NotSupported
+from contract.errors import NotSupported
 from contract.features import REMEDIES, Wish, wishes
 from contract.requests import Request
 from workers.backends.protocols import Backend, GrantsWishes

@@ -4,8 +4,6 @@ from typing import Final, NamedTuple
 
 from contract.errors import (
     InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     NotSupported,
 )
 

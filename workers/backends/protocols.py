@@ -2,7 +2,7 @@
 
 A capability is a method. A backend that can embed has `embed`; nothing else declares it. Streams
 are async generators of events whose last item is a `Done`; a failure is raised as a
-`contract.errors_m_backend_errors.BackendError`, never yielded. Closing the generator closes the socket.
+`contract.errors.BackendError`, never yielded. Closing the generator closes the socket.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence

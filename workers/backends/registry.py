@@ -4,19 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     NotSupported,
 )
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import Sdcpp
 from workers.backends.dsn import BackendConfig
 from workers.backends.google.gemini import Gemini
-from workers.backends.google.vertex_m_vertex_account import vertex
+from workers.backends.google.vertex import vertex
 from workers.backends.in_process.llamacpp import llama
 from workers.backends.in_process.openvino import openvino
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter import OpenAI
-from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import (
     LLAMACPP,
     LLAMACPP_ROUTER,

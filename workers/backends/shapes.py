@@ -22,7 +22,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from contract.errors_m_backend_errors import BackendError, BadAnswer, TruncatedStream
+from contract.errors import BackendError, BadAnswer, TruncatedStream
 
 Fields = TypeVar("Fields")
 

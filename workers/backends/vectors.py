@@ -11,7 +11,7 @@ from math import hypot
 from typing import Any, Final, TypeVar
 
 from contract.embeddings import is_finite, pack, unpack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BadAnswer,
     NotFinite,
     NotSupported,

@@ -8,7 +8,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.json import loads
 
 from contract import redis_keys
-from contract.wire_m_text import written
+from contract.wire import written
 from relay.tickets import message
 from relay.unreadable_messages import KEPT_BYTES
 from workers.foreign_tasks import TASKS

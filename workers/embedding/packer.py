@@ -9,17 +9,29 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from contract.embeddings import EmbedRequest, is_finite
 from contract.events import Done, Phase, Vectors
 from workers.backends.protocols import BoundsEmbeds, Embed, Stream
 from workers.embedding.budget import Budget
 from workers.embedding.options import Options, Text, texts_of
-from workers.embedding.packer_m_memory import Memory
 from workers.embedding.packing_check import Verdicts
 from workers.embedding.sending import Sending
 from workers.embedding.wants import Order
+
+
+class Memory(Protocol):
+    """Keeps vectors by the digest of what they are of; never raises."""
+
+    async def get(self, digests: Sequence[str]) -> list[bytes | None]:
+        """Rows of little-endian float32, in the order of the digests; None is unknown."""
+        ...
+
+    async def put(self, rows: Mapping[str, bytes]) -> None:
+        """Keep rows by their digests."""
+        ...
+
 
 _LATELY: Final = 8
 """Jobs whose sizes tell what the next one may have."""

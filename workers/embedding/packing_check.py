@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from contract.embeddings import unpack
-from contract.errors_m_backend_errors import BackendError
+from contract.errors import BackendError
 from contract.events import Vectors
 from contract.model_names import untagged
 from workers.backends.protocols import Embed

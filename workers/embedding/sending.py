@@ -13,16 +13,14 @@ from functools import partial
 from itertools import accumulate, pairwise
 from typing import Final
 
-from contract.errors_m_backend_errors import BackendError, BackendUnreachable, TruncatedStream
+from contract.errors import BackendError, BackendUnreachable, TruncatedStream
 from contract.events import Done, Vectors
 from workers.backends.protocols import Embed
 from workers.embedding.budget import Budget, chosen
-from workers.embedding.isolation import Isolation
-from workers.embedding.isolation_m_failing import OF_ANY, crash, give_up
+from workers.embedding.isolation import OF_ANY, Isolation, crash, give_up
 from workers.embedding.options import Options, Text
 from workers.embedding.packing_check import Verdicts
-from workers.embedding.wants import Want
-from workers.embedding.wants_m_line import Flight, Line
+from workers.embedding.wants import Flight, Line, Want
 
 _FEW: Final = 2
 """Requests that may be out when one goes that is not full."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-from contract.errors_m_backend_errors import ModelMissing
+from contract.errors import ModelMissing
 from contract.events import Details, Done, Phase, Progress
 from contract.models import (
     CopyRequest,

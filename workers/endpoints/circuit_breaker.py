@@ -16,7 +16,7 @@ what is true now, so its outcome is not counted. Pure: the clock is given.
 from collections.abc import Callable
 from typing import Final
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendStalled,
     BackendUnreachable,

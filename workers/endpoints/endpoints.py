@@ -17,10 +17,9 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import BackendError, NotSupported
+from contract.errors import BackendError, NotSupported
 from contract.events import Done, Phase, Vectors
-from contract.model_names import is_same, untagged
-from contract.model_names_m_variants import canonical, model_of
+from contract.model_names import canonical, is_same, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
 from workers.backends.protocols import Backend, GrantsWishes, Stream

@@ -10,8 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from contract.model_names import untagged
-from contract.model_names_m_variants import canonical, model_of
+from contract.model_names import canonical, model_of, untagged
 from workers.endpoints.circuit_breaker import Breaker, Passage
 
 _REMEMBERED: Final = 1000

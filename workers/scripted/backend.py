@@ -13,7 +13,7 @@ from typing import Final
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest, pack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,
@@ -50,7 +50,7 @@ from contract.models import (
 )
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
-from workers.scripted.catalog_m_scripted_memory import Memory
+from workers.scripted.catalog import Memory
 from workers.scripted.picture import drawn
 from workers.scripted.script import EARLY, FORMS, Script, Turn, disagrees, parse, play, vectors
 from workers.scripted.turn import deltas, finish_of, prompt_of, texts_of

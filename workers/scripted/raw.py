@@ -5,8 +5,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from contract.errors import FleetError
-from contract.errors_m_backend_errors import ModelMissing
+from contract.errors import FleetError, ModelMissing
 from workers.scripted import wire
 from workers.scripted.catalog import early, error_reply
 from workers.scripted.http import Ask, Flow, Reply

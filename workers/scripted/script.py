@@ -45,8 +45,6 @@ from pydantic_core import to_json
 
 from contract.errors import (
     InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     ModelMissing,
 )
 

@@ -19,8 +19,6 @@ from pydantic_core import from_json
 
 from contract.errors import (
     FleetError,
-)
-from contract.errors_m_backend_errors import (
     ModelMissing,
     NotSupported,
 )
@@ -28,8 +26,7 @@ from workers.scripted import wire
 from workers.scripted.catalog import Catalog, early, error_reply, json_reply
 from workers.scripted.gemini import ScriptedGemini
 from workers.scripted.http import Ask, Connection, Flow, Reply, Seen
-from workers.scripted.images import Gallery
-from workers.scripted.images_m_scripted_openai_images import ScriptedOpenAIImages
+from workers.scripted.images import Gallery, ScriptedOpenAIImages
 from workers.scripted.personas import MANNERS
 from workers.scripted.raw import ScriptedRaw
 from workers.scripted.script import EARLY, Prompt, Script, disagrees, play, vectors

@@ -15,15 +15,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in_m_endings import ANSWER_RESTARTED, TAKES_BACK, refusal_of
+from api_shim.following.drop_in import ANSWER_RESTARTED, TAKES_BACK, refusal_of
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai import sse
 from api_shim.openai.errors import encoded
-from api_shim.openai.responses.output import Output
-from api_shim.openai.responses.output_m_responses_said import Event
+from api_shim.openai.responses.output import Event, Output
 from api_shim.openai.responses.response import About, Ending, Status, error, usage
-from contract.events import EventId, Failed, Reset, Usage
-from contract.events_m_frames import Frame
+from contract.events import EventId, Failed, Frame, Reset, Usage
 
 Numbered = tuple[int, Event]
 

@@ -6,12 +6,224 @@ the one before it, but calls stay open until the end, because fragments of sever
 Source: openai/openai-openapi, ResponseStreamEvent and OutputItem.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
 
 from api_shim.openai.chat_response import unique
-from api_shim.openai.responses.items import Piece
-from api_shim.openai.responses.output_m_responses_said import Call, Event, State, Thoughts, Words
+from api_shim.openai.responses.items import Piece, extra, reasoning
+from contract.chat import Message, ToolCall
+
+Event = dict[str, Any]
+State = Literal["in_progress", "completed", "incomplete"]
+Kind = Literal["output_text", "refusal"]
+
+
+class Thoughts:
+    """What the model thought before it spoke."""
+
+    def __init__(self, id: str, at: int, *, as_summary: bool) -> None:
+        """Nothing thought, in the item at this place."""
+        self.id = id
+        self.at = at
+        self._texts: list[str] = []
+        self._as_summary = as_summary
+        part, text, index = _SUMMARY if as_summary else _RAW
+        self._place = {"item_id": id, "output_index": at, index: 0}
+        self._part, self._text = part, text
+
+    def say(self, text: str) -> list[Event]:
+        """Add a fragment."""
+        begun: list[Event] = []
+        if not self._texts:
+            begun.append({"type": f"{self._part}.added", **self._place, "part": self._told("")})
+        self._texts.append(text)
+        return [*begun, {"type": f"{self._text}.delta", **self._place, "delta": text}]
+
+    def close(self, state: State) -> list[Event]:  # noqa: ARG002 - thoughts end in one way
+        """The events that end it."""
+        text = "".join(self._texts)
+        return [
+            {"type": f"{self._text}.done", **self._place, "text": text},
+            {"type": f"{self._part}.done", **self._place, "part": self._told(text)},
+        ]
+
+    def value(self, state: State) -> dict[str, Any]:
+        """The item."""
+        parts = [self._told("".join(self._texts))] if self._texts else []
+        told = {"summary": parts} if self._as_summary else {"summary": [], "content": parts}
+        return {"id": self.id, "status": state, **reasoning(told)}
+
+    def _told(self, text: str) -> dict[str, Any]:
+        return {"type": "summary_text" if self._as_summary else "reasoning_text", "text": text}
+
+    @property
+    def piece(self) -> Piece:
+        """What it is for a later request."""
+        return Piece(self.id, Message(role="assistant", thinking="".join(self._texts)))
+
+
+_RAW: Final = ("response.content_part", "response.reasoning_text", "content_index")
+_SUMMARY: Final = (
+    "response.reasoning_summary_part",
+    "response.reasoning_summary_text",
+    "summary_index",
+)
+
+
+class _Part:
+    def __init__(self, kind: Kind) -> None:
+        self.kind: Kind = kind
+        self.texts: list[str] = []
+        self.likelihoods: list[dict[str, Any]] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def value(self) -> dict[str, Any]:
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": self.text}
+        return {
+            "type": "output_text",
+            "text": self.text,
+            "annotations": [],
+            "logprobs": self.likelihoods,
+        }
+
+
+class Words:
+    """What the model said, or why it would not."""
+
+    def __init__(self, id: str, at: int, provider_meta: dict[str, Any] | None = None) -> None:
+        """Nothing said; what the backend wants back may have come before."""
+        self.id = id
+        self.at = at
+        self.provider_meta = provider_meta
+        self._parts: list[_Part] = []
+
+    def say(self, kind: Kind, text: str, logprobs: Sequence[Mapping[str, Any]]) -> list[Event]:
+        """Add a fragment."""
+        events: list[Event] = []
+        if not self._parts or self._parts[-1].kind != kind:
+            events += self._end_of_part()
+            self._parts.append(_Part(kind))
+            part = self._parts[-1].value
+            events.append({"type": "response.content_part.added", **self._place, "part": part})
+        part_now, likely = self._parts[-1], [_likely(each) for each in logprobs]
+        part_now.texts.append(text)
+        part_now.likelihoods += likely
+        event = {"type": f"response.{kind}.delta", **self._place, "delta": text}
+        if kind == "output_text":
+            event["logprobs"] = likely
+        return [*events, event]
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {
+            "item_id": self.id,
+            "output_index": self.at,
+            "content_index": len(self._parts) - 1,
+        }
+
+    def _end_of_part(self) -> list[Event]:
+        if not self._parts:
+            return []
+        part = self._parts[-1]
+        told: dict[str, Any] = {"text": part.text, "logprobs": part.likelihoods}
+        if part.kind == "refusal":
+            told = {"refusal": part.text}
+        return [
+            {"type": f"response.{part.kind}.done", **self._place, **told},
+            {"type": "response.content_part.done", **self._place, "part": part.value},
+        ]
+
+    def close(self, state: State) -> list[Event]:  # noqa: ARG002 - words end in one way
+        """The events that end it."""
+        return self._end_of_part()
+
+    def value(self, state: State) -> dict[str, Any]:
+        """The item."""
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "status": state,
+            "content": [part.value for part in self._parts],
+            **extra(self.provider_meta),
+        }
+
+    @property
+    def piece(self) -> Piece:
+        """What it is for a later request."""
+        text = "".join(part.text for part in self._parts)
+        meta = self.provider_meta
+        return Piece(self.id, Message(role="assistant", content=text, provider_meta=meta))
+
+
+def _likely(told: Mapping[str, Any]) -> dict[str, Any]:
+    token = told["token"]
+    return {
+        "token": token,
+        "bytes": list(told.get("bytes") or token.encode()),
+        "logprob": told["logprob"],
+        "top_logprobs": [_likely(each) for each in told.get("top_logprobs") or ()],
+    }
+
+
+class Call:
+    """A call of one of the caller's functions."""
+
+    def __init__(self, id: str, at: int, call_id: str, name: str) -> None:
+        """No arguments yet, in the item at this place."""
+        self.id = id
+        self._place = {"item_id": id, "output_index": at}
+        self._call_id = call_id
+        self._name = name
+        self._arguments: list[str] = []
+        self._provider_meta: dict[str, Any] | None = None
+
+    def say(self, fragment: Mapping[str, Any]) -> list[Event]:
+        """Add a fragment."""
+        self._name = self._name or fragment.get("name") or ""
+        self._provider_meta = fragment.get("provider_meta") or self._provider_meta
+        text = fragment.get("arguments")
+        if not text:
+            return []
+        self._arguments.append(text)
+        return [{"type": "response.function_call_arguments.delta", **self._place, "delta": text}]
+
+    def close(self, state: State) -> list[Event]:
+        """The events that end it."""
+        told = {"name": self._name, "arguments": self._whole(state)}
+        return [{"type": "response.function_call_arguments.done", **self._place, **told}]
+
+    def value(self, state: State) -> dict[str, Any]:
+        """The item."""
+        return {
+            "id": self.id,
+            "type": "function_call",
+            "status": state,
+            "call_id": self._call_id,
+            "name": self._name,
+            "arguments": self._whole(state),
+            **extra(self._provider_meta),
+        }
+
+    def _whole(self, state: State) -> str:
+        return "".join(self._arguments) or ("{}" if state == "completed" else "")
+
+    @property
+    def piece(self) -> Piece:
+        """What it is for a later request."""
+        call = ToolCall(
+            id=self._call_id,
+            name=self._name,
+            arguments=self._whole("completed"),
+            provider_meta=self._provider_meta,
+        )
+        return Piece(self.id, Message(role="assistant", tool_calls=(call,)))
+
 
 _ADDED: Final = "response.output_item.added"
 _DONE: Final = "response.output_item.done"

@@ -10,8 +10,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from api_shim.http.problems import Refusal
-from api_shim.openai.chat_request import StreamOptions, to_think
-from api_shim.openai.chat_request_m_tools import Choice, to_choice
+from api_shim.openai.chat_request import Choice, StreamOptions, to_choice, to_think
 from api_shim.openai.request_fields import Asked, Body, made, unsupported, wrong
 from api_shim.openai.responses.items import ItemBody, Known, job_of, to_messages
 from api_shim.submission.ignored_fields import LeftAlone
@@ -20,11 +19,11 @@ from contract.chat import (
     JsonFormat,
     Message,
     ResponseFormat,
+    ResponseNotes,
     SchemaFormat,
     TextFormat,
     Tool,
 )
-from contract.chat_m_responses import ResponseNotes
 from contract.redis_keys import JOB_ID
 
 BACKGROUND_DEADLINE_S: Final = 86400.0

@@ -6,12 +6,11 @@ Source: openai/openai-openapi, Response.
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from api_shim.following.drop_in_m_endings import refusal_of
+from api_shim.following.drop_in import refusal_of
 from api_shim.openai.errors import known_code
 from api_shim.openai.response_head import Heading
 from api_shim.openai.responses.output import Output
-from contract.chat import ChatRequest
-from contract.chat_m_responses import ResponseNotes
+from contract.chat import ChatRequest, ResponseNotes
 from contract.events import Failed, Usage
 from contract.result import Result
 

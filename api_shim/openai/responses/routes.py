@@ -10,14 +10,14 @@ from api_shim.following.drop_in import Told, Visiting
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
-from api_shim.openai import schemas_m_responses_shapes as shapes
+from api_shim.openai import schemas as shapes
 from api_shim.openai.request_fields import wrong
 from api_shim.openai.response_head import answered
 from api_shim.openai.responses.events import Narration, ResponseEvents, failure, restarted
 from api_shim.openai.responses.items import asked
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.store import Keeping, Kept, KeptResponse
-from api_shim.openai.schemas_m_documents import answers, faults
+from api_shim.openai.schemas import answers, faults
 from api_shim.openai.sse import MEDIA_TYPE
 from contract.json_lines import json_line
 from relay.batch_jobs import Rows

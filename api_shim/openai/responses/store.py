@@ -18,8 +18,7 @@ from api_shim.openai.responses.events import Narration
 from api_shim.openai.responses.items import Known, Piece, asked, joined
 from api_shim.openai.responses.request import ResponseBody, job_of_response, no_previous
 from api_shim.openai.responses.response import About
-from contract.chat import ChatRequest, Message
-from contract.chat_m_responses import ResponseNotes
+from contract.chat import ChatRequest, Message, ResponseNotes
 from contract.errors import JobNotFound
 from contract.events import EventId
 from contract.jobs import JobRecord

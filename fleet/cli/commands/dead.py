@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from contract.jobs_m_dead import DeadLetter, DeadView
+from contract.jobs import DeadLetter, DeadView
 from contract.wire import encode
 from fleet.cli.commands.jobs import JobId, retried
 from fleet.cli.commands.options import All, Json, Newest, Url

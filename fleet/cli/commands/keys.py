@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from contract.tenants_m_keys import IssuedKey, KeyFacts, NewKey
+from contract.tenants import IssuedKey, KeyFacts, NewKey
 from contract.wire import encode
 from fleet.cli.commands.options import All, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from contract.roster import QueueView
 from fleet.cli.commands.options import All, Backend, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Whole
-from fleet.cli.tables_m_times import span
+from fleet.cli.tables import Whole, span
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.reports import BackendView

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api_shim.ollama import chat_request, chat_request_m_generate, embed, model_responses, models
+from api_shim.ollama import chat_request, embed, model_responses, models
 from api_shim.ollama.chat_request import ChatBody
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import ChatRequest, ImagePart, JsonFormat, SchemaFormat, TextFormat
@@ -24,8 +24,8 @@ def chatting(**fields: Any) -> Any:
 
 
 def generating(**fields: Any) -> Any:
-    return chat_request_m_generate.to_job(
-        chat_request_m_generate.GenerateBody(model="m", **{"prompt": "hello", **fields})
+    return chat_request.to_job(
+        chat_request.GenerateBody(model="m", **{"prompt": "hello", **fields})
     )
 
 

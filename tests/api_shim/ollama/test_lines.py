@@ -15,6 +15,7 @@ from contract.events import (
     Done,
     Event,
     EventId,
+    Frame,
     LogProb,
     Progress,
     Reset,
@@ -23,7 +24,6 @@ from contract.events import (
     ToolCallDelta,
     Usage,
 )
-from contract.events_m_frames import Frame
 from contract.result import fold
 
 AT = 1767225600.25

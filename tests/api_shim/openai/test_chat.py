@@ -21,8 +21,17 @@ from contract.chat import (
     Tool,
     ToolCall,
 )
-from contract.events import Delta, Done, Event, EventId, LogProb, Started, ToolCallDelta, Usage
-from contract.events_m_frames import Frame
+from contract.events import (
+    Delta,
+    Done,
+    Event,
+    EventId,
+    Frame,
+    LogProb,
+    Started,
+    ToolCallDelta,
+    Usage,
+)
 from contract.result import fold
 
 HEADING = Heading("0123456789abcdef0123456789abcdef", 1767225600, "m", "standard")

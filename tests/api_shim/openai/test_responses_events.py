@@ -6,11 +6,21 @@ import pytest
 from openai.types.responses import Response
 from support.responses import JOB, QUEUED, STARTED, about, call, frames, parsed, told, words
 
-from api_shim.following.drop_in_m_endings import refusal_of
+from api_shim.following.drop_in import refusal_of
 from api_shim.http.problems import problem_of
 from api_shim.openai.responses.events import ResponseEvents
-from contract.events import Cancelled, Delta, Done, EventId, Failed, LogProb, Reset, Resumed, Usage
-from contract.events_m_frames import Frame
+from contract.events import (
+    Cancelled,
+    Delta,
+    Done,
+    EventId,
+    Failed,
+    Frame,
+    LogProb,
+    Reset,
+    Resumed,
+    Usage,
+)
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:

@@ -9,8 +9,7 @@ from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
 
 from api_shim.openai.responses.events import Narration, ResponseEvents
 from api_shim.openai.responses.response import whole
-from contract.events import Cancelled, Delta, Done, Event, Failed, Reset
-from contract.events_m_frames import Frame
+from contract.events import Cancelled, Delta, Done, Event, Failed, Frame, Reset
 from contract.result import fold
 
 SAID = st.one_of(

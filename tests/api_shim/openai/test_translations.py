@@ -8,15 +8,14 @@ import pytest
 from pydantic import ValidationError
 
 from api_shim.http.problems import Problem, Refusal
-from api_shim.openai import completions_m_completions_told, images_m_images_told
+from api_shim.openai import completions, images
 from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, pieces, to_embed, whole
 from api_shim.openai.errors import encoded, envelope
 from api_shim.openai.images import ImageBody, to_image
 from api_shim.openai.response_head import Heading
 from contract.embeddings import pack
-from contract.events import Delta, Done, EventId, Image, LogProb, Usage, Vectors
-from contract.events_m_frames import Frame
+from contract.events import Delta, Done, EventId, Frame, Image, LogProb, Usage, Vectors
 from contract.images import ImageRequest
 from contract.result import fold
 
@@ -59,7 +58,7 @@ def test_what_a_completion_cannot_be_is_refused(given: Any, field: str) -> None:
 def test_a_completion_tells_where_each_token_begins() -> None:
     body = completion(prompt="so ", echo=True)
     events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(content="ab", logprobs=(LIKELY,))]
-    answer = completions_m_completions_told.whole(HEADING, fold([*events, Done()]), repeated(body))
+    answer = completions.whole(HEADING, fold([*events, Done()]), repeated(body))
     (choice,) = answer["choices"]
 
     assert (choice["text"], answer["service_tier"]) == ("so abab", "flex")
@@ -72,7 +71,7 @@ def test_a_completion_tells_where_each_token_begins() -> None:
 
 
 def test_the_chunks_of_a_completion_say_the_same() -> None:
-    chunks = completions_m_completions_told.CompletionChunks(
+    chunks = completions.CompletionChunks(
         Heading("0" * 32, 0, "100%", "standard"), with_usage=True, repeated="so "
     )
     done = Done(usage=Usage())
@@ -163,9 +162,7 @@ def test_images_that_cannot_be_made_are_refused(given: dict[str, Any], field: st
 
 
 def test_previews_are_counted_for_each_image_and_the_last_tells_the_tokens() -> None:
-    events = images_m_images_told.ImageEvents(
-        HEADING, ImageRequest(model="m", prompt="p"), "image_edit"
-    )
+    events = images.ImageEvents(HEADING, ImageRequest(model="m", prompt="p"), "image_edit")
     data = base64.b64encode(b"x").decode()
     job = [
         Image(index=0, data=data, partial=True), Image(index=0, data=data),

@@ -8,7 +8,7 @@ import pytest
 from support.backends import against_bytes, told
 
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     NotFinite,
     NotSupported,
     TruncatedStream,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
     BackendError,
     BackendStalled,

@@ -14,7 +14,7 @@ from support.backends import (
 
 from contract.chat import Message, NamedTool, Tool
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BadAnswer,
     ModelMissing,
 )

@@ -16,7 +16,7 @@ from support.backends import (
     told,
 )
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,

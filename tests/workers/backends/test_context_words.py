@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from contract.errors_m_backend_errors import BackendRejected, ContextExceeded, InputTooLarge
-from workers.backends.http.error_table import error_from
-from workers.backends.http.error_table_m_context_words import CONTEXT_WORDS
+from contract.errors import BackendRejected, ContextExceeded, InputTooLarge
+from workers.backends.http.error_table import CONTEXT_WORDS, error_from
 
 SENTENCES = {
     "SGLang (QwenLM/Qwen3 #1321)":

@@ -5,7 +5,7 @@ from pathlib import Path
 from contract.roster import ModelReport
 from workers.backends.dsn import BackendConfig
 from workers.config import configured
-from workers.endpoints.probe_m_declared import declared
+from workers.endpoints.probe import declared
 
 TABLE = """
 [backends.box]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import contract.sse
-from contract.errors_m_backend_errors import BadEndpoint
+from contract.errors import BadEndpoint
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Ndjson, Sse
 
 PIECES = [b"data: \xc3\xa9", b"\r", b"\n", b":", b"{", b"event: error", b"\xef\xbb\xbf"]

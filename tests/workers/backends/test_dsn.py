@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     NotSupported,
 )
 from workers.backends.dsn import BackendConfig, DsnError, from_environment, parse

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from support.backends import asking, told
 
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendUnreachable,
     ModelMissing,
 )

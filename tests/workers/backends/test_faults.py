@@ -7,12 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract import errors_m_backend_errors as errors
-from contract.errors_m_backend_errors import (
+from contract import errors
+from contract.errors import (
     BackendError,
 )
-from workers.backends.http.error_table import error_from, error_in, redacted, retry_after_s
-from workers.backends.http.error_table_m_busy import BUSY, LOADING, Phrase
+from workers.backends.http.error_table import (
+    BUSY,
+    LOADING,
+    Phrase,
+    error_from,
+    error_in,
+    redacted,
+    retry_after_s,
+)
 
 WORDS_TOO_MANY = b'{"error":"the prompt is longer than the context length currently available"}'
 ROWS = [

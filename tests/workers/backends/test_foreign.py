@@ -7,7 +7,7 @@ import httpx
 import pytest
 from aiohttp import client_exceptions, http_exceptions
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendStalled,
     BadEndpoint,

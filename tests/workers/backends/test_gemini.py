@@ -24,12 +24,10 @@ from contract.chat import (
 )
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
-    InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,
+    InvalidRequest,
     ModelMissing,
     NotSupported,
     QuotaExhausted,
@@ -39,7 +37,7 @@ from contract.errors_m_backend_errors import (
 )
 from contract.images import ImageRequest
 from contract.result import Result
-from workers.backends.google.chunks_m_gemini_stream import ChunkReader
+from workers.backends.google.chunks import ChunkReader
 from workers.backends.google.requests import contents, to_chat
 from workers.scripted.script import vector
 

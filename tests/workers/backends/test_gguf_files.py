@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ModelMissing,
 )
 from workers.backends.in_process.gguf_files import chosen, gguf_files, size_bytes

@@ -11,7 +11,7 @@ from support.backends import told as folded
 from support.images import ALL, MODELS, NETWORKED, against_server, drawing, pictures, told
 
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
     BackendError,
     BackendUnreachable,

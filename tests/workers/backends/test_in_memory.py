@@ -14,7 +14,7 @@ import pytest
 from support.in_process import answer, ask, embed, events_of
 
 from contract.chat import ChatRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     NotSupported,
     ServerFault,

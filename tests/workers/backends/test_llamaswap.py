@@ -7,7 +7,7 @@ import pytest
 from pydantic_core import from_json, to_json
 from support.backends import against_bytes, against_manner, asking, told
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
     BackendRejected,
     ModelLoading,

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from support.backends import against_bytes, against_manner, asking, told
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendStalled,
     BackendUnreachable,
     BadEndpoint,

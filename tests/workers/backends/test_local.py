@@ -14,7 +14,7 @@ import pytest
 from support.tiny_bert import CONFIG, WORDS, numpy_bert, tiny_weights, write_tiny_bert
 
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BadEndpoint,
     InputTooLarge,
     ModelMissing,

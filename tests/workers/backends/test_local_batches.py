@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from workers.backends.in_process.onnx_encoder_m_local_batches import batches
+from workers.backends.in_process.onnx_encoder import batches
 
 
 @given(some.lists(some.integers(1, 600)), some.integers(1, 700), some.integers(1, 64))

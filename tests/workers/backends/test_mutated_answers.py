@@ -23,10 +23,8 @@ from support.backends import NETWORKED, Packets, against_manner, against_server,
 
 from contract.chat import Tool
 from contract.embeddings import EmbedRequest
-from contract.errors import RequestError
-from contract.errors_m_backend_errors import BackendError
-from contract.events import Event, EventId
-from contract.events_m_frames import Frame
+from contract.errors import BackendError, RequestError
+from contract.events import Event, EventId, Frame
 from contract.images import ImageRequest
 from contract.models import (
     CreateRequest,

@@ -12,7 +12,7 @@ from support.backends import against_bytes, asking, told
 
 from contract.chat import ChatRequest, ImagePart, Message, SchemaFormat, TextPart
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
     QuotaExhausted,
     Refused,

@@ -9,10 +9,8 @@ from pydantic_core import from_json
 from support.backends import against_bytes, against_server, told
 
 from contract.errors import (
-    InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     BackendBusy,
+    InvalidRequest,
     ModelMissing,
     Refused,
     ServerFault,
@@ -21,13 +19,12 @@ from contract.errors_m_backend_errors import (
 from contract.events import Done, Image
 from contract.images import ImageRequest
 from workers.backends.dsn import parse
-from workers.backends.openai.adapter import OpenAI
-from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.images import to_image
 from workers.backends.protocols import GenerateImages, capabilities
 from workers.backends.registry import build
-from workers.scripted.images_m_scripted_openai_images import form_fields
+from workers.scripted.images import form_fields
 from workers.scripted.picture import png, size_of, words_of
 
 

@@ -8,10 +8,10 @@ from support.backends import told
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import BackendError, ModelMissing, NotSupported
+from contract.errors import BackendError, ModelMissing, NotSupported
 from contract.images import ImageRequest
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.adapter import OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
 
 CHAT = ChatRequest(model="m", messages=(Message(role="user", content="x"),))

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendRejected,
     NotSupported,
 )

@@ -9,7 +9,7 @@ from support.backends import WIRE, against_bytes, asking, told
 
 from contract.chat import Tool
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendUnreachable,
     BadEndpoint,
     ContextExceeded,

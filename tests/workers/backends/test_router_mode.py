@@ -7,7 +7,7 @@ import httpx
 import pytest
 from support.backends import against_bytes, against_manner, told
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendRejected,
     ModelMissing,
     NotSupported,
@@ -16,9 +16,9 @@ from contract.errors_m_backend_errors import (
 )
 from contract.events import Done, Phase, Progress
 from contract.models import DeleteRequest, LoadRequest, PullRequest
-from workers.backends.openai.llamacpp_router import LlamaRouter
-from workers.backends.openai.llamacpp_router_m_router_wire import (
+from workers.backends.openai.llamacpp_router import (
     Downloads,
+    LlamaRouter,
     event,
     has_downloaded,
     load_progress,

@@ -9,10 +9,8 @@ from support.backends import asking, told
 
 from contract.embeddings import EmbedRequest
 from contract.errors import (
-    InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     BackendBusy,
+    InvalidRequest,
     ModelMissing,
 )
 from contract.models import (

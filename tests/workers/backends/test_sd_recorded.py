@@ -9,7 +9,7 @@ import pytest
 from support.backends import WIRE
 from support.images import drawing, pictures, told
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
     BackendRejected,
     BadAnswer,

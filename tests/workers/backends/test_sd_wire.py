@@ -7,10 +7,8 @@ import httpx
 import pytest
 
 from contract.errors import (
-    InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     AuthenticationRefused,
+    InvalidRequest,
     ModelMissing,
     ServerFault,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors_m_backend_errors import BackendUnreachable
+from contract.errors import BackendUnreachable
 from workers.backends.http.client import Client
 
 PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"

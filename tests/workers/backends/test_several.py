@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from contract.errors_m_backend_errors import BackendUnreachable, ModelMissing, ServerFault
+from contract.errors import BackendUnreachable, ModelMissing, ServerFault
 from contract.events import Details, Done, Progress
 from contract.models import CopyRequest, DeleteRequest, LoadRequest, PullRequest
 from contract.roster import ModelReport

@@ -3,7 +3,7 @@
 import pytest
 from support.backends import SWAPPING, against_manner, asking, told
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ModelMissing,
 )
 from contract.events import Details, Done, Phase

@@ -17,8 +17,6 @@ from contract.chat import (
 )
 from contract.errors import (
     InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     NotSupported,
 )
 from workers.backends.in_process.chat_template import templated, unheard

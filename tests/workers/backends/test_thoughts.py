@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from support.backends import against_bytes, make, told
 
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
-from contract.errors_m_backend_errors import BackendRejected
+from contract.errors import BackendRejected
 from workers.backends.declarations import Endpoint
 from workers.backends.dsn import parse
 from workers.backends.feature_grants import grants, ungranted

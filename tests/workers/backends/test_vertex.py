@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from support.backends import against_server, asking, told
 
 from contract.embeddings import EmbedRequest, unpack
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     AuthenticationRefused,
     BackendUnreachable,
     NotSupported,

@@ -19,8 +19,6 @@ from contract.chat import (
 from contract.embeddings import EmbedRequest
 from contract.errors import (
     InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     NotSupported,
 )
 from workers.backends.ollama import wire

@@ -9,16 +9,15 @@ from support.backends import against_bytes, against_server, asking, make, told
 
 from contract.chat import ChatRequest, Message, Tool
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import NotSupported
+from contract.errors import NotSupported
 from contract.events import LogProb
 from contract.features import REMEDIES, wishes
 from contract.images import ImageRequest
 from workers.backends.feature_grants import grants, ungranted
 from workers.backends.ollama.wire import to_generate
-from workers.backends.openai.chunks_m_likelihoods import likelihoods
+from workers.backends.openai.chunks import likelihoods
 from workers.backends.openai.dialects import DIALECTS
-from workers.backends.openai.requests import to_chat
-from workers.backends.openai.requests_m_openai_completions import to_completion
+from workers.backends.openai.requests import to_chat, to_completion
 
 RAW = ChatRequest(model="m", prompt="Once", max_tokens=5, stop=("x",), frequency_penalty=1)
 WISHFUL = asking(

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from workers.embedding.budget import Budget, chosen
 from workers.embedding.options import Options
-from workers.embedding.wants import Order, Want
-from workers.embedding.wants_m_line import Line
+from workers.embedding.wants import Line, Order, Want
 
 LENGTHS = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=40), min_size=1, max_size=6)
 

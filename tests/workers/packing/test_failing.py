@@ -6,7 +6,7 @@ import re
 import pytest
 from support.packing import Stage, close, packing
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
     BackendError,
     BackendUnreachable,

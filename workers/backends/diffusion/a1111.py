@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 from pydantic_core import from_json
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BadEndpoint,
     ModelMissing,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BadEndpoint,
     ServerFault,

@@ -19,7 +19,7 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 from typing_extensions import override
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     AuthenticationRefused,
     BackendError,
     BackendUnreachable,

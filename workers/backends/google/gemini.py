@@ -9,7 +9,7 @@ import httpx
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendStalled,
     ModelMissing,
     Refused,
@@ -22,8 +22,7 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.google import catalog, images, shapes
 from workers.backends.google import requests as wire
-from workers.backends.google.chunks import Chunks
-from workers.backends.google.chunks_m_gemini_stream import ChunkReader
+from workers.backends.google.chunks import ChunkReader, Chunks
 from workers.backends.http.client import QUICK_S, Answer, Client
 from workers.backends.protocols import Stream
 from workers.backends.vectors import Rows, batches, unit

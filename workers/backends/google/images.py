@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ServerFault,
 )
 from contract.events import COUNTS, Image, Usage

@@ -1,17 +1,20 @@
 """Vertex: Gemini's wire format at Google Cloud's addresses, with embeddings of its own."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
 from typing_extensions import override
 
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
+    NotSupported,
 )
 from contract.events import Done, Phase, Vectors
 from contract.roster import ModelReport
+from workers.backends.dsn import BackendConfig
 from workers.backends.google import catalog
 from workers.backends.google.gemini import Gemini, resource
 from workers.backends.google.shapes import EMBEDDED
@@ -114,3 +117,40 @@ def _embeds_content(model: str) -> bool:
     """python-genai, `_transformers.py`, t_is_vertex_embed_content_model."""
     is_gemini = "gemini" in model and not model.endswith(ALONE)
     return is_gemini or "maas" in model
+
+
+_HOW: Final = "vertex://PROJECT@LOCATION?credentials=/path/key.json, or vertex://:KEY@"
+
+
+def vertex(config: BackendConfig) -> Vertex:
+    """With a key in express mode; else for a project, by a file or the machine's credentials.
+
+    Raises NotSupported if neither is named, or google-auth is not installed.
+    """
+    options = config.options
+    if config.key is not None:
+        key = config.key.get_secret_value()
+        return Vertex(
+            config.name, config.url, key=key, idle_s=config.idle_s, models=tuple(config.models)
+        )
+    if "project" not in options:
+        raise NotSupported(f"backend {config.name!r}: type vertex needs a project, as in {_HOW}")
+    try:
+        from workers.backends.google.credentials import (  # noqa: PLC0415 - its extra is optional
+            GoogleToken,
+        )
+    except ImportError as error:
+        raise NotSupported(
+            f"backend {config.name!r}: type vertex needs {error.name}; install the extra with"
+            " pip install 'llm-fleet[vertex]'"
+        ) from error
+    path = options.get("credentials")
+    return Vertex(
+        config.name,
+        config.url,
+        project=options["project"],
+        location=options.get("location", "global"),
+        models=tuple(config.models),
+        idle_s=config.idle_s,
+        auth=GoogleToken(Path(path) if path else None, quota_project=options.get("quota_project")),
+    )

@@ -5,14 +5,14 @@ holds a key, a password of a URL, or a page of HTML.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     AuthenticationRefused,
     BackendBusy,
     BackendError,
@@ -29,8 +29,131 @@ from contract.errors_m_backend_errors import (
     Scope,
     ServerFault,
 )
-from workers.backends.http import error_table_m_busy, error_table_m_google_faults
-from workers.backends.http.error_table_m_context_words import CONTEXT_WORDS
+
+DAILY_QUOTA: Final = "quota_per_day"
+"""The word for a quota that a short wait does not bring back."""
+
+
+def unwrapped(answer: Any) -> Any:
+    """The error itself, if it came as an array of one."""
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        return answer[0]
+    return answer
+
+
+def words(error: dict[str, Any]) -> str:
+    """Status, reasons and quota as words to look for."""
+    status = error.get("status")
+    found = [status] if isinstance(status, str) else []
+    found += [
+        str(detail["reason"]) for detail in _details(error, "ErrorInfo") if "reason" in detail
+    ]
+    for detail in _details(error, "QuotaFailure"):
+        violations = detail.get("violations") or ()
+        if any("PerDay" in str(violation) for violation in violations):
+            found.append(DAILY_QUOTA)
+    return " ".join(found)
+
+
+def retry_delay_s(error: dict[str, Any]) -> float | None:
+    """Seconds of `RetryInfo.retryDelay`, which is written as "12.5s"."""
+    for detail in _details(error, "RetryInfo"):
+        try:
+            return max(0.0, float(str(detail.get("retryDelay")).removesuffix("s")))
+        except ValueError:
+            continue
+    return None
+
+
+def _details(error: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and str(detail.get("@type")).endswith(f".{kind}"):
+            yield detail
+
+
+class Phrase(NamedTuple):
+    """Words that tell of it, in lower case, and where they were seen."""
+
+    words: str
+    source: str
+
+
+LOADING: Final = (
+    Phrase("loading model", "llama-server server.cpp: 503 on every route until the model is there"),
+    Phrase("model is loading", "llama.cpp router while a child starts"),
+    Phrase("currently loading", "Hugging Face: 503 'Model x is currently loading'"),
+    Phrase("not ready", "llama-swap: 503 'process not ready'"),
+)
+"""The model is on its way into memory."""
+
+BUSY: Final = (
+    Phrase("maximum pending requests", "Ollama server/sched.go ErrMaxQueue, 503"),
+    Phrase("server busy", "Ollama server/sched.go ErrMaxQueue, 503"),
+    Phrase(
+        "model limit reached", "llama.cpp server-models.cpp: 500 while an eviction is under way"
+    ),
+    Phrase("rate_limit_exceeded", "OpenAI, 429"),
+    Phrase("slow_down", "OpenAI, 503"),
+    Phrase("overloaded", "OpenAI: 503 server_is_overloaded; Hugging Face; Anthropic: 529"),
+    Phrase("resource_exhausted", "Gemini and Vertex, 429"),
+    Phrase(
+        "too many requests", "the reason phrase of 429, which gateways repeat in a body or stream"
+    ),
+    Phrase("queue is full", "stable-diffusion.cpp: 429 'job queue is full'"),
+)
+"""The server has as much to do as it takes on."""
+
+CONFLICTS: Final = (
+    Phrase("try again", "gateways: 409 while another request holds the model"),
+    Phrase("busy", "the same"),
+    Phrase("already loading", "the same"),
+    Phrase("in progress", "the same"),
+)
+"""The same in a 409, which is a refusal otherwise. In a 500 these words are an apology."""
+
+LOADING_WORDS: Final = tuple(phrase.words for phrase in LOADING)
+BUSY_WORDS: Final = tuple(phrase.words for phrase in BUSY)
+CONFLICT_WORDS: Final = tuple(phrase.words for phrase in CONFLICTS)
+
+STATUSES: Final = frozenset({408, 425, 429, 503, 529})
+"""Busy whatever the words: 408 is a gateway that had no turn for us, 425 too early."""
+
+
+CONTEXT_WORDS: Final = (
+    "context_length_exceeded",
+    "context length exceeded",
+    "context length is only",
+    "context overflow",
+    "context the overflows",  # LM Studio's own spelling
+    "context window exceeds limit",
+    "exceed_context_size_error",
+    "exceed context limit",
+    "exceed context window",
+    "exceed the configured limit",
+    "exceeded model token limit",
+    "exceeds the available context size",
+    "exceeds the context length",
+    "exceeds the context window",
+    "exceeds the maximum number of tokens",
+    "greater than the context length",
+    "longer than the context length",
+    "longer than the maximum model length",
+    "longer than the model's context length",
+    "`inputs` must have less than",
+    "`inputs` tokens + `max_new_tokens` must be",
+    "input is too long for requested model",
+    "maximum allowed input length",
+    "maximum context length",
+    "maximum prompt length",
+    "prompt is too long",
+    "model_context_window_exceeded",
+    "prompt token count of",
+    "prompt too long; exceeded",
+    "range of input length should be",
+    "reduce the length of the messages",
+)
+
 
 MESSAGE_LIMIT: Final = 500
 """Characters of a backend's own words that we repeat."""
@@ -38,7 +161,7 @@ MESSAGE_LIMIT: Final = 500
 _CLIENT: Final = frozenset({*range(400, 500), 501, 0})
 _SERVER: Final = frozenset({*range(500, 600), 0})
 _ANY: Final = _CLIENT | _SERVER
-_WAITS: Final = _SERVER | error_table_m_busy.STATUSES | {409}
+_WAITS: Final = _SERVER | STATUSES | {409}
 """Where words of error_table.py count; what a 400 quotes of the request must not."""
 
 
@@ -60,7 +183,7 @@ _ROWS: Final = (
             "credit_balance",
             "spend_limit",
             "usage_limit_exceeded",
-            error_table_m_google_faults.DAILY_QUOTA,
+            DAILY_QUOTA,
         ),
     ),
     _Row(QuotaExhausted, frozenset({402}), ("",)),
@@ -102,10 +225,10 @@ _ROWS: Final = (
         ("no space left on device", "disk is full", "not enough disk space", "enospc"),
     ),
     _Row(DiskFull, frozenset({507}), ("",)),
-    _Row(ModelLoading, _WAITS, error_table_m_busy.LOADING_WORDS),
-    _Row(BackendBusy, _WAITS, error_table_m_busy.BUSY_WORDS),
-    _Row(BackendBusy, frozenset({409}), error_table_m_busy.CONFLICT_WORDS),
-    _Row(BackendBusy, error_table_m_busy.STATUSES, ("",)),
+    _Row(ModelLoading, _WAITS, LOADING_WORDS),
+    _Row(BackendBusy, _WAITS, BUSY_WORDS),
+    _Row(BackendBusy, frozenset({409}), CONFLICT_WORDS),
+    _Row(BackendBusy, STATUSES, ("",)),
 )
 
 _MODEL_MISSING: Final = re.compile(
@@ -150,7 +273,7 @@ def error_in(
     `error` is an object (OpenAI, llama-server, vLLM), or a string (Ollama, LM Studio, vLLM's 401);
     some put `message` or `detail` at the top. `code` is an int, a string or null.
     """
-    answer = error_table_m_google_faults.unwrapped(answer)
+    answer = unwrapped(answer)
     fields = answer if isinstance(answer, dict) else {"error": answer}
     error = fields.get("error") or fields
     if not isinstance(error, dict):
@@ -160,11 +283,11 @@ def error_in(
     inside = status
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
         inside = _status_inside(fields, error)
-    kind = f"{kind} {error_table_m_google_faults.words(error)}"
+    kind = f"{kind} {words(error)}"
     made = _made(inside, kind, _readable(str(message)), headers, secrets)
     made.scope = _scope(made, status)
     if made.retry_after_s is None:
-        made.retry_after_s = error_table_m_google_faults.retry_delay_s(error)
+        made.retry_after_s = retry_delay_s(error)
     return made
 
 

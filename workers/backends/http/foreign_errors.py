@@ -15,14 +15,14 @@ import aiohttp
 import httpx
 from aiohttp import http_exceptions
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendStalled,
     BackendUnreachable,
     BadEndpoint,
     ConnectionDropped,
 )
-from contract.errors_m_backend_errors import TruncatedStream as Truncated
+from contract.errors import TruncatedStream as Truncated
 from workers.backends.http.error_table import MESSAGE_LIMIT, redacted
 
 BEFORE: Final[dict[type[BaseException], type[BackendError]]] = {

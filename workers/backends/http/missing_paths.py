@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from contract.errors_m_backend_errors import BadEndpoint, NotSupported
+from contract.errors import BadEndpoint, NotSupported
 
 _NOT_THERE: Final = frozenset({404, 405})
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     NotSupported,
     TruncatedStream,
 )

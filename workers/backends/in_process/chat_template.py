@@ -8,8 +8,6 @@ from pydantic_core import from_json
 from contract.chat import ChatRequest, JsonFormat, Message, NamedTool, SchemaFormat, Tool
 from contract.errors import (
     InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     NotSupported,
 )
 from workers.backends.tools import described

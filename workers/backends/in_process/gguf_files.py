@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ModelMissing,
 )
 from contract.model_names import close

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ModelMissing,
     NotSupported,
 )

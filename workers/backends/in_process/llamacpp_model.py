@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from contract.chat import ChatRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendRejected,
     BadEndpoint,
     ContextExceeded,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     InputTooLarge,
     ModelMissing,
     NotFinite,
@@ -25,8 +25,7 @@ from contract.errors_m_backend_errors import (
 )
 from contract.events import Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
-from workers.backends.in_process.onnx_encoder import Floats, LocalEncoder, Tokens, unit
-from workers.backends.in_process.onnx_encoder_m_local_batches import batches
+from workers.backends.in_process.onnx_encoder import Floats, LocalEncoder, Tokens, batches, unit
 from workers.backends.protocols import Stream
 
 MAX_BATCH_TOKENS: Final = 512

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ModelMissing,
     NotSupported,
 )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendBusy,
 )
 from workers.backends.protocols import Residence

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendRejected,
     NotSupported,

@@ -11,17 +11,15 @@ from pydantic_core import from_json
 
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
 from contract.errors import (
-    InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     BackendRejected,
+    InvalidRequest,
     NotSupported,
     TruncatedStream,
 )
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.ollama.shapes import LINE
-from workers.backends.openai.chunks_m_likelihoods import likelihoods
+from workers.backends.openai.chunks import likelihoods
 from workers.backends.shapes import count
 from workers.backends.tools import arguments_text, described
 

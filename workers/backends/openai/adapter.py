@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendStalled,
     BadEndpoint,
@@ -20,7 +20,7 @@ from contract.errors_m_backend_errors import (
     ServerFault,
     TruncatedStream,
 )
-from contract.events import Delta, Done, Phase, Vectors
+from contract.events import Delta, Done, Image, Phase, Vectors
 from contract.features import Wish
 from contract.images import ImageRequest
 from contract.roster import ModelReport
@@ -32,8 +32,10 @@ from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
 from workers.backends.openai.chunks import Chunks, understood
 from workers.backends.openai.dialects import Dialect
+from workers.backends.openai.images import Images, to_image
 from workers.backends.openai.naming import Names, aliases_in
-from workers.backends.openai.requests_m_openai_completions import to_completion
+from workers.backends.openai.requests import to_completion
+from workers.backends.openai.shapes import PAINTED
 from workers.backends.protocols import Stream
 from workers.backends.shapes import no_json
 from workers.backends.vectors import Rows, batches, ordered, width
@@ -274,3 +276,21 @@ class OpenAI:
             except BackendError:
                 return None
         return self._dimension[model]
+
+
+class OpenAIImages(OpenAI):
+    """A server of OpenAI's shape that has its endpoints for images."""
+
+    async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
+        """From words, or from words and an image; previews come where they were asked for."""
+        body = to_image(self._own(request), self.dialect.type)
+        path = "/images/edits" if request.image else "/images/generations"
+        images = Images(request)
+        async with (
+            self._asked(path, body.content, body.accept) as answer,
+            aclosing(self._chunks(answer)) as items,
+        ):
+            async for item in items:
+                for image in images.read(PAINTED.read(item or {})):
+                    yield image
+        yield Done(usage=images.usage(), ignored=body.ignored)

@@ -6,14 +6,153 @@ Ollama's /v1 and LM Studio end like that on errors, and a dropped connection doe
 
 from typing import Any, Final, cast
 
-from contract.errors_m_backend_errors import (
+from pydantic_core import from_json
+
+from contract.errors import (
     TruncatedStream,
 )
-from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
+from contract.events import Delta, Done, FinishReason, LogProb, Phase, Timings, ToolCallDelta, Usage
 from workers.backends.content_parts import said
-from workers.backends.openai.chunks_m_likelihoods import likelihoods
-from workers.backends.openai.chunks_m_openai_calls import Calls
-from workers.backends.openai.shapes import CHUNK, Choice, Chunk, Content, Message, Used
+from workers.backends.openai.shapes import (
+    CHUNK,
+    Call,
+    Choice,
+    Chunk,
+    Content,
+    Function,
+    Likely,
+    LikelyLists,
+    Message,
+    Used,
+)
+from workers.backends.tools import arguments_text
+
+_NEVER: Final = -9999.0
+"""What OpenAI writes for a token that could not come."""
+
+
+def likelihoods(told: LikelyLists | list[Likely] | None) -> tuple[LogProb, ...] | None:
+    """Of the tokens of one fragment; None if nothing is told."""
+    if not told:
+        return None
+    if not isinstance(told, dict):
+        return tuple(_one(item) for item in told) or None
+    if told.get("tokens"):
+        return _of_lists(told) or None
+    return tuple(_one(item) for item in told.get("content") or ()) or None
+
+
+def _one(item: Likely) -> LogProb:
+    spelt = item.get("bytes")
+    return LogProb(
+        token=item.get("token") or "",
+        logprob=_number(item.get("logprob")),
+        bytes=tuple(spelt) if spelt else None,
+        top_logprobs=tuple(_one(other) for other in item.get("top_logprobs") or ()),
+    )
+
+
+def _of_lists(told: LikelyLists) -> tuple[LogProb, ...]:
+    tokens = told.get("tokens") or []
+    logprobs = told.get("token_logprobs") or [None] * len(tokens)
+    tops = told.get("top_logprobs") or [None] * len(tokens)
+    return tuple(
+        LogProb(
+            token=token,
+            logprob=_number(logprob),
+            bytes=tuple(token.encode()),
+            top_logprobs=tuple(
+                LogProb(token=other, logprob=_number(likely), bytes=tuple(other.encode()))
+                for other, likely in (top or {}).items()
+            ),
+        )
+        for token, logprob, top in zip(tokens, logprobs, tops, strict=False)
+    )
+
+
+def _number(value: float | None) -> float:
+    """Never an infinity or NaN, which JSON has no words for: api_shim/openai/schemas.py has made None of them."""
+    return _NEVER if value is None else max(_NEVER, value)
+
+
+_OLDER: Final = "function_call"
+"""Where the one call of the older form goes on, in place of an index."""
+
+
+class _Open:
+    """A call that has begun."""
+
+    __slots__ = ("arguments", "name", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = ""
+        self.arguments: list[str] = []
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing can follow: an object has ended, and no JSON goes on after that."""
+        try:
+            return isinstance(from_json("".join(self.arguments)), dict)
+        except ValueError:
+            return False
+
+
+class Calls:
+    """The calls of one answer."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._by_id: dict[str, _Open] = {}
+        self._by_index: dict[int | str | None, _Open] = {}
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        """Whether one has begun."""
+        return self._count > 0
+
+    def add(self, call: Call) -> ToolCallDelta:
+        """A fragment as it came; the first of a call has an id and its number."""
+        function: Function = call.get("function") or {}
+        return self._told(call.get("index"), call.get("id") or None, function)
+
+    def add_older(self, function: Function) -> ToolCallDelta:
+        """A fragment of `function_call`, which has neither an id nor an index."""
+        return self._told(_OLDER, None, function)
+
+    def _told(self, index: int | str | None, id: str | None, function: Function) -> ToolCallDelta:
+        name, arguments = function.get("name") or None, function.get("arguments")
+        text = arguments_text(arguments) if arguments else None
+        known = self._known(index, id, name, text)
+        call = known or _Open(self._count)
+        if known is None:
+            self._count += 1
+            id = id or self._counted(call.number)
+            self._by_id[id] = call
+        self._by_index[index] = self._by_index[None] = call
+        call.name = name or call.name
+        if text:
+            call.arguments.append(text)
+        return ToolCallDelta(index=call.number, id=None if known else id, name=name, arguments=text)
+
+    def _known(
+        self, index: int | str | None, id: str | None, name: str | None, text: str | None
+    ) -> _Open | None:
+        """The call that a fragment goes on with; None: it begins one."""
+        if id is not None:
+            return self._by_id.get(id)
+        call = self._by_index.get(index)
+        if call is None or not name:
+            return call
+        is_another = bool(call.name) and name != call.name and bool(call.arguments)
+        return None if is_another or (text and call.is_whole) else call
+
+    def _counted(self, number: int) -> str:
+        """An id for a call that has none."""
+        while f"call_{number}" in self._by_id:
+            number += 1
+        return f"call_{number}"
+
 
 _FINISH: Final[dict[str, FinishReason]] = {
     "stop": "stop",

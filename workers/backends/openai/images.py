@@ -11,8 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from contract.errors import (
     InvalidRequest,
-)
-from contract.errors_m_backend_errors import (
     ServerFault,
     TruncatedStream,
 )

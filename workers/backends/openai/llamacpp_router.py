@@ -5,15 +5,16 @@ own (`llamacpp-router`), and discovery tells the two apart by `status` in the li
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
+from pydantic_core import from_json
 from typing_extensions import override
 
 from contract.chat import ChatRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendRejected,
     BadEndpoint,
@@ -30,15 +31,119 @@ from contract.models import (
     PullRequest,
     UnloadRequest,
 )
-from contract.roster import ModelReport
+from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S, Answer
 from workers.backends.http.decoders import Sse
-from workers.backends.openai import llamacpp_router_m_router_wire as wire
 from workers.backends.openai import shapes
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.naming import aliases_in
 from workers.backends.protocols import Stream
+
+READY: Final = frozenset({"loaded", "sleeping"})
+"""A sleeping model wakes up by itself at its next request."""
+BUSY: Final = READY | {"loading"}
+"""States that POST /models/unload ends, and POST /models/load refuses."""
+_EMBEDS: Final = frozenset({"--embeddings", "--embedding"})
+
+
+def state(item: dict[str, Any]) -> str:
+    """`unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`."""
+    return str((item.get("status") or {}).get("value") or "")
+
+
+def event(raw: bytes) -> dict[str, Any]:
+    """What an event of GET /models/sse says; empty if it is none."""
+    try:
+        said = from_json(raw)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def has_downloaded(model: str, items: list[dict[str, Any]]) -> bool:
+    """Whether the list has what was asked for, with the quantization that the router chose."""
+    wanted = model.casefold()
+    names = [
+        str(name).casefold() for it in items for name in (it["id"], *(it.get("aliases") or ()))
+    ]
+    return any(name == wanted or name.startswith(f"{wanted}:") for name in names)
+
+
+def report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
+    """A model of GET /models; `props` are those of its own server, which it has once it ran.
+
+    The command line tells whether it embeds, and is never repeated: it may hold a key.
+    """
+    meta, is_ready = item.get("meta") or {}, state(item) in READY
+    embeds = not _EMBEDS.isdisjoint((item.get("status") or {}).get("args") or ())
+    sees = "image" in ((item.get("architecture") or {}).get("input_modalities") or ())
+    traits: list[ModelTrait] = ["embed"] if embeds else ["chat", "schema"]
+    traits += ["vision"] if sees else []
+    if (props.get("chat_template_caps") or {}).get("supports_tools") and not embeds:
+        traits.append("tools")
+    settings = props.get("default_generation_settings") or {}
+    return ModelReport(
+        name=str(item["id"]),
+        traits=tuple(traits),
+        lacks=("chat",) if embeds else ("embed",),
+        warm=is_ready,
+        context_length=settings.get("n_ctx") or meta.get("n_ctx"),
+        dimension=meta.get("n_embd") if embeds else None,
+        size_bytes=meta.get("size"),
+    )
+
+
+def running(
+    items: list[dict[str, Any]], named: Callable[[str], str] = lambda own: own
+) -> dict[str, Any]:
+    """What is in memory, or on its way there; `named` says what callers call a model."""
+    return {
+        "models": [
+            {
+                "name": named(str(item["id"])),
+                "model": named(str(item["id"])),
+                "state": state(item),
+                "context_length": (item.get("meta") or {}).get("n_ctx"),
+                "size": (item.get("meta") or {}).get("size"),
+            }
+            for item in items
+            if state(item) in BUSY
+        ]
+    }
+
+
+def load_progress(data: dict[str, Any]) -> float | None:
+    """How much of a model is loaded, 0 to 1: its stages follow each other, `value` is of one."""
+    progress = data.get("progress")
+    if not isinstance(progress, dict) or not isinstance(progress.get("value"), int | float):
+        return None
+    stages = [str(stage) for stage in progress.get("stages") or ()]
+    current = str(progress.get("current"))
+    done = stages.index(current) if current in stages else 0
+    return min(1.0, (done + float(progress["value"])) / max(1, len(stages)))
+
+
+class Downloads:
+    """Adds up the files of one download, which come at the same time."""
+
+    def __init__(self) -> None:
+        """No file named yet."""
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def progress(self, data: dict[str, Any]) -> Progress:
+        """An event's map of URL to bytes; the server puts it into `progress`, its page does not."""
+        inner = data.get("progress")
+        files = inner if isinstance(inner, dict) else data
+        for url, told in files.items():
+            if isinstance(told, dict):
+                self._files[url] = (int(told.get("done") or 0), int(told.get("total") or 0))
+        return Progress(
+            status="downloading",
+            overall_total_bytes=sum(total for _, total in self._files.values()),
+            overall_completed_bytes=sum(done for done, _ in self._files.values()),
+        )
+
 
 POLL_S: Final = 0.1
 
@@ -59,9 +164,9 @@ class LlamaRouter(OpenAI):
         """GET /models, and /props of each model the first time that it is seen in memory."""
         items = await self._items()
         for item in items:
-            if wire.state(item) in wire.READY and item["id"] not in self._props_of:
+            if state(item) in READY and item["id"] not in self._props_of:
                 self._props_of[item["id"]] = await self._props_for(item["id"])
-        reports = [wire.report(item, self._props_of.get(item["id"], {})) for item in items]
+        reports = [report(item, self._props_of.get(item["id"], {})) for item in items]
         return self._names.shown(reports, aliases_in({"data": items}))
 
     @override
@@ -75,13 +180,13 @@ class LlamaRouter(OpenAI):
 
     async def running(self) -> Stream[Details | Done]:
         """GET /models: those that are in memory or on their way there."""
-        yield Details(details=wire.running(await self._items(), self._names.name))
+        yield Details(details=running(await self._items(), self._names.name))
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
         """POST /models/load, which only begins it; GET /models/sse tells how it goes on."""
         item = await self._item(request.model)
-        if wire.state(item) not in wire.READY:
+        if state(item) not in READY:
             yield Phase(phase="loading")
             name = str(item["id"])  # events know no aliases
             async with self._load_events(name) as events:
@@ -96,13 +201,13 @@ class LlamaRouter(OpenAI):
             items = await self._items()
         else:
             items = [await self._item(request.model)]
-        names = [item["id"] for item in items if wire.state(item) in wire.BUSY]
+        names = [item["id"] for item in items if state(item) in BUSY]
         for name in names:
             with suppress(BackendRejected):  # it went by itself meanwhile
                 await self._root.json("POST", "/models/unload", {"model": name})
         while names:
             await asyncio.sleep(POLL_S)
-            busy = {item["id"] for item in await self._items() if wire.state(item) in wire.BUSY}
+            busy = {item["id"] for item in await self._items() if state(item) in BUSY}
             names = [name for name in names if name in busy]
         yield Done()
 
@@ -123,7 +228,7 @@ class LlamaRouter(OpenAI):
                     await self._stop_download(request.model)
         # Only a look at the list takes the new model into it. A router without HTTPS, or a name
         # that nobody has, ends in `download_finished`, too.
-        if not wire.has_downloaded(request.model, await self._items()):
+        if not has_downloaded(request.model, await self._items()):
             raise ServerFault("the router downloaded nothing; its log says why")
         yield Progress(status="success")
         yield Done()
@@ -146,8 +251,8 @@ class LlamaRouter(OpenAI):
         try:
             await self._root.json("POST", path, {"model": model})
         except BackendRejected:
-            state = wire.state(await self._find(model) or {})
-            if state in wire.READY or (path == "/models" and state not in {"", "downloading"}):
+            state = state(await self._find(model) or {})
+            if state in READY or (path == "/models" and state not in {"", "downloading"}):
                 return True
             if state not in {"loading", "downloading"}:
                 raise
@@ -202,7 +307,7 @@ class LlamaRouter(OpenAI):
     async def _is_cold(self, model: str) -> bool:
         """Whether a chat will have to wait for the model; only for show, so no error matters."""
         with suppress(BackendError):
-            return wire.state(await self._find(model) or {}) in {"unloaded", "loading"}
+            return state(await self._find(model) or {}) in {"unloaded", "loading"}
         return False
 
     async def _props_for(self, model: str) -> dict[str, Any]:
@@ -217,7 +322,7 @@ async def _told(answer: Answer, model: str) -> Events:
     async with aclosing(answer.packets()) as packets:
         async for packet in packets:
             for _, raw in decoder.feed(packet):
-                event = wire.event(raw)
+                event = event(raw)
                 if event.get("model") == model:
                     data = event.get("data")
                     yield str(event.get("event")), data if isinstance(data, dict) else {}
@@ -227,14 +332,14 @@ async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:
     """Until it is loaded; raises ServerFault if its server ended, which is all that is told."""
     async for _, data in events:
         status = data.get("status")
-        if status in wire.READY:
+        if status in READY:
             return
         if status == "unloaded":
             code = data.get("exit_code")
             raise ServerFault(
                 f"model {model!r} did not load: its server ended with code {code}", scope="model"
             )
-        progress = wire.load_progress(data)
+        progress = load_progress(data)
         if progress is not None:
             yield Phase(phase="loading", progress=progress)
     raise TruncatedStream("the router stopped telling how the load goes")
@@ -242,7 +347,7 @@ async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:
 
 async def _downloading(events: Events) -> AsyncGenerator[Progress, None]:
     """Until it is there; why a download failed stands only in the router's log."""
-    downloads = wire.Downloads()
+    downloads = Downloads()
     async for event, data in events:
         match event:
             case "download_progress":

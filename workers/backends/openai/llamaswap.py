@@ -12,7 +12,7 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from contract.chat import ChatRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
 )
 from contract.events import Delta, Details, Done, Image, Phase
@@ -25,7 +25,7 @@ from contract.models import (
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S
 from workers.backends.openai import shapes
-from workers.backends.openai.adapter_m_openai_images import OpenAIImages
+from workers.backends.openai.adapter import OpenAIImages
 from workers.backends.openai.chunks import Chunks
 from workers.backends.openai.shapes import Chunk
 from workers.backends.protocols import Stream

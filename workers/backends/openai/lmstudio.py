@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BackendStalled,
     ModelMissing,

@@ -12,7 +12,7 @@ import httpx
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     BackendError,
     BadEndpoint,
     ModelMissing,

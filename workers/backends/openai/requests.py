@@ -3,7 +3,8 @@
 What a dialect cannot express is named in `ignored`; what would change the meaning is refused.
 """
 
-from typing import Any, NamedTuple
+import re
+from typing import Any, Final, NamedTuple
 
 from contract.chat import (
     DETAILS,
@@ -15,15 +16,45 @@ from contract.chat import (
     Part,
     SchemaFormat,
     TextFormat,
+    Think,
 )
 from contract.embeddings import EmbedRequest
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     NotSupported,
 )
 from workers.backends.inline_images import mime_type
 from workers.backends.openai.dialects import Dialect
-from workers.backends.openai.requests_m_openai_effort import effort
 from workers.backends.tools import described
+
+_THOUGHTLESS: Final = re.compile(r"(?:chatgpt-|ft:)?gpt-(?:3|4)")
+_FIRST_FIVE: Final = re.compile(r"gpt-5(?:-|$)")
+_O_MODEL: Final = re.compile(r"o\d")
+
+
+class Effort(NamedTuple):
+    """The word to send, None for no word; and whether it says what was wished."""
+
+    word: str | None
+    is_exact: bool = True
+
+
+def effort(model: str, think: Think) -> Effort:
+    """The nearest word that the model knows."""
+    if think == "auto":
+        return Effort(None)
+    if _THOUGHTLESS.match(model):
+        return Effort(None, is_exact=think == "off")
+    if think == "on":
+        return Effort("medium")  # what these models do by themselves, or did before gpt-5.1
+    if _FIRST_FIVE.match(model):
+        return _nearest(think, {"off": "minimal", "xhigh": "high"})
+    if _O_MODEL.match(model):
+        return _nearest(think, {"off": "low", "minimal": "low", "xhigh": "high"})
+    return Effort("none" if think == "off" else think)
+
+
+def _nearest(think: str, others: dict[str, str]) -> Effort:
+    return Effort(others.get(think, think), is_exact=think not in others)
 
 
 class Body(NamedTuple):
@@ -227,3 +258,40 @@ def _part(at: int, part: Part, dialect: Dialect) -> dict[str, Any]:
     elif not url.startswith("data:"):
         url = f"data:{mime_type(url)};base64,{url}"
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+_CHAT_ONLY = ("think", "tools", "truncate", "shift", "keep_alive_s")
+
+
+def to_completion(request: ChatRequest, dialect: Dialect) -> Body:
+    """The body for a request that has a `prompt` in place of messages."""
+    likely = granted(request, dialect)
+    if likely.pop("logprobs", False):
+        # Here it is the number of tokens to tell of in each place.
+        likely["logprobs"] = likely.pop("top_logprobs", None) or 1
+    fields: dict[str, Any] = {
+        "model": request.model,
+        "prompt": request.prompt if isinstance(request.prompt, str) else _ids(request),
+        "suffix": request.suffix,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        # Without a number the original stops after 16 tokens.
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "stop": list(request.stop) or None,
+        **{name: getattr(request, name) for name in dialect.sampling},
+        **likely,
+    }
+    given = request.model_fields_set
+    ignored = [name for name in _CHAT_ONLY if name in given and getattr(request, name)]
+    ignored += ["top_k"] if request.top_k is not None and "top_k" not in dialect.sampling else []
+    ignored += ["min_p"] if request.min_p is not None and "min_p" not in dialect.sampling else []
+    if not isinstance(request.response_format, TextFormat):
+        ignored.append("response_format")
+    return Body({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
+
+
+def _ids(request: ChatRequest) -> list[int]:
+    return [each for each in request.prompt or () if isinstance(each, int)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from contract.errors_m_backend_errors import (
+from contract.errors import (
     ModelMissing,
 )
 from contract.events import Details, Done, Phase

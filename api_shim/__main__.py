@@ -17,7 +17,7 @@ import uvicorn
 from typing_extensions import override
 
 from api_shim.app import create_app
-from api_shim.following.shutdown import Hangup
+from api_shim.following.shutdown import OpenCalls
 from api_shim.http.authentication import ought_not_start
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 
 
-class Server(uvicorn.Server):
+class ShimServer(uvicorn.Server):
     """A server that ends its streams before it waits for its requests."""
 
-    def __init__(self, config: uvicorn.Config, hangup: Hangup) -> None:
+    def __init__(self, config: uvicorn.Config, hangup: OpenCalls) -> None:
         """Serve as configured."""
         super().__init__(config)
         self._hangup = hangup
@@ -50,9 +50,9 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def server_of(settings: ShimSettings) -> Server:
+def server_of(settings: ShimSettings) -> ShimServer:
     """Put the server together."""
-    hangup = Hangup()
+    hangup = OpenCalls()
     config = uvicorn.Config(
         create_app(settings, hangup),
         host=settings.host,
@@ -69,7 +69,7 @@ def server_of(settings: ShimSettings) -> Server:
         timeout_keep_alive=settings.connection_idle_s,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    return Server(config, hangup)
+    return ShimServer(config, hangup)
 
 
 def _arguments(argv: list[str]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from api_shim.batch import file_routes as openai_files
 from api_shim.batch import routes as openai_batches
 from api_shim.batch.driver import driving
 from api_shim.dependencies import wired
-from api_shim.following.shutdown import Hangup
+from api_shim.following.shutdown import OpenCalls
 from api_shim.http import openapi, problems
 from api_shim.http.access_log import AccessLog
-from api_shim.http.auth_middleware import Guard
+from api_shim.http.auth_middleware import AuthMiddleware
 from api_shim.http.head import HeadAsGet
 from api_shim.http.json_body import BodyLimit, Limit
 from api_shim.http.problems import natively
@@ -67,9 +67,9 @@ _OTHERS: Final = (
 """Whose callers are programs that were written for something else."""
 
 
-def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
+def create_app(settings: ShimSettings, hangup: OpenCalls | None = None) -> FastAPI:
     """Build the application; `hangup` ends the streams of this process when it is called."""
-    hangs_up = hangup or Hangup()
+    hangs_up = hangup or OpenCalls()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -102,7 +102,7 @@ def create_app(settings: ShimSettings, hangup: Hangup | None = None) -> FastAPI:
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
     )
-    app.add_middleware(Guard)
+    app.add_middleware(AuthMiddleware)
     app.add_middleware(AccessLog)
     return app
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError, field_serializer
 
 from contract.redis_keys import BACKEND_NAME
-from contract.wire import Noun, decode, encode
+from contract.wire import WireModel, decode, encode
 
 LONGEST_LINE: Final = 64 * 1024
 """Bytes of an order or an answer."""
@@ -20,7 +20,7 @@ _WRITE_WITHIN_S: Final = 5.0
 BackendName = Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
 
 
-class Add(Noun):
+class Add(WireModel):
     """Start workers for a backend."""
 
     verb: Literal["add"] = "add"
@@ -32,14 +32,14 @@ class Add(Noun):
         return dsn.get_secret_value()
 
 
-class Remove(Noun):
+class Remove(WireModel):
     """Let a backend's workers finish, and end them."""
 
     verb: Literal["remove"] = "remove"
     name: BackendName
 
 
-class Listing(Noun):
+class Listing(WireModel):
     """Tell which backends there are workers for."""
 
     verb: Literal["list"] = "list"
@@ -51,7 +51,7 @@ _order: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="v
 Trouble = Literal["invalid", "taken", "unknown"]
 
 
-class Staff(Noun):
+class Staff(WireModel):
     """A backend, and the processes that serve it."""
 
     name: str
@@ -61,7 +61,7 @@ class Staff(Noun):
     is_leaving: bool = False
 
 
-class Answer(Noun):
+class ControlAnswer(WireModel):
     """What became of an order."""
 
     trouble: Trouble | None = None
@@ -86,21 +86,21 @@ def read_order(line: bytes) -> Order:
         raise ValueError(f"{where}: {first['msg']}") from None
 
 
-async def asked(path: Path, order: Order, within_s: float) -> Answer:
+async def asked(path: Path, order: Order, within_s: float) -> ControlAnswer:
     """The answer to an order; raises ControlLost."""
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=LONGEST_LINE)
             try:
                 await send(writer, order)
-                return decode(Answer, await reader.readuntil(b"\n"))
+                return decode(ControlAnswer, await reader.readuntil(b"\n"))
             finally:
                 await hang_up(writer)
     except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
         raise ControlLost(f"`fleet up` does not answer ({type(error).__name__})") from None
 
 
-async def send(writer: asyncio.StreamWriter, noun: Noun) -> None:
+async def send(writer: asyncio.StreamWriter, noun: WireModel) -> None:
     """Write one line; raises OSError, and TimeoutError if nobody takes it."""
     writer.write(encode(noun) + b"\n")
     async with asyncio.timeout(_WRITE_WITHIN_S):

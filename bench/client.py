@@ -22,7 +22,7 @@ import uvloop
 from httpx_aiohttp import AiohttpTransport
 
 from contract.chat import ChatRequest, Message
-from workers.backends.http.client import Client
+from workers.backends.http.client import BackendClient
 from workers.backends.ollama.adapter import Ollama
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import VLLM
@@ -60,7 +60,7 @@ async def plain_httpx(url: str, streams: int, model: str, *, by_lines: bool) -> 
 
 async def our_packets(url: str, streams: int, model: str) -> None:
     """Our client: errors mapped, silence watched; bytes thrown away."""
-    client = Client(url)
+    client = BackendClient(url)
 
     async def one() -> None:
         async with client.open("POST", PATH, body(model)) as answer:

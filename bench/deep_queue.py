@@ -25,9 +25,9 @@ from contract.chat import ChatRequest, Message
 from contract.tenants import Tenant
 from relay.connection import Connection
 from relay.leases import Leases
-from relay.order import Taking
+from relay.order import ClaimFilter
 from relay.queue import Queue
-from relay.reconciler import Audit
+from relay.reconciler import Reconciler
 from relay.settings import RelaySettings
 
 QUEUE: Final = "bench.chat"
@@ -35,7 +35,7 @@ MANY, FEW, SAMPLES, AT_ONCE = 100_000, 100, 1_000, 64
 LIMIT_MS: Final = 5.0
 TENANTS: Final = [Tenant(name=f"t{number}", weight=1 + number % 3) for number in range(20)]
 MODELS: Final = [f"m{number}" for number in range(10)]
-WARM: Final = Taking(warm=frozenset(MODELS[:3]))
+WARM: Final = ClaimFilter(warm=frozenset(MODELS[:3]))
 
 Verb = Callable[[], Awaitable[Any]]
 
@@ -48,7 +48,7 @@ class DeepQueue:
         self.connection = connection
         self.queue = Queue(connection)
         self.leases = Leases(connection)
-        self.audit = Audit(connection)
+        self.audit = Reconciler(connection)
         self.dice = random.Random(1)
         self.waiting: list[str] = []
         self.claimed: list[str] = []

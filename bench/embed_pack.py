@@ -39,7 +39,7 @@ from workers.backends.in_process.onnx import LocalEmbed
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import LLAMACPP
 from workers.backends.protocols import Embed
-from workers.embedding.packer import Packer, Rules
+from workers.embedding.packer import Packer, PackingRules
 
 RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 BATCH: Final = 32
@@ -134,7 +134,7 @@ async def scores(
 @asynccontextmanager
 async def at_the_worker(backend: Embed, model: str, slots: int) -> AsyncGenerator[dict[str, Way]]:
     """The adapter with as many jobs at once as it has slots, and a packer over it."""
-    packer, free = Packer(backend, Rules(most=slots)), asyncio.Semaphore(slots)
+    packer, free = Packer(backend, PackingRules(most=slots)), asyncio.Semaphore(slots)
 
     async def plain(job: Sequence[str]) -> None:
         async with free:

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from bench.processes import Running, environment, redis, started
 from relay.connection import Connection
-from relay.roster import Roster
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
 
 CORE_PERCENT: Final = 0.5
@@ -44,7 +44,7 @@ async def measured(url: str, count: int, seconds: float) -> dict[str, float]:
     """Calls a second of each command, once `count` workers are idle."""
     settings = RelaySettings(redis_url=SecretStr(url))
     async with Connection.open(settings) as connection:
-        while len(await Roster(connection).workers()) < count:  # noqa: ASYNC110 - other processes
+        while len(await RosterStore(connection).workers()) < count:  # noqa: ASYNC110 - other processes
             await asyncio.sleep(0.5)
         await asyncio.sleep(SETTLES_S)
         before = await counted(connection)

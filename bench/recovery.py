@@ -26,7 +26,7 @@ from typing_extensions import override
 from bench.processes import BACKEND, SLOTS, Running, environment, fleet, started, wait_for
 from fleet.local.process import commands
 from fleet.local.redis_server import free_port
-from workers.scripted.http import Ask, Connection, Flow, Reply
+from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection
 from workers.scripted.server import ScriptedServer
 
 STREAMS: Final = 200
@@ -62,7 +62,7 @@ class Backend:
             listener.close()
 
 
-class _Noted(Connection):
+class _Noted(ScriptedConnection):
     def __init__(self, server: ScriptedServer, backend: Backend) -> None:
         super().__init__(self._answer, server.seen)
         self._server = server

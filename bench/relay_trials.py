@@ -22,9 +22,9 @@ from contract.jobs import JobRecord
 from contract.redis_keys import TICKET_TASK
 from contract.wire import VERSION
 from relay.connection import Connection
-from relay.publisher import Writer
+from relay.publisher import Publisher
 from relay.queue import Claim, Queue
-from relay.subscriber import Ear, Reader
+from relay.subscriber import Subscriber, Subscription
 
 VOICES: Final = 500
 FRAMES: Final = 10_000
@@ -96,7 +96,7 @@ async def _beside(work: Awaitable[None]) -> AsyncGenerator[None]:
 
 async def write_ours(bench: Bench, per_tick: int = 100) -> None:
     """relay/publisher.py, with so many words a tick of the loop."""
-    writer = Writer(bench.connection)
+    writer = Publisher(bench.connection)
     voices = [writer.voice(claim) for claim in await _claimed(bench)]
     async with _beside(writer.write()):
         for number in range(FRAMES):
@@ -146,7 +146,7 @@ async def _say_all(bench: Bench, channels: list[str]) -> None:
 
 async def read_ours(bench: Bench) -> None:
     """relay/subscriber.py, a follower a channel."""
-    reader, channels = Reader(bench.connection), [redis_keys.channel(id) for id in _logs()]
+    reader, channels = Subscriber(bench.connection), [redis_keys.channel(id) for id in _logs()]
     heard, ready, all_heard = [0], asyncio.Semaphore(0), asyncio.Event()
 
     async def follow(channel: str) -> None:
@@ -167,7 +167,7 @@ async def read_ours(bench: Bench) -> None:
             await all_heard.wait()
 
 
-def _drained(ear: Ear) -> int:
+def _drained(ear: Subscription) -> int:
     some = len(ear.heard)
     ear.heard.clear()
     return some
@@ -179,7 +179,7 @@ async def _all_of(works: Any) -> None:
 
 async def read_alone(bench: Bench) -> None:
     """The same without anybody who waits: parsing, and finding the follower."""
-    reader, channels = Reader(bench.connection), [redis_keys.channel(id) for id in _logs()]
+    reader, channels = Subscriber(bench.connection), [redis_keys.channel(id) for id in _logs()]
     async with _beside(reader.listen()), AsyncExitStack() as stack, asyncio.timeout(_LIMIT_S):
         hearing = (stack.enter_async_context(reader.hear(channel)) for channel in channels)
         ears = await asyncio.gather(*hearing)

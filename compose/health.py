@@ -1,4 +1,4 @@
-"""Tells Docker whether a container's process is well: `python api_shim/native/health.py shim` or `... worker`.
+"""Tells Docker whether a container's process is well: `python health.py shim` or `... worker`.
 
 The shim is well when it answers; a worker when the roster knows it, because its report expires
 soon after it has lost Redis or hangs. Exits 0 or 1, with a sentence.
@@ -13,7 +13,7 @@ import urllib.request
 from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from relay.connection import Connection
-from relay.roster import Roster
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
 
 _PATIENCE_S = 4.0
@@ -32,7 +32,7 @@ async def worker(settings: RelaySettings, host: str) -> str | None:
     """What is wrong with the worker of this host, if anything is."""
     try:
         async with asyncio.timeout(_PATIENCE_S), Connection.open(settings) as connection:
-            reports = await Roster(connection).workers()
+            reports = await RosterStore(connection).workers()
     except (RelayUnavailable, TimeoutError) as error:
         return f"the roster cannot be read: {error}"
     return (

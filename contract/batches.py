@@ -7,7 +7,7 @@ from pydantic import Field
 
 from contract.events import Usage
 from contract.tenants import Tenant
-from contract.wire import Noun
+from contract.wire import WireModel
 
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling",
@@ -25,7 +25,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_WINDOW_S: Final = 30 * 86400
 
 
-class LineError(Noun):
+class LineError(WireModel):
     """What is wrong with an input file."""
 
     code: str
@@ -36,7 +36,7 @@ class LineError(Noun):
     """Of the file, from 1; null if it is the file itself."""
 
 
-class Counts(Noun):
+class Counts(WireModel):
     """Requests of a batch. `completed` and `failed` make `total` in the end."""
 
     total: int = 0
@@ -44,7 +44,7 @@ class Counts(Noun):
     failed: int = 0
 
 
-class NewBatch(Noun):
+class NewBatch(WireModel):
     """What a caller asks for."""
 
     endpoint: str
@@ -83,7 +83,7 @@ class Batch(NewBatch):
     usage: Usage = Usage()
 
 
-class BatchPage(Noun):
+class BatchPage(WireModel):
     """Some batches of a tenant, newest first."""
 
     batches: tuple[Batch, ...]
@@ -110,7 +110,7 @@ Purpose = Literal[
 FILE_ID: Final = re.compile(r"^file-[0-9a-f]{32}$")
 
 
-class File(Noun):
+class StoredFile(WireModel):
     """A file's record; times are unix seconds by Redis's clock."""
 
     id: str
@@ -124,8 +124,8 @@ class File(Noun):
     """When it is deleted."""
 
 
-class FilePage(Noun):
+class FilePage(WireModel):
     """Some files of a tenant in the order that was asked for."""
 
-    files: tuple[File, ...]
+    files: tuple[StoredFile, ...]
     has_more: bool

@@ -8,12 +8,12 @@ from pydantic_core import PydanticCustomError
 
 from contract.images import ShownImage
 from contract.requests import Request
-from contract.wire import Asked, Noun
+from contract.wire import Asked, WireModel
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class ResponseNotes(Noun):
+class ResponseNotes(WireModel):
     """What the request for a response said that is no business of a backend."""
 
     background: bool = False

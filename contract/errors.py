@@ -1,7 +1,5 @@
 """Everything that can go wrong, in one tree; each class has a code and says if a retry can help.
 
-The branch of BackendError stands in errors.py.
-
 FleetError
 ├── RequestError            the caller must change something
 │   ├── InvalidRequest          a field is missing, unknown or out of range
@@ -33,6 +31,7 @@ FleetError
 │   └── InternalError           a defect of ours
 ├── BackendError            what a backend answered (wire facts: one row per class)
 │   ├── BackendUnreachable      refused, reset or unresolved before any output     retry
+│   │   └── ConnectionDropped       closed after the request was sent                  retry
 │   ├── ModelLoading            still loading                                      retry
 │   ├── BackendBusy             its queue or rate limit is full                    retry
 │   ├── ServerFault             500, 502, 504, crashed runner                      retry

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from typing_extensions import override
 
-from contract.wire import Noun
+from contract.wire import WireModel
 
 
 class EventId(NamedTuple):
@@ -38,7 +38,7 @@ BEGINNING: Final = EventId(0, 0)
 """The cursor of somebody who has seen nothing yet."""
 
 
-class Event(Noun):
+class Event(WireModel):
     """Something that a job says."""
 
     type: str
@@ -82,7 +82,7 @@ class Phase(Event):
     """0 to 1, null when the backend does not tell."""
 
 
-class Usage(Noun):
+class Usage(WireModel):
     """Tokens, as the backend counted them.
 
     Of an answer that several attempts have said: the prompt once, and all of the completion. What
@@ -101,7 +101,7 @@ COUNTS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoni
 """Fields of a usage that can be added up."""
 
 
-class ToolCallDelta(Noun):
+class ToolCallDelta(WireModel):
     """A fragment of a tool call; fragments of one `index` belong together."""
 
     index: int
@@ -112,7 +112,7 @@ class ToolCallDelta(Noun):
     """To be sent back with the call; see contract.chat.ToolCall."""
 
 
-class LogProb(Noun):
+class LogProb(WireModel):
     """How likely one token was; the shape is OpenAI's."""
 
     token: str
@@ -220,7 +220,7 @@ class LogReset(Event):
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class Timings(Noun):
+class Timings(WireModel):
     """Milliseconds, since enqueue where it says so."""
 
     queued_ms: float | None = None

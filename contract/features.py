@@ -12,13 +12,13 @@ from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.requests import Request
 
-Wish = Literal[
+Feature = Literal[
     "prompt", "suffix", "token_ids", "logprobs", "mask",
     "frequency_penalty", "presence_penalty", "repeat_penalty", "context_length", "logit_bias",
     "parallel_tool_calls", "messages[].thinking", "messages[].reasoning_details", "tools[].strict",
 ]  # fmt: skip
 
-REMEDIES: Final[Mapping[Wish, str]] = {
+REMEDIES: Final[Mapping[Feature, str]] = {
     "prompt": "it cannot continue raw text: send messages (a chat)",
     "suffix": "it cannot fill in the middle: leave `suffix` out",
     "token_ids": "it takes text, not ids of tokens: send text (with LangChain's OpenAIEmbeddings: "
@@ -29,7 +29,7 @@ REMEDIES: Final[Mapping[Wish, str]] = {
 """Wishes that are refused where they cannot be granted: why, and what to do."""
 
 
-def wishes(request: Request) -> tuple[Wish, ...]:
+def wishes(request: Request) -> tuple[Feature, ...]:
     """What a request asks for that not every backend can do."""
     match request:
         case ChatRequest():
@@ -42,8 +42,8 @@ def wishes(request: Request) -> tuple[Wish, ...]:
             return ()
 
 
-def _of_chat(request: ChatRequest) -> tuple[Wish, ...]:
-    asked: dict[Wish, bool] = {
+def _of_chat(request: ChatRequest) -> tuple[Feature, ...]:
+    asked: dict[Feature, bool] = {
         "prompt": request.prompt is not None,
         "suffix": request.suffix is not None,
         "token_ids": isinstance(request.prompt, tuple),

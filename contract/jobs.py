@@ -21,7 +21,7 @@ from contract.models import (
 )
 from contract.requests import Kind, OnDisconnect, Priority, Request
 from contract.result import Result, Status
-from contract.wire import Noun
+from contract.wire import WireModel
 
 AnyRequest = Annotated[
     ChatRequest | EmbedRequest | PullRequest | ImageRequest | ShowRequest | ListRequest
@@ -47,7 +47,7 @@ REQUESTS: dict[Kind, type[Request]] = {
 }
 
 
-class JobRecord(Noun):
+class JobRecord(WireModel):
     """The ledger's line on a job; times are unix seconds by Redis's clock."""
 
     id: str
@@ -87,7 +87,7 @@ class JobRecord(Noun):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class Place(Noun):
+class QueuePlace(WireModel):
     """Where a waiting job stands."""
 
     position: int | None = None
@@ -95,7 +95,7 @@ class Place(Noun):
     reason: str = ""
 
 
-class JobAccepted(Noun):
+class JobAccepted(WireModel):
     """The answer to an enqueue."""
 
     id: str
@@ -115,7 +115,7 @@ class JobView(JobRecord):
     result: Result
 
 
-class JobPage(Noun):
+class JobPage(WireModel):
     """Some records, newest first, and the cursor to ask for the next ones with."""
 
     jobs: tuple[JobRecord, ...]
@@ -136,7 +136,7 @@ class DeadView(DeadLetter):
     """What was asked for, as a request of that kind has it, without what is the default."""
 
 
-class DeadPage(Noun):
+class DeadPage(WireModel):
     """Some dead letters, the last to die first, and the cursor to ask for the next ones with."""
 
     letters: tuple[DeadLetter, ...]
@@ -145,7 +145,7 @@ class DeadPage(Noun):
     """Messages kept that no worker could read, for admins; null for others."""
 
 
-class DeadMessage(Noun):
+class DeadMessage(WireModel):
     """Something that stood in a queue's list and was neither a ticket nor a job."""
 
     id: str
@@ -160,7 +160,7 @@ class DeadMessage(Noun):
     """The failed job that stands for it, where the message had a task id."""
 
 
-class DeadMessages(Noun):
+class DeadMessages(WireModel):
     """The newest of them; the oldest are dropped where there are more than 1,000."""
 
     messages: tuple[DeadMessage, ...]
@@ -168,7 +168,7 @@ class DeadMessages(Noun):
     """How many were set aside since there were none."""
 
 
-class DeadPurged(Noun):
+class DeadPurged(WireModel):
     """How many dead letters were forgotten."""
 
     purged: int

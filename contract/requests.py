@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from contract.wire import Asked, Noun
+from contract.wire import Asked, WireModel
 
 Kind = Literal[
     "chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy", "create",
@@ -21,7 +21,7 @@ _WITH_PULL_S = 6 * 3600.0
 """The same for a job that may have to pull its model first."""
 
 
-class CancelAfter(Noun):
+class CancelAfter(WireModel):
     """Cancel a job that nobody has followed for a while."""
 
     cancel_after_s: Annotated[float, Field(gt=0, le=86400)]

@@ -28,12 +28,12 @@ from contract.events import (
     Usage,
     Vectors,
 )
-from contract.wire import Noun
+from contract.wire import WireModel
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
-class Embeddings(Noun):
+class Embeddings(WireModel):
     """All vectors of a job: `count` rows of `dimension` little-endian float32, in base64."""
 
     count: int
@@ -41,7 +41,7 @@ class Embeddings(Noun):
     data: str
 
 
-class Result(Noun):
+class Result(WireModel):
     """What a job has said so far, put together; final when `status` is."""
 
     status: Status = "queued"

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contract.features import Wish
+from contract.features import Feature
 from contract.requests import Kind
-from contract.wire import Noun
+from contract.wire import WireModel
 
 Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
                      "create", "load", "unload"]  # fmt: skip
@@ -16,7 +16,7 @@ ModelTrait = Literal["chat", "embed", "image", "vision", "tools", "thinking", "s
 """What one model can do, where the server tells."""
 
 
-class ModelReport(Noun):
+class ModelReport(WireModel):
     """One model of a backend. Numbers are None where the server does not tell."""
 
     name: str
@@ -36,7 +36,7 @@ class ModelReport(Noun):
     size_bytes: int | None = None
 
 
-class EndpointReport(Noun):
+class EndpointReport(WireModel):
     """One of a backend's addresses as one worker sees it."""
 
     address: str
@@ -50,7 +50,7 @@ class EndpointReport(Noun):
     """Jobs of this worker that run there."""
 
 
-class BackendReport(Noun):
+class BackendReport(WireModel):
     """A backend as one worker sees it."""
 
     name: str
@@ -65,12 +65,12 @@ class BackendReport(Noun):
     """Why none is healthy, in words."""
     version: str | None = None
     capabilities: tuple[Capability, ...] = ()
-    grants: tuple[Wish, ...] | None = None
+    grants: tuple[Feature, ...] | None = None
     """What requests may wish for beyond what every backend can do; None is unknown."""
     models: tuple[ModelReport, ...] = ()
 
 
-class QueueReport(Noun):
+class QueueReport(WireModel):
     """How much of a queue a worker takes."""
 
     name: str
@@ -86,7 +86,7 @@ class QueueReport(Noun):
     and the unix seconds until which. Left out while there is none."""
 
 
-class WorkerReport(Noun):
+class WorkerReport(WireModel):
     """What a worker says of itself every few seconds."""
 
     v: int
@@ -100,7 +100,7 @@ class WorkerReport(Noun):
     queues: tuple[QueueReport, ...]
 
 
-class QueueView(Noun):
+class QueueView(WireModel):
     """A queue as a caller sees it, over all workers."""
 
     name: str

@@ -5,14 +5,14 @@ from typing import Annotated, Final
 
 from pydantic import Field, SecretStr, WithJsonSchema, field_serializer
 
-from contract.wire import Noun
+from contract.wire import WireModel
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Weight = Annotated[float, Field(gt=0, le=1000)]
 Limit = Annotated[int, Field(ge=1)]
 
 
-class Tenant(Noun):
+class Tenant(WireModel):
     """Whose a job is. In every queue a tenant's share of the backend follows its weight."""
 
     name: TenantName
@@ -40,7 +40,7 @@ KEY_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,16}$")
 _TEN_YEARS_S: Final = 315_360_000
 
 
-class _Rights(Noun):
+class _Rights(WireModel):
     """Whose a key is, and what may be done with it."""
 
     tenant: TenantName
@@ -93,7 +93,7 @@ class IssuedKey(KeyFacts):
         return key.get_secret_value()
 
 
-class KeyList(Noun):
+class KeyList(WireModel):
     """Every key, the oldest first."""
 
     keys: tuple[KeyFacts, ...]

@@ -16,7 +16,7 @@ VERSION: Final = 1
 """Version of the JSON that this code writes; it reads every version up to it."""
 
 
-class Noun(BaseModel):
+class WireModel(BaseModel):
     """Something that crosses a process boundary: immutable, and strict about unknown fields."""
 
     model_config = ConfigDict(
@@ -24,7 +24,7 @@ class Noun(BaseModel):
     )
 
 
-class Asked(Noun):
+class Asked(WireModel):
     """A noun that callers write: a null in it is as if the field had been left out."""
 
     @model_validator(mode="before")
@@ -35,10 +35,10 @@ class Asked(Noun):
         return fields
 
 
-AnyNoun = TypeVar("AnyNoun", bound=Noun)
+AnyNoun = TypeVar("AnyNoun", bound=WireModel)
 
 
-def encode(noun: Noun) -> bytes:
+def encode(noun: WireModel) -> bytes:
     """Compact UTF-8 JSON of a noun; fields that are None are left out."""
     return noun.__pydantic_serializer__.to_json(noun, exclude_none=True, by_alias=True)
 

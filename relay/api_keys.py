@@ -23,7 +23,7 @@ from pydantic import SecretStr, ValidationError
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
-from contract.wire import Noun, encode
+from contract.wire import WireModel, encode
 from relay.connection import Connection
 from relay.records import pairs
 
@@ -74,7 +74,7 @@ return {now, revision, redis.call('HGETALL', KEYS[1])}
 """Returns now, the table's revision, and, if that is another one, the table."""
 
 
-class _Stored(Noun):
+class _Stored(WireModel):
     """What lies in Redis of a key, beside when it was made."""
 
     digest: str
@@ -82,7 +82,7 @@ class _Stored(Noun):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ApiKeyEntry:
     """A key as the table knows it."""
 
     facts: KeyFacts
@@ -94,17 +94,17 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Table:
+class ApiKeyTable:
     """Every key, as of one look."""
 
     revision: str = ""
     """Empty: there has never been a key, or Redis has lost them."""
     count: int = 0
     """How many keys there are, also such that this version cannot read."""
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, ApiKeyEntry] = field(default_factory=dict)
     """By id, the oldest first."""
 
-    def find(self, key: str) -> Entry | None:
+    def find(self, key: str) -> ApiKeyEntry | None:
         """The entry of a key, whether it has expired or not; None if nobody issued it."""
         match = KEY.match(key)
         entry = self.entries.get(match[1]) if match else None
@@ -113,7 +113,7 @@ class Table:
         return entry
 
 
-class Tenants:
+class ApiKeys:
     """Issues keys, revokes them, and tells which there are."""
 
     def __init__(self, connection: Connection) -> None:
@@ -158,7 +158,7 @@ class Tenants:
             )
         return _read(key_id, entry).facts
 
-    async def look(self, known: Table) -> Table:
+    async def look(self, known: ApiKeyTable) -> ApiKeyTable:
         """The table now, which is `known` itself if nothing has changed; learns Redis's clock.
 
         Raises RelayUnavailable.
@@ -169,10 +169,10 @@ class Tenants:
             return known
         rows = pairs(rest[0])
         texts = {id.decode(): text for id, text in rows.items() if id != b"revision"}
-        return Table(revision.decode(), len(texts), _entries(texts))
+        return ApiKeyTable(revision.decode(), len(texts), _entries(texts))
 
 
-def _entries(texts: Mapping[str, bytes]) -> dict[str, Entry]:
+def _entries(texts: Mapping[str, bytes]) -> dict[str, ApiKeyEntry]:
     found = []
     for key_id, text in texts.items():
         # A newer version may have written it in a form that this one does not know.
@@ -182,7 +182,7 @@ def _entries(texts: Mapping[str, bytes]) -> dict[str, Entry]:
     return {entry.facts.id: entry for entry in found}
 
 
-def _read(key_id: str, text: bytes) -> Entry:
+def _read(key_id: str, text: bytes) -> ApiKeyEntry:
     _, created_at, body = text.split(b" ", 2)
     # Strictly: what a newer version has added may be a bound, and must not be passed over.
     stored = _Stored.model_validate_json(body)
@@ -193,7 +193,7 @@ def _read(key_id: str, text: bytes) -> Entry:
         created_at=at,
         expires_at=None if lasts_s is None else at + lasts_s,
     )
-    return Entry(facts, stored.digest)
+    return ApiKeyEntry(facts, stored.digest)
 
 
 def _digest(key: str) -> str:

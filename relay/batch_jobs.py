@@ -42,7 +42,7 @@ _AT_ONCE: Final = 250
 _STATUS: Final[dict[bytes, Status]] = {each.encode(): each for each in get_args(Status)}
 
 
-class Rows:
+class BatchJobs:
     """Looks at jobs by their ids; raises RelayUnavailable everywhere."""
 
     def __init__(self, connection: Connection) -> None:

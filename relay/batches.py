@@ -23,10 +23,10 @@ from contract.batches import (
     BatchPage,
     BatchStatus,
     Counts,
-    File,
     LastStatus,
     LineError,
     NewBatch,
+    StoredFile,
 )
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import COUNTS, Usage
@@ -286,7 +286,7 @@ _SPARE_S = 86400
 """How much longer than its window what a batch reads and writes is kept from being deleted."""
 
 
-class Lease(NamedTuple):
+class BatchLease(NamedTuple):
     """A batch in a driver's hands."""
 
     batch: Batch
@@ -297,7 +297,7 @@ class Lease(NamedTuple):
     """Whether an earlier driver found that the window has ended."""
 
 
-class Pulse(NamedTuple):
+class BatchPulse(NamedTuple):
     """What a driver learns each time it renews its lease."""
 
     status: BatchStatus
@@ -306,7 +306,7 @@ class Pulse(NamedTuple):
     """Batches of the tenant that are driven now, this one among them."""
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """Answers that were written to the storage, under one name an output and one of errors."""
 
     name: str
@@ -316,7 +316,7 @@ class Part(NamedTuple):
     usage: Usage
 
 
-class Batches:
+class BatchStore:
     """Keeps records and leases; raises RelayUnavailable everywhere."""
 
     def __init__(self, connection: Connection) -> None:
@@ -411,7 +411,7 @@ class Batches:
             await self._connection.command("ZREM", redis_keys.BATCHES, *gone)
         return [batch for batch in found if batch]
 
-    async def take(self, batch: Batch) -> Lease | None:
+    async def take(self, batch: Batch) -> BatchLease | None:
         """Take a batch that nobody drives; None if somebody was faster."""
         token = token_hex(8)
         flat = await self._connection.run(
@@ -423,9 +423,9 @@ class Batches:
             return None
         fields = pairs(flat)
         issued, gives_up = int(fields.get(b"issued", 0)), b"gives_up" in fields
-        return Lease(batch_of(fields), token, issued, gives_up)
+        return BatchLease(batch_of(fields), token, issued, gives_up)
 
-    async def renew(self, lease: Lease, completed: int, failed: int) -> Pulse | None:
+    async def renew(self, lease: BatchLease, completed: int, failed: int) -> BatchPulse | None:
         """Go on driving, and tell how many rows have an answer that no part holds yet.
 
         None: somebody else drives it now.
@@ -437,21 +437,21 @@ class Batches:
             return None
         status, now, sharing = answer
         self._connection.set_clock(float(now))
-        return Pulse(_status.validate_python(status.decode()), float(now), int(sharing))
+        return BatchPulse(_status.validate_python(status.decode()), float(now), int(sharing))
 
-    async def free(self, lease: Lease) -> None:
+    async def free(self, lease: BatchLease) -> None:
         """Let another shim drive it, at once."""
         await self._driven(FREE, lease)
 
-    async def start(self, lease: Lease, total: int) -> bool:
+    async def start(self, lease: BatchLease, total: int) -> bool:
         """Say that the file is good and how many rows it has; false: the lease is lost."""
         return bool(await self._driven(START, lease, total))
 
-    async def issue(self, lease: Lease, rows: int) -> bool:
+    async def issue(self, lease: BatchLease, rows: int) -> bool:
         """Say that rows before this one may be enqueued from now on; false: the lease is lost."""
         return bool(await self._driven(ISSUE, lease, rows))
 
-    async def finalize(self, lease: Lease, *, gives_up: bool) -> LastStatus | None:
+    async def finalize(self, lease: BatchLease, *, gives_up: bool) -> LastStatus | None:
         """Say that no more rows are run, because all are done or the window has ended.
 
         Returns what the batch will end as; None: the lease is lost.
@@ -473,7 +473,7 @@ class Batches:
         found = await self._connection.command("LRANGE", redis_keys.batch_parts(batch_id), 0, -1)
         return [name.decode() for name in found]
 
-    async def commit(self, lease: Lease, part: Part) -> bool:
+    async def commit(self, lease: BatchLease, part: BatchPart) -> bool:
         """List a part that is stored, and mark its rows; false: the lease is lost.
 
         It is lost, too, if a row is marked already, which only another driver can have done.
@@ -488,10 +488,10 @@ class Batches:
 
     async def finish(
         self,
-        lease: Lease,
+        lease: BatchLease,
         status: LastStatus,
         *,
-        files: Sequence[File | None] = (None, None),
+        files: Sequence[StoredFile | None] = (None, None),
         errors: Sequence[LineError] = (),
     ) -> bool:
         """End a batch, with the records of its output and of its errors; their bytes are there.
@@ -510,7 +510,7 @@ class Batches:
         return bool(await self._driven(FINISH, lease, *args, keys=keys))
 
     async def _driven(
-        self, script: str, lease: Lease, *args: Argument, keys: Sequence[str] = ()
+        self, script: str, lease: BatchLease, *args: Argument, keys: Sequence[str] = ()
     ) -> Sequence[bytes]:
         own = self._keys(lease.batch.id, lease.batch.tenant.name)
         answer: Sequence[bytes] = await self._connection.run(
@@ -520,9 +520,13 @@ class Batches:
 
     def _keys(self, batch_id: str, tenant: str) -> list[str]:
         return [
-            redis_keys.batch(batch_id), redis_keys.batch_rows(batch_id), redis_keys.batch_parts(batch_id),
-            redis_keys.BATCHES, redis_keys.batches(tenant), redis_keys.live_batches(tenant),
-        ]  # fmt: skip
+            redis_keys.batch(batch_id),
+            redis_keys.batch_rows(batch_id),
+            redis_keys.batch_parts(batch_id),
+            redis_keys.BATCHES,
+            redis_keys.batches(tenant),
+            redis_keys.live_batches(tenant),
+        ]
 
 
 def parts_name(batch_id: str) -> str:

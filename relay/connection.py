@@ -88,7 +88,7 @@ def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     cost a frame (bench/relay_path.py).
     """
 
-    class Packing(kind):  # type: ignore[misc, valid-type]
+    class CommandPacking(kind):  # type: ignore[misc, valid-type]
         def pack_command(self, *words: Argument) -> list[bytes]:
             # A name of two words, as in SCRIPT LOAD, is two words on the wire.
             name = words[0]
@@ -105,7 +105,7 @@ def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
                 raise ConnectionResetError("Redis closed the connection")
             await super()._send_packed_command(command)
 
-    return Packing
+    return CommandPacking
 
 
 class Connection:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
 from contract.events import Failed, Frame
-from contract.jobs import DeadLetter, DeadPage, DeadPurged, DeadView, JobRecord, Place
+from contract.jobs import DeadLetter, DeadPage, DeadPurged, DeadView, JobRecord, QueuePlace
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.connection import Call, Connection
@@ -62,7 +62,7 @@ return 1
 _PURGED_AT_ONCE: Final = 500
 
 
-class Wanted(NamedTuple):
+class RetryChoice(NamedTuple):
     """Which dead letters: those that a tenant sees, and of these those that match."""
 
     seen_by: Tenant
@@ -84,12 +84,12 @@ class Retried(NamedTuple):
     """What a retry led to."""
 
     record: JobRecord
-    place: Place
+    place: QueuePlace
     is_new: bool
     """Whether nobody had retried the dead job before."""
 
 
-class Dead:
+class DeadLetters:
     """Looks at dead letters, and does with them what is asked."""
 
     def __init__(self, connection: Connection) -> None:
@@ -98,7 +98,7 @@ class Dead:
         self._records = Records(connection)
         self._queue = Queue(connection)
 
-    async def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> DeadPage:
+    async def page(self, wanted: RetryChoice, *, limit: int, before: str | None = None) -> DeadPage:
         """The last to die first; `before` is the `next` of the page before this one.
 
         A page with a `next` may hold fewer than `limit`: so many others were looked at.
@@ -145,7 +145,7 @@ class Dead:
 
     async def _enqueue(
         self, record: JobRecord, tenant: Tenant, job_id: str
-    ) -> tuple[JobRecord, Place]:
+    ) -> tuple[JobRecord, QueuePlace]:
         request = await self._records.request(record.id)
         try:
             return await self._queue.enqueue(
@@ -162,14 +162,14 @@ class Dead:
         _must_be_dead(record)
         return DeadPurged(purged=await self._connection.run(*_purge(record)))
 
-    async def purge_all(self, wanted: Wanted, *, before: str | None = None) -> DeadPurged:
+    async def purge_all(self, wanted: RetryChoice, *, before: str | None = None) -> DeadPurged:
         """Forget dead jobs that match, a bounded number; raises RelayUnavailable."""
         records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
         gone = await self._connection.run_in_turn([_purge(record) for record in records])
         return DeadPurged(purged=sum(gone), next=cursor)
 
     async def _found(
-        self, wanted: Wanted, limit: int, before: str | None
+        self, wanted: RetryChoice, limit: int, before: str | None
     ) -> tuple[list[JobRecord], str | None]:
         """Records that match, and the cursor where there may be more."""
         found: list[JobRecord] = []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from contract import redis_keys
-from contract.batches import File, FilePage, Purpose
+from contract.batches import FilePage, Purpose, StoredFile
 from contract.errors import UnknownFile
 from contract.tenants import Tenant
 from contract.wire import decode, encode
@@ -102,7 +102,7 @@ class Files:
         """Work through this connection."""
         self._connection = connection
 
-    async def create(self, file: File, *, ttl_s: float) -> File:
+    async def create(self, file: StoredFile, *, ttl_s: float) -> StoredFile:
         """Write the record of a file whose bytes are there; raises RelayUnavailable."""
         created_at = await self._connection.run(
             CREATE,
@@ -112,7 +112,7 @@ class Files:
         at = float(created_at)
         return file.model_copy(update={"created_at": at, "expires_at": at + ttl_s})
 
-    async def seen(self, file_id: str, tenant: Tenant) -> File:
+    async def seen(self, file_id: str, tenant: Tenant) -> StoredFile:
         """The record of a file that this tenant may see: its own; an admin's sees any.
 
         Raises UnknownFile, also if it is somebody else's, with the same words; RelayUnavailable.
@@ -122,7 +122,7 @@ class Files:
             raise no_file(file_id)
         return file
 
-    async def delete(self, file: File) -> None:
+    async def delete(self, file: StoredFile) -> None:
         """Forget a file; its bytes go soon. Raises UnknownFile if it was gone already."""
         gone = await self._connection.run(
             DELETE,
@@ -149,7 +149,7 @@ class Files:
         start = await place_after(self._connection, index, after, order)
         if start is None:
             raise no_file(after or "")
-        found: list[File] = []
+        found: list[StoredFile] = []
         gone: list[str] = []
         for at in range(start, start + _LONGEST_SCAN, _PAGE):
             ids = await ids_from(self._connection, index, at, _PAGE, order)
@@ -162,7 +162,7 @@ class Files:
             await self._connection.command("ZREM", index, *gone)
         return FilePage(files=tuple(found[:limit]), has_more=len(found) > limit)
 
-    async def _found(self, ids: Sequence[str]) -> list[File | None]:
+    async def _found(self, ids: Sequence[str]) -> list[StoredFile | None]:
         answers = await self._connection.pipeline(
             [("HMGET", redis_keys.file(id), "json", "created_at", "expires_at") for id in ids]
         )
@@ -213,9 +213,9 @@ def no_file(file_id: str) -> UnknownFile:
     return UnknownFile(f"there is no file {file_id[:64]}: it was deleted, has expired or never was")
 
 
-def _file(answer: Any) -> File | None:
+def _file(answer: Any) -> StoredFile | None:
     json, created_at, expires_at = answer
     if json is None:
         return None
     times = {"created_at": float(created_at), "expires_at": float(expires_at)}
-    return decode(File, json).model_copy(update=times)
+    return decode(StoredFile, json).model_copy(update=times)

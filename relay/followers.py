@@ -161,7 +161,7 @@ class Follower:
         self.has_returned = True
 
 
-class Audience:
+class Followers:
     """Counts this process's followers; run `keep` beside it."""
 
     def __init__(

@@ -15,7 +15,7 @@ from contract.errors import JobNotFound
 from contract.events import BEGINNING, Cursor, EventId, Frame, LogReset, Started
 from contract.result import Fold, Result
 from relay.connection import Connection
-from relay.subscriber import Ear, Reader
+from relay.subscriber import Subscriber, Subscription
 
 
 async def where(
@@ -58,7 +58,9 @@ def frame_of(entry: Any) -> bytes:
     return frame
 
 
-async def live(ear: Ear, cursor: EventId, idle_s: float) -> AsyncGenerator[list[Frame], None]:
+async def live(
+    ear: Subscription, cursor: EventId, idle_s: float
+) -> AsyncGenerator[list[Frame], None]:
     """What is heard after the cursor; ends when something was missed, or to look after silence."""
     while True:
         if not await ear.wait(idle_s):
@@ -284,7 +286,7 @@ def ending_keys(job_id: str) -> list[str]:
 class Log:
     """Reads and follows logs."""
 
-    def __init__(self, connection: Connection, reader: Reader) -> None:
+    def __init__(self, connection: Connection, reader: Subscriber) -> None:
         """Read through the connection; hear what is new through the reader."""
         self._connection = connection
         self._reader = reader
@@ -353,7 +355,7 @@ class Log:
                             return
 
     async def _stored_then_live(
-        self, job_id: str, ear: Ear, cursor: EventId, idle_s: float
+        self, job_id: str, ear: Subscription, cursor: EventId, idle_s: float
     ) -> AsyncGenerator[list[Frame], None]:
         async with aclosing(self.read(job_id, cursor)) as pages:
             async for frames in pages:

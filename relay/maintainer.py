@@ -11,7 +11,7 @@ from typing import Final
 
 from contract import redis_keys
 from relay.connection import Argument, Connection
-from relay.subscriber import Ear
+from relay.subscriber import Subscription
 
 _LOOKS: Final = 3
 """Without a word until somebody else takes over, and one more at random, so that not all try."""
@@ -60,7 +60,7 @@ class Maintainer:
             arguments = [self._worker, redis_keys.MAINTAINER_CHANNEL]
             await self._connection.run(RESIGN, [redis_keys.MAINTAINER], arguments)
 
-    async def vacant(self, ear: Ear) -> None:
+    async def vacant(self, ear: Subscription) -> None:
         """Wait until nobody has been heard for long, or the last one has left."""
         ear.catch_up()
         looks = _LOOKS + random.random()  # noqa: S311 - jitter

@@ -64,7 +64,7 @@ _WANTED_S: Final = 3
 """Seconds after which somebody who asked no more has given up, in whole seconds of Redis."""
 
 
-class LeasedResidence:
+class ModelLeases:
     """What one worker may hold of one backend's models."""
 
     def __init__(self, connection: Connection, backend: str, worker: str) -> None:

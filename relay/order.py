@@ -289,7 +289,7 @@ _LOOK_AHEAD: Final = 32
 """Jobs of a newer version that a claim may pass over before it gives up."""
 
 
-class Taking(NamedTuple):
+class ClaimFilter(NamedTuple):
     """What a worker would take now."""
 
     warm: frozenset[str] | None = None
@@ -321,10 +321,17 @@ class Bounds(NamedTuple):
 def keys_of(queue: str) -> list[str]:
     """The keys of a queue, in the order in which its scripts name them."""
     return [
-        redis_keys.backlog(queue), redis_keys.urgent(queue), redis_keys.delayed(queue), redis_keys.facts(queue),
-        redis_keys.leases(queue), redis_keys.holders(queue), redis_keys.clocks(queue), redis_keys.load(queue),
-        redis_keys.QUEUES, queue,
-    ]  # fmt: skip
+        redis_keys.backlog(queue),
+        redis_keys.urgent(queue),
+        redis_keys.delayed(queue),
+        redis_keys.facts(queue),
+        redis_keys.leases(queue),
+        redis_keys.holders(queue),
+        redis_keys.clocks(queue),
+        redis_keys.load(queue),
+        redis_keys.QUEUES,
+        queue,
+    ]
 
 
 def arrival(
@@ -339,7 +346,7 @@ def arrival(
     return [record.queue, record.id, facts, f"{share_s:.6f}", flow, tenant.name, *limits]
 
 
-def taken(queue: str, worker: str, settings: RelaySettings, taking: Taking) -> list[Argument]:
+def taken(queue: str, worker: str, settings: RelaySettings, taking: ClaimFilter) -> list[Argument]:
     """The arguments of CLAIM."""
     told = {
         "choosy": taking.warm is not None,

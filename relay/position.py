@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from contract import redis_keys
-from contract.jobs import JobRecord, Place
+from contract.jobs import JobRecord, QueuePlace
 from contract.roster import QueueView, WorkerReport
 from relay.connection import Argument, Connection
 
@@ -15,17 +15,17 @@ _LEAST_S: Final = 10.0
 """Shortest time over which a rate is believed."""
 
 
-class Standing:
+class Positions:
     """Answers from what Redis says now; raises RelayUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
         """Ask through this connection."""
         self._connection = connection
 
-    async def place(self, record: JobRecord) -> Place:
+    async def place(self, record: JobRecord) -> QueuePlace:
         """Where a job stands now; nowhere if it does not wait."""
         if record.status != "queued":
-            return Place()
+            return QueuePlace()
         rank, due, counts = await self._connection.pipeline(
             [
                 ("ZRANK", redis_keys.backlog(record.queue), record.id),
@@ -37,8 +37,8 @@ class Standing:
             return placed(rank + 1, self.rate(counts))
         if due is not None:
             wait_s = max(0.0, float(due) - self._connection.now())
-            return Place(reason=f"the next attempt is due in {wait_s:.1f} s")
-        return Place()
+            return QueuePlace(reason=f"the next attempt is due in {wait_s:.1f} s")
+        return QueuePlace()
 
     def drained(self, queue: str) -> list[str]:
         """The counters that `rate` understands the values of."""
@@ -102,9 +102,9 @@ class Standing:
         )
 
 
-def placed(position: int, rate: float | None) -> Place:
+def placed(position: int, rate: float | None) -> QueuePlace:
     """A place in the backlog, with the time until its turn at this rate (jobs a second)."""
-    return Place(
+    return QueuePlace(
         position=position,
         eta_s=round(position / rate, 1) if rate else None,
         reason=ahead(position - 1),

@@ -43,7 +43,7 @@ _REFUSED: Final = 0
 _TORN: Final = 2
 
 
-class Voice:
+class AttemptLog:
     """What one attempt of one job says: the writing end of its log."""
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Voice:
         "size_bytes", "torn", "unwritten",
     )  # fmt: skip
 
-    def __init__(self, writer: "Writer", claim: Claim) -> None:
+    def __init__(self, writer: "Publisher", claim: Claim) -> None:
         """Speak for an attempt, from after `started`, which the claim has written."""
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
@@ -99,24 +99,24 @@ class Voice:
             await self._writer.next_flush()
 
 
-Batch = list[tuple[Voice, Entry]]
+Batch = list[tuple[AttemptLog, Entry]]
 
 
-class Writer:
+class Publisher:
     """Writes what all voices of a process say; run `write` beside it."""
 
     def __init__(self, connection: Connection) -> None:
         """Nothing is written before `write` runs."""
         self._connection = connection
-        self._pending: list[tuple[Voice, Event]] = []
+        self._pending: list[tuple[AttemptLog, Event]] = []
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def voice(self, claim: Claim) -> Voice:
+    def voice(self, claim: Claim) -> AttemptLog:
         """Begin to speak for an attempt."""
-        return Voice(self, claim)
+        return AttemptLog(self, claim)
 
-    def put(self, voice: Voice, event: Event) -> None:
+    def put(self, voice: AttemptLog, event: Event) -> None:
         """Queue an event for the next call."""
         self._pending.append((voice, event))
         self._wake.set()
@@ -196,7 +196,7 @@ def _call(batch: Batch, ttl_s: int) -> Call:
     return APPEND, [voice.log for voice, _ in batch], args
 
 
-def _entry(voice: Voice, event: Event, now: float) -> Entry:
+def _entry(voice: AttemptLog, event: Event, now: float) -> Entry:
     voice.seq += 1
     frame = Frame.of(EventId(voice.attempt, voice.seq), now, event).to_wire()
     voice.size_bytes += len(frame)
@@ -206,10 +206,10 @@ def _entry(voice: Voice, event: Event, now: float) -> Entry:
     return entry
 
 
-def joined(pending: list[tuple[Voice, Event]]) -> list[tuple[Voice, Event]]:
+def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Event]]:
     """Join neighbouring text fragments of each voice; order within a voice stays as it was."""
-    kept: list[tuple[Voice, Event]] = []
-    last: dict[Voice, int] = {}
+    kept: list[tuple[AttemptLog, Event]] = []
+    last: dict[AttemptLog, int] = {}
     for voice, event in pending:
         at = last.get(voice)
         before = kept[at][1] if at is not None else None

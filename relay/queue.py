@@ -9,7 +9,7 @@ from uuid import uuid4
 from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, QueueFull, RelayUnavailable
 from contract.events import Cancelled, Queued, Started
-from contract.jobs import AnyRequest, JobRecord, Place
+from contract.jobs import AnyRequest, JobRecord, QueuePlace
 from contract.model_names import untagged, variant
 from contract.models import PullRequest
 from contract.requests import Kind
@@ -18,8 +18,8 @@ from contract.wire import VERSION, encode
 from relay.connection import Argument, Call, Connection
 from relay.leases import Holder, Leases
 from relay.log import BEGIN, END, START, ending_keys
-from relay.order import CLAIM, ENQUEUE, EXPECT, Bounds, Taking, arrival, keys_of, taken
-from relay.position import Standing, ahead, placed
+from relay.order import CLAIM, ENQUEUE, EXPECT, Bounds, ClaimFilter, arrival, keys_of, taken
+from relay.position import Positions, ahead, placed
 from relay.records import Records, from_hash, pairs, to_hash
 from relay.tickets import ticket
 
@@ -34,7 +34,7 @@ _LEFT_FOR_S: Final = 5.0
 _LEFT_AT_MOST: Final = 20
 """How long, and how often without using up attempts, a job that this version cannot read is left to
 a worker that can."""
-_ANY: Final = Taking()
+_ANY: Final = ClaimFilter()
 EndpointOf = Callable[[str, str | None], str | None]
 
 
@@ -67,7 +67,7 @@ class Queue:
         self._connection = connection
         self._records = Records(connection)
         self._leases = Leases(connection)
-        self.standing = Standing(connection)
+        self.standing = Positions(connection)
 
     async def enqueue(
         self,
@@ -77,7 +77,7 @@ class Queue:
         tenant: Tenant = DEFAULT_TENANT,
         job_id: str | None = None,
         retry_of: str | None = None,
-    ) -> tuple[JobRecord, Place]:
+    ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
         A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable;
@@ -117,7 +117,7 @@ class Queue:
         position: int,
         arguments: list[Argument],
         rate: float | None,
-    ) -> tuple[JobRecord, Place]:
+    ) -> tuple[JobRecord, QueuePlace]:
         """Write the record, then the backlog."""
         queue, begin = record.queue, _begin(record, request, position, facts=arguments[2])
         enqueue: Call = (ENQUEUE, keys_of(queue), [*arguments, ticket(queue)])
@@ -134,7 +134,7 @@ class Queue:
         at, deadline_s = float(created_at), request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
-        return record, placed(answer[0], rate) if answer[0] else Place()
+        return record, placed(answer[0], rate) if answer[0] else QueuePlace()
 
     def _bounds(self, tenant: Tenant) -> Bounds:
         settings = self._connection.settings
@@ -146,7 +146,11 @@ class Queue:
         )
 
     async def claim(
-        self, queue: str, worker: str, taking: Taking = _ANY, endpoint_of: EndpointOf = _nowhere
+        self,
+        queue: str,
+        worker: str,
+        taking: ClaimFilter = _ANY,
+        endpoint_of: EndpointOf = _nowhere,
     ) -> Claim | None:
         """Take the job that should run next, say that it started; None if nothing (fit) waits.
 
@@ -256,9 +260,13 @@ def _begin(
     deadline_s = None if request is None else request.effective_deadline_s
     queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
     keys: Sequence[str] = [
-        redis_keys.record(record.id), redis_keys.log(record.id), redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.RECENT,
+        redis_keys.record(record.id),
+        redis_keys.log(record.id),
+        redis_keys.LIVE,
+        redis_keys.DEADLINES,
+        redis_keys.RECENT,
         redis_keys.recent(record.tenant),
-    ]  # fmt: skip
+    ]
     if isinstance(request, PullRequest):
         keys = [*keys, redis_keys.single(record.queue, record.tenant, untagged(request.model))]
     args: list[Argument] = [

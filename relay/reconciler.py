@@ -11,7 +11,7 @@ from typing import Final
 from contract import redis_keys
 from contract.errors import DeadlineExceeded
 from relay.connection import Connection
-from relay.followers import Audience
+from relay.followers import Followers
 from relay.idempotency import Idempotency
 from relay.leases import Leases
 from relay.records import Records
@@ -23,7 +23,7 @@ _SETTLED_S: Final = 10.0
 """Seconds after which an enqueue that is only half there is not on its way any more."""
 
 
-class Audit:
+class Reconciler:
     """Looks at a part of the ledger at each `look`, and at all of it in turn."""
 
     def __init__(self, connection: Connection) -> None:
@@ -31,7 +31,7 @@ class Audit:
         self._connection = connection
         self._leases = Leases(connection)
         self._records = Records(connection)
-        self._audience = Audience(connection)
+        self._audience = Followers(connection)
         self._idempotency = Idempotency(connection)
         self._cursor = "0"
 

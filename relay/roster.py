@@ -20,7 +20,7 @@ _MEMBER_S: Final = 600
 """Seconds for which a worker is in the list of those whose reports are asked for."""
 
 
-class Roster:
+class RosterStore:
     """Both ends of the roster."""
 
     def __init__(self, connection: Connection) -> None:

@@ -32,7 +32,7 @@ _SUBSCRIBE_TIMEOUT_S: Final = 10.0
 _RECONNECT_CAP_S: Final = 2.0
 
 
-class Ear:
+class Subscription:
     """One follower's live buffer."""
 
     __slots__ = ("_timer", "_until", "_waiter", "behind", "heard")
@@ -106,7 +106,7 @@ class _Channel:
     __slots__ = ("confirmed", "ears")
 
     def __init__(self) -> None:
-        self.ears: set[Ear] = set()
+        self.ears: set[Subscription] = set()
         self.confirmed = asyncio.Event()
 
     def confirm(self) -> None:
@@ -116,7 +116,7 @@ class _Channel:
         self.confirmed.set()
 
 
-class Reader:
+class Subscriber:
     """Hears every channel that somebody in this process follows; run `listen` beside it."""
 
     def __init__(self, connection: Connection) -> None:
@@ -129,12 +129,12 @@ class Reader:
         self._last_heard = 0.0
 
     @asynccontextmanager
-    async def hear(self, channel: str) -> AsyncGenerator[Ear]:
+    async def hear(self, channel: str) -> AsyncGenerator[Subscription]:
         """Subscribe; once this is entered nothing said on the channel is missed unnoticed.
 
         Raises RelayUnavailable if Redis does not confirm in time.
         """
-        name, ear = channel.encode(), Ear()
+        name, ear = channel.encode(), Subscription()
         known = self._channels.get(name)
         if known is None:
             known = self._channels[name] = _Channel()
@@ -174,7 +174,7 @@ class Reader:
             async with asyncio.timeout(self._timeout_s):
                 await line.connect()  # type: ignore[no-untyped-call]
         # Private parts of redis-py 8: its connection knows TLS, users and sockets; we only read
-        # and write bytes. tests/relay/test_reader.py fails when they move.
+        # and write bytes. tests/relay/test_subscriber.py fails when they move.
         stream, self._writer = line._reader, line._writer  # noqa: SLF001
         assert stream is not None  # noqa: S101 - for the type checker: connect() set it
         try:

@@ -78,7 +78,7 @@ def test_every_test_can_fail(path: Path) -> None:
 
 def test_every_redis_key_is_in_the_architecture() -> None:
     architecture = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    names = (ROOT / "contract" / "contract/redis_keys.py").read_text(encoding="utf-8")
+    names = (ROOT / "contract" / "redis_keys.py").read_text(encoding="utf-8")
     keys = {re.sub(r"\{(\w+)\}", r"<\1>", key) for key in re.findall(r'f?"(fleet:[^"]+)"', names)}
 
     assert keys
@@ -102,4 +102,4 @@ def test_failed_is_said_by_a_run_or_by_who_took_the_job_away() -> None:
 
 
 def test_a_process_has_one_list_of_open_calls() -> None:
-    assert makers_of("Hangup") == {"api_shim/__main__.py", "api_shim/app.py"}
+    assert makers_of("OpenCalls") == {"api_shim/__main__.py", "api_shim/app.py"}

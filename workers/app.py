@@ -22,11 +22,11 @@ from relay.settings import RelaySettings
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
 from workers.backends.registry import build
-from workers.celery_pool.consumer import Intake
+from workers.celery_pool.consumer import ConsumerControl
 from workers.celery_pool.heartbeats import EventsSentOnce
 from workers.celery_pool.transport import use_for_redis
 from workers.config import configured, over_all, slots_of
-from workers.lifetime import Life
+from workers.lifetime import WorkerLifetime
 from workers.settings import WorkerSettings
 from workers.slots import Slots
 from workers.tasks import register_jobs, register_ticket, register_unreadable
@@ -80,7 +80,7 @@ def create_app() -> Celery:
     config = chosen(settings, configured(os.environ))
     slots_each = capacity(config, settings)
     slots = Slots(over_all(slots_each, len(config.each)))
-    life = Life(settings, relay_settings, config, slots, slots_each)
+    life = WorkerLifetime(settings, relay_settings, config, slots, slots_each)
     use_for_redis()
     app = Celery("fleet", broker=broker_url(relay_settings), events=EventsSentOnce)
     app.conf.update(
@@ -103,7 +103,7 @@ def create_app() -> Celery:
     register_unreadable(app, lambda: life.worker)
 
     def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
-        slots.intake = Intake(sender)
+        slots.intake = ConsumerControl(sender)
         slots.settle()
 
     signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)

@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import Final, Never
 
 from workers.backends.dsn import BackendConfig
-from workers.endpoints.endpoints import Servers
+from workers.endpoints.endpoints import EndpointPool
 from workers.endpoints.probe import look
-from workers.roster_reporter import Presence
+from workers.roster_reporter import RosterReporter
 from workers.slots import Slots
 
 _log = logging.getLogger(__name__)
@@ -23,18 +23,18 @@ _SHORTEST_S: Final = 0.05
 """Between two reactions to changes."""
 
 
-class Circuits:
+class CircuitWatch:
     """The circuits of one worker; `wake` sends the tickets of a queue."""
 
     def __init__(
         self,
-        servers: Servers,
+        servers: EndpointPool,
         config: BackendConfig,
         slots: Slots,
         *,
         changed: asyncio.Event,
         wake: Callable[[str], None],
-        presence: Presence,
+        presence: RosterReporter,
     ) -> None:
         """Begin with all of them closed; `changed` is set by whatever changes one."""
         self._servers = servers

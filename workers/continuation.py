@@ -40,7 +40,7 @@ from contract.events import (
 from contract.jobs import AnyRequest
 from contract.result import Fold, Result
 from relay.log import Log
-from workers.backends.protocols import Backend, Prefill, Resides
+from workers.backends.protocols import Backend, HasModelLease, Prefill
 
 _LONGEST_TOKEN_BYTES: Final = 32
 """A fragment that is longer is more than one token: the writer has joined some, or the server."""
@@ -265,7 +265,7 @@ def _begins_at_the_end(stop: str, text: str) -> bool:
 
 
 async def _continues(backend: Backend, request: ChatRequest) -> bool:
-    if request.prompt is not None and not isinstance(backend, Resides):
+    if request.prompt is not None and not isinstance(backend, HasModelLease):
         return True  # raw text goes on wherever it ends; only a library may lose a space there
     return isinstance(backend, Prefill) and await backend.prefills(request.model)
 

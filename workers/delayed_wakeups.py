@@ -20,7 +20,7 @@ _STEP_S: Final = 0.05
 """Jobs that are due within this are woken together; never early, because Redis's clock decides."""
 
 
-class Alarm:
+class DelayedWakeups:
     """Delays by their end; `wake` is `Queue.wake`."""
 
     def __init__(self, wake: Callable[[str], Awaitable[None]]) -> None:

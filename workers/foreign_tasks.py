@@ -3,7 +3,7 @@
     app.send_task("fleet.chat", kwargs={"model": ..., "messages": [...]}, queue="ollama.chat")
 
 The keyword arguments are the request as HTTP takes it. From its registration on it is a job like
-any other, with the task's id as its own (contract/redis_keys.py, job_id). Messages that wait while no
+any other, with the task's id as its own (`redis_keys.job_id`). Messages that wait while no
 slot is free are registered too, so that they have their place in the order, and can be cancelled.
 A request that is not valid becomes a failed job, which says why: a producer that does not look at
 a log of a worker must still learn of it.
@@ -47,7 +47,7 @@ _GIVE_UP_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 2.0
 
 
-class Adoption:
+class ForeignTasks:
     """Makes jobs of messages."""
 
     def __init__(self, connection: Connection) -> None:
@@ -142,7 +142,7 @@ async def _insisting(do: Callable[[], Awaitable[None]], lost: str) -> None:
             return
 
 
-class Message:
+class ForeignMessage:
     """What a producer's message says."""
 
     def __init__(self, headers: Mapping[str, Any], body: Any) -> None:
@@ -153,13 +153,13 @@ class Message:
         self.fields = fields_of(body[0], body[1])
 
 
-def foreign(text: bytes) -> Message | None:
+def foreign(text: bytes) -> ForeignMessage | None:
     """The message in an entry of a queue's list; None if it is a ticket or nothing of ours."""
     if b'"fleet.ticket"' in text:
         return None
     try:
         envelope = json.loads(text)
-        return Message(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
+        return ForeignMessage(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         # Not this one's to judge: whoever takes it sets it aside (workers/celery_pool/messages.py).
         return None

@@ -8,31 +8,31 @@ from functools import partial
 from contract.redis_keys import queue_name
 from relay.connection import Connection
 from relay.log import Log
-from relay.model_leases import LeasedResidence
-from relay.publisher import Writer
+from relay.model_leases import ModelLeases
+from relay.publisher import Publisher
 from relay.settings import RelaySettings
-from relay.subscriber import Reader
+from relay.subscriber import Subscriber
 from relay.vector_cache import VectorCache
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import Embed, Resides
+from workers.backends.protocols import Embed, HasModelLease
 from workers.backends.registry import build
 from workers.celery_pool.pool import AsyncioPool
-from workers.circuit_watch import Circuits
+from workers.circuit_watch import CircuitWatch
 from workers.config import embed_requests_of
 from workers.embedding.budget import Budget
-from workers.embedding.packer import Packer, Rules
-from workers.endpoints.circuit_breaker import Breaker, Verdict
-from workers.endpoints.endpoints import Server, Servers
-from workers.maintenance import Upkeep
-from workers.request_fitting import Fitting
-from workers.roster_reporter import Presence
+from workers.embedding.packer import Packer, PackingRules
+from workers.endpoints.circuit_breaker import CircuitBreaker, Verdict
+from workers.endpoints.endpoints import Endpoint, EndpointPool
+from workers.maintenance import Maintenance
+from workers.request_fitting import RequestFitting
+from workers.roster_reporter import RosterReporter
 from workers.settings import WorkerSettings
 from workers.slots import Slots
 from workers.worker import Worker
 
 
 def give_packers(
-    servers: Servers,
+    servers: EndpointPool,
     config: BackendConfig,
     settings: WorkerSettings,
     connection: Connection,
@@ -53,15 +53,15 @@ def give_packers(
             )  # fmt: skip
 
 
-def _rules(config: BackendConfig, settings: WorkerSettings) -> Rules:
-    return Rules(
+def _rules(config: BackendConfig, settings: WorkerSettings) -> PackingRules:
+    return PackingRules(
         budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
         most=max(1, min(settings.embed_requests, embed_requests_of(config))),
         wait_s=settings.embed_pack_wait_s,
     )
 
 
-class Life:
+class WorkerLifetime:
     """The lifespan of one worker; `worker` is there from its beginning."""
 
     worker: Worker
@@ -92,10 +92,8 @@ class Life:
         async with Connection.open(self._relay_settings) as connection:
             await connection.ping()
             for server in servers.all:
-                if isinstance(server.adapter, Resides):
-                    residence = LeasedResidence(
-                        connection, servers.name, self._settings.worker_name
-                    )
+                if isinstance(server.adapter, HasModelLease):
+                    residence = ModelLeases(connection, servers.name, self._settings.worker_name)
                     server.adapter.live_in(residence)
             self._pack(servers, connection, changed)
             try:
@@ -104,11 +102,11 @@ class Life:
             finally:
                 await servers.aclose()
 
-    def _servers(self, changed: asyncio.Event) -> Servers:
+    def _servers(self, changed: asyncio.Event) -> EndpointPool:
         """Every endpoint with its adapter and its circuit, whose changes set the event."""
-        servers = Servers(
+        servers = EndpointPool(
             [
-                Server(build(config), address, partial(self._breaker, changed), self._slots_each)
+                Endpoint(build(config), address, partial(self._breaker, changed), self._slots_each)
                 for address, config in self._config.each.items()
             ],
             changed.set,
@@ -116,7 +114,7 @@ class Life:
         self._slots.admits = servers.admit
         return servers
 
-    def _pack(self, servers: Servers, connection: Connection, changed: asyncio.Event) -> None:
+    def _pack(self, servers: EndpointPool, connection: Connection, changed: asyncio.Event) -> None:
         """Let embed jobs share requests; their queue is consumed while there is room for more."""
 
         def settle(queue: str) -> None:
@@ -131,8 +129,8 @@ class Life:
             on_room=settle, on_verdict=look_again,
         )  # fmt: skip
 
-    def _breaker(self, changed: asyncio.Event, verdict: Verdict) -> Breaker:
-        return Breaker(
+    def _breaker(self, changed: asyncio.Event, verdict: Verdict) -> CircuitBreaker:
+        return CircuitBreaker(
             failures=self._settings.breaker_failures,
             open_s=self._settings.breaker_open_s,
             clock=asyncio.get_running_loop().time,
@@ -145,16 +143,16 @@ class Life:
         self,
         pool: AsyncioPool,
         connection: Connection,
-        servers: Servers,
+        servers: EndpointPool,
         changed: asyncio.Event,
     ) -> AsyncGenerator[None]:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
-        reader, writer = Reader(connection), Writer(connection)
+        reader, writer = Subscriber(connection), Publisher(connection)
         self.worker = self._worker(pool, connection, reader, writer, servers)
-        presence = Presence(self.worker, connection, self._settings, self._config)
+        presence = RosterReporter(self.worker, connection, self._settings, self._config)
         self.worker.look = presence.check_once
-        upkeep = Upkeep(self.worker, connection, reader, self._settings)
-        circuits = Circuits(
+        upkeep = Maintenance(self.worker, connection, reader, self._settings)
+        circuits = CircuitWatch(
             servers, self._config, self._slots, changed=changed, presence=presence,
             wake=lambda queue: self.worker.alarm.set(queue, 0.0),
         )  # fmt: skip
@@ -177,9 +175,9 @@ class Life:
         self,
         pool: AsyncioPool,
         connection: Connection,
-        reader: Reader,
-        writer: Writer,
-        servers: Servers,
+        reader: Subscriber,
+        writer: Publisher,
+        servers: EndpointPool,
     ) -> Worker:
         return Worker(
             name=self._settings.worker_name,
@@ -188,7 +186,7 @@ class Life:
             connection=connection,
             writer=writer,
             log=Log(connection, reader),
-            fitting=Fitting(private_images=self._settings.private_images),
+            fitting=RequestFitting(private_images=self._settings.private_images),
             draining=pool.draining,
             patience=self._settings.retry_patience,
         )

@@ -11,8 +11,8 @@ from relay.connection import Connection
 from relay.leases import Leases
 from relay.maintainer import Maintainer
 from relay.queue import Queue
-from relay.reconciler import Audit
-from relay.subscriber import Reader
+from relay.reconciler import Reconciler
+from relay.subscriber import Subscriber
 from workers.settings import WorkerSettings
 from workers.worker import Worker
 
@@ -23,18 +23,18 @@ class WorkerStalledError(RuntimeError):
     """The worker lives and does nothing; its supervisor should start it again."""
 
 
-class Upkeep:
+class Maintenance:
     """The loops beside the jobs; each runs until cancelled, and its crash ends the worker."""
 
     def __init__(
-        self, worker: Worker, connection: Connection, reader: Reader, settings: WorkerSettings
+        self, worker: Worker, connection: Connection, reader: Subscriber, settings: WorkerSettings
     ) -> None:
         """Look after this worker."""
         self._worker = worker
         self._connection = connection
         self._leases = Leases(connection)
         self._queue = Queue(connection)
-        self._audit = Audit(connection)
+        self._audit = Reconciler(connection)
         self._maintainer = Maintainer(connection, worker.name)
         self._reader = reader
         self._settings = settings

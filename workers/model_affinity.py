@@ -39,7 +39,7 @@ from contract.jobs import JobRecord
 from contract.model_names import all_spellings, canonical, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
-from relay.order import Taking
+from relay.order import ClaimFilter
 from workers.endpoints.endpoints import IN_MEMORY
 from workers.slots import Slots
 
@@ -57,7 +57,7 @@ _EVICTS_S: Final = 300.0
 """How long a backend that evicts what speaks is asked for one model at a time."""
 
 
-class Choosing:
+class ModelAffinity:
     """The choice of one worker; `wake` sends the tickets of a queue that waits, in some seconds."""
 
     def __init__(self, slots: Slots, wake: Callable[[str, float], None]) -> None:
@@ -125,7 +125,7 @@ class Choosing:
             self._go_on()
 
     @asynccontextmanager
-    async def turn(self, queue: str) -> AsyncGenerator[Taking]:
+    async def turn(self, queue: str) -> AsyncGenerator[ClaimFilter]:
         """What to claim from the queue now; tell `began` within the block what was claimed.
 
         Waits for another claim where what it brings decides on what this one may bring: twenty
@@ -161,7 +161,7 @@ class Choosing:
         if model_of(loaded) != loaded or model in self._loaded_as:
             self._loaded_as[model] = canonical(loaded)
 
-    def found_nothing(self, queue: str, taking: Taking) -> None:
+    def found_nothing(self, queue: str, taking: ClaimFilter) -> None:
         """Nothing was claimed: if that is due to what is under way, try again when it is over.
 
         Meanwhile another worker may be free for the job whose ticket we had.
@@ -226,14 +226,14 @@ class Choosing:
             count and kind_of(other) in IN_MEMORY for other, count in self._undecided.items()
         )
 
-    def _taking(self, queue: str) -> Taking:
+    def _taking(self, queue: str) -> ClaimFilter:
         batch = self._batch[queue] < self._for_batch(queue)
         if not self._is_choosy or kind_of(queue) not in IN_MEMORY:
-            return Taking(batch=batch)
+            return ClaimFilter(batch=batch)
         if self._evicts and self._loads:
-            return Taking(warm=frozenset(), cold=False, batch=batch)
+            return ClaimFilter(warm=frozenset(), cold=False, batch=batch)
         drains = self._evicts and bool(self._runs)
-        return Taking(self._warm, cold=not (self._loads or drains), batch=batch, drains=drains)
+        return ClaimFilter(self._warm, cold=not (self._loads or drains), batch=batch, drains=drains)
 
     def _for_batch(self, queue: str) -> int:
         slots = self._slots.capacity.get(queue, 0)

@@ -15,7 +15,7 @@ REASON: Final = "two workers died with it, so it runs apart from others like it"
 _AGAIN_S: Final = (1.0, 4.0)
 
 
-class Quarantine:
+class PoisonJobs:
     """The one place that a worker has for such jobs."""
 
     def __init__(self) -> None:

@@ -10,8 +10,9 @@ from contract.errors import (
 )
 from contract.events import AnyEvent, Cancelled, Done, Failed, Phase, Progress
 from contract.jobs import AnyRequest
+from contract.model_kinds import MODEL_KINDS, kinds, lacks, not_for
 from contract.model_names import close, find, untagged
-from contract.models import MODEL_KINDS, PullRequest, kinds, lacks, not_for
+from contract.models import PullRequest
 from contract.redis_keys import queue_name
 from contract.roster import Capability, ModelReport
 from contract.tenants import Tenant
@@ -19,8 +20,8 @@ from relay.log import Log
 from relay.queue import Queue
 
 
-class Fitting:
-    """The models of one backend as they were last seen; `roster_reporter.py` keeps it up to date."""
+class RequestFitting:
+    """The models of one backend as last seen; `roster_reporter.py` keeps it up to date."""
 
     def __init__(self, *, private_images: bool = False) -> None:
         """Know nothing yet; `private_images` is WorkerSettings.private_images."""

@@ -15,7 +15,7 @@ from contract.requests import Kind
 from contract.roster import BackendReport, EndpointReport, QueueReport, WorkerReport
 from contract.wire import VERSION
 from relay.connection import Connection
-from relay.roster import Roster
+from relay.roster import RosterStore
 from workers.backends.dsn import BackendConfig
 from workers.backends.feature_grants import grants
 from workers.backends.protocols import capabilities
@@ -31,7 +31,7 @@ _LOOKS_S = 1.0
 _REPORTS_S = 0.25
 
 
-class Presence:
+class RosterReporter:
     """Keeps the roster's entry of one worker true."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Presence:
         self._worker = worker
         worker.look = self.check_once
         self._connection = connection
-        self._roster = Roster(connection)
+        self._roster = RosterStore(connection)
         self._settings = settings
         self._config = config
         self._started_at = connection.now()

@@ -43,6 +43,7 @@ from contract.events import (
 )
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest, JobRecord
+from contract.model_kinds import cannot
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -53,11 +54,10 @@ from contract.models import (
     RunningRequest,
     ShowRequest,
     UnloadRequest,
-    cannot,
 )
 from relay.connection import Connection
 from relay.log import Log
-from relay.publisher import Voice
+from relay.publisher import AttemptLog
 from relay.queue import Claim, Queue
 from relay.records import requested
 from workers.backends.feature_grants import ungranted
@@ -75,7 +75,7 @@ from workers.backends.protocols import (
 )
 from workers.continuation import Continuation, Fresh, Plan, Said, plan
 from workers.image_fetch import with_pictures
-from workers.request_fitting import Fitting, pulled
+from workers.request_fitting import RequestFitting, pulled
 from workers.retry import Retry, retry
 
 _log = logging.getLogger(__name__)
@@ -100,11 +100,11 @@ class Run:
 
     claim: Claim
     backend: Backend
-    voice: Voice
+    voice: AttemptLog
     log: Log
     queue: Queue
     connection: Connection
-    fitting: Fitting
+    fitting: RequestFitting
     patience: int
     """FLEET_RETRY_PATIENCE."""
     hear: Callable[[Event], None]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from workers.celery_pool.consumer import Intake
+from workers.celery_pool.consumer import ConsumerControl
 
 
 class Slots:
@@ -18,7 +18,7 @@ class Slots:
         self.taken = dict.fromkeys(capacity, 0)
         self.admits: Callable[[str], bool] = lambda _queue: True
         """Whether an endpoint of the backend takes one more job of a queue now."""
-        self.intake: Intake | None = None
+        self.intake: ConsumerControl | None = None
 
     def is_free(self, queue: str) -> bool:
         """Whether one more job of that queue fits."""

@@ -13,14 +13,14 @@ from contract.events import Event, Phase, Reset, Resumed
 from relay.connection import Connection
 from relay.leases import Holder, Leases
 from relay.log import Log
-from relay.publisher import Voice, Writer
+from relay.publisher import AttemptLog, Publisher
 from relay.queue import Claim, Queue
-from workers.delayed_wakeups import Alarm
-from workers.endpoints.endpoints import Seat, Servers
-from workers.foreign_tasks import Adoption
-from workers.model_affinity import Choosing
-from workers.poison_jobs import REASON, Quarantine
-from workers.request_fitting import Fitting
+from workers.delayed_wakeups import DelayedWakeups
+from workers.endpoints.endpoints import EndpointPool, Reservation
+from workers.foreign_tasks import ForeignTasks
+from workers.model_affinity import ModelAffinity
+from workers.poison_jobs import REASON, PoisonJobs
+from workers.request_fitting import RequestFitting
 from workers.retry import Retry, in_words
 from workers.run import Broken, Run
 from workers.slots import Slots
@@ -38,7 +38,7 @@ class Held:
     """A job in hand: its claim, and the voice whose loss ends the run."""
 
     claim: Claim
-    voice: Voice
+    voice: AttemptLog
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -53,12 +53,12 @@ class Worker:
         self,
         *,
         name: str,
-        servers: Servers,
+        servers: EndpointPool,
         slots: Slots,
         connection: Connection,
-        writer: Writer,
+        writer: Publisher,
         log: Log,
-        fitting: Fitting,
+        fitting: RequestFitting,
         draining: asyncio.Event,
         patience: int,
     ) -> None:
@@ -80,13 +80,14 @@ class Worker:
         self._draining = draining
         self._patience = patience
         self._queue = Queue(connection)
-        self.adoption = Adoption(connection)
+        self.adoption = ForeignTasks(connection)
         self._leases = Leases(connection)
-        self._quarantine = Quarantine()
-        self.alarm = Alarm(self._queue.wake)
+        self._quarantine = PoisonJobs()
+        self.alarm = DelayedWakeups(self._queue.wake)
         self.look: Callable[[], Awaitable[None]] = _nowhere
-        """Looks at the backend and tells the roster; set by whoever keeps it (roster_reporter.py)."""
-        self.choosing = Choosing(slots, self.alarm.set)
+        """Looks at the backend and tells the roster; set by whoever keeps it
+        (roster_reporter.py)."""
+        self.choosing = ModelAffinity(slots, self.alarm.set)
 
     @property
     def draining(self) -> bool:
@@ -119,7 +120,7 @@ class Worker:
                 self.choosing.ended(claim.record)
             return True
 
-    async def _claim(self, queue: str, seat: Seat) -> Claim | None:
+    async def _claim(self, queue: str, seat: Reservation) -> Claim | None:
         async with self.choosing.turn(queue) as turn, self.servers.one_claim(queue):
             limits = seat.limits
             taking = turn._replace(**limits._asdict())
@@ -132,7 +133,7 @@ class Worker:
             self.choosing.found_nothing(queue, taking)
         return None
 
-    async def _run_or_set_apart(self, claim: Claim, seat: Seat) -> None:
+    async def _run_or_set_apart(self, claim: Claim, seat: Reservation) -> None:
         """Run a job, or put it off if workers died with it and another one like it runs here."""
         if not self._quarantine.enter(claim.record):
             later = Retry(self._quarantine.again_s(), counts=False)
@@ -143,7 +144,7 @@ class Worker:
         finally:
             self._quarantine.leave(claim.record)
 
-    async def _run(self, claim: Claim, seat: Seat) -> None:
+    async def _run(self, claim: Claim, seat: Reservation) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         await self._end_our_own_attempt_at(claim.record.id)
         voice = self._writer.voice(claim)
@@ -167,7 +168,7 @@ class Worker:
             held.over.set()
         await self._let_go(claim, voice, seat, task)
 
-    def _hear(self, seat: Seat, job_id: str, event: Event) -> None:
+    def _hear(self, seat: Reservation, job_id: str, event: Event) -> None:
         """Something that the backend said before its first output, or that output."""
         if not isinstance(event, _BEFORE_AN_ANSWER):
             seat.answered()
@@ -183,7 +184,7 @@ class Worker:
             await before.over.wait()
 
     async def _let_go(
-        self, claim: Claim, voice: Voice, seat: Seat, task: asyncio.Task[Broken | None]
+        self, claim: Claim, voice: AttemptLog, seat: Reservation, task: asyncio.Task[Broken | None]
     ) -> None:
         record = claim.record
         if task.cancelled() or isinstance(task.exception(), LeaseLost):

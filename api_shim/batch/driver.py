@@ -14,11 +14,11 @@ from typing import Any, Final, Never
 
 from starlette.types import Message
 
-from api_shim.batch.run import Drive
-from api_shim.dependencies import Wiring
+from api_shim.batch.run import BatchRun
+from api_shim.dependencies import Dependencies
 from contract.batches import Batch
 from contract.errors import FleetError, RelayUnavailable
-from relay.batches import Lease
+from relay.batches import BatchLease
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _BACKOFF_S: Final = (2.0, 300.0)
 class Driver:
     """Drives batches until it is cancelled, and then lets go of them at once."""
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(self, wiring: Dependencies) -> None:
         """Drive nothing yet."""
         self._wiring = wiring
         self._batches = wiring.batches
@@ -105,14 +105,14 @@ class Driver:
         if lease is None:
             return
         try:
-            await Drive(self._wiring, self._batches, lease).to_the_end()
+            await BatchRun(self._wiring, self._batches, lease).to_the_end()
             _log.info("batch %s has ended", batch.id)
             self._failures.pop(batch.id, None)
             self._not_before.pop(batch.id, None)
         finally:
             await self._free(lease)
 
-    async def _free(self, lease: Lease) -> None:
+    async def _free(self, lease: BatchLease) -> None:
         with suppress(RelayUnavailable, TimeoutError):
             async with asyncio.timeout(_FREE_WITHIN_S):
                 await self._batches.free(lease)
@@ -164,7 +164,7 @@ async def _never() -> Message:
 
 
 @asynccontextmanager
-async def driving(wiring: Wiring) -> AsyncGenerator[None]:
+async def driving(wiring: Dependencies) -> AsyncGenerator[None]:
     """Drive batches beside whatever runs in this context."""
     async with asyncio.TaskGroup() as group:
         keeping = group.create_task(Driver(wiring).keep())

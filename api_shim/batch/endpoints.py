@@ -13,7 +13,7 @@ from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images import ImageBody, to_image
 from api_shim.openai.request_fields import unsupported
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses import response
 from api_shim.openai.responses.items import Known
 from api_shim.openai.responses.request import ResponseBody, to_request
@@ -28,7 +28,7 @@ It is kept as long as the job is under way, so it holds nothing of the request t
 """
 
 
-class Asked(NamedTuple):
+class BatchRequest(NamedTuple):
     """A body, understood."""
 
     request: AnyRequest
@@ -37,64 +37,66 @@ class Asked(NamedTuple):
     """Fields of the body that nothing is done with."""
 
 
-class Job(NamedTuple):
+class BatchJob(NamedTuple):
     """What a row will be."""
 
     id: str
     created: int
     """Unix seconds."""
 
-    def heading(self, model: str) -> Heading:
+    def heading(self, model: str) -> ResponseHead:
         """What its answer says of itself."""
-        return Heading(self.id, self.created, model, "batch")
+        return ResponseHead(self.id, self.created, model, "batch")
 
 
-def _chat(body: Mapping[str, Any], job: Job) -> Asked:
+def _chat(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = ChatBody.model_validate(body)
     heading = job.heading(asked.model)
-    return Asked(
+    return BatchRequest(
         to_chat(asked), lambda result: chat_response.whole(heading, result), ignored(asked)
     )
 
 
-def _completion(body: Mapping[str, Any], job: Job) -> Asked:
+def _completion(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = CompletionBody.model_validate(body)
     heading, first = job.heading(asked.model), repeated(asked)
-    return Asked(
+    return BatchRequest(
         to_completion(asked),
         lambda result: completions.whole(heading, result, first),
         ignored(asked),
     )
 
 
-def _embeddings(body: Mapping[str, Any], job: Job) -> Asked:
+def _embeddings(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = EmbeddingBody.model_validate(body)
     heading, encoding = job.heading(asked.model), asked.encoding_format
-    return Asked(
+    return BatchRequest(
         to_embed(asked),
         lambda result: embeddings.whole(heading, result, encoding),
         ignored(asked),
     )
 
 
-def _image(body: Mapping[str, Any], job: Job) -> Asked:
+def _image(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = ImageBody.model_validate(body).model_copy(update={"stream": None})
     heading, request = job.heading(asked.model), to_image(asked)
-    return Asked(request, lambda result: images.whole(heading, request, result), ignored(asked))
+    return BatchRequest(
+        request, lambda result: images.whole(heading, request, result), ignored(asked)
+    )
 
 
-def _response(body: Mapping[str, Any], job: Job) -> Asked:
+def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = ResponseBody.model_validate(body).model_copy(update={"background": None})
     if asked.previous_response_id is not None:
         raise unsupported(
             "previous_response_id", "a row stands alone: send the conversation as input"
         )
     request = to_request(asked, Known())
-    about = response.About(job.heading(asked.model), request)
-    return Asked(request, lambda result: response.whole(about, result), ignored(asked))
+    about = response.ResponseFacts(job.heading(asked.model), request)
+    return BatchRequest(request, lambda result: response.whole(about, result), ignored(asked))
 
 
-Reading = Callable[[Mapping[str, Any], Job], Asked]
+Reading = Callable[[Mapping[str, Any], BatchJob], BatchRequest]
 """From a body, and the job that it becomes; raises ValidationError or Refusal."""
 
 ENDPOINTS: Final[Mapping[str, Reading]] = {

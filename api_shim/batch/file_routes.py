@@ -15,12 +15,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from api_shim.batch.paging import Download, Gone, listing, refusals
 from api_shim.batch.storage import Writing
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.http.authentication import Caller
-from api_shim.http.forms import Part, form
+from api_shim.http.forms import FormPart, form
 from api_shim.openai.request_fields import wrong
 from api_shim.submission.ignored_fields import HEADER, header_value
-from contract.batches import FILE_ID, File, FilePage, Purpose
+from contract.batches import FILE_ID, FilePage, Purpose, StoredFile
 from contract.errors import FleetError
 from relay.files import WRITING_S, Order, no_file, stored_name
 
@@ -31,7 +31,7 @@ _LONGEST_NAME: Final = 255
 class Upload:
     """Takes a form in; then it knows its fields, and the file is stored."""
 
-    def __init__(self, wiring: Wiring, name: str) -> None:
+    def __init__(self, wiring: Dependencies, name: str) -> None:
         """Store the file under this name; `take` says first that it is there."""
         self._wiring = wiring
         self._name = name
@@ -44,11 +44,11 @@ class Upload:
         """Read the form; raises Refusal, StorageUnavailable, RelayUnavailable."""
         is_there = False
         field = b""
-        part = Part("", None)
+        part = FormPart("", None)
         async with AsyncExitStack() as stack:
             writing: Writing | None = None
             async for news in form(request):
-                if isinstance(news, Part):
+                if isinstance(news, FormPart):
                     self._finish_field(part, field)
                     part, field = news, b""
                     if part.name == "file":
@@ -70,7 +70,7 @@ class Upload:
             if not is_there:
                 raise wrong("file", "it is missing: send the file as the form's field `file`")
 
-    def _finish_field(self, part: Part, value: bytes) -> None:
+    def _finish_field(self, part: FormPart, value: bytes) -> None:
         if part.name and part.name != "file":
             self.fields[part.name] = value.decode("utf-8", "replace")
 
@@ -164,7 +164,7 @@ async def create(request: Request, wiring: Wired, caller: Caller) -> Response:
         with suppress(FleetError):
             await wiring.files.keep(name, 0)
         raise
-    file = File(
+    file = StoredFile(
         id=file_id,
         tenant=caller.name,
         filename=upload.filename,
@@ -268,7 +268,7 @@ def _checked(file_id: str) -> str:
     return file_id
 
 
-def _object(file: File) -> FileObject:
+def _object(file: StoredFile) -> FileObject:
     return FileObject(
         id=file.id,
         bytes=file.size_bytes,
@@ -279,7 +279,7 @@ def _object(file: File) -> FileObject:
     )
 
 
-def _answer(file: File, left_out: Sequence[str] = ()) -> Response:
+def _answer(file: StoredFile, left_out: Sequence[str] = ()) -> Response:
     headers = {HEADER: header_value(left_out)} if left_out else {}
     told = _object(file).model_dump_json()
     return Response(told, headers=headers, media_type="application/json")

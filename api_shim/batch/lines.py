@@ -15,7 +15,7 @@ _MARK: Final = b"\xef\xbb\xbf"
 _MEBIBYTE: Final = 2**20
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """A line that is not blank."""
 
     number: int
@@ -26,7 +26,7 @@ class Line(NamedTuple):
     """None: it was too long to keep."""
 
 
-class Row(BaseModel):
+class InputRow(BaseModel):
     """A request as it stands in a line; fields that nobody knows are let be."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -39,16 +39,16 @@ class Row(BaseModel):
 
 async def lines(
     pieces: AsyncGenerator[bytes, None], max_line_bytes: int
-) -> AsyncGenerator[list[Line], None]:
+) -> AsyncGenerator[list[InputLine], None]:
     """Cut pieces of a file into lines; yields those of each piece."""
     number, row = 0, 0
     async with aclosing(pieces):
         async for texts in _cut(pieces, max_line_bytes):
-            found: list[Line] = []
+            found: list[InputLine] = []
             for text in texts:
                 number += 1
                 if text is None or text.strip():
-                    found.append(Line(number, row, text))
+                    found.append(InputLine(number, row, text))
                     row += 1
             if found:
                 yield found
@@ -73,7 +73,7 @@ async def _cut(
         yield [None if skips else rest]
 
 
-def read(line: Line, max_line_bytes: int) -> Row | LineError:
+def read(line: InputLine, max_line_bytes: int) -> InputRow | LineError:
     """The request in a line, or what is wrong with it."""
     if line.text is None:
         return _wrong(
@@ -82,7 +82,7 @@ def read(line: Line, max_line_bytes: int) -> Row | LineError:
             "FLEET_MAX_BODY_BYTES.",
         )  # fmt: skip
     try:
-        return Row.model_validate(from_json(line.text, allow_inf_nan=False))
+        return InputRow.model_validate(from_json(line.text, allow_inf_nan=False))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
@@ -105,7 +105,7 @@ def _not_lines(text: bytes) -> str | None:
     return None
 
 
-def _wrong(line: Line, code: str, message: str, param: str | None = None) -> LineError:
+def _wrong(line: InputLine, code: str, message: str, param: str | None = None) -> LineError:
     return LineError(code=code, message=message, param=param, line=line.number)
 
 
@@ -117,16 +117,16 @@ class Waiting(NamedTuple):
     """A row that is no job yet."""
 
     number: int
-    row: Row
+    row: InputRow
     size_bytes: int
 
 
-class Source:
+class RowSource:
     """Reads ahead, within bounds; takes back what cannot be enqueued yet."""
 
     def __init__(
         self,
-        blocks: AsyncGenerator[list[Line], None],
+        blocks: AsyncGenerator[list[InputLine], None],
         is_done: Callable[[int], bool],
         max_line_bytes: int,
     ) -> None:
@@ -134,7 +134,7 @@ class Source:
         self._blocks = blocks
         self._is_done = is_done
         self._max_line_bytes = max_line_bytes
-        self._lines: deque[Line] = deque()
+        self._lines: deque[InputLine] = deque()
         self._ahead: deque[Waiting] = deque()
         self._ahead_bytes = 0
         self._is_over = False
@@ -170,7 +170,7 @@ class Source:
         self._ahead.append(waiting)
         self._ahead_bytes += waiting.size_bytes
 
-    async def _next(self) -> Line | None:
+    async def _next(self) -> InputLine | None:
         """The next line of a row that is not done; None: there is none."""
         while True:
             while self._lines:
@@ -190,7 +190,7 @@ MOST_ERRORS: Final = 100
 """Errors that are told; a file with more of them is wrong in the same way again and again."""
 
 
-class Check:
+class InputCheck:
     """Takes an input's lines in turn; `errors` and `rows` say what came out."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Check:
         """Whether nothing that follows matters any more."""
         return len(self.errors) >= MOST_ERRORS or self.rows > self._max_rows
 
-    def add(self, block: Sequence[Line]) -> None:
+    def add(self, block: Sequence[InputLine]) -> None:
         """Look at some lines; costs processor time, so not on the loop."""
         for line in block:
             self.rows += 1
@@ -222,7 +222,7 @@ class Check:
             if error is not None:
                 self.errors.append(error)
 
-    def _wrong(self, row: Row, line: int) -> LineError | None:
+    def _wrong(self, row: InputRow, line: int) -> LineError | None:
         # A digest: fifty thousand ids of some length would be most of what a shim holds.
         digest = blake2b(row.custom_id.encode(), digest_size=16).digest()
         if digest in self._ids:

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.following.shutdown import Hangup
+from api_shim.following.shutdown import OpenCalls
 from api_shim.openai.errors import ErrorBody
-from contract.batches import File
+from contract.batches import StoredFile
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
     400: "A field is missing or wrong; `param` names it.",
@@ -67,7 +67,9 @@ class Download(Response):
     Then it is shorter than its Content-Length, by which every client knows to fetch it again.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], file: File, hangup: Hangup) -> None:
+    def __init__(
+        self, pieces: AsyncGenerator[bytes, None], file: StoredFile, hangup: OpenCalls
+    ) -> None:
         """Nothing is read before `begin`; `hangup` is the process's."""
         self._pieces = pieces
         self._hangup = hangup

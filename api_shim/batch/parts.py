@@ -21,8 +21,8 @@ from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.errors import FleetError, LeaseLost
 from contract.events import COUNTS, Cancelled, Failed, Usage
 from contract.json_lines import json_line
-from relay.batch_jobs import Rows
-from relay.batches import Batches, Lease, Part, parts_name
+from relay.batch_jobs import BatchJobs
+from relay.batches import BatchLease, BatchPart, BatchStore, parts_name
 
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
@@ -34,7 +34,7 @@ UNFINISHED: Final[Mapping[str, str]] = {
 """Codes of requests that were not run to their end, and what they mean."""
 
 
-class Answer(NamedTuple):
+class RowAnswer(NamedTuple):
     """What became of a row."""
 
     row: int
@@ -47,32 +47,32 @@ class Answer(NamedTuple):
 
 def good(
     row: int, job_id: str, custom_id: str, body: Mapping[str, Any], left_out: Sequence[str] = ()
-) -> Answer:
+) -> RowAnswer:
     """The answer that was asked for; `left_out` are fields that nothing was done with."""
     response: dict[str, Any] = {"status_code": 200, "request_id": job_id, "body": body}
     if left_out:
         response["headers"] = {HEADER: header_value(left_out)}
-    return Answer(row, _line(job_id, custom_id, response), is_good=True)
+    return RowAnswer(row, _line(job_id, custom_id, response), is_good=True)
 
 
-def refused(row: int, job_id: str, custom_id: str, error: FleetError | HTTPException) -> Answer:
+def refused(row: int, job_id: str, custom_id: str, error: FleetError | HTTPException) -> RowAnswer:
     """A request that could not become a job, or whose job failed."""
     problem = problem_of(error, {"type": "http", "path": ""})
     status = _BAD_REQUEST if problem.status == _UNPROCESSABLE else problem.status
     body = from_json(encoded(problem))
     response = {"status_code": status, "request_id": job_id, "body": body}
-    return Answer(row, _line(job_id, custom_id, response), is_good=False)
+    return RowAnswer(row, _line(job_id, custom_id, response), is_good=False)
 
 
-def ended(row: int, job_id: str, custom_id: str, end: Failed | Cancelled) -> Answer:
+def ended(row: int, job_id: str, custom_id: str, end: Failed | Cancelled) -> RowAnswer:
     """A request whose job had another end than an answer."""
     return refused(row, job_id, custom_id, refusal_of(end))
 
 
-def unfinished(row: int, job_id: str, custom_id: str, code: str) -> Answer:
+def unfinished(row: int, job_id: str, custom_id: str, code: str) -> RowAnswer:
     """A request that was not run to its end, and will not be; `code` is one of UNFINISHED."""
     error = {"code": code, "message": UNFINISHED[code]}
-    return Answer(row, _line(job_id, custom_id, None, error), is_good=False)
+    return RowAnswer(row, _line(job_id, custom_id, None, error), is_good=False)
 
 
 def _line(
@@ -107,7 +107,9 @@ _LAST_AGE_S: Final = 30.0
 class Parts:
     """Gathers the answers of one batch."""
 
-    def __init__(self, batches: Batches, rows: Rows, storage: Storage, lease: Lease) -> None:
+    def __init__(
+        self, batches: BatchStore, rows: BatchJobs, storage: Storage, lease: BatchLease
+    ) -> None:
         """Nothing gathered."""
         self._batches = batches
         self._rows = rows
@@ -126,7 +128,7 @@ class Parts:
         """Good answers that no part holds yet."""
         self.failed = 0
 
-    async def add(self, answer: Answer, job_id: str) -> None:
+    async def add(self, answer: RowAnswer, job_id: str) -> None:
         """Gather an answer; may store a part. Raises what `flush` raises."""
         if not self._answers:
             self._begun_at = time.monotonic()
@@ -160,7 +162,7 @@ class Parts:
                     await writing.write(bytes(data))
         rows = [row for row, _ in self._answers]
         marked = name + (GOOD if self._good else "") + (BAD if self._bad else "")
-        part = Part(marked, rows, self.completed, self.failed, self._used)
+        part = BatchPart(marked, rows, self.completed, self.failed, self._used)
         if not await self._batches.commit(self._lease, part):
             raise LeaseLost(f"batch {self._lease.batch.id} is driven by another shim")
         jobs = [job_id for _, job_id in self._answers]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from api_shim.batch.endpoints import ENDPOINTS
 from api_shim.batch.paging import listing, refusals
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BackendHeader, IdempotencyKey
 from api_shim.http.json_body import JsonRoute
@@ -25,9 +25,9 @@ from contract.batches import (
     Batch,
     BatchStatus,
     Counts,
-    File,
     LineError,
     NewBatch,
+    StoredFile,
     window_s,
 )
 from contract.errors import UnknownFile
@@ -166,7 +166,7 @@ async def create(
     return _answer(batch, ignored(body))
 
 
-async def _input(file_id: str, wiring: Wiring, tenant: Tenant) -> File:
+async def _input(file_id: str, wiring: Dependencies, tenant: Tenant) -> StoredFile:
     if not FILE_ID.match(file_id):
         raise wrong("input_file_id", "it is the id of an uploaded file, as in file-0123...")
     try:

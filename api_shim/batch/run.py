@@ -14,15 +14,15 @@ from uuid import uuid4
 
 import anyio.to_thread
 
-from api_shim.batch.lines import Check, Line, Source, Waiting, lines
+from api_shim.batch.lines import InputCheck, InputLine, RowSource, Waiting, lines
 from api_shim.batch.parts import BAD, GOOD, Parts, stored_parts, unfinished
 from api_shim.batch.window import NotYet, Window, job_id_of
-from api_shim.dependencies import Wiring
-from contract.batches import File, LastStatus, LineError
+from api_shim.dependencies import Dependencies
+from contract.batches import LastStatus, LineError, StoredFile
 from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
 from contract.events import LAST_WORDS
-from relay.batch_jobs import Rows
-from relay.batches import Batches, Lease
+from relay.batch_jobs import BatchJobs
+from relay.batches import BatchLease, BatchStore
 from relay.files import stored_name
 
 _log = logging.getLogger(__name__)
@@ -30,10 +30,10 @@ _log = logging.getLogger(__name__)
 _NAMES: Final = {GOOD: "output", BAD: "error"}
 
 
-class Ending:
+class BatchEnding:
     """Ends the batch of a lease."""
 
-    def __init__(self, wiring: Wiring, batches: Batches, lease: Lease) -> None:
+    def __init__(self, wiring: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
         """Nothing written yet."""
         self._wiring = wiring
         self._batches = batches
@@ -59,7 +59,7 @@ class Ending:
         last: LastStatus = "failed" if lost else status
         return await self._batches.finish(self._lease, last, files=(output, errors), errors=lost)
 
-    async def _joined(self, parts: list[str], ending: str) -> File:
+    async def _joined(self, parts: list[str], ending: str) -> StoredFile:
         """Put parts together under a name that nobody else has; its record comes at the end."""
         file_id = f"file-{uuid4().hex}"
         name = stored_name(file_id)
@@ -72,7 +72,7 @@ class Ending:
                 except UnknownFile:
                     _log.exception("batch %s: the storage has lost a part", self._batch.id)
                     self._missing.append(part)
-        return File(
+        return StoredFile(
             id=file_id,
             tenant=self._batch.tenant.name,
             filename=f"{self._batch.id}_{_NAMES[ending]}.jsonl",
@@ -82,8 +82,6 @@ class Ending:
         )
 
 
-_log = logging.getLogger(__name__)
-
 _BEAT_S: Final = 1.0
 _ISSUED_AHEAD: Final = 1024
 _SHORTEST_PAUSE_S: Final = 0.02
@@ -92,16 +90,16 @@ _AT_ONCE: Final = 32
 """Rows that are enqueued, or given up, at once."""
 
 
-class Drive:
+class BatchRun:
     """Drives the batch that it has leased."""
 
-    def __init__(self, wiring: Wiring, batches: Batches, lease: Lease) -> None:
+    def __init__(self, wiring: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
         """Nothing done yet."""
         self._wiring = wiring
         self._batches = batches
         self._lease = lease
         self._batch = lease.batch
-        self._rows = Rows(wiring.connection)
+        self._rows = BatchJobs(wiring.connection)
         self._parts = Parts(batches, self._rows, wiring.storage, lease)
         self._window = Window(wiring, self._rows, self._batch)
         self._stop = asyncio.Event()
@@ -172,7 +170,7 @@ class Drive:
             async with aclosing(self._source(done)) as source:
                 await self._give_up(source, f"batch_{status}")
             await self._parts.flush()
-        if await Ending(self._wiring, self._batches, self._lease).ended_as(status):
+        if await BatchEnding(self._wiring, self._batches, self._lease).ended_as(status):
             return True
         if await self._batches.renew(self._lease, 0, 0) is None:
             raise self._lost
@@ -185,7 +183,7 @@ class Drive:
     async def _checked(self) -> bool:
         """Look at every line; false: the batch has ended, because the file is no input."""
         settings = self._wiring.settings
-        check = Check(
+        check = InputCheck(
             self._batch.endpoint,
             max_rows=settings.batch_max_rows,
             max_line_bytes=settings.max_body_bytes,
@@ -210,18 +208,18 @@ class Drive:
         )
         return False
 
-    def _blocks(self) -> AsyncGenerator[list[Line], None]:
+    def _blocks(self) -> AsyncGenerator[list[InputLine], None]:
         pieces = self._wiring.storage.read(stored_name(self._batch.input_file_id))
         return lines(pieces, self._wiring.settings.max_body_bytes)
 
-    def _source(self, done: bytes) -> Source:
+    def _source(self, done: bytes) -> RowSource:
         def is_done(row: int) -> bool:
             byte = row // 8
             return byte < len(done) and bool(done[byte] & (0x80 >> row % 8))
 
-        return Source(self._blocks(), is_done, self._wiring.settings.max_body_bytes)
+        return RowSource(self._blocks(), is_done, self._wiring.settings.max_body_bytes)
 
-    async def _run(self, source: Source) -> None:
+    async def _run(self, source: RowSource) -> None:
         """Run what the source has until it is empty and all has landed, or until the stop."""
         pause_s = _SHORTEST_PAUSE_S
         held_until = 0.0
@@ -239,7 +237,7 @@ class Drive:
                 async with asyncio.timeout(pause_s):
                     await self._stop.wait()
 
-    async def _issue(self, source: Source) -> tuple[bool, float]:
+    async def _issue(self, source: RowSource) -> tuple[bool, float]:
         """Enqueue some rows; whether any was, and for how long there is no use in the next."""
         room = self._width - len(self._window.flying)
         rows = await source.take(min(room, _AT_ONCE)) if room > 0 else []
@@ -281,7 +279,7 @@ class Drive:
             await self._parts.flush()
         return bool(landed)
 
-    async def _give_up(self, source: Source, code: str) -> None:
+    async def _give_up(self, source: RowSource, code: str) -> None:
         """Give each row that has none an answer: its job's if that is done, else this code."""
         while rows := await source.take(_AT_ONCE):
             ids = [job_id_of(self._batch.id, row.number) for row in rows]

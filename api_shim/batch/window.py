@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from api_shim.batch.endpoints import ENDPOINTS, Asked, Job, Telling
+from api_shim.batch.endpoints import ENDPOINTS, BatchJob, BatchRequest, Telling
 from api_shim.batch.lines import Waiting
-from api_shim.batch.parts import Answer, ended, good, refused
-from api_shim.dependencies import Wiring
+from api_shim.batch.parts import RowAnswer, ended, good, refused
+from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
-from api_shim.submission.submission import Intake
+from api_shim.submission.submission import Submission
 from contract.batches import Batch
 from contract.errors import (
     FleetError,
@@ -33,7 +33,7 @@ from contract.errors import (
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
 from contract.redis_keys import backend_of
-from relay.batch_jobs import Rows
+from relay.batch_jobs import BatchJobs
 
 _AT_ONCE: Final = 8
 """Answers that are read at once; a batch of images reads one at a time, for they are large."""
@@ -64,12 +64,12 @@ class NotYet(Exception):
 class Window:
     """The rows of one batch that are jobs now."""
 
-    def __init__(self, wiring: Wiring, rows: Rows, batch: Batch) -> None:
+    def __init__(self, wiring: Dependencies, rows: BatchJobs, batch: Batch) -> None:
         """Nothing enqueued."""
         self._wiring = wiring
         self._rows = rows
         self._batch = batch
-        self._intake = Intake(wiring, batch.tenant, Preferences(), words=OPENAI)
+        self._intake = Submission(wiring, batch.tenant, Preferences(), words=OPENAI)
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
         self._seen: set[str] = set()
@@ -77,7 +77,7 @@ class Window:
         self.flying: dict[str, Flying] = {}
         """By the id of its job."""
 
-    async def issue(self, waiting: Waiting) -> tuple[Answer, str] | None:
+    async def issue(self, waiting: Waiting) -> tuple[RowAnswer, str] | None:
         """Make a job of a row; its answer at once if it cannot be one.
 
         Raises NotYet, RelayUnavailable; any other error is the row's own.
@@ -101,7 +101,7 @@ class Window:
         self.flying[job_id] = Flying(waiting.number, custom_id, asked.telling, asked.left_out)
         return None
 
-    def _asked(self, waiting: Waiting, job_id: str) -> Asked:
+    def _asked(self, waiting: Waiting, job_id: str) -> BatchRequest:
         asked = self._read(waiting.row.body, self._job(job_id))
         request = asked.request.model_copy(
             update={
@@ -114,8 +114,8 @@ class Window:
         )
         return asked._replace(request=request)
 
-    def _job(self, job_id: str) -> Job:
-        return Job(job_id, int(self._wiring.connection.now()))
+    def _job(self, job_id: str) -> BatchJob:
+        return BatchJob(job_id, int(self._wiring.connection.now()))
 
     async def _enqueue(self, request: AnyRequest, job_id: str) -> None:
         queue = await self._intake.queue_for(request)
@@ -150,7 +150,7 @@ class Window:
                 del self.flying[id]
         return [id for id, status in zip(ids, statuses, strict=True) if status in LAST_WORDS]
 
-    async def collected(self, job_ids: Sequence[str]) -> list[tuple[Answer, str]]:
+    async def collected(self, job_ids: Sequence[str]) -> list[tuple[RowAnswer, str]]:
         """The answers of some jobs that have ended, not more than `at_once`."""
         return list(await asyncio.gather(*(self._collect(id) for id in job_ids)))
 
@@ -159,10 +159,10 @@ class Window:
         """How many answers may be in memory at once."""
         return self._at_once
 
-    async def _collect(self, job_id: str) -> tuple[Answer, str]:
+    async def _collect(self, job_id: str) -> tuple[RowAnswer, str]:
         return await self.answer(job_id, self.flying.pop(job_id)), job_id
 
-    async def answer(self, job_id: str, flying: Flying) -> Answer:
+    async def answer(self, job_id: str, flying: Flying) -> RowAnswer:
         """What a job that has ended said, as a line."""
         result = await self._wiring.log.result(job_id)
         end = result.error or result.cancelled

@@ -1,1 +1,1 @@
-"""following."""
+"""Following a job over HTTP: event streams, drop-in answers, queue position, shutdown."""

@@ -1,6 +1,7 @@
 """What drop-in surfaces share: a job begun, followed to its end, and the end told in their words.
 
-A surface is a view of jobs. It translates its request into the contract's, hands that to a `Visit`,
+A surface is a view of jobs. It translates its request into the contract's, hands that to a
+`DropInCall`,
 and translates what comes back; it runs nothing itself. The rules are the same on every surface:
 
 - A caller who hangs up ends the job, because it cannot come back, unless the call said otherwise
@@ -22,14 +23,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.following.event_stream import GOODBYE_S, say
 from api_shim.following.queue_position import Pages
-from api_shim.following.shutdown import Ending, Hangup
+from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Problem, Refusal, problem_of, status_of
 from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
 from api_shim.submission.roster_cache import pools
-from api_shim.submission.submission import DropInTaking, Intake
+from api_shim.submission.submission import DropInTaking, Submission
 from contract import errors
 from contract.errors import (
     AuthenticationRefused,
@@ -72,7 +73,8 @@ _STATUS: Final[Mapping[type[FleetError], int]] = {
     DeadlineExceeded: 504,
     WorkerLost: 503,
 }
-"""HTTP status of each end; a class that is not here has its parent's, at last api_shim/http/problems.py's."""
+"""HTTP status of each end; a class that is not here has its parent's, at last
+api_shim/http/problems.py's."""
 
 ANSWER_RESTARTED: Final = "answer_restarted"
 """The code of a stream that ends because its words were taken back."""
@@ -136,7 +138,7 @@ _NO_GRACE_S: Final = 0.0
 """A drop-in client has no cursor: one that hung up does not come back."""
 
 
-class Rendering(Protocol):
+class StreamRenderer(Protocol):
     """One answer as a stream in a surface's words; made for one call, and knows what it has told.
 
     This is the chunk path: `tell` parses a frame with `from_json(frame.body)` and writes bytes.
@@ -165,10 +167,10 @@ class Rendering(Protocol):
         ...
 
 
-class Visit:
+class DropInCall:
     """One call of a drop-in surface."""
 
-    def __init__(self, request: Request, wiring: Wiring, intake: Intake) -> None:
+    def __init__(self, request: Request, wiring: Dependencies, intake: Submission) -> None:
         """Nothing asked yet."""
         self._request = request
         self._wiring = wiring
@@ -227,9 +229,9 @@ class Visit:
         async with seat:
             reading = _read(self._pages(record), heard)
             ending = await self._wiring.hangup.attend(reading, self._request.receive)
-        if ending is Ending.STOPPING:
+        if ending is CallEnding.STOPPING:
             raise _stopping(self.headers)
-        if ending is Ending.GONE:
+        if ending is CallEnding.GONE:
             # Nobody hears it; the log of calls does.
             raise Refusal("caller_left", "The caller hung up.", status=408, headers=self.headers)
         result = answer.result
@@ -240,10 +242,10 @@ class Visit:
         return result
 
     def stream(
-        self, record: JobRecord, rendering: Rendering, parted: Parted | None = None
+        self, record: JobRecord, rendering: StreamRenderer, parted: Parted | None = None
     ) -> Response:
         """The answer as it comes; `parted` is for a surface that tells some bad ends itself."""
-        return Told(
+        return AnswerStream(
             self._pages(record),
             rendering,
             self._wiring.hangup,
@@ -275,14 +277,14 @@ def _stopping(headers: Mapping[str, str]) -> Refusal:
     )
 
 
-class Told(Response):
+class AnswerStream(Response):
     """A job's answer as a stream; plain ASGI, as `stream.EventStream` is."""
 
     def __init__(
         self,
         pages: Pages,
-        rendering: Rendering,
-        hangup: Hangup,
+        rendering: StreamRenderer,
+        hangup: OpenCalls,
         seat: AbstractAsyncContextManager[object],
         *,
         headers: Mapping[str, str],
@@ -309,11 +311,11 @@ class Told(Response):
         """Send the stream; raises Refusal or FleetError if it fails before its head is out."""
         async with self._seat:
             ending = await self._hangup.attend(self._talk(scope, send), receive)
-            if ending is Ending.GONE:
+            if ending is CallEnding.GONE:
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
-                    if ending is Ending.STOPPING:
+                    if ending is CallEnding.STOPPING:
                         await self._fail(_stopping(self._refusal_headers), scope, send)
                     await self._say(send, b"")
                     await say(send, b"", more=False)
@@ -368,9 +370,9 @@ class Told(Response):
             await say(send, data)
 
 
-async def _visit(request: Request, wiring: Wired, intake: DropInTaking) -> Visit:
-    return Visit(request, wiring, intake)
+async def _visit(request: Request, wiring: Wired, intake: DropInTaking) -> DropInCall:
+    return DropInCall(request, wiring, intake)
 
 
-Visiting = Annotated[Visit, Depends(_visit)]
+Visiting = Annotated[DropInCall, Depends(_visit)]
 """A parameter of a drop-in route that makes jobs."""

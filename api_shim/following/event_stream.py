@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api_shim.following.queue_position import Pages
-from api_shim.following.shutdown import Ending, Hangup
+from api_shim.following.shutdown import CallEnding, OpenCalls
 from contract.errors import FleetError
 from contract.events import Frame
 from contract.json_lines import one_line
@@ -65,7 +65,7 @@ class EventStream(Response):
         job_id: str,
         pages: Pages,
         format: Format,
-        hangup: Hangup,
+        hangup: OpenCalls,
         seat: AbstractAsyncContextManager[object],
         *,
         preamble: bytes = b"",
@@ -103,7 +103,7 @@ class EventStream(Response):
         }
         await send(start)
         ending = await self._hangup.attend(self._talk(send), receive)
-        if ending is not Ending.GONE:
+        if ending is not CallEnding.GONE:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
                     await say(send, b"", more=False)

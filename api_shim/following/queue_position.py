@@ -9,22 +9,22 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from api_shim.submission.roster_cache import Census
+from api_shim.submission.roster_cache import RosterCache
 from contract.errors import FleetError
 from contract.events import (
     Frame,
     Queued,
 )
-from contract.jobs import JobRecord, Place
+from contract.jobs import JobRecord, QueuePlace
 from contract.model_names import is_same, model_of
 from contract.roster import QueueReport, WorkerReport
-from relay.position import Standing
+from relay.position import Positions
 from relay.records import Records
 
 
 def explained(
-    place: Place, queue: str, workers: Sequence[WorkerReport], model: str | None = None
-) -> Place:
+    place: QueuePlace, queue: str, workers: Sequence[WorkerReport], model: str | None = None
+) -> QueuePlace:
     """The place with its reason: what is in the way of everybody comes before who is.
 
     An estimate is only kept while somebody works: a rate of the past says nothing otherwise.
@@ -80,14 +80,14 @@ _FIRST_LOOK_S: Final = 0.25
 """Most jobs have started by then, and nobody needs to look."""
 
 
-class Places:
+class QueuePositions:
     """Where waiting jobs stand, looked up at most once an interval for each."""
 
     def __init__(
         self,
         records: Records,
-        standing: Standing,
-        census: Census,
+        standing: Positions,
+        census: RosterCache,
         now: Callable[[], float],
         every_s: float,
     ) -> None:
@@ -97,9 +97,9 @@ class Places:
         self._census = census
         self._now = now
         self.every_s = every_s
-        self._looks: dict[str, asyncio.Task[tuple[JobRecord, Place] | None]] = {}
+        self._looks: dict[str, asyncio.Task[tuple[JobRecord, QueuePlace] | None]] = {}
 
-    async def place(self, record: JobRecord) -> Place:
+    async def place(self, record: JobRecord) -> QueuePlace:
         """Where a job stands now and why it waits; raises RelayUnavailable."""
         place = await self._standing.place(record)
         return explained(place, record.queue, await self._census.recent(), record.model)
@@ -119,7 +119,7 @@ class Places:
             queue=record.queue, position=place.position, eta_s=place.eta_s, reason=place.reason
         )
 
-    async def _look(self, job_id: str) -> tuple[JobRecord, Place] | None:
+    async def _look(self, job_id: str) -> tuple[JobRecord, QueuePlace] | None:
         with suppress(FleetError):
             record = await self._records.get(job_id)
             if record.status == "queued":

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.types import Receive
 
 
-class Ending(Enum):
+class CallEnding(Enum):
     """Why a call is over."""
 
     FINISHED = auto()
@@ -22,7 +22,7 @@ class Ending(Enum):
     """This process is about to exit; the caller may come back to another one."""
 
 
-class Hangup:
+class OpenCalls:
     """Every open call of this process, and the way to end them all."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Hangup:
         """Whether this process is about to exit."""
         return self._is_over
 
-    async def attend(self, work: Coroutine[Any, Any, None], receive: Receive) -> Ending:
+    async def attend(self, work: Coroutine[Any, Any, None], receive: Receive) -> CallEnding:
         """Run the work until it is done, its caller is gone or the process stops."""
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls.add(stop)
@@ -54,8 +54,8 @@ class Hangup:
             await asyncio.wait({working, leaving, stop}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 working.result()
-                return Ending.FINISHED
-            return Ending.GONE if leaving.done() else Ending.STOPPING
+                return CallEnding.FINISHED
+            return CallEnding.GONE if leaving.done() else CallEnding.STOPPING
         finally:
             self._calls.discard(stop)
             working.cancel()

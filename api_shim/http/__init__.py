@@ -1,1 +1,1 @@
-"""http."""
+"""HTTP plumbing that every surface shares: authentication, bodies, headers, problems, OpenAPI."""

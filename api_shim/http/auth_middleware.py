@@ -23,7 +23,7 @@ OPEN_PATHS: Final = frozenset(
 _OPEN_FOLDER: Final = "/static-offline-docs/"
 
 
-class Guard:
+class AuthMiddleware:
     """Asks the door about every call."""
 
     def __init__(self, app: ASGIApp) -> None:

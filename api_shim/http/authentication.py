@@ -1,6 +1,6 @@
 """Who calls, and whether they may: API keys, looked up in a copy of the table that is seconds old.
 
-The rules, which `Door` keeps for every surface:
+The rules, which `Authenticator` keeps for every surface:
 
 - With any key configured, a call needs one. A revoked or expired key is refused, and its open
   streams end, within `key_max_age_s`.
@@ -24,7 +24,7 @@ from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
 from contract.tenants import DEFAULT_TENANT, KEY, KEY_MARK, KeyFacts, Tenant
-from relay.api_keys import Entry, Table, Tenants
+from relay.api_keys import ApiKeyEntry, ApiKeys, ApiKeyTable
 from relay.connection import Connection
 
 _PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
@@ -37,20 +37,20 @@ Ended = asyncio.Future[None]
 """Done when a call may not go on."""
 
 
-class Door:
+class Authenticator:
     """Lets callers in, and sees them out when their key is revoked."""
 
-    def __init__(self, tenants: Tenants, connection: Connection, settings: ShimSettings) -> None:
+    def __init__(self, tenants: ApiKeys, connection: Connection, settings: ShimSettings) -> None:
         """Nobody has been let in."""
         self._tenants = tenants
         self._now = connection.now
         self._settings = settings
-        self._table = Table()
+        self._table = ApiKeyTable()
         self._looked_at = float("-inf")
         self._looking: asyncio.Task[None] | None = None
-        self._calls: dict[Ended, Entry | None] = {}
+        self._calls: dict[Ended, ApiKeyEntry | None] = {}
 
-    async def admitted(self, connection: HTTPConnection) -> Entry | None:
+    async def admitted(self, connection: HTTPConnection) -> ApiKeyEntry | None:
         """The caller's key; None where no key is configured and none is needed.
 
         Raises NotAuthenticated, Refusal, RelayUnavailable.
@@ -134,13 +134,13 @@ class Door:
             if not ended.done() and not self._may_go_on(entry):
                 ended.set_result(None)
 
-    def _may_go_on(self, entry: Entry | None) -> bool:
+    def _may_go_on(self, entry: ApiKeyEntry | None) -> bool:
         if entry is None:
             return not self._table.count
         return self._table.entries.get(entry.facts.id) == entry and entry.holds(self._now())
 
     @contextmanager
-    def call(self, entry: Entry | None) -> Generator[Ended]:
+    def call(self, entry: ApiKeyEntry | None) -> Generator[Ended]:
         """A call that was let in; what it yields is done when it may not go on."""
         ended: Ended = asyncio.get_running_loop().create_future()
         self._calls[ended] = entry
@@ -204,7 +204,7 @@ async def ought_not_start(settings: ShimSettings) -> str | None:
     if is_loopback(settings.host) or settings.insecure:
         return None
     async with Connection.open(settings) as connection:
-        table = await Tenants(connection).look(Table())
+        table = await ApiKeys(connection).look(ApiKeyTable())
     if table.count:
         return None
     return (
@@ -215,7 +215,7 @@ async def ought_not_start(settings: ShimSettings) -> str | None:
 
 
 async def _caller(connection: HTTPConnection) -> Tenant:
-    entry: Entry | None = connection.state.key
+    entry: ApiKeyEntry | None = connection.state.key
     return DEFAULT_TENANT if entry is None else entry.facts.owner
 
 

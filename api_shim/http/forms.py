@@ -50,7 +50,7 @@ async def form_of(
 _MOST_PARTS: Final = 100
 
 
-class Part(NamedTuple):
+class FormPart(NamedTuple):
     """A field begins; its bytes follow."""
 
     name: str
@@ -62,7 +62,7 @@ class _Heard:
     """What the parser has said since it was last asked."""
 
     def __init__(self) -> None:
-        self.news: list[Part | bytes] = []
+        self.news: list[FormPart | bytes] = []
         self.is_over = False
         self._parts = 0
         self._name = b""
@@ -92,7 +92,7 @@ class _Heard:
             raise _wrong("a part of it has no name")
         filename = options.get(b"filename")
         self.news.append(
-            Part(_text(options[b"name"]), None if filename is None else _text(filename))
+            FormPart(_text(options[b"name"]), None if filename is None else _text(filename))
         )
 
     def data(self, data: bytes, start: int, end: int) -> None:
@@ -102,7 +102,7 @@ class _Heard:
         self.is_over = True
 
 
-async def form(request: Request) -> AsyncGenerator[Part | bytes, None]:
+async def form(request: Request) -> AsyncGenerator[FormPart | bytes, None]:
     """Each field, then its bytes in pieces; raises Refusal if it is no form, or not a whole one."""
     require_form(request)
     _, options = parse_options_header(request.headers.get("content-type"))

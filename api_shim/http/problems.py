@@ -41,12 +41,12 @@ from contract.errors import (
     UnknownModel,
     WrongKind,
 )
-from contract.wire import Noun, encode
+from contract.wire import WireModel, encode
 
 Where = Literal["body", "query", "path", "header"]
 
 
-class FieldError(Noun):
+class FieldError(WireModel):
     """One field that is wrong."""
 
     field: str
@@ -187,7 +187,7 @@ _CODES: Final[Mapping[int, str]] = {
 """Codes for what HTTP itself refuses."""
 
 
-class Problem(Noun):
+class Problem(WireModel):
     """What went wrong, in RFC 9457's fields and a few of ours; `code` is what programs look at."""
 
     type: str

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 from pydantic import Field, SecretStr
 from starlette.requests import HTTPConnection
 
-from api_shim.control import Add, Answer, BackendName, ControlLost, Order, Remove, asked
-from api_shim.dependencies import Wired, Wiring
+from api_shim.control import Add, BackendName, ControlAnswer, ControlLost, Order, Remove, asked
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
@@ -22,7 +22,7 @@ from api_shim.native.roster import BackendView, backend_view
 from api_shim.submission.roster_cache import pools
 from contract.errors import InvalidRequest, UnknownBackend
 from contract.redis_keys import backend_of
-from contract.wire import Noun
+from contract.wire import WireModel
 
 _CONTROL_WITHIN_S: Final = 55.0
 """Longer than `fleet up` lets a worker drain."""
@@ -36,7 +36,7 @@ _INSTEAD: Final = (
 )
 
 
-class NewBackend(Noun):
+class NewBackend(WireModel):
     """A backend to start a worker for."""
 
     name: BackendName
@@ -44,7 +44,7 @@ class NewBackend(Noun):
     """As in `ollama://10.0.0.5:11434` or `openai://<key>@api.openai.com/v1`; kept secret."""
 
 
-class BackendStarts(Noun):
+class BackendStarts(WireModel):
     """Its worker was started, and has not reported yet."""
 
     name: str
@@ -52,7 +52,7 @@ class BackendStarts(Noun):
     detail: str
 
 
-class BackendRemoved(Noun):
+class BackendRemoved(WireModel):
     """No worker serves it any more."""
 
     name: str
@@ -134,7 +134,7 @@ def _taken(why: str) -> Refusal:
     return Refusal("name_taken", f"{why}: choose another name, or remove that one.", status=409)
 
 
-async def _told(wiring: Wiring, order: Order) -> Answer:
+async def _told(wiring: Dependencies, order: Order) -> ControlAnswer:
     control = wiring.settings.control
     if control is None:
         raise Refusal("not_supervised", _INSTEAD, status=409)
@@ -146,7 +146,7 @@ async def _told(wiring: Wiring, order: Order) -> Answer:
         ) from None
 
 
-async def _seen(wiring: Wiring, name: str) -> BackendView | None:
+async def _seen(wiring: Dependencies, name: str) -> BackendView | None:
     """The backend once a worker of it has looked at it; None if that takes too long."""
     try:
         async with asyncio.timeout(_SEEN_WITHIN_S):

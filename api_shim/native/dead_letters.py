@@ -7,19 +7,19 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.http.authentication import Admin, Caller
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import documented
 from api_shim.native.enqueue import ACCEPTED
 from api_shim.native.jobs import JobId, answer, check_cursor, checked
-from api_shim.submission.submission import Intake, accepted
+from api_shim.submission.submission import Submission, accepted
 from contract.errors import JobNotFound
 from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobRecord
 from contract.requests import Kind
 from contract.tenants import Tenant
-from relay.api_keys import Table
-from relay.dead_letters import Wanted
+from relay.api_keys import ApiKeyTable
+from relay.dead_letters import RetryChoice
 
 _LONGEST_PAGE: Final = 200
 
@@ -31,11 +31,11 @@ async def _wanted(
     queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
     kind: Kind | None = None,
     tenant: Annotated[str | None, Query(description="For admins: whose.")] = None,
-) -> Wanted:
-    return Wanted(caller, queue, kind, tenant)
+) -> RetryChoice:
+    return RetryChoice(caller, queue, kind, tenant)
 
 
-Which = Annotated[Wanted, Depends(_wanted)]
+Which = Annotated[RetryChoice, Depends(_wanted)]
 Before = Annotated[str | None, Query(description="`next` of the answer before this one.")]
 
 
@@ -110,7 +110,7 @@ async def retry(id: JobId, wiring: Wired, caller: Caller) -> Response:
     record = await wiring.records.seen(checked(id), caller)
     if record.dead_at is not None and record.retried_as is None:
         request = await wiring.records.request(record.id)
-        await Intake(wiring, caller, Preferences()).queue_for(request)
+        await Submission(wiring, caller, Preferences()).queue_for(request)
     retried = await wiring.dead.retry(record, await _owner(wiring, caller, record))
     headers = {} if retried.is_new else {"Idempotent-Replayed": "true"}
     return accepted(retried.record, retried.place, headers)
@@ -139,17 +139,17 @@ async def purge_all(wiring: Wired, wanted: Which, before: Before = None) -> Resp
     return answer(await wiring.dead.purge_all(wanted, before=before))
 
 
-async def _dead(wiring: Wiring, caller: Tenant, job_id: str) -> JobRecord:
+async def _dead(wiring: Dependencies, caller: Tenant, job_id: str) -> JobRecord:
     record = await wiring.records.seen(checked(job_id), caller)
     if record.dead_at is None:
         raise JobNotFound(f"there is no dead letter {record.id}: that job is {record.status}")
     return record
 
 
-async def _owner(wiring: Wiring, caller: Tenant, record: JobRecord) -> Tenant:
+async def _owner(wiring: Dependencies, caller: Tenant, record: JobRecord) -> Tenant:
     """The tenant of a job, with its weight and bounds."""
     if record.tenant == caller.name:
         return caller
-    table = await wiring.tenants.look(Table())
+    table = await wiring.tenants.look(ApiKeyTable())
     owners = (entry.facts.owner for entry in table.entries.values())
     return next((o for o in owners if o.name == record.tenant), Tenant(name=record.tenant))

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
 
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.following.event_stream import NDJSON, SSE, EventStream, Format
 from api_shim.following.queue_position import Pages
-from api_shim.following.shutdown import Ending
+from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
 from api_shim.http.head import is_head
 from api_shim.http.problems import Refusal, documented
@@ -133,7 +133,7 @@ def _cursor(text: str | None, name: str) -> Cursor | None:
         raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
 
 
-async def _opened(wiring: Wiring, record: JobRecord, cursor: Cursor) -> Pages | None:
+async def _opened(wiring: Dependencies, record: JobRecord, cursor: Cursor) -> Pages | None:
     """All after the cursor, as it comes; None if that is nothing for ever.
 
     Raises RelayUnavailable.
@@ -169,9 +169,9 @@ async def watch(
         if pages is not None:
             async with wiring.audience.attending(record):
                 ending = await wiring.hangup.attend(_tell(socket, pages), socket.receive)
-            if ending is Ending.GONE:
+            if ending is CallEnding.GONE:
                 return
-            if ending is Ending.STOPPING:
+            if ending is CallEnding.STOPPING:
                 await close(socket, 1012, "the shim restarts: come back with your cursor")
                 return
     except (FleetError, Refusal) as error:

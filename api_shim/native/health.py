@@ -8,18 +8,18 @@ from api_shim.dependencies import Wired
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import answer
 from contract.errors import NoWorker, RelayUnavailable
-from contract.wire import Noun
+from contract.wire import WireModel
 
 router = APIRouter(tags=["health"])
 
 
-class Alive(Noun):
+class Alive(WireModel):
     """The process answers."""
 
     status: str = "alive"
 
 
-class Ready(Noun):
+class Ready(WireModel):
     """The fleet can take a job."""
 
     status: str = "ready"

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from api_shim.dependencies import Wired, Wiring
-from api_shim.following.shutdown import Ending
+from api_shim.dependencies import Dependencies, Wired
+from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from contract.errors import JobNotFound
@@ -17,7 +17,7 @@ from contract.jobs import JobPage, JobRecord, JobView
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Result, Status
-from contract.wire import Noun
+from contract.wire import WireModel
 
 JobId = Annotated[
     str,
@@ -43,7 +43,7 @@ def checked(job_id: str) -> str:
     return job_id
 
 
-def answer(noun: Noun, job_id: str | None = None) -> Response:
+def answer(noun: WireModel, job_id: str | None = None) -> Response:
     """A noun as JSON, with its nulls."""
     headers = {"Cache-Control": "no-store"}
     if job_id is not None:
@@ -119,20 +119,20 @@ async def look(
     if wait_s and record.status not in LAST_WORDS:
         async with wiring.audience.attending(record) as follower:
             waiting = _until_the_end(wiring, record.id, wait_s)
-            if await wiring.hangup.attend(waiting, request.receive) is Ending.FINISHED:
+            if await wiring.hangup.attend(waiting, request.receive) is CallEnding.FINISHED:
                 follower.returns()
         record = await wiring.records.get(record.id)
     return answer(await _view(wiring, record, with_result=result), record.id)
 
 
-async def _until_the_end(wiring: Wiring, job_id: str, wait_s: float) -> None:
+async def _until_the_end(wiring: Dependencies, job_id: str, wait_s: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(wait_s), aclosing(wiring.log.follow(job_id)) as pages:
             async for _ in pages:
                 pass
 
 
-async def _view(wiring: Wiring, record: JobRecord, *, with_result: bool) -> JobView:
+async def _view(wiring: Dependencies, record: JobRecord, *, with_result: bool) -> JobView:
     place = await wiring.places.place(record)
     if with_result:
         result = await wiring.log.result(record.id)

@@ -18,12 +18,12 @@ from contract.roster import (
     QueueView,
     WorkerReport,
 )
-from contract.wire import Noun
+from contract.wire import WireModel
 
 router = APIRouter(prefix="/api/v1", tags=["roster"])
 
 
-class BackendView(Noun):
+class BackendView(WireModel):
     """A backend over all workers that serve it."""
 
     name: str
@@ -54,25 +54,25 @@ class ModelView(ModelReport):
     """How many of the backend's workers report it."""
 
 
-class Backends(Noun):
+class BackendList(WireModel):
     """Every backend that a live worker serves."""
 
     backends: tuple[BackendView, ...]
 
 
-class Models(Noun):
+class ModelListing(WireModel):
     """Every model of every backend."""
 
     models: tuple[ModelView, ...]
 
 
-class Queues(Noun):
+class QueueList(WireModel):
     """Every queue that is served or holds jobs."""
 
     queues: tuple[QueueView, ...]
 
 
-class Workers(Noun):
+class WorkerList(WireModel):
     """Every live worker."""
 
     workers: tuple[WorkerReport, ...]
@@ -144,19 +144,19 @@ def _any_warm(reports: Iterable[ModelReport]) -> bool | None:
 @router.get(
     "/backends",
     operation_id="list_backends",
-    response_model=Backends,
+    response_model=BackendList,
     responses=documented(503),
 )
 async def backends(wiring: Wired) -> Response:
     """List backends: their health, what they can do, their models and workers."""
     found = pools(await wiring.census.workers()).values()
-    return answer(Backends(backends=tuple(backend_view(pool) for pool in found)))
+    return answer(BackendList(backends=tuple(backend_view(pool) for pool in found)))
 
 
 @router.get(
     "/models",
     operation_id="list_models",
-    response_model=Models,
+    response_model=ModelListing,
     responses=documented(404, 503),
 )
 async def models(
@@ -170,19 +170,21 @@ async def models(
             names = ", ".join(found) or "none"
             raise Refusal(UnknownBackend, f"There is no backend {backend[:40]}; live: {names}.")
         found = {backend: found[backend]}
-    return answer(Models(models=tuple(model_views(found.values()))))
-
-
-@router.get("/queues", operation_id="list_queues", response_model=Queues, responses=documented(503))
-async def queues(wiring: Wired) -> Response:
-    """List queues: how many wait and run, how long the oldest has waited, who serves them."""
-    views = await wiring.queue.standing.views(await wiring.census.workers())
-    return answer(Queues(queues=tuple(views)))
+    return answer(ModelListing(models=tuple(model_views(found.values()))))
 
 
 @router.get(
-    "/workers", operation_id="list_workers", response_model=Workers, responses=documented(503)
+    "/queues", operation_id="list_queues", response_model=QueueList, responses=documented(503)
+)
+async def queues(wiring: Wired) -> Response:
+    """List queues: how many wait and run, how long the oldest has waited, who serves them."""
+    views = await wiring.queue.standing.views(await wiring.census.workers())
+    return answer(QueueList(queues=tuple(views)))
+
+
+@router.get(
+    "/workers", operation_id="list_workers", response_model=WorkerList, responses=documented(503)
 )
 async def workers(wiring: Wired) -> Response:
     """List live workers, as they report themselves."""
-    return answer(Workers(workers=tuple(await wiring.census.workers())))
+    return answer(WorkerList(workers=tuple(await wiring.census.workers())))

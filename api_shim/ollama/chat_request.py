@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from api_shim.ollama.messages import AskedMessage, AskedTool, content, messages, tools
 from api_shim.ollama.request_fields import (
-    Named,
+    NamedModel,
     Options,
     answer_format,
     keep_alive_s,
@@ -21,7 +21,7 @@ from contract.errors import InvalidRequest
 from contract.models import LoadRequest, UnloadRequest
 
 
-class Generation(Named):
+class Generation(NamedModel):
     """What chat and generate have in common."""
 
     stream: bool | None = None
@@ -46,7 +46,7 @@ class Generation(Named):
         return self.stream is not False
 
 
-class ChatBody(Generation):
+class OllamaChatBody(Generation):
     """Ollama's chat."""
 
     messages: tuple[AskedMessage, ...] | None = None
@@ -70,7 +70,7 @@ def shared(body: Generation) -> dict[str, Any]:
     }
 
 
-def chat_to_job(body: ChatBody) -> ChatRequest | LoadRequest | UnloadRequest:
+def chat_to_job(body: OllamaChatBody) -> ChatRequest | LoadRequest | UnloadRequest:
     """The job that a chat is; raises InvalidRequest."""
     if not body.messages:
         return loading(body)

@@ -16,7 +16,7 @@ from api_shim.following.drop_in import TAKES_BACK
 from api_shim.http.problems import Problem, Refusal, problem_of
 from api_shim.ollama.errors import encoded
 from api_shim.ollama.json_text import created, stamp
-from api_shim.ollama.messages import Calls
+from api_shim.ollama.messages import ToolCallBuilder
 from api_shim.ollama.request_fields import metrics
 from contract.events import Done, Frame
 from contract.json_lines import json_line, one_line
@@ -26,7 +26,7 @@ NDJSON: Final = "application/x-ndjson"
 _TEXT: Final = b'"type":"delta","content":"'
 
 
-class Shape(NamedTuple):
+class LineShape(NamedTuple):
     """How one endpoint says text: formats of what follows `created_at`, up to the line's end."""
 
     content: bytes
@@ -35,26 +35,26 @@ class Shape(NamedTuple):
     has_calls: bool
 
 
-CHAT: Final = Shape(
+CHAT: Final = LineShape(
     b'"message":{"role":"assistant","content":%s},"done":',
     b'"message":{"role":"assistant","content":%s,"thinking":%s},"done":',
     has_calls=True,
 )
-GENERATE: Final = Shape(
+GENERATE: Final = LineShape(
     b'"response":%s,"done":', b'"response":%s,"thinking":%s,"done":', has_calls=False
 )
 
 
-class Lines:
+class ChatResponseLines:
     """One answer, told as it comes."""
 
     media_type = NDJSON
 
-    def __init__(self, model: str, shape: Shape) -> None:
+    def __init__(self, model: str, shape: LineShape) -> None:
         """Tell of this model, by the name that the caller has for it."""
         self._head = b'{"model":%s,"created_at":"' % json_line(model)
         self._shape = shape
-        self._calls = Calls()
+        self._calls = ToolCallBuilder()
 
     @property
     def keep_alive(self) -> bytes:
@@ -75,7 +75,7 @@ class Lines:
         if frame.type == "done":
             return self._end(frame)
         if frame.type in TAKES_BACK:
-            self._calls = Calls()
+            self._calls = ToolCallBuilder()
         return b""
 
     def _delta(self, body: bytes) -> bytes:
@@ -124,9 +124,9 @@ class Lines:
         return b'%s%s",%s%s\n' % (self._head, at, said, end)
 
 
-def whole(model: str, shape: Shape, result: Result) -> bytes:
+def whole(model: str, shape: LineShape, result: Result) -> bytes:
     """The answer of a job that is done in one object; raises Refusal where it cannot be told."""
-    calls = Calls.of(result.tool_calls)
+    calls = ToolCallBuilder.of(result.tool_calls)
     thinking = {"thinking": result.thinking} if result.thinking else {}
     likely = {"logprobs": result.logprobs} if result.logprobs else {}
     content = result.content + result.refusal
@@ -148,7 +148,7 @@ def whole(model: str, shape: Shape, result: Result) -> bytes:
     )
 
 
-def idle(model: str, shape: Shape, reason: str, at: float) -> bytes:
+def idle(model: str, shape: LineShape, reason: str, at: float) -> bytes:
     """The answer to a request without words: the model was loaded, or unloaded, at unix `at`."""
     said: dict[str, Any] = {"response": ""}
     if shape.has_calls:

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 
-from api_shim.dependencies import Wired, Wiring
-from api_shim.following.drop_in import Visit, Visiting
+from api_shim.dependencies import Dependencies, Wired
+from api_shim.following.drop_in import DropInCall, Visiting
 from api_shim.ollama import chat_request, embed, schemas
-from api_shim.ollama.chat_request import ChatBody, GenerateBody, Generation
-from api_shim.ollama.chat_response import CHAT, GENERATE, Lines, Shape, idle, whole
+from api_shim.ollama.chat_request import GenerateBody, Generation, OllamaChatBody
+from api_shim.ollama.chat_response import CHAT, GENERATE, ChatResponseLines, LineShape, idle, whole
 from api_shim.ollama.embed import EmbedBody, EmbeddingsBody
 from api_shim.ollama.models import is_beyond
-from api_shim.ollama.request_fields import Named, without_words
+from api_shim.ollama.request_fields import NamedModel, without_words
 from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, told
 from api_shim.submission.roster_cache import pools
 from contract.chat import ChatRequest
@@ -22,7 +22,7 @@ from contract.models import LoadRequest, UnloadRequest
 router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
 
 
-def json(body: bytes, visit: Visit) -> Response:
+def json(body: bytes, visit: DropInCall) -> Response:
     """One whole answer."""
     headers = {"Cache-Control": "no-store", **visit.headers}
     return Response(body, 200, headers, media_type="application/json")
@@ -41,14 +41,14 @@ def example(summary: str, **value: Any) -> Any:
 )
 async def post_chat(
     body: Annotated[
-        ChatBody,
+        OllamaChatBody,
         example("A question", model="llama3.2", messages=[{"role": "user", "content": "Hello!"}]),
     ],
     visit: Visiting,
     wiring: Wired,
 ) -> Response:
     """Continue a conversation; without messages, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request.to_job(body), CHAT, visit, wiring)
+    return await _words(body, chat_request.chat_to_job(body), CHAT, visit, wiring)
 
 
 @router.post(
@@ -63,15 +63,15 @@ async def post_generate(
     wiring: Wired,
 ) -> Response:
     """Go on from a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request.to_job(body), GENERATE, visit, wiring)
+    return await _words(body, chat_request.generate_to_job(body), GENERATE, visit, wiring)
 
 
 async def _words(
     body: Generation,
     job: ChatRequest | LoadRequest | UnloadRequest,
-    shape: Shape,
-    visit: Visit,
-    wiring: Wiring,
+    shape: LineShape,
+    visit: DropInCall,
+    wiring: Dependencies,
 ) -> Response:
     model = body.wanted
     if not isinstance(job, ChatRequest):
@@ -80,12 +80,12 @@ async def _words(
         return json(idle(model, shape, reason, time.time()), visit)
     record = await visit.take(job, body)
     if body.is_streamed:
-        return visit.stream(record, Lines(model, shape))
+        return visit.stream(record, ChatResponseLines(model, shape))
     return json(whole(model, shape, await visit.whole(record)), visit)
 
 
 async def _in_memory(
-    job: LoadRequest | UnloadRequest, asked: Named, visit: Visit, wiring: Wiring
+    job: LoadRequest | UnloadRequest, asked: NamedModel, visit: DropInCall, wiring: Dependencies
 ) -> None:
     """Load or unload, where there is something to do: a hosted model is always there."""
     visit.leave_out(without_words(asked))

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from api_shim.ollama.request_fields import Named, keep_alive_s, metrics, requested
+from api_shim.ollama.request_fields import NamedModel, keep_alive_s, metrics, requested
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line
@@ -20,7 +20,7 @@ _LENGTH_TOLERANCE = 1e-3
 """A vector whose length is 1 but for this is passed on as it came."""
 
 
-class EmbedBody(Named):
+class EmbedBody(NamedModel):
     """Texts to turn into vectors."""
 
     input: str | tuple[str, ...] | None = None
@@ -38,7 +38,7 @@ class EmbedBody(Named):
         return self.input or ()
 
 
-class EmbeddingsBody(Named):
+class EmbeddingsBody(NamedModel):
     """One text to turn into a vector."""
 
     prompt: str | None = None

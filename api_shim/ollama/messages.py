@@ -149,7 +149,7 @@ def _answered(message: AskedMessage, waiting: list[ToolCall]) -> str | None:
     return found.id
 
 
-class Calls:
+class ToolCallBuilder:
     """The calls of one answer."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Calls:
         self._calls: dict[int, dict[str, Any]] = {}
 
     @classmethod
-    def of(cls, calls: Sequence[ToolCall]) -> "Calls":
+    def of(cls, calls: Sequence[ToolCall]) -> "ToolCallBuilder":
         """Calls that were put together elsewhere."""
         made = cls()
         made.add({"index": at, **call.model_dump()} for at, call in enumerate(calls))

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from api_shim.http.problems import Problem
 from api_shim.ollama.chat_response import NDJSON
 from api_shim.ollama.errors import encoded
-from api_shim.ollama.request_fields import Named, requested
+from api_shim.ollama.request_fields import NamedModel, requested
 from contract.errors import InvalidRequest
 from contract.events import Frame
 from contract.json_lines import json_line
@@ -26,7 +26,7 @@ NO_BLOBS: Final = (
 SUCCESS: Final = b'{"status":"success"}\n'
 
 
-class PullBody(Named):
+class PullBody(NamedModel):
     """A model to download."""
 
     insecure: bool | None = None
@@ -34,7 +34,7 @@ class PullBody(Named):
     """Absent means true."""
 
 
-class CreateBody(Named):
+class CreateBody(NamedModel):
     """A model to make from another."""
 
     from_: str | None = Field(default=None, alias="from")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import PlainTextResponse
 
 from api_shim.dependencies import Wired
-from api_shim.following.drop_in import Visit, Visiting
+from api_shim.following.drop_in import DropInCall, Visiting
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.front_page import front
 from api_shim.ollama import model_responses, models, schemas
@@ -59,7 +59,7 @@ async def post_create(
 
 
 async def _build(
-    job: PullRequest | CreateRequest, body: PullBody | CreateBody, visit: Visit
+    job: PullRequest | CreateRequest, body: PullBody | CreateBody, visit: DropInCall
 ) -> Response:
     record = await visit.take(job, body)
     if body.stream is not False:

@@ -11,20 +11,14 @@ from typing import Annotated, Any, Final
 
 from api_shim.http.error_hints import OLLAMA
 from api_shim.ollama.json_text import stamp
-from api_shim.ollama.request_fields import Asked, Named, requested
+from api_shim.ollama.request_fields import NamedModel, OllamaRequest, requested
 from api_shim.submission.ignored_fields import LeftAlone
 from api_shim.submission.roster_cache import Pool, listing
 from api_shim.submission.selection import absent
 from contract.errors import InvalidRequest
 from contract.json_lines import json_line
-from contract.models import (
-    MODEL_KINDS,
-    CopyRequest,
-    DeleteRequest,
-    LoadRequest,
-    ModelKind,
-    ShowRequest,
-)
+from contract.model_kinds import MODEL_KINDS, ModelKind
+from contract.models import CopyRequest, DeleteRequest, LoadRequest, ShowRequest
 from contract.result import Result
 from contract.roster import ModelReport, ModelTrait
 
@@ -40,17 +34,17 @@ _NEVER: Final = "2300-01-01T00:00:00Z"
 """When a model leaves memory: nobody reports it, and clients take an absent one for the past."""
 
 
-class ShowBody(Named):
+class ShowBody(NamedModel):
     """A model to tell about."""
 
     verbose: Annotated[bool | None, LeftAlone(unless=(False,))] = None
 
 
-class DeleteBody(Named):
+class DeleteBody(NamedModel):
     """A model to delete."""
 
 
-class CopyBody(Asked):
+class CopyBody(OllamaRequest):
     """A model to give a second name."""
 
     source: str = ""

@@ -55,14 +55,14 @@ class Part(Lenient):
     """A part of a body; what it does not know is named in X-Fleet-Ignored."""
 
 
-class Asked(Part):
+class OllamaRequest(Part):
     """The body of a request."""
 
     backend: str | None = None
     """Name of the backend: ours, for fleets where a model name fits several of them."""
 
 
-class Named(Asked):
+class NamedModel(OllamaRequest):
     """A request that is about a model."""
 
     model: str = ""
@@ -98,7 +98,7 @@ class Options(Part):
 _WITHOUT_WORDS: Final = frozenset({"model", "name", "backend", "stream", "keep_alive"})
 
 
-def without_words(asked: Named) -> tuple[str, ...]:
+def without_words(asked: NamedModel) -> tuple[str, ...]:
     """Fields of a request that only loads or unloads a model, to which they say nothing."""
     fields = asked.model_dump(exclude_none=True, exclude=set(_WITHOUT_WORDS))
     return tuple(name for name, value in fields.items() if value)

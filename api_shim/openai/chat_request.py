@@ -10,7 +10,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from api_shim.openai.request_fields import Asked, Body, made, shown, unsupported, wrong
+from api_shim.openai.request_fields import (
+    OpenAIRequest,
+    OpenAIRequestBody,
+    made,
+    shown,
+    unsupported,
+    wrong,
+)
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.chat import (
     DETAILS,
@@ -58,7 +65,7 @@ _NOT_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
 """Fields that messages of other roles than these do not have, by role."""
 
 
-class ImageUrl(Body):
+class ImageUrl(OpenAIRequestBody):
     """Where an image is."""
 
     url: str = Field(min_length=1)
@@ -67,7 +74,7 @@ class ImageUrl(Body):
     """Left to the backend."""
 
 
-class PartBody(Body):
+class ContentPartBody(OpenAIRequestBody):
     """A part of a message's content."""
 
     type: str
@@ -77,7 +84,7 @@ class PartBody(Body):
     refusal: str | None = None
 
 
-class FunctionCall(Body):
+class FunctionCall(OpenAIRequestBody):
     """Which function, with which arguments."""
 
     name: str
@@ -85,7 +92,7 @@ class FunctionCall(Body):
     """JSON text."""
 
 
-class ToolCallBody(Body):
+class ToolCallBody(OpenAIRequestBody):
     """A call that the assistant made."""
 
     id: str | None = None
@@ -95,11 +102,11 @@ class ToolCallBody(Body):
     """What the backend wants back with the call, as it came (Gemini's thought signature)."""
 
 
-class MessageBody(Body):
+class MessageBody(OpenAIRequestBody):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[PartBody] | None = None
+    content: str | list[ContentPartBody] | None = None
     name: str | None = None
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
@@ -157,7 +164,7 @@ def _meta(message: MessageBody) -> dict[str, Any] | None:
     return {**(message.extra_content or {}), DETAILS: message.reasoning_details}
 
 
-def _content(field: str, content: str | list[PartBody] | None) -> str | tuple[Part, ...]:
+def _content(field: str, content: str | list[ContentPartBody] | None) -> str | tuple[Part, ...]:
     if content is None or isinstance(content, str):
         return content or ""
     parts = tuple(_part(f"{field}.{at}", part) for at, part in enumerate(content))
@@ -170,7 +177,7 @@ def _joined(texts: Sequence[str]) -> str:
     return "".join(texts)
 
 
-def _part(field: str, part: PartBody) -> Part:
+def _part(field: str, part: ContentPartBody) -> Part:
     match part.type:
         case "text":
             return TextPart(text=part.text or "")
@@ -208,7 +215,7 @@ def _call(function: FunctionCall, **fields: Any) -> ToolCall:
 Choice = Literal["auto", "none", "required"] | NamedTool
 
 
-class FunctionBody(Body):
+class FunctionBody(OpenAIRequestBody):
     """A function that the model may call."""
 
     name: str = Field(min_length=1, max_length=64)
@@ -219,14 +226,14 @@ class FunctionBody(Body):
     """Whether the arguments of calls must be of that schema, where the backend can promise it."""
 
 
-class ToolBody(Body):
+class ToolBody(OpenAIRequestBody):
     """A tool; only functions are passed on."""
 
     type: str = "function"
     function: FunctionBody | None = None
 
 
-class FormatBody(Body):
+class FormatBody(OpenAIRequestBody):
     """What the answer must look like: `text`, `json_object` or `json_schema`."""
 
     type: str
@@ -235,7 +242,7 @@ class FormatBody(Body):
     """With `json_object`, as llama-server's clients say it."""
 
 
-class SchemaBody(Body):
+class SchemaBody(OpenAIRequestBody):
     """A schema, and its name."""
 
     name: str = "answer"
@@ -332,7 +339,7 @@ _THINK: Final[Mapping[str, Think]] = {
 }
 
 
-class StreamOptions(Body):
+class StreamOptions(OpenAIRequestBody):
     """What a stream tells besides words."""
 
     include_usage: bool = False
@@ -341,20 +348,20 @@ class StreamOptions(Body):
     """Chunks are as long as their words: what hides that is not done."""
 
 
-class ReasoningBody(Body):
+class ReasoningBody(OpenAIRequestBody):
     """How hard to think, as OpenRouter's clients say it."""
 
     effort: str | None = None
     enabled: bool | None = None
 
 
-class TemplateBody(Body):
+class TemplateBody(OpenAIRequestBody):
     """What a chat template is told, as vLLM's and llama-server's clients say it."""
 
     enable_thinking: bool | None = None
 
 
-class Sampled(Asked):
+class Sampled(OpenAIRequest):
     """What a request for text may say of how it is written, in a chat or without one."""
 
     stream: bool | None = None

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from api_shim.http.problems import Problem
 from api_shim.openai import sse
 from api_shim.openai.errors import encoded
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from contract.events import Frame, LogProb, Usage
 from contract.json_lines import json_line
 from contract.result import Result
@@ -27,7 +27,7 @@ _CALLS: Final = b'{"role":"assistant","content":null,"refusal":null}'
 """The same of an answer that begins with a call: there are no words, not even none."""
 
 
-def whole(heading: Heading, result: Result) -> dict[str, Any]:
+def whole(heading: ResponseHead, result: Result) -> dict[str, Any]:
     """The answer to a request that does not stream."""
     message: dict[str, Any] = {
         "role": "assistant",
@@ -101,7 +101,7 @@ class ChatChunks:
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, heading: Heading, *, with_usage: bool) -> None:
+    def __init__(self, heading: ResponseHead, *, with_usage: bool) -> None:
         """Tell this job's answer; `with_usage`: a last chunk tells the tokens."""
         self._job_id = heading.job_id
         self._with_usage = with_usage

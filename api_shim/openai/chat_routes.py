@@ -13,7 +13,7 @@ from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody
-from api_shim.openai.response_head import Heading, answered, heads
+from api_shim.openai.response_head import ResponseHead, answered, heads
 from api_shim.openai.schemas import answers
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
@@ -42,7 +42,7 @@ async def chat(
 ) -> Response:
     """Continue a conversation."""
     record = await visit.take(to_chat(body), body)
-    heading = Heading.of(record)
+    heading = ResponseHead.of(record)
     if body.stream:
         chunks = chat_response.ChatChunks(heading, with_usage=body.with_usage)
         return visit.stream(record, chunks)
@@ -62,7 +62,7 @@ async def completion(
 ) -> Response:
     """Continue raw text, with no chat template around it."""
     record = await visit.take(to_completion(body), body)
-    heading, echo = Heading.of(record), repeated(body)
+    heading, echo = ResponseHead.of(record), repeated(body)
     if body.stream:
         chunks = completions.CompletionChunks(heading, with_usage=body.with_usage, repeated=echo)
         return visit.stream(record, chunks)
@@ -83,7 +83,7 @@ async def embed(
     """Turn texts into vectors."""
     record = await visit.take(embeddings.to_embed(body), body)
     result = await visit.whole(record)
-    pieces = embeddings.pieces(Heading.of(record), result, body.encoding_format)
+    pieces = embeddings.pieces(ResponseHead.of(record), result, body.encoding_format)
     head = heads(visit.headers)
     return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
 

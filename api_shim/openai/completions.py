@@ -15,7 +15,7 @@ from api_shim.openai.chat_response import usage
 from api_shim.openai.embeddings import Ids, ids, texts
 from api_shim.openai.errors import encoded
 from api_shim.openai.request_fields import made, unsupported, wrong
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from contract.chat import ChatRequest
 from contract.events import Frame, LogProb, Usage
 from contract.json_lines import json_line
@@ -74,7 +74,7 @@ def _prompt(body: CompletionBody) -> str | tuple[int, ...]:
     return prompts[0]
 
 
-def whole(heading: Heading, result: Result, repeated: str = "") -> dict[str, Any]:
+def whole(heading: ResponseHead, result: Result, repeated: str = "") -> dict[str, Any]:
     """The answer to a request that does not stream."""
     told = None if result.logprobs is None else Offsets(len(repeated)).lists(result.logprobs)
     choice = {
@@ -117,7 +117,7 @@ class CompletionChunks:
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, heading: Heading, *, with_usage: bool, repeated: str = "") -> None:
+    def __init__(self, heading: ResponseHead, *, with_usage: bool, repeated: str = "") -> None:
         """Tell this job's answer behind what it repeats."""
         self._repeated = repeated
         self._offsets = Offsets(len(repeated))

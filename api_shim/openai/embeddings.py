@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from api_shim.openai.request_fields import Asked, made, wrong
-from api_shim.openai.response_head import Heading
+from api_shim.openai.request_fields import OpenAIRequest, made, wrong
+from api_shim.openai.response_head import ResponseHead
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line
 from contract.result import Embeddings, Result
@@ -77,7 +77,7 @@ _ROWS_AT_ONCE: Final = 64
 Encoding = Literal["float", "base64"]
 
 
-class EmbeddingBody(Asked):
+class EmbeddingBody(OpenAIRequest):
     """Texts to be turned into vectors."""
 
     input: Annotated[
@@ -105,7 +105,7 @@ def to_embed(body: EmbeddingBody) -> EmbedRequest:
     )
 
 
-def whole(heading: Heading, result: Result, encoding: Encoding) -> dict[str, Any]:
+def whole(heading: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
     """The answer as a value; `pieces` writes the same."""
     return {
         "object": "list",
@@ -117,7 +117,7 @@ def whole(heading: Heading, result: Result, encoding: Encoding) -> dict[str, Any
     }
 
 
-def pieces(heading: Heading, result: Result, encoding: Encoding) -> Iterator[bytes]:
+def pieces(heading: ResponseHead, result: Result, encoding: Encoding) -> Iterator[bytes]:
     """The answer's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
     yield b'{"object":"list","data":['
     page: list[bytes] = []
@@ -131,7 +131,7 @@ def pieces(heading: Heading, result: Result, encoding: Encoding) -> Iterator[byt
     yield b"".join(page) + b"]," + json_line(_end(heading, result))[1:]
 
 
-def _end(heading: Heading, result: Result) -> dict[str, Any]:
+def _end(heading: ResponseHead, result: Result) -> dict[str, Any]:
     tokens = result.usage.prompt_tokens if result.usage else None
     usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
     return {"model": heading.model, "usage": usage}

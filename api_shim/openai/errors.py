@@ -49,7 +49,7 @@ _TYPES: Final[Mapping[int, str]] = {
 _ABOUT_MODEL: Final = frozenset({UnknownModel.code, ModelMissing.code, WrongKind.code})
 
 
-class Fault(BaseModel):
+class OpenAIFault(BaseModel):
     """What went wrong."""
 
     message: str
@@ -64,7 +64,7 @@ class Fault(BaseModel):
 class ErrorBody(BaseModel):
     """The body of every answer of 400 or more, and of an error in a stream."""
 
-    error: Fault = Field()
+    error: OpenAIFault = Field()
 
 
 def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:

@@ -8,13 +8,13 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from api_shim.following.drop_in import Visit, Visiting
+from api_shim.following.drop_in import DropInCall, Visiting
 from api_shim.http.forms import MULTIPART, form_of
 from api_shim.http.json_body import JsonRoute
 from api_shim.openai import images, schemas
 from api_shim.openai.images import Family, ImageBody, ImageEvents, to_image
 from api_shim.openai.request_fields import unsupported, wrong
-from api_shim.openai.response_head import Heading, answered
+from api_shim.openai.response_head import ResponseHead, answered
 from api_shim.openai.schemas import answers
 from contract.images import ImageRequest
 
@@ -51,9 +51,11 @@ async def image(
     return await _made(visit, body, to_image(body), "image_generation")
 
 
-async def _made(visit: Visit, body: ImageBody, request: ImageRequest, family: Family) -> Response:
+async def _made(
+    visit: DropInCall, body: ImageBody, request: ImageRequest, family: Family
+) -> Response:
     record = await visit.take(request, body)
-    heading = Heading.of(record)
+    heading = ResponseHead.of(record)
     if body.stream:
         return visit.stream(record, ImageEvents(heading, request, family))
     result = await visit.whole(record)

@@ -14,8 +14,8 @@ from typing_extensions import override
 from api_shim.http.problems import Problem
 from api_shim.openai import sse
 from api_shim.openai.errors import encoded
-from api_shim.openai.request_fields import Asked, made, unsupported, wrong
-from api_shim.openai.response_head import Heading
+from api_shim.openai.request_fields import OpenAIRequest, made, unsupported, wrong
+from api_shim.openai.response_head import ResponseHead
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.events import Frame, Usage
 from contract.images import LEAST_PIXELS, MOST_PIXELS, ImageRequest
@@ -25,7 +25,7 @@ _SIZE: Final = re.compile(r"^([0-9]{1,9})x([0-9]{1,9})$")
 _PARTIAL: Final = 3
 
 
-class ImageBody(Asked):
+class ImageBody(OpenAIRequest):
     """What an image is to show, and how."""
 
     prompt: str
@@ -100,7 +100,7 @@ def _size(size: str | None) -> dict[str, Any]:
 Family = Literal["image_generation", "image_edit"]
 
 
-def whole(heading: Heading, request: ImageRequest, result: Result) -> dict[str, Any]:
+def whole(heading: ResponseHead, request: ImageRequest, result: Result) -> dict[str, Any]:
     """The answer to a request that does not stream."""
     finished = [image for image in result.images if not image.partial]
     return {
@@ -136,7 +136,7 @@ class ImageEvents:
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, heading: Heading, request: ImageRequest, family: Family) -> None:
+    def __init__(self, heading: ResponseHead, request: ImageRequest, family: Family) -> None:
         """Tell this job's images."""
         self._created = heading.created
         self._size = f"{request.width}x{request.height}"

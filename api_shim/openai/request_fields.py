@@ -42,11 +42,11 @@ _LONGEST_NOTES: Final = 16
 """Entries that a job's metadata may have."""
 
 
-class Body(Lenient):
+class OpenAIRequestBody(Lenient):
     """A part of a request's body; what it does not know is named in X-Fleet-Ignored."""
 
 
-class Asked(Body):
+class OpenAIRequest(OpenAIRequestBody):
     """The body of a request that makes a job."""
 
     model: str
@@ -99,7 +99,7 @@ def unsupported(field: str, message: str) -> Refusal:
     return wrong(field, message, error=NotSupported, remedy="leave it out")
 
 
-def made(kind: type[AnyKind], asked: Asked, **fields: Any) -> AnyKind:
+def made(kind: type[AnyKind], asked: OpenAIRequest, **fields: Any) -> AnyKind:
     """A request of the contract from these fields, those that are None left out.
 
     Raises Refusal in the words of this surface.
@@ -121,7 +121,7 @@ def made(kind: type[AnyKind], asked: Asked, **fields: Any) -> AnyKind:
         raise wrong(".".join(path) or "body", first["msg"]) from None
 
 
-def _notes(asked: Asked) -> dict[str, Any] | None:
+def _notes(asked: OpenAIRequest) -> dict[str, Any] | None:
     notes = dict(asked.metadata or {})
     if asked.user is not None and len(notes) < _LONGEST_NOTES:
         notes.setdefault("user", asked.user)

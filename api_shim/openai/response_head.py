@@ -11,7 +11,7 @@ from contract.json_lines import json_line
 from contract.requests import Priority
 
 
-class Heading(NamedTuple):
+class ResponseHead(NamedTuple):
     """Which job an answer is of."""
 
     job_id: str

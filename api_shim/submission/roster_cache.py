@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from contract.features import Wish
+from contract.features import Feature
+from contract.model_kinds import ModelKind, kinds, lacks, rank
 from contract.model_names import find
-from contract.models import ModelKind, kinds, lacks, rank
 from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
-from relay.roster import Roster
+from relay.roster import RosterStore
 
 
 class Pool:
@@ -33,10 +33,10 @@ class Pool:
         return tuple(dict.fromkeys(c for report in self.reports for c in report.capabilities))
 
     @property
-    def grants(self) -> frozenset[Wish] | None:
+    def grants(self) -> frozenset[Feature] | None:
         """What requests may wish for, wherever they run; None if that is not known."""
         told = [frozenset(report.grants) for report in self.reports if report.grants is not None]
-        return frozenset[Wish]().union(*told) if told else None
+        return frozenset[Feature]().union(*told) if told else None
 
     @property
     def models(self) -> dict[str, list[ModelReport]]:
@@ -87,10 +87,10 @@ def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
     return dict(sorted(found.items()))
 
 
-class Census:
+class RosterCache:
     """The roster, looked at no more often than needed: one look serves all who ask meanwhile."""
 
-    def __init__(self, roster: Roster, *, max_age_s: float) -> None:
+    def __init__(self, roster: RosterStore, *, max_age_s: float) -> None:
         """Trust a look for `max_age_s` seconds."""
         self._roster = roster
         self._max_age_s = max_age_s

@@ -26,19 +26,11 @@ from contract.errors import (
     UnknownModel,
     WrongKind,
 )
-from contract.features import REMEDIES, Wish, wishes
+from contract.features import REMEDIES, Feature, wishes
 from contract.jobs import AnyRequest
+from contract.model_kinds import MODEL_KINDS, cannot, not_for
 from contract.model_names import close
-from contract.models import (
-    EVERY_MODEL,
-    MODEL_KINDS,
-    CreateRequest,
-    PullRequest,
-    RunningRequest,
-    UnloadRequest,
-    cannot,
-    not_for,
-)
+from contract.models import EVERY_MODEL, CreateRequest, PullRequest, RunningRequest, UnloadRequest
 from contract.redis_keys import queue_name
 from contract.requests import Kind
 from contract.roster import ModelReport, ModelTrait, QueueView
@@ -83,7 +75,7 @@ def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
     return wrong
 
 
-def ungranted(request: AnyRequest, grants: Collection[Wish] | None) -> list[str]:
+def ungranted(request: AnyRequest, grants: Collection[Feature] | None) -> list[str]:
     """What the backend has no word for and may not ignore, in words; empty if that is unknown."""
     if grants is None:
         return []

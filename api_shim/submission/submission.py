@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.http.authentication import Caller
 from api_shim.http.error_hints import NATIVE, Words, words_of
 from api_shim.http.headers import Preferences, Preferred
@@ -18,19 +18,19 @@ from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import pools
 from api_shim.submission.selection import fitting, least_loaded, named
 from contract.errors import FleetError, RelayUnavailable
-from contract.jobs import AnyRequest, JobAccepted, JobRecord, Place
+from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
 from contract.redis_keys import backend_of, queue_name
 from contract.roster import WorkerReport
 from contract.tenants import Tenant
 from relay.idempotency import Key
 
 
-class Intake:
+class Submission:
     """Takes one call's request in: finds the queue, enqueues, and says where to follow."""
 
     def __init__(
         self,
-        wiring: Wiring,
+        wiring: Dependencies,
         tenant: Tenant,
         preferences: Preferences,
         *,
@@ -53,7 +53,7 @@ class Intake:
         record, place = await self.take(request)
         return accepted(record, place, self.headers)
 
-    async def take(self, request: AnyRequest) -> tuple[JobRecord, Place]:
+    async def take(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
         """Make a job of the request, or find the one that its Idempotency-Key leads to.
 
         Raises Refusal, KeyReused, QueueFull, RelayUnavailable.
@@ -70,7 +70,7 @@ class Intake:
         self.headers["X-Fleet-Job"] = record.id
         return record, place
 
-    async def _take_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, Place]:
+    async def _take_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, QueuePlace]:
         keys = self._wiring.idempotency
         hold = await keys.find(key)
         if hold is None:
@@ -89,7 +89,7 @@ class Intake:
 
     async def _enqueue(
         self, request: AnyRequest, queue: str, job_id: str | None = None
-    ) -> tuple[JobRecord, Place]:
+    ) -> tuple[JobRecord, QueuePlace]:
         request = request.model_copy(update={"backend": backend_of(queue)})
         record, place = await self._wiring.queue.enqueue(
             request, queue=queue, tenant=self._tenant, job_id=job_id
@@ -129,7 +129,7 @@ class Intake:
         return least_loaded(getattr(request, "model", ""), candidates, views).name
 
 
-def accepted(record: JobRecord, place: Place, headers: Mapping[str, str]) -> Response:
+def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -> Response:
     """Answer that a job was taken in, and where to follow it."""
     told = JobAccepted(
         id=record.id,
@@ -145,8 +145,8 @@ def accepted(record: JobRecord, place: Place, headers: Mapping[str, str]) -> Res
 
 async def _drop_in(
     request: Request, wiring: Wired, caller: Caller, preferences: Preferred
-) -> Intake:
-    return Intake(wiring, caller, preferences, words=words_of(request.url.path))
+) -> Submission:
+    return Submission(wiring, caller, preferences, words=words_of(request.url.path))
 
 
 async def _native(
@@ -157,11 +157,11 @@ async def _native(
     enqueue_anyway: Annotated[
         bool, Query(description="Enqueue for the named backend although no worker serves it.")
     ] = False,
-) -> Intake:
-    return Intake(wiring, caller, preferences, enqueue_anyway=enqueue_anyway)
+) -> Submission:
+    return Submission(wiring, caller, preferences, enqueue_anyway=enqueue_anyway)
 
 
-Taking = Annotated[Intake, Depends(_native)]
+Taking = Annotated[Submission, Depends(_native)]
 """A parameter of a native route that makes jobs."""
-DropInTaking = Annotated[Intake, Depends(_drop_in)]
+DropInTaking = Annotated[Submission, Depends(_drop_in)]
 """A parameter of a drop-in route that makes jobs."""

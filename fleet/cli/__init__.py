@@ -1,1 +1,1 @@
-"""cli."""
+"""The `fleet` command: application, terminal output, exit codes."""

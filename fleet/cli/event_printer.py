@@ -18,13 +18,13 @@ from contract.events import (
 )
 from contract.result import Fold, Result
 from fleet.cli.exit_codes import raise_unless_done
-from fleet.cli.progress_bars import Layers
+from fleet.cli.progress_bars import ProgressBars
 from fleet.cli.terminal import Terminal
 from fleet.client.errors import AnswerRestarted
 from fleet.client.job import AsyncJob
 
 
-class Shown:
+class EventPrinter:
     """Shows frames one after another; `result` is the answer so far."""
 
     def __init__(self, terminal: Terminal) -> None:
@@ -34,7 +34,7 @@ class Shown:
         self._thinks = False
         self._open_line = False
         self._told = ""
-        self._layers = Layers(terminal)
+        self._layers = ProgressBars(terminal)
 
     @property
     def result(self) -> Result:
@@ -115,7 +115,7 @@ class Shown:
 
 async def followed(job: AsyncJob, terminal: Terminal, after: EventId = BEGINNING) -> Result:
     """Show a job to its end, from a cursor on; raises JobEnded when it does not end well."""
-    shown = Shown(terminal)
+    shown = EventPrinter(terminal)
     try:
         async with aclosing(job.frames(after)) as frames:
             async for frame in frames:

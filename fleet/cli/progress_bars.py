@@ -14,7 +14,7 @@ _SHOWN = 12
 """Characters of a digest, as servers themselves show it."""
 
 
-class Layers:
+class ProgressBars:
     """The bars; none is drawn before there is something to tell."""
 
     def __init__(self, terminal: Terminal) -> None:

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from contract.json_lines import json_line, one_line
-from contract.wire import Noun, encode
+from contract.wire import WireModel, encode
 from fleet.cli.tables import lines
 
 _LINE_EVERY_S = 30.0
@@ -75,7 +75,7 @@ class Terminal:
 
     def rows(
         self,
-        nouns: Sequence[Noun],
+        nouns: Sequence[WireModel],
         columns: Sequence[str],
         cells: Iterable[Sequence[object]],
         most: int | None = None,

@@ -1,1 +1,1 @@
-"""client."""
+"""The Python clients: `AsyncClient`, and `Client`, which delegates to it."""

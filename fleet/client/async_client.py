@@ -27,10 +27,10 @@ from contract.tenants import IssuedKey, KeyFacts
 from contract.wire import decode, encode
 from fleet.client.batches import Batches
 from fleet.client.job import AsyncJob
-from fleet.client.map import REQUESTS_IN_FLIGHT, Answer, Asked, KeyOf, Many
+from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MappedJobs, MapResult
 from fleet.client.requests import Words, batches, body_of, chat_of, new_key, request_of
 from fleet.client.results import images_of, rows_of
-from fleet.client.roster import Roster
+from fleet.client.roster import RosterClient
 from fleet.client.settings import ClientSettings, spoken_key
 from fleet.client.transport import Shims
 
@@ -42,7 +42,7 @@ JOBS_IN_FLIGHT = 4
 _DEAD = "/api/v1/dead"
 
 
-class AsyncClient(Roster):
+class AsyncClient(RosterClient):
     """A caller of the fleet. `url` may name several shims, separated by commas."""
 
     def __init__(
@@ -107,7 +107,7 @@ class AsyncClient(Roster):
         kind: Kind | None = None,
         idempotency_key: KeyOf | None = None,
         **fields: Any,
-    ) -> AsyncGenerator[Answer, None]:
+    ) -> AsyncGenerator[MapResult, None]:
         """Answers to many requests, in their order or as they come, `in_flight` at a time.
 
         Give requests, or the `kind` and the fields of each (`fields` are those of all). They may
@@ -120,9 +120,9 @@ class AsyncClient(Roster):
 
     def many(
         self, /, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
-    ) -> Many:
+    ) -> MappedJobs:
         """A run over many requests that can tell which of its jobs are under way; see `map`."""
-        return Many(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
+        return MappedJobs(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
 
     def job(self, job_id: str) -> AsyncJob:
         """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet.

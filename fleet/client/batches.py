@@ -12,14 +12,14 @@ from pydantic_core import from_json
 from contract.batches import ENDED, BatchStatus, Counts, LineError
 from contract.errors import InvalidRequest
 from contract.json_lines import json_line
-from contract.wire import Noun
+from contract.wire import WireModel
 from fleet.client.errors import FleetUnreachable
 from fleet.client.transport import NO_ANSWER, Shims
 
 _PAGE = 100
 
 
-class LineErrors(Noun):
+class LineErrors(WireModel):
     """What is wrong with an input file."""
 
     model_config = ConfigDict(extra="ignore")
@@ -27,7 +27,7 @@ class LineErrors(Noun):
     data: tuple[LineError, ...] = ()
 
 
-class BatchView(Noun):
+class BatchView(WireModel):
     """A batch, as `/v1/batches` tells it; fields that a newer shim adds are let be."""
 
     model_config = ConfigDict(extra="ignore")

@@ -22,7 +22,7 @@ from contract.result import Fold, Result
 from contract.wire import decode
 from fleet.client.errors import AnswerRestarted, GaveUpWaiting, JobCancelled
 from fleet.client.problems import error_class
-from fleet.client.reconnect import Patience, Seen
+from fleet.client.reconnect import FollowState, Patience
 from fleet.client.sse import Decoder
 from fleet.client.transport import NO_ANSWER, Shims
 
@@ -47,7 +47,7 @@ class AsyncJob:
         A lost connection is taken up again after the last frame, at the next shim where there are
         several. Raises JobNotFound, and FleetUnreachable when no shim answers for `give_up_s`.
         """
-        seen = Seen(after)
+        seen = FollowState(after)
         patience = self._shims.patience()
         while True:
             began_at = seen.last
@@ -63,7 +63,7 @@ class AsyncJob:
             await self._shims.pause(patience, trouble)
 
     async def _connection(
-        self, seen: Seen, patience: Patience
+        self, seen: FollowState, patience: Patience
     ) -> AsyncGenerator[list[Frame], None]:
         decoder = Decoder()
         params = {"after": str(seen.cursor)}
@@ -81,7 +81,7 @@ class AsyncJob:
                 if seen.ended:
                     return
 
-    async def _is_over(self, seen: Seen, began_at: EventId) -> bool:
+    async def _is_over(self, seen: FollowState, began_at: EventId) -> bool:
         """Whether a stream that ended cleanly left nothing to read after the cursor."""
         if seen.ended:
             return True

@@ -32,7 +32,7 @@ KeyOf = str | Callable[[int, Request], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MapResult:
     """What became of one of many requests."""
 
     index: int
@@ -62,7 +62,7 @@ class Enqueue(Protocol):
 
 
 @dataclass
-class Many:
+class MappedJobs:
     """One run over many requests. `under_way` are the jobs that have not ended."""
 
     enqueue: Enqueue
@@ -78,34 +78,34 @@ class Many:
 
     def answers(
         self, items: Iterable[Asked], in_flight: int, *, ordered: bool = True
-    ) -> AsyncGenerator[Answer, None]:
+    ) -> AsyncGenerator[MapResult, None]:
         """An answer for each item, in their order or as they come."""
         walk = in_order if ordered else as_done
         return walk(enumerate(items), self.one, in_flight)
 
-    async def one(self, numbered: tuple[int, Asked]) -> Answer:
+    async def one(self, numbered: tuple[int, Asked]) -> MapResult:
         """The answer to one item; raises only what no other item would fare better with."""
         index, item = numbered
         try:
             request = self._request(item)
         except InvalidRequest as error:
-            return Answer(index, error=error)
+            return MapResult(index, error=error)
         try:
             job = await self._begun(index, request)
         except _OF_ALL:
             raise
         except FleetError as error:
-            return Answer(index, request, error=error)
+            return MapResult(index, request, error=error)
         self.under_way[job.id] = job
         try:
             outcome = await job.outcome()
         except _OF_ALL:
             raise
         except FleetError as error:  # its record has expired, or is gone
-            return Answer(index, request, job.id, error=error)
+            return MapResult(index, request, job.id, error=error)
         finally:
             self.under_way.pop(job.id, None)
-        return Answer(index, request, job.id, outcome, _error_of(job.id, outcome))
+        return MapResult(index, request, job.id, outcome, _error_of(job.id, outcome))
 
     def _request(self, item: Asked) -> Request:
         if isinstance(item, Request):

@@ -9,7 +9,7 @@ from contract.errors import FleetError, QueueError, RequestError
 from fleet.client.errors import NotAuthorised
 
 
-class Fault(BaseModel):
+class ProblemField(BaseModel):
     """What we read of an error in OpenAI's envelope, which paths under `/v1` answer with."""
 
     model_config = ConfigDict(extra="ignore")
@@ -18,7 +18,7 @@ class Fault(BaseModel):
     code: str | None = None
 
 
-class Problem(BaseModel):
+class ProblemDocument(BaseModel):
     """What we read of `application/problem+json` (RFC 9457), or of OpenAI's envelope."""
 
     model_config = ConfigDict(extra="ignore")
@@ -26,7 +26,7 @@ class Problem(BaseModel):
     title: str = ""
     detail: str = ""
     code: str = ""
-    error: Fault = Fault()
+    error: ProblemField = ProblemField()
 
 
 def _family(root: type[FleetError]) -> Iterator[type[FleetError]]:
@@ -43,9 +43,9 @@ def error_class(code: str) -> type[FleetError] | None:
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> FleetError:
     """The typed error that a shim's answer stands for; unknown codes go by their status."""
     try:
-        problem = Problem.model_validate_json(body)
+        problem = ProblemDocument.model_validate_json(body)
     except ValidationError:
-        problem = Problem(detail=body[:200].decode("utf-8", "replace"))
+        problem = ProblemDocument(detail=body[:200].decode("utf-8", "replace"))
     message = problem.detail or problem.error.message or problem.title
     message = message or f"the shim answered {status} without a reason"
     kind = error_class(problem.code or problem.error.code or "") or _by_status(status)

@@ -81,7 +81,7 @@ class Patience:
         ) from why
 
 
-class Seen:
+class FollowState:
     """What one follower has seen."""
 
     def __init__(self, after: EventId = BEGINNING) -> None:

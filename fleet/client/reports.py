@@ -10,12 +10,12 @@ from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from contract.roster import Capability, ModelReport
-from contract.wire import Noun
+from contract.wire import WireModel
 
-AnyNoun = TypeVar("AnyNoun", bound=Noun)
+AnyNoun = TypeVar("AnyNoun", bound=WireModel)
 
 
-class BackendView(Noun):
+class BackendInfo(WireModel):
     """A backend over all workers that serve it."""
 
     model_config = ConfigDict(extra="ignore")
@@ -34,7 +34,7 @@ class BackendView(Noun):
     workers: tuple[str, ...] = ()
 
 
-class BackendGone(Noun):
+class BackendGone(WireModel):
     """A backend whose workers were ended."""
 
     model_config = ConfigDict(extra="ignore")
@@ -46,7 +46,7 @@ class BackendGone(Noun):
     """Jobs in its queues: they wait until a backend of that name is there again."""
 
 
-class ModelView(ModelReport):
+class ModelInfo(ModelReport):
     """A model, and the backend that has it."""
 
     model_config = ConfigDict(extra="ignore")
@@ -60,7 +60,7 @@ def listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]
     return tuple(noun.model_validate(item) for item in from_json(answer)[what])
 
 
-def model_for(capability: str, models: Iterable[ModelView]) -> ModelView | None:
+def model_for(capability: str, models: Iterable[ModelInfo]) -> ModelInfo | None:
     """A model that can do this, as far as the servers tell: real before scripted, warm first."""
     known = list(models)
     able = [model for model in known if capability in model.traits]
@@ -68,6 +68,6 @@ def model_for(capability: str, models: Iterable[ModelView]) -> ModelView | None:
     return min(able or unknown, key=_preference, default=None)
 
 
-def _preference(model: ModelView) -> tuple[bool, bool, bool]:
+def _preference(model: ModelInfo) -> tuple[bool, bool, bool]:
     scripted = model.name.startswith("scripted-")
     return scripted, scripted and model.name != "scripted-story", not model.warm

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import InternalError
 from contract.result import Embeddings, Result
-from fleet.client.map import Answer
+from fleet.client.map import MapResult
 
 if TYPE_CHECKING:
     from fleet.embed.spool import Rows
@@ -35,7 +35,7 @@ def array_of(found: Embeddings | None, expected: int) -> "Rows":
     return flat.reshape(found.count, found.dimension).astype(np.float32, copy=False)
 
 
-def rows_of(answer: Answer) -> "Rows":
+def rows_of(answer: MapResult) -> "Rows":
     """The vectors that answer an embed request, one row a text; raises what it failed with."""
     found, asked = answer.result.embeddings, answer.request
     assert isinstance(asked, EmbedRequest)  # noqa: S101 - for the type checker

@@ -23,7 +23,7 @@ from fleet.client.async_client import AsyncClient
 from fleet.client.batches import Batches as AsyncBatches
 from fleet.client.blocking import Blocking, steps, waits
 from fleet.client.job import AsyncJob
-from fleet.client.map import REQUESTS_IN_FLIGHT, Answer, Asked, KeyOf
+from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MapResult
 from fleet.client.thread_iteration import walk
 
 Fields = ParamSpec("Fields")
@@ -134,7 +134,7 @@ class Client(Blocking):
         kind: Kind | None = None,
         idempotency_key: KeyOf | None = None,
         **fields: Any,
-    ) -> Generator[Answer, None, None]:
+    ) -> Generator[MapResult, None, None]:
         """Answers to many requests, in their order or as they come; see `AsyncClient.map`.
 
         The requests are taken by the thread that takes the answers.

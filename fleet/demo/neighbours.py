@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fleet.client.reports import ModelView, model_for
+from fleet.client.reports import ModelInfo, model_for
 from fleet.demo.minilm import MODEL_NAME
 from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage
@@ -62,7 +62,7 @@ async def nearest_neighbours(stage: Stage, narrator: Narrator) -> None:
     )
 
 
-async def _model(stage: Stage) -> ModelView:
+async def _model(stage: Stage) -> ModelInfo:
     models = [each for each in await stage.first.models() if each.backend == "local"]
     model = model_for("embed", models)
     promise(model is not None, "the local worker reports its model")
@@ -70,7 +70,7 @@ async def _model(stage: Stage) -> ModelView:
     return model
 
 
-async def _embedded(stage: Stage, narrator: Narrator, model: ModelView, texts: list[str]) -> Rows:
+async def _embedded(stage: Stage, narrator: Narrator, model: ModelInfo, texts: list[str]) -> Rows:
     work = Embedding(stage.first, model.name, model.backend, texts_a_job=_TEXTS_A_JOB)
     bar = Progress(
         TextColumn("embed"),

@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from contract.wire import Noun
+from contract.wire import WireModel
 
 State = Literal["ok", "note", "broken"]
 
 
-class Finding(Noun):
+class Finding(WireModel):
     """One thing that was looked at."""
 
     what: str

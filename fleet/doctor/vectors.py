@@ -1,7 +1,8 @@
 """Whether embed jobs of a model may share requests: texts alone, in one job, and as jobs at once.
 
 Jobs at once are what a worker packs. It has asked its backend by itself before it does so
-(workers/embedding/packing_check.py), and says what it found in the roster; this is the proof from outside.
+(workers/embedding/packing_check.py), and says what it found in the roster; this is the proof from
+outside.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Final
 from contract.embeddings import unpack
 from contract.errors import FleetError
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import ModelView
+from fleet.client.reports import ModelInfo
 from fleet.doctor.finding import Finding, broken, note, ok
 from workers.embedding.parity import LEAST_COSINE, TEXTS, Likeness, likeness
 
@@ -37,11 +38,11 @@ async def vectors(fleet: AsyncClient, model: str | None) -> list[Finding]:
     return [await _checked(fleet, each) for each in chosen]
 
 
-def _embeds(model: ModelView) -> bool:
+def _embeds(model: ModelInfo) -> bool:
     return "embed" in model.traits
 
 
-async def _checked(fleet: AsyncClient, model: ModelView) -> Finding:
+async def _checked(fleet: AsyncClient, model: ModelInfo) -> Finding:
     what = f"embed {model.name} on {model.backend}"
     others = [f"{text} {word}" for word in _ENDS for text in TEXTS]
     try:
@@ -77,7 +78,7 @@ def _in_words(*, packs: bool | None) -> str:
     return "jobs share requests" if packs else "so its worker lets no jobs share a request"
 
 
-async def _learnt(fleet: AsyncClient, model: ModelView) -> bool | None:
+async def _learnt(fleet: AsyncClient, model: ModelInfo) -> bool | None:
     """Whether its worker packs jobs, once it had some and has told."""
     for number in range(_ROUNDS):
         packs = await _packs(fleet, model)
@@ -89,19 +90,19 @@ async def _learnt(fleet: AsyncClient, model: ModelView) -> bool | None:
     return await _packs(fleet, model)
 
 
-async def _packs(fleet: AsyncClient, model: ModelView) -> bool | None:
+async def _packs(fleet: AsyncClient, model: ModelInfo) -> bool | None:
     views = [each for each in await fleet.models() if each.name == model.name]
     return next((each.packs for each in views if each.backend == model.backend), None)
 
 
 async def _one(
-    fleet: AsyncClient, model: ModelView, text: str, *, truncate: bool = True
+    fleet: AsyncClient, model: ModelInfo, text: str, *, truncate: bool = True
 ) -> list[float]:
     return (await _rows(fleet, model, [text], truncate=truncate))[0]
 
 
 async def _rows(
-    fleet: AsyncClient, model: ModelView, texts: Sequence[str], *, truncate: bool
+    fleet: AsyncClient, model: ModelInfo, texts: Sequence[str], *, truncate: bool
 ) -> Rows:
     """The vectors of one job.
 

@@ -1,1 +1,1 @@
-"""embed."""
+"""`fleet embed`: text files in, files of vectors out."""

@@ -33,7 +33,7 @@ from contract.requests import Request
 from fleet.cli.exit_codes import Exit, JobEnded, raise_unless_done
 from fleet.client.async_client import AsyncClient
 from fleet.client.job import AsyncJob
-from fleet.client.map import Answer, Many
+from fleet.client.map import MappedJobs, MapResult
 from fleet.client.requests import request_of
 from fleet.client.results import WrongCount, rows_of
 from fleet.client.window import in_order
@@ -89,7 +89,7 @@ class Embedding:
     _failed: int = 0
     """Texts since the last one that did not."""
     _worked: bool = False
-    _many: Many = field(init=False)
+    _many: MappedJobs = field(init=False)
 
     def __post_init__(self) -> None:
         """Nothing is asked yet; raises InvalidRequest for what no job could be asked for."""
@@ -142,7 +142,7 @@ class Embedding:
         return [_found(row, vector) for row, vector in zip(rows, vectors, strict=True)]
 
     async def _without(
-        self, rows: Sequence[_Row], answer: Answer, error: FleetError
+        self, rows: Sequence[_Row], answer: MapResult, error: FleetError
     ) -> list[_Found]:
         """What can be had of the texts of a job that failed."""
         if not isinstance(error, _OF_A_TEXT):

@@ -33,7 +33,7 @@ class Text(NamedTuple):
     """Why it is none."""
 
 
-class Survey(NamedTuple):
+class FileSurvey(NamedTuple):
     """What a file holds."""
 
     rows: int
@@ -46,7 +46,7 @@ class Survey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """A file of texts; `column` names the field or column that they are in.
 
     `delimiter` separates the cells of a table; None finds out which one does.
@@ -70,7 +70,7 @@ class Source:
         except OSError as error:
             raise InvalidRequest(f"cannot read {self.file}: {error.strerror}") from error
 
-    def survey(self) -> Survey:
+    def survey(self) -> FileSurvey:
         """Read all of it once; raises InvalidRequest if no row is a text."""
         rows = texts = 0
         problem = None
@@ -82,15 +82,15 @@ class Source:
             raise InvalidRequest(f"no row of {self.file} is a text. The first: {problem}")
         with self.file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        return Survey(rows, texts, digest, problem)
+        return FileSurvey(rows, texts, digest, problem)
 
 
-def _lines(source: Source) -> Iterator[Text]:
+def _lines(source: TextSource) -> Iterator[Text]:
     for line in lines_of(source.file):
         yield _broken(line) or _checked(line)
 
 
-def _json_lines(source: Source) -> Iterator[Text]:
+def _json_lines(source: TextSource) -> Iterator[Text]:
     for line in lines_of(source.file):
         yield _broken(line) or _json_line(line, source.column)
 
@@ -139,7 +139,7 @@ def _checked(value: Any, id: Any = None) -> Text:
     return Text(value, id)
 
 
-def _separated(source: Source) -> Iterator[Text]:
+def _separated(source: TextSource) -> Iterator[Text]:
     table = rows_of(source.file, source.delimiter)
     names = next(table)
     at, id_at = _places(source.file, names, source.column)
@@ -179,7 +179,7 @@ def _cell(cells: Sequence[str], width: int, at: int, id_at: int | None) -> Text:
     return _checked(cells[at], id)
 
 
-def _parquet(source: Source) -> Iterator[Text]:
+def _parquet(source: TextSource) -> Iterator[Text]:
     file = source.file
     names = column_names(file)
     check_names(file, names)
@@ -191,7 +191,7 @@ def _parquet(source: Source) -> Iterator[Text]:
             yield _checked(value, id)
 
 
-_READERS: Final[dict[str, Callable[[Source], Iterator[Text]]]] = {
+_READERS: Final[dict[str, Callable[[TextSource], Iterator[Text]]]] = {
     ".txt": _lines,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,

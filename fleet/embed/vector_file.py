@@ -19,7 +19,7 @@ from fleet.embed.spool import Block
 from fleet.embed.text_files import Text
 
 
-class Writer(Protocol):
+class VectorWriter(Protocol):
     """Takes rows in order."""
 
     def write(self, texts: list[Text], block: Block, /) -> None:
@@ -105,7 +105,7 @@ def _spoken(id: Any) -> str | None:
     return id if id is None or isinstance(id, str) else json_line(id).decode()
 
 
-_WRITERS: Final[dict[str, Callable[[IO[bytes], int], Writer]]] = {
+_WRITERS: Final[dict[str, Callable[[IO[bytes], int], VectorWriter]]] = {
     ".jsonl": lambda file, _: JsonLines(file),
     ".npy": Npy,
     ".parquet": lambda file, _: Parquet(file),
@@ -123,7 +123,7 @@ def check_output(file: Path) -> None:
 
 
 @contextmanager
-def output(file: Path, total: int) -> Iterator[Writer]:
+def output(file: Path, total: int) -> Iterator[VectorWriter]:
     """A writer for `total` rows; the file appears when the context ends well, or not at all."""
     check_output(file)
     with whole(file) as opened:

@@ -1,1 +1,1 @@
-"""local."""
+"""`fleet up`: a whole fleet on this machine, as supervised processes."""

@@ -15,7 +15,7 @@ from typing import Final
 from api_shim.control import (
     LONGEST_LINE,
     Add,
-    Answer,
+    ControlAnswer,
     Listing,
     Order,
     Remove,
@@ -26,7 +26,7 @@ from api_shim.control import (
 )
 from fleet.local.launch_plan import named_backend
 from fleet.local.redis_server import LONGEST_SOCKET_PATH
-from fleet.local.worker_teams import Crew
+from fleet.local.worker_teams import WorkerTeams
 from workers.backends.dsn import DsnError
 
 _HEARD_WITHIN_S: Final = 5.0
@@ -60,10 +60,10 @@ def _bound(path: Path) -> Generator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-class Control:
+class ControlSocket:
     """Carries out orders; `say` tells the person at the terminal of it, without any key."""
 
-    def __init__(self, crew: Crew, say: Callable[[str], None]) -> None:
+    def __init__(self, crew: WorkerTeams, say: Callable[[str], None]) -> None:
         """Work for this crew."""
         self._crew = crew
         self._say = say
@@ -99,13 +99,13 @@ class Control:
         finally:
             await hang_up(writer)
 
-    async def _obeyed(self, line: bytes) -> Answer:
+    async def _obeyed(self, line: bytes) -> ControlAnswer:
         try:
             return await self.obey(read_order(line))
         except ValueError as error:
-            return Answer(trouble="invalid", message=str(error))
+            return ControlAnswer(trouble="invalid", message=str(error))
 
-    async def obey(self, order: Order) -> Answer:
+    async def obey(self, order: Order) -> ControlAnswer:
         """Carry out an order."""
         match order:
             case Add():
@@ -113,31 +113,31 @@ class Control:
             case Remove():
                 return await self._remove(order.name)
             case Listing():
-                return Answer(backends=self._staff())
+                return ControlAnswer(backends=self._staff())
 
-    def _add(self, order: Add) -> Answer:
+    def _add(self, order: Add) -> ControlAnswer:
         name = order.name
         if name in self._crew.teams:
             leaving = self._crew.teams[name].leaving is not None
             state = "is being removed; wait a little" if leaving else "is there already"
-            return Answer(trouble="taken", message=f"backend {name} {state}")
+            return ControlAnswer(trouble="taken", message=f"backend {name} {state}")
         try:
             backend = named_backend(name, order.dsn.get_secret_value(), "added while running")
         except DsnError as error:
-            return Answer(trouble="invalid", message=str(error))
+            return ControlAnswer(trouble="invalid", message=str(error))
         self._crew.hire(backend)
         self._say(f"backend {name} was added: its worker starts")
-        return Answer(processes=backend.processes, backends=self._staff())
+        return ControlAnswer(processes=backend.processes, backends=self._staff())
 
-    async def _remove(self, name: str) -> Answer:
+    async def _remove(self, name: str) -> ControlAnswer:
         team = self._crew.teams.get(name)
         if team is None:
-            return Answer(trouble="unknown", message=f"`fleet up` runs no backend {name}")
+            return ControlAnswer(trouble="unknown", message=f"`fleet up` runs no backend {name}")
         self._say(f"backend {name} is removed: its workers finish what they do")
         processes = len(team.entries)
         await self._crew.dismiss(name)
         self._say(f"backend {name} is gone")
-        return Answer(processes=processes, backends=self._staff())
+        return ControlAnswer(processes=processes, backends=self._staff())
 
     def _staff(self) -> tuple[Staff, ...]:
         return tuple(

@@ -8,7 +8,7 @@ from typing import Final
 from api_shim.native.roster import backend_view
 from api_shim.submission.roster_cache import Pool, pools
 from contract.errors import RelayUnavailable
-from relay.roster import Roster
+from relay.roster import RosterStore
 
 _LOOK_S: Final = 2.0
 _FIRST_LOOK_S: Final = 0.1
@@ -20,7 +20,7 @@ _GONE: Final = "is gone: no live worker serves it"
 class Watch:
     """Looks at the roster again and again; `say` is told what is new in it."""
 
-    def __init__(self, roster: Roster, say: Callable[[str], None]) -> None:
+    def __init__(self, roster: RosterStore, say: Callable[[str], None]) -> None:
         """Nothing is known yet."""
         self._roster = roster
         self._say = say

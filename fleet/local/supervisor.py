@@ -35,7 +35,7 @@ async def _nothing_to_do(_: dict[str, str]) -> None:
 
 
 @dataclass(eq=False)
-class Entry:
+class SupervisedEntry:
     """A process that should always run."""
 
     name: str
@@ -72,8 +72,8 @@ class Supervisor:
         self._printer = printer
         self._stop_within_s = stop_within_s
         self._is_stopping = False
-        self._tasks: dict[Entry, asyncio.Task[None]] = {}
-        self.entries: list[Entry] = []
+        self._tasks: dict[SupervisedEntry, asyncio.Task[None]] = {}
+        self.entries: list[SupervisedEntry] = []
 
     async def __aenter__(self) -> Self:
         """Nothing is started yet."""
@@ -96,7 +96,7 @@ class Supervisor:
             if task.done():
                 task.result()
 
-    def keep(self, entry: Entry) -> None:
+    def keep(self, entry: SupervisedEntry) -> None:
         """Start it, and start it again whenever it ends."""
         self.entries.append(entry)
         self._printer.width = max(self._printer.width, len(entry.name))
@@ -106,7 +106,7 @@ class Supervisor:
         if self._is_stopping:
             entry.ending.set()
 
-    async def drop(self, entry: Entry) -> None:
+    async def drop(self, entry: SupervisedEntry) -> None:
         """End one for good: SIGTERM, a bounded wait, SIGKILL; the others go on.
 
         When this is cancelled meanwhile, the process is ended with all others.
@@ -140,7 +140,7 @@ class Supervisor:
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=within_s)
 
-    async def _keep(self, entry: Entry) -> None:
+    async def _keep(self, entry: SupervisedEntry) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not entry.ending.is_set():
             began_at = time.monotonic()
@@ -161,7 +161,7 @@ class Supervisor:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(entry.ending.wait(), pause_s)
 
-    async def _run(self, entry: Entry) -> None:
+    async def _run(self, entry: SupervisedEntry) -> None:
         entry.child = Child(
             entry.name,
             entry.command,
@@ -174,7 +174,7 @@ class Supervisor:
         entry.exit_code = await entry.child.ended(partial(self._heard, entry))
         entry.child = None
 
-    def _heard(self, entry: Entry, message: Message) -> None:
+    def _heard(self, entry: SupervisedEntry, message: Message) -> None:
         data = message.data
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
         entry.last_words = text.strip()[:_LONGEST_REASON] or entry.last_words
@@ -189,13 +189,13 @@ class Supervisor:
         self._printer.write(Message("line", text, now, OWN_NAME, None))
 
 
-def _end(entry: Entry, number: signal.Signals) -> None:
+def _end(entry: SupervisedEntry, number: signal.Signals) -> None:
     entry.ending.set()
     if entry.child is not None:
         entry.child.signal(number)
 
 
-def how_it_ended(entry: Entry) -> str:
+def how_it_ended(entry: SupervisedEntry) -> str:
     """In words, as in `was killed by SIGKILL`; with what it said last, if it gave up itself."""
     exit_code = entry.exit_code or 0
     if exit_code >= 0:

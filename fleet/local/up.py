@@ -19,13 +19,13 @@ from pydantic import SecretStr
 from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from fleet.client.errors import CannotStart
-from fleet.local.control_socket import Control, address
+from fleet.local.control_socket import ControlSocket, address
 from fleet.local.data_folder import locked
 from fleet.local.launch_plan import Plan, child_environment
 from fleet.local.process import commands
 from fleet.local.redis_server import ServerChoice, choose, embedded, write_configuration
-from fleet.local.supervisor import Entry, Supervisor
-from fleet.local.worker_teams import Crew
+from fleet.local.supervisor import SupervisedEntry, Supervisor
+from fleet.local.worker_teams import WorkerTeams
 from relay.connection import Connection
 from relay.settings import RelaySettings
 from workers.settings import WorkerSettings
@@ -49,7 +49,7 @@ class Running:
     supervisors: list[Supervisor] = field(default_factory=list)
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[SupervisedEntry]:
         """Every process, the server first."""
         return [entry for each in self.supervisors for entry in each.entries]
 
@@ -117,9 +117,9 @@ async def running(
         processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
         fleet.supervisors.append(processes)
         socket = stack.enter_context(address(plan.folder, is_ours=choice.binary is not None))
-        crew = Crew(processes, fleet.relay, _shared(fleet), colours)
+        crew = WorkerTeams(processes, fleet.relay, _shared(fleet), colours)
         stack.push_async_callback(crew.aclose)
-        await stack.enter_async_context(Control(crew, processes.say).listening(socket))
+        await stack.enter_async_context(ControlSocket(crew, processes.say).listening(socket))
         for entry in _shims(fleet, socket, colours):
             processes.keep(entry)
         for backend in plan.backends:
@@ -127,7 +127,7 @@ async def running(
         yield fleet
 
 
-def _server(fleet: Running, lock: int, colour: str) -> Entry:
+def _server(fleet: Running, lock: int, colour: str) -> SupervisedEntry:
     folder = fleet.plan.folder.resolve()
     listens = embedded(folder)
     fleet.relay = fleet.relay.model_copy(update={"redis_url": SecretStr(listens.url)})
@@ -137,7 +137,9 @@ def _server(fleet: Running, lock: int, colour: str) -> Entry:
         "FLEET_DATA_DIR": str(folder),
     }
     environment = partial(child_environment, variables)
-    return Entry("redis", commands()["redis"], environment, colour=colour, inherited=(lock,))
+    return SupervisedEntry(
+        "redis", commands()["redis"], environment, colour=colour, inherited=(lock,)
+    )
 
 
 async def _answers(fleet: Running) -> None:
@@ -163,13 +165,13 @@ async def _answers(fleet: Running) -> None:
         raise CannotStart(f"the embedded Redis server did not start{why}") from error
 
 
-def _last_words(entries: Iterable[Entry]) -> str:
+def _last_words(entries: Iterable[SupervisedEntry]) -> str:
     """What those said last that have ended or do not get on, behind a colon."""
     said = [f"{each.name} said {each.last_words!r}" for each in entries if each.last_words]
     return ": " + "; ".join(said) if said else ""
 
 
-def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Entry]:
+def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[SupervisedEntry]:
     for number, port in enumerate(fleet.plan.ports, 1):
         own = {
             "FLEET_HOST": fleet.plan.host,
@@ -178,7 +180,9 @@ def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[Ent
             "FLEET_DATA_DIR": str(fleet.plan.folder.resolve()),
         }
         environment = partial(child_environment, {**_shared(fleet), **own})
-        yield Entry(f"shim.{number}", commands()["shim"], environment, colour=next(colours))
+        yield SupervisedEntry(
+            f"shim.{number}", commands()["shim"], environment, colour=next(colours)
+        )
 
 
 def _shared(fleet: Running) -> dict[str, str]:

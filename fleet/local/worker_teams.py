@@ -13,25 +13,25 @@ from functools import partial
 from contract.errors import RelayUnavailable
 from fleet.local.launch_plan import PlannedBackend, child_environment
 from fleet.local.process import worker_command
-from fleet.local.supervisor import Entry, Supervisor
+from fleet.local.supervisor import SupervisedEntry, Supervisor
 from relay.connection import Connection
 from relay.leases import Leases
-from relay.roster import Roster
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
 
 _RELEASE_WITHIN_S = 10.0
 
 
 @dataclass(eq=False)
-class Team:
+class WorkerTeam:
     """The workers of one backend."""
 
     backend: PlannedBackend
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[SupervisedEntry] = field(default_factory=list)
     leaving: asyncio.Task[None] | None = None
 
 
-class Crew:
+class WorkerTeams:
     """All teams; `shared` is the environment that every process of the fleet has."""
 
     def __init__(
@@ -46,16 +46,18 @@ class Crew:
         self._relay = relay
         self._shared = shared
         self._colours = colours
-        self.teams: dict[str, Team] = {}
+        self.teams: dict[str, WorkerTeam] = {}
 
     def hire(self, backend: PlannedBackend) -> None:
         """Start a backend's workers; its name must be free."""
-        team = self.teams[backend.name] = Team(backend)
+        team = self.teams[backend.name] = WorkerTeam(backend)
         command = worker_command(backend.name)
         environment = partial(self._environment, backend)
         for number in range(1, backend.processes + 1):
             name = f"worker-{backend.name}.{number}"
-            entry = Entry(name, command, environment, died=self._died, colour=next(self._colours))
+            entry = SupervisedEntry(
+                name, command, environment, died=self._died, colour=next(self._colours)
+            )
             team.entries.append(entry)
             self._processes.keep(entry)
 
@@ -76,7 +78,7 @@ class Crew:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _dismiss(self, team: Team) -> None:
+    async def _dismiss(self, team: WorkerTeam) -> None:
         names = [each.started_with.get("FLEET_WORKER_NAME", "") for each in team.entries]
         await asyncio.gather(*(self._processes.drop(each) for each in team.entries))
         # Who was killed left jobs and a report behind; for the others this finds nothing.
@@ -109,7 +111,7 @@ class Crew:
             ):
                 jobs = await Leases(connection).release_worker(worker)
                 if is_gone:
-                    await Roster(connection).leave(worker)
+                    await RosterStore(connection).leave(worker)
         except (RelayUnavailable, TimeoutError):
             self._processes.say(
                 f"could not hand over the jobs of {worker}: they move when its leases expire"

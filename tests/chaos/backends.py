@@ -10,7 +10,7 @@ from weakref import WeakSet
 from pydantic_core import from_json
 from typing_extensions import override
 
-from workers.scripted.http import Ask, Connection, Flow, Reply
+from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection
 from workers.scripted.server import ScriptedServer
 
 
@@ -34,7 +34,7 @@ class Streams:
         self.closed_at[model] = time.monotonic()
 
 
-class _Watched(Connection):
+class _Watched(ScriptedConnection):
     """A connection that tells which model's stream it carries."""
 
     def __init__(self, server: ScriptedServer, streams: Streams) -> None:

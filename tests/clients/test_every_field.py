@@ -1,6 +1,6 @@
 """Every field of the newest clients is passed on, refused, named as ignored, or about the answer.
 
-The clients' own request types say which fields there are; `api_shim/http/problems.py` says what becomes of each. A
+The clients' own request types say which fields there are; `fields.py` says what becomes of each. A
 client that knows a new field fails here until somebody has decided about it.
 """
 

@@ -1,6 +1,6 @@
 """What Open WebUI sends to servers of OpenAI's and Ollama's shape, and how it reads the answers.
 
-Source: open-webui/open-webui, backend/open_webui/routers/openai.py and workers/backends/ollama/adapter.py, utils/payload.py,
+Source: open-webui/open-webui, backend/open_webui/routers/openai.py and ollama.py, utils/payload.py,
 retrieval/utils.py. The product itself does not run here.
 """
 

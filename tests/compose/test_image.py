@@ -16,7 +16,7 @@ from contract.roster import WorkerReport
 from contract.wire import VERSION
 from fleet.local.process import commands
 from relay.connection import Connection
-from relay.roster import Roster
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
 from workers.settings import WorkerSettings
 
@@ -115,7 +115,7 @@ async def test_a_worker_is_well_while_it_is_on_the_roster(redis_url: str) -> Non
             draining=False, backends=(), queues=(),
         )  # fmt: skip
         before = await health("worker", redis_url)
-        await Roster(connection).report(report)
+        await RosterStore(connection).report(report)
 
         assert (before, await health("worker", redis_url)) == (1, 0)
 

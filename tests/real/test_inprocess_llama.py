@@ -28,7 +28,7 @@ from workers.backends.in_process import resident
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.gguf_files import size_bytes
 from workers.backends.in_process.llamacpp import llama
-from workers.backends.protocols import Resides, capabilities
+from workers.backends.protocols import HasModelLease, capabilities
 from workers.backends.registry import build
 
 needed("llama_cpp")
@@ -309,7 +309,7 @@ async def test_a_line_makes_a_backend_that_can_all_this(folder: Path) -> None:
     backend = build(parse("LLM_BOX", f"llama://{folder}?n_ctx=256&threads=1&gpu_layers=0"))
 
     assert capabilities(backend) == ("chat", "embed", "list", "running", "load", "unload")
-    assert isinstance(backend, Resides)
+    assert isinstance(backend, HasModelLease)
     await backend.aclose()
 
 

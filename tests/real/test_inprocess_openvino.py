@@ -26,7 +26,7 @@ from fleet.real.tiny_openvino import MAX_TOKENS, WIDTH, exported_chat, exported_
 from workers.backends.dsn import parse
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.openvino import openvino
-from workers.backends.protocols import Resides, capabilities
+from workers.backends.protocols import HasModelLease, capabilities
 from workers.backends.registry import build
 
 needed("openvino_genai")
@@ -214,7 +214,7 @@ async def test_a_line_makes_a_backend_that_can_all_this(folder: Path) -> None:
     backend = build(parse("LLM_BOX", f"openvino://{folder}?device=CPU&threads=1"))
 
     assert capabilities(backend) == ("chat", "embed", "list", "running", "load", "unload")
-    assert isinstance(backend, Resides)
+    assert isinstance(backend, HasModelLease)
     await backend.aclose()
 
 

@@ -13,7 +13,7 @@ from support.relay import Relay, relay_on
 from contract import redis_keys
 from contract.events import Delta, Phase
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model
-from relay.model_leases import LeasedResidence
+from relay.model_leases import ModelLeases
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.llamacpp import llama
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def worker(relay: Relay, name: str, folder: Path) -> AsyncGenerator[InMemory]:
     async with aclosing(llama("llama", folder, {"threads": "1", "n_ctx": "8192"})) as backend:
-        backend.live_in(LeasedResidence(relay.connection, "llama", name))
+        backend.live_in(ModelLeases(relay.connection, "llama", name))
         yield backend
 
 

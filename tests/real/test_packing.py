@@ -21,7 +21,7 @@ from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import LLAMACPP
 from workers.backends.protocols import Embed
 from workers.embedding.budget import Budget
-from workers.embedding.packer import Packer, Rules
+from workers.embedding.packer import Packer, PackingRules
 from workers.embedding.parity import likeness
 
 pytestmark = pytest.mark.real
@@ -45,7 +45,7 @@ class Counted:
 @asynccontextmanager
 async def packer_over(backend: Embed, most: int = 1) -> AsyncGenerator[tuple[Packer, Counted]]:
     counted = Counted(backend)
-    packer = Packer(counted, Rules(Budget(32, 4096), most))
+    packer = Packer(counted, PackingRules(Budget(32, 4096), most))
     try:
         yield packer, counted
     finally:

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 import pytest
 from support.relay import Relay, relay_on
 
-from contract.batches import File, LineError, NewBatch
+from contract.batches import LineError, NewBatch, StoredFile
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch, UnknownFile
 from contract.events import Usage
 from contract.tenants import DEFAULT_TENANT, Tenant
-from relay.batches import Batches, Lease, Part, parts_name
+from relay.batches import BatchLease, BatchPart, BatchStore, parts_name
 from relay.files import Files, stored_name
 
 ANN, BOB = Tenant(name="ann"), Tenant(name="bob")
@@ -26,24 +26,24 @@ WISH = NewBatch(
 
 
 @asynccontextmanager
-async def batches_on(url: str, **settings: float) -> AsyncGenerator[tuple[Batches, Relay]]:
+async def batches_on(url: str, **settings: float) -> AsyncGenerator[tuple[BatchStore, Relay]]:
     async with relay_on(url, **settings) as relay:
-        yield Batches(relay.connection), relay
+        yield BatchStore(relay.connection), relay
 
 
-async def taken(batches: Batches, total: int = 3) -> Lease:
+async def taken(batches: BatchStore, total: int = 3) -> BatchLease:
     lease = await batches.take(await batches.create(WISH, ANN, most=100))
     assert lease is not None
     assert await batches.start(lease, total)
     return lease
 
 
-def part(name: str, *rows: int) -> Part:
-    return Part(name, rows, len(rows), 0, Usage(prompt_tokens=2))
+def part(name: str, *rows: int) -> BatchPart:
+    return BatchPart(name, rows, len(rows), 0, Usage(prompt_tokens=2))
 
 
-def a_file(file_id: str, tenant: str = "ann") -> File:
-    return File(
+def a_file(file_id: str, tenant: str = "ann") -> StoredFile:
+    return StoredFile(
         id=file_id, tenant=tenant, filename="f", purpose="batch", size_bytes=1, expires_at=0
     )
 
@@ -229,7 +229,7 @@ async def test_batches_of_a_tenant_know_how_many_share(redis_url: str) -> None:
 
 async def test_what_a_batch_reads_is_not_deleted(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
-        files, batches = Files(relay.connection), Batches(relay.connection)
+        files, batches = Files(relay.connection), BatchStore(relay.connection)
         for file_id in (FILE, "file-" + "1" * 32):
             file = await files.create(a_file(file_id), ttl_s=100)
             if file_id == FILE:

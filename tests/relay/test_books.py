@@ -10,7 +10,7 @@ from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
 from contract.tenants import Tenant
-from relay.order import Taking
+from relay.order import ClaimFilter
 
 Step = tuple[str, int]
 steps = some.lists(
@@ -50,7 +50,7 @@ async def _step(  # noqa: C901 - one flat case per step
             request = chat(priority=["standard", "batch"][number % 2])
             await relay.queue.enqueue(request, queue=QUEUE, tenant=tenant)
         case "claim":
-            claim = await relay.queue.claim(QUEUE, "w", Taking(batch=bool(number % 4)))
+            claim = await relay.queue.claim(QUEUE, "w", ClaimFilter(batch=bool(number % 4)))
             if claim is not None:
                 assert claim.record.id not in held
                 held[claim.record.id] = claim.attempt

@@ -14,8 +14,8 @@ from contract.errors import LeaseLost
 from contract.events import Done
 from relay.leases import Holder
 from relay.log import END, HAND_OVER, START, ending_keys
-from relay.order import CLAIM, Taking, keys_of, taken
-from relay.publisher import Voice
+from relay.order import CLAIM, ClaimFilter, keys_of, taken
+from relay.publisher import AttemptLog
 
 
 async def queued(relay: Relay) -> str:
@@ -25,12 +25,12 @@ async def queued(relay: Relay) -> str:
 async def claimed(relay: Relay) -> str:
     """Its worker died between CLAIM and START."""
     job = await relay.enqueue()
-    arguments = taken(QUEUE, "w1", relay.connection.settings, Taking())
+    arguments = taken(QUEUE, "w1", relay.connection.settings, ClaimFilter())
     assert (await relay.connection.run(CLAIM, keys_of(QUEUE), arguments))[0] == job.encode()
     return job
 
 
-async def spoken(relay: Relay) -> Voice:
+async def spoken(relay: Relay) -> AttemptLog:
     await relay.enqueue()
     voice = relay.voice(await relay.claim())
     for word in words(3):
@@ -164,7 +164,7 @@ async def test_a_letter_that_is_dead_stays_what_it_is(redis_url: str) -> None:
         assert await left_in_queues(relay) == []
 
 
-async def done(relay: Relay, voice: Voice, after_s: float) -> None:
+async def done(relay: Relay, voice: AttemptLog, after_s: float) -> None:
     await asyncio.sleep(after_s)
     voice.say(Done())
     with suppress(LeaseLost):

@@ -7,7 +7,7 @@ import pytest
 from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
-from relay.order import Taking
+from relay.order import ClaimFilter
 
 PLAIN = "m"
 LARGE = "m#ctx=8192"
@@ -19,7 +19,7 @@ async def put(relay: Relay, model: str, count: int = 1, **fields: Any) -> list[s
 
 
 async def claimed(relay: Relay, **taking: Any) -> str | None:
-    claim = await relay.queue.claim(QUEUE, "w", Taking(**taking))
+    claim = await relay.queue.claim(QUEUE, "w", ClaimFilter(**taking))
     return None if claim is None else claim.record.id
 
 

@@ -15,7 +15,7 @@ from contract.events import (
     EventId,
     Frame,
 )
-from relay.subscriber import Ear
+from relay.subscriber import Subscription
 
 
 def types(frames: list[Frame]) -> list[str]:
@@ -111,15 +111,15 @@ async def test_a_follower_that_does_not_read_falls_back_to_the_log(redis_url: st
 async def test_a_gap_on_the_channel_is_read_from_the_log(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hear, lost = Ear.hear, []
+    hear, lost = Subscription.hear, []
 
-    def forgetful(ear: Ear, message: bytes) -> None:
+    def forgetful(ear: Subscription, message: bytes) -> None:
         if b"lost" in message and not lost:
             lost.append(message)
         else:
             hear(ear, message)
 
-    monkeypatch.setattr(Ear, "hear", forgetful)
+    monkeypatch.setattr(Subscription, "hear", forgetful)
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         follower = asyncio.create_task(relay.heard(job))

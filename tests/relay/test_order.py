@@ -16,7 +16,7 @@ from contract.cost import cost_of
 from contract.errors import QueueFull
 from contract.requests import SLACK_S, Priority
 from contract.tenants import Tenant
-from relay.order import Taking
+from relay.order import ClaimFilter
 
 on_redis = settings(
     max_examples=15,
@@ -24,7 +24,7 @@ on_redis = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 NOBODY_ELSE = Tenant(name="late")
-ANYTHING = Taking()
+ANYTHING = ClaimFilter()
 
 
 async def put(relay: Relay, tenant: Tenant, **fields: Any) -> str:
@@ -32,7 +32,7 @@ async def put(relay: Relay, tenant: Tenant, **fields: Any) -> str:
     return record.id
 
 
-async def claimed(relay: Relay, taking: Taking = ANYTHING) -> Any:
+async def claimed(relay: Relay, taking: ClaimFilter = ANYTHING) -> Any:
     claim = await relay.queue.claim(QUEUE, "w", taking)
     return None if claim is None else claim.record
 
@@ -200,8 +200,8 @@ async def test_a_warm_model_overtakes_a_cold_head(redis_url: str) -> None:
         cold = await put(relay, NOBODY_ELSE)
         warm = await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
 
-        assert warm[0].id == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
-        assert cold == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+        assert warm[0].id == (await claimed(relay, ClaimFilter(warm=frozenset({"w"})))).id
+        assert cold == (await claimed(relay, ClaimFilter(warm=frozenset({"w"})))).id
 
 
 async def test_a_cold_head_is_overtaken_no_longer_than_the_patience(redis_url: str) -> None:
@@ -210,7 +210,7 @@ async def test_a_cold_head_is_overtaken_no_longer_than_the_patience(redis_url: s
         cold = await put(relay, NOBODY_ELSE)
         for _ in range(3):
             await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
-        warm = Taking(warm=frozenset({"w"}))
+        warm = ClaimFilter(warm=frozenset({"w"}))
         assert (await claimed(relay, warm)).model == "w"
         key = redis_keys.facts(QUEUE)
         facts = json.loads(await relay.connection.command("HGET", key, cold))
@@ -226,13 +226,13 @@ async def test_a_warm_batch_job_does_not_overtake_a_cold_urgent_one(redis_url: s
         await relay.queue.enqueue(batch, queue=QUEUE)
         cold = await put(relay, NOBODY_ELSE, priority="interactive")
 
-        assert cold == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+        assert cold == (await claimed(relay, ClaimFilter(warm=frozenset({"w"})))).id
 
 
 async def test_while_a_model_loads_only_jobs_of_warm_models_are_taken(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await put(relay, NOBODY_ELSE)
-        loading = Taking(warm=frozenset({"w"}), cold=False)
+        loading = ClaimFilter(warm=frozenset({"w"}), cold=False)
 
         assert None is await claimed(relay, loading)
         await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
@@ -246,12 +246,12 @@ async def test_while_a_worker_drains_warm_jobs_overtake_for_the_patience_only(
         cold = await put(relay, NOBODY_ELSE)
         for _ in range(3):
             await relay.queue.enqueue(chat().model_copy(update={"model": "w"}), queue=QUEUE)
-        draining = Taking(warm=frozenset({"w"}), cold=False, drains=True)
+        draining = ClaimFilter(warm=frozenset({"w"}), cold=False, drains=True)
         assert (await claimed(relay, draining)).model == "w"
         await asyncio.sleep(0.3)  # the patience is over
 
         assert None is await claimed(relay, draining)
-        assert cold == (await claimed(relay, Taking(warm=frozenset({"w"})))).id
+        assert cold == (await claimed(relay, ClaimFilter(warm=frozenset({"w"})))).id
 
 
 async def test_a_worker_whose_batch_slots_are_full_takes_what_is_not_batch(redis_url: str) -> None:
@@ -259,9 +259,9 @@ async def test_a_worker_whose_batch_slots_are_full_takes_what_is_not_batch(redis
         for _ in range(40):
             await put(relay, NOBODY_ELSE, priority="batch")
 
-        assert None is await claimed(relay, Taking(batch=False))
+        assert None is await claimed(relay, ClaimFilter(batch=False))
         standard = await put(relay, NOBODY_ELSE)
-        assert standard == (await claimed(relay, Taking(batch=False))).id
+        assert standard == (await claimed(relay, ClaimFilter(batch=False))).id
 
 
 async def test_a_tenant_has_a_bound_of_its_own(redis_url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from workers.scripted.http import Ask, Connection, Flow, Reply, Seen, framed
+from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection, SeenRequest, framed
 
 Answer = Callable[[dict[str, Any]], Reply | Flow | None]
 """From a request's JSON; None drops the connection without a word."""
@@ -42,7 +42,7 @@ class Server:
     def __init__(self, models: Mapping[str, Answer]) -> None:
         self.models = dict(models)
         self.asked: Counter[str] = Counter()
-        self.seen = Seen()
+        self.seen = SeenRequest()
         self.port = 0
         self.list_delay_s = 0.0
 
@@ -71,10 +71,10 @@ async def answering(**models: Answer) -> AsyncGenerator[Server]:
     """A server of these models; underscores in their names are what they are."""
     server = Server(models)
     loop = asyncio.get_running_loop()
-    connections: list[Connection] = []
+    connections: list[ScriptedConnection] = []
 
-    def connected() -> Connection:
-        connections.append(Connection(server.answer, server.seen))
+    def connected() -> ScriptedConnection:
+        connections.append(ScriptedConnection(server.answer, server.seen))
         return connections[-1]
 
     listener = await loop.create_server(connected, "127.0.0.1", 0)

@@ -9,7 +9,7 @@ from contract.embeddings import EmbedRequest, unpack
 from contract.events import Done, Vectors
 from support.backends import against_server
 from workers.embedding.budget import Budget
-from workers.embedding.packer import Packer, Rules
+from workers.embedding.packer import Packer, PackingRules
 from workers.scripted.script import vector
 from workers.scripted.server import ScriptedServer
 
@@ -88,7 +88,7 @@ async def packing(
 ) -> AsyncGenerator[Stage]:
     """A packer over an adapter of this type."""
     async with against_server(type) as (backend, server):
-        rules = Rules(Budget(texts, tokens), most, wait_s)
+        rules = PackingRules(Budget(texts, tokens), most, wait_s)
         rooms: list[bool] = []
         packer = Packer(backend, rules, on_room=lambda: rooms.append(packer.has_room), **options)
         stage = Stage(packer, server)

@@ -12,13 +12,13 @@ from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Fram
 from relay.connection import Connection
 from relay.leases import Holder, Leases
 from relay.log import Log
-from relay.publisher import Voice, Writer
+from relay.publisher import AttemptLog, Publisher
 from relay.queue import Claim, Queue
-from relay.reconciler import Audit
+from relay.reconciler import Reconciler
 from relay.records import Records
-from relay.roster import Roster
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
-from relay.subscriber import Reader
+from relay.subscriber import Subscriber
 from relay.unreadable_messages import Unreadable
 
 QUEUE = "scripted.chat"
@@ -33,14 +33,14 @@ class Relay:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.reader = Reader(connection)
-        self.writer = Writer(connection)
+        self.reader = Subscriber(connection)
+        self.writer = Publisher(connection)
         self.log = Log(connection, self.reader)
         self.queue = Queue(connection)
         self.leases = Leases(connection)
-        self.audit = Audit(connection)
+        self.audit = Reconciler(connection)
         self.records = Records(connection)
-        self.roster = Roster(connection)
+        self.roster = RosterStore(connection)
         self.unreadable = Unreadable(connection)
 
     async def enqueue(self, text: str = "hello", **fields: Any) -> str:
@@ -52,7 +52,7 @@ class Relay:
         assert claim is not None
         return claim
 
-    def voice(self, claim: Claim) -> Voice:
+    def voice(self, claim: Claim) -> AttemptLog:
         return self.writer.voice(claim)
 
     async def run(self, claim: Claim, *events: Event, worker: str = "w1") -> None:

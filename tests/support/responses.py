@@ -10,11 +10,11 @@ import httpx
 from openai.types.responses import response_stream_event as stream_events
 from pydantic import TypeAdapter
 
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.events import ResponseEvents
 from api_shim.openai.responses.items import Known
 from api_shim.openai.responses.request import ResponseBody, to_request
-from api_shim.openai.responses.response import About
+from api_shim.openai.responses.response import ResponseFacts
 from contract.events import Delta, Event, EventId, Frame, Queued, Started, ToolCallDelta
 from relay.queue import Claim
 from support.shim import Stage, stage
@@ -30,9 +30,9 @@ OURS = frozenset({"response.cancelled", "error"})
 """Types that the client's union does not have, and the error, which has more than it says."""
 
 
-def about(**fields: Any) -> About:
+def about(**fields: Any) -> ResponseFacts:
     body = ResponseBody.model_validate({"model": "m", "input": "hi", **fields})
-    return About(Heading(JOB, 1767225600, "m", "standard"), to_request(body, Known()))
+    return ResponseFacts(ResponseHead(JOB, 1767225600, "m", "standard"), to_request(body, Known()))
 
 
 def frames(*events: Event, attempt: int = 1) -> list[Frame]:

@@ -14,7 +14,7 @@ import httpx
 import uvloop
 from pydantic import SecretStr
 
-from api_shim.__main__ import Server, server_of
+from api_shim.__main__ import ShimServer, server_of
 from api_shim.settings import ShimSettings
 from contract.redis_keys import channel
 from contract.roster import BackendReport, Capability, ModelReport, QueueReport, WorkerReport
@@ -54,7 +54,7 @@ def serving(url: str, **settings: Any) -> Iterator[str]:
         assert not thread.is_alive()
 
 
-def _run(server: Server, line: socket.socket) -> None:
+def _run(server: ShimServer, line: socket.socket) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(server.serve(sockets=[line]))
 

@@ -15,7 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from kombu.asynchronous import get_event_loop
 from redis import Redis
 
-from workers.celery_pool.consumer import Intake
+from workers.celery_pool.consumer import ConsumerControl
 from workers.celery_pool.greenlet_bridge import async_task
 from workers.celery_pool.pool import AsyncioPool
 
@@ -35,7 +35,7 @@ app.conf.update(
 if "POOL_TEST_POOL" in os.environ:
     app.conf.worker_pool = os.environ["POOL_TEST_POOL"]
 gate = asyncio.Event()
-intake: list[Intake] = []
+intake: list[ConsumerControl] = []
 
 
 class HurriedPool(AsyncioPool):
@@ -284,7 +284,7 @@ def _tell_failure(sender: Any, args: Any, **_: object) -> None:
 
 @signals.worker_ready.connect
 def _tell_ready(sender: Any, **_: object) -> None:
-    intake.append(Intake(sender))
+    intake.append(ConsumerControl(sender))
     tell("worker", "ready")
 
 

@@ -22,12 +22,12 @@ from pydantic import Field, SecretStr, field_validator
 
 from contract.models import ModelName
 from contract.roster import ModelTrait
-from contract.wire import Noun
+from contract.wire import WireModel
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class DeclaredModel(Noun):
+class DeclaredModel(WireModel):
     """Facts about one model; None leaves what the server told."""
 
     traits: tuple[ModelTrait, ...] | None = None
@@ -38,7 +38,7 @@ class DeclaredModel(Noun):
     dimension: Count | None = None
 
 
-class Endpoint(Noun):
+class DeclaredEndpoint(WireModel):
     """One OpenAI-compatible address that serves one model."""
 
     url: str

@@ -8,7 +8,7 @@ from contract.errors import (
     BackendError,
 )
 from workers.backends.dsn import BackendConfig, BackendType
-from workers.backends.http.client import Client
+from workers.backends.http.client import BackendClient
 
 PORTS: Final = (11434, 8080, 1234, 8000, 7860)
 """Ollama, llama-server or llama-swap, LM Studio or sd-server, vLLM, A1111; any of them may have
@@ -41,7 +41,7 @@ async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> lis
 
 
 async def _identify(root: str) -> BackendType | None:
-    client = Client(root)
+    client = BackendClient(root)
     try:
         native, listing, tags, checkpoints, props = await asyncio.gather(
             *(_ask(client, path) for path in _QUESTIONS)
@@ -82,7 +82,7 @@ def identified(
     return "a1111" if isinstance(checkpoints.get("data"), list) else None
 
 
-async def _ask(client: Client, path: str) -> dict[str, Any]:
+async def _ask(client: BackendClient, path: str) -> dict[str, Any]:
     try:
         return await client.json("GET", path, limit_s=LIMIT_S)
     except BackendError:

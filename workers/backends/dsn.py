@@ -15,8 +15,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from contract.redis_keys import BACKEND_NAME
 from contract.requests import Kind
-from contract.wire import Noun
-from workers.backends.declarations import DeclaredModel, Endpoint
+from contract.wire import WireModel
+from workers.backends.declarations import DeclaredEndpoint, DeclaredModel
 
 MOST: Final = 32
 """Addresses of one backend."""
@@ -169,7 +169,7 @@ class DsnError(ValueError):
     """A backend is configured wrong; the message names the variable and the remedy, no key."""
 
 
-class BackendConfig(Noun):
+class BackendConfig(WireModel):
     """A backend as it is configured."""
 
     name: Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
@@ -178,7 +178,8 @@ class BackendConfig(Noun):
     """Base address without credentials, `/v1` included where there is one; for `local`,
     `llama` and `openvino` a path. Without it, the default of the type."""
     urls: tuple[str, ...] = ()
-    """Several base addresses that are as good as each other (workers/endpoints/endpoints.py); `url` is the first."""
+    """Several base addresses that are as good as each other (workers/endpoints/endpoints.py);
+    `url` is the first."""
     key: SecretStr | None = None
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Jobs of a kind at once, at each address; None: what the server tells, or a default."""
@@ -187,7 +188,7 @@ class BackendConfig(Noun):
     """Seconds of silence that are too many once an answer has begun."""
     options: dict[str, str] = Field(default_factory=dict)
     """What only this type of backend knows."""
-    endpoints: tuple[Endpoint, ...] = ()
+    endpoints: tuple[DeclaredEndpoint, ...] = ()
     """Of type `endpoints`: one address a model."""
     models: dict[str, DeclaredModel] = Field(default_factory=dict)
     """Facts about models that the server does not tell, by the model's name."""

@@ -1,14 +1,14 @@
 """What of a request its backend has no word for: refused where that would change the answer."""
 
 from contract.errors import NotSupported
-from contract.features import REMEDIES, Wish, wishes
+from contract.features import REMEDIES, Feature, wishes
 from contract.requests import Request
-from workers.backends.protocols import Backend, GrantsWishes
+from workers.backends.protocols import Backend, GrantsFeatures
 
 
-def grants(backend: Backend) -> frozenset[Wish]:
+def grants(backend: Backend) -> frozenset[Feature]:
     """What requests may wish for beyond what every backend can do."""
-    return backend.grants if isinstance(backend, GrantsWishes) else frozenset()
+    return backend.grants if isinstance(backend, GrantsFeatures) else frozenset()
 
 
 def ungranted(request: Request, backend: Backend) -> tuple[str, ...]:

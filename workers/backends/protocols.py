@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, get_args, runtime_checkable
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.events import Delta, Details, Done, Image, Phase, Progress, Vectors
-from contract.features import Wish
+from contract.features import Feature
 from contract.images import ImageRequest
 from contract.models import (
     CopyRequest,
@@ -164,11 +164,11 @@ class TakesImageUrls(Protocol):
 
 
 @runtime_checkable
-class GrantsWishes(Protocol):
+class GrantsFeatures(Protocol):
     """Has words for more of a request than every backend has."""
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """For what; the rest is refused or named as ignored before the backend is asked."""
         ...
 
@@ -182,7 +182,7 @@ class TellsSlots(Protocol):
         ...
 
 
-class Residence(Protocol):
+class ModelLease(Protocol):
     """Says which worker may have a model in its memory, where one is all that there is room for."""
 
     async def claim(self, model: str, leave: Callable[[], None]) -> None:
@@ -198,10 +198,10 @@ class Residence(Protocol):
 
 
 @runtime_checkable
-class Resides(Protocol):
+class HasModelLease(Protocol):
     """Has its models in the worker's own memory."""
 
-    def live_in(self, residence: Residence) -> None:
+    def live_in(self, residence: ModelLease) -> None:
         """Ask this before a model is loaded; called once, before the first job."""
         ...
 

@@ -44,7 +44,7 @@ def batches(
         yield tuple(texts[start:end])
 
 
-class Rows:
+class VectorRows:
     """Turns the rows of each batch into a `Vectors`, and demands that they fit together."""
 
     def __init__(self, dimensions: int | None) -> None:
@@ -120,7 +120,7 @@ def width(row: Any) -> int | None:
 
 
 def unit(row: Any) -> Any:
-    """The row scaled to length 1; what is no row of numbers is left for `Rows` to refuse."""
+    """The row scaled to length 1; what is no row of numbers is left for `VectorRows` to refuse."""
     if not isinstance(row, list) or not all(isinstance(value, int | float) for value in row):
         return row
     try:

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class Intake:
+class ConsumerControl:
     """The queues of one Celery consumer, which the `worker_ready` signal sends as its sender.
 
     A change takes effect on the hub's thread, within a turn; of several, the last one holds. A

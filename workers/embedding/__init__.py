@@ -1,1 +1,1 @@
-"""embedding."""
+"""Packing: texts of several embed jobs in one request to a backend."""

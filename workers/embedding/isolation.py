@@ -26,7 +26,7 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
-from workers.embedding.wants import Order, Want
+from workers.embedding.wants import EmbedOrder, Want
 
 OF_A_TEXT: Final = (BackendRejected, ContextExceeded, InputTooLarge, NotFinite, Refused)
 """What a server says of a text itself, or what its vector is."""
@@ -35,12 +35,14 @@ OF_ANY: Final = (BadAnswer, ServerFault, TruncatedStream)
 _NUMBER: Final = re.compile(r"^(?:input|tokens)\[\d+\]")
 
 
-def give_up(wants: Sequence[Want], error: BackendError, *, is_suspect: bool = False) -> list[Order]:
+def give_up(
+    wants: Sequence[Want], error: BackendError, *, is_suspect: bool = False
+) -> list[EmbedOrder]:
     """Fail all jobs that want one of these; returns them.
 
     `is_suspect`: the text has broken a request before, when it was alone.
     """
-    failed: dict[Order, None] = {}
+    failed: dict[EmbedOrder, None] = {}
     if isinstance(error, ConnectionDropped) and len({o for want in wants for o in want.orders}) > 1:
         error = BackendUnreachable(error.message)  # whose text it was nobody knows: no attempt
     for want in wants:
@@ -56,7 +58,7 @@ def give_up(wants: Sequence[Want], error: BackendError, *, is_suspect: bool = Fa
     return list(failed)
 
 
-def _is_its_own(order: Order, error: BackendError) -> bool:
+def _is_its_own(order: EmbedOrder, error: BackendError) -> bool:
     """Whether one text is the cause: it is said, or others of its job have worked."""
     has_worked = order.left_texts < len(order.texts)
     return isinstance(error, OF_A_TEXT) or (isinstance(error, OF_ANY) and has_worked)

@@ -12,7 +12,7 @@ Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
 
 
-class Options(NamedTuple):
+class PackingOptions(NamedTuple):
     """All of an embed request that its backend sees, besides the texts."""
 
     model: str
@@ -24,7 +24,7 @@ class Options(NamedTuple):
     """Whether the texts are ids of tokens."""
 
     @classmethod
-    def of(cls, request: EmbedRequest) -> "Options":
+    def of(cls, request: EmbedRequest) -> "PackingOptions":
         """Those of a request."""
         return cls(
             request.model,

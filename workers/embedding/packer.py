@@ -15,13 +15,13 @@ from contract.embeddings import EmbedRequest, is_finite
 from contract.events import Done, Phase, Vectors
 from workers.backends.protocols import BoundsEmbeds, Embed, Stream
 from workers.embedding.budget import Budget
-from workers.embedding.options import Options, Text, texts_of
-from workers.embedding.packing_check import Verdicts
+from workers.embedding.options import PackingOptions, Text, texts_of
+from workers.embedding.packing_check import PackingChecks
 from workers.embedding.sending import Sending
-from workers.embedding.wants import Order
+from workers.embedding.wants import EmbedOrder
 
 
-class Memory(Protocol):
+class VectorMemory(Protocol):
     """Keeps vectors by the digest of what they are of; never raises."""
 
     async def get(self, digests: Sequence[str]) -> list[bytes | None]:
@@ -40,7 +40,7 @@ _PUTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PackingRules:
     """How an endpoint's texts are packed."""
 
     budget: Budget = field(default_factory=lambda: Budget(texts=256, tokens=16384))
@@ -56,9 +56,9 @@ class Packer:
     def __init__(
         self,
         backend: Embed,
-        rules: Rules,
+        rules: PackingRules,
         *,
-        memory: Memory | None = None,
+        memory: VectorMemory | None = None,
         on_room: Callable[[], None] = lambda: None,
         on_verdict: Callable[[], None] = lambda: None,
     ) -> None:
@@ -67,12 +67,12 @@ class Packer:
         self._rules = rules
         self._memory = memory
         self._on_room = on_room
-        self._verdicts = Verdicts(backend, on_verdict)
+        self._verdicts = PackingChecks(backend, on_verdict)
         self._sending = Sending(
             backend, self._budget, self._verdicts,
             most=rules.most, wait_s=rules.wait_s, on_rows=self._keep,
         )  # fmt: skip
-        self._orders: set[Order] = set()
+        self._orders: set[EmbedOrder] = set()
         self._expected = 0
         self._lately: deque[int] = deque([rules.budget.texts], maxlen=_LATELY)
         self._most_texts = rules.budget.texts
@@ -99,7 +99,7 @@ class Packer:
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """The vectors of one job, in order, in blocks; raises BackendError."""
-        options, order = Options.of(request), Order(texts_of(request))
+        options, order = PackingOptions.of(request), EmbedOrder(texts_of(request))
         self._orders.add(order)
         self._lately.append(request.count)
         self._most_texts = self._budget(request.model).texts
@@ -138,11 +138,11 @@ class Packer:
             return budget
         return Budget(min(budget.texts, self._backend.most_texts(model)), budget.tokens)
 
-    def _window(self, options: Options) -> int:
+    def _window(self, options: PackingOptions) -> int:
         """Texts of one job that wait or are out at once: their vectors are in memory."""
         return self._budget(options.model).texts * (self._rules.most + 1)
 
-    async def _offer(self, order: Order, options: Options) -> None:
+    async def _offer(self, order: EmbedOrder, options: PackingOptions) -> None:
         """Put more of its texts in line, unless their vectors are known already."""
         texts = order.texts[order.offered : order.sent + self._window(options)]
         if not texts:
@@ -157,7 +157,9 @@ class Packer:
                 order.offered += 1
         self._sending.pump()
 
-    async def _known(self, options: Options, texts: Sequence[Text]) -> Sequence[bytes | None]:
+    async def _known(
+        self, options: PackingOptions, texts: Sequence[Text]
+    ) -> Sequence[bytes | None]:
         # Where company changes a vector, one that was made in company is nobody else's.
         if self._memory is None or self.packs(options.model) is False:
             return [None] * len(texts)
@@ -165,7 +167,7 @@ class Packer:
         # Versions before 0.2 kept NaN, too.
         return [row if row is not None and is_finite(row) else None for row in known]
 
-    def _keep(self, options: Options, rows: Mapping[Text, bytes]) -> None:
+    def _keep(self, options: PackingOptions, rows: Mapping[Text, bytes]) -> None:
         if self._memory is None or self.packs(options.model) is False or len(self._puts) >= _PUTS:
             return
         named = {options.digest(text): row for text, row in rows.items()}

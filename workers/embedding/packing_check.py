@@ -19,7 +19,7 @@ from contract.errors import BackendError
 from contract.events import Vectors
 from contract.model_names import untagged
 from workers.backends.protocols import Embed
-from workers.embedding.options import Options
+from workers.embedding.options import PackingOptions
 from workers.embedding.parity import CROWDS, TEXTS, Likeness, likeness
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _REMEMBERED: Final = 1000
 Known = TypeVar("Known")
 
 
-class Verdicts:
+class PackingChecks:
     """The models of one endpoint."""
 
     def __init__(self, backend: Embed, on_verdict: Callable[[], None]) -> None:
@@ -52,7 +52,7 @@ class Verdicts:
         """The model is in memory."""
         _keep(self._answered, untagged(model), value=True)
 
-    def find_out(self, options: Options) -> None:
+    def find_out(self, options: PackingOptions) -> None:
         """Ask, unless it is known, under way, went wrong lately, or might load the model."""
         model, now = untagged(options.model), asyncio.get_running_loop().time()
         if model in self._same or model in self._checks or model not in self._answered:
@@ -75,9 +75,11 @@ class Verdicts:
         if checks:
             await asyncio.wait(checks)
 
-    async def _check(self, model: str, options: Options) -> None:
+    async def _check(self, model: str, options: PackingOptions) -> None:
         keep_alive_s = options.keep_alive_s or None  # 0 would unload it each time
-        options = Options(options.model, truncate=options.truncate, keep_alive_s=keep_alive_s)
+        options = PackingOptions(
+            options.model, truncate=options.truncate, keep_alive_s=keep_alive_s
+        )
         try:
             async with asyncio.timeout(_CHECK_S):
                 alone = {text: (await self._rows(options, [text]))[0] for text in TEXTS}
@@ -96,7 +98,7 @@ class Verdicts:
         _keep(self._same, model, found.is_same)
         self._on_verdict()
 
-    async def _worst(self, options: Options, alone: Mapping[str, list[float]]) -> Likeness:
+    async def _worst(self, options: PackingOptions, alone: Mapping[str, list[float]]) -> Likeness:
         """How the first crowd differs that does, else how the last does."""
         found = Likeness(1.0, 0.0)
         for crowd in CROWDS:
@@ -105,7 +107,7 @@ class Verdicts:
                 break
         return found
 
-    async def _rows(self, options: Options, texts: Sequence[str]) -> list[list[float]]:
+    async def _rows(self, options: PackingOptions, texts: Sequence[str]) -> list[list[float]]:
         found: list[list[float]] = []
         async with aclosing(self._backend.embed(options.request(texts))) as events:
             async for event in events:

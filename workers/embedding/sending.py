@@ -18,9 +18,9 @@ from contract.events import Done, Vectors
 from workers.backends.protocols import Embed
 from workers.embedding.budget import Budget, chosen
 from workers.embedding.isolation import OF_ANY, Isolation, crash, give_up
-from workers.embedding.options import Options, Text
-from workers.embedding.packing_check import Verdicts
-from workers.embedding.wants import Flight, Line, Want
+from workers.embedding.options import PackingOptions, Text
+from workers.embedding.packing_check import PackingChecks
+from workers.embedding.wants import PackedRequest, Want, WantedTexts
 
 _FEW: Final = 2
 """Requests that may be out when one goes that is not full."""
@@ -35,11 +35,11 @@ class Sending:
         self,
         backend: Embed,
         budget: Callable[[str], Budget],
-        verdicts: Verdicts,
+        verdicts: PackingChecks,
         *,
         most: int,
         wait_s: float,
-        on_rows: Callable[[Options, Mapping[Text, bytes]], None],
+        on_rows: Callable[[PackingOptions, Mapping[Text, bytes]], None],
     ) -> None:
         """`budget` is that of a model; `on_rows` is told every vector that has come."""
         self._backend = backend
@@ -48,15 +48,15 @@ class Sending:
         self._most = most
         self._wait_s = wait_s
         self._on_rows = on_rows
-        self._lines: dict[Options, Line] = {}
-        self._flights: set[Flight] = set()
+        self._lines: dict[PackingOptions, WantedTexts] = {}
+        self._flights: set[PackedRequest] = set()
         self._suspects: dict[Text, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def line(self, options: Options) -> Line:
+    def line(self, options: PackingOptions) -> WantedTexts:
         """Where texts with these options wait."""
-        return self._lines.setdefault(options, Line(options))
+        return self._lines.setdefault(options, WantedTexts(options))
 
     def pump(self) -> None:
         """Send what it is time for."""
@@ -103,7 +103,7 @@ class Sending:
             self._timer = loop.call_at(waiting[0].since + self._wait_s, self.pump)
         return False
 
-    def _may_go(self, line: Line) -> bool:
+    def _may_go(self, line: WantedTexts) -> bool:
         """Whether a request of its model may be out beside those that are."""
         model = line.options.model
         is_alone = all(flight.line.options.model != model for flight in self._flights)
@@ -113,7 +113,7 @@ class Sending:
     def _is_quiet(self) -> bool:
         return len(self._flights) < _FEW
 
-    def _mixes(self, line: Line) -> bool:
+    def _mixes(self, line: WantedTexts) -> bool:
         """Whether texts of several jobs may go together."""
         if self._budget(line.options.model).texts == 1:
             return False
@@ -122,13 +122,13 @@ class Sending:
             self._verdicts.find_out(line.options)
         return is_same is True
 
-    def _send(self, line: Line, wants: list[Want]) -> None:
+    def _send(self, line: WantedTexts, wants: list[Want]) -> None:
         flight = line.send(wants)
         self._flights.add(flight)
         flight.task = asyncio.create_task(self._fly(flight))
         flight.task.add_done_callback(partial(self._landed, flight))
 
-    def _landed(self, flight: Flight, task: asyncio.Task[None]) -> None:
+    def _landed(self, flight: PackedRequest, task: asyncio.Task[None]) -> None:
         self._flights.discard(flight)
         flight.forget()
         if task.cancelled():
@@ -137,7 +137,7 @@ class Sending:
             crash(flight.wanted, error)
         self.pump()
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _fly(self, flight: PackedRequest) -> None:
         ask = partial(self._ask, flight.line)
         fail = partial(self._fail, flight.line)
         try:
@@ -145,7 +145,7 @@ class Sending:
         except BackendError as error:
             await Isolation(ask, fail).of(flight.wanted, error)
 
-    def _fail(self, line: Line, wants: Sequence[Want], error: BackendError) -> None:
+    def _fail(self, line: WantedTexts, wants: Sequence[Want], error: BackendError) -> None:
         is_suspect = len(wants) == 1 and wants[0].text in self._suspects
         if len(wants) == 1 and isinstance(error, OF_ANY):
             self._suspects[wants[0].text] = None
@@ -154,7 +154,7 @@ class Sending:
         for order in give_up(wants, error, is_suspect=is_suspect and isinstance(error, OF_ANY)):
             line.leave(order)
 
-    async def _ask(self, line: Line, wants: Sequence[Want]) -> None:
+    async def _ask(self, line: WantedTexts, wants: Sequence[Want]) -> None:
         """One request; raises BackendError, and what has come until then stands."""
         request = line.options.request([want.text for want in wants])
         rows: dict[Want, bytes] = {}
@@ -182,7 +182,7 @@ class Sending:
         self._on_rows(line.options, {want.text: row for want, row in rows.items()})
 
     @staticmethod
-    def _arrive(line: Line, found: Mapping[Want, bytes]) -> None:
+    def _arrive(line: WantedTexts, found: Mapping[Want, bytes]) -> None:
         for want, row in found.items():
             if line.out.get(want.key) is want:
                 del line.out[want.key]

@@ -3,14 +3,11 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from contract.errors import BadAnswer
 from contract.events import Done, Phase, Timings, Usage, Vectors
-from workers.embedding.options import Options, Text, tokens_of
-
-if TYPE_CHECKING:
-    from workers.embedding.wants import Flight
+from workers.embedding.options import PackingOptions, Text, tokens_of
 
 _BLOCK_ROWS: Final = 256
 _BLOCK_BYTES: Final = 512 * 1024
@@ -28,9 +25,9 @@ class Want:
         self.tokens = tokens
         self.rank = rank
         self.since = since
-        self.orders: dict[Order, list[int]] = {}
+        self.orders: dict[EmbedOrder, list[int]] = {}
         """Who wants it, and as which rows; empty once nobody does."""
-        self.flight: Flight | None = None
+        self.flight: PackedRequest | None = None
         """The request that it went out with."""
 
     def arrive(self, row: bytes) -> None:
@@ -45,7 +42,7 @@ class Want:
         self.orders.clear()
 
 
-class Order:
+class EmbedOrder:
     """The texts of one job: which are offered, which have come, which are sent on."""
 
     def __init__(self, texts: Sequence[Text]) -> None:
@@ -142,13 +139,13 @@ class Order:
         )
 
 
-class Line:
+class WantedTexts:
     """Who asks twice for the same text, while it waits or is out, gets the same vector.
 
     Order is fair among jobs: each has one text before any has two.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: PackingOptions) -> None:
         """Nobody waits."""
         self.options: Final = options
         self.waiting: dict[Hashable, Want] = {}
@@ -171,7 +168,7 @@ class Line:
         wants = [*self.waiting.values(), *self.out.values()]
         return any(want.orders.keys() != wants[0].orders.keys() for want in wants)
 
-    def offer(self, order: Order, *, shares: bool, now: float) -> None:
+    def offer(self, order: EmbedOrder, *, shares: bool, now: float) -> None:
         """Put the order's next text in line; `shares`: others may want the same one."""
         at = order.offered
         order.offered += 1
@@ -184,16 +181,16 @@ class Line:
         want.orders.setdefault(order, []).append(at)
         order.open.add(want)
 
-    def send(self, wants: list[Want]) -> "Flight":
+    def send(self, wants: list[Want]) -> "PackedRequest":
         """Take them out of the line."""
-        flight = Flight(self, wants)
+        flight = PackedRequest(self, wants)
         self._rank = max(self._rank, min(want.rank for want in wants))
         for want in wants:
             self.out[want.key] = self.waiting.pop(want.key)
             want.flight = flight
         return flight
 
-    def leave(self, order: Order) -> None:
+    def leave(self, order: EmbedOrder) -> None:
         """The order wants nothing more; what nobody wants now is not asked for."""
         flights = set()
         for want in order.open:
@@ -209,10 +206,10 @@ class Line:
             flight.stop_unless_wanted()
 
 
-class Flight:
+class PackedRequest:
     """One request to the backend, and the texts in it."""
 
-    def __init__(self, line: Line, wants: list[Want]) -> None:
+    def __init__(self, line: WantedTexts, wants: list[Want]) -> None:
         """Not started."""
         self.line = line
         self.wants = wants

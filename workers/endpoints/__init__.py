@@ -1,1 +1,1 @@
-"""endpoints."""
+"""The endpoints of one backend: pool, circuit breakers, probes, broadcast."""

@@ -33,7 +33,7 @@ EVERYWHERE: Final = frozenset(
 Ask = Callable[[Any], Stream[Any]]
 
 
-class Everywhere:
+class Broadcast:
     """All endpoints as one backend that can only be managed."""
 
     def __init__(self, name: str, adapters: Mapping[str, Backend], up: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ open for `open_s` seconds, twice as long each time up to `OPEN_MOST_S`, and lets
 There are two kinds, which differ in what they count and in how they close. That of an *endpoint*
 counts only that nobody is there, and closes when the worker's own look at it (probe.py) is
 answered: it costs no job an attempt, and no model's trouble opens it. That of a *model at an
-endpoint* (model_circuits.py) counts what the server answered to its jobs, and when it has been open for
+endpoint* (model_circuits.py) counts what the server answered to its jobs, and when it has been
+open for
 long enough `probe` half-opens it: one job goes through, whose outcome closes or opens it.
 
 Who goes through gets a Passage. One that was given before the breaker last changed says nothing of
@@ -44,12 +45,12 @@ def model_works(error: BackendError) -> bool | None:
     return None if error.scope == "request" else False
 
 
-class Passage:
+class Permit:
     """Leave to go through once; the first of the three outcomes ends it."""
 
     __slots__ = ("_breaker", "_generation", "_is_over")
 
-    def __init__(self, breaker: "Breaker", generation: int) -> None:
+    def __init__(self, breaker: "CircuitBreaker", generation: int) -> None:
         """Made by `Breaker.enter`."""
         self._breaker = breaker
         self._generation = generation
@@ -80,7 +81,7 @@ class Passage:
         return not was_over and self._generation == self._breaker.generation
 
 
-class Breaker:
+class CircuitBreaker:
     """The breaker of one endpoint or model; `on_change` is called after each change of state."""
 
     def __init__(
@@ -133,12 +134,12 @@ class Breaker:
         """Whether it is open because nobody was there."""
         return self.open_until is not None and isinstance(self._error, BackendUnreachable)
 
-    def enter(self) -> Passage:
+    def enter(self) -> Permit:
         """Go through; call it only while it `admits`, or knowing that nobody else can help."""
         if self.is_half_open and not self._is_tried:
             self._is_tried = True
             self._on_change()
-        return Passage(self, self.generation)
+        return Permit(self, self.generation)
 
     def probe(self) -> None:
         """Let one job through, if it is time."""

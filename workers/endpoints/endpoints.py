@@ -22,10 +22,16 @@ from contract.events import Done, Phase, Vectors
 from contract.model_names import canonical, is_same, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
-from workers.backends.protocols import Backend, GrantsWishes, Stream
+from workers.backends.protocols import Backend, GrantsFeatures, Stream
 from workers.embedding.packer import Packer
-from workers.endpoints.broadcast import EVERYWHERE, Everywhere
-from workers.endpoints.circuit_breaker import Breaker, Passage, Verdict, endpoint_works, model_works
+from workers.endpoints.broadcast import EVERYWHERE, Broadcast
+from workers.endpoints.circuit_breaker import (
+    CircuitBreaker,
+    Permit,
+    Verdict,
+    endpoint_works,
+    model_works,
+)
 from workers.endpoints.model_circuits import ModelsAt
 
 _REMEMBERED: Final = 1000
@@ -42,14 +48,14 @@ class Limits(NamedTuple):
     only: Mapping[str, frozenset[str]] | None
 
 
-class Server:
+class Endpoint:
     """One endpoint: its adapter, what was seen there last, what runs there now."""
 
     def __init__(
         self,
         adapter: Backend,
         address: str,
-        breaker: Callable[[Verdict], Breaker],
+        breaker: Callable[[Verdict], CircuitBreaker],
         slots: Mapping[str, int],
     ) -> None:
         """Nothing seen, nothing running; `breaker` makes circuits, `slots` are by queue."""
@@ -57,7 +63,9 @@ class Server:
         self.address = address
         self.breaker = breaker(endpoint_works)
         self.models_at = ModelsAt(partial(breaker, model_works))
-        self.has_contexts = isinstance(adapter, GrantsWishes) and "context_length" in adapter.grants
+        self.has_contexts = (
+            isinstance(adapter, GrantsFeatures) and "context_length" in adapter.grants
+        )
         """Whether jobs may choose the context length that a model is loaded with."""
         self.slots = dict(slots)
         self.taken: Counter[str] = Counter()
@@ -99,7 +107,7 @@ class Server:
     def _shares(self, queue: str) -> bool:
         return self.has_contexts and kind_of(queue) in IN_MEMORY
 
-    def begin(self, queue: str, loaded: str) -> Passage:
+    def begin(self, queue: str, loaded: str) -> Permit:
         """A job runs here with its model loaded so."""
         if kind_of(queue) in IN_MEMORY:
             self.models_at.begin(self.name_of(loaded))
@@ -127,17 +135,17 @@ class Server:
         return any(report.warm and is_same(report.name, model) for report in self.models)
 
 
-class Seat:
+class Reservation:
     """A job's place at one of the endpoints: held from before its claim to its end."""
 
-    def __init__(self, servers: "Servers", queue: str, server: Server) -> None:
+    def __init__(self, servers: "EndpointPool", queue: str, server: Endpoint) -> None:
         """Made by `Servers.seat`, where there was room."""
         self._servers = servers
         self._queue = queue
         self._job_id = ""
         self._is_everywhere = len(servers.all) > 1 and kind_of(queue) in EVERYWHERE
         self._server = server
-        self._passages: list[Passage] = []
+        self._passages: list[Permit] = []
         self._loaded: str | None = None
         self._enter(None)
 
@@ -164,7 +172,7 @@ class Seat:
         return self._packer is not None
 
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """The vectors of the job, whose texts share requests with others'; see workers/embedding/packer.py."""
+        """Vectors of the job's texts, packed with those of other jobs (embedding/packer.py)."""
         if self._packer is None:
             raise NotSupported(f"backend {self._servers.name} packs no texts")
         self._arrive()
@@ -229,11 +237,11 @@ class Seat:
         self._is_expected = False
 
 
-class Servers:
+class EndpointPool:
     """All endpoints of the backend that a worker serves; at least one, all of one type."""
 
     def __init__(
-        self, servers: Sequence[Server], on_change: Callable[[], None] = lambda: None
+        self, servers: Sequence[Endpoint], on_change: Callable[[], None] = lambda: None
     ) -> None:
         """Choose among these; `on_change` is called when a model may be loaded otherwise."""
         self.all = tuple(servers)
@@ -250,11 +258,11 @@ class Servers:
         return self.all[0].adapter.name
 
     @property
-    def everywhere(self) -> Everywhere:
+    def everywhere(self) -> Broadcast:
         """All of them at once."""
         adapters = {server.address: server.adapter for server in self.all}
         up = [server.address for server in self.all if server.breaker.open_until is None]
-        return Everywhere(self.name, adapters, up)
+        return Broadcast(self.name, adapters, up)
 
     @property
     def error(self) -> str | None:
@@ -281,7 +289,7 @@ class Servers:
         """Whether an endpoint takes one more job of that queue."""
         return any(server.takes(queue) for server in self.all)
 
-    def limits(self, queue: str, held: Server) -> Limits:
+    def limits(self, queue: str, held: Endpoint) -> Limits:
         """Which jobs no endpoint with room may have now."""
         room = [server for server in self.all if server is held or server.takes(queue)]
         at = [server.limits(queue) for server in room]
@@ -316,15 +324,15 @@ class Servers:
         loaded: str | None = None,
         failed_at: str | None = None,
         *,
-        held: Server | None = None,
-    ) -> Server | None:
+        held: Endpoint | None = None,
+    ) -> Endpoint | None:
         """The endpoint to use next; None if none takes one more job.
 
         The one that is `held` for the job already counts as if it were not.
         """
         model = loaded and model_of(loaded)
 
-        def rank(server: Server) -> tuple[bool, bool, bool, bool, bool, int]:
+        def rank(server: Endpoint) -> tuple[bool, bool, bool, bool, bool, int]:
             return (
                 loaded is not None and not server.may_run(queue, loaded),
                 server.lacks(model),
@@ -338,13 +346,13 @@ class Servers:
         return min(room, key=rank, default=None)
 
     @contextmanager
-    def seat(self, queue: str) -> Iterator[Seat | None]:
+    def seat(self, queue: str) -> Iterator[Reservation | None]:
         """A place for one job, held while the block runs; None if there is no room."""
         server = self.best(queue)
         if server is None:
             yield None
             return
-        seat = Seat(self, queue, server)
+        seat = Reservation(self, queue, server)
         try:
             yield seat
         finally:

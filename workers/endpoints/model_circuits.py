@@ -2,7 +2,8 @@
 
 Each has a circuit of its own for each queue, made when a job of it first goes through: a model that
 fails keeps its own jobs waiting and nobody else's. A model that is loaded one way
-(contract/model_names.py) is not asked to load another way while jobs of the first way run (ollama PR
+(contract/model_names.py) is not asked to load another way while jobs of the first way run (ollama
+PR
 14407).
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from contract.model_names import canonical, model_of, untagged
-from workers.endpoints.circuit_breaker import Breaker, Passage
+from workers.endpoints.circuit_breaker import CircuitBreaker, Permit
 
 _REMEMBERED: Final = 1000
 """Circuits, and ways in which a model was loaded last: names come from callers."""
@@ -20,14 +21,14 @@ _REMEMBERED: Final = 1000
 class ModelsAt:
     """The models at one endpoint; `make` gives a new circuit, closed."""
 
-    def __init__(self, make: Callable[[], Breaker]) -> None:
+    def __init__(self, make: Callable[[], CircuitBreaker]) -> None:
         """Nothing has failed, nothing runs."""
         self._make = make
-        self._breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+        self._breakers: OrderedDict[tuple[str, str], CircuitBreaker] = OrderedDict()
         self._runs: Counter[str] = Counter()
         self._last: OrderedDict[str, str] = OrderedDict()
 
-    def enter(self, queue: str, loaded: str) -> Passage:
+    def enter(self, queue: str, loaded: str) -> Permit:
         """Go through the circuit of a model (as it is loaded) for jobs of a queue."""
         key = (queue, canonical(loaded))
         if key not in self._breakers:

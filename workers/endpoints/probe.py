@@ -16,7 +16,7 @@ from contract.roster import ModelReport
 from workers.backends.declarations import DeclaredModel
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import TellsSlots
-from workers.endpoints.endpoints import Server
+from workers.endpoints.endpoints import Endpoint
 
 
 def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[ModelReport, ...]:
@@ -44,13 +44,14 @@ def _merged(report: ModelReport, models: Mapping[str, DeclaredModel]) -> ModelRe
 
 
 CHECK_S: Final = 5.0
-"""For the answer to "are you there?". Less than the client's own bounds (workers/backends/http/client.py: CONNECT_S,
+"""For the answer to "are you there?". Less than the client's own bounds
+(workers/backends/http/client.py: CONNECT_S,
 QUICK_S), so that it is this one that ends the wait for a server that accepts and never answers."""
 MODELS_S: Final = 8.0
 """For its models and slots, once it said that it is there: a long list is no outage."""
 
 
-async def look(server: Server, config: BackendConfig) -> None:
+async def look(server: Endpoint, config: BackendConfig) -> None:
     """Write down what is seen, and let the circuit know."""
     try:
         await _check(server)
@@ -69,7 +70,7 @@ async def look(server: Server, config: BackendConfig) -> None:
         server.error = None
 
 
-async def _check(server: Server) -> None:
+async def _check(server: Endpoint) -> None:
     try:
         async with asyncio.timeout(CHECK_S):
             server.version = await server.adapter.check()
@@ -77,7 +78,7 @@ async def _check(server: Server) -> None:
         raise BackendUnreachable(f"it did not answer within {CHECK_S:g} s") from None
 
 
-async def _list(server: Server, config: BackendConfig) -> None:
+async def _list(server: Endpoint, config: BackendConfig) -> None:
     adapter = server.adapter
     try:
         async with asyncio.timeout(MODELS_S):

@@ -37,7 +37,7 @@ from contract.events import (
     Usage,
     Vectors,
 )
-from contract.features import Wish
+from contract.features import Feature
 from contract.images import ImageRequest
 from contract.models import (
     CopyRequest,
@@ -50,7 +50,7 @@ from contract.models import (
 )
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
-from workers.scripted.catalog import Memory
+from workers.scripted.memory import ScriptedMemory
 from workers.scripted.picture import drawn
 from workers.scripted.script import EARLY, FORMS, Script, Turn, disagrees, parse, play, vectors
 from workers.scripted.turn import deltas, finish_of, prompt_of, texts_of
@@ -83,7 +83,7 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
 class Scripted:
     """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
 
-    grants: Final[frozenset[Wish]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
+    grants: Final[frozenset[Feature]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Scripted:
         self._may_die = may_die
         self._idle_s = idle_s
         self._failed: Counter[str] = Counter()
-        self._warm = Memory(room)
+        self._warm = ScriptedMemory(room)
         self._scripts = {form: form for form in FORMS}
 
     async def check(self) -> str | None:

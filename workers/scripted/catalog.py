@@ -1,6 +1,6 @@
 """The scripted server's models, its answers about them, and its answers that are errors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -222,40 +222,3 @@ def _item(name: str) -> dict[str, Any]:
         "owned_by": "scripted",
         "max_model_len": CONTEXT_LENGTH,
     }
-
-
-class Memory:
-    """Holds so many models at once; the one that was used longest ago makes room."""
-
-    def __init__(self, room: int | None) -> None:
-        """Nothing is in it; None: there is room for all, so that none counts as cold."""
-        self._room = room
-        self._models: dict[str, None] = {}
-
-    def __contains__(self, model: str) -> bool:
-        """Whether the model is there."""
-        return model in self._models
-
-    def __iter__(self) -> Iterator[str]:
-        """Every model that is there."""
-        return iter(tuple(self._models))
-
-    @property
-    def told(self) -> tuple[str, ...]:
-        """The models that are there, where there is not room for all."""
-        return () if self._room is None else tuple(self._models)
-
-    def use(self, model: str) -> None:
-        """Bring a model in."""
-        self._models.pop(model, None)
-        self._models[model] = None
-        while self._room is not None and len(self._models) > self._room:
-            self.drop(next(iter(self._models)))
-
-    def drop(self, model: str) -> None:
-        """Take a model out, if it is there."""
-        self._models.pop(model, None)
-
-    def is_warm(self, model: str) -> bool | None:
-        """Whether the model is there; None where that makes no difference and it is not."""
-        return True if model in self._models else (None if self._room is None else False)

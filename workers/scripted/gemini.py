@@ -22,7 +22,7 @@ from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
 from workers.scripted.http import Ask, Flow, Reply
 from workers.scripted.picture import png
 from workers.scripted.script import EARLY, FORMS, Prompt, Script, Turn, play, vector
-from workers.scripted.stage import SSE, Stage
+from workers.scripted.stage import SSE, ScriptedStage
 from workers.scripted.wire import MESSAGE, sse
 
 _FINISH: Final = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
@@ -182,7 +182,7 @@ _NOT_FOUND: Final = 404
 class ScriptedGemini:
     """Answers below `/v1beta`, `/v1beta1` and `/token`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ScriptedStage) -> None:
         """`stage` performs."""
         self._stage = stage
         self._tokens = 0

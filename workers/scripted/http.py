@@ -62,7 +62,7 @@ Handler = Callable[[Ask], "Reply | Flow | None"]
 
 
 @dataclass(slots=True)
-class Seen:
+class SeenRequest:
     """What the server saw; `GET /_seen` tells it."""
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -80,7 +80,9 @@ class Seen:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def until(self, condition: Callable[["Seen"], bool], limit_s: float = 10.0) -> None:
+    async def until(
+        self, condition: Callable[["SeenRequest"], bool], limit_s: float = 10.0
+    ) -> None:
         """Wait for a condition; raises TimeoutError."""
         async with asyncio.timeout(limit_s):
             while not condition(self):
@@ -92,10 +94,10 @@ def framed(packet: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(packet), packet)
 
 
-class Connection(asyncio.Protocol):
+class ScriptedConnection(asyncio.Protocol):
     """One connection; requests come one after the other."""
 
-    def __init__(self, handler: Handler, seen: Seen) -> None:
+    def __init__(self, handler: Handler, seen: SeenRequest) -> None:
         """`handler` answers; `seen` is shared by all connections of a server."""
         self._handler = handler
         self._seen = seen

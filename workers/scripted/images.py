@@ -24,7 +24,7 @@ from workers.scripted.catalog import early, error_reply, json_reply
 from workers.scripted.http import Ask, Flow, Reply
 from workers.scripted.picture import CELLS, STEPS, png, script_in, words_of
 from workers.scripted.script import EARLY, IMAGE, Script, parse
-from workers.scripted.stage import SSE, Stage
+from workers.scripted.stage import SSE, ScriptedStage
 from workers.scripted.wire import CREATED
 
 QUEUE_FULL: Final = {"error": "job queue is full"}
@@ -63,7 +63,7 @@ class _Job:
 class Gallery:
     """Both APIs over one row of jobs."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ScriptedStage) -> None:
         """`stage` says which request shall fail."""
         self._stage = stage
         self._jobs: dict[str, _Job] = {}
@@ -252,7 +252,7 @@ USAGE: Final = {"input_tokens": 5, "output_tokens": 272, "total_tokens": 277}
 class ScriptedOpenAIImages:
     """Answers below `/v1/images/`."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ScriptedStage) -> None:
         """`stage` performs."""
         self._stage = stage
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {

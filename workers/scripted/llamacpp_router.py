@@ -17,14 +17,14 @@ from workers.scripted.backend import LAYERS, PULL_STEPS
 from workers.scripted.catalog import CONTEXT_LENGTH, VERSION, error_reply, json_reply
 from workers.scripted.http import Ask, Flow, Handler, Reply, framed
 from workers.scripted.script import Script
-from workers.scripted.stage import SSE, Stage
+from workers.scripted.stage import SSE, ScriptedStage
 
 TICK_S: Final = 0.005
 _QUIET: Final = framed(b":\n\n")
 _ENDLESS: Final = 1 << 40
 
 
-class Feed(Sequence[bytes]):
+class RouterEvents(Sequence[bytes]):
     """Packets that are not known yet: a comment where there is none."""
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class Feed(Sequence[bytes]):
 class ScriptedRouter:
     """Its own paths; chats go to the usual ones, which load by themselves."""
 
-    def __init__(self, stage: Stage, usual: Handler) -> None:
+    def __init__(self, stage: ScriptedStage, usual: Handler) -> None:
         """All models cold, nobody listening."""
         self._stage, self._catalog, self._usual = stage, stage.catalog, usual
         self._busy: dict[str, str] = {}
-        self._feeds: list[Feed] = []
+        self._feeds: list[RouterEvents] = []
         self.surfaces: dict[str, Handler] = {
             "/models/sse": self._events,
             "/models/load": self._load,
@@ -74,7 +74,7 @@ class ScriptedRouter:
                 return self._list(ask)
 
     def _events(self, _: Ask) -> Flow:
-        feed = Feed()
+        feed = RouterEvents()
         self._feeds.append(feed)
         return Flow(packets=feed, content_type=SSE, gap_s=TICK_S)
 

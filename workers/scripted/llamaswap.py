@@ -13,7 +13,7 @@ from contract.errors import FleetError
 from workers.scripted import wire
 from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
 from workers.scripted.http import Ask, Flow, Handler, Reply, framed
-from workers.scripted.stage import SSE, Stage
+from workers.scripted.stage import SSE, ScriptedStage
 
 _LOADING: Final = tuple(
     framed(wire.sse({"choices": [{"delta": {"reasoning_content": words}}]}))
@@ -24,7 +24,7 @@ _LOADING: Final = tuple(
 class ScriptedLlamaSwap:
     """Its own paths; what it does not know goes to the usual ones."""
 
-    def __init__(self, stage: Stage, usual: Handler) -> None:
+    def __init__(self, stage: ScriptedStage, usual: Handler) -> None:
         """`usual` answers as a server behind it would."""
         self._stage, self._catalog, self._usual = stage, stage.catalog, usual
         self.surfaces: dict[str, Handler] = {

@@ -9,7 +9,7 @@ from workers.scripted import wire
 from workers.scripted.backend import LAYERS, PULL_STEPS
 from workers.scripted.catalog import CONTEXT_LENGTH, error_reply, json_reply
 from workers.scripted.http import Ask, Handler, Reply
-from workers.scripted.stage import Stage
+from workers.scripted.stage import ScriptedStage
 
 _TOTAL = sum(total for _, total in LAYERS)
 
@@ -17,7 +17,7 @@ _TOTAL = sum(total for _, total in LAYERS)
 class ScriptedLmStudio:
     """Its own paths; a download goes on by one step whenever somebody asks how it goes."""
 
-    def __init__(self, stage: Stage, _: Handler) -> None:
+    def __init__(self, stage: ScriptedStage, _: Handler) -> None:
         """Nothing loaded, nothing downloaded."""
         self._stage, self._catalog = stage, stage.catalog
         self._instances: dict[str, list[str]] = {}

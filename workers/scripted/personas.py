@@ -7,10 +7,10 @@ from workers.scripted.http import Handler
 from workers.scripted.llamacpp_router import ScriptedRouter
 from workers.scripted.llamaswap import ScriptedLlamaSwap
 from workers.scripted.lmstudio import ScriptedLmStudio
-from workers.scripted.stage import Stage
+from workers.scripted.stage import ScriptedStage
 from workers.scripted.vllm import ScriptedVllm
 
-Manner = Callable[[Stage, Handler], dict[str, Handler]]
+Manner = Callable[[ScriptedStage, Handler], dict[str, Handler]]
 
 MANNERS: Final[dict[str, Manner]] = {
     "llamacpp-router": lambda stage, usual: ScriptedRouter(stage, usual).surfaces,

@@ -10,7 +10,7 @@ from workers.scripted import wire
 from workers.scripted.catalog import early, error_reply
 from workers.scripted.http import Ask, Flow, Reply
 from workers.scripted.script import EARLY, Prompt, Script, Turn, play
-from workers.scripted.stage import NDJSON, SSE, Stage
+from workers.scripted.stage import NDJSON, SSE, ScriptedStage
 
 LOGPROB = -0.5
 
@@ -18,7 +18,7 @@ LOGPROB = -0.5
 class ScriptedRaw:
     """Answers both; every answer streams."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ScriptedStage) -> None:
         """`stage` performs."""
         self._stage = stage
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {

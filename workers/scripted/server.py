@@ -25,12 +25,12 @@ from contract.errors import (
 from workers.scripted import wire
 from workers.scripted.catalog import Catalog, early, error_reply, json_reply
 from workers.scripted.gemini import ScriptedGemini
-from workers.scripted.http import Ask, Connection, Flow, Reply, Seen
+from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection, SeenRequest
 from workers.scripted.images import Gallery, ScriptedOpenAIImages
 from workers.scripted.personas import MANNERS
 from workers.scripted.raw import ScriptedRaw
 from workers.scripted.script import EARLY, Prompt, Script, disagrees, play, vectors
-from workers.scripted.stage import NDJSON, SSE, Stage
+from workers.scripted.stage import NDJSON, SSE, ScriptedStage
 
 Route = Callable[[dict[str, Any]], Reply | Flow | None]
 Surface = Callable[[Ask], Reply | Flow | None]
@@ -42,10 +42,10 @@ class ScriptedServer:
 
     def __init__(self, manner: str | None = None, models: Sequence[str] = ()) -> None:
         """Nothing seen; `manner` is whom to pretend to be, `models` are listed beside the forms."""
-        self.seen = Seen()
+        self.seen = SeenRequest()
         self.url = ""
         self._catalog = Catalog()
-        self._stage = Stage(self._catalog)
+        self._stage = ScriptedStage(self._catalog)
         self.gallery = Gallery(self._stage)
         for model in models:
             self._catalog.add(model)
@@ -205,10 +205,10 @@ async def serve(
     """Run a server inside this loop; port 0 takes a free one, and `url` tells which."""
     server = ScriptedServer(manner, models)
     loop = asyncio.get_running_loop()
-    connections: WeakSet[Connection] = WeakSet()
+    connections: WeakSet[ScriptedConnection] = WeakSet()
 
-    def connect() -> Connection:
-        connection = Connection(server.answer, server.seen)
+    def connect() -> ScriptedConnection:
+        connection = ScriptedConnection(server.answer, server.seen)
         connections.add(connection)
         return connection
 

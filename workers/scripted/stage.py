@@ -24,7 +24,7 @@ _ENDINGS: Final[dict[str, Ending]] = {
 }
 
 
-class Stage:
+class ScriptedStage:
     """Where every format of the server performs; keeps how often a model failed."""
 
     def __init__(self, catalog: Catalog) -> None:

@@ -3,13 +3,13 @@
 from workers.scripted import wire
 from workers.scripted.catalog import CONTEXT_LENGTH, error_reply, json_reply
 from workers.scripted.http import Ask, Handler, Reply
-from workers.scripted.stage import Stage
+from workers.scripted.stage import ScriptedStage
 
 
 class ScriptedVllm:
     """Its own paths; success has no body there."""
 
-    def __init__(self, stage: Stage, _: Handler) -> None:
+    def __init__(self, stage: ScriptedStage, _: Handler) -> None:
         """Awake."""
         self._catalog = stage.catalog
         self._level: int | None = None

@@ -20,7 +20,7 @@ from api_shim.http.problems import Problem, Refusal
 from api_shim.openai import sse
 from api_shim.openai.errors import encoded
 from api_shim.openai.responses.output import Event, Output
-from api_shim.openai.responses.response import About, Ending, Status, error, usage
+from api_shim.openai.responses.response import ResponseEnding, ResponseFacts, Status, error, usage
 from contract.events import EventId, Failed, Frame, Reset, Usage
 
 Numbered = tuple[int, Event]
@@ -29,7 +29,7 @@ Numbered = tuple[int, Event]
 class Narration:
     """One response from its job's events, heard one after the other from the first on."""
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, about: ResponseFacts) -> None:
         """Nothing heard."""
         self._about = about
         self._forget()
@@ -99,7 +99,7 @@ class Narration:
         yield self._lifecycle("response.in_progress")
 
     def _done(self, fields: dict[str, Any]) -> Iterator[Event]:
-        ending = Ending(fields.get("finish_reason"), has_refused=self._has_refused)
+        ending = ResponseEnding(fields.get("finish_reason"), has_refused=self._has_refused)
         yield from self.output.close(ending.status)
         used = Usage.model_validate(told) if (told := fields.get("usage")) else None
         self.status, self._ending = ending.status, ending.fields(used, fields["at"])
@@ -126,7 +126,7 @@ class ResponseEvents:
     keep_alive = sse.KEEP_ALIVE
 
     def __init__(
-        self, about: About, *, after: int | None = None, known_reset: EventId | None = None
+        self, about: ResponseFacts, *, after: int | None = None, known_reset: EventId | None = None
     ) -> None:
         """Tell what comes after this number, or what holds.
 

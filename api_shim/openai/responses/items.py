@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from api_shim.openai.request_fields import Body, shown, unsupported, wrong
+from api_shim.openai.request_fields import OpenAIRequestBody, shown, unsupported, wrong
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.chat import Message, Part, Role, TextPart, ToolCall
 from contract.json_lines import json_line
@@ -25,7 +25,7 @@ _ROLES: Final[Mapping[str, Role]] = {
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 
 
-class PartBody(Body):
+class ItemPartBody(OpenAIRequestBody):
     """A part of an item's content."""
 
     type: str
@@ -38,10 +38,10 @@ class PartBody(Body):
     """Left to the backend."""
 
 
-Content = str | list[PartBody]
+Content = str | list[ItemPartBody]
 
 
-class ItemBody(Body):
+class ItemBody(OpenAIRequestBody):
     """A part of a conversation."""
 
     type: str = "message"
@@ -55,7 +55,7 @@ class ItemBody(Body):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
     output: Content | None = None
-    summary: list[PartBody] | None = None
+    summary: list[ItemPartBody] | None = None
     extra_content: dict[str, Any] | None = None
     """What the backend wants back with the item, as it came (Gemini's thought signature)."""
 
@@ -194,7 +194,7 @@ def _content(field: str, content: Content | None) -> str | tuple[Part, ...]:
     return "".join(texts) if len(texts) == len(parts) else parts
 
 
-def _part(field: str, part: PartBody) -> Part:
+def _part(field: str, part: ItemPartBody) -> Part:
     if part.type in _TEXTS:
         return TextPart(text=part.text or "")
     match part.type:

@@ -11,7 +11,13 @@ from typing_extensions import override
 
 from api_shim.http.problems import Refusal
 from api_shim.openai.chat_request import Choice, StreamOptions, to_choice, to_think
-from api_shim.openai.request_fields import Asked, Body, made, unsupported, wrong
+from api_shim.openai.request_fields import (
+    OpenAIRequest,
+    OpenAIRequestBody,
+    made,
+    unsupported,
+    wrong,
+)
 from api_shim.openai.responses.items import ItemBody, Known, job_of, to_messages
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.chat import (
@@ -39,7 +45,7 @@ _ECHOED: Final = frozenset(
 )  # fmt: skip
 
 
-class FlatTool(Body):
+class FlatTool(OpenAIRequestBody):
     """A tool; only functions are passed on."""
 
     type: str = "function"
@@ -51,7 +57,7 @@ class FlatTool(Body):
     """Whether the arguments of calls must be of that schema, where the backend can promise it."""
 
 
-class FlatFormat(Body):
+class FlatFormat(OpenAIRequestBody):
     """What the answer must look like: `text`, `json_object` or `json_schema`."""
 
     type: str
@@ -61,7 +67,7 @@ class FlatFormat(Body):
     strict: bool | None = None
 
 
-class TextBody(Body):
+class TextBody(OpenAIRequestBody):
     """How the answer is written."""
 
     format: FlatFormat | None = None
@@ -69,7 +75,7 @@ class TextBody(Body):
     """No backend is told."""
 
 
-class ReasoningBody(Body):
+class ReasoningBody(OpenAIRequestBody):
     """How hard to think, and how thoughts are told."""
 
     effort: str | None = None
@@ -80,7 +86,7 @@ class ReasoningBody(Body):
     """Deprecated: `summary`."""
 
 
-class ResponseBody(Asked):
+class ResponseBody(OpenAIRequest):
     """Something to answer."""
 
     input: str | list[ItemBody] | None = None

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from api_shim.following.drop_in import refusal_of
 from api_shim.openai.errors import known_code
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.output import Output
 from contract.chat import ChatRequest, ResponseNotes
 from contract.events import Failed, Usage
@@ -44,10 +44,10 @@ _WHY_INCOMPLETE: Final[Mapping[str, str]] = {
 """By the reason for which the backend stopped; for any other the answer is whole."""
 
 
-class About:
+class ResponseFacts:
     """What a response says of itself, however it stands."""
 
-    def __init__(self, heading: Heading, request: ChatRequest) -> None:
+    def __init__(self, heading: ResponseHead, request: ChatRequest) -> None:
         """Of the job's heading, and what was asked."""
         self.job_id = heading.job_id
         notes = request.response_notes or ResponseNotes()
@@ -101,7 +101,7 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-class Ending:
+class ResponseEnding:
     """How a job that is done ends its response."""
 
     def __init__(self, finish_reason: str | None, *, has_refused: bool = False) -> None:
@@ -120,7 +120,7 @@ class Ending:
         return {"completed_at": None if at is None else int(at), "usage": usage(used)}
 
 
-def whole(about: About, result: Result) -> dict[str, Any]:
+def whole(about: ResponseFacts, result: Result) -> dict[str, Any]:
     """The response of a job that is done."""
     output = about.output
     calls = [
@@ -131,7 +131,7 @@ def whole(about: About, result: Result) -> dict[str, Any]:
     said = {"thinking": result.thinking, "content": result.content, "logprobs": likely}
     output.add({**said, "refusal": result.refusal, "provider_meta": result.provider_meta})
     output.add({"tool_calls": calls})
-    ending = Ending(result.finish_reason, has_refused=bool(result.refusal))
+    ending = ResponseEnding(result.finish_reason, has_refused=bool(result.refusal))
     output.close(ending.status)
     fields = ending.fields(result.usage, None)
     return about.response(ending.status, output, **fields)

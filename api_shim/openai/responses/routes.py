@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from api_shim.dependencies import Wired
-from api_shim.following.drop_in import Told, Visiting
+from api_shim.following.drop_in import AnswerStream, Visiting
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
@@ -16,11 +16,11 @@ from api_shim.openai.response_head import answered
 from api_shim.openai.responses.events import Narration, ResponseEvents, failure, restarted
 from api_shim.openai.responses.items import asked
 from api_shim.openai.responses.request import ResponseBody, to_request
-from api_shim.openai.responses.store import Keeping, Kept, KeptResponse
+from api_shim.openai.responses.store import Keeping, KeptResponse, ResponseStore
 from api_shim.openai.schemas import answers, faults
 from api_shim.openai.sse import MEDIA_TYPE
 from contract.json_lines import json_line
-from relay.batch_jobs import Rows
+from relay.batch_jobs import BatchJobs
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=JsonRoute)
 
@@ -100,7 +100,7 @@ async def retrieve(
         told = failure(problem_of(restarted(), request.scope), taken_back)
         return Response(told, 200, {**_FRESH, **headers}, media_type=MEDIA_TYPE)
     events = ResponseEvents(response.about, after=starting_after, known_reset=heard.last_reset)
-    return Told(
+    return AnswerStream(
         wiring.log.follow(response.record.id, idle_s=wiring.settings.keepalive_s),
         events,
         wiring.hangup,
@@ -134,7 +134,7 @@ async def delete(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
     """Forget a response, and end it first if it has not ended."""
     record = (await kept.find(id)).record
     await wiring.queue.cancel(record.id, by="caller", reason="its response was deleted")
-    await Rows(wiring.connection).forget([record.id], record.tenant)
+    await BatchJobs(wiring.connection).forget([record.id], record.tenant)
     return _json(shapes.ResponseGone(id=id).model_dump(), {})
 
 
@@ -168,7 +168,9 @@ async def list_input_items(
     return _json({"object": "list", "data": page, **ends, "has_more": has_more}, {})
 
 
-async def _as_it_stands(response: KeptResponse, kept: Kept, headers: Mapping[str, str]) -> Response:
+async def _as_it_stands(
+    response: KeptResponse, kept: ResponseStore, headers: Mapping[str, str]
+) -> Response:
     return _json((await kept.heard(response)).narration.response, headers)
 
 

@@ -9,15 +9,15 @@ from typing import Annotated, Final, NamedTuple
 
 from fastapi import Depends
 
-from api_shim.dependencies import Wired, Wiring
+from api_shim.dependencies import Dependencies, Wired
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
 from api_shim.openai.request_fields import wrong
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.events import Narration
 from api_shim.openai.responses.items import Known, Piece, asked, joined
 from api_shim.openai.responses.request import ResponseBody, job_of_response, no_previous
-from api_shim.openai.responses.response import About
+from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import ChatRequest, Message, ResponseNotes
 from contract.errors import JobNotFound
 from contract.events import EventId
@@ -42,9 +42,9 @@ class KeptResponse(NamedTuple):
         return self.request.response_notes or ResponseNotes()
 
     @property
-    def about(self) -> About:
+    def about(self) -> ResponseFacts:
         """What it says of itself."""
-        return About(Heading.of(self.record), self.request)
+        return ResponseFacts(ResponseHead.of(self.record), self.request)
 
     @property
     def conversation(self) -> tuple[Message, ...]:
@@ -52,17 +52,17 @@ class KeptResponse(NamedTuple):
         return self.request.messages[1 if self.notes.has_instructions else 0 :]
 
 
-class Heard(NamedTuple):
+class HeardEvents(NamedTuple):
     """A log that was read to where it ends now."""
 
     narration: Narration
     last_reset: EventId | None
 
 
-class Kept:
+class ResponseStore:
     """Looks up a caller's responses; whatever is somebody else's is not there."""
 
-    def __init__(self, wiring: Wiring, tenant: Tenant) -> None:
+    def __init__(self, wiring: Dependencies, tenant: Tenant) -> None:
         """For one call."""
         self._wiring = wiring
         self._tenant = tenant
@@ -80,7 +80,7 @@ class Kept:
             )
         return found
 
-    async def heard(self, kept: KeptResponse) -> Heard:
+    async def heard(self, kept: KeptResponse) -> HeardEvents:
         """All that it has said until now; raises RelayUnavailable."""
         narration, last_reset = Narration(kept.about), None
         async with aclosing(self._wiring.log.read(kept.record.id)) as pages:
@@ -90,7 +90,7 @@ class Kept:
                         pass
                     if frame.type == "reset":
                         last_reset = frame.id
-        return Heard(narration, last_reset)
+        return HeardEvents(narration, last_reset)
 
     async def known(self, body: ResponseBody) -> Known:
         """What a request wants of earlier responses; raises Refusal, RelayUnavailable."""
@@ -138,9 +138,9 @@ class Kept:
         return [*said, *await self._answer(kept)]
 
 
-async def _kept(wiring: Wired, caller: Caller) -> Kept:
-    return Kept(wiring, caller)
+async def _kept(wiring: Wired, caller: Caller) -> ResponseStore:
+    return ResponseStore(wiring, caller)
 
 
-Keeping = Annotated[Kept, Depends(_kept)]
+Keeping = Annotated[ResponseStore, Depends(_kept)]
 """A parameter of a route that looks responses up."""

@@ -1,1 +1,1 @@
-"""commands."""
+"""The commands of `fleet`, one module per group: parse options, call the client, print."""

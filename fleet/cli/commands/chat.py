@@ -11,7 +11,7 @@ from contract.chat import Message
 from contract.errors import FleetError, UnknownModel
 from contract.result import Result
 from fleet.cli.commands.options import Backend, Json, Model, Url
-from fleet.cli.event_printer import Shown
+from fleet.cli.event_printer import EventPrinter
 from fleet.cli.exit_codes import Exit, complain, raise_unless_done, run
 from fleet.cli.interrupts import cancel
 from fleet.cli.terminal import Terminal
@@ -98,7 +98,7 @@ class Talk:
             self._model = self._model or await self._chosen(fleet)
             request = chat_of(messages, {"model": self._model, **self._fields})
             job = await fleet.enqueue(request)
-            shown = Shown(self.terminal)
+            shown = EventPrinter(self.terminal)
             try:
                 async with aclosing(job.frames()) as frames:
                     async for frame in frames:

@@ -16,7 +16,7 @@ from fleet.cli.interrupts import detachable
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import JOBS_IN_FLIGHT, TEXTS_A_JOB, AsyncClient
 from fleet.client.reports import model_for
-from fleet.embed.text_files import Source, Survey
+from fleet.embed.text_files import FileSurvey, TextSource
 
 if TYPE_CHECKING:
     from fleet.embed.embedder import Embedding
@@ -40,7 +40,7 @@ Errors = Annotated[
 class _Asked:
     """What the command line says."""
 
-    source: Source
+    source: TextSource
     out: Path
     errors: Path
     model: str | None
@@ -78,7 +78,7 @@ def embed(
     The output appears when it is whole. A text that cannot be embedded has no vector in it (null,
     or NaN), stands in the file of errors, and costs no other one its own.
     """
-    source = Source(file, column, _character(delimiter))
+    source = TextSource(file, column, _character(delimiter))
     asked = _Asked(
         source, out, errors or out.with_name(f"{out.name}.errors.jsonl"),
         model, backend, dimensions, restart,
@@ -128,7 +128,7 @@ async def _embed(asked: _Asked, more: dict[str, Any], terminal: Terminal, url: s
 
 
 async def _fill(
-    kept: "Spool", work: "Embedding", asked: _Asked, survey: Survey, terminal: Terminal
+    kept: "Spool", work: "Embedding", asked: _Asked, survey: FileSurvey, terminal: Terminal
 ) -> None:
     """Embed what is not in the spool yet."""
     if kept.rows:

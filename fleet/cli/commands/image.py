@@ -13,7 +13,7 @@ from contract.events import Image, Phase
 from contract.result import Result
 from fleet.atomic_file import check_apart, whole
 from fleet.cli.commands.options import Backend, Json, Model, Url
-from fleet.cli.event_printer import Shown
+from fleet.cli.event_printer import EventPrinter
 from fleet.cli.exit_codes import Exit, raise_unless_done, run
 from fleet.cli.interrupts import detachable
 from fleet.cli.terminal import Terminal
@@ -94,7 +94,7 @@ async def _image(
 
 async def _followed(job: AsyncJob, terminal: Terminal) -> Result:
     """The answer, with a bar until it is there; raises JobEnded if it does not end well."""
-    shown = Shown(terminal)
+    shown = EventPrinter(terminal)
     with _drawing(terminal) as bar:
         task = bar.add_task("image", total=None)
         async with aclosing(job.frames()) as frames:

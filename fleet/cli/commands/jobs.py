@@ -11,7 +11,7 @@ from contract.events import BEGINNING, EventId
 from contract.jobs import JobRecord, JobView
 from contract.requests import Kind
 from contract.result import Status
-from contract.wire import Noun, encode
+from contract.wire import WireModel, encode
 from fleet.cli.commands.options import All, Json, Newest, Timeout, Url
 from fleet.cli.event_printer import followed
 from fleet.cli.exit_codes import Exit, run
@@ -35,7 +35,7 @@ _COLUMNS = ("job", "status", "queue", "model", "try", "age")
 def newest(context: typer.Context) -> None:
     """List the newest jobs when no other verb is given."""
     if context.invoked_subcommand is None:
-        run(_list(Terminal(), None, Wanted(), FEW))
+        run(_list(Terminal(), None, JobChoice(), FEW))
 
 
 @app.command("list")
@@ -52,13 +52,13 @@ def list_(
     """List jobs, newest first."""
     given = {"status": status, "kind": kind, "queue": queue}
     try:
-        wanted = Wanted.model_validate({name: value for name, value in given.items() if value})
+        wanted = JobChoice.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from error
     run(_list(Terminal(json=json), url, wanted, None if all_ else limit))
 
 
-class Wanted(Noun):
+class JobChoice(WireModel):
     """Which jobs to list."""
 
     status: Status | None = None
@@ -66,7 +66,7 @@ class Wanted(Noun):
     queue: str | None = None
 
 
-async def _list(terminal: Terminal, url: str | None, wanted: Wanted, most: int | None) -> Exit:
+async def _list(terminal: Terminal, url: str | None, wanted: JobChoice, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
 
         async def page(limit: int, before: str | None) -> tuple[Sequence[JobRecord], str | None]:

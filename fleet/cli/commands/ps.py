@@ -6,18 +6,18 @@ from typing import Any
 
 from contract.errors import FleetError
 from contract.models import RunningRequest
-from contract.wire import Noun
+from contract.wire import WireModel
 from fleet.cli.commands.options import All, Backend, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Ago, Whole
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import BackendView
+from fleet.client.reports import BackendInfo
 
 _TELLS_WITHIN_S = 10.0
 
 
-class Loaded(Noun):
+class Loaded(WireModel):
     """A model in memory."""
 
     backend: str
@@ -53,7 +53,7 @@ async def _ps(backend: str | None, terminal: Terminal, url: str | None, most: in
     return Exit.OK
 
 
-async def _loaded(fleet: AsyncClient, backend: BackendView, terminal: Terminal) -> list[Loaded]:
+async def _loaded(fleet: AsyncClient, backend: BackendInfo, terminal: Terminal) -> list[Loaded]:
     if "running" in backend.capabilities and backend.healthy:
         try:
             return await _told(fleet, backend.name)

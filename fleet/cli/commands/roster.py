@@ -8,11 +8,11 @@ from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Whole, span
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import BackendView
+from fleet.client.reports import BackendInfo
 
 
 def show_backends(
-    terminal: Terminal, found: tuple[BackendView, ...], most: int | None = None
+    terminal: Terminal, found: tuple[BackendInfo, ...], most: int | None = None
 ) -> None:
     """A row a backend."""
     columns = ("backend", "type", "address", "models", "workers", "can", Whole("healthy"))
@@ -34,7 +34,7 @@ def show_backends(
     terminal.rows(found, columns, rows, most)
 
 
-def _health(backend: BackendView) -> str:
+def _health(backend: BackendInfo) -> str:
     if backend.circuit_open_until is not None:
         until = datetime.fromtimestamp(backend.circuit_open_until, UTC)
         return f"no: circuit open until {until:%H:%M:%S} UTC; {backend.error or 'it failed'}"

@@ -21,9 +21,9 @@ from fleet.local.launch_plan import Plan, backends, shim_ports
 from fleet.local.log_files import Journal, log_folder
 from fleet.local.roster_watch import Watch
 from fleet.local.up import Running, running
-from relay.api_keys import Table, Tenants
+from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import Connection
-from relay.roster import Roster
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
 
 _WIDTH = 80
@@ -115,7 +115,7 @@ async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) 
             journal.tell(f"backend {each.name}: {each.why}")
         journal.tell(f"redis: {fleet.server.why}")
         await fleet.ready()
-        watch = Watch(Roster(connection), fleet.say)
+        watch = Watch(RosterStore(connection), fleet.say)
         found = await watch.first({each.name for each in plan.backends})
         ready()
         _tell(fleet, found, terminal, asks_for_key=await _asks_for_key(connection))
@@ -136,7 +136,7 @@ async def _waiting(terminal: Terminal, *, is_quiet: bool) -> AsyncGenerator[Call
 
 async def _asks_for_key(connection: Connection) -> bool:
     """Whether a caller needs a key, and this shell has none to give."""
-    has_keys = bool((await Tenants(connection).look(Table())).count)
+    has_keys = bool((await ApiKeys(connection).look(ApiKeyTable())).count)
     return has_keys and ClientSettings().api_key is None
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from api_shim.ollama import chat_request, embed, model_responses, models
-from api_shim.ollama.chat_request import ChatBody
+from api_shim.ollama.chat_request import OllamaChatBody
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import ChatRequest, ImagePart, JsonFormat, SchemaFormat, TextFormat
 from contract.errors import InvalidRequest
@@ -208,7 +208,7 @@ def test_what_the_model_was_called_once_still_names_it() -> None:
 
 
 def test_unknown_fields_are_accepted_and_named() -> None:
-    body = ChatBody(model="m", whatever=1, options={"mirostat": 2, "top_k": None})
+    body = OllamaChatBody(model="m", whatever=1, options={"mirostat": 2, "top_k": None})
 
     assert chatting(whatever=1) == chatting()
     assert ignored(body) == ("whatever", "options.mirostat")

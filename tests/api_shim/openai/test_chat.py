@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.chat_response import ChatChunks, unique, whole
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from contract.chat import (
     ImagePart,
     JsonFormat,
@@ -34,7 +34,7 @@ from contract.events import (
 )
 from contract.result import fold
 
-HEADING = Heading("0123456789abcdef0123456789abcdef", 1767225600, "m", "standard")
+HEADING = ResponseHead("0123456789abcdef0123456789abcdef", 1767225600, "m", "standard")
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 

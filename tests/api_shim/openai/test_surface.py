@@ -16,7 +16,7 @@ from support.shim import Stage, lines, serving, stage
 
 from contract.embeddings import pack
 from contract.events import Delta, Done, Failed, Reset, Resumed, Vectors
-from relay.publisher import Voice
+from relay.publisher import AttemptLog
 from relay.queue import Claim
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -44,7 +44,7 @@ async def said(at: Stage, *events: Any, body: Any = STREAM, path: str = "chat/co
     return await asking
 
 
-async def begun(at: Stage) -> Voice:
+async def begun(at: Stage) -> AttemptLog:
     """The voice of the next job, which has said `a`."""
     voice = at.relay.voice(await claimed(at))
     voice.say(Delta(content="a"))

@@ -13,13 +13,13 @@ from api_shim.openai.completions import CompletionBody, repeated, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, pieces, to_embed, whole
 from api_shim.openai.errors import encoded, envelope
 from api_shim.openai.images import ImageBody, to_image
-from api_shim.openai.response_head import Heading
+from api_shim.openai.response_head import ResponseHead
 from contract.embeddings import pack
 from contract.events import Delta, Done, EventId, Frame, Image, LogProb, Usage, Vectors
 from contract.images import ImageRequest
 from contract.result import fold
 
-HEADING = Heading("0" * 32, 1767225600, "m", "batch")
+HEADING = ResponseHead("0" * 32, 1767225600, "m", "batch")
 LIKELY = LogProb(token="ab", logprob=-0.5, top_logprobs=(LogProb(token="x", logprob=-1.0),))
 
 
@@ -72,7 +72,7 @@ def test_a_completion_tells_where_each_token_begins() -> None:
 
 def test_the_chunks_of_a_completion_say_the_same() -> None:
     chunks = completions.CompletionChunks(
-        Heading("0" * 32, 0, "100%", "standard"), with_usage=True, repeated="so "
+        ResponseHead("0" * 32, 0, "100%", "standard"), with_usage=True, repeated="so "
     )
     done = Done(usage=Usage())
     events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(thinking="hm"), done]

@@ -30,7 +30,7 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.result import fold
-from workers.backends.http.client import Client
+from workers.backends.http.client import BackendClient
 from workers.scripted.server import ScriptedServer, serve
 
 every = pytest.mark.parametrize("type", ALL)
@@ -204,7 +204,7 @@ def _asked(server: ScriptedServer) -> int:
 
 async def test_the_quick_way_to_the_bytes_is_the_one_that_is_taken() -> None:
     async with serve() as server:
-        client = Client(server.url)
+        client = BackendClient(server.url)
         async with client.open("GET", "/health") as answer:
             assert isinstance(answer._read.__self__, aiohttp.StreamReader)  # type: ignore[attr-defined]
         await client.aclose()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.errors import BackendUnreachable
-from workers.backends.http.client import Client
+from workers.backends.http.client import BackendClient
 
 PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -44,9 +44,9 @@ async def _request(reader: asyncio.StreamReader) -> str:
 
 
 @asynccontextmanager
-async def against(server: Server) -> AsyncGenerator[Client]:
+async def against(server: Server) -> AsyncGenerator[BackendClient]:
     listener = await asyncio.start_server(server.connected, "127.0.0.1", 0)
-    client = Client(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    client = BackendClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
     try:
         yield client
     finally:

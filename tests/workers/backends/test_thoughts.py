@@ -12,10 +12,10 @@ from support.backends import against_bytes, make, told
 
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
 from contract.errors import BackendRejected
-from workers.backends.declarations import Endpoint
+from workers.backends.declarations import DeclaredEndpoint
 from workers.backends.dsn import parse
 from workers.backends.feature_grants import grants, ungranted
-from workers.backends.google import requests
+from workers.backends.google import requests as gemini_requests
 from workers.backends.in_process.chat_template import templated, unheard
 from workers.backends.ollama import wire
 from workers.backends.openai import requests
@@ -56,7 +56,7 @@ def test_thoughts_go_back_to_ollama_with_their_message() -> None:
 
 
 def test_thoughts_go_back_to_gemini_as_a_part_before_the_others() -> None:
-    thought, call = requests.contents(conversation())[1]["parts"]
+    thought, call = gemini_requests.contents(conversation())[1]["parts"]
 
     assert thought == {"text": "secret thoughts", "thought": True}
     assert "functionCall" in call
@@ -143,8 +143,8 @@ async def test_endpoints_grant_what_their_servers_do_and_name_what_one_of_them_c
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=chunk)
 
     endpoints = (
-        Endpoint(url="http://a.test", id="plain"),
-        Endpoint(url="http://b.test", id="deep", thinking="reasoning_content"),
+        DeclaredEndpoint(url="http://a.test", id="plain"),
+        DeclaredEndpoint(url="http://b.test", id="deep", thinking="reasoning_content"),
     )
     backend = Endpoints("box", endpoints, transport=httpx.MockTransport(handler))
     wishes: dict[str, Any] = {"frequency_penalty": 0.5, "logprobs": True}
@@ -195,7 +195,7 @@ def test_ollama_is_told_true_where_no_level_was_named() -> None:
 def test_gemini_chooses_how_hard_to_think_itself(model: str, config: dict[str, Any]) -> None:
     request = conversation(think="on").model_copy(update={"model": model})
 
-    assert requests.to_chat(request).fields["generationConfig"]["thinkingConfig"] == config
+    assert gemini_requests.to_chat(request).fields["generationConfig"]["thinkingConfig"] == config
 
 
 def levelless(seen: list[Any]) -> Any:

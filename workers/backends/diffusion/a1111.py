@@ -26,7 +26,7 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.diffusion import shapes
 from workers.backends.diffusion.wire import bare, mime_type_of, to_a1111
-from workers.backends.http.client import QUICK_S, Client
+from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.protocols import Stream
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class A1111:
         """`url` is the server's root; user and password as in its --api-auth."""
         self.name = name
         self._poll_s = poll_s
-        self._client = Client(
+        self._client = BackendClient(
             url,
             auth=None if user is None else httpx.BasicAuth(user, password),
             secrets=(password,) if password else (),

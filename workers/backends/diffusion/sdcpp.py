@@ -22,7 +22,7 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.diffusion import shapes
 from workers.backends.diffusion.wire import mime_type_of, to_sdcpp
-from workers.backends.http.client import QUICK_S, Client
+from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.protocols import Stream
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Sdcpp:
         """`url` is the server's root; `key` is for a proxy before it, it knows none itself."""
         self.name = name
         self._idle_s = idle_s
-        self._client = Client(url.removesuffix("/v1"), key=key, transport=transport)
+        self._client = BackendClient(url.removesuffix("/v1"), key=key, transport=transport)
 
     async def check(self) -> str | None:
         """It has no health path and tells no version: the list of models does."""

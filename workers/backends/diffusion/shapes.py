@@ -1,4 +1,4 @@
-"""What A1111's web UI and sd-server answer, as far as it is read (api_shim/openai/schemas.py has the rules).
+"""Shapes of the answers of A1111's web UI and sd-server (rules: workers/backends/shapes.py).
 
 Sources: stable-diffusion-webui `modules/api/models.py`; stable-diffusion.cpp
 `examples/server/api.md`.

@@ -20,7 +20,7 @@ _MAGIC: Final = (("iVBOR", "image/png"), ("/9j/", "image/jpeg"), ("UklGR", "imag
 """How base64 of each format begins."""
 
 
-class Body(NamedTuple):
+class DiffusionBody(NamedTuple):
     """A request's JSON, and the fields of ours that are not in it."""
 
     fields: dict[str, Any]
@@ -32,7 +32,7 @@ def _any_seed() -> int:
     return secrets.randbelow(_SEEDS)
 
 
-def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Body:
+def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> DiffusionBody:
     """The body of POST /sdcpp/v1/img_gen; `formats` are those that the server was built with."""
     ignored = _without_an_image(request)
     if request.model != model:
@@ -58,10 +58,10 @@ def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Bod
         "strength": request.strength if request.image else None,
         "output_format": output_format,
     }
-    return Body(_given(fields), tuple(ignored))
+    return DiffusionBody(_given(fields), tuple(ignored))
 
 
-def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> Body:
+def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> DiffusionBody:
     """The body of POST /sdapi/v1/txt2img, or of img2img where there is an image to start from."""
     ignored = _without_an_image(request)
     if request.mime_type != "image/png":
@@ -84,7 +84,7 @@ def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> Body:
         "send_images": True,
         "save_images": False,
     }
-    return Body(_given(fields), tuple(ignored))
+    return DiffusionBody(_given(fields), tuple(ignored))
 
 
 def bare(image: str | None) -> str | None:

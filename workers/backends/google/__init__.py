@@ -1,1 +1,1 @@
-"""google."""
+"""Adapters for the Gemini API and Vertex AI."""

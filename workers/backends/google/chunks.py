@@ -36,7 +36,7 @@ _FINISH: Final[dict[str, FinishReason]] = {
 """The others are failures: MALFORMED_FUNCTION_CALL, OTHER and whatever is new."""
 
 
-class Chunks:
+class GeminiChunks:
     """Takes parsed chunks one after the other."""
 
     def __init__(self) -> None:

@@ -17,15 +17,15 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Done, Image, Phase, Usage, Vectors
-from contract.features import Wish
+from contract.features import Feature
 from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.google import catalog, images, shapes
 from workers.backends.google import requests as wire
-from workers.backends.google.chunks import ChunkReader, Chunks
-from workers.backends.http.client import QUICK_S, Answer, Client
+from workers.backends.google.chunks import ChunkReader, GeminiChunks
+from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
 from workers.backends.protocols import Stream
-from workers.backends.vectors import Rows, batches, unit
+from workers.backends.vectors import VectorRows, batches, unit
 
 EMBED_BATCH: Final = 100
 """More are answered with 400 (python-genai 2.19, `models.py`)."""
@@ -50,12 +50,12 @@ class Gemini:
         self.name = name
         self._idle_s = idle_s
         headers: Mapping[str, str] = {"x-goog-api-key": key} if key else {}
-        self._client = Client(
+        self._client = BackendClient(
             url, headers=headers, secrets=(key,) if key else (), auth=auth, transport=transport
         )
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """It has the two penalties and parts that are thoughts."""
         return frozenset({"frequency_penalty", "presence_penalty", "messages[].thinking"})
 
@@ -75,7 +75,7 @@ class Gemini:
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST `:streamGenerateContent`; it fetches no pictures by URL (the run does)."""
         body = wire.to_chat(request)
-        chunks = Chunks()
+        chunks = GeminiChunks()
         path = self._path(request.model, "streamGenerateContent") + "?alt=sse"
         async with (
             self._client.open(
@@ -102,7 +102,7 @@ class Gemini:
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST `:batchEmbedContents`, 100 texts at a time."""
-        rows = Rows(request.dimensions)
+        rows = VectorRows(request.dimensions)
         path = self._path(request.model, "batchEmbedContents")
         model = path[1:].rpartition(":")[0]
         for texts in batches(request.input, EMBED_BATCH):
@@ -155,7 +155,7 @@ class Gemini:
             if not token:
                 return
 
-    async def _chunks(self, answer: Answer) -> AsyncGenerator[dict[str, Any], None]:
+    async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[dict[str, Any], None]:
         """Parsed chunks; raises the BackendError that a chunk means."""
         reader = ChunkReader(self._client.secrets)
         if answer.content_type == "application/json":

@@ -7,8 +7,8 @@ from contract.errors import (
 )
 from contract.events import COUNTS, Image, Usage
 from contract.images import ImageRequest
-from workers.backends.google.chunks import Chunks, usage
-from workers.backends.google.requests import Body
+from workers.backends.google.chunks import GeminiChunks, usage
+from workers.backends.google.requests import GeminiBody
 from workers.backends.inline_images import inline
 
 _RATIOS: Final = (
@@ -24,7 +24,7 @@ _UNKNOWN: Final = (
 )
 
 
-def to_image(request: ImageRequest) -> Body:
+def to_image(request: ImageRequest) -> GeminiBody:
     """The body of `:generateContent`; of the size only the proportions can be told."""
     parts: list[dict[str, Any]] = [{"text": request.prompt}]
     if request.image:
@@ -37,7 +37,7 @@ def to_image(request: ImageRequest) -> Body:
     if given & {"width", "height"}:
         config["imageConfig"] = {"aspectRatio": _ratio(request.width / request.height)}
     fields = {"contents": [{"role": "user", "parts": parts}], "generationConfig": config}
-    return Body(fields, tuple(name for name in _UNKNOWN if name in given))
+    return GeminiBody(fields, tuple(name for name in _UNKNOWN if name in given))
 
 
 def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage | None]:
@@ -50,7 +50,7 @@ def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage |
         if data and data.get("data") and not part.get("thought"):
             mime = data.get("mimeType") or "image/png"
             return Image(index=index, mime_type=mime, data=data["data"]), spent
-    told = Chunks().delta(answer)
+    told = GeminiChunks().delta(answer)
     if told is not None and told.refusal:
         return told.refusal, spent
     raise ServerFault("the model answered without an image")

@@ -142,14 +142,14 @@ _LEVELS: Final = {"off": "MINIMAL", "xhigh": "HIGH"}
 _MODES: Final = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
-class Body(NamedTuple):
+class GeminiBody(NamedTuple):
     """A request's JSON, and the fields of ours that are not in it."""
 
     fields: dict[str, Any]
     ignored: tuple[str, ...]
 
 
-def to_chat(request: ChatRequest) -> Body:
+def to_chat(request: ChatRequest) -> GeminiBody:
     """The body of `:streamGenerateContent`; raises NotSupported and InvalidRequest."""
     system = "\n\n".join(m.text for m in request.messages if m.role == "system" and m.text)
     fields: dict[str, Any] = {"contents": contents(request)}
@@ -162,7 +162,7 @@ def to_chat(request: ChatRequest) -> Body:
     ignored = [name for name in ("min_p", "keep_alive_s") if getattr(request, name) is not None]
     # It never cuts a prompt and never slides its context: false is what it does.
     ignored += [name for name in ("truncate", "shift") if getattr(request, name)]
-    return Body(fields, tuple(ignored))
+    return GeminiBody(fields, tuple(ignored))
 
 
 def contents(request: ChatRequest) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What Gemini and Vertex answer, as far as it is read (api_shim/openai/schemas.py has the rules).
+"""What Gemini and Vertex answer, as far as it is read (workers/backends/shapes.py has the rules).
 
 Source: googleapis/python-genai `types.py`.
 """

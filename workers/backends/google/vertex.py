@@ -19,7 +19,7 @@ from workers.backends.google import catalog
 from workers.backends.google.gemini import Gemini, resource
 from workers.backends.google.shapes import EMBEDDED
 from workers.backends.protocols import Stream
-from workers.backends.vectors import Rows, batches, unit
+from workers.backends.vectors import VectorRows, batches, unit
 
 PREDICT_BATCH: Final = 250
 PREDICT_CHARACTERS: Final = 20_000
@@ -75,7 +75,7 @@ class Vertex(Gemini):
     @override
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST `:predict`, or `:embedContent`, which takes one text at a time."""
-        rows = Rows(request.dimensions)
+        rows = VectorRows(request.dimensions)
         for texts in batches(request.input, self.most_texts(request.model), PREDICT_CHARACTERS):
             found, spent = await self._embedded(request, texts)
             rows.spend(spent)

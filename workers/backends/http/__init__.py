@@ -1,1 +1,1 @@
-"""http."""
+"""HTTP client of the backends: connections, errors, decoders, forms."""

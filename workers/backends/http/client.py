@@ -45,7 +45,7 @@ from workers.backends.http.foreign_errors import FOREIGN, foreign_errors, was_dr
 from workers.backends.shapes import ANYTHING, Shape
 
 
-class Idle:
+class IdleTimeout:
     """Cancels the task that waits between `begin` and `end` for longer than `limit_s`."""
 
     __slots__ = ("_cancelling", "_is_it", "_loop", "_since", "_task", "_timer", "limit_s")
@@ -119,7 +119,7 @@ class Encoded(NamedTuple):
     content_type: str
 
 
-class Answer:
+class BackendResponse:
     """A response whose body is still on its way."""
 
     def __init__(self, response: httpx.Response, address: str, secrets: tuple[str, ...]) -> None:
@@ -130,7 +130,7 @@ class Answer:
         self._read = reader(response)
         self._address = address
         self._secrets = secrets
-        self._idle = Idle()
+        self._idle = IdleTimeout()
 
     def words_began(self, idle_s: float) -> None:
         """From now on, `idle_s` seconds without a byte are too many."""
@@ -170,7 +170,7 @@ class Answer:
         return b"".join(pieces)[:limit_bytes].removeprefix(BYTE_ORDER_MARK)
 
 
-class Client:
+class BackendClient:
     """Speaks HTTP to one endpoint."""
 
     def __init__(
@@ -213,7 +213,7 @@ class Client:
         *,
         accept: str = "*/*",
         repeats: bool = False,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[BackendResponse]:
         """Send a request; the answer is open inside the block, and its socket closed after it.
 
         `repeats` says that the server may be asked twice for it; a GET always may.
@@ -222,7 +222,7 @@ class Client:
         with foreign_errors(self.url, secrets=self.secrets):
             may_repeat = repeats or method in _ONLY_ASKS
             response = await self._send(method, path, body, accept, may_repeat=may_repeat)
-        answer = Answer(response, self.url, self.secrets)
+        answer = BackendResponse(response, self.url, self.secrets)
         try:
             await self._demand_success(answer)
             yield answer
@@ -300,7 +300,7 @@ class Client:
         request = fresh.build_request(method, url, content=content, headers=headers)
         return await fresh.send(request, stream=True)
 
-    async def _demand_success(self, answer: Answer) -> None:
+    async def _demand_success(self, answer: BackendResponse) -> None:
         status = answer.status
         if 300 <= status < 400:  # noqa: PLR2004 - a key must not follow to another address
             target = answer.headers.get("location", "")

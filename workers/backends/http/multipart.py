@@ -7,7 +7,7 @@ from typing import NamedTuple
 from workers.backends.http.client import Encoded
 
 
-class File(NamedTuple):
+class FormFile(NamedTuple):
     """A file in a form."""
 
     name: str
@@ -15,7 +15,7 @@ class File(NamedTuple):
     mime_type: str
 
 
-def form(fields: Mapping[str, str], files: Mapping[str, File]) -> Encoded:
+def form(fields: Mapping[str, str], files: Mapping[str, FormFile]) -> Encoded:
     """A request's body; names of fields and files are ours, so nothing in them is escaped."""
     parts = [
         f'Content-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value.encode()

@@ -1,1 +1,1 @@
-"""in_process."""
+"""Models in the worker's own process: llama.cpp, OpenVINO, ONNX."""

@@ -21,20 +21,20 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Details, Done, Phase, Timings, Usage, Vectors
-from contract.features import Wish
+from contract.features import Feature
 from contract.models import (
     EVERY_MODEL,
     LoadRequest,
     UnloadRequest,
 )
 from contract.roster import ModelReport
-from workers.backends.in_process.chat_template import Templated, templated
+from workers.backends.in_process.chat_template import TemplatedChat, templated
 from workers.backends.in_process.gguf_files import chosen
 from workers.backends.in_process.resident import Resident, Role
-from workers.backends.in_process.thread_stream import Feed
-from workers.backends.in_process.tool_parser import Began, Ended, Spoken, Utterance
-from workers.backends.protocols import Residence, Stream
-from workers.backends.vectors import Rows, batches
+from workers.backends.in_process.thread_stream import ThreadStream
+from workers.backends.in_process.tool_parser import Began, Ended, ToolParser, Utterance
+from workers.backends.protocols import ModelLease, Stream
+from workers.backends.vectors import VectorRows, batches
 
 BATCH: Final = 16
 """Texts that are embedded without a chance to stop."""
@@ -43,7 +43,9 @@ BATCH: Final = 16
 class LoadedModel(Protocol):
     """A model in memory; every method blocks and is called in the model's own thread."""
 
-    def chat(self, request: ChatRequest, asked: Templated, feed: Feed[Utterance]) -> None:
+    def chat(
+        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+    ) -> None:
         """Put a Began, the text in pieces, and an Ended; stop when the feed says so."""
         ...
 
@@ -67,7 +69,7 @@ class Runtime(Protocol):
         ...
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """What requests may wish for beyond what every backend can do."""
         ...
 
@@ -104,11 +106,11 @@ class InMemory:
         return self._runtime.continues
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """What the library can."""
         return self._runtime.grants
 
-    def live_in(self, residence: Residence) -> None:
+    def live_in(self, residence: ModelLease) -> None:
         """Hold a model only while this worker may."""
         self._resident.residence = residence
 
@@ -154,11 +156,11 @@ class InMemory:
             await self._forget(request.keep_alive_s)
 
     async def _answer(
-        self, model: LoadedModel, request: ChatRequest, asked: Templated, timings: Timings
+        self, model: LoadedModel, request: ChatRequest, asked: TemplatedChat, timings: Timings
     ) -> Stream[Delta | Done]:
-        feed: Feed[Utterance] = Feed()
+        feed: ThreadStream[Utterance] = ThreadStream()
         ignored = asked.ignored
-        spoken = Spoken(calls=bool(asked.tools), is_call=asked.is_call)
+        spoken = ToolParser(calls=bool(asked.tools), is_call=asked.is_call)
         async with aclosing(
             feed.items(partial(model.chat, request, asked), self._resident.thread)
         ) as said:
@@ -186,7 +188,7 @@ class InMemory:
         Raises InputTooLarge for a text that is too long, where it may not be cut.
         """
         role, path = await self._role(request.model, "embed")
-        rows, first, used = Rows(None), 0, 0
+        rows, first, used = VectorRows(None), 0, 0
         async with self._resident.turn():
             if self._resident.role != role:
                 yield Phase(phase="loading")

@@ -18,7 +18,7 @@ _NEVER_DONE: Final = ("truncate", "shift")
 """The prompt is never cut and the context never slides: false is what happens."""
 
 
-class Templated(NamedTuple):
+class TemplatedChat(NamedTuple):
     """What a template is filled with, and what the answer must look like."""
 
     messages: list[dict[str, Any]]
@@ -35,7 +35,7 @@ class Templated(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def templated(request: ChatRequest) -> Templated:
+def templated(request: ChatRequest) -> TemplatedChat:
     """Everything but the sampling; raises NotSupported."""
     messages, said = list(request.messages), _raw(request)
     if len(messages) > 1 and messages[-1].role == "assistant" and not messages[-1].tool_calls:
@@ -45,7 +45,7 @@ def templated(request: ChatRequest) -> Templated:
     thinks = {} if request.think == "auto" else {"enable_thinking": request.think != "off"}
     leveled = request.think not in {"auto", "off", "on"}
     effort = {"reasoning_effort": request.think} if leveled else {}
-    return Templated(
+    return TemplatedChat(
         messages=[_message(at, message) for at, message in enumerate(messages)],
         said=said,
         tools=[described(tool) for tool in tools] or None,
@@ -60,7 +60,7 @@ def _raw(request: ChatRequest) -> str:
     return request.prompt if isinstance(request.prompt, str) else ""
 
 
-def unheard(asked: Templated, template: str) -> tuple[str, ...]:
+def unheard(asked: TemplatedChat, template: str) -> tuple[str, ...]:
     """What of the request this template has no place for.
 
     Raises NotSupported for tools: the model would never hear of them.

@@ -14,7 +14,7 @@ from contract.errors import (
     ModelMissing,
     NotSupported,
 )
-from contract.features import Wish
+from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.gguf_files import gguf_files, size_bytes
@@ -47,7 +47,7 @@ _options: TypeAdapter[LlamaOptions] = TypeAdapter(LlamaOptions)
 class LlamaRuntime:
     """Runs GGUF files."""
 
-    grants: Final[frozenset[Wish]] = frozenset(
+    grants: Final[frozenset[Feature]] = frozenset(
         {
             "prompt",
             "frequency_penalty",

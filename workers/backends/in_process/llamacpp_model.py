@@ -23,8 +23,8 @@ from contract.errors import (
     ServerFault,
 )
 from contract.events import FinishReason, Usage
-from workers.backends.in_process.chat_template import Templated, unheard
-from workers.backends.in_process.thread_stream import Feed
+from workers.backends.in_process.chat_template import TemplatedChat, unheard
+from workers.backends.in_process.thread_stream import ThreadStream
 from workers.backends.in_process.tool_parser import THINK, Began, Ended, Utterance
 
 EXTRA: Final = "pip install 'llama-cpp-python>=0.3.16'"
@@ -87,7 +87,9 @@ class LlamaModel:
             )
         self.name = file.stem
 
-    def chat(self, request: ChatRequest, asked: Templated, feed: Feed[Utterance]) -> None:
+    def chat(
+        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+    ) -> None:
         """Say the answer, until it ends or nobody listens.
 
         Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
@@ -113,7 +115,7 @@ class LlamaModel:
                     break
         feed.put(Ended(finish, self._llama.usage()))
 
-    def _prompt(self, asked: Templated, template: str) -> str:
+    def _prompt(self, asked: TemplatedChat, template: str) -> str:
         if not asked.messages:
             return asked.said
         if not template:
@@ -129,7 +131,7 @@ class LlamaModel:
         token = getattr(self._llama, f"token_{kind}")()
         return self._llama._model.token_get_text(token) if token >= 0 else ""  # noqa: SLF001 - the library does the same
 
-    def _options(self, request: ChatRequest, asked: Templated) -> dict[str, Any]:
+    def _options(self, request: ChatRequest, asked: TemplatedChat) -> dict[str, Any]:
         sampling = {
             name: value for name in _SAMPLING if (value := getattr(request, name)) is not None
         }

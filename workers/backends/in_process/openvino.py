@@ -16,7 +16,7 @@ from contract.errors import (
     ModelMissing,
     NotSupported,
 )
-from contract.features import Wish
+from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.in_process.adapter import InMemory, LoadedModel
 from workers.backends.in_process.gguf_files import gguf_files, size_bytes
@@ -45,7 +45,7 @@ _options: TypeAdapter[OpenVinoOptions] = TypeAdapter(OpenVinoOptions)
 class OpenVinoRuntime:
     """Runs exported models and GGUF files."""
 
-    grants: Final[frozenset[Wish]] = frozenset(
+    grants: Final[frozenset[Feature]] = frozenset(
         {"prompt", "frequency_penalty", "presence_penalty", "messages[].thinking"}
     )
     continues: Final = False

@@ -23,9 +23,9 @@ from contract.errors import (
     ServerFault,
 )
 from contract.events import Usage
-from workers.backends.in_process.chat_template import Templated, unheard
+from workers.backends.in_process.chat_template import TemplatedChat, unheard
 from workers.backends.in_process.stops import Stops
-from workers.backends.in_process.thread_stream import Feed
+from workers.backends.in_process.thread_stream import ThreadStream
 from workers.backends.in_process.tool_parser import THINK, Began, Ended, Utterance
 
 EXTRA: Final = "pip install openvino-genai openvino-tokenizers"
@@ -70,7 +70,9 @@ class OpenVinoChat:
             )
             self._tokenizer: Any = self._pipeline.get_tokenizer()
 
-    def chat(self, request: ChatRequest, asked: Templated, feed: Feed[Utterance]) -> None:
+    def chat(
+        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+    ) -> None:
         """Say the answer, until it ends or nobody listens.
 
         Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
@@ -100,7 +102,7 @@ class OpenVinoChat:
         )
         feed.put(Ended("length" if is_cut else "stop", usage))
 
-    def _prompt(self, asked: Templated) -> str:
+    def _prompt(self, asked: TemplatedChat) -> str:
         if not asked.messages:
             return asked.said
         if not self._tokenizer.chat_template:
@@ -114,7 +116,7 @@ class OpenVinoChat:
             )
         return str(filled) + asked.said
 
-    def _streamer(self, stops: Stops, feed: Feed[Utterance]) -> Callable[[str], Any]:
+    def _streamer(self, stops: Stops, feed: ThreadStream[Utterance]) -> Callable[[str], Any]:
         status = self._library.StreamingStatus
 
         def stream(text: str) -> Any:
@@ -125,7 +127,7 @@ class OpenVinoChat:
 
         return stream
 
-    def _config(self, request: ChatRequest, asked: Templated, room: int) -> Any:
+    def _config(self, request: ChatRequest, asked: TemplatedChat, room: int) -> Any:
         """The model's own settings, where the request says nothing."""
         config = self._pipeline.get_generation_config()
         config.max_new_tokens = min(room, request.max_tokens or room)
@@ -183,7 +185,9 @@ class OpenVinoEmbed:
                 str(path), options.device, config, **options.properties
             )
 
-    def chat(self, request: ChatRequest, asked: Templated, feed: Feed[Utterance]) -> None:
+    def chat(
+        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+    ) -> None:
         """Never called: a model is loaded for one of both."""
         raise NotSupported(f"{request.model} was loaded to embed ({asked.said}, {feed.is_stopped})")
 

@@ -14,7 +14,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from contract.errors import (
     BackendBusy,
 )
-from workers.backends.protocols import Residence
+from workers.backends.protocols import ModelLease
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Resident(Generic[Model]):
     def __init__(self, name: str) -> None:
         """Nothing is loaded yet; `name` is the backend's."""
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self.residence: Residence | None = None
+        self.residence: ModelLease | None = None
         self.role: Role | None = None
         self._name = name
         self._model: Model | None = None

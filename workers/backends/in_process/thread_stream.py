@@ -13,7 +13,7 @@ MOST_WAITING: Final = 64
 _END: Final = object()
 
 
-class Feed(Generic[Item]):
+class ThreadStream(Generic[Item]):
     """One use: `items` on the loop starts the producer in its thread, which calls `put`."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Feed(Generic[Item]):
         return True
 
     async def items(
-        self, produce: Callable[["Feed[Item]"], None], thread: Executor
+        self, produce: Callable[["ThreadStream[Item]"], None], thread: Executor
     ) -> AsyncGenerator[Item, None]:
         """What the producer puts; raises what it raises.
 

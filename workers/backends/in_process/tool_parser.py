@@ -39,7 +39,7 @@ class Ended(NamedTuple):
 Utterance = Began | str | Ended
 
 
-class Spoken:
+class ToolParser:
     """Listens to one answer."""
 
     def __init__(self, *, calls: bool = False, is_call: bool = False) -> None:

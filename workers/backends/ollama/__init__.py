@@ -1,1 +1,1 @@
-"""ollama."""
+"""The adapter for Ollama's native API."""

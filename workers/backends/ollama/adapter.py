@@ -17,7 +17,7 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Details, Done, Phase, Progress, Vectors
-from contract.features import Wish
+from contract.features import Feature
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -28,7 +28,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport
-from workers.backends.http.client import QUICK_S, Client
+from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.http.decoders import Ndjson
 from workers.backends.http.error_table import error_in
 from workers.backends.http.missing_paths import needs_path
@@ -36,13 +36,13 @@ from workers.backends.ollama import shapes, wire
 from workers.backends.ollama.template import leaves_open
 from workers.backends.protocols import Stream
 from workers.backends.shapes import no_json
-from workers.backends.vectors import Rows, batches
+from workers.backends.vectors import VectorRows, batches
 
 EMBED_BATCH: Final = 64
 PULL_IDLE_S: Final = 1800.0
 """Verifying a digest of 40 GB takes minutes in which Ollama says nothing."""
 SHOWS_AT_ONCE: Final = 4
-_GRANTS: Final[frozenset[Wish]] = frozenset(
+_GRANTS: Final[frozenset[Feature]] = frozenset(
     {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty", "repeat_penalty",
      "context_length", "messages[].thinking"}
 )  # fmt: skip
@@ -63,11 +63,11 @@ class Ollama:
         """`key` is for ollama.com; `idle_s` bounds the silence between two words."""
         self.name = name
         self._idle_s = idle_s
-        self._client = Client(url, key=key, transport=transport)
+        self._client = BackendClient(url, key=key, transport=transport)
         self._shown: dict[str, dict[str, Any]] = {}
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """What the server has words for; it takes no ids of tokens."""
         return _GRANTS
 
@@ -147,7 +147,7 @@ class Ollama:
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /api/embed, some texts at a time."""
-        rows, load_ms = Rows(request.dimensions), None
+        rows, load_ms = VectorRows(request.dimensions), None
         for texts in batches(request.input, EMBED_BATCH):
             body = {
                 "model": request.model,

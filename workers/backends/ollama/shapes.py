@@ -1,4 +1,4 @@
-"""What Ollama answers, as far as it is read (api_shim/openai/schemas.py has the rules).
+"""What Ollama answers, as far as it is read (workers/backends/shapes.py has the rules).
 
 Source: ollama/ollama `api/types.go`.
 """

@@ -21,16 +21,16 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Done, Image, Phase, Vectors
-from contract.features import Wish
+from contract.features import Feature
 from contract.images import ImageRequest
 from contract.roster import ModelReport
-from workers.backends.http.client import QUICK_S, Answer, Client
+from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.http.error_table import error_from, error_in
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
-from workers.backends.openai.chunks import Chunks, understood
+from workers.backends.openai.chunks import OpenAIChunks, understood
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.images import Images, to_image
 from workers.backends.openai.naming import Names, aliases_in
@@ -38,7 +38,7 @@ from workers.backends.openai.requests import to_completion
 from workers.backends.openai.shapes import PAINTED
 from workers.backends.protocols import Stream
 from workers.backends.shapes import no_json
-from workers.backends.vectors import Rows, batches, ordered, width
+from workers.backends.vectors import VectorRows, batches, ordered, width
 
 AnyAsking = TypeVar("AnyAsking", ChatRequest, EmbedRequest, ImageRequest)
 
@@ -46,7 +46,7 @@ AnyAsking = TypeVar("AnyAsking", ChatRequest, EmbedRequest, ImageRequest)
 class OpenAI:
     """One OpenAI-shaped server."""
 
-    reads: type[Chunks] = Chunks
+    reads: type[OpenAIChunks] = OpenAIChunks
     """What understands its chunks."""
 
     def __init__(
@@ -64,8 +64,10 @@ class OpenAI:
         self.name = name
         self.dialect = dialect
         self._idle_s = idle_s
-        self._client = Client(url, key=key, headers=headers, transport=transport)
-        self._root = Client(url.rstrip("/").removesuffix("/v1"), key=key, transport=transport)
+        self._client = BackendClient(url, key=key, headers=headers, transport=transport)
+        self._root = BackendClient(
+            url.rstrip("/").removesuffix("/v1"), key=key, transport=transport
+        )
         self._dimension: dict[str, int | None] = {}
         self._names = Names()
         self._is_pooling: bool | None = None
@@ -75,7 +77,7 @@ class OpenAI:
         return self.dialect.prefill != "none"
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """What the dialect has words for."""
         return self.dialect.grants
 
@@ -166,7 +168,7 @@ class OpenAI:
     @asynccontextmanager
     async def _asked(
         self, path: str, body: Any, accept: str, *, repeats: bool = False
-    ) -> AsyncGenerator[Answer]:
+    ) -> AsyncGenerator[BackendResponse]:
         """The answer to a POST; raises NotSupported where the server has no such path."""
         with needs_path(self.name, self._client.url, path):
             async with self._client.open(
@@ -181,7 +183,7 @@ class OpenAI:
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings, some texts at a time."""
         body = wire.to_embed(self._own(request), self.dialect)
-        rows = Rows(request.dimensions)
+        rows = VectorRows(request.dimensions)
         inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
         for texts in batches(inputs, self.dialect.embed_batch):
             with needs_path(self.name, self._client.url, "/embeddings"):
@@ -201,7 +203,7 @@ class OpenAI:
         own = self._names.own(request.model)
         return request if own == request.model else request.model_copy(update={"model": own})
 
-    async def _chunks(self, answer: Answer) -> AsyncGenerator[dict[str, Any] | None, None]:
+    async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""
         if answer.content_type == "application/json":
             # An error with status 200 (LM Studio), or an answer that was not streamed.

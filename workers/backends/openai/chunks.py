@@ -71,7 +71,7 @@ def _of_lists(told: LikelyLists) -> tuple[LogProb, ...]:
 
 
 def _number(value: float | None) -> float:
-    """Never an infinity or NaN, which JSON has no words for: api_shim/openai/schemas.py has made None of them."""
+    """Never an infinity or NaN: workers/backends/shapes.py turned those into None."""
     return _NEVER if value is None else max(_NEVER, value)
 
 
@@ -184,7 +184,7 @@ def _is_plain(chunk: dict[str, Any]) -> bool:
     return type(delta) is dict and len(delta) == 1 and type(delta.get("content")) is str
 
 
-class Chunks:
+class OpenAIChunks:
     """Takes parsed chunks one after the other, each of them understood."""
 
     def __init__(self) -> None:

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from contract.features import Wish
+from contract.features import Feature
 
 Knowledge = Literal["field", "never", "unknown"]
 """How a wish is told: by a field; the server never does it; nobody knows what it does."""
-_OLDEST: Final[frozenset[Wish]] = frozenset(
+_OLDEST: Final[frozenset[Feature]] = frozenset(
     {"prompt", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias",
      "parallel_tool_calls"}
 )  # fmt: skip
-_IDS: Final[frozenset[Wish]] = _OLDEST | {"token_ids"}
+_IDS: Final[frozenset[Feature]] = _OLDEST | {"token_ids"}
 """Takes ids of tokens in place of text, too, for completions and for embeddings."""
-_LOCAL: Final[frozenset[Wish]] = _IDS | {"repeat_penalty", "messages[].thinking"}
+_LOCAL: Final[frozenset[Feature]] = _IDS | {"repeat_penalty", "messages[].thinking"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Dialect:
     """What it calls `repeat_penalty`, if that is among its `grants`."""
     thinking_field: str = "reasoning_content"
     """What it calls an assistant's thoughts in a conversation, if they are among its `grants`."""
-    grants: frozenset[Wish] = _OLDEST
+    grants: frozenset[Feature] = _OLDEST
     """What it has words for beyond what every backend has."""
 
 
@@ -144,9 +144,9 @@ def generic(url: str, thinking: str | None = None) -> Dialect:
     field = _THINKING_FIELDS.get(host) if thinking is None else thinking
     if not field:
         return GENERIC
-    more: frozenset[Wish] = frozenset({"messages[].thinking"})
+    more: frozenset[Feature] = frozenset({"messages[].thinking"})
     if field == "reasoning":
-        more |= frozenset[Wish]({"messages[].reasoning_details"})
+        more |= frozenset[Feature]({"messages[].reasoning_details"})
     grants = GENERIC.grants | more
     return replace(GENERIC, thinking_field=field, grants=grants)
 

@@ -17,7 +17,7 @@ from contract.errors import (
 from contract.events import Image, Usage
 from contract.images import ImageRequest
 from workers.backends.http.client import Encoded
-from workers.backends.http.multipart import File, form
+from workers.backends.http.multipart import FormFile, form
 from workers.backends.inline_images import inline, mime_type
 
 _GPT_1: Final = ("1024x1024", "1536x1024", "1024x1536")
@@ -33,7 +33,7 @@ _PARTIAL: Final = ".partial_image"
 _COMPLETED: Final = ".completed"
 
 
-class ImageBody(NamedTuple):
+class OpenAIImageBody(NamedTuple):
     """What is sent, and the fields of ours that are not in it."""
 
     content: dict[str, Any] | Encoded
@@ -41,7 +41,7 @@ class ImageBody(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def to_image(request: ImageRequest, dialect: str) -> ImageBody:
+def to_image(request: ImageRequest, dialect: str) -> OpenAIImageBody:
     """The body of /images/generations, or of /images/edits if there is an image to start from."""
     given = request.model_fields_set
     ignored: list[str] = [name for name in _UNKNOWN if name in given]
@@ -63,7 +63,7 @@ def to_image(request: ImageRequest, dialect: str) -> ImageBody:
         ignored.append("partial_images")
     accept = "text/event-stream" if streams else "application/json"
     content = _edit(fields, request.image, request.mask) if request.image else fields
-    return ImageBody(content, accept, tuple(ignored))
+    return OpenAIImageBody(content, accept, tuple(ignored))
 
 
 class Images:
@@ -150,10 +150,10 @@ def _edit(fields: dict[str, Any], image: str, mask: str | None) -> Encoded:
     return form(told, files)
 
 
-def _file(name: str, image: str) -> File:
+def _file(name: str, image: str) -> FormFile:
     start = inline(image, name)
     try:
         content = base64.b64decode(start.data, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest(f"{name}: not base64") from None
-    return File(f"{name}.{start.mime_type.removeprefix('image/')}", content, start.mime_type)
+    return FormFile(f"{name}.{start.mime_type.removeprefix('image/')}", content, start.mime_type)

@@ -32,7 +32,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.roster import ModelReport, ModelTrait
-from workers.backends.http.client import QUICK_S, Answer
+from workers.backends.http.client import QUICK_S, BackendResponse
 from workers.backends.http.decoders import Sse
 from workers.backends.openai import shapes
 from workers.backends.openai.adapter import OpenAI
@@ -47,12 +47,12 @@ BUSY: Final = READY | {"loading"}
 _EMBEDS: Final = frozenset({"--embeddings", "--embedding"})
 
 
-def state(item: dict[str, Any]) -> str:
+def state_of(item: dict[str, Any]) -> str:
     """`unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`."""
     return str((item.get("status") or {}).get("value") or "")
 
 
-def event(raw: bytes) -> dict[str, Any]:
+def event_of(raw: bytes) -> dict[str, Any]:
     """What an event of GET /models/sse says; empty if it is none."""
     try:
         said = from_json(raw)
@@ -75,7 +75,7 @@ def report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
 
     The command line tells whether it embeds, and is never repeated: it may hold a key.
     """
-    meta, is_ready = item.get("meta") or {}, state(item) in READY
+    meta, is_ready = item.get("meta") or {}, state_of(item) in READY
     embeds = not _EMBEDS.isdisjoint((item.get("status") or {}).get("args") or ())
     sees = "image" in ((item.get("architecture") or {}).get("input_modalities") or ())
     traits: list[ModelTrait] = ["embed"] if embeds else ["chat", "schema"]
@@ -103,12 +103,12 @@ def running(
             {
                 "name": named(str(item["id"])),
                 "model": named(str(item["id"])),
-                "state": state(item),
+                "state": state_of(item),
                 "context_length": (item.get("meta") or {}).get("n_ctx"),
                 "size": (item.get("meta") or {}).get("size"),
             }
             for item in items
-            if state(item) in BUSY
+            if state_of(item) in BUSY
         ]
     }
 
@@ -164,7 +164,7 @@ class LlamaRouter(OpenAI):
         """GET /models, and /props of each model the first time that it is seen in memory."""
         items = await self._items()
         for item in items:
-            if state(item) in READY and item["id"] not in self._props_of:
+            if state_of(item) in READY and item["id"] not in self._props_of:
                 self._props_of[item["id"]] = await self._props_for(item["id"])
         reports = [report(item, self._props_of.get(item["id"], {})) for item in items]
         return self._names.shown(reports, aliases_in({"data": items}))
@@ -186,7 +186,7 @@ class LlamaRouter(OpenAI):
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
         """POST /models/load, which only begins it; GET /models/sse tells how it goes on."""
         item = await self._item(request.model)
-        if state(item) not in READY:
+        if state_of(item) not in READY:
             yield Phase(phase="loading")
             name = str(item["id"])  # events know no aliases
             async with self._load_events(name) as events:
@@ -201,13 +201,13 @@ class LlamaRouter(OpenAI):
             items = await self._items()
         else:
             items = [await self._item(request.model)]
-        names = [item["id"] for item in items if state(item) in BUSY]
+        names = [item["id"] for item in items if state_of(item) in BUSY]
         for name in names:
             with suppress(BackendRejected):  # it went by itself meanwhile
                 await self._root.json("POST", "/models/unload", {"model": name})
         while names:
             await asyncio.sleep(POLL_S)
-            busy = {item["id"] for item in await self._items() if state(item) in BUSY}
+            busy = {item["id"] for item in await self._items() if state_of(item) in BUSY}
             names = [name for name in names if name in busy]
         yield Done()
 
@@ -251,7 +251,7 @@ class LlamaRouter(OpenAI):
         try:
             await self._root.json("POST", path, {"model": model})
         except BackendRejected:
-            state = state(await self._find(model) or {})
+            state = state_of(await self._find(model) or {})
             if state in READY or (path == "/models" and state not in {"", "downloading"}):
                 return True
             if state not in {"loading", "downloading"}:
@@ -307,7 +307,7 @@ class LlamaRouter(OpenAI):
     async def _is_cold(self, model: str) -> bool:
         """Whether a chat will have to wait for the model; only for show, so no error matters."""
         with suppress(BackendError):
-            return state(await self._find(model) or {}) in {"unloaded", "loading"}
+            return state_of(await self._find(model) or {}) in {"unloaded", "loading"}
         return False
 
     async def _props_for(self, model: str) -> dict[str, Any]:
@@ -317,12 +317,12 @@ class LlamaRouter(OpenAI):
         return {}
 
 
-async def _told(answer: Answer, model: str) -> Events:
+async def _told(answer: BackendResponse, model: str) -> Events:
     decoder = Sse()
     async with aclosing(answer.packets()) as packets:
         async for packet in packets:
             for _, raw in decoder.feed(packet):
-                event = event(raw)
+                event = event_of(raw)
                 if event.get("model") == model:
                     data = event.get("data")
                     yield str(event.get("event")), data if isinstance(data, dict) else {}

@@ -26,7 +26,7 @@ from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S
 from workers.backends.openai import shapes
 from workers.backends.openai.adapter import OpenAIImages
-from workers.backends.openai.chunks import Chunks
+from workers.backends.openai.chunks import OpenAIChunks
 from workers.backends.openai.shapes import Chunk
 from workers.backends.protocols import Stream
 
@@ -34,7 +34,7 @@ _TOLD: Final = ("model", "name", "state", "ttl", "description")
 """Of GET /running; not `cmd` and `proxy`, because a command line may hold a key."""
 
 
-class LoadingChunks(Chunks):
+class LoadingChunks(OpenAIChunks):
     """Tells the chunks of `sendLoadingState` from a model's thoughts.
 
     llama-swap writes them itself, without `id`, `object` and the choice's `index`, which every

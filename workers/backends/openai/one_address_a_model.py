@@ -18,9 +18,9 @@ from contract.errors import (
     ModelMissing,
 )
 from contract.events import Delta, Done, Phase, Vectors
-from contract.features import Wish
+from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
-from workers.backends.declarations import Endpoint
+from workers.backends.declarations import DeclaredEndpoint
 from workers.backends.feature_grants import ungranted
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import GENERIC, generic
@@ -38,7 +38,7 @@ class Endpoints:
     def __init__(
         self,
         name: str,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[DeclaredEndpoint],
         *,
         idle_s: float = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -59,9 +59,9 @@ class Endpoints:
         }
 
     @property
-    def grants(self) -> frozenset[Wish]:
+    def grants(self) -> frozenset[Feature]:
         """What any of its servers has words for; what the one that is asked has not, it names."""
-        return frozenset[Wish]().union(*(it.grants for it in self._speakers.values()))
+        return frozenset[Feature]().union(*(it.grants for it in self._speakers.values()))
 
     async def check(self) -> str | None:
         """Fine while one of the addresses answers; else the first one's error."""
@@ -104,7 +104,7 @@ class Endpoints:
             async for event in events:
                 yield event
 
-    def _found(self, model: str) -> tuple[Endpoint, OpenAI]:
+    def _found(self, model: str) -> tuple[DeclaredEndpoint, OpenAI]:
         """By its label, else by its id: whoever wrote the id in both places means it."""
         names = [model] if model in self._endpoints else []
         names += [name for name, endpoint in self._endpoints.items() if endpoint.id == model]
@@ -125,7 +125,7 @@ async def _trouble(speaker: OpenAI) -> BackendError | None:
     return None
 
 
-def _report(endpoint: Endpoint) -> ModelReport:
+def _report(endpoint: DeclaredEndpoint) -> ModelReport:
     told, length = endpoint.capabilities, endpoint.context_length
     return ModelReport(
         name=endpoint.name,

@@ -57,14 +57,14 @@ def _nearest(think: str, others: dict[str, str]) -> Effort:
     return Effort(others.get(think, think), is_exact=think not in others)
 
 
-class Body(NamedTuple):
+class OpenAIBody(NamedTuple):
     """A request's JSON, and the fields of ours that are not in it."""
 
     fields: dict[str, Any]
     ignored: tuple[str, ...]
 
 
-def to_chat(request: ChatRequest, dialect: Dialect) -> Body:
+def to_chat(request: ChatRequest, dialect: Dialect) -> OpenAIBody:
     """The body of POST /chat/completions; raises NotSupported."""
     fields: dict[str, Any] = {
         "model": request.model,
@@ -90,7 +90,7 @@ def to_chat(request: ChatRequest, dialect: Dialect) -> Body:
     _add_think(request, dialect, fields, ignored)
     _add_overflow(request, dialect, fields, ignored)
     _add_keep_alive(request.keep_alive_s, dialect, fields, ignored)
-    return Body({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
+    return OpenAIBody({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
 
 
 def granted(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def granted(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
     return fields
 
 
-def to_embed(request: EmbedRequest, dialect: Dialect) -> Body:
+def to_embed(request: EmbedRequest, dialect: Dialect) -> OpenAIBody:
     """The body of POST /embeddings without its `input`."""
     fields: dict[str, Any] = {"model": request.model, "encoding_format": dialect.embed_encoding}
     ignored: list[str] = []
@@ -118,7 +118,7 @@ def to_embed(request: EmbedRequest, dialect: Dialect) -> Body:
     elif request.truncate and "truncate" in request.model_fields_set:
         ignored.append("truncate")
     _add_keep_alive(request.keep_alive_s, dialect, fields, ignored)
-    return Body(fields, tuple(ignored))
+    return OpenAIBody(fields, tuple(ignored))
 
 
 def _add_think(
@@ -263,7 +263,7 @@ def _part(at: int, part: Part, dialect: Dialect) -> dict[str, Any]:
 _CHAT_ONLY = ("think", "tools", "truncate", "shift", "keep_alive_s")
 
 
-def to_completion(request: ChatRequest, dialect: Dialect) -> Body:
+def to_completion(request: ChatRequest, dialect: Dialect) -> OpenAIBody:
     """The body for a request that has a `prompt` in place of messages."""
     likely = granted(request, dialect)
     if likely.pop("logprobs", False):
@@ -290,7 +290,7 @@ def to_completion(request: ChatRequest, dialect: Dialect) -> Body:
     ignored += ["min_p"] if request.min_p is not None and "min_p" not in dialect.sampling else []
     if not isinstance(request.response_format, TextFormat):
         ignored.append("response_format")
-    return Body({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
+    return OpenAIBody({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
 
 
 def _ids(request: ChatRequest) -> list[int]:

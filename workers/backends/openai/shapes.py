@@ -1,4 +1,4 @@
-"""What OpenAI-shaped servers answer, as far as it is read (api_shim/openai/schemas.py has the rules).
+"""Shapes of the answers of OpenAI-shaped servers (rules: workers/backends/shapes.py).
 
 Sources: openai/openai-openapi; vLLM, llama-server, LM Studio, llama-swap and Mistral where they
 say more. A content may be parts (mistralai/client-python, ContentChunk).

@@ -1,1 +1,0 @@
-"""The commands of `fleet`, one file a group; each parses, calls the client, and shows."""

@@ -1,0 +1,230 @@
+"""Events as Ollama's lines: an object each, cheap, whole, and told to the end."""
+
+import json
+from typing import Any
+
+import pytest
+
+from api_shim.http.problems import Problem, Refusal
+from api_shim.ollama.chat_response import CHAT, GENERATE, ChatResponseLines, idle, whole
+from api_shim.ollama.errors import encoded, envelope
+from api_shim.ollama.model_responses import Steps
+from contract.chat import ToolCall
+from contract.events import (
+    Delta,
+    Done,
+    Event,
+    EventId,
+    Frame,
+    LogProb,
+    Progress,
+    Reset,
+    Started,
+    Timings,
+    ToolCallDelta,
+    Usage,
+)
+from contract.result import fold
+
+AT = 1767225600.25
+DONE = Done(
+    finish_reason="length",
+    usage=Usage(prompt_tokens=3, completion_tokens=2),
+    timings=Timings(queued_ms=1, load_ms=2, first_token_ms=5, total_ms=16),
+)
+TEXTS = [
+    "hi",
+    ' "a","b" ',
+    'a"}',
+    "\\",
+    'x","thinking":"y',
+    "\u2028\u2029\x85",
+    "\n\r\x0b",
+    "日本",
+    "",
+]
+
+
+def frame(event: Event) -> Frame:
+    return Frame.of(EventId(1, 2), AT, event)
+
+
+def told(*events: Event, shape: Any = CHAT) -> list[dict[str, Any]]:
+    """What a client that cuts lines as httpx does reads of them."""
+    text = ChatResponseLines("m", shape).tell([frame(event) for event in events]).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_fragment_is_a_line() -> None:
+    (line,) = told(Delta(content="hi"))
+
+    assert line == {
+        "model": "m",
+        "created_at": "2026-01-01T00:00:00.250Z",
+        "message": {"role": "assistant", "content": "hi"},
+        "done": False,
+    }
+
+
+def test_a_fragment_of_a_completion_has_its_own_place() -> None:
+    content, thinking = told(Delta(content="hi"), Delta(thinking="hm"), shape=GENERATE)
+
+    assert (content["response"], content["done"]) == ("hi", False)
+    assert (thinking["response"], thinking["thinking"]) == ("", "hm")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("shape", [CHAT, GENERATE], ids=["chat", "generate"])
+def test_any_text_comes_through_as_one_line(text: str, shape: Any) -> None:
+    lines = told(Delta(content=text), Delta(content=text, thinking=text), shape=shape)
+    said = [line.get("message", {}).get("content", line.get("response")) for line in lines]
+
+    assert said == ([text, text] if text else [""])
+
+
+def test_what_is_not_for_this_client_is_no_line() -> None:
+    assert told(Started(attempt=1, worker="w", backend="b"), Delta(provider_meta={"a": "b"})) == []
+
+
+def test_the_last_line_tells_why_it_ended_and_how_long_it_took() -> None:
+    (last,) = told(DONE)
+
+    assert (last["done"], last["done_reason"], last["message"]["content"]) == (True, "length", "")
+    assert (last["prompt_eval_count"], last["eval_count"]) == (3, 2)
+    assert (last["total_duration"], last["load_duration"]) == (16_000_000, 2_000_000)
+    assert (last["prompt_eval_duration"], last["eval_duration"]) == (3_000_000, 10_000_000)
+
+
+def test_words_never_took_no_time_because_clients_divide_by_it() -> None:
+    (last,) = told(Done(usage=Usage(completion_tokens=2)))
+
+    assert last["eval_duration"] > 0
+
+
+def test_calls_come_whole_with_objects_before_the_end() -> None:
+    head = ToolCallDelta(index=0, id="c", name="look", arguments='{"at":')
+    tail = ToolCallDelta(index=0, arguments='"cat"}')
+    calls, last = told(
+        Delta(tool_calls=(head,)), Delta(tool_calls=(tail,)), Done(finish_reason="tool_calls")
+    )
+
+    assert calls["message"]["tool_calls"] == [
+        {"id": "c", "function": {"index": 0, "name": "look", "arguments": {"at": "cat"}}}
+    ]
+    assert (calls["done"], last["done"], last["done_reason"]) == (False, True, "stop")
+
+
+def test_a_call_that_was_cut_off_ends_in_an_error() -> None:
+    head = ToolCallDelta(index=0, id="c", name="look", arguments='{"at":')
+    (error,) = told(Delta(tool_calls=(head,)), DONE)
+    result = fold([Delta(tool_calls=(head,)), DONE])
+
+    assert "num_predict" in error["error"]
+    with pytest.raises(Refusal):
+        whole("m", CHAT, result)
+
+
+def test_an_object_in_a_string_is_an_object() -> None:
+    call = ToolCallDelta(index=0, id="c", name="look", arguments=json.dumps('{"at":1}'))
+    calls, _ = told(Delta(tool_calls=(call,)), Done())
+
+    assert calls["message"]["tool_calls"][0]["function"]["arguments"] == {"at": 1}
+
+
+def test_calls_that_nobody_heard_are_forgotten_when_the_attempt_is() -> None:
+    call = ToolCallDelta(index=0, id="c", name="look", arguments='{"at":')
+    (last,) = told(Delta(tool_calls=(call,)), Reset(attempt=2, reason=""), Done())
+
+    assert last["done"]
+
+
+def test_likelihoods_stand_beside_the_message() -> None:
+    likely = (LogProb(token="hi", logprob=-0.5),)
+    (line,) = told(Delta(content="hi", logprobs=likely))
+    answer = json.loads(whole("m", CHAT, fold([Delta(content="hi", logprobs=likely), DONE])))
+
+    assert (line["message"]["content"], line["logprobs"][0]["token"]) == ("hi", "hi")
+    assert answer["logprobs"][0]["logprob"] == -0.5
+
+
+def test_a_refusal_is_what_was_said() -> None:
+    assert told(Delta(refusal="no"))[0]["message"]["content"] == "no"
+
+
+def test_a_whole_answer_is_what_the_lines_add_up_to() -> None:
+    result = fold([Delta(thinking="hm"), Delta(content="a"), Delta(content="b"), DONE])
+    chat, text = (json.loads(whole("m", shape, result)) for shape in (CHAT, GENERATE))
+
+    assert chat["message"] == {"role": "assistant", "content": "ab", "thinking": "hm"}
+    assert (text["response"], text["thinking"]) == ("ab", "hm")
+    assert chat["done"]
+    assert chat["eval_count"] == 2
+
+
+def test_a_whole_answer_with_calls() -> None:
+    delta = ToolCallDelta(index=0, id="c", name="look", arguments="")
+    answer = json.loads(whole("m", CHAT, fold([Delta(tool_calls=(delta,)), DONE])))
+
+    assert answer["message"]["tool_calls"][0]["function"]["arguments"] == {}
+    assert ToolCall(name="look").arguments == "{}"
+
+
+def test_silence_is_a_line_that_adds_nothing() -> None:
+    (line,) = (json.loads(each) for each in ChatResponseLines("m", CHAT).keep_alive.splitlines())
+
+    assert (line["message"]["content"], line["done"]) == ("", False)
+
+
+def test_an_answer_without_words_says_what_was_done() -> None:
+    answer = json.loads(idle("m", GENERATE, "load", AT))
+
+    assert (answer["response"], answer["done"], answer["done_reason"]) == ("", True, "load")
+
+
+def test_the_steps_of_a_pull_are_told_by_layer_and_end_with_success() -> None:
+    layer = Progress(status="pulling aa", digest="sha256:aa", total_bytes=4, completed_bytes=2)
+    steps = Steps()
+    data = steps.tell([frame(layer), frame(Progress(status="success")), frame(Done())])
+    lines = [json.loads(line) for line in data.splitlines()]
+
+    assert lines[0] == {
+        "status": "pulling aa", "digest": "sha256:aa", "total": 4, "completed": 2,
+    }  # fmt: skip
+    assert [line["status"] for line in lines[1:]] == ["success"]
+
+
+def test_a_backend_that_never_says_success_is_believed_when_it_is_done() -> None:
+    data = Steps().tell([frame(Progress(status="writing")), frame(Done())])
+
+    assert data.splitlines()[-1] == b'{"status":"success"}'
+
+
+def problem(code: str, status: int, **fields: Any) -> Problem:
+    return Problem(type="t", title="t", status=status, detail="why", code=code, **fields)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "theirs", "words"),
+    [
+        ("invalid_request", 422, 400, "why"),
+        ("not_supported", 422, 400, "why"),
+        ("unknown_model", 404, 404, "model not found, try pulling it first: why"),
+        ("queue_full", 429, 503, "server busy, please try again: why"),
+        ("not_authenticated", 401, 401, "why"),
+    ],
+)
+def test_a_problem_is_told_with_the_status_and_words_of_the_original(
+    code: str, status: int, theirs: int, words: str
+) -> None:
+    response = envelope(problem(code, status, retry_after_s=1.2), {"X-Fleet-Job": "j"})
+
+    assert response.status_code == theirs
+    assert json.loads(response.body) == {"error": words, "code": code}
+    assert (response.headers["retry-after"], response.headers["x-fleet-job"]) == ("2", "j")
+
+
+def test_an_error_in_a_stream_is_a_line() -> None:
+    line = ChatResponseLines("m", CHAT).fail(problem("server_fault", 502))
+
+    assert line == encoded(problem("server_fault", 502)) + b"\n"
+    assert line.count(b"\n") == 1

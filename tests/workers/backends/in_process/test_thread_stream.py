@@ -1,0 +1,71 @@
+"""Items come from a thread in order, and whoever stops listening stops the thread."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+
+import pytest
+
+from workers.backends.in_process.thread_stream import MOST_WAITING, ThreadStream
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+async def test_items_come_in_order_to_the_last(thread: ThreadPoolExecutor) -> None:
+    def count(feed: ThreadStream[int]) -> None:
+        for number in range(1000):
+            feed.put(number)
+
+    assert [number async for number in ThreadStream[int]().items(count, thread)] == list(
+        range(1000)
+    )
+
+
+async def test_what_the_thread_raises_is_raised_after_what_it_said(
+    thread: ThreadPoolExecutor,
+) -> None:
+    heard: list[int] = []
+
+    def fail(feed: ThreadStream[int]) -> None:
+        feed.put(1)
+        raise ValueError("two")
+
+    items = ThreadStream[int]().items(fail, thread)
+    heard.append(await anext(items))
+    with pytest.raises(ValueError, match="two"):
+        await anext(items)
+    assert heard == [1]
+
+
+async def test_the_thread_is_never_far_ahead(thread: ThreadPoolExecutor) -> None:
+    said: list[int] = []
+
+    def talk(feed: ThreadStream[int]) -> None:
+        while feed.put(len(said)):
+            said.append(len(said))
+
+    async with aclosing(ThreadStream[int]().items(talk, thread)) as items:
+        await anext(items)
+        while len(said) < MOST_WAITING:
+            await asyncio.sleep(0)
+
+    assert len(said) <= MOST_WAITING + 1
+
+
+async def test_a_thread_that_goes_on_talking_is_not_waited_for_by_room(
+    thread: ThreadPoolExecutor,
+) -> None:
+    def stubborn(feed: ThreadStream[int]) -> None:
+        while feed.put(1):
+            pass
+        for _ in range(2 * MOST_WAITING):
+            assert not feed.put(2)
+
+    async with asyncio.timeout(5):
+        async with aclosing(ThreadStream[int]().items(stubborn, thread)) as items:
+            assert await anext(items) == 1

@@ -1,0 +1,220 @@
+"""Which of a backend's endpoints takes a job, and what goes to all of them."""
+
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from contract.errors import BackendUnreachable, ModelMissing, ServerFault
+from contract.events import Details, Done, Progress
+from contract.models import CopyRequest, DeleteRequest, LoadRequest, PullRequest
+from contract.roster import ModelReport
+from workers.endpoints.broadcast import Broadcast, merged
+from workers.endpoints.circuit_breaker import CircuitBreaker
+from workers.endpoints.endpoints import Endpoint, EndpointPool, Reservation
+from workers.scripted.backend import Scripted
+
+CHAT, PULL = "box.chat", "box.pull"
+DOWN = BackendUnreachable("refused")
+
+
+def server(address: str, slots: int = 2, **models: bool | None) -> Endpoint:
+    breaker = partial(CircuitBreaker, failures=1, open_s=5.0, clock=lambda: 0.0)
+    made = Endpoint(
+        Scripted("box"), address, lambda verdict: breaker(verdict=verdict), {CHAT: slots, PULL: 1}
+    )
+    made.models = tuple(ModelReport(name=name, warm=warm) for name, warm in models.items())
+    made.error = None
+    return made
+
+
+def pair(slots: int = 2) -> EndpointPool:
+    return EndpointPool([server("a", slots), server("b", slots)])
+
+
+def taken(
+    stack: ExitStack, servers: EndpointPool, job: str = "j", model: str | None = None
+) -> Reservation:
+    seat = stack.enter_context(servers.seat(CHAT))
+    assert seat is not None
+    seat.move(job, model)
+    return seat
+
+
+def place(servers: EndpointPool, job: str = "j", model: str | None = None) -> str | None:
+    with servers.seat(CHAT) as seat:
+        assert seat is not None
+        return seat.move(job, model)
+
+
+def test_a_job_goes_where_the_fewest_are() -> None:
+    servers = pair()
+    with ExitStack() as stack:
+        for number in range(3):
+            taken(stack, servers, f"j{number}")
+        counts = sorted(each.in_flight for each in servers.all)
+
+        assert counts == [1, 2]
+    assert [each.in_flight for each in servers.all] == [0, 0]
+
+
+def test_no_endpoint_gets_more_than_its_slots() -> None:
+    # vllm #49538: a backend's gauges lag by seconds, so we count what is in flight ourselves.
+    servers = pair(slots=1)
+    with ExitStack() as stack:
+        taken(stack, servers)
+        taken(stack, servers)
+        third = stack.enter_context(servers.seat(CHAT))
+
+        assert third is None
+        assert not servers.admit(CHAT)
+    assert servers.admit(CHAT)
+
+
+def test_an_endpoint_whose_circuit_is_open_gets_none() -> None:
+    servers = pair()
+    servers.all[0].breaker.found_broken(DOWN)
+
+    assert {"b"} == {place(servers) for _ in range(5)}
+    assert servers.open_until is None
+
+
+def test_with_all_circuits_open_nobody_gets_one_until_the_first_is_due() -> None:
+    servers = pair()
+    for each in servers.all:
+        each.breaker.found_broken(DOWN)
+
+    assert not servers.admit(CHAT)
+    assert servers.open_until == 5.0
+
+
+def test_an_endpoint_that_looks_unwell_is_the_second_choice() -> None:
+    servers = pair()
+    servers.all[0].error = "HTTP 401"
+
+    assert place(servers) == "b"
+
+
+def test_a_job_goes_where_its_model_is() -> None:
+    servers = EndpointPool([server("a", qwen=None), server("b", llama=None)])
+
+    assert (place(servers, model="llama"), place(servers, model="qwen:latest")) == ("b", "a")
+    assert place(servers, model="unheard-of") in {"a", "b"}
+
+
+def test_a_job_goes_where_its_model_is_warm() -> None:
+    servers = EndpointPool([server("a", qwen=False), server("b", qwen=True)])
+    with ExitStack() as stack:
+        taken(stack, servers, model="qwen")
+
+        assert place(servers, model="qwen") == "b"
+
+
+@pytest.mark.parametrize(("listed", "asked"), [("qwen:latest", "qwen"), ("qwen", "qwen:latest")])
+def test_a_model_is_warm_by_any_spelling_of_its_name(listed: str, asked: str) -> None:
+    servers = EndpointPool([server("a", **{listed: False}), server("b", **{listed: True})])
+    with ExitStack() as stack:
+        taken(stack, servers, model=asked)
+
+        assert place(servers, model=asked) == "b"
+
+
+def test_the_next_attempt_goes_to_another_endpoint() -> None:
+    servers = pair()
+    with servers.seat(CHAT) as seat:
+        assert seat is not None
+        first = seat.move("j", None)
+        seat.broke(ServerFault("HTTP 500"))
+    servers.all[0].breaker.succeeded()
+    servers.all[1].breaker.succeeded()
+
+    assert {first, place(servers, "j")} == {"a", "b"}
+
+
+def test_one_endpoint_alone_gets_the_next_attempt_too_and_the_log_names_none() -> None:
+    servers = EndpointPool([server("a")])
+    with servers.seat(CHAT) as seat:
+        assert seat is not None
+        seat.broke(ServerFault("HTTP 500"))
+    servers.all[0].breaker.succeeded()
+
+    assert place(servers, "j") is None
+
+
+def test_a_place_that_nobody_used_is_given_back() -> None:
+    servers = pair(slots=1)
+    for _ in range(10):
+        with servers.seat(CHAT) as seat:
+            assert seat is not None
+
+    assert servers.admit(CHAT)
+
+
+def test_what_changes_models_has_the_slots_of_one_endpoint() -> None:
+    servers = pair()
+
+    assert (servers.slots(CHAT), servers.slots(PULL)) == (4, 1)
+
+
+def everywhere(*up: str) -> tuple[Broadcast, dict[str, Scripted]]:
+    adapters = {"a": Scripted("box"), "b": Scripted("box")}
+    return Broadcast("box", adapters, up or tuple(adapters)), adapters
+
+
+async def has(adapter: Scripted, model: str) -> bool:
+    return model in {report.name for report in await adapter.models()}
+
+
+async def test_a_pull_fetches_to_every_endpoint_and_its_totals_only_rise() -> None:
+    backend, adapters = everywhere()
+    events = [event async for event in backend.pull(PullRequest(model="scripted-story:chunks=1"))]
+    totals = [
+        event.overall_completed_bytes
+        for event in events
+        if isinstance(event, Progress) and event.overall_completed_bytes is not None
+    ]
+
+    assert [await has(each, "scripted-story:chunks=1") for each in adapters.values()] == [True] * 2
+    assert totals == sorted(totals)
+    assert [event for event in events if isinstance(event, Done)] == [events[-1]]
+
+
+async def test_a_pull_leaves_out_who_is_known_to_be_down() -> None:
+    backend, adapters = everywhere("b")
+    _ = [event async for event in backend.pull(PullRequest(model="scripted-story:chunks=1"))]
+    there = [await has(each, "scripted-story:chunks=1") for each in adapters.values()]
+
+    assert there == [False, True]
+
+
+async def test_a_delete_that_finds_the_model_at_one_of_them_is_done() -> None:
+    backend, adapters = everywhere()
+    async for _ in adapters["b"].copy(CopyRequest(model="scripted-story", destination="mine")):
+        pass
+    events = [event async for event in backend.delete(DeleteRequest(model="mine"))]
+
+    assert [event.type for event in events] == ["done"]
+    assert not await has(adapters["b"], "mine")
+
+
+async def test_a_delete_of_what_is_nowhere_says_so() -> None:
+    backend, _ = everywhere()
+    with pytest.raises(ModelMissing):
+        _ = [event async for event in backend.delete(DeleteRequest(model="unheard-of"))]
+
+
+async def test_a_copy_and_a_load_are_done_everywhere_and_running_says_where() -> None:
+    backend, adapters = everywhere()
+    _ = [e async for e in backend.copy(CopyRequest(model="scripted-story", destination="mine"))]
+    _ = [e async for e in backend.load(LoadRequest(model="mine"))]
+    told = [e async for e in backend.running()]
+
+    assert [await has(each, "mine") for each in adapters.values()] == [True, True]
+    assert isinstance(told[0], Details)
+    assert [each["endpoint"] for each in told[0].details["models"]] == ["a", "b"]
+
+
+def test_a_model_is_listed_once_and_warm_where_any_has_it_so() -> None:
+    cold, warm = ModelReport(name="m", warm=False), ModelReport(name="m", warm=True)
+
+    assert merged([[cold], [warm, ModelReport(name="n")]]) == (warm, ModelReport(name="n"))

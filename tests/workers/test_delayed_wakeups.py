@@ -1,0 +1,72 @@
+"""Queues are woken when the delays of their jobs are over."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from contract.errors import RelayUnavailable
+from workers.delayed_wakeups import DelayedWakeups
+
+
+class Woken:
+    """What was woken, and when."""
+
+    def __init__(self) -> None:
+        self.queues: list[str] = []
+        self.times: list[float] = []
+        self.broken = False
+
+    async def __call__(self, queue: str) -> None:
+        self.queues.append(queue)
+        self.times.append(asyncio.get_running_loop().time())
+        if self.broken:
+            raise RelayUnavailable("gone")
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.queues) < count:
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def ringing() -> AsyncIterator[tuple[DelayedWakeups, Woken]]:
+    woken = Woken()
+    alarm = DelayedWakeups(woken)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(alarm.ring())
+        yield alarm, woken
+        task.cancel()
+
+
+async def test_queues_are_woken_in_the_order_of_their_times_and_not_before() -> None:
+    async with ringing() as (alarm, woken):
+        began = asyncio.get_running_loop().time()
+        alarm.set("late", 0.15)
+        alarm.set("soon", 0.05)
+        await woken.until(2)
+
+    assert woken.queues == ["soon", "late"]
+    assert woken.times[0] - began >= 0.05
+    assert woken.times[1] - began >= 0.15
+
+
+async def test_jobs_that_are_due_together_wake_their_queue_once() -> None:
+    async with ringing() as (alarm, woken):
+        for _ in range(1000):
+            alarm.set("busy", 0.02)
+        alarm.set("other", 0.2)
+        await woken.until(2)
+
+    assert woken.queues[-1] == "other"
+    assert len(woken.queues) < 20
+
+
+async def test_redis_that_is_away_for_a_moment_does_not_end_it() -> None:
+    async with ringing() as (alarm, woken):
+        woken.broken = True
+        alarm.set("first", 0.0)
+        await woken.until(1)
+        alarm.set("second", 0.0)
+        await woken.until(2)
+
+    assert woken.queues == ["first", "second"]

@@ -1,0 +1,313 @@
+"""What a worker takes next: warm models, one load at a time, a slot in four without batch."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import BackendBusy, BackendError, TruncatedStream
+from contract.events import Delta, Phase, Reset
+from contract.jobs import JobRecord
+from contract.roster import ModelReport
+from relay.order import ClaimFilter
+from workers.model_affinity import ModelAffinity
+from workers.slots import Slots
+
+CHAT = "box.chat"
+
+
+class Stage:
+    """A choosing worker whose backend swaps models, and the queues it has woken."""
+
+    def __init__(self, slots: int = 4, **warm: bool | None) -> None:
+        self.woken: list[str] = []
+        self.offered: list[str] = []
+        self.choosing = ModelAffinity(
+            Slots({CHAT: slots, "box.embed": slots, "box.pull": 1}),
+            lambda queue, delay_s: (self.offered if delay_s else self.woken).append(queue),
+        )
+        self.learn(**(warm or {"a": False, "b": False}))
+
+    def learn(self, **warm: bool | None) -> None:
+        self.choosing.learn(
+            [ModelReport(name=name, warm=is_warm) for name, is_warm in warm.items()]
+        )
+
+    async def taking(self, queue: str = CHAT) -> ClaimFilter:
+        async with self.choosing.turn(queue) as taking:
+            return taking
+
+    async def begin(self, id: str, model: str, queue: str = CHAT, **fields: Any) -> JobRecord:
+        record = job(id, model, queue, **fields)
+        async with self.choosing.turn(queue):
+            self.choosing.began(record)
+        return record
+
+    def speaks(self, id: str) -> None:
+        self.choosing.hear(id, Delta(content="a"))
+
+
+def job(id: str, model: str, queue: str = CHAT, **fields: Any) -> JobRecord:
+    return JobRecord(
+        **{
+            "id": id, "v": 1, "kind": queue.partition(".")[2], "status": "running", "queue": queue,
+            "backend": "box", "model": model, "tenant": "default", "priority": "standard",
+            "attempt": 1, "max_attempts": 3, "created_at": 0.0, **fields,
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [{"a": None}, {"a": True, "b": True}, {"a": None, "b": True}])
+async def test_a_backend_without_cold_models_has_nothing_to_choose(
+    told: dict[str, bool | None],
+) -> None:
+    stage = Stage(**told)
+    await stage.begin("1", "unknown")
+
+    assert await stage.taking() == ClaimFilter()
+
+
+async def test_what_the_backend_has_in_memory_is_warm_by_all_its_names() -> None:
+    stage = Stage(**{"qwen3:latest": True, "big:70b": True, "cold": False})
+
+    assert (await stage.taking()).warm == frozenset({"qwen3", "qwen3:latest", "big:70b"})
+
+
+async def test_while_a_cold_model_loads_only_warm_ones_are_taken() -> None:
+    stage = Stage(a=True, b=False)
+    await stage.begin("1", "b")
+
+    assert await stage.taking() == ClaimFilter(warm=frozenset({"a", "a:latest"}), cold=False)
+    assert await stage.taking("box.pull") == ClaimFilter()
+    assert (stage.choosing.loading(CHAT), stage.choosing.loading("box.pull")) == ("b", None)
+
+
+@pytest.mark.parametrize(
+    "event", [Delta(content="a"), Phase(phase="prefill"), Phase(phase="generating")]
+)
+async def test_a_load_is_over_at_the_first_output(event: Any) -> None:
+    stage = Stage()
+    await stage.begin("1", "a")
+    stage.choosing.hear("1", Phase(phase="loading"))
+    stage.choosing.hear("1", Reset(attempt=2, reason=""))
+    assert not (await stage.taking()).cold
+    stage.choosing.hear("1", event)
+
+    assert await stage.taking() == ClaimFilter(warm=frozenset({"a", "a:latest"}))
+    assert stage.choosing.loading(CHAT) is None
+    assert stage.choosing.stale.is_set()
+
+
+async def test_a_load_that_fails_is_over_and_warms_nothing() -> None:
+    stage = Stage()
+    record = await stage.begin("1", "a")
+    stage.choosing.ended(record)
+
+    assert await stage.taking() == ClaimFilter(warm=frozenset())
+
+
+async def test_a_load_may_have_put_out_what_was_warm_before() -> None:
+    stage = Stage(a=True, b=False)
+    await stage.begin("1", "b")
+    stage.speaks("1")
+    assert (await stage.taking()).warm == frozenset({"b", "b:latest"})
+    stage.learn(a=True, b=True, c=False)
+
+    assert (await stage.taking()).warm == frozenset({"a", "a:latest", "b", "b:latest"})
+
+
+async def test_what_ran_last_stays_warm_only_if_the_backend_does_not_list_it() -> None:
+    stage = Stage(a=False)
+    for id, model in (("1", "a"), ("2", "alias")):
+        record = await stage.begin(id, model)
+        stage.speaks(id)
+        stage.choosing.ended(record)
+        stage.learn(a=False)
+
+    assert (await stage.taking()).warm == frozenset({"alias", "alias:latest"})
+
+
+async def test_a_pull_is_no_load() -> None:
+    stage = Stage()
+    await stage.begin("1", "a")
+    stage.choosing.hear("1", Phase(phase="pulling"))
+    assert (await stage.taking()).cold
+    stage.choosing.hear("1", Phase(phase="loading"))
+
+    assert not (await stage.taking()).cold
+
+
+async def test_queues_that_found_nothing_for_a_load_try_again_when_it_is_over() -> None:
+    stage = Stage()
+    record = await stage.begin("1", "a")
+    for queue in (CHAT, CHAT, "box.embed"):
+        stage.choosing.found_nothing(queue, await stage.taking(queue))
+    assert not stage.woken
+    late = await stage.taking()
+    stage.choosing.ended(record)
+    stage.choosing.found_nothing(CHAT, late)
+
+    assert sorted(stage.woken) == [CHAT, CHAT, "box.embed"]
+    assert sorted(stage.offered) == [CHAT, "box.embed"]
+
+
+async def test_nobody_is_woken_who_found_nothing_for_another_reason() -> None:
+    stage = Stage()
+    stage.choosing.found_nothing(CHAT, await stage.taking())
+    record = await stage.begin("1", "a")
+    stage.choosing.ended(record)
+
+    assert not stage.woken
+
+
+async def test_slots_that_ask_at_once_load_one_model() -> None:
+    # lmstudio-bug-tracker #1751: parallel first requests load as many copies.
+    stage = Stage(slots=8)
+    waiting = [job(str(n), "a") for n in range(8)]
+    claimed: list[JobRecord] = []
+
+    async def claim() -> None:
+        async with stage.choosing.turn(CHAT) as taking:
+            await asyncio.sleep(0)
+            if taking.cold:
+                claimed.append(waiting.pop())
+                stage.choosing.began(claimed[-1])
+
+    await asyncio.gather(*(claim() for _ in range(8)))
+
+    assert len(claimed) == 1
+
+
+async def test_nobody_knows_what_is_warm_before_the_first_look() -> None:
+    choosing = ModelAffinity(Slots({CHAT: 4}), lambda _queue, _delay_s: None)
+    async with choosing.turn(CHAT) as taking:
+        choosing.began(job("1", "a"))
+    async with choosing.turn(CHAT) as then:
+        pass
+
+    assert (taking, then) == (
+        ClaimFilter(warm=frozenset()),
+        ClaimFilter(warm=frozenset(), cold=False),
+    )
+
+
+async def evicting() -> tuple[Stage, JobRecord]:
+    """A backend that has put `a` out to load `b`, which speaks."""
+    stage = Stage()
+    first = await stage.begin("1", "a")
+    stage.speaks("1")
+    second = await stage.begin("2", "b")
+    stage.speaks("2")
+    stage.choosing.broke("1", TruncatedStream("cut"))
+    stage.choosing.ended(first)
+    return stage, second
+
+
+async def test_a_backend_that_puts_out_what_speaks_gets_one_model_at_a_time() -> None:
+    # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: busy models are evicted.
+    stage, speaking = await evicting()
+    while_it_speaks = await stage.taking()
+    stage.choosing.ended(speaking)
+    then = await stage.taking()
+    await stage.begin("3", "a")
+
+    assert while_it_speaks == ClaimFilter(frozenset({"b", "b:latest"}), cold=False, drains=True)
+    assert then.cold
+    assert await stage.taking() == ClaimFilter(frozenset(), cold=False)
+
+
+async def test_who_waited_for_the_speaking_model_tries_again_when_all_are_done() -> None:
+    stage, speaking = await evicting()
+    another = await stage.begin("3", "b")
+    stage.choosing.found_nothing(CHAT, await stage.taking())
+    stage.choosing.ended(speaking)
+    before = list(stage.woken)
+    stage.choosing.ended(another)
+
+    assert (before, stage.woken) == ([], [CHAT])
+
+
+@pytest.mark.parametrize(("is_still_there", "drains"), [(True, False), (False, True)])
+async def test_the_next_look_decides_whether_the_model_was_put_out(
+    *, is_still_there: bool, drains: bool
+) -> None:
+    stage, _ = await evicting()
+    stage.choosing.learn(
+        [ModelReport(name="a", warm=is_still_there), ModelReport(name="b", warm=True),
+         ModelReport(name="c", warm=False)]
+    )  # fmt: skip
+
+    assert (await stage.taking()).drains is drains
+
+
+@pytest.mark.parametrize("error", [TruncatedStream("cut"), BackendBusy("busy")])
+async def test_an_answer_that_breaks_off_for_another_reason_changes_nothing(
+    error: BackendError,
+) -> None:
+    stage = Stage()
+    await stage.begin("1", "a")
+    stage.speaks("1")
+    if isinstance(error, BackendBusy):
+        await stage.begin("2", "b")
+    stage.choosing.broke("1", error)
+
+    assert not (await stage.taking()).drains
+
+
+@pytest.mark.parametrize(("slots", "most"), [(1, 1), (3, 3), (4, 3), (7, 6), (8, 6), (64, 48)])
+async def test_one_slot_in_four_is_kept_free_of_batch(slots: int, most: int) -> None:
+    stage = Stage(slots, a=True)
+    taken = 0
+    while (await stage.taking()).batch and taken < slots:
+        await stage.begin(str(taken), "a", priority="batch")
+        taken += 1
+
+    assert taken == most
+
+
+async def test_claims_under_way_count_as_batch_until_they_are_decided() -> None:
+    stage = Stage(4, a=True)
+    async with AsyncExitStack() as stack:
+        takings = [await stack.enter_async_context(stage.choosing.turn(CHAT)) for _ in range(3)]
+        fourth = asyncio.create_task(stage.taking())
+        await asyncio.sleep(0)
+
+        assert all(taking.batch for taking in takings)
+        assert not fourth.done()
+    assert (await fourth).batch
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["claim", "speak", "end"]), st.sampled_from("abc")), max_size=80
+    )
+)
+def test_whatever_happens_one_model_loads_and_the_reserve_is_kept(
+    steps: list[tuple[str, str]],
+) -> None:
+    with asyncio.Runner() as runner:
+        runner.run(_play(steps))
+
+
+async def _play(steps: list[tuple[str, str]]) -> None:
+    stage, running = Stage(4, a=False), dict[str, JobRecord]()
+    for number, (step, model) in enumerate(steps):
+        if step == "claim" and len(running) < 4:
+            taking = await stage.taking()
+            if taking.cold or model in (taking.warm or ()):
+                priority = "batch" if taking.batch else "standard"
+                id = str(number)
+                running[id] = await stage.begin(id, model, priority=priority)
+        elif running and step == "speak":
+            stage.speaks(next(iter(running)))
+        elif running and step == "end":
+            stage.choosing.ended(running.pop(next(iter(running))))
+
+        assert len(stage.choosing._loads) <= 1  # nobody but it knows of two
+        assert sum(record.priority == "batch" for record in running.values()) <= 3
+    for record in running.values():
+        stage.choosing.ended(record)
+    assert await stage.taking() == ClaimFilter(warm=(await stage.taking()).warm)

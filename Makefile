@@ -8,7 +8,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 	--python-version 3.11 --generate-hashes --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo demo-llama real real-sd inprocess test chaos check fix wheel lock bench bench-peers clean
+.PHONY: help shape install dev demo demo-llama real real-sd inprocess test chaos check fix wheel lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ check: $(VENV)/.dev ## Format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+shape: $(VENV)/.dev ## Print sizes, import cycles and repeated names beside their bounds
+	PYTHONPATH=tests $(BIN)/python -m support.shape
 
 fix: $(VENV)/.dev ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix .

@@ -1,34 +1,40 @@
-"""The shape of the code: files as long as their subject, small functions, first sentences."""
+"""The shape of the code: sizes, names, import cycles, first sentences, nothing left over."""
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.shape import (
+    PRODUCT,
+    ROOT,
+    functions,
+    length,
+    lines,
+    name_of,
+    tree,
+)
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
-PRODUCT = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "ARCHITECTURE.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+    ]
+)
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 40
 BANNED = {"utils", "helpers", "common", "base", "core", "manager", "misc"}
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_a_document_names_files_that_exist(path: Path) -> None:
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|lua))`", path.read_text(encoding="utf-8"))
 
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def functions(path: Path) -> Iterator[Function]:
-    return (node for node in ast.walk(tree(path)) if isinstance(node, Function))
-
-
-def name_of(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+    assert [each for each in named if not (ROOT / each).is_file()] == []
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
@@ -37,14 +43,14 @@ def test_a_file_opens_with_a_sentence_and_stays_small(path: Path) -> None:
     opening = (ast.get_docstring(tree(path)) or "").split("\n\n")[0]
 
     assert re.search(r"\w.*[.:]$", opening, re.DOTALL)
-    assert len(text.splitlines()) <= LONGEST_FILE
+    assert lines(path) <= LONGEST_FILE
     assert path.stem not in BANNED
     assert not LEFT_OVER.search(text)
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)
 def test_a_function_fits_on_a_screen(path: Path) -> None:
-    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno}
+    long = {function.name: length(function) for function in functions(path)}
 
     assert {name: lines for name, lines in long.items() if lines > LONGEST_FUNCTION} == {}
 

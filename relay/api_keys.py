@@ -24,8 +24,7 @@ from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
 from contract.wire import WireModel, encode
-from relay.connection import Connection
-from relay.records import pairs
+from relay.connection import Connection, pairs
 
 MOST_KEYS: Final = 10_000
 

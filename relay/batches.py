@@ -32,10 +32,10 @@ from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import COUNTS, Usage
 from contract.tenants import Tenant
 from contract.wire import encode
-from relay.connection import Argument, Connection
-from relay.files import REGISTER, ids_from, place_after, stored_name
+from relay.connection import Connection, Hash
+from relay.files import ids_from, place_after, stored_name
 from relay.id_prefixes import whole_id
-from relay.records import Hash, pairs
+from relay.scripts import batches
 
 _JSON: Final = ("metadata", "tenant", "errors")
 _COUNTS: Final = ("total", "completed", "failed")
@@ -84,200 +84,6 @@ def line_errors_json(errors: Sequence[LineError]) -> bytes:
     return _line_errors.dump_json(tuple(errors)) if errors else b""
 
 
-_TIME: Final = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-local function exact(at) return string.format('%.6f', at) end
-"""
-_PRELUDE: Final = """
-local batch, rows, parts, live, index, sharing = unpack(KEYS)
-local function get(field) return redis.call('HGET', batch, field) end
-"""
-_DRIVEN: Final = (
-    "#!lua flags=allow-oom\n"
-    + _PRELUDE
-    + """
-if get('driver') ~= ARGV[1] then return false end
-"""
-)
-
-CREATE: Final = (
-    "#!lua\n"
-    + _PRELUDE
-    + REGISTER
-    + """
--- KEYS ... stored held; ARGV id window_s spare_s parts input most (field value)...
-local stored, held = KEYS[7], KEYS[8]
-if redis.call('EXISTS', batch) == 0 then
-    if redis.call('SCARD', sharing) >= tonumber(ARGV[6]) then return false end
-    local expires_at = now + ARGV[2]
-    redis.call('HSET', batch, 'status', 'validating', 'created_at', exact(now),
-               'expires_at', exact(expires_at), unpack(ARGV, 7))
-    redis.call('ZADD', live, 0, ARGV[1])
-    redis.call('SADD', sharing, ARGV[1])
-    listed(index, now, ARGV[1], ARGV[2] + 31 * 86400)
-    redis.call('ZADD', stored, exact(expires_at + 30 * 86400), ARGV[4])
-    local until_ = tonumber(redis.call('ZSCORE', held, ARGV[5]) or 0)
-    redis.call('ZADD', held, exact(math.max(until_, expires_at + ARGV[3])), ARGV[5])
-end
-return redis.call('HGETALL', batch)
-"""
-)
-"""Begin a batch, and hold its input. Returns its record; nothing: the tenant has too many."""
-
-TAKE: Final = (
-    "#!lua flags=allow-oom\n"
-    + _PRELUDE
-    + _TIME
-    + """
--- ARGV id token lease_s
-local leased_until = redis.call('ZSCORE', live, ARGV[1])
-if not leased_until then return false end
-if get('driver') ~= ARGV[2] then
-    if tonumber(leased_until) > now then return false end
-    redis.call('HSET', batch, 'driver', ARGV[2])
-    redis.call('HDEL', batch, 'pending_completed', 'pending_failed')
-end
-redis.call('ZADD', live, exact(now + ARGV[3]), ARGV[1])
-return redis.call('HGETALL', batch)
-"""
-)
-"""Lease a batch that nobody drives. Returns its record, or nothing."""
-
-RENEW: Final = (
-    _DRIVEN
-    + _TIME
-    + """
--- ARGV token lease_s pending_completed pending_failed
-redis.call('ZADD', live, 'XX', exact(now + ARGV[2]), get('id'))
-redis.call('HSET', batch, 'pending_completed', ARGV[3], 'pending_failed', ARGV[4])
-local members = redis.call('SMEMBERS', sharing)
-local driven = 0
-for _, until_ in ipairs(members[1] and redis.call('ZMSCORE', live, unpack(members)) or {}) do
-    if until_ and tonumber(until_) > now then driven = driven + 1 end
-end
-return {get('status'), exact(now), driven}
-"""
-)
-"""Hold a batch for longer. Returns its status, now, and how many share the tenant's window."""
-
-FREE: Final = (
-    _DRIVEN
-    + """
-redis.call('HDEL', batch, 'driver')
-redis.call('ZADD', live, 'XX', 0, get('id'))
-return 1
-"""
-)
-"""Let go of a batch."""
-
-START: Final = (
-    _DRIVEN
-    + _TIME
-    + """
--- ARGV token total
-redis.call('HSET', batch, 'total', ARGV[2])
-if get('status') == 'validating' then
-    redis.call('HSET', batch, 'status', 'in_progress', 'in_progress_at', exact(now))
-end
-return 1
-"""
-)
-"""Say that the input is good. A batch that is being cancelled stays so."""
-
-ISSUE: Final = (
-    _DRIVEN
-    + """
--- ARGV token rows
-redis.call('HSET', batch, 'issued', math.max(tonumber(get('issued') or 0), ARGV[2]))
-return 1
-"""
-)
-"""Say up to which row jobs may exist."""
-
-COMMIT: Final = (
-    _DRIVEN
-    + """
--- ARGV token part completed failed prompt completion cached reasoning row...
-if get('last_part') == ARGV[2] then return 1 end
-for i = 9, #ARGV do
-    if redis.call('GETBIT', rows, ARGV[i]) == 1 then return 0 end
-end
-for i = 9, #ARGV do redis.call('SETBIT', rows, ARGV[i], 1) end
-redis.call('RPUSH', parts, ARGV[2])
-for i, field in ipairs({'completed', 'failed', 'prompt_tokens', 'completion_tokens',
-                        'cached_tokens', 'reasoning_tokens'}) do
-    redis.call('HINCRBY', batch, field, ARGV[2 + i])
-end
-redis.call('HSET', batch, 'last_part', ARGV[2])
-redis.call('HDEL', batch, 'pending_completed', 'pending_failed')
-return 1
-"""
-)
-"""List a part, mark its rows, count them: all or nothing. 0: a row had its answer before."""
-
-CANCEL: Final = (
-    "#!lua flags=allow-oom\n"
-    + _PRELUDE
-    + _TIME
-    + """
-local status, changed = get('status'), 0
-if status == 'validating' or status == 'in_progress' then
-    redis.call('HSET', batch, 'status', 'cancelling', 'cancelling_at', exact(now))
-    changed = 1
-end
-local fields = redis.call('HGETALL', batch)
-table.insert(fields, 1, changed)
-return fields
-"""
-)
-"""Ask for the end. Returns whether that is new, and the record."""
-
-FINALIZE: Final = (
-    _DRIVEN
-    + _TIME
-    + """
--- ARGV token gives_up
-if get('status') == 'in_progress' then
-    redis.call('HSET', batch, 'status', 'finalizing', 'finalizing_at', exact(now))
-    if ARGV[2] == '1' then redis.call('HSET', batch, 'gives_up', 1) end
-end
-return {get('status'), get('gives_up') or ''}
-"""
-)
-"""Say that no more rows are run. Returns the status, which a cancel may have changed before."""
-
-FINISH: Final = (
-    _DRIVEN
-    + REGISTER
-    + """
--- KEYS ... stored files output errors
--- ARGV token id status line_errors parts keep_s ttl_s (id name json) (id name json)
-if ARGV[3] ~= 'failed'
-        and redis.call('BITCOUNT', rows) < tonumber(get('total') or 0) then return 0 end
-for i, field in ipairs({'output_file_id', 'error_file_id'}) do
-    local at = 5 + i * 3
-    if ARGV[at] ~= '' then
-        register(KEYS[8 + i], KEYS[8], KEYS[7], ARGV[at], ARGV[at + 1], ARGV[at + 2],
-                 tonumber(ARGV[7]), now)
-        redis.call('HSET', batch, field, ARGV[at])
-    end
-end
-if ARGV[4] ~= '' then redis.call('HSET', batch, 'errors', ARGV[4]) end
-redis.call('HSET', batch, 'status', ARGV[3], ARGV[3] .. '_at', exact(now))
-redis.call('HDEL', batch, 'driver', 'issued', 'last_part', 'gives_up', 'pending_completed',
-           'pending_failed')
-redis.call('EXPIRE', batch, ARGV[6])
-redis.call('DEL', rows, parts)
-redis.call('ZREM', live, ARGV[2])
-redis.call('SREM', sharing, ARGV[2])
-redis.call('ZADD', KEYS[7], exact(now), ARGV[5])
-return 1
-"""
-)
-"""End a batch. 0: there are rows without an answer."""
-
-
 _status: TypeAdapter[BatchStatus] = TypeAdapter(BatchStatus)
 _ENDED_S = 30 * 86400
 """How long the record of a batch is kept after its end."""
@@ -295,6 +101,11 @@ class BatchLease(NamedTuple):
     """Rows before this one may have been enqueued by an earlier driver."""
     gives_up: bool
     """Whether an earlier driver found that the window has ended."""
+
+    @property
+    def driver(self) -> batches.Driver:
+        """What every script of a driver needs."""
+        return batches.Driver(self.batch.id, self.batch.tenant.name, self.token)
 
 
 class BatchPulse(NamedTuple):
@@ -332,11 +143,17 @@ class BatchStore:
         a batch of something else.
         """
         batch_id = f"batch_{_digest(tenant.name, key) if key else uuid4().hex}"
-        flat = [x for field in to_fields(new, tenant, batch_id).items() for x in field]
-        keys = [*self._keys(batch_id, tenant.name), redis_keys.STORED, redis_keys.HELD]
-        stored, held = parts_name(batch_id), stored_name(new.input_file_id)
-        fields = await self._connection.run(
-            CREATE, keys, [batch_id, new.window_s, _SPARE_S, stored, held, most, *flat]
+        fields = await self._connection.call(
+            batches.create(
+                batch_id,
+                tenant.name,
+                to_fields(new, tenant, batch_id),
+                window_s=new.window_s,
+                spare_s=_SPARE_S,
+                parts_name=parts_name(batch_id),
+                input_name=stored_name(new.input_file_id),
+                limit=most,
+            )
         )
         if not fields:
             raise QueueFull(
@@ -347,7 +164,7 @@ class BatchStore:
                 limit=most,
                 held=most,
             )
-        batch = batch_of(pairs(fields))
+        batch = batch_of(fields)
         if any(getattr(batch, name) != value for name, value in new):
             raise KeyReused(
                 f"the Idempotency-Key belongs to another batch, {batch.id}: send that request "
@@ -392,9 +209,8 @@ class BatchStore:
 
     async def cancel(self, batch: Batch) -> Batch:
         """Ask for the end of a batch; again: the same answer. Raises BatchEnded."""
-        keys = self._keys(batch.id, batch.tenant.name)
-        changed, *flat = await self._connection.run(CANCEL, keys)
-        found = batch_of(pairs(flat))
+        changed, fields = await self._connection.call(batches.cancel(batch.id, batch.tenant.name))
+        found = batch_of(fields)
         if not changed and found.status not in {"cancelling", "cancelled"}:
             raise BatchEnded(f"the batch is {found.status}: there is nothing to cancel")
         return found
@@ -413,55 +229,53 @@ class BatchStore:
 
     async def take(self, batch: Batch) -> BatchLease | None:
         """Take a batch that nobody drives; None if somebody was faster."""
-        token = token_hex(8)
-        flat = await self._connection.run(
-            TAKE,
-            self._keys(batch.id, batch.tenant.name),
-            [batch.id, token, self._connection.settings.lease_s],
-        )
-        if not flat:
+        driver = batches.Driver(batch.id, batch.tenant.name, token_hex(8))
+        lease_s = self._connection.settings.lease_s
+        fields = await self._connection.call(batches.take(driver, lease_s))
+        if not fields:
             return None
-        fields = pairs(flat)
         issued, gives_up = int(fields.get(b"issued", 0)), b"gives_up" in fields
-        return BatchLease(batch_of(fields), token, issued, gives_up)
+        return BatchLease(batch_of(fields), driver.token, issued, gives_up)
 
     async def renew(self, lease: BatchLease, completed: int, failed: int) -> BatchPulse | None:
         """Go on driving, and tell how many rows have an answer that no part holds yet.
 
         None: somebody else drives it now.
         """
-        answer = await self._driven(
-            RENEW, lease, self._connection.settings.lease_s, completed, failed
+        lease_s = self._connection.settings.lease_s
+        answer = await self._connection.call(
+            batches.renew(lease.driver, lease_s, completed=completed, failed=failed)
         )
-        if not answer:
+        if answer is None:
             return None
         status, now, sharing = answer
-        self._connection.set_clock(float(now))
-        return BatchPulse(_status.validate_python(status.decode()), float(now), int(sharing))
+        self._connection.set_clock(now)
+        return BatchPulse(_status.validate_python(status), now, sharing)
 
     async def free(self, lease: BatchLease) -> None:
         """Let another shim drive it, at once."""
-        await self._driven(FREE, lease)
+        await self._connection.call(batches.free(lease.driver))
 
     async def start(self, lease: BatchLease, total: int) -> bool:
         """Say that the file is good and how many rows it has; false: the lease is lost."""
-        return bool(await self._driven(START, lease, total))
+        return await self._connection.call(batches.start(lease.driver, total))
 
     async def issue(self, lease: BatchLease, rows: int) -> bool:
         """Say that rows before this one may be enqueued from now on; false: the lease is lost."""
-        return bool(await self._driven(ISSUE, lease, rows))
+        return await self._connection.call(batches.issue(lease.driver, rows))
 
     async def finalize(self, lease: BatchLease, *, gives_up: bool) -> LastStatus | None:
         """Say that no more rows are run, because all are done or the window has ended.
 
         Returns what the batch will end as; None: the lease is lost.
         """
-        answer = await self._driven(FINALIZE, lease, int(gives_up))
-        if not answer:
+        answer = await self._connection.call(batches.finalize(lease.driver, gives_up=gives_up))
+        if answer is None:
             return None
-        if answer[0] == b"cancelling":
+        status, has_given_up = answer
+        if status == "cancelling":
             return "cancelled"
-        return "expired" if answer[1] else "completed"
+        return "expired" if has_given_up else "completed"
 
     async def done_rows(self, batch_id: str) -> bytes:
         """A bit a row, the first one the highest of its byte: whether a part has its answer."""
@@ -478,13 +292,16 @@ class BatchStore:
 
         It is lost, too, if a row is marked already, which only another driver can have done.
         """
-        used = part.usage
-        return bool(
-            await self._driven(
-                COMMIT, lease, part.name, part.completed, part.failed, used.prompt_tokens,
-                used.completion_tokens, used.cached_tokens, used.reasoning_tokens, *part.rows,
+        return await self._connection.call(
+            batches.commit(
+                lease.driver,
+                part.name,
+                part.rows,
+                completed=part.completed,
+                failed=part.failed,
+                usage=part.usage,
             )
-        )  # fmt: skip
+        )
 
     async def finish(
         self,
@@ -498,35 +315,19 @@ class BatchStore:
 
         False: the lease is lost, or not all rows are marked (any more).
         """
-        batch = lease.batch
-        args: list[Argument] = [
-            batch.id, status, line_errors_json(errors), parts_name(batch.id), _ENDED_S,
-            batch.output_ttl_s,
-        ]  # fmt: skip
-        keys = [redis_keys.STORED, redis_keys.files(batch.tenant.name)]
-        for file in files:
-            keys.append(redis_keys.file(file.id) if file else "")
-            args += [file.id, stored_name(file.id), encode(file)] if file else ["", "", ""]
-        return bool(await self._driven(FINISH, lease, *args, keys=keys))
-
-    async def _driven(
-        self, script: str, lease: BatchLease, *args: Argument, keys: Sequence[str] = ()
-    ) -> Sequence[bytes]:
-        own = self._keys(lease.batch.id, lease.batch.tenant.name)
-        answer: Sequence[bytes] = await self._connection.run(
-            script, [*own, *keys], [lease.token, *args]
+        fields = ("output_file_id", "error_file_id")
+        created = zip(fields, files, strict=True)
+        return await self._connection.call(
+            batches.finish(
+                lease.driver,
+                status,
+                line_errors=line_errors_json(errors),
+                parts_name=parts_name(lease.batch.id),
+                keep_s=_ENDED_S,
+                ttl_s=lease.batch.output_ttl_s,
+                created={name: (file, stored_name(file.id)) for name, file in created if file},
+            )
         )
-        return answer
-
-    def _keys(self, batch_id: str, tenant: str) -> list[str]:
-        return [
-            redis_keys.batch(batch_id),
-            redis_keys.batch_rows(batch_id),
-            redis_keys.batch_parts(batch_id),
-            redis_keys.BATCHES,
-            redis_keys.batches(tenant),
-            redis_keys.live_batches(tenant),
-        ]
 
 
 def parts_name(batch_id: str) -> str:

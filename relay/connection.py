@@ -9,10 +9,18 @@ timeout is set on purpose: docs/adr/0015 has them all.
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
-from typing import Any, Self
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import hiredis
 from redis.asyncio import Redis
@@ -29,6 +37,26 @@ from relay.settings import RelaySettings
 Argument = str | bytes | int | float
 Call = tuple[str, Sequence[str], Sequence[Argument]]
 """A script, its keys, its arguments."""
+Hash = Mapping[bytes, bytes]
+"""A hash as Redis returns it: field to value."""
+T = TypeVar("T")
+
+
+class ScriptCall(NamedTuple, Generic[T]):
+    """One call of a Lua script; relay/scripts makes them."""
+
+    script: str
+    """Its text."""
+    keys: Sequence[str]
+    args: Sequence[Argument]
+    read: Callable[[Any], T]
+    """Makes the typed answer of Redis's reply."""
+
+
+def pairs(flat: Sequence[bytes]) -> Hash:
+    """The mapping in a script's reply of HGETALL, where field and value take turns."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
 
 _SOCKETS = 16
 _RETRIES = 6
@@ -164,6 +192,16 @@ class Connection:
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run commands in one round trip, not atomically; raises RelayUnavailable."""
         return await self._answer(partial(self._in_one_trip, commands)) if commands else []
+
+    async def call(self, call: ScriptCall[T]) -> T:
+        """Run a script and return its answer; raises RelayUnavailable."""
+        (answer,) = await self.calls([call])
+        return answer
+
+    async def calls(self, calls: Sequence[ScriptCall[T]]) -> list[T]:
+        """Run scripts in order in one round trip, not atomically; raises RelayUnavailable."""
+        replies = await self.run_in_turn([(each.script, each.keys, each.args) for each in calls])
+        return [each.read(reply) for each, reply in zip(calls, replies, strict=True)]
 
     async def run(
         self, script: str, keys: Sequence[str] = (), args: Sequence[Argument] = ()

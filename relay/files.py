@@ -13,79 +13,11 @@ from contract import redis_keys
 from contract.batches import FilePage, Purpose, StoredFile
 from contract.errors import UnknownFile
 from contract.tenants import Tenant
-from contract.wire import decode, encode
+from contract.wire import decode
 from relay.connection import Argument, Connection
+from relay.scripts import files
 
 Order = Literal["asc", "desc"]
-
-REGISTER: Final = """
-local function exact(at) return string.format('%.6f', at) end
-local function listed(index, at, id, keep_s)
-    redis.call('ZADD', index, exact(at), id)
-    redis.call('ZREMRANGEBYRANK', index, 0, -100001)
-    if redis.call('TTL', index) < keep_s then
-        redis.call('EXPIRE', index, string.format('%d', keep_s))
-    end
-end
-local function register(file, index, stored, id, name, json, ttl_s, now)
-    local at = redis.call('HGET', file, 'created_at')
-    if at then return at end
-    redis.call('HSET', file, 'created_at', exact(now), 'expires_at', exact(now + ttl_s),
-               'json', json)
-    redis.call('EXPIRE', file, string.format('%d', math.ceil(ttl_s)))
-    redis.call('ZADD', stored, exact(now + ttl_s), name)
-    listed(index, now, id, math.ceil(ttl_s) + 86400)
-    return exact(now)
-end
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-"""
-"""What scripts share that make files: theirs here, and a batch's end (relay/batches.py)."""
-
-CREATE: Final = (
-    "#!lua\n"
-    + REGISTER
-    + """
--- KEYS file index stored; ARGV id name json ttl_s
-return register(KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), now)
-"""
-)
-"""Write a record whose bytes are there. Returns when it was created."""
-
-DELETE: Final = """#!lua flags=allow-oom
--- KEYS file index stored; ARGV id name
-local time = redis.call('TIME')
-local there = redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-if there == 1 then redis.call('ZADD', KEYS[3], time[1], ARGV[2]) end
-return there
-"""
-"""Forget a record; its bytes are due. Returns 1 if it was there."""
-
-KEEP: Final = """
--- KEYS stored; ARGV name keep_s
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[1], time[1] + ARGV[2], ARGV[1])
-return 1
-"""
-"""Say that something is stored, or is still being written: not to be deleted for a while."""
-
-DUE: Final = """#!lua flags=allow-oom
--- KEYS stored held; ARGV limit claim_s
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-local at = string.format('%.6f', now)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at)
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, ARGV[1])
-local free = {}
-for _, name in ipairs(due) do
-    local until_ = redis.call('ZSCORE', KEYS[2], name)
-    redis.call('ZADD', KEYS[1], until_ or string.format('%.6f', now + ARGV[2]), name)
-    if not until_ then free[#free + 1] = name end
-end
-return free
-"""
-"""Names of what is to be deleted now; nobody else is told of them for `claim_s`."""
 
 WRITING_S: Final = 3600
 """How long bytes may lie without a record: whoever writes them says `keep` more often than that."""
@@ -104,12 +36,7 @@ class Files:
 
     async def create(self, file: StoredFile, *, ttl_s: float) -> StoredFile:
         """Write the record of a file whose bytes are there; raises RelayUnavailable."""
-        created_at = await self._connection.run(
-            CREATE,
-            [redis_keys.file(file.id), redis_keys.files(file.tenant), redis_keys.STORED],
-            [file.id, stored_name(file.id), encode(file), ttl_s],
-        )
-        at = float(created_at)
+        at = await self._connection.call(files.create(file, stored_name(file.id), ttl_s))
         return file.model_copy(update={"created_at": at, "expires_at": at + ttl_s})
 
     async def seen(self, file_id: str, tenant: Tenant) -> StoredFile:
@@ -124,12 +51,7 @@ class Files:
 
     async def delete(self, file: StoredFile) -> None:
         """Forget a file; its bytes go soon. Raises UnknownFile if it was gone already."""
-        gone = await self._connection.run(
-            DELETE,
-            [redis_keys.file(file.id), redis_keys.files(file.tenant), redis_keys.STORED],
-            [file.id, stored_name(file.id)],
-        )
-        if not gone:
+        if not await self._connection.call(files.delete(file, stored_name(file.id))):
             raise no_file(file.id)
 
     async def page(
@@ -153,9 +75,9 @@ class Files:
         gone: list[str] = []
         for at in range(start, start + _LONGEST_SCAN, _PAGE):
             ids = await ids_from(self._connection, index, at, _PAGE, order)
-            files = await self._found(ids)
-            gone += [id for id, file in zip(ids, files, strict=True) if file is None]
-            found += [f for f in files if f and purpose in {None, f.purpose}]
+            records = await self._found(ids)
+            gone += [id for id, file in zip(ids, records, strict=True) if file is None]
+            found += [file for file in records if file and purpose in {None, file.purpose}]
             if len(found) > limit or len(ids) < _PAGE:
                 break
         if gone:
@@ -170,14 +92,11 @@ class Files:
 
     async def keep(self, name: str, keep_s: float = WRITING_S) -> None:
         """Say that this name in the storage is not to be deleted for a while."""
-        await self._connection.run(KEEP, [redis_keys.STORED], [name, keep_s])
+        await self._connection.call(files.keep(name, keep_s))
 
     async def due(self) -> list[str]:
         """Names in the storage that are to be deleted now, by whoever asked."""
-        found = await self._connection.run(
-            DUE, [redis_keys.STORED, redis_keys.HELD], [_AT_ONCE, _CLAIM_S]
-        )
-        return [name.decode() for name in found]
+        return await self._connection.call(files.due(_AT_ONCE, _CLAIM_S))
 
     async def forget(self, name: str) -> None:
         """Say that a name is not in the storage any more."""

@@ -15,12 +15,12 @@ from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
-from relay.connection import Argument, Call, Connection
+from relay.connection import Argument, Call, Connection, pairs
 from relay.leases import Holder, Leases
 from relay.log import BEGIN, END, START, ending_keys
 from relay.order import CLAIM, ENQUEUE, EXPECT, Bounds, ClaimFilter, arrival, keys_of, taken
 from relay.position import Positions, ahead, placed
-from relay.records import Records, from_hash, pairs, to_hash
+from relay.records import Records, from_hash, to_hash
 from relay.tickets import ticket
 
 _STALE_AT_ONCE: Final = 100

@@ -1,7 +1,7 @@
 """The ledger: one record a job, kept until its log expires. Written by the scripts of the log."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -12,15 +12,13 @@ from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
-from relay.connection import Connection
+from relay.connection import Connection, Hash
 from relay.id_prefixes import whole_id
 
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page may look at before it answers with what it has found."""
-
-Hash = Mapping[bytes, bytes]
 
 
 def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
@@ -55,11 +53,6 @@ def from_hash(fields: Hash) -> JobRecord:
             f"job {text.get('id', '')[:64]} was written by a newer version of the fleet "
             f"({error.errors()[0]['loc'][0]} is not known here): ask a process of that version"
         ) from error
-
-
-def pairs(flat: list[bytes]) -> Hash:
-    """Redis's flat answer to HGETALL inside a script, as a mapping."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def requested(request: bytes) -> AnyRequest:

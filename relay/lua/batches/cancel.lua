@@ -1,0 +1,13 @@
+#!lua flags=allow-oom
+-- KEYS batch rows parts live index sharing
+-- Returns 1 if the status has changed, else 0; then the record (HGETALL).
+-- include shared/batch.lua
+-- include shared/time.lua
+local status, changed = get('status'), 0
+if status == 'validating' or status == 'in_progress' then
+    redis.call('HSET', batch, 'status', 'cancelling', 'cancelling_at', exact(now))
+    changed = 1
+end
+local fields = redis.call('HGETALL', batch)
+table.insert(fields, 1, changed)
+return fields

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- KEYS batch rows parts live index sharing stored files, then the record of each file to create
+-- ARGV token id status line_errors parts_name keep_s ttl_s, then of each file: field id name json
+-- Returns 1; 0: there are rows without an answer; false: the lease is lost.
+-- include shared/driven.lua
+-- include shared/file.lua
+local stored, files = KEYS[7], KEYS[8]
+local _, id, status, line_errors, parts_name, keep_s, ttl_s = unpack(ARGV, 1, 7)
+if status ~= 'failed'
+        and redis.call('BITCOUNT', rows) < tonumber(get('total') or 0) then return 0 end
+for i = 9, #KEYS do
+    local first = 8 + (i - 9) * 4
+    local field, file_id, name, json = unpack(ARGV, first, first + 3)
+    create_file(KEYS[i], files, stored, file_id, name, json, tonumber(ttl_s))
+    redis.call('HSET', batch, field, file_id)
+end
+if line_errors ~= '' then redis.call('HSET', batch, 'errors', line_errors) end
+redis.call('HSET', batch, 'status', status, status .. '_at', exact(now))
+redis.call('HDEL', batch, 'driver', 'issued', 'last_part', 'gives_up', 'pending_completed',
+           'pending_failed')
+redis.call('EXPIRE', batch, keep_s)
+redis.call('DEL', rows, parts)
+redis.call('ZREM', live, id)
+redis.call('SREM', sharing, id)
+redis.call('ZADD', stored, exact(now), parts_name)
+return 1

@@ -1,0 +1,13 @@
+#!lua flags=allow-oom
+-- KEYS batch rows parts live index sharing; ARGV token lease_s pending_completed pending_failed
+-- Returns {status, now, driven batches of the tenant}; false: the lease is lost.
+-- include shared/driven.lua
+-- include shared/time.lua
+redis.call('ZADD', live, 'XX', exact(now + ARGV[2]), get('id'))
+redis.call('HSET', batch, 'pending_completed', ARGV[3], 'pending_failed', ARGV[4])
+local members = redis.call('SMEMBERS', sharing)
+local driven = 0
+for _, lease_end in ipairs(members[1] and redis.call('ZMSCORE', live, unpack(members)) or {}) do
+    if lease_end and tonumber(lease_end) > now then driven = driven + 1 end
+end
+return {get('status'), exact(now), driven}

@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- KEYS batch rows parts live index sharing; ARGV token total
+-- Returns 1; false: the lease is lost. A batch that is being cancelled stays so.
+-- include shared/driven.lua
+-- include shared/time.lua
+redis.call('HSET', batch, 'total', ARGV[2])
+if get('status') == 'validating' then
+    redis.call('HSET', batch, 'status', 'in_progress', 'in_progress_at', exact(now))
+end
+return 1

@@ -106,7 +106,7 @@ class Child:
             os.killpg(self.pid, number)
 
 
-_PLACES = (Path(__file__).parent / "Procfile", Path(__file__).parent.parent / "Procfile")
+_PLACES = tuple(Path(__file__).parents[up] / "Procfile" for up in (1, 2))
 """Inside an installed wheel; at the top of a source tree."""
 
 

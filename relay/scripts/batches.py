@@ -53,7 +53,7 @@ def create(
 
 def take(driver: Driver, lease_s: float) -> ScriptCall[Hash | None]:
     """Lease a batch for `lease_s` seconds. Returns its record; None if another driver has it."""
-    args = [driver.batch_id, driver.token, lease_s]
+    args: list[Argument] = [driver.batch_id, driver.token, lease_s]
     return ScriptCall(load("batches/take"), _keys(driver.batch_id, driver.tenant), args, _hash)
 
 

@@ -19,9 +19,9 @@ from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
 from relay.settings import RelaySettings
+from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
-from workers.backends.registry import build
 from workers.celery_pool.consumer import ConsumerControl
 from workers.celery_pool.heartbeats import EventsSentOnce
 from workers.celery_pool.transport import use_for_redis

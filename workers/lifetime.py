@@ -13,9 +13,9 @@ from relay.publisher import Publisher
 from relay.settings import RelaySettings
 from relay.subscriber import Subscriber
 from relay.vector_cache import VectorCache
+from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import Embed, HasModelLease
-from workers.backends.registry import build
 from workers.celery_pool.pool import AsyncioPool
 from workers.circuit_watch import CircuitWatch
 from workers.config import embed_requests_of

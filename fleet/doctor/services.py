@@ -19,9 +19,9 @@ from fleet.local.supervisor import silent_printer
 from fleet.local.up import running
 from relay.connection import Connection
 from relay.settings import RelaySettings
+from workers.backend_registry import build
 from workers.backends.discovery import PORTS, discover
 from workers.backends.dsn import BackendConfig, DsnError
-from workers.backends.registry import build
 from workers.config import configured
 
 _ANSWERS_WITHIN_S = 5.0

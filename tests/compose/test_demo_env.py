@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay.settings import FleetSettings
+from workers.backend_registry import FACTORIES, build
 from workers.backends.dsn import WELL_KNOWN, from_environment
-from workers.backends.registry import FACTORIES, build
 from workers.config import DEFAULT_SLOTS
 
 TOP = Path(__file__).parents[2]

@@ -23,13 +23,13 @@ from contract.errors import (
 from contract.events import Delta, Details, Done, Phase
 from contract.models import LoadRequest, UnloadRequest
 from fleet.real.tiny_model import DEFAULT, TinyShape, tiny_model, write_model
+from workers.backend_registry import build
 from workers.backends.dsn import parse
 from workers.backends.in_process import resident
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.gguf_files import size_bytes
 from workers.backends.in_process.llamacpp import llama
 from workers.backends.protocols import HasModelLease, capabilities
-from workers.backends.registry import build
 
 needed("llama_cpp")
 pytestmark = pytest.mark.real

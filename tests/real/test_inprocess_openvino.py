@@ -23,11 +23,11 @@ from contract.events import Delta, Done, Phase
 from contract.models import UnloadRequest
 from fleet.real.tiny_model import TinyShape, tiny_model, write_model
 from fleet.real.tiny_openvino import MAX_TOKENS, WIDTH, exported_chat, exported_embedder
+from workers.backend_registry import build
 from workers.backends.dsn import parse
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.openvino import openvino
 from workers.backends.protocols import HasModelLease, capabilities
-from workers.backends.registry import build
 
 needed("openvino_genai")
 pytestmark = pytest.mark.real

@@ -7,9 +7,9 @@ import pytest
 
 from contract.redis_keys import queue_name
 from workers.app import capacity
+from workers.backend_registry import FACTORIES, build
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import Backend
-from workers.backends.registry import FACTORIES, build
 from workers.settings import WorkerSettings
 
 SERVERS = ("ollama", "llamacpp", "llamacpp-router", "llamaswap", "lmstudio", "vllm", "openai",

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from contract.errors import (
     NotSupported,
 )
+from workers.backend_registry import FACTORIES, build
 from workers.backends.dsn import BackendConfig, DsnError, from_environment, parse
 from workers.backends.protocols import Backend
-from workers.backends.registry import FACTORIES, build
 from workers.config import embed_requests_of, slots_of
 
 PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "[", "]", "%", "9"])

@@ -12,6 +12,7 @@ from support.backends import against_bytes, make, told
 
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
 from contract.errors import BackendRejected
+from workers.backend_registry import build
 from workers.backends.declarations import DeclaredEndpoint
 from workers.backends.dsn import parse
 from workers.backends.feature_grants import grants, ungranted
@@ -22,7 +23,6 @@ from workers.backends.openai import requests
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import DIALECTS, generic
 from workers.backends.openai.one_address_a_model import Endpoints
-from workers.backends.registry import build
 
 CALL = ToolCall(id="c1", name="look", arguments="{}")
 TURN = Message(role="assistant", thinking="secret thoughts", tool_calls=(CALL,))

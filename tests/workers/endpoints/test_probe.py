@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 from support.answers import answering, words
 
+from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
 from workers.backends.http import client
-from workers.backends.registry import build
 from workers.endpoints import probe
 from workers.endpoints.circuit_breaker import CircuitBreaker
 from workers.endpoints.endpoints import Endpoint

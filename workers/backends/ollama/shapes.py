@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Required
 from pydantic import BeforeValidator, WrapValidator, with_config
 from typing_extensions import TypedDict
 
-from workers.backends.openai.shapes import Likely
+from workers.backends.logprobs import TokenLogprob
 from workers.backends.shapes import (
     LENIENT,
     Count,
@@ -54,7 +54,7 @@ class Line(TypedDict, total=False):
 
     message: Message | None
     response: str | None
-    logprobs: list[Likely] | None
+    logprobs: list[TokenLogprob] | None
     done_reason: Told
     prompt_eval_count: Count
     eval_count: Count

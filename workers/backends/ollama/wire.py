@@ -18,8 +18,8 @@ from contract.errors import (
 )
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
+from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.shapes import LINE
-from workers.backends.openai.chunks import likelihoods
 from workers.backends.shapes import count
 from workers.backends.tools import arguments_text, described
 
@@ -212,7 +212,7 @@ class ChatLines:
     def delta(self, line: dict[str, Any]) -> Delta | None:
         """What the line adds to the answer, if anything; the last line may add something too."""
         delta = self._words(line)
-        told = likelihoods(line.get("logprobs"))
+        told = read_logprobs(line.get("logprobs"))
         if told is None:
             return delta
         return (delta or Delta()).model_copy(update={"logprobs": told})

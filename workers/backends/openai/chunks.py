@@ -4,15 +4,13 @@ Invariant: `done` answers only if a terminal marker was seen. A stream that mere
 Ollama's /v1 and LM Studio end like that on errors, and a dropped connection does, too.
 """
 
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from pydantic_core import from_json
 
-from contract.errors import (
-    TruncatedStream,
-)
-from contract.events import Delta, Done, FinishReason, LogProb, Phase, Timings, ToolCallDelta, Usage
-from workers.backends.content_parts import said
+from contract.errors import BadAnswer, TruncatedStream
+from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
+from workers.backends.logprobs import read_logprobs
 from workers.backends.openai.shapes import (
     CHUNK,
     Call,
@@ -20,60 +18,11 @@ from workers.backends.openai.shapes import (
     Chunk,
     Content,
     Function,
-    Likely,
-    LikelyLists,
     Message,
+    Part,
     Used,
 )
 from workers.backends.tools import arguments_text
-
-_NEVER: Final = -9999.0
-"""What OpenAI writes for a token that could not come."""
-
-
-def likelihoods(told: LikelyLists | list[Likely] | None) -> tuple[LogProb, ...] | None:
-    """Of the tokens of one fragment; None if nothing is told."""
-    if not told:
-        return None
-    if not isinstance(told, dict):
-        return tuple(_one(item) for item in told) or None
-    if told.get("tokens"):
-        return _of_lists(told) or None
-    return tuple(_one(item) for item in told.get("content") or ()) or None
-
-
-def _one(item: Likely) -> LogProb:
-    spelt = item.get("bytes")
-    return LogProb(
-        token=item.get("token") or "",
-        logprob=_number(item.get("logprob")),
-        bytes=tuple(spelt) if spelt else None,
-        top_logprobs=tuple(_one(other) for other in item.get("top_logprobs") or ()),
-    )
-
-
-def _of_lists(told: LikelyLists) -> tuple[LogProb, ...]:
-    tokens = told.get("tokens") or []
-    logprobs = told.get("token_logprobs") or [None] * len(tokens)
-    tops = told.get("top_logprobs") or [None] * len(tokens)
-    return tuple(
-        LogProb(
-            token=token,
-            logprob=_number(logprob),
-            bytes=tuple(token.encode()),
-            top_logprobs=tuple(
-                LogProb(token=other, logprob=_number(likely), bytes=tuple(other.encode()))
-                for other, likely in (top or {}).items()
-            ),
-        )
-        for token, logprob, top in zip(tokens, logprobs, tops, strict=False)
-    )
-
-
-def _number(value: float | None) -> float:
-    """Never an infinity or NaN: workers/backends/shapes.py turned those into None."""
-    return _NEVER if value is None else max(_NEVER, value)
-
 
 _OLDER: Final = "function_call"
 """Where the one call of the older form goes on, in place of an index."""
@@ -226,7 +175,7 @@ class OpenAIChunks:
             self._said = True
             return Delta(content=content)
         delta = self._other(fields, f"choices[0].{name}")
-        logprobs = likelihoods(told) if told else None
+        logprobs = read_logprobs(told) if told else None
         if logprobs is None:
             return delta
         return (delta or Delta()).model_copy(update={"logprobs": logprobs})
@@ -245,7 +194,7 @@ class OpenAIChunks:
         return Done(finish_reason=finish, usage=usage(self._usage or {}), timings=Timings())
 
     def _other(self, fields: Message, where: str) -> Delta | None:
-        spoken = said(fields.get("content"), f"{where}.content")
+        spoken = content_text(fields.get("content"), f"{where}.content")
         thinking = _thoughts(fields, where) + spoken.thinking
         refusal = (fields.get("refusal") or "") + spoken.refusal
         calls = self._fragments(fields)
@@ -285,7 +234,7 @@ def _thoughts(fields: Message, where: str) -> str:
     for name in ("reasoning_content", "reasoning"):
         told: Content = fields.get(name)  # type: ignore[assignment]
         if told:
-            spoken = said(told, f"{where}.{name}")
+            spoken = content_text(told, f"{where}.{name}")
             return spoken.text + spoken.thinking
     return ""
 
@@ -294,3 +243,48 @@ def _raw(choice: Choice) -> Message | None:
     """A chunk of POST /completions has bare text."""
     text = choice.get("text")
     return {"content": text} if text else None
+
+
+_THOUGHT_TYPES: Final = frozenset({"thinking", "reasoning", "reasoning_text"})
+_EMPTY_TYPES: Final = frozenset({"reference"})
+"""Parts that cite a source and hold no text."""
+
+
+class ContentText(NamedTuple):
+    """The texts of one `content`, by what they are."""
+
+    text: str
+    thinking: str
+    refusal: str
+
+
+def content_text(content: Content, where: str) -> ContentText:
+    """The texts of a content, a string or a list of parts.
+
+    `where` is its JSON path. Raises BadAnswer for a part without text. Source of the part types:
+    mistralai/client-python, ContentChunk (`text`, `thinking`, `reference` ...; a thinking part
+    holds parts itself); openai/openai-openapi (`output_text`, `reasoning`, `refusal`).
+    """
+    if isinstance(content, str):
+        return ContentText(content, "", "")
+    text: list[str] = []
+    thinking: list[str] = []
+    refusal: list[str] = []
+    for at, part in enumerate(content or ()):
+        if isinstance(part, str):
+            text.append(part)
+        elif (kind := part.get("type")) in _THOUGHT_TYPES:
+            thinking.append(_thought(part, f"{where}[{at}]"))
+        elif kind == "refusal":
+            refusal.append(part.get("refusal") or "")
+        elif isinstance(part.get("text"), str):
+            text.append(part.get("text") or "")
+        elif kind not in _EMPTY_TYPES:
+            raise BadAnswer(f"the backend's answer is not understood at {where}[{at}]: no text")
+    return ContentText("".join(text), "".join(thinking), "".join(refusal))
+
+
+def _thought(part: Part, where: str) -> str:
+    inner = part.get("thinking")
+    found = content_text(inner if inner is not None else part.get("text"), f"{where}.thinking")
+    return found.text + found.thinking

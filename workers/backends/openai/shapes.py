@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, WrapValidator, with_config
 from typing_extensions import TypedDict
 
+from workers.backends.logprobs import LogprobLists, TokenLogprob
 from workers.backends.shapes import (
     LENIENT,
     Count,
@@ -82,26 +83,6 @@ Content = str | list[Part | str] | None
 
 
 @with_config(LENIENT)
-class Likely(TypedDict, total=False):
-    """How likely a token was."""
-
-    token: Name | None
-    logprob: Measure
-    bytes: Annotated[list[int] | None, WrapValidator(or_nothing)]
-    top_logprobs: "list[Likely] | None"
-
-
-@with_config(LENIENT)
-class LikelyLists(TypedDict, total=False):
-    """The same of a completion, in parallel lists; or of a chat, in `content`."""
-
-    content: list[Likely] | None
-    tokens: list[Name] | None
-    token_logprobs: list[Measure] | None
-    top_logprobs: list[dict[str, Measure] | None] | None
-
-
-@with_config(LENIENT)
 class Message(TypedDict, total=False):
     """A delta, or a whole message."""
 
@@ -121,7 +102,7 @@ class Choice(TypedDict, total=False):
     message: Message | None
     text: str | None
     finish_reason: Told
-    logprobs: LikelyLists | list[Likely] | None
+    logprobs: LogprobLists | list[TokenLogprob] | None
 
 
 @with_config(LENIENT)

@@ -2,10 +2,10 @@
 
 import pytest
 
+from workers.backend_registry import build
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import Sdcpp
 from workers.backends.dsn import BackendConfig, parse
-from workers.backends.registry import build
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from contract.errors import (
     BackendUnreachable,
     NotSupported,
 )
+from workers.backend_registry import build
 from workers.backends.dsn import parse
 from workers.backends.google.credentials import GoogleToken
 from workers.backends.google.vertex import Vertex
-from workers.backends.registry import build
 from workers.scripted.script import vector
 from workers.scripted.server import ScriptedServer, serve
 

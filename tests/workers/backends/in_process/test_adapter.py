@@ -21,12 +21,12 @@ from contract.errors import (
 )
 from contract.events import Delta, Done, Phase, Usage
 from contract.roster import ModelReport
+from workers.backend_registry import build
 from workers.backends.dsn import DsnError, parse
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.chat_template import TemplatedChat
 from workers.backends.in_process.thread_stream import ThreadStream
 from workers.backends.in_process.tool_parser import Began, Ended, Utterance
-from workers.backends.registry import build
 
 
 class Parrot:

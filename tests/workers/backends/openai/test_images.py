@@ -18,12 +18,12 @@ from contract.errors import (
 )
 from contract.events import Done, Image
 from contract.images import ImageRequest
+from workers.backend_registry import build
 from workers.backends.dsn import parse
 from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.images import to_image
 from workers.backends.protocols import GenerateImages, capabilities
-from workers.backends.registry import build
 from workers.scripted.images import form_fields
 from workers.scripted.picture import png, size_of, words_of
 

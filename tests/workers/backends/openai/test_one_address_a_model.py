@@ -13,10 +13,10 @@ from contract.errors import (
     BackendUnreachable,
     ModelMissing,
 )
+from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.openai.one_address_a_model import Endpoints
 from workers.backends.protocols import Backend, Chat, Embed
-from workers.backends.registry import build
 from workers.config import configured, slots_of
 from workers.scripted.server import serve
 

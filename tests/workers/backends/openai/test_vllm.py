@@ -6,11 +6,11 @@ from support.backends import against_bytes, against_manner, asking, told
 
 from contract.chat import SchemaFormat
 from contract.models import LoadRequest, UnloadRequest
+from workers.backend_registry import build
 from workers.backends.dsn import parse
 from workers.backends.openai.dialects import VLLM
 from workers.backends.openai.requests import to_chat
 from workers.backends.protocols import SwapModels
-from workers.backends.registry import build
 
 
 @pytest.mark.parametrize(

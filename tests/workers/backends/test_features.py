@@ -14,8 +14,8 @@ from contract.events import LogProb
 from contract.features import REMEDIES, wishes
 from contract.images import ImageRequest
 from workers.backends.feature_grants import grants, ungranted
+from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.wire import to_generate
-from workers.backends.openai.chunks import likelihoods
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.requests import to_chat, to_completion
 
@@ -87,14 +87,14 @@ async def test_raw_text_is_continued(type: str) -> None:
     ],
 )
 def test_likelihoods_are_read_in_every_shape(given: Any, expected: Any) -> None:
-    (one,) = likelihoods(given) or ()
+    (one,) = read_logprobs(given) or ()
 
     assert one == LogProb(token="a", logprob=-0.5, bytes=expected)
 
 
 @pytest.mark.parametrize("given", [None, {}, {"content": None}, {"content": []}, []])
 def test_no_likelihoods_are_none(given: Any) -> None:
-    assert likelihoods(given) is None
+    assert read_logprobs(given) is None
 
 
 async def test_likelihoods_of_a_chunk_travel_with_its_words() -> None:

@@ -1,4 +1,4 @@
-"""Answers about vectors and models, byte for byte."""
+"""Ollama's model endpoints: pull, load, unload and show."""
 
 import json
 from typing import Any
@@ -7,27 +7,8 @@ import httpx
 import pytest
 from support.backends import against_bytes, told
 
-from contract.embeddings import EmbedRequest
-from contract.errors import (
-    NotFinite,
-    NotSupported,
-    TruncatedStream,
-)
+from contract.errors import TruncatedStream
 from contract.models import LoadRequest, PullRequest, ShowRequest, UnloadRequest
-
-
-async def test_null_in_a_vector_is_an_error() -> None:
-    async with against_bytes("ollama", b'{"embeddings":[[1.0,null]]}') as backend:
-        with pytest.raises(NotFinite, match=r"input\[0\]: number 1"):
-            await told(backend.embed(EmbedRequest(model="m", input=("a",))))
-
-
-async def test_a_width_that_was_not_asked_for_is_refused() -> None:
-    raw = b'{"data":[{"index":0,"embedding":[1,2,3]}]}'
-    async with against_bytes("llamacpp", raw) as backend:
-        request = EmbedRequest(model="m", input=("a",), dimensions=2)
-        with pytest.raises(NotSupported, match="vectors of 3 numbers"):
-            await told(backend.embed(request))
 
 
 async def test_a_pull_adds_up_its_layers_and_demands_success() -> None:

@@ -47,12 +47,12 @@ BUSY: Final = READY | {"loading"}
 _EMBEDS: Final = frozenset({"--embeddings", "--embedding"})
 
 
-def state_of(item: dict[str, Any]) -> str:
+def model_state(item: dict[str, Any]) -> str:
     """`unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`."""
     return str((item.get("status") or {}).get("value") or "")
 
 
-def event_of(raw: bytes) -> dict[str, Any]:
+def parse_event(raw: bytes) -> dict[str, Any]:
     """What an event of GET /models/sse says; empty if it is none."""
     try:
         said = from_json(raw)
@@ -70,12 +70,12 @@ def has_downloaded(model: str, items: list[dict[str, Any]]) -> bool:
     return any(name == wanted or name.startswith(f"{wanted}:") for name in names)
 
 
-def report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
+def model_report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
     """A model of GET /models; `props` are those of its own server, which it has once it ran.
 
     The command line tells whether it embeds, and is never repeated: it may hold a key.
     """
-    meta, is_ready = item.get("meta") or {}, state_of(item) in READY
+    meta, is_ready = item.get("meta") or {}, model_state(item) in READY
     embeds = not _EMBEDS.isdisjoint((item.get("status") or {}).get("args") or ())
     sees = "image" in ((item.get("architecture") or {}).get("input_modalities") or ())
     traits: list[ModelTrait] = ["embed"] if embeds else ["chat", "schema"]
@@ -94,7 +94,7 @@ def report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
     )
 
 
-def running(
+def running_models(
     items: list[dict[str, Any]], named: Callable[[str], str] = lambda own: own
 ) -> dict[str, Any]:
     """What is in memory, or on its way there; `named` says what callers call a model."""
@@ -103,12 +103,12 @@ def running(
             {
                 "name": named(str(item["id"])),
                 "model": named(str(item["id"])),
-                "state": state_of(item),
+                "state": model_state(item),
                 "context_length": (item.get("meta") or {}).get("n_ctx"),
                 "size": (item.get("meta") or {}).get("size"),
             }
             for item in items
-            if state_of(item) in BUSY
+            if model_state(item) in BUSY
         ]
     }
 
@@ -124,7 +124,7 @@ def load_progress(data: dict[str, Any]) -> float | None:
     return min(1.0, (done + float(progress["value"])) / max(1, len(stages)))
 
 
-class Downloads:
+class DownloadProgress:
     """Adds up the files of one download, which come at the same time."""
 
     def __init__(self) -> None:
@@ -164,9 +164,9 @@ class LlamaRouter(OpenAI):
         """GET /models, and /props of each model the first time that it is seen in memory."""
         items = await self._items()
         for item in items:
-            if state_of(item) in READY and item["id"] not in self._props_of:
+            if model_state(item) in READY and item["id"] not in self._props_of:
                 self._props_of[item["id"]] = await self._props_for(item["id"])
-        reports = [report(item, self._props_of.get(item["id"], {})) for item in items]
+        reports = [model_report(item, self._props_of.get(item["id"], {})) for item in items]
         return self._names.shown(reports, aliases_in({"data": items}))
 
     @override
@@ -180,13 +180,13 @@ class LlamaRouter(OpenAI):
 
     async def running(self) -> Stream[Details | Done]:
         """GET /models: those that are in memory or on their way there."""
-        yield Details(details=running(await self._items(), self._names.name))
+        yield Details(details=running_models(await self._items(), self._names.name))
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
         """POST /models/load, which only begins it; GET /models/sse tells how it goes on."""
         item = await self._item(request.model)
-        if state_of(item) not in READY:
+        if model_state(item) not in READY:
             yield Phase(phase="loading")
             name = str(item["id"])  # events know no aliases
             async with self._load_events(name) as events:
@@ -201,13 +201,13 @@ class LlamaRouter(OpenAI):
             items = await self._items()
         else:
             items = [await self._item(request.model)]
-        names = [item["id"] for item in items if state_of(item) in BUSY]
+        names = [item["id"] for item in items if model_state(item) in BUSY]
         for name in names:
             with suppress(BackendRejected):  # it went by itself meanwhile
                 await self._root.json("POST", "/models/unload", {"model": name})
         while names:
             await asyncio.sleep(POLL_S)
-            busy = {item["id"] for item in await self._items() if state_of(item) in BUSY}
+            busy = {item["id"] for item in await self._items() if model_state(item) in BUSY}
             names = [name for name in names if name in busy]
         yield Done()
 
@@ -251,7 +251,7 @@ class LlamaRouter(OpenAI):
         try:
             await self._root.json("POST", path, {"model": model})
         except BackendRejected:
-            state = state_of(await self._find(model) or {})
+            state = model_state(await self._find(model) or {})
             if state in READY or (path == "/models" and state not in {"", "downloading"}):
                 return True
             if state not in {"loading", "downloading"}:
@@ -267,7 +267,7 @@ class LlamaRouter(OpenAI):
         """Names and data of what happens to a model from now on."""
         async with (
             self._root.open("GET", "/models/sse", accept="text/event-stream") as answer,
-            aclosing(_told(answer, model)) as events,
+            aclosing(_events_of(answer, model)) as events,
         ):
             yield events
 
@@ -307,7 +307,7 @@ class LlamaRouter(OpenAI):
     async def _is_cold(self, model: str) -> bool:
         """Whether a chat will have to wait for the model; only for show, so no error matters."""
         with suppress(BackendError):
-            return state_of(await self._find(model) or {}) in {"unloaded", "loading"}
+            return model_state(await self._find(model) or {}) in {"unloaded", "loading"}
         return False
 
     async def _props_for(self, model: str) -> dict[str, Any]:
@@ -317,12 +317,12 @@ class LlamaRouter(OpenAI):
         return {}
 
 
-async def _told(answer: BackendResponse, model: str) -> Events:
+async def _events_of(answer: BackendResponse, model: str) -> Events:
     decoder = Sse()
     async with aclosing(answer.packets()) as packets:
         async for packet in packets:
             for _, raw in decoder.feed(packet):
-                event = event_of(raw)
+                event = parse_event(raw)
                 if event.get("model") == model:
                     data = event.get("data")
                     yield str(event.get("event")), data if isinstance(data, dict) else {}
@@ -347,7 +347,7 @@ async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:
 
 async def _downloading(events: Events) -> AsyncGenerator[Progress, None]:
     """Until it is there; why a download failed stands only in the router's log."""
-    downloads = Downloads()
+    downloads = DownloadProgress()
     async for event, data in events:
         match event:
             case "download_progress":

@@ -17,12 +17,12 @@ from contract.errors import (
 from contract.events import Done, Phase, Progress
 from contract.models import DeleteRequest, LoadRequest, PullRequest
 from workers.backends.openai.llamacpp_router import (
-    Downloads,
+    DownloadProgress,
     LlamaRouter,
-    event,
     has_downloaded,
     load_progress,
-    report,
+    model_report,
+    parse_event,
 )
 from workers.backends.protocols import Delete, ManageModels, Pull
 
@@ -91,7 +91,7 @@ async def test_a_version_that_tells_no_events_is_asked_again_and_again() -> None
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model":1}'])
 def test_what_is_no_event_says_nothing(raw: bytes) -> None:
-    assert event(raw).get("event") is None
+    assert parse_event(raw).get("event") is None
 
 
 async def test_a_download_adds_up_its_files() -> None:
@@ -179,7 +179,7 @@ async def test_a_router_that_stops_telling_is_a_failure() -> None:
     ids=["as its page says", "as its source does"],
 )
 def test_bytes_are_read_in_both_shapes(data: dict[str, Any]) -> None:
-    step = Downloads().progress(data)
+    step = DownloadProgress().progress(data)
 
     assert (step.overall_completed_bytes, step.overall_total_bytes) == (3, 10)
 
@@ -200,12 +200,12 @@ def test_the_stages_of_a_load_follow_each_other(progress: Any, part: float | Non
 
 def test_what_a_model_can_do_is_told_when_it_ran() -> None:
     item = {"id": "m", "architecture": {"input_modalities": ["text", "image"]}}
-    cold = report(item | {"status": {"value": "unloaded", "args": []}}, {})
+    cold = model_report(item | {"status": {"value": "unloaded", "args": []}}, {})
     props = {
         "chat_template_caps": {"supports_tools": True},
         "default_generation_settings": {"n_ctx": 4096},
     }
-    warm = report(item | {"status": {"value": "sleeping", "args": []}}, props)
+    warm = model_report(item | {"status": {"value": "sleeping", "args": []}}, props)
 
     assert (cold.warm, cold.traits, cold.context_length) == (
         False,
@@ -217,6 +217,6 @@ def test_what_a_model_can_do_is_told_when_it_ran() -> None:
 
 def test_a_model_that_embeds_is_told_by_its_options() -> None:
     told_so = {"value": "loaded", "args": ["llama-server", "--embeddings"]}
-    embedder = report({"id": "e", "status": told_so, "meta": {"n_embd": 384}}, {})
+    embedder = model_report({"id": "e", "status": told_so, "meta": {"n_embd": 384}}, {})
 
     assert (embedder.traits, embedder.lacks, embedder.dimension) == (("embed",), ("chat",), 384)

@@ -8,7 +8,6 @@ import pytest
 from support.backends import WIRE, against_bytes, asking, told
 
 from contract.chat import Tool
-from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
     BackendUnreachable,
     BadEndpoint,
@@ -184,26 +183,6 @@ async def test_ollama_may_say_something_in_its_last_line() -> None:
     assert result.finish_reason == "tool_calls"
     assert result.timings is not None
     assert result.timings.load_ms == 5.0
-
-
-async def test_a_dropped_connection_is_tried_once_more_and_not_twice() -> None:
-    tries: list[str] = []
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        tries.append(request.url.path)
-        if len(tries) == 1 or request.url.path == "/api/version":
-            raise httpx.ReadError("closed")
-        return httpx.Response(200, json={"embeddings": [[1.0, 2.0]]})
-
-    async with against_bytes("ollama", handler=handler) as backend:
-        request = EmbedRequest(model="m", input=("a",))
-        result = await told(backend.embed(request))
-        assert result.embeddings is not None
-        assert unpack(result.embeddings.data, 2) == [[1.0, 2.0]]
-        with pytest.raises(BackendUnreachable):
-            await backend.check()
-
-    assert len(tries) == 4
 
 
 async def test_a_refused_connection_is_not_tried_again() -> None:

@@ -73,8 +73,8 @@ class DeepQueue:
     async def claim(self) -> None:
         """What a worker with three warm models does."""
         claim = await self.queue.claim(QUEUE, "w", WARM)
-        if claim is not None:
-            self.claimed.append(claim.record.id)
+        if claim is not None and await self.queue.start(claim) is not None:
+            self.claimed.append(claim.job_id)
 
     async def end_claimed(self) -> None:
         """What was claimed must not look lost to the audit."""

@@ -23,7 +23,7 @@ from contract.redis_keys import TICKET_TASK
 from contract.wire import VERSION
 from relay.connection import Connection
 from relay.publisher import Publisher
-from relay.queue import Claim, Queue
+from relay.queue import Queue, StartedJob
 from relay.subscriber import Subscriber, Subscription
 
 VOICES: Final = 500
@@ -68,11 +68,11 @@ def _logs() -> list[str]:
     return [f"{run:016x}{number:016x}" for number in range(VOICES)]
 
 
-async def _claimed(bench: Bench) -> list[Claim]:
+async def _claimed(bench: Bench) -> list[StartedJob]:
     """What claims would have made: records with a nonce, and empty logs."""
     ids = _logs()
     await bench.connection.pipeline([("HSET", redis_keys.record(id), "nonce", "n") for id in ids])
-    return [Claim(_record(id), b"", 0) for id in ids]
+    return [StartedJob(_record(id), b"", 0) for id in ids]
 
 
 def _record(id: str) -> JobRecord:

@@ -23,7 +23,7 @@ from contract.events import (
 )
 from relay.connection import Argument, Call, Connection
 from relay.log import APPEND
-from relay.queue import Claim
+from relay.queue import StartedJob
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class AttemptLog:
         "size_bytes", "torn", "unwritten",
     )  # fmt: skip
 
-    def __init__(self, writer: "Publisher", claim: Claim) -> None:
+    def __init__(self, writer: "Publisher", claim: StartedJob) -> None:
         """Speak for an attempt, from after `started`, which the claim has written."""
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
@@ -112,7 +112,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def voice(self, claim: Claim) -> AttemptLog:
+    def voice(self, claim: StartedJob) -> AttemptLog:
         """Begin to speak for an attempt."""
         return AttemptLog(self, claim)
 

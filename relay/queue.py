@@ -1,6 +1,6 @@
-"""The verbs over the nouns: enqueue, claim, cancel."""
+"""The verbs over the nouns: enqueue, claim, start, cancel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Final, NamedTuple
@@ -23,8 +23,6 @@ from relay.position import Positions, ahead, placed
 from relay.records import Records, from_hash, to_hash
 from relay.tickets import ticket
 
-_STALE_AT_ONCE: Final = 100
-"""Entries of jobs that have ended meanwhile which one claim clears away at the most."""
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
 """Least, unknown, most."""
 _TENANT_BOUNDS: Final = (-3, -4)
@@ -35,27 +33,33 @@ _LEFT_AT_MOST: Final = 20
 """How long, and how often without using up attempts, a job that this version cannot read is left to
 a worker that can."""
 _ANY: Final = ClaimFilter()
-EndpointOf = Callable[[str, str | None], str | None]
-
-
-def _nowhere(_job_id: str, _model: str | None) -> None:
-    """Say no endpoint."""
 
 
 class Claim(NamedTuple):
-    """A job in a worker's hands."""
+    """A lease on the job that should run next; `Queue.start` makes an attempt of it."""
+
+    queue: str
+    worker: str
+    job_id: str
+    attempt: int
+    """The attempt that the lease permits, counted from 1."""
+    model: str | None
+    loaded: str | None
+    """Its model as it is to be loaded: contract/model_names.py."""
+
+
+class StartedJob(NamedTuple):
+    """A job whose attempt a worker has started."""
 
     record: JobRecord
     request: bytes
-    """The request as it was written (JSON); whoever runs the job parses it."""
+    """The request as it was written: JSON, not validated yet."""
     length: int
-    """Events in its log, `started` being the last."""
-    loaded: str | None = None
-    """Its model as it is to be loaded: contract/model_names.py."""
+    """Events in its log; `started` is the last."""
 
     @property
     def attempt(self) -> int:
-        """The attempt that this claim may speak as."""
+        """The number of the attempt, counted from 1."""
         return self.record.attempt
 
 
@@ -145,43 +149,43 @@ class Queue:
             tenant.limit_tokens or settings.tenant_limit_tokens,
         )
 
-    async def claim(
-        self,
-        queue: str,
-        worker: str,
-        taking: ClaimFilter = _ANY,
-        endpoint_of: EndpointOf = _nowhere,
-    ) -> Claim | None:
-        """Take the job that should run next, say that it started; None if nothing (fit) waits.
+    async def claim(self, queue: str, worker: str, taking: ClaimFilter = _ANY) -> Claim | None:
+        """Lease the job that should run next to `worker`; None if no job waits that fits.
 
-        `endpoint_of` chooses where it will run, by the job's id and its model as it is to be loaded
-        (contract/model_names.py), for `started` to say.
-
-        Raises RelayUnavailable; what was claimed then comes back when its lease expires.
+        Raises RelayUnavailable; a job that was leased nevertheless returns when its lease expires.
         """
         arguments = taken(queue, worker, self._connection.settings, taking)
-        for _ in range(_STALE_AT_ONCE):
-            picked = await self._connection.run(CLAIM, keys_of(queue), arguments)
-            if not picked:
-                return None
-            self._connection.set_clock(float(picked[2]))
-            job_id, attempt, model = picked[0].decode(), int(picked[1]), picked[3].decode() or None
-            loaded = model and variant(model, int(picked[4]) if picked[4] else None)
-            started = Started(
-                attempt=attempt,
-                worker=worker,
-                backend=redis_keys.backend_of(queue),
-                endpoint=endpoint_of(job_id, loaded),
-                model=model,
-                nonce=token_hex(4),
-            )
-            claim = await self._start(job_id, started, loaded)
-            if claim is not None:
-                return claim
-            await self._leases.release(queue, job_id, Holder(attempt, worker))
-        return None
+        picked = await self._connection.run(CLAIM, keys_of(queue), arguments)
+        if not picked:
+            return None
+        self._connection.set_clock(float(picked[2]))
+        job_id, attempt, model = picked[0].decode(), int(picked[1]), picked[3].decode() or None
+        loaded = model and variant(model, int(picked[4]) if picked[4] else None)
+        return Claim(queue, worker, job_id, attempt, model, loaded)
 
-    async def _start(self, job_id: str, started: Started, loaded: str | None) -> Claim | None:
+    async def start(self, claim: Claim, endpoint: str | None = None) -> StartedJob | None:
+        """Write `started` into the log of a claimed job, with the address where it will run.
+
+        Returns None, and releases the lease, if the job has ended meanwhile or only a newer
+        version can read it: claim the next one then.
+
+        Raises RelayUnavailable; the job returns when its lease expires.
+        """
+        started = Started(
+            attempt=claim.attempt,
+            worker=claim.worker,
+            backend=redis_keys.backend_of(claim.queue),
+            endpoint=endpoint,
+            model=claim.model,
+            nonce=token_hex(4),
+        )
+        job = await self._start(claim.job_id, started)
+        if job is None:
+            holder = Holder(claim.attempt, claim.worker)
+            await self._leases.release(claim.queue, claim.job_id, holder)
+        return job
+
+    async def _start(self, job_id: str, started: Started) -> StartedJob | None:
         answer = await self._connection.run(
             START,
             [redis_keys.record(job_id), redis_keys.log(job_id)],
@@ -194,7 +198,7 @@ class Queue:
             return None
         fields = pairs(answer[1])
         try:
-            return Claim(from_hash(fields), fields[b"request"], answer[0], loaded)
+            return StartedJob(from_hash(fields), fields[b"request"], answer[0])
         except NewerVersion as error:
             await self._leave_to_a_newer_one(fields[b"queue"].decode(), job_id, started, error)
             return None

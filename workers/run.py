@@ -58,7 +58,7 @@ from contract.models import (
 from relay.connection import Connection
 from relay.log import Log
 from relay.publisher import AttemptLog
-from relay.queue import Claim, Queue
+from relay.queue import Queue, StartedJob
 from relay.records import requested
 from workers.backends.feature_grants import ungranted
 from workers.backends.protocols import (
@@ -98,7 +98,7 @@ class Broken(NamedTuple):
 class Run:
     """What it takes to run one job."""
 
-    claim: Claim
+    claim: StartedJob
     backend: Backend
     voice: AttemptLog
     log: Log

@@ -13,8 +13,9 @@ from contract.events import Event, Phase, Reset, Resumed
 from relay.connection import Connection
 from relay.leases import Holder, Leases
 from relay.log import Log
+from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
-from relay.queue import Claim, Queue
+from relay.queue import Queue, StartedJob
 from workers.delayed_wakeups import DelayedWakeups
 from workers.endpoints.endpoints import EndpointPool, Reservation
 from workers.foreign_tasks import ForeignTasks
@@ -28,6 +29,8 @@ from workers.slots import Slots
 _log = logging.getLogger(__name__)
 
 _HANDED_OVER_AT_ONCE: Final = 16
+_STALE_AT_ONCE: Final = 100
+"""Claims at most, one after the other, of jobs that have ended meanwhile."""
 _ENDED_LATELY: Final = 256
 _BEFORE_AN_ANSWER: Final = (Phase, Reset, Resumed)
 """Events that do not say that the backend works."""
@@ -37,7 +40,7 @@ _BEFORE_AN_ANSWER: Final = (Phase, Reset, Resumed)
 class Held:
     """A job in hand: its claim, and the voice whose loss ends the run."""
 
-    claim: Claim
+    claim: StartedJob
     voice: AttemptLog
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -120,11 +123,11 @@ class Worker:
                 self.choosing.ended(claim.record)
             return True
 
-    async def _claim(self, queue: str, seat: Reservation) -> Claim | None:
+    async def _claim(self, queue: str, seat: Reservation) -> StartedJob | None:
         async with self.choosing.turn(queue) as turn, self.servers.one_claim(queue):
             limits = seat.limits
             taking = turn._replace(**limits._asdict())
-            claim = await self._queue.claim(queue, self.name, taking, seat.move)
+            claim = await self._started(queue, taking, seat)
             if claim is not None:
                 self.choosing.began(claim.record, seat.loaded)
                 return claim
@@ -133,7 +136,21 @@ class Worker:
             self.choosing.found_nothing(queue, taking)
         return None
 
-    async def _run_or_set_apart(self, claim: Claim, seat: Reservation) -> None:
+    async def _started(
+        self, queue: str, taking: ClaimFilter, seat: Reservation
+    ) -> StartedJob | None:
+        """Claim the next job and start it at the endpoint that is best for it."""
+        for _ in range(_STALE_AT_ONCE):
+            claim = await self._queue.claim(queue, self.name, taking)
+            if claim is None:
+                return None
+            endpoint = seat.move(claim.job_id, claim.loaded)
+            job = await self._queue.start(claim, endpoint)
+            if job is not None:
+                return job
+        return None
+
+    async def _run_or_set_apart(self, claim: StartedJob, seat: Reservation) -> None:
         """Run a job, or put it off if workers died with it and another one like it runs here."""
         if not self._quarantine.enter(claim.record):
             later = Retry(self._quarantine.again_s(), counts=False)
@@ -144,7 +161,7 @@ class Worker:
         finally:
             self._quarantine.leave(claim.record)
 
-    async def _run(self, claim: Claim, seat: Reservation) -> None:
+    async def _run(self, claim: StartedJob, seat: Reservation) -> None:
         """Run a job in a task of its own, which its loss cancels and nothing else."""
         await self._end_our_own_attempt_at(claim.record.id)
         voice = self._writer.voice(claim)
@@ -184,7 +201,11 @@ class Worker:
             await before.over.wait()
 
     async def _let_go(
-        self, claim: Claim, voice: AttemptLog, seat: Reservation, task: asyncio.Task[Broken | None]
+        self,
+        claim: StartedJob,
+        voice: AttemptLog,
+        seat: Reservation,
+        task: asyncio.Task[Broken | None],
     ) -> None:
         record = claim.record
         if task.cancelled() or isinstance(task.exception(), LeaseLost):
@@ -210,7 +231,7 @@ class Worker:
         await self._leases.release(record.queue, record.id, Holder(claim.attempt, self.name))
 
     async def _put_off(
-        self, claim: Claim, reason: str, retry: Retry, failure: FleetError | None
+        self, claim: StartedJob, reason: str, retry: Retry, failure: FleetError | None
     ) -> None:
         """Give a job back for later; the relay ends it if that was the last time."""
         record, delay_s = claim.record, retry.delay_s
@@ -226,7 +247,7 @@ class Worker:
             if waits:
                 self.alarm.set(record.queue, delay_s)
 
-    async def _abandon(self, claim: Claim, task: asyncio.Task[Broken | None]) -> None:
+    async def _abandon(self, claim: StartedJob, task: asyncio.Task[Broken | None]) -> None:
         """Decide on a job whose Celery task ends early.
 
         A shutdown gives it back; a revoked task or one over its time limit is cancelled.
@@ -243,7 +264,7 @@ class Worker:
         except RelayUnavailable as error:
             _log.warning("job %s comes back when its lease expires: %s", claim.record.id, error)
 
-    async def _give_back(self, claim: Claim, reason: str) -> None:
+    async def _give_back(self, claim: StartedJob, reason: str) -> None:
         """Hand a job over at once, or leave it to the reapers while Redis is away."""
         try:
             await self._hand_over(claim, reason)
@@ -273,7 +294,7 @@ class Worker:
             for held in some:
                 held.voice.lose()
 
-    async def _hand_over(self, claim: Claim, reason: str) -> None:
+    async def _hand_over(self, claim: StartedJob, reason: str) -> None:
         record = claim.record
         await self._leases.hand_over(
             record.queue, record.id, claim.attempt, reason=reason, counts=False

@@ -50,7 +50,7 @@ async def test_the_cap_is_the_jobs_and_not_each_attempts(redis_url: str, tmp_pat
     story = STORY.model_copy(update={"model": "scripted-story:chunks=10"})
     async with relay_on(redis_url) as relay:
         record, _ = await relay.queue.enqueue(story, queue="scripted.chat")
-        claim = await relay.queue.claim("scripted.chat", "before")
+        claim = await relay.start_next("scripted.chat", "before")
         assert claim is not None
         voice = relay.voice(claim)
         for at in range(10):

@@ -257,5 +257,5 @@ async def test_a_worker_that_cannot_know_its_backend_says_so(
 ) -> None:
     lost = WorkerProcess(redis_url, tmp_path, backend="nowhere")
 
-    assert await asyncio.to_thread(lost.wait) == 1
+    assert await asyncio.to_thread(lost.wait) == 2
     assert "no backend has that name" in lost.text()

@@ -50,7 +50,7 @@ async def _step(  # noqa: C901 - one flat case per step
             request = chat(priority=["standard", "batch"][number % 2])
             await relay.queue.enqueue(request, queue=QUEUE, tenant=tenant)
         case "claim":
-            claim = await relay.queue.claim(QUEUE, "w", ClaimFilter(batch=bool(number % 4)))
+            claim = await relay.start_next(QUEUE, "w", ClaimFilter(batch=bool(number % 4)))
             if claim is not None:
                 assert claim.record.id not in held
                 held[claim.record.id] = claim.attempt

@@ -85,7 +85,7 @@ async def test_it_is_final_at_once_and_leaves_nothing(
 
         assert ("cancelled", record) == (record.status, again)
         assert left == await left_in_queues(relay) == []
-        assert await relay.queue.claim(QUEUE, "w2") is None
+        assert await relay.start_next(QUEUE, "w2") is None
         assert ("cancelled", said) == (result.status, result.content)
         assert (await relay.heard(job))[-1].event.reason == "enough"
 
@@ -152,7 +152,7 @@ async def test_or_by_any_worker(phase: Callable[[Relay], Awaitable[str]], redis_
         await asyncio.sleep(0.1)  # leases and delays of before are over
         await relay.leases.reap()
 
-        assert await relay.queue.claim(QUEUE, "w2") is None
+        assert await relay.start_next(QUEUE, "w2") is None
         assert await left_in_queues(relay) == []
 
 

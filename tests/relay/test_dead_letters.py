@@ -87,7 +87,7 @@ async def test_retries_that_race_are_one_job(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         dead, record = DeadLetters(relay.connection), await died(relay)
         retried = await asyncio.gather(*(dead.retry(record, DEFAULT_TENANT) for _ in range(10)))
-        claims = [await relay.queue.claim(QUEUE, "w") for _ in range(2)]
+        claims = [await relay.start_next(QUEUE, "w") for _ in range(2)]
 
         assert len({each.record.id for each in retried}) == 1
         assert [claim.record.id for claim in claims if claim] == [retried[0].record.id]
@@ -127,7 +127,7 @@ async def test_only_a_dead_letter_can_be_retried(redis_url: str) -> None:
             with pytest.raises(NotDead, match=job):
                 await dead.retry(record, DEFAULT_TENANT)
 
-        assert await relay.queue.claim(QUEUE, "w") is None
+        assert await relay.start_next(QUEUE, "w") is None
 
 
 async def test_a_retry_whose_job_has_expired_says_so(redis_url: str) -> None:
@@ -140,7 +140,7 @@ async def test_a_retry_whose_job_has_expired_says_so(redis_url: str) -> None:
         with pytest.raises(NotDead, match="expired"):
             await dead.retry(await relay.records.get(record.id), DEFAULT_TENANT)
 
-        assert await relay.queue.claim(QUEUE, "w") is None
+        assert await relay.start_next(QUEUE, "w") is None
 
 
 async def test_a_purged_letter_leaves_nothing(redis_url: str) -> None:

@@ -109,7 +109,7 @@ async def test_a_supervisor_releases_a_dead_workers_jobs_at_once(redis_url: str)
             await relay.claim(worker)
 
         assert await relay.leases.release_worker("dead") == 2
-        assert len([c for _ in range(3) if (c := await relay.queue.claim(QUEUE, "w2"))]) == 2
+        assert len([c for _ in range(3) if (c := await relay.start_next(QUEUE, "w2"))]) == 2
         assert len(jobs) == 3
 
 
@@ -138,7 +138,7 @@ async def test_a_reaper_that_dies_half_way_is_finished_by_the_next(redis_url: st
         await asyncio.sleep(0.06)
         await relay.leases.reap()
         assert (await relay.records.get(job)).status == "queued"
-        assert None is await relay.queue.claim(QUEUE, "w2")
+        assert None is await relay.start_next(QUEUE, "w2")
         relay.leases.give_back = whole  # type: ignore[method-assign]
         await until_moved(relay)
 

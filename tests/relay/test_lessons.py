@@ -58,7 +58,7 @@ async def test_whoever_enqueues_at_once_from_many_places_loses_no_job(redis_url:
     async with relay_on(redis_url) as here, relay_on(redis_url) as there:
         at_once = [at.queue.enqueue(chat(), queue=QUEUE) for at in (here, there) for _ in range(40)]
         jobs = {record.id for record, _ in await asyncio.gather(*at_once)}
-        claims = [await at.queue.claim(QUEUE, "w") for at in (here, there) for _ in range(40)]
+        claims = [await at.start_next(QUEUE, "w") for at in (here, there) for _ in range(40)]
 
         assert jobs == {claim.record.id for claim in claims if claim}
-        assert await there.queue.claim(QUEUE, "w") is None
+        assert await there.start_next(QUEUE, "w") is None

@@ -19,7 +19,7 @@ async def put(relay: Relay, model: str, count: int = 1, **fields: Any) -> list[s
 
 
 async def claimed(relay: Relay, **taking: Any) -> str | None:
-    claim = await relay.queue.claim(QUEUE, "w", ClaimFilter(**taking))
+    claim = await relay.start_next(QUEUE, "w", ClaimFilter(**taking))
     return None if claim is None else claim.record.id
 
 

@@ -88,7 +88,7 @@ async def test_a_claim_leaves_what_it_cannot_read_to_others_and_says_so(redis_ur
         job = await relay.enqueue()
         await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
 
-        assert await relay.queue.claim(QUEUE, "w1") is None
+        assert await relay.start_next(QUEUE, "w1") is None
         assert await relay.connection.command("ZSCORE", redis_keys.delayed(QUEUE), job)
         last = [frame async for frames in relay.log.read(job) for frame in frames][-1]
         assert (last.type, b"newer version" in last.body) == ("queued", True)

@@ -33,7 +33,7 @@ async def put(relay: Relay, tenant: Tenant, **fields: Any) -> str:
 
 
 async def claimed(relay: Relay, taking: ClaimFilter = ANYTHING) -> Any:
-    claim = await relay.queue.claim(QUEUE, "w", taking)
+    claim = await relay.start_next(QUEUE, "w", taking)
     return None if claim is None else claim.record
 
 

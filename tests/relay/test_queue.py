@@ -35,9 +35,9 @@ async def test_a_start_whose_answer_was_lost_is_the_same_start(redis_url: str) -
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         started = Started(attempt=1, worker="w1", backend="scripted", nonce="a1")
-        first = await relay.queue._start(job, started, None)
-        again = await relay.queue._start(job, started, None)
-        other = await relay.queue._start(job, started.model_copy(update={"nonce": "b2"}), None)
+        first = await relay.queue._start(job, started)
+        again = await relay.queue._start(job, started)
+        other = await relay.queue._start(job, started.model_copy(update={"nonce": "b2"}))
         frames = [frame async for page in relay.log.read(job) for frame in page]
 
         assert first is not None
@@ -50,7 +50,7 @@ async def test_no_job_is_claimed_twice(redis_url: str) -> None:
     # litellm scheduler.py: one list that all replicas read, change and write back.
     async with relay_on(redis_url) as relay:
         jobs = {await relay.enqueue() for _ in range(50)}
-        claims = await asyncio.gather(*(relay.queue.claim(QUEUE, f"w{i}") for i in range(80)))
+        claims = await asyncio.gather(*(relay.start_next(QUEUE, f"w{i}") for i in range(80)))
         claimed = [claim.record.id for claim in claims if claim]
 
         assert sorted(jobs) == sorted(claimed)
@@ -73,7 +73,7 @@ async def test_a_version_that_a_worker_does_not_know_stays_in_the_backlog(redis_
         await relay.connection.command("HSET", facts, newer, json.dumps(text | {"v": 2}))
 
         assert ours == (await relay.claim()).record.id
-        assert None is await relay.queue.claim(QUEUE, "w1")
+        assert None is await relay.start_next(QUEUE, "w1")
         assert (await relay.queue.standing.place(await relay.records.get(newer))).position == 1
 
 
@@ -144,7 +144,7 @@ async def test_a_queued_job_can_be_cancelled_and_again(redis_url: str) -> None:
 
         assert first.status == "cancelled"
         assert first == again
-        assert None is await relay.queue.claim(QUEUE, "w1")
+        assert None is await relay.start_next(QUEUE, "w1")
         assert [frame.type for frame in await relay.heard(job)] == ["queued", "cancelled"]
 
 
@@ -201,7 +201,7 @@ async def test_there_are_never_more_tickets_than_jobs(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         for _ in range(3):
             await relay.enqueue()
-        while await relay.queue.claim(QUEUE, "w1"):
+        while await relay.start_next(QUEUE, "w1"):
             pass
         await relay.enqueue()
 

@@ -14,7 +14,7 @@ async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> Non
         frames = await relay.heard(job)
 
         assert frames[-1].event.code == "deadline_exceeded"
-        assert None is await relay.queue.claim(QUEUE, "w1")
+        assert None is await relay.start_next(QUEUE, "w1")
 
 
 async def test_what_a_queue_lost_is_given_back_from_the_ledger(redis_url: str) -> None:

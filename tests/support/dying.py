@@ -11,7 +11,7 @@ async def died(relay: Relay, text: str = "hello", **arguments: Any) -> JobRecord
     """A job that ran out of attempts, as it is kept."""
     arguments = {"queue": QUEUE, **arguments}
     record, _ = await relay.queue.enqueue(chat(text, max_attempts=1), **arguments)
-    claim = await relay.queue.claim(arguments["queue"], "w1")
+    claim = await relay.start_next(arguments["queue"], "w1")
     assert claim is not None
     assert claim.record.id == record.id
     await relay.leases.hand_over(

@@ -12,8 +12,9 @@ from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Fram
 from relay.connection import Connection
 from relay.leases import Holder, Leases
 from relay.log import Log
+from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
-from relay.queue import Claim, Queue
+from relay.queue import Queue, StartedJob
 from relay.reconciler import Reconciler
 from relay.records import Records
 from relay.roster import RosterStore
@@ -47,15 +48,25 @@ class Relay:
         record, _ = await self.queue.enqueue(chat(text, **fields), queue=QUEUE)
         return record.id
 
-    async def claim(self, worker: str = "w1") -> Claim:
-        claim = await self.queue.claim(QUEUE, worker)
+    async def claim(self, worker: str = "w1") -> StartedJob:
+        claim = await self.start_next(QUEUE, worker)
         assert claim is not None
         return claim
 
-    def voice(self, claim: Claim) -> AttemptLog:
+    async def start_next(
+        self, queue: str, worker: str, taking: ClaimFilter | None = None
+    ) -> StartedJob | None:
+        """Claim the next job that has not ended, and start it: what a worker does."""
+        while claim := await self.queue.claim(queue, worker, taking or ClaimFilter()):
+            job = await self.queue.start(claim)
+            if job is not None:
+                return job
+        return None
+
+    def voice(self, claim: StartedJob) -> AttemptLog:
         return self.writer.voice(claim)
 
-    async def run(self, claim: Claim, *events: Event, worker: str = "w1") -> None:
+    async def run(self, claim: StartedJob, *events: Event, worker: str = "w1") -> None:
         """Say the events and a `done`, then let go of the job: what a worker does."""
         voice = self.voice(claim)
         for event in (*events, Done()):

@@ -16,7 +16,7 @@ from api_shim.openai.responses.items import Known
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.response import ResponseFacts
 from contract.events import Delta, Event, EventId, Frame, Queued, Started, ToolCallDelta
-from relay.queue import Claim
+from relay.queue import StartedJob
 from support.shim import Stage, stage
 
 JOB = "0123456789abcdef0123456789abcdef"
@@ -79,9 +79,9 @@ async def on_stage(shim: str, redis: str) -> AsyncGenerator[Stage]:
         yield at
 
 
-async def claimed(at: Stage) -> Claim:
+async def claimed(at: Stage) -> StartedJob:
     async with asyncio.timeout(10):
-        while (claim := await at.relay.queue.claim("scripted.chat", "w1")) is None:
+        while (claim := await at.relay.start_next("scripted.chat", "w1")) is None:
             await asyncio.sleep(0.01)
     return claim
 

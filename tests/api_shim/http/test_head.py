@@ -50,7 +50,7 @@ async def test_a_look_at_the_head_of_its_events_ends_no_job(shim: str, redis_url
         body = {**CHAT, "on_disconnect": "cancel"}
         job = (await at.http.post("/api/v1/jobs/chat", json=body)).json()["id"]
         head = await at.http.head(f"/api/v1/jobs/{job}/events")
-        claim = await at.relay.queue.claim("scripted.chat", "w1")
+        claim = await at.relay.start_next("scripted.chat", "w1")
         assert claim is not None
         await at.relay.run(claim, Delta(content="a"))
         record = (await at.http.get(f"/api/v1/jobs/{job}")).json()

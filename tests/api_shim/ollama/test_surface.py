@@ -15,7 +15,7 @@ from support.shim import Stage, lines, serving, stage
 
 from contract.events import Delta, Done, Failed, Reset
 from contract.jobs import JobRecord
-from relay.queue import Claim
+from relay.queue import StartedJob
 
 ASKING = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -27,11 +27,11 @@ def hasty(redis_server: RedisServer) -> Iterator[str]:
         yield url
 
 
-async def claimed(at: Stage) -> Claim:
+async def claimed(at: Stage) -> StartedJob:
     """The next job, once it is there."""
     async with asyncio.timeout(5):
         while True:
-            claim = await at.relay.queue.claim("scripted.chat", "w1")
+            claim = await at.relay.start_next("scripted.chat", "w1")
             if claim is not None:
                 return claim
             await asyncio.sleep(0.01)
@@ -275,7 +275,7 @@ async def test_a_pull_of_what_is_not_there_is_not_told_to_pull_it_first(
         body = {"model": "nobody-has-it", "stream": stream}
         asking = group.create_task(at.http.post("/api/pull", json=body))
         async with asyncio.timeout(5):
-            while (claim := await at.relay.queue.claim("scripted.pull", "w1")) is None:
+            while (claim := await at.relay.start_next("scripted.pull", "w1")) is None:
                 await asyncio.sleep(0.01)
         voice = at.relay.voice(claim)
         why = "pull model manifest: file does not exist"

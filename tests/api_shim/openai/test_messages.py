@@ -8,7 +8,7 @@ import pytest
 from support.shim import stage
 
 from contract.events import Delta, Done, ToolCallDelta
-from relay.queue import Claim
+from relay.queue import StartedJob
 
 SAYING = [{"role": "user", "content": "x"}]
 
@@ -48,10 +48,10 @@ async def test_a_mistake_is_one_sentence_that_names_the_field_as_it_was_sent(
         assert "; and " not in error["message"]
 
 
-async def claimed(at: Any) -> Claim:
+async def claimed(at: Any) -> StartedJob:
     async with asyncio.timeout(5):
         while True:
-            claim: Claim | None = await at.relay.queue.claim("scripted.chat", "w1")
+            claim: StartedJob | None = await at.relay.start_next("scripted.chat", "w1")
             if claim is not None:
                 return claim
             await asyncio.sleep(0.01)

@@ -17,17 +17,17 @@ from support.shim import Stage, lines, serving, stage
 from contract.embeddings import pack
 from contract.events import Delta, Done, Failed, Reset, Resumed, Vectors
 from relay.publisher import AttemptLog
-from relay.queue import Claim
+from relay.queue import StartedJob
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 STREAM: dict[str, Any] = {**CHAT, "stream": True}
 
 
-async def claimed(at: Stage, kind: str = "chat") -> Claim:
+async def claimed(at: Stage, kind: str = "chat") -> StartedJob:
     """The next job, when it has come."""
     async with asyncio.timeout(5):
         while True:
-            claim = await at.relay.queue.claim(f"scripted.{kind}", "w1")
+            claim = await at.relay.start_next(f"scripted.{kind}", "w1")
             if claim is not None:
                 return claim
             await asyncio.sleep(0.01)

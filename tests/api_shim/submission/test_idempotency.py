@@ -11,7 +11,7 @@ from support.relay import Relay
 from support.shim import CHAT, Stage, problem, serving, stage
 
 from contract import redis_keys
-from relay.queue import Claim
+from relay.queue import StartedJob
 
 KEY = {"Idempotency-Key": "order-17"}
 BODIES: dict[str, dict[str, Any]] = {
@@ -97,7 +97,7 @@ async def test_many_at_once_on_two_shims_are_one_job(shim: str, redis_url: str) 
             answers = await asyncio.gather(*(ask(at) for _ in range(10) for at in (here, there)))
             record = await here.relay.records.get(answers[0].json()["id"])
             waiting = [
-                await here.relay.queue.claim(q, "w") for q in ("scripted.chat", "second.chat")
+                await here.relay.start_next(q, "w") for q in ("scripted.chat", "second.chat")
             ]
 
             assert len({answer.json()["id"] for answer in answers}) == 1
@@ -118,8 +118,8 @@ async def test_a_key_leads_to_the_pull_that_was_under_way(shim: str, redis_url: 
         assert (await at.relay.records.get(first.json()["id"])).on_disconnect == "continue"
 
 
-async def claimed(relay: Relay, queue: str) -> Claim:
-    claim = await relay.queue.claim(queue, "w1")
+async def claimed(relay: Relay, queue: str) -> StartedJob:
+    claim = await relay.start_next(queue, "w1")
     assert claim is not None
     return claim
 

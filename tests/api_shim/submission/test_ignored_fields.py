@@ -21,7 +21,7 @@ async def answered(at: Stage, path: str, body: Any, *events: Any, kind: str = "c
     """The answer to a call whose job says these; somebody serves the model."""
     asking = asyncio.create_task(at.http.post(path, json=body))
     async with asyncio.timeout(5):
-        while (claim := await at.relay.queue.claim(f"scripted.{kind}", "w1")) is None:
+        while (claim := await at.relay.start_next(f"scripted.{kind}", "w1")) is None:
             await asyncio.sleep(0.01)
     voice = at.relay.voice(claim)
     for event in events or (Delta(content="a"), Done()):

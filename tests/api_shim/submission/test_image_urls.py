@@ -7,7 +7,7 @@ import httpx
 import pytest
 from support.shim import stage
 
-from relay.queue import Claim
+from relay.queue import StartedJob
 
 WRONG = {
     "http://[": "not a URL",
@@ -48,10 +48,10 @@ async def test_what_is_no_image_is_refused_before_it_waits(
             assert image[:8] not in answer.json().get("detail", "")
 
 
-async def claimed(at: Any) -> Claim:
+async def claimed(at: Any) -> StartedJob:
     async with asyncio.timeout(5):
         while True:
-            claim: Claim | None = await at.relay.queue.claim("scripted.chat", "w1")
+            claim: StartedJob | None = await at.relay.start_next("scripted.chat", "w1")
             if claim is not None:
                 return claim
             await asyncio.sleep(0.01)

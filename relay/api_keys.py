@@ -20,57 +20,13 @@ from uuid import uuid4
 
 from pydantic import SecretStr, ValidationError
 
-from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
 from contract.wire import WireModel, encode
-from relay.connection import Connection, pairs
+from relay.connection import Connection
+from relay.scripts import api_keys
 
 MOST_KEYS: Final = 10_000
-
-ISSUE: Final = """
--- KEYS keys; ARGV id keeps (1: an admin's, for ever) json revision most
-local there = redis.call('HGET', KEYS[1], ARGV[1])
-if there then return there end
-local count = redis.call('HLEN', KEYS[1]) - redis.call('HEXISTS', KEYS[1], 'revision')
-if count == 0 and ARGV[2] ~= '1' then return 'first' end
-if count >= tonumber(ARGV[5]) then return 'full' end
-local time = redis.call('TIME')
-local entry = string.format('%s %d.%06d %s', ARGV[2], time[1], time[2], ARGV[3])
-redis.call('HSET', KEYS[1], ARGV[1], entry, 'revision', ARGV[4])
-return entry
-"""
-"""Write a key down. Returns its entry, `<keeps> <created_at> <json>`, or why there is none."""
-
-REVOKE: Final = """
--- KEYS keys; ARGV id revision
-local gone = redis.call('HGET', KEYS[1], ARGV[1])
-if not gone then return false end
-local field
-local others, keepers = 0, 0
-for index, word in ipairs(redis.call('HGETALL', KEYS[1])) do
-    if index % 2 == 1 then field = word
-    elseif field ~= 'revision' and field ~= ARGV[1] then
-        others = others + 1
-        if string.sub(word, 1, 2) == '1 ' then keepers = keepers + 1 end
-    end
-end
-if others > 0 and keepers == 0 then return 'last' end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('HSET', KEYS[1], 'revision', ARGV[2])
-return gone
-"""
-"""Take a key away. Returns its entry, nothing if there is none, `last` if it must stay."""
-
-LOOK: Final = """
--- KEYS keys; ARGV revision
-local time = redis.call('TIME')
-local now = string.format('%d.%06d', time[1], time[2])
-local revision = redis.call('HGET', KEYS[1], 'revision') or ''
-if revision == ARGV[1] then return {now, revision} end
-return {now, revision, redis.call('HGETALL', KEYS[1])}
-"""
-"""Returns now, the table's revision, and, if that is another one, the table."""
 
 
 class _Stored(WireModel):
@@ -128,14 +84,10 @@ class ApiKeys:
         key_id = secrets.token_hex(8)
         key = f"{KEY_MARK}{key_id}_{secrets.token_urlsafe(32)}"
         keeps = wish.admin and wish.expires_in_s is None
-        entry = await self._connection.run(
-            ISSUE,
-            [redis_keys.KEYS],
-            [
-                key_id, int(keeps), encode(_Stored(digest=_digest(key), wish=wish)),
-                uuid4().hex, MOST_KEYS,
-            ],
-        )  # fmt: skip
+        stored = encode(_Stored(digest=_digest(key), wish=wish))
+        entry = await self._connection.call(
+            api_keys.issue(key_id, stored, keeps=keeps, revision=uuid4().hex, limit=MOST_KEYS)
+        )
         if entry == b"first":
             raise InvalidRequest(
                 "admin: the first key must be an admin's that does not expire, or nobody could "
@@ -147,7 +99,7 @@ class ApiKeys:
 
     async def revoke(self, key_id: str) -> KeyFacts:
         """Take a key away; raises UnknownKey, LastAdmin, RelayUnavailable."""
-        entry = await self._connection.run(REVOKE, [redis_keys.KEYS], [key_id, uuid4().hex])
+        entry = await self._connection.call(api_keys.revoke(key_id, uuid4().hex))
         if not entry:
             raise UnknownKey(f"there is no key {key_id[:32]}: it may have been revoked before")
         if entry == b"last":
@@ -162,13 +114,12 @@ class ApiKeys:
 
         Raises RelayUnavailable.
         """
-        now, revision, *rest = await self._connection.run(LOOK, [redis_keys.KEYS], [known.revision])
-        self._connection.set_clock(float(now))
-        if not rest:
+        now, revision, table = await self._connection.call(api_keys.read(known.revision))
+        self._connection.set_clock(now)
+        if table is None:
             return known
-        rows = pairs(rest[0])
-        texts = {id.decode(): text for id, text in rows.items() if id != b"revision"}
-        return ApiKeyTable(revision.decode(), len(texts), _entries(texts))
+        texts = {id.decode(): text for id, text in table.items() if id != b"revision"}
+        return ApiKeyTable(revision, len(texts), _entries(texts))
 
 
 def _entries(texts: Mapping[str, bytes]) -> dict[str, ApiKeyEntry]:

@@ -16,48 +16,10 @@ from contract.events import Failed, Frame
 from contract.jobs import DeadLetter, DeadPage, DeadPurged, DeadView, JobRecord, QueuePlace
 from contract.requests import Kind
 from contract.tenants import Tenant
-from relay.connection import Call, Connection
+from relay.connection import Connection
 from relay.queue import Queue
 from relay.records import Records, sees
-
-RETRY: Final = """#!lua
--- KEYS record dead; ARGV id new_id
-local dead_at, as = unpack(redis.call('HMGET', KEYS[1], 'dead_at', 'retried_as'))
-if not dead_at then return false end
-if not as then
-    as = ARGV[2]
-    redis.call('HSET', KEYS[1], 'retried_as', as)
-end
-return {as, redis.call('ZSCORE', KEYS[2], ARGV[1]) and 1 or 0}
-"""
-"""Choose the job that repeats a dead one. Returns its id, and whether it may not be there yet."""
-
-RETRIED: Final = """#!lua flags=allow-oom
--- KEYS record dead; ARGV id chosen_id new_id
-if redis.call('HGET', KEYS[1], 'retried_as') == ARGV[2] then
-    redis.call('HSET', KEYS[1], 'retried_as', ARGV[3])
-end
-return redis.call('ZREM', KEYS[2], ARGV[1])
-"""
-"""The new job is there, so the dead one is listed no longer."""
-
-REFUSED: Final = """#!lua flags=allow-oom
--- KEYS record new_record; ARGV new_id
-if redis.call('HGET', KEYS[1], 'retried_as') ~= ARGV[1] then return 0 end
-local status, tries = unpack(redis.call('HMGET', KEYS[2], 'status', 'tries'))
-if status and not (status == 'failed' and tonumber(tries) == 0) then return 0 end
-return redis.call('HDEL', KEYS[1], 'retried_as')
-"""
-"""The new job was not taken in, so that the next retry chooses again."""
-
-PURGE: Final = """#!lua flags=allow-oom
--- KEYS record log dead recent tenants_recent; ARGV id
-if not redis.call('HGET', KEYS[1], 'dead_at') then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
-for i = 3, 5 do redis.call('ZREM', KEYS[i], ARGV[1]) end
-return 1
-"""
-"""Forget a dead job: its record, its log, its lines in every list."""
+from relay.scripts import dead_letters
 
 _PURGED_AT_ONCE: Final = 500
 
@@ -123,15 +85,14 @@ class DeadLetters:
 
         Raises NotDead, JobNotFound, QueueFull, RelayUnavailable.
         """
-        keys = [redis_keys.record(record.id), redis_keys.DEAD]
-        answer = await self._connection.run(RETRY, keys, [record.id, uuid4().hex])
-        if not answer:
+        choice = await self._connection.call(dead_letters.choose_retry(record.id, uuid4().hex))
+        if choice is None:
             raise _not_dead(record)
-        chosen, is_open = answer[0].decode(), bool(answer[1])
+        chosen, is_open = choice
         if not is_open:
             return await self._retried_before(record, chosen)
         new, place = await self._enqueue(record, tenant, chosen)
-        await self._connection.run(RETRIED, keys, [record.id, chosen, new.id])
+        await self._connection.call(dead_letters.confirm_retry(record.id, chosen, new.id))
         return Retried(new, place, is_new=record.retried_as is None)
 
     async def _retried_before(self, record: JobRecord, job_id: str) -> Retried:
@@ -153,20 +114,19 @@ class DeadLetters:
             )
         except FleetError:
             with suppress(RelayUnavailable):
-                keys = [redis_keys.record(record.id), redis_keys.record(job_id)]
-                await self._connection.run(REFUSED, keys, [job_id])
+                await self._connection.call(dead_letters.withdraw_retry(record.id, job_id))
             raise
 
     async def purge(self, record: JobRecord) -> DeadPurged:
         """Forget a dead job for good; raises NotDead, RelayUnavailable."""
         _must_be_dead(record)
-        return DeadPurged(purged=await self._connection.run(*_purge(record)))
+        return DeadPurged(purged=await self._connection.call(dead_letters.purge(record)))
 
     async def purge_all(self, wanted: RetryChoice, *, before: str | None = None) -> DeadPurged:
         """Forget dead jobs that match, a bounded number; raises RelayUnavailable."""
         records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
-        gone = await self._connection.run_in_turn([_purge(record) for record in records])
-        return DeadPurged(purged=sum(gone), next=cursor)
+        purged = await self._connection.calls([dead_letters.purge(record) for record in records])
+        return DeadPurged(purged=sum(purged), next=cursor)
 
     async def _found(
         self, wanted: RetryChoice, limit: int, before: str | None
@@ -203,14 +163,6 @@ def _error(entries: Sequence[Any]) -> Failed | None:
         return None
     event = Frame.from_wire(entries[0][1][b"f"]).event
     return event if isinstance(event, Failed) else None
-
-
-def _purge(record: JobRecord) -> Call:
-    keys = [
-        redis_keys.record(record.id), redis_keys.log(record.id), redis_keys.DEAD, redis_keys.RECENT,
-        redis_keys.recent(record.tenant),
-    ]  # fmt: skip
-    return PURGE, keys, [record.id]
 
 
 def _must_be_dead(record: JobRecord) -> None:

@@ -10,23 +10,13 @@ from typing import Final
 
 from contract.errors import AmbiguousId
 from relay.connection import Connection
+from relay.scripts import ids
 
 REACH: Final = 100_000
 """Newest ids that are looked at; what is older takes its whole id."""
 _PAGE: Final = 2_000
 _ENOUGH: Final = 20
 """Ids that are found at most: a person is told that there are many."""
-
-MATCHING: Final = """
--- KEYS sorted-set; ARGV beginning first last
-local ids = redis.call('ZREVRANGE', KEYS[1], ARGV[2], ARGV[3])
-local found = {#ids}
-for _, id in ipairs(ids) do
-    if string.sub(id, 1, #ARGV[1]) == ARGV[1] then found[#found + 1] = id end
-end
-return found
-"""
-"""Returns how many ids were looked at, then those that begin so. Reads only."""
 
 
 async def beginning_with(connection: Connection, index: str, beginning: str) -> list[str]:
@@ -36,8 +26,10 @@ async def beginning_with(connection: Connection, index: str, beginning: str) -> 
     """
     found: dict[str, None] = {}
     for first in range(0, REACH, _PAGE):
-        count, *ids = await connection.run(MATCHING, [index], [beginning, first, first + _PAGE - 1])
-        found |= dict.fromkeys(id.decode() for id in ids)
+        count, matching = await connection.call(
+            ids.matching(index, beginning, first, first + _PAGE - 1)
+        )
+        found |= dict.fromkeys(matching)
         if count < _PAGE or len(found) >= _ENOUGH:
             break
     return list(found)
@@ -51,16 +43,16 @@ async def whole_id(
     An id whose record, which lies at `key(id)`, has expired is none. Raises AmbiguousId,
     RelayUnavailable.
     """
-    ids = await beginning_with(connection, index, beginning)
-    if not ids:
+    found = await beginning_with(connection, index, beginning)
+    if not found:
         return None
-    there = await connection.pipeline([("EXISTS", key(id)) for id in ids])
-    return only(beginning, [id for id, is_there in zip(ids, there, strict=True) if is_there])
+    exist = await connection.pipeline([("EXISTS", key(id)) for id in found])
+    return only(beginning, [id for id, exists in zip(found, exist, strict=True) if exists])
 
 
-def only(beginning: str, ids: list[str]) -> str | None:
+def only(beginning: str, found: list[str]) -> str | None:
     """The one id; None if there is none. Raises AmbiguousId."""
-    if len(ids) > 1:
-        many = f"{len(ids)} or more" if len(ids) >= _ENOUGH else str(len(ids))
+    if len(found) > 1:
+        many = f"{len(found)} or more" if len(found) >= _ENOUGH else str(len(found))
         raise AmbiguousId(f"{many} ids begin with {beginning}: write more of the one you mean")
-    return ids[0] if ids else None
+    return found[0] if found else None

@@ -20,85 +20,7 @@ from contract import redis_keys
 from contract.errors import KeyReused
 from contract.jobs import AnyRequest
 from relay.connection import Connection
-
-_STATE: Final = """#!lua flags=allow-oom
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-local settled_s = 60
-local function record_of(job) return 'fleet:j:' .. job .. ':record' end
-"""
-
-HOLD: Final = (
-    _STATE
-    + """
--- KEYS key keys; ARGV fingerprint job queue ttl_s look_s (queue is '' to look only)
-local told, job, queue, at =
-    unpack(redis.call('HMGET', KEYS[1], 'fingerprint', 'job', 'queue', 'at'))
-if told then
-    local there = redis.call('EXISTS', record_of(job)) == 1
-    if told == ARGV[1] then return {job, queue, 0} end
-    if there or now - at < settled_s then return {job, queue, -1} end
-end
-if ARGV[3] == '' then return false end
-redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'job', ARGV[2], 'queue', ARGV[3],
-           'at', string.format('%.6f', now))
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('ZADD', KEYS[2], string.format('%.3f', now + ARGV[5]), KEYS[1])
-return {ARGV[2], ARGV[3], 1}
-"""
-)
-"""Take a key, or say who has it: job, queue, and whether it is new.
-
--1 in place of that means that the key belongs to another request.
-"""
-
-SETTLE: Final = """
--- KEYS key; ARGV old_job new_job
-if redis.call('HGET', KEYS[1], 'job') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'job', ARGV[2])
-return 1
-"""
-"""The job under which a request found its place is another's, whom it follows."""
-
-LET_GO: Final = (
-    _STATE
-    + """
--- KEYS key keys; ARGV job
-if redis.call('HGET', KEYS[1], 'job') ~= ARGV[1] then return 0 end
-local status, tries = unpack(redis.call('HMGET', record_of(ARGV[1]), 'status', 'tries'))
-if status and not (status == 'failed' and tonumber(tries) == 0) then return 0 end
-redis.call('ZREM', KEYS[2], KEYS[1])
-return redis.call('DEL', KEYS[1])
-"""
-)
-"""Free a key whose job was refused; not one whose job got in by another request's hand."""
-
-RENEW: Final = (
-    _STATE
-    + """
--- KEYS keys; ARGV ttl_s look_s limit
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])
-for _, key in ipairs(due) do
-    local job, at = unpack(redis.call('HMGET', key, 'job', 'at'))
-    local record = job and record_of(job)
-    local left_ms = record and redis.call('PTTL', record) or -2
-    if not job then
-        redis.call('ZREM', KEYS[1], key)
-    elseif left_ms == -2 and now - at > settled_s then
-        redis.call('ZREM', KEYS[1], key)
-        redis.call('DEL', key)
-    elseif left_ms > 0 then
-        redis.call('ZREM', KEYS[1], key)
-        redis.call('PEXPIRE', key, left_ms)
-    else
-        redis.call('EXPIRE', key, ARGV[1])
-        redis.call('ZADD', KEYS[1], string.format('%.3f', now + ARGV[2]), key)
-    end
-end
-return #due
-"""
-)
-"""Let keys that are due live on with their jobs, end with their records, or go."""
+from relay.scripts import idempotency
 
 _UNATTENDED_S: Final = 7 * 86400
 """For so long a key of a job that waits lives although no worker runs that would renew it."""
@@ -164,34 +86,33 @@ class Idempotency:
         return held
 
     async def _hold(self, key: Key, queue: str) -> Hold | None:
-        answer = await self._connection.run(
-            HOLD,
-            [key.name, redis_keys.IDEMPOTENCY],
-            [key.fingerprint, uuid4().hex, queue, *self._times],
+        held = await self._connection.call(
+            idempotency.hold(
+                key.name, key.fingerprint, job_id=uuid4().hex, queue=queue, times=self._times
+            )
         )
-        if not answer:
+        if held is None:
             return None
-        job_id, its_queue, is_new = answer
-        if is_new < 0:
+        if held.state < 0:
             raise KeyReused(
                 f"the Idempotency-Key belongs to another request, which became job "
-                f"{job_id.decode()}: send that request again, or this one with a new key"
+                f"{held.job_id}: send that request again, or this one with a new key"
             )
-        return Hold(job_id.decode(), its_queue.decode(), bool(is_new))
+        return Hold(held.job_id, held.queue, is_new=bool(held.state))
 
     async def settle(self, key: Key, hold: Hold, job_id: str) -> None:
         """Say that the key leads to this job instead; raises RelayUnavailable."""
-        await self._connection.run(SETTLE, [key.name], [hold.job_id, job_id])
+        await self._connection.call(idempotency.settle(key.name, hold.job_id, job_id))
 
     async def let_go(self, key: Key, hold: Hold) -> None:
         """Free the key of a request that was refused; raises RelayUnavailable."""
-        await self._connection.run(LET_GO, [key.name, redis_keys.IDEMPOTENCY], [hold.job_id])
+        await self._connection.call(idempotency.release(key.name, hold.job_id))
 
     async def renew(self) -> None:
         """Keep keys as long as their jobs' records, look once; raises RelayUnavailable."""
-        await self._connection.run(RENEW, [redis_keys.IDEMPOTENCY], [*self._times, _AT_ONCE])
+        await self._connection.call(idempotency.renew(self._times, _AT_ONCE))
 
     @property
-    def _times(self) -> tuple[int, float]:
+    def _times(self) -> idempotency.KeyTimes:
         log_ttl_s = self._connection.settings.log_ttl_s
-        return int(log_ttl_s + _UNATTENDED_S), log_ttl_s / 2
+        return idempotency.KeyTimes(int(log_ttl_s + _UNATTENDED_S), log_ttl_s / 2)

@@ -13,50 +13,11 @@ import logging
 from collections.abc import Callable
 from typing import Final, Never
 
-from contract import redis_keys
 from contract.errors import RelayUnavailable
-from relay.connection import Argument, Connection
+from relay.connection import Connection
+from relay.scripts import model_leases
 
 _log = logging.getLogger(__name__)
-
-CLAIM: Final = """
--- KEYS residence; ARGV worker lease_ms
-local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner and owner ~= ARGV[1] then
-    redis.call('HSET', KEYS[1], 'wanted', redis.call('TIME')[1], 'by', ARGV[1])
-    return 0
-end
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'owner', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
-"""Become the owner, or say that one would like to. Returns whether the worker is the owner."""
-
-RENEW: Final = """
--- KEYS residence; ARGV worker lease_ms wanted_s
-local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner and owner ~= ARGV[1] then return 'lost' end
-redis.call('HSET', KEYS[1], 'owner', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local wanted = redis.call('HGET', KEYS[1], 'wanted')
-if wanted and redis.call('TIME')[1] - wanted <= tonumber(ARGV[3]) then return 'wanted' end
-return 'held'
-"""
-"""Stay the owner; one whose key was lost with Redis's memory is it again, if nobody else is."""
-
-RELEASE: Final = """
--- KEYS residence; ARGV worker wanted_s
-local known = redis.call('HMGET', KEYS[1], 'owner', 'wanted', 'by')
-if known[1] ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-if known[2] and redis.call('TIME')[1] - known[2] <= tonumber(ARGV[2]) then
-    redis.call('HSET', KEYS[1], 'owner', known[3])
-    redis.call('EXPIRE', KEYS[1], ARGV[2])
-end
-return 1
-"""
-"""Let go, in favour of who asked last; the model is theirs only for as long as they ask on."""
 
 _ASK_S: Final = 0.25
 """Seconds between two questions of a worker that waits."""
@@ -97,33 +58,35 @@ class ModelLeases:
             # Not `await renewal`: its cancellation could not be told from one of ours.
             await asyncio.wait({renewal})
         try:
-            await self._connection.run(RELEASE, [self._key(model)], [self._worker, _WANTED_S])
+            await self._connection.call(
+                model_leases.release(self._backend, model, self._worker, wanted_s=_WANTED_S)
+            )
         except RelayUnavailable as error:
             _log.warning("model %s is free when its lease expires: %s", model, error)
 
     async def _asked(self, model: str) -> bool:
         try:
-            args: list[Argument] = [self._worker, self._lease_ms]
-            return bool(await self._connection.run(CLAIM, [self._key(model)], args))
+            return await self._connection.call(
+                model_leases.claim(self._backend, model, self._worker, self._lease_ms)
+            )
         except RelayUnavailable as error:
             _log.warning("nobody knows who has model %s: %s", model, error)
             return False
 
     async def _renew(self, model: str, leave: Callable[[], None]) -> Never:
-        args: list[Argument] = [self._worker, self._lease_ms, _WANTED_S]
+        renewal = model_leases.renew(
+            self._backend, model, self._worker, self._lease_ms, wanted_s=_WANTED_S
+        )
         while True:
             await asyncio.sleep(self._connection.settings.renew_s)
             try:
-                state = await self._connection.run(RENEW, [self._key(model)], args)
+                state = await self._connection.call(renewal)
             except RelayUnavailable as error:
                 _log.warning("the lease on model %s was not renewed: %s", model, error)
                 continue
-            if state != b"held":
-                _log.info("model %s is %s", model, state.decode())
+            if state != "held":
+                _log.info("model %s is %s", model, state)
                 leave()
-
-    def _key(self, model: str) -> str:
-        return redis_keys.residence(self._backend, model)
 
     @property
     def _lease_ms(self) -> int:

@@ -10,22 +10,12 @@ from typing import Any, Final
 from contract import redis_keys
 from contract.jobs import DeadMessage, DeadMessages, DeadPurged
 from relay.connection import Connection
+from relay.scripts import messages
 
 KEPT_BYTES: Final = 64 * 1024
 """Of one message."""
 _KEPT: Final = 1000
 """Messages."""
-
-PUT: Final = """#!lua flags=allow-oom
--- KEYS messages counts; ARGV kept ttl_s queue reason size_bytes data job_id
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[1], '*', 'queue', ARGV[3], 'reason', ARGV[4],
-           'size_bytes', ARGV[5], 'data', ARGV[6], 'job_id', ARGV[7])
-redis.call('HINCRBY', KEYS[2], ARGV[3], 1)
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-return 1
-"""
-"""Keep one message and count it."""
 
 
 class Unreadable:
@@ -40,10 +30,16 @@ class Unreadable:
     ) -> None:
         """Keep the beginning of a message, of which `size_bytes` were there."""
         ttl_s = int(self._connection.settings.dead_ttl_s)
-        await self._connection.run(
-            PUT,
-            [redis_keys.UNREADABLE, redis_keys.UNREADABLE_COUNTS],
-            [_KEPT, ttl_s, queue, reason, size_bytes, data[:KEPT_BYTES], job_id or ""],
+        await self._connection.call(
+            messages.keep(
+                queue,
+                data[:KEPT_BYTES],
+                reason=reason,
+                size_bytes=size_bytes,
+                job_id=job_id or "",
+                limit=_KEPT,
+                ttl_s=ttl_s,
+            )
         )
 
     async def page(self, *, limit: int = 100) -> DeadMessages:

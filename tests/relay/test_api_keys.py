@@ -9,7 +9,8 @@ from support.relay import relay_on
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import KEY, NewKey
-from relay.api_keys import REVOKE, ApiKeys, ApiKeyTable
+from relay.api_keys import ApiKeys, ApiKeyTable
+from relay.scripts import api_keys
 
 ADMIN = NewKey(tenant="boss", admin=True)
 
@@ -145,8 +146,7 @@ async def test_a_revocation_runs_twice_without_harm(redis_url: str) -> None:
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)
         issued = await tenants.issue(NewKey(tenant="a"))
-        calls = [(REVOKE, [redis_keys.KEYS], [issued.id, "r"])] * 2
-        first, second = await relay.connection.run_in_turn(calls)
+        first, second = await relay.connection.calls([api_keys.revoke(issued.id, "r")] * 2)
 
         assert (bool(first), second) == (True, None)
         with pytest.raises(UnknownKey):

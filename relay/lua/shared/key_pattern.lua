@@ -1,0 +1,6 @@
+-- Defines keys_like(pattern), which returns a function from an id to its key: as in SORT ... BY,
+-- the first * of the pattern stands for the id. Only this makes a key's name in a script.
+local function keys_like(pattern)
+    local before, after = string.match(pattern, '^(.-)%*(.*)$')
+    return function(id) return before .. id .. after end
+end

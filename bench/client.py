@@ -64,7 +64,7 @@ async def our_packets(url: str, streams: int, model: str) -> None:
 
     async def one() -> None:
         async with client.open("POST", PATH, body(model)) as answer:
-            answer.words_began(60.0)
+            answer.start_idle_timeout(60.0)
             async with aclosing(answer.packets()) as packets:
                 async for _ in packets:
                     pass

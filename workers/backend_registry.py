@@ -30,7 +30,7 @@ from workers.backends.openai.dialects import (
 from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap
 from workers.backends.openai.lmstudio import LmStudio
-from workers.backends.openai.one_address_a_model import Endpoints
+from workers.backends.openai.one_address_a_model import DeclaredEndpoints
 from workers.backends.openai.vllm import SleepingVllm
 from workers.backends.protocols import Backend
 from workers.scripted.backend import Scripted
@@ -46,14 +46,14 @@ def _ollama(config: BackendConfig) -> Backend:
     return Ollama(config.name, config.url, key=_key(config), idle_s=config.idle_s)
 
 
-def _openai(dialect: Dialect, speaker: type[OpenAI] = OpenAI) -> Factory:
+def _openai(dialect: Dialect, adapter: type[OpenAI] = OpenAI) -> Factory:
     def make(config: BackendConfig) -> Backend:
         headers = {
             f"openai-{name}": value
             for name, value in config.options.items()
             if name in {"organization", "project"}
         }
-        return speaker(
+        return adapter(
             config.name,
             config.url,
             dialect,
@@ -80,7 +80,7 @@ def _vllm(config: BackendConfig) -> Backend:
 
 
 def _endpoints(config: BackendConfig) -> Backend:
-    return Endpoints(config.name, config.endpoints, idle_s=config.idle_s)
+    return DeclaredEndpoints(config.name, config.endpoints, idle_s=config.idle_s)
 
 
 def _openai_or_images(config: BackendConfig) -> Backend:

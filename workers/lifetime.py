@@ -94,7 +94,7 @@ class WorkerLifetime:
             for server in servers.all:
                 if isinstance(server.adapter, HasModelLease):
                     residence = ModelLeases(connection, servers.name, self._settings.worker_name)
-                    server.adapter.live_in(residence)
+                    server.adapter.use_model_lease(residence)
             self._pack(servers, connection, changed)
             try:
                 async with self._with_upkeep(pool, connection, servers, changed):

@@ -62,6 +62,7 @@ from relay.queue import Queue, StartedJob
 from relay.records import requested
 from workers.backends.feature_grants import ungranted
 from workers.backends.protocols import (
+    AcceptsImageUrls,
     Backend,
     Chat,
     Delete,
@@ -70,7 +71,6 @@ from workers.backends.protocols import (
     ManageModels,
     Pull,
     SwapModels,
-    TakesImageUrls,
     capabilities,
 )
 from workers.continuation import Continuation, Fresh, Plan, Said, plan
@@ -176,7 +176,7 @@ class Run:
         if not isinstance(request, ChatRequest):
             return request
         request = self.fitting.under_ceiling(request)
-        if isinstance(self.backend, TakesImageUrls) and self.backend.takes_image_urls:
+        if isinstance(self.backend, AcceptsImageUrls) and self.backend.accepts_image_urls:
             return request
         return await with_pictures(request, private=self.fitting.private_images)
 

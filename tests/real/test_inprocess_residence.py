@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def worker(relay: Relay, name: str, folder: Path) -> AsyncGenerator[InMemory]:
     async with aclosing(llama("llama", folder, {"threads": "1", "n_ctx": "8192"})) as backend:
-        backend.live_in(ModelLeases(relay.connection, "llama", name))
+        backend.use_model_lease(ModelLeases(relay.connection, "llama", name))
         yield backend
 
 

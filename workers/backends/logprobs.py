@@ -10,7 +10,7 @@ from pydantic import WrapValidator, with_config
 from typing_extensions import TypedDict
 
 from contract.events import LogProb
-from workers.backends.shapes import LENIENT, Measure, Name, or_nothing
+from workers.backends.shapes import LENIENT, Measure, Name, none_if_invalid
 
 _LEAST: Final = -9999.0
 """What OpenAI writes for a token of probability 0."""
@@ -22,7 +22,7 @@ class TokenLogprob(TypedDict, total=False):
 
     token: Name | None
     logprob: Measure
-    bytes: Annotated[list[int] | None, WrapValidator(or_nothing)]
+    bytes: Annotated[list[int] | None, WrapValidator(none_if_invalid)]
     top_logprobs: "list[TokenLogprob] | None"
 
 

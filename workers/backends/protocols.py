@@ -84,10 +84,10 @@ class Embed(Protocol):
 
 
 @runtime_checkable
-class BoundsEmbeds(Protocol):
+class LimitsEmbedBatch(Protocol):
     """Cuts long lists of texts into requests to its server."""
 
-    def most_texts(self, model: str) -> int:
+    def max_texts(self, model: str) -> int:
         """How many texts of this model go into one."""
         ...
 
@@ -154,11 +154,11 @@ class GenerateImages(Protocol):
 
 
 @runtime_checkable
-class TakesImageUrls(Protocol):
+class AcceptsImageUrls(Protocol):
     """May fetch the images of a message itself."""
 
     @property
-    def takes_image_urls(self) -> bool:
+    def accepts_image_urls(self) -> bool:
         """Whether it does; else the worker fetches them (workers/image_fetch.py)."""
         ...
 
@@ -174,7 +174,7 @@ class GrantsFeatures(Protocol):
 
 
 @runtime_checkable
-class TellsSlots(Protocol):
+class ReportsSlots(Protocol):
     """Knows how many chats its server takes at once."""
 
     async def slots(self) -> int | None:
@@ -201,7 +201,7 @@ class ModelLease(Protocol):
 class HasModelLease(Protocol):
     """Has its models in the worker's own memory."""
 
-    def live_in(self, residence: ModelLease) -> None:
+    def use_model_lease(self, residence: ModelLease) -> None:
         """Ask this before a model is loaded; called once, before the first job."""
         ...
 

@@ -55,7 +55,7 @@ class Shape(Generic[Fields]):
             raise _not_understood(error, value) from None
 
 
-def no_json(error: ValueError, *, is_cut: bool) -> BackendError:
+def invalid_json(error: ValueError, *, is_cut: bool) -> BackendError:
     """What bytes mean that are no JSON: an answer that broke off, or one that nobody can read."""
     if is_cut:
         return TruncatedStream("the answer broke off in the middle of its JSON")
@@ -95,7 +95,7 @@ def _named(value: Any) -> str:
     return next((name for kind, name in _NAMES if isinstance(value, kind)), "null")
 
 
-def or_nothing(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+def none_if_invalid(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     """What cannot be read is as if it had not been told."""
     try:
         return handler(value)
@@ -122,18 +122,18 @@ def _name(value: Any) -> Any:
     return str(value) if is_number else value
 
 
-def objects(value: Any) -> Any:
+def object_items(value: Any) -> Any:
     """The objects among the items of a list; null is an empty one."""
     if value is None:
         return []
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else value
 
 
-def identified(field: str) -> Callable[[Any], Any]:
+def items_with(field: str) -> Callable[[Any], Any]:
     """Keeps the items of a list that say who they are."""
 
     def kept(value: Any) -> Any:
-        items = objects(value)
+        items = object_items(value)
         if not isinstance(items, list):
             return items
         return [each for each in items if each.get(field) not in (None, "")]
@@ -146,11 +146,11 @@ Count = Annotated[int | None, BeforeValidator(count)]
 Measure = Annotated[float | None, BeforeValidator(_measure)]
 """A finite number, or as if it had not been told."""
 Name = Annotated[str, BeforeValidator(_name)]
-Told = Annotated[str | None, WrapValidator(or_nothing)]
-"""Words that only describe."""
-Words = Annotated[list[str] | None, WrapValidator(or_nothing)]
+OptionalText = Annotated[str | None, WrapValidator(none_if_invalid)]
+"""TextList that only describe."""
+TextList = Annotated[list[str] | None, WrapValidator(none_if_invalid)]
 """A list of such words."""
-Object = Annotated[dict[str, Any] | None, WrapValidator(or_nothing)]
+Object = Annotated[dict[str, Any] | None, WrapValidator(none_if_invalid)]
 """An object of which fields are read that may be anything."""
 
 ANYTHING: Final[Shape[dict[str, Any]]] = Shape(dict[str, Any])

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from contract.embeddings import EmbedRequest, is_finite
 from contract.events import Done, Phase, Vectors
-from workers.backends.protocols import BoundsEmbeds, Embed, Stream
+from workers.backends.protocols import Embed, LimitsEmbedBatch, Stream
 from workers.embedding.budget import Budget
 from workers.embedding.options import PackingOptions, Text, texts_of
 from workers.embedding.packing_check import PackingChecks
@@ -134,9 +134,9 @@ class Packer:
     def _budget(self, model: str) -> Budget:
         """What the settings and the adapter allow."""
         budget = self._rules.budget
-        if not isinstance(self._backend, BoundsEmbeds):
+        if not isinstance(self._backend, LimitsEmbedBatch):
             return budget
-        return Budget(min(budget.texts, self._backend.most_texts(model)), budget.tokens)
+        return Budget(min(budget.texts, self._backend.max_texts(model)), budget.tokens)
 
     def _window(self, options: PackingOptions) -> int:
         """Texts of one job that wait or are out at once: their vectors are in memory."""

@@ -15,7 +15,7 @@ from contract.redis_keys import queue_name
 from contract.roster import ModelReport
 from workers.backends.declarations import DeclaredModel
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import TellsSlots
+from workers.backends.protocols import ReportsSlots
 from workers.endpoints.endpoints import Endpoint
 
 
@@ -84,7 +84,7 @@ async def _list(server: Endpoint, config: BackendConfig) -> None:
         async with asyncio.timeout(MODELS_S):
             server.models = declared(await adapter.models(), config)
             queue = queue_name(config.name, "chat")
-            if isinstance(adapter, TellsSlots) and config.slots_for("chat") is None:
+            if isinstance(adapter, ReportsSlots) and config.slots_for("chat") is None:
                 told = await adapter.slots()
                 if told and queue in server.slots:
                     server.slots[queue] = told

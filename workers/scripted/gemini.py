@@ -17,7 +17,7 @@ from contract.errors import (
     FleetError,
     ModelMissing,
 )
-from workers.backends.google.requests import NOT_OURS
+from workers.backends.google.requests import FOREIGN_SIGNATURE
 from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
 from workers.scripted.http import Ask, Flow, Reply
 from workers.scripted.picture import png
@@ -43,7 +43,7 @@ _EARLY: Final = {
 
 
 def signature(name: str, text: str) -> str:
-    """What signs a call, or a text if there is no name."""
+    """The signature of a call, or of a text if there is no name."""
     return base64.b64encode(hashlib.sha256(f"{name} {text}".encode()).digest()).decode()
 
 
@@ -131,7 +131,7 @@ def unsigned(contents: Sequence[dict[str, Any]]) -> str | None:
         if not found:
             continue
         call = found[0]["functionCall"]
-        if found[0].get("thoughtSignature") not in {_signed(call), NOT_OURS}:
+        if found[0].get("thoughtSignature") not in {_signed(call), FOREIGN_SIGNATURE}:
             return str(call["name"])
     return None
 

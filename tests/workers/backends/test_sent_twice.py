@@ -54,7 +54,7 @@ async def against(server: Server) -> AsyncGenerator[BackendClient]:
         listener.close()
 
 
-ASKS: list[tuple[str, dict[str, Any]]] = [("GET", {}), ("POST", {"repeats": True})]
+ASKS: list[tuple[str, dict[str, Any]]] = [("GET", {}), ("POST", {"repeatable": True})]
 ACTS: list[tuple[str, dict[str, Any]]] = [("DELETE", {}), ("POST", {}), ("PUT", {})]
 
 
@@ -102,6 +102,6 @@ async def test_a_server_that_thinks_before_it_closes_died_of_the_request(
     async with against(server) as client:
         await client.json("GET", "/")
         with pytest.raises(BackendUnreachable):
-            await client.json("POST", "/", {"prompt": "crash"}, repeats=True)
+            await client.json("POST", "/", {"prompt": "crash"}, repeatable=True)
 
     assert server.requests == ["GET", "POST"]

@@ -17,12 +17,12 @@ from workers.backends.declarations import DeclaredEndpoint
 from workers.backends.dsn import parse
 from workers.backends.feature_grants import grants, ungranted
 from workers.backends.google import requests as gemini_requests
-from workers.backends.in_process.chat_template import templated, unheard
+from workers.backends.in_process.chat_template import templated, unsupported_fields
 from workers.backends.ollama import wire
 from workers.backends.openai import requests
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import DIALECTS, generic
-from workers.backends.openai.one_address_a_model import Endpoints
+from workers.backends.openai.one_address_a_model import DeclaredEndpoints
 
 CALL = ToolCall(id="c1", name="look", arguments="{}")
 TURN = Message(role="assistant", thinking="secret thoughts", tool_calls=(CALL,))
@@ -113,9 +113,9 @@ def test_a_template_is_given_thoughts_and_one_without_a_place_for_them_is_named(
     asked = templated(conversation())
 
     assert asked.messages[1]["reasoning_content"] == "secret thoughts"
-    assert unheard(asked, "{{ message.reasoning_content }} {{ tools }}") == ()
-    assert unheard(asked, "{{ message.thinking }}") == ()
-    assert unheard(asked, "{{ enable_thinking }}") == ("messages[].thinking",)
+    assert unsupported_fields(asked, "{{ message.reasoning_content }} {{ tools }}") == ()
+    assert unsupported_fields(asked, "{{ message.thinking }}") == ()
+    assert unsupported_fields(asked, "{{ enable_thinking }}") == ("messages[].thinking",)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ async def test_endpoints_grant_what_their_servers_do_and_name_what_one_of_them_c
         DeclaredEndpoint(url="http://a.test", id="plain"),
         DeclaredEndpoint(url="http://b.test", id="deep", thinking="reasoning_content"),
     )
-    backend = Endpoints("box", endpoints, transport=httpx.MockTransport(handler))
+    backend = DeclaredEndpoints("box", endpoints, transport=httpx.MockTransport(handler))
     wishes: dict[str, Any] = {"frequency_penalty": 0.5, "logprobs": True}
     request = conversation(**wishes).model_copy(update={"model": "plain"})
 

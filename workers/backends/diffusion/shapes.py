@@ -14,11 +14,11 @@ from workers.backends.shapes import (
     Count,
     Measure,
     Name,
+    OptionalText,
     Shape,
-    Told,
-    Words,
-    objects,
-    or_nothing,
+    TextList,
+    none_if_invalid,
+    object_items,
 )
 
 
@@ -26,15 +26,15 @@ from workers.backends.shapes import (
 class Checkpoint(TypedDict, total=False):
     """A model of A1111."""
 
-    title: Told
-    model_name: Told
+    title: OptionalText
+    model_name: OptionalText
 
 
 @with_config(LENIENT)
 class Checkpoints(TypedDict, total=False):
     """GET /sdapi/v1/sd-models."""
 
-    data: Annotated[list[Checkpoint], BeforeValidator(objects)]
+    data: Annotated[list[Checkpoint], BeforeValidator(object_items)]
 
 
 @with_config(LENIENT)
@@ -42,7 +42,7 @@ class State(TypedDict, total=False):
     """GET /sdapi/v1/progress."""
 
     progress: Measure
-    current_image: Told
+    current_image: OptionalText
 
 
 @with_config(LENIENT)
@@ -50,7 +50,7 @@ class Made(TypedDict, total=False):
     """POST /sdapi/v1/txt2img or img2img; `info` is JSON in a string."""
 
     images: list[str] | None
-    info: Told
+    info: OptionalText
 
 
 @with_config(LENIENT)
@@ -65,7 +65,7 @@ class Pictures(TypedDict, total=False):
     """What a job of sd-server made."""
 
     images: list[Picture] | None
-    output_format: Told
+    output_format: OptionalText
 
 
 @with_config(LENIENT)
@@ -82,8 +82,8 @@ class Job(TypedDict, total=False):
 class Abilities(TypedDict, total=False):
     """GET /sdcpp/v1/capabilities."""
 
-    supported_modes: Words
-    output_formats_by_mode: Annotated[dict[str, Words] | None, WrapValidator(or_nothing)]
+    supported_modes: TextList
+    output_formats_by_mode: Annotated[dict[str, TextList] | None, WrapValidator(none_if_invalid)]
 
 
 CHECKPOINTS: Final = Shape(Checkpoints)

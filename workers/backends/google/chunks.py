@@ -15,10 +15,10 @@ from contract.errors import (
     TruncatedStream,
 )
 from contract.events import Delta, Done, FinishReason, ToolCallDelta, Usage
-from workers.backends.google.requests import SIGNATURE, Layout, call_meta
+from workers.backends.google.requests import SIGNATURE, PartOrder, call_meta
 from workers.backends.http.decoders import BARE, Sse
 from workers.backends.http.error_table import error_from, error_in
-from workers.backends.shapes import no_json
+from workers.backends.shapes import invalid_json
 from workers.backends.tools import arguments_text
 
 _FINISH: Final[dict[str, FinishReason]] = {
@@ -44,7 +44,7 @@ class GeminiChunks:
         self._finish: FinishReason | None = None
         self._usage: dict[str, Any] = {}
         self._calls = 0
-        self._layout = Layout()
+        self._part_order = PartOrder()
 
     @property
     def has_finished(self) -> bool:
@@ -84,7 +84,7 @@ class GeminiChunks:
             refusal=refusal,
         )
 
-    def last(self, ignored: tuple[str, ...]) -> Iterator[Delta | Done]:
+    def end(self, ignored: tuple[str, ...]) -> Iterator[Delta | Done]:
         """What goes back with the message, if anything, and the last word.
 
         Raises TruncatedStream.
@@ -92,7 +92,7 @@ class GeminiChunks:
         finish = self._finish
         if finish is None:
             raise TruncatedStream("the answer ended without a finishReason")
-        if meta := self._layout.meta:
+        if meta := self._part_order.meta:
             yield Delta(provider_meta=meta)
         if self._calls and finish == "stop":
             finish = "tool_calls"  # Gemini says STOP
@@ -101,16 +101,16 @@ class GeminiChunks:
     def _text(self, part: dict[str, Any], text: str) -> str:
         signature = part.get(SIGNATURE)
         if not part.get("thought"):
-            self._layout.add_text(text, signature)
+            self._part_order.add_text(text, signature)
         elif signature is not None:
-            self._layout.add_thought(text, signature)
+            self._part_order.add_thought(text, signature)
         return text
 
     def _call(self, part: dict[str, Any]) -> ToolCallDelta:
         """A call comes whole; its id may be missing."""
         call, index = part["functionCall"], self._calls
         self._calls += 1
-        self._layout.add_call(index)
+        self._part_order.add_call(index)
         return ToolCallDelta(
             index=index,
             id=call.get("id") or f"call_{index}",
@@ -220,7 +220,7 @@ class ChunkReader:
         try:
             return from_json(data)
         except ValueError as error:
-            raise no_json(error, is_cut=is_cut) from None
+            raise invalid_json(error, is_cut=is_cut) from None
 
     def _checked(self, item: Any) -> dict[str, Any]:
         if isinstance(item, list) and item:

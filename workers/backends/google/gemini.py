@@ -79,7 +79,7 @@ class Gemini:
         path = self._path(request.model, "streamGenerateContent") + "?alt=sse"
         async with (
             self._client.open(
-                "POST", path, body.fields, accept="text/event-stream", repeats=True
+                "POST", path, body.fields, accept="text/event-stream", repeatable=True
             ) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
@@ -88,15 +88,15 @@ class Gemini:
                     delta = chunks.delta(shapes.CHUNK.read(chunk))
                     if delta is not None:
                         if delta.has_words:
-                            answer.words_began(self._idle_s)
+                            answer.start_idle_timeout(self._idle_s)
                         yield delta
             except (BackendStalled, ServerFault, TruncatedStream):
                 if not chunks.has_finished:
                     raise  # else all is said
-        for event in chunks.last(body.ignored):
+        for event in chunks.end(body.ignored):
             yield event
 
-    def most_texts(self, model: str) -> int:  # noqa: ARG002 - Vertex tells models apart
+    def max_texts(self, model: str) -> int:  # noqa: ARG002 - Vertex tells models apart
         """Texts a request."""
         return EMBED_BATCH
 
@@ -108,7 +108,7 @@ class Gemini:
         for texts in batches(request.input, EMBED_BATCH):
             body = wire.to_embed(request, model, texts)
             answer = await self._client.json(
-                "POST", path, body, shape=shapes.EMBEDDED, repeats=True
+                "POST", path, body, shape=shapes.EMBEDDED, repeatable=True
             )
             rows.spend((answer.get("usageMetadata") or {}).get("promptTokenCount"))
             found = [item.get("values") for item in answer.get("embeddings") or ()]
@@ -159,7 +159,7 @@ class Gemini:
         """Parsed chunks; raises the BackendError that a chunk means."""
         reader = ChunkReader(self._client.secrets)
         if answer.content_type == "application/json":
-            for chunk in reader.whole(await answer.whole()):
+            for chunk in reader.whole(await answer.read()):
                 yield chunk
             return
         async with aclosing(answer.packets()) as packets:

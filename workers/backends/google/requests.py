@@ -28,11 +28,11 @@ from workers.backends.inline_images import inline
 
 META: Final = "google"
 SIGNATURE: Final = "thoughtSignature"
-NOT_OURS: Final = "skip_thought_signature_validator"
+FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
 """What Google's page on thought signatures says to write on calls that another model made."""
 
 
-class Layout:
+class PartOrder:
     """The order of an answer's parts, as it grows."""
 
     def __init__(self) -> None:
@@ -72,19 +72,22 @@ def call_meta(id: str | None, signature: str | None) -> dict[str, Any] | None:
     return {META: meta} if meta else None
 
 
-def parts_of(at: int, message: Message, *, signs: bool) -> list[dict[str, Any]]:
-    """The parts of the assistant's turn `messages[at]`; `signs` asks for a signature on calls."""
+def parts_of(at: int, message: Message, *, needs_signature: bool) -> list[dict[str, Any]]:
+    """The parts of the assistant's message `messages[at]`.
+
+    `needs_signature`: the model requires a signature on calls.
+    """
     calls = [call_part(at, call) for call in message.tool_calls]
-    if signs and calls and SIGNATURE not in calls[0]:
-        calls[0][SIGNATURE] = NOT_OURS
+    if needs_signature and calls and SIGNATURE not in calls[0]:
+        calls[0][SIGNATURE] = FOREIGN_SIGNATURE
     text = message.text
     thought = [{"text": message.thinking, "thought": True}] if message.thinking else []
-    layout = _layout(message)
-    if layout is None or not _fits(layout, len(text), len(calls)):
+    order = _part_order(message)
+    if order is None or not _matches(order, len(text), len(calls)):
         return thought + ([{"text": text}] if text else []) + calls
     # Thoughts that were signed stand in the order, and hold all that there was of them.
-    parts, start = [] if any("thought" in item for item in layout) else thought, 0
-    for item in layout:
+    parts, start = [] if any("thought" in item for item in order) else thought, 0
+    for item in order:
         if "call" in item:
             parts.append(calls[item["call"]])
             continue
@@ -117,17 +120,17 @@ def google_meta(meta: dict[str, Any] | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _layout(message: Message) -> list[dict[str, Any]] | None:
+def _part_order(message: Message) -> list[dict[str, Any]] | None:
     parts = google_meta(message.provider_meta).get("parts")
     return parts if isinstance(parts, list) else None
 
 
-def _fits(layout: list[Any], characters: int, calls: int) -> bool:
+def _matches(order: list[Any], characters: int, calls: int) -> bool:
     """Whether nobody has changed the message since; an edited one goes without its order."""
-    if not all(isinstance(item, dict) for item in layout):
+    if not all(isinstance(item, dict) for item in order):
         return False
-    indexes = [item["call"] for item in layout if "call" in item]
-    sizes = [item["text"] for item in layout if "text" in item]
+    indexes = [item["call"] for item in order if "call" in item]
+    sizes = [item["text"] for item in order if "text" in item]
     if not all(isinstance(number, int) for number in (*indexes, *sizes)):
         return False
     return sorted(indexes) == list(range(calls)) and sum(sizes) == characters
@@ -170,7 +173,7 @@ def contents(request: ChatRequest) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     results: list[tuple[int, Message]] = []
     calls: tuple[ToolCall, ...] = ()
-    signs = _wants_signatures(request.model)
+    needs_signature = _wants_signatures(request.model)
     for at, message in enumerate(request.messages):
         if message.role == "tool":
             results.append((at, message))
@@ -179,7 +182,7 @@ def contents(request: ChatRequest) -> list[dict[str, Any]]:
             turns.append({"role": "user", "parts": _responses(results, calls)})
             results = []
         if message.role == "assistant":
-            parts = parts_of(at, message, signs=signs)
+            parts = parts_of(at, message, needs_signature=needs_signature)
             calls = message.tool_calls
             turns += [{"role": "model", "parts": parts}] if parts else []
         elif message.role == "user":

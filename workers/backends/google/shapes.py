@@ -12,16 +12,16 @@ from workers.backends.shapes import (
     LENIENT,
     Count,
     Name,
+    OptionalText,
     Shape,
-    Told,
-    Words,
-    identified,
-    or_nothing,
+    TextList,
+    items_with,
+    none_if_invalid,
 )
 
 
 @with_config(LENIENT)
-class Used(TypedDict, total=False):
+class UsageFields(TypedDict, total=False):
     """`usageMetadata`."""
 
     promptTokenCount: Count
@@ -31,7 +31,7 @@ class Used(TypedDict, total=False):
     cachedContentTokenCount: Count
 
 
-Usage = Annotated[Used | None, WrapValidator(or_nothing)]
+Usage = Annotated[UsageFields | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
@@ -47,7 +47,7 @@ class Function(TypedDict, total=False):
 class Blob(TypedDict, total=False):
     """Bytes of an image."""
 
-    mimeType: Told
+    mimeType: OptionalText
     data: str
 
 
@@ -73,16 +73,16 @@ class Candidate(TypedDict, total=False):
     """An answer; there is one."""
 
     content: Content | None
-    finishReason: Told
-    finishMessage: Told
+    finishReason: OptionalText
+    finishMessage: OptionalText
 
 
 @with_config(LENIENT)
 class Feedback(TypedDict, total=False):
     """Why a prompt was refused."""
 
-    blockReason: Told
-    blockReasonMessage: Told
+    blockReason: OptionalText
+    blockReasonMessage: OptionalText
 
 
 @with_config(LENIENT)
@@ -90,7 +90,7 @@ class Chunk(TypedDict, total=False):
     """An answer of :generateContent, or a chunk of :streamGenerateContent."""
 
     candidates: list[Candidate] | None
-    promptFeedback: Annotated[Feedback | None, WrapValidator(or_nothing)]
+    promptFeedback: Annotated[Feedback | None, WrapValidator(none_if_invalid)]
     usageMetadata: Usage
 
 
@@ -106,7 +106,7 @@ class Vector(TypedDict, total=False):
     """`Rows` looks at the numbers."""
 
     values: Any
-    statistics: Annotated[Statistics | None, WrapValidator(or_nothing)]
+    statistics: Annotated[Statistics | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
@@ -131,7 +131,7 @@ class Listed(TypedDict, total=False):
     """A model in a list."""
 
     name: Name
-    supportedGenerationMethods: Words
+    supportedGenerationMethods: TextList
     inputTokenLimit: Count
     outputTokenLimit: Count
 
@@ -140,9 +140,9 @@ class Listed(TypedDict, total=False):
 class Page(TypedDict, total=False):
     """GET /models, or /publishers/google/models."""
 
-    models: Annotated[list[Listed], BeforeValidator(identified("name"))]
-    publisherModels: Annotated[list[Listed], BeforeValidator(identified("name"))]
-    nextPageToken: Told
+    models: Annotated[list[Listed], BeforeValidator(items_with("name"))]
+    publisherModels: Annotated[list[Listed], BeforeValidator(items_with("name"))]
+    nextPageToken: OptionalText
 
 
 CHUNK: Final = Shape(Chunk)

@@ -68,7 +68,7 @@ class Vertex(Gemini):
             return [catalog.by_name(name) for name in self._models]
 
     @override
-    def most_texts(self, model: str) -> int:
+    def max_texts(self, model: str) -> int:
         """Texts a request: some models take one."""
         return 1 if _embeds_content(model) or model.endswith(ALONE) else PREDICT_BATCH
 
@@ -76,7 +76,7 @@ class Vertex(Gemini):
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST `:predict`, or `:embedContent`, which takes one text at a time."""
         rows = VectorRows(request.dimensions)
-        for texts in batches(request.input, self.most_texts(request.model), PREDICT_CHARACTERS):
+        for texts in batches(request.input, self.max_texts(request.model), PREDICT_CHARACTERS):
             found, spent = await self._embedded(request, texts)
             rows.spend(spent)
             if request.dimensions is not None:
@@ -96,12 +96,12 @@ class Vertex(Gemini):
             content = {"parts": [{"text": texts[0]}]}
             path = self._path(request.model, "embedContent")
             asked = {"content": content, "embedContentConfig": wishes}
-            answer = await self._client.json("POST", path, asked, shape=EMBEDDED, repeats=True)
+            answer = await self._client.json("POST", path, asked, shape=EMBEDDED, repeatable=True)
             spent = (answer.get("usageMetadata") or {}).get("promptTokenCount")
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": wishes}
         path = self._path(request.model, "predict")
-        answer = await self._client.json("POST", path, body, shape=EMBEDDED, repeats=True)
+        answer = await self._client.json("POST", path, body, shape=EMBEDDED, repeatable=True)
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
         counts = [(item.get("statistics") or {}).get("token_count") for item in found]
         spent = None if None in counts else sum(count or 0 for count in counts)

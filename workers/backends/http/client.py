@@ -41,14 +41,14 @@ from contract.errors import (
 )
 from contract.sse import BYTE_ORDER_MARK
 from workers.backends.http.error_table import error_from
-from workers.backends.http.foreign_errors import FOREIGN, foreign_errors, was_dropped
+from workers.backends.http.foreign_errors import FOREIGN_ERRORS, foreign_errors, was_dropped
 from workers.backends.shapes import ANYTHING, Shape
 
 
 class IdleTimeout:
     """Cancels the task that waits between `begin` and `end` for longer than `limit_s`."""
 
-    __slots__ = ("_cancelling", "_is_it", "_loop", "_since", "_task", "_timer", "limit_s")
+    __slots__ = ("_cancelling", "_has_expired", "_loop", "_since", "_task", "_timer", "limit_s")
 
     def __init__(self) -> None:
         """Without a limit until `limit_s` is set."""
@@ -57,7 +57,7 @@ class IdleTimeout:
         self._since: float | None = None
         self._task: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_it = False
+        self._has_expired = False
         self._cancelling = 0
 
     def begin(self) -> None:
@@ -68,17 +68,17 @@ class IdleTimeout:
         if self._task is None:
             self._task = asyncio.current_task()
         if self._timer is None:
-            self._timer = self._loop.call_later(self.limit_s, self._look)
+            self._timer = self._loop.call_later(self.limit_s, self._check)
 
     def end(self) -> None:
         """It waits no more."""
         self._since = None
 
-    def was_it(self) -> bool:
+    def expired(self) -> bool:
         """Whether the cancellation that just arrived is ours alone; takes it back if so."""
-        if not self._is_it or self._task is None:
+        if not self._has_expired or self._task is None:
             return False
-        self._is_it = False
+        self._has_expired = False
         return self._task.uncancel() <= self._cancelling
 
     def close(self) -> None:
@@ -87,15 +87,15 @@ class IdleTimeout:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         limit_s = self.limit_s or 0.0
         waited_s = 0.0 if self._since is None else self._loop.time() - self._since
         if self._since is not None and self._task is not None and waited_s >= limit_s:
-            self._is_it = True
+            self._has_expired = True
             self._cancelling = self._task.cancelling()
             self._task.cancel()
             return
-        self._timer = self._loop.call_later(limit_s - waited_s, self._look)
+        self._timer = self._loop.call_later(limit_s - waited_s, self._check)
 
 
 CONNECT_S: Final = 10.0
@@ -112,7 +112,7 @@ _reused: ContextVar[list[bool]] = ContextVar("reused")
 """Where the connection of the request that is being sent notes that it was used before."""
 
 
-class Encoded(NamedTuple):
+class EncodedBody(NamedTuple):
     """A request's body that is no JSON, such as a form with files."""
 
     content: bytes
@@ -127,29 +127,29 @@ class BackendResponse:
         self.status = response.status_code
         self.headers = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip()
-        self._read = reader(response)
+        self._read_packet = body_reader(response)
         self._address = address
         self._secrets = secrets
         self._idle = IdleTimeout()
 
-    def words_began(self, idle_s: float) -> None:
+    def start_idle_timeout(self, idle_s: float) -> None:
         """From now on, `idle_s` seconds without a byte are too many."""
         self._idle.limit_s = idle_s
 
     async def packets(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; no packet is empty."""
-        idle, read = self._idle, self._read
+        idle, read_packet = self._idle, self._read_packet
         try:
             with foreign_errors(self._address, began=True, secrets=self._secrets):
                 while True:
                     idle.begin()
-                    packet = await read()
+                    packet = await read_packet()
                     idle.end()
                     if not packet:
                         return
                     yield packet
         except asyncio.CancelledError:
-            if idle.was_it():
+            if idle.expired():
                 raise BackendStalled(
                     f"{self._address} sent nothing for {idle.limit_s:g} s in the middle of its"
                     " answer (limit: idle_s)"
@@ -158,7 +158,7 @@ class BackendResponse:
         finally:
             idle.close()
 
-    async def whole(self, limit_bytes: int | None = None) -> bytes:
+    async def read(self, limit_bytes: int | None = None) -> bytes:
         """The rest of the body, or its first `limit_bytes`."""
         pieces: list[bytes] = []
         size_bytes = 0
@@ -212,7 +212,7 @@ class BackendClient:
         body: Any = None,
         *,
         accept: str = "*/*",
-        repeats: bool = False,
+        repeatable: bool = False,
     ) -> AsyncIterator[BackendResponse]:
         """Send a request; the answer is open inside the block, and its socket closed after it.
 
@@ -220,7 +220,7 @@ class BackendClient:
         Raises the BackendError that the status and body mean, or that a broken connection means.
         """
         with foreign_errors(self.url, secrets=self.secrets):
-            may_repeat = repeats or method in _ONLY_ASKS
+            may_repeat = repeatable or method in _ONLY_ASKS
             response = await self._send(method, path, body, accept, may_repeat=may_repeat)
         answer = BackendResponse(response, self.url, self.secrets)
         try:
@@ -238,7 +238,7 @@ class BackendClient:
         *,
         limit_s: float | None = None,
         shape: Shape[Any] = ANYTHING,
-        repeats: bool = False,
+        repeatable: bool = False,
     ) -> dict[str, Any]:
         """The JSON object that answers a request, its fields as `shape` says; raises BackendError.
 
@@ -249,9 +249,9 @@ class BackendClient:
         try:
             async with asyncio.timeout(limit_s):
                 async with self.open(
-                    method, path, body, accept="application/json", repeats=repeats
+                    method, path, body, accept="application/json", repeatable=repeatable
                 ) as answer:
-                    raw = await answer.whole()
+                    raw = await answer.read()
         except TimeoutError:
             raise BackendUnreachable(
                 f"{self.url}{path} did not answer within {limit_s:g} s"
@@ -281,7 +281,7 @@ class BackendClient:
         pooled, fresh = self._clients
         headers = {"accept": accept}
         content: bytes | None
-        if isinstance(body, Encoded):
+        if isinstance(body, EncodedBody):
             content, headers["content-type"] = body
         else:
             content = None if body is None else to_json(body)
@@ -293,7 +293,7 @@ class BackendClient:
             sent_at = asyncio.get_running_loop().time()
             try:
                 return await pooled.send(request, stream=True)
-            except FOREIGN as error:
+            except FOREIGN_ERRORS as error:
                 is_late = asyncio.get_running_loop().time() - sent_at > STALE_S
                 if not (reused and was_dropped(error)) or is_late:
                     raise
@@ -313,14 +313,14 @@ class BackendClient:
         body = b""
         with suppress(TimeoutError, BackendError):  # the status says enough
             async with asyncio.timeout(QUICK_S):
-                body = await answer.whole(ERROR_BODY_BYTES)
+                body = await answer.read(ERROR_BODY_BYTES)
         raise error_from(status, body, answer.headers, secrets=self.secrets)
 
 
-def reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
+def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
     """What gives the next bytes of a body, and none at its end.
 
-    aiohttp's own reader, if the transport is aiohttp's: the generators around it cost a quarter
+    aiohttp's own body_reader, if the transport is aiohttp's: the generators around it cost a quarter
     of aiohttp again (bench/client.py: 12.2 and 9.7 us a chunk). Its errors are mapped as httpx's
     are. A test fails if the libraries move it; other transports are read the long way.
     """

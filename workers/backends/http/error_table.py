@@ -34,14 +34,14 @@ DAILY_QUOTA: Final = "quota_per_day"
 """The word for a quota that a short wait does not bring back."""
 
 
-def unwrapped(answer: Any) -> Any:
+def unwrap_array(answer: Any) -> Any:
     """The error itself, if it came as an array of one."""
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         return answer[0]
     return answer
 
 
-def words(error: dict[str, Any]) -> str:
+def google_terms(error: dict[str, Any]) -> str:
     """Status, reasons and quota as words to look for."""
     status = error.get("status")
     found = [status] if isinstance(status, str) else []
@@ -273,7 +273,7 @@ def error_in(
     `error` is an object (OpenAI, llama-server, vLLM), or a string (Ollama, LM Studio, vLLM's 401);
     some put `message` or `detail` at the top. `code` is an int, a string or null.
     """
-    answer = unwrapped(answer)
+    answer = unwrap_array(answer)
     fields = answer if isinstance(answer, dict) else {"error": answer}
     error = fields.get("error") or fields
     if not isinstance(error, dict):
@@ -283,7 +283,7 @@ def error_in(
     inside = status
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
         inside = _status_inside(fields, error)
-    kind = f"{kind} {words(error)}"
+    kind = f"{kind} {google_terms(error)}"
     made = _made(inside, kind, _readable(str(message)), headers, secrets)
     made.scope = _scope(made, status)
     if made.retry_after_s is None:

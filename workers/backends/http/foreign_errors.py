@@ -25,7 +25,7 @@ from contract.errors import (
 from contract.errors import TruncatedStream as Truncated
 from workers.backends.http.error_table import MESSAGE_LIMIT, redacted
 
-BEFORE: Final[dict[type[BaseException], type[BackendError]]] = {
+BEFORE_RESPONSE: Final[dict[type[BaseException], type[BackendError]]] = {
     httpx.HTTPError: BackendUnreachable,
     httpx.UnsupportedProtocol: BadEndpoint,
     httpx.LocalProtocolError: BadEndpoint,
@@ -49,7 +49,7 @@ BEFORE: Final[dict[type[BaseException], type[BackendError]]] = {
 }
 """What an error means before the answer began; the nearest class in an error's line decides."""
 
-FOREIGN: Final = tuple(BEFORE)
+FOREIGN_ERRORS: Final = tuple(BEFORE_RESPONSE)
 _REFUSED: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -74,11 +74,11 @@ def foreign_errors(
     """Raise what is foreign as ours; `began` says that the answer had begun."""
     try:
         yield
-    except FOREIGN as error:
-        raise ours(error, address, began=began, secrets=secrets) from error
+    except FOREIGN_ERRORS as error:
+        raise to_backend_error(error, address, began=began, secrets=secrets) from error
 
 
-def ours(
+def to_backend_error(
     error: BaseException, address: str, *, began: bool = False, secrets: tuple[str, ...] = ()
 ) -> BackendError:
     """The error of our tree that a foreign one means."""
@@ -89,7 +89,10 @@ def ours(
         if isinstance(cause, TimeoutError | httpx.TimeoutException):
             return BackendStalled(f"{address} fell silent in the middle of its answer: {reason}")
         return Truncated(f"the answer of {address} broke off: {reason}")
-    kind = next((BEFORE[line] for line in type(cause).__mro__ if line in BEFORE), BadEndpoint)
+    kind = next(
+        (BEFORE_RESPONSE[line] for line in type(cause).__mro__ if line in BEFORE_RESPONSE),
+        BadEndpoint,
+    )
     if kind is BadEndpoint:
         return BadEndpoint(f"{address} cannot be spoken to: {reason}; check the address")
     if was_dropped(error):

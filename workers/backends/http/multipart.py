@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from workers.backends.http.client import Encoded
+from workers.backends.http.client import EncodedBody
 
 
 class FormFile(NamedTuple):
@@ -15,7 +15,7 @@ class FormFile(NamedTuple):
     mime_type: str
 
 
-def form(fields: Mapping[str, str], files: Mapping[str, FormFile]) -> Encoded:
+def form(fields: Mapping[str, str], files: Mapping[str, FormFile]) -> EncodedBody:
     """A request's body; names of fields and files are ours, so nothing in them is escaped."""
     parts = [
         f'Content-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value.encode()
@@ -31,4 +31,4 @@ def form(fields: Mapping[str, str], files: Mapping[str, FormFile]) -> Encoded:
     boundary = "form-" + hashlib.sha256(b"".join(parts)).hexdigest()[:40]
     line = f"--{boundary}".encode()
     body = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts) + line + b"--\r\n"
-    return Encoded(body, f"multipart/form-data; boundary={boundary}")
+    return EncodedBody(body, f"multipart/form-data; boundary={boundary}")

@@ -32,7 +32,12 @@ from workers.backends.in_process.chat_template import TemplatedChat, templated
 from workers.backends.in_process.gguf_files import chosen
 from workers.backends.in_process.resident import Resident, Role
 from workers.backends.in_process.thread_stream import ThreadStream
-from workers.backends.in_process.tool_parser import Began, Ended, ToolParser, Utterance
+from workers.backends.in_process.tool_parser import (
+    GeneratedItem,
+    GenerationEnd,
+    GenerationStart,
+    ToolParser,
+)
 from workers.backends.protocols import ModelLease, Stream
 from workers.backends.vectors import VectorRows, batches
 
@@ -44,9 +49,9 @@ class LoadedModel(Protocol):
     """A model in memory; every method blocks and is called in the model's own thread."""
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
-        """Put a Began, the text in pieces, and an Ended; stop when the feed says so."""
+        """Put GenerationStart, pieces of text, GenerationEnd; stop once the stream is closed."""
         ...
 
     def embed(
@@ -110,9 +115,9 @@ class InMemory:
         """What the library can."""
         return self._runtime.grants
 
-    def live_in(self, residence: ModelLease) -> None:
+    def use_model_lease(self, lease: ModelLease) -> None:
         """Hold a model only while this worker may."""
-        self._resident.residence = residence
+        self._resident.lease = lease
 
     async def check(self) -> str | None:
         """The library's version; raises ModelMissing if the models are gone."""
@@ -158,26 +163,26 @@ class InMemory:
     async def _answer(
         self, model: LoadedModel, request: ChatRequest, asked: TemplatedChat, timings: Timings
     ) -> Stream[Delta | Done]:
-        feed: ThreadStream[Utterance] = ThreadStream()
+        stream: ThreadStream[GeneratedItem] = ThreadStream()
         ignored = asked.ignored
-        spoken = ToolParser(calls=bool(asked.tools), is_call=asked.is_call)
+        parser = ToolParser(calls=bool(asked.tools), is_call=asked.is_call)
         async with aclosing(
-            feed.items(partial(model.chat, request, asked), self._resident.thread)
+            stream.items(partial(model.chat, request, asked), self._resident.thread)
         ) as said:
-            async for utterance in said:
-                match utterance:
-                    case Began(thinks=thinks, ignored=unheard):
-                        ignored += unheard
+            async for item in said:
+                match item:
+                    case GenerationStart(thinks=thinks, ignored=unsupported):
+                        ignored += unsupported
                         # What begins in the middle of an answer is past its thoughts, and a
                         # grammar leaves no room for them.
-                        spoken.begin(thinks=thinks, answers=bool(asked.said or asked.schema))
+                        parser.begin(thinks=thinks, answers=bool(asked.said or asked.schema))
                     case str(text):
-                        for delta in spoken.add(text):
+                        for delta in parser.add(text):
                             yield delta
-                    case Ended(finish_reason=reason, usage=usage):
-                        for delta in spoken.end():
+                    case GenerationEnd(finish_reason=reason, usage=usage):
+                        for delta in parser.end():
                             yield delta
-                        why = "tool_calls" if spoken.calls else reason
+                        why = "tool_calls" if parser.calls else reason
                         yield Done(finish_reason=why, usage=usage, timings=timings, ignored=ignored)
                         return
         raise TruncatedStream(f"{request.model} fell silent")

@@ -60,19 +60,19 @@ def _raw(request: ChatRequest) -> str:
     return request.prompt if isinstance(request.prompt, str) else ""
 
 
-def unheard(asked: TemplatedChat, template: str) -> tuple[str, ...]:
+def unsupported_fields(asked: TemplatedChat, template: str) -> tuple[str, ...]:
     """What of the request this template has no place for.
 
     Raises NotSupported for tools: the model would never hear of them.
     """
     if asked.tools and "tools" not in template:
         raise NotSupported("tools: the model's chat template has no place for them")
-    unheard = []
+    unsupported = []
     if asked.context and not any(word in template for word in asked.context):
-        unheard.append("think")
+        unsupported.append("think")
     if any("thinking" in message for message in asked.messages) and not _THOUGHTS.search(template):
-        unheard.append("messages[].thinking")
-    return tuple(unheard)
+        unsupported.append("messages[].thinking")
+    return tuple(unsupported)
 
 
 def _ignored(request: ChatRequest) -> tuple[str, ...]:

@@ -23,9 +23,14 @@ from contract.errors import (
     ServerFault,
 )
 from contract.events import FinishReason, Usage
-from workers.backends.in_process.chat_template import TemplatedChat, unheard
+from workers.backends.in_process.chat_template import TemplatedChat, unsupported_fields
 from workers.backends.in_process.thread_stream import ThreadStream
-from workers.backends.in_process.tool_parser import THINK, Began, Ended, Utterance
+from workers.backends.in_process.tool_parser import (
+    THINK,
+    GeneratedItem,
+    GenerationEnd,
+    GenerationStart,
+)
 
 EXTRA: Final = "pip install 'llama-cpp-python>=0.3.16'"
 """No extra of ours: it has no wheels, and compiles for minutes."""
@@ -56,7 +61,7 @@ class LlamaOptions:
     pooling: Pooling | None = None
 
 
-class Interrupted(Exception):
+class StreamClosed(Exception):
     """Nobody listens any more."""
 
 
@@ -88,7 +93,7 @@ class LlamaModel:
         self.name = file.stem
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
         """Say the answer, until it ends or nobody listens.
 
@@ -96,11 +101,13 @@ class LlamaModel:
         """
         template = self._llama.metadata.get(TEMPLATE, "")
         prompt = self._prompt(asked, template)
-        feed.put(Began(prompt.rstrip().endswith(THINK), unheard(asked, template)))
+        stream.put(
+            GenerationStart(prompt.rstrip().endswith(THINK), unsupported_fields(asked, template))
+        )
         # A template begins with the mark of a beginning itself.
         is_raw = not asked.messages
         tokens = self._llama.tokenize(prompt.encode(), add_bos=is_raw, special=not is_raw)
-        self._llama.begin(lambda: not feed.is_stopped)
+        self._llama.begin(lambda: not stream.is_closed)
         finish: FinishReason = "stop"
         with (
             _foreign(ServerFault, f"{self.name} broke"),
@@ -111,9 +118,9 @@ class LlamaModel:
             for chunk in chunks:
                 (choice,) = chunk["choices"]
                 finish = choice["finish_reason"] or finish
-                if choice["text"] and not feed.put(choice["text"]):
+                if choice["text"] and not stream.put(choice["text"]):
                     break
-        feed.put(Ended(finish, self._llama.usage()))
+        stream.put(GenerationEnd(finish, self._llama.usage()))
 
     def _prompt(self, asked: TemplatedChat, template: str) -> str:
         if not asked.messages:
@@ -215,10 +222,10 @@ def _counting(library: Any) -> Any:  # noqa: C901 - a class of four short method
     class Counting(library.Llama):  # type: ignore[misc]
         """Counts one completion at a time."""
 
-        _is_heard = staticmethod(lambda: True)
+        _is_read = staticmethod(lambda: True)
 
-        def begin(self, is_heard: Callable[[], bool]) -> None:
-            self._is_heard = is_heard
+        def begin(self, is_read: Callable[[], bool]) -> None:
+            self._is_read = is_read
             self._prompt = self._read = self._written = 0
 
         def usage(self) -> Usage:
@@ -232,8 +239,8 @@ def _counting(library: Any) -> Any:  # noqa: C901 - a class of four short method
             if not self._written:
                 self._read += len(tokens)
             for start in range(0, len(tokens), self.n_batch):
-                if not self._is_heard():
-                    raise Interrupted
+                if not self._is_read():
+                    raise StreamClosed
                 super().eval(tokens[start : start + self.n_batch])
 
         def generate(self, tokens: Sequence[int], *args: Any, **options: Any) -> Iterator[int]:
@@ -253,7 +260,7 @@ def _foreign(
     """Turn the library's errors, which have no types of their own, into one of ours."""
     try:
         yield
-    except Interrupted:
+    except StreamClosed:
         return
     except Exception as problem:
         told = " ".join(str(problem).split())[:300]

@@ -23,10 +23,15 @@ from contract.errors import (
     ServerFault,
 )
 from contract.events import Usage
-from workers.backends.in_process.chat_template import TemplatedChat, unheard
+from workers.backends.in_process.chat_template import TemplatedChat, unsupported_fields
 from workers.backends.in_process.stops import Stops
 from workers.backends.in_process.thread_stream import ThreadStream
-from workers.backends.in_process.tool_parser import THINK, Began, Ended, Utterance
+from workers.backends.in_process.tool_parser import (
+    THINK,
+    GeneratedItem,
+    GenerationEnd,
+    GenerationStart,
+)
 
 EXTRA: Final = "pip install openvino-genai openvino-tokenizers"
 Pooling = Literal["mean", "cls", "last"]
@@ -71,15 +76,15 @@ class OpenVinoChat:
             self._tokenizer: Any = self._pipeline.get_tokenizer()
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
         """Say the answer, until it ends or nobody listens.
 
         Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
         """
         prompt = self._prompt(asked)
-        ignored = unheard(asked, self._tokenizer.chat_template)
-        feed.put(Began(prompt.rstrip().endswith(THINK), ignored))
+        ignored = unsupported_fields(asked, self._tokenizer.chat_template)
+        stream.put(GenerationStart(prompt.rstrip().endswith(THINK), ignored))
         tokens = self._tokenizer.encode(prompt, add_special_tokens=not asked.messages)
         room = self._context - int(tokens.input_ids.shape[1])
         if room <= 0:
@@ -90,9 +95,9 @@ class OpenVinoChat:
         stops = Stops(request.stop)
         with _foreign(ServerFault, f"{self._name} broke"):
             result = self._pipeline.generate(
-                tokens, self._config(request, asked, room), self._streamer(stops, feed)
+                tokens, self._config(request, asked, room), self._streamer(stops, stream)
             )
-        feed.put(stops.rest())
+        stream.put(stops.rest())
         reason = result.finish_reasons[0] if result.finish_reasons else None
         is_cut = reason == self._library.GenerationFinishReason.LENGTH and not stops.is_met
         metrics = result.perf_metrics
@@ -100,7 +105,7 @@ class OpenVinoChat:
             prompt_tokens=metrics.get_num_input_tokens(),
             completion_tokens=metrics.get_num_generated_tokens(),
         )
-        feed.put(Ended("length" if is_cut else "stop", usage))
+        stream.put(GenerationEnd("length" if is_cut else "stop", usage))
 
     def _prompt(self, asked: TemplatedChat) -> str:
         if not asked.messages:
@@ -116,16 +121,16 @@ class OpenVinoChat:
             )
         return str(filled) + asked.said
 
-    def _streamer(self, stops: Stops, feed: ThreadStream[Utterance]) -> Callable[[str], Any]:
+    def _streamer(self, stops: Stops, stream: ThreadStream[GeneratedItem]) -> Callable[[str], Any]:
         status = self._library.StreamingStatus
 
-        def stream(text: str) -> Any:
+        def on_text(text: str) -> Any:
             said = stops.add(text)
-            if feed.is_stopped or (said and not feed.put(said)):
+            if stream.is_closed or (said and not stream.put(said)):
                 return status.CANCEL
             return status.STOP if stops.is_met else status.RUNNING
 
-        return stream
+        return on_text
 
     def _config(self, request: ChatRequest, asked: TemplatedChat, room: int) -> Any:
         """The model's own settings, where the request says nothing."""
@@ -186,10 +191,12 @@ class OpenVinoEmbed:
             )
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
         """Never called: a model is loaded for one of both."""
-        raise NotSupported(f"{request.model} was loaded to embed ({asked.said}, {feed.is_stopped})")
+        raise NotSupported(
+            f"{request.model} was loaded to embed ({asked.said}, {stream.is_closed})"
+        )
 
     def embed(
         self, texts: Sequence[str], first: int, *, truncate: bool

@@ -1,7 +1,7 @@
 """The one model that a worker has in memory: who uses it, how it comes and how it goes.
 
 Invariants: a model is loaded, used and freed in one thread, one job at a time; it is in memory
-only while the residence (a lease in Redis, where there is one) says that this worker may hold it.
+only while the lease (a lease in Redis, where there is one) says that this worker may hold it.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Resident(Generic[Model]):
     def __init__(self, name: str) -> None:
         """Nothing is loaded yet; `name` is the backend's."""
         self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self.residence: ModelLease | None = None
+        self.lease: ModelLease | None = None
         self.role: Role | None = None
         self._name = name
         self._model: Model | None = None
@@ -84,8 +84,8 @@ class Resident(Generic[Model]):
         if self._model is not None and self.role == role:
             return self._model
         await self.drop()
-        if self.residence is not None:
-            await self.residence.claim(role.model, self.leave)
+        if self.lease is not None:
+            await self.lease.claim(role.model, self.leave)
         self.role = role
         try:
             self._model = await self.run(load, self._keep)
@@ -96,7 +96,7 @@ class Resident(Generic[Model]):
         return self._model
 
     async def drop(self) -> None:
-        """Within a turn: free the memory, then the residence."""
+        """Within a turn: free the memory, then the lease."""
         self._must_leave = False
         if self.role is None:
             return
@@ -110,8 +110,8 @@ class Resident(Generic[Model]):
             if model is not None:
                 await self.run(model.close)
         finally:
-            if self.residence is not None:
-                await self.residence.release(role.model)
+            if self.lease is not None:
+                await self.lease.release(role.model)
 
     def leave(self) -> None:
         """Let go as soon as no job uses the model: another worker waits for it."""

@@ -24,7 +24,7 @@ class ThreadStream(Generic[Item]):
         self._queue: asyncio.Queue[object] = asyncio.Queue()
 
     @property
-    def is_stopped(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nobody listens any more."""
         return self._stopped.is_set()
 

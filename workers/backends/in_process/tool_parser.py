@@ -20,7 +20,7 @@ CALL: Final = "<tool_call>"
 CALLED: Final = "</tool_call>"
 
 
-class Began(NamedTuple):
+class GenerationStart(NamedTuple):
     """The first thing a model says of an answer."""
 
     thinks: bool
@@ -29,14 +29,14 @@ class Began(NamedTuple):
     """Fields of the request that its template has no place for."""
 
 
-class Ended(NamedTuple):
+class GenerationEnd(NamedTuple):
     """The last."""
 
     finish_reason: FinishReason
     usage: Usage
 
 
-Utterance = Began | str | Ended
+GeneratedItem = GenerationStart | str | GenerationEnd
 
 
 class ToolParser:

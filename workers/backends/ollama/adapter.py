@@ -35,7 +35,7 @@ from workers.backends.http.missing_paths import needs_path
 from workers.backends.ollama import shapes, wire
 from workers.backends.ollama.template import leaves_open
 from workers.backends.protocols import Stream
-from workers.backends.shapes import no_json
+from workers.backends.shapes import invalid_json
 from workers.backends.vectors import VectorRows, batches
 
 EMBED_BATCH: Final = 64
@@ -110,9 +110,9 @@ class Ollama:
         is_raw = request.prompt is not None
         path = "/api/generate" if is_raw else "/api/chat"
         body = (wire.to_generate if is_raw else wire.to_chat)(request)
-        ignored = wire.unsaid(request)
+        ignored = wire.unsupported_fields(request)
         try:
-            async with aclosing(self._said(path, body, ignored)) as events:
+            async with aclosing(self._stream_chat(path, body, ignored)) as events:
                 async for event in events:
                     yield event
         except BackendRejected as error:
@@ -120,17 +120,17 @@ class Ollama:
             if plain is None:
                 raise
             # It was refused before its first word.
-            async with aclosing(self._said(path, plain, ("think",))) as events:
+            async with aclosing(self._stream_chat(path, plain, ("think",))) as events:
                 async for event in events:
                     yield event
 
-    async def _said(
+    async def _stream_chat(
         self, path: str, body: dict[str, Any], ignored: tuple[str, ...]
     ) -> Stream[Delta | Done]:
         lines, done = wire.ChatLines(), None
         async with aclosing(self._lines(path, body, None)) as answer:
             async for found in answer:
-                line = wire.understood(found)
+                line = wire.validated_line(found)
                 delta = lines.delta(line)
                 if delta is not None:
                     yield delta
@@ -141,7 +141,7 @@ class Ollama:
             raise TruncatedStream("Ollama's answer ended without its last line")
         yield done.model_copy(update={"ignored": ignored})
 
-    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
+    def max_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
         """Texts a request."""
         return EMBED_BATCH
 
@@ -159,7 +159,7 @@ class Ollama:
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
                 answer = await self._client.json(
-                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, repeats=True
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, repeatable=True
                 )
             rows.spend(answer.get("prompt_eval_count"))
             load_ms = load_ms or wire.timings(answer).load_ms
@@ -198,7 +198,7 @@ class Ollama:
         """POST /api/show."""
         yield Details(
             details=await self._client.json(
-                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S, repeats=True
+                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S, repeatable=True
             )
         )
         yield Done()
@@ -260,14 +260,14 @@ class Ollama:
         decoder = Ndjson()
         async with (
             self._client.open(
-                "POST", path, body, accept="application/x-ndjson", repeats=idle_s is None
+                "POST", path, body, accept="application/x-ndjson", repeatable=idle_s is None
             ) as answer,
             aclosing(answer.packets()) as packets,
         ):
             async for packet in packets:
                 for line in decoder.feed(packet):
                     yield self._parsed(line)
-                    answer.words_began(idle_s or self._idle_s)
+                    answer.start_idle_timeout(idle_s or self._idle_s)
             for line in decoder.flush():
                 yield self._parsed(line, is_cut=True)
 
@@ -275,7 +275,7 @@ class Ollama:
         try:
             fields = from_json(line)
         except ValueError as error:
-            raise no_json(error, is_cut=is_cut) from None
+            raise invalid_json(error, is_cut=is_cut) from None
         if not isinstance(fields, dict) or "error" in fields:
             raise error_in(fields, secrets=self._client.secrets)
         return fields
@@ -283,7 +283,7 @@ class Ollama:
     async def _shown_of(self, model: str | None) -> dict[str, Any]:
         body = {"model": model}
         return await self._client.json(
-            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, repeats=True
+            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, repeatable=True
         )
 
     async def _show_once(self, model: dict[str, Any], gate: asyncio.Semaphore) -> dict[str, Any]:

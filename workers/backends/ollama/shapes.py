@@ -15,11 +15,11 @@ from workers.backends.shapes import (
     Measure,
     Name,
     Object,
+    OptionalText,
     Shape,
-    Told,
-    Words,
-    objects,
-    or_nothing,
+    TextList,
+    none_if_invalid,
+    object_items,
 )
 
 
@@ -55,7 +55,7 @@ class Line(TypedDict, total=False):
     message: Message | None
     response: str | None
     logprobs: list[TokenLogprob] | None
-    done_reason: Told
+    done_reason: OptionalText
     prompt_eval_count: Count
     eval_count: Count
     load_duration: Measure
@@ -65,8 +65,8 @@ class Line(TypedDict, total=False):
 class Step(TypedDict, total=False):
     """A line of /api/pull or /api/create."""
 
-    status: Told
-    digest: Told
+    status: OptionalText
+    digest: OptionalText
     total: Count
     completed: Count
 
@@ -83,29 +83,29 @@ class TagDetails(TypedDict, total=False):
 class Tag(TypedDict, total=False):
     """A model of /api/tags or /api/ps."""
 
-    name: Told
-    model: Told
-    digest: Told
+    name: OptionalText
+    model: OptionalText
+    digest: OptionalText
     size: Count
-    capabilities: Words
-    details: Annotated[TagDetails | None, WrapValidator(or_nothing)]
+    capabilities: TextList
+    details: Annotated[TagDetails | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
 class Tags(TypedDict, total=False):
     """GET /api/tags or /api/ps."""
 
-    models: Annotated[list[Tag], BeforeValidator(objects)]
+    models: Annotated[list[Tag], BeforeValidator(object_items)]
 
 
 @with_config(LENIENT)
 class Shown(TypedDict, total=False):
     """POST /api/show."""
 
-    capabilities: Words
+    capabilities: TextList
     model_info: Object
-    renderer: Told
-    template: Told
+    renderer: OptionalText
+    template: OptionalText
 
 
 @with_config(LENIENT)

@@ -84,7 +84,7 @@ def to_generate(request: ChatRequest) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def unsaid(request: ChatRequest) -> tuple[str, ...]:
+def unsupported_fields(request: ChatRequest) -> tuple[str, ...]:
     """Fields of a chat that raw text has no place for."""
     if request.prompt is None:
         return ()
@@ -188,7 +188,7 @@ def _object(at: int, call: Any) -> dict[str, Any]:
     return arguments
 
 
-def understood(line: dict[str, Any]) -> dict[str, Any]:
+def validated_line(line: dict[str, Any]) -> dict[str, Any]:
     """A line whose fields are what they must be; raises BadAnswer.
 
     Nearly all lines are one text and nothing else: those are looked at by hand.

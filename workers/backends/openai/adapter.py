@@ -30,23 +30,23 @@ from workers.backends.http.error_table import error_from, error_in
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
-from workers.backends.openai.chunks import OpenAIChunks, understood
+from workers.backends.openai.chunks import OpenAIChunks, validated_chunk
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.images import Images, to_image
 from workers.backends.openai.naming import Names, aliases_in
 from workers.backends.openai.requests import to_completion
 from workers.backends.openai.shapes import PAINTED
 from workers.backends.protocols import Stream
-from workers.backends.shapes import no_json
+from workers.backends.shapes import invalid_json
 from workers.backends.vectors import VectorRows, batches, ordered, width
 
-AnyAsking = TypeVar("AnyAsking", ChatRequest, EmbedRequest, ImageRequest)
+AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
 
 
 class OpenAI:
     """One OpenAI-shaped server."""
 
-    reads: type[OpenAIChunks] = OpenAIChunks
+    chunk_reader: type[OpenAIChunks] = OpenAIChunks
     """What understands its chunks."""
 
     def __init__(
@@ -82,7 +82,7 @@ class OpenAI:
         return self.dialect.grants
 
     @property
-    def takes_image_urls(self) -> bool:
+    def accepts_image_urls(self) -> bool:
         """Whether the server fetches the images of a message itself."""
         return self.dialect.image_urls
 
@@ -139,12 +139,14 @@ class OpenAI:
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /chat/completions; raw text goes to /completions."""
         is_raw = request.prompt is not None
-        body = (to_completion if is_raw else wire.to_chat)(self._own(request), self.dialect)
+        body = (to_completion if is_raw else wire.to_chat)(
+            self._with_server_name(request), self.dialect
+        )
         path = "/completions" if is_raw else "/chat/completions"
-        chunks = self.reads()
+        chunks = self.chunk_reader()
         is_marked = False
         async with (
-            self._asked(path, body.fields, "text/event-stream", repeats=True) as answer,
+            self._post(path, body.fields, "text/event-stream", repeatable=True) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -152,11 +154,11 @@ class OpenAI:
                     if item is None:
                         is_marked = True
                         break
-                    chunk = understood(item)
+                    chunk = validated_chunk(item)
                     delta = chunks.delta(chunk)
                     if delta is not None:
                         if delta.has_words:
-                            answer.words_began(self._idle_s)
+                            answer.start_idle_timeout(self._idle_s)
                         yield delta
                     elif (phase := chunks.phase(chunk)) is not None:
                         yield phase
@@ -166,23 +168,23 @@ class OpenAI:
         yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
 
     @asynccontextmanager
-    async def _asked(
-        self, path: str, body: Any, accept: str, *, repeats: bool = False
+    async def _post(
+        self, path: str, body: Any, accept: str, *, repeatable: bool = False
     ) -> AsyncGenerator[BackendResponse]:
         """The answer to a POST; raises NotSupported where the server has no such path."""
         with needs_path(self.name, self._client.url, path):
             async with self._client.open(
-                "POST", path, body, accept=accept, repeats=repeats
+                "POST", path, body, accept=accept, repeatable=repeatable
             ) as answer:
                 yield answer
 
-    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
+    def max_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
         """Texts a request."""
         return self.dialect.embed_batch
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings, some texts at a time."""
-        body = wire.to_embed(self._own(request), self.dialect)
+        body = wire.to_embed(self._with_server_name(request), self.dialect)
         rows = VectorRows(request.dimensions)
         inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
         for texts in batches(inputs, self.dialect.embed_batch):
@@ -192,13 +194,13 @@ class OpenAI:
                     "/embeddings",
                     body.fields | {"input": texts},
                     shape=shapes.EMBEDDED,
-                    repeats=True,
+                    repeatable=True,
                 )
             rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
         yield Done(usage=rows.usage, ignored=body.ignored)
 
-    def _own(self, request: AnyAsking) -> AnyAsking:
+    def _with_server_name(self, request: AnyRequest) -> AnyRequest:
         """The request with the model as the server calls it."""
         own = self._names.own(request.model)
         return request if own == request.model else request.model_copy(update={"model": own})
@@ -207,7 +209,7 @@ class OpenAI:
         """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""
         if answer.content_type == "application/json":
             # An error with status 200 (LM Studio), or an answer that was not streamed.
-            yield self._parsed(await answer.whole(), is_cut=True)
+            yield self._parsed(await answer.read(), is_cut=True)
             return
         decoder = Sse()
         async with aclosing(answer.packets()) as packets:
@@ -230,7 +232,7 @@ class OpenAI:
             chunk = from_json(data)
         except ValueError as error:
             if name not in {ERROR, BARE}:
-                raise no_json(error, is_cut=is_cut) from None
+                raise invalid_json(error, is_cut=is_cut) from None
             # The router of llama-server appends "proxy error: ..." when its child dies.
             raise error_from(0, data, secrets=self._client.secrets) from None
         if name == ERROR or not isinstance(chunk, dict) or chunk.get("error"):
@@ -269,7 +271,7 @@ class OpenAI:
                     {"model": model, "input": "a"},
                     limit_s=QUICK_S,
                     shape=shapes.EMBEDDED,
-                    repeats=True,
+                    repeatable=True,
                 )
                 vectors = ordered(answer.get("data") or ())
                 self._dimension[model] = width(vectors[0]) if vectors else None
@@ -285,11 +287,11 @@ class OpenAIImages(OpenAI):
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
         """From words, or from words and an image; previews come where they were asked for."""
-        body = to_image(self._own(request), self.dialect.type)
+        body = to_image(self._with_server_name(request), self.dialect.type)
         path = "/images/edits" if request.image else "/images/generations"
         images = Images(request)
         async with (
-            self._asked(path, body.content, body.accept) as answer,
+            self._post(path, body.content, body.accept) as answer,
             aclosing(self._chunks(answer)) as items,
         ):
             async for item in items:

@@ -20,7 +20,7 @@ from workers.backends.openai.shapes import (
     Function,
     Message,
     Part,
-    Used,
+    UsageFields,
 )
 from workers.backends.tools import arguments_text
 
@@ -28,7 +28,7 @@ _OLDER: Final = "function_call"
 """Where the one call of the older form goes on, in place of an index."""
 
 
-class _Open:
+class _OpenCall:
     """A call that has begun."""
 
     __slots__ = ("arguments", "name", "number")
@@ -47,13 +47,13 @@ class _Open:
             return False
 
 
-class Calls:
+class ToolCallReader:
     """The calls of one answer."""
 
     def __init__(self) -> None:
         """None yet."""
-        self._by_id: dict[str, _Open] = {}
-        self._by_index: dict[int | str | None, _Open] = {}
+        self._by_id: dict[str, _OpenCall] = {}
+        self._by_index: dict[int | str | None, _OpenCall] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
@@ -63,20 +63,22 @@ class Calls:
     def add(self, call: Call) -> ToolCallDelta:
         """A fragment as it came; the first of a call has an id and its number."""
         function: Function = call.get("function") or {}
-        return self._told(call.get("index"), call.get("id") or None, function)
+        return self._fragment(call.get("index"), call.get("id") or None, function)
 
     def add_older(self, function: Function) -> ToolCallDelta:
         """A fragment of `function_call`, which has neither an id nor an index."""
-        return self._told(_OLDER, None, function)
+        return self._fragment(_OLDER, None, function)
 
-    def _told(self, index: int | str | None, id: str | None, function: Function) -> ToolCallDelta:
+    def _fragment(
+        self, index: int | str | None, id: str | None, function: Function
+    ) -> ToolCallDelta:
         name, arguments = function.get("name") or None, function.get("arguments")
         text = arguments_text(arguments) if arguments else None
-        known = self._known(index, id, name, text)
-        call = known or _Open(self._count)
+        known = self._open_call(index, id, name, text)
+        call = known or _OpenCall(self._count)
         if known is None:
             self._count += 1
-            id = id or self._counted(call.number)
+            id = id or self._new_id(call.number)
             self._by_id[id] = call
         self._by_index[index] = self._by_index[None] = call
         call.name = name or call.name
@@ -84,9 +86,9 @@ class Calls:
             call.arguments.append(text)
         return ToolCallDelta(index=call.number, id=None if known else id, name=name, arguments=text)
 
-    def _known(
+    def _open_call(
         self, index: int | str | None, id: str | None, name: str | None, text: str | None
-    ) -> _Open | None:
+    ) -> _OpenCall | None:
         """The call that a fragment goes on with; None: it begins one."""
         if id is not None:
             return self._by_id.get(id)
@@ -96,7 +98,7 @@ class Calls:
         is_another = bool(call.name) and name != call.name and bool(call.arguments)
         return None if is_another or (text and call.is_whole) else call
 
-    def _counted(self, number: int) -> str:
+    def _new_id(self, number: int) -> str:
         """An id for a call that has none."""
         while f"call_{number}" in self._by_id:
             number += 1
@@ -113,7 +115,7 @@ _FINISH: Final[dict[str, FinishReason]] = {
 }
 
 
-def understood(chunk: dict[str, Any]) -> Chunk:
+def validated_chunk(chunk: dict[str, Any]) -> Chunk:
     """A chunk whose fields are what they must be; raises BadAnswer with the path of what is not.
 
     Nearly all chunks are one text and nothing else: those are looked at by hand, which costs a
@@ -134,13 +136,13 @@ def _is_plain(chunk: dict[str, Any]) -> bool:
 
 
 class OpenAIChunks:
-    """Takes parsed chunks one after the other, each of them understood."""
+    """Takes parsed chunks one after the other, each of them validated."""
 
     def __init__(self) -> None:
         """Nothing seen yet."""
         self._finish: str | None = None
-        self._usage: Used | None = None
-        self._calls = Calls()
+        self._usage: UsageFields | None = None
+        self._calls = ToolCallReader()
         self._said = False
 
     @property
@@ -216,7 +218,7 @@ class OpenAIChunks:
         return tuple(calls)
 
 
-def usage(told: Used) -> Usage | None:
+def usage(told: UsageFields) -> Usage | None:
     """`usage` in our words; None if it tells nothing."""
     if told.get("prompt_tokens") is None and told.get("completion_tokens") is None:
         return None

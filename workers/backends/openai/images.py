@@ -16,7 +16,7 @@ from contract.errors import (
 )
 from contract.events import Image, Usage
 from contract.images import ImageRequest
-from workers.backends.http.client import Encoded
+from workers.backends.http.client import EncodedBody
 from workers.backends.http.multipart import FormFile, form
 from workers.backends.inline_images import inline, mime_type
 
@@ -36,7 +36,7 @@ _COMPLETED: Final = ".completed"
 class OpenAIImageBody(NamedTuple):
     """What is sent, and the fields of ours that are not in it."""
 
-    content: dict[str, Any] | Encoded
+    content: dict[str, Any] | EncodedBody
     accept: str
     ignored: tuple[str, ...]
 
@@ -139,7 +139,7 @@ def _size(request: ImageRequest, *, is_hosted: bool) -> tuple[str | None, bool]:
     return min(known, key=distance), True
 
 
-def _edit(fields: dict[str, Any], image: str, mask: str | None) -> Encoded:
+def _edit(fields: dict[str, Any], image: str, mask: str | None) -> EncodedBody:
     files = {"image": _file("image", image)}
     if mask:
         files["mask"] = _file("mask", mask)

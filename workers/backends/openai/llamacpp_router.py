@@ -155,7 +155,7 @@ class LlamaRouter(OpenAI):
     """One llama-server that has no model of its own."""
 
     def __init__(self, name: str, url: str, dialect: Dialect, **options: Any) -> None:
-        """As every speaker of OpenAI's HTTP; `url` ends with /v1."""
+        """As every adapter of OpenAI's HTTP; `url` ends with /v1."""
         super().__init__(name, url, dialect, **options)
         self._props_of: dict[str, dict[str, Any]] = {}
 

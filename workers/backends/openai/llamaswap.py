@@ -1,4 +1,4 @@
-"""llama-swap: an OpenAI speaker that also swaps: it starts a server when its model is asked for.
+"""llama-swap: an OpenAI adapter that also swaps: it starts a server when its model is asked for.
 
 A cold swap may take minutes in which nothing is said; it waits under the job's deadline. Source:
 mostlygeek/llama-swap `internal/server/api.go`, `internal/router/{base,loading}.go`.
@@ -30,7 +30,7 @@ from workers.backends.openai.chunks import OpenAIChunks
 from workers.backends.openai.shapes import Chunk
 from workers.backends.protocols import Stream
 
-_TOLD: Final = ("model", "name", "state", "ttl", "description")
+_RUNNING_FIELDS: Final = ("model", "name", "state", "ttl", "description")
 """Of GET /running; not `cmd` and `proxy`, because a command line may hold a key."""
 
 
@@ -55,25 +55,25 @@ class LoadingChunks(OpenAIChunks):
 class LlamaSwap(OpenAIImages):
     """One llama-swap, and whatever it starts: it passes images on, too."""
 
-    reads = LoadingChunks
+    chunk_reader = LoadingChunks
 
     @override
     async def models(self) -> Sequence[ModelReport]:
         """GET /v1/models; what its configuration says of a model stands in it."""
-        return [report(item) for item in await self._items()]
+        return [model_report(item) for item in await self._items()]
 
     @override
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /chat/completions; the list tells before whether the model must be started."""
-        has_told = await self._is_cold(request.model)
-        if has_told:
+        has_reported = await self._is_cold(request.model)
+        if has_reported:
             yield Phase(phase="loading")
         async with aclosing(super().chat(request)) as events:
             async for event in events:
                 if not isinstance(event, Phase):
                     yield event
-                elif not has_told:
-                    has_told = True
+                elif not has_reported:
+                    has_reported = True
                     yield event
 
     @override
@@ -88,7 +88,7 @@ class LlamaSwap(OpenAIImages):
     async def running(self) -> Stream[Details | Done]:
         """GET /running."""
         items = await self._running()
-        models = [{name: item[name] for name in _TOLD if name in item} for item in items]
+        models = [{name: item[name] for name in _RUNNING_FIELDS if name in item} for item in items]
         for model in models:
             model["name"] = model.get("model")
         yield Details(details={"models": models})
@@ -101,7 +101,7 @@ class LlamaSwap(OpenAIImages):
         path = f"/upstream/{quote(request.model)}/v1/models"
         try:
             async with self._root.open("GET", path) as answer:
-                await answer.whole()
+                await answer.read()
         except BackendError:  # a server without that path runs all the same
             if not await self._is_ready(request.model):
                 raise
@@ -116,7 +116,7 @@ class LlamaSwap(OpenAIImages):
         if request.model == EVERY_MODEL:
             method, path = "GET", "/unload"  # every version has it
         async with self._root.open(method, path) as answer:
-            await answer.whole()
+            await answer.read()
         yield Done()
 
     async def _is_ready(self, model: str) -> bool:
@@ -158,7 +158,7 @@ def is_loading(chunk: Chunk) -> bool:
     return list(choice) == ["delta"] and list(choice["delta"] or ()) == ["reasoning_content"]
 
 
-def report(item: dict[str, Any]) -> ModelReport:
+def model_report(item: dict[str, Any]) -> ModelReport:
     """A model of the list; what the configuration does not tell is unknown."""
     told, shape = item.get("capabilities") or {}, item.get("architecture") or {}
     takes, gives = shape.get("input_modalities") or (), shape.get("output_modalities") or ()

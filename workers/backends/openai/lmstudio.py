@@ -1,4 +1,4 @@
-"""LM Studio: an OpenAI speaker that also loads, unloads and downloads, through /api/v1.
+"""LM Studio: an OpenAI adapter that also loads, unloads and downloads, through /api/v1.
 
 Those paths are there since 0.4.0. An unknown path is answered with 200 and an `error`, which
 `workers/backends/http/client.py` and `adapter.py` read as the error that it is. Source:

@@ -30,10 +30,10 @@ _NO_LIST: Final = frozenset({404, 405})
 _KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed")
 
 
-class Endpoints:
+class DeclaredEndpoints:
     """Several addresses; a request goes to the one that has its model."""
 
-    takes_image_urls: Final = GENERIC.image_urls
+    accepts_image_urls: Final = GENERIC.image_urls
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Endpoints:
         """Every endpoint has its own connections and its own key."""
         self.name = name
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self._speakers = {
+        self._adapters = {
             endpoint.name: OpenAI(
                 name,
                 endpoint.url,
@@ -61,11 +61,11 @@ class Endpoints:
     @property
     def grants(self) -> frozenset[Feature]:
         """What any of its servers has words for; what the one that is asked has not, it names."""
-        return frozenset[Feature]().union(*(it.grants for it in self._speakers.values()))
+        return frozenset[Feature]().union(*(it.grants for it in self._adapters.values()))
 
     async def check(self) -> str | None:
         """Fine while one of the addresses answers; else the first one's error."""
-        errors = await asyncio.gather(*(_trouble(it) for it in self._speakers.values()))
+        errors = await asyncio.gather(*(_trouble(it) for it in self._adapters.values()))
         if errors and all(errors):
             raise next(error for error in errors if error)
         return None
@@ -76,15 +76,15 @@ class Endpoints:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for speaker in self._speakers.values():
-            await speaker.aclose()
+        for adapter in self._adapters.values():
+            await adapter.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /chat/completions where the model is."""
-        endpoint, speaker = self._found(request.model)
+        endpoint, adapter = self._found(request.model)
         told = request.model_copy(update={"model": endpoint.id})
-        missing = ungranted(told, speaker) if speaker.grants != self.grants else ()
-        async with aclosing(speaker.chat(told)) as events:
+        missing = ungranted(told, adapter) if adapter.grants != self.grants else ()
+        async with aclosing(adapter.chat(told)) as events:
             async for event in events:
                 if isinstance(event, Done):
                     ignored = (*event.ignored, *missing)
@@ -92,15 +92,15 @@ class Endpoints:
                 else:
                     yield event
 
-    def most_texts(self, model: str) -> int:  # noqa: ARG002 - the same at every address
+    def max_texts(self, model: str) -> int:  # noqa: ARG002 - the same at every address
         """Texts a request."""
         return GENERIC.embed_batch
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """POST /embeddings where the model is."""
-        endpoint, speaker = self._found(request.model)
+        endpoint, adapter = self._found(request.model)
         told = request.model_copy(update={"model": endpoint.id})
-        async with aclosing(speaker.embed(told)) as events:
+        async with aclosing(adapter.embed(told)) as events:
             async for event in events:
                 yield event
 
@@ -111,13 +111,13 @@ class Endpoints:
         if not names:
             known = ", ".join(self._endpoints)
             raise ModelMissing(f"no endpoint of {self.name} has the model {model!r}; of: {known}")
-        return self._endpoints[names[0]], self._speakers[names[0]]
+        return self._endpoints[names[0]], self._adapters[names[0]]
 
 
-async def _trouble(speaker: OpenAI) -> BackendError | None:
+async def _trouble(adapter: OpenAI) -> BackendError | None:
     """Why a server is not there; one that only has no list of models is."""
     try:
-        await speaker.check()
+        await adapter.check()
     except BadEndpoint as error:
         return None if error.upstream_status in _NO_LIST else error
     except BackendError as error:

@@ -16,12 +16,12 @@ from workers.backends.shapes import (
     Measure,
     Name,
     Object,
+    OptionalText,
     Shape,
-    Told,
-    Words,
-    identified,
-    objects,
-    or_nothing,
+    TextList,
+    items_with,
+    none_if_invalid,
+    object_items,
 )
 
 
@@ -33,11 +33,11 @@ class UsageDetails(TypedDict, total=False):
     reasoning_tokens: Count
 
 
-Detailed = Annotated[UsageDetails | None, WrapValidator(or_nothing)]
+Detailed = Annotated[UsageDetails | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
-class Used(TypedDict, total=False):
+class UsageFields(TypedDict, total=False):
     """`usage` of OpenAI-shaped servers."""
 
     prompt_tokens: Count
@@ -49,7 +49,7 @@ class Used(TypedDict, total=False):
     input_tokens_details: Detailed
 
 
-Usage = Annotated[Used | None, WrapValidator(or_nothing)]
+Usage = Annotated[UsageFields | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
@@ -101,7 +101,7 @@ class Choice(TypedDict, total=False):
     delta: Message | None
     message: Message | None
     text: str | None
-    finish_reason: Told
+    finish_reason: OptionalText
     logprobs: LogprobLists | list[TokenLogprob] | None
 
 
@@ -120,30 +120,30 @@ class Meta(TypedDict, total=False):
     n_ctx: Count
     n_embd: Count
     size: Count
-    llamaswap: "Annotated[Aliased | None, WrapValidator(or_nothing)]"
+    llamaswap: "Annotated[Aliased | None, WrapValidator(none_if_invalid)]"
 
 
 @with_config(LENIENT)
 class Aliased(TypedDict, total=False):
     """Other names of a model."""
 
-    aliases: Words
+    aliases: TextList
 
 
 @with_config(LENIENT)
 class Status(TypedDict, total=False):
     """Whether a model is in memory; `args` are its server's."""
 
-    value: Told
-    args: Words
+    value: OptionalText
+    args: TextList
 
 
 @with_config(LENIENT)
 class Architecture(TypedDict, total=False):
     """What a model takes and gives."""
 
-    input_modalities: Words
-    output_modalities: Words
+    input_modalities: TextList
+    output_modalities: TextList
 
 
 @with_config(LENIENT)
@@ -151,10 +151,10 @@ class Listed(Aliased, total=False):
     """A model in a list."""
 
     id: Name
-    owned_by: Told
-    meta: Annotated[Meta | None, WrapValidator(or_nothing)]
-    status: Annotated[Status | None, WrapValidator(or_nothing)]
-    architecture: Annotated[Architecture | None, WrapValidator(or_nothing)]
+    owned_by: OptionalText
+    meta: Annotated[Meta | None, WrapValidator(none_if_invalid)]
+    status: Annotated[Status | None, WrapValidator(none_if_invalid)]
+    architecture: Annotated[Architecture | None, WrapValidator(none_if_invalid)]
     capabilities: Object
     context_length: Count
     max_model_len: Count
@@ -164,7 +164,7 @@ class Listed(Aliased, total=False):
 class Listing(TypedDict, total=False):
     """GET /models."""
 
-    data: Annotated[list[Listed], BeforeValidator(identified("id"))]
+    data: Annotated[list[Listed], BeforeValidator(items_with("id"))]
 
 
 @with_config(LENIENT)
@@ -178,7 +178,7 @@ class Settings(TypedDict, total=False):
 class Props(TypedDict, total=False):
     """GET /props of llama-server."""
 
-    default_generation_settings: Annotated[Settings | None, WrapValidator(or_nothing)]
+    default_generation_settings: Annotated[Settings | None, WrapValidator(none_if_invalid)]
     modalities: Object
     chat_template_caps: Object
 
@@ -205,14 +205,14 @@ class Pictured(TypedDict, total=False):
 
     b64_json: str | None
     url: str | None
-    output_format: Told
+    output_format: OptionalText
 
 
 @with_config(LENIENT)
 class Painted(Pictured, total=False):
     """POST /images/generations, or one event of its stream."""
 
-    type: Told
+    type: OptionalText
     data: list[Pictured] | None
     usage: Usage
 
@@ -222,7 +222,7 @@ class Instance(TypedDict, total=False):
     """A model in LM Studio's memory."""
 
     id: Name
-    config: "Annotated[InstanceConfig | None, WrapValidator(or_nothing)]"
+    config: "Annotated[InstanceConfig | None, WrapValidator(none_if_invalid)]"
 
 
 @with_config(LENIENT)
@@ -237,9 +237,9 @@ class LmModel(TypedDict, total=False):
     """A model of LM Studio's own list."""
 
     key: Name
-    type: Told
+    type: OptionalText
     capabilities: Object
-    loaded_instances: Annotated[list[Instance], BeforeValidator(identified("id"))]
+    loaded_instances: Annotated[list[Instance], BeforeValidator(items_with("id"))]
     max_context_length: Count
     size_bytes: Count
 
@@ -248,7 +248,7 @@ class LmModel(TypedDict, total=False):
 class LmListing(TypedDict, total=False):
     """GET /api/v1/models of LM Studio."""
 
-    models: Annotated[list[LmModel], BeforeValidator(identified("key"))]
+    models: Annotated[list[LmModel], BeforeValidator(items_with("key"))]
 
 
 @with_config(LENIENT)
@@ -256,7 +256,7 @@ class LmJob(TypedDict, total=False):
     """A load or a download of LM Studio."""
 
     job_id: Name | None
-    status: Told
+    status: OptionalText
     load_time_seconds: Measure
     total_size_bytes: Count
     downloaded_bytes: Count
@@ -266,7 +266,7 @@ class LmJob(TypedDict, total=False):
 class Running(TypedDict, total=False):
     """GET /running of llama-swap."""
 
-    running: Annotated[list[dict[str, Any]], BeforeValidator(objects)]
+    running: Annotated[list[dict[str, Any]], BeforeValidator(object_items)]
 
 
 @with_config(LENIENT)

@@ -50,30 +50,30 @@ class SleepingVllm(OpenAI):
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
         """POST /wake_up, which answers when the weights are back."""
-        await self._demand(request.model)
+        await self._require_model(request.model)
         if await self._is_asleep():
             yield Phase(phase="loading")
-            await self._tell("/wake_up")
+            await self._post_empty("/wake_up")
         yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
         """POST /sleep?level=1; it aborts what runs."""
         if request.model != EVERY_MODEL:
-            await self._demand(request.model)
+            await self._require_model(request.model)
         if not await self._is_asleep():
-            await self._tell("/sleep?level=1")
+            await self._post_empty("/sleep?level=1")
         yield Done()
 
     async def _is_asleep(self) -> bool:
         answer = await self._root.json("GET", "/is_sleeping", limit_s=QUICK_S)
         return bool(answer.get("is_sleeping"))
 
-    async def _tell(self, path: str) -> None:
+    async def _post_empty(self, path: str) -> None:
         """A request whose success has no body."""
         async with self._root.open("POST", path) as answer:
-            await answer.whole()
+            await answer.read()
 
-    async def _demand(self, model: str) -> None:
+    async def _require_model(self, model: str) -> None:
         names = {report.name: report for report in await super().models()}
         if find(names, model) is None:
             raise ModelMissing(f"model {model!r} not found; vLLM serves {', '.join(names)}")

@@ -13,7 +13,7 @@ from contract.errors import (
     BadEndpoint,
     TruncatedStream,
 )
-from workers.backends.http.foreign_errors import foreign_errors, ours, was_dropped
+from workers.backends.http.foreign_errors import foreign_errors, to_backend_error, was_dropped
 
 # No web socket is ever opened, so this one cannot come.
 NEVER = {client_exceptions.WSMessageTypeError}
@@ -41,7 +41,7 @@ def one(kind: type[Exception]) -> Exception:
 
 @pytest.mark.parametrize("began", [False, True])
 @pytest.mark.parametrize("kind", raised_by(httpx, client_exceptions, http_exceptions))
-def test_every_exception_of_both_libraries_becomes_ours(
+def test_every_exception_of_both_libraries_becomes_to_backend_error(
     kind: type[Exception], *, began: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kind, "__str__", lambda _: "words", raising=False)
@@ -56,7 +56,7 @@ def test_what_aiohttp_meant_is_seen_through_the_wrapper() -> None:
     wrapper.__cause__ = aiohttp.ServerDisconnectedError()
 
     assert was_dropped(wrapper)
-    assert "Server disconnected" in ours(wrapper, "http://x").message
+    assert "Server disconnected" in to_backend_error(wrapper, "http://x").message
 
 
 def test_a_refused_connection_was_not_dropped() -> None:
@@ -65,15 +65,17 @@ def test_a_refused_connection_was_not_dropped() -> None:
 
 
 def test_silence_is_told_from_a_break_once_the_answer_began() -> None:
-    assert BackendStalled is type(ours(httpx.ReadTimeout("t"), "http://x", began=True))
-    assert TruncatedStream is type(ours(httpx.ReadError("t"), "http://x", began=True))
+    assert BackendStalled is type(to_backend_error(httpx.ReadTimeout("t"), "http://x", began=True))
+    assert TruncatedStream is type(to_backend_error(httpx.ReadError("t"), "http://x", began=True))
 
 
 def test_a_wrong_address_is_no_matter_for_a_retry() -> None:
-    assert BadEndpoint is type(ours(httpx.UnsupportedProtocol("ftp"), "ftp://x"))
+    assert BadEndpoint is type(to_backend_error(httpx.UnsupportedProtocol("ftp"), "ftp://x"))
 
 
 def test_an_error_names_the_address_and_not_the_key() -> None:
-    error = ours(httpx.ConnectError("no route for k3y"), "http://box:1", secrets=("k3y",))
+    error = to_backend_error(
+        httpx.ConnectError("no route for k3y"), "http://box:1", secrets=("k3y",)
+    )
 
     assert error.message == "http://box:1 cannot be reached: no route for ***"

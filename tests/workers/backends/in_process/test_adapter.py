@@ -26,7 +26,7 @@ from workers.backends.dsn import DsnError, parse
 from workers.backends.in_process.adapter import InMemory
 from workers.backends.in_process.chat_template import TemplatedChat
 from workers.backends.in_process.thread_stream import ThreadStream
-from workers.backends.in_process.tool_parser import Began, Ended, Utterance
+from workers.backends.in_process.tool_parser import GeneratedItem, GenerationEnd, GenerationStart
 
 
 class Parrot:
@@ -38,16 +38,16 @@ class Parrot:
         log.append(f"load {name}")
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[Utterance]
+        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[GeneratedItem]
     ) -> None:
-        feed.put(Began(thinks=False))
+        feed.put(GenerationStart(thinks=False))
         text = asked.messages[-1]["content"]
         if text == "break":
             raise ServerFault("it broke")
         for word in text.split():
             if not feed.put(f"{word} "):
                 return
-        feed.put(Ended("stop", Usage(completion_tokens=len(text.split()))))
+        feed.put(GenerationEnd("stop", Usage(completion_tokens=len(text.split()))))
 
     def embed(
         self, texts: Sequence[str], first: int, *, truncate: bool
@@ -173,7 +173,7 @@ async def test_a_model_whose_job_was_cancelled_while_it_loaded_stays(parrots: Pa
 async def test_a_model_is_claimed_before_it_is_loaded_and_released_after(parrots: Parrots) -> None:
     landlord = Landlord()
     async with backend_of(parrots) as backend:
-        backend.live_in(landlord)
+        backend.use_model_lease(landlord)
         await answer(backend, ask("a"))
         await answer(backend, ask("a", model="other"))
 
@@ -184,7 +184,7 @@ async def test_who_is_told_to_leave_does_when_its_job_has_ended(parrots: Parrots
     # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: models are evicted while they speak.
     landlord = Landlord()
     async with backend_of(parrots) as backend:
-        backend.live_in(landlord)
+        backend.use_model_lease(landlord)
         stream = backend.chat(ask("a b c"))
         first = [await anext(stream), await anext(stream)]
         landlord.leave()
@@ -201,7 +201,7 @@ async def test_who_is_told_to_leave_does_when_its_job_has_ended(parrots: Parrots
 async def test_who_is_told_to_leave_and_is_idle_does_so_now(parrots: Parrots) -> None:
     landlord = Landlord()
     async with backend_of(parrots) as backend:
-        backend.live_in(landlord)
+        backend.use_model_lease(landlord)
         await answer(backend, ask("a"))
         landlord.leave()
         async with asyncio.timeout(5):

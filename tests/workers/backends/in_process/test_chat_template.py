@@ -19,7 +19,7 @@ from contract.errors import (
     InvalidRequest,
     NotSupported,
 )
-from workers.backends.in_process.chat_template import templated, unheard
+from workers.backends.in_process.chat_template import templated, unsupported_fields
 
 USER = Message(role="user", content="hi")
 TOOLS = (Tool(name="a", parameters={"type": "object"}), Tool(name="b"))
@@ -119,7 +119,7 @@ def test_what_cannot_be_done_is_told() -> None:
 
 
 def test_what_a_template_has_no_place_for_is_told_or_refused() -> None:
-    assert unheard(templated(ask(think="off")), "{% if enable_thinking %}") == ()
-    assert unheard(templated(ask(think="off")), "{{ messages }}") == ("think",)
+    assert unsupported_fields(templated(ask(think="off")), "{% if enable_thinking %}") == ()
+    assert unsupported_fields(templated(ask(think="off")), "{{ messages }}") == ("think",)
     with pytest.raises(NotSupported, match="tools"):
-        unheard(templated(ask(tools=TOOLS)), "{{ messages }}")
+        unsupported_fields(templated(ask(tools=TOOLS)), "{{ messages }}")

@@ -17,7 +17,7 @@ from contract.errors import (
 from contract.events import Done, Phase
 from contract.images import ImageRequest
 from contract.models import LoadRequest, UnloadRequest
-from workers.backends.openai.llamaswap import is_loading, report
+from workers.backends.openai.llamaswap import is_loading, model_report
 
 TELLING = "scripted-think:style=swap,load=0.1,think=2,chunks=2"
 
@@ -143,7 +143,7 @@ async def test_a_name_with_slashes_is_unloaded_by_that_name() -> None:
 
 
 def test_the_list_tells_what_the_configuration_says() -> None:
-    told = report(
+    told = model_report(
         {
             "id": "vl",
             "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
@@ -159,13 +159,15 @@ def test_the_list_tells_what_the_configuration_says() -> None:
 
 def test_an_image_model_does_not_chat() -> None:
     shape = {"input_modalities": ["text"], "output_modalities": ["image"]}
-    told = report({"id": "sd", "architecture": shape, "capabilities": {"image_generation": True}})
+    told = model_report(
+        {"id": "sd", "architecture": shape, "capabilities": {"image_generation": True}}
+    )
 
     assert told.traits == ("image",)
     assert told.lacks == ("chat", "vision")
 
 
 def test_what_is_not_configured_is_unknown() -> None:
-    told = report({"id": "m"})
+    told = model_report({"id": "m"})
 
     assert (told.traits, told.lacks, told.warm, told.context_length) == ((), (), None, None)

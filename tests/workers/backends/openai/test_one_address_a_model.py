@@ -15,7 +15,7 @@ from contract.errors import (
 )
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
-from workers.backends.openai.one_address_a_model import Endpoints
+from workers.backends.openai.one_address_a_model import DeclaredEndpoints
 from workers.backends.protocols import Backend, Chat, Embed
 from workers.config import configured, slots_of
 from workers.scripted.server import serve
@@ -98,7 +98,7 @@ async def test_each_address_gets_its_own_key(tmp_path: Path) -> None:
 
     config = configuration(tmp_path)
     transport = httpx.MockTransport(handler)
-    backend = Endpoints("farm", config.endpoints, transport=transport)
+    backend = DeclaredEndpoints("farm", config.endpoints, transport=transport)
     await backend.check()
     await backend.aclose()
 

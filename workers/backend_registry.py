@@ -1,12 +1,10 @@
-"""Which class speaks to which type of backend: one dict, and nothing else decides."""
+"""The adapter class of each backend type: one dict, `FACTORIES`, and `build`."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from contract.errors import (
-    NotSupported,
-)
+from contract.errors import NotSupported
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import Sdcpp
 from workers.backends.dsn import BackendConfig
@@ -88,7 +86,8 @@ def _openai_or_images(config: BackendConfig) -> Backend:
     thinking = config.options.get("thinking")
     if thinking not in {None, "", *THINKING_FIELDS}:
         raise NotSupported(
-            f"backend {config.name!r}: thinking={thinking} is none of {', '.join(THINKING_FIELDS)}"
+            f"backend {config.name!r}: thinking={thinking} is not one of"
+            f" {', '.join(THINKING_FIELDS)}"
         )
     dialect = generic(config.url, thinking)
     return _openai(dialect, OpenAIImages if makes_images else OpenAI)(config)
@@ -101,7 +100,7 @@ def _gemini(config: BackendConfig) -> Backend:
 def _scripted(config: BackendConfig) -> Backend:
     room = config.options.get("room", "")
     if room and not room.isdecimal():
-        raise NotSupported(f"backend {config.name!r}: room={room} is no number of models")
+        raise NotSupported(f"backend {config.name!r}: room={room} must be a number of models")
     return Scripted(
         config.name,
         idle_s=config.idle_s,
@@ -153,5 +152,8 @@ FACTORIES: Final[dict[str, Factory]] = {
 
 
 def build(config: BackendConfig) -> Backend:
-    """The backend that a configuration describes; opens no connection yet."""
+    """The backend that a configuration describes; opens no connection.
+
+    Raises NotSupported for an option with a wrong value, or a missing optional package.
+    """
     return FACTORIES[config.type](config)

@@ -1,1 +1,1 @@
-"""One file a backend: each turns our requests into its wire format and its answers into events."""
+"""Backend adapters, one folder per wire format: requests become HTTP, responses become events."""

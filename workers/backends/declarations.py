@@ -1,4 +1,4 @@
-"""What somebody writes down about models because no server tells it: facts, and endpoints.
+"""Configured facts about models and endpoints that their servers do not report.
 
 Two tables of fleet.toml:
 
@@ -28,11 +28,11 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class DeclaredModel(WireModel):
-    """Facts about one model; None leaves what the server told."""
+    """Facts about one model; None keeps what the server reports."""
 
     traits: tuple[ModelTrait, ...] | None = None
     lacks: tuple[ModelTrait, ...] | None = None
-    """What it cannot do: a job that asks for it is refused."""
+    """What it cannot do: a job that needs it is refused."""
     context_length: Count | None = None
     max_output_tokens: Count | None = None
     dimension: Count | None = None
@@ -46,19 +46,18 @@ class DeclaredEndpoint(WireModel):
     id: ModelName
     """The model's name at that address."""
     label: Annotated[str, Field(max_length=256)] = ""
-    """The name that callers use; without it, `id`. Two endpoints of one `id` need labels."""
+    """The name that clients use; without it, `id`. Two endpoints of one `id` need labels."""
     key: SecretStr | None = None
     thinking: Literal["reasoning_content", "reasoning"] | None = None
-    """What it calls an assistant's thoughts in a conversation; without it they are not sent."""
+    """The field for the reasoning of assistant messages; without it reasoning is not sent."""
     capabilities: tuple[ModelTrait, ...] = ()
     dimension: Count | None = None
     context_length: Count | None = None
     """In the model's own tokens."""
     max_output_tokens: Count | None = None
     token_modifier: Annotated[float, Field(gt=0, le=16)] = 1.0
-    """Tokens of this model for each token that callers count with a tokenizer of their own. The
-    context that is reported is `context_length` divided by it; usage is never touched, because
-    what a server counted is true and what it did not count nobody knows."""
+    """Tokens of this model per token that clients count with their own tokenizer. The reported
+    context is `context_length` divided by it; usage is passed on unchanged."""
 
     @field_validator("url")
     @classmethod
@@ -72,5 +71,5 @@ class DeclaredEndpoint(WireModel):
 
     @property
     def name(self) -> str:
-        """What callers call its model."""
+        """The model name that clients use."""
         return self.label or self.id

@@ -1,19 +1,18 @@
-"""Finds model servers on this machine's default ports, in about a second, by what they answer."""
+"""Discovery of model servers on the default ports of this machine, by their responses."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contract.errors import (
-    BackendError,
-)
+from contract.errors import BackendError
 from workers.backends.dsn import BackendConfig, BackendType
 from workers.backends.http.client import BackendClient
 
 PORTS: Final = (11434, 8080, 1234, 8000, 7860)
-"""Ollama, llama-server or llama-swap, LM Studio or sd-server, vLLM, A1111; any of them may have
-been told to use another's."""
+"""Defaults of Ollama, llama-server and llama-swap, LM Studio and sd-server, vLLM, A1111. Any
+server may be configured to use the port of another."""
 LIMIT_S: Final = 0.9
+"""Seconds for each request; all are sent at once."""
 _AT_ROOT: Final = frozenset({"ollama", "sd", "a1111"})
 """Types whose address has no /v1."""
 _OWNERS: Final[dict[str, BackendType]] = {
@@ -22,11 +21,14 @@ _OWNERS: Final[dict[str, BackendType]] = {
     "vllm": "vllm",
 }
 """By `owned_by` of the models in the list."""
-_QUESTIONS: Final = ("/api/v1/models", "/v1/models", "/api/tags", "/sdapi/v1/sd-models", "/props")
+_PATHS: Final = ("/api/v1/models", "/v1/models", "/api/tags", "/sdapi/v1/sd-models", "/props")
 
 
 async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> list[BackendConfig]:
-    """The servers that answer on loopback, in the order of the ports; asks all at once."""
+    """Configurations of the servers that respond, in the order of the ports.
+
+    Probes all ports at once, `LIMIT_S` at most. A second server of a type is named `<type>-2`.
+    """
     roots = [f"http://{host}:{port}" for port in ports]
     types = await asyncio.gather(*(_identify(root) for root in roots))
     found: list[BackendConfig] = []
@@ -44,7 +46,7 @@ async def _identify(root: str) -> BackendType | None:
     client = BackendClient(root)
     try:
         native, listing, tags, checkpoints, props = await asyncio.gather(
-            *(_ask(client, path) for path in _QUESTIONS)
+            *(_get(client, path) for path in _PATHS)
         )
     finally:
         await client.aclose()
@@ -58,9 +60,10 @@ def identified(
     checkpoints: dict[str, Any],
     props: dict[str, Any] | None = None,
 ) -> BackendType | None:
-    """The type of the server that gave these answers; empty ones mean that it gave none.
+    """The type of the server with these responses, None if unknown; {} is no response.
 
-    llama-server answers /api/tags, too, so its `owned_by` is looked at before.
+    The arguments are the JSON of GET /api/v1/models, /v1/models, /api/tags, /sdapi/v1/sd-models
+    and /props. llama-server serves /api/tags too, so `owned_by` is checked first.
     """
     if isinstance(native.get("models"), list):
         return "lmstudio"
@@ -82,7 +85,7 @@ def identified(
     return "a1111" if isinstance(checkpoints.get("data"), list) else None
 
 
-async def _ask(client: BackendClient, path: str) -> dict[str, Any]:
+async def _get(client: BackendClient, path: str) -> dict[str, Any]:
     try:
         return await client.json("GET", path, limit_s=LIMIT_S)
     except BackendError:

@@ -1,9 +1,11 @@
-"""A backend in one line, as in `LLM_BOX=ollama://10.0.0.5:11434?slots=4`, and what it means.
+"""Backend configuration: `BackendConfig`, and its one-line form, the DSN.
 
+    LLM_BOX=ollama://10.0.0.5:11434?slots=4
     <type>[+http|+https]://[key@]host[:port][,host[:port]...][/path][?slots=4&idle_s=60]
 
-Local kinds of servers speak http, hosted ones https; `+http` and `+https` override. Keys are
-percent-decoded. No error repeats the line: it may hold a key.
+Local servers default to http, hosted ones to https; `+http` and `+https` override. Keys are
+percent-decoded. Errors never repeat the DSN: it may hold a key. Default hosts, ports, paths and
+options of each type are the tables `_SCHEMES` and `_OPTIONS`.
 """
 
 import re
@@ -18,97 +20,28 @@ from contract.requests import Kind
 from contract.wire import WireModel
 from workers.backends.declarations import DeclaredEndpoint, DeclaredModel
 
-MOST: Final = 32
-"""Addresses of one backend."""
-_AUTHORITY: Final = re.compile(r"(?P<head>[^:/?#]*://(?:[^/?#]*@)?)(?P<hosts>[^/?#]*)(?P<rest>.*)")
-
-
-def one_each(dsn: str) -> list[str]:
-    """A DSN for each host, with the same key, path and options; itself if it names one host.
-
-    Raises ValueError for a comma beside which no host stands.
-    """
-    found = _AUTHORITY.fullmatch(dsn)
-    if found is None or "," not in found["hosts"]:
-        return [dsn]
-    hosts = found["hosts"].split(",")
-    if not all(hosts):
-        raise ValueError("beside a comma stands no host")
-    return [found["head"] + host + found["rest"] for host in hosts]
-
-
-def all_completed(fields: Mapping[str, Any], default: str, path: str) -> tuple[str, ...]:
-    """The addresses in a backend's fields `urls` or `url`, or the default; raises ValueError."""
-    url = [str(fields["url"])] if fields.get("url") else []
-    given = [str(each) for each in fields.get("urls") or url or [default]]
-    if url and completed(url[0], path) != completed(given[0], path):
-        raise ValueError("urls: write all addresses there, and none into url")
-    return tuple(completed(each, path) for each in given)
-
-
-def completed(url: str, path: str) -> str:
-    """The base address with the path that its type has by default; raises ValueError."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ValueError("url holds a key; write it into the field key")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("url must look like http://host:port")
-    return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def demand_different(urls: Sequence[str]) -> None:
-    """Refuse addresses that occur twice, and too many; raises ValueError."""
-    if len(set(urls)) != len(urls):
-        raise ValueError("an address stands there twice")
-    if len(urls) > MOST:
-        raise ValueError(f"more than {MOST} addresses; give the others a backend of their own")
-
-
-VERSION_PATH: Final = "/v1beta1"
-GLOBAL: Final = "global"
-_MULTI_REGIONS: Final = frozenset({"us", "eu"})
-
-
-def host_of(location: str) -> str:
-    """The host that serves a location (python-genai, `_api_client.py`)."""
-    if location == GLOBAL:
-        return "aiplatform.googleapis.com"
-    if location in _MULTI_REGIONS:
-        return f"aiplatform.{location}.rep.googleapis.com"
-    return f"{location}-aiplatform.googleapis.com"
-
-
-def located(url: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """Address and options once the location is in both; a host without a dot is a location."""
-    host = urlsplit(url).hostname or ""
-    location = options.get("location")
-    if not host or ("." not in host and host != "localhost" and ":" not in host):
-        location = location or host or GLOBAL
-        url = f"https://{host_of(location)}{VERSION_PATH}"
-    return url, {**options, "location": location or GLOBAL}
-
-
-def complete(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a Vertex backend's configuration, with the address that they mean."""
-    url, options = located(str(fields.get("url") or ""), dict(fields.get("options") or {}))
-    return {**fields, "url": url, "options": options}
-
-
 VARIABLE_PREFIX: Final = "LLM_"
 WELL_KNOWN: Final = {"OLLAMA_URL": "ollama", "LLAMACPP_URL": "llamacpp", "LMSTUDIO_URL": "lmstudio"}
-"""Variables that hold the http URL of a server whose type their name tells."""
+"""Variables that hold the http URL of a server, by the type that their name implies."""
+
+MAX_ADDRESSES: Final = 32
+"""Addresses of one backend."""
+_AUTHORITY: Final = re.compile(r"(?P<head>[^:/?#]*://(?:[^/?#]*@)?)(?P<hosts>[^/?#]*)(?P<rest>.*)")
+VERTEX_VERSION_PATH: Final = "/v1beta1"
+_GLOBAL: Final = "global"
+_MULTI_REGIONS: Final = frozenset({"us", "eu"})
 
 
 class _Scheme(NamedTuple):
     protocol: str | None
-    """None: not a network server."""
+    """None for backends without a server."""
     host: str | None = None
     port: int | None = None
     path: str = ""
 
     @property
     def default(self) -> str:
-        """The address that is meant when none is given; empty if there is none."""
+        """The default address of the type; "" if it has none."""
         port = f":{self.port}" if self.port else ""
         return f"{self.protocol}://{self.host}{port}" if self.host else ""
 
@@ -125,7 +58,7 @@ _SCHEMES: Final = {
     "sd": _Scheme("http", "127.0.0.1", 1234),
     "a1111": _Scheme("http", "127.0.0.1", 7860),
     "gemini": _Scheme("https", "generativelanguage.googleapis.com", None, "/v1beta"),
-    "vertex": _Scheme("https", "aiplatform.googleapis.com", None, VERSION_PATH),
+    "vertex": _Scheme("https", "aiplatform.googleapis.com", None, VERTEX_VERSION_PATH),
     "scripted": _Scheme(None),
     "local": _Scheme(None),
     "llama": _Scheme(None),
@@ -136,7 +69,7 @@ _PATHS: Final = {
     "llama": "name a GGUF file or a folder of them, as in llama:///models/qwen.gguf",
     "openvino": "name an exported model's folder or a GGUF file, as in openvino:///models/qwen",
 }
-"""Types whose address is a path, and what to say where there is none."""
+"""Types whose address is a path, and the remedy if it is missing."""
 _ALIASES: Final = {
     "openai-compatible": "generic",
     "llama.cpp": "llamacpp",
@@ -144,20 +77,19 @@ _ALIASES: Final = {
     "sd-server": "sd",
 }
 _SINGLE: Final = frozenset({"endpoints", "vertex"})
-"""Types that speak to servers and have one address, or a list of their own."""
+"""Networked types without a list of addresses."""
 _OPTIONS: Final = {
     "openai": frozenset({"organization", "project"}),
-    # 1: it runs with VLLM_SERVER_DEV_MODE=1, and may be sent to sleep.
+    # 1: runs with VLLM_SERVER_DEV_MODE=1, so that it can be put to sleep.
     "vllm": frozenset({"dev"}),
-    # What it calls an assistant's thoughts in a conversation: reasoning_content or reasoning.
+    # `thinking`: its field for the reasoning of assistant messages.
     "generic": frozenset({"images", "thinking"}),
     "vertex": frozenset({"project", "location", "credentials", "quota_project"}),
     "llama": frozenset({"n_ctx", "threads", "gpu_layers", "batch", "pooling"}),
     "openvino": frozenset({"device", "n_ctx", "threads", "pooling"}),
-    # Models that are in memory at once.
+    # `room`: models in memory at once.
     "scripted": frozenset({"room", "evicts", "may_die"}),
 }
-
 
 BackendType = Literal[
     "ollama", "llamacpp", "llamacpp-router", "llamaswap", "lmstudio", "vllm", "openai", "generic",
@@ -166,11 +98,11 @@ BackendType = Literal[
 
 
 class DsnError(ValueError):
-    """A backend is configured wrong; the message names the variable and the remedy, no key."""
+    """Invalid configuration; the message names the variable and the remedy, never the key."""
 
 
 class BackendConfig(WireModel):
-    """A backend as it is configured."""
+    """The configuration of one backend, from a DSN or a table of fleet.toml."""
 
     name: Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
     type: BackendType
@@ -178,46 +110,45 @@ class BackendConfig(WireModel):
     """Base address without credentials, `/v1` included where there is one; for `local`,
     `llama` and `openvino` a path. Without it, the default of the type."""
     urls: tuple[str, ...] = ()
-    """Several base addresses that are as good as each other (workers/endpoints/endpoints.py);
-    `url` is the first."""
+    """Several equivalent base addresses (workers/endpoints/endpoints.py); `url` is the first."""
     key: SecretStr | None = None
     slots: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Jobs of a kind at once, at each address; None: what the server tells, or a default."""
+    """Concurrent jobs of a kind per address; None: reported by the server, or the default."""
     slots_by_kind: dict[Kind, Annotated[int, Field(ge=0, le=4096)]] = Field(default_factory=dict)
     idle_s: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds of silence that are too many once an answer has begun."""
+    """Idle timeout in seconds, after the first token of a response."""
     options: dict[str, str] = Field(default_factory=dict)
-    """What only this type of backend knows."""
+    """Options of this type of backend."""
     endpoints: tuple[DeclaredEndpoint, ...] = ()
-    """Of type `endpoints`: one address a model."""
+    """For type `endpoints`: one address per model."""
     models: dict[str, DeclaredModel] = Field(default_factory=dict)
-    """Facts about models that the server does not tell, by the model's name."""
+    """Facts that the server does not report, by model name."""
 
     @model_validator(mode="before")
     @classmethod
     def _complete_url(cls, fields: Any) -> Any:
-        """Fill in the default address or path, so that a table of fleet.toml may leave it out."""
+        """Fill in the default address or path, which a table of fleet.toml may omit."""
         if isinstance(fields, dict) and fields.get("type") in _ALIASES:
             fields = {**fields, "type": _ALIASES[fields["type"]]}
         if isinstance(fields, dict) and fields.get("type") == "vertex":
-            fields = complete(fields)
+            fields = _with_vertex_address(fields)
         scheme = _SCHEMES.get(fields.get("type", "")) if isinstance(fields, dict) else None
         if scheme is None or scheme.protocol is None:
             return fields
-        urls = all_completed(fields, scheme.default, scheme.path)
+        urls = _base_urls(fields, scheme.default, scheme.path)
         return {**fields, "url": urls[0], "urls": urls if len(urls) > 1 else ()}
 
     @model_validator(mode="after")
     def _check_urls(self) -> Self:
-        """Only what speaks to servers alike can have several."""
+        """Refuse a list of addresses for types that have none."""
         if self.urls and (self.type in _SINGLE or not _SCHEMES[self.type].protocol):
             raise ValueError(f"urls: a backend of type {self.type} has no list of addresses")
-        demand_different(self.urls)
+        _check_distinct(self.urls)
         return self
 
     @model_validator(mode="after")
     def _check_endpoints(self) -> Self:
-        """Endpoints belong to their type, and a caller must be able to name each."""
+        """Require endpoints for type `endpoints` only, each with a distinct name."""
         if bool(self.endpoints) != (self.type == "endpoints"):
             raise ValueError("type endpoints has a list of endpoints, and no other type has")
         names = [endpoint.name for endpoint in self.endpoints]
@@ -227,28 +158,28 @@ class BackendConfig(WireModel):
 
     @property
     def each(self) -> dict[str, "BackendConfig"]:
-        """The backend at each of its addresses, by address; "" where it needs none."""
+        """A configuration per address, by address; the key is "" for a backend without one."""
         return {url: self.model_copy(update={"url": url}) for url in self.urls or (self.url,)}
 
     def slots_for(self, kind: Kind) -> int | None:
-        """Configured slots of a kind, if any."""
+        """The configured slots of a kind, None if not configured."""
         return self.slots_by_kind.get(kind, self.slots)
 
 
 def parse(variable: str, dsn: str) -> BackendConfig:
-    """Read `variable=dsn`; the name is the variable's, without `LLM_`, in small letters.
+    """The configuration of `variable=dsn`; its name is the variable without `LLM_`, lower case.
 
     Raises DsnError.
     """
     try:
-        dsns = one_each(dsn.strip())
+        dsns = _split_hosts(dsn.strip())
     except ValueError as error:
         raise DsnError(f"{variable}: {error}") from None
     first, *others = [_at_one_host(variable, each) for each in dsns]
     if not others:
         return first
     urls = (first.url, *(other.url for other in others))
-    return _made(variable, {**dict(first), "urls": urls})
+    return _validated(variable, {**dict(first), "urls": urls})
 
 
 def _at_one_host(variable: str, dsn: str) -> BackendConfig:
@@ -257,23 +188,23 @@ def _at_one_host(variable: str, dsn: str) -> BackendConfig:
     type, _, override = parts.scheme.partition("+")
     type = _ALIASES.get(type, type)
     if type not in _SCHEMES:
-        # What stands there may be a key that was written in the wrong place: it is not repeated.
-        raise DsnError(f"{variable}: no such type; there are {', '.join(_SCHEMES)}")
+        # It may be a key in the wrong place, so it is not repeated.
+        raise DsnError(f"{variable}: no such type; known types: {', '.join(_SCHEMES)}")
     if override not in {"", "http", "https"}:
-        raise DsnError(f"{variable}: after the + stands neither http nor https")
+        raise DsnError(f"{variable}: the + must be followed by http or https")
     fields = {"name": name, "type": type, **_query(variable, type, parts.query)}
     if key := _key(type, parts):
         fields["key"] = SecretStr(key)
     fields["url"] = _address(variable, type, override, parts)
     if type == "vertex" and parts.username:
         fields.setdefault("options", {}).setdefault("project", unquote(parts.username))
-    return _made(variable, fields)
+    return _validated(variable, fields)
 
 
 def from_environment(environ: Mapping[str, str]) -> list[BackendConfig]:
-    """Every backend that the environment names; values of `LLM_...` without `://` are not ours.
+    """The backends of the environment; `LLM_...` variables without `://` are ignored.
 
-    Raises DsnError for one that is wrong, or two of one name.
+    Raises DsnError for an invalid one, or two with one name.
     """
     found: dict[str, BackendConfig] = {}
     for variable, value in sorted(environ.items()):
@@ -307,17 +238,17 @@ def _split(variable: str, dsn: str) -> SplitResult:
         parts = urlsplit(dsn)
         _ = parts.port
     except ValueError:
-        raise DsnError(f"{variable}: host or port is no address; try ollama://host:11434") from None
+        raise DsnError(f"{variable}: host or port is invalid; try ollama://host:11434") from None
     if parts.fragment or "@" in parts.path or "@" in parts.query:
         raise DsnError(f"{variable}: write / # ? and @ of a key percent-encoded, / as %2F")
     return parts
 
 
 def _key(type: str, parts: SplitResult) -> str:
-    """What stands before the host: a key; for A1111 a user and a password, for Vertex a project."""
+    """The userinfo: a key, for A1111 `user:password`, for Vertex the password of `project:key`."""
     if type == "a1111" and parts.username:
         return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    if type == "vertex":  # before the colon stands the project
+    if type == "vertex":
         return unquote(parts.password or "")
     return unquote(parts.password or parts.username or "")
 
@@ -335,7 +266,7 @@ def _address(variable: str, type: str, override: str, parts: SplitResult) -> str
         raise DsnError(f"{variable}: name a host, as in {type}://key@host/v1")
     if ":" in host:
         host = f"[{host}]"
-    # A host of one's own has the default port of the kind, unless the protocol was overridden.
+    # The default port of the type, unless the protocol was overridden.
     port = parts.port or (None if override == "https" else scheme.port)
     path = parts.path.rstrip("/") or scheme.path
     return f"{override or scheme.protocol}://{host}{f':{port}' if port else ''}{path}"
@@ -353,14 +284,79 @@ def _query(variable: str, type: str, query: str) -> dict[str, Any]:
             fields.setdefault("options", {})[name] = value
         else:
             names = ", ".join(["slots", "slots.<kind>", "idle_s", *sorted(known)])
-            raise DsnError(f"{variable}: no such option; there are {names}")
+            raise DsnError(f"{variable}: no such option; known options: {names}")
     return fields
 
 
-def _made(variable: str, fields: dict[str, Any]) -> BackendConfig:
+def _validated(variable: str, fields: dict[str, Any]) -> BackendConfig:
     try:
         return BackendConfig.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "url"
         raise DsnError(f"{variable}: {where}: {first['msg']}") from None
+
+
+def _split_hosts(dsn: str) -> list[str]:
+    """A DSN per host, with the same key, path and options; raises ValueError for an empty host."""
+    found = _AUTHORITY.fullmatch(dsn)
+    if found is None or "," not in found["hosts"]:
+        return [dsn]
+    hosts = found["hosts"].split(",")
+    if not all(hosts):
+        raise ValueError("an empty host between commas")
+    return [found["head"] + host + found["rest"] for host in hosts]
+
+
+def _base_urls(fields: Mapping[str, Any], default: str, path: str) -> tuple[str, ...]:
+    """The base URLs of the fields `urls` or `url`, or the default; raises ValueError."""
+    url = [str(fields["url"])] if fields.get("url") else []
+    given = [str(each) for each in fields.get("urls") or url or [default]]
+    if url and _base_url(url[0], path) != _base_url(given[0], path):
+        raise ValueError("urls: write all addresses there, and none into url")
+    return tuple(_base_url(each, path) for each in given)
+
+
+def _base_url(url: str, path: str) -> str:
+    """The base URL, with the default path of its type if it has none; raises ValueError."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("url holds a key; write it into the field key")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("url must look like http://host:port")
+    return url.rstrip("/") if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _check_distinct(urls: Sequence[str]) -> None:
+    """Raises ValueError for duplicate addresses, or more than `MAX_ADDRESSES`."""
+    if len(set(urls)) != len(urls):
+        raise ValueError("an address is listed twice")
+    if len(urls) > MAX_ADDRESSES:
+        raise ValueError(
+            f"more than {MAX_ADDRESSES} addresses; give the others a backend of their own"
+        )
+
+
+def _vertex_host(location: str) -> str:
+    """The host of a Vertex location (python-genai, `_api_client.py`)."""
+    if location == _GLOBAL:
+        return "aiplatform.googleapis.com"
+    if location in _MULTI_REGIONS:
+        return f"aiplatform.{location}.rep.googleapis.com"
+    return f"{location}-aiplatform.googleapis.com"
+
+
+def _vertex_address(url: str, options: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """URL and options, both with the location; a host without a dot is a location."""
+    host = urlsplit(url).hostname or ""
+    location = options.get("location")
+    if not host or ("." not in host and host != "localhost" and ":" not in host):
+        location = location or host or _GLOBAL
+        url = f"https://{_vertex_host(location)}{VERTEX_VERSION_PATH}"
+    return url, {**options, "location": location or _GLOBAL}
+
+
+def _with_vertex_address(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a Vertex configuration, with the address of its location."""
+    url, options = _vertex_address(str(fields.get("url") or ""), dict(fields.get("options") or {}))
+    return {**fields, "url": url, "options": options}

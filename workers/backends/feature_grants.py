@@ -1,4 +1,4 @@
-"""What of a request its backend has no word for: refused where that would change the answer."""
+"""Request features that a backend does not support: refused, or reported as ignored."""
 
 from contract.errors import NotSupported
 from contract.features import REMEDIES, Feature, wishes
@@ -7,14 +7,17 @@ from workers.backends.protocols import Backend, GrantsFeatures
 
 
 def grants(backend: Backend) -> frozenset[Feature]:
-    """What requests may wish for beyond what every backend can do."""
+    """The features that a backend supports beyond those of every backend."""
     return backend.grants if isinstance(backend, GrantsFeatures) else frozenset()
 
 
 def ungranted(request: Request, backend: Backend) -> tuple[str, ...]:
-    """Fields of the request that this backend ignores; raises NotSupported for what it may not."""
-    missing = [wish for wish in wishes(request) if wish not in grants(backend)]
-    for wish in missing:
-        if wish in REMEDIES:
-            raise NotSupported(f"{wish}: backend {backend.name}: {REMEDIES[wish]}")
+    """The fields of the request that this backend ignores.
+
+    Raises NotSupported, with the remedy, for a feature that must not be ignored.
+    """
+    missing = [each for each in wishes(request) if each not in grants(backend)]
+    for feature in missing:
+        if feature in REMEDIES:
+            raise NotSupported(f"{feature}: backend {backend.name}: {REMEDIES[feature]}")
     return tuple(missing)

@@ -1,11 +1,8 @@
-"""An image in a request, told apart into its type and its base64: pure, fetches nothing."""
+"""Images inside a request, as a data URL or base64: type and data. Does no I/O."""
 
 from typing import Final, NamedTuple
 
-from contract.errors import (
-    InvalidRequest,
-    NotSupported,
-)
+from contract.errors import InvalidRequest, NotSupported
 
 _MAGIC: Final = (
     ("iVBORw0KGgo", "image/png"),
@@ -13,11 +10,11 @@ _MAGIC: Final = (
     ("UklGR", "image/webp"),
     ("R0lGOD", "image/gif"),
 )
-"""How the base64 of an image of that type begins."""
+"""Prefixes of the base64 of each type."""
 
 
 class InlineImage(NamedTuple):
-    """An image that travels inside a request."""
+    """The type and the base64 of an image."""
 
     mime_type: str
     data: str
@@ -25,14 +22,14 @@ class InlineImage(NamedTuple):
 
 
 def mime_type(data: str) -> str:
-    """The type that the base64 of an image begins like; PNG if it is none that we know."""
+    """The MIME type by the first bytes of a base64 image; image/png if unknown."""
     return next((mime for start, mime in _MAGIC if data.startswith(start)), "image/png")
 
 
 def inline(image: str, where: str) -> InlineImage:
-    """The image of a data URL or of plain base64; `where` names the field in an error.
+    """The image of a data URL or of plain base64; `where` names the field in errors.
 
-    Raises NotSupported for an address, InvalidRequest for a data URL that is not base64.
+    Raises NotSupported for an http(s) URL, InvalidRequest for a data URL that is not base64.
     """
     if image.startswith(("http:", "https:")):
         raise NotSupported(f"{where}: this backend takes images as base64, not as URLs")

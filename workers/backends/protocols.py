@@ -1,8 +1,8 @@
-"""What a backend is: a small thing that can be checked, and one protocol per thing it can do.
+"""The protocols of backends: `Backend`, and one protocol per capability.
 
-A capability is a method. A backend that can embed has `embed`; nothing else declares it. Streams
-are async generators of events whose last item is a `Done`; a failure is raised as a
-`contract.errors.BackendError`, never yielded. Closing the generator closes the socket.
+A capability is a method: a backend that can embed has `embed`, and nothing else declares it.
+Streams are async generators of events. The last item is a `Done`; a failure is raised as a
+`contract.errors.BackendError`, never yielded. Closing the generator closes the connection.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -30,7 +30,7 @@ Stream = AsyncGenerator[Item, None]
 
 @runtime_checkable
 class Backend(Protocol):
-    """Something that answers for one endpoint."""
+    """One server, or one library in the process of the worker."""
 
     @property
     def name(self) -> str:
@@ -38,171 +38,171 @@ class Backend(Protocol):
         ...
 
     async def check(self) -> str | None:
-        """Return the server's version if it is up (None if it does not tell).
+        """Return the server's version, None if it does not report one.
 
-        Raises a BackendError that says what is wrong otherwise.
+        Raises BackendError if the server is not usable.
         """
         ...
 
     async def models(self) -> Sequence[ModelReport]:
-        """List the models it can serve; raises BackendError."""
+        """Return a report for each model it can serve; raises BackendError."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         ...
 
 
 @runtime_checkable
 class Chat(Protocol):
-    """Can continue a conversation."""
+    """Generates chat completions."""
 
     def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """Stream the answer."""
+        """Stream the response: deltas, then `Done`; raises BackendError."""
         ...
 
 
 @runtime_checkable
 class Prefill(Protocol):
-    """Knows whether its server continues a trailing assistant message instead of answering it."""
+    """Reports whether its server continues a trailing assistant message instead of answering it."""
 
     async def prefills(self, model: str) -> bool:
-        """Whether an answer that broke off may be continued by sending it back, to the letter.
+        """Whether a response that was cut off can be continued exactly by sending it back.
 
-        Raises BackendError if it has to ask, and gets no answer.
+        Raises BackendError if it must query the server and the request fails.
         """
         ...
 
 
 @runtime_checkable
 class Embed(Protocol):
-    """Can turn texts into vectors."""
+    """Computes embeddings."""
 
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """Yield every row exactly once, in order."""
+        """Yield the vector of every text once, in order of `request.input`; raises BackendError."""
         ...
 
 
 @runtime_checkable
 class LimitsEmbedBatch(Protocol):
-    """Cuts long lists of texts into requests to its server."""
+    """Splits long inputs into several embedding requests to its server."""
 
     def max_texts(self, model: str) -> int:
-        """How many texts of this model go into one."""
+        """The most texts of one request for this model."""
         ...
 
 
 @runtime_checkable
 class Pull(Protocol):
-    """Can download a model."""
+    """Downloads models."""
 
     def pull(self, request: PullRequest) -> Stream[Progress | Done]:
-        """Download; the totals in `Progress` cover all digests seen so far."""
+        """Download a model; totals in `Progress` are bytes of all digests seen so far."""
         ...
 
 
 @runtime_checkable
 class Delete(Protocol):
-    """Can delete a model."""
+    """Deletes models."""
 
     def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """Remove a model."""
+        """Delete a model; raises ModelMissing."""
         ...
 
 
 @runtime_checkable
 class ManageModels(Delete, Protocol):
-    """Can show, make, copy and delete models."""
+    """Shows, creates, copies and deletes models."""
 
     def show(self, request: ShowRequest) -> Stream[Details | Done]:
-        """Tell everything about a model."""
+        """Yield the server's details of a model; raises ModelMissing."""
         ...
 
     def create(self, request: CreateRequest) -> Stream[Progress | Done]:
-        """Make a model from another."""
+        """Create a model from another."""
         ...
 
     def copy(self, request: CopyRequest) -> Stream[Done]:
-        """Give a model a second name."""
+        """Copy a model to a second name."""
         ...
 
 
 @runtime_checkable
 class SwapModels(Protocol):
-    """Can bring models into memory and take them out."""
+    """Loads models into memory and unloads them."""
 
     def running(self) -> Stream[Details | Done]:
-        """Tell which models are loaded."""
+        """Yield `{"models": [...]}`, the models in memory."""
         ...
 
     def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """Bring a model into memory."""
+        """Load a model into memory; raises ModelMissing."""
         ...
 
     def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """Take a model out of memory; `EVERY_MODEL` takes all, where the backend can swap."""
+        """Unload a model; `EVERY_MODEL` unloads all, where the backend supports that."""
         ...
 
 
 @runtime_checkable
 class GenerateImages(Protocol):
-    """Can make images."""
+    """Generates images."""
 
     def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
-        """Make images; previews are marked partial."""
+        """Stream the images, base64; previews have `partial` set."""
         ...
 
 
 @runtime_checkable
 class AcceptsImageUrls(Protocol):
-    """May fetch the images of a message itself."""
+    """Reports whether its server fetches the image URLs of a message."""
 
     @property
     def accepts_image_urls(self) -> bool:
-        """Whether it does; else the worker fetches them (workers/image_fetch.py)."""
+        """False: the worker downloads them first (workers/image_fetch.py)."""
         ...
 
 
 @runtime_checkable
 class GrantsFeatures(Protocol):
-    """Has words for more of a request than every backend has."""
+    """Supports request fields that not every backend supports."""
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """For what; the rest is refused or named as ignored before the backend is asked."""
+        """The features; others are refused or reported as ignored before the request is sent."""
         ...
 
 
 @runtime_checkable
 class ReportsSlots(Protocol):
-    """Knows how many chats its server takes at once."""
+    """Reports how many requests its server runs at once."""
 
     async def slots(self) -> int | None:
-        """Return the number, None if the server does not tell; raises BackendError."""
+        """Return the number, None if the server does not report it; raises BackendError."""
         ...
 
 
 class ModelLease(Protocol):
-    """Says which worker may have a model in its memory, where one is all that there is room for."""
+    """A lease on the memory of the machine: one worker at a time has a model loaded."""
 
     async def claim(self, model: str, leave: Callable[[], None]) -> None:
-        """Return when this worker may; wait for as long as another one does.
+        """Return when this worker holds the lease; wait while another worker holds it.
 
-        `leave` is called, perhaps more than once, when it should let go: another worker waits.
+        `leave` is called, perhaps more than once, when another worker waits for the lease.
         """
         ...
 
     async def release(self, model: str) -> None:
-        """Let others have it."""
+        """Release the lease."""
         ...
 
 
 @runtime_checkable
 class HasModelLease(Protocol):
-    """Has its models in the worker's own memory."""
+    """Loads models into the memory of the worker itself."""
 
-    def use_model_lease(self, residence: ModelLease) -> None:
-        """Ask this before a model is loaded; called once, before the first job."""
+    def use_model_lease(self, lease: ModelLease) -> None:
+        """Claim this lease before a model is loaded; called once, before the first job."""
         ...
 
 
@@ -210,5 +210,5 @@ _METHODS: dict[Capability, str] = {kind: kind for kind in get_args(Capability)} 
 
 
 def capabilities(backend: Backend) -> tuple[Capability, ...]:
-    """The kinds of jobs that a backend has a method for."""
+    """The kinds of jobs that a backend has a method for, as the roster lists them."""
     return tuple(kind for kind, method in _METHODS.items() if hasattr(backend, method))

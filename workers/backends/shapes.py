@@ -1,12 +1,11 @@
-"""What a backend's JSON must look like before anything is read from it.
+"""Validation of a backend's JSON before adapters read it.
 
-`Shape.read` takes a parsed value and gives it back as the adapters read it, or raises BadAnswer
-with the JSON path of what was not understood. Strict is what an answer cannot do without: words,
-calls, vectors, images. Lenient is what only describes it: a count, a duration, a flag of another
-type is as if it had not been told. Fields that no adapter reads pass as they are.
+`Shape.read` validates a parsed value, or raises BadAnswer with the JSON path of the wrong field.
+Text, tool calls, vectors and images are strict. Metadata (counts, durations, flags) is lenient:
+a value of another type is read as missing. Fields that no adapter reads pass unchanged.
 
-Invariant: an adapter reads no field of a type that its shape has not demanded; a test feeds all
-adapters with mutated answers.
+Invariant: an adapter reads only fields whose type its shape has validated; a test feeds mutated
+responses to all adapters.
 """
 
 from collections.abc import Callable
@@ -29,7 +28,7 @@ Fields = TypeVar("Fields")
 LENIENT: Final = ConfigDict(extra="allow")
 """Servers add fields as they like."""
 MOST: Final = 2**53
-"""No count or duration is greater; greater numbers are not the same to every reader of JSON."""
+"""The greatest count or duration; JSON readers do not agree on greater integers."""
 _NAMES: Final[tuple[tuple[type, str], ...]] = (
     (bool, "true or false"),
     (int, "a number"),
@@ -41,14 +40,14 @@ _NAMES: Final[tuple[tuple[type, str], ...]] = (
 
 
 class Shape(Generic[Fields]):
-    """One kind of answer."""
+    """The shape of one kind of response."""
 
     def __init__(self, kind: type[Fields]) -> None:
         """`kind` is a TypedDict, or anything that pydantic can validate."""
         self._validate = TypeAdapter(kind).validator.validate_python
 
     def read(self, value: Any) -> Fields:
-        """The value as adapters may read it; raises BadAnswer."""
+        """The validated value; raises BadAnswer."""
         try:
             return self._validate(value)  # type: ignore[no-any-return]
         except ValidationError as error:
@@ -56,14 +55,14 @@ class Shape(Generic[Fields]):
 
 
 def invalid_json(error: ValueError, *, is_cut: bool) -> BackendError:
-    """What bytes mean that are no JSON: an answer that broke off, or one that nobody can read."""
+    """The error for invalid JSON: TruncatedStream if the stream ended inside it, else BadAnswer."""
     if is_cut:
         return TruncatedStream("the answer broke off in the middle of its JSON")
     return BadAnswer(f"the backend's answer is no JSON: {error}")
 
 
 def _not_understood(error: ValidationError, value: Any) -> BadAnswer:
-    """The deepest thing that is wrong: of a union's branches, the one that fitted the longest."""
+    """The deepest wrong field: of a union's branches, the one that matched furthest."""
     found = [
         _place(value, each["loc"], is_missing=each["type"] == "missing")
         for each in error.errors(include_url=False)
@@ -74,7 +73,7 @@ def _not_understood(error: ValidationError, value: Any) -> BadAnswer:
 
 
 def _place(value: Any, loc: tuple[int | str, ...], *, is_missing: bool) -> tuple[list[str], str]:
-    """Where a location leads, without the names that pydantic gives the branches of unions."""
+    """The JSON path of a location, without pydantic's names for branches of unions."""
     path: list[str] = []
     *steps, last = loc or ("",)
     for step in steps if is_missing else loc:
@@ -89,14 +88,14 @@ def _place(value: Any, loc: tuple[int | str, ...], *, is_missing: bool) -> tuple
 
 
 def _named(value: Any) -> str:
-    """What a value is, in words that repeat nothing of it."""
+    """The kind of a value, without its content."""
     if isinstance(value, float) and not isfinite(value):
-        return "a number that is none"
+        return "a number that is not finite"
     return next((name for kind, name in _NAMES if isinstance(value, kind)), "null")
 
 
 def none_if_invalid(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """What cannot be read is as if it had not been told."""
+    """A validator: None for a value that does not validate."""
     try:
         return handler(value)
     except ValidationError:
@@ -104,7 +103,7 @@ def none_if_invalid(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 def count(value: Any) -> int | None:
-    """A number from 0 on; it may be written as a float (Ollama's `model_info`)."""
+    """An integer from 0 to `MOST`, else None; it may be a JSON float (Ollama's `model_info`)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value <= MOST else None
@@ -123,35 +122,35 @@ def _name(value: Any) -> Any:
 
 
 def object_items(value: Any) -> Any:
-    """The objects among the items of a list; null is an empty one."""
+    """The objects among the items of a list; [] for null."""
     if value is None:
         return []
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else value
 
 
 def items_with(field: str) -> Callable[[Any], Any]:
-    """Keeps the items of a list that say who they are."""
+    """A validator that keeps the objects of a list that have this field."""
 
-    def kept(value: Any) -> Any:
+    def keep(value: Any) -> Any:
         items = object_items(value)
         if not isinstance(items, list):
             return items
         return [each for each in items if each.get(field) not in (None, "")]
 
-    return kept
+    return keep
 
 
 Count = Annotated[int | None, BeforeValidator(count)]
-"""A number of tokens, bytes or the like; anything else is as if it had not been told."""
+"""A number of tokens, bytes or the like; None for anything else."""
 Measure = Annotated[float | None, BeforeValidator(_measure)]
-"""A finite number, or as if it had not been told."""
+"""A finite number; None for anything else."""
 Name = Annotated[str, BeforeValidator(_name)]
 OptionalText = Annotated[str | None, WrapValidator(none_if_invalid)]
-"""TextList that only describe."""
+"""Descriptive text; None for anything else."""
 TextList = Annotated[list[str] | None, WrapValidator(none_if_invalid)]
-"""A list of such words."""
+"""A list of descriptive texts; None for anything else."""
 Object = Annotated[dict[str, Any] | None, WrapValidator(none_if_invalid)]
-"""An object of which fields are read that may be anything."""
+"""An object whose fields may have any type; None for anything else."""
 
 ANYTHING: Final[Shape[dict[str, Any]]] = Shape(dict[str, Any])
-"""An object of which nothing is read, or which is passed on as it is."""
+"""An object whose fields are not validated."""

@@ -1,4 +1,4 @@
-"""Tools on the wire: how one is described to a model, and how the arguments of a call come back."""
+"""Tools in the JSON of Ollama and OpenAI-shaped servers: definitions out, call arguments in."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ from contract.chat import Tool
 from contract.json_lines import json_line
 
 
-def described(tool: Tool, *, strict: bool = False) -> dict[str, Any]:
-    """A tool as Ollama and OpenAI-shaped servers take it; templates expect an object's schema.
+def tool_definition(tool: Tool, *, strict: bool = False) -> dict[str, Any]:
+    """A tool definition, `{"type": "function", "function": {...}}`.
 
-    `strict`: whether the server knows that word.
+    A tool without parameters gets the schema of an empty object, which chat templates expect.
+    `strict`: whether the server accepts the field `strict`.
     """
     function: dict[str, Any] = {
         "name": tool.name,
@@ -22,7 +23,7 @@ def described(tool: Tool, *, strict: bool = False) -> dict[str, Any]:
 
 
 def arguments_text(arguments: Any) -> str:
-    """Arguments as JSON text, whether they came as text, as an object or as null.
+    """The arguments of a call as JSON text; they may be text, an object or null.
 
     Ollama always sends an object, llama-server did for a while (llama.cpp #20198).
     """

@@ -1,6 +1,6 @@
-"""From texts to rows: how inputs are cut into batches and what an answer's rows must be.
+"""Embeddings: inputs are split into batches, and the vectors of each response are checked.
 
-Invariant: the rows of all batches together are as many as the texts, in their order, of one width.
+Invariant: all batches together give one vector per text, in order, all of one width.
 """
 
 import base64
@@ -11,11 +11,7 @@ from math import hypot
 from typing import Any, Final, TypeVar
 
 from contract.embeddings import is_finite, pack, unpack
-from contract.errors import (
-    BadAnswer,
-    NotFinite,
-    NotSupported,
-)
+from contract.errors import BadAnswer, NotFinite, NotSupported
 from contract.events import Usage, Vectors
 
 Text = TypeVar("Text", bound=Sized)
@@ -23,16 +19,16 @@ Text = TypeVar("Text", bound=Sized)
 _FLOAT32_MOST: Final = 3.4028235e38
 
 BATCH_CHARACTERS: Final = 200_000
-"""A request holds no more: OpenAI takes 300,000 tokens at once, others less than they say."""
+"""Most characters of one request: OpenAI accepts 300,000 tokens, others less than documented."""
 
 
 def batches(
     texts: Sequence[Text], limit: int, most_characters: int = BATCH_CHARACTERS
 ) -> Iterator[tuple[Text, ...]]:
-    """Neighbouring texts, at most `limit` and `most_characters` together, at least one.
+    """Neighbouring texts in batches of at most `limit` texts and `most_characters`.
 
-    A text may be ids of tokens; they count as characters. One huge request fails as a whole, and
-    shows nothing until it is done (openrag #465).
+    A longer text is a batch of its own. A text may be token ids, each counts as one character.
+    One huge request would fail as a whole and show no progress (openrag #465).
     """
     starts, characters = [0], 0
     for at, text in enumerate(texts):
@@ -45,30 +41,30 @@ def batches(
 
 
 class VectorRows:
-    """Turns the rows of each batch into a `Vectors`, and demands that they fit together."""
+    """Makes a `Vectors` event of each batch and checks that the batches match."""
 
     def __init__(self, dimensions: int | None) -> None:
-        """`dimensions` is what the caller asked for, if it did."""
-        self._asked = dimensions
+        """`dimensions` is the width that the request names, if any."""
+        self._wanted = dimensions
         self._dimension: int | None = None
         self._count = 0
         self._tokens: int | None = None
 
     def spend(self, tokens: int | None) -> None:
-        """Add what the backend says that a batch has cost, if it does."""
+        """Add the prompt tokens of a batch; None if the backend does not report them."""
         if tokens is not None:
             self._tokens = (self._tokens or 0) + tokens
 
     @property
     def usage(self) -> Usage | None:
-        """What all batches have cost; None if that was never told."""
+        """The tokens of all batches; None if they were never reported."""
         return None if self._tokens is None else Usage(prompt_tokens=self._tokens)
 
     def add(self, rows: Sequence[Any], expected: int) -> Vectors:
-        """The next rows.
+        """The event of the next rows: lists of numbers, or base64 of little-endian float32.
 
-        Raises BadAnswer if they are not `expected` rows of one width, NotFinite if one of them has
-        a number that is none, NotSupported if they are not of the width that was asked for.
+        Raises BadAnswer if they are not `expected` rows of one width, NotFinite for NaN or an
+        infinite number, NotSupported if their width is not the requested one.
         """
         if len(rows) != expected:
             raise BadAnswer(f"the backend answered {len(rows)} vectors for {expected} texts")
@@ -77,10 +73,10 @@ class VectorRows:
         if len(widths) != 1 or 0 in widths:
             raise BadAnswer(f"the backend answered vectors of widths {sorted(widths)}")
         self._dimension = len(numbers[0])
-        if self._asked is not None and self._dimension != self._asked:
+        if self._wanted is not None and self._dimension != self._wanted:
             raise NotSupported(
                 f"dimensions: the model makes vectors of {self._dimension} numbers, and the"
-                f" backend cannot cut them to {self._asked}"
+                f" backend cannot cut them to {self._wanted}"
             )
         first, self._count = self._count, self._count + len(numbers)
         return Vectors(
@@ -92,9 +88,9 @@ class VectorRows:
 
 
 def _packed(rows: Sequence[Sequence[float]], first: int) -> str:
-    """The rows as the contract has them; the first one is that of text number `first`.
+    """The rows packed for a `Vectors` event; `first` is the index of the first text.
 
-    llama-server writes null for a number that is none. Numbers that float32 cannot hold are none.
+    llama-server writes null for NaN. A number that does not fit into float32 counts as infinite.
     """
     try:
         if all(is_finite(row) for row in rows):
@@ -115,12 +111,12 @@ def _demand_finite(number: Any, text: str, place: int) -> None:
 
 
 def width(row: Any) -> int | None:
-    """How many numbers a row has; None if it is no row."""
+    """The width of a vector, None if it is empty; raises BadAnswer."""
     return len(_numbers(row)) or None
 
 
 def unit(row: Any) -> Any:
-    """The row scaled to length 1; what is no row of numbers is left for `VectorRows` to refuse."""
+    """The row scaled to length 1; anything but numbers is returned for `VectorRows` to refuse."""
     if not isinstance(row, list) or not all(isinstance(value, int | float) for value in row):
         return row
     try:
@@ -131,11 +127,14 @@ def unit(row: Any) -> Any:
 
 
 def ordered(items: Sequence[Any]) -> list[Any]:
-    """The embeddings of OpenAI's `data`, by `index`; servers may answer out of order."""
+    """The embeddings of OpenAI's `data`, sorted by `index`; raises BadAnswer.
+
+    Servers may return them out of order. Items without `index` count by position.
+    """
     if not all(isinstance(item, dict) for item in items):
-        raise BadAnswer("the backend answered embeddings that are no objects")
-    told = [item.get("index") for item in items]
-    indexes = [at if index is None else index for at, index in enumerate(told)]
+        raise BadAnswer("the backend answered embeddings that are not objects")
+    given = [item.get("index") for item in items]
+    indexes = [at if index is None else index for at, index in enumerate(given)]
     if sorted(indexes) != list(range(len(items))):
         raise BadAnswer(f"the backend numbered its vectors {indexes[:8]}, not from 0 on")
     return [
@@ -148,7 +147,7 @@ def _first(pair: tuple[int, Any]) -> int:
 
 
 def _numbers(row: Any) -> Sequence[float]:
-    """A row as numbers; base64 is of little-endian float32."""
+    """A row as numbers; base64 holds little-endian float32."""
     if isinstance(row, str):
         try:
             raw = base64.b64decode(row, validate=True)
@@ -156,5 +155,5 @@ def _numbers(row: Any) -> Sequence[float]:
         except (binascii.Error, ValueError):
             raise BadAnswer("the backend answered a vector in broken base64") from None
     if not isinstance(row, list):
-        raise BadAnswer("the backend answered a vector that is no list of numbers")
+        raise BadAnswer("the backend answered a vector that is not a list of numbers")
     return row

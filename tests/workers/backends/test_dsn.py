@@ -40,7 +40,7 @@ PIECES = st.sampled_from([*"ollama", "openai", "://", "@", ":", "/", "?", "#", "
         ("local:///models/mini%20lm", "local", "/models/mini lm"),
     ],
 )
-def test_a_line_names_type_and_address(dsn: str, type: str, url: str) -> None:
+def test_a_dsn_names_type_and_address(dsn: str, type: str, url: str) -> None:
     config = parse("LLM_BOX", dsn)
 
     assert ("box", type, url) == (config.name, config.type, config.url)
@@ -56,9 +56,7 @@ def test_a_line_names_type_and_address(dsn: str, type: str, url: str) -> None:
         ("local:///models/a,b", ()),
     ],
 )
-def test_commas_stand_between_addresses_that_are_as_good_as_each_other(
-    dsn: str, urls: tuple[str, ...]
-) -> None:
+def test_commas_separate_equivalent_addresses(dsn: str, urls: tuple[str, ...]) -> None:
     config = parse("LLM_BOX", dsn)
 
     assert config.urls == urls
@@ -80,14 +78,14 @@ def test_every_address_has_the_key_and_the_slots_of_all() -> None:
     ("dsn", "words"),
     [
         ("ollama://a,a", "twice"),
-        ("ollama://k3y@a,,b", "beside a comma"),
-        ("ollama://k3y@a,", "beside a comma"),
+        ("ollama://k3y@a,,b", "empty host"),
+        ("ollama://k3y@a,", "empty host"),
         ("scripted://a,b", "no list of addresses"),
         ("vertex://p:k3y@eu,us", "no list of addresses"),
         (f"ollama://{','.join(f'box{n}' for n in range(33))}", "more than 32"),
     ],
 )
-def test_a_list_of_addresses_that_cannot_be_meant_is_refused(dsn: str, words: str) -> None:
+def test_an_invalid_list_of_addresses_is_refused(dsn: str, words: str) -> None:
     with pytest.raises(DsnError, match=words) as refused:
         parse("LLM_BOX", dsn)
 
@@ -99,7 +97,7 @@ def test_a_table_has_its_addresses_in_one_place() -> None:
         BackendConfig(name="box", type="ollama", url="http://c", urls=("http://a", "http://b"))
 
 
-def test_options_stand_behind_the_question_mark() -> None:
+def test_options_follow_the_question_mark() -> None:
     config = parse("LLM_GPU_1", "vllm://k%2Fe%40y@h?slots=4&slots.embed=2&idle_s=60")
 
     assert config.key is not None
@@ -113,7 +111,7 @@ def test_options_stand_behind_the_question_mark() -> None:
     [
         ("ollama", "looks like"),
         ("olama://s3cret@h", "no such type"),
-        ("ollama+ftp://s3cret@h", "neither"),
+        ("ollama+ftp://s3cret@h", "http or https"),
         ("openai://s3cret@h:99999", "host or port"),
         ("openai://s3cret/more@h", "%2F"),
         ("openai://s3cret@h#x", "percent-encoded"),
@@ -136,7 +134,7 @@ def test_an_error_names_the_variable_and_the_remedy_and_no_key(dsn: str, words: 
 
 @settings(deadline=None)
 @given(st.lists(PIECES).map("".join))
-def test_no_line_is_read_as_something_else_than_a_config_or_an_error(text: str) -> None:
+def test_any_text_is_a_configuration_or_an_error(text: str) -> None:
     try:
         config = parse("LLM_X", text)
     except DsnError:
@@ -155,7 +153,7 @@ def test_no_line_is_read_as_something_else_than_a_config_or_an_error(text: str) 
         ("openai", "", "https://api.openai.com/v1"),
     ],
 )
-def test_a_table_may_leave_out_what_its_type_tells(type: str, given: str, url: str) -> None:
+def test_a_table_may_omit_the_defaults_of_its_type(type: str, given: str, url: str) -> None:
     assert url == BackendConfig.model_validate({"name": "x", "type": type, "url": given}).url
 
 

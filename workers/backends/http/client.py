@@ -1,16 +1,15 @@
-"""The HTTP client of the backends: long answers, no read timeout, errors of our own tree.
+"""The HTTP client of the backends: streaming responses, idle timeout, `contract.errors`.
 
-A cold model may load for minutes, so nothing times out between a request and its first word.
-Once the words have begun, silence longer than `idle_s` is `BackendStalled`: llama-server falls
-silent for ever when it is told to stop. Closing an answer closes its socket.
+A cold model may load for minutes, so there is no timeout between a request and its first token.
+After the first token, `idle_s` seconds without a byte raise BackendStalled: llama-server sends
+nothing more after a stop. Closing a response closes its connection.
 
-Which requests are sent twice: those that may be (a GET, and a POST that only asks: `repeats`),
-once, and only if a connection that had been used before was closed under them before a byte of an
-answer came. Servers close kept connections when they like (llama-server after every stream, after
-100 requests and after 5 s), and a request that crosses that on its way has reached nobody (RFC
-9112, 9.3.1). Everything else (delete, create, pull, load, an image that costs money) gets a
-connection of its own, which nobody can have closed for being idle, and is sent once; what becomes
-of its job then is decided by workers/retry.py, which counts and waits (docs/adr/0025).
+Retries on a stale connection: a GET, and a POST with `repeatable`, is sent a second time, once,
+only if it was sent on a reused connection that was closed before any byte of a response. Servers
+close idle connections at any time (llama-server after every stream, after 100 requests and after
+5 s), and a request that crosses such a close was not processed (RFC 9112, 9.3.1). All other
+requests (delete, create, pull, load, images) use a new connection each and are sent once;
+workers/retry.py decides whether their job is retried (docs/adr/0025).
 """
 
 import asyncio
@@ -46,12 +45,12 @@ from workers.backends.shapes import ANYTHING, Shape
 
 
 class IdleTimeout:
-    """Cancels the task that waits between `begin` and `end` for longer than `limit_s`."""
+    """Cancels a task that waits longer than `limit_s` seconds between `begin` and `end`."""
 
     __slots__ = ("_cancelling", "_has_expired", "_loop", "_since", "_task", "_timer", "limit_s")
 
     def __init__(self) -> None:
-        """Without a limit until `limit_s` is set."""
+        """Inactive until `limit_s` is set; one event loop."""
         self.limit_s: float | None = None
         self._loop = asyncio.get_running_loop()
         self._since: float | None = None
@@ -61,7 +60,7 @@ class IdleTimeout:
         self._cancelling = 0
 
     def begin(self) -> None:
-        """The current task starts to wait."""
+        """The current task starts to wait for a packet."""
         if self.limit_s is None:
             return
         self._since = self._loop.time()
@@ -71,18 +70,18 @@ class IdleTimeout:
             self._timer = self._loop.call_later(self.limit_s, self._check)
 
     def end(self) -> None:
-        """It waits no more."""
+        """The packet has arrived."""
         self._since = None
 
     def expired(self) -> bool:
-        """Whether the cancellation that just arrived is ours alone; takes it back if so."""
+        """Whether this timeout alone caused the current cancellation; uncancels the task if so."""
         if not self._has_expired or self._task is None:
             return False
         self._has_expired = False
         return self._task.uncancel() <= self._cancelling
 
     def close(self) -> None:
-        """Stop looking."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -100,30 +99,30 @@ class IdleTimeout:
 
 CONNECT_S: Final = 10.0
 QUICK_S: Final = 10.0
-"""For questions that no model is needed to answer: is it up, what does it have."""
+"""Timeout in seconds for requests that need no model: health, version, lists."""
 ERROR_BODY_BYTES: Final = 64 * 1024
 KEEP_IDLE_S: Final = 4.0
-"""llama-server closes an idle connection after 5 s; we leave first."""
+"""Seconds; llama-server closes an idle connection after 5 s, so the client closes it first."""
 STALE_S: Final = 1.0
-"""A connection that was closed before our request came tells so within a round trip. Later it is
-the request that the server died of, and that is not sent again at once."""
-_ONLY_ASKS: Final = frozenset({"GET", "HEAD"})
+"""Seconds. A connection that was already closed fails within a round trip. A later failure may be
+the server dying of the request, which is not sent again."""
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _reused: ContextVar[list[bool]] = ContextVar("reused")
-"""Where the connection of the request that is being sent notes that it was used before."""
+"""One item once the request in flight uses a reused connection."""
 
 
 class EncodedBody(NamedTuple):
-    """A request's body that is no JSON, such as a form with files."""
+    """A request body that is not JSON, such as a multipart form."""
 
     content: bytes
     content_type: str
 
 
 class BackendResponse:
-    """A response whose body is still on its way."""
+    """A response whose body is being received."""
 
     def __init__(self, response: httpx.Response, address: str, secrets: tuple[str, ...]) -> None:
-        """Take over a response that was sent with `stream=True`."""
+        """Wrap a response of `send(stream=True)`; errors redact `secrets`."""
         self.status = response.status_code
         self.headers = response.headers
         self.content_type = response.headers.get("content-type", "").partition(";")[0].strip()
@@ -133,11 +132,14 @@ class BackendResponse:
         self._idle = IdleTimeout()
 
     def start_idle_timeout(self, idle_s: float) -> None:
-        """From now on, `idle_s` seconds without a byte are too many."""
+        """Raise BackendStalled after `idle_s` seconds without a byte, from now on."""
         self._idle.limit_s = idle_s
 
     async def packets(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes; no packet is empty."""
+        """Yield the body as received; no packet is empty.
+
+        Raises BackendStalled after an idle timeout, TruncatedStream if the connection breaks.
+        """
         idle, read_packet = self._idle, self._read_packet
         try:
             with foreign_errors(self._address, began=True, secrets=self._secrets):
@@ -159,7 +161,7 @@ class BackendResponse:
             idle.close()
 
     async def read(self, limit_bytes: int | None = None) -> bytes:
-        """The rest of the body, or its first `limit_bytes`."""
+        """The rest of the body, or its first `limit_bytes`, without a byte-order mark."""
         pieces: list[bytes] = []
         size_bytes = 0
         async for packet in self.packets():
@@ -171,7 +173,7 @@ class BackendResponse:
 
 
 class BackendClient:
-    """Speaks HTTP to one endpoint."""
+    """An HTTP client for one base URL."""
 
     def __init__(
         self,
@@ -183,17 +185,17 @@ class BackendClient:
         secrets: tuple[str, ...] = (),
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`url` has no credentials in it; `key` is sent as a bearer token; tests give a transport.
+        """`url` has no credentials; `key` is sent as a bearer token; tests pass a transport.
 
-        `auth` signs each request, `secrets` stand in `headers`: no error shows them.
-        Of the two clients the second never reuses a connection: it is for what must not be sent
-        twice, and for the one repetition of what may.
+        `auth` signs each request. Errors redact `key` and `secrets` (values in `headers`).
         """
         self.url = url.rstrip("/")
         self.secrets = (*((key,) if key else ()), *secrets)
         sent = {"accept-encoding": "identity", "content-type": "application/json"}
         sent |= {"authorization": f"Bearer {key}"} if key else {}
         sent |= headers or {}
+        # The second never reuses a connection: for requests that must not be sent twice, and for
+        # the one repetition of those that may.
         self._clients = tuple(
             httpx.AsyncClient(
                 transport=transport or _transport(self.url, is_fresh=is_fresh),
@@ -214,13 +216,14 @@ class BackendClient:
         accept: str = "*/*",
         repeatable: bool = False,
     ) -> AsyncIterator[BackendResponse]:
-        """Send a request; the answer is open inside the block, and its socket closed after it.
+        """Send a request; the response is open inside the block and closed after it.
 
-        `repeats` says that the server may be asked twice for it; a GET always may.
-        Raises the BackendError that the status and body mean, or that a broken connection means.
+        `body` is encoded as JSON unless it is an EncodedBody. `repeatable`: a POST that may be
+        sent twice (see the module docstring); a GET always may. Raises the BackendError that the
+        status and body mean (error_table.py), or the broken connection (foreign_errors.py).
         """
         with foreign_errors(self.url, secrets=self.secrets):
-            may_repeat = repeatable or method in _ONLY_ASKS
+            may_repeat = repeatable or method in _SAFE_METHODS
             response = await self._send(method, path, body, accept, may_repeat=may_repeat)
         answer = BackendResponse(response, self.url, self.secrets)
         try:
@@ -240,11 +243,11 @@ class BackendClient:
         shape: Shape[Any] = ANYTHING,
         repeatable: bool = False,
     ) -> dict[str, Any]:
-        """The JSON object that answers a request, its fields as `shape` says; raises BackendError.
+        """Send a request as `open` does and return the JSON object of the response.
 
-        It is sent as `open` does.
-
-        A list comes as `{"data": [...]}`, an empty body as an empty object.
+        A list becomes `{"data": [...]}`, an empty body {}. `limit_s` bounds the whole exchange.
+        Raises BackendError: BackendUnreachable after `limit_s`, BadEndpoint for a body that is
+        not JSON, BadAnswer for fields that do not match `shape`.
         """
         try:
             async with asyncio.timeout(limit_s):
@@ -262,7 +265,7 @@ class BackendClient:
             parsed = from_json(raw)
         except ValueError:
             raise BadEndpoint(f"{self.url}{path} did not answer with JSON") from None
-        # LM Studio answers what it does not know with 200 and an `error`.
+        # LM Studio responds to unknown paths with status 200 and an `error`.
         if isinstance(parsed, dict) and parsed.get("error"):
             raise error_from(answer.status, raw, answer.headers, secrets=self.secrets)
         fields: dict[str, Any] = shape.read(
@@ -302,7 +305,7 @@ class BackendClient:
 
     async def _demand_success(self, answer: BackendResponse) -> None:
         status = answer.status
-        if 300 <= status < 400:  # noqa: PLR2004 - a key must not follow to another address
+        if 300 <= status < 400:  # noqa: PLR2004 - a key must not be sent to another address
             target = answer.headers.get("location", "")
             raise error_from(
                 status, f"redirects to {target}: configure that address", secrets=self.secrets
@@ -311,18 +314,18 @@ class BackendClient:
         if status < 300 and not is_page:  # noqa: PLR2004 - the class of status
             return
         body = b""
-        with suppress(TimeoutError, BackendError):  # the status says enough
+        with suppress(TimeoutError, BackendError):  # the status is enough
             async with asyncio.timeout(QUICK_S):
                 body = await answer.read(ERROR_BODY_BYTES)
         raise error_from(status, body, answer.headers, secrets=self.secrets)
 
 
 def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
-    """What gives the next bytes of a body, and none at its end.
+    """A function that returns the next bytes of a body, b"" at its end.
 
-    aiohttp's own body_reader, if the transport is aiohttp's: the generators around it cost a quarter
-    of aiohttp again (bench/client.py: 12.2 and 9.7 us a chunk). Its errors are mapped as httpx's
-    are. A test fails if the libraries move it; other transports are read the long way.
+    Reads aiohttp's StreamReader directly where there is one: the generators around it cost 25 %
+    (bench/client.py: 12.2 and 9.7 us a chunk). Its errors are mapped like httpx's. A test fails
+    if the libraries move it; other transports are read through httpx.
     """
     inside = getattr(response.stream, "_stream", None)
     content = getattr(getattr(inside, "_aiohttp_response", None), "content", None)
@@ -340,9 +343,9 @@ def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
 
 
 def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
-    """A transport without bounds on connections; proxies of the environment are for https only."""
+    """A transport without a connection limit; uses environment proxies for https only."""
     is_secure = url.startswith("https:")
-    # Reading the certificates takes 20 ms; a server that speaks http needs none of them.
+    # Loading the certificates takes 20 ms; plain http needs none.
     certificates: ssl.SSLContext | bool = _certificates() if is_secure else False
 
     def session() -> aiohttp.ClientSession:
@@ -358,7 +361,7 @@ def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
             trust_env=is_secure,
             trace_configs=[_tracing()],
         )
-        # Its own repetition takes a DELETE for harmless, and a new connection for an old one.
+        # aiohttp's own retry repeats a DELETE, and also on new connections.
         session._retry_connection = False  # noqa: SLF001 - as aiohttp's own test client does
         return session
 
@@ -366,7 +369,7 @@ def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
 
 
 def _tracing() -> aiohttp.TraceConfig:
-    """Notes for each request whether its connection had been used before."""
+    """Records for each request whether its connection was reused."""
 
     async def note(*_: object) -> None:
         _reused.get([]).append(True)

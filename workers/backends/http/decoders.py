@@ -1,8 +1,8 @@
-"""Turns the bytes of a stream into its items, however they were cut into packets; does no I/O.
+"""Incremental decoders of response bodies, SSE and NDJSON; they do no I/O.
 
-`Sse` yields `(name, data)`: the event's name and its data as one piece of bytes. `Ndjson` yields
-lines. Both are fed as bytes arrive and flushed at the end, and give the same items wherever the
-packets were split. What SSE is stands in contract/sse.py, what servers write instead stands here.
+`Sse` yields `(event name, data bytes)`, `Ndjson` yields lines. Both are fed bytes as they arrive
+and flushed at the end; the items do not depend on where the packets were split. contract/sse.py
+implements the standard, this module the deviations of servers.
 """
 
 from typing import Final
@@ -14,16 +14,16 @@ from contract.sse import MESSAGE, EventStream, Lines, Start
 __all__ = ["BARE", "ERROR", "MESSAGE", "Ndjson", "Sse"]
 
 ERROR: Final = "error"
-"""Name of an event that is an error: `event: error`, or a line `error: ...`."""
+"""Event name of an error: `event: error`, or a line `error: ...`."""
 BARE: Final = "bare"
-"""Name under which a line comes that is no SSE at all, such as an error a proxy appended."""
+"""Event name for a line that is not SSE, such as an error appended by a proxy."""
 
 
 class Sse(EventStream[tuple[str, bytes]]):
-    """Server-sent events, as strict as the clause and as lenient as the servers need.
+    """Server-sent events (WHATWG HTML, 9.2), with two extensions.
 
-    A line that is no field of SSE comes at once, under the name `BARE`; a line whose field is
-    `error` (llama-server before October 2025) comes under the name `ERROR`.
+    A line that is not an SSE field is yielded at once under the name `BARE`; a line with the
+    field `error` (llama-server before October 2025) under the name `ERROR`.
     """
 
     __slots__ = ()
@@ -40,21 +40,21 @@ class Sse(EventStream[tuple[str, bytes]]):
 
 
 class Ndjson:
-    """One JSON text a line; blank lines are skipped."""
+    """One JSON text per line; blank lines are skipped."""
 
     __slots__ = ("_lines", "_start")
 
     def __init__(self) -> None:
-        """Start at the beginning of a stream."""
+        """A decoder at the start of a stream."""
         self._start = Start()
         self._lines = Lines()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; return the lines that they complete."""
+        """Feed bytes; return the lines that they complete."""
         data = self._start.without_mark(data)
         return [line for line in self._lines.cut(data) if line and not line.isspace()]
 
     def flush(self) -> list[bytes]:
-        """Return the line that never got its end, if any."""
+        """Return the last line without a line feed, if any."""
         rest = self._start.rest() + self._lines.rest()
         return [rest] if rest and not rest.isspace() else []

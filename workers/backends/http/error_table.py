@@ -1,7 +1,8 @@
-"""What a backend's error answer means: status and body to one class of our tree. No I/O.
+"""Error responses of backends: status and body to one class of `contract.errors`. No I/O.
 
-One row of the table a class. No message that leaves here
-holds a key, a password of a URL, or a page of HTML.
+`error_from` takes a response, `error_in` a parsed JSON value, also from inside a stream. `_ROWS`
+is the table: the first row whose status and words match decides. Google's `details` are read for
+reasons, quotas and retry delays. Messages never contain a key, a password of a URL or HTML.
 """
 
 import re
@@ -31,18 +32,18 @@ from contract.errors import (
 )
 
 DAILY_QUOTA: Final = "quota_per_day"
-"""The word for a quota that a short wait does not bring back."""
+"""The term for a quota that a short wait does not restore."""
 
 
 def unwrap_array(answer: Any) -> Any:
-    """The error itself, if it came as an array of one."""
+    """The first object of an array; other values unchanged (Google sends arrays of one error)."""
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         return answer[0]
     return answer
 
 
 def google_terms(error: dict[str, Any]) -> str:
-    """Status, reasons and quota as words to look for."""
+    """Status, reasons and quota of a google.rpc.Status, as text to match."""
     status = error.get("status")
     found = [status] if isinstance(status, str) else []
     found += [
@@ -56,7 +57,7 @@ def google_terms(error: dict[str, Any]) -> str:
 
 
 def retry_delay_s(error: dict[str, Any]) -> float | None:
-    """Seconds of `RetryInfo.retryDelay`, which is written as "12.5s"."""
+    """Seconds of google.rpc.RetryInfo `retryDelay` ("12.5s"), None without it."""
     for detail in _details(error, "RetryInfo"):
         try:
             return max(0.0, float(str(detail.get("retryDelay")).removesuffix("s")))
@@ -73,7 +74,7 @@ def _details(error: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
 
 
 class Phrase(NamedTuple):
-    """Words that tell of it, in lower case, and where they were seen."""
+    """Words of an error message, in lower case, and the source that writes them."""
 
     words: str
     source: str
@@ -85,7 +86,7 @@ LOADING: Final = (
     Phrase("currently loading", "Hugging Face: 503 'Model x is currently loading'"),
     Phrase("not ready", "llama-swap: 503 'process not ready'"),
 )
-"""The model is on its way into memory."""
+"""The model is being loaded."""
 
 BUSY: Final = (
     Phrase("maximum pending requests", "Ollama server/sched.go ErrMaxQueue, 503"),
@@ -102,7 +103,7 @@ BUSY: Final = (
     ),
     Phrase("queue is full", "stable-diffusion.cpp: 429 'job queue is full'"),
 )
-"""The server has as much to do as it takes on."""
+"""The server is at capacity."""
 
 CONFLICTS: Final = (
     Phrase("try again", "gateways: 409 while another request holds the model"),
@@ -110,14 +111,14 @@ CONFLICTS: Final = (
     Phrase("already loading", "the same"),
     Phrase("in progress", "the same"),
 )
-"""The same in a 409, which is a refusal otherwise. In a 500 these words are an apology."""
+"""Busy in a 409 only, which is a refusal otherwise; in a 500 these words mean nothing."""
 
 LOADING_WORDS: Final = tuple(phrase.words for phrase in LOADING)
 BUSY_WORDS: Final = tuple(phrase.words for phrase in BUSY)
 CONFLICT_WORDS: Final = tuple(phrase.words for phrase in CONFLICTS)
 
 STATUSES: Final = frozenset({408, 425, 429, 503, 529})
-"""Busy whatever the words: 408 is a gateway that had no turn for us, 425 too early."""
+"""Busy whatever the words: 408 is a queue timeout of a gateway, 425 is Too Early."""
 
 
 CONTEXT_WORDS: Final = (
@@ -156,21 +157,21 @@ CONTEXT_WORDS: Final = (
 
 
 MESSAGE_LIMIT: Final = 500
-"""Characters of a backend's own words that we repeat."""
+"""Most characters of a backend's message that are repeated."""
 
 _CLIENT: Final = frozenset({*range(400, 500), 501, 0})
 _SERVER: Final = frozenset({*range(500, 600), 0})
 _ANY: Final = _CLIENT | _SERVER
 _WAITS: Final = _SERVER | STATUSES | {409}
-"""Where words of error_table.py count; what a 400 quotes of the request must not."""
+"""Statuses for which loading and busy words match; a 400 may quote them from the request."""
 
 
 class _Row(NamedTuple):
     error: type[BackendError]
     statuses: frozenset[int]
-    """0 stands for an error inside a stream, which has no status of its own."""
+    """0 is an error inside a stream, which has no status."""
     needles: tuple[str, ...]
-    """Lower case; one of them in type, code or message is enough."""
+    """Lower case; one of them in type, code or message matches."""
 
 
 _ROWS: Final = (
@@ -251,7 +252,11 @@ def error_from(
     *,
     secrets: Iterable[str] = (),
 ) -> BackendError:
-    """The error that an answer with this status and body means; status 200 may be one, too."""
+    """The error of a response; status 200 may be one, too.
+
+    Sets `retry_after_s` from headers or body, `upstream_status` and `scope`. The message is at
+    most `MESSAGE_LIMIT` characters, redacted.
+    """
     answer = _parsed(body)
     if answer is None:
         text = body if isinstance(body, str) else body.decode("utf-8", "replace")
@@ -268,7 +273,7 @@ def error_in(
     headers: Mapping[str, str] | None = None,
     secrets: Iterable[str] = (),
 ) -> BackendError:
-    """The error that a JSON value means: an answer's body, or an item in the middle of a stream.
+    """The error of a JSON value: the body of a response, or an item inside a stream (`status` 0).
 
     `error` is an object (OpenAI, llama-server, vLLM), or a string (Ollama, LM Studio, vLLM's 401);
     some put `message` or `detail` at the top. `code` is an int, a string or null.
@@ -292,7 +297,7 @@ def error_in(
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without keys: those given, and whatever looks like one."""
+    """The text without `secrets` and without anything that looks like a key."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
@@ -302,7 +307,7 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
-    """Seconds that the headers ask to wait: `retry-after-ms`, or `retry-after` in either form."""
+    """Seconds of `retry-after-ms` or `retry-after` (seconds or HTTP date); None without them."""
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -331,7 +336,7 @@ def _made(
 
 
 def _scope(error: BackendError, status: int) -> Scope:
-    """Whose trouble it is; what was said in an answer that had begun well is the request's own."""
+    """The scope of the error; an error inside a stream concerns its request only."""
     is_fault = isinstance(error, ServerFault) and status >= 500  # noqa: PLR2004 - the class
     return "model" if is_fault else error.scope
 

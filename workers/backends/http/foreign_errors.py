@@ -1,10 +1,10 @@
-"""Foreign errors become ours here: whatever httpx and aiohttp raise, one class of our tree.
+"""Mapping of httpx and aiohttp exceptions to `contract.errors.BackendError`.
 
     with foreign_errors("http://box:11434"):
         ...
 
-Invariant: no exception class of the two libraries that a request can raise passes unmapped; a
-test walks all of them.
+Invariant: every exception class of the two libraries that a request can raise is mapped; a test
+enumerates them.
 """
 
 from collections.abc import Iterator
@@ -40,14 +40,14 @@ BEFORE_RESPONSE: Final[dict[type[BaseException], type[BackendError]]] = {
     aiohttp.InvalidURL: BadEndpoint,
     aiohttp.NonHttpUrlClientError: BadEndpoint,
     aiohttp.RedirectClientError: BadEndpoint,
-    # A wrong certificate does not mend itself, so this is no matter for a retry.
+    # A wrong certificate stays wrong: not retryable.
     aiohttp.ClientConnectorCertificateError: BadEndpoint,
     aiohttp.ServerFingerprintMismatch: BadEndpoint,
     http_exceptions.HttpProcessingError: BadEndpoint,
     OSError: BackendUnreachable,
     TimeoutError: BackendUnreachable,
 }
-"""What an error means before the answer began; the nearest class in an error's line decides."""
+"""The error before a response begins; the nearest class in the MRO decides."""
 
 FOREIGN_ERRORS: Final = tuple(BEFORE_RESPONSE)
 _REFUSED: Final = (
@@ -71,7 +71,10 @@ _DROPPED: Final = (
 def foreign_errors(
     address: str, *, began: bool = False, secrets: tuple[str, ...] = ()
 ) -> Iterator[None]:
-    """Raise what is foreign as ours; `began` says that the answer had begun."""
+    """Raise exceptions of httpx and aiohttp as BackendError.
+
+    `began`: the response had begun. `secrets` are redacted from messages.
+    """
     try:
         yield
     except FOREIGN_ERRORS as error:
@@ -81,36 +84,42 @@ def foreign_errors(
 def to_backend_error(
     error: BaseException, address: str, *, began: bool = False, secrets: tuple[str, ...] = ()
 ) -> BackendError:
-    """The error of our tree that a foreign one means."""
+    """The BackendError for an exception of httpx or aiohttp.
+
+    Before a response: BadEndpoint, ConnectionDropped or BackendUnreachable. After its begin:
+    BackendStalled for a timeout, else TruncatedStream.
+    """
     cause = _origin(error)
     reason = redacted(" ".join(str(cause).split()), secrets)[:MESSAGE_LIMIT]
     reason = reason or type(cause).__name__
     if began:
         if isinstance(cause, TimeoutError | httpx.TimeoutException):
-            return BackendStalled(f"{address} fell silent in the middle of its answer: {reason}")
-        return Truncated(f"the answer of {address} broke off: {reason}")
+            return BackendStalled(
+                f"{address} sent nothing more in the middle of its answer: {reason}"
+            )
+        return Truncated(f"the answer of {address} was cut off: {reason}")
     kind = next(
         (BEFORE_RESPONSE[line] for line in type(cause).__mro__ if line in BEFORE_RESPONSE),
         BadEndpoint,
     )
     if kind is BadEndpoint:
-        return BadEndpoint(f"{address} cannot be spoken to: {reason}; check the address")
+        return BadEndpoint(f"{address} cannot be used: {reason}; check the address")
     if was_dropped(error):
         return ConnectionDropped(f"{address} closed the connection before it answered: {reason}")
     return BackendUnreachable(f"{address} cannot be reached: {reason}")
 
 
 def was_dropped(error: BaseException) -> bool:
-    """Whether an open connection was closed under the request, before any byte of an answer.
+    """Whether an open connection was closed before any byte of the response.
 
-    llama-server closes connections that it promised to keep, so one new try is in order.
+    llama-server closes kept-alive connections early, so one retry is justified.
     """
     cause = _origin(error)
     return isinstance(cause, _DROPPED) and not isinstance(cause, _REFUSED)
 
 
 def _origin(error: BaseException) -> BaseException:
-    """What aiohttp raised, if httpx only wraps it: httpx-aiohttp calls a drop a ConnectTimeout."""
+    """The aiohttp exception that httpx wraps: httpx-aiohttp reports a drop as ConnectTimeout."""
     cause = error.__cause__
     if isinstance(error, httpx.TransportError) and isinstance(cause, aiohttp.ClientError):
         return cause

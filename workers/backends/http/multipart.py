@@ -1,4 +1,4 @@
-"""A form with files, as `multipart/form-data` (RFC 7578): pure, and the same bytes each time."""
+"""Encoder of `multipart/form-data` (RFC 7578); deterministic, does no I/O."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from workers.backends.http.client import EncodedBody
 
 
 class FormFile(NamedTuple):
-    """A file in a form."""
+    """A file of a form."""
 
     name: str
     content: bytes
@@ -16,7 +16,7 @@ class FormFile(NamedTuple):
 
 
 def form(fields: Mapping[str, str], files: Mapping[str, FormFile]) -> EncodedBody:
-    """A request's body; names of fields and files are ours, so nothing in them is escaped."""
+    """The encoded form; field and file names are constants of this package and not escaped."""
     parts = [
         f'Content-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value.encode()
         for name, value in fields.items()
@@ -27,7 +27,7 @@ def form(fields: Mapping[str, str], files: Mapping[str, FormFile]) -> EncodedBod
         + file.content
         for name, file in files.items()
     ]
-    # No content holds the digest of itself.
+    # No content contains its own digest.
     boundary = "form-" + hashlib.sha256(b"".join(parts)).hexdigest()[:40]
     line = f"--{boundary}".encode()
     body = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts) + line + b"--\r\n"

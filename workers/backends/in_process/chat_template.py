@@ -10,7 +10,7 @@ from contract.errors import (
     InvalidRequest,
     NotSupported,
 )
-from workers.backends.tools import described
+from workers.backends.tools import tool_definition
 
 _THOUGHTS: Final = re.compile(r"reasoning_content|\.thinking\b|[\"']thinking[\"']")
 """Where a template has a place for what the assistant thought in earlier turns."""
@@ -48,7 +48,7 @@ def templated(request: ChatRequest) -> TemplatedChat:
     return TemplatedChat(
         messages=[_message(at, message) for at, message in enumerate(messages)],
         said=said,
-        tools=[described(tool) for tool in tools] or None,
+        tools=[tool_definition(tool) for tool in tools] or None,
         context=thinks | effort,
         schema=forced or _schema(request),
         is_call=forced is not None,

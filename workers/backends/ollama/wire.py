@@ -21,7 +21,7 @@ from contract.roster import ModelReport, ModelTrait
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.shapes import LINE
 from workers.backends.shapes import count
-from workers.backends.tools import arguments_text, described
+from workers.backends.tools import arguments_text, tool_definition
 
 _THINK: Final[dict[Think, bool | str]] = {
     "off": False,
@@ -62,7 +62,7 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
         **_likelihoods(request),
     }
     if request.tools and request.tool_choice == "auto":
-        body["tools"] = [described(tool) for tool in request.tools]
+        body["tools"] = [tool_definition(tool) for tool in request.tools]
     return {name: value for name, value in body.items() if value is not None}
 
 

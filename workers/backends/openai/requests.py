@@ -24,7 +24,7 @@ from contract.errors import (
 )
 from workers.backends.inline_images import mime_type
 from workers.backends.openai.dialects import Dialect
-from workers.backends.tools import described
+from workers.backends.tools import tool_definition
 
 _THOUGHTLESS: Final = re.compile(r"(?:chatgpt-|ft:)?gpt-(?:3|4)")
 _FIRST_FIVE: Final = re.compile(r"gpt-5(?:-|$)")
@@ -186,7 +186,9 @@ def _tools(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
     else:
         sent = choice
     fields: dict[str, Any] = {
-        "tools": [described(tool, strict="tools[].strict" in dialect.grants) for tool in tools],
+        "tools": [
+            tool_definition(tool, strict="tools[].strict" in dialect.grants) for tool in tools
+        ],
         "tool_choice": sent,
     }
     if request.parallel_tool_calls is not None and "parallel_tool_calls" in dialect.grants:

@@ -202,11 +202,11 @@ def _asked(server: ScriptedServer) -> int:
     return sum(n for path, n in server.seen.requests.items() if not path.endswith("/models"))
 
 
-async def test_the_quick_way_to_the_bytes_is_the_one_that_is_taken() -> None:
+async def test_bodies_are_read_from_aiohttp_directly() -> None:
     async with serve() as server:
         client = BackendClient(server.url)
         async with client.open("GET", "/health") as answer:
-            assert isinstance(answer._read.__self__, aiohttp.StreamReader)  # type: ignore[attr-defined]
+            assert isinstance(answer._read_packet.__self__, aiohttp.StreamReader)  # type: ignore[attr-defined]
         await client.aclose()
 
 

@@ -1,6 +1,8 @@
-"""Every server that speaks OpenAI's HTTP: llama-server, LM Studio, vLLM, OpenAI and the like.
+"""The adapter for OpenAI-shaped HTTP: llama-server, LM Studio, vLLM, OpenAI, compatible servers.
 
-They differ by a row of facts (`dialects.py`), not by a class.
+Servers differ by a `Dialect` row (dialects.py), not by a class. `requests.py` builds the bodies,
+`chunks.py` reads the responses, `catalogs.py` the model lists. Source of the wire format:
+openai/openai-openapi.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -33,9 +35,9 @@ from workers.backends.openai import requests as wire
 from workers.backends.openai.chunks import OpenAIChunks, validated_chunk
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.images import Images, to_image
-from workers.backends.openai.naming import Names, aliases_in
+from workers.backends.openai.naming import ModelNames, aliases_in
 from workers.backends.openai.requests import to_completion
-from workers.backends.openai.shapes import PAINTED
+from workers.backends.openai.shapes import IMAGES
 from workers.backends.protocols import Stream
 from workers.backends.shapes import invalid_json
 from workers.backends.vectors import VectorRows, batches, ordered, width
@@ -44,10 +46,10 @@ AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
 
 
 class OpenAI:
-    """One OpenAI-shaped server."""
+    """One OpenAI-shaped server: chat, completions and embeddings."""
 
     chunk_reader: type[OpenAIChunks] = OpenAIChunks
-    """What understands its chunks."""
+    """The reader of its stream chunks."""
 
     def __init__(
         self,
@@ -60,7 +62,11 @@ class OpenAI:
         headers: Mapping[str, str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1."""
+        """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1.
+
+        `key` is sent as a bearer token, `headers` with every request; `idle_s` is the idle
+        timeout in seconds after the first token.
+        """
         self.name = name
         self.dialect = dialect
         self._idle_s = idle_s
@@ -69,16 +75,16 @@ class OpenAI:
             url.rstrip("/").removesuffix("/v1"), key=key, transport=transport
         )
         self._dimension: dict[str, int | None] = {}
-        self._names = Names()
+        self._names = ModelNames()
         self._is_pooling: bool | None = None
 
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - a server does it or does not
-        """Whether the server is known to go on with a trailing assistant message."""
+        """Whether the server is known to continue a trailing assistant message."""
         return self.dialect.prefill != "none"
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """What the dialect has words for."""
+        """The features of the dialect."""
         return self.dialect.grants
 
     @property
@@ -87,7 +93,7 @@ class OpenAI:
         return self.dialect.image_urls
 
     async def check(self) -> str | None:
-        """The health path where there is one, else the list of models."""
+        """GET the health path of the dialect, or /models; return the version if reported."""
         if self.dialect.health_path is None:
             await self._client.json("GET", "/models", limit_s=QUICK_S)
             return None
@@ -99,13 +105,13 @@ class OpenAI:
         return str(props["build_info"]) if "build_info" in props else None
 
     async def slots(self) -> int | None:
-        """How many requests the server runs at once, where it tells (llama-server)."""
+        """The concurrent requests of the server: `total_slots` of GET /props (llama-server)."""
         props = await self._props() if self.dialect.catalog == "props" else {}
         total = props.get("total_slots")
         return total if isinstance(total, int) and total > 0 else None
 
     async def models(self) -> Sequence[ModelReport]:
-        """The server's list, with what its dialect tells of each model."""
+        """GET /models, or the catalog of the dialect; names are public ones (naming.py)."""
         if self.dialect.catalog == "lmstudio":
             with suppress(BadEndpoint):  # before 0.4.0 there was no /api/v1
                 return catalogs.lmstudio(
@@ -137,7 +143,10 @@ class OpenAI:
         await self._root.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /chat/completions; raw text goes to /completions."""
+        """POST /chat/completions, or /completions for a request with a `prompt`.
+
+        Raises NotSupported and BackendError; TruncatedStream for a stream without an end.
+        """
         is_raw = request.prompt is not None
         body = (to_completion if is_raw else wire.to_chat)(
             self._with_server_name(request), self.dialect
@@ -164,14 +173,14 @@ class OpenAI:
                         yield phase
             except (BackendStalled, ServerFault, TruncatedStream):
                 if not chunks.has_finished:
-                    raise  # else only the usage is missing
+                    raise  # after the finish_reason only the usage is missing
         yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
 
     @asynccontextmanager
     async def _post(
         self, path: str, body: Any, accept: str, *, repeatable: bool = False
     ) -> AsyncGenerator[BackendResponse]:
-        """The answer to a POST; raises NotSupported where the server has no such path."""
+        """Open the response to a POST; raises NotSupported if the server has no such path."""
         with needs_path(self.name, self._client.url, path):
             async with self._client.open(
                 "POST", path, body, accept=accept, repeatable=repeatable
@@ -179,11 +188,11 @@ class OpenAI:
                 yield answer
 
     def max_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
-        """Texts a request."""
+        """The most texts of one request."""
         return self.dialect.embed_batch
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """POST /embeddings, some texts at a time."""
+        """POST /embeddings in batches of `max_texts`; token ids are sent as arrays."""
         body = wire.to_embed(self._with_server_name(request), self.dialect)
         rows = VectorRows(request.dimensions)
         inputs: Sequence[str | tuple[int, ...]] = request.input or request.tokens
@@ -201,14 +210,14 @@ class OpenAI:
         yield Done(usage=rows.usage, ignored=body.ignored)
 
     def _with_server_name(self, request: AnyRequest) -> AnyRequest:
-        """The request with the model as the server calls it."""
+        """The request with the server's own model name."""
         own = self._names.own(request.model)
         return request if own == request.model else request.model_copy(update={"model": own})
 
     async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[dict[str, Any] | None, None]:
-        """Parsed chunks, then None if `[DONE]` came; raises the BackendError a chunk means."""
+        """Yield parsed chunks, then None for `[DONE]`; raises the error of an error chunk."""
         if answer.content_type == "application/json":
-            # An error with status 200 (LM Studio), or an answer that was not streamed.
+            # An error with status 200 (LM Studio), or a response that was not streamed.
             yield self._parsed(await answer.read(), is_cut=True)
             return
         decoder = Sse()
@@ -225,7 +234,7 @@ class OpenAI:
     def _parsed(
         self, data: bytes, name: str = MESSAGE, *, is_cut: bool = False
     ) -> dict[str, Any] | None:
-        """`is_cut` says that the end of the stream, and not a blank line, has ended it."""
+        """The JSON object of an event; `is_cut`: the stream ended before its blank line."""
         if data == b"[DONE]":
             return None
         try:
@@ -246,7 +255,7 @@ class OpenAI:
             return {}
 
     async def _embeds(self) -> bool:
-        """Whether this vLLM runs a pooling model: only then its schema has no chat."""
+        """Whether this vLLM runs a pooling model: then its OpenAPI schema has no chat path."""
         if self._is_pooling is None:
             try:
                 schema = await self._root.json(
@@ -261,7 +270,7 @@ class OpenAI:
     async def _dimension_of(self, model: str) -> int | None:
         """Width of a llama-server's vectors; None if it was started without `--embeddings`.
 
-        It tells in no list, so it is asked once, with one letter: 501 means no.
+        No list reports it, so one letter is embedded, once: status 501 means no embeddings.
         """
         if model not in self._dimension:
             try:
@@ -283,10 +292,10 @@ class OpenAI:
 
 
 class OpenAIImages(OpenAI):
-    """A server of OpenAI's shape that has its endpoints for images."""
+    """An OpenAI-shaped server that also has /images/generations and /images/edits."""
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
-        """From words, or from words and an image; previews come where they were asked for."""
+        """POST /images/generations, or /images/edits for a request with an image."""
         body = to_image(self._with_server_name(request), self.dialect.type)
         path = "/images/edits" if request.image else "/images/generations"
         images = Images(request)
@@ -295,6 +304,6 @@ class OpenAIImages(OpenAI):
             aclosing(self._chunks(answer)) as items,
         ):
             async for item in items:
-                for image in images.read(PAINTED.read(item or {})):
+                for image in images.read(IMAGES.read(item or {})):
                     yield image
         yield Done(usage=images.usage(), ignored=body.ignored)

@@ -1,4 +1,4 @@
-"""What OpenAI-shaped servers tell of their models: pure readers of their lists.
+"""Model lists of OpenAI-shaped servers as `ModelReport`s. Does no I/O.
 
 Sources: llama.cpp GET /props and /v1/models, LM Studio GET /api/v1/models, vLLM GET /v1/models.
 """
@@ -10,12 +10,12 @@ from contract.roster import ModelReport, ModelTrait
 
 
 def plain(listing: dict[str, Any]) -> list[ModelReport]:
-    """Names, and nothing else is known."""
+    """Reports with names only."""
     return [ModelReport(name=str(item["id"])) for item in _items(listing)]
 
 
 def by_name(listing: dict[str, Any]) -> list[ModelReport]:
-    """OpenAI tells no capabilities, but its names do."""
+    """Reports with traits derived from OpenAI's model names."""
     return [_by_name(str(item["id"])) for item in _items(listing)]
 
 
@@ -27,7 +27,7 @@ def _by_name(name: str) -> ModelReport:
 
 
 def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
-    """Every model listed is in memory. Tools and vision are told nowhere."""
+    """Models of vLLM: all are in memory; tools and vision are not reported."""
     traits: tuple[ModelTrait, ...] = ("embed",) if embeds else ("chat", "schema")
     return [
         ModelReport(
@@ -44,7 +44,7 @@ def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
 def llamacpp(
     listing: dict[str, Any], props: dict[str, Any], dimension: int | None
 ) -> list[ModelReport]:
-    """Models of llama-server; `dimension` is given where it embeds. A router tells `status`."""
+    """Models of llama-server; `dimension` if it embeds. A router reports `status`."""
     return [_llamacpp(item, props, dimension) for item in _items(listing)]
 
 
@@ -71,7 +71,7 @@ def _llamacpp(item: dict[str, Any], props: dict[str, Any], dimension: int | None
 
 
 def _lacks_of_llamacpp(modalities: dict[str, Any], *, is_embedding: bool) -> Iterator[ModelTrait]:
-    """Tools work without the template's support, too, by llama.cpp's generic format."""
+    """Tools are never lacking: llama.cpp has a generic format for templates without them."""
     if is_embedding:
         yield "chat"
     if modalities and not modalities.get("vision"):
@@ -79,7 +79,7 @@ def _lacks_of_llamacpp(modalities: dict[str, Any], *, is_embedding: bool) -> Ite
 
 
 def lmstudio(listing: dict[str, Any]) -> list[ModelReport]:
-    """Models of GET /api/v1/models; an instance tells the context that it was loaded with."""
+    """Models of GET /api/v1/models; the context length is that of a loaded instance."""
     return [_lmstudio(item) for item in listing.get("models") or () if item.get("key")]
 
 
@@ -101,7 +101,7 @@ def _lmstudio(item: dict[str, Any]) -> ModelReport:
 
 
 def _lacks_of_lmstudio(item: dict[str, Any], traits: Sequence[ModelTrait]) -> list[ModelTrait]:
-    """Tools work with models that were not trained for them, so nothing is said of those."""
+    """Tools are never lacking: they work with models that were not trained for them."""
     lacks: list[ModelTrait] = ["chat"] if item.get("type") == "embedding" else ["embed"]
     told = item.get("capabilities") or {}
     return lacks + (["vision"] if "vision" in told and "vision" not in traits else [])

@@ -1,7 +1,8 @@
-"""Reads the chunks of one OpenAI-shaped answer: deltas as they come, and the last word at the end.
+"""Reader of OpenAI-shaped responses: chunks become deltas, tool calls and usage. Does no I/O.
 
-Invariant: `done` answers only if a terminal marker was seen. A stream that merely ends is cut off:
-Ollama's /v1 and LM Studio end like that on errors, and a dropped connection does, too.
+Also reads responses that were not streamed, and content in parts (Mistral). Invariant: `done`
+returns only if a terminal marker was seen. A stream that ends without one was truncated: Ollama's
+/v1 and LM Studio end like that on errors, and so does a dropped connection.
 """
 
 from typing import Any, Final, NamedTuple, cast
@@ -24,12 +25,12 @@ from workers.backends.openai.shapes import (
 )
 from workers.backends.tools import arguments_text
 
-_OLDER: Final = "function_call"
-"""Where the one call of the older form goes on, in place of an index."""
+_FUNCTION_CALL: Final = "function_call"
+"""The key of the single call of the older form, in place of an index."""
 
 
 class _OpenCall:
-    """A call that has begun."""
+    """A tool call whose fragments are being received."""
 
     __slots__ = ("arguments", "name", "number")
 
@@ -40,7 +41,7 @@ class _OpenCall:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing can follow: an object has ended, and no JSON goes on after that."""
+        """Whether the arguments are a complete JSON object."""
         try:
             return isinstance(from_json("".join(self.arguments)), dict)
         except ValueError:
@@ -48,26 +49,26 @@ class _OpenCall:
 
 
 class ToolCallReader:
-    """The calls of one answer."""
+    """Assembles the tool calls of one response from fragments, with or without index and id."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """No call yet."""
         self._by_id: dict[str, _OpenCall] = {}
         self._by_index: dict[int | str | None, _OpenCall] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
-        """Whether one has begun."""
+        """Whether the response has a call."""
         return self._count > 0
 
     def add(self, call: Call) -> ToolCallDelta:
-        """A fragment as it came; the first of a call has an id and its number."""
+        """The delta of a `tool_calls` fragment; the first of a call has an id."""
         function: Function = call.get("function") or {}
         return self._fragment(call.get("index"), call.get("id") or None, function)
 
-    def add_older(self, function: Function) -> ToolCallDelta:
-        """A fragment of `function_call`, which has neither an id nor an index."""
-        return self._fragment(_OLDER, None, function)
+    def add_function_call(self, function: Function) -> ToolCallDelta:
+        """The delta of a `function_call` fragment, which has neither id nor index."""
+        return self._fragment(_FUNCTION_CALL, None, function)
 
     def _fragment(
         self, index: int | str | None, id: str | None, function: Function
@@ -89,7 +90,7 @@ class ToolCallReader:
     def _open_call(
         self, index: int | str | None, id: str | None, name: str | None, text: str | None
     ) -> _OpenCall | None:
-        """The call that a fragment goes on with; None: it begins one."""
+        """The call that a fragment continues; None if it starts one."""
         if id is not None:
             return self._by_id.get(id)
         call = self._by_index.get(index)
@@ -99,7 +100,7 @@ class ToolCallReader:
         return None if is_another or (text and call.is_whole) else call
 
     def _new_id(self, number: int) -> str:
-        """An id for a call that has none."""
+        """An unused id for a call without one."""
         while f"call_{number}" in self._by_id:
             number += 1
         return f"call_{number}"
@@ -116,10 +117,9 @@ _FINISH: Final[dict[str, FinishReason]] = {
 
 
 def validated_chunk(chunk: dict[str, Any]) -> Chunk:
-    """A chunk whose fields are what they must be; raises BadAnswer with the path of what is not.
+    """The chunk, validated; raises BadAnswer with the JSON path of a wrong field.
 
-    Nearly all chunks are one text and nothing else: those are looked at by hand, which costs a
-    tenth.
+    Nearly all chunks have one text and nothing else; checking those by hand costs a tenth.
     """
     return cast("Chunk", chunk) if _is_plain(chunk) else CHUNK.read(chunk)
 
@@ -136,113 +136,116 @@ def _is_plain(chunk: dict[str, Any]) -> bool:
 
 
 class OpenAIChunks:
-    """Takes parsed chunks one after the other, each of them validated."""
+    """Reads the validated chunks of one response, in order."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
+        """Before the first chunk."""
         self._finish: str | None = None
         self._usage: UsageFields | None = None
         self._calls = ToolCallReader()
-        self._said = False
+        self._has_content = False
 
     @property
     def has_finished(self) -> bool:
-        """Whether a `finish_reason` was seen; usage may still follow."""
+        """Whether a `finish_reason` was received; usage may still follow."""
         return self._finish is not None
 
     def delta(self, chunk: Chunk) -> Delta | None:
-        """What the chunk adds, if anything. Usage may stand on any chunk; the last one counts."""
-        told = chunk.get("usage")
-        delta = self._words(chunk)
-        if not told:
+        """The delta of a chunk, if any. Usage may be on any chunk; the last one counts."""
+        usage_fields = chunk.get("usage")
+        delta = self._content_delta(chunk)
+        if not usage_fields:
             return delta
-        self._usage = told
+        self._usage = usage_fields
         if self.has_finished:
-            return delta  # the last word tells it
-        return (delta or Delta()).model_copy(update={"usage": usage(told)})
+            return delta  # `Done` carries it
+        return (delta or Delta()).model_copy(update={"usage": usage(usage_fields)})
 
-    def _words(self, chunk: Chunk) -> Delta | None:
+    def _content_delta(self, chunk: Chunk) -> Delta | None:
         choices = chunk.get("choices")
         if not choices:
             return None
         choice = choices[0]
         self._finish = choice.get("finish_reason") or self._finish
-        # An answer that was not streamed says `message` where a chunk says `delta`.
+        # A response that was not streamed has `message` in place of `delta`.
         name = "delta" if choice.get("delta") else "message"
-        fields = choice.get("delta") or choice.get("message") or _raw(choice)
+        fields = choice.get("delta") or choice.get("message") or _completion_message(choice)
         if not fields:
             return None
-        content, told = fields.get("content"), choice.get("logprobs")
-        if isinstance(content, str) and content and len(fields) == 1 and not told:
-            self._said = True
+        content, scored = fields.get("content"), choice.get("logprobs")
+        if isinstance(content, str) and content and len(fields) == 1 and not scored:
+            self._has_content = True
             return Delta(content=content)
-        delta = self._other(fields, f"choices[0].{name}")
-        logprobs = read_logprobs(told) if told else None
+        delta = self._full_delta(fields, f"choices[0].{name}")
+        logprobs = read_logprobs(scored) if scored else None
         if logprobs is None:
             return delta
         return (delta or Delta()).model_copy(update={"logprobs": logprobs})
 
-    def phase(self, chunk: Chunk) -> Phase | None:  # noqa: ARG002 - for those that tell
-        """What a chunk that adds nothing says of the time before the first word, if anything."""
+    def phase(self, chunk: Chunk) -> Phase | None:  # noqa: ARG002 - overridden for llama-swap
+        """The phase that a chunk without a delta reports, if any."""
         return None
 
     def done(self, *, is_marked: bool) -> Done:
-        """The last word; `is_marked` says that `[DONE]` came. Raises TruncatedStream."""
-        if self._finish is None and not (is_marked and (self._said or self._calls)):
+        """The terminal event; `is_marked`: `[DONE]` was received.
+
+        Raises TruncatedStream without a `finish_reason`, or `[DONE]` after content.
+        """
+        if self._finish is None and not (is_marked and (self._has_content or self._calls)):
             raise TruncatedStream("the answer ended without a finish_reason")
         finish = _FINISH.get(self._finish or "stop", "stop")
         if self._calls and finish == "stop":
-            finish = "tool_calls"  # vLLM says stop when the tool was named
+            finish = "tool_calls"  # vLLM sends stop for a named tool
         return Done(finish_reason=finish, usage=usage(self._usage or {}), timings=Timings())
 
-    def _other(self, fields: Message, where: str) -> Delta | None:
-        spoken = content_text(fields.get("content"), f"{where}.content")
-        thinking = _thoughts(fields, where) + spoken.thinking
-        refusal = (fields.get("refusal") or "") + spoken.refusal
+    def _full_delta(self, fields: Message, where: str) -> Delta | None:
+        texts = content_text(fields.get("content"), f"{where}.content")
+        thinking = _reasoning(fields, where) + texts.thinking
+        refusal = (fields.get("refusal") or "") + texts.refusal
         calls = self._fragments(fields)
-        if not (spoken.text or thinking or refusal or calls):
+        if not (texts.text or thinking or refusal or calls):
             return None
-        self._said = True
+        self._has_content = True
         return Delta(
-            content=spoken.text or None,
+            content=texts.text or None,
             thinking=thinking or None,
             refusal=refusal or None,
             tool_calls=calls or None,
         )
 
     def _fragments(self, fields: Message) -> tuple[ToolCallDelta, ...]:
-        older = fields.get("function_call")
+        function_call = fields.get("function_call")
         calls = [self._calls.add(call) for call in fields.get("tool_calls") or ()]
-        if older and not calls:  # some servers write the same call in both forms
-            calls.append(self._calls.add_older(older))
+        if function_call and not calls:  # some servers send the same call in both forms
+            calls.append(self._calls.add_function_call(function_call))
         return tuple(calls)
 
 
-def usage(told: UsageFields) -> Usage | None:
-    """`usage` in our words; None if it tells nothing."""
-    if told.get("prompt_tokens") is None and told.get("completion_tokens") is None:
+def usage(fields: UsageFields) -> Usage | None:
+    """The `Usage` of a `usage` object, in tokens; None without counts."""
+    if fields.get("prompt_tokens") is None and fields.get("completion_tokens") is None:
         return None
-    prompt: Any = told.get("prompt_tokens_details") or {}
-    completion: Any = told.get("completion_tokens_details") or {}
+    prompt: Any = fields.get("prompt_tokens_details") or {}
+    completion: Any = fields.get("completion_tokens_details") or {}
     return Usage(
-        prompt_tokens=told.get("prompt_tokens") or 0,
-        completion_tokens=told.get("completion_tokens") or 0,
+        prompt_tokens=fields.get("prompt_tokens") or 0,
+        completion_tokens=fields.get("completion_tokens") or 0,
         cached_tokens=prompt.get("cached_tokens") or 0,
         reasoning_tokens=completion.get("reasoning_tokens") or 0,
     )
 
 
-def _thoughts(fields: Message, where: str) -> str:
+def _reasoning(fields: Message, where: str) -> str:
     for name in ("reasoning_content", "reasoning"):
-        told: Content = fields.get(name)  # type: ignore[assignment]
-        if told:
-            spoken = content_text(told, f"{where}.{name}")
-            return spoken.text + spoken.thinking
+        content: Content = fields.get(name)  # type: ignore[assignment]
+        if content:
+            texts = content_text(content, f"{where}.{name}")
+            return texts.text + texts.thinking
     return ""
 
 
-def _raw(choice: Choice) -> Message | None:
-    """A chunk of POST /completions has bare text."""
+def _completion_message(choice: Choice) -> Message | None:
+    """A choice of POST /completions, which has `text`, as a message."""
     text = choice.get("text")
     return {"content": text} if text else None
 

@@ -1,4 +1,4 @@
-"""How OpenAI-shaped servers differ: one row of facts a server, so that the adapter needs no cases.
+"""The differences between OpenAI-shaped servers: one `Dialect` row per type.
 
 Sources: llama.cpp `tools/server/README.md` and `server-common.cpp`; vLLM
 `entrypoints/openai/chat_completion/protocol.py`; LM Studio `3_openai-compat/*.md`; OpenAI's
@@ -11,53 +11,53 @@ from urllib.parse import urlsplit
 
 from contract.features import Feature
 
-Knowledge = Literal["field", "never", "unknown"]
-"""How a wish is told: by a field; the server never does it; nobody knows what it does."""
+Support = Literal["field", "never", "unknown"]
+"""How an option is sent: as a field; not at all, the server never does it; unknown."""
 _OLDEST: Final[frozenset[Feature]] = frozenset(
     {"prompt", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias",
      "parallel_tool_calls"}
 )  # fmt: skip
 _IDS: Final[frozenset[Feature]] = _OLDEST | {"token_ids"}
-"""Takes ids of tokens in place of text, too, for completions and for embeddings."""
+"""Accepts token ids in place of text, for completions and embeddings."""
 _LOCAL: Final[frozenset[Feature]] = _IDS | {"repeat_penalty", "messages[].thinking"}
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What one kind of server takes and tells."""
+    """What one type of server accepts and reports."""
 
     type: str
     health_path: str | None = None
-    """Path at the server's root that tells health; without it the list of models does."""
+    """Health path at the server's root; None: GET /models is the check."""
     version_path: str | None = None
     catalog: Literal["props", "lmstudio", "vllm", "names", "plain"] = "plain"
-    """Where the facts about models stand (workers/backends/openai/catalogs.py)."""
+    """The source of model facts (workers/backends/openai/catalogs.py)."""
     length_field: str = "max_tokens"
     sampling: frozenset[str] = frozenset()
     """Fields beyond OpenAI's own: top_k, min_p."""
     think: Literal["template", "effort", "none"] = "none"
     """`template`: chat_template_kwargs.enable_thinking, with a reasoning_effort for a level."""
     named_tool: bool = False
-    """Whether tool_choice may name a tool; else only that tool is offered, and required."""
+    """Whether tool_choice may name a tool; else only that tool is sent, as required."""
     json_object: bool = True
-    """Whether `json_object` is known; else it becomes the schema of any object."""
+    """Whether `json_object` is supported; else the schema of any object is sent."""
     image_urls: bool = True
     """Whether an image may be an http(s) URL; else data URLs only."""
-    truncate: Knowledge = "unknown"
-    shift: Knowledge = "unknown"
+    truncate: Support = "unknown"
+    shift: Support = "unknown"
     keep_alive_field: str | None = None
     prefill: Literal["native", "flags", "none"] = "none"
     """Whether a trailing assistant message is continued: by itself, with flags, or not."""
     embed_encoding: Literal["base64", "float"] = "float"
     embed_dimensions: bool = True
     embed_batch: int = 64
-    """Texts a request."""
+    """The most texts of one request."""
     repeat_field: str = "repeat_penalty"
-    """What it calls `repeat_penalty`, if that is among its `grants`."""
+    """Its field for `repeat_penalty`, if granted."""
     thinking_field: str = "reasoning_content"
-    """What it calls an assistant's thoughts in a conversation, if they are among its `grants`."""
+    """Its field for the reasoning of assistant messages, if granted."""
     grants: frozenset[Feature] = _OLDEST
-    """What it has words for beyond what every backend has."""
+    """Supported features beyond those of every backend."""
 
 
 LLAMACPP: Final = Dialect(
@@ -66,11 +66,11 @@ LLAMACPP: Final = Dialect(
     catalog="props",
     sampling=frozenset({"top_k", "min_p"}),
     think="template",
-    # An object silently becomes `auto` (oaicompat_chat_params_parse).
+    # A named tool silently becomes `auto` (oaicompat_chat_params_parse).
     named_tool=False,
-    # Whether it shifts is the server's flag --context-shift; a long prompt is always refused.
+    # `shift` depends on the flag --context-shift; a prompt that is too long is always refused.
     truncate="never",
-    # It continues by itself, but then repeats what it was given; with the flags it does not.
+    # It continues without flags too, but then repeats the prefill.
     prefill="flags",
     embed_encoding="base64",
     embed_dimensions=False,
@@ -80,7 +80,7 @@ LLAMACPP_ROUTER: Final = replace(LLAMACPP, type="llamacpp-router")
 LLAMASWAP: Final = Dialect(
     type="llamaswap",
     health_path="/health",
-    # It passes everything on, most often to a llama-server.
+    # A proxy, most often for llama-server.
     sampling=frozenset({"top_k", "min_p"}),
     think="template",
     named_tool=False,
@@ -93,7 +93,7 @@ LMSTUDIO: Final = Dialect(
     json_object=False,
     image_urls=False,
     keep_alive_field="ttl",
-    # Its chat completions tell no likelihoods; what it does with parallel_tool_calls is not told.
+    # Its chat completions return no logprobs; parallel_tool_calls is undocumented.
     grants=frozenset(
         {"prompt", "frequency_penalty", "presence_penalty", "repeat_penalty", "logit_bias"}
     ),
@@ -128,17 +128,17 @@ OPENAI: Final = Dialect(
     grants=_IDS | {"suffix", "mask", "tools[].strict"},
 )
 GENERIC: Final = Dialect(type="generic", named_tool=True, grants=_OLDEST | {"tools[].strict"})
-"""Anything that says it is compatible: only OpenAI's own fields, and of those the oldest."""
+"""A server that claims compatibility: only OpenAI's oldest fields."""
 
 _THINKING_FIELDS: Final = {"api.deepseek.com": "reasoning_content", "openrouter.ai": "reasoning"}
-"""What hosts that are known call the thoughts that a conversation brings back to them."""
+"""The reasoning field of assistant messages, by known host."""
 THINKING_FIELDS: Final = ("reasoning_content", "reasoning")
 
 
 def generic(url: str, thinking: str | None = None) -> Dialect:
-    """What a compatible server at this address takes; `thinking` names its field for thoughts.
+    """The dialect of a compatible server at `url`; `thinking` names its reasoning field.
 
-    Unknown servers are sent none: some answer 400 to a message with a field they do not know.
+    Without one, reasoning is not sent: some servers return 400 for an unknown message field.
     """
     host = urlsplit(url).hostname or ""
     field = _THINKING_FIELDS.get(host) if thinking is None else thinking

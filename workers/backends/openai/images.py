@@ -1,7 +1,7 @@
-"""Image requests in OpenAI's words, and its answers in ours: pure.
+"""Bodies and responses of OpenAI's /images/generations and /images/edits. Does no I/O.
 
-Source: openai/openai-openapi, /images/generations and /images/edits. Models called gpt-image always
-answer base64 and know no `response_format`; dall-e, and servers of one's own, want to be asked.
+Source: openai/openai-openapi. gpt-image models always return base64 and refuse
+`response_format`; dall-e and self-hosted servers need it.
 """
 
 import base64
@@ -9,11 +9,7 @@ import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from contract.errors import (
-    InvalidRequest,
-    ServerFault,
-    TruncatedStream,
-)
+from contract.errors import InvalidRequest, ServerFault, TruncatedStream
 from contract.events import Image, Usage
 from contract.images import ImageRequest
 from workers.backends.http.client import EncodedBody
@@ -27,14 +23,14 @@ _SIZES: Final = {
     "dall-e-3": ("1024x1024", "1792x1024", "1024x1792"),
     "dall-e-2": ("1024x1024", "512x512", "256x256"),
 }
-"""By the beginning of a model's name; the others take any size, or say themselves what they do."""
+"""Accepted sizes by model name prefix; other models accept any size, or refuse it themselves."""
 _UNKNOWN: Final = ("negative_prompt", "strength", "steps", "guidance", "seed")
 _PARTIAL: Final = ".partial_image"
 _COMPLETED: Final = ".completed"
 
 
 class OpenAIImageBody(NamedTuple):
-    """What is sent, and the fields of ours that are not in it."""
+    """The body (JSON, or a form), its Accept header, and the fields that it cannot express."""
 
     content: dict[str, Any] | EncodedBody
     accept: str
@@ -42,7 +38,10 @@ class OpenAIImageBody(NamedTuple):
 
 
 def to_image(request: ImageRequest, dialect: str) -> OpenAIImageBody:
-    """The body of /images/generations, or of /images/edits if there is an image to start from."""
+    """The body of /images/generations, or of /images/edits for a request with an image.
+
+    Raises InvalidRequest for an image that is not base64.
+    """
     given = request.model_fields_set
     ignored: list[str] = [name for name in _UNKNOWN if name in given]
     is_gpt = dialect == "openai" and not request.model.startswith("dall-e")
@@ -67,16 +66,16 @@ def to_image(request: ImageRequest, dialect: str) -> OpenAIImageBody:
 
 
 class Images:
-    """Reads the answer, whole or in events; counts what is done."""
+    """Reads a response, whole or in stream events, and counts the finished images."""
 
     def __init__(self, request: ImageRequest) -> None:
-        """Nothing seen yet."""
+        """`request` gives the MIME type if the response has none."""
         self._mime_type = request.mime_type
         self._done = 0
         self._usage: dict[str, Any] = {}
 
     def read(self, item: Mapping[str, Any]) -> Iterator[Image]:
-        """The images of an answer, or of one event of a stream."""
+        """The images of a response, or of one stream event; raises ServerFault for an empty one."""
         self._usage = item.get("usage") or self._usage
         kind = str(item.get("type") or "")
         if kind.endswith(_PARTIAL):
@@ -88,7 +87,7 @@ class Images:
                 yield self._finished(found, item)
 
     def usage(self) -> Usage | None:
-        """What it cost, if that was told; raises TruncatedStream if no image was finished."""
+        """The usage in tokens, None if not reported; raises TruncatedStream without an image."""
         if not self._done:
             raise TruncatedStream("the answer ended without a finished image")
         if self._usage.get("input_tokens") is None and self._usage.get("output_tokens") is None:
@@ -100,16 +99,18 @@ class Images:
             cached_tokens=details.get("cached_tokens") or 0,
         )
 
-    def _finished(self, found: Mapping[str, Any], told: Mapping[str, Any]) -> Image:
-        image = self._image(found, told, partial=False)
+    def _finished(self, found: Mapping[str, Any], response: Mapping[str, Any]) -> Image:
+        image = self._image(found, response, partial=False)
         self._done += 1
         return image
 
-    def _image(self, found: Mapping[str, Any], told: Mapping[str, Any], *, partial: bool) -> Image:
+    def _image(
+        self, found: Mapping[str, Any], response: Mapping[str, Any], *, partial: bool
+    ) -> Image:
         data, url = found.get("b64_json"), found.get("url")
         if not (data or url):
             raise ServerFault("the backend answered an image without its bytes or address")
-        kind = f"image/{told['output_format']}" if told.get("output_format") else None
+        kind = f"image/{response['output_format']}" if response.get("output_format") else None
         return Image(
             index=self._done,
             mime_type=kind or (mime_type(data) if data else self._mime_type),
@@ -120,16 +121,16 @@ class Images:
 
 
 def _size(request: ImageRequest, *, is_hosted: bool) -> tuple[str | None, bool]:
-    """The size to ask for, and whether it is another than the wished one.
+    """The size to send, and whether it differs from the requested one.
 
-    None leaves it to the model: so the default of ours, which no new model of OpenAI's has.
+    None leaves it to the model: our default size is unknown to OpenAI's newer models.
     """
-    wished = f"{request.width}x{request.height}"
+    requested = f"{request.width}x{request.height}"
     if not request.model_fields_set & {"width", "height"}:
-        return (None if is_hosted else wished), False
+        return (None if is_hosted else requested), False
     known = next((_SIZES[name] for name in _SIZES if request.model.startswith(name)), None)
-    if known is None or wished in known:
-        return wished, False
+    if known is None or requested in known:
+        return requested, False
 
     def distance(size: str) -> tuple[float, int]:
         width, height = (int(part) for part in size.split("x"))
@@ -143,11 +144,11 @@ def _edit(fields: dict[str, Any], image: str, mask: str | None) -> EncodedBody:
     files = {"image": _file("image", image)}
     if mask:
         files["mask"] = _file("mask", mask)
-    told = {
+    text_fields = {
         field: str(value).lower() if isinstance(value, bool) else str(value)
         for field, value in fields.items()
     }
-    return form(told, files)
+    return form(text_fields, files)
 
 
 def _file(name: str, image: str) -> FormFile:

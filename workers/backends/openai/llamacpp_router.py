@@ -1,7 +1,9 @@
-"""A llama-server in router mode: one address, many models, which it loads, unloads and downloads.
+"""llama-server in router mode: one server, many models, which it loads, unloads and downloads.
 
-It was started without `-m`. A server of one model has none of these paths, so it is a type of its
-own (`llamacpp-router`), and discovery tells the two apart by `status` in the list.
+The router is a llama-server started without `-m`. A server of one model has none of these paths,
+so this is a backend type of its own (`llamacpp-router`). The list of models and the events of
+GET /models/sse are read by the functions above the adapter. Source: llama.cpp
+`tools/server/README.md` and `server-models.cpp`.
 """
 
 import asyncio
@@ -41,28 +43,31 @@ from workers.backends.openai.naming import aliases_in
 from workers.backends.protocols import Stream
 
 READY: Final = frozenset({"loaded", "sleeping"})
-"""A sleeping model wakes up by itself at its next request."""
+"""A sleeping model wakes up at its next request."""
 BUSY: Final = READY | {"loading"}
-"""States that POST /models/unload ends, and POST /models/load refuses."""
+"""States that POST /models/unload accepts and POST /models/load refuses."""
 _EMBEDS: Final = frozenset({"--embeddings", "--embedding"})
 
 
 def model_state(item: dict[str, Any]) -> str:
-    """`unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`."""
+    """The state of a listed model; "" if it has none.
+
+    `unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`.
+    """
     return str((item.get("status") or {}).get("value") or "")
 
 
 def parse_event(raw: bytes) -> dict[str, Any]:
-    """What an event of GET /models/sse says; empty if it is none."""
+    """The `model`, `event` and `data` of an event of GET /models/sse; {} if it is not JSON."""
     try:
-        said = from_json(raw)
+        event = from_json(raw)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return event if isinstance(event, dict) else {}
 
 
 def has_downloaded(model: str, items: list[dict[str, Any]]) -> bool:
-    """Whether the list has what was asked for, with the quantization that the router chose."""
+    """Whether the list has the model, with any quantization that the router chose."""
     wanted = model.casefold()
     names = [
         str(name).casefold() for it in items for name in (it["id"], *(it.get("aliases") or ()))
@@ -71,9 +76,9 @@ def has_downloaded(model: str, items: list[dict[str, Any]]) -> bool:
 
 
 def model_report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
-    """A model of GET /models; `props` are those of its own server, which it has once it ran.
+    """The report of a model of GET /models; `props` are those of its own server, once it ran.
 
-    The command line tells whether it embeds, and is never repeated: it may hold a key.
+    Whether it embeds is read from its command line, which may hold a key and is never repeated.
     """
     meta, is_ready = item.get("meta") or {}, model_state(item) in READY
     embeds = not _EMBEDS.isdisjoint((item.get("status") or {}).get("args") or ())
@@ -95,14 +100,14 @@ def model_report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
 
 
 def running_models(
-    items: list[dict[str, Any]], named: Callable[[str], str] = lambda own: own
+    items: list[dict[str, Any]], public_name: Callable[[str], str] = lambda own: own
 ) -> dict[str, Any]:
-    """What is in memory, or on its way there; `named` says what callers call a model."""
+    """The models that are loaded or loading, as `{"models": [...]}`; sizes in bytes."""
     return {
         "models": [
             {
-                "name": named(str(item["id"])),
-                "model": named(str(item["id"])),
+                "name": public_name(str(item["id"])),
+                "model": public_name(str(item["id"])),
                 "state": model_state(item),
                 "context_length": (item.get("meta") or {}).get("n_ctx"),
                 "size": (item.get("meta") or {}).get("size"),
@@ -114,7 +119,7 @@ def running_models(
 
 
 def load_progress(data: dict[str, Any]) -> float | None:
-    """How much of a model is loaded, 0 to 1: its stages follow each other, `value` is of one."""
+    """The loaded fraction, 0 to 1, over all `stages`; `value` is that of the current one."""
     progress = data.get("progress")
     if not isinstance(progress, dict) or not isinstance(progress.get("value"), int | float):
         return None
@@ -125,19 +130,22 @@ def load_progress(data: dict[str, Any]) -> float | None:
 
 
 class DownloadProgress:
-    """Adds up the files of one download, which come at the same time."""
+    """Sums up the files of one download, which are fetched concurrently."""
 
     def __init__(self) -> None:
-        """No file named yet."""
+        """No file yet."""
         self._files: dict[str, tuple[int, int]] = {}
 
     def progress(self, data: dict[str, Any]) -> Progress:
-        """An event's map of URL to bytes; the server puts it into `progress`, its page does not."""
+        """The totals in bytes after an event, whose `data` maps URLs to `done` and `total`.
+
+        The server nests the map in `progress`; its documentation does not.
+        """
         inner = data.get("progress")
         files = inner if isinstance(inner, dict) else data
-        for url, told in files.items():
-            if isinstance(told, dict):
-                self._files[url] = (int(told.get("done") or 0), int(told.get("total") or 0))
+        for url, counts in files.items():
+            if isinstance(counts, dict):
+                self._files[url] = (int(counts.get("done") or 0), int(counts.get("total") or 0))
         return Progress(
             status="downloading",
             overall_total_bytes=sum(total for _, total in self._files.values()),
@@ -148,20 +156,20 @@ class DownloadProgress:
 POLL_S: Final = 0.1
 
 Events = AsyncGenerator[tuple[str, dict[str, Any]], None]
-"""What happens to one model: names and data."""
+"""Events of one model: names and data."""
 
 
 class LlamaRouter(OpenAI):
-    """One llama-server that has no model of its own."""
+    """One llama-server in router mode; lists, loads, unloads, downloads and deletes models."""
 
     def __init__(self, name: str, url: str, dialect: Dialect, **options: Any) -> None:
-        """As every adapter of OpenAI's HTTP; `url` ends with /v1."""
+        """As `OpenAI`; `url` ends with /v1."""
         super().__init__(name, url, dialect, **options)
         self._props_of: dict[str, dict[str, Any]] = {}
 
     @override
     async def models(self) -> Sequence[ModelReport]:
-        """GET /models, and /props of each model the first time that it is seen in memory."""
+        """GET /models, and /props of each model the first time that it is loaded."""
         items = await self._items()
         for item in items:
             if model_state(item) in READY and item["id"] not in self._props_of:
@@ -171,7 +179,7 @@ class LlamaRouter(OpenAI):
 
     @override
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /chat/completions, which loads the model first where that is needed."""
+        """POST /chat/completions; the router loads the model first if needed."""
         if await self._is_cold(request.model):
             yield Phase(phase="loading")
         async with aclosing(super().chat(request)) as events:
@@ -179,16 +187,16 @@ class LlamaRouter(OpenAI):
                 yield event
 
     async def running(self) -> Stream[Details | Done]:
-        """GET /models: those that are in memory or on their way there."""
+        """GET /models: the loaded and loading ones."""
         yield Details(details=running_models(await self._items(), self._names.name))
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """POST /models/load, which only begins it; GET /models/sse tells how it goes on."""
+        """POST /models/load, which starts the load; progress comes from GET /models/sse."""
         item = await self._item(request.model)
         if model_state(item) not in READY:
             yield Phase(phase="loading")
-            name = str(item["id"])  # events know no aliases
+            name = str(item["id"])  # events carry ids, not aliases
             async with self._load_events(name) as events:
                 if not await self._begin("/models/load", name):
                     async for phase in _loading(name, events):
@@ -196,14 +204,14 @@ class LlamaRouter(OpenAI):
         yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """POST /models/unload, and wait until the model is gone; what it was saying breaks off."""
+        """POST /models/unload, and poll until the model is gone; running responses are cut off."""
         if request.model == EVERY_MODEL:
             items = await self._items()
         else:
             items = [await self._item(request.model)]
         names = [item["id"] for item in items if model_state(item) in BUSY]
         for name in names:
-            with suppress(BackendRejected):  # it went by itself meanwhile
+            with suppress(BackendRejected):  # already unloaded
                 await self._root.json("POST", "/models/unload", {"model": name})
         while names:
             await asyncio.sleep(POLL_S)
@@ -212,9 +220,9 @@ class LlamaRouter(OpenAI):
         yield Done()
 
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
-        """POST /models with `user/repo:quant`; GET /models/sse tells how it goes on.
+        """POST /models with `user/repo:quant`; progress comes from GET /models/sse.
 
-        Whoever stops listening stops the download; the next pull goes on where it was.
+        Closing the stream stops the download; the next pull resumes it.
         """
         async with self._events(request.model) as events:
             has_ended = await self._begin("/models", request.model)
@@ -226,15 +234,15 @@ class LlamaRouter(OpenAI):
             finally:
                 if not has_ended:
                     await self._stop_download(request.model)
-        # Only a look at the list takes the new model into it. A router without HTTPS, or a name
-        # that nobody has, ends in `download_finished`, too.
+        # Only GET /models adds the new model to the list. A router without HTTPS, or an unknown
+        # name, ends in `download_finished`, too.
         if not has_downloaded(request.model, await self._items()):
             raise ServerFault("the router downloaded nothing; its log says why")
         yield Progress(status="success")
         yield Done()
 
     async def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """DELETE /models; only what was downloaded can be deleted."""
+        """DELETE /models; raises NotSupported for a model that was not downloaded."""
         item = await self._item(request.model)
         if item.get("can_remove") is False:
             raise NotSupported(f"{item['id']!r} is a preset of the router, not a download")
@@ -243,10 +251,10 @@ class LlamaRouter(OpenAI):
         yield Done()
 
     async def _begin(self, path: str, model: str) -> bool:
-        """Start something unless it was started; whether it is over already.
+        """Start a load or download unless it runs; True if it is already complete.
 
-        400 says that it is running or that it exists, in words that are not the same everywhere,
-        so that the list decides what is meant.
+        Status 400 means running or existing, in words that differ by version, so the list
+        decides.
         """
         try:
             await self._root.json("POST", path, {"model": model})
@@ -264,7 +272,7 @@ class LlamaRouter(OpenAI):
 
     @asynccontextmanager
     async def _events(self, model: str) -> AsyncIterator[Events]:
-        """Names and data of what happens to a model from now on."""
+        """The events of a model from now on."""
         async with (
             self._root.open("GET", "/models/sse", accept="text/event-stream") as answer,
             aclosing(_events_of(answer, model)) as events,
@@ -273,7 +281,7 @@ class LlamaRouter(OpenAI):
 
     @asynccontextmanager
     async def _load_events(self, model: str) -> AsyncIterator[Events]:
-        """The same; the first versions of router mode had no events, so the list is asked there."""
+        """The same; the first versions of router mode had no events, so the list is polled."""
         async with AsyncExitStack() as stack:
             try:
                 events = await stack.enter_async_context(self._events(model))
@@ -305,7 +313,7 @@ class LlamaRouter(OpenAI):
         return item
 
     async def _is_cold(self, model: str) -> bool:
-        """Whether a chat will have to wait for the model; only for show, so no error matters."""
+        """Whether a chat will wait for the model to load; informational, so errors are ignored."""
         with suppress(BackendError):
             return model_state(await self._find(model) or {}) in {"unloaded", "loading"}
         return False
@@ -329,7 +337,7 @@ async def _events_of(answer: BackendResponse, model: str) -> Events:
 
 
 async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:
-    """Until it is loaded; raises ServerFault if its server ended, which is all that is told."""
+    """Yield progress until the model is loaded; raises ServerFault if its server exited."""
     async for _, data in events:
         status = data.get("status")
         if status in READY:
@@ -342,11 +350,11 @@ async def _loading(model: str, events: Events) -> AsyncGenerator[Phase, None]:
         progress = load_progress(data)
         if progress is not None:
             yield Phase(phase="loading", progress=progress)
-    raise TruncatedStream("the router stopped telling how the load goes")
+    raise TruncatedStream("the router ended its events before the load was complete")
 
 
 async def _downloading(events: Events) -> AsyncGenerator[Progress, None]:
-    """Until it is there; why a download failed stands only in the router's log."""
+    """Yield progress until the download ends; only the router's log has the reason of a failure."""
     downloads = DownloadProgress()
     async for event, data in events:
         match event:
@@ -357,5 +365,5 @@ async def _downloading(events: Events) -> AsyncGenerator[Progress, None]:
             case "download_failed":
                 raise ServerFault("the download failed; the router's log says why")
             case _:
-                pass  # the list changed, or another word of a later version
-    raise TruncatedStream("the router stopped telling how the download goes")
+                pass  # the list changed, or an event of a later version
+    raise TruncatedStream("the router ended its events before the download was complete")

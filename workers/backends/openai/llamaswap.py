@@ -1,6 +1,6 @@
-"""llama-swap: an OpenAI adapter that also swaps: it starts a server when its model is asked for.
+"""llama-swap: an OpenAI-shaped proxy that starts the server of a model on its first request.
 
-A cold swap may take minutes in which nothing is said; it waits under the job's deadline. Source:
+A cold swap may take minutes without a byte; only the deadline of the job bounds it. Source:
 mostlygeek/llama-swap `internal/server/api.go`, `internal/router/{base,loading}.go`.
 """
 
@@ -12,9 +12,7 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from contract.chat import ChatRequest
-from contract.errors import (
-    BackendError,
-)
+from contract.errors import BackendError
 from contract.events import Delta, Details, Done, Image, Phase
 from contract.images import ImageRequest
 from contract.models import (
@@ -31,40 +29,40 @@ from workers.backends.openai.shapes import Chunk
 from workers.backends.protocols import Stream
 
 _RUNNING_FIELDS: Final = ("model", "name", "state", "ttl", "description")
-"""Of GET /running; not `cmd` and `proxy`, because a command line may hold a key."""
+"""Fields of GET /running that are passed on; `cmd` and `proxy` may hold a key."""
 
 
 class LoadingChunks(OpenAIChunks):
-    """Tells the chunks of `sendLoadingState` from a model's thoughts.
+    """Separates the chunks of `sendLoadingState` from the reasoning of a model.
 
-    llama-swap writes them itself, without `id`, `object` and the choice's `index`, which every
-    server behind it writes.
+    llama-swap writes them itself, without `id`, `object` and the choice's `index`, which all
+    servers behind it write.
     """
 
     @override
     def delta(self, chunk: Chunk) -> Delta | None:
-        """None for a chunk that only says that the model loads."""
+        """As `OpenAIChunks`; None for a loading chunk."""
         return None if is_loading(chunk) else super().delta(chunk)
 
     @override
     def phase(self, chunk: Chunk) -> Phase | None:
-        """`loading` for such a chunk; there may be one a second."""
+        """`loading` for a loading chunk; there may be one per second."""
         return Phase(phase="loading") if is_loading(chunk) else None
 
 
 class LlamaSwap(OpenAIImages):
-    """One llama-swap, and whatever it starts: it passes images on, too."""
+    """One llama-swap and the servers that it starts; images are passed through."""
 
     chunk_reader = LoadingChunks
 
     @override
     async def models(self) -> Sequence[ModelReport]:
-        """GET /v1/models; what its configuration says of a model stands in it."""
+        """GET /v1/models, with the facts of llama-swap's configuration."""
         return [model_report(item) for item in await self._items()]
 
     @override
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /chat/completions; the list tells before whether the model must be started."""
+        """POST /chat/completions; one `loading` phase if the list shows the model as unloaded."""
         has_reported = await self._is_cold(request.model)
         if has_reported:
             yield Phase(phase="loading")
@@ -78,7 +76,7 @@ class LlamaSwap(OpenAIImages):
 
     @override
     async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
-        """POST /images/generations, or /images/edits; the same about a cold model."""
+        """POST /images/generations, or /images/edits; `loading` as in `chat`."""
         if await self._is_cold(request.model):
             yield Phase(phase="loading")
         async with aclosing(super().image(request)) as events:
@@ -95,32 +93,32 @@ class LlamaSwap(OpenAIImages):
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """GET /upstream/<model>/v1/models: whatever its server answers, it runs then."""
+        """GET /upstream/<model>/v1/models, which starts the server of the model."""
         if not await self._is_ready(request.model):
             yield Phase(phase="loading")
         path = f"/upstream/{quote(request.model)}/v1/models"
         try:
             async with self._root.open("GET", path) as answer:
                 await answer.read()
-        except BackendError:  # a server without that path runs all the same
+        except BackendError:  # a server without that path runs too
             if not await self._is_ready(request.model):
                 raise
         yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """POST /api/models/unload/<model>, GET /unload for all; what they were saying breaks off.
+        """POST /api/models/unload/<model>, GET /unload for all; running responses are cut off.
 
-        Their answers are text.
+        The response is plain text.
         """
         method, path = "POST", f"/api/models/unload/{quote(request.model)}"
         if request.model == EVERY_MODEL:
-            method, path = "GET", "/unload"  # every version has it
+            method, path = "GET", "/unload"  # exists in every version
         async with self._root.open(method, path) as answer:
             await answer.read()
         yield Done()
 
     async def _is_ready(self, model: str) -> bool:
-        """Whether its server runs, by its own name or, where the list tells, by an alias."""
+        """Whether its server runs, by name or, if listed, by alias."""
         for item in await self._running():
             if item.get("model") == model:
                 return item.get("state") == "ready"
@@ -136,13 +134,13 @@ class LlamaSwap(OpenAIImages):
         return [item for item in items if isinstance(item, dict) and "id" in item]
 
     async def _is_cold(self, model: str) -> bool:
-        """Whether a job will wait for it; an error of the list is for the job to meet."""
+        """Whether a job will wait for a load; errors are left to the job."""
         with suppress(BackendError):
             return await self._warmth(model) is False
         return False
 
     async def _warmth(self, model: str) -> bool | None:
-        """What the list says of the model or its alias; None where it says nothing."""
+        """The listed load state of the model or alias; None if unknown."""
         for item in await self._items():
             if model == item["id"] or model in _aliases(item):
                 return _is_warm(item)
@@ -159,15 +157,17 @@ def is_loading(chunk: Chunk) -> bool:
 
 
 def model_report(item: dict[str, Any]) -> ModelReport:
-    """A model of the list; what the configuration does not tell is unknown."""
-    told, shape = item.get("capabilities") or {}, item.get("architecture") or {}
+    """The report of a listed model; unconfigured facts are unknown."""
+    configured, shape = item.get("capabilities") or {}, item.get("architecture") or {}
     takes, gives = shape.get("input_modalities") or (), shape.get("output_modalities") or ()
     traits: list[ModelTrait] = []
-    if ("text" in gives or told.get("function_calling")) and not told.get("reranker"):
+    if ("text" in gives or configured.get("function_calling")) and not configured.get("reranker"):
         traits.append("chat")
-    traits += ["vision"] if told.get("vision") and "chat" in traits else []
-    traits += ["tools"] if told.get("function_calling") else []
-    is_painter = told.get("image_generation") or told.get("image_to_image") or "image" in gives
+    traits += ["vision"] if configured.get("vision") and "chat" in traits else []
+    traits += ["tools"] if configured.get("function_calling") else []
+    is_painter = (
+        configured.get("image_generation") or configured.get("image_to_image") or "image" in gives
+    )
     traits += ["image"] if is_painter else []
     lacks: list[ModelTrait] = ["chat"] if gives and "text" not in gives else []
     lacks += ["vision"] if takes and "image" not in takes else []

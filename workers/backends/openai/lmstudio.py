@@ -1,8 +1,8 @@
-"""LM Studio: an OpenAI adapter that also loads, unloads and downloads, through /api/v1.
+"""LM Studio: OpenAI-shaped, and loads, unloads and downloads models through /api/v1.
 
-Those paths are there since 0.4.0. An unknown path is answered with 200 and an `error`, which
-`workers/backends/http/client.py` and `adapter.py` read as the error that it is. Source:
-lmstudio-ai/docs `2_rest/*.md`.
+/api/v1 exists since 0.4.0. The response to an unknown path is status 200 with an `error`, which
+`workers/backends/http/client.py` and `adapter.py` raise. Source: lmstudio-ai/docs
+`2_rest/*.md`.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from workers.backends.openai import shapes
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.protocols import Stream
 
-POLLS_LOST: Final = 20
-"""Questions about a download that may stay unanswered, one after the other."""
+MAX_FAILED_POLLS: Final = 20
+"""Consecutive polls of a download that may fail."""
 STUCK_S: Final = 1800.0
-"""Without another byte for so long, a download will not end."""
+"""Seconds without another byte until a download is given up."""
 
 
 class LmStudio(OpenAI):
-    """One LM Studio."""
+    """One LM Studio server."""
 
     poll_s: float = 0.5
-    """Seconds between two questions how a download goes: nothing tells it by itself."""
+    """Seconds between two polls of a download; LM Studio has no events for it."""
     stuck_s: float = STUCK_S
 
     async def running(self) -> Stream[Details | Done]:
@@ -48,9 +48,9 @@ class LmStudio(OpenAI):
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """POST /api/v1/models/load, which answers when it is loaded.
+        """POST /api/v1/models/load, which returns when the model is loaded.
 
-        A loaded model would get a second instance, so it is left alone.
+        Skipped for a loaded model, which would get a second instance.
         """
         load_ms = None
         if not _instances(await self._item(request.model)):
@@ -63,22 +63,22 @@ class LmStudio(OpenAI):
         yield Done(timings=Timings(load_ms=load_ms), ignored=ignored)
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """POST /api/v1/models/unload for each instance of a model: it knows only those."""
+        """POST /api/v1/models/unload for each instance of a model, or for the named instance."""
         if request.model == EVERY_MODEL:
             items = await self._items()
         else:
             items = [await self._item(request.model)]
         names = [name for item in items for name in _instances(item)]
-        # A name may be that of an instance; then its siblings stay.
+        # The name may be that of one instance.
         for name in [request.model] if request.model in names else names:
             await self._root.json("POST", "/api/v1/models/unload", {"instance_id": name})
         yield Done()
 
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
-        """POST /api/v1/models/download, then its status until it ended.
+        """POST /api/v1/models/download, then poll its status until it ends.
 
-        There is no way to stop a download: who stops listening leaves LM Studio at it, and the
-        next pull of that model follows the same one.
+        LM Studio cannot stop a download: after closing the stream it continues, and the next
+        pull of that model follows the same one. Raises BackendStalled without progress.
         """
         body = {"model": request.model}
         answer = await self._root.json("POST", "/api/v1/models/download", body, shape=shapes.LM_JOB)
@@ -88,8 +88,8 @@ class LmStudio(OpenAI):
         yield Done()
 
     async def _downloading(self, answer: dict[str, Any]) -> AsyncGenerator[Progress, None]:
-        """What each poll tells; raises what a failed download says of itself."""
-        job, lost, watch = str(answer.get("job_id") or ""), 0, _Watch(self.stuck_s)
+        """Yield the progress of each poll; raises the error of a failed download."""
+        job, failed, watch = str(answer.get("job_id") or ""), 0, _StallWatch(self.stuck_s)
         while True:
             yield _progress(answer)
             status = answer.get("status")
@@ -102,10 +102,10 @@ class LmStudio(OpenAI):
             await asyncio.sleep(self.poll_s)
             try:
                 path = f"/api/v1/models/download/status/{quote(job, safe='')}"
-                answer, lost = await self._state(path), 0
+                answer, failed = await self._state(path), 0
             except BackendError as error:
-                lost += 1
-                if not error.retryable or lost > POLLS_LOST:
+                failed += 1
+                if not error.retryable or failed > MAX_FAILED_POLLS:
                     raise
 
     async def _state(self, path: str) -> dict[str, Any]:
@@ -124,8 +124,8 @@ class LmStudio(OpenAI):
         raise ModelMissing(f"LM Studio has no model {model!r}")
 
 
-class _Watch:
-    """Notices a download that does not go on."""
+class _StallWatch:
+    """Detects a download without progress."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -133,7 +133,7 @@ class _Watch:
         self._changed_at = asyncio.get_running_loop().time()
 
     def demand_progress(self, answer: dict[str, Any]) -> None:
-        """Raise BackendStalled if nothing came for too long."""
+        """Raises BackendStalled if no byte arrived for `limit_s` seconds."""
         now, completed_bytes = asyncio.get_running_loop().time(), answer.get("downloaded_bytes")
         if completed_bytes != self._completed_bytes:
             self._completed_bytes, self._changed_at = completed_bytes, now

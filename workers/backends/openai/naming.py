@@ -1,7 +1,7 @@
-"""What a server's models are called: never by where they lie on its machine.
+"""Public model names: clients never see paths of the server's file system.
 
-llama-server without `--alias` calls its model by the path of its file, vLLM by the folder that it
-was started with. Callers see the base name; the server is sent what it calls the model itself.
+llama-server without `--alias` names its model by the path of its file, vLLM by the folder that it
+was started with. Clients see the base name; requests carry the server's own name.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,35 +11,35 @@ from contract.model_names import base_name, is_path
 from contract.roster import ModelReport
 
 
-class Names:
-    """Names of one server's models, as callers see them and as the server does."""
+class ModelNames:
+    """Maps the public names of one server's models to the server's own, and back."""
 
     def __init__(self) -> None:
-        """Nothing is known before the first list."""
+        """Empty before the first list."""
         self._own: dict[str, str] = {}
 
     def shown(
         self, reports: Iterable[ModelReport], aliases: Mapping[str, Sequence[str]] | None = None
     ) -> list[ModelReport]:
-        """The same reports with names for callers; `aliases` are the server's, by its own name."""
+        """The reports with public names; `aliases` are the server's, by its own name."""
         found = list(reports)
         names = _names([each.name for each in found], aliases or {})
         self._own = {name: own for own, name in names.items()}
         return [each.model_copy(update={"name": names[each.name]}) for each in found]
 
     def name(self, own: str) -> str:
-        """What callers call a model, by the server's name of it."""
+        """The public name of a model, by the server's name."""
         return next((name for name, known in self._own.items() if known == own), _short(own))
 
     def own(self, name: str) -> str:
-        """What the server calls a model: by its name for callers, or by any path to its file."""
+        """The server's name of a model, by its public name or any path to its file."""
         if name in self._own.values():
             return name
         return self._own.get(name) or self._own.get(_short(name), name)
 
 
 def aliases_in(listing: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """Aliases by id, where a list of models has them (llama-server)."""
+    """The aliases of listed models, by id (llama-server)."""
     items = [item for item in listing.get("data") or () if isinstance(item, dict)]
     return {str(item.get("id")): [str(it) for it in item.get("aliases") or ()] for item in items}
 
@@ -49,7 +49,7 @@ def _short(name: str) -> str:
 
 
 def _names(own: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """A name for each, by the server's own: its alias, else the file's, told apart if need be."""
+    """A public name for each: an alias, else the file name, numbered if taken."""
     taken = {name for name in own if not is_path(name)}
     names = {name: name for name in taken}
     for each in own:

@@ -1,6 +1,7 @@
-"""Self-hosted servers that speak OpenAI's HTTP, one address a model: one backend over all of them.
+"""One backend over several OpenAI-shaped servers, each with one model at its own address.
 
-Which model stands where is configured (`declarations.py`), because such servers tell nothing.
+Models and addresses are configured (`declarations.py`): such servers report nothing. Requests go
+to the address of their model, through an `OpenAI` adapter each with the `generic` dialect.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed")
 
 
 class DeclaredEndpoints:
-    """Several addresses; a request goes to the one that has its model."""
+    """The configured endpoints of one backend; routes each request by its model."""
 
     accepts_image_urls: Final = GENERIC.image_urls
 
@@ -43,7 +44,7 @@ class DeclaredEndpoints:
         idle_s: float = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Every endpoint has its own connections and its own key."""
+        """Every endpoint has its own connections and key."""
         self.name = name
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._adapters = {
@@ -60,18 +61,18 @@ class DeclaredEndpoints:
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """What any of its servers has words for; what the one that is asked has not, it names."""
+        """The features of any endpoint; `chat` reports those that its endpoint ignores."""
         return frozenset[Feature]().union(*(it.grants for it in self._adapters.values()))
 
     async def check(self) -> str | None:
-        """Fine while one of the addresses answers; else the first one's error."""
+        """None while one address responds; else raises the error of the first."""
         errors = await asyncio.gather(*(_trouble(it) for it in self._adapters.values()))
         if errors and all(errors):
             raise next(error for error in errors if error)
         return None
 
     async def models(self) -> Sequence[ModelReport]:
-        """What is configured; one that does not answer now is listed all the same."""
+        """The configured models, including those of addresses that do not respond."""
         return [_report(endpoint) for endpoint in self._endpoints.values()]
 
     async def aclose(self) -> None:
@@ -80,11 +81,11 @@ class DeclaredEndpoints:
             await adapter.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /chat/completions where the model is."""
+        """POST /chat/completions at the address of the model; raises ModelMissing."""
         endpoint, adapter = self._found(request.model)
-        told = request.model_copy(update={"model": endpoint.id})
-        missing = ungranted(told, adapter) if adapter.grants != self.grants else ()
-        async with aclosing(adapter.chat(told)) as events:
+        sent = request.model_copy(update={"model": endpoint.id})
+        missing = ungranted(sent, adapter) if adapter.grants != self.grants else ()
+        async with aclosing(adapter.chat(sent)) as events:
             async for event in events:
                 if isinstance(event, Done):
                     ignored = (*event.ignored, *missing)
@@ -93,14 +94,14 @@ class DeclaredEndpoints:
                     yield event
 
     def max_texts(self, model: str) -> int:  # noqa: ARG002 - the same at every address
-        """Texts a request."""
+        """The most texts of one request."""
         return GENERIC.embed_batch
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """POST /embeddings where the model is."""
+        """POST /embeddings at the address of the model; raises ModelMissing."""
         endpoint, adapter = self._found(request.model)
-        told = request.model_copy(update={"model": endpoint.id})
-        async with aclosing(adapter.embed(told)) as events:
+        sent = request.model_copy(update={"model": endpoint.id})
+        async with aclosing(adapter.embed(sent)) as events:
             async for event in events:
                 yield event
 

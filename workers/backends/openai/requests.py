@@ -1,6 +1,7 @@
-"""Our requests in OpenAI's words, as a dialect speaks them: pure, tested with bytes.
+"""Request bodies of OpenAI-shaped servers, by dialect: chat, completions, embeddings. No I/O.
 
-What a dialect cannot express is named in `ignored`; what would change the meaning is refused.
+Fields that a dialect cannot express are listed in `ignored`; a field whose loss would change the
+meaning raises NotSupported. Source: openai/openai-openapi, and the sources of dialects.py.
 """
 
 import re
@@ -19,53 +20,54 @@ from contract.chat import (
     Think,
 )
 from contract.embeddings import EmbedRequest
-from contract.errors import (
-    NotSupported,
-)
+from contract.errors import NotSupported
 from workers.backends.inline_images import mime_type
 from workers.backends.openai.dialects import Dialect
 from workers.backends.tools import tool_definition
 
-_THOUGHTLESS: Final = re.compile(r"(?:chatgpt-|ft:)?gpt-(?:3|4)")
-_FIRST_FIVE: Final = re.compile(r"gpt-5(?:-|$)")
+_WITHOUT_REASONING: Final = re.compile(r"(?:chatgpt-|ft:)?gpt-(?:3|4)")
+_GPT_5: Final = re.compile(r"gpt-5(?:-|$)")
 _O_MODEL: Final = re.compile(r"o\d")
 
 
-class Effort(NamedTuple):
-    """The word to send, None for no word; and whether it says what was wished."""
+class ReasoningEffort(NamedTuple):
+    """The `reasoning_effort` to send, None for none, and whether it matches the request."""
 
     word: str | None
     is_exact: bool = True
 
 
-def effort(model: str, think: Think) -> Effort:
-    """The nearest word that the model knows."""
+def effort(model: str, think: Think) -> ReasoningEffort:
+    """The nearest effort that the model accepts, by the generation in its name (OpenAI)."""
     if think == "auto":
-        return Effort(None)
-    if _THOUGHTLESS.match(model):
-        return Effort(None, is_exact=think == "off")
+        return ReasoningEffort(None)
+    if _WITHOUT_REASONING.match(model):
+        return ReasoningEffort(None, is_exact=think == "off")
     if think == "on":
-        return Effort("medium")  # what these models do by themselves, or did before gpt-5.1
-    if _FIRST_FIVE.match(model):
+        return ReasoningEffort("medium")  # the default of these models before gpt-5.1
+    if _GPT_5.match(model):
         return _nearest(think, {"off": "minimal", "xhigh": "high"})
     if _O_MODEL.match(model):
         return _nearest(think, {"off": "low", "minimal": "low", "xhigh": "high"})
-    return Effort("none" if think == "off" else think)
+    return ReasoningEffort("none" if think == "off" else think)
 
 
-def _nearest(think: str, others: dict[str, str]) -> Effort:
-    return Effort(others.get(think, think), is_exact=think not in others)
+def _nearest(think: str, others: dict[str, str]) -> ReasoningEffort:
+    return ReasoningEffort(others.get(think, think), is_exact=think not in others)
 
 
 class OpenAIBody(NamedTuple):
-    """A request's JSON, and the fields of ours that are not in it."""
+    """The JSON of a request, and the fields of ours that it cannot express."""
 
     fields: dict[str, Any]
     ignored: tuple[str, ...]
 
 
 def to_chat(request: ChatRequest, dialect: Dialect) -> OpenAIBody:
-    """The body of POST /chat/completions; raises NotSupported."""
+    """The body of POST /chat/completions.
+
+    Raises NotSupported for an unknown named tool, or an image URL that the server does not fetch.
+    """
     fields: dict[str, Any] = {
         "model": request.model,
         "messages": [_message(at, m, dialect) for at, m in enumerate(request.messages)],
@@ -77,7 +79,7 @@ def to_chat(request: ChatRequest, dialect: Dialect) -> OpenAIBody:
         "seed": request.seed,
         "stop": list(request.stop) or None,
         "response_format": _response_format(request, dialect),
-        **granted(request, dialect),
+        **granted_fields(request, dialect),
         **_tools(request, dialect),
         **_prefill(request, dialect),
     }
@@ -93,8 +95,8 @@ def to_chat(request: ChatRequest, dialect: Dialect) -> OpenAIBody:
     return OpenAIBody({k: v for k, v in fields.items() if v is not None}, tuple(ignored))
 
 
-def granted(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
-    """Fields that not every server knows, where this one does."""
+def granted_fields(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
+    """The optional fields that the dialect grants."""
     fields: dict[str, Any] = {
         name: getattr(request, name)
         for name in ("frequency_penalty", "presence_penalty", "logit_bias")
@@ -142,12 +144,12 @@ def _add_think(
 def _add_overflow(
     request: ChatRequest, dialect: Dialect, fields: dict[str, Any], ignored: list[str]
 ) -> None:
-    """`truncate` and `shift`: false is what servers do that never cut."""
+    """`truncate` and `shift`: false needs no field where the server never truncates."""
     for name in ("truncate", "shift"):
-        wish, knowledge = getattr(request, name), getattr(dialect, name)
-        if wish is None or (knowledge != "unknown" and not wish):
+        wanted, support = getattr(request, name), getattr(dialect, name)
+        if wanted is None or (support != "unknown" and not wanted):
             continue
-        if knowledge == "field":
+        if support == "field":
             fields["truncate_prompt_tokens"] = -1
         else:
             ignored.append(name)
@@ -172,7 +174,7 @@ def _prefill(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
 
 def _tools(request: ChatRequest, dialect: Dialect) -> dict[str, Any]:
     if not request.tools or request.tool_choice == "none":
-        return {}  # vLLM answers 400 to an empty list
+        return {}  # vLLM returns 400 for an empty list
     tools, choice = request.tools, request.tool_choice
     sent: str | dict[str, Any]
     if isinstance(choice, NamedTool):
@@ -218,7 +220,7 @@ def _schema(name: str, schema: dict[str, Any], *, strict: bool) -> dict[str, Any
 def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:
     content: str | list[dict[str, Any]]
     if isinstance(message.content, str) or (message.role == "assistant" and not message.images):
-        content = message.text  # llama-server drops the parts of a beginning (llama.cpp #14353)
+        content = message.text  # llama-server drops the parts of a prefill (llama.cpp #14353)
     else:
         content = [_part(at, part, dialect) for part in message.content]
     fields: dict[str, Any] = {"role": message.role, "content": content}
@@ -238,7 +240,7 @@ def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:
 
 
 def _thoughts(message: Message, dialect: Dialect) -> dict[str, Any]:
-    """What the assistant thought, in the server's words; nothing where it has none."""
+    """The reasoning of an assistant message, in the dialect's fields, if it has any."""
     fields: dict[str, Any] = {}
     details = (message.provider_meta or {}).get(DETAILS)
     if details and "messages[].reasoning_details" in dialect.grants:
@@ -266,25 +268,25 @@ _CHAT_ONLY = ("think", "tools", "truncate", "shift", "keep_alive_s")
 
 
 def to_completion(request: ChatRequest, dialect: Dialect) -> OpenAIBody:
-    """The body for a request that has a `prompt` in place of messages."""
-    likely = granted(request, dialect)
-    if likely.pop("logprobs", False):
-        # Here it is the number of tokens to tell of in each place.
-        likely["logprobs"] = likely.pop("top_logprobs", None) or 1
+    """The body of POST /completions, for a request with a `prompt`; chat fields are ignored."""
+    logprob_fields = granted_fields(request, dialect)
+    if logprob_fields.pop("logprobs", False):
+        # In completions it is the number of alternatives per token.
+        logprob_fields["logprobs"] = logprob_fields.pop("top_logprobs", None) or 1
     fields: dict[str, Any] = {
         "model": request.model,
         "prompt": request.prompt if isinstance(request.prompt, str) else _ids(request),
         "suffix": request.suffix,
         "stream": True,
         "stream_options": {"include_usage": True},
-        # Without a number the original stops after 16 tokens.
+        # Without it OpenAI stops after 16 tokens.
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "seed": request.seed,
         "stop": list(request.stop) or None,
         **{name: getattr(request, name) for name in dialect.sampling},
-        **likely,
+        **logprob_fields,
     }
     given = request.model_fields_set
     ignored = [name for name in _CHAT_ONLY if name in given and getattr(request, name)]

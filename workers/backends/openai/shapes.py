@@ -1,7 +1,7 @@
-"""Shapes of the answers of OpenAI-shaped servers (rules: workers/backends/shapes.py).
+"""Shapes of the responses of OpenAI-shaped servers (rules: workers/backends/shapes.py).
 
-Sources: openai/openai-openapi; vLLM, llama-server, LM Studio, llama-swap and Mistral where they
-say more. A content may be parts (mistralai/client-python, ContentChunk).
+Sources: openai/openai-openapi, with the extensions of vLLM, llama-server, LM Studio, llama-swap
+and Mistral. Content may be a list of parts (mistralai/client-python, ContentChunk).
 """
 
 from typing import Annotated, Any, Final
@@ -27,7 +27,7 @@ from workers.backends.shapes import (
 
 @with_config(LENIENT)
 class UsageDetails(TypedDict, total=False):
-    """What a count is made of."""
+    """Parts of a token count."""
 
     cached_tokens: Count
     reasoning_tokens: Count
@@ -54,7 +54,7 @@ Usage = Annotated[UsageFields | None, WrapValidator(none_if_invalid)]
 
 @with_config(LENIENT)
 class Function(TypedDict, total=False):
-    """What is called; arguments are text, an object or null."""
+    """The function of a call; arguments are text, an object or null."""
 
     name: str | None
     arguments: str | dict[str, Any] | list[Any] | None
@@ -71,7 +71,7 @@ class Call(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Part(TypedDict, total=False):
-    """A part of a content, or of a thought, which may hold parts itself."""
+    """A part of content; a thinking part may hold parts itself."""
 
     type: str
     text: str | None
@@ -115,7 +115,7 @@ class Chunk(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Meta(TypedDict, total=False):
-    """What llama-server and llama-swap say of a model in the list."""
+    """`meta` of a listed model (llama-server, llama-swap)."""
 
     n_ctx: Count
     n_embd: Count
@@ -132,7 +132,7 @@ class Aliased(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Status(TypedDict, total=False):
-    """Whether a model is in memory; `args` are its server's."""
+    """Load state of a model; `args` is the command line of its server."""
 
     value: OptionalText
     args: TextList
@@ -140,7 +140,7 @@ class Status(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Architecture(TypedDict, total=False):
-    """What a model takes and gives."""
+    """Input and output modalities."""
 
     input_modalities: TextList
     output_modalities: TextList
@@ -169,7 +169,7 @@ class Listing(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Settings(TypedDict, total=False):
-    """Of llama-server's generation."""
+    """Generation settings of llama-server."""
 
     n_ctx: Count
 
@@ -185,7 +185,7 @@ class Props(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Row(TypedDict, total=False):
-    """A vector; `Rows` looks at its numbers."""
+    """A vector; `VectorRows` checks its numbers."""
 
     index: Count
     embedding: Any
@@ -200,7 +200,7 @@ class Embedded(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Pictured(TypedDict, total=False):
+class ImageItem(TypedDict, total=False):
     """An image of /images/generations."""
 
     b64_json: str | None
@@ -209,17 +209,17 @@ class Pictured(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Painted(Pictured, total=False):
+class ImageResponse(ImageItem, total=False):
     """POST /images/generations, or one event of its stream."""
 
     type: OptionalText
-    data: list[Pictured] | None
+    data: list[ImageItem] | None
     usage: Usage
 
 
 @with_config(LENIENT)
 class Instance(TypedDict, total=False):
-    """A model in LM Studio's memory."""
+    """A loaded instance of a model (LM Studio)."""
 
     id: Name
     config: "Annotated[InstanceConfig | None, WrapValidator(none_if_invalid)]"
@@ -227,7 +227,7 @@ class Instance(TypedDict, total=False):
 
 @with_config(LENIENT)
 class InstanceConfig(TypedDict, total=False):
-    """How it was loaded."""
+    """The configuration of an instance."""
 
     context_length: Count
 
@@ -280,7 +280,7 @@ CHUNK: Final = Shape(Chunk)
 LISTING: Final = Shape(Listing)
 PROPS: Final = Shape(Props)
 EMBEDDED: Final = Shape(Embedded)
-PAINTED: Final = Shape(Painted)
+IMAGES: Final = Shape(ImageResponse)
 LM_LISTING: Final = Shape(LmListing)
 LM_JOB: Final = Shape(LmJob)
 RUNNING: Final = Shape(Running)

@@ -1,7 +1,7 @@
-"""A vLLM whose operator let it sleep: VLLM_SERVER_DEV_MODE=1 and `--enable-sleep-mode`.
+"""vLLM in development mode, which can sleep: VLLM_SERVER_DEV_MODE=1, `--enable-sleep-mode`.
 
-Without them vLLM has no such paths; so this is a type option, `vllm://host?dev=1`, and a plain
-vLLM cannot be asked. Level 1 keeps the weights in main memory. Source: vLLM
+A plain vLLM has no such paths and cannot be probed for them, so this is an option of the type,
+`vllm://host?dev=1`. Sleep level 1 keeps the weights in main memory. Source: vLLM
 `entrypoints/serve/dev/sleep`.
 """
 
@@ -9,9 +9,7 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from contract.errors import (
-    ModelMissing,
-)
+from contract.errors import ModelMissing
 from contract.events import Details, Done, Phase
 from contract.model_names import find
 from contract.models import (
@@ -26,16 +24,16 @@ from workers.backends.protocols import Stream
 
 
 class SleepingVllm(OpenAI):
-    """One vLLM: to load is to wake it, to unload is to send it to sleep."""
+    """One vLLM server; load wakes it up, unload puts it to sleep."""
 
     @override
     async def models(self) -> Sequence[ModelReport]:
-        """The list, cold while the server sleeps."""
+        """GET /models; cold while the server sleeps."""
         warm = not await self._is_asleep()
         return [report.model_copy(update={"warm": warm}) for report in await super().models()]
 
     async def running(self) -> Stream[Details | Done]:
-        """GET /is_sleeping: all of its models, or none."""
+        """GET /is_sleeping: all models, or none."""
         models = await self.models()
         yield Details(
             details={
@@ -49,7 +47,7 @@ class SleepingVllm(OpenAI):
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """POST /wake_up, which answers when the weights are back."""
+        """POST /wake_up, which returns when the weights are loaded."""
         await self._require_model(request.model)
         if await self._is_asleep():
             yield Phase(phase="loading")
@@ -57,7 +55,7 @@ class SleepingVllm(OpenAI):
         yield Done(ignored=("keep_alive_s",) if request.keep_alive_s is not None else ())
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """POST /sleep?level=1; it aborts what runs."""
+        """POST /sleep?level=1; it aborts running requests."""
         if request.model != EVERY_MODEL:
             await self._require_model(request.model)
         if not await self._is_asleep():
@@ -69,7 +67,7 @@ class SleepingVllm(OpenAI):
         return bool(answer.get("is_sleeping"))
 
     async def _post_empty(self, path: str) -> None:
-        """A request whose success has no body."""
+        """POST; success has an empty body."""
         async with self._root.open("POST", path) as answer:
             await answer.read()
 

@@ -12,7 +12,7 @@ from contract.roster import ModelReport
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import GENERIC, LLAMACPP, LLAMACPP_ROUTER, VLLM, Dialect
 from workers.backends.openai.llamacpp_router import LlamaRouter
-from workers.backends.openai.naming import Names
+from workers.backends.openai.naming import ModelNames
 from workers.backends.openai.vllm import SleepingVllm
 
 PATH = "/home/somebody/models/qwen3-0.6b.Q4_K_M.gguf"
@@ -116,12 +116,12 @@ async def test_vllm_is_loaded_by_its_name_and_by_its_path() -> None:
     backend = speaker(Server({"id": "/models/llama-8b"}), VLLM)
     assert isinstance(backend, SleepingVllm)
     for name in ("llama-8b", "/models/llama-8b"):
-        await backend._demand(name)
+        await backend._require_model(name)
     await backend.aclose()
 
 
 def test_two_files_of_one_name_are_told_apart() -> None:
-    names = Names()
+    names = ModelNames()
     paths = ["/a/m.gguf", "/b/m.gguf", "m.gguf"]
     shown = [each.name for each in names.shown(ModelReport(name=path) for path in paths)]
 

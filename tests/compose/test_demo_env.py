@@ -30,8 +30,8 @@ def subclasses(kind: type[FleetSettings]) -> Iterator[type[FleetSettings]]:
 
 
 def classes() -> list[type[FleetSettings]]:
-    for path in TOP.glob("*/fleet/client/settings.py"):
-        importlib.import_module(f"{path.parent.name}.settings")
+    for path in [*TOP.glob("*/settings.py"), *TOP.glob("fleet/*/settings.py")]:
+        importlib.import_module(".".join(path.relative_to(TOP).with_suffix("").parts))
     return list(subclasses(FleetSettings))
 
 

@@ -42,7 +42,7 @@ def entry(command: str, **environment: str) -> str:
 
 async def health(what: str, redis_url: str, **more: str) -> int | None:
     check = await asyncio.create_subprocess_exec(
-        sys.executable, str(FOLDER / "api_shim/native/health.py"), what,
+        sys.executable, str(FOLDER / "health.py"), what,
         env={**os.environ, "FLEET_REDIS_URL": redis_url, "PYTHONPATH": str(TOP), **more},
         stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from honcho.printer import Message
 from support.up import DEADLINE_S, ROOT, Command, Up, environment, wait_until
@@ -148,13 +149,15 @@ def test_processes_are_named_whole_by_their_beginning_or_by_a_pattern(
 
 def test_the_command_shows_what_fleet_up_keeps_to_itself(up: Up, fleet: Command) -> None:
     folder = str(up.folder)
+    httpx.get(f"{up.status['urls'][0]}/api/v1/models")
+    wait_until(lambda: "/api/v1/models" in fleet("logs", "shim", "--data-dir", folder).stdout)
     everything = fleet("logs", "--data-dir", folder, "-n", "1000")
     worker = fleet("logs", "worker", "--data-dir", folder, "--json")
     nobody = fleet("logs", "nobody", "--data-dir", folder)
 
     assert "[tasks]" in everything.stdout
-    assert '"path": "/readyz"' in everything.stdout
-    assert not any("[tasks]" in line or "/readyz" in line for line in up.lines)
+    assert '"path": "/api/v1/models"' in everything.stdout
+    assert not any("[tasks]" in line or "/api/v1/models" in line for line in up.lines)
     heard = {json.loads(line)["process"] for line in worker.stdout.splitlines()}
     assert "worker-scripted.1" in heard
     assert all(name.startswith("worker-") for name in heard)

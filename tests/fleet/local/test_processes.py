@@ -17,7 +17,7 @@ from support.up import lives, wait_until
 from fleet.local.supervisor import SupervisedEntry, Supervisor
 
 SLEEPER = "sleep 1000"
-TETHER = Path(__file__).parents[2] / "fleet" / "fleet/local/parent_watch.py"
+TETHER = Path(__file__).parents[3] / "fleet" / "local" / "parent_watch.py"
 KERNEL = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), "sleep", "1000"])

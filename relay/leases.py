@@ -18,94 +18,13 @@ from contract.cost import cost_of
 from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
 from contract.model_names import context_length_of
-from relay.connection import Argument, Connection
-from relay.log import END, HAND_OVER, ending_keys
-from relay.order import DRAINS, WAKE, facts_of, keys_of, restored
+from relay.connection import Connection
+from relay.order import facts_of, restored
 from relay.records import Records
+from relay.scripts import jobs, queues
 from relay.tickets import ticket
 
 _log = logging.getLogger(__name__)
-
-RENEW: Final = """#!lua flags=allow-oom
--- KEYS leases holders record...; ARGV worker lease_s (id attempt)...
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-local lost = {string.format('%.6f', now)}
-for i = 3, #ARGV, 2 do
-    local is_held = redis.call('HGET', KEYS[2], ARGV[i]) == ARGV[i + 1] .. ' ' .. ARGV[1]
-    if is_held and redis.call('HGET', KEYS[(i + 3) / 2], 'status') ~= 'cancelled' then
-        redis.call('ZADD', KEYS[1], string.format('%.6f', now + ARGV[2]), ARGV[i])
-    else
-        lost[#lost + 1] = ARGV[i]
-    end
-end
-return lost
-"""
-"""Renew the leases that the worker still holds. Returns now, then the ids of the others.
-
-A cancelled job is one of them, should its canceller have died before it could tell the worker."""
-
-RELEASE: Final = (
-    DRAINS
-    + """
--- ARGV queue id holder (or '' for whoever holds it) drained
-local id = ARGV[2]
-local holder = redis.call('HGET', holders, id)
-if ARGV[3] ~= '' and holder ~= ARGV[3] then return false end
-leave(id, known(id))
-redis.call('HDEL', facts, id)
-redis.call('ZREM', leases, id)
-redis.call('HDEL', holders, id)
-if holder then
-    redis.call('INCR', ARGV[4])
-    redis.call('EXPIRE', ARGV[4], 900)
-end
-return holder
-"""
-)
-"""Forget a job that has ended. Returns who held it."""
-
-RETURN: Final = (
-    DRAINS
-    + """
--- ARGV queue id old_attempt new_attempt delay_s ticket facts
-local id = ARGV[2]
-local holder = redis.call('HGET', holders, id)
-if holder and string.match(holder, '^%d+') ~= ARGV[3] then return 0 end
-if not holder and (redis.call('ZSCORE', backlog, id) or redis.call('ZSCORE', delayed, id)) then
-    return 0
-end
-local job = known(id) or cjson.decode(ARGV[7])
-job.attempt, job.passed = tonumber(ARGV[4]), nil
-redis.call('ZREM', leases, id)
-redis.call('HDEL', holders, id)
-note(id, job)
-if tonumber(ARGV[5]) > 0 then
-    redis.call('ZADD', delayed, exact(now + ARGV[5]), id)
-    redis.call('ZADD', queues, exact(now), queue)
-    return 1
-end
-wait(id, job)
-if redis.call('LLEN', tickets) < redis.call('ZCARD', backlog) then
-    redis.call('LPUSH', tickets, ARGV[6])
-end
-return 1
-"""
-)
-"""Give a held or lost job back, at the place it had, now or later. Returns 1 if it was moved."""
-
-EXPIRED: Final = """#!lua flags=no-writes,allow-oom
--- KEYS leases holders; ARGV limit
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
-local answer = {}
-for _, id in ipairs(ids) do
-    answer[#answer + 1] = id
-    answer[#answer + 1] = redis.call('HGET', KEYS[2], id) or ''
-end
-return answer
-"""
 
 _RENEWED_AT_ONCE: Final = 250
 """Leases in one call: a thousand block Redis for 2.3 ms."""
@@ -145,25 +64,24 @@ class Leases:
         Returns the ids that this worker holds no longer; raises RelayUnavailable.
         """
         lost: set[str] = set()
-        for queue, jobs in held.items():
-            for at in range(0, len(jobs), _RENEWED_AT_ONCE):
-                some = jobs[at : at + _RENEWED_AT_ONCE]
-                records = [redis_keys.record(id) for id, _ in some]
-                now, *gone = await self._connection.run(
-                    RENEW,
-                    [redis_keys.leases(queue), redis_keys.holders(queue), *records],
-                    [worker, self._connection.settings.lease_s, *(str(x) for j in some for x in j)],
+        for queue, attempts in held.items():
+            for at in range(0, len(attempts), _RENEWED_AT_ONCE):
+                some = attempts[at : at + _RENEWED_AT_ONCE]
+                now, gone = await self._connection.call(
+                    queues.renew(queue, worker, self._connection.settings.lease_s, some)
                 )
-                self._connection.set_clock(float(now))
-                lost.update(id.decode() for id in gone)
+                self._connection.set_clock(now)
+                lost.update(gone)
         return lost
 
     async def release(self, queue: str, job_id: str, holder: Holder | None) -> str | None:
         """Forget a job that has ended. Returns the worker that held it, if any did."""
         minute = math.floor(self._connection.now() / 60)
-        args = [queue, job_id, str(holder or ""), redis_keys.drained(queue, minute)]
-        answer = await self._connection.run(RELEASE, keys_of(queue), args)
-        return Holder.parse(answer.decode()).worker if answer else None
+        drained = redis_keys.drained(queue, minute)
+        held_by = await self._connection.call(
+            queues.release(queue, job_id, str(holder or ""), drained)
+        )
+        return Holder.parse(held_by).worker if held_by else None
 
     async def hand_over(
         self,
@@ -182,27 +100,20 @@ class Leases:
         ends with `error` as a dead letter. Without an error it is its worker that died. Returns
         whether somebody else may claim it now or later; raises RelayUnavailable.
         """
-        queued = _fields(Queued(queue=queue, reason=reason))
-        state, new_attempt = await self._connection.run(
-            HAND_OVER,
-            [redis_keys.record(job_id), redis_keys.log(job_id)],
-            [
-                redis_keys.channel(job_id),
-                attempt,
-                int(counts),
-                queued,
-                int(counts and error is None),
-            ],
+        queued = Queued(queue=queue, reason=reason)
+        is_lost = counts and error is None
+        state, new_attempt = await self._connection.call(
+            jobs.hand_over(job_id, attempt, queued, counts=counts, is_lost=is_lost)
         )
         match state:
-            case b"queued":
+            case "queued":
                 return await self.give_back(queue, job_id, attempt, new_attempt, delay_s=delay_s)
-            case b"exhausted":
+            case "exhausted":
                 last = error or WorkerLost(f"{reason}; it was the last attempt")
                 await self.end(queue, job_id, last, dead=True)
-            case b"ended":
+            case "ended":
                 await self.release(queue, job_id, None)
-            case _:
+            case "stale":
                 _log.info("job %s is at attempt %d, not %d", job_id, new_attempt, attempt)
         return False
 
@@ -213,11 +124,7 @@ class Leases:
         )
         settings = self._connection.settings
         ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
-        await self._connection.run(
-            END,
-            ending_keys(job_id),
-            [job_id, redis_keys.channel(job_id), "failed", ttl_s, _fields(last_word), int(dead)],
-        )
+        await self._connection.call(jobs.end(job_id, last_word, ttl_s=ttl_s, dead=dead))
         worker = await self.release(queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
@@ -242,33 +149,31 @@ class Leases:
         """
         moved = 0
         for queue in await self._not_idle():
-            flat = await self._connection.run(
-                EXPIRED, [redis_keys.leases(queue), redis_keys.holders(queue)], [_REAPED_AT_ONCE]
-            )
-            for id, text in zip(flat[::2], flat[1::2], strict=True):
-                moved += await self._reap_one(queue, id.decode(), text.decode())
+            expired = await self._connection.call(queues.expired(queue, _REAPED_AT_ONCE))
+            for job_id, holder in expired:
+                moved += await self._reap_one(queue, job_id, holder)
             await self.wake(queue)
         return moved
 
     async def wake(self, queue: str) -> None:
         """Let delayed jobs that are due wait again; send tickets that are missing."""
-        words: list[Argument] = [queue, int(self._connection.settings.log_ttl_s)]
-        missing = await self._connection.run(WAKE, keys_of(queue), words)
+        idle_s = int(self._connection.settings.log_ttl_s)
+        missing = await self._connection.call(queues.wake(queue, idle_s))
         if missing > 0:
             # Made only now: as a rule none is missing.
             tickets = [ticket(queue) for _ in range(min(missing, _TICKETS_AT_ONCE))]
-            await self._connection.run(WAKE, keys_of(queue), [*words, *tickets])
+            await self._connection.call(queues.wake(queue, idle_s, tickets))
 
     async def _not_idle(self) -> list[str]:
         """Queues that hold a job, or may be forgotten; of an idle fleet in three commands."""
-        queues = await self._queues()
+        names = await self._queues()
         long_ago = self._connection.now() - self._connection.settings.log_ttl_s
         unused: Any = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.QUEUES, "-inf", f"({long_ago:.3f}"
         )
         found = {member.decode() for member in unused}
-        for at in range(0, len(queues), _ASKED_AT_ONCE):
-            some = queues[at : at + _ASKED_AT_ONCE]
+        for at in range(0, len(names), _ASKED_AT_ONCE):
+            some = names[at : at + _ASKED_AT_ONCE]
             if await self._connection.command("EXISTS", *(k for q in some for k in _held_in(q))):
                 counts = await self._connection.pipeline(
                     [("EXISTS", *_held_in(queue)) for queue in some]
@@ -297,8 +202,17 @@ class Leases:
         if bare is None:
             return False
         facts = restored(bare.facts or await self._older(job_id), bare.created_at)
-        args: list[Argument] = [queue, job_id, old, new, delay_s, ticket(queue), facts]
-        return bool(await self._connection.run(RETURN, keys_of(queue), args))
+        return await self._connection.call(
+            queues.give_back(
+                queue,
+                job_id,
+                old=old,
+                new=new,
+                delay_s=delay_s,
+                ticket=ticket(queue),
+                facts=facts,
+            )
+        )
 
     async def _older(self, job_id: str) -> str:
         """What a claim must know of a job that an older version enqueued."""
@@ -314,8 +228,3 @@ class Leases:
 def _held_in(queue: str) -> list[str]:
     """The keys of which at least one is there while a queue holds a job."""
     return [redis_keys.backlog(queue), redis_keys.delayed(queue), redis_keys.leases(queue)]
-
-
-def _fields(event: Queued | Failed) -> str:
-    """The event's JSON without its opening brace, to which a script adds id and time."""
-    return event.model_dump_json()[1:]

@@ -3,7 +3,7 @@
 While one call is on its way the next batch gathers, so a batch is what was said in one round trip:
 one chunk when little is said, hundreds when much is. The first word never waits. Only when more
 than `_CROWDED` wait, because Redis has fallen behind, are neighbouring fragments of a job joined.
-A call that got no answer is sent again as it was: ids make that harmless (relay/log.py, APPEND).
+A call that got no answer is sent again as it was: ids make that harmless (lua/jobs/append.lua).
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from contract import redis_keys
 from contract.errors import LeaseLost, RelayUnavailable
 from contract.events import (
     LAST_WORDS,
@@ -21,9 +20,9 @@ from contract.events import (
     EventId,
     Frame,
 )
-from relay.connection import Argument, Call, Connection
-from relay.log import APPEND
+from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
+from relay.scripts.jobs import REFUSED, TORN, JobKeys, NewFrame, append
 
 _log = logging.getLogger(__name__)
 
@@ -37,17 +36,11 @@ _FULL: Final = 4096
 _RESEND_CAP_S: Final = 1.0
 
 
-Entry = tuple[str, int, bytes, str]
-"""nonce, length, frame, status: APPEND's arguments."""
-_REFUSED: Final = 0
-_TORN: Final = 2
-
-
 class AttemptLog:
     """What one attempt of one job says: the writing end of its log."""
 
     __slots__ = (
-        "_writer", "attempt", "id", "length", "log", "lost", "nonce", "on_lost", "seq",
+        "_writer", "attempt", "id", "keys", "length", "lost", "nonce", "on_lost", "seq",
         "size_bytes", "torn", "unwritten",
     )  # fmt: skip
 
@@ -56,7 +49,7 @@ class AttemptLog:
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
         self.id = claim.record.id
-        self.log = redis_keys.log(self.id)
+        self.keys = JobKeys.of(self.id)
         self.attempt = claim.attempt
         self.nonce = claim.record.nonce or ""
         self.length = claim.length
@@ -99,7 +92,7 @@ class AttemptLog:
             await self._writer.next_flush()
 
 
-Batch = list[tuple[AttemptLog, Entry]]
+Batch = list[tuple[AttemptLog, NewFrame]]
 
 
 class Publisher:
@@ -147,7 +140,7 @@ class Publisher:
         size_bytes = 0
         while self._pending and len(batches) < _BATCHES and size_bytes < _BATCH_BYTES:
             batches.append(self._next_batch())
-            size_bytes += sum(len(entry[2]) for _, entry in batches[-1])
+            size_bytes += sum(len(entry.frame) for _, entry in batches[-1])
         return batches
 
     def _next_batch(self) -> Batch:
@@ -159,49 +152,46 @@ class Publisher:
                 break
             taken += 1
             entry = _entry(voice, event, now)
-            size_bytes += len(entry[2])
+            size_bytes += len(entry.frame)
             batch.append((voice, entry))
         del self._pending[:taken]
         return batch
 
     async def _send(self, batches: list[Batch]) -> None:
         ttl_s = int(self._connection.settings.log_ttl_s)
-        answers = await self._until_answered([_call(batch, ttl_s) for batch in batches])
+        calls = [
+            append([(voice.keys, entry) for voice, entry in batch], ttl_s) for batch in batches
+        ]
+        answers = await self._until_answered(calls, events=sum(map(len, batches)))
         for batch, answer in zip(batches, answers, strict=True):
             for (voice, _), stands in zip(batch, answer, strict=True):
                 voice.unwritten -= 1
-                if stands in (_REFUSED, _TORN):
-                    voice.torn = voice.torn or (stands == _TORN and not voice.lost)
+                if stands in (REFUSED, TORN):
+                    voice.torn = voice.torn or (stands == TORN and not voice.lost)
                     voice.lose()
         if self._flushed is not None:
             self._flushed.set_result(None)
             self._flushed = None
 
-    async def _until_answered(self, calls: list[Call]) -> list[list[int]]:
+    async def _until_answered(
+        self, calls: list[ScriptCall[list[int]]], *, events: int
+    ) -> list[list[int]]:
         tries = 0
         while True:
             try:
-                return await self._connection.run_in_turn(calls)
+                return await self._connection.calls(calls)
             except RelayUnavailable as error:
                 tries += 1
-                waiting = sum(len(keys) for _, keys, _ in calls)
-                _log.warning("%d events wait for Redis (%d. try): %s", waiting, tries, error)
+                _log.warning("%d events wait for Redis (%d. try): %s", events, tries, error)
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
 
 
-def _call(batch: Batch, ttl_s: int) -> Call:
-    args: list[Argument] = [ttl_s, redis_keys.LIVE, redis_keys.DEADLINES]
-    for _, entry in batch:
-        args.extend(entry)
-    return APPEND, [voice.log for voice, _ in batch], args
-
-
-def _entry(voice: AttemptLog, event: Event, now: float) -> Entry:
+def _entry(voice: AttemptLog, event: Event, now: float) -> NewFrame:
     voice.seq += 1
     frame = Frame.of(EventId(voice.attempt, voice.seq), now, event).to_wire()
     voice.size_bytes += len(frame)
     status = event.type if event.type in LAST_WORDS else ""
-    entry = (voice.nonce, voice.length, frame, status)
+    entry = NewFrame(voice.nonce, voice.length, frame, status)
     voice.length += 1
     return entry
 

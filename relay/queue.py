@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from secrets import token_hex
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from contract import redis_keys
@@ -15,12 +15,12 @@ from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
-from relay.connection import Argument, Call, Connection, pairs
+from relay.connection import Argument, Connection, ScriptCall
 from relay.leases import Holder, Leases
-from relay.log import BEGIN, END, START, ending_keys
-from relay.order import CLAIM, ENQUEUE, EXPECT, Bounds, ClaimFilter, arrival, keys_of, taken
+from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
 from relay.position import Positions, ahead, placed
 from relay.records import Records, from_hash, to_hash
+from relay.scripts import jobs, queues
 from relay.tickets import ticket
 
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
@@ -90,12 +90,12 @@ class Queue:
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.standing.place(there)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex, retry_of)
-        arguments = arrival(record, request, tenant, self._bounds(tenant))
-        expected, rate = await self._expected(queue, arguments)
-        if expected[0] < 0:
+        arriving = arrival(record, request, tenant, self._bounds(tenant))
+        expected, rate = await self._expected(arriving)
+        if expected.position < 0:
             raise _full(queue, tenant.name, expected, rate)
         try:
-            return await self._begun(record, request, expected[0], arguments, rate)
+            return await self._begun(record, request, expected.position, arriving, rate)
         except QueueFull as error:
             await self._leases.end(queue, record.id, error)
             raise
@@ -106,12 +106,10 @@ class Queue:
                     await self._leases.end(queue, record.id, error)
             raise
 
-    async def _expected(
-        self, queue: str, arguments: list[Argument]
-    ) -> tuple[list[int], float | None]:
-        """EXPECT's answer, and the queue's rate."""
-        args = [*arguments, *self.standing.drained(queue)]
-        expected, counts = await self._connection.run(EXPECT, keys_of(queue), args)
+    async def _expected(self, arriving: Arrival) -> tuple[queues.Place, float | None]:
+        """The place that a job would have, and the jobs a second that leave the queue."""
+        counters = self.standing.drained(arriving.queue)
+        expected, counts = await self._connection.call(queues.expect(arriving, counters))
         return expected, self.standing.rate(counts)
 
     async def _begun(
@@ -119,26 +117,29 @@ class Queue:
         record: JobRecord,
         request: AnyRequest,
         position: int,
-        arguments: list[Argument],
+        arriving: Arrival,
         rate: float | None,
     ) -> tuple[JobRecord, QueuePlace]:
         """Write the record, then the backlog."""
-        queue, begin = record.queue, _begin(record, request, position, facts=arguments[2])
-        enqueue: Call = (ENQUEUE, keys_of(queue), [*arguments, ticket(queue)])
+        begin = _begin(record, request, position, facts=arriving.facts)
+        enqueue = queues.enqueue(arriving, ticket(record.queue))
         if isinstance(request, PullRequest):
-            id, *created = await self._connection.run(*begin)
-            if not created:
-                there = await self._records.get(id.decode())
-                return there, await self.standing.place(there)
-            created_at, answer = created[0], await self._connection.run(*enqueue)
+            begun = await self._connection.call(begin)
+            at = begun.created_at
+            if at is None:
+                existing = await self._records.get(begun.job_id)
+                return existing, await self.standing.place(existing)
+            place = await self._connection.call(enqueue)
         else:
-            (_, created_at), answer = await self._connection.run_in_turn([begin, enqueue])
-        if answer[0] < 0:
-            raise _full(queue, record.tenant, answer, rate)
-        at, deadline_s = float(created_at), request.effective_deadline_s
+            # Two slots (docs/adr/0031), one round trip.
+            calls: list[ScriptCall[Any]] = [begin, enqueue]
+            (_, at), place = await self._connection.calls(calls)
+        if place.position < 0:
+            raise _full(record.queue, record.tenant, place, rate)
+        deadline_s = request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
-        return record, placed(answer[0], rate) if answer[0] else QueuePlace()
+        return record, placed(place.position, rate) if place.position else QueuePlace()
 
     def _bounds(self, tenant: Tenant) -> Bounds:
         settings = self._connection.settings
@@ -154,14 +155,23 @@ class Queue:
 
         Raises RelayUnavailable; a job that was leased nevertheless returns when its lease expires.
         """
-        arguments = taken(queue, worker, self._connection.settings, taking)
-        picked = await self._connection.run(CLAIM, keys_of(queue), arguments)
-        if not picked:
+        settings = self._connection.settings
+        picked = await self._connection.call(
+            queues.claim(
+                queue,
+                worker,
+                taking,
+                lease_s=settings.lease_s,
+                patience_s=settings.affinity_patience_s,
+                look_ahead=LOOK_AHEAD,
+            )
+        )
+        if picked is None:
             return None
-        self._connection.set_clock(float(picked[2]))
-        job_id, attempt, model = picked[0].decode(), int(picked[1]), picked[3].decode() or None
-        loaded = model and variant(model, int(picked[4]) if picked[4] else None)
-        return Claim(queue, worker, job_id, attempt, model, loaded)
+        self._connection.set_clock(picked.now)
+        model = picked.model
+        loaded = model and variant(model, picked.context_length)
+        return Claim(queue, worker, picked.job_id, picked.attempt, model, loaded)
 
     async def start(self, claim: Claim, endpoint: str | None = None) -> StartedJob | None:
         """Write `started` into the log of a claimed job, with the address where it will run.
@@ -186,19 +196,12 @@ class Queue:
         return job
 
     async def _start(self, job_id: str, started: Started) -> StartedJob | None:
-        answer = await self._connection.run(
-            START,
-            [redis_keys.record(job_id), redis_keys.log(job_id)],
-            [
-                redis_keys.channel(job_id), started.attempt, started.worker, started.nonce or "",
-                started.model_dump_json()[1:],
-            ],
-        )  # fmt: skip
-        if not answer:
+        answer = await self._connection.call(jobs.start(job_id, started))
+        if answer is None:
             return None
-        fields = pairs(answer[1])
+        length, fields = answer
         try:
-            return StartedJob(from_hash(fields), fields[b"request"], answer[0])
+            return StartedJob(from_hash(fields), fields[b"request"], length)
         except NewerVersion as error:
             await self._leave_to_a_newer_one(fields[b"queue"].decode(), job_id, started, error)
             return None
@@ -218,16 +221,16 @@ class Queue:
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
-        await self._connection.run(*_begin(record, None, 1))
+        await self._connection.call(_begin(record, None, 1))
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
         """Send a ticket again that was taken without a free slot to claim with."""
         await self._connection.command("LPUSH", queue, ticket(queue))
 
-    async def have_tickets(self, queues: Sequence[str]) -> bool:
-        """Whether tickets wait in any of these; raises RelayUnavailable."""
-        return bool(queues and await self._connection.command("EXISTS", *queues))
+    async def have_tickets(self, names: Sequence[str]) -> bool:
+        """Whether tickets wait in any of these queues; raises RelayUnavailable."""
+        return bool(names and await self._connection.command("EXISTS", *names))
 
     async def wake(self, queue: str) -> None:
         """Let delayed jobs that are due wait again, with tickets; raises RelayUnavailable."""
@@ -240,14 +243,8 @@ class Queue:
         """
         record = await self._records.get(job_id)
         cancelled = Cancelled(by=by, reason=reason)
-        await self._connection.run(
-            END,
-            ending_keys(job_id),
-            [
-                job_id, redis_keys.channel(job_id), "cancelled",
-                int(self._connection.settings.log_ttl_s), cancelled.model_dump_json()[1:], 0,
-            ],
-        )  # fmt: skip
+        ttl_s = int(self._connection.settings.log_ttl_s)
+        await self._connection.call(jobs.end(job_id, cancelled, ttl_s=ttl_s))
         worker = await self._leases.release(record.queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
@@ -255,33 +252,21 @@ class Queue:
 
 
 def _begin(
-    record: JobRecord, request: AnyRequest | None, position: int, *, facts: Argument = "{}"
-) -> Call:
+    record: JobRecord, request: AnyRequest | None, position: int, *, facts: str = "{}"
+) -> ScriptCall[jobs.Begun]:
     body = b"{}" if request is None else encode(request)
     # With the facts, so that whoever gives the job back need not understand what it asks for.
     fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
-    flat = [x for field in fields.items() for x in field]
     deadline_s = None if request is None else request.effective_deadline_s
-    queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
-    keys: Sequence[str] = [
-        redis_keys.record(record.id),
-        redis_keys.log(record.id),
-        redis_keys.LIVE,
-        redis_keys.DEADLINES,
-        redis_keys.RECENT,
-        redis_keys.recent(record.tenant),
-    ]
+    single = None
     if isinstance(request, PullRequest):
-        keys = [*keys, redis_keys.single(record.queue, record.tenant, untagged(request.model))]
-    args: list[Argument] = [
-        record.id, redis_keys.channel(record.id), queued.model_dump_json()[1:],
-        "" if deadline_s is None else deadline_s, *flat,
-    ]  # fmt: skip
-    return BEGIN, keys, args
+        single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
+    queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
+    return jobs.begin(record, fields, queued, deadline_s=deadline_s, single=single)
 
 
-def _full(queue: str, tenant: str, answer: Sequence[int], rate: float | None) -> QueueFull:
-    bound, held, limit = answer
+def _full(queue: str, tenant: str, place: queues.Place, rate: float | None) -> QueueFull:
+    bound, held, limit = place
     is_own, what = bound in _TENANT_BOUNDS, "jobs" if bound in _JOB_BOUNDS else "tokens"
     least_s, unknown_s, most_s = _RETRY_AFTER_S
     whose = f"holds {held} {what} of tenant {tenant}" if is_own else f"holds {held} {what}"

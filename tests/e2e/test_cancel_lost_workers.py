@@ -11,11 +11,10 @@ from support.processes import WorkerProcess, until_logged, worker
 from support.queues import left_in_queues, nothing_waits
 from support.relay import Relay, relay_on
 
-from contract import redis_keys
 from contract.chat import ChatRequest, Message
-from contract.events import Frame
+from contract.events import Cancelled, Frame
 from contract.result import fold
-from relay.log import END, ending_keys
+from relay.scripts import jobs
 from workers.scripted.server import ScriptedServer, serve
 
 LONG_LEASE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "60"}
@@ -110,8 +109,7 @@ async def test_a_silent_backend_is_let_go_of_although_the_shim_died_in_the_cance
 ) -> None:
     env = LONG_LEASE | {"FLEET_RENEW_S": "0.3"}
     async with running(redis_url, tmp_path, SILENCE, **env) as (relay, server, _, job):
-        last_word = '"type":"cancelled","by":"caller","reason":""}'
-        said = [job, redis_keys.channel(job), "cancelled", 60, last_word, 0]
-        await relay.connection.run(END, ending_keys(job), said)  # and then no more
+        end = jobs.end(job, Cancelled(by="caller"), ttl_s=60)
+        await relay.connection.call(end)  # and then no more
 
         await server.seen.until(lambda seen: seen.aborted == 1, limit_s=2.0)

@@ -9,13 +9,11 @@ from support.dying import died
 from support.queues import left_in_queues
 from support.relay import QUEUE, Relay, relay_on, words
 
-from contract import redis_keys
 from contract.errors import LeaseLost
-from contract.events import Done
+from contract.events import Cancelled, Done, Queued, Started
 from relay.leases import Holder
-from relay.log import END, HAND_OVER, START, ending_keys
-from relay.order import CLAIM, ClaimFilter, keys_of, taken
 from relay.publisher import AttemptLog
+from relay.scripts import jobs
 
 
 async def queued(relay: Relay) -> str:
@@ -25,8 +23,9 @@ async def queued(relay: Relay) -> str:
 async def claimed(relay: Relay) -> str:
     """Its worker died between CLAIM and START."""
     job = await relay.enqueue()
-    arguments = taken(QUEUE, "w1", relay.connection.settings, ClaimFilter())
-    assert (await relay.connection.run(CLAIM, keys_of(QUEUE), arguments))[0] == job.encode()
+    claim = await relay.queue.claim(QUEUE, "w1")
+    assert claim is not None
+    assert claim.job_id == job
     return job
 
 
@@ -47,9 +46,9 @@ async def running(relay: Relay) -> str:
 async def half_handed_over(relay: Relay) -> str:
     """The reaper died between HAND_OVER and RETURN."""
     job = (await spoken(relay)).id
-    keys = [redis_keys.record(job), redis_keys.log(job)]
-    queued = f'"type":"queued","queue":"{QUEUE}","position":null,"eta_s":null,"reason":""}}'
-    await relay.connection.run(HAND_OVER, keys, [redis_keys.channel(job), 1, 1, queued, 1])
+    await relay.connection.call(
+        jobs.hand_over(job, 1, Queued(queue=QUEUE), counts=True, is_lost=True)
+    )
     return job
 
 
@@ -105,11 +104,8 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
     async with relay_on(redis_url) as relay:
         job = await claimed(relay)
         await relay.queue.cancel(job, by="caller")
-        started = '"type":"started","attempt":1,"worker":"w1","backend":"scripted"}'
-        keys = [redis_keys.record(job), redis_keys.log(job)]
-        answer = await relay.connection.run(
-            START, keys, [redis_keys.channel(job), 1, "w1", "n", started]
-        )
+        started = Started(attempt=1, worker="w1", backend="scripted", nonce="n")
+        answer = await relay.connection.call(jobs.start(job, started))
 
         assert answer is None
         assert [frame.type for frame in await relay.heard(job)] == ["queued", "cancelled"]
@@ -117,9 +113,7 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
 
 async def half_cancelled(relay: Relay, job: str) -> None:
     """Its shim died between END and RELEASE."""
-    last_word = '"type":"cancelled","by":"caller","reason":""}'
-    arguments = [job, redis_keys.channel(job), "cancelled", 60, last_word, 0]
-    await relay.connection.run(END, ending_keys(job), arguments)
+    await relay.connection.call(jobs.end(job, Cancelled(by="caller"), ttl_s=60))
 
 
 @pytest.mark.parametrize("phase", [queued, claimed, running, waiting_again, delayed])

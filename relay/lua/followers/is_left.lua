@@ -1,0 +1,18 @@
+#!lua flags=allow-oom
+-- KEYS record audience followed; ARGV job
+-- Returns 1 if the job has been without followers for as long as it may; else false. The clock of
+-- a lease that has expired starts when it did.
+-- include shared/followed.lua
+local due = redis.call('ZSCORE', followed, job)
+if not due or tonumber(due) > now then return false end
+local last = redis.call('ZREVRANGE', audience, 0, 0, 'WITHSCORES')
+local until_at = last[2] and tonumber(last[2])
+if until_at and until_at <= now then
+    redis.call('DEL', audience)
+    until_at = until_at + (patience_s or 0)
+end
+if until_at and until_at > now then
+    redis.call('ZADD', followed, exact(until_at), job)
+    return false
+end
+return 1

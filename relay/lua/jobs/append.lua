@@ -1,0 +1,35 @@
+#!lua flags=allow-oom
+-- KEYS live deadlines (log record)...; ARGV ttl_s (channel nonce length frame status)...
+-- Adds and publishes frames of any jobs, each if its log has this length and its record this
+-- nonce; status is '' but for a terminal event, which closes the record. Returns of each:
+-- 1 it is in the log, also from an earlier run; 0 refused: another nonce is in the record;
+-- 2 the log is shorter than the attempt has written: Redis came back with a shorter past.
+local answer = {}
+for i = 1, (#KEYS - 2) / 2 do
+    local log, record = KEYS[1 + i * 2], KEYS[2 + i * 2]
+    local channel, nonce, length, frame, status = unpack(ARGV, i * 5 - 3, i * 5 + 1)
+    length = tonumber(length)
+    local id = string.match(frame, '^%S+')
+    local is_length, holder = redis.call('XLEN', log), redis.call('HGET', record, 'nonce')
+    if is_length == length and holder == nonce then
+        redis.call('XADD', log, id, 'f', frame)
+        redis.call('PUBLISH', channel, frame)
+        answer[i] = 1
+        if status ~= '' then
+            local time, job = redis.call('TIME'), redis.call('HGET', record, 'id')
+            redis.call('HSET', record, 'status', status, 'ended_at',
+                       string.format('%.6f', time[1] + time[2] / 1e6))
+            redis.call('HDEL', record, 'nonce')
+            redis.call('EXPIRE', record, ARGV[1])
+            redis.call('EXPIRE', log, ARGV[1])
+            redis.call('ZREM', KEYS[1], job)
+            redis.call('ZREM', KEYS[2], job)
+        end
+    else
+        local same = redis.call('XRANGE', log, id, id)[1]
+        if same and same[2][2] == frame then answer[i] = 1
+        elseif is_length < length and holder == nonce then answer[i] = 2
+        else answer[i] = 0 end
+    end
+end
+return answer

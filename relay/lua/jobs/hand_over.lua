@@ -1,0 +1,25 @@
+#!lua flags=allow-oom
+-- KEYS record log; ARGV channel attempt counts (1 or 0) queued is_lost (1 or 0)
+-- Takes a job from its holder: raises the attempt and writes queued. Returns {state, attempt}:
+-- 'queued'; 'ended'; 'stale' (it was taken before); 'exhausted' (no attempt is left, nothing was
+-- written).
+-- include shared/event.lua
+-- include shared/ended.lua
+local record, log = unpack(KEYS)
+local channel, before, counts, queued, is_lost = unpack(ARGV)
+local status, attempt, tries, limit =
+    unpack(redis.call('HMGET', record, 'status', 'attempt', 'tries', 'max_attempts'))
+if not status or ended[status] then return {'ended', 0} end
+before, attempt = tonumber(before), tonumber(attempt)
+if attempt == before + 1 and status == 'queued' then return {'queued', attempt} end
+if attempt ~= before then return {'stale', attempt} end
+if counts == '1' then
+    if tonumber(tries) >= tonumber(limit) then return {'exhausted', before} end
+elseif status == 'running' then
+    redis.call('HINCRBY', record, 'tries', -1)
+end
+redis.call('HSET', record, 'attempt', before + 1, 'status', 'queued')
+redis.call('HDEL', record, 'nonce')
+if is_lost == '1' then redis.call('HINCRBY', record, 'lost', 1) end
+add_event(log, channel, before + 1, 0, 'queued', queued)
+return {'queued', before + 1}

@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- KEYS record log; ARGV channel attempt worker nonce started
+-- Writes started for a claimed job. Returns {length of the log, record (HGETALL)}, also if it is
+-- run again after a lost reply; false: the claim is out of date.
+-- include shared/event.lua
+local record, log = unpack(KEYS)
+local channel, claimed, worker, nonce, started = unpack(ARGV)
+local status, attempt, holder = unpack(redis.call('HMGET', record, 'status', 'attempt', 'nonce'))
+if attempt ~= claimed then return false end
+if not (status == 'running' and holder == nonce) then
+    if status ~= 'queued' then return false end
+    redis.call('HSET', record, 'status', 'running', 'started_at', exact(now),
+               'worker', worker, 'nonce', nonce)
+    redis.call('HINCRBY', record, 'tries', 1)
+    add_event(log, channel, attempt, 1, 'started', started)
+end
+return {redis.call('XLEN', log), redis.call('HGETALL', record)}

@@ -1,0 +1,95 @@
+#!lua flags=allow-oom
+-- KEYS as shared/queue.lua
+-- ARGV as shared/queue.lua, then worker version lease_s look_ahead batch (1 or 0)
+--   cold (1, 0 or 'drains') patience_s filter (JSON)
+-- Leases the job that should run next (relay/order.py). Returns {id, attempt, now, model or '',
+-- context length or ''}; false: no job waits that fits. A job of a newer version stays where it
+-- is. Of a model that failed last, a job that was not tried yet goes first: what broke the model
+-- may have been the jobs that come back.
+-- include shared/queue.lua
+local worker, lease_s = ARGV[3], ARGV[5]
+local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[9])
+local batch, cold, drains = ARGV[7] == '1', ARGV[8] == '1', ARGV[8] == 'drains'
+local filter = cjson.decode(ARGV[10])
+local most_lines = 256
+local function set_of(list)
+    local set = {}
+    for _, name in ipairs(list) do set[name] = true end
+    return set
+end
+local warm, resting, failing = set_of(filter.warm), set_of(filter.resting), set_of(filter.failing)
+local only, full = {}, {}
+for model, names in pairs(filter.only) do only[model] = set_of(names) end
+local is_choosy, is_restricted = filter.choosy, next(resting) or next(only)
+revive(16)
+
+-- The variant of a job's model that a worker loads: spelled as the job has it, and without :latest.
+local function spelled(job) return filter.contexts and variant(job) or job.model end
+local function base(model) return (string.gsub(model, ':latest$', '')) end
+local function loaded(job)
+    local ctx = filter.contexts and job.ctx
+    return base(job.model) .. (ctx and '#ctx=' .. ctx or '')
+end
+-- Whether an endpoint may have the job now. A job that waits until its model is loaded another way
+-- is overtaken by jobs of what is loaded for no longer than the patience; then these wait, too.
+local function may_run(id, job)
+    if not (is_restricted and job.model) then return true end
+    local name, model = loaded(job), base(job.model)
+    if resting[name] then return false end
+    if not only[model] then return true end
+    if only[model][name] then return not full[model] end
+    if not job.passed then
+        job.passed = now
+        note(id, job)
+    end
+    if now - job.passed >= patience then full[model] = true end
+    return false
+end
+local function first(set, least)
+    local found = redis.call('ZRANGE', set, 0, look_ahead - 1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+        local id, job = found[i], known(found[i])
+        if not job or set ~= backlog and not redis.call('ZSCORE', backlog, id) then
+            redis.call('ZREM', set, id)
+        elseif job.v <= version and (batch or not job.batch)
+                and job.attempt <= (least or job.attempt) and may_run(id, job) then
+            return id, job, tonumber(found[i + 1])
+        end
+    end
+end
+local function first_of(names)
+    local id, job, score
+    for _, name in ipairs(names) do
+        local other, its, at = first(line(name))
+        if other and (not id or at < score) then id, job, score = other, its, at end
+    end
+    return id, job
+end
+local id, job = first(batch and backlog or urgent)
+if not id and is_restricted then
+    id, job = first_of(redis.call('ZRANGE', lines, 0, most_lines - 1))
+end
+if not id then return false end
+if is_choosy and job.model and not warm[spelled(job)] then
+    local other, its = first_of(filter.warm)
+    local passes = other and its.slack < job.slack + 1 and now - (job.passed or now) < patience
+    if not (cold or other) or drains and not passes then return false end
+    if (cold or drains) and passes and not job.passed then
+        job.passed = now
+        note(id, job)
+    end
+    if passes or not cold then id, job = other, its end
+end
+if job.model and failing[loaded(job)] and job.attempt > 1 then
+    local other, its = first(line(variant(job)), 1)
+    if other then id, job = other, its end
+end
+leave(id, job)
+redis.call('ZADD', leases, exact(now + lease_s), id)
+redis.call('HSET', holders, id, job.attempt .. ' ' .. worker)
+local reached = redis.call('HGET', clocks, 'now')
+if not reached or tonumber(reached) < job.start then
+    redis.call('HSET', clocks, 'now', exact(job.start))
+    redis.call('EXPIRE', clocks, 86400)
+end
+return {id, job.attempt, exact(now), job.model or '', job.ctx or ''}

@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- KEYS as shared/queue.lua
+-- ARGV as shared/queue.lua, then id old_attempt new_attempt delay_s ticket facts
+-- Puts a held or lost job back at the place it had, now or after delay_s. facts are used if Redis
+-- has lost them. Returns 1; 0: another attempt holds it, or it waits already.
+-- include shared/queue.lua
+local id, old_attempt, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
+local holder = redis.call('HGET', holders, id)
+if holder and string.match(holder, '^%d+') ~= old_attempt then return 0 end
+if not holder and (redis.call('ZSCORE', backlog, id) or redis.call('ZSCORE', delayed, id)) then
+    return 0
+end
+local job = known(id) or cjson.decode(old_facts)
+job.attempt, job.passed = tonumber(new_attempt), nil
+redis.call('ZREM', leases, id)
+redis.call('HDEL', holders, id)
+note(id, job)
+if tonumber(delay_s) > 0 then
+    redis.call('ZADD', delayed, exact(now + delay_s), id)
+    redis.call('ZADD', queues, exact(now), queue)
+    return 1
+end
+wait(id, job)
+if redis.call('LLEN', tickets) < redis.call('ZCARD', backlog) then
+    redis.call('LPUSH', tickets, ticket)
+end
+return 1

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- KEYS as shared/queue.lua, then drained (the counter of this minute)
+-- ARGV as shared/queue.lua, then id holder ('': any)
+-- Removes a job that has ended. Returns its holder, '<attempt> <worker>'; false: it had none, or
+-- another one.
+-- include shared/queue.lua
+local drained = KEYS[12]
+local id, expected = unpack(ARGV, 3)
+local holder = redis.call('HGET', holders, id)
+if expected ~= '' and holder ~= expected then return false end
+leave(id, known(id))
+redis.call('HDEL', facts, id)
+redis.call('ZREM', leases, id)
+redis.call('HDEL', holders, id)
+if holder then
+    redis.call('INCR', drained)
+    redis.call('EXPIRE', drained, 900)
+end
+return holder

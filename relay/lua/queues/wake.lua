@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- KEYS as shared/queue.lua; ARGV as shared/queue.lua, then idle_s ticket...
+-- Lets delayed jobs that are due wait again and sends tickets that were lost: there must be as many
+-- as jobs that wait. Forgets the name of a queue that was empty for idle_s. Returns how many
+-- tickets are still missing.
+-- include shared/queue.lua
+revive(100)
+local used_at = redis.call('ZSCORE', queues, queue)
+local depth = redis.call('ZCARD', backlog)
+if used_at and used_at + ARGV[3] < now and depth == 0
+        and redis.call('ZCARD', leases) == 0 and redis.call('ZCARD', delayed) == 0 then
+    redis.call('ZREM', queues, queue)
+end
+local missing = depth - redis.call('LLEN', tickets)
+local sent = 0
+for i = 4, #ARGV do
+    if sent >= missing then break end
+    redis.call('LPUSH', tickets, ARGV[i])
+    sent = sent + 1
+end
+return missing - sent

@@ -1,0 +1,22 @@
+-- Names the next ARGV of expect and enqueue: id facts cost_s flow tenant, then the bounds: jobs
+-- tokens tenant_jobs tenant_tokens ('': none). Defines refusal(), {-1 to -4 for the bound that is
+-- exceeded, what it holds, its limit} or nil, and start(), the virtual start of the job.
+-- include shared/queue.lua
+local id, job, cost_s, flow, tenant = ARGV[3], cjson.decode(ARGV[4]), unpack(ARGV, 5, 7)
+local depth = redis.call('ZCARD', backlog)
+local function refusal()
+    if depth == 0 then return nil end
+    local tokens, own_jobs, own_tokens = unpack(redis.call(
+        'HMGET', load, 'tokens', 'jobs ' .. tenant, 'tokens ' .. tenant))
+    local has = {depth, tokens, own_jobs, own_tokens}
+    local adds = {1, job.tokens, 1, job.tokens}
+    for i = 1, 4 do
+        local bound, have = tonumber(ARGV[7 + i]), tonumber(has[i] or 0)
+        if bound and have + adds[i] > bound then return {-i, have, bound} end
+    end
+end
+local function start()
+    if depth == 0 then return now end
+    local reached, clock = unpack(redis.call('HMGET', clocks, 'now', flow))
+    return math.max(tonumber(reached or now), tonumber(clock or 0))
+end

@@ -1,0 +1,10 @@
+-- Defines add_event(...): adds an event to a log and publishes it. fields is the event's JSON
+-- without its opening brace; id and time are put before them.
+-- include shared/time.lua
+local function add_event(log, channel, attempt, seq, type, fields)
+    local id = attempt .. '-' .. seq
+    local body = '{"id":"' .. id .. '","at":' .. string.format('%.3f', now) .. ',' .. fields
+    local frame = id .. ' ' .. type .. ' ' .. body
+    redis.call('XADD', log, id, 'f', frame)
+    redis.call('PUBLISH', channel, frame)
+end

@@ -1,0 +1,193 @@
+"""Scripts of jobs: their records and logs, from the first event to the last (relay/lua/jobs)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from pydantic import TypeAdapter
+
+from contract import redis_keys
+from contract.events import Cancelled, Failed, Queued, Started
+from contract.jobs import JobRecord
+from contract.result import Status
+from relay.connection import Argument, Hash, ScriptCall, pairs
+from relay.scripts.loader import load
+
+
+class Begun(NamedTuple):
+    """A job that exists: its id, and when it was created (unix seconds).
+
+    `created_at` is None if it is another job, of which one is enough.
+    """
+
+    job_id: str
+    created_at: float | None
+
+
+def begin(
+    record: JobRecord,
+    fields: Mapping[str, Argument],
+    queued: Queued,
+    *,
+    deadline_s: float | None,
+    single: str | None,
+) -> ScriptCall[Begun]:
+    """Write a job's record (`fields`) and its first event, unless it exists.
+
+    `deadline_s` counts from now. `single` is the key of jobs of which one is enough
+    (`redis_keys.single`): nothing is written while it names one that has not ended.
+    """
+    keys = [
+        redis_keys.record(record.id),
+        redis_keys.log(record.id),
+        redis_keys.LIVE,
+        redis_keys.DEADLINES,
+        redis_keys.RECENT,
+        redis_keys.recent(record.tenant),
+        *([] if single is None else [single]),
+    ]
+    args: list[Argument] = [
+        record.id, redis_keys.channel(record.id), _fields(queued),
+        "" if deadline_s is None else deadline_s, redis_keys.record("*"),
+        *(each for field in fields.items() for each in field),
+    ]  # fmt: skip
+    return ScriptCall(load("jobs/begin"), keys, args, _begun)
+
+
+def start(job_id: str, started: Started) -> ScriptCall[tuple[int, Hash] | None]:
+    """Write `started` for a claimed job; its attempt and nonce are the event's.
+
+    Returns how many events the log has, and the record; None if the claim is out of date.
+    """
+    keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
+    args: list[Argument] = [
+        redis_keys.channel(job_id), started.attempt, started.worker, started.nonce or "",
+        _fields(started),
+    ]  # fmt: skip
+    return ScriptCall(load("jobs/start"), keys, args, _started)
+
+
+class JobKeys(NamedTuple):
+    """The names in Redis of what an attempt writes: made once a job, not once a frame."""
+
+    log: str
+    record: str
+    channel: str
+
+    @classmethod
+    def of(cls, job_id: str) -> "JobKeys":
+        """The names of a job."""
+        return cls(redis_keys.log(job_id), redis_keys.record(job_id), redis_keys.channel(job_id))
+
+
+class NewFrame(NamedTuple):
+    """A frame to add to a log."""
+
+    nonce: str
+    """The attempt's: it must be in the job's record."""
+    length: int
+    """Entries that the log must have before it."""
+    frame: bytes
+    status: str
+    """Empty; of a terminal event the job's status from then on."""
+
+
+WRITTEN, REFUSED, TORN = 1, 0, 2
+"""What `append` says of a frame: it is in the log; another attempt has the job; the log is shorter
+than what this attempt has written, because Redis came back with a shorter past."""
+
+
+def append(frames: Sequence[tuple[JobKeys, NewFrame]], ttl_s: int) -> ScriptCall[list[int]]:
+    """Add frames to the logs of any jobs and publish them; one that is there already counts.
+
+    Record and log of a job whose terminal event is written live for `ttl_s` seconds more. Returns
+    WRITTEN, REFUSED or TORN for each frame.
+    """
+    keys: list[str] = [redis_keys.LIVE, redis_keys.DEADLINES]
+    args: list[Argument] = [ttl_s]
+    for job, frame in frames:
+        keys += job[:2]
+        args.append(job.channel)
+        args += frame
+    return ScriptCall(load("jobs/append"), keys, args, list)
+
+
+State = Literal["queued", "ended", "stale", "exhausted"]
+_state: TypeAdapter[State] = TypeAdapter(State)
+
+
+def hand_over(
+    job_id: str, attempt: int, queued: Queued, *, counts: bool, is_lost: bool
+) -> ScriptCall[tuple[State, int]]:
+    """Take a job from the holder of `attempt`: the attempt rises, and the log says `queued`.
+
+    `counts`: this uses up one of the job's tries. `is_lost`: its worker died. Returns the job's
+    state and attempt: `queued`; `ended`; `stale` (another attempt had it); `exhausted` (it has no
+    try left, and nothing was written).
+    """
+    keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
+    args: list[Argument] = [
+        redis_keys.channel(job_id), attempt, int(counts), _fields(queued), int(is_lost),
+    ]  # fmt: skip
+    return ScriptCall(load("jobs/hand_over"), keys, args, _handed_over)
+
+
+def end(
+    job_id: str, last_word: Failed | Cancelled, *, ttl_s: int, dead: bool = False
+) -> ScriptCall[bool]:
+    """Take a job from its holder, if any, and write its last word; false if it had ended before.
+
+    Its record and log live for `ttl_s` seconds more; `dead` lists it as a dead letter.
+    """
+    keys = [
+        redis_keys.record(job_id),
+        redis_keys.log(job_id),
+        redis_keys.LIVE,
+        redis_keys.DEADLINES,
+        redis_keys.DEAD,
+    ]
+    args: list[Argument] = [
+        job_id, redis_keys.channel(job_id), last_word.type, ttl_s, _fields(last_word), int(dead),
+    ]  # fmt: skip
+    return ScriptCall(load("jobs/end"), keys, args, bool)
+
+
+def statuses(job_ids: Sequence[str]) -> ScriptCall[list[Status | None]]:
+    """The status of each job; None: there is no such job.
+
+    One script for many jobs costs Redis a hundredth of as many commands.
+    """
+    keys = [redis_keys.record(job_id) for job_id in job_ids]
+    return ScriptCall(load("jobs/statuses"), keys, [], _read_statuses)
+
+
+def forget(job_ids: Sequence[str], tenant: str) -> ScriptCall[int]:
+    """Delete records and logs of a tenant's jobs, of those that have ended. Returns how many."""
+    keys = [redis_keys.RECENT, redis_keys.recent(tenant), redis_keys.DEAD]
+    for job_id in job_ids:
+        keys += [redis_keys.record(job_id), redis_keys.log(job_id)]
+    return ScriptCall(load("jobs/forget"), keys, list(job_ids), int)
+
+
+def _fields(event: Queued | Started | Failed | Cancelled) -> str:
+    """The event's JSON without its opening brace, before which a script puts id and time."""
+    return event.model_dump_json()[1:]
+
+
+def _begun(reply: Any) -> Begun:
+    job_id, *created_at = reply
+    return Begun(job_id.decode(), float(created_at[0]) if created_at else None)
+
+
+def _started(reply: Any) -> tuple[int, Hash] | None:
+    return (int(reply[0]), pairs(reply[1])) if reply else None
+
+
+def _handed_over(reply: Any) -> tuple[State, int]:
+    return _state.validate_python(reply[0].decode()), int(reply[1])
+
+
+_statuses: TypeAdapter[list[Status | None]] = TypeAdapter(list[Status | None])
+
+
+def _read_statuses(reply: Any) -> list[Status | None]:
+    return _statuses.validate_python([text.decode() or None for text in reply])

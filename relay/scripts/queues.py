@@ -1,0 +1,198 @@
+"""Scripts of a queue: who is next, who holds what (relay/lua/queues; relay/order.py has the rules).
+
+The name of a queue is also the name of the list that holds its tickets.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from contract import redis_keys
+from contract.wire import VERSION
+from relay.connection import Argument, ScriptCall
+from relay.order import Arrival, ClaimFilter
+from relay.scripts.loader import load
+
+
+class Place(NamedTuple):
+    """Where a job is or would be in the backlog."""
+
+    position: int
+    """1: next; 0: held already; -1 to -4: refused by this bound of `Bounds`."""
+    held: int = 0
+    """If refused: how many jobs or tokens wait."""
+    limit: int = 0
+    """If refused: how many may."""
+
+
+class Picked(NamedTuple):
+    """A job that was leased."""
+
+    job_id: str
+    attempt: int
+    now: float
+    """Redis's time, unix seconds."""
+    model: str | None
+    context_length: int | None
+
+
+def expect(
+    arrival: Arrival, counters: Sequence[str]
+) -> ScriptCall[tuple[Place, list[bytes | None]]]:
+    """Where `enqueue` would put a job now. Writes nothing.
+
+    Returns that, and the values of the counters (keys).
+    """
+    keys = [*_keys(arrival.queue), *counters]
+    return ScriptCall(load("queues/expect"), keys, _arriving(arrival), _expected)
+
+
+def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
+    """Put a job into the backlog, unless it is there, and a ticket into the list if one lacks."""
+    args = [*_arriving(arrival), ticket]
+    return ScriptCall(load("queues/enqueue"), _keys(arrival.queue), args, _place)
+
+
+def claim(
+    queue: str,
+    worker: str,
+    fits: ClaimFilter,
+    *,
+    lease_s: float,
+    patience_s: float,
+    look_ahead: int,
+) -> ScriptCall[Picked | None]:
+    """Lease the job that should run next to a worker for `lease_s` seconds; None if none fits.
+
+    Up to `look_ahead` jobs that do not fit are passed over in each list. For `patience_s` seconds
+    jobs of a model in memory may overtake one that is not.
+    """
+    wanted = {
+        "choosy": fits.warm is not None,
+        "warm": sorted(fits.warm or ()),
+        "resting": sorted(fits.resting),
+        "failing": sorted(fits.failing),
+        "contexts": fits.only is not None,
+        "only": {model: sorted(variants) for model, variants in (fits.only or {}).items()},
+    }
+    args: list[Argument] = [
+        *_head(queue), worker, VERSION, lease_s, look_ahead, int(fits.batch),
+        "drains" if fits.drains else int(fits.cold), patience_s, json.dumps(wanted),
+    ]  # fmt: skip
+    return ScriptCall(load("queues/claim"), _keys(queue), args, _picked)
+
+
+def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[str | None]:
+    """Remove a job that has ended, if `holder` (`<attempt> <worker>`; empty: anybody) has it.
+
+    Returns its holder, if it had one, and counts it in `drained` (a key) then.
+    """
+    args = [*_head(queue), job_id, holder]
+    return ScriptCall(load("queues/release"), [*_keys(queue), drained], args, _text)
+
+
+def give_back(
+    queue: str, job_id: str, *, old: int, new: int, delay_s: float, ticket: str, facts: str
+) -> ScriptCall[bool]:
+    """Put a job that attempt `old` or nobody holds back at its place, as attempt `new`.
+
+    It waits again after `delay_s` seconds. `facts` (JSON) are for a job whose facts are lost.
+    Returns whether it was moved.
+    """
+    args: list[Argument] = [*_head(queue), job_id, old, new, delay_s, ticket, facts]
+    return ScriptCall(load("queues/give_back"), _keys(queue), args, bool)
+
+
+def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[int]:
+    """Let delayed jobs that are due wait again, and send tickets as far as they are missing.
+
+    Forgets the name of a queue that was empty for `idle_s` seconds. Returns how many tickets are
+    still missing; negative if there are more than jobs that wait.
+    """
+    args: list[Argument] = [*_head(queue), idle_s, *tickets]
+    return ScriptCall(load("queues/wake"), _keys(queue), args, int)
+
+
+def renew(
+    queue: str, worker: str, lease_s: float, jobs: Sequence[tuple[str, int]]
+) -> ScriptCall[tuple[float, list[str]]]:
+    """Renew a worker's leases on jobs (id and attempt) for `lease_s` seconds.
+
+    Returns Redis's time (unix seconds), and the ids that it does not hold or that are cancelled.
+    """
+    records = [redis_keys.record(job_id) for job_id, _ in jobs]
+    keys = [redis_keys.leases(queue), redis_keys.holders(queue), *records]
+    args: list[Argument] = [worker, lease_s, *(str(each) for job in jobs for each in job)]
+    return ScriptCall(load("queues/renew"), keys, args, _lost)
+
+
+def expired(queue: str, limit: int) -> ScriptCall[list[tuple[str, str]]]:
+    """Up to `limit` jobs whose lease has expired, with their holders (empty: not known)."""
+    keys = [redis_keys.leases(queue), redis_keys.holders(queue)]
+    return ScriptCall(load("queues/expired"), keys, [limit], _with_holders)
+
+
+def _keys(queue: str) -> list[str]:
+    """The first keys of every script of a queue: relay/lua/shared/queue.lua names them."""
+    return [
+        redis_keys.backlog(queue),
+        redis_keys.urgent(queue),
+        redis_keys.delayed(queue),
+        redis_keys.facts(queue),
+        redis_keys.leases(queue),
+        redis_keys.holders(queue),
+        redis_keys.clocks(queue),
+        redis_keys.load(queue),
+        redis_keys.QUEUES,
+        queue,
+        redis_keys.lines(queue),
+    ]
+
+
+def _head(queue: str) -> list[str]:
+    return [queue, redis_keys.line(queue, "*")]
+
+
+def _arriving(arrival: Arrival) -> list[Argument]:
+    limits = ["" if bound is None else bound for bound in arrival.bounds]
+    return [
+        *_head(arrival.queue), arrival.job_id, arrival.facts, f"{arrival.share_s:.6f}",
+        arrival.flow, arrival.tenant, *limits,
+    ]  # fmt: skip
+
+
+def _place(reply: Any) -> Place:
+    return Place(*reply)
+
+
+def _expected(reply: Any) -> tuple[Place, list[bytes | None]]:
+    return Place(*reply[0]), reply[1]
+
+
+def _picked(reply: Any) -> Picked | None:
+    if not reply:
+        return None
+    job_id, attempt, now, model, context_length = reply
+    return Picked(
+        job_id.decode(),
+        int(attempt),
+        float(now),
+        model.decode() or None,
+        int(context_length) if context_length else None,
+    )
+
+
+def _text(reply: Any) -> str | None:
+    return reply.decode() if reply else None
+
+
+def _lost(reply: Any) -> tuple[float, list[str]]:
+    now, *lost = reply
+    return float(now), [job_id.decode() for job_id in lost]
+
+
+def _with_holders(reply: Any) -> list[tuple[str, str]]:
+    return [
+        (job_id.decode(), holder.decode())
+        for job_id, holder in zip(reply[::2], reply[1::2], strict=True)
+    ]

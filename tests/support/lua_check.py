@@ -118,7 +118,7 @@ def locals_of(text: str) -> list[str]:
     return names + re.findall(r"\blocal\s+function\s+(\w+)", code)
 
 
-def unused(text: str, exported: bool = False) -> set[str]:
+def unused(text: str, *, exported: bool = False) -> set[str]:
     """Locals that occur nowhere but in their declaration; `exported`: those in a block alone."""
     words = re.findall(r"\w+", code_of(text))
     outer = set(re.findall(r"^local (?:function )?([\w, \n]+)", code_of(text), re.MULTILINE))
@@ -148,8 +148,8 @@ def luacheck(program: str) -> int:
     """Have luacheck read every script with what it includes; its exit code."""
     codes = [
         subprocess.run(
-            [program, "-", "--filename", name, "--std", "lua51", "--no-max-line-length", "--no-unused",
-             "--no-redefined", "--globals", "redis", "cjson", "KEYS", "ARGV"],
+            [program, "-", "--filename", name, "--std", "lua51", "--no-max-line-length",
+             "--no-unused", "--no-redefined", "--globals", "redis", "cjson", "KEYS", "ARGV"],
             input=without_flags(load(name)).encode(), check=False,
         ).returncode
         for name in SCRIPTS

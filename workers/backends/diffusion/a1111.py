@@ -1,8 +1,8 @@
-"""Servers with the API of AUTOMATIC1111's web UI (Forge, SD.Next and others), started with --api.
+"""The adapter for the API of AUTOMATIC1111's web UI (Forge, SD.Next and others), with --api.
 
-An image is one request that is answered at its end; how far it has come, and previews, are asked
-for beside it. Progress and interrupt mean whatever the server does at that moment, so each names
-our task where the server tells whose it is. Sources: stable-diffusion-webui `modules/api/api.py`.
+One request generates the images and returns at the end; progress and previews are polled beside
+it. Progress and interrupt concern whatever the server runs at that moment, so the task id is
+compared where the server reports it. Source: stable-diffusion-webui `modules/api/api.py`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from contract.events import Done, Image, Phase, Progress
 from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.diffusion import shapes
-from workers.backends.diffusion.wire import bare, mime_type_of, to_a1111
+from workers.backends.diffusion.wire import base64_of, mime_type_of, to_a1111
 from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.protocols import Stream
 
@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.5
 INTERRUPT_S: Final = 2.0
-"""How long the end of a run may wait for the server to take note of it."""
+"""Timeout in seconds of the interrupt after a cancel."""
 
 
 class A1111:
-    """One server with A1111's API."""
+    """One server with A1111's API: images from text, or from text and an image."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class A1111:
         poll_s: float = POLL_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`url` is the server's root; user and password as in its --api-auth."""
+        """`url` is the server's root; `user` and `password` as in its --api-auth."""
         self.name = name
         self._poll_s = poll_s
         self._client = BackendClient(
@@ -60,12 +60,12 @@ class A1111:
         )
 
     async def check(self) -> str | None:
-        """The list of checkpoints; without --api there is none. It tells no version."""
+        """GET the checkpoints, which exist with --api only; no version is reported."""
         await self._client.json("GET", "/sdapi/v1/sd-models", limit_s=QUICK_S)
         return None
 
     async def models(self) -> Sequence[ModelReport]:
-        """Its checkpoints; the one in its options is in memory."""
+        """The checkpoints; the one in the server's options is in memory."""
         titles = await self._titles()
         current = await self._current()
         return [
@@ -82,7 +82,10 @@ class A1111:
         await self._client.aclose()
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
-        """Make images, and tell how far they are; closing early interrupts the server."""
+        """POST txt2img or img2img; yields progress (0 to 1) and previews meanwhile.
+
+        Closing the stream interrupts the server. Raises ModelMissing for an unknown checkpoint.
+        """
         titles = await self._titles()
         if request.model not in {*titles, *titles.values()}:
             raise ModelMissing(f"the server has no checkpoint {request.model!r}")
@@ -90,7 +93,7 @@ class A1111:
         body = to_a1111(request, titles.get(request.model, request.model), task)
         path = "/sdapi/v1/img2img" if request.image else "/sdapi/v1/txt2img"
         making = asyncio.create_task(
-            self._client.json("POST", path, body.fields, shape=shapes.MADE)
+            self._client.json("POST", path, body.fields, shape=shapes.IMAGES)
         )
         try:
             async with aclosing(self._progress(making, task, request.partial_images)) as news:
@@ -98,7 +101,7 @@ class A1111:
                     yield event
             answer = await making
         finally:
-            await self._let_go(making, task)
+            await self._interrupt(making, task)
         images = _images(answer, request.count)
         for image in images:
             yield image
@@ -108,8 +111,8 @@ class A1111:
     async def _progress(
         self, making: asyncio.Task[Any], task: str, previews: int
     ) -> AsyncGenerator[Phase | Image, None]:
-        """News of our task until it ends; none of a server that has no progress (sd-server)."""
-        told, shown = 0.0, 0
+        """Yield progress of the task until it ends; none if the server has no such path."""
+        reported, shown = 0.0, 0
         yield Phase(phase="generating")
         while not (await asyncio.wait({making}, timeout=self._poll_s))[0]:
             try:
@@ -118,20 +121,20 @@ class A1111:
                 await asyncio.wait({making})
                 return
             except BackendError as error:
-                # One answer less is no reason to give up what the server is working on.
-                _log.info("%s: no progress to be had: %s", self.name, error)
+                # A failed poll does not fail the job.
+                _log.info("%s: progress not available: %s", self.name, error)
                 continue
             if not _is_ours(state, task):
                 continue
             fraction = _fraction(state.get("progress"))
-            if fraction > told:
-                told = fraction
+            if fraction > reported:
+                reported = fraction
                 yield Phase(phase="generating", progress=fraction)
             preview = state.get("current_image")
-            # Spread over the way: the first ones show noise.
-            if preview and told >= (shown + 1) / (previews + 1):
+            # Previews are spread evenly: the first ones show noise.
+            if preview and reported >= (shown + 1) / (previews + 1):
                 shown += 1
-                data = bare(str(preview)) or ""
+                data = base64_of(str(preview)) or ""
                 yield Image(index=0, mime_type=mime_type_of(data), data=data, partial=True)
 
     async def _state(self, *, with_preview: bool) -> dict[str, Any]:
@@ -139,8 +142,8 @@ class A1111:
         path = f"/sdapi/v1/progress?skip_current_image={skip}"
         return await self._client.json("GET", path, limit_s=QUICK_S, shape=shapes.STATE)
 
-    async def _let_go(self, making: asyncio.Task[Any], task: str) -> None:
-        """Stop what is still being made: the server does not look whether anybody listens."""
+    async def _interrupt(self, making: asyncio.Task[Any], task: str) -> None:
+        """Interrupt a running task: the server does not notice closed connections."""
         if making.done():
             return
         making.cancel()
@@ -149,13 +152,13 @@ class A1111:
             async with asyncio.timeout(INTERRUPT_S):
                 with suppress(BadEndpoint):
                     if not _is_ours(await self._state(with_preview=False), task):
-                        return  # somebody else's turn
+                        return  # another client's task
                 await self._client.json("POST", "/sdapi/v1/interrupt", {})
         except TimeoutError as error:
             _log.info("%s: %s was not interrupted: %s", self.name, task, str(error) or "no answer")
 
     async def _titles(self) -> dict[str, str]:
-        """Each checkpoint's name and its title, by which it is chosen."""
+        """Checkpoint titles by name; the title selects a checkpoint."""
         listing = await self._client.json(
             "GET", "/sdapi/v1/sd-models", limit_s=QUICK_S, shape=shapes.CHECKPOINTS
         )
@@ -173,7 +176,7 @@ class A1111:
 
 
 def _is_ours(state: dict[str, Any], task: str) -> bool:
-    """Whether a state is our task's, as far as the server tells: since 1.8 it names the task."""
+    """Whether a state is of our task; servers before 1.8 do not report the task."""
     return bool(state.get("current_task", task) == task)
 
 
@@ -182,14 +185,14 @@ def _fraction(progress: Any) -> float:
 
 
 def _images(answer: dict[str, Any], count: int) -> list[Image]:
-    """The images without the grid that some settings put before them."""
+    """The images without the grid that some settings add; raises ServerFault without one."""
     try:
         info = from_json(answer.get("info") or "{}")
     except ValueError:
         info = {}
-    told = info.get("index_of_first_image") if isinstance(info, dict) else None
-    first = told if isinstance(told, int) and told > 0 else 0
-    found = [bare(image) for image in answer.get("images") or () if isinstance(image, str)]
+    index = info.get("index_of_first_image") if isinstance(info, dict) else None
+    first = index if isinstance(index, int) and index > 0 else 0
+    found = [base64_of(image) for image in answer.get("images") or () if isinstance(image, str)]
     images = [image for image in found[first:] if image][:count]
     if not images:
         raise ServerFault("the server answered without an image")

@@ -1,7 +1,8 @@
-"""sd-server (stable-diffusion.cpp) by its native API: a job is queued there, then asked after.
+"""The adapter for sd-server (stable-diffusion.cpp), native API: jobs are queued, then polled.
 
-It tells a job's place in its queue, but neither progress nor previews. A job that generates cannot
-be stopped: it goes on for nobody, and ours waits behind it. Source: `examples/server/api.md`.
+The server reports the queue position of a job, but no progress and no previews. A running job
+cannot be cancelled: it continues, and the next one waits behind it. Source: stable-diffusion.cpp
+`examples/server/api.md`.
 """
 
 import asyncio
@@ -28,17 +29,17 @@ from workers.backends.protocols import Stream
 _log = logging.getLogger(__name__)
 
 MODEL: Final = "sd-cpp-local"
-"""The one id that it lists, whatever it has loaded."""
+"""The only id that it lists, whatever model is loaded."""
 FIRST_POLL_S: Final = 0.05
 LONGEST_POLL_S: Final = 1.0
 CANCEL_S: Final = 2.0
-"""How long the end of a run may wait for the server to take note of it."""
+"""Timeout in seconds of the cancel request."""
 _GONE: Final = frozenset({404, 410})
-"""Statuses of a job that it never had, and of one whose 600 s after its end have passed."""
+"""Statuses of an unknown job, and of one that ended more than 600 s ago."""
 
 
 class Sdcpp:
-    """One sd-server."""
+    """One sd-server: images from text, or from text and an image."""
 
     def __init__(
         self,
@@ -49,18 +50,21 @@ class Sdcpp:
         idle_s: float = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`url` is the server's root; `key` is for a proxy before it, it knows none itself."""
+        """`url` is the server's root; `key` is for a proxy, sd-server has no authentication.
+
+        `idle_s` is the timeout in seconds of one poll.
+        """
         self.name = name
         self._idle_s = idle_s
         self._client = BackendClient(url.removesuffix("/v1"), key=key, transport=transport)
 
     async def check(self) -> str | None:
-        """It has no health path and tells no version: the list of models does."""
+        """GET /v1/models: there is no health path and no version."""
         await self._client.json("GET", "/v1/models", limit_s=QUICK_S)
         return None
 
     async def models(self) -> Sequence[ModelReport]:
-        """One, always in memory; one that only makes videos has no trait."""
+        """The one model, always in memory; without a trait if it only generates videos."""
         await self._client.json("GET", "/v1/models", limit_s=QUICK_S)
         modes = (await self._capabilities()).get("supported_modes")
         makes_images = not isinstance(modes, list) or "img_gen" in modes
@@ -71,7 +75,10 @@ class Sdcpp:
         await self._client.aclose()
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
-        """Queue a job, wait for it, tell its images; closing early takes it out of the queue."""
+        """POST a job, poll it, yield its images; closing the stream cancels a queued job.
+
+        Raises ServerFault for a failed or lost job.
+        """
         formats = _table((await self._capabilities()).get("output_formats_by_mode"))
         body = to_sdcpp(request, formats.get("img_gen") or (), MODEL)
         accepted = await self._client.json(
@@ -88,21 +95,21 @@ class Sdcpp:
                         yield _stage(view)
         finally:
             if view["status"] != "completed":
-                await self._let_go(job, view["status"])
+                await self._cancel(job, view["status"])
         for image in _images(view):
             yield image
         yield Done(ignored=body.ignored)
 
     async def _views(self, job: str) -> AsyncGenerator[dict[str, Any], None]:
-        """The job whenever its status or place has changed, to its good end."""
+        """Yield the job at each change of status or queue position, until it is completed."""
         pause_s, seen = FIRST_POLL_S, None
         while True:
             view = await self._view(job)
             status, place = view.get("status"), view.get("queue_position")
             if status in {"failed", "cancelled"}:
-                raise ServerFault(f"the server says that the job {status}, and not why")
+                raise ServerFault(f"the server reports the job as {status}, without a reason")
             if status not in {"queued", "generating", "completed"}:
-                raise BadEndpoint(f"{self._client.url} told no status that we know of its job")
+                raise BadEndpoint(f"{self._client.url} reported an unknown job status")
             if (status, place) != seen:
                 seen = (status, place)
                 yield view
@@ -112,7 +119,7 @@ class Sdcpp:
             pause_s = min(pause_s * 1.5, LONGEST_POLL_S)
 
     async def _view(self, job: str) -> dict[str, Any]:
-        """The job now; the client raises the `error` of one that failed, with status 200."""
+        """GET the job; the client raises the `error` of a failed one (status 200)."""
         try:
             path = f"/sdcpp/v1/jobs/{job}"
             return await self._client.json("GET", path, limit_s=self._idle_s, shape=shapes.JOB)
@@ -124,17 +131,17 @@ class Sdcpp:
                 ) from error
             raise
 
-    async def _let_go(self, job: str, status: str) -> None:
-        """Take the job out of the queue, if it is still there: 409 says that it runs already.
+    async def _cancel(self, job: str, status: str) -> None:
+        """Cancel a queued job; status 409 means that it already runs.
 
-        A job that is taken out is shown with its `error`, which is none of ours.
+        A cancelled job is returned with an `error`, which is ignored.
         """
         if status == "generating":
-            _log.info("%s: job %s cannot be stopped any more and goes on", self.name, job)
+            _log.info("%s: job %s is running and cannot be cancelled", self.name, job)
             return
         path = f"/sdcpp/v1/jobs/{job}/cancel"
         try:
-            # With a body: without one, some clients send no length, and the server waits for it.
+            # With a body: the server waits for a content length, which requests without one lack.
             async with asyncio.timeout(CANCEL_S), self._client.open("POST", path, {}):
                 pass
         except (BackendError, TimeoutError) as error:
@@ -142,10 +149,10 @@ class Sdcpp:
             _log.info("%s: job %s was not cancelled: %s", self.name, job, why)
 
     async def _capabilities(self) -> dict[str, Any]:
-        """What it can do; nothing is known of a server from before there was this path."""
+        """GET capabilities; {} for older servers without that path."""
         try:
             return await self._client.json(
-                "GET", "/sdcpp/v1/capabilities", limit_s=QUICK_S, shape=shapes.ABILITIES
+                "GET", "/sdcpp/v1/capabilities", limit_s=QUICK_S, shape=shapes.CAPABILITIES
             )
         except BadEndpoint:
             return {}
@@ -163,9 +170,9 @@ def _images(view: dict[str, Any]) -> list[Image]:
     images = [data for data in found if isinstance(data, str) and data]
     if not images:
         raise ServerFault("the server ended the job without an image")
-    told = str(result.get("output_format"))
+    output_format = str(result.get("output_format"))
     return [
-        Image(index=at, mime_type=mime_type_of(data, told), data=data)
+        Image(index=at, mime_type=mime_type_of(data, output_format), data=data)
         for at, data in enumerate(images)
     ]
 

@@ -46,7 +46,7 @@ class State(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Made(TypedDict, total=False):
+class ImagesResponse(TypedDict, total=False):
     """POST /sdapi/v1/txt2img or img2img; `info` is JSON in a string."""
 
     images: list[str] | None
@@ -62,7 +62,7 @@ class Picture(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Pictures(TypedDict, total=False):
-    """What a job of sd-server made."""
+    """The result of a job of sd-server."""
 
     images: list[Picture] | None
     output_format: OptionalText
@@ -79,7 +79,7 @@ class Job(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Abilities(TypedDict, total=False):
+class Capabilities(TypedDict, total=False):
     """GET /sdcpp/v1/capabilities."""
 
     supported_modes: TextList
@@ -88,6 +88,6 @@ class Abilities(TypedDict, total=False):
 
 CHECKPOINTS: Final = Shape(Checkpoints)
 STATE: Final = Shape(State)
-MADE: Final = Shape(Made)
+IMAGES: Final = Shape(ImagesResponse)
 JOB: Final = Shape(Job)
-ABILITIES: Final = Shape(Abilities)
+CAPABILITIES: Final = Shape(Capabilities)

@@ -1,4 +1,4 @@
-"""Image requests as sd-server and A1111 want them: pure translators, both ways.
+"""Request bodies of sd-server and A1111, and MIME types of their images. Does no I/O.
 
 Sources: stable-diffusion.cpp `examples/server/api.md` and `common.cpp` (fields of the wrong type
 are silently skipped there); stable-diffusion-webui `modules/api/models.py` and `api.py`.
@@ -17,26 +17,26 @@ _DATA_URL: Final = re.compile(r"data:[^,]{0,200},")
 _FORMATS: Final = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
 _MIME_TYPES: Final = {name: mime_type for mime_type, name in _FORMATS.items()}
 _MAGIC: Final = (("iVBOR", "image/png"), ("/9j/", "image/jpeg"), ("UklGR", "image/webp"))
-"""How base64 of each format begins."""
+"""Prefixes of the base64 of each format."""
 
 
 class DiffusionBody(NamedTuple):
-    """A request's JSON, and the fields of ours that are not in it."""
+    """The JSON of a request, and the fields of ours that it cannot express."""
 
     fields: dict[str, Any]
     ignored: tuple[str, ...]
 
 
 def _any_seed() -> int:
-    """A seed of our own: sd-server makes its own of the clock's seconds, alike within one."""
+    """A random seed: sd-server seeds from the clock in seconds, equal within one second."""
     return secrets.randbelow(_SEEDS)
 
 
 def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> DiffusionBody:
-    """The body of POST /sdcpp/v1/img_gen; `formats` are those that the server was built with."""
+    """The body of POST /sdcpp/v1/img_gen; `formats` are the server's, () if unknown."""
     ignored = _without_an_image(request)
     if request.model != model:
-        ignored.append("model")  # it has one, and looks at no name
+        ignored.append("model")  # it has one model, and ignores names
     if request.partial_images:
         ignored.append("partial_images")
     output_format = _FORMATS[request.mime_type]
@@ -54,7 +54,7 @@ def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Dif
         "batch_count": request.count,
         "seed": _any_seed() if request.seed is None else request.seed,
         "sample_params": _given(sampling),
-        "init_image": bare(request.image),
+        "init_image": base64_of(request.image),
         "strength": request.strength if request.image else None,
         "output_format": output_format,
     }
@@ -62,7 +62,7 @@ def to_sdcpp(request: ImageRequest, formats: Collection[str], model: str) -> Dif
 
 
 def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> DiffusionBody:
-    """The body of POST /sdapi/v1/txt2img, or of img2img where there is an image to start from."""
+    """The body of POST /sdapi/v1/txt2img, or of img2img for a request with an image."""
     ignored = _without_an_image(request)
     if request.mime_type != "image/png":
         ignored.append("mime_type")  # the format is a setting of the server (samples_format)
@@ -71,13 +71,13 @@ def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> DiffusionBody
         "negative_prompt": request.negative_prompt,
         "width": request.width,
         "height": request.height,
-        # One after the other: a batch would need the memory of all of them at once.
+        # Sequential: a batch needs the memory of all images at once.
         "n_iter": request.count,
         "batch_size": 1,
         "seed": _any_seed() if request.seed is None else request.seed,
         "steps": request.steps,
         "cfg_scale": request.guidance,
-        "init_images": [bare(request.image)] if request.image else None,
+        "init_images": [base64_of(request.image)] if request.image else None,
         "denoising_strength": request.strength if request.image else None,
         "override_settings": {"sd_model_checkpoint": checkpoint},
         "force_task_id": task,
@@ -87,8 +87,8 @@ def to_a1111(request: ImageRequest, checkpoint: str, task: str) -> DiffusionBody
     return DiffusionBody(_given(fields), tuple(ignored))
 
 
-def bare(image: str | None) -> str | None:
-    """Base64 without the head of a data URL; raises InvalidRequest for another URL."""
+def base64_of(image: str | None) -> str | None:
+    """The base64 of an image or data URL; raises InvalidRequest for an http(s) URL."""
     if image is None:
         return None
     if image.startswith(("http://", "https://")):
@@ -96,14 +96,14 @@ def bare(image: str | None) -> str | None:
     return _DATA_URL.sub("", image, count=1)
 
 
-def mime_type_of(image: str, told: str | None = None) -> str:
-    """What an image in base64 is: by its first bytes, else by the format that the server tells."""
+def mime_type_of(image: str, reported: str | None = None) -> str:
+    """The MIME type of a base64 image: by its first bytes, else by the reported format name."""
     known = (mime_type for magic, mime_type in _MAGIC if image.startswith(magic))
-    return next(known, _MIME_TYPES.get(told or "", "image/png"))
+    return next(known, _MIME_TYPES.get(reported or "", "image/png"))
 
 
 def _without_an_image(request: ImageRequest) -> list[str]:
-    """A strength that means nothing, for there is no image to keep."""
+    """`strength` is ignored without an image."""
     return ["strength"] if request.strength is not None and not request.image else []
 
 

@@ -1,19 +1,19 @@
-"""What Gemini and Vertex tell of their models: pure readers of their lists.
+"""Model lists of Gemini and Vertex as `ModelReport`s. Does no I/O.
 
-Gemini tells methods, limits and thinking; that its models see, call tools and keep to a schema is
-told by nothing but their names. Vertex tells names.
+Gemini reports methods, limits and thinking; vision, tools and schemas are derived from model
+names. Vertex reports names only.
 """
 
 from typing import Any
 
 from contract.roster import ModelReport, ModelTrait
 
-_SILENT = ("tts", "-live", "native-audio", "veo", "lyria", "robotics", "computer-use")
-"""Words in names of models that do not answer a chat with words."""
+_NOT_CHAT = ("tts", "-live", "native-audio", "veo", "lyria", "robotics", "computer-use")
+"""Parts of names of models that do not generate text."""
 
 
 def gemini(item: dict[str, Any]) -> ModelReport:
-    """An item of GET /models."""
+    """The report of an item of GET /models."""
     name = str(item.get("name")).removeprefix("models/")
     methods = item.get("supportedGenerationMethods") or ()
     traits: list[ModelTrait] = []
@@ -31,19 +31,19 @@ def gemini(item: dict[str, Any]) -> ModelReport:
 
 
 def vertex(item: dict[str, Any]) -> ModelReport:
-    """An item of GET publishers/google/models: `publishers/google/models/<name>`."""
+    """The report of an item of GET publishers/google/models (`publishers/google/models/<name>`)."""
     return by_name(str(item.get("name")).rpartition("/")[2])
 
 
 def by_name(name: str) -> ModelReport:
-    """What the name of one of Google's models tells."""
+    """The report of a Google model, by its name alone."""
     if "embedding" in name:
         return ModelReport(name=name, traits=("embed",))
     return ModelReport(name=name, traits=_chat_traits(name) if "gem" in name else ())
 
 
 def _chat_traits(name: str) -> tuple[ModelTrait, ...]:
-    if any(word in name for word in _SILENT):
+    if any(word in name for word in _NOT_CHAT):
         return ()
     if "image" in name:
         return ("image", "chat", "vision")

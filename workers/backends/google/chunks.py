@@ -1,7 +1,7 @@
-"""Reads the chunks of one Gemini answer: deltas as they come, and the last words at the end.
+"""Readers of Gemini responses: `ChunkReader` parses packets, `GeminiChunks` makes deltas.
 
-Invariant: `last` answers only if a `finishReason` or a `blockReason` was seen; there is no other
-marker of an end (python-genai 2.19, `types.py`).
+Invariant: `end` returns only if a `finishReason` or a `blockReason` was received; a stream has no
+other end marker (python-genai 2.19, `types.py`). Does no I/O.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,14 +33,14 @@ _FINISH: Final[dict[str, FinishReason]] = {
     "IMAGE_PROHIBITED_CONTENT": "content_filter",
     "IMAGE_RECITATION": "content_filter",
 }
-"""The others are failures: MALFORMED_FUNCTION_CALL, OTHER and whatever is new."""
+"""All others are errors: MALFORMED_FUNCTION_CALL, OTHER and unknown reasons."""
 
 
 class GeminiChunks:
-    """Takes parsed chunks one after the other."""
+    """Reads the validated chunks of one response, in order."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
+        """Before the first chunk."""
         self._finish: FinishReason | None = None
         self._usage: dict[str, Any] = {}
         self._calls = 0
@@ -48,20 +48,23 @@ class GeminiChunks:
 
     @property
     def has_finished(self) -> bool:
-        """Whether the end was announced."""
+        """Whether a finish or block reason was received."""
         return self._finish is not None
 
     def delta(self, chunk: Mapping[str, Any]) -> Delta | None:
-        """What the chunk adds, if anything; raises the BackendError that its end means."""
-        # Usage is cumulative and on every chunk: the last one counts.
-        told = chunk.get("usageMetadata")
-        delta = self._words(chunk)
-        self._usage = told or self._usage
-        if not told or self.has_finished:
-            return delta
-        return (delta or Delta()).model_copy(update={"usage": usage(told)})
+        """The delta of a chunk, if any.
 
-    def _words(self, chunk: Mapping[str, Any]) -> Delta | None:
+        Raises NotSupported or ServerFault for a finish reason that is an error.
+        """
+        # Usage is cumulative and on every chunk: the last one counts.
+        metadata = chunk.get("usageMetadata")
+        delta = self._content_delta(chunk)
+        self._usage = metadata or self._usage
+        if not metadata or self.has_finished:
+            return delta
+        return (delta or Delta()).model_copy(update={"usage": usage(metadata)})
+
+    def _content_delta(self, chunk: Mapping[str, Any]) -> Delta | None:
         candidates = chunk.get("candidates")
         if not candidates:
             return self._blocked(chunk.get("promptFeedback") or {})
@@ -85,9 +88,9 @@ class GeminiChunks:
         )
 
     def end(self, ignored: tuple[str, ...]) -> Iterator[Delta | Done]:
-        """What goes back with the message, if anything, and the last word.
+        """The `provider_meta` of the message, if any, and the terminal event.
 
-        Raises TruncatedStream.
+        Raises TruncatedStream without a finish or block reason.
         """
         finish = self._finish
         if finish is None:
@@ -95,7 +98,7 @@ class GeminiChunks:
         if meta := self._part_order.meta:
             yield Delta(provider_meta=meta)
         if self._calls and finish == "stop":
-            finish = "tool_calls"  # Gemini says STOP
+            finish = "tool_calls"  # Gemini sends STOP
         yield Done(finish_reason=finish, usage=usage(self._usage), ignored=ignored)
 
     def _text(self, part: dict[str, Any], text: str) -> str:
@@ -107,7 +110,7 @@ class GeminiChunks:
         return text
 
     def _call(self, part: dict[str, Any]) -> ToolCallDelta:
-        """A call comes whole; its id may be missing."""
+        """Calls are never split; their id may be missing."""
         call, index = part["functionCall"], self._calls
         self._calls += 1
         self._part_order.add_call(index)
@@ -120,14 +123,14 @@ class GeminiChunks:
         )
 
     def _end(self, candidate: dict[str, Any]) -> str | None:
-        """Note how the answer ended; return the words of a refusal."""
+        """Record the finish reason; return the text of a refusal, if it is one."""
         reason = candidate.get("finishReason")
         if not reason:
             return None
         message = candidate.get("finishMessage") or ""
         if reason not in _FINISH:
             error = NotSupported if reason == "LANGUAGE" else ServerFault
-            raise error(f"the model gave up with {reason}: {message}".rstrip(": "))
+            raise error(f"the model stopped with {reason}: {message}".rstrip(": "))
         self._finish = _FINISH[reason]
         if self._finish != "content_filter":
             return None
@@ -142,16 +145,16 @@ class GeminiChunks:
         return Delta(refusal=message or f"The prompt was blocked: {reason}.")
 
 
-def usage(told: dict[str, Any]) -> Usage | None:
-    """`usageMetadata` in our words: thoughts are billed as output, results of tools as input.
+def usage(metadata: dict[str, Any]) -> Usage | None:
+    """The usage in tokens of `usageMetadata`; None without counts.
 
-    None if it tells nothing.
+    Thoughts are billed as output, tool results as input.
     """
-    if not any(isinstance(value, int) for value in told.values()):
+    if not any(isinstance(value, int) for value in metadata.values()):
         return None
 
     def count(*names: str) -> int:
-        return sum(told.get(name) or 0 for name in names)
+        return sum(metadata.get(name) or 0 for name in names)
 
     return Usage(
         prompt_tokens=count("promptTokenCount", "toolUsePromptTokenCount"),
@@ -165,10 +168,13 @@ _DONE: Final = b"[DONE]"
 
 
 class ChunkReader:
-    """Fed with packets; gives chunks. Raises the BackendError that a chunk is."""
+    """Parses packets into chunks: SSE, one JSON text, or bare error text.
+
+    Every method raises the BackendError of an error chunk.
+    """
 
     def __init__(self, secrets: tuple[str, ...] = ()) -> None:
-        """`secrets` are kept out of errors."""
+        """`secrets` are redacted from errors."""
         self._secrets = secrets
         self._sse = Sse()
         self._bare: list[bytes] = []
@@ -178,7 +184,7 @@ class ChunkReader:
         return self._chunks(self._sse.feed(packet))
 
     def flush(self) -> Iterator[dict[str, Any]]:
-        """The chunk that the end cut short, if any; raises what stood bare at the end."""
+        """The last, unterminated chunk, if any; raises the error of text that is not SSE."""
         yield from self._chunks(self._sse.flush(), is_cut=True)
         bare = b"\n".join(self._bare)
         if bare and b"data:".startswith(bare):
@@ -187,7 +193,7 @@ class ChunkReader:
             raise error_from(0, bare, secrets=self._secrets)
 
     def whole(self, body: bytes) -> Iterator[dict[str, Any]]:
-        """The chunks of an answer that is one JSON text: an object, or an array of them."""
+        """The chunks of a body that is one JSON text: an object, or an array of objects."""
         value = self._parsed(body, is_cut=True)
         for item in value if isinstance(value, list) else [value]:
             yield self._checked(item)
@@ -199,14 +205,14 @@ class ChunkReader:
             if name == BARE:
                 self._add_bare(data)
             elif data == _DONE:
-                continue  # a proxy's word of the end, which Gemini does not have
+                continue  # an end marker of proxies; Gemini has none
             else:
                 yield self._checked(self._parsed(data, is_cut=is_cut))
 
     def _add_bare(self, line: bytes) -> None:
-        """Collect; the last brace tells the error although the connection may stay open.
+        """Collect a bare line; raises the error once the JSON is complete.
 
-        It stands at the beginning of its line: the braces inside are not tried.
+        The connection may stay open, so a closing brace at the start of a line is the end.
         """
         self._bare.append(line)
         if len(self._bare) == 1 or line.rstrip() in {b"}", b"]", b"}]"}:

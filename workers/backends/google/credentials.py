@@ -1,7 +1,7 @@
-"""Tokens of Google's cloud: a service account's file, or the credentials this machine has.
+"""Access tokens of Google Cloud, from a service account file or the machine's credentials.
 
-google-auth blocks while it asks for a token, so it does that in a thread; one task asks, the
-others wait for it. A token is kept until shortly before it expires. Needs the extra `vertex`.
+google-auth blocks while it fetches a token, so it runs in a thread; one task refreshes, others
+wait for it. A token is used until shortly before it expires. Needs the extra `vertex`.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _UNAUTHORIZED: Final = 401
 
 
 class GoogleToken(httpx.Auth):
-    """Signs each request with a token."""
+    """httpx authentication with a bearer token of Google Cloud."""
 
     def __init__(self, path: Path | None, *, quota_project: str | None = None) -> None:
         """`path` is a service account's file; without it, the application default credentials."""
@@ -45,7 +45,7 @@ class GoogleToken(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sign; a token that was taken back in the meantime is replaced once."""
+        """Sign the request; after a 401 sign it again with a new token, once."""
         token = await self._sign(request)
         response = yield request
         if response.status_code == _UNAUTHORIZED:
@@ -53,7 +53,10 @@ class GoogleToken(httpx.Auth):
             yield request
 
     async def token(self, *, refused: str | None = None) -> str:
-        """A token that is good for a while, and not the refused one; raises BackendError."""
+        """A valid token other than `refused`.
+
+        Raises BackendUnreachable for a transient failure, else AuthenticationRefused.
+        """
         async with self._lock:
             known = self._credentials
             if known is None or not known.valid or known.token == refused:
@@ -70,7 +73,7 @@ class GoogleToken(httpx.Auth):
         return token
 
     def _refreshed(self, known: Credentials | None) -> Credentials:
-        """In a thread: reads files and asks over the network."""
+        """Runs in a thread: reads files and sends requests."""
         credentials: Any = known or self._loaded()
         credentials.refresh(partial(Request(), timeout=REFRESH_S))
         return cast("Credentials", credentials)
@@ -87,16 +90,16 @@ class GoogleToken(httpx.Auth):
 
 @contextmanager
 def _google_errors() -> Iterator[None]:
-    """Raise google-auth's errors, and those of a file that is no key, as ours."""
+    """Raise errors of google-auth, and of an invalid key file, as BackendError."""
     try:
         yield
     except (GoogleAuthError, OSError, ValueError) as error:
-        raise _ours(error) from error
+        raise _to_backend_error(error) from error
 
 
-def _ours(error: Exception) -> BackendError:
+def _to_backend_error(error: Exception) -> BackendError:
     reason = redacted(" ".join(str(error).split()))[:MESSAGE_LIMIT]
-    is_passing = isinstance(error, RefreshError) and error.retryable
-    if isinstance(error, TransportError) or is_passing:
-        return BackendUnreachable(f"Google gives no token now: {reason}")
-    return AuthenticationRefused(f"Google gives no token: {reason}")
+    is_transient = isinstance(error, RefreshError) and error.retryable
+    if isinstance(error, TransportError) or is_transient:
+        return BackendUnreachable(f"no Google access token now: {reason}")
+    return AuthenticationRefused(f"no Google access token: {reason}")

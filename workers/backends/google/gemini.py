@@ -1,4 +1,7 @@
-"""The Gemini API of generativelanguage.googleapis.com: chat, embeddings, images, models."""
+"""The adapter for the Gemini API of generativelanguage.googleapis.com.
+
+Chat, embeddings, images and models. Source: googleapis/python-genai `models.py`, `types.py`.
+"""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -28,13 +31,13 @@ from workers.backends.protocols import Stream
 from workers.backends.vectors import VectorRows, batches, unit
 
 EMBED_BATCH: Final = 100
-"""More are answered with 400 (python-genai 2.19, `models.py`)."""
-PAGES: Final = 20
-"""A list that has more pages than this turns in a circle."""
+"""Texts of one request; more are a 400 (python-genai 2.19, `models.py`)."""
+MAX_PAGES: Final = 20
+"""Pages of a list that are read; more are an endless loop."""
 
 
 class Gemini:
-    """One key to Google's API."""
+    """The Gemini API with one key."""
 
     def __init__(
         self,
@@ -46,7 +49,10 @@ class Gemini:
         auth: httpx.Auth | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`url` holds the version, as in https://generativelanguage.googleapis.com/v1beta."""
+        """`url` includes the version, as in https://generativelanguage.googleapis.com/v1beta.
+
+        `key` is sent as x-goog-api-key, `auth` signs each request; `idle_s` is the idle timeout.
+        """
         self.name = name
         self._idle_s = idle_s
         headers: Mapping[str, str] = {"x-goog-api-key": key} if key else {}
@@ -56,16 +62,16 @@ class Gemini:
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """It has the two penalties and parts that are thoughts."""
+        """The supported features: two penalties, and thoughts in messages."""
         return frozenset({"frequency_penalty", "presence_penalty", "messages[].thinking"})
 
     async def check(self) -> str | None:
-        """Ask for one model; it tells no version."""
+        """GET one page of models; no version is reported."""
         await self._client.json("GET", "/models?pageSize=1", limit_s=QUICK_S)
         return None
 
     async def models(self) -> Sequence[ModelReport]:
-        """Every page of the list."""
+        """GET /models, all pages."""
         return [catalog.gemini(item) async for item in self._listed("/models", "models")]
 
     async def aclose(self) -> None:
@@ -73,7 +79,10 @@ class Gemini:
         await self._client.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST `:streamGenerateContent`; it fetches no pictures by URL (the run does)."""
+        """POST `:streamGenerateContent`; image URLs must have been downloaded before.
+
+        Raises NotSupported and BackendError; TruncatedStream without a finish reason.
+        """
         body = wire.to_chat(request)
         chunks = GeminiChunks()
         path = self._path(request.model, "streamGenerateContent") + "?alt=sse"
@@ -92,16 +101,16 @@ class Gemini:
                         yield delta
             except (BackendStalled, ServerFault, TruncatedStream):
                 if not chunks.has_finished:
-                    raise  # else all is said
+                    raise  # after the finish reason the response is complete
         for event in chunks.end(body.ignored):
             yield event
 
-    def max_texts(self, model: str) -> int:  # noqa: ARG002 - Vertex tells models apart
-        """Texts a request."""
+    def max_texts(self, model: str) -> int:  # noqa: ARG002 - Vertex distinguishes models
+        """The most texts of one request."""
         return EMBED_BATCH
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """POST `:batchEmbedContents`, 100 texts at a time."""
+        """POST `:batchEmbedContents` in batches of `max_texts`."""
         rows = VectorRows(request.dimensions)
         path = self._path(request.model, "batchEmbedContents")
         model = path[1:].rpartition(":")[0]
@@ -113,13 +122,13 @@ class Gemini:
             rows.spend((answer.get("usageMetadata") or {}).get("promptTokenCount"))
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:
-                # gemini-embedding-001 does not make the vectors it cuts unit vectors again.
+                # gemini-embedding-001 does not normalize shortened vectors.
                 found = [unit(row) for row in found]
             yield rows.add(found, len(texts))
-        yield Done(usage=rows.usage, ignored=self._not_embedded(request))
+        yield Done(usage=rows.usage, ignored=self._ignored_fields(request))
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Image | Done]:
-        """POST `:generateContent`, once an image: it makes one at a time."""
+        """POST `:generateContent`, once per image; raises Refused for a safety block."""
         body = images.to_image(request)
         total: Usage | None = None
         path = self._path(request.model, "generateContent")
@@ -136,17 +145,17 @@ class Gemini:
         named = model if "/" in model else f"models/{model}"
         return f"/{resource(named)}:{method}"
 
-    def _not_embedded(self, request: EmbedRequest) -> tuple[str, ...]:
-        """Wishes of an embedding that this API cannot express."""
-        wishes = {
+    def _ignored_fields(self, request: EmbedRequest) -> tuple[str, ...]:
+        """Fields of an embedding request that this API cannot express."""
+        is_set = {
             "truncate": "truncate" in request.model_fields_set,
             "keep_alive_s": request.keep_alive_s is not None,
         }
-        return tuple(name for name, is_wished in wishes.items() if is_wished)
+        return tuple(name for name, value in is_set.items() if value)
 
     async def _listed(self, path: str, field: str) -> AsyncGenerator[dict[str, Any], None]:
         token = ""
-        for _ in range(PAGES):
+        for _ in range(MAX_PAGES):
             query = f"?pageSize=1000{f'&pageToken={quote(token)}' if token else ''}"
             page = await self._client.json("GET", path + query, limit_s=QUICK_S, shape=shapes.PAGE)
             for item in page.get(field) or ():
@@ -156,7 +165,7 @@ class Gemini:
                 return
 
     async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[dict[str, Any], None]:
-        """Parsed chunks; raises the BackendError that a chunk means."""
+        """Yield parsed chunks; raises the BackendError of an error chunk."""
         reader = ChunkReader(self._client.secrets)
         if answer.content_type == "application/json":
             for chunk in reader.whole(await answer.read()):
@@ -171,7 +180,7 @@ class Gemini:
 
 
 def resource(name: str) -> str:
-    """A model's name as a path; raises ModelMissing for one that would lead elsewhere."""
+    """The quoted path of a model name; raises ModelMissing for `..` and empty steps."""
     if any(step in {"", ".", ".."} for step in name.split("/")):
-        raise ModelMissing(f"model {name!r} not found: it is no name of Google's")
+        raise ModelMissing(f"model {name!r} not found: not a valid Google model name")
     return quote(name)

@@ -1,10 +1,8 @@
-"""Images by Gemini's chat models (`responseModalities`): pure. One request makes one image."""
+"""Images of Gemini's chat models (`responseModalities`), one per request. Does no I/O."""
 
 from typing import Any, Final
 
-from contract.errors import (
-    ServerFault,
-)
+from contract.errors import ServerFault
 from contract.events import COUNTS, Image, Usage
 from contract.images import ImageRequest
 from workers.backends.google.chunks import GeminiChunks, usage
@@ -25,7 +23,7 @@ _UNKNOWN: Final = (
 
 
 def to_image(request: ImageRequest) -> GeminiBody:
-    """The body of `:generateContent`; of the size only the proportions can be told."""
+    """The body of `:generateContent`; a size becomes the nearest aspect ratio."""
     parts: list[dict[str, Any]] = [{"text": request.prompt}]
     if request.image:
         start = inline(request.image, "image")
@@ -41,31 +39,31 @@ def to_image(request: ImageRequest) -> GeminiBody:
 
 
 def from_image(answer: dict[str, Any], index: int) -> tuple[Image | str, Usage | None]:
-    """The image of an answer, or why it was refused, and what it cost; raises ServerFault."""
+    """The image, or the text of a refusal, and the usage; raises ServerFault without both."""
     spent = usage(answer.get("usageMetadata") or {})
     candidate: dict[str, Any] = (answer.get("candidates") or ({},))[0]
     for part in (candidate.get("content") or {}).get("parts") or ():
-        # A model that thinks shows drafts, too.
+        # A thinking model also returns drafts.
         data = part.get("inlineData")
         if data and data.get("data") and not part.get("thought"):
             mime = data.get("mimeType") or "image/png"
             return Image(index=index, mime_type=mime, data=data["data"]), spent
-    told = GeminiChunks().delta(answer)
-    if told is not None and told.refusal:
-        return told.refusal, spent
+    delta = GeminiChunks().delta(answer)
+    if delta is not None and delta.refusal:
+        return delta.refusal, spent
     raise ServerFault("the model answered without an image")
 
 
 def added(total: Usage | None, more: Usage | None) -> Usage | None:
-    """Two costs together; None is not told."""
+    """The sum of two usages; None is unknown."""
     if total is None or more is None:
         return total or more
     return Usage(**{name: getattr(total, name) + getattr(more, name) for name in COUNTS})
 
 
-def _ratio(wished: float) -> str:
+def _ratio(requested: float) -> str:
     def distance(ratio: str) -> float:
         width, _, height = ratio.partition(":")
-        return abs(int(width) / int(height) - wished)
+        return abs(int(width) / int(height) - requested)
 
     return min(_RATIOS, key=distance)

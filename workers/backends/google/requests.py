@@ -1,6 +1,9 @@
-"""Our requests in Gemini's words: pure. What it cannot express is named in `ignored`.
+"""Request bodies of the Gemini API: chat and embeddings, with thought signatures. Does no I/O.
 
-Source: googleapis/python-genai `models.py` and `types.py`; ai.google.dev on thinking.
+Gemini signs thoughts and calls, and requires the signatures back in the order of the parts of its
+response: `PartOrder` records that order in `provider_meta`, `parts_of` restores it. Fields that
+Gemini cannot express are listed in `ignored`. Source: googleapis/python-genai `models.py` and
+`types.py`; ai.google.dev on thinking and thought signatures.
 """
 
 import re
@@ -29,18 +32,18 @@ from workers.backends.inline_images import inline
 META: Final = "google"
 SIGNATURE: Final = "thoughtSignature"
 FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
-"""What Google's page on thought signatures says to write on calls that another model made."""
+"""The signature for calls of other models (ai.google.dev, thought signatures)."""
 
 
 class PartOrder:
-    """The order of an answer's parts, as it grows."""
+    """Records the order of the parts of a response, as they arrive."""
 
     def __init__(self) -> None:
         """No part yet."""
         self._parts: list[dict[str, Any]] = []
 
     def add_text(self, text: str, signature: str | None) -> None:
-        """Words; those without a signature join the ones before them."""
+        """Add text; text without a signature joins the text part before it."""
         last = self._parts[-1] if self._parts else {}
         if signature is not None:
             self._parts.append({"text": len(text), SIGNATURE: signature})
@@ -50,23 +53,23 @@ class PartOrder:
             self._parts.append({"text": len(text)})
 
     def add_thought(self, text: str, signature: str) -> None:
-        """A thought that was signed; the others are never sent back."""
+        """Add a signed thought; unsigned ones are not sent back."""
         self._parts.append({"thought": text, SIGNATURE: signature})
 
     def add_call(self, index: int) -> None:
-        """A call; its signature is its own."""
+        """Add call number `index`; its signature is kept with the call."""
         self._parts.append({"call": index})
 
     @property
     def meta(self) -> dict[str, Any] | None:
-        """What the message must carry; None if text before calls says it all."""
+        """The `provider_meta` of the message; None if it is plain text followed by calls."""
         is_signed = any(SIGNATURE in part for part in self._parts)
         kinds = ["call" in part for part in self._parts]
         return {META: {"parts": self._parts}} if is_signed or kinds != sorted(kinds) else None
 
 
 def call_meta(id: str | None, signature: str | None) -> dict[str, Any] | None:
-    """What a call must carry: the id that Gemini gave it (not one of ours), and its signature."""
+    """The `provider_meta` of a call: Gemini's own id and the signature; None without both."""
     given = {"id": id, SIGNATURE: signature}
     meta = {name: value for name, value in given.items() if value is not None}
     return {META: meta} if meta else None
@@ -85,7 +88,7 @@ def parts_of(at: int, message: Message, *, needs_signature: bool) -> list[dict[s
     order = _part_order(message)
     if order is None or not _matches(order, len(text), len(calls)):
         return thought + ([{"text": text}] if text else []) + calls
-    # Thoughts that were signed stand in the order, and hold all that there was of them.
+    # Signed thoughts are in the order, with their full text.
     parts, start = [] if any("thought" in item for item in order) else thought, 0
     for item in order:
         if "call" in item:
@@ -101,7 +104,7 @@ def parts_of(at: int, message: Message, *, needs_signature: bool) -> list[dict[s
 
 
 def call_part(at: int, call: ToolCall) -> dict[str, Any]:
-    """A call as a part; raises InvalidRequest for arguments that are no object."""
+    """The part of a call; raises InvalidRequest for arguments that are not a JSON object."""
     try:
         arguments = from_json(call.arguments or "{}")
     except ValueError:
@@ -115,7 +118,7 @@ def call_part(at: int, call: ToolCall) -> dict[str, Any]:
 
 
 def google_meta(meta: dict[str, Any] | None) -> dict[str, Any]:
-    """Our share of what a message or a call carries."""
+    """Google's object in the `provider_meta` of a message or call; {} without one."""
     found = (meta or {}).get(META)
     return found if isinstance(found, dict) else {}
 
@@ -126,7 +129,7 @@ def _part_order(message: Message) -> list[dict[str, Any]] | None:
 
 
 def _matches(order: list[Any], characters: int, calls: int) -> bool:
-    """Whether nobody has changed the message since; an edited one goes without its order."""
+    """Whether the recorded order matches the message; an edited message is sent without it."""
     if not all(isinstance(item, dict) for item in order):
         return False
     indexes = [item["call"] for item in order if "call" in item]
@@ -137,23 +140,27 @@ def _matches(order: list[Any], characters: int, calls: int) -> bool:
 
 
 _BUDGETED: Final = re.compile(r"\bgemini-[12]\.")
-"""Models that take a budget of tokens; the later ones take a level."""
+"""Models with a thinking budget in tokens; later ones have a thinking level."""
 _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576}
-"""As Google's own OpenAI-shaped surface translates them."""
+"""Tokens, as in Google's OpenAI-compatible API."""
 _LEVELS: Final = {"off": "MINIMAL", "xhigh": "HIGH"}
-"""Gemini 3 and later cannot be kept from thinking, only from thinking much."""
+"""Gemini 3 and later cannot disable thinking; MINIMAL is the least."""
 _MODES: Final = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
 class GeminiBody(NamedTuple):
-    """A request's JSON, and the fields of ours that are not in it."""
+    """The JSON of a request, and the fields of ours that it cannot express."""
 
     fields: dict[str, Any]
     ignored: tuple[str, ...]
 
 
 def to_chat(request: ChatRequest) -> GeminiBody:
-    """The body of `:streamGenerateContent`; raises NotSupported and InvalidRequest."""
+    """The body of `:streamGenerateContent`.
+
+    Raises NotSupported for an unknown named tool, a tool result without a name or an image URL,
+    InvalidRequest for tool arguments that are not a JSON object.
+    """
     system = "\n\n".join(m.text for m in request.messages if m.role == "system" and m.text)
     fields: dict[str, Any] = {"contents": contents(request)}
     if system:
@@ -163,17 +170,17 @@ def to_chat(request: ChatRequest) -> GeminiBody:
     if config := _config(request):
         fields["generationConfig"] = config
     ignored = [name for name in ("min_p", "keep_alive_s") if getattr(request, name) is not None]
-    # It never cuts a prompt and never slides its context: false is what it does.
+    # Gemini never truncates a prompt or shifts its context, so false needs no field.
     ignored += [name for name in ("truncate", "shift") if getattr(request, name)]
     return GeminiBody(fields, tuple(ignored))
 
 
 def contents(request: ChatRequest) -> list[dict[str, Any]]:
-    """The turns; neighbouring results of tools belong into one."""
+    """The turns of a chat; consecutive tool results are one turn."""
     turns: list[dict[str, Any]] = []
     results: list[tuple[int, Message]] = []
     calls: tuple[ToolCall, ...] = ()
-    needs_signature = _wants_signatures(request.model)
+    needs_signature = _requires_signatures(request.model)
     for at, message in enumerate(request.messages):
         if message.role == "tool":
             results.append((at, message))
@@ -193,17 +200,17 @@ def contents(request: ChatRequest) -> list[dict[str, Any]]:
 
 
 def to_embed(request: EmbedRequest, model: str, texts: Sequence[str]) -> dict[str, Any]:
-    """The body of `:batchEmbedContents`; `model` has its `models/`."""
-    wish = {} if request.dimensions is None else {"outputDimensionality": request.dimensions}
+    """The body of `:batchEmbedContents`; `model` includes `models/`."""
+    width = {} if request.dimensions is None else {"outputDimensionality": request.dimensions}
     return {
         "requests": [
-            {"model": model, "content": {"parts": [{"text": text}]}, **wish} for text in texts
+            {"model": model, "content": {"parts": [{"text": text}]}, **width} for text in texts
         ]
     }
 
 
-def _wants_signatures(model: str) -> bool:
-    """Whether the model answers 400 to a call of this turn that has no signature: Gemini 3 does."""
+def _requires_signatures(model: str) -> bool:
+    """Whether the model returns 400 for a call of this turn without a signature (Gemini 3)."""
     return "gemini-" in model and not _BUDGETED.search(model)
 
 
@@ -223,14 +230,14 @@ def _user_parts(at: int, message: Message) -> list[dict[str, Any]]:
 def _responses(
     results: Sequence[tuple[int, Message]], calls: Sequence[ToolCall]
 ) -> list[dict[str, Any]]:
-    """Results of tools, in the order of the calls: without ids only the order tells them apart."""
+    """Tool results in the order of the calls: without ids only the order identifies them."""
     found: list[tuple[int, dict[str, Any]]] = []
     for number, (at, message) in enumerate(results):
         place = _place(message, number, calls)
         call = calls[place] if place < len(calls) else None
         name = message.tool_name or (call.name if call else None)
         if name is None:
-            raise NotSupported(f"messages[{at}]: Gemini wants to know of a result which tool's")
+            raise NotSupported(f"messages[{at}]: Gemini needs the tool name of a result")
         id = google_meta(call.provider_meta).get("id") if call else None
         response = {"name": name, "response": _struct(message.text)}
         found.append((place, {"functionResponse": ({"id": id} if id else {}) | response}))
@@ -238,7 +245,7 @@ def _responses(
 
 
 def _place(message: Message, number: int, calls: Sequence[ToolCall]) -> int:
-    """Which call a result answers: by its id, by its name if there is one such, by its place."""
+    """The index of the call of a result: by id, by a unique name, else by position."""
     for place, call in enumerate(calls):
         if message.tool_call_id is not None and call.id == message.tool_call_id:
             return place
@@ -247,7 +254,7 @@ def _place(message: Message, number: int, calls: Sequence[ToolCall]) -> int:
 
 
 def _struct(text: str) -> dict[str, Any]:
-    """A result must be an object."""
+    """A tool result as an object, which Gemini requires."""
     try:
         value = from_json(text)
     except ValueError:
@@ -306,14 +313,14 @@ def _config(request: ChatRequest) -> dict[str, Any]:
 
 
 def _thinking(request: ChatRequest) -> dict[str, Any] | None:
-    """Never a budget and a level together: that is a 400."""
+    """The thinking config; a budget and a level together are a 400."""
     think = request.think
     if think == "auto":
         return None
     if think == "on":
         is_budgeted = bool(_BUDGETED.search(request.model))
         return ({"thinkingBudget": -1} if is_budgeted else {}) | {"includeThoughts": True}
-    if _wants_signatures(request.model):
+    if _requires_signatures(request.model):
         return {
             "thinkingLevel": _LEVELS.get(think, think.upper()),
             "includeThoughts": think != "off",

@@ -1,4 +1,4 @@
-"""What Gemini and Vertex answer, as far as it is read (workers/backends/shapes.py has the rules).
+"""Shapes of the responses of Gemini and Vertex (rules: workers/backends/shapes.py).
 
 Source: googleapis/python-genai `types.py`.
 """
@@ -36,7 +36,7 @@ Usage = Annotated[UsageFields | None, WrapValidator(none_if_invalid)]
 
 @with_config(LENIENT)
 class Function(TypedDict, total=False):
-    """What is called."""
+    """The function of a call."""
 
     id: Name | None
     name: Required[str]
@@ -63,14 +63,14 @@ class Part(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Content(TypedDict, total=False):
-    """What is said."""
+    """The parts of a message."""
 
     parts: list[Part] | None
 
 
 @with_config(LENIENT)
 class Candidate(TypedDict, total=False):
-    """An answer; there is one."""
+    """A candidate; there is one."""
 
     content: Content | None
     finishReason: OptionalText
@@ -96,14 +96,14 @@ class Chunk(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Statistics(TypedDict, total=False):
-    """What a text cost."""
+    """Tokens of a text."""
 
     token_count: Count
 
 
 @with_config(LENIENT)
 class Vector(TypedDict, total=False):
-    """`Rows` looks at the numbers."""
+    """A vector; `VectorRows` checks its numbers."""
 
     values: Any
     statistics: Annotated[Statistics | None, WrapValidator(none_if_invalid)]

@@ -1,4 +1,8 @@
-"""Vertex: Gemini's wire format at Google Cloud's addresses, with embeddings of its own."""
+"""The adapter for Vertex AI: Gemini's wire format at Google Cloud's addresses.
+
+Embeddings have their own methods (`:predict`, `:embedContent`). `vertex` builds the backend of a
+configuration. Source: googleapis/python-genai `_api_client.py`, `models.py`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +12,7 @@ import httpx
 from typing_extensions import override
 
 from contract.embeddings import EmbedRequest
-from contract.errors import (
-    BackendError,
-    NotSupported,
-)
+from contract.errors import BackendError, NotSupported
 from contract.events import Done, Phase, Vectors
 from contract.roster import ModelReport
 from workers.backends.dsn import BackendConfig
@@ -23,10 +24,10 @@ from workers.backends.vectors import VectorRows, batches, unit
 
 PREDICT_BATCH: Final = 250
 PREDICT_CHARACTERS: Final = 20_000
-"""A request may hold 20,000 tokens."""
-ALONE: Final = "gemini-embedding-001"
-"""Takes one text a request, as Google's page says."""
-_MAY_NOT_LIST: Final = frozenset({403, 404})
+"""Most characters of one request: the limit is 20,000 tokens."""
+SINGLE_TEXT_MODEL: Final = "gemini-embedding-001"
+"""Accepts one text per request (cloud.google.com, text embeddings API)."""
+_LIST_REFUSED: Final = frozenset({403, 404})
 
 
 class Vertex(Gemini):
@@ -45,36 +46,36 @@ class Vertex(Gemini):
         auth: httpx.Auth | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Without `project` it is express mode, with a `key`; `models` stand in for the list."""
+        """With `key` and without `project` it is express mode; `models` replace a refused list."""
         super().__init__(name, url, key=key, idle_s=idle_s, auth=auth, transport=transport)
         self._models = tuple(models)
         self._prefix = f"/projects/{project}/locations/{location}" if project else ""
 
     @override
     async def check(self) -> str | None:
-        """Ask for the list of models; Vertex tells no version."""
+        """GET the list of models; no version is reported."""
         await self.models()
         return None
 
     @override
     async def models(self) -> Sequence[ModelReport]:
-        """Google's own models, names only; those told to us if an account may use but not list."""
+        """Google's models, names only; the configured ones if the account may not list."""
         try:
             listed = self._listed("/publishers/google/models", "publisherModels")
             return [catalog.vertex(item) async for item in listed]
         except BackendError as error:
-            if not self._models or error.upstream_status not in _MAY_NOT_LIST:
+            if not self._models or error.upstream_status not in _LIST_REFUSED:
                 raise
             return [catalog.by_name(name) for name in self._models]
 
     @override
     def max_texts(self, model: str) -> int:
-        """Texts a request: some models take one."""
-        return 1 if _embeds_content(model) or model.endswith(ALONE) else PREDICT_BATCH
+        """The most texts of one request; some models accept one."""
+        return 1 if _embeds_content(model) or model.endswith(SINGLE_TEXT_MODEL) else PREDICT_BATCH
 
     @override
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """POST `:predict`, or `:embedContent`, which takes one text at a time."""
+        """POST `:predict`, or `:embedContent` with one text each."""
         rows = VectorRows(request.dimensions)
         for texts in batches(request.input, self.max_texts(request.model), PREDICT_CHARACTERS):
             found, spent = await self._embedded(request, texts)
@@ -88,18 +89,18 @@ class Vertex(Gemini):
     async def _embedded(
         self, request: EmbedRequest, texts: Sequence[str]
     ) -> tuple[list[Any], int | None]:
-        """The rows of some texts, and their tokens."""
-        wishes: dict[str, Any] = {"autoTruncate": request.truncate}
+        """The vectors of some texts, and their tokens."""
+        options: dict[str, Any] = {"autoTruncate": request.truncate}
         if request.dimensions is not None:
-            wishes["outputDimensionality"] = request.dimensions
+            options["outputDimensionality"] = request.dimensions
         if _embeds_content(request.model):
             content = {"parts": [{"text": texts[0]}]}
             path = self._path(request.model, "embedContent")
-            asked = {"content": content, "embedContentConfig": wishes}
-            answer = await self._client.json("POST", path, asked, shape=EMBEDDED, repeatable=True)
+            sent = {"content": content, "embedContentConfig": options}
+            answer = await self._client.json("POST", path, sent, shape=EMBEDDED, repeatable=True)
             spent = (answer.get("usageMetadata") or {}).get("promptTokenCount")
             return [(answer.get("embedding") or {}).get("values")], spent
-        body = {"instances": [{"content": text} for text in texts], "parameters": wishes}
+        body = {"instances": [{"content": text} for text in texts], "parameters": options}
         path = self._path(request.model, "predict")
         answer = await self._client.json("POST", path, body, shape=EMBEDDED, repeatable=True)
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
@@ -114,18 +115,22 @@ class Vertex(Gemini):
 
 
 def _embeds_content(model: str) -> bool:
-    """python-genai, `_transformers.py`, t_is_vertex_embed_content_model."""
-    is_gemini = "gemini" in model and not model.endswith(ALONE)
+    """Whether the model uses `:embedContent`.
+
+    Source: python-genai, `_transformers.py`, t_is_vertex_embed_content_model.
+    """
+    is_gemini = "gemini" in model and not model.endswith(SINGLE_TEXT_MODEL)
     return is_gemini or "maas" in model
 
 
-_HOW: Final = "vertex://PROJECT@LOCATION?credentials=/path/key.json, or vertex://:KEY@"
+_EXAMPLES: Final = "vertex://PROJECT@LOCATION?credentials=/path/key.json, or vertex://:KEY@"
 
 
 def vertex(config: BackendConfig) -> Vertex:
-    """With a key in express mode; else for a project, by a file or the machine's credentials.
+    """The backend of a configuration: express mode with a key, else a project with credentials.
 
-    Raises NotSupported if neither is named, or google-auth is not installed.
+    Credentials come from the file of the option `credentials`, else from the machine. Raises
+    NotSupported without key and project, or if google-auth is not installed.
     """
     options = config.options
     if config.key is not None:
@@ -134,7 +139,9 @@ def vertex(config: BackendConfig) -> Vertex:
             config.name, config.url, key=key, idle_s=config.idle_s, models=tuple(config.models)
         )
     if "project" not in options:
-        raise NotSupported(f"backend {config.name!r}: type vertex needs a project, as in {_HOW}")
+        raise NotSupported(
+            f"backend {config.name!r}: type vertex needs a project, as in {_EXAMPLES}"
+        )
     try:
         from workers.backends.google.credentials import (  # noqa: PLC0415 - its extra is optional
             GoogleToken,

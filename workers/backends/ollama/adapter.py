@@ -1,4 +1,8 @@
-"""Ollama over its native API: the /v1 layer of it drops errors and options, so it is not used."""
+"""The adapter for Ollama's native API, /api; its /v1 layer drops errors and options.
+
+Bodies and lines are translated in `wire.py`. Source: ollama/ollama `api/types.go`,
+`server/routes.go`.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -40,7 +44,7 @@ from workers.backends.vectors import VectorRows, batches
 
 EMBED_BATCH: Final = 64
 PULL_IDLE_S: Final = 1800.0
-"""Verifying a digest of 40 GB takes minutes in which Ollama says nothing."""
+"""Idle timeout of a pull in seconds: verifying a digest of 40 GB takes minutes without a line."""
 SHOWS_AT_ONCE: Final = 4
 _GRANTS: Final[frozenset[Feature]] = frozenset(
     {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty", "repeat_penalty",
@@ -49,7 +53,7 @@ _GRANTS: Final[frozenset[Feature]] = frozenset(
 
 
 class Ollama:
-    """One Ollama server."""
+    """One Ollama server: chat, embeddings, and all model operations."""
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class Ollama:
         idle_s: float = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`key` is for ollama.com; `idle_s` bounds the silence between two words."""
+        """`url` is the server's root; `key` is for ollama.com; `idle_s` is the idle timeout."""
         self.name = name
         self._idle_s = idle_s
         self._client = BackendClient(url, key=key, transport=transport)
@@ -68,7 +72,7 @@ class Ollama:
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """What the server has words for; it takes no ids of tokens."""
+        """The supported features; token ids are not among them."""
         return _GRANTS
 
     async def check(self) -> str | None:
@@ -77,20 +81,20 @@ class Ollama:
         return str(answer["version"]) if "version" in answer else None
 
     async def prefills(self, model: str) -> bool:
-        """Whether the model's prompt leaves a trailing assistant message open: POST /api/show."""
+        """Whether the template leaves a trailing assistant message open (POST /api/show)."""
         shown = await self._shown_of(model)
         return leaves_open(shown)
 
     async def models(self) -> Sequence[ModelReport]:
-        """GET /api/tags and /api/ps; /api/show once a digest where tags tells no capabilities."""
+        """GET /api/tags and /api/ps; /api/show once per digest if tags has no capabilities."""
         tags, running = await asyncio.gather(
             self._client.json("GET", "/api/tags", limit_s=QUICK_S, shape=shapes.TAGS),
             self._client.json("GET", "/api/ps", limit_s=QUICK_S, shape=shapes.TAGS),
         )
         models = tags.get("models") or []
         warm = {model.get("name") for model in running.get("models") or []}
-        gate = asyncio.Semaphore(SHOWS_AT_ONCE)
-        shown = await asyncio.gather(*(self._show_once(model, gate) for model in models))
+        limit = asyncio.Semaphore(SHOWS_AT_ONCE)
+        shown = await asyncio.gather(*(self._show_once(model, limit) for model in models))
         self._shown = {
             digest: answer
             for model, answer in zip(models, shown, strict=True)
@@ -106,7 +110,11 @@ class Ollama:
         await self._client.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """POST /api/chat; raw text goes to /api/generate."""
+        """POST /api/chat, or /api/generate for a request with a `prompt`.
+
+        A think level that the model refuses is sent again as true. Raises NotSupported for a
+        forced tool call, TruncatedStream for a response without its last line.
+        """
         is_raw = request.prompt is not None
         path = "/api/generate" if is_raw else "/api/chat"
         body = (wire.to_generate if is_raw else wire.to_chat)(request)
@@ -119,7 +127,7 @@ class Ollama:
             plain = wire.without_level(body, error)
             if plain is None:
                 raise
-            # It was refused before its first word.
+            # It was refused before its first line.
             async with aclosing(self._stream_chat(path, plain, ("think",))) as events:
                 async for event in events:
                     yield event
@@ -129,8 +137,8 @@ class Ollama:
     ) -> Stream[Delta | Done]:
         lines, done = wire.ChatLines(), None
         async with aclosing(self._lines(path, body, None)) as answer:
-            async for found in answer:
-                line = wire.validated_line(found)
+            async for raw in answer:
+                line = wire.validated_line(raw)
                 delta = lines.delta(line)
                 if delta is not None:
                     yield delta
@@ -142,11 +150,11 @@ class Ollama:
         yield done.model_copy(update={"ignored": ignored})
 
     def max_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
-        """Texts a request."""
+        """The most texts of one request."""
         return EMBED_BATCH
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """POST /api/embed, some texts at a time."""
+        """POST /api/embed in batches of `max_texts`."""
         rows, load_ms = VectorRows(request.dimensions), None
         for texts in batches(request.input, EMBED_BATCH):
             body = {
@@ -170,14 +178,14 @@ class Ollama:
         )
 
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
-        """POST /api/pull; only the line `success` is a success."""
+        """POST /api/pull; raises TruncatedStream without the line `success`."""
         body = {"model": request.model, "insecure": request.insecure, "stream": True}
         async with aclosing(self._build("/api/pull", body)) as events:
             async for event in events:
                 yield event
 
     async def create(self, request: CreateRequest) -> Stream[Progress | Done]:
-        """POST /api/create from another model."""
+        """POST /api/create from another model; raises TruncatedStream without `success`."""
         body = {
             "model": request.model,
             "from": request.source,
@@ -204,13 +212,13 @@ class Ollama:
         yield Done()
 
     async def copy(self, request: CopyRequest) -> Stream[Done]:
-        """POST /api/copy; success is an empty body."""
+        """POST /api/copy; success has an empty body."""
         body = {"source": request.model, "destination": request.destination}
         await self._client.json("POST", "/api/copy", body)
         yield Done()
 
     async def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """DELETE /api/delete; success is an empty body."""
+        """DELETE /api/delete; success has an empty body."""
         await self._client.json("DELETE", "/api/delete", {"model": request.model})
         yield Done()
 
@@ -220,7 +228,7 @@ class Ollama:
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """A chat without messages loads; an embedding model needs an embed without texts."""
+        """POST /api/chat without messages; for an embedding model POST /api/embed without texts."""
         yield Phase(phase="loading")
         keep: dict[str, Any] = {}
         if request.keep_alive_s is not None:
@@ -237,7 +245,7 @@ class Ollama:
         yield Done(timings=wire.timings(answer))
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """The same with keep_alive 0; it works for embedding models, and if nothing is loaded."""
+        """POST /api/chat with keep_alive 0; also for embedding models and unloaded ones."""
         body = {"model": request.model, "messages": [], "keep_alive": 0, "stream": False}
         await self._client.json("POST", "/api/chat", body)
         yield Done()
@@ -256,7 +264,7 @@ class Ollama:
     async def _lines(
         self, path: str, body: dict[str, Any], idle_s: float | None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The objects of an answer; raises the BackendError that an `error` line means."""
+        """Yield the objects of a response; raises the BackendError of an `error` line."""
         decoder = Ndjson()
         async with (
             self._client.open(
@@ -286,16 +294,16 @@ class Ollama:
             "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, repeatable=True
         )
 
-    async def _show_once(self, model: dict[str, Any], gate: asyncio.Semaphore) -> dict[str, Any]:
+    async def _show_once(self, model: dict[str, Any], limit: asyncio.Semaphore) -> dict[str, Any]:
         if model.get("capabilities"):
             return {}
         known = self._shown.get(model.get("digest") or "")
         if known is not None:
             return known
         try:
-            async with gate:
+            async with limit:
                 answer = await self._shown_of(model.get("name"))
         except BackendError:
-            return {}  # deleted meanwhile, or broken: the list is still worth telling
+            return {}  # deleted meanwhile, or broken: the list is still useful
         kept = ("capabilities", "model_info")
         return {name: answer[name] for name in kept if name in answer}

@@ -1,4 +1,4 @@
-"""What Ollama answers, as far as it is read (workers/backends/shapes.py has the rules).
+"""Shapes of Ollama's responses (rules: workers/backends/shapes.py).
 
 Source: ollama/ollama `api/types.go`.
 """
@@ -25,7 +25,7 @@ from workers.backends.shapes import (
 
 @with_config(LENIENT)
 class Function(TypedDict, total=False):
-    """What is called."""
+    """The function of a call."""
 
     name: Required[str]
     arguments: str | dict[str, Any] | list[Any] | None
@@ -33,7 +33,7 @@ class Function(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Call(TypedDict, total=False):
-    """A tool call, always whole."""
+    """A tool call, never split."""
 
     id: Name | None
     function: Required[Function]
@@ -41,7 +41,7 @@ class Call(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Message(TypedDict, total=False):
-    """A piece of what is said."""
+    """A message fragment."""
 
     content: str | None
     thinking: str | None
@@ -73,7 +73,7 @@ class Step(TypedDict, total=False):
 
 @with_config(LENIENT)
 class TagDetails(TypedDict, total=False):
-    """More of a model in a list."""
+    """Details of a listed model."""
 
     context_length: Count
     embedding_length: Count
@@ -110,7 +110,7 @@ class Shown(TypedDict, total=False):
 
 @with_config(LENIENT)
 class Embedded(TypedDict, total=False):
-    """POST /api/embed; `Rows` looks at the numbers."""
+    """POST /api/embed; `VectorRows` checks the numbers."""
 
     embeddings: list[Any] | None
     prompt_eval_count: Count

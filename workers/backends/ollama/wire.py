@@ -1,6 +1,6 @@
-"""Our requests in Ollama's words, and its lines as our events: pure, tested with bytes.
+"""Ollama's wire format: request bodies, and readers of its NDJSON lines. Does no I/O.
 
-Wire facts: ollama/ollama `api/types.go`, `server/routes.go`, `server/images.go`.
+Source: ollama/ollama `api/types.go`, `server/routes.go`, `server/images.go`.
 """
 
 import re
@@ -10,12 +10,7 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from contract.chat import ChatRequest, JsonFormat, Message, SchemaFormat, Think
-from contract.errors import (
-    BackendRejected,
-    InvalidRequest,
-    NotSupported,
-    TruncatedStream,
-)
+from contract.errors import BackendRejected, InvalidRequest, NotSupported, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Progress, Timings, ToolCallDelta, Usage
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.logprobs import read_logprobs
@@ -26,7 +21,7 @@ from workers.backends.tools import arguments_text, tool_definition
 _THINK: Final[dict[Think, bool | str]] = {
     "off": False,
     "on": True,
-    "minimal": "low",  # any other word than low, medium, high, max is a 400
+    "minimal": "low",  # any level but low, medium, high, max is a 400
     "low": "low",
     "medium": "medium",
     "high": "high",
@@ -44,7 +39,11 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
 
 
 def to_chat(request: ChatRequest) -> dict[str, Any]:
-    """The body of POST /api/chat; raises NotSupported for what would change the meaning."""
+    """The body of POST /api/chat.
+
+    Raises NotSupported for a forced tool call or an image URL, InvalidRequest for arguments of a
+    tool call that are not a JSON object.
+    """
     if request.tool_choice not in {"auto", "none"}:
         raise NotSupported(
             "tool_choice: Ollama cannot force a tool call; use auto, or a llamacpp or vllm backend"
@@ -59,7 +58,7 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
         "truncate": request.truncate,
         "shift": request.shift,
         "format": _format(request),
-        **_likelihoods(request),
+        **_logprob_fields(request),
     }
     if request.tools and request.tool_choice == "auto":
         body["tools"] = [tool_definition(tool) for tool in request.tools]
@@ -67,7 +66,7 @@ def to_chat(request: ChatRequest) -> dict[str, Any]:
 
 
 def to_generate(request: ChatRequest) -> dict[str, Any]:
-    """The body of POST /api/generate for raw text; with a suffix the model's template is needed."""
+    """The body of POST /api/generate; `raw` unless there is a suffix, which needs the template."""
     body: dict[str, Any] = {
         "model": request.model,
         "prompt": request.prompt,
@@ -79,24 +78,24 @@ def to_generate(request: ChatRequest) -> dict[str, Any]:
         "truncate": request.truncate,
         "shift": request.shift,
         "format": _format(request),
-        **_likelihoods(request),
+        **_logprob_fields(request),
     }
     return {name: value for name, value in body.items() if value is not None}
 
 
 def unsupported_fields(request: ChatRequest) -> tuple[str, ...]:
-    """Fields of a chat that raw text has no place for."""
+    """Chat fields that POST /api/generate does not support."""
     if request.prompt is None:
         return ()
-    is_asked = {"think": request.think not in {"auto", "off"}, "tools": bool(request.tools)}
-    return tuple(name for name, asked in is_asked.items() if asked)
+    is_set = {"think": request.think not in {"auto", "off"}, "tools": bool(request.tools)}
+    return tuple(name for name, value in is_set.items() if value)
 
 
 def without_level(body: dict[str, Any], error: BackendRejected) -> dict[str, Any] | None:
-    """The body to send where a model only knows thinking or not; None if that is not the error.
+    """The body with `think` true in place of a level; None if that was not the error.
 
-    Only gpt-oss has levels; to others Ollama answers 400 (`server/routes.go`), or takes any level
-    as true, as later versions do.
+    Only gpt-oss has levels; for others Ollama returns 400 (`server/routes.go`), later versions
+    read any level as true.
     """
     is_level = isinstance(body.get("think"), str)
     return {**body, "think": True} if is_level and _NO_LEVELS.search(error.message) else None
@@ -112,14 +111,14 @@ def _format(request: ChatRequest) -> str | dict[str, Any] | None:
             return None
 
 
-def _likelihoods(request: ChatRequest) -> dict[str, Any]:
+def _logprob_fields(request: ChatRequest) -> dict[str, Any]:
     if not request.logprobs:
         return {}
     return {"logprobs": True, "top_logprobs": request.top_logprobs or None}
 
 
 def seconds(keep_alive_s: float | None) -> float | int | None:
-    """A number in `keep_alive` is seconds; negative is for ever, 0 unloads afterwards."""
+    """The value of `keep_alive` in seconds; negative is forever, 0 unloads afterwards."""
     if keep_alive_s is None:
         return None
     return int(keep_alive_s) if keep_alive_s == int(keep_alive_s) else keep_alive_s
@@ -182,16 +181,16 @@ def _object(at: int, call: Any) -> dict[str, Any]:
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidRequest(
-            f"messages[{at}].tool_calls: the arguments of {call.name!r} are no JSON object, which"
-            " Ollama needs"
+            f"messages[{at}].tool_calls: the arguments of {call.name!r} are not a JSON"
+            " object, which Ollama needs"
         )
     return arguments
 
 
 def validated_line(line: dict[str, Any]) -> dict[str, Any]:
-    """A line whose fields are what they must be; raises BadAnswer.
+    """The line, validated; raises BadAnswer.
 
-    Nearly all lines are one text and nothing else: those are looked at by hand.
+    Nearly all lines have one text and nothing else: those are checked by hand.
     """
     match line:
         case {"message": {"role": "assistant", "content": str(), **others}, "done": False}:
@@ -203,21 +202,21 @@ def validated_line(line: dict[str, Any]) -> dict[str, Any]:
 
 
 class ChatLines:
-    """Reads the lines of one chat answer: `delta` of a line, and `done` of the last."""
+    """Reads the lines of one chat response: `delta` of each, `done` of the last."""
 
     def __init__(self) -> None:
-        """No tool call seen yet."""
+        """Before the first line."""
         self._calls = 0
 
     def delta(self, line: dict[str, Any]) -> Delta | None:
-        """What the line adds to the answer, if anything; the last line may add something too."""
-        delta = self._words(line)
-        told = read_logprobs(line.get("logprobs"))
-        if told is None:
+        """The delta of a line, if any; the last line may have one too."""
+        delta = self._content_delta(line)
+        logprobs = read_logprobs(line.get("logprobs"))
+        if logprobs is None:
             return delta
-        return (delta or Delta()).model_copy(update={"logprobs": told})
+        return (delta or Delta()).model_copy(update={"logprobs": logprobs})
 
-    def _words(self, line: dict[str, Any]) -> Delta | None:
+    def _content_delta(self, line: dict[str, Any]) -> Delta | None:
         message = line.get("message")
         if not message:
             text = line.get("response")  # POST /api/generate
@@ -233,10 +232,10 @@ class ChatLines:
         return Delta(thinking=thinking) if thinking else None
 
     def done(self, line: dict[str, Any]) -> Done:
-        """The last word; raises TruncatedStream when Ollama says that it was cut off.
+        """The terminal event; raises TruncatedStream for an empty `done_reason`.
 
-        Counts may be missing (a prompt that was cached whole), and `done_reason` stays `stop`
-        with tool calls; empty, it means that the connection to the runner was closed.
+        Counts may be missing (a fully cached prompt). `done_reason` is `stop` even with tool
+        calls; an empty one means that the connection to the runner was closed.
         """
         reason = line.get("done_reason")
         if reason == "":
@@ -251,7 +250,7 @@ class ChatLines:
         )
 
     def _numbered(self, calls: list[dict[str, Any]]) -> tuple[ToolCallDelta, ...]:
-        """A call is always whole. Its own `index` is not used: some versions repeat 0."""
+        """Calls are never split. Their own `index` is not used: some versions repeat 0."""
         first = self._calls
         self._calls += len(calls)
         return tuple(
@@ -266,28 +265,28 @@ class ChatLines:
 
 
 def _usage(prompt: int | None, completion: int | None) -> Usage | None:
-    """A prompt that was cached whole has no count; a line without any tells none."""
+    """The usage in tokens; a fully cached prompt has no count. None without counts."""
     if prompt is None and completion is None:
         return None
     return Usage(prompt_tokens=prompt or 0, completion_tokens=completion or 0)
 
 
 def timings(line: dict[str, Any]) -> Timings:
-    """What the last line tells of time; Ollama counts nanoseconds."""
+    """The load time of the last line in milliseconds; Ollama writes nanoseconds."""
     load = line.get("load_duration")
     return Timings(load_ms=load / 1e6 if load else None)
 
 
 class PullLines:
-    """Reads the lines of a pull or a create and adds up the digests seen so far."""
+    """Reads the lines of a pull or create, and sums up the digests seen so far."""
 
     def __init__(self) -> None:
-        """Nothing seen, and no success yet."""
+        """Before the first line."""
         self._layers: dict[str, tuple[int, int]] = {}
         self.succeeded = False
 
     def progress(self, line: Mapping[str, Any]) -> Progress:
-        """How far it has come; `completed` is left out while it is 0."""
+        """The progress of a line, in bytes; Ollama omits `completed` while it is 0."""
         status, digest = str(line.get("status") or ""), line.get("digest")
         self.succeeded = self.succeeded or status == "success"
         if not digest:
@@ -311,21 +310,23 @@ class PullLines:
         }
 
 
-_TOLD: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "vision", "tools", "thinking")
-"""What a list of capabilities leaves out, the model cannot do: the server answers 400 to it."""
+_LISTED_TRAITS: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "vision", "tools", "thinking")
+"""A model lacks those that its capabilities omit: the server returns 400 for them."""
 
 
 def to_report(tag: dict[str, Any], shown: dict[str, Any], *, warm: bool) -> ModelReport:
-    """A model of /api/tags, with what /api/show told of it (empty if it was not asked)."""
+    """The report of a model of /api/tags; `shown` is its /api/show, {} if not requested."""
     details = tag.get("details") or {}
-    told = tag.get("capabilities") or shown.get("capabilities") or ()
+    capabilities = tag.get("capabilities") or shown.get("capabilities") or ()
     info = shown.get("model_info") or {}
     family = info.get("general.architecture") or ""
-    traits = tuple(trait for name in told for trait in _TRAITS.get(name, ()))
+    traits = tuple(trait for name in capabilities for trait in _TRAITS.get(name, ()))
     return ModelReport(
         name=tag.get("name") or tag.get("model") or "",
         traits=tuple(dict.fromkeys(traits)),
-        lacks=tuple(trait for trait in _TOLD if trait not in traits) if told else (),
+        lacks=tuple(trait for trait in _LISTED_TRAITS if trait not in traits)
+        if capabilities
+        else (),
         warm=warm,
         context_length=_whole(
             details.get("context_length") or info.get(f"{family}.context_length")
@@ -338,5 +339,5 @@ def to_report(tag: dict[str, Any], shown: dict[str, Any], *, warm: bool) -> Mode
 
 
 def _whole(number: Any) -> int | None:
-    """Numbers of `model_info` may be JSON floats."""
+    """A positive integer, else None; numbers of `model_info` may be JSON floats."""
     return count(number) or None

@@ -15,7 +15,7 @@ from contract.errors import (
 from contract.images import ImageRequest
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import MODEL
-from workers.backends.diffusion.wire import bare, mime_type_of, to_a1111, to_sdcpp
+from workers.backends.diffusion.wire import base64_of, mime_type_of, to_a1111, to_sdcpp
 from workers.scripted.picture import png, size_of
 
 WHOLE = ImageRequest(
@@ -82,7 +82,7 @@ def test_zero_is_a_wish() -> None:
 
 def test_an_address_is_no_image() -> None:
     with pytest.raises(InvalidRequest, match="base64"):
-        bare("https://example.com/cat.png")
+        base64_of("https://example.com/cat.png")
 
 
 @pytest.mark.parametrize(

@@ -441,7 +441,7 @@ async def test_the_key_goes_into_its_header_and_into_no_error() -> None:
 @pytest.mark.parametrize("model", ["../files/x", "models//x", "publishers/../x"])
 async def test_a_name_does_not_lead_to_other_paths(type: str, model: str) -> None:
     async with against_bytes(type, b"") as backend:
-        with pytest.raises(ModelMissing, match="no name of Google's"):
+        with pytest.raises(ModelMissing, match="not a valid Google model name"):
             await told(backend.chat(asking(model)))
 
 

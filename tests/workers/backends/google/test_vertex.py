@@ -141,7 +141,7 @@ async def test_a_file_that_is_no_key_is_refused_and_not_shown(tmp_path: Path) ->
 
 async def test_a_token_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     path = await asyncio.to_thread(key_file, tmp_path / "key.json", "http://127.0.0.1:1/token")
-    with pytest.raises(BackendUnreachable, match="no token now"):
+    with pytest.raises(BackendUnreachable, match="no Google access token now"):
         await GoogleToken(path).token()
 
 

@@ -8,7 +8,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 	--python-version 3.11 --generate-hashes --upgrade
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama real real-sd inprocess test chaos check fix wheel lock bench bench-peers clean
+.PHONY: help shape install dev demo demo-llama real real-sd inprocess test test-fast chaos check fix wheel lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,8 +51,11 @@ real-sd: $(VENV)/.demo ## Build the real stable-diffusion.cpp server (6 to 9 min
 inprocess: $(VENV)/.dev ## Test the in-process backends with their real libraries (11 minutes once a machine)
 	$(BIN)/python -m fleet.real.inprocess test
 
-test: $(VENV)/.dev real ## All tests, with real servers
-	LLM_FLEET_REAL=require $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+test: $(VENV)/.dev ## All tests; real servers in BUILDS are built beside those that need none
+	@.ci/test $(or $(BUILDS),llama_server)
+
+test-fast: $(VENV)/.dev ## Tests that need no build and take no more than a few seconds each
+	$(BIN)/python -m pytest -n 2 -m "not real and not slow"
 
 chaos: $(VENV)/.dev ## Break everything for MINUTES=1, from a schedule that SEED repeats
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),1) $(addprefix --seed ,$(SEED))
@@ -95,4 +98,4 @@ bench-peers: $(VENV)/.uv ## Install what to measure against
 	$(BIN)/uv pip sync --quiet --python .bench/peers/litellm/bin/python --require-hashes --only-binary :all: locks/peers.txt
 
 clean: ## Remove what the other verbs made
-	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .build.log

@@ -9,6 +9,38 @@ import pytest
 import uvloop
 from support.redis_server import RedisServer
 
+SLOW = (
+    "api_shim/test_main.py",
+    "api_shim/test_schemathesis.py",
+    "api_shim/test_start.py",
+    "clients/test_docs.py",
+    "clients/test_llm.py",
+    "clients/test_node.py",
+    "clients/test_openai_background.py",
+    "clients/test_openai_batches.py",
+    "e2e",
+    "fleet/cli/test_terminal.py",
+    "fleet/demo/test_demo.py",
+    "fleet/embed/test_embed.py",
+    "fleet/local/test_membership.py",
+    "fleet/local/test_up.py",
+    "packaging",
+    "workers/celery_pool",
+)
+"""Files and folders that start processes for every test; a single slow test is marked itself."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of SLOW as slow, for `make test-fast`."""
+    tests = Path(__file__).parent
+    slow = [tests / each for each in SLOW]
+    gone = [str(each) for each in slow if not each.exists()]
+    if gone:
+        raise pytest.UsageError(f"SLOW in {__file__} names what is not there: {gone}")
+    for item in items:
+        if any(item.path.is_relative_to(each) for each in slow):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -33,7 +65,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> Iterator[str]:
     """The session's server, empty."""
-    redis_server.say("FLUSHALL")
+    assert redis_server.say("FLUSHALL") == b"+OK\r\n"
     yield redis_server.url
     redis_server.say("FLUSHALL")
 

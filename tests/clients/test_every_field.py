@@ -200,8 +200,8 @@ ENDPOINTS = {
     ),
     "api/chat": Endpoint(
         ollama._types.ChatRequest,
-        chat_request.ChatBody,
-        chat_request.to_job,
+        chat_request.OllamaChatBody,
+        chat_request.chat_to_job,
         known.OLLAMA_CHAT,
         {
             **known.OLLAMA_VALUES,
@@ -213,7 +213,7 @@ ENDPOINTS = {
     "api/generate": Endpoint(
         theirs.GenerateRequest,
         chat_request.GenerateBody,
-        chat_request.to_job,
+        chat_request.generate_to_job,
         known.OLLAMA_GENERATE,
         known.OLLAMA_VALUES,
         {"prompt": "x"},

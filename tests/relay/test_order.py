@@ -41,6 +41,7 @@ async def emptied(relay: Relay) -> None:
     await relay.connection.command("FLUSHDB")
 
 
+@pytest.mark.slow
 @settings(on_redis, max_examples=6)
 @given(
     weights=some.tuples(some.floats(0.5, 8), some.floats(0.5, 8)),
@@ -114,6 +115,7 @@ arrivals = some.lists(
 """Jobs of a tenant, a class and a length; None is a claim."""
 
 
+@pytest.mark.slow
 @on_redis
 @given(before=arrivals, after=arrivals)
 def test_nobody_is_overtaken_for_longer_than_the_bound(

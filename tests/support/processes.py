@@ -12,6 +12,9 @@ from uuid import uuid4
 
 from support.relay import Relay
 
+START_S = 60.0
+"""For a process that lives: five that import everything at once on a busy core need 20 s."""
+
 
 class Process:
     """One child process whose output goes to a file that a failing test can show."""
@@ -61,14 +64,21 @@ class WorkerProcess(Process):
         )
 
     async def ready(self, relay: Relay) -> None:
-        """Wait until the worker is on the roster with a checked backend."""
-        async with asyncio.timeout(20):
-            while not any(
-                w.name == self.name and w.backends[0].error != "not checked yet"
-                for w in await relay.roster.workers()
-            ):
-                assert self.popen.poll() is None, self.text()
-                await asyncio.sleep(0.05)
+        """Wait until the worker is on the roster with a checked backend.
+
+        A worker that has ended fails the test at once, one that hangs after START_S; both show
+        its log.
+        """
+        try:
+            async with asyncio.timeout(START_S):
+                while not any(
+                    w.name == self.name and w.backends[0].error != "not checked yet"
+                    for w in await relay.roster.workers()
+                ):
+                    assert self.popen.poll() is None, self.text()
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise AssertionError(f"not ready after {START_S} s: {self.text()}") from error
 
 
 @contextmanager

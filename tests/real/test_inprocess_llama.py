@@ -215,7 +215,7 @@ async def test_a_closed_stream_stops_while_the_prompt_is_read(folder: Path) -> N
 async def test_chats_take_turns_and_too_many_are_told_so(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resident, "MOST_WAITING", 2)
+    monkeypatch.setattr(resident, "MAX_WAITING", 2)
     async with running_in(file) as backend:
         tasks = [asyncio.create_task(answer(backend, ask(max_tokens=4))) for _ in range(5)]
         results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -191,13 +191,13 @@ async def test_a_text_that_is_too_long_is_cut_or_refused(folder: Path) -> None:
 
 async def test_a_model_that_chats_does_not_embed(folder: Path) -> None:
     async with running_in(folder) as backend:
-        with pytest.raises(NotSupported, match="vectors"):
+        with pytest.raises(NotSupported, match="cannot embed"):
             await embed(backend, "a")
 
 
 async def test_a_model_that_embeds_does_not_chat(folder: Path) -> None:
     async with running_in(folder) as backend:
-        with pytest.raises(NotSupported, match="embeds"):
+        with pytest.raises(NotSupported, match="embedding model"):
             await answer(backend, ask(model="tiny-embed"))
 
 

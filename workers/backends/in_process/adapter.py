@@ -1,7 +1,8 @@
-"""Chats and embeds with models in the worker's own memory: no server, no network.
+"""The adapter for models in the memory of the worker: chat and embeddings without a server.
 
-One model is there at a time (resident.py), brought by the first job that asks for it. Switching
-between chat and vectors of one model loads it anew: libraries set it up for one of them.
+`InMemory` works with a `Runtime` (llama.cpp, OpenVINO). One model is loaded at a time
+(resident.py), by the first job that needs it. Switching between chat and embeddings of one model
+loads it again: libraries set it up for one of the two.
 """
 
 import asyncio
@@ -16,10 +17,7 @@ import numpy as np
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
-from contract.errors import (
-    NotSupported,
-    TruncatedStream,
-)
+from contract.errors import NotSupported, TruncatedStream
 from contract.events import Delta, Details, Done, Phase, Timings, Usage, Vectors
 from contract.features import Feature
 from contract.models import (
@@ -29,7 +27,7 @@ from contract.models import (
 )
 from contract.roster import ModelReport
 from workers.backends.in_process.chat_template import TemplatedChat, templated
-from workers.backends.in_process.gguf_files import chosen
+from workers.backends.in_process.gguf_files import model_file
 from workers.backends.in_process.resident import Resident, Role
 from workers.backends.in_process.thread_stream import ThreadStream
 from workers.backends.in_process.tool_parser import (
@@ -42,14 +40,14 @@ from workers.backends.protocols import ModelLease, Stream
 from workers.backends.vectors import VectorRows, batches
 
 BATCH: Final = 16
-"""Texts that are embedded without a chance to stop."""
+"""Texts of one batch; a cancel takes effect between batches."""
 
 
 class LoadedModel(Protocol):
-    """A model in memory; every method blocks and is called in the model's own thread."""
+    """A loaded model; every method blocks and is called in the model's thread."""
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
+        self, request: ChatRequest, chat: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
         """Put GenerationStart, pieces of text, GenerationEnd; stop once the stream is closed."""
         ...
@@ -57,7 +55,7 @@ class LoadedModel(Protocol):
     def embed(
         self, texts: Sequence[str], first: int, *, truncate: bool
     ) -> tuple[Sequence[Sequence[float]], int]:
-        """Vectors in order, of length 1, and the tokens they cost; texts count from `first`."""
+        """Unit vectors in order, and the tokens of all texts; `first` numbers them in errors."""
         ...
 
     def close(self) -> None:
@@ -75,48 +73,48 @@ class Runtime(Protocol):
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """What requests may wish for beyond what every backend can do."""
+        """Supported features beyond those of every backend."""
         ...
 
     @property
     def continues(self) -> bool:
-        """Whether the text behind a prompt is the same as if the prompt had been said, too."""
+        """Whether decoding after a prefix gives the same text as decoding it together."""
         ...
 
     def find(self) -> Mapping[str, Path]:
-        """The models there are, by name; raises ModelMissing if the place is gone."""
+        """Model files by name; raises ModelMissing if there are none."""
         ...
 
     def describe(self, name: str, path: Path) -> ModelReport:
-        """What a model says of itself; may take some hundred milliseconds."""
+        """The report of a model, from its file; may take some hundred milliseconds."""
         ...
 
     def load(self, path: Path, *, embeds: bool) -> LoadedModel:
-        """Bring it into memory; raises BackendError."""
+        """Load it into memory; raises BackendError."""
         ...
 
 
 class InMemory:
-    """Serves the models of one place on disk through one library."""
+    """Serves the models of one path through one library."""
 
     def __init__(self, name: str, runtime: Runtime) -> None:
-        """Nothing is loaded before a job asks for it."""
+        """No model is loaded before the first job."""
         self.name = name
         self._runtime = runtime
         self._resident: Resident[LoadedModel] = Resident(name)
         self._reports: dict[tuple[str, float], ModelReport] = {}
 
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - the library decides
-        """The prompt ends where the answer broke off; what comes next may be decoded without it."""
+        """Whether the library continues a prefix exactly."""
         return self._runtime.continues
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """What the library can."""
+        """The features of the library."""
         return self._runtime.grants
 
     def use_model_lease(self, lease: ModelLease) -> None:
-        """Hold a model only while this worker may."""
+        """Load models only while this worker holds the lease."""
         self._resident.lease = lease
 
     async def check(self) -> str | None:
@@ -125,7 +123,7 @@ class InMemory:
         return self._runtime.version
 
     async def models(self) -> Sequence[ModelReport]:
-        """Every model of the place, and which one is in memory."""
+        """Every model of the path; the loaded one is warm."""
         return [await self._report(name, path) for name, path in (await self._found()).items()]
 
     async def _found(self) -> dict[str, Path]:
@@ -145,8 +143,11 @@ class InMemory:
         await self._resident.aclose()
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """Stream the answer; one job at a time has the model, the others wait for it."""
-        asked = templated(request)
+        """Stream the response; one job at a time uses the model.
+
+        Raises ModelMissing, NotSupported, ContextExceeded, or BackendBusy if too many jobs wait.
+        """
+        chat = templated(request)
         role, path = await self._role(request.model, "chat")
         async with self._resident.turn():
             timings, began_at = Timings(), monotonic()
@@ -155,27 +156,26 @@ class InMemory:
                 await self._hold(role, path)
                 timings = Timings(load_ms=(monotonic() - began_at) * 1000)
             model = await self._hold(role, path)
-            async with aclosing(self._answer(model, request, asked, timings)) as answer:
+            async with aclosing(self._answer(model, request, chat, timings)) as answer:
                 async for event in answer:
                     yield event
-            await self._forget(request.keep_alive_s)
+            await self._unload_if_due(request.keep_alive_s)
 
     async def _answer(
-        self, model: LoadedModel, request: ChatRequest, asked: TemplatedChat, timings: Timings
+        self, model: LoadedModel, request: ChatRequest, chat: TemplatedChat, timings: Timings
     ) -> Stream[Delta | Done]:
         stream: ThreadStream[GeneratedItem] = ThreadStream()
-        ignored = asked.ignored
-        parser = ToolParser(calls=bool(asked.tools), is_call=asked.is_call)
+        ignored = chat.ignored
+        parser = ToolParser(calls=bool(chat.tools), is_call=chat.is_call)
         async with aclosing(
-            stream.items(partial(model.chat, request, asked), self._resident.thread)
-        ) as said:
-            async for item in said:
+            stream.items(partial(model.chat, request, chat), self._resident.thread)
+        ) as items:
+            async for item in items:
                 match item:
                     case GenerationStart(thinks=thinks, ignored=unsupported):
                         ignored += unsupported
-                        # What begins in the middle of an answer is past its thoughts, and a
-                        # grammar leaves no room for them.
-                        parser.begin(thinks=thinks, answers=bool(asked.said or asked.schema))
+                        # A continued response is past its thinking, and a grammar excludes it.
+                        parser.begin(thinks=thinks, answers=bool(chat.prefix or chat.schema))
                     case str(text):
                         for delta in parser.add(text):
                             yield delta
@@ -185,12 +185,13 @@ class InMemory:
                         why = "tool_calls" if parser.calls else reason
                         yield Done(finish_reason=why, usage=usage, timings=timings, ignored=ignored)
                         return
-        raise TruncatedStream(f"{request.model} fell silent")
+        raise TruncatedStream(f"{request.model} ended without a finish reason")
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """Vectors in the order of the texts, of length 1.
+        """Yield unit vectors in the order of the texts.
 
-        Raises InputTooLarge for a text that is too long, where it may not be cut.
+        Raises InputTooLarge for a text that is too long and may not be truncated, NotSupported
+        for more dimensions than the model has.
         """
         role, path = await self._role(request.model, "embed")
         rows, first, used = VectorRows(None), 0, 0
@@ -203,19 +204,19 @@ class InMemory:
                 vectors, tokens = await self._resident.run(work)
                 yield rows.add(_cut(vectors, request.dimensions), len(batch))
                 first, used = first + len(batch), used + tokens
-            await self._forget(request.keep_alive_s)
+            await self._unload_if_due(request.keep_alive_s)
         ignored = ("keep_alive_s",) if (request.keep_alive_s or 0) > 0 else ()
         yield Done(usage=Usage(prompt_tokens=used), ignored=ignored)
 
     async def running(self) -> Stream[Details | Done]:
-        """The model in memory, if there is one."""
+        """The loaded model, if any."""
         role = self._resident.role
         models: list[dict[str, Any]] = [role._asdict()] if role else []
         yield Details(details={"models": models})
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """Bring a model into memory, for what it is made for."""
+        """Load a model, for chat if it can chat, else for embeddings."""
         _, path = await self._role(request.model, "chat")
         traits = (await self._report(request.model, path)).traits
         role = Role(request.model, "chat" if "chat" in traits or not traits else "embed")
@@ -228,7 +229,7 @@ class InMemory:
         yield Done(timings=Timings(load_ms=(monotonic() - began_at) * 1000), ignored=ignored)
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """Take a model out of memory, when the job that uses it has ended."""
+        """Unload a model, once the job that uses it has ended."""
         if request.model != EVERY_MODEL:
             await self._role(request.model, "chat")
         async with self._resident.turn():
@@ -238,20 +239,20 @@ class InMemory:
         yield Done()
 
     async def _role(self, model: str, purpose: str) -> tuple[Role, Path]:
-        path = chosen(self.name, await self._found(), model)
+        path = model_file(self.name, await self._found(), model)
         return Role(model, purpose), path
 
     async def _hold(self, role: Role, path: Path) -> LoadedModel:
         load = partial(self._runtime.load, path, embeds=role.purpose == "embed")
         return await self._resident.hold(role, load)
 
-    async def _forget(self, keep_alive_s: float | None) -> None:
+    async def _unload_if_due(self, keep_alive_s: float | None) -> None:
         if keep_alive_s == 0:
             await self._resident.drop()
 
 
 def _cut(vectors: Sequence[Sequence[float]], dimensions: int | None) -> Sequence[Any]:
-    """The front of a Matryoshka vector is a vector; it only has to get its length back."""
+    """Vectors cut to `dimensions` and normalized again (Matryoshka embeddings)."""
     has = len(vectors[0])
     if dimensions is None or dimensions == has:
         return vectors

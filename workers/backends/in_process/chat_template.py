@@ -1,4 +1,4 @@
-"""A chat as a model's own template takes it, for backends that have the model in memory. Pure."""
+"""A chat request as input for a model's chat template (Jinja). Does no I/O."""
 
 import re
 from typing import Any, Final, NamedTuple
@@ -6,40 +6,41 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 
 from contract.chat import ChatRequest, JsonFormat, Message, NamedTool, SchemaFormat, Tool
-from contract.errors import (
-    InvalidRequest,
-    NotSupported,
-)
+from contract.errors import InvalidRequest, NotSupported
 from workers.backends.tools import tool_definition
 
 _THOUGHTS: Final = re.compile(r"reasoning_content|\.thinking\b|[\"']thinking[\"']")
-"""Where a template has a place for what the assistant thought in earlier turns."""
-_NEVER_DONE: Final = ("truncate", "shift")
-"""The prompt is never cut and the context never slides: false is what happens."""
+"""Matches templates that render the reasoning of earlier assistant messages."""
+_IGNORED: Final = ("truncate", "shift")
+"""The prompt is never truncated and the context never shifted, so false needs no field."""
 
 
 class TemplatedChat(NamedTuple):
-    """What a template is filled with, and what the answer must look like."""
+    """The variables of a template, and the constraints of the response."""
 
     messages: list[dict[str, Any]]
-    """None where raw text is to be continued, with no template around it: `said` is that text."""
-    said: str
-    """The answer's beginning, to be continued."""
+    """Empty for a raw prompt, which is `prefix` and uses no template."""
+    prefix: str
+    """The beginning of the response, to be continued."""
     tools: list[dict[str, Any]] | None
     context: dict[str, Any]
-    """More words for the template."""
+    """More variables for the template."""
     schema: dict[str, Any] | None
-    """What the answer must conform to."""
+    """The JSON schema of the response."""
     is_call: bool
-    """Whether that is a call of a tool."""
+    """Whether `schema` is that of a tool call."""
     ignored: tuple[str, ...]
 
 
 def templated(request: ChatRequest) -> TemplatedChat:
-    """Everything but the sampling; raises NotSupported."""
-    messages, said = list(request.messages), _raw(request)
+    """The template input of a request, without sampling options.
+
+    A trailing assistant message becomes `prefix`. Raises NotSupported for images or an unknown
+    named tool, InvalidRequest for tool arguments that are not JSON.
+    """
+    messages, prefix = list(request.messages), _raw_prompt(request)
     if len(messages) > 1 and messages[-1].role == "assistant" and not messages[-1].tool_calls:
-        said = messages.pop().text
+        prefix = messages.pop().text
     tools = request.tools if request.tool_choice != "none" else ()
     forced = _forced(request, tools)
     thinks = {} if request.think == "auto" else {"enable_thinking": request.think != "off"}
@@ -47,7 +48,7 @@ def templated(request: ChatRequest) -> TemplatedChat:
     effort = {"reasoning_effort": request.think} if leveled else {}
     return TemplatedChat(
         messages=[_message(at, message) for at, message in enumerate(messages)],
-        said=said,
+        prefix=prefix,
         tools=[tool_definition(tool) for tool in tools] or None,
         context=thinks | effort,
         schema=forced or _schema(request),
@@ -56,29 +57,26 @@ def templated(request: ChatRequest) -> TemplatedChat:
     )
 
 
-def _raw(request: ChatRequest) -> str:
+def _raw_prompt(request: ChatRequest) -> str:
     return request.prompt if isinstance(request.prompt, str) else ""
 
 
-def unsupported_fields(asked: TemplatedChat, template: str) -> tuple[str, ...]:
-    """What of the request this template has no place for.
-
-    Raises NotSupported for tools: the model would never hear of them.
-    """
-    if asked.tools and "tools" not in template:
+def unsupported_fields(chat: TemplatedChat, template: str) -> tuple[str, ...]:
+    """The fields that this template does not render; raises NotSupported for tools."""
+    if chat.tools and "tools" not in template:
         raise NotSupported("tools: the model's chat template has no place for them")
     unsupported = []
-    if asked.context and not any(word in template for word in asked.context):
+    if chat.context and not any(word in template for word in chat.context):
         unsupported.append("think")
-    if any("thinking" in message for message in asked.messages) and not _THOUGHTS.search(template):
+    if any("thinking" in message for message in chat.messages) and not _THOUGHTS.search(template):
         unsupported.append("messages[].thinking")
     return tuple(unsupported)
 
 
 def _ignored(request: ChatRequest) -> tuple[str, ...]:
-    ignored = [name for name in _NEVER_DONE if getattr(request, name)]
+    ignored = [name for name in _IGNORED if getattr(request, name)]
     if request.keep_alive_s is not None and request.keep_alive_s > 0:
-        # Zero unloads, negative is what happens anyhow.
+        # Zero unloads; negative (forever) is the default.
         ignored.append("keep_alive_s")
     return tuple(ignored)
 
@@ -94,7 +92,7 @@ def _schema(request: ChatRequest) -> dict[str, Any] | None:
 
 
 def _forced(request: ChatRequest, tools: tuple[Tool, ...]) -> dict[str, Any] | None:
-    """The schema of a call, where one must be made; a grammar makes it valid."""
+    """The JSON schema of a tool call, if one is required; a grammar enforces it."""
     match request.tool_choice:
         case NamedTool(name=name):
             tools = tuple(tool for tool in tools if tool.name == name)
@@ -125,14 +123,14 @@ def _message(at: int, message: Message) -> dict[str, Any]:
         raise NotSupported(f"messages[{at}].content: this backend takes no images")
     fields: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.thinking:
-        # Qwen's and DeepSeek's templates have the one word, gpt-oss's the other.
+        # The names in the templates of Qwen and DeepSeek, and of gpt-oss.
         fields |= {"reasoning_content": message.thinking, "thinking": message.thinking}
     if message.tool_calls:
         fields["tool_calls"] = [
             {
                 "id": call.id or f"call_{number}",
                 "type": "function",
-                # Templates write arguments as JSON themselves: text would be quoted twice.
+                # Templates serialize arguments themselves: text would be quoted twice.
                 "function": {"name": call.name, "arguments": _object(at, call.arguments)},
             }
             for number, call in enumerate(message.tool_calls)
@@ -147,4 +145,4 @@ def _object(at: int, arguments: str) -> Any:
     try:
         return from_json(arguments or "{}")
     except ValueError:
-        raise InvalidRequest(f"messages[{at}].tool_calls: arguments are no JSON") from None
+        raise InvalidRequest(f"messages[{at}].tool_calls: arguments are not JSON") from None

@@ -1,22 +1,20 @@
-"""Which model files a path offers: one file, or every GGUF of a folder by its name."""
+"""GGUF files of a path by model name: one file, or all of a folder."""
 
 import re
 from pathlib import Path
 from typing import Final
 
-from contract.errors import (
-    ModelMissing,
-)
+from contract.errors import ModelMissing
 from contract.model_names import close
 
 _SHARD: Final = re.compile(r"-(\d{5})-of-\d{5}$")
-"""llama.cpp finds the other parts of a split model by the name of its first."""
+"""The suffix of a part of a split model; llama.cpp loads the others from the first."""
 
 
 def gguf_files(path: Path) -> dict[str, Path]:
-    """Files by the name that callers use, which is the file's without `.gguf`.
+    """Files by model name, which is the file name without `.gguf`; {} if there are none.
 
-    Projectors (`mmproj...`) and later parts of split models are no models of their own.
+    Projectors (`mmproj...`) and later parts of split models are left out.
     """
     files = [path] if path.is_file() else sorted(path.rglob("*.gguf"))
     found: dict[str, Path] = {}
@@ -32,7 +30,7 @@ def gguf_files(path: Path) -> dict[str, Path]:
 
 
 def size_bytes(file: Path) -> int:
-    """Bytes on disk, all parts of a split model together."""
+    """Bytes on disk, including all parts of a split model."""
     shard = _SHARD.search(file.stem)
     if shard is None:
         return file.stat().st_size
@@ -40,8 +38,8 @@ def size_bytes(file: Path) -> int:
     return sum(part.stat().st_size for part in parts)
 
 
-def chosen(backend: str, models: dict[str, Path], name: str) -> Path:
-    """The file of a model; raises ModelMissing, with the likeliest name that was meant."""
+def model_file(backend: str, models: dict[str, Path], name: str) -> Path:
+    """The file of a model; raises ModelMissing with the closest name."""
     if name in models:
         return models[name]
     meant = close(name, models, most=1)

@@ -1,7 +1,7 @@
-"""llama.cpp inside the worker: the GGUF files of a path, run by the package llama-cpp-python.
+"""llama.cpp inside the worker: GGUF files through the package llama-cpp-python.
 
 llama:///models/qwen.gguf?n_ctx=8192&threads=4      one model
-llama:///models                                     every GGUF of a folder, one at a time
+llama:///models                                     all GGUF files of a folder, one at a time
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from contract.errors import (
-    ModelMissing,
-    NotSupported,
-)
+from contract.errors import ModelMissing, NotSupported
 from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.in_process.adapter import InMemory
@@ -38,14 +35,14 @@ OPTIONS: Final[Mapping[str, str]] = {
     "batch": "batch",
     "pooling": "pooling",
 }
-"""Names in a DSN, and the fields they mean."""
-CERTAIN: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "tools", "schema", "vision", "image")
-"""What a model can or cannot without a doubt; thoughts may come where no template says so."""
+"""DSN options, and their fields of `LlamaOptions`."""
+_CERTAIN: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "tools", "schema", "vision", "image")
+"""Traits that a file determines; thinking may occur without a sign in the template."""
 _options: TypeAdapter[LlamaOptions] = TypeAdapter(LlamaOptions)
 
 
 class LlamaRuntime:
-    """Runs GGUF files."""
+    """The `Runtime` of GGUF files."""
 
     grants: Final[frozenset[Feature]] = frozenset(
         {
@@ -58,7 +55,7 @@ class LlamaRuntime:
         }
     )
     continues: Final = True
-    """It turns tokens into text in the light of those before them, the prompt's as well."""
+    """It decodes tokens in the context of those before them, including the prompt."""
 
     def __init__(self, path: Path, options: LlamaOptions) -> None:
         """Raises NotSupported without llama-cpp-python."""
@@ -75,29 +72,29 @@ class LlamaRuntime:
         """GGUF files by name; raises ModelMissing."""
         found = gguf_files(self._path)
         if not found:
-            raise ModelMissing(f"{self._path} is no GGUF file, nor a folder with any")
+            raise ModelMissing(f"{self._path} is neither a GGUF file nor a folder with one")
         return found
 
     def describe(self, name: str, path: Path) -> ModelReport:
-        """From the file's own words; one without a chat template cannot chat."""
-        told = metadata(path)
-        trained = trained_context(told) or DEFAULT_CONTEXT
-        traits = self._traits(told)
+        """The report from the metadata of the file; without a chat template it cannot chat."""
+        gguf = metadata(path)
+        trained = trained_context(gguf) or DEFAULT_CONTEXT
+        traits = self._traits(gguf)
         return ModelReport(
             name=name,
             traits=traits,
-            lacks=tuple(trait for trait in CERTAIN if trait not in traits),
+            lacks=tuple(trait for trait in _CERTAIN if trait not in traits),
             context_length=self._options.context or min(trained, DEFAULT_CONTEXT),
-            dimension=width(told) if self._embeds(told) else None,
+            dimension=width(gguf) if self._embeds(gguf) else None,
             size_bytes=size_bytes(path),
         )
 
-    def _embeds(self, told: Mapping[str, str]) -> bool:
-        return self._options.pooling is not None or is_pooled(told)
+    def _embeds(self, gguf: Mapping[str, str]) -> bool:
+        return self._options.pooling is not None or is_pooled(gguf)
 
-    def _traits(self, told: Mapping[str, str]) -> tuple[ModelTrait, ...]:
-        traits: list[ModelTrait] = ["embed"] if self._embeds(told) else []
-        if template := told.get(TEMPLATE):
+    def _traits(self, gguf: Mapping[str, str]) -> tuple[ModelTrait, ...]:
+        traits: list[ModelTrait] = ["embed"] if self._embeds(gguf) else []
+        if template := gguf.get(TEMPLATE):
             traits += ["chat", "schema"]
             if "tools" in template:
                 traits.append("tools")
@@ -106,14 +103,14 @@ class LlamaRuntime:
         return tuple(sorted(traits))
 
     def load(self, path: Path, *, embeds: bool) -> LlamaModel:
-        """Bring the weights into memory."""
+        """Load the weights; raises BadEndpoint."""
         return LlamaModel(path, self._options, embeds=embeds)
 
 
 def llama(name: str, path: Path, options: Mapping[str, str]) -> InMemory:
-    """A backend for a GGUF file or a folder of them; raises NotSupported.
+    """A backend for a GGUF file or a folder of them; `options` are those of a DSN.
 
-    `options` are those of a DSN.
+    Raises NotSupported for an invalid option, or without llama-cpp-python.
     """
     fields = {OPTIONS[key]: value for key, value in options.items()}
     try:

@@ -1,8 +1,8 @@
-"""A GGUF model in memory through llama-cpp-python: prompt to text, texts to vectors. It blocks.
+"""A GGUF model loaded through llama-cpp-python: text generation and embeddings, blocking.
 
-The prompt is made from the model's own template here and not by the library, whose chat neither
-passes words to the template nor tells what the prompt looks like, counts no tokens, and takes no
-beginning of an answer. Not for two threads at once.
+The chat template is rendered here and not by the library, whose chat API passes no variables to
+the template, does not return the prompt, counts no tokens, and supports no prefill. Not
+thread-safe.
 """
 
 import json
@@ -33,13 +33,13 @@ from workers.backends.in_process.tool_parser import (
 )
 
 EXTRA: Final = "pip install 'llama-cpp-python>=0.3.16'"
-"""No extra of ours: it has no wheels, and compiles for minutes."""
+"""Not an extra: it has no wheels and compiles for minutes."""
 DEFAULT_CONTEXT: Final = 4096
-"""Tokens of context, where the model has more and the configuration says nothing."""
+"""Tokens of context if not configured; less if the model has less."""
 TEMPLATE: Final = "tokenizer.chat_template"
 Pooling = Literal["mean", "cls", "last"]
 _POOLING: Final[Mapping[Pooling | None, int]] = {None: -1, "mean": 1, "cls": 2, "last": 3}
-"""llama.cpp's numbers; -1 is what the model says."""
+"""llama.cpp's enum values; -1 is the default of the model."""
 _NONE: Final = 0
 _SEEDS: Final = 2**32
 _SAMPLING: Final = (
@@ -57,24 +57,24 @@ class LlamaOptions:
     threads: int | None = None
     gpu_layers: int = 0
     batch: int = 512
-    """Tokens that are read at once: a cancel is heard between two batches."""
+    """Tokens of one batch; a cancel takes effect between batches."""
     pooling: Pooling | None = None
 
 
 class StreamClosed(Exception):
-    """Nobody listens any more."""
+    """The reader has closed the stream."""
 
 
 class LlamaModel:
     """One loaded model."""
 
     def __init__(self, file: Path, options: LlamaOptions, *, embeds: bool) -> None:
-        """Load it, to chat or to embed; raises BadEndpoint if llama.cpp cannot."""
+        """Load it, to chat or to embed; raises BadEndpoint if llama.cpp fails to."""
         import llama_cpp  # noqa: PLC0415 - the package is optional
 
         trained = trained_context(metadata(file))
         context = options.context or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-        # An embedding is made of one batch: what is longer cannot be one.
+        # An embedding is computed in one batch, so a longer text cannot be embedded.
         batch = context if embeds else min(options.batch, context)
         self._library = llama_cpp
         with _foreign(BadEndpoint, f"cannot load {file.name}"):
@@ -93,26 +93,26 @@ class LlamaModel:
         self.name = file.stem
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
+        self, request: ChatRequest, chat: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
-        """Say the answer, until it ends or nobody listens.
+        """Generate into `stream` until the end, or until it is closed.
 
-        Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
+        Raises ContextExceeded, NotSupported or BackendRejected for an unusable request.
         """
         template = self._llama.metadata.get(TEMPLATE, "")
-        prompt = self._prompt(asked, template)
+        prompt = self._prompt(chat, template)
         stream.put(
-            GenerationStart(prompt.rstrip().endswith(THINK), unsupported_fields(asked, template))
+            GenerationStart(prompt.rstrip().endswith(THINK), unsupported_fields(chat, template))
         )
-        # A template begins with the mark of a beginning itself.
-        is_raw = not asked.messages
+        # A template contains the BOS token itself.
+        is_raw = not chat.messages
         tokens = self._llama.tokenize(prompt.encode(), add_bos=is_raw, special=not is_raw)
         self._llama.begin(lambda: not stream.is_closed)
         finish: FinishReason = "stop"
         with (
-            _foreign(ServerFault, f"{self.name} broke"),
+            _foreign(ServerFault, f"{self.name} failed"),
             closing(
-                self._llama.create_completion(tokens, stream=True, **self._options(request, asked))
+                self._llama.create_completion(tokens, stream=True, **self._options(request, chat))
             ) as chunks,
         ):
             for chunk in chunks:
@@ -122,53 +122,53 @@ class LlamaModel:
                     break
         stream.put(GenerationEnd(finish, self._llama.usage()))
 
-    def _prompt(self, asked: TemplatedChat, template: str) -> str:
-        if not asked.messages:
-            return asked.said
+    def _prompt(self, chat: TemplatedChat, template: str) -> str:
+        if not chat.messages:
+            return chat.prefix
         if not template:
             raise NotSupported(f"{self.name} has no chat template: it cannot chat")
         formatter = self._library.llama_chat_format.Jinja2ChatFormatter(
             template, eos_token=self._piece("eos"), bos_token=self._piece("bos")
         )
         with _foreign(BackendRejected, f"{self.name}'s template refuses the messages"):
-            filled = formatter(messages=asked.messages, tools=asked.tools, **asked.context)
-        return str(filled.prompt) + asked.said
+            filled = formatter(messages=chat.messages, tools=chat.tools, **chat.context)
+        return str(filled.prompt) + chat.prefix
 
     def _piece(self, kind: str) -> str:
         token = getattr(self._llama, f"token_{kind}")()
         return self._llama._model.token_get_text(token) if token >= 0 else ""  # noqa: SLF001 - the library does the same
 
-    def _options(self, request: ChatRequest, asked: TemplatedChat) -> dict[str, Any]:
+    def _options(self, request: ChatRequest, chat: TemplatedChat) -> dict[str, Any]:
         sampling = {
             name: value for name in _SAMPLING if (value := getattr(request, name)) is not None
         }
-        # Without one of ours, the library begins with the same seed each time it is loaded.
+        # The library's default seed is the same after every load.
         seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
         options = {"max_tokens": None, **sampling, "seed": seed, "stop": list(request.stop)}
         if request.logit_bias:
             options["logit_bias"] = request.logit_bias
-        if asked.schema is not None:
+        if chat.schema is not None:
             grammar = self._library.LlamaGrammar.from_json_schema
-            with _foreign(NotSupported, "response_format: llama.cpp cannot keep to this schema"):
-                options["grammar"] = grammar(json.dumps(asked.schema), verbose=False)
+            with _foreign(NotSupported, "response_format: llama.cpp cannot enforce this schema"):
+                options["grammar"] = grammar(json.dumps(chat.schema), verbose=False)
         return options
 
     def embed(
         self, texts: Sequence[str], first: int, *, truncate: bool
     ) -> tuple[list[list[float]], int]:
-        """A vector for each text, of length 1, and the tokens of all.
+        """A unit vector per text, and the tokens of all texts.
 
-        `first` is the number of the first text. Raises InputTooLarge, NotSupported.
+        `first` is the index of the first text. Raises InputTooLarge for a text longer than one
+        batch without `truncate`, NotSupported for a model without a pooling type.
         """
         llama = self._llama
         if llama.pooling_type() == _NONE:
             raise NotSupported(
-                f"{self.name} does not say how its vectors are pooled: configure pooling=mean,"
-                " cls or last"
+                f"{self.name} has no pooling type: configure pooling=mean, cls or last"
             )
         if not truncate:
             self._demand_room(texts, first)
-        with _foreign(ServerFault, f"{self.name} broke"):
+        with _foreign(ServerFault, f"{self.name} failed"):
             rows, tokens = llama.embed(list(texts), normalize=True, return_count=True)
         return rows, tokens
 
@@ -187,7 +187,7 @@ class LlamaModel:
 
 
 def metadata(file: Path) -> dict[str, str]:
-    """What the file says of itself, read without its weights; raises BadEndpoint."""
+    """The metadata of a GGUF file, read without its weights; raises BadEndpoint."""
     import llama_cpp  # noqa: PLC0415
 
     with _foreign(BadEndpoint, f"cannot read {file.name}"):
@@ -196,31 +196,31 @@ def metadata(file: Path) -> dict[str, str]:
             return dict(reader.metadata)
 
 
-def trained_context(told: Mapping[str, str]) -> int | None:
+def trained_context(gguf: Mapping[str, str]) -> int | None:
     """Tokens of context that the model was trained for."""
-    return _number(told, "context_length")
+    return _number(gguf, "context_length")
 
 
-def width(told: Mapping[str, str]) -> int | None:
-    """Numbers in an embedding."""
-    return _number(told, "embedding_length")
+def width(gguf: Mapping[str, str]) -> int | None:
+    """The width of an embedding."""
+    return _number(gguf, "embedding_length")
 
 
-def is_pooled(told: Mapping[str, str]) -> bool:
-    """Whether the model says how its vectors are made, which only those do that are made for it."""
-    return (_number(told, "pooling_type") or _NONE) != _NONE
+def is_pooled(gguf: Mapping[str, str]) -> bool:
+    """Whether the model has a pooling type, which only embedding models have."""
+    return (_number(gguf, "pooling_type") or _NONE) != _NONE
 
 
-def _number(told: Mapping[str, str], name: str) -> int | None:
-    text = told.get(f"{told.get('general.architecture')}.{name}", "")
+def _number(gguf: Mapping[str, str], name: str) -> int | None:
+    text = gguf.get(f"{gguf.get('general.architecture')}.{name}", "")
     return int(text) if text.isdecimal() else None
 
 
 def _counting(library: Any) -> Any:  # noqa: C901 - a class of four short methods
-    """The library's class, which also counts tokens and can be stopped while it reads a prompt."""
+    """A subclass of the library's model that counts tokens and can be stopped in a prompt."""
 
     class Counting(library.Llama):  # type: ignore[misc]
-        """Counts one completion at a time."""
+        """Counts the tokens of one completion at a time."""
 
         _is_read = staticmethod(lambda: True)
 
@@ -263,7 +263,7 @@ def _foreign(
     except StreamClosed:
         return
     except Exception as problem:
-        told = " ".join(str(problem).split())[:300]
-        if isinstance(problem, ValueError) and "exceed context" in told:
-            raise ContextExceeded(told) from problem
-        raise error(f"{what}: {told}") from problem
+        gguf = " ".join(str(problem).split())[:300]
+        if isinstance(problem, ValueError) and "exceed context" in gguf:
+            raise ContextExceeded(gguf) from problem
+        raise error(f"{what}: {gguf}") from problem

@@ -1,7 +1,7 @@
-"""Embeds in the worker's own process: an ONNX model in a folder, no server, no network.
+"""The adapter for an ONNX embedding model in a folder, run in the process of the worker.
 
-The model runs in one thread of its own, batch by batch, so that the loop never waits, jobs take
-turns, and a job that is closed stops after the batch that runs. Rows leave in their order.
+The model runs in one thread, batch by batch: the loop is never blocked, concurrent jobs
+interleave, and a closed job stops after the running batch. Vectors are yielded in order.
 """
 
 import asyncio
@@ -17,31 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.embeddings import EmbedRequest
-from contract.errors import (
-    InputTooLarge,
-    ModelMissing,
-    NotFinite,
-    NotSupported,
-)
+from contract.errors import InputTooLarge, ModelMissing, NotFinite, NotSupported
 from contract.events import Done, Phase, Usage, Vectors
 from contract.roster import ModelReport
 from workers.backends.in_process.onnx_encoder import Floats, LocalEncoder, Tokens, batches, unit
 from workers.backends.protocols import Stream
 
 MAX_BATCH_TOKENS: Final = 512
-"""One core is at its best from some 300 on (bench/local_embed.py); more only delays a cancel."""
+"""One core is efficient from about 300 (bench/local_embed.py); more only delays a cancel."""
 WINDOW: Final = 512
-"""Neighbouring texts that are sorted by length together."""
+"""Neighbouring texts that are sorted by length."""
 BLOCK_ROWS: Final = 256
 BLOCK_BYTES: Final = 512 * 1024
 TOKENIZE_TEXTS: Final = 64
-"""Texts that are tokenized without a chance to stop."""
+"""Texts tokenized at once; a cancel takes effect in between."""
 
 Answer = TypeVar("Answer")
 
 
 class LocalEmbed:
-    """Serves the one model of a folder."""
+    """Serves the one embedding model of a folder."""
 
     def __init__(
         self,
@@ -52,9 +47,9 @@ class LocalEmbed:
         threads: int = 1,
         max_batch_tokens: int = MAX_BATCH_TOKENS,
     ) -> None:
-        """Load the model, which callers name `model`, by default as the folder is called.
+        """Load the model; its name is `model`, by default the name of the folder.
 
-        `max_batch_tokens` bounds what runs at once, padding included. Raises ModelMissing for a
+        `max_batch_tokens` bounds a batch, padding included. Raises ModelMissing for a
         folder without a model, NotSupported for one that cannot be served or a missing extra.
         """
         self.name = name
@@ -64,11 +59,11 @@ class LocalEmbed:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"embed-{name}")
 
     async def check(self) -> str | None:
-        """The version of the runtime; the model was tried when it was loaded."""
+        """The version of the runtime; the model was tested when it was loaded."""
         return self._encoder.version
 
     async def models(self) -> Sequence[ModelReport]:
-        """The one that there is."""
+        """The report of the one model."""
         report = ModelReport(
             name=self._model,
             traits=("embed",),
@@ -80,12 +75,12 @@ class LocalEmbed:
         return (report,)
 
     async def aclose(self) -> None:
-        """Wait for the batch that runs, and for no other."""
+        """Wait for the running batch only."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._thread.shutdown)
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """Vectors in the order of the texts, in blocks of at most 256 rows or 512 KB.
+        """Yield vectors in order, in blocks of at most 256 rows or 512 KB.
 
         Raises ModelMissing, NotSupported (too many dimensions) or InputTooLarge, before any row.
         """
@@ -114,11 +109,11 @@ class LocalEmbed:
         hint = f"did you mean {self._model!r}?" if close else f"it has {self._model!r}"
         raise ModelMissing(f"backend {self.name!r} has no model {model!r}; {hint}")
 
-    def _dimension(self, asked: int | None) -> int:
+    def _dimension(self, wanted: int | None) -> int:
         has = self._encoder.dimension
-        if asked is not None and asked > has:
-            raise NotSupported(f"dimensions: {self._model} has {has} numbers, not {asked}")
-        return asked or has
+        if wanted is not None and wanted > has:
+            raise NotSupported(f"dimensions: {self._model} has {has} numbers, not {wanted}")
+        return wanted or has
 
     async def _tokenized(self, request: EmbedRequest) -> list[Tokens]:
         limit = self._encoder.folder.max_tokens
@@ -136,7 +131,7 @@ class LocalEmbed:
 
     def _encoded(self, ids: Sequence[NDArray[np.int32]], dimension: int) -> Floats:
         vectors = self._encoder.encode(ids)
-        # The front of a Matryoshka vector is a vector; it only has to get its length back.
+        # Matryoshka embeddings: cut and normalize again.
         return vectors if dimension == self._encoder.dimension else unit(vectors[:, :dimension])
 
     async def _run(self, work: Callable[[], Answer]) -> Answer:
@@ -147,11 +142,11 @@ def _demand_finite(rows: Floats, batch: Sequence[int]) -> None:
     if np.isfinite(rows[batch]).all():
         return
     at = next(at for at in batch if not np.isfinite(rows[at]).all())
-    raise NotFinite(f"input[{at}]: its vector has numbers that are none (NaN or infinite)")
+    raise NotFinite(f"input[{at}]: its vector has numbers that are not finite (NaN or infinite)")
 
 
 def _block_ends(is_ready: NDArray[np.bool_], start: int, dimension: int) -> list[int]:
-    """Where the blocks end that can be sent now: full ones, and a last one that never fills."""
+    """Ends of the blocks that can be sent: full ones, and the last partial one."""
     most = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * dimension)))
     waiting = is_ready[start:]
     ready = start + (len(waiting) if waiting.all() else int(waiting.argmin()))

@@ -1,6 +1,6 @@
-"""A sentence-embedding model in memory: texts to tokens, tokens to vectors. It blocks its thread.
+"""A sentence-embedding model loaded with onnxruntime: texts to tokens to vectors, blocking.
 
-Padding changes no vector: masked tokens get no attention and are left out of the pooling.
+Padding changes no vector: masked tokens get no attention and are excluded from pooling.
 """
 
 import os
@@ -23,7 +23,7 @@ from workers.backends.in_process.onnx_folder import Pooling, read_folder
 
 EXTRA: Final = "pip install 'llm-fleet[local-embed]'"
 POOLED: Final = "sentence_embedding"
-"""Output of a graph that contains the pooling."""
+"""The output of a graph that includes pooling."""
 _INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
 _TINY: Final = 1e-12
 
@@ -32,25 +32,28 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as the model will see it."""
+    """The token ids of a text."""
 
     ids: NDArray[np.int32]
     length: int
-    """Tokens of the whole text; more than `ids` has if it was cut."""
+    """Tokens of the whole text; more than `ids` if it was truncated."""
 
 
 class LocalEncoder:
-    """One resident session and its tokenizer. Not for two threads at once."""
+    """One session and its tokenizer. Not thread-safe."""
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
-        """Load the model (some hundred milliseconds); raises the BackendError that says why not."""
+        """Load the model (some hundred milliseconds).
+
+        Raises ModelMissing, NotSupported (also for a missing extra) or BadEndpoint.
+        """
         try:
             import onnxruntime  # noqa: PLC0415 - the extra is optional
             import tokenizers  # noqa: PLC0415
         except ImportError as error:
             raise NotSupported(f"local embeddings need {error.name}: {EXTRA}") from error
         if threads == 1:
-            # Else the tokenizer takes every core of the machine, whatever `threads` says.
+            # Otherwise the tokenizer uses every core, whatever `threads` is.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.folder = read_folder(folder)
         self.version = f"onnxruntime {onnxruntime.__version__}"
@@ -64,7 +67,7 @@ class LocalEncoder:
         self.dimension = int(self.encode([self.tokens(["a"])[0].ids]).shape[1])
 
     def tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokens of each text, cut to the model's limit; an empty text has at least one."""
+        """Tokens of each text, truncated to the model's limit; an empty text has at least one."""
         prepared = [self.folder.prompt + text for text in texts]
         if self.folder.lowers:
             prepared = [text.lower() for text in prepared]
@@ -114,7 +117,7 @@ class LocalEncoder:
 
 @contextmanager
 def _foreign(kind: type[BackendError], what: str) -> Iterator[None]:
-    """Make an error of either library one of ours: both raise direct children of Exception."""
+    """Raise errors of both libraries as BackendError: they are direct children of Exception."""
     try:
         yield
     except Exception as error:
@@ -125,7 +128,7 @@ def _session(onnxruntime: Any, path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Waiting threads would burn the cores of the other workers.
+    # Spinning threads would use the cores of other workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -136,7 +139,7 @@ def _dtype(declared: str) -> type[np.int32] | type[np.int64]:
 
 
 def pool(hidden: Floats, mask: NDArray[np.int64], pooling: Pooling) -> Floats:
-    """One vector a text ([batch, hidden]) from one a token ([batch, sequence, hidden]).
+    """Pool token vectors ([batch, sequence, hidden]) to text vectors ([batch, hidden]).
 
     `mask` ([batch, sequence]) is 1 for tokens, which come first, and 0 for padding.
     """
@@ -155,7 +158,7 @@ def pool(hidden: Floats, mask: NDArray[np.int64], pooling: Pooling) -> Floats:
 
 
 def unit(vectors: Floats) -> Floats:
-    """Each row with length 1; a row of zeros stays what it is."""
+    """Each row scaled to length 1; a row of zeros is unchanged."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Floats = vectors / np.maximum(lengths, _TINY)
     return scaled

@@ -1,8 +1,8 @@
-"""What a folder with a sentence-embedding model says of itself, in sentence-transformers' words.
+"""Reader of a model folder in the format of sentence-transformers.
 
-Read are `modules.json`, the configuration of its pooling, `sentence_bert_config.json`,
+Reads `modules.json`, the pooling configuration, `sentence_bert_config.json`,
 `config_sentence_transformers.json`, `tokenizer_config.json` and `config.json`; all are optional.
-Whatever would change the vectors and is not understood is refused, never left out.
+Unknown settings that would change the vectors are refused, never ignored.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,14 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic_core import from_json
 
-from contract.errors import (
-    ModelMissing,
-    NotSupported,
-)
+from contract.errors import ModelMissing, NotSupported
 
 Pooling = Literal["mean", "cls", "max", "lasttoken"]
 
 MODEL_PATHS: Final = ("model.onnx", "onnx/model.onnx")
 DEFAULT_MAX_TOKENS: Final = 512
 NO_LIMIT: Final = 1_000_000
-"""transformers writes 10^30 where a tokenizer knows no limit."""
+"""transformers writes 10^30 for a tokenizer without a limit."""
 
 _FLAGS: Final = {
     "pooling_mode_cls_token": "cls",
@@ -32,27 +29,27 @@ _FLAGS: Final = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""How sentence-transformers before version 6 wrote `pooling_mode`."""
+"""The flags for `pooling_mode` in sentence-transformers before version 6."""
 _MODULES: Final = frozenset({"Transformer", "Pooling", "Normalize"})
-# Their table of positions begins after the padding token's.
+# Their positions begin after that of the padding token.
 _SHIFTED: Final = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder that can be served, and how its vectors are made."""
+    """The files of a model and the settings of its vectors."""
 
     onnx: Path
     tokenizer: Path
     pooling: Pooling
     normalizes: bool
     max_tokens: int
-    """Tokens of a text, with the special ones."""
+    """Most tokens of a text, special tokens included."""
     pad_id: int
     lowers: bool
-    """Whether texts are written small before the tokenizer sees them."""
+    """Whether texts are lower-cased before tokenization."""
     prompt: str
-    """Stands before every text."""
+    """Prepended to every text."""
     extra_modules: tuple[str, ...]
     """Modules after the transformer that only a graph of the whole model can contain."""
 
@@ -64,7 +61,10 @@ class ModelFolder:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """What the folder says; raises ModelMissing without its files, NotSupported for its modules."""
+    """The settings of a folder.
+
+    Raises ModelMissing without its files, NotSupported for pooling modes or JSON it cannot read.
+    """
     onnx = next((folder / path for path in MODEL_PATHS if (folder / path).is_file()), None)
     if onnx is None:
         raise ModelMissing(f"{folder} has neither {' nor '.join(MODEL_PATHS)}")
@@ -95,7 +95,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         parsed = from_json(path.read_bytes())
     except ValueError:
-        raise NotSupported(f"{path} holds no JSON") from None
+        raise NotSupported(f"{path} is not JSON") from None
     return parsed if isinstance(parsed, dict) else {"": parsed}
 
 
@@ -108,23 +108,23 @@ def _modules(folder: Path) -> dict[str, str]:
 def _pooling(path: Path) -> Pooling:
     config = _json(path)
     flagged = [mode for flag, mode in _FLAGS.items() if config.get(flag)]
-    told = config.get("pooling_mode", flagged or "mean")
-    modes = [told] if isinstance(told, str) else list(told)
+    configured = config.get("pooling_mode", flagged or "mean")
+    modes = [configured] if isinstance(configured, str) else list(configured)
     match modes:
         case [("mean" | "cls" | "max" | "lasttoken") as mode]:
             return mode
         case _:
             known = ", ".join(get_args(Pooling))
-            raise NotSupported(f"{path}: pooling {' + '.join(modes)}; can do one of {known}")
+            raise NotSupported(f"{path}: pooling {' + '.join(modes)}; supported: {known}")
 
 
 def _max_tokens(folder: Path, sentence: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """The sentence model's own limit, else what its tokenizer and its positions can bear."""
+    """The limit of the sentence model, else of its tokenizer and positions."""
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in _SHIFTED:
         positions -= int(config.get("pad_token_id") or 0) + 1
-    told = _json(folder / "tokenizer_config.json").get("model_max_length")
-    limits = [sentence.get("max_seq_length") or told, positions]
+    tokenizer_limit = _json(folder / "tokenizer_config.json").get("model_max_length")
+    limits = [sentence.get("max_seq_length") or tokenizer_limit, positions]
     known = [n for n in limits if isinstance(n, int) and 0 < n < NO_LIMIT]
     return min(known, default=DEFAULT_MAX_TOKENS)
 

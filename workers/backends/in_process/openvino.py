@@ -12,10 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from contract.errors import (
-    ModelMissing,
-    NotSupported,
-)
+from contract.errors import ModelMissing, NotSupported
 from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.in_process.adapter import InMemory, LoadedModel
@@ -29,27 +26,27 @@ from workers.backends.in_process.openvino_model import (
 
 GRAPH: Final = "openvino_model.xml"
 DEFAULT_CONTEXT: Final = 4096
-"""Tokens, where neither the model nor the configuration tells."""
+"""Tokens, if neither the model nor the configuration has a limit."""
 OPTIONS: Final[Mapping[str, str]] = {
     "n_ctx": "context",
     "device": "device",
     "threads": "threads",
     "pooling": "pooling",
 }
-"""Names in a DSN, and the fields they mean."""
+"""DSN options, and their fields of `OpenVinoOptions`."""
 _CHATS: Final = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
-"""How the architectures end that transformers exports to generate text."""
+"""Suffixes of the architectures of transformers that generate text."""
 _options: TypeAdapter[OpenVinoOptions] = TypeAdapter(OpenVinoOptions)
 
 
 class OpenVinoRuntime:
-    """Runs exported models and GGUF files."""
+    """The `Runtime` of exported models and GGUF files."""
 
     grants: Final[frozenset[Feature]] = frozenset(
         {"prompt", "frequency_penalty", "presence_penalty", "messages[].thinking"}
     )
     continues: Final = False
-    """Its streamer sees the new tokens alone: SentencePiece drops the space before the first."""
+    """Its streamer decodes new tokens alone: SentencePiece drops the space before the first."""
 
     def __init__(self, path: Path, options: OpenVinoOptions) -> None:
         """Raises NotSupported without openvino-genai; it is imported by the first job."""
@@ -72,7 +69,7 @@ class OpenVinoRuntime:
         return found
 
     def describe(self, name: str, path: Path) -> ModelReport:
-        """From the configuration that was exported with it; a GGUF file is one that chats."""
+        """The report from the exported config.json; a GGUF file is a chat model."""
         is_embedder = not self._chats(path)
         traits: tuple[ModelTrait, ...] = ("embed",) if is_embedder else ("chat", "schema", "tools")
         dimension = _config(path).get("hidden_size")
@@ -88,8 +85,8 @@ class OpenVinoRuntime:
         )
 
     def _chats(self, path: Path) -> bool:
-        told = _config(path).get("architectures") or ("ForCausalLM",)
-        return any(str(architecture).endswith(_CHATS) for architecture in told)
+        architectures = _config(path).get("architectures") or ("ForCausalLM",)
+        return any(str(architecture).endswith(_CHATS) for architecture in architectures)
 
     def _context(self, path: Path) -> int:
         positions = _config(path).get("max_position_embeddings")
@@ -97,12 +94,12 @@ class OpenVinoRuntime:
         return self._options.context or trained
 
     def load(self, path: Path, *, embeds: bool) -> LoadedModel:
-        """Bring the weights into memory."""
+        """Load the weights; raises NotSupported for the wrong purpose, BadEndpoint."""
         chats = self._chats(path)
         if embeds and chats:
-            raise NotSupported(f"{path.name} chats: OpenVINO makes no vectors with it")
+            raise NotSupported(f"{path.name} is a chat model: OpenVINO cannot embed with it")
         if not embeds and not chats:
-            raise NotSupported(f"{path.name} embeds: it does not chat")
+            raise NotSupported(f"{path.name} is an embedding model: it cannot chat")
         kind = OpenVinoEmbed if embeds else OpenVinoChat
         return kind(path, self._options, self._context(path))
 
@@ -117,9 +114,9 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def openvino(name: str, path: Path, options: Mapping[str, str]) -> InMemory:
-    """A backend for an exported model, or a folder of them; raises NotSupported.
+    """A backend for an exported model, or a folder of them; `options` are those of a DSN.
 
-    `options` are those of a DSN.
+    Raises NotSupported for an invalid option, or without openvino-genai.
     """
     fields = {OPTIONS[key]: value for key, value in options.items()}
     try:

@@ -1,7 +1,7 @@
-"""A model in memory through OpenVINO GenAI: messages to text, texts to vectors. It blocks.
+"""Models loaded through OpenVINO GenAI: text generation and embeddings, blocking.
 
-Stop words are looked for here: the library's own are missed where a token is longer than the word
-(seen in 2026.4). Not for two threads at once.
+Stop words are matched here: the library misses them if a token is longer than the word (seen in
+2026.4). Not thread-safe.
 """
 
 import json
@@ -47,23 +47,23 @@ class OpenVinoOptions:
     """How a model is loaded."""
 
     device: str = "CPU"
-    """As OpenVINO names them: CPU, GPU, NPU, AUTO."""
+    """OpenVINO's device name: CPU, GPU, NPU, AUTO."""
     context: int = 0
-    """Tokens; 0: what the model says of itself."""
+    """Tokens; 0: the limit of the model."""
     threads: int | None = None
     pooling: Pooling = "mean"
 
     @property
     def properties(self) -> dict[str, Any]:
-        """For the device."""
+        """OpenVINO properties of the device."""
         return {} if self.threads is None else {"INFERENCE_NUM_THREADS": self.threads}
 
 
 class OpenVinoChat:
-    """A loaded model that chats."""
+    """A loaded chat model."""
 
     def __init__(self, path: Path, options: OpenVinoOptions, context: int) -> None:
-        """Load it; `context` is its length in tokens. Raises BadEndpoint if OpenVINO cannot."""
+        """Load it; `context` is in tokens. Raises BadEndpoint if OpenVINO fails to."""
         import openvino_genai  # noqa: PLC0415 - the package is optional
 
         self._library = openvino_genai
@@ -76,16 +76,16 @@ class OpenVinoChat:
             self._tokenizer: Any = self._pipeline.get_tokenizer()
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
+        self, request: ChatRequest, chat: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
-        """Say the answer, until it ends or nobody listens.
+        """Generate into `stream` until the end, or until it is closed.
 
-        Raises ContextExceeded, NotSupported or BackendRejected for what the model cannot take.
+        Raises ContextExceeded, NotSupported or BackendRejected for an unusable request.
         """
-        prompt = self._prompt(asked)
-        ignored = unsupported_fields(asked, self._tokenizer.chat_template)
+        prompt = self._prompt(chat)
+        ignored = unsupported_fields(chat, self._tokenizer.chat_template)
         stream.put(GenerationStart(prompt.rstrip().endswith(THINK), ignored))
-        tokens = self._tokenizer.encode(prompt, add_special_tokens=not asked.messages)
+        tokens = self._tokenizer.encode(prompt, add_special_tokens=not chat.messages)
         room = self._context - int(tokens.input_ids.shape[1])
         if room <= 0:
             raise ContextExceeded(
@@ -93,9 +93,9 @@ class OpenVinoChat:
                 f" is {self._context}"
             )
         stops = Stops(request.stop)
-        with _foreign(ServerFault, f"{self._name} broke"):
+        with _foreign(ServerFault, f"{self._name} failed"):
             result = self._pipeline.generate(
-                tokens, self._config(request, asked, room), self._streamer(stops, stream)
+                tokens, self._config(request, chat, room), self._streamer(stops, stream)
             )
         stream.put(stops.rest())
         reason = result.finish_reasons[0] if result.finish_reasons else None
@@ -107,19 +107,19 @@ class OpenVinoChat:
         )
         stream.put(GenerationEnd("length" if is_cut else "stop", usage))
 
-    def _prompt(self, asked: TemplatedChat) -> str:
-        if not asked.messages:
-            return asked.said
+    def _prompt(self, chat: TemplatedChat) -> str:
+        if not chat.messages:
+            return chat.prefix
         if not self._tokenizer.chat_template:
             raise NotSupported(f"{self._name} has no chat template: it cannot chat")
         with _foreign(BackendRejected, f"{self._name}'s template refuses the messages"):
             filled = self._tokenizer.apply_chat_template(
-                asked.messages,
+                chat.messages,
                 add_generation_prompt=True,
-                tools=asked.tools,
-                extra_context=asked.context or None,
+                tools=chat.tools,
+                extra_context=chat.context or None,
             )
-        return str(filled) + asked.said
+        return str(filled) + chat.prefix
 
     def _streamer(self, stops: Stops, stream: ThreadStream[GeneratedItem]) -> Callable[[str], Any]:
         status = self._library.StreamingStatus
@@ -132,30 +132,30 @@ class OpenVinoChat:
 
         return on_text
 
-    def _config(self, request: ChatRequest, asked: TemplatedChat, room: int) -> Any:
-        """The model's own settings, where the request says nothing."""
+    def _config(self, request: ChatRequest, chat: TemplatedChat, room: int) -> Any:
+        """The generation config of the model, with the options of the request."""
         config = self._pipeline.get_generation_config()
         config.max_new_tokens = min(room, request.max_tokens or room)
         if request.temperature is None:
-            wishes = (request.top_p, request.top_k, request.min_p, request.seed)
-            config.do_sample = config.do_sample or any(wish is not None for wish in wishes)
+            sampling = (request.top_p, request.top_k, request.min_p, request.seed)
+            config.do_sample = config.do_sample or any(value is not None for value in sampling)
         else:
-            # A temperature is only heard where there is sampling, and 0 means none.
+            # A temperature needs sampling, and 0 means greedy decoding.
             config.do_sample = request.temperature > 0
         if config.do_sample:
             self._sample(config, request)
-        if asked.schema is not None:
+        if chat.schema is not None:
             config.structured_output_config = self._library.StructuredOutputConfig(
-                json_schema=json.dumps(asked.schema)
+                json_schema=json.dumps(chat.schema)
             )
         return config
 
     def _sample(self, config: Any, request: ChatRequest) -> None:
         for name in _SAMPLING:
-            # A top_k of 0 is no limit, as no top_k is.
+            # A top_k of 0 means no limit.
             if (value := getattr(request, name)) is not None and (name != "top_k" or value):
                 setattr(config, name, value)
-        # The library's own seed is 0, always.
+        # The library's default seed is always 0.
         config.rng_seed = (
             secrets.randbelow(_SEEDS) if request.seed is None else request.seed % _SEEDS
         )
@@ -163,7 +163,7 @@ class OpenVinoChat:
     def embed(
         self, texts: Sequence[str], first: int, *, truncate: bool
     ) -> tuple[list[list[float]], int]:
-        """Never called: a model is loaded for one of both."""
+        """Raises NotSupported: a model is loaded for one purpose."""
         raise NotSupported(f"{self._name} was loaded to chat ({len(texts)}, {first}, {truncate})")
 
     def close(self) -> None:
@@ -172,10 +172,10 @@ class OpenVinoChat:
 
 
 class OpenVinoEmbed:
-    """A loaded model that makes vectors."""
+    """A loaded embedding model."""
 
     def __init__(self, path: Path, options: OpenVinoOptions, context: int) -> None:
-        """Load it; raises BadEndpoint if OpenVINO cannot, as for one that only chats."""
+        """Load it; raises BadEndpoint if OpenVINO fails to, as for a chat model."""
         import openvino_genai as library  # noqa: PLC0415 - the package is optional
 
         self._name = path.stem
@@ -191,17 +191,17 @@ class OpenVinoEmbed:
             )
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, stream: ThreadStream[GeneratedItem]
+        self, request: ChatRequest, chat: TemplatedChat, stream: ThreadStream[GeneratedItem]
     ) -> None:
-        """Never called: a model is loaded for one of both."""
+        """Raises NotSupported: a model is loaded for one purpose."""
         raise NotSupported(
-            f"{request.model} was loaded to embed ({asked.said}, {stream.is_closed})"
+            f"{request.model} was loaded to embed ({chat.prefix}, {stream.is_closed})"
         )
 
     def embed(
         self, texts: Sequence[str], first: int, *, truncate: bool
     ) -> tuple[list[list[float]], int]:
-        """A vector for each text, of length 1, and the tokens of all; raises InputTooLarge."""
+        """A unit vector per text, and the tokens of all texts; raises InputTooLarge."""
         fitting, used = [], 0
         for at, text in enumerate(texts, first):
             length = self._length(text)
@@ -210,19 +210,19 @@ class OpenVinoEmbed:
                     f"input[{at}] has {length} tokens, and {self._name} takes {self._context};"
                     " cut it, or allow truncate"
                 )
-            # The library's own max_length is only heard by tokenizers exported with a limit.
+            # The library's max_length works only for tokenizers exported with a limit.
             fitting.append(text if length <= self._context else self._cut(text))
             used += min(length, self._context)
-        with _foreign(ServerFault, f"{self._name} broke"):
+        with _foreign(ServerFault, f"{self._name} failed"):
             rows = self._pipeline.embed_documents(fitting)
         return [list(row) for row in rows], used
 
     def _length(self, text: str) -> int:
-        with _foreign(ServerFault, f"{self._name} broke"):
+        with _foreign(ServerFault, f"{self._name} failed"):
             return int(self._tokenizer.encode(text).input_ids.shape[1])
 
     def _cut(self, text: str) -> str:
-        """As many letters of the text as fit: what is longer never has fewer tokens, or hardly."""
+        """The longest prefix that fits, by bisection: tokens grow with the length of a text."""
         ends = range(len(text))
         end = bisect_right(ends, self._context, key=lambda at: self._length(text[:at])) - 1
         return text[: max(end, 0)]

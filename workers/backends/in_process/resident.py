@@ -1,7 +1,7 @@
-"""The one model that a worker has in memory: who uses it, how it comes and how it goes.
+"""The one model in the memory of a worker: loading, use by one job at a time, unloading.
 
 Invariants: a model is loaded, used and freed in one thread, one job at a time; it is in memory
-only while the lease (a lease in Redis, where there is one) says that this worker may hold it.
+only while this worker holds the `ModelLease` (a lease in Redis), if there is one.
 """
 
 import asyncio
@@ -11,15 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from contract.errors import (
-    BackendBusy,
-)
+from contract.errors import BackendBusy
 from workers.backends.protocols import ModelLease
 
 _log = logging.getLogger(__name__)
 
-MOST_WAITING: Final = 64
-"""Jobs that may wait for their turn; slots are what keeps the number small."""
+MAX_WAITING: Final = 64
+"""Jobs that may wait for the model; the slots of the backend are the usual limit."""
 
 Answer = TypeVar("Answer")
 
@@ -36,14 +34,14 @@ Model = TypeVar("Model", bound=Closes)
 
 
 class Role(NamedTuple):
-    """What is in memory: a model, and what it was loaded for."""
+    """A loaded model and its purpose, `chat` or `embed`."""
 
     model: str
     purpose: str
 
 
 class Resident(Generic[Model]):
-    """Keeps one model, brings another when it is asked for, and lets go when it has to."""
+    """Holds one model, replaces it on request, and drops it when another worker needs the lease."""
 
     def __init__(self, name: str) -> None:
         """Nothing is loaded yet; `name` is the backend's."""
@@ -54,13 +52,13 @@ class Resident(Generic[Model]):
         self._model: Model | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
-        self._must_leave = False
-        self._going: asyncio.Task[None] | None = None
+        self._should_drop = False
+        self._dropping: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Be the only one to use or change what is in memory; raises BackendBusy."""
-        if self._waiting >= MOST_WAITING:
+        """Exclusive use of the model; raises BackendBusy if `MAX_WAITING` jobs wait."""
+        if self._waiting >= MAX_WAITING:
             raise BackendBusy(f"{self._waiting} jobs wait for the one model of {self._name!r}")
         self._waiting += 1
         try:
@@ -71,21 +69,21 @@ class Resident(Generic[Model]):
             yield
         finally:
             try:
-                if self._must_leave:
+                if self._should_drop:
                     await self.drop()
             finally:
                 self._turn.release()
 
     async def hold(self, role: Role, load: Callable[[], Model]) -> Model:
-        """Within a turn: the model in this role, loaded now if it is not the one in memory.
+        """Within a turn: the model in this role, loaded if it is not in memory.
 
-        Waits for as long as another worker holds it. Raises what `load` raises.
+        Waits while another worker holds the lease. Raises what `load` raises.
         """
         if self._model is not None and self.role == role:
             return self._model
         await self.drop()
         if self.lease is not None:
-            await self.lease.claim(role.model, self.leave)
+            await self.lease.claim(role.model, self.drop_soon)
         self.role = role
         try:
             self._model = await self.run(load, self._keep)
@@ -96,15 +94,15 @@ class Resident(Generic[Model]):
         return self._model
 
     async def drop(self) -> None:
-        """Within a turn: free the memory, then the lease."""
-        self._must_leave = False
+        """Within a turn: free the memory, then release the lease."""
+        self._should_drop = False
         if self.role is None:
             return
-        # A task of its own: half a departure would keep the lease for a model that is gone.
-        self._going = asyncio.create_task(self._go(self.role))
-        await asyncio.shield(self._going)
+        # A task, so that a cancel cannot free the memory without releasing the lease.
+        self._dropping = asyncio.create_task(self._free(self.role))
+        await asyncio.shield(self._dropping)
 
-    async def _go(self, role: Role) -> None:
+    async def _free(self, role: Role) -> None:
         model, self._model, self.role = self._model, None, None
         try:
             if model is not None:
@@ -113,22 +111,22 @@ class Resident(Generic[Model]):
             if self.lease is not None:
                 await self.lease.release(role.model)
 
-    def leave(self) -> None:
-        """Let go as soon as no job uses the model: another worker waits for it."""
-        self._must_leave = True
+    def drop_soon(self) -> None:
+        """Drop the model as soon as no job uses it: another worker waits for the lease."""
+        self._should_drop = True
         if not self._turn.locked():
-            self._going = asyncio.create_task(self._leave_in_turn())
+            self._dropping = asyncio.create_task(self._drop_in_turn())
 
-    async def _leave_in_turn(self) -> None:
+    async def _drop_in_turn(self) -> None:
         async with self.turn():
             _log.info("backend %s gives its model to another worker", self._name)
 
     async def run(
         self, work: Callable[[], Answer], keep: Callable[[Answer], None] | None = None
     ) -> Answer:
-        """Do work in the model's thread. A cancelled caller waits for its end, too.
+        """Run `work` in the model's thread; a cancelled caller still waits for its end.
 
-        `keep` is given what a cancelled caller cannot take any more.
+        `keep` receives the result if the caller was cancelled.
         """
         future = asyncio.get_running_loop().run_in_executor(self.thread, work)
         try:
@@ -140,11 +138,11 @@ class Resident(Generic[Model]):
             raise
 
     def _keep(self, model: Model) -> None:
-        """A model whose job was cancelled while it loaded: the next job is glad of it."""
+        """Keep a model whose job was cancelled during the load, for the next job."""
         self._model = model
 
     async def aclose(self) -> None:
-        """Free everything, when the job that runs has ended."""
+        """Free everything once the running job has ended."""
         async with self.turn():
             await self.drop()
         await asyncio.to_thread(self.thread.shutdown)

@@ -1,19 +1,19 @@
-"""Ends an answer before a stop word, however the pieces of text are cut. Pure."""
+"""Stop words: ends streamed text before the first one, across fragments. Does no I/O."""
 
 from collections.abc import Sequence
 
 
 class Stops:
-    """Passes text on, but nothing that could still become a stop word."""
+    """Passes text on, holding back what could be the beginning of a stop word."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """`words` may be none."""
+        """`words` may be empty."""
         self.is_met = False
         self._words = tuple(word for word in words if word)
         self._held = ""
 
     def add(self, text: str) -> str:
-        """What of the text may be said now; once a word was met, nothing."""
+        """The text that can be sent now; "" after a stop word."""
         if self.is_met:
             return ""
         text = self._held + text
@@ -26,11 +26,11 @@ class Stops:
         return text[: len(text) - held]
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """The text held back, at the end of the stream."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, word: str) -> int:
-    """Letters at the end of the text that are the word's beginning."""
+    """Length of the longest end of `text` that begins `word`."""
     return next((n for n in range(len(word) - 1, 0, -1) if text.endswith(word[:n])), 0)

@@ -1,4 +1,4 @@
-"""Carries items from a thread to the loop: in order, bounded, and either end may stop it."""
+"""A bounded stream of items from a thread to the event loop; either side may stop it."""
 
 import asyncio
 import threading
@@ -8,28 +8,28 @@ from typing import Final, Generic, TypeVar, cast
 
 Item = TypeVar("Item")
 
-MOST_WAITING: Final = 64
-"""Items that the thread may be ahead of who reads them."""
+MAX_BUFFERED: Final = 64
+"""Items that may wait for the reader."""
 _END: Final = object()
 
 
 class ThreadStream(Generic[Item]):
-    """One use: `items` on the loop starts the producer in its thread, which calls `put`."""
+    """Single use: `items`, on the loop, starts the producer in its thread, which calls `put`."""
 
     def __init__(self) -> None:
-        """Nothing runs before `items` is read."""
+        """The producer does not start before `items` is iterated."""
         self._stopped = threading.Event()
-        self._room = threading.Semaphore(MOST_WAITING)
+        self._room = threading.Semaphore(MAX_BUFFERED)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[object] = asyncio.Queue()
 
     @property
     def is_closed(self) -> bool:
-        """Whether nobody listens any more."""
+        """Whether the reader has closed the stream."""
         return self._stopped.is_set()
 
     def put(self, item: Item) -> bool:
-        """In the thread: hand over an item, when there is room. False: nobody listens, stop."""
+        """In the thread: add an item, blocking while the buffer is full. False: closed, stop."""
         if self._stopped.is_set():
             return False
         self._room.acquire()
@@ -41,9 +41,9 @@ class ThreadStream(Generic[Item]):
     async def items(
         self, produce: Callable[["ThreadStream[Item]"], None], thread: Executor
     ) -> AsyncGenerator[Item, None]:
-        """What the producer puts; raises what it raises.
+        """Yield the items of the producer; raises its exception.
 
-        However this ends, it returns only when the producer has: its model is free then.
+        Always waits for the producer to end, so that its model is free afterwards.
         """
         producer = self._loop.run_in_executor(thread, produce, self)
         producer.add_done_callback(lambda _: self._queue.put_nowait(_END))

@@ -1,9 +1,9 @@
-"""What a model in memory says, told apart: thoughts, calls and answer are tagged in one text.
+"""Parser of generated text: thinking and tool calls are tagged, the rest is content.
 
-Servers do this for their callers; a library hands over the raw text. Pure: text in, deltas out.
+Servers parse this themselves; libraries return the raw text. Text in, deltas out, no I/O.
 
-    <think>...</think>                                              thoughts, before the answer
-    <tool_call>{"name": ..., "arguments": {...}}</tool_call>        a call, anywhere after them
+    <think>...</think>                                              thinking, before the content
+    <tool_call>{"name": ..., "arguments": {...}}</tool_call>        a call, anywhere after it
 """
 
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from contract.events import Delta, FinishReason, ToolCallDelta, Usage
 from workers.backends.tools import arguments_text
 
 THINK: Final = "<think>"
-THOUGHT: Final = "</think>"
+THINK_END: Final = "</think>"
 CALL: Final = "<tool_call>"
-CALLED: Final = "</tool_call>"
+CALL_END: Final = "</tool_call>"
 
 
 class GenerationStart(NamedTuple):
-    """The first thing a model says of an answer."""
+    """The first item of a generation."""
 
     thinks: bool
-    """Whether the prompt opened the thoughts already."""
+    """Whether the prompt already contains the opening <think>."""
     ignored: tuple[str, ...] = ()
-    """Fields of the request that its template has no place for."""
+    """Request fields that the template does not render."""
 
 
 class GenerationEnd(NamedTuple):
-    """The last."""
+    """The last item of a generation."""
 
     finish_reason: FinishReason
     usage: Usage
@@ -40,12 +40,12 @@ GeneratedItem = GenerationStart | str | GenerationEnd
 
 
 class ToolParser:
-    """Listens to one answer."""
+    """Parses the text of one response."""
 
     def __init__(self, *, calls: bool = False, is_call: bool = False) -> None:
-        """`calls`: there are tools to call.
+        """`calls`: the request has tools.
 
-        `is_call`: the whole answer is one call's JSON, because a grammar left nothing else.
+        `is_call`: the whole text is the JSON of one call, enforced by a grammar.
         """
         self.calls = 0
         self._state = "beginning"
@@ -55,14 +55,14 @@ class ToolParser:
         self._trims = True
 
     def begin(self, *, thinks: bool = False, answers: bool = False) -> None:
-        """`thinks`: the prompt opened the thoughts already; `answers`: there are none."""
+        """`thinks`: the prompt contains <think>; `answers`: there is no thinking."""
         if answers:
             self._state, self._trims = "answering", False
         elif thinks:
             self._state = "thinking"
 
     def add(self, text: str) -> Iterator[Delta]:
-        """What is certain now."""
+        """Yield the deltas that are certain after this text."""
         self._text += text
         if self._is_call:
             return
@@ -73,36 +73,36 @@ class ToolParser:
                 return
 
     def end(self) -> Iterator[Delta]:
-        """What was held back in case it became a tag; call once."""
+        """Yield the text held back for a possible tag; call once."""
         text, self._text = self._text, ""
         if self._is_call:
-            yield self._called(text)
+            yield self._call_delta(text)
         elif self._state == "thinking":
-            yield from self._said(text, is_thought=True)
+            yield from self._text_delta(text, is_thought=True)
         elif self._state == "calling":
-            yield self._called(text)
+            yield self._call_delta(text)
         else:
-            yield from self._said(text)
+            yield from self._text_delta(text)
 
     def _step(self) -> Iterator[Delta]:
         match self._state:
             case "beginning":
                 yield from self._begin()
             case "thinking":
-                yield from self._until(THOUGHT, "answering", is_thought=True)
+                yield from self._until(THINK_END, "answering", is_thought=True)
             case "answering" if self._takes_calls:
                 yield from self._until(CALL, "calling")
             case "answering":
                 text, self._text = self._text, ""
-                yield from self._said(text)
+                yield from self._text_delta(text)
             case _:
-                inner, tag, rest = self._text.partition(CALLED)
+                inner, tag, rest = self._text.partition(CALL_END)
                 if tag:
                     self._text, self._state, self._trims = rest, "answering", True
-                    yield self._called(inner)
+                    yield self._call_delta(inner)
 
     def _begin(self) -> Iterator[Delta]:
-        """A thought is only one where nothing was said before it."""
+        """<think> counts only at the beginning of the text."""
         text = self._text.lstrip()
         if text.startswith(THINK):
             self._text, self._state = text[len(THINK) :], "thinking"
@@ -114,22 +114,22 @@ class ToolParser:
         text, found, rest = self._text.partition(tag)
         if found:
             self._text, self._state = rest, then
-            yield from self._said(text, is_thought=is_thought)
+            yield from self._text_delta(text, is_thought=is_thought)
             self._trims = True
             return
         held = next((n for n in range(len(tag) - 1, 0, -1) if text.endswith(tag[:n])), 0)
         self._text = text[len(text) - held :]
-        yield from self._said(text[: len(text) - held], is_thought=is_thought)
+        yield from self._text_delta(text[: len(text) - held], is_thought=is_thought)
 
-    def _said(self, text: str, *, is_thought: bool = False) -> Iterator[Delta]:
+    def _text_delta(self, text: str, *, is_thought: bool = False) -> Iterator[Delta]:
         if self._trims:
             text = text.lstrip("\n")
         if text:
             self._trims = False
             yield Delta(thinking=text) if is_thought else Delta(content=text)
 
-    def _called(self, text: str) -> Delta:
-        """A call, whole; what is none is the model's own words."""
+    def _call_delta(self, text: str) -> Delta:
+        """The delta of a call; text that is not one is content."""
         call = _parsed(text)
         if call is None:
             return Delta(content=text if self._is_call else f"{CALL}{text}")

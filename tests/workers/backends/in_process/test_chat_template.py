@@ -43,7 +43,7 @@ def test_turns_are_plain_text() -> None:
 def test_an_answer_that_began_is_no_turn() -> None:
     asked = templated(ask(USER, Message(role="assistant", content="It is")))
 
-    assert (len(asked.messages), asked.said) == (1, "It is")
+    assert (len(asked.messages), asked.prefix) == (1, "It is")
 
 
 def test_arguments_of_a_call_are_an_object() -> None:

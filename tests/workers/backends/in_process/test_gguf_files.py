@@ -7,7 +7,7 @@ import pytest
 from contract.errors import (
     ModelMissing,
 )
-from workers.backends.in_process.gguf_files import chosen, gguf_files, size_bytes
+from workers.backends.in_process.gguf_files import gguf_files, model_file, size_bytes
 
 
 @pytest.fixture
@@ -35,4 +35,4 @@ def test_all_parts_of_a_model_count(folder: Path) -> None:
 
 def test_a_name_that_is_nearly_right_is_told(folder: Path) -> None:
     with pytest.raises(ModelMissing, match="did you mean 'big'"):
-        chosen("box", gguf_files(folder), "bigg")
+        model_file("box", gguf_files(folder), "bigg")

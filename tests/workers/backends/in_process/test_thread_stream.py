@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from workers.backends.in_process.thread_stream import MOST_WAITING, ThreadStream
+from workers.backends.in_process.thread_stream import MAX_BUFFERED, ThreadStream
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ async def test_the_thread_is_never_far_ahead(thread: ThreadPoolExecutor) -> None
 
     async with aclosing(ThreadStream[int]().items(talk, thread)) as items:
         await anext(items)
-        while len(said) < MOST_WAITING:
+        while len(said) < MAX_BUFFERED:
             await asyncio.sleep(0)
 
-    assert len(said) <= MOST_WAITING + 1
+    assert len(said) <= MAX_BUFFERED + 1
 
 
 async def test_a_thread_that_goes_on_talking_is_not_waited_for_by_room(
@@ -63,7 +63,7 @@ async def test_a_thread_that_goes_on_talking_is_not_waited_for_by_room(
     def stubborn(feed: ThreadStream[int]) -> None:
         while feed.put(1):
             pass
-        for _ in range(2 * MOST_WAITING):
+        for _ in range(2 * MAX_BUFFERED):
             assert not feed.put(2)
 
     async with asyncio.timeout(5):

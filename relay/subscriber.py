@@ -162,7 +162,9 @@ class Subscriber:
             try:
                 await self._listen_once()
             except (RelayUnavailable, OSError, RedisError, hiredis.HiredisError) as error:
-                _log.warning("the listener lost Redis: %s", error)
+                # One line an outage: the attempts to reconnect fail, too.
+                level = logging.DEBUG if failures else logging.WARNING
+                _log.log(level, "the subscriber lost Redis: %s", error)
             failures = 0 if self._writer else failures + 1
             self._lose()
             await asyncio.sleep(random.uniform(0.02, min(_RECONNECT_CAP_S, 0.05 * 2**failures)))  # noqa: S311 - jitter

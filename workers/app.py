@@ -7,6 +7,7 @@ celery -A workers.app worker -c 64 -Q ...  (the same app, in Celery's own words)
 import asyncio
 import logging
 import os
+import signal
 import sys
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
 from relay.settings import RelaySettings
+from relay.startup import until_redis_answers
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
@@ -106,9 +108,35 @@ def create_app() -> Celery:
         slots.intake = ConsumerControl(sender)
         slots.settle()
 
+    def wait_for_redis(**_: object) -> None:
+        wait_at_start(relay_settings)
+
+    signals.celeryd_init.connect(wait_for_redis, weak=False)
     signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)
     signals.after_setup_logger.connect(quiet_tickets, weak=False)
     return app
+
+
+def wait_at_start(settings: RelaySettings) -> None:
+    """Wait until Redis answers, before Celery connects to it; SIGTERM ends the process with 0.
+
+    Celery itself would print a traceback, and the lifespan of the pool would give up.
+    """
+
+    def leave(*_: object) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        asyncio.run(until_redis_answers(settings, lambda line: print_line(f"worker: {line}")))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def print_line(line: str) -> None:
+    """Write a line to stderr: Celery has not set up logging yet."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def app_or_exit() -> Celery:

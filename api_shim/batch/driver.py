@@ -58,12 +58,17 @@ class Driver:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look_on(self) -> Never:
+        is_failing = False
         while True:
             self._wiring.news_of_batches.clear()
             try:
                 await self._look()
+                is_failing = False
             except RelayUnavailable as error:
-                _log.warning("cannot look for batches: %s", error)
+                # One line an outage.
+                level = logging.DEBUG if is_failing else logging.WARNING
+                _log.log(level, "cannot look for batches: %s", error)
+                is_failing = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._wiring.news_of_batches.wait()

@@ -104,6 +104,13 @@ def create_app() -> Celery:
     register_jobs(app, lambda: life.worker)
     register_unreadable(app, lambda: life.worker)
 
+    _connect_signals(slots, relay_settings)
+    return app
+
+
+def _connect_signals(slots: Slots, relay_settings: RelaySettings) -> None:
+    """Hook into Celery's start: wait for Redis before it, let slots pause the consumer after it."""
+
     def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
         slots.intake = ConsumerControl(sender)
         slots.settle()
@@ -114,7 +121,6 @@ def create_app() -> Celery:
     signals.celeryd_init.connect(wait_for_redis, weak=False)
     signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)
     signals.after_setup_logger.connect(quiet_tickets, weak=False)
-    return app
 
 
 def wait_at_start(settings: RelaySettings) -> None:

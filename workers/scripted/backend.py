@@ -1,6 +1,6 @@
-"""A backend inside the worker that says what its model's name tells it to (see `script.py`).
+"""The scripted backend: an in-process backend whose model names are scripts (`script.py`).
 
-It serves tests and the demo, and stands in when no real server is found; its story says so.
+For tests and the demo, and the fallback when no real server is found; its story says so.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
 
 
 class Scripted:
-    """Recites scripts; keeps a list of models that can be pulled, copied and deleted."""
+    """Plays scripts; its list of models can be pulled, copied and deleted."""
 
     grants: Final[frozenset[Feature]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
 
@@ -94,10 +94,10 @@ class Scripted:
         evicts: bool = False,
         may_die: bool = False,
     ) -> None:
-        """`idle_s` bounds how long a stalled script is waited for, `room` models in memory.
+        """`idle_s` is the idle timeout of a stalled script, `room` the models in memory at once.
 
-        `evicts`: whether a model makes room while it speaks, which breaks its answers off.
-        `may_die`: whether a script may kill this process.
+        `evicts`: a model may be evicted while it generates, which cuts its responses off.
+        `may_die`: a script may kill this process.
         """
         self.name = name
         self._evicts = evicts
@@ -108,23 +108,23 @@ class Scripted:
         self._scripts = {form: form for form in FORMS}
 
     async def check(self) -> str | None:
-        """Nothing can be wrong with it."""
+        """Always succeeds."""
         return VERSION
 
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - all of them do
-        """A script goes on behind any letter."""
+        """Always: a script continues after any character."""
         return True
 
     async def models(self) -> Sequence[ModelReport]:
-        """The forms, what was pulled, copied or made, and what fills the memory."""
-        names = {name: self._form(name) for name in self._warm.told} | self._scripts
+        """The forms, the pulled, copied and created models, and the loaded ones."""
+        names = {name: self._form(name) for name in self._warm.limited_models} | self._scripts
         return [self._report(name, form) for name, form in names.items()]
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """No connection is open."""
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """Recite."""
+        """Play the script of the model name; raises the error of its fault."""
         script = self._script(request.model)
         fault = self._fault(script)
         if script.load and request.model not in self._warm:
@@ -141,7 +141,7 @@ class Scripted:
         )
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """Hash."""
+        """Yield hashed vectors; raises the error of the script's fault."""
         script = self._script(request.model)
         dimension = request.dimensions or script.dim
         texts = texts_of(request)
@@ -154,7 +154,7 @@ class Scripted:
         yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
-        """Draw."""
+        """Draw patterns; raises the error of the script's fault."""
         script = self._script(request.model)
         fault = self._fault(script)
         async for event in drawn(script, request, until=None if fault is None else script.after):
@@ -189,7 +189,7 @@ class Scripted:
         yield Done()
 
     async def show(self, request: ShowRequest) -> Stream[Details | Done]:
-        """What the list says of it, and a word of its own."""
+        """The report of a model, with a license and family."""
         form = self._form(request.model)
         report = self._report(request.model, form).model_dump(exclude_none=True)
         yield Details(details=report | {"license": "none", "details": {"family": "scripted"}})
@@ -207,19 +207,19 @@ class Scripted:
         yield Done()
 
     async def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """Forget a name."""
+        """Remove a name."""
         self._form(request.model)
         self._scripts.pop(request.model, None)
         self._warm.drop(request.model)
         yield Done()
 
     async def running(self) -> Stream[Details | Done]:
-        """What was loaded or talked to."""
+        """The models in memory."""
         yield Details(details={"models": [{"name": name} for name in sorted(self._warm)]})
         yield Done()
 
     async def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """Wait as long as the script says."""
+        """Load a model, for the seconds of the script."""
         script = self._script(request.model)
         yield Phase(phase="loading")
         await asyncio.sleep(script.load)
@@ -227,7 +227,7 @@ class Scripted:
         yield Done()
 
     async def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """Cold again."""
+        """Unload a model."""
         self._form(request.model)
         self._warm.drop(request.model)
         yield Done()
@@ -264,7 +264,7 @@ class Scripted:
                 raise TruncatedStream(f"scripted: {fault}")
 
     def _fault(self, script: Script) -> str | None:
-        """The fault of this run; raises at once what a server would answer instead of a stream."""
+        """The fault of this request; raises faults that replace the response at once."""
         if script.fail is None or self._failed[script.model] >= script.times:
             return None
         if script.times != math.inf:

@@ -1,4 +1,4 @@
-"""The scripted server's models, its answers about them, and its answers that are errors."""
+"""Models of the scripted server, the responses about them, and error responses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,7 +49,7 @@ _EARLY: Final[dict[str, tuple[int, str, str, str]]] = {
 
 
 class Catalog:
-    """Which models there are and which are in memory."""
+    """The models and their load state."""
 
     def __init__(self) -> None:
         """The forms, all of them cold."""
@@ -87,11 +87,11 @@ class Catalog:
         return frozenset(self._warm)
 
     def add(self, model: str) -> None:
-        """Have a model; it says what its name says."""
+        """Add a model, with the script of its name."""
         self._models[model] = model if model.startswith(FORMS) else FORMS[0]
 
     def remove(self, model: str) -> None:
-        """Have it no more."""
+        """Remove a model."""
         self._models.pop(model, None)
         self._warm.discard(model)
 
@@ -194,7 +194,7 @@ def error_reply(status: int, message: str, kind: str, *, is_ollama: bool = False
 
 
 def early(fault: str | None, *, is_ollama: bool) -> Reply:
-    """What stands in the place of a stream."""
+    """The response of a fault that replaces the stream."""
     if fault not in _EARLY:
         return Reply(_PAGE, content_type="text/html")
     status, message, kind, ollama_message = _EARLY[fault]

@@ -1,6 +1,6 @@
-"""The Gemini API of the scripted server, and Vertex's: the same models at other paths.
+"""The Gemini and Vertex APIs of the scripted server: translators first, then the handlers.
 
-It also gives tokens to whoever asks at `/token`, as Google's cloud does to service accounts.
+`/token` issues access tokens, as Google Cloud does for service accounts.
 """
 
 import base64
@@ -91,7 +91,7 @@ def usage(turn: Turn) -> dict[str, int]:
 
 
 def early(fault: str | None) -> Reply:
-    """What stands in the place of a stream."""
+    """The response of a fault that replaces the stream."""
     if fault not in _EARLY:
         return Reply(_PAGE, content_type="text/html")
     code, status, message = _EARLY[fault]
@@ -137,7 +137,7 @@ def unsigned(contents: Sequence[dict[str, Any]]) -> str | None:
 
 
 def prompt(body: dict[str, Any]) -> Prompt:
-    """What of a request a script looks at."""
+    """The `Prompt` of a request."""
     users = [
         content["parts"]
         for content in body.get("contents") or ()
@@ -183,7 +183,7 @@ class ScriptedGemini:
     """Answers below `/v1beta`, `/v1beta1` and `/token`."""
 
     def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` performs."""
+        """`stage` builds the responses."""
         self._stage = stage
         self._tokens = 0
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {

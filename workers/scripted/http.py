@@ -1,7 +1,7 @@
-"""The HTTP/1.1 under the scripted server: a raw protocol, so that 1,000 streams are cheap.
+"""HTTP/1.1 of the scripted server, as a raw asyncio protocol: 1,000 streams are cheap.
 
-A handler answers a request with a `Reply`, or with a `Flow` of packets that are encoded already.
-It can misbehave on the wire as real servers do: cut, reset and stall a connection.
+A handler returns a `Reply`, or a `Flow` of encoded packets. Connections can fail like those of
+real servers: cut, reset and stall.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer."""
+    """A complete response."""
 
     body: bytes
     status: int = 200
@@ -45,12 +45,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """An answer in packets; each is one HTTP chunk, framed already by `framed`."""
+    """A streamed response; each packet is one HTTP chunk, encoded by `framed`."""
 
     packets: Sequence[bytes]
     content_type: str
     delay_s: float = 0.0
-    """Before the head: llama-server answers nothing before the first word."""
+    """Seconds before the head: llama-server sends nothing before the first token."""
     gap_s: float = 0.0
     ending: Ending = "end"
     is_slow: bool = False
@@ -58,12 +58,12 @@ class Flow:
 
 
 Handler = Callable[[Ask], "Reply | Flow | None"]
-"""None drops the connection without a word."""
+"""None drops the connection."""
 
 
 @dataclass(slots=True)
 class SeenRequest:
-    """What the server saw; `GET /_seen` tells it."""
+    """What the server received; `GET /_seen` returns it."""
 
     requests: Counter[str] = field(default_factory=Counter)
     open: int = 0
@@ -76,7 +76,7 @@ class SeenRequest:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake waiters for a change."""
         self.changed.set()
         self.changed = asyncio.Event()
 

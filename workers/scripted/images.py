@@ -1,6 +1,6 @@
-"""The image servers of the scripted server: sd-server's native API, and A1111's.
+"""Image APIs of the scripted server: sd-server's native API, A1111's, and OpenAI's.
 
-Neither is told a model with a script in its name, so that the first word of a prompt is the
+Requests of the first two name no scripted model, so the first word of a prompt is the
 script if it looks like one: `scripted-image:chunks=4,rate=10,fail=error:2 a cat`. A job takes
 `chunks` steps, `rate` of them a second; jobs run one after the other, as on the real ones.
 
@@ -61,7 +61,7 @@ class _Job:
 
 
 class Gallery:
-    """Both APIs over one row of jobs."""
+    """sd-server's and A1111's API over one queue of jobs."""
 
     def __init__(self, stage: ScriptedStage) -> None:
         """`stage` says which request shall fail."""
@@ -253,7 +253,7 @@ class ScriptedOpenAIImages:
     """Answers below `/v1/images/`."""
 
     def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` performs."""
+        """`stage` builds the responses."""
         self._stage = stage
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
             "/v1/images/": self._answer

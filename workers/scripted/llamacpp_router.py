@@ -1,6 +1,6 @@
-"""The scripted server as a llama-server in router mode: loads, unloads and downloads by and by.
+"""The scripted server as a llama-server in router mode: loads, unloads and downloads over time.
 
-What happens is told by GET /models/sse, as the real one does.
+GET /models/sse reports the events, as in the real one.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class RouterEvents(Sequence[bytes]):
 
     def __init__(self) -> None:
         """Nothing to tell."""
-        self.told: deque[bytes] = deque()
+        self.pending: deque[bytes] = deque()
 
     @override
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class RouterEvents(Sequence[bytes]):
     def __getitem__(self, index: slice) -> Sequence[bytes]: ...
     @override
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        packet = self.told.popleft() if self.told else _QUIET
+        packet = self.pending.popleft() if self.pending else _QUIET
         return packet if isinstance(index, int) else (packet,)
 
 
@@ -80,7 +80,7 @@ class ScriptedRouter:
 
     def _tell(self, model: str, event: str, data: dict[str, Any]) -> None:
         for feed in self._feeds:
-            feed.told.append(framed(wire.sse({"model": model, "event": event, "data": data})))
+            feed.pending.append(framed(wire.sse({"model": model, "event": event, "data": data})))
 
     def _list(self, _: Ask) -> Reply:
         names = [*self._catalog.names, *(n for n in self._busy if n not in self._catalog.names)]

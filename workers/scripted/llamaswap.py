@@ -22,7 +22,7 @@ _LOADING: Final = tuple(
 
 
 class ScriptedLlamaSwap:
-    """Its own paths; what it does not know goes to the usual ones."""
+    """The paths of llama-swap; others are handled as usual."""
 
     def __init__(self, stage: ScriptedStage, usual: Handler) -> None:
         """`usual` answers as a server behind it would."""

@@ -15,7 +15,7 @@ _TOTAL = sum(total for _, total in LAYERS)
 
 
 class ScriptedLmStudio:
-    """Its own paths; a download goes on by one step whenever somebody asks how it goes."""
+    """The paths of LM Studio; a download advances by one step per poll."""
 
     def __init__(self, stage: ScriptedStage, _: Handler) -> None:
         """Nothing loaded, nothing downloaded."""

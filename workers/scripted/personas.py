@@ -1,4 +1,4 @@
-"""Which servers the scripted one can pretend to be: their paths stand before the usual ones."""
+"""The servers that the scripted server can imitate; their paths override the common ones."""
 
 from collections.abc import Callable
 from typing import Final

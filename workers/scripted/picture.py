@@ -1,4 +1,4 @@
-"""What a scripted model draws: a pattern of two colours that a text decides, as a PNG."""
+"""PNG images of scripted models: a two-colour pattern derived from a text."""
 
 import asyncio
 import base64
@@ -58,7 +58,7 @@ def size_of(image: bytes) -> tuple[int, int]:
 def words_of(
     prompt: str, *, negative: str = "", start: str = "", strength: Any = None, seed: Any = None
 ) -> str:
-    """Everything of a request that decides what its picture looks like."""
+    """The text from which the image of a request is derived."""
     origin = hashlib.sha256(start.encode()).hexdigest() if start else ""
     return "\n".join((prompt, negative, origin, str(strength), str(seed)))
 

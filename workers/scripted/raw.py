@@ -1,4 +1,4 @@
-"""The scripted server continues raw text: OpenAI's /v1/completions, Ollama's /api/generate."""
+"""Raw completions of the scripted server: OpenAI's /v1/completions, Ollama's /api/generate."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,10 +16,10 @@ LOGPROB = -0.5
 
 
 class ScriptedRaw:
-    """Answers both; every answer streams."""
+    """Handles both paths; every response is streamed."""
 
     def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` performs."""
+        """`stage` builds the responses."""
         self._stage = stage
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
             "/v1/completions": self._answer,

@@ -1,4 +1,4 @@
-"""Puts scripts on the wire as they ask for it: faults, delays and cut-up packets, in any format."""
+"""Responses of the scripted server with the faults, delays and packet splits of a script."""
 
 import math
 from collections import Counter
@@ -25,15 +25,15 @@ _ENDINGS: Final[dict[str, Ending]] = {
 
 
 class ScriptedStage:
-    """Where every format of the server performs; keeps how often a model failed."""
+    """Builds responses in every wire format; counts the failures of each model."""
 
     def __init__(self, catalog: Catalog) -> None:
-        """`catalog` knows the models, and which are in memory."""
+        """`catalog` has the models and their load state."""
         self.catalog = catalog
         self._failed: Counter[str] = Counter()
 
     def fault(self, script: Script) -> str | None:
-        """The fault of this request, if it shall have one."""
+        """The fault of this request, if any."""
         if script.fail is None or self._failed[script.model] >= script.times:
             return None
         if script.times != math.inf:
@@ -41,7 +41,7 @@ class ScriptedStage:
         return script.fail
 
     def delay_s(self, script: Script) -> float:
-        """Seconds before the head of the answer; loads a cold model."""
+        """Seconds before the response head; loads a cold model."""
         cold_s = 0.0 if self.catalog.is_warm(script.model) else script.load
         if cold_s:
             self.catalog.set_warm(script.model, warm=True)
@@ -57,7 +57,10 @@ class ScriptedStage:
         *,
         error: tuple[bytes, ...] = (),
     ) -> Flow | None:
-        """The packets with their fault; the first `skipped` say no word, `error` is one's bytes."""
+        """The response with its fault; None drops the connection.
+
+        The first `skipped` packets have no word; `error` is the bytes of an error packet.
+        """
         if fault == "drop" and not script.after:
             return None
         ending: Ending = "end"

@@ -1,4 +1,4 @@
-"""A request as a script looks at it, and a turn as the events of the backend inside the worker."""
+"""Requests as script prompts, and turns as events of the in-process scripted backend."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from workers.scripted.script import Prompt, Turn
 
 
 def prompt_of(request: ChatRequest) -> Prompt:
-    """What of a chat request a script looks at."""
+    """The `Prompt` of a chat request."""
     if request.prompt is not None:
         text = _text(request.prompt)
         return Prompt(text=text, max_tokens=request.max_tokens, stop=request.stop)
@@ -26,28 +26,28 @@ def prompt_of(request: ChatRequest) -> Prompt:
 
 
 def texts_of(request: EmbedRequest) -> tuple[str, ...]:
-    """The texts; ids of tokens are words here."""
+    """The texts of a request; each token id is a word."""
     return request.input or tuple(_text(ids) for ids in request.tokens)
 
 
 def deltas(turn: Turn, request: ChatRequest) -> Iterator[Delta]:
-    """The turn word by word; each is as likely as not, if that is asked for."""
+    """The deltas of a turn, one per word; with logprobs of -0.5 if requested."""
     for word in turn.thinking:
         yield Delta(thinking=word)
     for word in turn.content:
-        yield Delta(content=word, logprobs=_likely(word, request) if request.logprobs else None)
+        yield Delta(content=word, logprobs=_logprobs(word, request) if request.logprobs else None)
     for index, (name, arguments) in enumerate(turn.calls):
         call = ToolCallDelta(index=index, id=f"call_{index}", name=name, arguments=arguments)
         yield Delta(tool_calls=(call,))
 
 
-def _likely(word: str, request: ChatRequest) -> tuple[LogProb, ...]:
+def _logprobs(word: str, request: ChatRequest) -> tuple[LogProb, ...]:
     one = LogProb(token=word, logprob=-0.5, bytes=tuple(word.encode()))
     return (one.model_copy(update={"top_logprobs": (one,) * min(1, request.top_logprobs)}),)
 
 
 def finish_of(turn: Turn) -> FinishReason:
-    """Why it ended."""
+    """The finish reason of a turn."""
     if turn.calls:
         return "tool_calls"
     return "length" if turn.finish == "length" else "stop"

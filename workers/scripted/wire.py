@@ -1,6 +1,6 @@
-"""Scripted turns in the wire formats of Ollama and of OpenAI-shaped servers: pure, and cached.
+"""Scripted turns in the wire formats of Ollama and OpenAI-shaped servers; cached, no I/O.
 
-Written from the same wire facts as the adapters, so that each can be tested against the other.
+Written from the same sources as the adapters, so that each tests the other.
 """
 
 import base64

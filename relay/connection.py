@@ -144,7 +144,8 @@ class Connection:
         self.settings = settings
         self._clock_offset_s = 0.0
         self._answered_at = 0.0
-        # Blocking: a thousand followers that come at once wait their turn for a socket.
+        # A thousand followers that come at once wait their turn for a socket.
+        self._turns = asyncio.Semaphore(_SOCKETS)
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
         pool = BlockingConnectionPool.from_url(
@@ -223,15 +224,36 @@ class Connection:
 
     async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask, and after a silence once more; raises RelayUnavailable."""
-        with relay_errors():
-            try:
-                answer = await ask()
-            except RedisTimeoutError:
-                # Where one line is half-open the others are, too, as a rule.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-                answer = await ask()
+        async with self._turn():
+            with relay_errors():
+                return await self._answer_in_turn(ask)
+
+    async def _answer_in_turn(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            answer = await ask()
+        except RedisTimeoutError:
+            # Where one line is half-open the others are, too, as a rule.
+            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            answer = await ask()
         self._answered_at = time.monotonic()
         return answer
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        """Wait for a socket, first come first served; raises RelayUnavailable after the timeout.
+
+        The pool alone is not fair: a task that asks again takes the socket from one that waits,
+        which then waits for as long as the burst lasts.
+        """
+        try:
+            async with asyncio.timeout(self.settings.command_timeout_s):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise RelayUnavailable("Too many commands wait for a connection to Redis") from error
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _in_one_trip(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:

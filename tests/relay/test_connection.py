@@ -4,7 +4,10 @@ import asyncio
 from typing import Never
 
 import pytest
+from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
+
+from contract.errors import RelayUnavailable
 
 KINDS = ("command", "pipeline", "run")
 
@@ -51,3 +54,34 @@ async def test_a_line_that_is_closed_under_a_command_is_a_lost_connection(
             await line._send_packed_command([b"PING"])
 
         await line.disconnect(nowait=True)
+
+
+async def test_in_a_burst_every_task_gets_a_connection_in_turn(redis_url: str) -> None:
+    # With redis-py's pool alone, some tasks had no answer yet when others had all of theirs.
+    answers = [0] * 300
+
+    async with relay_on(redis_url) as relay:
+
+        async def ping(number: int) -> int:
+            for _ in range(20):
+                await relay.connection.ping()
+                answers[number] += 1
+            return min(answers)
+
+        fewest = await asyncio.gather(*(ping(number) for number in range(len(answers))))
+
+    assert min(fewest) >= 10
+
+
+async def test_who_gets_no_connection_in_time_may_come_again(redis_server: RedisServer) -> None:
+    async with relay_on(redis_server.url, command_timeout_s=0.5) as relay:
+        turns = relay.connection._turns
+        held = turns._value
+        for _ in range(held):
+            await turns.acquire()
+        with pytest.raises(RelayUnavailable, match="wait for a connection"):
+            await relay.connection.ping()
+        for _ in range(held):
+            turns.release()
+
+        await relay.connection.ping()

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from api_shim.app import create_app
 from api_shim.following.shutdown import OpenCalls
-from api_shim.http.authentication import ought_not_start
+from api_shim.http.authentication import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
 
@@ -29,10 +29,10 @@ _BACKLOG = 2048
 class ShimServer(uvicorn.Server):
     """A server that ends its streams before it waits for its requests."""
 
-    def __init__(self, config: uvicorn.Config, hangup: OpenCalls) -> None:
+    def __init__(self, config: uvicorn.Config, open_calls: OpenCalls) -> None:
         """Serve as configured."""
         super().__init__(config)
-        self._hangup = hangup
+        self._open_calls = open_calls
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -46,15 +46,15 @@ class ShimServer(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Hang up, then stop as uvicorn does."""
-        self._hangup()
+        self._open_calls()
         await super().shutdown(sockets)
 
 
 def server_of(settings: ShimSettings) -> ShimServer:
     """Put the server together."""
-    hangup = OpenCalls()
+    open_calls = OpenCalls()
     config = uvicorn.Config(
-        create_app(settings, hangup),
+        create_app(settings, open_calls),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -69,7 +69,7 @@ def server_of(settings: ShimSettings) -> ShimServer:
         timeout_keep_alive=settings.connection_idle_s,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    return ShimServer(config, hangup)
+    return ShimServer(config, open_calls)
 
 
 def _arguments(argv: list[str]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     try:
-        why_not = asyncio.run(ought_not_start(settings))
+        why_not = asyncio.run(reason_not_to_start(settings))
     except RelayUnavailable as error:
         _log.warning("nobody is let in until the API keys can be looked up: %s", error)
         why_not = None

@@ -10,8 +10,8 @@ from fastapi_offline import FastAPIOffline
 
 from api_shim.batch import file_routes as openai_files
 from api_shim.batch import routes as openai_batches
-from api_shim.batch.driver import driving
-from api_shim.dependencies import wired
+from api_shim.batch.driver import running_driver
+from api_shim.dependencies import open_dependencies
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http import openapi, problems
 from api_shim.http.access_log import AccessLog
@@ -20,7 +20,17 @@ from api_shim.http.head import HeadAsGet
 from api_shim.http.json_body import BodyLimit, Limit
 from api_shim.http.problems import natively
 from api_shim.http.query_fields import only_known_fields
-from api_shim.native import backends, dead_letters, enqueue, events, health, jobs, keys, roster
+from api_shim.native import (
+    backends,
+    dead_letters,
+    enqueue,
+    events,
+    front_page,
+    health,
+    jobs,
+    keys,
+    roster,
+)
 from api_shim.ollama import chat_routes, model_routes
 from api_shim.ollama.errors import envelope as ollama_envelope
 from api_shim.ollama.errors import library_envelope
@@ -67,14 +77,18 @@ _OTHERS: Final = (
 """Whose callers are programs that were written for something else."""
 
 
-def create_app(settings: ShimSettings, hangup: OpenCalls | None = None) -> FastAPI:
+def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> FastAPI:
     """Build the application; `hangup` ends the streams of this process when it is called."""
-    hangs_up = hangup or OpenCalls()
+    open_calls = open_calls or OpenCalls()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with wired(settings, hangs_up) as wiring, driving(wiring):
-            app.state.wiring = wiring
+        async with (
+            open_dependencies(settings, open_calls) as dependencies,
+            running_driver(dependencies),
+        ):
+            app.state.dependencies = dependencies
+            app.state.authenticator = dependencies.authenticator
             document.begin()
             try:
                 yield
@@ -94,7 +108,7 @@ def create_app(settings: ShimSettings, hangup: OpenCalls | None = None) -> FastA
         app.include_router(each.router, dependencies=[Depends(only_known_fields)])
     for each in _OTHERS:
         app.include_router(each.router)
-    app.include_router(model_routes.root)
+    app.include_router(front_page.router)
     app.include_router(openai_images.forms)
     problems.install(app, _ENVELOPES)
     document = openapi.install(app)

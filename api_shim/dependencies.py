@@ -1,19 +1,27 @@
-"""What every route works with: the relay's nouns over one connection, and this process's own."""
+"""Dependencies of the routes: objects built once a process, and parameters that FastAPI injects.
+
+A route declares `Injected`, `NativeSubmission` or `DropIn`. The folders below (submission,
+following, http) are given the services they need, and import nothing from here.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
 
-from api_shim.batch.storage import Storage
+from api_shim.file_storage import Storage
+from api_shim.following.drop_in import DropInCall, FollowingServices
 from api_shim.following.queue_position import QueuePositions
 from api_shim.following.shutdown import OpenCalls
-from api_shim.http.authentication import Authenticator
+from api_shim.http.authentication import Authenticator, Caller
+from api_shim.http.error_hints import words_of
+from api_shim.http.headers import Preferred
 from api_shim.settings import ShimSettings
 from api_shim.submission.roster_cache import RosterCache
+from api_shim.submission.submission import Submission, SubmissionServices
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
 from relay.connection import Connection
@@ -30,62 +38,102 @@ from relay.unreadable_messages import Unreadable
 
 
 class Dependencies:
-    """Built once a process, by `wired`."""
+    """The relay and this process's own services, over one connection."""
 
     def __init__(
-        self, settings: ShimSettings, connection: Connection, reader: Subscriber, hangup: OpenCalls
+        self,
+        settings: ShimSettings,
+        connection: Connection,
+        reader: Subscriber,
+        open_calls: OpenCalls,
     ) -> None:
-        """Put everything together over this connection."""
+        """Build every service; nothing is opened or started yet."""
         self.settings = settings
         self.connection = connection
         self.queue = Queue(connection)
         self.records = Records(connection)
         self.log = Log(connection, reader)
-        self.census = RosterCache(RosterStore(connection), max_age_s=settings.roster_max_age_s)
-        self.places = QueuePositions(
+        self.roster = RosterCache(RosterStore(connection), max_age_s=settings.roster_max_age_s)
+        self.positions = QueuePositions(
             self.records,
             self.queue.standing,
-            self.census,
+            self.roster,
             connection.now,
             settings.place_every_s,
         )
-        self.tenants = ApiKeys(connection)
-        self.door = Authenticator(self.tenants, connection, settings)
-        self.hangup = hangup
+        self.api_keys = ApiKeys(connection)
+        self.authenticator = Authenticator(self.api_keys, connection, settings)
+        self.open_calls = open_calls
         self.idempotency = Idempotency(connection)
-        self.dead = DeadLetters(connection)
+        self.dead_letters = DeadLetters(connection)
         self.unreadable = Unreadable(connection)
-        self.audience = Followers(connection, is_ending=lambda: hangup.is_over)
+        self.followers = Followers(connection, is_ending=lambda: open_calls.is_over)
         self.storage = Storage(settings.storage_url)
         self.files = Files(connection)
         self.batches = BatchStore(connection)
-        self.news_of_batches = asyncio.Event()
+        self.batches_changed = asyncio.Event()
         """Set when there may be a batch to drive."""
+        self.submission = SubmissionServices(
+            self.queue, self.roster, self.idempotency, self.followers
+        )
+        self.following = FollowingServices(
+            self.log, self.roster, self.followers, open_calls, settings.keepalive_s
+        )
 
 
 @asynccontextmanager
-async def wired(settings: ShimSettings, hangup: OpenCalls) -> AsyncGenerator[Dependencies]:
-    """Open the connection and listen on it; hang up and close at the end."""
+async def open_dependencies(
+    settings: ShimSettings, open_calls: OpenCalls
+) -> AsyncGenerator[Dependencies]:
+    """Open the connection and subscribe on it; end open calls and close it at the end."""
     async with Connection.open(settings) as connection, asyncio.TaskGroup() as group:
         reader = Subscriber(connection)
-        wiring = Dependencies(settings, connection, reader, hangup)
-        tending = [
+        dependencies = Dependencies(settings, connection, reader, open_calls)
+        tasks = [
             group.create_task(reader.listen()),
-            group.create_task(wiring.audience.keep()),
-            group.create_task(wiring.door.watch()),
+            group.create_task(dependencies.followers.keep()),
+            group.create_task(dependencies.authenticator.watch()),
         ]
         try:
-            yield wiring
+            yield dependencies
         finally:
-            hangup()
-            for task in tending:
+            open_calls()
+            for task in tasks:
                 task.cancel()
 
 
-async def _wiring(connection: HTTPConnection) -> Dependencies:
-    wiring: Dependencies = connection.app.state.wiring
-    return wiring
+async def _injected(connection: HTTPConnection) -> Dependencies:
+    dependencies: Dependencies = connection.app.state.dependencies
+    return dependencies
 
 
-Wired = Annotated[Dependencies, Depends(_wiring)]
+Injected = Annotated[Dependencies, Depends(_injected)]
 """A parameter of a route that works with the relay."""
+
+
+async def _native_submission(
+    dependencies: Injected,
+    caller: Caller,
+    preferences: Preferred,
+    *,
+    enqueue_anyway: Annotated[
+        bool, Query(description="Enqueue for the named backend although no worker serves it.")
+    ] = False,
+) -> Submission:
+    return Submission(dependencies.submission, caller, preferences, enqueue_anyway=enqueue_anyway)
+
+
+NativeSubmission = Annotated[Submission, Depends(_native_submission)]
+"""A parameter of a native route that makes jobs."""
+
+
+async def _drop_in(
+    request: Request, dependencies: Injected, caller: Caller, preferences: Preferred
+) -> DropInCall:
+    words = words_of(request.url.path)
+    submission = Submission(dependencies.submission, caller, preferences, words=words)
+    return DropInCall(request, dependencies.following, submission)
+
+
+DropIn = Annotated[DropInCall, Depends(_drop_in)]
+"""A parameter of a drop-in route that makes jobs."""

@@ -33,17 +33,17 @@ _BACKOFF_S: Final = (2.0, 300.0)
 class Driver:
     """Drives batches until it is cancelled, and then lets go of them at once."""
 
-    def __init__(self, wiring: Dependencies) -> None:
+    def __init__(self, dependencies: Dependencies) -> None:
         """Drive nothing yet."""
-        self._wiring = wiring
-        self._batches = wiring.batches
+        self._dependencies = dependencies
+        self._batches = dependencies.batches
         self._driving: dict[str, tuple[Batch, asyncio.Task[None]]] = {}
         self._failures: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
 
     async def keep(self) -> None:
         """Drive until this process is told to stop."""
-        await self._wiring.hangup.attend(self._keep(), _never)
+        await self._dependencies.open_calls.attend(self._keep(), _never)
 
     async def _keep(self) -> None:
         looking, sweeping = (
@@ -60,7 +60,7 @@ class Driver:
     async def _look_on(self) -> Never:
         is_failing = False
         while True:
-            self._wiring.news_of_batches.clear()
+            self._dependencies.batches_changed.clear()
             try:
                 await self._look()
                 is_failing = False
@@ -71,7 +71,7 @@ class Driver:
                 is_failing = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
-                    await self._wiring.news_of_batches.wait()
+                    await self._dependencies.batches_changed.wait()
 
     async def _look(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -85,7 +85,7 @@ class Driver:
             share = self._share()
             batch = min(waiting.values(), key=lambda batch: share[batch.tenant.name])
             del waiting[batch.id]
-            if len(self._driving) >= self._wiring.settings.batches_at_once:
+            if len(self._driving) >= self._dependencies.settings.batches_at_once:
                 self._make_room(share, batch.tenant.name)
                 return
             task = asyncio.create_task(self._drive(batch))
@@ -110,7 +110,7 @@ class Driver:
         if lease is None:
             return
         try:
-            await BatchRun(self._wiring, self._batches, lease).to_the_end()
+            await BatchRun(self._dependencies, self._batches, lease).to_the_end()
             _log.info("batch %s has ended", batch.id)
             self._failures.pop(batch.id, None)
             self._not_before.pop(batch.id, None)
@@ -124,7 +124,7 @@ class Driver:
 
     def _over(self, batch: Batch, task: asyncio.Task[None]) -> None:
         del self._driving[batch.id]
-        self._wiring.news_of_batches.set()
+        self._dependencies.batches_changed.set()
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
@@ -142,9 +142,9 @@ class Driver:
         """Delete what is due from the storage."""
         while True:
             try:
-                for name in await self._wiring.files.due():
-                    await self._wiring.storage.delete(name)
-                    await self._wiring.files.forget(name)
+                for name in await self._dependencies.files.due():
+                    await self._dependencies.storage.delete(name)
+                    await self._dependencies.files.forget(name)
             except FleetError as error:
                 _log.warning("cannot clear the storage of files: %s", error)
             await asyncio.sleep(_SWEEP_S)
@@ -169,10 +169,10 @@ async def _never() -> Message:
 
 
 @asynccontextmanager
-async def driving(wiring: Dependencies) -> AsyncGenerator[None]:
+async def running_driver(dependencies: Dependencies) -> AsyncGenerator[None]:
     """Drive batches beside whatever runs in this context."""
     async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(Driver(wiring).keep())
+        keeping = group.create_task(Driver(dependencies).keep())
         try:
             yield
         finally:

@@ -44,45 +44,43 @@ class BatchJob(NamedTuple):
     created: int
     """Unix seconds."""
 
-    def heading(self, model: str) -> ResponseHead:
+    def head(self, model: str) -> ResponseHead:
         """What its answer says of itself."""
         return ResponseHead(self.id, self.created, model, "batch")
 
 
 def _chat(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = ChatBody.model_validate(body)
-    heading = job.heading(asked.model)
+    head = job.head(asked.model)
     return BatchRequest(
-        to_chat(asked), lambda result: chat_response.whole(heading, result), ignored(asked)
+        to_chat(asked), lambda result: chat_response.whole(head, result), ignored(asked)
     )
 
 
 def _completion(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = CompletionBody.model_validate(body)
-    heading, first = job.heading(asked.model), repeated(asked)
+    head, first = job.head(asked.model), repeated(asked)
     return BatchRequest(
         to_completion(asked),
-        lambda result: completions.whole(heading, result, first),
+        lambda result: completions.whole(head, result, first),
         ignored(asked),
     )
 
 
 def _embeddings(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = EmbeddingBody.model_validate(body)
-    heading, encoding = job.heading(asked.model), asked.encoding_format
+    head, encoding = job.head(asked.model), asked.encoding_format
     return BatchRequest(
         to_embed(asked),
-        lambda result: embeddings.whole(heading, result, encoding),
+        lambda result: embeddings.whole(head, result, encoding),
         ignored(asked),
     )
 
 
 def _image(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     asked = ImageBody.model_validate(body).model_copy(update={"stream": None})
-    heading, request = job.heading(asked.model), to_image(asked)
-    return BatchRequest(
-        request, lambda result: images.whole(heading, request, result), ignored(asked)
-    )
+    head, request = job.head(asked.model), to_image(asked)
+    return BatchRequest(request, lambda result: images.whole(head, request, result), ignored(asked))
 
 
 def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
@@ -92,7 +90,7 @@ def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
             "previous_response_id", "a row stands alone: send the conversation as input"
         )
     request = to_request(asked, Known())
-    about = response.ResponseFacts(job.heading(asked.model), request)
+    about = response.ResponseFacts(job.head(asked.model), request)
     return BatchRequest(request, lambda result: response.whole(about, result), ignored(asked))
 
 

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from api_shim.batch.paging import Download, Gone, listing, refusals
-from api_shim.batch.storage import Writing
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
+from api_shim.file_storage import Writing
 from api_shim.http.authentication import Caller
 from api_shim.http.forms import FormPart, form
 from api_shim.openai.request_fields import wrong
@@ -31,9 +31,9 @@ _LONGEST_NAME: Final = 255
 class Upload:
     """Takes a form in; then it knows its fields, and the file is stored."""
 
-    def __init__(self, wiring: Dependencies, name: str) -> None:
+    def __init__(self, dependencies: Dependencies, name: str) -> None:
         """Store the file under this name; `take` says first that it is there."""
-        self._wiring = wiring
+        self._dependencies = dependencies
         self._name = name
         self._kept_at = 0.0
         self.fields: dict[str, str] = {}
@@ -58,7 +58,7 @@ class Upload:
                         self.filename = (part.filename or "file")[:_LONGEST_NAME]
                         await self._keep()
                         writing = await stack.enter_async_context(
-                            self._wiring.storage.write(self._name)
+                            self._dependencies.storage.write(self._name)
                         )
                 elif part.name == "file" and writing is not None:
                     await writing.write(news)
@@ -78,7 +78,7 @@ class Upload:
         """Say that the bytes are still coming, so that nobody takes them for left over."""
         if time.monotonic() - self._kept_at > WRITING_S / 4 or not self._kept_at:
             self._kept_at = time.monotonic()
-            await self._wiring.files.keep(self._name)
+            await self._dependencies.files.keep(self._name)
 
 
 router = APIRouter(prefix="/v1/files", tags=["openai"])
@@ -152,17 +152,17 @@ _FORM: Final[dict[str, Any]] = {
     responses=refusals(400, 413, 415, 503),
     openapi_extra=_FORM,
 )
-async def create(request: Request, wiring: Wired, caller: Caller) -> Response:
+async def create(request: Request, dependencies: Injected, caller: Caller) -> Response:
     """Upload a file, of up to FLEET_MAX_FILE_BYTES; it is not held in memory."""
     file_id = f"file-{uuid4().hex}"
     name = stored_name(file_id)
-    upload = Upload(wiring, name)
+    upload = Upload(dependencies, name)
     try:
         await upload.take(request)
-        purpose, ttl_s = _wishes(upload.fields, wiring.settings.file_ttl_s)
+        purpose, ttl_s = _wishes(upload.fields, dependencies.settings.file_ttl_s)
     except BaseException:
         with suppress(FleetError):
-            await wiring.files.keep(name, 0)
+            await dependencies.files.keep(name, 0)
         raise
     file = StoredFile(
         id=file_id,
@@ -173,7 +173,7 @@ async def create(request: Request, wiring: Wired, caller: Caller) -> Response:
         expires_at=0.0,
     )
     left_out = [name for name in upload.fields if name not in _FIELDS]
-    return _answer(await wiring.files.create(file, ttl_s=ttl_s), left_out)
+    return _answer(await dependencies.files.create(file, ttl_s=ttl_s), left_out)
 
 
 def _wishes(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
@@ -201,7 +201,7 @@ def _wishes(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
     responses=refusals(400, 404, 503),
 )
 async def page(
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     *,
     purpose: Purpose | None = None,
@@ -212,7 +212,7 @@ async def page(
     """List the caller's own files by when they were made."""
     if after is not None:
         _checked(after)
-    found: FilePage = await wiring.files.page(
+    found: FilePage = await dependencies.files.page(
         caller, purpose=purpose, limit=limit, after=after, order=order
     )
     objects = [_object(file) for file in found.files]
@@ -225,9 +225,9 @@ async def page(
     response_model=FileObject,
     responses=refusals(404, 503),
 )
-async def look(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
+async def look(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Look at a file's record."""
-    return _answer(await wiring.files.seen(_checked(file_id), caller))
+    return _answer(await dependencies.files.seen(_checked(file_id), caller))
 
 
 @router.get(
@@ -239,10 +239,12 @@ async def look(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
         **refusals(404, 503),
     },
 )
-async def content(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
+async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Download a file; it is not held in memory."""
-    file = await wiring.files.seen(_checked(file_id), caller)
-    download = Download(wiring.storage.read(stored_name(file.id)), file, wiring.hangup)
+    file = await dependencies.files.seen(_checked(file_id), caller)
+    download = Download(
+        dependencies.storage.read(stored_name(file.id)), file, dependencies.open_calls
+    )
     await download.begin()
     return download
 
@@ -253,10 +255,10 @@ async def content(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
     response_model=Gone,
     responses=refusals(404, 503),
 )
-async def delete(file_id: FileId, wiring: Wired, caller: Caller) -> Response:
+async def delete(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Delete a file; a batch that reads it goes on."""
-    file = await wiring.files.seen(_checked(file_id), caller)
-    await wiring.files.delete(file)
+    file = await dependencies.files.seen(_checked(file_id), caller)
+    await dependencies.files.delete(file)
     gone = Gone(id=file.id, object="file")
     return Response(gone.model_dump_json(), media_type="application/json")
 

@@ -68,11 +68,11 @@ class Download(Response):
     """
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes, None], file: StoredFile, hangup: OpenCalls
+        self, pieces: AsyncGenerator[bytes, None], file: StoredFile, open_calls: OpenCalls
     ) -> None:
         """Nothing is read before `begin`; `hangup` is the process's."""
         self._pieces = pieces
-        self._hangup = hangup
+        self._open_calls = open_calls
         self._first: bytes | None = None
         self.status_code = 200
         self.media_type = "application/octet-stream"
@@ -97,7 +97,7 @@ class Download(Response):
         """Send it."""
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(head)
-        await self._hangup.attend(self._send(send), receive)
+        await self._open_calls.attend(self._send(send), receive)
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._pieces) as pieces:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
-from api_shim.batch.storage import Storage
+from api_shim.file_storage import Storage
 from api_shim.following.drop_in import refusal_of
 from api_shim.http.problems import problem_of
 from api_shim.openai.errors import encoded

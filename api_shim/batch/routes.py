@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from api_shim.batch.endpoints import ENDPOINTS
 from api_shim.batch.paging import listing, refusals
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BackendHeader, IdempotencyKey
 from api_shim.http.json_body import JsonRoute
@@ -137,7 +137,7 @@ _EXAMPLES: Final[Any] = {
 )
 async def create(
     body: Annotated[BatchBody, Body(openapi_examples=_EXAMPLES)],
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     key: IdempotencyKey = None,
     backend: BackendHeader = None,
@@ -149,7 +149,7 @@ async def create(
         seconds = window_s(body.completion_window)
     except ValueError as error:
         raise wrong("completion_window", str(error)) from None
-    await _input(body.input_file_id, wiring, caller)
+    await _input(body.input_file_id, dependencies, caller)
     keep = body.output_expires_after
     new = NewBatch(
         endpoint=body.endpoint,
@@ -158,24 +158,24 @@ async def create(
         completion_window=body.completion_window,
         metadata=body.metadata or {},
         backend=backend,
-        output_ttl_s=keep.seconds if keep else wiring.settings.file_ttl_s,
+        output_ttl_s=keep.seconds if keep else dependencies.settings.file_ttl_s,
     )
-    most = wiring.settings.tenant_batches
-    batch = await wiring.batches.create(new, caller, most=most, key=key)
-    wiring.news_of_batches.set()
+    most = dependencies.settings.tenant_batches
+    batch = await dependencies.batches.create(new, caller, most=most, key=key)
+    dependencies.batches_changed.set()
     return _answer(batch, ignored(body))
 
 
-async def _input(file_id: str, wiring: Dependencies, tenant: Tenant) -> StoredFile:
+async def _input(file_id: str, dependencies: Dependencies, tenant: Tenant) -> StoredFile:
     if not FILE_ID.match(file_id):
         raise wrong("input_file_id", "it is the id of an uploaded file, as in file-0123...")
     try:
-        file = await wiring.files.seen(file_id, tenant)
+        file = await dependencies.files.seen(file_id, tenant)
     except UnknownFile as error:
         raise wrong("input_file_id", error.message, error=UnknownFile) from None
     if file.purpose != "batch":
         raise wrong("input_file_id", f"its purpose is {file.purpose}: upload it as batch")
-    most = wiring.settings.batch_max_bytes
+    most = dependencies.settings.batch_max_bytes
     if file.size_bytes > most:
         raise wrong(
             "input_file_id",
@@ -192,7 +192,7 @@ async def _input(file_id: str, wiring: Dependencies, tenant: Tenant) -> StoredFi
     responses=refusals(400, 404, 503),
 )
 async def page(
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     after: Annotated[str | None, Query(description="Id of the last batch of a page.")] = None,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 20,
@@ -200,7 +200,7 @@ async def page(
     """List the caller's own batches, newest first."""
     if after is not None:
         _checked(after)
-    found = await wiring.batches.page(caller, limit=limit, after=after)
+    found = await dependencies.batches.page(caller, limit=limit, after=after)
     objects = [_object(batch) for batch in found.batches]
     return listing(BatchList, objects, has_more=found.has_more)
 
@@ -211,9 +211,9 @@ async def page(
     response_model=BatchObject,
     responses=refusals(404, 409, 503),
 )
-async def look(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
+async def look(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
     """Look at a batch: its status and counts."""
-    return _answer(await wiring.batches.seen(_checked(batch_id), caller))
+    return _answer(await dependencies.batches.seen(_checked(batch_id), caller))
 
 
 @router.post(
@@ -222,10 +222,10 @@ async def look(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
     response_model=BatchObject,
     responses=refusals(404, 409, 503),
 )
-async def cancel(batch_id: BatchId, wiring: Wired, caller: Caller) -> Response:
+async def cancel(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
     """End a batch soon; what is done by then stands in its output. Again: the same answer."""
-    batch = await wiring.batches.seen(_checked(batch_id), caller)
-    return _answer(await wiring.batches.cancel(batch))
+    batch = await dependencies.batches.seen(_checked(batch_id), caller)
+    return _answer(await dependencies.batches.cancel(batch))
 
 
 def _checked(batch_id: str) -> str:

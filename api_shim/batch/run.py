@@ -33,9 +33,9 @@ _NAMES: Final = {GOOD: "output", BAD: "error"}
 class BatchEnding:
     """Ends the batch of a lease."""
 
-    def __init__(self, wiring: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
+    def __init__(self, dependencies: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
         """Nothing written yet."""
-        self._wiring = wiring
+        self._dependencies = dependencies
         self._batches = batches
         self._lease = lease
         self._batch = lease.batch
@@ -63,11 +63,11 @@ class BatchEnding:
         """Put parts together under a name that nobody else has; its record comes at the end."""
         file_id = f"file-{uuid4().hex}"
         name = stored_name(file_id)
-        await self._wiring.files.keep(name)
-        async with self._wiring.storage.write(name) as writing:
+        await self._dependencies.files.keep(name)
+        async with self._dependencies.storage.write(name) as writing:
             for part in stored_parts(self._batch.id, parts, ending):
                 try:
-                    async for piece in self._wiring.storage.read(part):
+                    async for piece in self._dependencies.storage.read(part):
                         await writing.write(piece)
                 except UnknownFile:
                     _log.exception("batch %s: the storage has lost a part", self._batch.id)
@@ -93,21 +93,21 @@ _AT_ONCE: Final = 32
 class BatchRun:
     """Drives the batch that it has leased."""
 
-    def __init__(self, wiring: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
+    def __init__(self, dependencies: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
         """Nothing done yet."""
-        self._wiring = wiring
+        self._dependencies = dependencies
         self._batches = batches
         self._lease = lease
         self._batch = lease.batch
-        self._rows = BatchJobs(wiring.connection)
-        self._parts = Parts(batches, self._rows, wiring.storage, lease)
-        self._window = Window(wiring, self._rows, self._batch)
+        self._rows = BatchJobs(dependencies.connection)
+        self._parts = Parts(batches, self._rows, dependencies.storage, lease)
+        self._window = Window(dependencies, self._rows, self._batch)
         self._stop = asyncio.Event()
         """Set when no more rows are to be run."""
         self._is_cancelled = self._batch.status == "cancelling"
         self._issued = lease.issued
         self._total = lease.batch.counts.total
-        self._width = wiring.settings.batch_window
+        self._width = dependencies.settings.batch_window
         if self._is_cancelled or lease.gives_up:
             self._stop.set()
 
@@ -138,7 +138,9 @@ class BatchRun:
                 self._is_cancelled = pulse.status == "cancelling"
                 if self._is_cancelled or pulse.now >= self._batch.expires_at:
                     self._stop.set()
-                self._width = max(1, self._wiring.settings.batch_window // max(1, pulse.sharing))
+                self._width = max(
+                    1, self._dependencies.settings.batch_window // max(1, pulse.sharing)
+                )
             await asyncio.sleep(_BEAT_S)
 
     async def _work(self) -> None:
@@ -170,7 +172,7 @@ class BatchRun:
             async with aclosing(self._source(done)) as source:
                 await self._give_up(source, f"batch_{status}")
             await self._parts.flush()
-        if await BatchEnding(self._wiring, self._batches, self._lease).ended_as(status):
+        if await BatchEnding(self._dependencies, self._batches, self._lease).ended_as(status):
             return True
         if await self._batches.renew(self._lease, 0, 0) is None:
             raise self._lost
@@ -182,7 +184,7 @@ class BatchRun:
 
     async def _checked(self) -> bool:
         """Look at every line; false: the batch has ended, because the file is no input."""
-        settings = self._wiring.settings
+        settings = self._dependencies.settings
         check = InputCheck(
             self._batch.endpoint,
             max_rows=settings.batch_max_rows,
@@ -209,15 +211,15 @@ class BatchRun:
         return False
 
     def _blocks(self) -> AsyncGenerator[list[InputLine], None]:
-        pieces = self._wiring.storage.read(stored_name(self._batch.input_file_id))
-        return lines(pieces, self._wiring.settings.max_body_bytes)
+        pieces = self._dependencies.storage.read(stored_name(self._batch.input_file_id))
+        return lines(pieces, self._dependencies.settings.max_body_bytes)
 
     def _source(self, done: bytes) -> RowSource:
         def is_done(row: int) -> bool:
             byte = row // 8
             return byte < len(done) and bool(done[byte] & (0x80 >> row % 8))
 
-        return RowSource(self._blocks(), is_done, self._wiring.settings.max_body_bytes)
+        return RowSource(self._blocks(), is_done, self._dependencies.settings.max_body_bytes)
 
     async def _run(self, source: RowSource) -> None:
         """Run what the source has until it is empty and all has landed, or until the stop."""
@@ -290,7 +292,7 @@ class BatchRun:
 
     async def _give_up_one(self, row: Waiting, job_id: str, code: str, *, exists: bool) -> None:
         if exists:
-            record = await self._wiring.queue.cancel(job_id, by="batch", reason=code)
+            record = await self._dependencies.queue.cancel(job_id, by="batch", reason=code)
             flying = self._window.telling_of(row, job_id)
             if record.status in LAST_WORDS and record.status != "cancelled" and flying:
                 await self._parts.add(await self._window.answer(job_id, flying), job_id)

@@ -64,12 +64,14 @@ class NotYet(Exception):
 class Window:
     """The rows of one batch that are jobs now."""
 
-    def __init__(self, wiring: Dependencies, rows: BatchJobs, batch: Batch) -> None:
+    def __init__(self, dependencies: Dependencies, rows: BatchJobs, batch: Batch) -> None:
         """Nothing enqueued."""
-        self._wiring = wiring
+        self._dependencies = dependencies
         self._rows = rows
         self._batch = batch
-        self._intake = Submission(wiring, batch.tenant, Preferences(), words=OPENAI)
+        self._submission = Submission(
+            dependencies.submission, batch.tenant, Preferences(), words=OPENAI
+        )
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
         self._seen: set[str] = set()
@@ -115,12 +117,12 @@ class Window:
         return asked._replace(request=request)
 
     def _job(self, job_id: str) -> BatchJob:
-        return BatchJob(job_id, int(self._wiring.connection.now()))
+        return BatchJob(job_id, int(self._dependencies.connection.now()))
 
     async def _enqueue(self, request: AnyRequest, job_id: str) -> None:
-        queue = await self._intake.queue_for(request)
+        queue = await self._submission.queue_for(request)
         request = request.model_copy(update={"backend": backend_of(queue)})
-        await self._wiring.queue.enqueue(
+        await self._dependencies.queue.enqueue(
             request, queue=queue, tenant=self._batch.tenant, job_id=job_id
         )
         self._seen.add(_model(request))
@@ -137,7 +139,7 @@ class Window:
         model = str(body.get("model"))
         now = asyncio.get_running_loop().time()
         since = self._missing_since.setdefault(model, now)
-        missing_s = self._wiring.settings.batch_missing_s
+        missing_s = self._dependencies.settings.batch_missing_s
         if model in self._seen or now - since < missing_s:
             raise NotYet(min(_PAUSE_S, missing_s))
 
@@ -164,7 +166,7 @@ class Window:
 
     async def answer(self, job_id: str, flying: Flying) -> RowAnswer:
         """What a job that has ended said, as a line."""
-        result = await self._wiring.log.result(job_id)
+        result = await self._dependencies.log.result(job_id)
         end = result.error or result.cancelled
         if end is not None:
             return ended(flying.row, job_id, flying.custom_id, end)

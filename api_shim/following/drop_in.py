@@ -1,37 +1,34 @@
-"""What drop-in surfaces share: a job begun, followed to its end, and the end told in their words.
+"""One call of a drop-in surface (OpenAI, Ollama): its job submitted, followed and rendered.
 
-A surface is a view of jobs. It translates its request into the contract's, hands that to a
-`DropInCall`,
-and translates what comes back; it runs nothing itself. The rules are the same on every surface:
+A surface is a view of jobs. It translates its request into the contract's, submits it through a
+`DropInCall` and translates the result; it runs nothing itself. The rules are the same everywhere:
 
-- A caller who hangs up ends the job, because it cannot come back, unless the call said otherwise
-  (`X-Fleet-On-Disconnect`).
-- The head of a stream waits for the job's first words, so that what fails before them is a status
-  code; but no longer than about `keepalive_s`: then 200 and keep-alives go out, and what fails is
-  told in the stream.
-- Words cannot be taken back: an attempt that starts over ends a stream that has told some.
-  One that goes on where the last one stopped is not seen at all.
+- A client that disconnects ends the job, because it cannot resume the stream, unless the request
+  has another policy (`X-Fleet-On-Disconnect`).
+- The head of a stream waits for the job's first output, so that an earlier failure is a status
+  code; but no longer than about `keepalive_s`: then 200 and keep-alives are sent, and a failure is
+  an event of the stream.
+- Text that was sent cannot be taken back: an attempt that starts over ends a stream that has sent
+  some. An attempt that continues the last one is not visible to the client.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol
 
-from fastapi import Depends, Request
+from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.dependencies import Dependencies, Wired
 from api_shim.following.event_stream import GOODBYE_S, say
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Problem, Refusal, problem_of, status_of
 from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
-from api_shim.submission.roster_cache import pools
-from api_shim.submission.submission import DropInTaking, Submission
-from contract import errors
+from api_shim.submission.roster_cache import RosterCache, pools
+from api_shim.submission.submission import Submission
 from contract.errors import (
     AuthenticationRefused,
     BackendBusy,
@@ -53,8 +50,9 @@ from contract.errors import (
 from contract.events import Cancelled, Event, Failed, Frame
 from contract.features import wishes
 from contract.jobs import AnyRequest, JobRecord
-from contract.requests import Request as AnyKind
 from contract.result import Fold, Result
+from relay.followers import Followers
+from relay.log import Log
 
 _STATUS: Final[Mapping[type[FleetError], int]] = {
     ModelMissing: 404,
@@ -90,8 +88,6 @@ def _classes(root: type[FleetError]) -> Iterator[type[FleetError]]:
         yield from _classes(child)
 
 
-# Named, so that the whole tree has been imported when its classes are counted.
-_MODULES: Final = (errors, errors)
 _CLASSES: Final = {each.code: each for each in _classes(FleetError)}
 
 
@@ -130,7 +126,6 @@ def _status(code: str) -> int:
     return found or status_of(kind)
 
 
-Asked = TypeVar("Asked", bound=AnyKind)
 Parted = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
 """Parts events of the log into what can be told, and the one that ends the stream."""
 
@@ -167,72 +162,86 @@ class StreamRenderer(Protocol):
         ...
 
 
+class FollowingServices(NamedTuple):
+    """What following needs of the process; built once, in `api_shim.dependencies`."""
+
+    log: Log
+    roster: RosterCache
+    followers: Followers
+    open_calls: OpenCalls
+    keepalive_s: float
+    """Seconds of silence after which a stream sends a keep-alive."""
+
+
 class DropInCall:
     """One call of a drop-in surface."""
 
-    def __init__(self, request: Request, wiring: Dependencies, intake: Submission) -> None:
-        """Nothing asked yet."""
+    def __init__(
+        self, request: Request, services: FollowingServices, submission: Submission
+    ) -> None:
+        """Nothing submitted yet."""
         self._request = request
-        self._wiring = wiring
-        self._intake = intake
+        self._services = services
+        self._submission = submission
         self._left_out: list[str] = []
 
     @property
     def headers(self) -> Mapping[str, str]:
         """What the answer's head must say, once the job is taken in: X-Fleet-Job above all."""
-        return self._intake.headers
+        return self._submission.headers
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Name fields of the request that nothing is done with, in the answer's head."""
         self._left_out += names
         if self._left_out:
-            self._intake.headers[HEADER] = header_value(self._left_out)
+            self._submission.headers[HEADER] = header_value(self._left_out)
 
-    async def take(self, request: AnyRequest, asked: Lenient | None = None) -> JobRecord:
-        """Enqueue; the job ends with its caller unless the request or a header says otherwise.
+    async def submit(self, request: AnyRequest, body: Lenient | None = None) -> JobRecord:
+        """The job of the request; it ends with its caller unless the request or a header differs.
 
-        `asked` is the body that the request was made of: what of it was not understood is named.
-        Raises what `Intake.take` raises.
+        `body` is what the client sent: fields of it that were not understood are named in the
+        response's X-Fleet-Ignored. Raises what `Submission.accept` raises.
         """
         if "on_disconnect" not in request.model_fields_set:
             request = request.model_copy(update={"on_disconnect": "cancel"})
-        if asked is not None:
-            self.leave_out(ignored(asked))
-        record, _ = await self._intake.take(request)
+        if body is not None:
+            self.leave_out(ignored(body))
+        record, _ = await self._submission.accept(request)
         self.leave_out(await self._ungranted(request, record.backend))
         return record
 
     async def _ungranted(self, request: AnyRequest, backend: str) -> tuple[str, ...]:
-        """What the chosen backend has no word for: a stream's head is out before it says so."""
-        wished = wishes(request)
-        if not wished:
+        """Features that the chosen backend lacks; a stream's head is sent before it says so."""
+        wanted = wishes(request)
+        if not wanted:
             return ()
-        pool = pools(await self._wiring.census.recent()).get(backend)
+        pool = pools(await self._services.roster.recent()).get(backend)
         granted = None if pool is None else pool.grants
-        return () if granted is None else tuple(each for each in wished if each not in granted)
+        return () if granted is None else tuple(each for each in wanted if each not in granted)
 
     async def whole(
-        self, record: JobRecord, hear: Callable[[Frame], object] | None = None
+        self, record: JobRecord, on_event: Callable[[Frame], object] | None = None
     ) -> Result:
-        """The answer when the job is done; raises Refusal for any other end, and FleetError.
+        """The result when the job is done; `on_event` is called with every event of the log.
 
-        `hear` is given every event of the log as well.
+        Raises Refusal for any other end (its status as `refusal_of` has it; 408 `caller_left`, 503
+        `shim_stopping`), and FleetError.
         """
         answer = Fold()
 
-        def heard(frame: Frame) -> None:
+        def add(frame: Frame) -> None:
             answer.add(frame.event)
-            if hear is not None:
-                hear(frame)
+            if on_event is not None:
+                on_event(frame)
 
-        seat = self._wiring.audience.attending(record, grace_s=_NO_GRACE_S)
-        async with seat:
-            reading = _read(self._pages(record), heard)
-            ending = await self._wiring.hangup.attend(reading, self._request.receive)
+        follower = self._services.followers.attending(record, grace_s=_NO_GRACE_S)
+        async with follower:
+            reading = _read(self._pages(record), add)
+            ending = await self._services.open_calls.attend(reading, self._request.receive)
         if ending is CallEnding.STOPPING:
             raise _stopping(self.headers)
         if ending is CallEnding.GONE:
-            # Nobody hears it; the log of calls does.
+            # No client reads this response; the access log records it.
             raise Refusal("caller_left", "The caller hung up.", status=408, headers=self.headers)
         result = answer.result
         end = result.error or result.cancelled
@@ -248,22 +257,22 @@ class DropInCall:
         return AnswerStream(
             self._pages(record),
             rendering,
-            self._wiring.hangup,
-            self._wiring.audience.attending(record, grace_s=_NO_GRACE_S),
+            self._services.open_calls,
+            self._services.followers.attending(record, grace_s=_NO_GRACE_S),
             headers=self.headers,
-            patience_s=self._wiring.settings.keepalive_s,
+            patience_s=self._services.keepalive_s,
             parted=parted,
         )
 
     def _pages(self, record: JobRecord) -> Pages:
-        return self._wiring.log.follow(record.id, idle_s=self._wiring.settings.keepalive_s)
+        return self._services.log.follow(record.id, idle_s=self._services.keepalive_s)
 
 
-async def _read(pages: Pages, hear: Callable[[Frame], object]) -> None:
+async def _read(pages: Pages, on_event: Callable[[Frame], object]) -> None:
     async with aclosing(pages):
         async for frames in pages:
             for frame in frames:
-                hear(frame)
+                on_event(frame)
 
 
 def _stopping(headers: Mapping[str, str]) -> Refusal:
@@ -284,8 +293,8 @@ class AnswerStream(Response):
         self,
         pages: Pages,
         rendering: StreamRenderer,
-        hangup: OpenCalls,
-        seat: AbstractAsyncContextManager[object],
+        open_calls: OpenCalls,
+        follower: AbstractAsyncContextManager[object],
         *,
         headers: Mapping[str, str],
         patience_s: float,
@@ -294,8 +303,8 @@ class AnswerStream(Response):
         """Tell these pages; the head waits for the first words for `patience_s`."""
         self._pages = pages
         self._rendering = rendering
-        self._hangup = hangup
-        self._seat = seat
+        self._open_calls = open_calls
+        self._follower = follower
         self._patience_s = patience_s
         self._parted = parted or self._told_and_end
         self._is_open = False
@@ -309,8 +318,8 @@ class AnswerStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raises Refusal or FleetError if it fails before its head is out."""
-        async with self._seat:
-            ending = await self._hangup.attend(self._talk(scope, send), receive)
+        async with self._follower:
+            ending = await self._open_calls.attend(self._talk(scope, send), receive)
             if ending is CallEnding.GONE:
                 return
             with suppress(TimeoutError):
@@ -368,11 +377,3 @@ class AnswerStream(Response):
             await send(head)
         if data:
             await say(send, data)
-
-
-async def _visit(request: Request, wiring: Wired, intake: DropInTaking) -> DropInCall:
-    return DropInCall(request, wiring, intake)
-
-
-Visiting = Annotated[DropInCall, Depends(_visit)]
-"""A parameter of a drop-in route that makes jobs."""

@@ -65,8 +65,8 @@ class EventStream(Response):
         job_id: str,
         pages: Pages,
         format: Format,
-        hangup: OpenCalls,
-        seat: AbstractAsyncContextManager[object],
+        open_calls: OpenCalls,
+        follower: AbstractAsyncContextManager[object],
         *,
         preamble: bytes = b"",
     ) -> None:
@@ -74,8 +74,8 @@ class EventStream(Response):
         self._job_id = job_id
         self._pages = pages
         self._format = format
-        self._hangup = hangup
-        self._seat = seat
+        self._open_calls = open_calls
+        self._follower = follower
         self._preamble = preamble
         self.status_code = 200
         self.media_type = format.media_type
@@ -92,7 +92,7 @@ class EventStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; nothing is left running afterwards."""
-        async with self._seat:
+        async with self._follower:
             await self._tell(receive, send)
 
     async def _tell(self, receive: Receive, send: Send) -> None:
@@ -102,7 +102,7 @@ class EventStream(Response):
             "headers": self.raw_headers,
         }
         await send(start)
-        ending = await self._hangup.attend(self._talk(send), receive)
+        ending = await self._open_calls.attend(self._talk(send), receive)
         if ending is not CallEnding.GONE:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):

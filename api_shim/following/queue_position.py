@@ -87,14 +87,14 @@ class QueuePositions:
         self,
         records: Records,
         standing: Positions,
-        census: RosterCache,
+        roster: RosterCache,
         now: Callable[[], float],
         every_s: float,
     ) -> None:
         """Trust a look for `every_s` seconds; `now` is unix seconds."""
         self._records = records
         self._standing = standing
-        self._census = census
+        self._roster = roster
         self._now = now
         self.every_s = every_s
         self._looks: dict[str, asyncio.Task[tuple[JobRecord, QueuePlace] | None]] = {}
@@ -102,7 +102,7 @@ class QueuePositions:
     async def place(self, record: JobRecord) -> QueuePlace:
         """Where a job stands now and why it waits; raises RelayUnavailable."""
         place = await self._standing.place(record)
-        return explained(place, record.queue, await self._census.recent(), record.model)
+        return explained(place, record.queue, await self._roster.recent(), record.model)
 
     async def queued(self, job_id: str) -> Queued | None:
         """What there is to say of a waiting job; None if it waits no more or Redis is away."""

@@ -37,19 +37,19 @@ class AuthMiddleware:
         if scope["type"] not in {"http", "websocket"} or is_open:
             await self._app(scope, receive, send)
             return
-        door = scope["app"].state.wiring.door
+        authenticator = scope["app"].state.authenticator
         connection = HTTPConnection(scope)
-        speaking = _speaking(connection, send)
+        send_with_subprotocol = _with_subprotocol(connection, send)
         try:
-            entry = await door.admitted(connection)
+            entry = await authenticator.admit(connection)
         except (FleetError, Refusal) as error:
-            await _turn_away(error, scope, receive, speaking)
+            await _reject(error, scope, receive, send_with_subprotocol)
             return
         scope.setdefault("state", {})["key"] = entry
-        with door.call(entry) as ended:
-            call = _Call(scope, receive, speaking, ended)
+        with authenticator.call(entry) as ended:
+            call = _Call(scope, receive, send_with_subprotocol, ended)
             await self._app(scope, call.receive, call.send)
-            await call.see_out()
+            await call.finish()
 
 
 class _Call:
@@ -94,7 +94,7 @@ class _Call:
             self._is_open = message.get("more_body", False)
         await self._send(message)
 
-    async def see_out(self) -> None:
+    async def finish(self) -> None:
         """End what the application has left open because the key was revoked."""
         if not self._ended.done() or not self._is_open:
             return
@@ -106,7 +106,7 @@ class _Call:
         await self._send({"type": "websocket.close", "code": 4401, "reason": reason})
 
 
-def _speaking(connection: HTTPConnection, send: Send) -> Send:
+def _with_subprotocol(connection: HTTPConnection, send: Send) -> Send:
     """Agree to the first subprotocol that a WebSocket offers and that is no key.
 
     A browser that has offered some hangs up unless one is chosen.
@@ -123,9 +123,7 @@ def _speaking(connection: HTTPConnection, send: Send) -> Send:
     return agreeing
 
 
-async def _turn_away(
-    error: FleetError | Refusal, scope: Scope, receive: Receive, send: Send
-) -> None:
+async def _reject(error: FleetError | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         await response_to(error, scope)(scope, receive, send)
         return

@@ -40,9 +40,9 @@ Ended = asyncio.Future[None]
 class Authenticator:
     """Lets callers in, and sees them out when their key is revoked."""
 
-    def __init__(self, tenants: ApiKeys, connection: Connection, settings: ShimSettings) -> None:
+    def __init__(self, api_keys: ApiKeys, connection: Connection, settings: ShimSettings) -> None:
         """Nobody has been let in."""
-        self._tenants = tenants
+        self._api_keys = api_keys
         self._now = connection.now
         self._settings = settings
         self._table = ApiKeyTable()
@@ -50,7 +50,7 @@ class Authenticator:
         self._looking: asyncio.Task[None] | None = None
         self._calls: dict[Ended, ApiKeyEntry | None] = {}
 
-    async def admitted(self, connection: HTTPConnection) -> ApiKeyEntry | None:
+    async def admit(self, connection: HTTPConnection) -> ApiKeyEntry | None:
         """The caller's key; None where no key is configured and none is needed.
 
         Raises NotAuthenticated, Refusal, RelayUnavailable.
@@ -123,7 +123,7 @@ class Authenticator:
 
     async def _looked(self) -> None:
         began_at = time.monotonic()
-        table = await self._tenants.look(self._table)
+        table = await self._api_keys.look(self._table)
         if self._table.revision and not table.revision:
             raise RelayUnavailable(
                 "Redis has lost the API keys of this fleet, so nobody is let in: bring its data "
@@ -199,7 +199,7 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
-async def ought_not_start(settings: ShimSettings) -> str | None:
+async def reason_not_to_start(settings: ShimSettings) -> str | None:
     """Why a shim must not listen where it is told to, if it must not; raises RelayUnavailable."""
     if is_loopback(settings.host) or settings.insecure:
         return None

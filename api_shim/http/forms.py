@@ -58,7 +58,7 @@ class FormPart(NamedTuple):
     """None: it is no file."""
 
 
-class _Heard:
+class _ParserEvents:
     """What the parser has said since it was last asked."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ async def form(request: Request) -> AsyncGenerator[FormPart | bytes, None]:
     _, options = parse_options_header(request.headers.get("content-type"))
     if b"boundary" not in options:
         raise _wrong("its Content-Type names no boundary")
-    heard = _Heard()
+    heard = _ParserEvents()
     try:
         parser = _parser(options[b"boundary"], heard)
         async for data in request.stream():
@@ -126,7 +126,7 @@ async def form(request: Request) -> AsyncGenerator[FormPart | bytes, None]:
         raise _wrong("it ends before its last boundary")
 
 
-def _parser(boundary: bytes, heard: _Heard) -> MultipartParser:
+def _parser(boundary: bytes, heard: _ParserEvents) -> MultipartParser:
     return MultipartParser(
         boundary,
         {

@@ -33,7 +33,7 @@ class HeadAsGet:
         return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
 
-def asked_method(scope: Scope) -> str:
+def original_method(scope: Scope) -> str:
     """The method that the caller has sent."""
     method: str = scope.get(_ASKED) or scope.get("method", "")
     return method
@@ -41,4 +41,4 @@ def asked_method(scope: Scope) -> str:
 
 def is_head(scope: Scope) -> bool:
     """Whether the caller wants to see the head only."""
-    return asked_method(scope) == "HEAD"
+    return original_method(scope) == "HEAD"

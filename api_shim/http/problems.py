@@ -16,7 +16,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from api_shim.http.head import asked_method
+from api_shim.http.head import original_method
 from contract.errors import (
     AmbiguousId,
     BatchEnded,
@@ -340,7 +340,7 @@ def _invalid(error: RequestValidationError, scope: Scope, request_id: str | None
 
 
 def _of_http(error: HTTPException, status: int, scope: Scope, request_id: str | None) -> Problem:
-    method, path = asked_method(scope), scope.get("path", "")
+    method, path = original_method(scope), scope.get("path", "")
     details: dict[int, str] = {
         404: f"There is nothing at {path}; /docs lists every path.",
         405: f"{method} does not work on {path}; the Allow header says what does.",

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr
 from starlette.requests import HTTPConnection
 
 from api_shim.control import Add, BackendName, ControlAnswer, ControlLost, Order, Remove, asked
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
@@ -62,9 +62,9 @@ class BackendRemoved(WireModel):
     """Jobs in its queues: they wait until a backend of that name is there again."""
 
 
-async def allowed(connection: HTTPConnection, wiring: Wired, _: Admin) -> None:
+async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) -> None:
     """Let admins pass; while there are no keys, callers on this machine. Raises Refusal."""
-    if not wiring.door.has_keys and not is_local(connection):
+    if not dependencies.authenticator.has_keys and not is_local(connection):
         raise Refusal(
             "not_local",
             "While no API key is configured, backends are added and removed from the machine that "
@@ -93,17 +93,17 @@ _EXAMPLE: Final[Any] = {
     },
 )
 async def add(
-    new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)], wiring: Wired
+    new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)], dependencies: Injected
 ) -> Response:
     """Start workers for a backend, without a restart; ends with `fleet up`, which keeps no list."""
-    if new.name in pools(await wiring.census.workers()):
+    if new.name in pools(await dependencies.roster.workers()):
         raise _taken(f"A live worker serves a backend {new.name} already")
-    told = await _told(wiring, Add(name=new.name, dsn=new.dsn))
+    told = await _told(dependencies, Add(name=new.name, dsn=new.dsn))
     if told.trouble == "invalid":
         raise Refusal(InvalidRequest, told.message)
     if told.trouble is not None:
         raise _taken(told.message)
-    view = await _seen(wiring, new.name)
+    view = await _seen(dependencies, new.name)
     if view is None:
         detail = "GET /api/v1/backends shows it when it has reported; `fleet up` says why not."
         starts = BackendStarts(name=new.name, detail=detail)
@@ -119,13 +119,13 @@ async def add(
 )
 async def remove(
     name: Annotated[BackendName, Path(description="As it was added, or given to `fleet up`.")],
-    wiring: Wired,
+    dependencies: Injected,
 ) -> Response:
     """End a backend's workers: what they do is finished or handed over, what waits waits on."""
-    told = await _told(wiring, Remove(name=name))
+    told = await _told(dependencies, Remove(name=name))
     if told.trouble is not None:
         raise Refusal(UnknownBackend, told.message)
-    views = await wiring.queue.standing.views(await wiring.census.workers())
+    views = await dependencies.queue.standing.views(await dependencies.roster.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
     return answer(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
 
@@ -134,8 +134,8 @@ def _taken(why: str) -> Refusal:
     return Refusal("name_taken", f"{why}: choose another name, or remove that one.", status=409)
 
 
-async def _told(wiring: Dependencies, order: Order) -> ControlAnswer:
-    control = wiring.settings.control
+async def _told(dependencies: Dependencies, order: Order) -> ControlAnswer:
+    control = dependencies.settings.control
     if control is None:
         raise Refusal("not_supervised", _INSTEAD, status=409)
     try:
@@ -146,12 +146,12 @@ async def _told(wiring: Dependencies, order: Order) -> ControlAnswer:
         ) from None
 
 
-async def _seen(wiring: Dependencies, name: str) -> BackendView | None:
+async def _seen(dependencies: Dependencies, name: str) -> BackendView | None:
     """The backend once a worker of it has looked at it; None if that takes too long."""
     try:
         async with asyncio.timeout(_SEEN_WITHIN_S):
             while True:
-                pool = pools(await wiring.census.workers()).get(name)
+                pool = pools(await dependencies.roster.workers()).get(name)
                 if pool is not None and all(r.error != _NOT_CHECKED for r in pool.reports):
                     return backend_view(pool)
                 await asyncio.sleep(_LOOK_S)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, Caller
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import documented
@@ -46,7 +46,7 @@ Before = Annotated[str | None, Query(description="`next` of the answer before th
     responses=documented(400, 422, 503),
 )
 async def page(
-    wiring: Wired,
+    dependencies: Injected,
     wanted: Which,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
     before: Before = None,
@@ -56,9 +56,9 @@ async def page(
     One that was retried is listed no longer.
     """
     check_cursor(before)
-    found = await wiring.dead.page(wanted, limit=limit, before=before)
+    found = await dependencies.dead_letters.page(wanted, limit=limit, before=before)
     if wanted.seen_by.admin:
-        found = found.model_copy(update={"unreadable": await wiring.unreadable.count()})
+        found = found.model_copy(update={"unreadable": await dependencies.unreadable.count()})
     return answer(found)
 
 
@@ -69,10 +69,10 @@ async def page(
     responses=documented(403, 422, 503),
 )
 async def messages(
-    wiring: Wired, _: Admin, limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50
+    dependencies: Injected, _: Admin, limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50
 ) -> Response:
     """List messages in queues that no worker could read, the newest first; for admins."""
-    return answer(await wiring.unreadable.page(limit=limit))
+    return answer(await dependencies.unreadable.page(limit=limit))
 
 
 @router.delete(
@@ -81,9 +81,9 @@ async def messages(
     response_model=DeadPurged,
     responses=documented(403, 503),
 )
-async def purge_messages(wiring: Wired, _: Admin) -> Response:
+async def purge_messages(dependencies: Injected, _: Admin) -> Response:
     """Forget all messages that no worker could read; for admins."""
-    return answer(await wiring.unreadable.purge())
+    return answer(await dependencies.unreadable.purge())
 
 
 @router.get(
@@ -92,10 +92,10 @@ async def purge_messages(wiring: Wired, _: Admin) -> Response:
     response_model=DeadView,
     responses=documented(404, 409, 503),
 )
-async def show(id: JobId, wiring: Wired, caller: Caller) -> Response:
+async def show(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Look at one dead letter: its record, its last error, and what was asked for."""
-    record = await _dead(wiring, caller, id)
-    return answer(await wiring.dead.show(record), record.id)
+    record = await _dead(dependencies, caller, id)
+    return answer(await dependencies.dead_letters.show(record), record.id)
 
 
 @router.post(
@@ -105,13 +105,15 @@ async def show(id: JobId, wiring: Wired, caller: Caller) -> Response:
     response_model=JobAccepted,
     responses={202: ACCEPTED, **documented(404, 409, 422, 429, 503)},
 )
-async def retry(id: JobId, wiring: Wired, caller: Caller) -> Response:
+async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Run a dead letter again, as a new job of its tenant; again: the same new job."""
-    record = await wiring.records.seen(checked(id), caller)
+    record = await dependencies.records.seen(checked(id), caller)
     if record.dead_at is not None and record.retried_as is None:
-        request = await wiring.records.request(record.id)
-        await Submission(wiring, caller, Preferences()).queue_for(request)
-    retried = await wiring.dead.retry(record, await _owner(wiring, caller, record))
+        request = await dependencies.records.request(record.id)
+        await Submission(dependencies.submission, caller, Preferences()).queue_for(request)
+    retried = await dependencies.dead_letters.retry(
+        record, await _owner(dependencies, caller, record)
+    )
     headers = {} if retried.is_new else {"Idempotent-Replayed": "true"}
     return accepted(retried.record, retried.place, headers)
 
@@ -122,9 +124,9 @@ async def retry(id: JobId, wiring: Wired, caller: Caller) -> Response:
     response_model=DeadPurged,
     responses=documented(404, 409, 503),
 )
-async def purge(id: JobId, wiring: Wired, caller: Caller) -> Response:
+async def purge(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Forget one dead letter for good: its record, its log, what was asked for."""
-    return answer(await wiring.dead.purge(await _dead(wiring, caller, id)))
+    return answer(await dependencies.dead_letters.purge(await _dead(dependencies, caller, id)))
 
 
 @router.delete(
@@ -133,23 +135,23 @@ async def purge(id: JobId, wiring: Wired, caller: Caller) -> Response:
     response_model=DeadPurged,
     responses=documented(400, 422, 503),
 )
-async def purge_all(wiring: Wired, wanted: Which, before: Before = None) -> Response:
+async def purge_all(dependencies: Injected, wanted: Which, before: Before = None) -> Response:
     """Forget dead letters for good, up to 500 a call: repeat with `next` while there is one."""
     check_cursor(before)
-    return answer(await wiring.dead.purge_all(wanted, before=before))
+    return answer(await dependencies.dead_letters.purge_all(wanted, before=before))
 
 
-async def _dead(wiring: Dependencies, caller: Tenant, job_id: str) -> JobRecord:
-    record = await wiring.records.seen(checked(job_id), caller)
+async def _dead(dependencies: Dependencies, caller: Tenant, job_id: str) -> JobRecord:
+    record = await dependencies.records.seen(checked(job_id), caller)
     if record.dead_at is None:
         raise JobNotFound(f"there is no dead letter {record.id}: that job is {record.status}")
     return record
 
 
-async def _owner(wiring: Dependencies, caller: Tenant, record: JobRecord) -> Tenant:
+async def _owner(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> Tenant:
     """The tenant of a job, with its weight and bounds."""
     if record.tenant == caller.name:
         return caller
-    table = await wiring.tenants.look(ApiKeyTable())
+    table = await dependencies.api_keys.look(ApiKeyTable())
     owners = (entry.facts.owner for entry in table.entries.values())
     return next((o for o in owners if o.name == record.tenant), Tenant(name=record.tenant))

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
 
+from api_shim.dependencies import NativeSubmission
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
-from api_shim.submission.submission import Taking
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
@@ -60,10 +60,10 @@ async def chat(
         ChatRequest,
         _example("A question", model="llama3.2", messages=[{"role": "user", "content": "Hello!"}]),
     ],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Ask a model to continue a conversation; the answer streams as `delta` events."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/embed", operation_id="enqueue_embed", **_ROUTE)
@@ -71,19 +71,19 @@ async def embed(
     request: Annotated[
         EmbedRequest, _example("Two texts", model="nomic-embed-text", input=["one", "two"])
     ],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Turn texts into vectors; the answer comes as `vectors` events in the order of `input`."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/pull", operation_id="enqueue_pull", **_ROUTE)
 async def pull(
     request: Annotated[PullRequest, _example("A download", backend="ollama", model="llama3.2")],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Download a model to a backend; the answer is `progress` events."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/image", operation_id="enqueue_image", **_ROUTE)
@@ -91,35 +91,37 @@ async def image(
     request: Annotated[
         ImageRequest, _example("A picture", model="sd-turbo", prompt="a lighthouse")
     ],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Make images from words; the answer is `image` events."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/show", operation_id="enqueue_show", **_ROUTE)
 async def show(
-    request: Annotated[ShowRequest, _example("All about a model", model="llama3.2")], take: Taking
+    request: Annotated[ShowRequest, _example("All about a model", model="llama3.2")],
+    submit: NativeSubmission,
 ) -> Response:
     """Ask for everything a backend knows of a model; the answer is one `details` event."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/running", operation_id="enqueue_running", **_ROUTE)
 async def running(
-    request: Annotated[RunningRequest, _example("On one backend", backend="ollama")], take: Taking
+    request: Annotated[RunningRequest, _example("On one backend", backend="ollama")],
+    submit: NativeSubmission,
 ) -> Response:
     """Ask a backend which models it has in memory; the answer is one `details` event."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/delete", operation_id="enqueue_delete", **_ROUTE)
 async def delete(
     request: Annotated[DeleteRequest, _example("By name", backend="ollama", model="llama3.2")],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Delete a model from a backend."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/copy", operation_id="enqueue_copy", **_ROUTE)
@@ -127,10 +129,10 @@ async def copy(
     request: Annotated[
         CopyRequest, _example("A second name", model="llama3.2", destination="assistant")
     ],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Give a model a second name."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/create", operation_id="enqueue_create", **_ROUTE)
@@ -139,27 +141,27 @@ async def create(
         CreateRequest,
         _example("With a system prompt", model="pirate", source="llama3.2", system="Say arr."),
     ],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Make a model from another; the answer is `progress` events."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/load", operation_id="enqueue_load", **_ROUTE)
 async def load(
     request: Annotated[LoadRequest, _example("For an hour", model="llama3.2", keep_alive_s=3600)],
-    take: Taking,
+    submit: NativeSubmission,
 ) -> Response:
     """Bring a model into memory."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/unload", operation_id="enqueue_unload", **_ROUTE)
 async def unload(
-    request: Annotated[UnloadRequest, _example("Now", model="llama3.2")], take: Taking
+    request: Annotated[UnloadRequest, _example("Now", model="llama3.2")], submit: NativeSubmission
 ) -> Response:
     """Take a model out of memory."""
-    return await take(request)
+    return await submit(request)
 
 
 @router.post("/{kind}", include_in_schema=False)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
 
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.event_stream import NDJSON, SSE, EventStream, Format
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import CallEnding
@@ -78,7 +78,7 @@ _TOLD: Final[dict[int | str, dict[str, Any]]] = {
 async def follow(
     id: JobId,
     request: Request,
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     *,
     after: After = None,
@@ -93,18 +93,20 @@ async def follow(
     format = _accepted(request.headers.get("accept", "*/*"))
     # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
     cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
-    record = await wiring.records.seen(checked(id), caller)
+    record = await dependencies.records.seen(checked(id), caller)
     if is_head(request.scope):
         # It takes no seat: one that leaves may end the job.
         return Response(media_type=format.media_type, headers={"X-Fleet-Job": id})
-    pages = await _opened(wiring, record, cursor)
+    pages = await _opened(dependencies, record, cursor)
     if pages is None:
         return Response(
             status_code=204, headers={"X-Fleet-Job": record.id, "Cache-Control": "no-store"}
         )
-    preamble = b"retry: %d\n\n" % wiring.settings.reconnect_ms if format is SSE else b""
-    seat = wiring.audience.attending(record)
-    return EventStream(record.id, pages, format, wiring.hangup, seat, preamble=preamble)
+    preamble = b"retry: %d\n\n" % dependencies.settings.reconnect_ms if format is SSE else b""
+    follower = dependencies.followers.attending(record)
+    return EventStream(
+        record.id, pages, format, dependencies.open_calls, follower, preamble=preamble
+    )
 
 
 def _accepted(accept: str) -> Format:
@@ -133,22 +135,22 @@ def _cursor(text: str | None, name: str) -> Cursor | None:
         raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
 
 
-async def _opened(wiring: Dependencies, record: JobRecord, cursor: Cursor) -> Pages | None:
+async def _opened(dependencies: Dependencies, record: JobRecord, cursor: Cursor) -> Pages | None:
     """All after the cursor, as it comes; None if that is nothing for ever.
 
     Raises RelayUnavailable.
     """
-    if record.status in LAST_WORDS and await wiring.log.is_at_its_end(record.id, cursor):
+    if record.status in LAST_WORDS and await dependencies.log.is_at_its_end(record.id, cursor):
         return None
-    logged = wiring.log.follow(record.id, cursor, idle_s=wiring.settings.keepalive_s)
-    return wiring.places.between(record.id, logged, waits=record.status == "queued")
+    logged = dependencies.log.follow(record.id, cursor, idle_s=dependencies.settings.keepalive_s)
+    return dependencies.positions.between(record.id, logged, waits=record.status == "queued")
 
 
 @router.websocket("/{id}/events")
 async def watch(
     id: str,
     socket: WebSocket,
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     *,
     after: After = None,
@@ -164,11 +166,11 @@ async def watch(
     try:
         demand_known_fields(socket)
         cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
-        record = await wiring.records.seen(checked(id), caller)
-        pages = await _opened(wiring, record, cursor)
+        record = await dependencies.records.seen(checked(id), caller)
+        pages = await _opened(dependencies, record, cursor)
         if pages is not None:
-            async with wiring.audience.attending(record):
-                ending = await wiring.hangup.attend(_tell(socket, pages), socket.receive)
+            async with dependencies.followers.attending(record):
+                ending = await dependencies.open_calls.attend(_tell(socket, pages), socket.receive)
             if ending is CallEnding.GONE:
                 return
             if ending is CallEnding.STOPPING:

@@ -1,15 +1,19 @@
-"""What a browser sees at `/`: a page that says what this is and where to go on. Pure.
+"""GET /: a page for browsers, and the heartbeat that clients of Ollama wait for.
 
-It is the same for everybody, asks nobody for a key and tells nothing of this fleet. Nothing of it
-comes from elsewhere, and its policy lets it load and run nothing: there is one style, known by its
-hash, and no script.
+The page is static, needs no key and shows nothing of this fleet. It loads nothing from elsewhere,
+and its Content-Security-Policy allows one style, by its hash, and no script.
 """
 
 import base64
 import hashlib
-from typing import Final
+from typing import Annotated, Final
 
+from fastapi import APIRouter, Header
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from api_shim.http.problems import documented
+
+router = APIRouter(tags=["ollama"])
 
 HEARTBEAT: Final = "Ollama is running"
 """What clients of Ollama wait for."""
@@ -76,6 +80,18 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Vary": "Accept",
 }
+
+
+@router.get(
+    "/",
+    operation_id="ollama_heartbeat",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **documented(500)},
+)
+@router.head("/", include_in_schema=False)
+async def get_root(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
+    """Say what this is: a page for browsers, and for clients of the original its heartbeat."""
+    return front(accept)
 
 
 def front(accept: str) -> Response:

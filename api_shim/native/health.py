@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api_shim.dependencies import Wired
+from api_shim.dependencies import Injected
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import answer
 from contract.errors import NoWorker, RelayUnavailable
@@ -39,15 +39,15 @@ async def healthz() -> Response:
     "/readyz", operation_id="is_ready", response_model=Ready, responses=documented(422, 503)
 )
 async def readyz(
-    wiring: Wired,
+    dependencies: Injected,
     workers: Annotated[
         int, Query(ge=0, description="Live workers that are expected; 0 asks for Redis alone.")
     ] = 1,
 ) -> Response:
     """Answer 200 when Redis answers and enough workers are live; else say which check fails."""
     try:
-        await wiring.connection.ping()
-        live = [worker for worker in await wiring.census.workers() if not worker.draining]
+        await dependencies.connection.ping()
+        live = [worker for worker in await dependencies.roster.workers() if not worker.draining]
     except RelayUnavailable as error:
         raise Refusal(
             RelayUnavailable,

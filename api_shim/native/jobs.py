@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
@@ -55,7 +55,7 @@ def answer(noun: WireModel, job_id: str | None = None) -> Response:
     "", operation_id="list_jobs", response_model=JobPage, responses=documented(400, 422, 503)
 )
 async def page(
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     *,
     status: Status | None = None,
@@ -67,7 +67,7 @@ async def page(
 ) -> Response:
     """List the caller's jobs, newest first; an admin's key lists everybody's."""
     check_cursor(before)
-    found = await wiring.records.page(
+    found = await dependencies.records.page(
         seen_by=caller,
         status=status,
         kind=kind,
@@ -105,7 +105,7 @@ def _is_cursor(text: str) -> bool:
 async def look(
     id: JobId,
     request: Request,
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     *,
     wait_s: Annotated[
@@ -115,27 +115,30 @@ async def look(
     result: Annotated[bool, Query(description="Whether to tell what it has said so far.")] = True,
 ) -> Response:
     """Look at a job: its record, its place, its answer so far; or wait until it has ended."""
-    record = await wiring.records.seen(checked(id), caller)
+    record = await dependencies.records.seen(checked(id), caller)
     if wait_s and record.status not in LAST_WORDS:
-        async with wiring.audience.attending(record) as follower:
-            waiting = _until_the_end(wiring, record.id, wait_s)
-            if await wiring.hangup.attend(waiting, request.receive) is CallEnding.FINISHED:
+        async with dependencies.followers.attending(record) as follower:
+            waiting = _until_the_end(dependencies, record.id, wait_s)
+            if (
+                await dependencies.open_calls.attend(waiting, request.receive)
+                is CallEnding.FINISHED
+            ):
                 follower.returns()
-        record = await wiring.records.get(record.id)
-    return answer(await _view(wiring, record, with_result=result), record.id)
+        record = await dependencies.records.get(record.id)
+    return answer(await _view(dependencies, record, with_result=result), record.id)
 
 
-async def _until_the_end(wiring: Dependencies, job_id: str, wait_s: float) -> None:
+async def _until_the_end(dependencies: Dependencies, job_id: str, wait_s: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(wait_s), aclosing(wiring.log.follow(job_id)) as pages:
+        async with asyncio.timeout(wait_s), aclosing(dependencies.log.follow(job_id)) as pages:
             async for _ in pages:
                 pass
 
 
-async def _view(wiring: Dependencies, record: JobRecord, *, with_result: bool) -> JobView:
-    place = await wiring.places.place(record)
+async def _view(dependencies: Dependencies, record: JobRecord, *, with_result: bool) -> JobView:
+    place = await dependencies.positions.place(record)
     if with_result:
-        result = await wiring.log.result(record.id)
+        result = await dependencies.log.result(record.id)
     else:
         result = Result(status=record.status, attempt=record.attempt)
     return JobView(
@@ -155,11 +158,11 @@ async def _view(wiring: Dependencies, record: JobRecord, *, with_result: bool) -
 )
 async def cancel(
     id: JobId,
-    wiring: Wired,
+    dependencies: Injected,
     caller: Caller,
     reason: Annotated[str, Query(max_length=200, description="Told to its followers.")] = "",
 ) -> Response:
     """Cancel a job in whatever phase it is; final at once, and the same answer again."""
-    record = await wiring.records.seen(checked(id), caller)
-    cancelled = await wiring.queue.cancel(record.id, by="caller", reason=reason)
+    record = await dependencies.records.seen(checked(id), caller)
+    cancelled = await dependencies.queue.cancel(record.id, by="caller", reason=reason)
     return answer(cancelled, record.id)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Depends, Path, Response
 from starlette.requests import HTTPConnection
 
-from api_shim.dependencies import Wired
+from api_shim.dependencies import Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import documented
@@ -18,9 +18,9 @@ from contract.tenants import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, New
 from relay.id_prefixes import only
 
 
-async def allowed(connection: HTTPConnection, wiring: Wired, _: Admin) -> None:
+async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) -> None:
     """Let admins pass; while there are no keys, callers on this machine. Raises NotAllowed."""
-    if not wiring.door.has_keys and not is_local(connection):
+    if not dependencies.authenticator.has_keys and not is_local(connection):
         raise NotAllowed(
             "The first key is made on the machine that the shim runs on, without a proxy between: "
             "run `fleet keys create --tenant NAME --admin` there, against 127.0.0.1."
@@ -50,19 +50,19 @@ _EXAMPLES: Final[Any] = {
     },
 )
 async def create(
-    new: Annotated[NewKey, Body(openapi_examples=_EXAMPLES)], wiring: Wired
+    new: Annotated[NewKey, Body(openapi_examples=_EXAMPLES)], dependencies: Injected
 ) -> Response:
     """Make a key that names a tenant; the first one must be an admin's and not expire."""
-    issued = await wiring.tenants.issue(new)
-    await wiring.door.renew()
+    issued = await dependencies.api_keys.issue(new)
+    await dependencies.authenticator.renew()
     headers = {"Cache-Control": "no-store"}
     return Response(issued.model_dump_json(), 201, headers, media_type="application/json")
 
 
 @router.get("", operation_id="list_keys", response_model=KeyList, responses=documented(403, 503))
-async def all_(wiring: Wired) -> Response:
+async def all_(dependencies: Injected) -> Response:
     """List keys: whose they are and what they may; never the keys themselves."""
-    return answer(KeyList(keys=await wiring.door.keys()))
+    return answer(KeyList(keys=await dependencies.authenticator.keys()))
 
 
 @router.delete(
@@ -78,12 +78,12 @@ async def revoke(
             description="Of the key, what stands between its two `_`; or enough of its beginning."
         ),
     ],
-    wiring: Wired,
+    dependencies: Injected,
 ) -> Response:
     """Revoke a key; every shim refuses it within FLEET_KEY_MAX_AGE_S, and ends its streams."""
     if not KEY_ID_BEGINNING.match(id):
         raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
-    ids = [key.id for key in await wiring.door.keys() if key.id.startswith(id)]
-    gone = await wiring.tenants.revoke(only(id, ids) or id)
-    await wiring.door.renew()
+    ids = [key.id for key in await dependencies.authenticator.keys() if key.id.startswith(id)]
+    gone = await dependencies.api_keys.revoke(only(id, ids) or id)
+    await dependencies.authenticator.renew()
     return answer(gone)

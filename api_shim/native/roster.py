@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from api_shim.dependencies import Wired
+from api_shim.dependencies import Injected
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import answer
 from api_shim.submission.roster_cache import Pool, listing, pools
@@ -147,9 +147,9 @@ def _any_warm(reports: Iterable[ModelReport]) -> bool | None:
     response_model=BackendList,
     responses=documented(503),
 )
-async def backends(wiring: Wired) -> Response:
+async def backends(dependencies: Injected) -> Response:
     """List backends: their health, what they can do, their models and workers."""
-    found = pools(await wiring.census.workers()).values()
+    found = pools(await dependencies.roster.workers()).values()
     return answer(BackendList(backends=tuple(backend_view(pool) for pool in found)))
 
 
@@ -160,11 +160,11 @@ async def backends(wiring: Wired) -> Response:
     responses=documented(404, 503),
 )
 async def models(
-    wiring: Wired,
+    dependencies: Injected,
     backend: Annotated[str | None, Query(description="Only those of this backend.")] = None,
 ) -> Response:
     """List models, those that chat first: whose they are, what they can do, what is in memory."""
-    found = pools(await wiring.census.workers())
+    found = pools(await dependencies.roster.workers())
     if backend is not None:
         if backend not in found:
             names = ", ".join(found) or "none"
@@ -176,15 +176,15 @@ async def models(
 @router.get(
     "/queues", operation_id="list_queues", response_model=QueueList, responses=documented(503)
 )
-async def queues(wiring: Wired) -> Response:
+async def queues(dependencies: Injected) -> Response:
     """List queues: how many wait and run, how long the oldest has waited, who serves them."""
-    views = await wiring.queue.standing.views(await wiring.census.workers())
+    views = await dependencies.queue.standing.views(await dependencies.roster.workers())
     return answer(QueueList(queues=tuple(views)))
 
 
 @router.get(
     "/workers", operation_id="list_workers", response_model=WorkerList, responses=documented(503)
 )
-async def workers(wiring: Wired) -> Response:
+async def workers(dependencies: Injected) -> Response:
     """List live workers, as they report themselves."""
-    return answer(WorkerList(workers=tuple(await wiring.census.workers())))
+    return answer(WorkerList(workers=tuple(await dependencies.roster.workers())))

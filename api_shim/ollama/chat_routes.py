@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 
-from api_shim.dependencies import Dependencies, Wired
-from api_shim.following.drop_in import DropInCall, Visiting
+from api_shim.dependencies import Dependencies, DropIn, Injected
+from api_shim.following.drop_in import DropInCall
 from api_shim.ollama import chat_request, embed, schemas
 from api_shim.ollama.chat_request import GenerateBody, Generation, OllamaChatBody
 from api_shim.ollama.chat_response import CHAT, GENERATE, ChatResponseLines, LineShape, idle, whole
@@ -22,9 +22,9 @@ from contract.models import LoadRequest, UnloadRequest
 router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
 
 
-def json(body: bytes, visit: DropInCall) -> Response:
+def json(body: bytes, call: DropInCall) -> Response:
     """One whole answer."""
-    headers = {"Cache-Control": "no-store", **visit.headers}
+    headers = {"Cache-Control": "no-store", **call.headers}
     return Response(body, 200, headers, media_type="application/json")
 
 
@@ -44,11 +44,11 @@ async def post_chat(
         OllamaChatBody,
         example("A question", model="llama3.2", messages=[{"role": "user", "content": "Hello!"}]),
     ],
-    visit: Visiting,
-    wiring: Wired,
+    call: DropIn,
+    dependencies: Injected,
 ) -> Response:
     """Continue a conversation; without messages, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request.chat_to_job(body), CHAT, visit, wiring)
+    return await _words(body, chat_request.chat_to_job(body), CHAT, call, dependencies)
 
 
 @router.post(
@@ -59,41 +59,44 @@ async def post_chat(
 )
 async def post_generate(
     body: Annotated[GenerateBody, example("A prompt", model="llama3.2", prompt="Why is it blue?")],
-    visit: Visiting,
-    wiring: Wired,
+    call: DropIn,
+    dependencies: Injected,
 ) -> Response:
     """Go on from a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request.generate_to_job(body), GENERATE, visit, wiring)
+    return await _words(body, chat_request.generate_to_job(body), GENERATE, call, dependencies)
 
 
 async def _words(
     body: Generation,
     job: ChatRequest | LoadRequest | UnloadRequest,
     shape: LineShape,
-    visit: DropInCall,
-    wiring: Dependencies,
+    call: DropInCall,
+    dependencies: Dependencies,
 ) -> Response:
     model = body.wanted
     if not isinstance(job, ChatRequest):
-        await _in_memory(job, body, visit, wiring)
+        await _in_memory(job, body, call, dependencies)
         reason = "unload" if isinstance(job, UnloadRequest) else "load"
-        return json(idle(model, shape, reason, time.time()), visit)
-    record = await visit.take(job, body)
+        return json(idle(model, shape, reason, time.time()), call)
+    record = await call.submit(job, body)
     if body.is_streamed:
-        return visit.stream(record, ChatResponseLines(model, shape))
-    return json(whole(model, shape, await visit.whole(record)), visit)
+        return call.stream(record, ChatResponseLines(model, shape))
+    return json(whole(model, shape, await call.whole(record)), call)
 
 
 async def _in_memory(
-    job: LoadRequest | UnloadRequest, asked: NamedModel, visit: DropInCall, wiring: Dependencies
+    job: LoadRequest | UnloadRequest,
+    asked: NamedModel,
+    call: DropInCall,
+    dependencies: Dependencies,
 ) -> None:
     """Load or unload, where there is something to do: a hosted model is always there."""
-    visit.leave_out(without_words(asked))
+    call.leave_out(without_words(asked))
     if isinstance(job, LoadRequest):
-        fleet = pools(await wiring.census.workers())
+        fleet = pools(await dependencies.roster.workers())
         if is_beyond(job, fleet.values()):
             return
-    await visit.whole(await visit.take(job))
+    await call.whole(await call.submit(job))
 
 
 @router.post(
@@ -106,17 +109,17 @@ async def post_embed(
     body: Annotated[
         EmbedBody, example("Two texts", model="nomic-embed-text", input=["one", "two"])
     ],
-    visit: Visiting,
-    wiring: Wired,
+    call: DropIn,
+    dependencies: Injected,
 ) -> Response:
     """Turn texts into vectors of length 1; without texts, load the model."""
     job = embed.to_job(body)
     if isinstance(job, LoadRequest | UnloadRequest):
-        await _in_memory(job, body, visit, wiring)
-        return json(embed.embedded(body.wanted, None), visit)
-    result = await visit.whole(await visit.take(job, body))
+        await _in_memory(job, body, call, dependencies)
+        return json(embed.embedded(body.wanted, None), call)
+    result = await call.whole(await call.submit(job, body))
     # Thousands of vectors are megabytes of JSON, and other calls' words wait meanwhile.
-    return json(await asyncio.to_thread(embed.embedded, body.wanted, result), visit)
+    return json(await asyncio.to_thread(embed.embedded, body.wanted, result), call)
 
 
 @router.post(
@@ -127,13 +130,13 @@ async def post_embed(
 )
 async def post_embeddings(
     body: Annotated[EmbeddingsBody, example("One text", model="nomic-embed-text", prompt="one")],
-    visit: Visiting,
-    wiring: Wired,
+    call: DropIn,
+    dependencies: Injected,
 ) -> Response:
     """Turn one text into a vector, as it was done before /api/embed."""
     job = embed.to_job(body)
     if isinstance(job, LoadRequest | UnloadRequest):
-        await _in_memory(job, body, visit, wiring)
-        return json(embed.embedding(None), visit)
-    result = await visit.whole(await visit.take(job, body))
-    return json(embed.embedding(result), visit)
+        await _in_memory(job, body, call, dependencies)
+        return json(embed.embedding(None), call)
+    result = await call.whole(await call.submit(job, body))
+    return json(embed.embedding(result), call)

@@ -3,13 +3,11 @@
 import time
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Response
-from fastapi.responses import PlainTextResponse
+from fastapi import APIRouter, Response
 
-from api_shim.dependencies import Wired
-from api_shim.following.drop_in import DropInCall, Visiting
-from api_shim.http.problems import Refusal, documented
-from api_shim.native.front_page import front
+from api_shim.dependencies import DropIn, Injected
+from api_shim.following.drop_in import DropInCall
+from api_shim.http.problems import Refusal
 from api_shim.ollama import model_responses, models, schemas
 from api_shim.ollama.chat_routes import example, json
 from api_shim.ollama.model_responses import CreateBody, PullBody, Steps
@@ -25,7 +23,6 @@ _NO_PUSH: Final = (
 )
 
 router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
-root = APIRouter(tags=["ollama"])
 
 
 @router.post(
@@ -35,10 +32,10 @@ root = APIRouter(tags=["ollama"])
     responses=told(*JOB_ENDS, 507, streamed=schemas.StatusAnswer),
 )
 async def post_pull(
-    body: Annotated[PullBody, example("A download", model="llama3.2")], visit: Visiting
+    body: Annotated[PullBody, example("A download", model="llama3.2")], call: DropIn
 ) -> Response:
     """Download a model to the backend that can; several callers follow one download."""
-    return await _build(model_responses.to_pull(body), body, visit)
+    return await _build(model_responses.to_pull(body), body, call)
 
 
 @router.post(
@@ -52,20 +49,20 @@ async def post_create(
         CreateBody,
         example("With a system prompt", **{"model": "pirate", "from": "llama3.2", "system": "Arr"}),
     ],
-    visit: Visiting,
+    call: DropIn,
 ) -> Response:
     """Make a model from another one of the same backend."""
-    return await _build(model_responses.to_create(body), body, visit)
+    return await _build(model_responses.to_create(body), body, call)
 
 
 async def _build(
-    job: PullRequest | CreateRequest, body: PullBody | CreateBody, visit: DropInCall
+    job: PullRequest | CreateRequest, body: PullBody | CreateBody, call: DropInCall
 ) -> Response:
-    record = await visit.take(job, body)
+    record = await call.submit(job, body)
     if body.stream is not False:
-        return visit.stream(record, Steps(is_from_another=isinstance(job, CreateRequest)))
-    await visit.whole(record)
-    return json(model_responses.SUCCESS, visit)
+        return call.stream(record, Steps(is_from_another=isinstance(job, CreateRequest)))
+    await call.whole(record)
+    return json(model_responses.SUCCESS, call)
 
 
 @router.get(
@@ -75,16 +72,16 @@ async def _build(
     responses=told(),
 )
 @router.head("/tags", include_in_schema=False)
-async def get_tags(wiring: Wired) -> Response:
+async def get_tags(dependencies: Injected) -> Response:
     """List the models of all backends."""
-    found = pools(await wiring.census.workers()).values()
+    found = pools(await dependencies.roster.workers()).values()
     return _listed(models.tags(found, time.time()))
 
 
 @router.get("/ps", operation_id="ollama_ps", response_model=schemas.ModelsAnswer, responses=told())
-async def get_ps(wiring: Wired) -> Response:
+async def get_ps(dependencies: Injected) -> Response:
     """List the models that a backend has in memory."""
-    found = pools(await wiring.census.workers()).values()
+    found = pools(await dependencies.roster.workers()).values()
     return _listed(models.running(found, time.time()))
 
 
@@ -100,17 +97,17 @@ def _listed(body: bytes) -> Response:
 )
 async def post_show(
     body: Annotated[ShowBody, example("All about a model", model="llama3.2")],
-    visit: Visiting,
-    wiring: Wired,
+    call: DropIn,
+    dependencies: Injected,
 ) -> Response:
     """Tell all about a model: what its backend says, or what workers report of it."""
     job = models.to_show(body)
-    fleet = pools(await wiring.census.workers()).values()
+    fleet = pools(await dependencies.roster.workers()).values()
     reports = models.reports_of(job.model, job.backend, fleet)
     is_beyond = models.is_beyond(job, fleet)
-    result = None if is_beyond else await visit.whole(await visit.take(job, body))
+    result = None if is_beyond else await call.whole(await call.submit(job, body))
     kinds = models.kinds_of(job.model, job.backend, fleet)
-    return json(models.shown(job.model, reports, result, time.time(), kinds), visit)
+    return json(models.shown(job.model, reports, result, time.time(), kinds), call)
 
 
 @router.post(
@@ -118,22 +115,22 @@ async def post_show(
 )
 async def post_copy(
     body: Annotated[CopyBody, example("A name", source="llama3.2", destination="assistant")],
-    visit: Visiting,
+    call: DropIn,
 ) -> Response:
     """Give a model a second name; the answer is empty."""
-    await visit.whole(await visit.take(models.to_copy(body), body))
-    return Response(status_code=200, headers=dict(visit.headers))
+    await call.whole(await call.submit(models.to_copy(body), body))
+    return Response(status_code=200, headers=dict(call.headers))
 
 
 @router.delete(
     "/delete", operation_id="ollama_delete", response_class=Response, responses=told(*JOB_ENDS)
 )
 async def delete_delete(
-    body: Annotated[DeleteBody, example("By name", model="llama3.2")], visit: Visiting
+    body: Annotated[DeleteBody, example("By name", model="llama3.2")], call: DropIn
 ) -> Response:
     """Delete a model from its backend; the answer is empty."""
-    await visit.whole(await visit.take(models.to_delete(body), body))
-    return Response(status_code=200, headers=dict(visit.headers))
+    await call.whole(await call.submit(models.to_delete(body), body))
+    return Response(status_code=200, headers=dict(call.headers))
 
 
 @router.post("/push", operation_id="ollama_push", responses=told(501), response_class=Response)
@@ -166,15 +163,3 @@ async def post_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
 async def get_version() -> Response:
     """Tell which release of the original this API follows."""
     return _listed(b'{"version":"%s"}' % SPOKEN.encode())
-
-
-@root.get(
-    "/",
-    operation_id="ollama_heartbeat",
-    response_class=PlainTextResponse,
-    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **documented(500)},
-)
-@root.head("/", include_in_schema=False)
-async def get_root(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
-    """Say what this is: a page for browsers, and for clients of the original its heartbeat."""
-    return front(accept)

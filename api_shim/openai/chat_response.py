@@ -27,7 +27,7 @@ _CALLS: Final = b'{"role":"assistant","content":null,"refusal":null}'
 """The same of an answer that begins with a call: there are no words, not even none."""
 
 
-def whole(heading: ResponseHead, result: Result) -> dict[str, Any]:
+def whole(head: ResponseHead, result: Result) -> dict[str, Any]:
     """The answer to a request that does not stream."""
     message: dict[str, Any] = {
         "role": "assistant",
@@ -39,7 +39,7 @@ def whole(heading: ResponseHead, result: Result) -> dict[str, Any]:
     if result.tool_calls:
         message["tool_calls"] = [
             {
-                "id": unique(call.id, heading.job_id, at),
+                "id": unique(call.id, head.job_id, at),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
                 **_extra(call.provider_meta),
@@ -54,7 +54,7 @@ def whole(heading: ResponseHead, result: Result) -> dict[str, Any]:
         "finish_reason": result.finish_reason or "stop",
     }
     return {
-        **heading.fields("chatcmpl", "chat.completion"),
+        **head.fields("chatcmpl", "chat.completion"),
         "choices": [choice],
         "usage": usage(result.usage),
     }
@@ -101,12 +101,12 @@ class ChatChunks:
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, heading: ResponseHead, *, with_usage: bool) -> None:
+    def __init__(self, head: ResponseHead, *, with_usage: bool) -> None:
         """Tell this job's answer; `with_usage`: a last chunk tells the tokens."""
-        self._job_id = heading.job_id
+        self._job_id = head.job_id
         self._with_usage = with_usage
         self._has_begun = False
-        self._head = b"data: " + json_line(heading.fields("chatcmpl", "chat.completion.chunk"))[:-1]
+        self._head = b"data: " + json_line(head.fields("chatcmpl", "chat.completion.chunk"))[:-1]
         self._delta = self._head + b',"choices":[{"index":0,"delta":'
         no_usage = b',"usage":null' if with_usage else b""
         self._tail = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}\n\n"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Response
 from fastapi.responses import StreamingResponse
 
-from api_shim.following.drop_in import Visiting
+from api_shim.dependencies import DropIn
 from api_shim.http.json_body import JsonRoute
 from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
@@ -38,16 +38,16 @@ async def chat(
     body: Annotated[
         ChatBody, _example(model="llama3.2", messages=[{"role": "user", "content": "Hello!"}])
     ],
-    visit: Visiting,
+    call: DropIn,
 ) -> Response:
     """Continue a conversation."""
-    record = await visit.take(to_chat(body), body)
-    heading = ResponseHead.of(record)
+    record = await call.submit(to_chat(body), body)
+    head = ResponseHead.of(record)
     if body.stream:
-        chunks = chat_response.ChatChunks(heading, with_usage=body.with_usage)
-        return visit.stream(record, chunks)
-    result = await visit.whole(record)
-    return answered(chat_response.whole(heading, result), visit.headers)
+        chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
+        return call.stream(record, chunks)
+    result = await call.whole(record)
+    return answered(chat_response.whole(head, result), call.headers)
 
 
 @router.post(
@@ -58,16 +58,16 @@ async def chat(
 )
 async def completion(
     body: Annotated[CompletionBody, _example(model="llama3.2", prompt="Once upon a time")],
-    visit: Visiting,
+    call: DropIn,
 ) -> Response:
     """Continue raw text, with no chat template around it."""
-    record = await visit.take(to_completion(body), body)
-    heading, echo = ResponseHead.of(record), repeated(body)
+    record = await call.submit(to_completion(body), body)
+    head, echo = ResponseHead.of(record), repeated(body)
     if body.stream:
-        chunks = completions.CompletionChunks(heading, with_usage=body.with_usage, repeated=echo)
-        return visit.stream(record, chunks)
-    result = await visit.whole(record)
-    return answered(completions.whole(heading, result, echo), visit.headers)
+        chunks = completions.CompletionChunks(head, with_usage=body.with_usage, repeated=echo)
+        return call.stream(record, chunks)
+    result = await call.whole(record)
+    return answered(completions.whole(head, result, echo), call.headers)
 
 
 @router.post(
@@ -78,13 +78,13 @@ async def completion(
 )
 async def embed(
     body: Annotated[EmbeddingBody, _example(model="nomic-embed-text", input=["one", "two"])],
-    visit: Visiting,
+    call: DropIn,
 ) -> Response:
     """Turn texts into vectors."""
-    record = await visit.take(embeddings.to_embed(body), body)
-    result = await visit.whole(record)
+    record = await call.submit(embeddings.to_embed(body), body)
+    result = await call.whole(record)
     pieces = embeddings.pieces(ResponseHead.of(record), result, body.encoding_format)
-    head = heads(visit.headers)
+    head = heads(call.headers)
     return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
 
 

@@ -74,7 +74,7 @@ def _prompt(body: CompletionBody) -> str | tuple[int, ...]:
     return prompts[0]
 
 
-def whole(heading: ResponseHead, result: Result, repeated: str = "") -> dict[str, Any]:
+def whole(head: ResponseHead, result: Result, repeated: str = "") -> dict[str, Any]:
     """The answer to a request that does not stream."""
     told = None if result.logprobs is None else Offsets(len(repeated)).lists(result.logprobs)
     choice = {
@@ -84,7 +84,7 @@ def whole(heading: ResponseHead, result: Result, repeated: str = "") -> dict[str
         "finish_reason": result.finish_reason or "stop",
     }
     return {
-        **heading.fields("cmpl", "text_completion"),
+        **head.fields("cmpl", "text_completion"),
         "choices": [choice],
         "usage": usage(result.usage),
     }
@@ -117,12 +117,12 @@ class CompletionChunks:
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, heading: ResponseHead, *, with_usage: bool, repeated: str = "") -> None:
+    def __init__(self, head: ResponseHead, *, with_usage: bool, repeated: str = "") -> None:
         """Tell this job's answer behind what it repeats."""
         self._repeated = repeated
         self._offsets = Offsets(len(repeated))
         self._with_usage = with_usage
-        self._head = b"data: " + json_line(heading.fields("cmpl", "text_completion"))[:-1]
+        self._head = b"data: " + json_line(head.fields("cmpl", "text_completion"))[:-1]
         no_usage = b',"usage":null' if with_usage else b""
         self._chunk = (
             self._head.replace(b"%", b"%%")

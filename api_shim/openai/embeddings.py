@@ -105,7 +105,7 @@ def to_embed(body: EmbeddingBody) -> EmbedRequest:
     )
 
 
-def whole(heading: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
+def whole(head: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
     """The answer as a value; `pieces` writes the same."""
     return {
         "object": "list",
@@ -113,11 +113,11 @@ def whole(heading: ResponseHead, result: Result, encoding: Encoding) -> dict[str
             {"object": "embedding", "index": at, "embedding": row}
             for at, row in enumerate(_rows(result.embeddings, encoding))
         ],
-        **_end(heading, result),
+        **_end(head, result),
     }
 
 
-def pieces(heading: ResponseHead, result: Result, encoding: Encoding) -> Iterator[bytes]:
+def pieces(head: ResponseHead, result: Result, encoding: Encoding) -> Iterator[bytes]:
     """The answer's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
     yield b'{"object":"list","data":['
     page: list[bytes] = []
@@ -128,13 +128,13 @@ def pieces(heading: ResponseHead, result: Result, encoding: Encoding) -> Iterato
         if len(page) == _ROWS_AT_ONCE:
             yield b"".join(page)
             page.clear()
-    yield b"".join(page) + b"]," + json_line(_end(heading, result))[1:]
+    yield b"".join(page) + b"]," + json_line(_end(head, result))[1:]
 
 
-def _end(heading: ResponseHead, result: Result) -> dict[str, Any]:
+def _end(head: ResponseHead, result: Result) -> dict[str, Any]:
     tokens = result.usage.prompt_tokens if result.usage else None
     usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"model": heading.model, "usage": usage}
+    return {"model": head.model, "usage": usage}
 
 
 def _rows(found: Embeddings | None, encoding: Encoding) -> Iterator[str | list[float]]:

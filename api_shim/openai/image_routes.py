@@ -8,7 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from api_shim.following.drop_in import DropInCall, Visiting
+from api_shim.dependencies import DropIn
+from api_shim.following.drop_in import DropInCall
 from api_shim.http.forms import MULTIPART, form_of
 from api_shim.http.json_body import JsonRoute
 from api_shim.openai import images, schemas
@@ -45,21 +46,21 @@ _FORM: Final[dict[str, Any]] = {
     responses=answers(schemas.ImageList, streams="event: image_generation.completed\ndata: {}\n\n"),
 )
 async def image(
-    body: Annotated[ImageBody, Body(openapi_examples=_EXAMPLE)], visit: Visiting
+    body: Annotated[ImageBody, Body(openapi_examples=_EXAMPLE)], call: DropIn
 ) -> Response:
     """Make images from words."""
-    return await _made(visit, body, to_image(body), "image_generation")
+    return await _made(call, body, to_image(body), "image_generation")
 
 
 async def _made(
-    visit: DropInCall, body: ImageBody, request: ImageRequest, family: Family
+    call: DropInCall, body: ImageBody, request: ImageRequest, family: Family
 ) -> Response:
-    record = await visit.take(request, body)
-    heading = ResponseHead.of(record)
+    record = await call.submit(request, body)
+    head = ResponseHead.of(record)
     if body.stream:
-        return visit.stream(record, ImageEvents(heading, request, family))
-    result = await visit.whole(record)
-    return answered(images.whole(heading, request, result), visit.headers)
+        return call.stream(record, ImageEvents(head, request, family))
+    result = await call.whole(record)
+    return answered(images.whole(head, request, result), call.headers)
 
 
 @forms.post(
@@ -69,7 +70,7 @@ async def _made(
     responses=answers(schemas.ImageList, streams="event: image_edit.completed\ndata: {}\n\n"),
     openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: {"schema": _FORM}}}},
 )
-async def edit(request: Request, visit: Visiting) -> Response:
+async def edit(request: Request, call: DropIn) -> Response:
     """Make an image from words and an image; a form with the fields of a generation."""
     async with form_of(request, max_files=_MOST_FILES) as form:
         fields = {name: value for name, value in form.items() if isinstance(value, str) and value}
@@ -86,8 +87,8 @@ async def edit(request: Request, visit: Visiting) -> Response:
         masks = [await _read(mask) for mask in _files(form, "mask")]
         asked = to_image(body, image=await _read(images[0]), mask=masks[0] if masks else None)
         files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        visit.leave_out(name for name in files if name not in _FILES)
-    return await _made(visit, body, asked, "image_edit")
+        call.leave_out(name for name in files if name not in _FILES)
+    return await _made(call, body, asked, "image_edit")
 
 
 def _files(form: FormData, name: str) -> list[UploadFile]:

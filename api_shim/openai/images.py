@@ -100,11 +100,11 @@ def _size(size: str | None) -> dict[str, Any]:
 Family = Literal["image_generation", "image_edit"]
 
 
-def whole(heading: ResponseHead, request: ImageRequest, result: Result) -> dict[str, Any]:
+def whole(head: ResponseHead, request: ImageRequest, result: Result) -> dict[str, Any]:
     """The answer to a request that does not stream."""
     finished = [image for image in result.images if not image.partial]
     return {
-        "created": heading.created,
+        "created": head.created,
         "data": [{"b64_json": i.data} if i.data else {"url": i.url} for i in finished],
         "background": "opaque",
         "output_format": _format(finished[0].mime_type) if finished else None,
@@ -136,9 +136,9 @@ class ImageEvents:
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, heading: ResponseHead, request: ImageRequest, family: Family) -> None:
+    def __init__(self, head: ResponseHead, request: ImageRequest, family: Family) -> None:
         """Tell this job's images."""
-        self._created = heading.created
+        self._created = head.created
         self._size = f"{request.width}x{request.height}"
         self._family = family
         self._previews = 0

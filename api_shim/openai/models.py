@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 
-from api_shim.dependencies import Wired
+from api_shim.dependencies import Injected
 from api_shim.http.error_hints import OPENAI
 from api_shim.openai.schemas import ModelCard, ModelList, faults
 from api_shim.submission.roster_cache import listing, pools
@@ -42,9 +42,9 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
     response_model=ModelList,
     responses=faults(503),
 )
-async def models(wiring: Wired) -> Response:
+async def models(dependencies: Injected) -> Response:
     """List models, of all backends, those that chat first; `owned_by` is a backend that has it."""
-    found = cards(await wiring.census.workers())
+    found = cards(await dependencies.roster.workers())
     return _answer({"object": "list", "data": list(found.values())})
 
 
@@ -55,10 +55,10 @@ async def models(wiring: Wired) -> Response:
     responses=faults(404, 503),
 )
 async def model(
-    model: Annotated[str, Path(description="Its name, slashes and all.")], wiring: Wired
+    model: Annotated[str, Path(description="Its name, slashes and all.")], dependencies: Injected
 ) -> Response:
     """Look at one model."""
-    workers = await wiring.census.workers()
+    workers = await dependencies.roster.workers()
     found = find(cards(workers), model)
     if found is None:
         raise absent(model, pools(workers).values(), OPENAI)

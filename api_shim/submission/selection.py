@@ -1,13 +1,14 @@
-"""Which backend a request goes to: the one it names, or a live one that has the model.
+"""The backend that a request goes to: the one it names, or a live one that has the model.
 
-Pure: the roster in, a name or a Refusal out. Kinds that only ask, or do no more than a chat does
-(chat, embed, image, show, load), go to any pool that can answer, the least loaded first. Kinds that
-change a backend go to the only one that fits, or ask the caller which is meant: no load balancer
-should choose whose model is deleted.
+Pure: request, roster and queue loads in; a backend's name out, or a Refusal. `choose` is the one
+entry. Kinds that read, or do no more than a chat does (chat, embed, image, show, load), go to any
+pool that can serve them, the least loaded first. Kinds that change a backend go to the only one
+that fits; if several fit, the caller must name one, because no load balancer should choose whose
+model is deleted.
 
-Who asks for a model gets one of three answers where it cannot be had: nobody has it
-(`unknown_model`); somebody has it, and it is not for this kind of job (`wrong_kind`); somebody has
-it, and the backend cannot do that with any model (`not_supported`).
+A model that cannot be used is refused in one of three ways: no backend has it (`unknown_model`);
+one has it, but it is not for this kind of job (`wrong_kind`); one has it, but the backend cannot
+run that kind with any model (`not_supported`).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,9 +32,166 @@ from contract.jobs import AnyRequest
 from contract.model_kinds import MODEL_KINDS, cannot, not_for
 from contract.model_names import close
 from contract.models import EVERY_MODEL, CreateRequest, PullRequest, RunningRequest, UnloadRequest
-from contract.redis_keys import queue_name
+from contract.redis_keys import backend_of, queue_name
 from contract.requests import Kind
 from contract.roster import ModelReport, ModelTrait, QueueView
+
+_READING_KINDS: Final[frozenset[Kind]] = frozenset({"chat", "embed", "image", "show", "load"})
+"""Kinds that any fitting backend may serve."""
+_MOST_MATCHES: Final = 20
+"""Names that a problem lists."""
+
+
+def choose(
+    request: AnyRequest,
+    pools: Mapping[str, Pool],
+    loads: Sequence[QueueView] = (),
+    words: Words = NATIVE,
+) -> str:
+    """The name of the backend that takes the request.
+
+    `loads` are the queues that are served or held a job lately; they decide between several fitting
+    pools, and tell a backend that is away from one that never was. They may be left out where
+    `depends_on_loads` is false. `words` are the pointers of the caller's surface.
+
+    Raises Refusal: `unknown_backend` or `unknown_model` (404), `no_worker` (503), `wrong_kind` or
+    `not_supported` (400), `invalid_request` (422) if the caller must name a backend.
+    """
+    if request.backend is not None:
+        known = {backend_of(queue.name) for queue in loads}
+        _check_named(request.backend, request, pools, known, words)
+        return request.backend
+    fitting = candidates(request, pools, words)
+    return least_loaded(_model_of(request), fitting, loads).name
+
+
+def depends_on_loads(request: AnyRequest, pools: Mapping[str, Pool]) -> bool:
+    """Whether `choose` may need `loads`: they cost three round trips to Redis."""
+    if request.backend is not None:
+        return request.backend not in pools
+    return sum(_may_fit(request, pool) for pool in pools.values()) > 1
+
+
+def _may_fit(request: AnyRequest, pool: Pool) -> bool:
+    if request.kind not in pool.capabilities:
+        return False
+    is_anywhere = not _needs_model(request) or request.on_missing == "pull"
+    return is_anywhere or bool(pool.find(_model_of(request)))
+
+
+def _check_named(
+    backend: str,
+    request: AnyRequest,
+    pools: Mapping[str, Pool],
+    known: Collection[str],
+    words: Words,
+) -> None:
+    """Check the backend that a request names; `known` are backends that ever had a queue.
+
+    Raises Refusal.
+    """
+    kind, model = request.kind, _model_of(request)
+    pool = pools.get(backend)
+    if pool is None:
+        _refuse_absent(backend, pools, known, words)
+    if pool.capabilities and kind not in pool.capabilities:
+        _refuse_verb(kind, [pool])
+    if not _is_for(kind, model, pool):
+        _refuse_kind(model, kind, [pool], pools, words)
+    if queue_name(backend, kind) not in pool.queues:
+        raise _no_worker(queue_name(backend, kind), words)
+    refuse(request, model, _wrong(request, pool), words)
+
+
+def _refuse_absent(
+    backend: str, pools: Mapping[str, Pool], known: Collection[str], words: Words
+) -> NoReturn:
+    if backend in known or not pools:
+        # It was here before, or no worker is live at all: the name may be right.
+        raise _no_worker(backend, words)
+    raise Refusal(
+        UnknownBackend,
+        f"There is no backend {backend}; live ones: {_listed(pools)}.",
+        matches=close(backend, pools),
+    )
+
+
+def _no_worker(what: str, words: Words) -> Refusal:
+    return Refusal(NoWorker, f"No live worker serves {what}: {words.no_worker}.", retry_after_s=5.0)
+
+
+def candidates(request: AnyRequest, pools: Mapping[str, Pool], words: Words = NATIVE) -> list[Pool]:
+    """The pools that can do a request that names no backend, best health first; at least one.
+
+    Raises Refusal.
+    """
+    if not pools:
+        raise _no_worker("anything", words)
+    having = _able(request, pools, words)
+    serving = [pool for pool in having if queue_name(pool.name, request.kind) in pool.queues]
+    if not serving:
+        queues = " or ".join(queue_name(pool.name, request.kind) for pool in having)
+        raise _no_worker(queues, words)
+    healthy = [pool for pool in serving if pool.is_healthy] or serving
+    if len(healthy) > 1 and request.kind not in _READING_KINDS:
+        raise Refusal(
+            InvalidRequest,
+            f"Several backends could be meant: name one of {_listed(p.name for p in healthy)} "
+            f"in {words.backend}.",
+            matches=[pool.name for pool in healthy],
+        )
+    return healthy
+
+
+def _able(request: AnyRequest, pools: Mapping[str, Pool], words: Words) -> list[Pool]:
+    """Those that can do it, of those that have the model where one is needed."""
+    able = [pool for pool in pools.values() if request.kind in pool.capabilities]
+    model = _model_of(request)
+    having = [pool for pool in pools.values() if pool.find(model)]
+    if not able and not (having and _needs_model(request)):
+        raise Refusal(
+            NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
+        )
+    if not _needs_model(request):
+        return able
+    if not having:
+        return _pulling(request, able, pools, words)
+    of_kind = [pool for pool in having if _is_for(request.kind, model, pool)]
+    if not of_kind:
+        _refuse_kind(model, request.kind, having, pools, words)
+    can = [pool for pool in of_kind if request.kind in pool.capabilities]
+    if not can:
+        _refuse_verb(request.kind, of_kind)
+    fit = [pool for pool in can if not _wrong(request, pool)]
+    if not fit:
+        refuse(request, model, _wrong(request, can[0]), words)
+    return fit
+
+
+def _needs_model(request: AnyRequest) -> bool:
+    if isinstance(request, UnloadRequest) and request.model == EVERY_MODEL:
+        return False
+    return not isinstance(request, (PullRequest, RunningRequest)) and bool(_model_of(request))
+
+
+def _model_of(request: AnyRequest) -> str:
+    """The model that must be there for the request to work."""
+    if isinstance(request, CreateRequest):
+        return request.source
+    return getattr(request, "model", "")
+
+
+def _is_for(kind: Kind, model: str, pool: Pool) -> bool:
+    """Whether a model that the pool has may do a kind of job there, as far as is known."""
+    if kind not in MODEL_KINDS:
+        return True
+    return (not pool.capabilities or kind in pool.capabilities) and not pool.lacks(model, kind)
+
+
+def _wrong(request: AnyRequest, pool: Pool) -> list[str]:
+    """What of the request this pool cannot do, in words."""
+    reports = pool.find(_model_of(request))
+    return [*missing(request, reports), *ungranted(request, pool.grants)]
 
 
 def needs(request: AnyRequest) -> dict[ModelTrait, str]:
@@ -97,124 +255,6 @@ def refuse(request: AnyRequest, model: str, wrong: Sequence[str], words: Words =
         )
 
 
-_ASKING: Final[frozenset[Kind]] = frozenset({"chat", "embed", "image", "show", "load"})
-
-
-def named(
-    backend: str,
-    request: AnyRequest,
-    pools: Mapping[str, Pool],
-    known: Iterable[str] = (),
-    words: Words = NATIVE,
-) -> None:
-    """Check the backend that a request names; `known` are backends that ever had a queue.
-
-    Raises Refusal.
-    """
-    kind, model = request.kind, _model_of(request)
-    pool = pools.get(backend)
-    if pool is None:
-        _refuse_absent(backend, pools, known, words)
-    if pool.capabilities and kind not in pool.capabilities:
-        _refuse_verb(kind, [pool])
-    if not _is_for(kind, model, pool):
-        _refuse_kind(model, kind, [pool], pools, words)
-    if queue_name(backend, kind) not in pool.queues:
-        raise _no_worker(queue_name(backend, kind), words)
-    refuse(request, model, _wrong(request, pool), words)
-
-
-def _refuse_absent(
-    backend: str, pools: Mapping[str, Pool], known: Iterable[str], words: Words
-) -> NoReturn:
-    if backend in known or not pools:
-        # It has been here before, or nobody is here at all: the name may well be right.
-        raise _no_worker(backend, words)
-    raise Refusal(
-        UnknownBackend,
-        f"There is no backend {backend}; live ones: {_listed(pools)}.",
-        matches=close(backend, pools),
-    )
-
-
-def _no_worker(what: str, words: Words) -> Refusal:
-    return Refusal(NoWorker, f"No live worker serves {what}: {words.no_worker}.", retry_after_s=5.0)
-
-
-def fitting(request: AnyRequest, pools: Mapping[str, Pool], words: Words = NATIVE) -> list[Pool]:
-    """The pools that can do a request that names no backend, best health first; at least one.
-
-    Raises Refusal.
-    """
-    if not pools:
-        raise _no_worker("anything", words)
-    having = _fitting(request, pools, words)
-    serving = [pool for pool in having if queue_name(pool.name, request.kind) in pool.queues]
-    if not serving:
-        queues = " or ".join(queue_name(pool.name, request.kind) for pool in having)
-        raise _no_worker(queues, words)
-    healthy = [pool for pool in serving if pool.is_healthy] or serving
-    if len(healthy) > 1 and request.kind not in _ASKING:
-        raise Refusal(
-            InvalidRequest,
-            f"Several backends could be meant: name one of {_listed(p.name for p in healthy)} "
-            f"in {words.backend}.",
-            matches=[pool.name for pool in healthy],
-        )
-    return healthy
-
-
-def _fitting(request: AnyRequest, pools: Mapping[str, Pool], words: Words) -> list[Pool]:
-    """Those that can do it, of those that have the model where one is needed."""
-    able = [pool for pool in pools.values() if request.kind in pool.capabilities]
-    model = _model_of(request)
-    having = [pool for pool in pools.values() if pool.find(model)]
-    if not able and not (having and _needs_model(request)):
-        raise Refusal(
-            NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
-        )
-    if not _needs_model(request):
-        return able
-    if not having:
-        return _pulling(request, able, pools, words)
-    of_kind = [pool for pool in having if _is_for(request.kind, model, pool)]
-    if not of_kind:
-        _refuse_kind(model, request.kind, having, pools, words)
-    can = [pool for pool in of_kind if request.kind in pool.capabilities]
-    if not can:
-        _refuse_verb(request.kind, of_kind)
-    fit = [pool for pool in can if not _wrong(request, pool)]
-    if not fit:
-        refuse(request, model, _wrong(request, can[0]), words)
-    return fit
-
-
-def _needs_model(request: AnyRequest) -> bool:
-    if isinstance(request, UnloadRequest) and request.model == EVERY_MODEL:
-        return False
-    return not isinstance(request, (PullRequest, RunningRequest)) and bool(_model_of(request))
-
-
-def _model_of(request: AnyRequest) -> str:
-    """The model that must be there for the request to work."""
-    if isinstance(request, CreateRequest):
-        return request.source
-    return getattr(request, "model", "")
-
-
-def _is_for(kind: Kind, model: str, pool: Pool) -> bool:
-    """Whether a model that the pool has may do a kind of job there, as far as is known."""
-    if kind not in MODEL_KINDS:
-        return True
-    return (not pool.capabilities or kind in pool.capabilities) and not pool.lacks(model, kind)
-
-
-def _wrong(request: AnyRequest, pool: Pool) -> list[str]:
-    """What of the request this pool cannot do, in words."""
-    reports = pool.find(_model_of(request))
-    return [*missing(request, reports), *ungranted(request, pool.grants)]
-
-
 def _pulling(
     request: AnyRequest, able: Sequence[Pool], pools: Mapping[str, Pool], words: Words
 ) -> list[Pool]:
@@ -244,25 +284,23 @@ def _refuse_kind(
     does = list(dict.fromkeys(it for pool in having for it in pool.kinds(model)))
     others = models_for(kind, pools.values())
     detail = not_for(model, kind, [it for it in does if it != kind], others)
-    raise Refusal(WrongKind, words.wrong_kind(model[:80], kind) + detail, matches=others[:_MOST])
-
-
-_MOST: Final = 20
-"""Names that a problem lists."""
+    raise Refusal(
+        WrongKind, words.wrong_kind(model[:80], kind) + detail, matches=others[:_MOST_MATCHES]
+    )
 
 
 def models_for(kind: Kind, pools: Iterable[Pool]) -> list[str]:
-    """Models that do a kind of job; where the servers tell of none, those that may."""
-    told: set[str] = set()
+    """Models that are known to do a kind of job; if none is known to, those that may."""
+    known: set[str] = set()
     unknown: set[str] = set()
     for pool in pools:
         if kind in pool.capabilities:
             for name, reports in pool.models.items():
                 if any(kind in report.traits for report in reports):
-                    told.add(name)
+                    known.add(name)
                 elif kind in pool.kinds(name):
                     unknown.add(name)
-    return sorted(told) or sorted(unknown)
+    return sorted(known) or sorted(unknown)
 
 
 def _refuse_verb(kind: Kind, pools: Sequence[Pool]) -> NoReturn:

@@ -1,47 +1,57 @@
-"""Taking a request in: the one way from any surface onto a queue.
+"""Submission of a request: the one way from any surface onto a queue.
 
-Every surface (native, OpenAI, Ollama) takes its requests in here, so that backend, headers, tenant
-and Idempotency-Key mean the same on all of them.
+Every surface (native, OpenAI, Ollama, batches) submits its requests here, so that backend, headers,
+tenant and Idempotency-Key mean the same on all of them.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated
+from typing import NamedTuple
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Response
 
-from api_shim.dependencies import Dependencies, Wired
-from api_shim.http.authentication import Caller
-from api_shim.http.error_hints import NATIVE, Words, words_of
-from api_shim.http.headers import Preferences, Preferred
+from api_shim.http.error_hints import NATIVE, Words
+from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
-from api_shim.submission.roster_cache import pools
-from api_shim.submission.selection import fitting, least_loaded, named
+from api_shim.submission.roster_cache import RosterCache, pools
+from api_shim.submission.selection import choose, depends_on_loads
 from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
 from contract.redis_keys import backend_of, queue_name
-from contract.roster import WorkerReport
+from contract.roster import QueueView, WorkerReport
 from contract.tenants import Tenant
-from relay.idempotency import Key
+from relay.followers import Followers
+from relay.idempotency import Idempotency, Key
+from relay.queue import Queue
+
+
+class SubmissionServices(NamedTuple):
+    """What submission needs of the process; built once, in `api_shim.dependencies`."""
+
+    queue: Queue
+    roster: RosterCache
+    idempotency: Idempotency
+    followers: Followers
 
 
 class Submission:
-    """Takes one call's request in: finds the queue, enqueues, and says where to follow."""
+    """Submits the request of one call: chooses the queue and enqueues a job."""
 
     def __init__(
         self,
-        wiring: Dependencies,
+        services: SubmissionServices,
         tenant: Tenant,
         preferences: Preferences,
         *,
         enqueue_anyway: bool = False,
         words: Words = NATIVE,
     ) -> None:
-        """Work for one call; `headers` are to be added to its answer.
+        """For one call of `tenant`; `headers` are to be added to its response.
 
-        `words` are those of its surface.
+        `enqueue_anyway`: enqueue for a named backend although no worker serves it. `words` are the
+        pointers of its surface.
         """
-        self._wiring = wiring
+        self._services = services
         self._tenant = tenant
         self._preferences = preferences
         self._enqueue_anyway = enqueue_anyway
@@ -49,14 +59,15 @@ class Submission:
         self.headers: dict[str, str] = {}
 
     async def __call__(self, request: AnyRequest) -> Response:
-        """Take it in, and answer 202; raises what `take` raises."""
-        record, place = await self.take(request)
+        """Accept the request and respond 202; raises what `accept` raises."""
+        record, place = await self.accept(request)
         return accepted(record, place, self.headers)
 
-    async def take(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
-        """Make a job of the request, or find the one that its Idempotency-Key leads to.
+    async def accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
+        """A new job for the request and its place, or the job of the same Idempotency-Key.
 
-        Raises Refusal, KeyReused, QueueFull, RelayUnavailable.
+        Raises Refusal (what `choose` refuses), KeyReused (409), QueueFull (429), RelayUnavailable
+        (503).
         """
         request = self._preferences.over(request)
         key = self._preferences.idempotency_key
@@ -64,14 +75,14 @@ class Submission:
             record, place = await self._enqueue(request, await self.queue_for(request))
         else:
             anyway = str(self._enqueue_anyway)
-            record, place = await self._take_once(
+            record, place = await self._accept_once(
                 request, Key.of(self._tenant.name, key, request, anyway)
             )
         self.headers["X-Fleet-Job"] = record.id
         return record, place
 
-    async def _take_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, QueuePlace]:
-        keys = self._wiring.idempotency
+    async def _accept_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, QueuePlace]:
+        keys = self._services.idempotency
         hold = await keys.find(key)
         if hold is None:
             hold = await keys.hold(key, await self.queue_for(request))
@@ -91,12 +102,12 @@ class Submission:
         self, request: AnyRequest, queue: str, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
         request = request.model_copy(update={"backend": backend_of(queue)})
-        record, place = await self._wiring.queue.enqueue(
+        record, place = await self._services.queue.enqueue(
             request, queue=queue, tenant=self._tenant, job_id=job_id
         )
         if record.on_disconnect != request.on_disconnect:
-            # A pull that another caller has begun: nobody may take it from who stays.
-            await self._wiring.audience.relax(record, request.on_disconnect)
+            # A pull that another caller began: it must not end with one of its callers.
+            await self._services.followers.relax(record, request.on_disconnect)
         return record, place
 
     async def queue_for(self, request: AnyRequest) -> str:
@@ -106,32 +117,24 @@ class Submission:
     async def _backend(self, request: AnyRequest) -> str:
         if request.backend is not None and self._enqueue_anyway:
             return request.backend
-        census = self._wiring.census
+        roster = self._services.roster
         try:
-            return await self._chosen(request, await census.recent())
+            return await self._choose(request, await roster.recent())
         except Refusal:
-            # Whoever is refused has been judged by the roster of this moment.
-            return await self._chosen(request, await census.workers())
+            # The cached roster may be old: only a fresh one may refuse a caller.
+            return await self._choose(request, await roster.workers())
 
-    async def _chosen(self, request: AnyRequest, workers: list[WorkerReport]) -> str:
-        fleet = pools(workers)
-        if request.backend is not None:
-            known: set[str] = set()
-            if request.backend not in fleet:
-                views = await self._wiring.queue.standing.views(workers)
-                known = {backend_of(view.name) for view in views}
-            named(request.backend, request, fleet, known, self._words)
-            return request.backend
-        candidates = fitting(request, fleet, self._words)
-        if len(candidates) == 1:
-            return candidates[0].name
-        views = await self._wiring.queue.standing.views(workers)
-        return least_loaded(getattr(request, "model", ""), candidates, views).name
+    async def _choose(self, request: AnyRequest, workers: list[WorkerReport]) -> str:
+        live = pools(workers)
+        loads: list[QueueView] = []
+        if depends_on_loads(request, live):
+            loads = await self._services.queue.standing.views(workers)
+        return choose(request, live, loads, self._words)
 
 
 def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -> Response:
-    """Answer that a job was taken in, and where to follow it."""
-    told = JobAccepted(
+    """Status 202 with the job, its place and where to follow it."""
+    body = JobAccepted(
         id=record.id,
         status=record.status,
         queue=record.queue,
@@ -140,28 +143,4 @@ def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -
         events_url=f"/api/v1/jobs/{record.id}/events",
     )
     whole = {"Location": f"/api/v1/jobs/{record.id}", "X-Fleet-Job": record.id, **headers}
-    return Response(told.model_dump_json(), 202, whole, media_type="application/json")
-
-
-async def _drop_in(
-    request: Request, wiring: Wired, caller: Caller, preferences: Preferred
-) -> Submission:
-    return Submission(wiring, caller, preferences, words=words_of(request.url.path))
-
-
-async def _native(
-    wiring: Wired,
-    caller: Caller,
-    preferences: Preferred,
-    *,
-    enqueue_anyway: Annotated[
-        bool, Query(description="Enqueue for the named backend although no worker serves it.")
-    ] = False,
-) -> Submission:
-    return Submission(wiring, caller, preferences, enqueue_anyway=enqueue_anyway)
-
-
-Taking = Annotated[Submission, Depends(_native)]
-"""A parameter of a native route that makes jobs."""
-DropInTaking = Annotated[Submission, Depends(_drop_in)]
-"""A parameter of a drop-in route that makes jobs."""
+    return Response(body.model_dump_json(), 202, whole, media_type="application/json")

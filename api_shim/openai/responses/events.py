@@ -26,7 +26,7 @@ from contract.events import EventId, Failed, Frame, Reset, Usage
 Numbered = tuple[int, Event]
 
 
-class Narration:
+class ResponseBuilder:
     """One response from its job's events, heard one after the other from the first on."""
 
     def __init__(self, about: ResponseFacts) -> None:
@@ -132,7 +132,7 @@ class ResponseEvents:
 
         `known_reset`: the last one in the log that lies behind this reader; by its id.
         """
-        self._narration = Narration(about)
+        self._builder = ResponseBuilder(about)
         self._after = -1 if after is None else after
         self._has_told = after is not None
         self._known_reset = known_reset
@@ -154,7 +154,7 @@ class ResponseEvents:
         for frame in frames:
             if frame.type in TAKES_BACK:
                 told.clear()
-            for number, event in self._narration.hear(frame):
+            for number, event in self._builder.hear(frame):
                 if number > self._after and not self._is_to_be_taken_back(frame):
                     told.append(sse.named(event["type"], event))
         self._has_told = self._has_told or bool(told)
@@ -172,7 +172,7 @@ class ResponseEvents:
         was told, so that a reader who comes back misses nothing.
         """
         is_in_log = problem.code == ANSWER_RESTARTED
-        number = self._narration.next if is_in_log else max(self._narration.next - 1, self._after)
+        number = self._builder.next if is_in_log else max(self._builder.next - 1, self._after)
         return failure(problem, number)
 
 

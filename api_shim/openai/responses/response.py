@@ -47,9 +47,9 @@ _WHY_INCOMPLETE: Final[Mapping[str, str]] = {
 class ResponseFacts:
     """What a response says of itself, however it stands."""
 
-    def __init__(self, heading: ResponseHead, request: ChatRequest) -> None:
+    def __init__(self, head: ResponseHead, request: ChatRequest) -> None:
         """Of the job's heading, and what was asked."""
-        self.job_id = heading.job_id
+        self.job_id = head.job_id
         notes = request.response_notes or ResponseNotes()
         # Whoever enqueues a job natively may have written the notes, too.
         echo = {**_DEFAULTS, **{k: v for k, v in notes.echo.items() if k in _DEFAULTS}}
@@ -58,14 +58,14 @@ class ResponseFacts:
         self.in_background = notes.background
         has_instructions = notes.has_instructions and request.messages
         self._fields = {
-            "id": f"resp_{heading.job_id}",
+            "id": f"resp_{head.job_id}",
             "object": "response",
-            "created_at": heading.created,
+            "created_at": head.created,
             "background": notes.background,
             "instructions": request.messages[0].text if has_instructions else None,
-            "model": heading.model,
+            "model": head.model,
             "previous_response_id": f"resp_{notes.chain[-1]}" if notes.chain else None,
-            "service_tier": heading.tier,
+            "service_tier": head.tier,
             "store": notes.stored,
             **echo,
             "reasoning": reasoning,

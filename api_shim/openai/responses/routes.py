@@ -5,18 +5,18 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 
-from api_shim.dependencies import Wired
-from api_shim.following.drop_in import AnswerStream, Visiting
+from api_shim.dependencies import DropIn, Injected
+from api_shim.following.drop_in import AnswerStream
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
 from api_shim.openai.request_fields import wrong
 from api_shim.openai.response_head import answered
-from api_shim.openai.responses.events import Narration, ResponseEvents, failure, restarted
+from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure, restarted
 from api_shim.openai.responses.items import asked
 from api_shim.openai.responses.request import ResponseBody, to_request
-from api_shim.openai.responses.store import Keeping, KeptResponse, ResponseStore
+from api_shim.openai.responses.store import KeptResponse, Responses, ResponseStore
 from api_shim.openai.schemas import answers, faults
 from api_shim.openai.sse import MEDIA_TYPE
 from contract.json_lines import json_line
@@ -50,22 +50,22 @@ _EXAMPLES: Final[Any] = {
     responses=answers(shapes.Response, streams=_EVENT),
 )
 async def create(
-    body: Annotated[ResponseBody, Body(openapi_examples=_EXAMPLES)], visit: Visiting, kept: Keeping
+    body: Annotated[ResponseBody, Body(openapi_examples=_EXAMPLES)], call: DropIn, kept: Responses
 ) -> Response:
     """Answer, at once, as it comes, or in the background."""
     request = to_request(body, await kept.known(body))
-    record = await visit.take(request, body)
+    record = await call.submit(request, body)
     response = KeptResponse(record, request)
     if body.stream:
-        is_replayed = "Idempotent-Replayed" in visit.headers
+        is_replayed = "Idempotent-Replayed" in call.headers
         known_reset = (await kept.heard(response)).last_reset if is_replayed else None
         events = ResponseEvents(response.about, known_reset=known_reset)
-        return visit.stream(record, events, events.parted)
+        return call.stream(record, events, events.parted)
     if body.background:
-        return await _as_it_stands(response, kept, visit.headers)
-    narration = Narration(response.about)
-    await visit.whole(record, lambda frame: list(narration.hear(frame)))
-    return answered(narration.response, visit.headers)
+        return await _as_it_stands(response, kept, call.headers)
+    builder = ResponseBuilder(response.about)
+    await call.whole(record, lambda frame: list(builder.hear(frame)))
+    return answered(builder.response, call.headers)
 
 
 @router.get(
@@ -77,8 +77,8 @@ async def create(
 async def retrieve(
     id: ResponseId,
     request: Request,
-    kept: Keeping,
-    wiring: Wired,
+    kept: Responses,
+    dependencies: Injected,
     *,
     stream: Annotated[bool, Query(description="Its events, those of the past included.")] = False,
     starting_after: Annotated[
@@ -91,22 +91,22 @@ async def retrieve(
     heard = await kept.heard(response)
     headers = {"X-Fleet-Job": response.record.id}
     if not stream:
-        return _json(heard.narration.response, headers)
+        return _json(heard.builder.response, headers)
     if is_head(request.scope):
         # It takes no seat: one that leaves may end the job.
         return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)
-    taken_back = heard.narration.first - 1
+    taken_back = heard.builder.first - 1
     if starting_after is not None and starting_after < taken_back:
         told = failure(problem_of(restarted(), request.scope), taken_back)
         return Response(told, 200, {**_FRESH, **headers}, media_type=MEDIA_TYPE)
     events = ResponseEvents(response.about, after=starting_after, known_reset=heard.last_reset)
     return AnswerStream(
-        wiring.log.follow(response.record.id, idle_s=wiring.settings.keepalive_s),
+        dependencies.log.follow(response.record.id, idle_s=dependencies.settings.keepalive_s),
         events,
-        wiring.hangup,
-        wiring.audience.attending(response.record),
+        dependencies.open_calls,
+        dependencies.followers.attending(response.record),
         headers=headers,
-        patience_s=wiring.settings.keepalive_s,
+        patience_s=dependencies.settings.keepalive_s,
         parted=events.parted,
     )
 
@@ -117,10 +117,10 @@ async def retrieve(
     response_model=shapes.Response,
     responses=faults(404, 503),
 )
-async def cancel(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
+async def cancel(id: ResponseId, kept: Responses, dependencies: Injected) -> Response:
     """End a response in whatever phase it is; final at once, and the same answer again."""
     response = await kept.find(id)
-    await wiring.queue.cancel(response.record.id, by="caller")
+    await dependencies.queue.cancel(response.record.id, by="caller")
     return await _as_it_stands(response, kept, {"X-Fleet-Job": response.record.id})
 
 
@@ -130,11 +130,11 @@ async def cancel(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
     response_model=shapes.ResponseGone,
     responses=faults(404, 503),
 )
-async def delete(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
+async def delete(id: ResponseId, kept: Responses, dependencies: Injected) -> Response:
     """Forget a response, and end it first if it has not ended."""
     record = (await kept.find(id)).record
-    await wiring.queue.cancel(record.id, by="caller", reason="its response was deleted")
-    await BatchJobs(wiring.connection).forget([record.id], record.tenant)
+    await dependencies.queue.cancel(record.id, by="caller", reason="its response was deleted")
+    await BatchJobs(dependencies.connection).forget([record.id], record.tenant)
     return _json(shapes.ResponseGone(id=id).model_dump(), {})
 
 
@@ -146,7 +146,7 @@ async def delete(id: ResponseId, kept: Keeping, wiring: Wired) -> Response:
 )
 async def list_input_items(
     id: ResponseId,
-    kept: Keeping,
+    kept: Responses,
     *,
     after: Annotated[str | None, Query(description="The last item of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -171,7 +171,7 @@ async def list_input_items(
 async def _as_it_stands(
     response: KeptResponse, kept: ResponseStore, headers: Mapping[str, str]
 ) -> Response:
-    return _json((await kept.heard(response)).narration.response, headers)
+    return _json((await kept.heard(response)).builder.response, headers)
 
 
 def _json(value: Any, headers: Mapping[str, str]) -> Response:

@@ -9,12 +9,12 @@ from typing import Annotated, Final, NamedTuple
 
 from fastapi import Depends
 
-from api_shim.dependencies import Dependencies, Wired
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
 from api_shim.openai.request_fields import wrong
 from api_shim.openai.response_head import ResponseHead
-from api_shim.openai.responses.events import Narration
+from api_shim.openai.responses.events import ResponseBuilder
 from api_shim.openai.responses.items import Known, Piece, asked, joined
 from api_shim.openai.responses.request import ResponseBody, job_of_response, no_previous
 from api_shim.openai.responses.response import ResponseFacts
@@ -52,19 +52,19 @@ class KeptResponse(NamedTuple):
         return self.request.messages[1 if self.notes.has_instructions else 0 :]
 
 
-class HeardEvents(NamedTuple):
+class ReadEvents(NamedTuple):
     """A log that was read to where it ends now."""
 
-    narration: Narration
+    builder: ResponseBuilder
     last_reset: EventId | None
 
 
 class ResponseStore:
     """Looks up a caller's responses; whatever is somebody else's is not there."""
 
-    def __init__(self, wiring: Dependencies, tenant: Tenant) -> None:
+    def __init__(self, dependencies: Dependencies, tenant: Tenant) -> None:
         """For one call."""
-        self._wiring = wiring
+        self._dependencies = dependencies
         self._tenant = tenant
 
     async def find(self, response_id: str) -> KeptResponse:
@@ -80,17 +80,17 @@ class ResponseStore:
             )
         return found
 
-    async def heard(self, kept: KeptResponse) -> HeardEvents:
+    async def heard(self, kept: KeptResponse) -> ReadEvents:
         """All that it has said until now; raises RelayUnavailable."""
-        narration, last_reset = Narration(kept.about), None
-        async with aclosing(self._wiring.log.read(kept.record.id)) as pages:
+        builder, last_reset = ResponseBuilder(kept.about), None
+        async with aclosing(self._dependencies.log.read(kept.record.id)) as pages:
             async for frames in pages:
                 for frame in frames:
-                    for _ in narration.hear(frame):
+                    for _ in builder.hear(frame):
                         pass
                     if frame.type == "reset":
                         last_reset = frame.id
-        return HeardEvents(narration, last_reset)
+        return ReadEvents(builder, last_reset)
 
     async def known(self, body: ResponseBody) -> Known:
         """What a request wants of earlier responses; raises Refusal, RelayUnavailable."""
@@ -109,8 +109,8 @@ class ResponseStore:
 
     async def _found(self, job_id: str) -> KeptResponse | None:
         try:
-            record = await self._wiring.records.seen(job_id, self._tenant)
-            request = await self._wiring.records.request(job_id)
+            record = await self._dependencies.records.seen(job_id, self._tenant)
+            request = await self._dependencies.records.request(job_id)
         except JobNotFound:
             return None
         if not isinstance(request, ChatRequest) or request.response_notes is None:
@@ -128,7 +128,7 @@ class ResponseStore:
         return kept
 
     async def _answer(self, kept: KeptResponse) -> list[Piece]:
-        return (await self.heard(kept)).narration.output.pieces
+        return (await self.heard(kept)).builder.output.pieces
 
     async def _pieces(self, job_id: str) -> list[Piece]:
         kept = await self._found(job_id)
@@ -138,9 +138,9 @@ class ResponseStore:
         return [*said, *await self._answer(kept)]
 
 
-async def _kept(wiring: Wired, caller: Caller) -> ResponseStore:
-    return ResponseStore(wiring, caller)
+async def _kept(dependencies: Injected, caller: Caller) -> ResponseStore:
+    return ResponseStore(dependencies, caller)
 
 
-Keeping = Annotated[ResponseStore, Depends(_kept)]
+Responses = Annotated[ResponseStore, Depends(_kept)]
 """A parameter of a route that looks responses up."""

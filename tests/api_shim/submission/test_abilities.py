@@ -6,7 +6,7 @@ import pytest
 
 from api_shim.http.problems import Refusal, problem_of
 from api_shim.submission.roster_cache import pools
-from api_shim.submission.selection import fitting, missing, named
+from api_shim.submission.selection import candidates, choose, missing
 from contract.jobs import any_request
 from contract.roster import BackendReport, ModelReport, QueueReport, WorkerReport
 
@@ -68,14 +68,14 @@ def test_more_dimensions_than_the_model_has_are_refused() -> None:
 def test_a_backend_whose_model_can_is_found_among_those_that_cannot() -> None:
     fleet = pools([worker("plain", TEXT_ONLY), worker("able", UNKNOWN)])
 
-    assert [pool.name for pool in fitting(ask(think="low"), fleet)] == ["able"]
+    assert [pool.name for pool in candidates(ask(think="low"), fleet)] == ["able"]
 
 
 def test_where_no_model_can_the_refusal_says_why() -> None:
     fleet = pools([worker("plain", TEXT_ONLY)])
-    for choose in (fitting, lambda request, pools: named("plain", request, pools)):
+    for backend in (None, "plain"):
         with pytest.raises(Refusal, match="does not support thinking") as caught:
-            choose(ask(think="low"), fleet)
+            choose(ask(think="low", backend=backend), fleet)
 
         problem = problem_of(caught.value, {})
         assert (problem.code, problem.status) == ("not_supported", 400)
@@ -85,6 +85,6 @@ def test_where_no_model_can_the_refusal_says_why() -> None:
 def test_a_missing_model_goes_where_it_can_be_pulled() -> None:
     fleet = pools([worker("fixed", can="chat"), worker("pulls")])
 
-    assert [p.name for p in fitting(ask(model="new", on_missing="pull"), fleet)] == ["pulls"]
+    assert [p.name for p in candidates(ask(model="new", on_missing="pull"), fleet)] == ["pulls"]
     with pytest.raises(Refusal, match="No live backend has the model new"):
-        fitting(ask(model="new"), fleet)
+        choose(ask(model="new"), fleet)

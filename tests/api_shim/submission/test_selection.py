@@ -4,7 +4,7 @@ import pytest
 
 from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import Pool, pools
-from api_shim.submission.selection import fitting, least_loaded, named
+from api_shim.submission.selection import candidates, choose, depends_on_loads, least_loaded
 from contract.chat import ChatRequest, Message
 from contract.jobs import AnyRequest
 from contract.models import CopyRequest, CreateRequest, DeleteRequest, LoadRequest, PullRequest
@@ -41,7 +41,7 @@ def chat(model: str) -> ChatRequest:
 
 
 def fit(request: AnyRequest, *workers: WorkerReport) -> list[str]:
-    return [pool.name for pool in fitting(request, pools(workers))]
+    return [pool.name for pool in candidates(request, pools(workers))]
 
 
 def refused(request: AnyRequest, *workers: WorkerReport) -> Refusal:
@@ -96,8 +96,9 @@ def test_a_backend_whose_queue_nobody_serves_is_503() -> None:
 
 def test_a_named_backend_may_have_models_that_it_does_not_list() -> None:
     fleet = pools([worker("a")])
-    named("a", chat("unlisted"), fleet)
+    request = chat("unlisted").model_copy(update={"backend": "a"})
 
+    assert choose(request, fleet) == "a"
     assert fleet["a"].models == {}
 
 
@@ -107,12 +108,12 @@ def view(name: str, depth: int, slots: int = 1) -> QueueView:
     )
 
 
-def candidates(*workers: WorkerReport) -> list[Pool]:
+def live(*workers: WorkerReport) -> list[Pool]:
     return list(pools(workers).values())
 
 
 def test_the_shortest_queue_for_its_slots_is_first() -> None:
-    both = candidates(worker("a", "m"), worker("b", "m"))
+    both = live(worker("a", "m"), worker("b", "m"))
 
     assert least_loaded("m", both, [view("a.chat", 2), view("b.chat", 1)]).name == "b"
     assert least_loaded("m", both, [view("a.chat", 2, slots=4), view("b.chat", 1)]).name == "a"
@@ -120,7 +121,7 @@ def test_the_shortest_queue_for_its_slots_is_first() -> None:
 
 
 def test_among_equals_the_warm_one_is_first() -> None:
-    both = candidates(worker("a", "m"), worker("b", ModelReport(name="m", warm=True)))
+    both = live(worker("a", "m"), worker("b", ModelReport(name="m", warm=True)))
 
     assert least_loaded("m", both, []).name == "b"
 
@@ -141,3 +142,37 @@ def test_what_no_backend_can_do_is_no_matter_of_the_model() -> None:
 
     assert (error.code, error.status_code) == ("not_supported", 400)
     assert error.detail == "No live backend can do copy; live ones: a."
+
+
+def test_one_call_chooses_the_backend_with_the_shortest_queue() -> None:
+    fleet = pools([worker("a", "m"), worker("b", "m"), worker("c", "n")])
+
+    assert choose(chat("m"), fleet, [view("a.chat", 2)]) == "b"
+    assert choose(chat("m"), fleet, [view("b.chat", 2)]) == "a"
+    assert choose(chat("n"), fleet, [view("c.chat", 9)]) == "c"
+
+
+def test_loads_are_read_where_they_can_change_the_choice() -> None:
+    fleet = pools([worker("a", "m"), worker("b", "m"), worker("c", "n")])
+    pull = PullRequest(model="new")
+
+    assert [depends_on_loads(it, fleet) for it in (chat("m"), chat("n"), pull)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(("depth", "code"), [(0, "unknown_backend"), (1, "no_worker")])
+def test_a_named_backend_that_had_a_queue_is_away_and_any_other_is_unknown(
+    depth: int, code: str
+) -> None:
+    fleet = pools([worker("a", "m")])
+    request = chat("m").model_copy(update={"backend": "gone"})
+    loads = [view("gone.chat", depth)] if depth else []
+
+    with pytest.raises(Refusal) as refusal:
+        choose(request, fleet, loads)
+
+    assert refusal.value.code == code
+    assert depends_on_loads(request, fleet)

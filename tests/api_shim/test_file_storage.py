@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from api_shim.batch.storage import PIECE_BYTES, Storage
+from api_shim.file_storage import PIECE_BYTES, Storage
 from contract.errors import StorageUnavailable, UnknownFile
 
 

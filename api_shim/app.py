@@ -1,4 +1,4 @@
-"""The shim put together: settings in, an application out. Nothing happens on import."""
+"""The composition root of the shim: settings in, an ASGI application out; no import has effects."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -58,7 +58,7 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/v1": openai_envelope,
     "/v1/systemone": ollama_envelope,
 }
-"""How errors are told under the paths that begin so; the longest beginning counts."""
+"""How errors are rendered under these path prefixes; the longest prefix counts."""
 
 _NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, backends, keys)
 """Our own routes. `enqueue` has the wider pattern of the two POST families under `/api/v1/jobs`,
@@ -73,12 +73,13 @@ _OTHERS: Final = (
     openai_models,
     openai_files,
     openai_batches,
+    front_page,
 )
-"""Whose callers are programs that were written for something else."""
+"""Routes that other programs define: health probes, clients of Ollama and OpenAI, browsers."""
 
 
 def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> FastAPI:
-    """Build the application; `hangup` ends the streams of this process when it is called."""
+    """Build the application; calling `open_calls` ends the streams of this process."""
     open_calls = open_calls or OpenCalls()
 
     @asynccontextmanager
@@ -108,21 +109,25 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         app.include_router(each.router, dependencies=[Depends(only_known_fields)])
     for each in _OTHERS:
         app.include_router(each.router)
-    app.include_router(front_page.router)
     app.include_router(openai_images.forms)
     problems.install(app, _ENVELOPES)
     document = openapi.install(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: ShimSettings) -> None:
+    """The last one added is the first that sees a request."""
     app.add_middleware(HeadAsGet, routes=app.routes)
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
     )
     app.add_middleware(AuthMiddleware)
     app.add_middleware(AccessLog)
-    return app
 
 
 def _upload(settings: ShimSettings) -> Limit:
-    """Of a file with the form around it."""
+    """The limit of a file with the form around it."""
     return Limit(settings.max_file_bytes + _FORM_BYTES, "FLEET_MAX_FILE_BYTES")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
 
-from api_shim.openai.responses.events import Narration, ResponseEvents
+from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents
 from api_shim.openai.responses.response import whole
 from contract.events import Cancelled, Delta, Done, Event, Failed, Frame, Reset
 from contract.result import fold
@@ -36,18 +36,18 @@ def test_numbers_depend_on_the_log_alone(
 ) -> None:
     # LocalAI #10993: a stream is resumed only on the replica that has it.
     log = frames(QUEUED, STARTED, *said, end)
-    narration = Narration(about())
-    every = [event for frame in log for _, event in narration.hear(frame)]
+    builder = ResponseBuilder(about())
+    every = [event for frame in log for _, event in builder.hear(frame)]
     resets = [frame.id for frame in log if frame.type == "reset"]
     last_reset = resets[-1] if resets else None
-    holds = [event for event in every if event["sequence_number"] >= narration.first]
+    holds = [event for event in every if event["sequence_number"] >= builder.first]
 
     fresh = ResponseEvents(about(), known_reset=last_reset)
     assert parsed(b"".join(fresh.tell(page) for page in cut(log, places))) == holds
     assert holds[0]["type"] == "response.created"
-    later = ResponseEvents(about(), after=narration.first + after, known_reset=last_reset)
+    later = ResponseEvents(about(), after=builder.first + after, known_reset=last_reset)
     assert parsed(b"".join(later.tell(page) for page in cut(log, places))) == holds[after + 1 :]
-    assert narration.response == holds[-1]["response"]
+    assert builder.response == holds[-1]["response"]
 
 
 @settings(deadline=None)

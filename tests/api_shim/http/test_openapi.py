@@ -134,7 +134,7 @@ async def test_answers_are_as_documented(
             "/api/v1/jobs": "JobPage",
             "/api/v1/dead": "DeadPage",
             f"/api/v1/dead/{dead}": "DeadView",
-            "/api/v1/backends": "Backends",
+            "/api/v1/backends": "BackendList",
             "/api/v1/models": "Models",
             "/api/v1/queues": "Queues",
             "/api/v1/workers": "Workers",

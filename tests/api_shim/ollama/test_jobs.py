@@ -20,11 +20,13 @@ CALLS = [
 
 
 def chatting(**fields: Any) -> Any:
-    return chat_request.to_job(chat_request.ChatBody(model="m", **{"messages": HELLO, **fields}))
+    return chat_request.chat_to_job(
+        chat_request.OllamaChatBody(model="m", **{"messages": HELLO, **fields})
+    )
 
 
 def generating(**fields: Any) -> Any:
-    return chat_request.to_job(
+    return chat_request.generate_to_job(
         chat_request.GenerateBody(model="m", **{"prompt": "hello", **fields})
     )
 

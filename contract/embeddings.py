@@ -24,8 +24,8 @@ class EmbedRequest(Request):
     input: Annotated[tuple[str, ...], Field(max_length=8192, validate_default=True)] = ()
     """The texts; at least one, unless there are `tokens`."""
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
-    truncate: bool = True
-    """Cut a text that is too long (true) or fail the job (false)."""
+    truncate: bool | None = None
+    """Cut a text that is too long (true, the default) or fail the job (false)."""
     keep_alive_s: float | None = None
 
     @property

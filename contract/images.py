@@ -10,6 +10,7 @@ from contract.models import ModelName
 from contract.requests import Request
 
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
+_ALPHABET: Final = re.compile(r"[A-Za-z0-9+/_\-\s]*=?\s*=?\s*")
 _HEAD: Final = 1000
 """Characters within which the head of a data URL ends."""
 _INSTEAD: Final = "give base64, a data URL, or an http or https URL"
@@ -20,7 +21,7 @@ def normalized(image: str) -> str:
     """The image with the head of its URL in lower case; raises ValueError with the reason."""
     found = _SCHEME.match(image)
     if found is None:
-        return image
+        return _base64(image)
     scheme = found.group(1).lower()
     rest = image[found.end() :]
     if scheme == "data":
@@ -40,9 +41,19 @@ def inline_only(image: str) -> str:
 
 def _data_url(rest: str) -> str:
     head, comma, _ = rest[:_HEAD].partition(",")
-    if not comma or not head.lower().endswith("base64"):
+    media = head.lower()
+    if not comma or not media.endswith("base64"):
         raise ValueError(_LOOKS)
-    return f"data:{head.lower()}{rest[len(head) :]}"
+    if not media.startswith(("image/", "application/octet-stream", ";")):
+        raise ValueError(f"{media.partition(';')[0][:40]} is no image: {_LOOKS}")
+    return f"data:{media},{_base64(rest[len(head) + 1 :])}"
+
+
+def _base64(text: str) -> str:
+    """The text, if it can be base64; its bytes are decoded by whoever needs them."""
+    if not _ALPHABET.fullmatch(text) or not text.strip():
+        raise ValueError(f"it is neither base64 nor a URL: {_INSTEAD}")
+    return text
 
 
 def _address(url: str) -> str:

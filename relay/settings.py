@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from redis.asyncio.connection import parse_url
 from typing_extensions import override
 
 from contract.errors import InvalidSetting
@@ -161,3 +162,12 @@ class RelaySettings(FleetSettings):
     command_timeout_s: Seconds = 5
     """Seconds that any one command may take before its connection counts as lost. Together with
     `renew_s` well below `lease_s`, so that a half-open connection costs no lease."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, url: SecretStr) -> SecretStr:
+        try:
+            parse_url(url.get_secret_value())
+        except ValueError:
+            raise ValueError("not a redis://, rediss:// or unix:// URL") from None
+        return url

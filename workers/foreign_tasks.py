@@ -192,4 +192,6 @@ def _tenant(name: str) -> Tenant:
     try:
         return Tenant(name=name)
     except ValidationError:
-        raise InvalidRequest(f"header {TENANT_HEADER}: {name[:64]!r} is no tenant's name") from None
+        raise InvalidRequest(
+            f"header {TENANT_HEADER}: {str(name)[:64]!r} is no tenant's name"
+        ) from None

@@ -39,7 +39,10 @@ def checked(job_id: str) -> str:
     Raises JobNotFound, so that nothing else becomes a key.
     """
     if not JOB_ID_BEGINNING.match(job_id):
-        raise JobNotFound(f"there is no job {job_id[:64]}: an id has 32 hexadecimal digits")
+        raise JobNotFound(
+            f"there is no job {job_id[:64]}: an id has 32 hexadecimal digits, "
+            "of which the first four or more are enough"
+        )
     return job_id
 
 

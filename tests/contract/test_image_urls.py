@@ -1,8 +1,9 @@
 """What may stand for an image."""
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from contract.images import inline_only, normalized
+from contract.images import ShownImage, inline_only, normalized
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,15 @@ def test_an_image_to_work_on_is_no_address() -> None:
     assert inline_only("DATA:image/png;base64,aGk=") == "data:image/png;base64,aGk="
     with pytest.raises(ValueError, match="not the address of an image"):
         inline_only("HTTPS://x.test/a.png")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "data:image/png;base64,@@@@", "data:;base64,", "data:text/html;base64,aGk=",
+        "not base64 !!", " ",
+    ],
+)  # fmt: skip
+def test_what_can_be_no_image_is_refused(image: str) -> None:
+    with pytest.raises(ValidationError, match=r"base64|no image"):
+        TypeAdapter(ShownImage).validate_python(image)

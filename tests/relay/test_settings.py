@@ -12,7 +12,7 @@ from support.up import ROOT, environment
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting
 from fleet.client.settings import ClientSettings, UpSettings
-from relay.settings import FleetSettings, bounds_of
+from relay.settings import FleetSettings, RelaySettings, bounds_of
 from workers.settings import WorkerSettings
 
 KINDS: tuple[type[FleetSettings], ...] = (ShimSettings, WorkerSettings, ClientSettings, UpSettings)
@@ -117,3 +117,13 @@ def test_no_process_starts_with_it(
     assert len(lines) == 1
     assert f"{variable} = {value}: give a " in lines[0]
     assert not said.stdout
+
+
+@pytest.mark.parametrize("url", ["foo://x", "redis://:secret@127.0.0.1:abc/0", "127.0.0.1:6379"])
+def test_what_is_no_redis_url_is_one_line_without_its_value(url: str) -> None:
+    with pytest.raises(InvalidSetting) as refused:
+        RelaySettings(redis_url=url)
+
+    assert "FLEET_REDIS_URL" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)

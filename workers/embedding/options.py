@@ -29,7 +29,7 @@ class PackingOptions(NamedTuple):
         return cls(
             request.model,
             request.dimensions,
-            request.truncate if "truncate" in request.model_fields_set else None,
+            request.truncate,
             request.keep_alive_s,
             bool(request.tokens),
         )

@@ -148,7 +148,7 @@ class Gemini:
     def _ignored_fields(self, request: EmbedRequest) -> tuple[str, ...]:
         """Fields of an embedding request that this API cannot express."""
         is_set = {
-            "truncate": "truncate" in request.model_fields_set,
+            "truncate": request.truncate is not None,
             "keep_alive_s": request.keep_alive_s is not None,
         }
         return tuple(name for name, value in is_set.items() if value)

@@ -90,7 +90,7 @@ class Vertex(Gemini):
         self, request: EmbedRequest, texts: Sequence[str]
     ) -> tuple[list[Any], int | None]:
         """The vectors of some texts, and their tokens."""
-        options: dict[str, Any] = {"autoTruncate": request.truncate}
+        options: dict[str, Any] = {"autoTruncate": request.truncate is not False}
         if request.dimensions is not None:
             options["outputDimensionality"] = request.dimensions
         if _embeds_content(request.model):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from contract.errors import (
     AuthenticationRefused,
@@ -266,6 +266,11 @@ def error_from(
     return error_in(answer, status=status, headers=headers, secrets=secrets)
 
 
+def _text_of(message: Any) -> str:
+    """A message as text; JSON, where it is none."""
+    return message if isinstance(message, str) else to_json(message).decode()
+
+
 def error_in(
     answer: Any,
     *,
@@ -289,7 +294,7 @@ def error_in(
     if status < 400:  # noqa: PLR2004 - an error in a stream, or a 200 that is none
         inside = _status_inside(fields, error)
     kind = f"{kind} {google_terms(error)}"
-    made = _made(inside, kind, _readable(str(message)), headers, secrets)
+    made = _made(inside, kind, _readable(_text_of(message)), headers, secrets)
     made.scope = _scope(made, status)
     if made.retry_after_s is None:
         made.retry_after_s = retry_delay_s(error)

@@ -200,7 +200,7 @@ class InMemory:
                 yield Phase(phase="loading")
             model = await self._hold(role, path)
             for batch in batches(request.input, BATCH):
-                work = partial(model.embed, batch, first, truncate=request.truncate)
+                work = partial(model.embed, batch, first, truncate=request.truncate is not False)
                 vectors, tokens = await self._resident.run(work)
                 yield rows.add(_cut(vectors, request.dimensions), len(batch))
                 first, used = first + len(batch), used + tokens

@@ -122,7 +122,7 @@ class LocalEmbed:
             texts = request.input[start : start + TOKENIZE_TEXTS]
             tokens += await self._run(partial(self._encoder.tokens, texts))
         for at, text in enumerate(tokens):
-            if text.length > limit and not request.truncate:
+            if text.length > limit and request.truncate is False:
                 raise InputTooLarge(
                     f"input[{at}] has {text.length} tokens, and {self._model} takes {limit}; cut"
                     " it, or allow truncate"

@@ -28,7 +28,7 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
-from workers.backends.http.error_table import error_from, error_in
+from workers.backends.http.error_table import error_from, error_in, unwrap_array
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
@@ -39,7 +39,7 @@ from workers.backends.openai.naming import ModelNames, aliases_in
 from workers.backends.openai.requests import to_completion
 from workers.backends.openai.shapes import IMAGES
 from workers.backends.protocols import Stream
-from workers.backends.shapes import invalid_json
+from workers.backends.shapes import ANYTHING, invalid_json
 from workers.backends.vectors import VectorRows, batches, ordered, width
 
 AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
@@ -244,9 +244,10 @@ class OpenAI:
                 raise invalid_json(error, is_cut=is_cut) from None
             # The router of llama-server appends "proxy error: ..." when its child dies.
             raise error_from(0, data, secrets=self._client.secrets) from None
-        if name == ERROR or not isinstance(chunk, dict) or chunk.get("error"):
-            raise error_in(chunk, secrets=self._client.secrets)
-        return chunk
+        found = unwrap_array(chunk)
+        if name == ERROR or (isinstance(found, dict) and found.get("error")):
+            raise error_in(found, secrets=self._client.secrets)
+        return ANYTHING.read(chunk)
 
     async def _props(self) -> dict[str, Any]:
         try:

@@ -116,8 +116,8 @@ def to_embed(request: EmbedRequest, dialect: Dialect) -> OpenAIBody:
     if dialect.embed_dimensions and request.dimensions is not None:
         fields["dimensions"] = request.dimensions
     if dialect.truncate == "field":
-        fields |= {"truncate_prompt_tokens": -1} if request.truncate else {}
-    elif request.truncate and "truncate" in request.model_fields_set:
+        fields |= {} if request.truncate is False else {"truncate_prompt_tokens": -1}
+    elif request.truncate:
         ignored.append("truncate")
     _add_keep_alive(request.keep_alive_s, dialect, fields, ignored)
     return OpenAIBody(fields, tuple(ignored))

@@ -120,9 +120,12 @@ def test_no_process_starts_with_it(
 
 
 @pytest.mark.parametrize("url", ["foo://x", "redis://:secret@127.0.0.1:abc/0", "127.0.0.1:6379"])
-def test_what_is_no_redis_url_is_one_line_without_its_value(url: str) -> None:
+def test_what_is_no_redis_url_is_one_line_without_its_value(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_REDIS_URL", url)
     with pytest.raises(InvalidSetting) as refused:
-        RelaySettings(redis_url=url)
+        RelaySettings()
 
     assert "FLEET_REDIS_URL" in str(refused.value)
     assert "secret" not in str(refused.value)

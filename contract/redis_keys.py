@@ -108,6 +108,11 @@ def line(queue: str, model: str) -> str:
     return f"fleet:q:{queue}:line:{model}"
 
 
+def arrivals(queue: str) -> str:
+    """Sorted set of the waiting jobs by the time at which they began to wait."""
+    return f"fleet:q:{queue}:arrivals"
+
+
 def lines(queue: str) -> str:
     """Sorted set of the variants for which jobs wait: variant by its first job's virtual start."""
     return f"fleet:q:{queue}:lines"

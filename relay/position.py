@@ -8,6 +8,7 @@ from contract import redis_keys
 from contract.jobs import JobRecord, QueuePlace
 from contract.roster import QueueView, WorkerReport
 from relay.connection import Argument, Connection
+from relay.scripts import queues as scripts
 
 _MINUTES: Final = 5
 """Over which the drain rate is measured."""
@@ -62,11 +63,11 @@ class Positions:
         answers = await self._connection.pipeline(
             [words for queue in queues for words in self._questions(queue)]
         )
-        rows = list(zip(*(iter(answers),) * 6, strict=True))
+        rows = list(zip(*(iter(answers),) * 5, strict=True))
+        waiting = await self._connection.calls([scripts.oldest(queue) for queue in queues])
         oldest = await self._connection.pipeline(
-            [("HGET", redis_keys.record(row[3][0].decode() if row[3] else ""), "created_at")
-             for row in rows]
-        )  # fmt: skip
+            [("HGET", redis_keys.record(job_id or ""), "created_at") for job_id in waiting]
+        )
         return [
             self._view(queue, row, created_at, workers)
             for queue, row, created_at in zip(queues, rows, oldest, strict=True)
@@ -77,7 +78,6 @@ class Positions:
             ("ZCARD", redis_keys.backlog(queue)),
             ("ZCARD", redis_keys.delayed(queue)),
             ("ZCARD", redis_keys.leases(queue)),
-            ("ZRANGE", redis_keys.backlog(queue), 0, 0),
             ("HGET", redis_keys.load(queue), "tokens"),
             ("MGET", *self.drained(queue)),
         ]
@@ -85,7 +85,7 @@ class Positions:
     def _view(
         self, queue: str, row: Sequence[Any], oldest: bytes | None, workers: Sequence[WorkerReport]
     ) -> QueueView:
-        depth, delayed, held, _, tokens, counts = row
+        depth, delayed, held, tokens, counts = row
         reports = [q for worker in workers for q in worker.queues if q.name == queue]
         rate = self.rate(counts)
         return QueueView(

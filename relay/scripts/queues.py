@@ -113,6 +113,15 @@ def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[int
     return ScriptCall(load("queues/wake"), _keys(queue), args, int)
 
 
+def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
+    """The id of the job that has waited longest in a queue; None where none waits.
+
+    Removes up to `limit` entries that an older version left behind.
+    """
+    keys = [redis_keys.backlog(queue), redis_keys.arrivals(queue)]
+    return ScriptCall(load("queues/oldest"), keys, [limit], _text)
+
+
 def renew(
     queue: str, worker: str, lease_s: float, jobs: Sequence[tuple[str, int]]
 ) -> ScriptCall[tuple[float, list[str]]]:
@@ -146,6 +155,7 @@ def _keys(queue: str) -> list[str]:
         redis_keys.QUEUES,
         queue,
         redis_keys.lines(queue),
+        redis_keys.arrivals(queue),
     ]
 
 

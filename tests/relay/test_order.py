@@ -17,6 +17,7 @@ from contract.errors import QueueFull
 from contract.requests import SLACK_S, Priority
 from contract.tenants import Tenant
 from relay.order import ClaimFilter
+from relay.position import Positions
 
 on_redis = settings(
     max_examples=15,
@@ -288,3 +289,21 @@ async def test_waiting_tokens_have_a_bound(redis_url: str) -> None:
         await claimed(relay)
 
         await put(relay, NOBODY_ELSE, text="long " * 1000)
+
+
+async def test_the_age_of_a_queue_is_that_of_its_oldest_job_not_of_its_head(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        oldest = await put(relay, NOBODY_ELSE, priority="batch")
+        await asyncio.sleep(0.3)
+        head = await put(relay, NOBODY_ELSE, priority="interactive")
+        [before] = await Positions(relay.connection).views([])
+        claim = await claimed(relay)
+        await relay.connection.command("ZREM", redis_keys.backlog(QUEUE), oldest)
+        await put(relay, NOBODY_ELSE)
+        [after] = await Positions(relay.connection).views([])
+
+    assert claim.id == head
+    assert before.oldest_s is not None
+    assert before.oldest_s >= 0.3
+    assert after.oldest_s is not None
+    assert after.oldest_s < before.oldest_s

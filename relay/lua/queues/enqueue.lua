@@ -11,7 +11,7 @@ local refused = refusal()
 if refused then return refused end
 job.start = start()
 if depth == 0 then
-    redis.call('DEL', clocks, load)
+    redis.call('DEL', clocks, load, arrivals)
     redis.call('HSET', clocks, 'now', exact(now))
 end
 redis.call('HSET', clocks, flow, exact(job.start + cost_s))

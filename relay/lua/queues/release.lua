@@ -4,7 +4,7 @@
 -- Removes a job that has ended. Returns its holder, '<attempt> <worker>'; false: it had none, or
 -- another one.
 -- include shared/queue.lua
-local drained = KEYS[12]
+local drained = KEYS[13]
 local id, expected = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)
 if expected ~= '' and holder ~= expected then return false end

@@ -1,12 +1,12 @@
 -- Names the first KEYS and ARGV of a queue's scripts:
--- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines
+-- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines arrivals
 -- ARGV queue line_pattern
 -- Keys beyond KEYS: line(variant), the part of the backlog of one model, loaded one way.
 -- Defines what moves a job: wait, leave, revive; and known, note, which read and write its facts.
 -- include shared/time.lua
 -- include shared/key_pattern.lua
-local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets, lines =
-    unpack(KEYS)
+local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets, lines,
+    arrivals = unpack(KEYS)
 local queue = ARGV[1]
 local line = keys_like(ARGV[2])
 local function variant(job) return job.ctx and job.model .. '#ctx=' .. job.ctx or job.model end
@@ -33,6 +33,7 @@ local function wait(id, job)
     local score = exact(job.start + job.slack)
     redis.call('ZREM', delayed, id)
     if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1) end
+    redis.call('ZADD', arrivals, 'NX', exact(now), id)
     if not job.batch then redis.call('ZADD', urgent, score, id) end
     if job.model then
         redis.call('ZADD', line(variant(job)), score, id)
@@ -44,6 +45,7 @@ local function leave(id, job)
     if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1) end
     redis.call('ZREM', urgent, id)
     redis.call('ZREM', delayed, id)
+    redis.call('ZREM', arrivals, id)
     if job and job.model then
         redis.call('ZREM', line(variant(job)), id)
         head_changed(variant(job))

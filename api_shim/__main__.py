@@ -24,6 +24,8 @@ from contract.errors import InvalidSetting, RelayUnavailable
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
+_CLOSING_S = 1.0
+"""For open calls to send their last words before the server closes their connections."""
 
 
 class ShimServer(uvicorn.Server):
@@ -47,6 +49,7 @@ class ShimServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Hang up, then stop as uvicorn does."""
         self._open_calls()
+        await self._open_calls.until_ended(_CLOSING_S)
         await super().shutdown(sockets)
 
 

@@ -90,6 +90,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         ):
             app.state.dependencies = dependencies
             app.state.authenticator = dependencies.authenticator
+            app.state.complete = dependencies.open_calls.complete
             document.begin()
             try:
                 yield

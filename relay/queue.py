@@ -20,7 +20,7 @@ from relay.leases import Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
 from relay.position import Positions, ahead, placed
 from relay.records import Records, from_hash, to_hash
-from relay.scripts import jobs, queues
+from relay.scripts import followers, jobs, queues
 from relay.tickets import ticket
 
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
@@ -129,17 +129,28 @@ class Queue:
             if at is None:
                 existing = await self._records.get(begun.job_id)
                 return existing, await self.standing.place(existing)
-            place = await self._connection.call(enqueue)
+            place, *_ = await self._connection.calls([enqueue, *self._first_follower(record)])
         else:
             # Two slots (docs/adr/0031), one round trip.
-            calls: list[ScriptCall[Any]] = [begin, enqueue]
-            (_, at), place = await self._connection.calls(calls)
+            calls: list[ScriptCall[Any]] = [begin, enqueue, *self._first_follower(record)]
+            (_, at), place, *_ = await self._connection.calls(calls)
         if place.position < 0:
             raise _full(record.queue, record.tenant, place, rate)
         deadline_s = request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
         return record, placed(place.position, rate) if place.position else QueuePlace()
+
+    def _first_follower(self, record: JobRecord) -> list[ScriptCall[Any]]:
+        """What ends a job that lives for its followers and whose client leaves before it is one.
+
+        The client, or its shim, may die between enqueue and first follow (docs/adr/0012).
+        """
+        if record.on_disconnect == "continue":
+            return []
+        policy = record.on_disconnect
+        patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
+        return [followers.expect(record.id, max(self._connection.settings.lease_s, patience_s))]
 
     def _bounds(self, tenant: Tenant) -> Bounds:
         settings = self._connection.settings

@@ -11,10 +11,11 @@ from fastapi import WebSocket
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim.http.authentication import Ended, subprotocols
+from api_shim.http.authentication import Authenticator, Ended, subprotocols
 from api_shim.http.problems import Refusal, response_to
 from api_shim.http.websockets import refuse
-from contract.errors import FleetError, NotAuthenticated
+from contract.errors import FleetError, NotAuthenticated, RelayUnavailable
+from relay.api_keys import ApiKeyEntry
 
 OPEN_PATHS: Final = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
@@ -41,7 +42,7 @@ class AuthMiddleware:
         connection = HTTPConnection(scope)
         send_with_subprotocol = _with_subprotocol(connection, send)
         try:
-            entry = await authenticator.admit(connection)
+            entry = await _admitted(connection, authenticator)
         except (FleetError, Refusal) as error:
             await _reject(error, scope, receive, send_with_subprotocol)
             return
@@ -50,6 +51,23 @@ class AuthMiddleware:
             call = _Call(scope, receive, send_with_subprotocol, ended)
             await self._app(scope, call.receive, call.send)
             await call.finish()
+
+
+async def _admitted(connection: HTTPConnection, authenticator: Authenticator) -> ApiKeyEntry | None:
+    """The caller's key. Raises NotAuthenticated, NotAllowed, RelayUnavailable, Refusal.
+
+    A handshake that waits for Redis when the process stops would be ended by the server, with 500.
+    """
+    if connection.scope["type"] == "http":
+        return await authenticator.admit(connection)
+    found: list[ApiKeyEntry | None] = []
+
+    async def admit() -> None:
+        found.append(await authenticator.admit(connection))
+
+    if not await connection.app.state.complete(admit()):
+        raise RelayUnavailable("the shim restarts: come back with your cursor", retry_after_s=1)
+    return found[0]
 
 
 class _Call:

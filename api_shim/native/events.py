@@ -166,20 +166,29 @@ async def watch(
     try:
         demand_known_fields(socket)
         cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
-        record = await dependencies.records.seen(checked(id), caller)
-        pages = await _opened(dependencies, record, cursor)
-        if pages is not None:
-            async with dependencies.followers.attending(record):
-                ending = await dependencies.open_calls.attend(_tell(socket, pages), socket.receive)
-            if ending is CallEnding.GONE:
-                return
-            if ending is CallEnding.STOPPING:
-                await close(socket, 1012, "the shim restarts: come back with your cursor")
-                return
+        following = _follow(socket, dependencies, checked(id), caller, cursor)
+        ending = await dependencies.open_calls.attend(following, socket.receive)
     except (FleetError, Refusal) as error:
         await refuse(socket, error)
         return
-    await close(socket, 1000, "the job has ended")
+    if ending is CallEnding.STOPPING:
+        await close(socket, 1012, "the shim restarts: come back with your cursor")
+    elif ending is CallEnding.FINISHED:
+        await close(socket, 1000, "the job has ended")
+
+
+async def _follow(
+    socket: WebSocket, dependencies: Dependencies, id: str, caller: Caller, cursor: Cursor
+) -> None:
+    """Send the job's events. All waits for Redis are in here, so that a stopping shim ends them.
+
+    Raises JobNotFound, RelayUnavailable.
+    """
+    record = await dependencies.records.seen(id, caller)
+    pages = await _opened(dependencies, record, cursor)
+    if pages is not None:
+        async with dependencies.followers.attending(record):
+            await _tell(socket, pages)
 
 
 async def _tell(socket: WebSocket, pages: Pages) -> None:

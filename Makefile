@@ -60,11 +60,12 @@ test-fast: $(VENV)/.dev ## Tests that need no build and take no more than a few 
 chaos: $(VENV)/.dev ## Break everything for MINUTES=1, from a schedule that SEED repeats
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),1) $(addprefix --seed ,$(SEED))
 
-check: $(VENV)/.dev ## Format, lint, types, layers
+check: $(VENV)/.dev ## Format, lint, types, layers, Lua
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	PYTHONPATH=tests $(BIN)/python -m support.lua_check
 
 shape: $(VENV)/.dev ## Print sizes, import cycles and repeated names beside their bounds
 	PYTHONPATH=tests $(BIN)/python -m support.shape

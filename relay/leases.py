@@ -1,8 +1,8 @@
 """Who holds what: leases that are renewed in bulk, and taken from whoever stops renewing.
 
 A hand-over has two halves, each a script that may be run twice, so that a reaper which dies between
-them is finished by the next: first the log side (HAND_OVER in relay/log.py fences the old holder),
-then the queue side (RETURN gives the job back to the backlog). A fenced holder forgets its job
+them is finished by the next: first the log side (`jobs/hand_over` fences the old holder), then the
+queue side (`queues/give_back` puts the job into the backlog). A fenced holder forgets its job
 without touching the queue; only a holder whose last word stands in the log releases.
 """
 

@@ -10,7 +10,7 @@ position is a rank. (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 A claim takes the smallest number, with three exceptions. A worker whose slots for `batch` are used
 up takes the first job of another class. A worker with warm models takes the first job of one of
 these before a cold head, if it is of no lesser class, and for no longer than the patience since the
-head was first passed over. Jobs that no endpoint may have now (`Taking.resting`, `Taking.only`) are
+head was first passed over. Jobs that no endpoint may have now (`ClaimFilter.resting`, `.only`) are
 passed over, however many wait at the head: one model's trouble is in nobody else's way.
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
@@ -100,7 +100,7 @@ def restored(facts: str, created_at: float) -> str:
 
 
 def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -> str:
-    """What a claim must know of a job (JSON); ENQUEUE adds `start`, the virtual start."""
+    """What a claim must know of a job (JSON); `queues/enqueue` adds `start`, the virtual start."""
     facts = {
         "v": record.v,
         "attempt": record.attempt,

@@ -21,7 +21,7 @@ async def queued(relay: Relay) -> str:
 
 
 async def claimed(relay: Relay) -> str:
-    """Its worker died between CLAIM and START."""
+    """Its worker died between claim and start."""
     job = await relay.enqueue()
     claim = await relay.queue.claim(QUEUE, "w1")
     assert claim is not None
@@ -44,7 +44,7 @@ async def running(relay: Relay) -> str:
 
 
 async def half_handed_over(relay: Relay) -> str:
-    """The reaper died between HAND_OVER and RETURN."""
+    """The reaper died between hand_over and give_back."""
     job = (await spoken(relay)).id
     await relay.connection.call(
         jobs.hand_over(job, 1, Queued(queue=QUEUE), counts=True, is_lost=True)
@@ -112,7 +112,7 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
 
 
 async def half_cancelled(relay: Relay, job: str) -> None:
-    """Its shim died between END and RELEASE."""
+    """Its shim died between end and release."""
     await relay.connection.call(jobs.end(job, Cancelled(by="caller"), ttl_s=60))
 
 

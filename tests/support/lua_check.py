@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import unpack_from
 from typing import Final
 
-from lupa.lua51 import LuaRuntime, LuaSyntaxError
+from lupa.lua51 import LuaError, LuaRuntime
 
 from relay.scripts.loader import load, source
 
@@ -39,7 +39,7 @@ _CONSTANT_BYTES: Final = {0: 0, 1: 1, 3: 8}
 
 
 def bytecode(text: str) -> bytes:
-    """The script, compiled; raises LuaSyntaxError."""
+    """The script, compiled; raises LuaError."""
     runtime = LuaRuntime(encoding=None)
     dump = runtime.eval(
         b"function(text) return string.dump(assert(loadstring(text, '=script'))) end"
@@ -99,7 +99,7 @@ class _Reader:
 
 
 def undefined(text: str) -> set[str]:
-    """Globals of a script that Redis does not define; raises LuaSyntaxError."""
+    """Globals of a script that Redis does not define; raises LuaError."""
     return set(_Reader(bytecode(text)).globals()) - GLOBALS
 
 
@@ -130,7 +130,7 @@ def faults(name: str) -> list[str]:
     """What is wrong with a script and what it includes."""
     try:
         found = [f"{name}: undefined global {each}" for each in sorted(undefined(load(name)))]
-    except LuaSyntaxError as error:
+    except LuaError as error:
         return [f"{name}: {error}"]
     return found
 

@@ -1,0 +1,189 @@
+"""Every Lua script is sound, knows no key's name, and is listed if its keys span slots."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lupa.lua51 import LuaError
+from support.lua_check import FILES, FOLDER, SCRIPTS, all_faults, undefined, unused
+
+from contract import redis_keys
+from contract.batches import StoredFile
+from contract.events import Cancelled, Queued, Started, Usage
+from contract.jobs import JobRecord
+from contract.requests import CancelAfter
+from relay.connection import ScriptCall
+from relay.order import Arrival, Bounds, ClaimFilter
+from relay.scripts import (
+    api_keys,
+    batches,
+    dead_letters,
+    files,
+    followers,
+    idempotency,
+    ids,
+    jobs,
+    maintainer,
+    messages,
+    model_leases,
+    queues,
+)
+from relay.scripts.loader import load, source
+
+QUEUE = "scripted.chat"
+JOB, OTHER = "a" * 32, "b" * 32
+FILE = StoredFile(
+    id="file-1", tenant="t", filename="f", purpose="batch", size_bytes=1, expires_at=1.0
+)
+RECORD = JobRecord(
+    v=1, id=JOB, kind="chat", status="queued", queue=QUEUE, backend="scripted", tenant="t",
+    priority="standard", attempt=1, max_attempts=1, created_at=0.0,
+)  # fmt: skip
+ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None))
+DRIVER = batches.Driver("batch_1", "t", "token")
+TIMES = idempotency.KeyTimes(1, 1.0)
+KEY = redis_keys.idempotency("t", "digest")
+FRAME = (jobs.JobKeys.of(JOB), jobs.NewFrame("n", 1, b"1-2 delta {}", ""))
+CALLS: dict[str, ScriptCall[Any]] = {
+    "api_keys/issue": api_keys.issue("id", b"{}", keeps=True, revision="r", limit=1),
+    "api_keys/revoke": api_keys.revoke("id", "r"),
+    "api_keys/read": api_keys.read("r"),
+    "batches/create": batches.create(
+        "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1
+    ),
+    "batches/take": batches.take(DRIVER, 1),
+    "batches/renew": batches.renew(DRIVER, 1, completed=0, failed=0),
+    "batches/free": batches.free(DRIVER),
+    "batches/start": batches.start(DRIVER, 1),
+    "batches/issue": batches.issue(DRIVER, 1),
+    "batches/commit": batches.commit(DRIVER, "p", [0], completed=1, failed=0, usage=Usage()),
+    "batches/cancel": batches.cancel("batch_1", "t"),
+    "batches/finalize": batches.finalize(DRIVER, gives_up=False),
+    "batches/finish": batches.finish(
+        DRIVER, "completed", line_errors=b"", parts_name="p", keep_s=1, ttl_s=1,
+        created={"output_file_id": (FILE, "files/1")},
+    ),
+    "dead_letters/choose_retry": dead_letters.choose_retry(JOB, OTHER),
+    "dead_letters/confirm_retry": dead_letters.confirm_retry(JOB, OTHER, OTHER),
+    "dead_letters/withdraw_retry": dead_letters.withdraw_retry(JOB, OTHER),
+    "dead_letters/purge": dead_letters.purge(RECORD),
+    "files/create": files.create(FILE, "files/1", 1),
+    "files/delete": files.delete(FILE, "files/1"),
+    "files/keep": files.keep("files/1", 1),
+    "files/due": files.due(1, 1),
+    "followers/attend": followers.attend(JOB, "p", 1),
+    "followers/leave": followers.leave(JOB, "p", None),
+    "followers/renew": followers.renew("p", 1, [JOB, OTHER]),
+    "followers/is_left": followers.is_left(JOB),
+    "followers/relax": followers.relax(JOB, CancelAfter(cancel_after_s=1)),
+    "idempotency/hold": idempotency.hold(KEY, "f", job_id=JOB, queue=QUEUE, times=TIMES),
+    "idempotency/settle": idempotency.settle(KEY, JOB, OTHER),
+    "idempotency/release": idempotency.release(KEY, JOB),
+    "idempotency/renew": idempotency.renew(TIMES, 1),
+    "ids/matching": ids.matching(redis_keys.RECENT, "abcd", 0, 1),
+    "jobs/begin": jobs.begin(
+        RECORD, {}, Queued(queue=QUEUE), deadline_s=None, single=redis_keys.single(QUEUE, "t", "m")
+    ),
+    "jobs/start": jobs.start(JOB, Started(attempt=1, worker="w", backend="scripted")),
+    "jobs/append": jobs.append([FRAME], 1),
+    "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),
+    "jobs/end": jobs.end(JOB, Cancelled(by="caller"), ttl_s=1),
+    "jobs/statuses": jobs.statuses([JOB, OTHER]),
+    "jobs/forget": jobs.forget([JOB], "t"),
+    "maintainer/renew": maintainer.renew("w", 1),
+    "maintainer/resign": maintainer.resign("w"),
+    "messages/keep": messages.keep(
+        QUEUE, b"", reason="", size_bytes=0, job_id="", limit=1, ttl_s=1
+    ),
+    "model_leases/claim": model_leases.claim("b", "m", "w", 1),
+    "model_leases/renew": model_leases.renew("b", "m", "w", 1, wanted_s=1),
+    "model_leases/release": model_leases.release("b", "m", "w", wanted_s=1),
+    "queues/expect": queues.expect(ARRIVAL, [redis_keys.drained(QUEUE, 1)]),
+    "queues/enqueue": queues.enqueue(ARRIVAL, "ticket"),
+    "queues/claim": queues.claim(
+        QUEUE, "w", ClaimFilter(), lease_s=1, patience_s=1, look_ahead=1
+    ),
+    "queues/release": queues.release(QUEUE, JOB, "", redis_keys.drained(QUEUE, 1)),
+    "queues/give_back": queues.give_back(
+        QUEUE, JOB, old=1, new=2, delay_s=0, ticket="", facts="{}"
+    ),
+    "queues/wake": queues.wake(QUEUE, 1),
+    "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
+    "queues/expired": queues.expired(QUEUE, 1),
+}  # fmt: skip
+"""One call of each script."""
+
+
+def slot_of(key: str) -> str:
+    """What will be the hash tag of a key: a job, a queue, a batch, or the key itself."""
+    for pattern in (r"fleet:(j:[^:]+):", r"fleet:(q:[^:]+):", r"fleet:(batch:[^:]+)"):
+        if match := re.match(pattern, key):
+            return match[1]
+    return f"q:{key}" if key == QUEUE else key
+
+
+def slots_of(name: str) -> set[str]:
+    call = CALLS[name]
+    patterns = [
+        each for each in call.args if isinstance(each, str) and re.match("fleet:.*[*]", each)
+    ]
+    return {slot_of(key) for key in [*call.keys, *patterns]}
+
+
+def test_no_script_has_a_fault() -> None:
+    assert all_faults() == []
+
+
+def test_every_script_has_a_typed_function() -> None:
+    assert list(SCRIPTS) == sorted(CALLS)
+    assert {name: load(name) for name in SCRIPTS} == {n: c.script for n, c in CALLS.items()}
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_no_script_knows_how_a_key_is_named(path: str) -> None:
+    code = re.sub(r"--[^\n]*", "", source(path))
+    is_maker = path == "shared/key_pattern.lua"
+
+    assert "fleet:" not in code
+    assert not re.search(r"KEYS\[[^\]]*\]\s*\.\.|\.\.\s*KEYS|string\.\w+\(KEYS", code)
+    assert is_maker or not re.search(r"'[\w:]*:[\w:]*'\s*\.\.|\.\.\s*':", code)
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_script_says_what_goes_in_and_what_comes_out(path: str) -> None:
+    comments = "\n".join(re.findall(r"^--.*", source(path), re.MULTILINE))
+
+    assert re.search("Defines|Names|Returns", comments)
+    assert path.startswith("shared/") or ("KEYS" in comments and "Returns" in comments)
+
+
+def test_scripts_whose_keys_span_slots_are_listed() -> None:
+    listed = re.findall(r"^\| `(\w+/\w+)` \|", (FOLDER / "README.md").read_text(), re.MULTILINE)
+
+    assert listed == [name for name in SCRIPTS if len(slots_of(name)) > 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("return misspelt(1)", "misspelt"), ("local a = function() b = 1 end return a", "b")],
+)
+def test_an_undefined_global_is_found(text: str, fault: str) -> None:
+    assert undefined(text) == {fault}
+
+
+def test_a_local_that_nobody_uses_is_found() -> None:
+    assert unused("local a, b = 1, 2\nfor i = 1, a do return 'b' end") == {"b", "i"}
+
+
+def test_a_script_that_does_not_parse_is_found() -> None:
+    with pytest.raises(LuaError):
+        undefined("local = 1")
+
+
+def test_no_python_of_the_relay_holds_lua() -> None:
+    relay = FOLDER.parent
+
+    assert [
+        path.name for path in Path(relay).rglob("*.py") if "redis.call" in path.read_text()
+    ] == []

@@ -223,3 +223,15 @@ async def test_a_ticket_is_what_apply_async_would_send(redis_url: str) -> None:
         message["properties"].update(correlation_id="", delivery_tag="", reply_to="")
 
     assert theirs == ours
+
+
+async def test_the_estimate_at_enqueue_is_that_of_a_later_request(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        for _ in range(3):
+            await relay.enqueue()
+            await relay.run(await relay.claim())
+        record, place = await relay.queue.enqueue(chat(), queue=QUEUE)
+        later = await relay.queue.standing.place(record)
+
+        assert place.eta_s is not None
+        assert place.eta_s == pytest.approx(later.eta_s, abs=0.2)

@@ -73,6 +73,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "files/keep": files.keep("files/1", 1),
     "files/due": files.due(1, 1),
     "followers/attend": followers.attend(JOB, "p", 1),
+    "followers/expect": followers.expect(JOB, 1),
     "followers/leave": followers.leave(JOB, "p", None),
     "followers/renew": followers.renew("p", 1, [JOB, OTHER]),
     "followers/is_left": followers.is_left(JOB),
@@ -100,6 +101,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "model_leases/renew": model_leases.renew("b", "m", "w", 1, wanted_s=1),
     "model_leases/release": model_leases.release("b", "m", "w", wanted_s=1),
     "queues/expect": queues.expect(ARRIVAL, [redis_keys.drained(QUEUE, 1)]),
+    "queues/oldest": queues.oldest(QUEUE),
     "queues/enqueue": queues.enqueue(ARRIVAL, "ticket"),
     "queues/claim": queues.claim(
         QUEUE, "w", ClaimFilter(), lease_s=1, patience_s=1, look_ahead=1

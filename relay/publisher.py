@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from contract import redis_keys
 from contract.errors import LeaseLost, RelayUnavailable
 from contract.events import (
     LAST_WORDS,
@@ -22,7 +23,7 @@ from contract.events import (
 )
 from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
-from relay.scripts.jobs import REFUSED, TORN, JobKeys, NewFrame, append
+from relay.scripts.jobs import REFUSED, TORN, NewFrame, append, log_and_record
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class AttemptLog:
     """What one attempt of one job says: the writing end of its log."""
 
     __slots__ = (
-        "_writer", "attempt", "id", "keys", "length", "lost", "nonce", "on_lost", "seq",
+        "_writer", "attempt", "channel", "id", "keys", "length", "lost", "nonce", "on_lost", "seq",
         "size_bytes", "torn", "unwritten",
     )  # fmt: skip
 
@@ -49,7 +50,8 @@ class AttemptLog:
         self._writer = writer
         self.on_lost: Callable[[], object] | None = None
         self.id = claim.record.id
-        self.keys = JobKeys.of(self.id)
+        self.keys = log_and_record(self.id)
+        self.channel = redis_keys.channel(self.id)
         self.attempt = claim.attempt
         self.nonce = claim.record.nonce or ""
         self.length = claim.length
@@ -140,7 +142,7 @@ class Publisher:
         size_bytes = 0
         while self._pending and len(batches) < _BATCHES and size_bytes < _BATCH_BYTES:
             batches.append(self._next_batch())
-            size_bytes += sum(len(entry.frame) for _, entry in batches[-1])
+            size_bytes += sum(len(entry[3]) for _, entry in batches[-1])
         return batches
 
     def _next_batch(self) -> Batch:
@@ -152,7 +154,7 @@ class Publisher:
                 break
             taken += 1
             entry = _entry(voice, event, now)
-            size_bytes += len(entry.frame)
+            size_bytes += len(entry[3])
             batch.append((voice, entry))
         del self._pending[:taken]
         return batch
@@ -191,7 +193,7 @@ def _entry(voice: AttemptLog, event: Event, now: float) -> NewFrame:
     frame = Frame.of(EventId(voice.attempt, voice.seq), now, event).to_wire()
     voice.size_bytes += len(frame)
     status = event.type if event.type in LAST_WORDS else ""
-    entry = NewFrame(voice.nonce, voice.length, frame, status)
+    entry = (voice.channel, voice.nonce, voice.length, frame, status)
     voice.length += 1
     return entry
 

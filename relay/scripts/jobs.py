@@ -66,29 +66,15 @@ def start(job_id: str, started: Started) -> ScriptCall[tuple[int, Hash] | None]:
     return ScriptCall(load("jobs/start"), keys, args, _started)
 
 
-class JobKeys(NamedTuple):
-    """The names in Redis of what an attempt writes: made once a job, not once a frame."""
-
-    log: str
-    record: str
-    channel: str
-
-    @classmethod
-    def of(cls, job_id: str) -> "JobKeys":
-        """The names of a job."""
-        return cls(redis_keys.log(job_id), redis_keys.record(job_id), redis_keys.channel(job_id))
+NewFrame = tuple[str, str, int, bytes, str]
+"""A frame to add to a log, as `append` sends it: channel of the job; nonce of the attempt, which
+must be in the record; entries that the log must have before; the frame; status, empty but for a
+terminal event. A plain tuple, because one is made for each chunk (bench/relay_path.py)."""
 
 
-class NewFrame(NamedTuple):
-    """A frame to add to a log."""
-
-    nonce: str
-    """The attempt's: it must be in the job's record."""
-    length: int
-    """Entries that the log must have before it."""
-    frame: bytes
-    status: str
-    """Empty; of a terminal event the job's status from then on."""
+def log_and_record(job_id: str) -> tuple[str, str]:
+    """The keys that `append` needs of a job: make them once a job, not once a frame."""
+    return redis_keys.log(job_id), redis_keys.record(job_id)
 
 
 WRITTEN, REFUSED, TORN = 1, 0, 2
@@ -96,17 +82,16 @@ WRITTEN, REFUSED, TORN = 1, 0, 2
 than what this attempt has written, because Redis came back with a shorter past."""
 
 
-def append(frames: Sequence[tuple[JobKeys, NewFrame]], ttl_s: int) -> ScriptCall[list[int]]:
+def append(frames: Sequence[tuple[tuple[str, str], NewFrame]], ttl_s: int) -> ScriptCall[list[int]]:
     """Add frames to the logs of any jobs and publish them; one that is there already counts.
 
-    Record and log of a job whose terminal event is written live for `ttl_s` seconds more. Returns
-    WRITTEN, REFUSED or TORN for each frame.
+    Each comes with the `log_and_record` of its job. Record and log of a job whose terminal event
+    is written live for `ttl_s` seconds more. Returns WRITTEN, REFUSED or TORN for each frame.
     """
     keys: list[str] = [redis_keys.LIVE, redis_keys.DEADLINES]
     args: list[Argument] = [ttl_s]
-    for job, frame in frames:
-        keys += job[:2]
-        args.append(job.channel)
+    for log_and_its_record, frame in frames:
+        keys += log_and_its_record
         args += frame
     return ScriptCall(load("jobs/append"), keys, args, list)
 

@@ -44,7 +44,10 @@ ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None
 DRIVER = batches.Driver("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)
 KEY = redis_keys.idempotency("t", "digest")
-FRAME = (jobs.JobKeys.of(JOB), jobs.NewFrame("n", 1, b"1-2 delta {}", ""))
+FRAME = (
+    jobs.log_and_record(JOB),
+    (redis_keys.channel(JOB), "n", 1, b"1-2 delta {}", ""),
+)
 CALLS: dict[str, ScriptCall[Any]] = {
     "api_keys/issue": api_keys.issue("id", b"{}", keeps=True, revision="r", limit=1),
     "api_keys/revoke": api_keys.revoke("id", "r"),

@@ -109,7 +109,7 @@ def line(queue: str, model: str) -> str:
 
 
 def arrivals(queue: str) -> str:
-    """Sorted set of the waiting jobs by the time at which they began to wait."""
+    """Sorted set of waiting jobs: job id by the unix time at which it was enqueued."""
     return f"fleet:q:{queue}:arrivals"
 
 

@@ -96,11 +96,11 @@ def restored(facts: str, created_at: float) -> str:
 
     What a newer version has added to them stays.
     """
-    return json.dumps({**json.loads(facts), "start": created_at})
+    return json.dumps({**json.loads(facts), "start": created_at, "at": created_at})
 
 
 def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -> str:
-    """What a claim must know of a job (JSON); `queues/enqueue` adds `start`, the virtual start."""
+    """What a claim must know of a job (JSON); `queues/enqueue` adds `start` (virtual) and `at`."""
     facts = {
         "v": record.v,
         "attempt": record.attempt,

@@ -4,10 +4,17 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -27,6 +34,8 @@ def refusal(kind: type[BaseModel], error: ValidationError, given: Mapping[str, A
     """One line about everything that is wrong; `given` are arguments, which win over variables."""
     return "; ".join(
         _one(str(each["loc"][0]), each, kind, given)
+        if each["loc"]
+        else each["msg"].removeprefix("Value error, ")  # of a validator of several settings
         for each in error.errors(include_url=False, include_context=False)
     )
 
@@ -156,7 +165,7 @@ class RelaySettings(FleetSettings):
     lease_s: Seconds = 15
     """Seconds that a worker holds a job without renewing."""
     renew_s: Seconds = 4
-    """Seconds between two renewals."""
+    """Seconds between two renewals; less than `lease_s`."""
     reap_s: Seconds = 3
     """Seconds between two looks for expired leases."""
     command_timeout_s: Seconds = 5
@@ -171,3 +180,12 @@ class RelaySettings(FleetSettings):
         except ValueError:
             raise ValueError("not a redis://, rediss:// or unix:// URL") from None
         return url
+
+    @model_validator(mode="after")
+    def _renews_before_the_lease_ends(self) -> Self:
+        if self.renew_s >= self.lease_s:
+            raise ValueError(
+                f"FLEET_RENEW_S = {self.renew_s:g}: give a number below FLEET_LEASE_S = "
+                f"{self.lease_s:g}, because a lease that is renewed later has expired"
+            )
+        return self

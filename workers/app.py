@@ -29,7 +29,7 @@ from workers.celery_pool.heartbeats import EventsSentOnce
 from workers.celery_pool.transport import use_for_redis
 from workers.config import configured, over_all, slots_of
 from workers.lifetime import WorkerLifetime
-from workers.settings import WorkerSettings
+from workers.settings import WorkerSettings, demand_agreement
 from workers.slots import Slots
 from workers.tasks import register_jobs, register_ticket, register_unreadable
 
@@ -79,6 +79,7 @@ def create_app() -> Celery:
     why it cannot be made here: a missing library, a folder without a model.
     """
     settings, relay_settings = WorkerSettings(), RelaySettings()
+    demand_agreement(settings, relay_settings)
     config = chosen(settings, configured(os.environ))
     slots_each = capacity(config, settings)
     slots = Slots(over_all(slots_each, len(config.each)))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from relay.settings import DAY_S, YEARS_S, FleetSettings, Seconds
+from contract.errors import InvalidSetting
+from relay.settings import DAY_S, YEARS_S, FleetSettings, RelaySettings, Seconds
 
 
 class WorkerSettings(FleetSettings):
@@ -49,3 +50,17 @@ class WorkerSettings(FleetSettings):
     """Seconds that a computed vector is kept for whoever embeds the same text; 0: not at all."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""
+
+
+def demand_agreement(settings: WorkerSettings, relay: RelaySettings) -> None:
+    """Return if a worker can run with both; raises InvalidSetting, in one line.
+
+    The watchdog must outlast one command: it looks when a command has timed out, and would end the
+    worker at the first.
+    """
+    if settings.watchdog_s <= relay.command_timeout_s:
+        raise InvalidSetting(
+            f"FLEET_WATCHDOG_S = {settings.watchdog_s:g}: give a number above "
+            f"FLEET_COMMAND_TIMEOUT_S = {relay.command_timeout_s:g}, because the first command "
+            "that Redis does not answer would end the worker"
+        )

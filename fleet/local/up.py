@@ -28,7 +28,7 @@ from fleet.local.supervisor import SupervisedEntry, Supervisor
 from fleet.local.worker_teams import WorkerTeams
 from relay.connection import Connection
 from relay.settings import RelaySettings
-from workers.settings import WorkerSettings
+from workers.settings import WorkerSettings, demand_agreement
 
 _SERVER_STARTS_WITHIN_S = 15.0
 _READY_WITHIN_S = 60.0
@@ -102,8 +102,8 @@ async def running(
 
     Raises CannotStart, and InvalidSetting for what its processes would not start with.
     """
-    for kind in (ShimSettings, WorkerSettings):
-        kind()
+    ShimSettings()
+    demand_agreement(WorkerSettings(), settings)
     choice = choose(settings)
     colours = get_colours()
     async with AsyncExitStack() as stack:

@@ -114,7 +114,7 @@ def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[int
 
 
 def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
-    """The id of the job that has waited longest in a queue; None where none waits.
+    """The id of the waiting job that was enqueued first; None where none waits.
 
     Removes up to `limit` entries that an older version left behind.
     """

@@ -15,7 +15,7 @@ from support.shims import ShimProcess, shim
 
 ROWS = 60
 SLOW = "scripted-story:chunks=2,rate=8"
-QUICK_LEASES = {"FLEET_LEASE_S": "3", "FLEET_BATCH_WINDOW": "8"}
+QUICK_LEASES = {"FLEET_LEASE_S": "3", "FLEET_RENEW_S": "1", "FLEET_BATCH_WINDOW": "8"}
 
 
 @contextmanager
@@ -28,7 +28,13 @@ def client(process: ShimProcess) -> Iterator[OpenAI]:
 def shims(own_redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ShimProcess, ShimProcess]]:
     """Two shims; the second one looks for batches only every two seconds."""
     with (
-        worker(own_redis.url, tmp_path, FLEET_LEASE_S="3", LLM_SCRIPTED="scripted://?slots=8"),
+        worker(
+            own_redis.url,
+            tmp_path,
+            FLEET_LEASE_S="3",
+            FLEET_RENEW_S="1",
+            LLM_SCRIPTED="scripted://?slots=8",
+        ),
         shim(own_redis.url, tmp_path, **QUICK_LEASES) as first,
         shim(own_redis.url, tmp_path, **QUICK_LEASES) as second,
     ):
@@ -95,7 +101,12 @@ def test_a_cancelled_batch_ends_although_its_driver_died(
 
 def test_a_worker_that_dies_costs_no_row(own_redis: RedisServer, tmp_path: Path) -> None:
     # llm-d-async #404: a hard kill lost ten of 64 jobs.
-    env = {"FLEET_LEASE_S": "2", "FLEET_REAP_S": "0.5", "LLM_SCRIPTED": "scripted://?slots=8"}
+    env = {
+        "FLEET_LEASE_S": "2",
+        "FLEET_RENEW_S": "0.6",
+        "FLEET_REAP_S": "0.5",
+        "LLM_SCRIPTED": "scripted://?slots=8",
+    }
     with (
         shim(own_redis.url, tmp_path, **QUICK_LEASES) as front,
         client(front) as ask,
@@ -115,7 +126,12 @@ def test_a_worker_that_dies_costs_no_row(own_redis: RedisServer, tmp_path: Path)
 def test_a_redis_that_restarts_costs_no_row(
     own_redis: RedisServer, tmp_path: Path, how: signal.Signals
 ) -> None:
-    env = {"FLEET_LEASE_S": "3", "FLEET_REAP_S": "0.5", "LLM_SCRIPTED": "scripted://?slots=8"}
+    env = {
+        "FLEET_LEASE_S": "3",
+        "FLEET_RENEW_S": "1",
+        "FLEET_REAP_S": "0.5",
+        "LLM_SCRIPTED": "scripted://?slots=8",
+    }
     with (
         shim(own_redis.url, tmp_path, **QUICK_LEASES) as front,
         client(front) as ask,

@@ -18,6 +18,7 @@ from contract.requests import SLACK_S, Priority
 from contract.tenants import Tenant
 from relay.order import ClaimFilter
 from relay.position import Positions
+from relay.scripts import queues as scripts
 
 on_redis = settings(
     max_examples=15,
@@ -307,3 +308,14 @@ async def test_the_age_of_a_queue_is_that_of_its_oldest_job_not_of_its_head(redi
     assert before.oldest_s >= 0.3
     assert after.oldest_s is not None
     assert after.oldest_s < before.oldest_s
+
+
+async def test_a_job_that_comes_back_is_as_old_as_before(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        first = await put(relay, NOBODY_ELSE)
+        claim = await claimed(relay)
+        await put(relay, NOBODY_ELSE)
+        await relay.leases.hand_over(QUEUE, first, claim.attempt, reason="test", counts=False)
+
+        assert claim.id == first
+        assert await relay.connection.call(scripts.oldest(QUEUE)) == first

@@ -89,6 +89,18 @@ def test_several_are_one_line_and_no_secret_is_in_it(monkeypatch: pytest.MonkeyP
     assert "hunter2" not in line
 
 
+def started(folder: Path, words: tuple[str, ...], **variables: str) -> tuple[int, list[str]]:
+    """Exit code of a process, and the lines that it wrote, without those about backends."""
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = environment(**variables, FLEET_DATA_DIR=str(folder), PYTHONPATH=paths)
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    written = [*ended.stderr.splitlines(), *ended.stdout.splitlines()]
+    return ended.returncode, [line for line in written if not line.startswith("backend ")]
+
+
 @pytest.mark.parametrize(
     ("words", "variable", "value"),
     [
@@ -105,18 +117,11 @@ def test_several_are_one_line_and_no_secret_is_in_it(monkeypatch: pytest.MonkeyP
 def test_no_process_starts_with_it(
     tmp_path: Path, words: tuple[str, ...], variable: str, value: str
 ) -> None:
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    env = environment(**{variable: value, "FLEET_DATA_DIR": str(tmp_path), "PYTHONPATH": paths})
-    said = subprocess.run(
-        [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    lines = [line for line in said.stderr.splitlines() if not line.startswith("backend ")]
+    code, lines = started(tmp_path, words, **{variable: value})
 
-    assert said.returncode == 2
+    assert code == 2
     assert len(lines) == 1
     assert f"{variable} = {value}: give a " in lines[0]
-    assert not said.stdout
 
 
 @pytest.mark.parametrize("url", ["foo://x", "redis://:secret@127.0.0.1:abc/0", "127.0.0.1:6379"])
@@ -130,3 +135,38 @@ def test_what_is_no_redis_url_is_one_line_without_its_value(
     assert "FLEET_REDIS_URL" in str(refused.value)
     assert "secret" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+SIDE = {
+    "FLEET_RENEW_S": "below FLEET_LEASE_S",
+    "FLEET_WATCHDOG_S": "above FLEET_COMMAND_TIMEOUT_S",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "variable", "value", "other"),
+    [
+        (("-m", "workers"), "FLEET_RENEW_S", "15", "15"),
+        (("-m", "celery", "-A", "workers.app", "worker"), "FLEET_RENEW_S", "20", "15"),
+        (("-m", "api_shim"), "FLEET_RENEW_S", "20", "15"),
+        (("-m", "fleet", "up", "--port", "0"), "FLEET_RENEW_S", "20", "15"),
+        (("-m", "workers"), "FLEET_WATCHDOG_S", "5", "5"),
+        (("-m", "celery", "-A", "workers.app", "worker"), "FLEET_WATCHDOG_S", "3", "5"),
+        (("-m", "fleet", "up", "--port", "0"), "FLEET_WATCHDOG_S", "3", "5"),
+    ],
+)
+def test_no_process_starts_with_two_settings_that_contradict_each_other(
+    tmp_path: Path, words: tuple[str, ...], variable: str, value: str, other: str
+) -> None:
+    code, lines = started(tmp_path, words, **{variable: value})
+
+    assert code == 2
+    assert len(lines) == 1
+    assert f"{variable} = {value}: give a number {SIDE[variable]} = {other}, " in lines[0]
+
+
+def test_settings_that_agree_again_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEET_RENEW_S", "20")
+    monkeypatch.setenv("FLEET_LEASE_S", "60")
+
+    assert RelaySettings().renew_s == 20

@@ -28,6 +28,8 @@ from relay.settings import RelaySettings
 
 _WIDTH = 80
 """Columns where nobody says how many there are."""
+_ONE_SIGNAL_S = 1.0
+"""Signals within this of the first are the same one: `timeout` signals a process and its group."""
 
 
 def up(
@@ -71,12 +73,14 @@ def up(
 
 
 class _Stop:
-    """The first signal asks for an orderly end, the second one ends everything at once."""
+    """The first signal asks for an orderly end, one after it ends everything at once."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.asked: asyncio.Future[Exit] = loop.create_future()
         self.fleet: Running | None = None
+        self._loop = loop
+        self._asked_at = 0.0
         loop.add_signal_handler(signal.SIGINT, self._signal, Exit.INTERRUPTED)
         loop.add_signal_handler(signal.SIGTERM, self._signal, Exit.OK)
         loop.add_signal_handler(signal.SIGHUP, self._signal, Exit.OK)
@@ -84,9 +88,10 @@ class _Stop:
     def _signal(self, code: Exit) -> None:
         if not self.asked.done():
             self.asked.set_result(code)
+            self._asked_at = self._loop.time()
             if self.fleet is not None:
                 self.fleet.say("stops: running streams may end; Ctrl-C again ends them now")
-        elif self.fleet is not None:
+        elif self.fleet is not None and self._loop.time() - self._asked_at >= _ONE_SIGNAL_S:
             self.fleet.kill()
 
 

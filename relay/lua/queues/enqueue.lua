@@ -9,7 +9,7 @@ if rank then return {rank + 1} end
 if redis.call('HEXISTS', facts, id) == 1 then return {0} end
 local refused = refusal()
 if refused then return refused end
-job.start = start()
+job.start, job.at = start(), now
 if depth == 0 then
     redis.call('DEL', clocks, load, arrivals)
     redis.call('HSET', clocks, 'now', exact(now))

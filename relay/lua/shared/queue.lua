@@ -33,7 +33,7 @@ local function wait(id, job)
     local score = exact(job.start + job.slack)
     redis.call('ZREM', delayed, id)
     if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1) end
-    redis.call('ZADD', arrivals, 'NX', exact(now), id)
+    redis.call('ZADD', arrivals, 'NX', exact(job.at or now), id)
     if not job.batch then redis.call('ZADD', urgent, score, id) end
     if job.model then
         redis.call('ZADD', line(variant(job)), score, id)

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,35 @@ def test_sigterm_leaves_no_process_behind(own: Up) -> None:
     own.process.send_signal(signal.SIGTERM)
 
     assert own.process.wait(DEADLINE_S) == 0
+    assert own.living() == []
+
+
+def test_a_signal_that_comes_twice_at_once_is_an_orderly_end(own: Up) -> None:
+    # coreutils' timeout signals its child, and then the child's whole group.
+    own.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: own.said("stops: "))
+    own.process.send_signal(signal.SIGTERM)
+
+    assert own.process.wait(DEADLINE_S) == 0
+    assert not own.said("SIGKILL")
+    assert own.living() == []
+
+
+def test_a_later_second_signal_ends_everything_at_once(own: Up) -> None:
+    with Client(own.url) as fleet:
+        fleet.enqueue(
+            "chat",
+            model="scripted-story:chunks=5000,rate=20",
+            backend="scripted",
+            messages=[{"role": "user", "content": "go on"}],
+        )
+    own.process.send_signal(signal.SIGTERM)
+    asked_at = time.monotonic()
+    wait_until(lambda: time.monotonic() - asked_at > 1.5)
+    own.process.send_signal(signal.SIGTERM)
+
+    assert own.process.wait(DEADLINE_S) == 0
+    assert own.said("was killed by SIGKILL")
     assert own.living() == []
 
 

@@ -81,9 +81,12 @@ class Queue:
         tenant: Tenant = DEFAULT_TENANT,
         job_id: str | None = None,
         retry_of: str | None = None,
+        expects_follower: bool = False,
     ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
+        `expects_follower`: an HTTP client enqueues, so that a job which lives for its followers
+        ends if none comes (docs/adr/0012). Not for retries and producers, who follow nothing.
         A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable;
         without a `job_id` of the caller's nothing is left behind then.
         """
@@ -95,7 +98,10 @@ class Queue:
         if expected.position < 0:
             raise _full(queue, tenant.name, expected, rate)
         try:
-            return await self._begun(record, request, expected.position, arriving, rate)
+            follower = self._first_follower(record) if expects_follower else []
+            return await self._begun(
+                record, request, expected.position, arriving, rate=rate, follower=follower
+            )
         except QueueFull as error:
             await self._leases.end(queue, record.id, error)
             raise
@@ -118,7 +124,9 @@ class Queue:
         request: AnyRequest,
         position: int,
         arriving: Arrival,
+        *,
         rate: float | None,
+        follower: Sequence[ScriptCall[Any]],
     ) -> tuple[JobRecord, QueuePlace]:
         """Write the record, then the backlog."""
         begin = _begin(record, request, position, facts=arriving.facts)
@@ -129,10 +137,10 @@ class Queue:
             if at is None:
                 existing = await self._records.get(begun.job_id)
                 return existing, await self.standing.place(existing)
-            place, *_ = await self._connection.calls([enqueue, *self._first_follower(record)])
+            place, *_ = await self._connection.calls([enqueue, *follower])
         else:
             # Two slots (docs/adr/0031), one round trip.
-            calls: list[ScriptCall[Any]] = [begin, enqueue, *self._first_follower(record)]
+            calls: list[ScriptCall[Any]] = [begin, enqueue, *follower]
             (_, at), place, *_ = await self._connection.calls(calls)
         if place.position < 0:
             raise _full(record.queue, record.tenant, place, rate)

@@ -103,7 +103,7 @@ class Submission:
     ) -> tuple[JobRecord, QueuePlace]:
         request = request.model_copy(update={"backend": backend_of(queue)})
         record, place = await self._services.queue.enqueue(
-            request, queue=queue, tenant=self._tenant, job_id=job_id
+            request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True
         )
         if record.on_disconnect != request.on_disconnect:
             # A pull that another caller began: it must not end with one of its callers.

@@ -11,6 +11,7 @@ from contract import redis_keys
 from contract.errors import NotDead, QueueFull
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.dead_letters import DeadLetters, RetryChoice
+from relay.followers import Followers
 
 ALL = RetryChoice(DEFAULT_TENANT)
 
@@ -200,3 +201,17 @@ async def test_the_audit_forgets_letters_whose_record_has_expired(redis_url: str
         assert await relay.connection.command("ZRANGE", redis_keys.DEAD, 0, -1) == [
             there.id.encode()
         ]
+
+
+async def test_a_retried_job_of_a_client_that_has_gone_runs_without_a_follower(
+    redis_url: str,
+) -> None:
+    # Jobs of drop-in clients live for their followers; whoever retries one is not its client.
+    async with relay_on(redis_url, lease_s=0.3, renew_s=0.1) as relay:
+        audience = Followers(relay.connection)
+        record = await died(relay, on_disconnect="cancel")
+        retried = await DeadLetters(relay.connection).retry(record, DEFAULT_TENANT)
+        await asyncio.sleep(0.6)
+
+        assert await audience.look() == 0
+        assert (await relay.records.get(retried.record.id)).status == "queued"

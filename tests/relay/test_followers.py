@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.relay import Relay, relay_on
+from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
 from contract.jobs import JobRecord
@@ -19,6 +19,12 @@ AFTER_A_MOMENT = CancelAfter(cancel_after_s=0.2)
 
 async def job(relay: Relay, policy: OnDisconnect) -> JobRecord:
     return await relay.records.get(await relay.enqueue(on_disconnect=policy))
+
+
+async def http_job(relay: Relay, policy: OnDisconnect) -> JobRecord:
+    request = chat(on_disconnect=policy)
+    record, _ = await relay.queue.enqueue(request, queue=QUEUE, expects_follower=True)
+    return record
 
 
 async def ended(relay: Relay, record: JobRecord) -> str:
@@ -247,7 +253,7 @@ async def test_a_job_that_nobody_ever_follows_ends_after_the_lease(
 ) -> None:
     # Its client, or the shim, has died between enqueue and first follow: another process sees it.
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay):
-        record = await job(relay, policy)
+        record = await http_job(relay, policy)
 
         assert await ended(relay, record) == "disconnect"
         await until(lambda: nothing_is_watched(relay))
@@ -255,7 +261,7 @@ async def test_a_job_that_nobody_ever_follows_ends_after_the_lease(
 
 async def test_a_first_follower_in_time_stops_that_clock(redis_url: str) -> None:
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay) as others:
-        record = await job(relay, "cancel")
+        record = await http_job(relay, "cancel")
         async with others.attending(record):
             await asyncio.sleep(1.2)
 

@@ -292,6 +292,29 @@ async def test_waiting_tokens_have_a_bound(redis_url: str) -> None:
         await put(relay, NOBODY_ELSE, text="long " * 1000)
 
 
+async def test_a_job_that_comes_back_is_as_old_as_it_was(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        first = await put(relay, NOBODY_ELSE)
+        claim = await relay.claim()
+        await asyncio.sleep(0.3)
+        await put(relay, NOBODY_ELSE)
+        await relay.leases.hand_over(QUEUE, first, claim.attempt, reason="it moves", counts=False)
+        [view] = await Positions(relay.connection).views([])
+
+    assert view.depth == 2
+    assert view.oldest_s is not None
+    assert view.oldest_s >= 0.3
+
+
+async def test_what_an_older_version_enqueued_counts_from_the_head(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await put(relay, NOBODY_ELSE)
+        await relay.connection.command("DEL", redis_keys.arrivals(QUEUE))
+        [view] = await Positions(relay.connection).views([])
+
+    assert view.oldest_s is not None
+
+
 async def test_the_age_of_a_queue_is_that_of_its_oldest_job_not_of_its_head(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         oldest = await put(relay, NOBODY_ELSE, priority="batch")

@@ -4,13 +4,18 @@ from typing import Any
 
 from contract.errors import ServerFault
 from contract.jobs import JobRecord
+from contract.requests import OnDisconnect
 from support.relay import QUEUE, Relay, chat
 
 
-async def died(relay: Relay, text: str = "hello", **arguments: Any) -> JobRecord:
+async def died(
+    relay: Relay, text: str = "hello", *, on_disconnect: OnDisconnect = "continue", **arguments: Any
+) -> JobRecord:
     """A job that ran out of attempts, as it is kept."""
     arguments = {"queue": QUEUE, **arguments}
-    record, _ = await relay.queue.enqueue(chat(text, max_attempts=1), **arguments)
+    record, _ = await relay.queue.enqueue(
+        chat(text, max_attempts=1, on_disconnect=on_disconnect), **arguments
+    )
     claim = await relay.start_next(arguments["queue"], "w1")
     assert claim is not None
     assert claim.record.id == record.id

@@ -63,6 +63,14 @@ async def test_the_last_follower_that_leaves_ends_the_job(
         assert await ended_by(at, id) == "disconnect"
 
 
+async def test_a_client_that_leaves_before_it_follows_ends_the_job(redis_url: str) -> None:
+    with serving(redis_url, lease_s=0.6, renew_s=0.2) as shim:
+        async with stage(shim, redis_url) as at:
+            id = await job(at, "cancel")
+
+            assert await ended_by(at, id) == "disconnect"
+
+
 async def test_a_job_that_is_to_continue_outlives_its_followers(shim: str, redis_url: str) -> None:
     # TurboLLM #177: a phone's tab slept, and its generations left nothing.
     # litellm #36275: callers of background jobs leave on purpose.

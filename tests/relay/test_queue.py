@@ -6,6 +6,7 @@ import json
 
 import pytest
 from celery import Celery
+from kombu import pools
 from support.relay import QUEUE, chat, relay_on
 
 from contract.errors import JobNotFound, QueueFull
@@ -209,11 +210,12 @@ async def test_there_are_never_more_tickets_than_jobs(redis_url: str) -> None:
 
 
 async def test_a_ticket_is_what_apply_async_would_send(redis_url: str) -> None:
-    app = Celery(broker=redis_url)
+    app = Celery(broker=redis_url, set_as_current=False)
     await asyncio.to_thread(
         app.send_task, TICKET_TASK, kwargs={"queue": QUEUE}, queue=QUEUE, ignore_result=True
     )
-    app.pool.force_close_all()
+    # Closed pools are forgotten, too: they are the process's, by URL, and its next producer's.
+    pools.reset()
     async with relay_on(redis_url) as relay:
         theirs = json.loads(await relay.connection.command("RPOP", QUEUE))
     ours = json.loads(ticket(QUEUE))

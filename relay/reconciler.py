@@ -34,6 +34,8 @@ class Reconciler:
         self._audience = Followers(connection)
         self._idempotency = Idempotency(connection)
         self._cursor = "0"
+        self._checked: dict[str, int] = {}
+        """How far each list has been checked, counted from its oldest job."""
 
     async def look(self) -> int:
         """Look once. Returns how many jobs were given back; raises RelayUnavailable."""
@@ -61,16 +63,28 @@ class Reconciler:
             await self._forget_in(index)
 
     async def _forget_in(self, index: str) -> None:
-        oldest = await self._connection.command("ZRANGE", index, 0, _AT_ONCE - 1)
-        keys = [redis_keys.record(id.decode()) for id in oldest]
-        if not keys or await self._connection.command("EXISTS", *keys) == len(keys):
+        """Remove expired jobs from the oldest part of a list, and from one further part in turn.
+
+        The oldest alone would not do: a tenant's dead letters, which are kept for a week, stand
+        there and would keep everybody's expired jobs in the list.
+        """
+        kept = await self._forget_from(index, 0)
+        if kept < _AT_ONCE:
             return
-        there = await self._connection.pipeline(
-            [("EXISTS", redis_keys.record(id.decode())) for id in oldest]
-        )
-        expired = [id for id, exists in zip(oldest, there, strict=True) if not exists]
-        if expired:
-            await self._connection.command("ZREM", index, *expired)
+        start = self._checked.get(index, kept)
+        kept = await self._forget_from(index, start)
+        self._checked[index] = start + kept if kept else _AT_ONCE
+
+    async def _forget_from(self, index: str, start: int) -> int:
+        """Remove the expired jobs of one part of a list. Returns how many jobs of it remain."""
+        ids = await self._connection.command("ZRANGE", index, start, start + _AT_ONCE - 1)
+        keys = [redis_keys.record(id.decode()) for id in ids]
+        if not keys or await self._connection.command("EXISTS", *keys) == len(keys):
+            return len(keys)
+        there = await self._connection.pipeline([("EXISTS", key) for key in keys])
+        expired = [id for id, exists in zip(ids, there, strict=True) if not exists]
+        await self._connection.command("ZREM", index, *expired)
+        return len(ids) - len(expired)
 
     async def _restore_what_was_lost(self) -> int:
         cursor, rows = await self._connection.command(

@@ -2,7 +2,11 @@
 
 import asyncio
 
+import pytest
 from support.relay import QUEUE, Relay, relay_on
+
+from contract import redis_keys
+from relay.reconciler import Reconciler
 
 
 async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> None:
@@ -50,3 +54,20 @@ async def test_a_list_forgets_jobs_whose_record_has_expired(redis_url: str) -> N
         await relay.audit.look()
 
         assert [kept.encode()] == await relay.connection.command("ZRANGE", "fleet:recent", 0, -1)
+
+
+async def test_jobs_that_are_kept_for_long_keep_no_others_in_a_list(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Five hundred dead letters of one tenant, kept for a week, stood before everybody's jobs.
+    monkeypatch.setattr("relay.reconciler._AT_ONCE", 4)
+    async with relay_on(redis_url) as relay:
+        kept = [await relay.enqueue() for _ in range(9)]
+        gone = [await relay.enqueue() for _ in range(5)]
+        await relay.connection.command("DEL", *(redis_keys.record(id) for id in gone))
+        reconciler = Reconciler(relay.connection)
+        for _ in range(8):
+            await reconciler.look()
+        left = await relay.connection.command("ZRANGE", redis_keys.RECENT, 0, -1)
+
+    assert [id.decode() for id in left] == kept

@@ -11,7 +11,7 @@ from math import hypot
 from typing import Any, Final, TypeVar
 
 from contract.embeddings import is_finite, pack, unpack
-from contract.errors import BadAnswer, NotFinite, NotSupported
+from contract.errors import BackendError, BadAnswer, NotFinite, NotSupported
 from contract.events import Usage, Vectors
 
 Text = TypeVar("Text", bound=Sized)
@@ -95,19 +95,22 @@ def _packed(rows: Sequence[Sequence[float]], first: int) -> str:
     try:
         if all(is_finite(row) for row in rows):
             return pack(rows)
-    except (TypeError, OverflowError):
-        pass
+    except (TypeError, OverflowError) as error:
+        raise _not_packed(rows, first) from error
+    raise _not_packed(rows, first)
+
+
+def _not_packed(rows: Sequence[Sequence[Any]], first: int) -> BackendError:
+    """The error that names the number which has no place in a vector."""
     for at, row in enumerate(rows, first):
         for place, number in enumerate(row):
-            _demand_finite(number, f"input[{at}]", place)
-    raise BadAnswer("the backend answered numbers of a vector that float32 has no room for")
-
-
-def _demand_finite(number: Any, text: str, place: int) -> None:
-    if number is None or (isinstance(number, int | float) and not abs(number) <= _FLOAT32_MOST):
-        raise NotFinite(f"{text}: number {place} of its vector is none (NaN or infinite)")
-    if not isinstance(number, int | float):
-        raise BadAnswer(f"{text}: number {place} of its vector is something else than a number")
+            where = f"input[{at}]: number {place} of its vector"
+            is_number = isinstance(number, int | float)
+            if number is None or (is_number and not abs(number) <= _FLOAT32_MOST):
+                return NotFinite(f"{where} is none (NaN or infinite)")
+            if not is_number:
+                return BadAnswer(f"{where} is something else than a number")
+    return BadAnswer("the backend answered numbers of a vector that float32 has no room for")
 
 
 def width(row: Any) -> int | None:

@@ -32,6 +32,7 @@ FleetError
 ├── BackendError            what a backend answered (wire facts: one row per class)
 │   ├── BackendUnreachable      refused, reset or unresolved before any output     retry
 │   │   └── ConnectionDropped       closed after the request was sent                  retry
+│   │       └── StaleConnection         the same at once, on a reused connection           retry
 │   ├── ModelLoading            still loading                                      retry
 │   ├── BackendBusy             its queue or rate limit is full                    retry
 │   ├── ServerFault             500, 502, 504, crashed runner                      retry
@@ -289,6 +290,12 @@ class BackendUnreachable(BackendError):
 
 class ConnectionDropped(BackendUnreachable):
     """Closed after the request was sent and before any output: the request may be the reason."""
+
+
+class StaleConnection(ConnectionDropped):
+    """A reused connection was closed at once: most likely it was closed before the request."""
+
+    usual_scope = "request"
 
 
 class ModelLoading(BackendError):

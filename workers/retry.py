@@ -24,6 +24,7 @@ from contract.errors import (
     ModelLoading,
     NewerVersion,
     ServerFault,
+    StaleConnection,
     TruncatedStream,
 )
 from contract.requests import Kind
@@ -46,6 +47,7 @@ class Rule(NamedTuple):
 RULES: Final[Mapping[type[FleetError], Rule]] = {
     BackendUnreachable: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=True),
     ConnectionDropped: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),
+    StaleConnection: Rule(base_s=0.0, cap_s=0.0, counts=True, has_begun=True),
     ModelLoading: Rule(base_s=2.0, cap_s=30.0, counts=False, has_begun=False),
     BackendBusy: Rule(base_s=1.0, cap_s=60.0, counts=False, has_begun=False),
     NewerVersion: Rule(base_s=2.0, cap_s=15.0, counts=False, has_begun=False),
@@ -104,5 +106,7 @@ def retry(
 
 def in_words(error: FleetError, delay_s: float) -> str:
     """Why and when, as the log's `queued` says it."""
+    if not delay_s:
+        return f"retry at once: {error.message}"
     shown = f"{delay_s:.0f}" if delay_s >= 10 else f"{delay_s:.1f}"  # noqa: PLR2004 - two digits
     return f"retry in {shown} s: {error.message}"

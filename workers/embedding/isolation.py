@@ -44,7 +44,8 @@ def give_up(
     """
     failed: dict[EmbedOrder, None] = {}
     if isinstance(error, ConnectionDropped) and len({o for want in wants for o in want.orders}) > 1:
-        error = BackendUnreachable(error.message)  # whose text it was nobody knows: no attempt
+        # Which text it was nobody knows: no attempt.
+        error = BackendUnreachable(error.message, scope=error.scope)
     for want in wants:
         for order, rows in want.orders.items():
             if order in failed:

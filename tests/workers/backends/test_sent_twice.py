@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 
-from contract.errors import BackendUnreachable
+from contract.errors import BackendUnreachable, ConnectionDropped, StaleConnection
 from workers.backends.http.client import BackendClient
 
-PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
 
 
 class Server:
-    """Answers `good` requests a connection, then reads one more and closes; late if told to."""
+    """Answers `good` requests a connection, then reads one more and closes, after `late_s`.
 
-    def __init__(self, good: int, late_s: float = 0.0) -> None:
-        self.good, self.late_s = good, late_s
+    `closes_idle`: it closes after the last answer and does not read one more.
+    """
+
+    def __init__(self, good: int, late_s: float = 0.0, *, closes_idle: bool = False) -> None:
+        self.good, self.late_s, self.closes_idle = good, late_s, closes_idle
         self.requests: list[str] = []
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,6 +33,8 @@ class Server:
             left -= 1
             writer.write(PLEASE)
             await writer.drain()
+            if self.closes_idle and left == 0:
+                break
         writer.close()
 
 
@@ -54,12 +59,14 @@ async def against(server: Server) -> AsyncGenerator[BackendClient]:
         listener.close()
 
 
-ASKS: list[tuple[str, dict[str, Any]]] = [("GET", {}), ("POST", {"repeatable": True})]
-ACTS: list[tuple[str, dict[str, Any]]] = [("DELETE", {}), ("POST", {}), ("PUT", {})]
+Request = tuple[str, dict[str, Any]]
+READS: list[Request] = [("GET", {}), ("HEAD", {}), ("POST", {"reads": True})]
+PROMPT: Request = ("POST", {"pooled": True})
+CHANGES: list[Request] = [("DELETE", {}), ("POST", {}), ("PUT", {})]
 
 
-@pytest.mark.parametrize(("method", "how"), ASKS)
-async def test_what_only_asks_is_sent_again_if_a_used_connection_was_closed_under_it(
+@pytest.mark.parametrize(("method", "how"), READS)
+async def test_a_request_that_reads_is_sent_again_if_its_connection_was_stale(
     method: str, how: dict[str, Any]
 ) -> None:
     server = Server(good=1)
@@ -70,10 +77,41 @@ async def test_what_only_asks_is_sent_again_if_a_used_connection_was_closed_unde
     assert server.requests == ["GET", method, method]
 
 
-@pytest.mark.parametrize(("method", "how"), [*ASKS, *ACTS])
-async def test_nothing_is_sent_again_on_a_connection_that_nobody_had_used(
-    method: str, how: dict[str, Any]
-) -> None:
+async def test_a_prompt_is_sent_once_also_on_a_stale_connection() -> None:
+    method, how = PROMPT
+    server = Server(good=1)
+    async with against(server) as client:
+        await client.json("GET", "/")
+        with pytest.raises(StaleConnection):
+            await client.json(method, "/", **how)
+
+    assert server.requests == ["GET", method]
+
+
+async def test_the_prompt_after_it_uses_a_new_connection_whatever_is_idle() -> None:
+    method, how = PROMPT
+    server = Server(good=1)
+    async with against(server) as client:
+        await asyncio.gather(*(client.json("GET", "/") for _ in range(3)))
+        with pytest.raises(StaleConnection):
+            await client.json(method, "/", **how)
+        await client.json(method, "/", **how)
+
+    assert server.requests == [*["GET"] * 3, method, method]
+
+
+async def test_a_prompt_never_meets_a_connection_that_is_known_to_be_closed() -> None:
+    method, how = PROMPT
+    server = Server(good=1, closes_idle=True)
+    async with against(server) as client:
+        for _ in range(20):
+            await client.json(method, "/", **how)
+
+    assert server.requests == [method] * 20
+
+
+@pytest.mark.parametrize(("method", "how"), [*READS, PROMPT, *CHANGES])
+async def test_nothing_is_sent_again_on_a_new_connection(method: str, how: dict[str, Any]) -> None:
     server = Server(good=0)
     async with against(server) as client:
         with pytest.raises(BackendUnreachable):
@@ -82,8 +120,8 @@ async def test_nothing_is_sent_again_on_a_connection_that_nobody_had_used(
     assert server.requests == [method]
 
 
-@pytest.mark.parametrize(("method", "how"), ACTS)
-async def test_what_changes_something_never_meets_a_connection_that_went_stale(
+@pytest.mark.parametrize(("method", "how"), CHANGES)
+async def test_a_request_that_changes_something_never_uses_an_idle_connection(
     method: str, how: dict[str, Any]
 ) -> None:
     server = Server(good=1)
@@ -94,14 +132,15 @@ async def test_what_changes_something_never_meets_a_connection_that_went_stale(
     assert server.requests == ["GET", method]
 
 
-async def test_a_server_that_thinks_before_it_closes_died_of_the_request(
+async def test_a_server_that_closes_after_a_while_may_have_died_of_the_prompt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("workers.backends.http.client.STALE_S", 0.05)
     server = Server(good=1, late_s=0.2)
     async with against(server) as client:
         await client.json("GET", "/")
-        with pytest.raises(BackendUnreachable):
-            await client.json("POST", "/", {"prompt": "crash"}, repeatable=True)
+        with pytest.raises(ConnectionDropped) as caught:
+            await client.json("POST", "/", {"prompt": "crash"}, pooled=True)
 
+    assert type(caught.value) is ConnectionDropped
     assert server.requests == ["GET", "POST"]

@@ -88,7 +88,7 @@ class Gemini:
         path = self._path(request.model, "streamGenerateContent") + "?alt=sse"
         async with (
             self._client.open(
-                "POST", path, body.fields, accept="text/event-stream", repeatable=True
+                "POST", path, body.fields, accept="text/event-stream", pooled=True
             ) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
@@ -116,9 +116,7 @@ class Gemini:
         model = path[1:].rpartition(":")[0]
         for texts in batches(request.input, EMBED_BATCH):
             body = wire.to_embed(request, model, texts)
-            answer = await self._client.json(
-                "POST", path, body, shape=shapes.EMBEDDED, repeatable=True
-            )
+            answer = await self._client.json("POST", path, body, shape=shapes.EMBEDDED, pooled=True)
             rows.spend((answer.get("usageMetadata") or {}).get("promptTokenCount"))
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:

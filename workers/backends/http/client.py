@@ -4,12 +4,13 @@ A cold model may load for minutes, so there is no timeout between a request and 
 After the first token, `idle_s` seconds without a byte raise BackendStalled: llama-server sends
 nothing more after a stop. Closing a response closes its connection.
 
-Retries on a stale connection: a GET, and a POST with `repeatable`, is sent a second time, once,
-only if it was sent on a reused connection that was closed before any byte of a response. Servers
-close idle connections at any time (llama-server after every stream, after 100 requests and after
-5 s), and a request that crosses such a close was not processed (RFC 9112, 9.3.1). All other
-requests (delete, create, pull, load, images) use a new connection each and are sent once;
-workers/retry.py decides whether their job is retried (docs/adr/0025).
+Only requests that read are sent a second time by the client: a GET, a HEAD, and a POST with
+`reads` (such as a show), once, if it was sent on a reused connection that was closed before any
+byte of a response. Servers close idle connections at any time (llama-server after every stream,
+after 100 requests and after 5 s). A prompt is never repeated here, because the server may have
+died of it: a POST with `pooled` may use an idle connection, but if that was closed it raises
+StaleConnection, and workers/retry.py retries the job at once, counted. All other requests (delete,
+create, pull, load, images) use a new connection each (docs/adr/0025).
 """
 
 import asyncio
@@ -37,6 +38,7 @@ from contract.errors import (
     BackendStalled,
     BackendUnreachable,
     BadEndpoint,
+    StaleConnection,
 )
 from contract.sse import BYTE_ORDER_MARK
 from workers.backends.http.error_table import error_from
@@ -104,8 +106,8 @@ ERROR_BODY_BYTES: Final = 64 * 1024
 KEEP_IDLE_S: Final = 4.0
 """Seconds; llama-server closes an idle connection after 5 s, so the client closes it first."""
 STALE_S: Final = 1.0
-"""Seconds. A connection that was already closed fails within a round trip. A later failure may be
-the server dying of the request, which is not sent again."""
+"""Seconds. A connection that was already closed fails within a round trip; after a later failure
+the job waits, because the server may have died of the request."""
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _reused: ContextVar[list[bool]] = ContextVar("reused")
 """One item once the request in flight uses a reused connection."""
@@ -116,6 +118,15 @@ class EncodedBody(NamedTuple):
 
     content: bytes
     content_type: str
+
+
+class _Request(NamedTuple):
+    """What is sent."""
+
+    method: str
+    url: str
+    content: bytes | None
+    headers: dict[str, str]
 
 
 class BackendResponse:
@@ -194,8 +205,8 @@ class BackendClient:
         sent = {"accept-encoding": "identity", "content-type": "application/json"}
         sent |= {"authorization": f"Bearer {key}"} if key else {}
         sent |= headers or {}
-        # The second never reuses a connection: for requests that must not be sent twice, and for
-        # the one repetition of those that may.
+        self._fresh_until = 0.0
+        # The second never reuses a connection.
         self._clients = tuple(
             httpx.AsyncClient(
                 transport=transport or _transport(self.url, is_fresh=is_fresh),
@@ -214,17 +225,24 @@ class BackendClient:
         body: Any = None,
         *,
         accept: str = "*/*",
-        repeatable: bool = False,
+        reads: bool = False,
+        pooled: bool = False,
     ) -> AsyncIterator[BackendResponse]:
         """Send a request; the response is open inside the block and closed after it.
 
-        `body` is encoded as JSON unless it is an EncodedBody. `repeatable`: a POST that may be
-        sent twice (see the module docstring); a GET always may. Raises the BackendError that the
-        status and body mean (error_table.py), or the broken connection (foreign_errors.py).
+        `body` is encoded as JSON unless it is an EncodedBody. `reads`: a POST that may be sent
+        twice, because it changes nothing and generates nothing; a GET always may. `pooled`: it may
+        use an idle connection. Raises the BackendError that the status and body mean
+        (error_table.py), or the broken connection (foreign_errors.py, StaleConnection).
         """
         with foreign_errors(self.url, secrets=self.secrets):
-            may_repeat = repeatable or method in _SAFE_METHODS
-            response = await self._send(method, path, body, accept, may_repeat=may_repeat)
+            request = _Request(method, self.url + path, *_encoded(body, accept))
+            if reads or method in _SAFE_METHODS:
+                response = await self._send_reading(request)
+            elif pooled:
+                response = await self._send_once(request)
+            else:
+                response = await self._send(request, is_fresh=True)
         answer = BackendResponse(response, self.url, self.secrets)
         try:
             await self._demand_success(answer)
@@ -241,7 +259,8 @@ class BackendClient:
         *,
         limit_s: float | None = None,
         shape: Shape[Any] = ANYTHING,
-        repeatable: bool = False,
+        reads: bool = False,
+        pooled: bool = False,
     ) -> dict[str, Any]:
         """Send a request as `open` does and return the JSON object of the response.
 
@@ -252,7 +271,7 @@ class BackendClient:
         try:
             async with asyncio.timeout(limit_s):
                 async with self.open(
-                    method, path, body, accept="application/json", repeatable=repeatable
+                    method, path, body, accept="application/json", reads=reads, pooled=pooled
                 ) as answer:
                     raw = await answer.read()
         except TimeoutError:
@@ -278,30 +297,48 @@ class BackendClient:
         for client in self._clients:
             await client.aclose()
 
-    async def _send(
-        self, method: str, path: str, body: Any, accept: str, *, may_repeat: bool
-    ) -> httpx.Response:
-        pooled, fresh = self._clients
-        headers = {"accept": accept}
-        content: bytes | None
-        if isinstance(body, EncodedBody):
-            content, headers["content-type"] = body
-        else:
-            content = None if body is None else to_json(body)
-        url = self.url + path
-        if may_repeat:
-            request = pooled.build_request(method, url, content=content, headers=headers)
-            reused: list[bool] = []
-            _reused.set(reused)
-            sent_at = asyncio.get_running_loop().time()
-            try:
-                return await pooled.send(request, stream=True)
-            except FOREIGN_ERRORS as error:
-                is_late = asyncio.get_running_loop().time() - sent_at > STALE_S
-                if not (reused and was_dropped(error)) or is_late:
-                    raise
-        request = fresh.build_request(method, url, content=content, headers=headers)
-        return await fresh.send(request, stream=True)
+    async def _send_reading(self, request: "_Request") -> httpx.Response:
+        """Send a request that may be repeated: again on a new connection if its own was stale."""
+        reused = _watch_reuse()
+        try:
+            return await self._send(request)
+        except FOREIGN_ERRORS as error:
+            if not (reused and was_dropped(error)):
+                raise
+        return await self._send(request, is_fresh=True)
+
+    async def _send_once(self, request: "_Request") -> httpx.Response:
+        """Send a request that must not be repeated, on an idle connection if one is sound.
+
+        Raises StaleConnection if that was closed at once. New connections are used for as long
+        after that as other idle ones may be left.
+        """
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        if sent_at < self._fresh_until:
+            return await self._send(request, is_fresh=True)
+        # The event loop reads what has arrived on idle connections, so that the pool drops those
+        # that the server has closed: the selector is polled in the second turn.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        reused = _watch_reuse()
+        try:
+            return await self._send(request)
+        except FOREIGN_ERRORS as error:
+            is_late = loop.time() - sent_at > STALE_S
+            if not (reused and was_dropped(error)) or is_late:
+                raise
+            self._fresh_until = loop.time() + KEEP_IDLE_S
+            raise StaleConnection(
+                f"{self.url} closed an idle connection when it was used again"
+            ) from error
+
+    async def _send(self, request: "_Request", *, is_fresh: bool = False) -> httpx.Response:
+        client = self._clients[is_fresh]
+        built = client.build_request(
+            request.method, request.url, content=request.content, headers=request.headers
+        )
+        return await client.send(built, stream=True)
 
     async def _demand_success(self, answer: BackendResponse) -> None:
         status = answer.status
@@ -318,6 +355,20 @@ class BackendClient:
             async with asyncio.timeout(QUICK_S):
                 body = await answer.read(ERROR_BODY_BYTES)
         raise error_from(status, body, answer.headers, secrets=self.secrets)
+
+
+def _encoded(body: Any, accept: str) -> tuple[bytes | None, dict[str, str]]:
+    """Content and headers of a request."""
+    if isinstance(body, EncodedBody):
+        return body.content, {"accept": accept, "content-type": body.content_type}
+    return None if body is None else to_json(body), {"accept": accept}
+
+
+def _watch_reuse() -> list[bool]:
+    """A list that has an item once the next request of this task uses a reused connection."""
+    reused: list[bool] = []
+    _reused.set(reused)
+    return reused
 
 
 def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:

@@ -167,7 +167,7 @@ class Ollama:
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
                 answer = await self._client.json(
-                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, repeatable=True
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, pooled=True
                 )
             rows.spend(answer.get("prompt_eval_count"))
             load_ms = load_ms or wire.timings(answer).load_ms
@@ -206,7 +206,7 @@ class Ollama:
         """POST /api/show."""
         yield Details(
             details=await self._client.json(
-                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S, repeatable=True
+                "POST", "/api/show", {"model": request.model}, limit_s=QUICK_S, reads=True
             )
         )
         yield Done()
@@ -268,7 +268,7 @@ class Ollama:
         decoder = Ndjson()
         async with (
             self._client.open(
-                "POST", path, body, accept="application/x-ndjson", repeatable=idle_s is None
+                "POST", path, body, accept="application/x-ndjson", pooled=idle_s is None
             ) as answer,
             aclosing(answer.packets()) as packets,
         ):
@@ -291,7 +291,7 @@ class Ollama:
     async def _shown_of(self, model: str | None) -> dict[str, Any]:
         body = {"model": model}
         return await self._client.json(
-            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, repeatable=True
+            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, reads=True
         )
 
     async def _show_once(self, model: dict[str, Any], limit: asyncio.Semaphore) -> dict[str, Any]:

@@ -155,7 +155,7 @@ class OpenAI:
         chunks = self.chunk_reader()
         is_marked = False
         async with (
-            self._post(path, body.fields, "text/event-stream", repeatable=True) as answer,
+            self._post(path, body.fields, "text/event-stream", pooled=True) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -178,12 +178,12 @@ class OpenAI:
 
     @asynccontextmanager
     async def _post(
-        self, path: str, body: Any, accept: str, *, repeatable: bool = False
+        self, path: str, body: Any, accept: str, *, pooled: bool = False
     ) -> AsyncGenerator[BackendResponse]:
         """Open the response to a POST; raises NotSupported if the server has no such path."""
         with needs_path(self.name, self._client.url, path):
             async with self._client.open(
-                "POST", path, body, accept=accept, repeatable=repeatable
+                "POST", path, body, accept=accept, pooled=pooled
             ) as answer:
                 yield answer
 
@@ -203,7 +203,7 @@ class OpenAI:
                     "/embeddings",
                     body.fields | {"input": texts},
                     shape=shapes.EMBEDDED,
-                    repeatable=True,
+                    pooled=True,
                 )
             rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
@@ -281,7 +281,7 @@ class OpenAI:
                     {"model": model, "input": "a"},
                     limit_s=QUICK_S,
                     shape=shapes.EMBEDDED,
-                    repeatable=True,
+                    pooled=True,
                 )
                 vectors = ordered(answer.get("data") or ())
                 self._dimension[model] = width(vectors[0]) if vectors else None

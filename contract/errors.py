@@ -285,7 +285,7 @@ class BackendUnreachable(BackendError):
 
     code = "backend_unreachable"
     retryable = True
-    usual_scope = "endpoint"
+    usual_scope: ClassVar[Scope] = "endpoint"
 
 
 class ConnectionDropped(BackendUnreachable):
@@ -295,7 +295,7 @@ class ConnectionDropped(BackendUnreachable):
 class StaleConnection(ConnectionDropped):
     """A reused connection was closed at once: most likely it was closed before the request."""
 
-    usual_scope = "request"
+    usual_scope: ClassVar[Scope] = "request"
 
 
 class ModelLoading(BackendError):

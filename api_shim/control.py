@@ -20,7 +20,7 @@ _WRITE_WITHIN_S: Final = 5.0
 BackendName = Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
 
 
-class Add(WireModel):
+class AddBackend(WireModel):
     """Start workers for a backend."""
 
     verb: Literal["add"] = "add"
@@ -32,26 +32,28 @@ class Add(WireModel):
         return dsn.get_secret_value()
 
 
-class Remove(WireModel):
+class RemoveBackend(WireModel):
     """Let a backend's workers finish, and end them."""
 
     verb: Literal["remove"] = "remove"
     name: BackendName
 
 
-class Listing(WireModel):
+class ListBackends(WireModel):
     """Tell which backends there are workers for."""
 
     verb: Literal["list"] = "list"
 
 
-Order = Add | Remove | Listing
-_order: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="verb")])
+ControlRequest = AddBackend | RemoveBackend | ListBackends
+_order: TypeAdapter[ControlRequest] = TypeAdapter(
+    Annotated[ControlRequest, Field(discriminator="verb")]
+)
 
-Trouble = Literal["invalid", "taken", "unknown"]
+ControlError = Literal["invalid", "taken", "unknown"]
 
 
-class Staff(WireModel):
+class BackendProcesses(WireModel):
     """A backend, and the processes that serve it."""
 
     name: str
@@ -61,22 +63,22 @@ class Staff(WireModel):
     is_leaving: bool = False
 
 
-class ControlAnswer(WireModel):
+class ControlResponse(WireModel):
     """What became of an order."""
 
-    trouble: Trouble | None = None
+    error: ControlError | None = None
     """None: it was carried out."""
     message: str = ""
     processes: int = 0
     """How many were started, or ended."""
-    backends: tuple[Staff, ...] = ()
+    backends: tuple[BackendProcesses, ...] = ()
 
 
 class ControlLost(Exception):
     """`fleet up` is gone, or does not answer."""
 
 
-def read_order(line: bytes) -> Order:
+def decode_request(line: bytes) -> ControlRequest:
     """An order from its line; raises ValueError, which says nothing of what stood there."""
     try:
         return _order.validate_json(line)
@@ -86,16 +88,16 @@ def read_order(line: bytes) -> Order:
         raise ValueError(f"{where}: {first['msg']}") from None
 
 
-async def asked(path: Path, order: Order, within_s: float) -> ControlAnswer:
+async def send_request(path: Path, order: ControlRequest, within_s: float) -> ControlResponse:
     """The answer to an order; raises ControlLost."""
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=LONGEST_LINE)
             try:
                 await send(writer, order)
-                return decode(ControlAnswer, await reader.readuntil(b"\n"))
+                return decode(ControlResponse, await reader.readuntil(b"\n"))
             finally:
-                await hang_up(writer)
+                await close_writer(writer)
     except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
         raise ControlLost(f"`fleet up` does not answer ({type(error).__name__})") from None
 
@@ -107,7 +109,7 @@ async def send(writer: asyncio.StreamWriter, noun: WireModel) -> None:
         await writer.drain()
 
 
-async def hang_up(writer: Any) -> None:
+async def close_writer(writer: Any) -> None:
     """Close, whatever the other side does."""
     writer.close()
     with suppress(OSError, TimeoutError):

@@ -17,7 +17,7 @@ from api_shim.following.drop_in import DropInCall, FollowingServices
 from api_shim.following.queue_position import QueuePositions
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http.authentication import Authenticator, Caller
-from api_shim.http.error_hints import words_of
+from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferred
 from api_shim.settings import ShimSettings
 from api_shim.submission.roster_cache import RosterCache
@@ -130,8 +130,8 @@ NativeSubmission = Annotated[Submission, Depends(_native_submission)]
 async def _drop_in(
     request: Request, dependencies: Injected, caller: Caller, preferences: Preferred
 ) -> DropInCall:
-    words = words_of(request.url.path)
-    submission = Submission(dependencies.submission, caller, preferences, words=words)
+    hints = hints_for(request.url.path)
+    submission = Submission(dependencies.submission, caller, preferences, hints=hints)
     return DropInCall(request, dependencies.following, submission)
 
 

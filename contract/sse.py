@@ -15,6 +15,13 @@ from contract.errors import BadEndpoint
 
 Item = TypeVar("Item")
 
+MEDIA_TYPE: Final = "text/event-stream"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+"""A comment, which readers skip."""
+DATA: Final = b"data: "
+"""Begins an event that has neither an id nor a name."""
+END: Final = b"\n\n"
+"""Ends an event."""
 LIMIT_BYTES: Final = 512 * 2**20
 """Nobody says so much in one line or one event: Redis holds no longer string."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -195,3 +202,15 @@ class EventStream(ABC, Generic[Item]):
                 item = self._odd(field, value, line)
                 if item is not None:
                     items.append(item)
+
+
+def encode(data: bytes, name: bytes = b"", id: bytes = b"") -> bytes:
+    """One event; `data` is one line, as `contract.json_lines` writes it; an `id` needs a `name`.
+
+    An event without an id leaves the reader's cursor (`Last-Event-ID`) where it is.
+    """
+    if not name and not id:
+        return b"%s%s%s" % (DATA, data, END)
+    if not id:
+        return b"event: %s\n%s%s%s" % (name, DATA, data, END)
+    return b"id: %s\nevent: %s\n%s%s%s" % (id, name, DATA, data, END)

@@ -14,7 +14,7 @@ from typing import Any, Final, Never
 
 from starlette.types import Message
 
-from api_shim.batch.run import BatchRun
+from api_shim.batch.batch_run import BatchRun
 from api_shim.dependencies import Dependencies
 from contract.batches import Batch
 from contract.errors import FleetError, RelayUnavailable
@@ -30,7 +30,7 @@ _BACKOFF_S: Final = (2.0, 300.0)
 """After the first failure of a batch here, and the longest after many."""
 
 
-class Driver:
+class BatchDriver:
     """Drives batches until it is cancelled, and then lets go of them at once."""
 
     def __init__(self, dependencies: Dependencies) -> None:
@@ -172,7 +172,7 @@ async def _never() -> Message:
 async def running_driver(dependencies: Dependencies) -> AsyncGenerator[None]:
     """Drive batches beside whatever runs in this context."""
     async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(Driver(dependencies).keep())
+        keeping = group.create_task(BatchDriver(dependencies).keep())
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from api_shim.batch.paging import Download, Gone, listing, refusals
+from api_shim.batch.http_responses import Download, FileDeleted, listing, refusals
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.file_storage import Writing
 from api_shim.http.authentication import Caller
@@ -252,14 +252,14 @@ async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Re
 @router.delete(
     "/{file_id}",
     operation_id="openai_delete_file",
-    response_model=Gone,
+    response_model=FileDeleted,
     responses=refusals(404, 503),
 )
 async def delete(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Delete a file; a batch that reads it goes on."""
     file = await dependencies.files.seen(_checked(file_id), caller)
     await dependencies.files.delete(file)
-    gone = Gone(id=file.id, object="file")
+    gone = FileDeleted(id=file.id, object="file")
     return Response(gone.model_dump_json(), media_type="application/json")
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from api_shim.batch.endpoints import ENDPOINTS
-from api_shim.batch.paging import listing, refusals
+from api_shim.batch.http_responses import listing, refusals
+from api_shim.batch.supported_endpoints import ENDPOINTS
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BackendHeader, IdempotencyKey

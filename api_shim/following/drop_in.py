@@ -287,7 +287,7 @@ def _stopping(headers: Mapping[str, str]) -> Refusal:
 
 
 class AnswerStream(Response):
-    """A job's answer as a stream; plain ASGI, as `stream.EventStream` is."""
+    """A job's answer as a stream; plain ASGI, as `stream.EventStreamResponse` is."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import CallEnding, OpenCalls
+from contract import sse
 from contract.errors import FleetError
 from contract.events import Frame
 from contract.json_lines import one_line
@@ -37,27 +38,26 @@ class Format(NamedTuple):
     """Said after silence; empty where the format has nothing that says nothing."""
 
 
-def sse(frames: Sequence[Frame]) -> bytes:
+def to_sse(frames: Sequence[Frame]) -> bytes:
     """Frames as Server-Sent Events; one without an id leaves the reader's cursor where it is."""
-    page = b"".join(
-        b"id: %d-%d\nevent: %s\ndata: %s\n\n" % (*frame.id, frame.type.encode(), frame.body)
-        if frame.id is not None
-        else b"event: %s\ndata: %s\n\n" % (frame.type.encode(), frame.body)
-        for frame in frames
-    )
-    return one_line(page)
+    return one_line(b"".join([_event(frame) for frame in frames]))
 
 
-def lines(frames: Sequence[Frame]) -> bytes:
+def _event(frame: Frame) -> bytes:
+    id = b"%d-%d" % frame.id if frame.id is not None else b""
+    return sse.encode(frame.body, frame.type.encode(), id)
+
+
+def to_ndjson(frames: Sequence[Frame]) -> bytes:
     """Frames as newline-delimited JSON."""
     return one_line(b"".join(frame.body + b"\n" for frame in frames))
 
 
-SSE: Final = Format("text/event-stream", sse, b": keep-alive\n\n")
-NDJSON: Final = Format("application/x-ndjson", lines, b"")
+SSE: Final = Format(sse.MEDIA_TYPE, to_sse, sse.KEEP_ALIVE)
+NDJSON: Final = Format("application/x-ndjson", to_ndjson, b"")
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """A job's events until its last word, or until the reader leaves or the process stops."""
 
     def __init__(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 
-class Words(NamedTuple):
+class ErrorHints(NamedTuple):
     """One surface's pointers, each a whole clause; `{model}` stands for the model's name."""
 
     models: str
@@ -31,7 +31,7 @@ class Words(NamedTuple):
         return self.not_for.format(model=model, verb=self.verbs.get(kind, kind))
 
 
-NATIVE: Final = Words(
+NATIVE: Final = ErrorHints(
     models="GET /api/v1/models lists them all",
     abilities="GET /api/v1/models tells what each can do",
     pull="POST /api/v1/jobs/pull fetches one",
@@ -39,14 +39,14 @@ NATIVE: Final = Words(
     "/api/v1/jobs/<kind>?enqueue_anyway=true and a backend",
     backend="`backend`, or the header X-Fleet-Backend",
 )
-OPENAI: Final = Words(
+OPENAI: Final = ErrorHints(
     models="GET /v1/models lists them all",
     abilities="GET /v1/models lists them",
     pull="`fleet pull {model}` fetches it",
     no_worker="start one, or ask again later",
     backend="`backend` (`extra_body` of the client), or the header X-Fleet-Backend",
 )
-OLLAMA: Final = Words(
+OLLAMA: Final = ErrorHints(
     models="`ollama list` shows them all",
     abilities="`ollama show <model>` tells what one can do",
     pull="`ollama pull {model}` fetches it",
@@ -56,7 +56,7 @@ OLLAMA: Final = Words(
     not_for='"{model}" does not support {verb}: ',
     verbs={"embed": "embeddings", "image": "image generation"},
 )
-_BY_PATH: Final[Mapping[str, Words]] = {
+_BY_PATH: Final[Mapping[str, ErrorHints]] = {
     "/api/": OLLAMA,
     "/api/generate": OLLAMA._replace(verbs={**OLLAMA.verbs, "chat": "generate"}),
     "/api/v1": NATIVE,
@@ -65,7 +65,7 @@ _BY_PATH: Final[Mapping[str, Words]] = {
 }
 
 
-def words_of(path: str) -> Words:
+def hints_for(path: str) -> ErrorHints:
     """The words of the surface that a path belongs to; the longest beginning counts."""
     surfaces = [prefix for prefix in _BY_PATH if path.startswith(prefix)]
     return _BY_PATH[max(surfaces, key=len)] if surfaces else NATIVE

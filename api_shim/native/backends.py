@@ -1,4 +1,4 @@
-"""Backends that come and go while the fleet runs: asked for here, done by `fleet up`.
+"""Backends that come and go while the fleet runs: send_request for here, done by `fleet up`.
 
 Only for admins' keys, or, while there are none, for callers on this machine, because a backend is
 run as the user who runs the fleet. A DSN may hold a key: it goes through this process to `fleet up`
@@ -12,7 +12,15 @@ from fastapi import APIRouter, Body, Depends, Path, Response
 from pydantic import Field, SecretStr
 from starlette.requests import HTTPConnection
 
-from api_shim.control import Add, BackendName, ControlAnswer, ControlLost, Order, Remove, asked
+from api_shim.control import (
+    AddBackend,
+    BackendName,
+    ControlLost,
+    ControlRequest,
+    ControlResponse,
+    RemoveBackend,
+    send_request,
+)
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
@@ -98,10 +106,10 @@ async def add(
     """Start workers for a backend, without a restart; ends with `fleet up`, which keeps no list."""
     if new.name in pools(await dependencies.roster.workers()):
         raise _taken(f"A live worker serves a backend {new.name} already")
-    told = await _told(dependencies, Add(name=new.name, dsn=new.dsn))
-    if told.trouble == "invalid":
+    told = await _told(dependencies, AddBackend(name=new.name, dsn=new.dsn))
+    if told.error == "invalid":
         raise Refusal(InvalidRequest, told.message)
-    if told.trouble is not None:
+    if told.error is not None:
         raise _taken(told.message)
     view = await _seen(dependencies, new.name)
     if view is None:
@@ -122,8 +130,8 @@ async def remove(
     dependencies: Injected,
 ) -> Response:
     """End a backend's workers: what they do is finished or handed over, what waits waits on."""
-    told = await _told(dependencies, Remove(name=name))
-    if told.trouble is not None:
+    told = await _told(dependencies, RemoveBackend(name=name))
+    if told.error is not None:
         raise Refusal(UnknownBackend, told.message)
     views = await dependencies.queue.standing.views(await dependencies.roster.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
@@ -134,12 +142,12 @@ def _taken(why: str) -> Refusal:
     return Refusal("name_taken", f"{why}: choose another name, or remove that one.", status=409)
 
 
-async def _told(dependencies: Dependencies, order: Order) -> ControlAnswer:
+async def _told(dependencies: Dependencies, order: ControlRequest) -> ControlResponse:
     control = dependencies.settings.control
     if control is None:
         raise Refusal("not_supervised", _INSTEAD, status=409)
     try:
-        return await asked(control, order, _CONTROL_WITHIN_S)
+        return await send_request(control, order, _CONTROL_WITHIN_S)
     except ControlLost as error:
         raise Refusal(
             "control_lost", f"{error}: it may be ending.", status=503, retry_after_s=2.0

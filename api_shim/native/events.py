@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
 
 from api_shim.dependencies import Dependencies, Injected
-from api_shim.following.event_stream import NDJSON, SSE, EventStream, Format
+from api_shim.following.event_stream import NDJSON, SSE, EventStreamResponse, Format
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import CallEnding
 from api_shim.http.authentication import Caller
@@ -104,7 +104,7 @@ async def follow(
         )
     preamble = b"retry: %d\n\n" % dependencies.settings.reconnect_ms if format is SSE else b""
     follower = dependencies.followers.attending(record)
-    return EventStream(
+    return EventStreamResponse(
         record.id, pages, format, dependencies.open_calls, follower, preamble=preamble
     )
 

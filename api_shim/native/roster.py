@@ -60,7 +60,7 @@ class BackendList(WireModel):
     backends: tuple[BackendView, ...]
 
 
-class ModelListing(WireModel):
+class ModelList(WireModel):
     """Every model of every backend."""
 
     models: tuple[ModelView, ...]
@@ -156,7 +156,7 @@ async def backends(dependencies: Injected) -> Response:
 @router.get(
     "/models",
     operation_id="list_models",
-    response_model=ModelListing,
+    response_model=ModelList,
     responses=documented(404, 503),
 )
 async def models(
@@ -170,7 +170,7 @@ async def models(
             names = ", ".join(found) or "none"
             raise Refusal(UnknownBackend, f"There is no backend {backend[:40]}; live: {names}.")
         found = {backend: found[backend]}
-    return answer(ModelListing(models=tuple(model_views(found.values()))))
+    return answer(ModelList(models=tuple(model_views(found.values()))))
 
 
 @router.get(

@@ -6,7 +6,7 @@ Source: ollama/ollama `api/types.go` (ChatRequest), `server/routes.go` (ChatHand
 
 from typing import Any, Final
 
-from api_shim.ollama.messages import AskedMessage, AskedTool, content, messages, tools
+from api_shim.ollama.chat_messages import OllamaMessage, OllamaTool, content, messages, tools
 from api_shim.ollama.request_fields import (
     NamedModel,
     Options,
@@ -49,8 +49,8 @@ class Generation(NamedModel):
 class OllamaChatBody(Generation):
     """Ollama's chat."""
 
-    messages: tuple[AskedMessage, ...] | None = None
-    tools: tuple[AskedTool, ...] | None = None
+    messages: tuple[OllamaMessage, ...] | None = None
+    tools: tuple[OllamaTool, ...] | None = None
 
 
 def shared(body: Generation) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from pydantic_core import from_json
 
 from api_shim.following.drop_in import TAKES_BACK
 from api_shim.http.problems import Problem, Refusal, problem_of
+from api_shim.ollama.chat_messages import ToolCallBuilder
 from api_shim.ollama.errors import encoded
-from api_shim.ollama.json_text import created, stamp
-from api_shim.ollama.messages import ToolCallBuilder
-from api_shim.ollama.request_fields import metrics
+from api_shim.ollama.response_fields import created, metrics, stamp
 from contract.events import Done, Frame
 from contract.json_lines import json_line, one_line
 from contract.result import Result

@@ -36,8 +36,8 @@ def example(summary: str, **value: Any) -> Any:
 @router.post(
     "/chat",
     operation_id="ollama_chat",
-    response_model=schemas.ChatAnswer,
-    responses=told(*JOB_ENDS, streamed=schemas.ChatAnswer),
+    response_model=schemas.OllamaChatResponse,
+    responses=told(*JOB_ENDS, streamed=schemas.OllamaChatResponse),
 )
 async def post_chat(
     body: Annotated[
@@ -54,8 +54,8 @@ async def post_chat(
 @router.post(
     "/generate",
     operation_id="ollama_generate",
-    response_model=schemas.GenerateAnswer,
-    responses=told(*JOB_ENDS, streamed=schemas.GenerateAnswer),
+    response_model=schemas.OllamaGenerateResponse,
+    responses=told(*JOB_ENDS, streamed=schemas.OllamaGenerateResponse),
 )
 async def post_generate(
     body: Annotated[GenerateBody, example("A prompt", model="llama3.2", prompt="Why is it blue?")],
@@ -102,7 +102,7 @@ async def _in_memory(
 @router.post(
     "/embed",
     operation_id="ollama_embed",
-    response_model=schemas.EmbedAnswer,
+    response_model=schemas.OllamaEmbedResponse,
     responses=told(*JOB_ENDS),
 )
 async def post_embed(
@@ -125,7 +125,7 @@ async def post_embed(
 @router.post(
     "/embeddings",
     operation_id="ollama_embeddings",
-    response_model=schemas.EmbeddingsAnswer,
+    response_model=schemas.OllamaEmbeddingsResponse,
     responses=told(*JOB_ENDS),
 )
 async def post_embeddings(

@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from api_shim.ollama.request_fields import NamedModel, keep_alive_s, metrics, requested
+from api_shim.ollama.request_fields import NamedModel, keep_alive_s, requested
+from api_shim.ollama.response_fields import metrics
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line

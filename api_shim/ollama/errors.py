@@ -33,7 +33,7 @@ _WORDS: Final[Mapping[str, str]] = {
 """What programs search the text of the original's errors for."""
 
 
-class OllamaError(BaseModel):
+class OllamaErrorResponse(BaseModel):
     """The body of every answer of 400 or more, and the last line of a stream that failed."""
 
     error: str

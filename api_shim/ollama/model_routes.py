@@ -28,8 +28,8 @@ router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
 @router.post(
     "/pull",
     operation_id="ollama_pull",
-    response_model=schemas.StatusAnswer,
-    responses=told(*JOB_ENDS, 507, streamed=schemas.StatusAnswer),
+    response_model=schemas.OllamaProgress,
+    responses=told(*JOB_ENDS, 507, streamed=schemas.OllamaProgress),
 )
 async def post_pull(
     body: Annotated[PullBody, example("A download", model="llama3.2")], call: DropIn
@@ -41,8 +41,8 @@ async def post_pull(
 @router.post(
     "/create",
     operation_id="ollama_create",
-    response_model=schemas.StatusAnswer,
-    responses=told(*JOB_ENDS, 507, streamed=schemas.StatusAnswer),
+    response_model=schemas.OllamaProgress,
+    responses=told(*JOB_ENDS, 507, streamed=schemas.OllamaProgress),
 )
 async def post_create(
     body: Annotated[
@@ -68,7 +68,7 @@ async def _build(
 @router.get(
     "/tags",
     operation_id="ollama_tags",
-    response_model=schemas.ModelsAnswer,
+    response_model=schemas.OllamaModelList,
     responses=told(),
 )
 @router.head("/tags", include_in_schema=False)
@@ -78,7 +78,9 @@ async def get_tags(dependencies: Injected) -> Response:
     return _listed(models.tags(found, time.time()))
 
 
-@router.get("/ps", operation_id="ollama_ps", response_model=schemas.ModelsAnswer, responses=told())
+@router.get(
+    "/ps", operation_id="ollama_ps", response_model=schemas.OllamaModelList, responses=told()
+)
 async def get_ps(dependencies: Injected) -> Response:
     """List the models that a backend has in memory."""
     found = pools(await dependencies.roster.workers()).values()
@@ -92,7 +94,7 @@ def _listed(body: bytes) -> Response:
 @router.post(
     "/show",
     operation_id="ollama_show",
-    response_model=schemas.ShowAnswer,
+    response_model=schemas.OllamaShowResponse,
     responses=told(*JOB_ENDS),
 )
 async def post_show(
@@ -156,7 +158,7 @@ async def post_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
 @router.get(
     "/version",
     operation_id="ollama_version",
-    response_model=schemas.VersionAnswer,
+    response_model=schemas.OllamaVersion,
     responses=told(),
 )
 @router.head("/version", include_in_schema=False)

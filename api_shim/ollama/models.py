@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from api_shim.http.error_hints import OLLAMA
-from api_shim.ollama.json_text import stamp
 from api_shim.ollama.request_fields import NamedModel, OllamaRequest, requested
+from api_shim.ollama.response_fields import stamp
 from api_shim.submission.ignored_fields import LeftAlone
 from api_shim.submission.roster_cache import Pool, listing
 from api_shim.submission.selection import absent

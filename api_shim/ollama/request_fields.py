@@ -14,9 +14,7 @@ from pydantic import ValidationError
 from api_shim.submission.ignored_fields import Lenient
 from contract.chat import JsonFormat, ResponseFormat, SchemaFormat, TextFormat, Think
 from contract.errors import InvalidRequest
-from contract.events import Done, Timings, Usage
 from contract.requests import Request
-from contract.result import Result
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -51,11 +49,11 @@ _NEGATIVE_IS_NONE: Final = frozenset({"num_predict", "top_k", "seed"})
 """Options whose negative values say: without a limit, or whatever you like."""
 
 
-class Part(Lenient):
+class OllamaRequestBody(Lenient):
     """A part of a body; what it does not know is named in X-Fleet-Ignored."""
 
 
-class OllamaRequest(Part):
+class OllamaRequest(OllamaRequestBody):
     """The body of a request."""
 
     backend: str | None = None
@@ -78,7 +76,7 @@ class NamedModel(OllamaRequest):
         return found
 
 
-class Options(Part):
+class Options(OllamaRequestBody):
     """The options that mean the same on every backend; the others are the original's own."""
 
     num_predict: Any = None
@@ -165,8 +163,6 @@ _SECONDS: Final = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
 }  # fmt: skip
 _FOR_EVER: Final = -1.0
-_REASONS: Final = {"length": "length", "content_filter": "content_filter"}
-"""Ollama says `stop` where there were tool calls, too."""
 
 
 def keep_alive_s(value: float | str | None) -> float | None:
@@ -196,33 +192,3 @@ def _parsed(text: str) -> float:
             "-1 keeps the model for ever, 0 lets it go at once"
         )
     return sign * seconds
-
-
-def metrics(told: Done | Result) -> dict[str, Any]:
-    """How an answer ended, how many tokens it took, and how long that was.
-
-    Clients make tokens a second of it, so words never took no time at all.
-    """
-    usage, timings = told.usage, told.timings or Timings()
-    load_ms, first_ms = timings.load_ms or 0.0, timings.first_token_ms or 0.0
-    total_ms = timings.total_ms or 0.0
-    spoken = nanoseconds(total_ms - (timings.queued_ms or 0.0) - first_ms)
-    counts = {} if usage is None else _counts(usage)
-    return {
-        "done_reason": _REASONS.get(told.finish_reason or "stop", "stop"),
-        "total_duration": nanoseconds(total_ms),
-        "load_duration": nanoseconds(load_ms),
-        "prompt_eval_duration": nanoseconds(first_ms - load_ms),
-        "eval_duration": max(spoken, 1) if counts.get("eval_count") else spoken,
-        **counts,
-    }
-
-
-def _counts(usage: Usage) -> dict[str, int]:
-    """As in the original, they are left out where nobody counted."""
-    return {"prompt_eval_count": usage.prompt_tokens, "eval_count": usage.completion_tokens}
-
-
-def nanoseconds(milliseconds: float | None) -> int:
-    """What a duration is in an answer; one that nobody measured is 0."""
-    return max(0, round((milliseconds or 0.0) * 1e6))

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from api_shim.http.json_body import JsonRoute
 from api_shim.ollama.chat_response import NDJSON
-from api_shim.ollama.errors import OllamaError
+from api_shim.ollama.errors import OllamaErrorResponse
 
 _JSON: Final = (b"content-type", b"application/json")
 _EVERYWHERE: Final = (400, 401, 403, 413, 500, 503)
@@ -55,7 +55,7 @@ class AnyTypeRoute(JsonRoute):
 def told(*statuses: int, streamed: type[Any] | None = None) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may fail so; `streamed`: what a line of its stream is."""
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"model": OllamaError, "description": _DESCRIPTIONS[status]}
+        status: {"model": OllamaErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, *_EVERYWHERE})
     }
     if streamed is not None:

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 
-class Measured(BaseModel):
+class OllamaMetrics(BaseModel):
     """How an answer ended; durations are nanoseconds."""
 
     model: str
@@ -23,7 +23,7 @@ class Measured(BaseModel):
     logprobs: list[dict[str, Any]] | None = None
 
 
-class AnswerMessage(BaseModel):
+class OllamaResponseMessage(BaseModel):
     """What the assistant says."""
 
     role: str
@@ -32,20 +32,20 @@ class AnswerMessage(BaseModel):
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class ChatAnswer(Measured):
+class OllamaChatResponse(OllamaMetrics):
     """A chat's answer, or a piece of it."""
 
-    message: AnswerMessage
+    message: OllamaResponseMessage
 
 
-class GenerateAnswer(Measured):
+class OllamaGenerateResponse(OllamaMetrics):
     """A completion, or a piece of it."""
 
     response: str
     thinking: str | None = None
 
 
-class EmbedAnswer(BaseModel):
+class OllamaEmbedResponse(BaseModel):
     """Vectors, in the order of the texts."""
 
     model: str
@@ -55,13 +55,13 @@ class EmbedAnswer(BaseModel):
     prompt_eval_count: int
 
 
-class EmbeddingsAnswer(BaseModel):
+class OllamaEmbeddingsResponse(BaseModel):
     """One vector."""
 
     embedding: list[float]
 
 
-class StatusAnswer(BaseModel):
+class OllamaProgress(BaseModel):
     """How far a pull or a create has come."""
 
     status: str
@@ -70,7 +70,7 @@ class StatusAnswer(BaseModel):
     completed: int | None = None
 
 
-class ListedModel(BaseModel):
+class OllamaModel(BaseModel):
     """A model in a list."""
 
     name: str
@@ -85,13 +85,13 @@ class ListedModel(BaseModel):
     context_length: int | None = None
 
 
-class ModelsAnswer(BaseModel):
+class OllamaModelList(BaseModel):
     """Models, whosever they are."""
 
-    models: list[ListedModel]
+    models: list[OllamaModel]
 
 
-class ShowAnswer(BaseModel):
+class OllamaShowResponse(BaseModel):
     """All about a model."""
 
     modified_at: str
@@ -104,7 +104,7 @@ class ShowAnswer(BaseModel):
     capabilities: list[str]
 
 
-class VersionAnswer(BaseModel):
+class OllamaVersion(BaseModel):
     """Which release of the original this API follows."""
 
     version: str

@@ -13,13 +13,15 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from api_shim.http.problems import Problem
-from api_shim.openai import sse
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import ResponseHead
+from contract import sse
 from contract.events import Frame, LogProb, Usage
 from contract.json_lines import json_line
 from contract.result import Result
 
+DONE: Final = sse.encode(b"[DONE]")
+"""The last event of a stream of chunks."""
 _COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
 """An id that was counted, not thrown: it comes again in the next answer."""
 _ROLE: Final = b'{"role":"assistant","content":"","refusal":null}'
@@ -106,11 +108,11 @@ class ChatChunks:
         self._job_id = head.job_id
         self._with_usage = with_usage
         self._has_begun = False
-        self._head = b"data: " + json_line(head.fields("chatcmpl", "chat.completion.chunk"))[:-1]
+        self._head = sse.DATA + json_line(head.fields("chatcmpl", "chat.completion.chunk"))[:-1]
         self._delta = self._head + b',"choices":[{"index":0,"delta":'
         no_usage = b',"usage":null' if with_usage else b""
-        self._tail = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}\n\n"
-        self._end = b',"logprobs":null,"finish_reason":%s}]' + no_usage + b"}\n\n"
+        self._tail = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}" + sse.END
+        self._end = b',"logprobs":null,"finish_reason":%s}]' + no_usage + b"}" + sse.END
 
     def tell(self, frames: Sequence[Frame]) -> bytes:
         """Their chunks."""
@@ -130,7 +132,7 @@ class ChatChunks:
 
     def fail(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise; no `[DONE]`, for it is not."""
-        return b"data: %s\n\n" % encoded(problem)
+        return sse.encode(encoded(problem))
 
     def _chunk(self, event: dict[str, Any]) -> bytes:
         content = event.get("content")
@@ -172,8 +174,8 @@ class ChatChunks:
         told = self._delta + b"{}" + self._end % json_line(event.get("finish_reason") or "stop")
         if self._with_usage and event.get("usage"):
             counts = usage(Usage.model_validate(event["usage"]))
-            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
-        return told + sse.DONE
+            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
+        return told + DONE
 
 
 _PLAIN: Final = 4

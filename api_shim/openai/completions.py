@@ -9,13 +9,13 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from api_shim.http.problems import Problem
-from api_shim.openai import sse
 from api_shim.openai.chat_request import Sampled, sampling
-from api_shim.openai.chat_response import usage
+from api_shim.openai.chat_response import DONE, usage
 from api_shim.openai.embeddings import Ids, ids, texts
 from api_shim.openai.errors import encoded
 from api_shim.openai.request_fields import made, unsupported, wrong
 from api_shim.openai.response_head import ResponseHead
+from contract import sse
 from contract.chat import ChatRequest
 from contract.events import Frame, LogProb, Usage
 from contract.json_lines import json_line
@@ -122,13 +122,14 @@ class CompletionChunks:
         self._repeated = repeated
         self._offsets = Offsets(len(repeated))
         self._with_usage = with_usage
-        self._head = b"data: " + json_line(head.fields("cmpl", "text_completion"))[:-1]
+        self._head = sse.DATA + json_line(head.fields("cmpl", "text_completion"))[:-1]
         no_usage = b',"usage":null' if with_usage else b""
         self._chunk = (
             self._head.replace(b"%", b"%%")
             + b',"choices":[{"text":%s,"index":0,"logprobs":%s,"finish_reason":%s}]'
             + no_usage
-            + b"}\n\n"
+            + b"}"
+            + sse.END
         )
 
     def tell(self, frames: Sequence[Frame]) -> bytes:
@@ -146,7 +147,7 @@ class CompletionChunks:
 
     def fail(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise; no `[DONE]`, for it is not."""
-        return b"data: %s\n\n" % encoded(problem)
+        return sse.encode(encoded(problem))
 
     def _delta(self, event: dict[str, Any]) -> bytes:
         content, told = event.get("content"), event.get("logprobs")
@@ -159,5 +160,5 @@ class CompletionChunks:
         told = self._chunk % (b'""', b"null", json_line(event.get("finish_reason") or "stop"))
         if self._with_usage and event.get("usage"):
             counts = usage(Usage.model_validate(event["usage"]))
-            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}\n\n"
-        return told + sse.DONE
+            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
+        return told + DONE

@@ -49,7 +49,7 @@ _TYPES: Final[Mapping[int, str]] = {
 _ABOUT_MODEL: Final = frozenset({UnknownModel.code, ModelMissing.code, WrongKind.code})
 
 
-class OpenAIFault(BaseModel):
+class OpenAIError(BaseModel):
     """What went wrong."""
 
     message: str
@@ -61,10 +61,10 @@ class OpenAIFault(BaseModel):
     """What programs look at."""
 
 
-class ErrorBody(BaseModel):
+class OpenAIErrorResponse(BaseModel):
     """The body of every answer of 400 or more, and of an error in a stream."""
 
-    error: OpenAIFault = Field()
+    error: OpenAIError = Field()
 
 
 def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:

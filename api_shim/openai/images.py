@@ -12,13 +12,14 @@ from pydantic_core import from_json
 from typing_extensions import override
 
 from api_shim.http.problems import Problem
-from api_shim.openai import sse
 from api_shim.openai.errors import encoded
 from api_shim.openai.request_fields import OpenAIRequest, made, unsupported, wrong
 from api_shim.openai.response_head import ResponseHead
 from api_shim.submission.ignored_fields import LeftAlone
+from contract import sse
 from contract.events import Frame, Usage
 from contract.images import LEAST_PIXELS, MOST_PIXELS, ImageRequest
+from contract.json_lines import json_line
 from contract.result import Result
 
 _SIZE: Final = re.compile(r"^([0-9]{1,9})x([0-9]{1,9})$")
@@ -158,7 +159,7 @@ class ImageEvents:
 
     def fail(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise."""
-        return b"event: error\ndata: %s\n\n" % encoded(problem)
+        return sse.encode(encoded(problem), name=b"error")
 
     def _image(self, image: dict[str, Any]) -> bytes:
         told = self._finish(None)
@@ -168,7 +169,7 @@ class ImageEvents:
         index, self._previews = self._previews, self._previews + 1
         name = f"{self._family}.partial_image"
         fields = self._fields(name, image) | {"partial_image_index": index}
-        return told + sse.named(name, fields)
+        return told + sse.encode(json_line(fields), name=name.encode())
 
     def _finish(self, used: Usage | None) -> bytes:
         image, self._held = self._held, None
@@ -176,7 +177,8 @@ class ImageEvents:
             return b""
         self._previews = 0
         name = f"{self._family}.completed"
-        return sse.named(name, self._fields(name, image) | {"usage": usage(used)})
+        fields = self._fields(name, image) | {"usage": usage(used)}
+        return sse.encode(json_line(fields), name=name.encode())
 
     def _fields(self, name: str, image: dict[str, Any]) -> dict[str, Any]:
         data = {"b64_json": image["data"]} if image.get("data") else {"url": image.get("url")}

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 
 from api_shim.dependencies import Injected
 from api_shim.http.error_hints import OPENAI
-from api_shim.openai.schemas import ModelCard, ModelList, faults
+from api_shim.openai.schemas import OpenAIModel, OpenAIModelList, faults
 from api_shim.submission.roster_cache import listing, pools
 from api_shim.submission.selection import absent
 from contract.json_lines import json_line
@@ -39,7 +39,7 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
 @router.get(
     "/models",
     operation_id="openai_list_models",
-    response_model=ModelList,
+    response_model=OpenAIModelList,
     responses=faults(503),
 )
 async def models(dependencies: Injected) -> Response:
@@ -51,7 +51,7 @@ async def models(dependencies: Injected) -> Response:
 @router.get(
     "/models/{model:path}",
     operation_id="openai_get_model",
-    response_model=ModelCard,
+    response_model=OpenAIModel,
     responses=faults(404, 503),
 )
 async def model(

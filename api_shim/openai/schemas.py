@@ -7,17 +7,17 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from api_shim.openai.errors import ErrorBody
-from api_shim.openai.sse import MEDIA_TYPE
+from api_shim.openai.errors import OpenAIErrorResponse
+from contract.sse import MEDIA_TYPE
 
 
-class Shape(BaseModel):
+class OpenAISchema(BaseModel):
     """A part of an answer."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 
-class ModelCard(Shape):
+class OpenAIModel(OpenAISchema):
     """A model."""
 
     id: str
@@ -28,14 +28,14 @@ class ModelCard(Shape):
     """A backend that has it."""
 
 
-class ModelList(Shape):
+class OpenAIModelList(OpenAISchema):
     """All models."""
 
     object: Literal["list"]
-    data: list[ModelCard]
+    data: list[OpenAIModel]
 
 
-class TokenUsage(Shape):
+class TokenUsage(OpenAISchema):
     """Tokens, as the backend counted them."""
 
     prompt_tokens: int
@@ -45,7 +45,7 @@ class TokenUsage(Shape):
     completion_tokens_details: dict[str, int]
 
 
-class _Answer(Shape):
+class _Answer(OpenAISchema):
     id: str
     created: int
     model: str
@@ -55,7 +55,7 @@ class _Answer(Shape):
     """Null where the backend told none."""
 
 
-class CallTold(Shape):
+class ChatCompletionToolCall(OpenAISchema):
     """A call of a tool."""
 
     id: str
@@ -66,21 +66,21 @@ class CallTold(Shape):
     """To be sent back with the call as it is; only some backends have it."""
 
 
-class MessageTold(Shape):
+class ChatCompletionMessage(OpenAISchema):
     """What the assistant says."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
     reasoning_content: str | None = None
-    tool_calls: list[CallTold] | None = None
+    tool_calls: list[ChatCompletionToolCall] | None = None
 
 
-class ChatChoice(Shape):
+class ChatChoice(OpenAISchema):
     """The one answer."""
 
     index: int
-    message: MessageTold
+    message: ChatCompletionMessage
     logprobs: dict[str, Any] | None
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -92,7 +92,7 @@ class ChatCompletion(_Answer):
     choices: list[ChatChoice]
 
 
-class TextChoice(Shape):
+class TextChoice(OpenAISchema):
     """The one answer."""
 
     text: str
@@ -108,7 +108,7 @@ class TextCompletion(_Answer):
     choices: list[TextChoice]
 
 
-class EmbeddingRow(Shape):
+class EmbeddingObject(OpenAISchema):
     """A vector."""
 
     object: Literal["embedding"]
@@ -117,16 +117,16 @@ class EmbeddingRow(Shape):
     """Numbers, or base64 of little-endian float32."""
 
 
-class EmbeddingList(Shape):
+class EmbeddingList(OpenAISchema):
     """Vectors in the order of the texts."""
 
     object: Literal["list"]
-    data: list[EmbeddingRow]
+    data: list[EmbeddingObject]
     model: str
     usage: dict[str, int] | None
 
 
-class ImageTold(Shape):
+class ImageData(OpenAISchema):
     """An image."""
 
     b64_json: str | None = None
@@ -134,11 +134,11 @@ class ImageTold(Shape):
     """Where the backend answers an address, and no bytes."""
 
 
-class ImageList(Shape):
+class ImageList(OpenAISchema):
     """Finished images."""
 
     created: int
-    data: list[ImageTold]
+    data: list[ImageData]
     background: str | None
     output_format: str | None
     quality: str | None
@@ -146,7 +146,7 @@ class ImageList(Shape):
     usage: dict[str, Any] | None
 
 
-class OutputItem(Shape):
+class OutputItem(OpenAISchema):
     """A part of the answer, or of what was asked."""
 
     id: str
@@ -168,7 +168,7 @@ class OutputItem(Shape):
     """To be sent back with the item as it is; only some backends have it."""
 
 
-class ResponseFault(Shape):
+class ResponseError(OpenAISchema):
     """Why there is no answer."""
 
     code: str
@@ -178,7 +178,7 @@ class ResponseFault(Shape):
     """Our own code of it."""
 
 
-class ResponseUsage(Shape):
+class ResponseUsage(OpenAISchema):
     """Tokens, as the backend counted them; zero where it did not."""
 
     input_tokens: int
@@ -188,7 +188,7 @@ class ResponseUsage(Shape):
     total_tokens: int
 
 
-class Response(Shape):
+class Response(OpenAISchema):
     """What was asked, how it stands, what was answered so far."""
 
     id: str
@@ -197,7 +197,7 @@ class Response(Shape):
     completed_at: int | None
     status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     background: bool
-    error: ResponseFault | None
+    error: ResponseError | None
     incomplete_details: dict[str, str] | None
     instructions: str | None
     max_output_tokens: int | None
@@ -223,7 +223,7 @@ class Response(Shape):
     user: str | None
 
 
-class ResponseGone(Shape):
+class ResponseDeleted(OpenAISchema):
     """What was deleted."""
 
     id: str
@@ -231,7 +231,7 @@ class ResponseGone(Shape):
     deleted: Literal[True] = True
 
 
-class ItemList(Shape):
+class ItemList(OpenAISchema):
     """A page of what a response was asked."""
 
     object: Literal["list"]
@@ -272,7 +272,7 @@ _EVENT: Final = {
 def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may fail so."""
     return {
-        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+        status: {"model": OpenAIErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, *_ALWAYS})
     }
 

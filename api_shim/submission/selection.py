@@ -14,7 +14,7 @@ run that kind with any model (`not_supported`).
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NoReturn
 
-from api_shim.http.error_hints import NATIVE, Words
+from api_shim.http.error_hints import NATIVE, ErrorHints
 from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import Pool
 from contract.chat import ChatRequest, SchemaFormat
@@ -46,22 +46,22 @@ def choose(
     request: AnyRequest,
     pools: Mapping[str, Pool],
     loads: Sequence[QueueView] = (),
-    words: Words = NATIVE,
+    hints: ErrorHints = NATIVE,
 ) -> str:
     """The name of the backend that takes the request.
 
     `loads` are the queues that are served or held a job lately; they decide between several fitting
     pools, and tell a backend that is away from one that never was. They may be left out where
-    `depends_on_loads` is false. `words` are the pointers of the caller's surface.
+    `depends_on_loads` is false. `hints` are the pointers of the caller's surface.
 
     Raises Refusal: `unknown_backend` or `unknown_model` (404), `no_worker` (503), `wrong_kind` or
     `not_supported` (400), `invalid_request` (422) if the caller must name a backend.
     """
     if request.backend is not None:
         known = {backend_of(queue.name) for queue in loads}
-        _check_named(request.backend, request, pools, known, words)
+        _check_named(request.backend, request, pools, known, hints)
         return request.backend
-    fitting = candidates(request, pools, words)
+    fitting = candidates(request, pools, hints)
     return least_loaded(_model_of(request), fitting, loads).name
 
 
@@ -84,7 +84,7 @@ def _check_named(
     request: AnyRequest,
     pools: Mapping[str, Pool],
     known: Collection[str],
-    words: Words,
+    hints: ErrorHints,
 ) -> None:
     """Check the backend that a request names; `known` are backends that ever had a queue.
 
@@ -93,22 +93,22 @@ def _check_named(
     kind, model = request.kind, _model_of(request)
     pool = pools.get(backend)
     if pool is None:
-        _refuse_absent(backend, pools, known, words)
+        _refuse_absent(backend, pools, known, hints)
     if pool.capabilities and kind not in pool.capabilities:
         _refuse_verb(kind, [pool])
     if not _is_for(kind, model, pool):
-        _refuse_kind(model, kind, [pool], pools, words)
+        _refuse_kind(model, kind, [pool], pools, hints)
     if queue_name(backend, kind) not in pool.queues:
-        raise _no_worker(queue_name(backend, kind), words)
-    refuse(request, model, _wrong(request, pool), words)
+        raise _no_worker(queue_name(backend, kind), hints)
+    refuse(request, model, _wrong(request, pool), hints)
 
 
 def _refuse_absent(
-    backend: str, pools: Mapping[str, Pool], known: Collection[str], words: Words
+    backend: str, pools: Mapping[str, Pool], known: Collection[str], hints: ErrorHints
 ) -> NoReturn:
     if backend in known or not pools:
         # It was here before, or no worker is live at all: the name may be right.
-        raise _no_worker(backend, words)
+        raise _no_worker(backend, hints)
     raise Refusal(
         UnknownBackend,
         f"There is no backend {backend}; live ones: {_listed(pools)}.",
@@ -116,34 +116,36 @@ def _refuse_absent(
     )
 
 
-def _no_worker(what: str, words: Words) -> Refusal:
-    return Refusal(NoWorker, f"No live worker serves {what}: {words.no_worker}.", retry_after_s=5.0)
+def _no_worker(what: str, hints: ErrorHints) -> Refusal:
+    return Refusal(NoWorker, f"No live worker serves {what}: {hints.no_worker}.", retry_after_s=5.0)
 
 
-def candidates(request: AnyRequest, pools: Mapping[str, Pool], words: Words = NATIVE) -> list[Pool]:
+def candidates(
+    request: AnyRequest, pools: Mapping[str, Pool], hints: ErrorHints = NATIVE
+) -> list[Pool]:
     """The pools that can do a request that names no backend, best health first; at least one.
 
     Raises Refusal.
     """
     if not pools:
-        raise _no_worker("anything", words)
-    having = _able(request, pools, words)
+        raise _no_worker("anything", hints)
+    having = _able(request, pools, hints)
     serving = [pool for pool in having if queue_name(pool.name, request.kind) in pool.queues]
     if not serving:
         queues = " or ".join(queue_name(pool.name, request.kind) for pool in having)
-        raise _no_worker(queues, words)
+        raise _no_worker(queues, hints)
     healthy = [pool for pool in serving if pool.is_healthy] or serving
     if len(healthy) > 1 and request.kind not in _READING_KINDS:
         raise Refusal(
             InvalidRequest,
             f"Several backends could be meant: name one of {_listed(p.name for p in healthy)} "
-            f"in {words.backend}.",
+            f"in {hints.backend}.",
             matches=[pool.name for pool in healthy],
         )
     return healthy
 
 
-def _able(request: AnyRequest, pools: Mapping[str, Pool], words: Words) -> list[Pool]:
+def _able(request: AnyRequest, pools: Mapping[str, Pool], hints: ErrorHints) -> list[Pool]:
     """Those that can do it, of those that have the model where one is needed."""
     able = [pool for pool in pools.values() if request.kind in pool.capabilities]
     model = _model_of(request)
@@ -155,16 +157,16 @@ def _able(request: AnyRequest, pools: Mapping[str, Pool], words: Words) -> list[
     if not _needs_model(request):
         return able
     if not having:
-        return _pulling(request, able, pools, words)
+        return _pulling(request, able, pools, hints)
     of_kind = [pool for pool in having if _is_for(request.kind, model, pool)]
     if not of_kind:
-        _refuse_kind(model, request.kind, having, pools, words)
+        _refuse_kind(model, request.kind, having, pools, hints)
     can = [pool for pool in of_kind if request.kind in pool.capabilities]
     if not can:
         _refuse_verb(request.kind, of_kind)
     fit = [pool for pool in can if not _wrong(request, pool)]
     if not fit:
-        refuse(request, model, _wrong(request, can[0]), words)
+        refuse(request, model, _wrong(request, can[0]), hints)
     return fit
 
 
@@ -244,48 +246,50 @@ def ungranted(request: AnyRequest, grants: Collection[Feature] | None) -> list[s
     ]
 
 
-def refuse(request: AnyRequest, model: str, wrong: Sequence[str], words: Words = NATIVE) -> None:
+def refuse(
+    request: AnyRequest, model: str, wrong: Sequence[str], hints: ErrorHints = NATIVE
+) -> None:
     """Raise a Refusal that says what the model cannot do, if there is anything."""
     if wrong:
         raise Refusal(
             NotSupported,
             f"The model {model[:80]} cannot do what is asked: {'; '.join(wrong)}. "
             f"Leave it out of the {request.kind} request, or choose another model "
-            f"({words.abilities}).",
+            f"({hints.abilities}).",
         )
 
 
 def _pulling(
-    request: AnyRequest, able: Sequence[Pool], pools: Mapping[str, Pool], words: Words
+    request: AnyRequest, able: Sequence[Pool], pools: Mapping[str, Pool], hints: ErrorHints
 ) -> list[Pool]:
     """Those that could fetch a model that nobody has, if the request wants that."""
     pulling = [pool for pool in able if "pull" in pool.capabilities]
     if request.on_missing == "pull" and pulling:
         return pulling
-    raise absent(_model_of(request), pools.values(), words)
+    raise absent(_model_of(request), pools.values(), hints)
 
 
-def absent(model: str, pools: Collection[Pool], words: Words) -> Refusal:
+def absent(model: str, pools: Collection[Pool], hints: ErrorHints) -> Refusal:
     """Say that nobody has a model, and which names are close to its."""
     matches = close(model, {name for pool in pools for name in pool.models})
     meant = f"; close names: {', '.join(matches)}" if matches else ""
     can_pull = any("pull" in pool.capabilities for pool in pools)
-    fetch = f"; {words.pull.format(model=model[:80])}" if can_pull else ""
+    fetch = f"; {hints.pull.format(model=model[:80])}" if can_pull else ""
     return Refusal(
         UnknownModel,
-        f"No live backend has the model {model[:80]}{meant}. {_sentence(words.models)}{fetch}.",
+        f"No live backend has the model {model[:80]}{meant}. {_sentence(hints.models)}{fetch}.",
         matches=matches,
     )
 
 
 def _refuse_kind(
-    model: str, kind: Kind, having: Sequence[Pool], pools: Mapping[str, Pool], words: Words
+    model: str, kind: Kind, having: Sequence[Pool], pools: Mapping[str, Pool], hints: ErrorHints
 ) -> NoReturn:
     does = list(dict.fromkeys(it for pool in having for it in pool.kinds(model)))
     others = models_for(kind, pools.values())
     detail = not_for(model, kind, [it for it in does if it != kind], others)
     raise Refusal(
-        WrongKind, words.wrong_kind(model[:80], kind) + detail, matches=others[:_MOST_MATCHES]
+        WrongKind, hints.wrong_kind(model[:80], kind) + detail, matches=others[:_MOST_MATCHES]
     )
 
 
@@ -330,8 +334,8 @@ def _queues_of(pool: Pool) -> list[str]:
     return [queue for queue in pool.queues if queue.rpartition(".")[0] == pool.name]
 
 
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fastapi import Response
 
-from api_shim.http.error_hints import NATIVE, Words
+from api_shim.http.error_hints import NATIVE, ErrorHints
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import RosterCache, pools
@@ -44,18 +44,18 @@ class Submission:
         preferences: Preferences,
         *,
         enqueue_anyway: bool = False,
-        words: Words = NATIVE,
+        hints: ErrorHints = NATIVE,
     ) -> None:
         """For one call of `tenant`; `headers` are to be added to its response.
 
-        `enqueue_anyway`: enqueue for a named backend although no worker serves it. `words` are the
+        `enqueue_anyway`: enqueue for a named backend although no worker serves it. `hints` are the
         pointers of its surface.
         """
         self._services = services
         self._tenant = tenant
         self._preferences = preferences
         self._enqueue_anyway = enqueue_anyway
-        self._words = words
+        self._hints = hints
         self.headers: dict[str, str] = {}
 
     async def __call__(self, request: AnyRequest) -> Response:
@@ -129,7 +129,7 @@ class Submission:
         loads: list[QueueView] = []
         if depends_on_loads(request, live):
             loads = await self._services.queue.standing.views(workers)
-        return choose(request, live, loads, self._words)
+        return choose(request, live, loads, self._hints)
 
 
 def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -> Response:

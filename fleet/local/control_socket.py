@@ -14,14 +14,14 @@ from typing import Final
 
 from api_shim.control import (
     LONGEST_LINE,
-    Add,
-    ControlAnswer,
-    Listing,
-    Order,
-    Remove,
-    Staff,
-    hang_up,
-    read_order,
+    AddBackend,
+    BackendProcesses,
+    ControlRequest,
+    ControlResponse,
+    ListBackends,
+    RemoveBackend,
+    close_writer,
+    decode_request,
     send,
 )
 from fleet.local.launch_plan import named_backend
@@ -97,51 +97,51 @@ class ControlSocket:
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError) as error:
             self._say(f"an order on the control socket broke off ({type(error).__name__})")
         finally:
-            await hang_up(writer)
+            await close_writer(writer)
 
-    async def _obeyed(self, line: bytes) -> ControlAnswer:
+    async def _obeyed(self, line: bytes) -> ControlResponse:
         try:
-            return await self.obey(read_order(line))
+            return await self.obey(decode_request(line))
         except ValueError as error:
-            return ControlAnswer(trouble="invalid", message=str(error))
+            return ControlResponse(error="invalid", message=str(error))
 
-    async def obey(self, order: Order) -> ControlAnswer:
+    async def obey(self, order: ControlRequest) -> ControlResponse:
         """Carry out an order."""
         match order:
-            case Add():
+            case AddBackend():
                 return self._add(order)
-            case Remove():
+            case RemoveBackend():
                 return await self._remove(order.name)
-            case Listing():
-                return ControlAnswer(backends=self._staff())
+            case ListBackends():
+                return ControlResponse(backends=self._staff())
 
-    def _add(self, order: Add) -> ControlAnswer:
+    def _add(self, order: AddBackend) -> ControlResponse:
         name = order.name
         if name in self._crew.teams:
             leaving = self._crew.teams[name].leaving is not None
             state = "is being removed; wait a little" if leaving else "is there already"
-            return ControlAnswer(trouble="taken", message=f"backend {name} {state}")
+            return ControlResponse(error="taken", message=f"backend {name} {state}")
         try:
             backend = named_backend(name, order.dsn.get_secret_value(), "added while running")
         except DsnError as error:
-            return ControlAnswer(trouble="invalid", message=str(error))
+            return ControlResponse(error="invalid", message=str(error))
         self._crew.hire(backend)
         self._say(f"backend {name} was added: its worker starts")
-        return ControlAnswer(processes=backend.processes, backends=self._staff())
+        return ControlResponse(processes=backend.processes, backends=self._staff())
 
-    async def _remove(self, name: str) -> ControlAnswer:
+    async def _remove(self, name: str) -> ControlResponse:
         team = self._crew.teams.get(name)
         if team is None:
-            return ControlAnswer(trouble="unknown", message=f"`fleet up` runs no backend {name}")
+            return ControlResponse(error="unknown", message=f"`fleet up` runs no backend {name}")
         self._say(f"backend {name} is removed: its workers finish what they do")
         processes = len(team.entries)
         await self._crew.dismiss(name)
         self._say(f"backend {name} is gone")
-        return ControlAnswer(processes=processes, backends=self._staff())
+        return ControlResponse(processes=processes, backends=self._staff())
 
-    def _staff(self) -> tuple[Staff, ...]:
+    def _staff(self) -> tuple[BackendProcesses, ...]:
         return tuple(
-            Staff(
+            BackendProcesses(
                 name=name,
                 why=team.backend.why,
                 processes=len(team.entries),

@@ -17,11 +17,12 @@ from pydantic_core import from_json
 
 from api_shim.following.drop_in import ANSWER_RESTARTED, TAKES_BACK, refusal_of
 from api_shim.http.problems import Problem, Refusal
-from api_shim.openai import sse
 from api_shim.openai.errors import encoded
 from api_shim.openai.responses.output import Event, Output
 from api_shim.openai.responses.response import ResponseEnding, ResponseFacts, Status, error, usage
+from contract import sse
 from contract.events import EventId, Failed, Frame, Reset, Usage
+from contract.json_lines import json_line
 
 Numbered = tuple[int, Event]
 
@@ -156,7 +157,7 @@ class ResponseEvents:
                 told.clear()
             for number, event in self._builder.hear(frame):
                 if number > self._after and not self._is_to_be_taken_back(frame):
-                    told.append(sse.named(event["type"], event))
+                    told.append(_encode(event))
         self._has_told = self._has_told or bool(told)
         return b"".join(told)
 
@@ -180,7 +181,11 @@ def failure(problem: Problem, number: int) -> bytes:
     """An error as an event."""
     fault = from_json(encoded(problem))["error"]
     told = {"type": "error", "sequence_number": max(number, 0), **_flat(fault), "error": fault}
-    return sse.named("error", told)
+    return _encode(told)
+
+
+def _encode(event: Event) -> bytes:
+    return sse.encode(json_line(event), name=event["type"].encode())
 
 
 def restarted() -> Refusal:

@@ -1,8 +1,9 @@
-"""The items that an answer consists of, put together fragment by fragment, and the events of it.
+"""The output items of a response, built from deltas, and the stream events that each delta adds.
 
-Pure, and a function of the fragments alone: every shim makes the same items and events of a log.
-Thoughts, words and calls are items of their own, in the order in which they begin. A new item ends
-the one before it, but calls stay open until the end, because fragments of several may be mixed.
+Pure, and a function of the deltas alone: every shim makes the same items and events of a log.
+Reasoning, messages and function calls are items of their own, in the order in which they begin. A
+new item closes the one before it. Calls stay open until the end, because their fragments may be
+interleaved.
 Source: openai/openai-openapi, ResponseStreamEvent and OutputItem.
 """
 
@@ -18,7 +19,7 @@ State = Literal["in_progress", "completed", "incomplete"]
 Kind = Literal["output_text", "refusal"]
 
 
-class Thoughts:
+class ReasoningItem:
     """What the model thought before it spoke."""
 
     def __init__(self, id: str, at: int, *, as_summary: bool) -> None:
@@ -92,7 +93,7 @@ class _Part:
         }
 
 
-class Words:
+class MessageItem:
     """What the model said, or why it would not."""
 
     def __init__(self, id: str, at: int, provider_meta: dict[str, Any] | None = None) -> None:
@@ -171,7 +172,7 @@ def _likely(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class Call:
+class FunctionCallItem:
     """A call of one of the caller's functions."""
 
     def __init__(self, id: str, at: int, call_id: str, name: str) -> None:
@@ -247,8 +248,8 @@ class Output:
         self._as_summary = as_summary
         self._items: list[_Item] = []
         self._closed: dict[int, State] = {}
-        self._open: Thoughts | Words | None = None
-        self._calls: dict[int, Call] = {}
+        self._open: ReasoningItem | MessageItem | None = None
+        self._calls: dict[int, FunctionCallItem] = {}
         self._meta: dict[str, Any] | None = None
 
     def __bool__(self) -> bool:
@@ -268,7 +269,7 @@ class Output:
             events += self._fragment(fragment)
         if (meta := delta.get("provider_meta")) is not None:
             self._meta = meta
-            if isinstance(self._open, Words):
+            if isinstance(self._open, MessageItem):
                 self._open.provider_meta = meta
         return events
 
@@ -311,16 +312,16 @@ class Output:
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self._job_id}_{len(self._items)}"
 
-    def _thoughts(self, events: list[Event]) -> Thoughts:
-        if not isinstance(self._open, Thoughts):
-            item = Thoughts(self._id("rs"), len(self._items), as_summary=self._as_summary)
+    def _thoughts(self, events: list[Event]) -> ReasoningItem:
+        if not isinstance(self._open, ReasoningItem):
+            item = ReasoningItem(self._id("rs"), len(self._items), as_summary=self._as_summary)
             self._begin(item, events)
             self._open = item
         return self._open
 
-    def _words(self, events: list[Event]) -> Words:
-        if not isinstance(self._open, Words):
-            item = Words(self._id("msg"), len(self._items), self._meta)
+    def _words(self, events: list[Event]) -> MessageItem:
+        if not isinstance(self._open, MessageItem):
+            item = MessageItem(self._id("msg"), len(self._items), self._meta)
             self._begin(item, events)
             self._open = item
         return self._open
@@ -331,7 +332,9 @@ class Output:
         call = self._calls.get(index)
         if call is None:
             call_id = unique(fragment.get("id"), self._job_id, index)
-            call = Call(self._id("fc"), len(self._items), call_id, fragment.get("name") or "")
+            call = FunctionCallItem(
+                self._id("fc"), len(self._items), call_id, fragment.get("name") or ""
+            )
             self._calls[index] = call
             self._begin(call, events)
         return events + call.say(fragment)

@@ -45,7 +45,7 @@ _ECHOED: Final = frozenset(
 )  # fmt: skip
 
 
-class FlatTool(OpenAIRequestBody):
+class ResponseToolBody(OpenAIRequestBody):
     """A tool; only functions are passed on."""
 
     type: str = "function"
@@ -57,7 +57,7 @@ class FlatTool(OpenAIRequestBody):
     """Whether the arguments of calls must be of that schema, where the backend can promise it."""
 
 
-class FlatFormat(OpenAIRequestBody):
+class ResponseFormatBody(OpenAIRequestBody):
     """What the answer must look like: `text`, `json_object` or `json_schema`."""
 
     type: str
@@ -67,15 +67,15 @@ class FlatFormat(OpenAIRequestBody):
     strict: bool | None = None
 
 
-class TextBody(OpenAIRequestBody):
+class ResponseTextBody(OpenAIRequestBody):
     """How the answer is written."""
 
-    format: FlatFormat | None = None
+    format: ResponseFormatBody | None = None
     verbosity: Annotated[str | None, LeftAlone(unless=("medium",))] = None
     """No backend is told."""
 
 
-class ReasoningBody(OpenAIRequestBody):
+class ResponseReasoningBody(OpenAIRequestBody):
     """How hard to think, and how thoughts are told."""
 
     effort: str | None = None
@@ -101,11 +101,11 @@ class ResponseBody(OpenAIRequest):
     """Whether it can be looked up afterwards; it can, unless this is false."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[FlatTool] | None = None
+    tools: list[ResponseToolBody] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    text: TextBody | None = None
-    reasoning: ReasoningBody | None = None
+    text: ResponseTextBody | None = None
+    reasoning: ResponseReasoningBody | None = None
     max_output_tokens: int | None = None
     max_tool_calls: Annotated[int | None, LeftAlone()] = None
     """No backend is told: there are no tools here but the caller's own."""
@@ -230,7 +230,7 @@ def _messages(body: ResponseBody, known: Known) -> tuple[Message, ...]:
     return (*told, *known.past, *to_messages(items or (), known))
 
 
-def _tools(tools: Iterable[FlatTool]) -> tuple[Tool, ...]:
+def _tools(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
     found: list[Tool] = []
     for at, tool in enumerate(tools):
         if tool.type != "function":
@@ -265,16 +265,16 @@ def _choice(
             return to_choice(choice, tools)
 
 
-def _format(format: FlatFormat | None) -> ResponseFormat:
+def _format(format: ResponseFormatBody | None) -> ResponseFormat:
     match format:
-        case None | FlatFormat(type="text"):
+        case None | ResponseFormatBody(type="text"):
             return TextFormat()
-        case FlatFormat(type="json_object"):
+        case ResponseFormatBody(type="json_object"):
             return JsonFormat()
-        case FlatFormat(type="json_schema", schema_=dict(schema)):
+        case ResponseFormatBody(type="json_schema", schema_=dict(schema)):
             name, strict = format.name or "answer", bool(format.strict)
             return SchemaFormat(schema_=schema, name=name, strict=strict)
-        case FlatFormat(type="json_schema"):
+        case ResponseFormatBody(type="json_schema"):
             raise wrong("text.format.schema", "required with type json_schema")
         case _:
             raise wrong("text.format.type", "it is text, json_object or json_schema")

@@ -18,8 +18,8 @@ from api_shim.openai.responses.items import asked
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.store import KeptResponse, Responses, ResponseStore
 from api_shim.openai.schemas import answers, faults
-from api_shim.openai.sse import MEDIA_TYPE
 from contract.json_lines import json_line
+from contract.sse import MEDIA_TYPE
 from relay.batch_jobs import BatchJobs
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=JsonRoute)
@@ -127,7 +127,7 @@ async def cancel(id: ResponseId, kept: Responses, dependencies: Injected) -> Res
 @router.delete(
     "/{id}",
     operation_id="openai_delete_response",
-    response_model=shapes.ResponseGone,
+    response_model=shapes.ResponseDeleted,
     responses=faults(404, 503),
 )
 async def delete(id: ResponseId, kept: Responses, dependencies: Injected) -> Response:
@@ -135,7 +135,7 @@ async def delete(id: ResponseId, kept: Responses, dependencies: Injected) -> Res
     record = (await kept.find(id)).record
     await dependencies.queue.cancel(record.id, by="caller", reason="its response was deleted")
     await BatchJobs(dependencies.connection).forget([record.id], record.tenant)
-    return _json(shapes.ResponseGone(id=id).model_dump(), {})
+    return _json(shapes.ResponseDeleted(id=id).model_dump(), {})
 
 
 @router.get(

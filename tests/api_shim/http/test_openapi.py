@@ -135,7 +135,7 @@ async def test_answers_are_as_documented(
             "/api/v1/dead": "DeadPage",
             f"/api/v1/dead/{dead}": "DeadView",
             "/api/v1/backends": "BackendList",
-            "/api/v1/models": "ModelListing",
+            "/api/v1/models": "ModelList",
             "/api/v1/queues": "QueueList",
             "/api/v1/workers": "WorkerList",
             "/readyz": "Ready",

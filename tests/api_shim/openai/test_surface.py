@@ -281,9 +281,9 @@ async def test_answers_are_as_documented(shim: str, redis_url: str) -> None:
             ("ChatCompletion", await said(at, *words, body=CHAT)),
             ("TextCompletion", await said(at, *words, path="completions", body=raw)),
             ("EmbeddingList", await said(at, vectors, Done(), path="embeddings", body=embed)),
-            ("ModelList", await at.http.get("/v1/models")),
-            ("ModelCard", await at.http.get("/v1/models/m")),
-            ("ErrorBody", await at.http.get("/v1/models/none")),
+            ("OpenAIModelList", await at.http.get("/v1/models")),
+            ("OpenAIModel", await at.http.get("/v1/models/m")),
+            ("OpenAIErrorResponse", await at.http.get("/v1/models/none")),
         ]  # fmt: skip
     for name, answer in told:
         found = [key for key in document["components"]["schemas"] if key == name]

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from api_shim.control import Add, ControlLost, Listing, Remove, asked, read_order
+from api_shim.control import (
+    AddBackend,
+    ControlLost,
+    ListBackends,
+    RemoveBackend,
+    decode_request,
+    send_request,
+)
 from fleet.local.control_socket import ControlSocket, address
 from fleet.local.launch_plan import PlannedBackend
 from fleet.local.supervisor import Supervisor, silent_printer
@@ -44,7 +51,7 @@ async def spoken(path: Path, line: bytes) -> bytes:
 
 async def test_it_tells_who_is_there_and_is_its_owners_alone(tmp_path: Path) -> None:
     async with listening(tmp_path, []) as path:
-        told = await asked(path, Listing(), 5)
+        told = await send_request(path, ListBackends(), 5)
 
         assert [(each.name, each.why) for each in told.backends] == [("here", "given")]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -69,7 +76,7 @@ async def test_a_wrong_order_is_refused_without_its_words(tmp_path: Path, line: 
     async with listening(tmp_path, said) as path:
         answer = await spoken(path, line)
 
-        assert b'"trouble":"invalid"' in answer
+        assert b'"error":"invalid"' in answer
         assert KEY not in answer.decode() + "".join(said)
 
 
@@ -82,27 +89,27 @@ async def test_an_order_that_breaks_off_or_never_ends_is_dropped(
         with pytest.raises((OSError, AssertionError)):
             assert await spoken(path, line)
 
-        assert (await asked(path, Listing(), 5)).trouble is None
+        assert (await send_request(path, ListBackends(), 5)).error is None
         assert "broke off" in said[0]
 
 
 async def test_names_are_looked_at(tmp_path: Path) -> None:
     async with listening(tmp_path, []) as path:
-        taken = await asked(path, Add(name="here", dsn="scripted://"), 5)
-        unknown = await asked(path, Remove(name="there"), 5)
-        gone = await asked(path, Remove(name="here"), 5)
+        taken = await send_request(path, AddBackend(name="here", dsn="scripted://"), 5)
+        unknown = await send_request(path, RemoveBackend(name="there"), 5)
+        gone = await send_request(path, RemoveBackend(name="here"), 5)
 
-        assert (taken.trouble, unknown.trouble) == ("taken", "unknown")
-        assert (gone.trouble, gone.backends) == (None, ())
+        assert (taken.error, unknown.error) == ("taken", "unknown")
+        assert (gone.error, gone.backends) == (None, ())
 
 
 async def test_nobody_there_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(ControlLost, match="fleet up"):
-        await asked(tmp_path / "control.sock", Listing(), 5)
+        await send_request(tmp_path / "control.sock", ListBackends(), 5)
 
 
 def test_an_order_with_a_key_does_not_show_it() -> None:
-    order = read_order(f'{{"verb":"add","name":"x","dsn":"openai://{KEY}@h"}}'.encode())
+    order = decode_request(f'{{"verb":"add","name":"x","dsn":"openai://{KEY}@h"}}'.encode())
 
     assert KEY not in repr(order) + str(order)
 

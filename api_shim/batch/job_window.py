@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from api_shim.batch.endpoints import ENDPOINTS, BatchJob, BatchRequest, Telling
 from api_shim.batch.lines import Waiting
 from api_shim.batch.parts import RowAnswer, ended, good, refused
+from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest, RenderBody
 from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import Preferences
@@ -43,12 +43,12 @@ _LONGEST_PAUSE_S: Final = 5.0
 """A full queue says when it will have room for all; a batch looks for room for some."""
 
 
-class Flying(NamedTuple):
+class InFlightRow(NamedTuple):
     """A row that is a job."""
 
     row: int
     custom_id: str
-    telling: Telling
+    render: RenderBody
     left_out: tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ class NotYet(Exception):
         self.pause_s = pause_s
 
 
-class Window:
+class JobWindow:
     """The rows of one batch that are jobs now."""
 
     def __init__(self, dependencies: Dependencies, rows: BatchJobs, batch: Batch) -> None:
@@ -70,13 +70,13 @@ class Window:
         self._rows = rows
         self._batch = batch
         self._submission = Submission(
-            dependencies.submission, batch.tenant, Preferences(), words=OPENAI
+            dependencies.submission, batch.tenant, Preferences(), hints=OPENAI
         )
         self._read = ENDPOINTS[batch.endpoint]
         self._at_once = 1 if batch.endpoint in _HEAVY else _AT_ONCE
         self._seen: set[str] = set()
         self._missing_since: dict[str, float] = {}
-        self.flying: dict[str, Flying] = {}
+        self.in_flight: dict[str, InFlightRow] = {}
         """By the id of its job."""
 
     async def issue(self, waiting: Waiting) -> tuple[RowAnswer, str] | None:
@@ -100,7 +100,9 @@ class Window:
             return refused(waiting.number, job_id, custom_id, error), job_id
         except ValidationError as error:
             return refused(waiting.number, job_id, custom_id, _refusal(error)), job_id
-        self.flying[job_id] = Flying(waiting.number, custom_id, asked.telling, asked.left_out)
+        self.in_flight[job_id] = InFlightRow(
+            waiting.number, custom_id, asked.render, asked.left_out
+        )
         return None
 
     def _asked(self, waiting: Waiting, job_id: str) -> BatchRequest:
@@ -143,13 +145,13 @@ class Window:
         if model in self._seen or now - since < missing_s:
             raise NotYet(min(_PAUSE_S, missing_s))
 
-    async def landed(self) -> list[str]:
+    async def ended_ids(self) -> list[str]:
         """Ids of jobs that have ended. Jobs that Redis has lost are let go of."""
-        ids = list(self.flying)
+        ids = list(self.in_flight)
         statuses = await self._rows.statuses(ids) if ids else []
         for id, status in zip(ids, statuses, strict=True):
             if status is None:
-                del self.flying[id]
+                del self.in_flight[id]
         return [id for id, status in zip(ids, statuses, strict=True) if status in LAST_WORDS]
 
     async def collected(self, job_ids: Sequence[str]) -> list[tuple[RowAnswer, str]]:
@@ -162,26 +164,26 @@ class Window:
         return self._at_once
 
     async def _collect(self, job_id: str) -> tuple[RowAnswer, str]:
-        return await self.answer(job_id, self.flying.pop(job_id)), job_id
+        return await self.answer(job_id, self.in_flight.pop(job_id)), job_id
 
-    async def answer(self, job_id: str, flying: Flying) -> RowAnswer:
+    async def answer(self, job_id: str, in_flight: InFlightRow) -> RowAnswer:
         """What a job that has ended said, as a line."""
         result = await self._dependencies.log.result(job_id)
         end = result.error or result.cancelled
         if end is not None:
-            return ended(flying.row, job_id, flying.custom_id, end)
-        body = flying.telling(result)
-        left_out = (*flying.left_out, *result.ignored)
-        answer = good(flying.row, job_id, flying.custom_id, body, left_out)
+            return ended(in_flight.row, job_id, in_flight.custom_id, end)
+        body = in_flight.render(result)
+        left_out = (*in_flight.left_out, *result.ignored)
+        answer = good(in_flight.row, job_id, in_flight.custom_id, body, left_out)
         return answer._replace(usage=result.usage or Usage())
 
-    def telling_of(self, waiting: Waiting, job_id: str) -> Flying | None:
+    def telling_of(self, waiting: Waiting, job_id: str) -> InFlightRow | None:
         """A row of an earlier driver as if this one had enqueued it; None if it is no request."""
         try:
             asked = self._read(waiting.row.body, self._job(job_id))
         except (FleetError, ValidationError, HTTPException):
             return None
-        return Flying(waiting.number, waiting.row.custom_id, asked.telling, asked.left_out)
+        return InFlightRow(waiting.number, waiting.row.custom_id, asked.render, asked.left_out)
 
 
 def job_id_of(batch_id: str, row: int) -> str:

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import anyio.to_thread
 
+from api_shim.batch.job_window import JobWindow, NotYet, job_id_of
 from api_shim.batch.lines import InputCheck, InputLine, RowSource, Waiting, lines
 from api_shim.batch.parts import BAD, GOOD, Parts, stored_parts, unfinished
-from api_shim.batch.window import NotYet, Window, job_id_of
 from api_shim.dependencies import Dependencies
 from contract.batches import LastStatus, LineError, StoredFile
 from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
@@ -101,7 +101,7 @@ class BatchRun:
         self._batch = lease.batch
         self._rows = BatchJobs(dependencies.connection)
         self._parts = Parts(batches, self._rows, dependencies.storage, lease)
-        self._window = Window(dependencies, self._rows, self._batch)
+        self._window = JobWindow(dependencies, self._rows, self._batch)
         self._stop = asyncio.Event()
         """Set when no more rows are to be run."""
         self._is_cancelled = self._batch.status == "cancelling"
@@ -222,7 +222,7 @@ class BatchRun:
         return RowSource(self._blocks(), is_done, self._dependencies.settings.max_body_bytes)
 
     async def _run(self, source: RowSource) -> None:
-        """Run what the source has until it is empty and all has landed, or until the stop."""
+        """Run what the source has until it is empty and all has ended_ids, or until the stop."""
         pause_s = _SHORTEST_PAUSE_S
         held_until = 0.0
         now = asyncio.get_running_loop().time
@@ -231,8 +231,8 @@ class BatchRun:
             if now() >= held_until:
                 moved, held_s = await self._issue(source)
                 held_until = now() + held_s
-            moved = await self._land() or moved
-            if source.is_empty and not self._window.flying:
+            moved = await self._collect_ended() or moved
+            if source.is_empty and not self._window.in_flight:
                 return
             pause_s = _SHORTEST_PAUSE_S if moved else min(_LONGEST_PAUSE_S, pause_s * 2)
             with suppress(TimeoutError):
@@ -241,7 +241,7 @@ class BatchRun:
 
     async def _issue(self, source: RowSource) -> tuple[bool, float]:
         """Enqueue some rows; whether any was, and for how long there is no use in the next."""
-        room = self._width - len(self._window.flying)
+        room = self._width - len(self._window.in_flight)
         rows = await source.take(min(room, _AT_ONCE)) if room > 0 else []
         if not rows:
             return False, 0.0
@@ -269,17 +269,17 @@ class BatchRun:
             if not await self._batches.issue(self._lease, self._issued):
                 raise self._lost
 
-    async def _land(self) -> bool:
+    async def _collect_ended(self) -> bool:
         """Collect what has ended; whether anything had."""
-        landed = await self._window.landed()
-        for at in range(0, len(landed), self._window.at_once):
+        ended_ids = await self._window.ended_ids()
+        for at in range(0, len(ended_ids), self._window.at_once):
             for answer, job_id in await self._window.collected(
-                landed[at : at + self._window.at_once]
+                ended_ids[at : at + self._window.at_once]
             ):
                 await self._parts.add(answer, job_id)
         if self._parts.is_due:
             await self._parts.flush()
-        return bool(landed)
+        return bool(ended_ids)
 
     async def _give_up(self, source: RowSource, code: str) -> None:
         """Give each row that has none an answer: its job's if that is done, else this code."""
@@ -293,9 +293,9 @@ class BatchRun:
     async def _give_up_one(self, row: Waiting, job_id: str, code: str, *, exists: bool) -> None:
         if exists:
             record = await self._dependencies.queue.cancel(job_id, by="batch", reason=code)
-            flying = self._window.telling_of(row, job_id)
-            if record.status in LAST_WORDS and record.status != "cancelled" and flying:
-                await self._parts.add(await self._window.answer(job_id, flying), job_id)
+            in_flight = self._window.telling_of(row, job_id)
+            if record.status in LAST_WORDS and record.status != "cancelled" and in_flight:
+                await self._parts.add(await self._window.answer(job_id, in_flight), job_id)
                 return
         answer = unfinished(row.number, job_id, row.row.custom_id, code)
         await self._parts.add(answer, job_id)

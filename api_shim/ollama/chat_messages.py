@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic_core import from_json
 
 from api_shim.http.problems import Refusal
-from api_shim.ollama.request_fields import Part as Body
+from api_shim.ollama.request_fields import OllamaRequestBody
 from api_shim.submission.ignored_fields import LeftAlone
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest, ServerFault
@@ -19,21 +19,21 @@ from contract.images import normalized
 from contract.json_lines import json_line
 
 
-class AskedFunction(Body):
+class OllamaFunctionCall(OllamaRequestBody):
     """A function and what it was called with."""
 
     name: str
     arguments: dict[str, Any] | str | None = None
 
 
-class AskedCall(Body):
+class OllamaToolCall(OllamaRequestBody):
     """A call that the assistant made."""
 
     id: str | None = None
-    function: AskedFunction
+    function: OllamaFunctionCall
 
 
-class AskedMessage(Body):
+class OllamaMessage(OllamaRequestBody):
     """One turn of a conversation."""
 
     role: Role
@@ -41,13 +41,13 @@ class AskedMessage(Body):
     thinking: str | None = None
     images: tuple[str, ...] | None = None
     """Base64, without a `data:` prefix (one is taken, too)."""
-    tool_calls: tuple[AskedCall, ...] | None = None
+    tool_calls: tuple[OllamaToolCall, ...] | None = None
     tool_name: str | None = None
     """Of a tool's answer: which function it is from."""
     tool_call_id: str | None = None
 
 
-class AskedDescription(Body):
+class OllamaFunction(OllamaRequestBody):
     """What a tool is for, and what it takes."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -55,14 +55,14 @@ class AskedDescription(Body):
     parameters: dict[str, Any] | None = None
 
 
-class AskedTool(Body):
+class OllamaTool(OllamaRequestBody):
     """A tool that the model may call."""
 
     type: Annotated[str | None, LeftAlone(unless=("function",))] = "function"
-    function: AskedDescription
+    function: OllamaFunction
 
 
-def tools(asked: Sequence[AskedTool] | None) -> tuple[Tool, ...]:
+def tools(asked: Sequence[OllamaTool] | None) -> tuple[Tool, ...]:
     """Their tools; an empty list means that there are none."""
     return tuple(
         Tool(
@@ -74,7 +74,7 @@ def tools(asked: Sequence[AskedTool] | None) -> tuple[Tool, ...]:
     )
 
 
-def messages(asked: Sequence[AskedMessage]) -> tuple[Message, ...]:
+def messages(asked: Sequence[OllamaMessage]) -> tuple[Message, ...]:
     """Their messages; raises InvalidRequest."""
     waiting: list[ToolCall] = []
     found: list[Message] = []
@@ -120,7 +120,7 @@ def content(
     return tuple(parts)
 
 
-def _call(where: str, asked: AskedCall, number: int) -> ToolCall:
+def _call(where: str, asked: OllamaToolCall, number: int) -> ToolCall:
     arguments = asked.function.arguments
     if not isinstance(arguments, str):
         arguments = _json(where, arguments or {})
@@ -136,7 +136,7 @@ def _json(where: str, arguments: Mapping[str, Any]) -> str:
         raise InvalidRequest(f"{where}: the arguments are no JSON: {error}") from None
 
 
-def _answered(message: AskedMessage, waiting: list[ToolCall]) -> str | None:
+def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> str | None:
     """The id of the call that a tool's answer belongs to; that call waits no more."""
     if message.tool_call_id:
         waiting[:] = [call for call in waiting if call.id != message.tool_call_id]

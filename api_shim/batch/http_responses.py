@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api_shim.following.shutdown import OpenCalls
-from api_shim.openai.errors import ErrorBody
+from api_shim.openai.errors import OpenAIErrorResponse
 from contract.batches import StoredFile
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
@@ -29,7 +29,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
 }
 
 
-class Gone(BaseModel):
+class FileDeleted(BaseModel):
     """What was deleted."""
 
     id: str
@@ -45,7 +45,7 @@ class _Named(Protocol):
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may refuse with these; 401, 403 and 500 are among them."""
     return {
-        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]}
+        status: {"model": OpenAIErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, 401, 403, 500})
     }
 

@@ -21,7 +21,7 @@ from api_shim.submission.ignored_fields import ignored
 from contract.jobs import AnyRequest
 from contract.result import Result
 
-Telling = Callable[[Result], Mapping[str, Any]]
+RenderBody = Callable[[Result], Mapping[str, Any]]
 """From what a job that is done has said to the body that a call would have been answered with.
 
 It is kept as long as the job is under way, so it holds nothing of the request that is large.
@@ -32,7 +32,7 @@ class BatchRequest(NamedTuple):
     """A body, understood."""
 
     request: AnyRequest
-    telling: Telling
+    render: RenderBody
     left_out: tuple[str, ...]
     """Fields of the body that nothing is done with."""
 
@@ -94,10 +94,10 @@ def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     return BatchRequest(request, lambda result: response.whole(about, result), ignored(asked))
 
 
-Reading = Callable[[Mapping[str, Any], BatchJob], BatchRequest]
+ParseBody = Callable[[Mapping[str, Any], BatchJob], BatchRequest]
 """From a body, and the job that it becomes; raises ValidationError or Refusal."""
 
-ENDPOINTS: Final[Mapping[str, Reading]] = {
+ENDPOINTS: Final[Mapping[str, ParseBody]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/embeddings": _embeddings,

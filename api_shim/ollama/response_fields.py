@@ -1,0 +1,63 @@
+"""Fields that responses of several endpoints share: timestamps, durations, token counts. Pure.
+
+Source: ollama/ollama `api/types.go` (Metrics).
+"""
+
+import time
+from functools import lru_cache
+from typing import Any, Final
+
+from contract.events import Done, Timings, Usage
+from contract.result import Result
+
+_REASONS: Final = {"length": "length", "content_filter": "content_filter"}
+"""Ollama says `stop` where there were tool calls, too."""
+_AT: Final = b'"at":'
+
+
+def stamp(at: float) -> bytes:
+    """Unix seconds in RFC 3339, with milliseconds."""
+    seconds, milliseconds = divmod(round(at * 1000), 1000)
+    return b"%s.%03dZ" % (_second(seconds), milliseconds)
+
+
+def created(body: bytes) -> bytes:
+    """When an event was said, from its JSON as it is: `{"id":...,"at":1767225600.250,...`."""
+    at = body.find(_AT) + len(_AT)
+    seconds, _, fraction = body[at : body.find(b",", at)].partition(b".")
+    return b"%s.%sZ" % (_second(int(seconds)), fraction or b"000")
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+
+
+def metrics(told: Done | Result) -> dict[str, Any]:
+    """How an answer ended, how many tokens it took, and how long that was.
+
+    Clients make tokens a second of it, so words never took no time at all.
+    """
+    usage, timings = told.usage, told.timings or Timings()
+    load_ms, first_ms = timings.load_ms or 0.0, timings.first_token_ms or 0.0
+    total_ms = timings.total_ms or 0.0
+    spoken = nanoseconds(total_ms - (timings.queued_ms or 0.0) - first_ms)
+    counts = {} if usage is None else _counts(usage)
+    return {
+        "done_reason": _REASONS.get(told.finish_reason or "stop", "stop"),
+        "total_duration": nanoseconds(total_ms),
+        "load_duration": nanoseconds(load_ms),
+        "prompt_eval_duration": nanoseconds(first_ms - load_ms),
+        "eval_duration": max(spoken, 1) if counts.get("eval_count") else spoken,
+        **counts,
+    }
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    """As in the original, they are left out where nobody counted."""
+    return {"prompt_eval_count": usage.prompt_tokens, "eval_count": usage.completion_tokens}
+
+
+def nanoseconds(milliseconds: float | None) -> int:
+    """What a duration is in an answer; one that nobody measured is 0."""
+    return max(0, round((milliseconds or 0.0) * 1e6))

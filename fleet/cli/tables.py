@@ -30,6 +30,8 @@ _GAP: Final = "  "
 _SHORTEST_ID: Final = 8
 _LEAST_WIDTH: Final = 6
 """Of a column that gives way to others."""
+_READABLE_WIDTH: Final = 28
+"""Of a column that goes on below: others are cut before it is narrower."""
 
 
 class Id(str):
@@ -120,13 +122,18 @@ def _id_length(ids: Iterable[str]) -> int:
 
 
 def _fit(widths: list[int], columns: Sequence[str], stiff: Sequence[bool], room: int) -> None:
-    """Take width from the widest column that can be cut, then from those that go on below."""
+    """Take width from columns that go on below (to a readable width), then cut ones, then both."""
     loose = [number for number in range(len(columns)) if not stiff[number]]
-    cut = [number for number in loose if not isinstance(columns[number], Whole)]
-    for candidates in (cut, loose):
+    wrapped = [number for number in loose if isinstance(columns[number], Whole)]
+    cut = [number for number in loose if number not in wrapped]
+    for candidates, least in (
+        (wrapped, _READABLE_WIDTH),
+        (cut, _LEAST_WIDTH),
+        (loose, _LEAST_WIDTH),
+    ):
         while sum(widths) > room:
             widest = max(candidates, key=lambda number: widths[number], default=None)
-            if widest is None or widths[widest] <= _LEAST_WIDTH:
+            if widest is None or widths[widest] <= least:
                 break
             widths[widest] -= 1
 

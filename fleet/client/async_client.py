@@ -130,7 +130,7 @@ class AsyncClient(RosterClient):
         The first digits of an id do, four or more, where only one of the caller's begins so.
         """
         is_ours = JOB_ID_BEGINNING.match(job_id)
-        return AsyncJob(self._shims, job_id if is_ours else named(job_id))
+        return AsyncJob(self._shims, job_id if is_ours else named(job_id), given_as=job_id)
 
     async def chat(
         self, /, words: Words, *, model: str, **fields: Any

@@ -1,8 +1,8 @@
 """A job as its caller holds it: follow its events through any shim, wait for it, cancel it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -34,10 +34,21 @@ _TASK_PAUSE_S = 0.1
 class AsyncJob:
     """A handle; it holds no connection unless one of its generators is being read."""
 
-    def __init__(self, shims: Shims, job_id: str, accepted: JobAccepted | None = None) -> None:
-        """Keep what the enqueue answered, if this handle comes from one."""
+    def __init__(
+        self,
+        shims: Shims,
+        job_id: str,
+        accepted: JobAccepted | None = None,
+        *,
+        given_as: str | None = None,
+    ) -> None:
+        """Keep what the enqueue answered, if this handle comes from one.
+
+        `given_as` is the id as the caller wrote it: errors name that.
+        """
         self._shims = shims
         self.id = job_id
+        self._given_as = given_as or job_id
         self.accepted = accepted
         self._path = f"/api/v1/jobs/{quote(job_id, safe='')}"
 
@@ -68,9 +79,10 @@ class AsyncJob:
         decoder = Decoder()
         params = {"after": str(seen.cursor)}
         first = True
-        async with self._shims.stream(
-            f"{self._path}/events", params, "text/event-stream"
-        ) as pieces:
+        async with (
+            self._names_what_was_given(),
+            self._shims.stream(f"{self._path}/events", params, "text/event-stream") as pieces,
+        ):
             async for piece in pieces:
                 news = seen.fresh(decoder.feed(piece))
                 if news or not first:
@@ -159,11 +171,11 @@ class AsyncJob:
     async def view(self, wait_s: float | None = None) -> JobView:
         """Its record and its answer so far; with `wait_s`, waits that long for the end."""
         params = {"wait_s": wait_s} if wait_s else None
-        return decode(JobView, await self._shims.ask("GET", self._path, params=params))
+        return decode(JobView, await self._ask("GET", self._path, params))
 
     async def cancel(self) -> JobView:
         """Stop it in any phase; the answer is final, and the same when asked again."""
-        await self._shims.ask("DELETE", self._path)
+        await self._ask("DELETE", self._path)
         return await self.view()
 
     async def retry(self) -> "AsyncJob":
@@ -171,8 +183,27 @@ class AsyncJob:
 
         Raises NotDead, JobNotFound, NoWorker, QueueFull.
         """
-        accepted = decode(JobAccepted, await self._shims.ask("POST", f"{self._path}/retry"))
+        accepted = decode(JobAccepted, await self._ask("POST", f"{self._path}/retry"))
         return AsyncJob(self._shims, accepted.id, accepted)
+
+    async def _ask(
+        self, method: str, path: str, params: Mapping[str, float] | None = None
+    ) -> bytes:
+        async with self._names_what_was_given():
+            return await self._shims.ask(method, path, params=params)
+
+    @asynccontextmanager
+    async def _names_what_was_given(self) -> AsyncGenerator[None]:
+        """Raise JobNotFound with the id that the caller wrote, where ours was made from it."""
+        try:
+            yield
+        except JobNotFound:
+            if self._given_as == self.id:
+                raise
+            raise JobNotFound(
+                f"there is no job {self._given_as[:64]}: an id has 32 hexadecimal digits, of "
+                "which the first four or more are enough; nor is there a Celery task of that id"
+            ) from None
 
 
 async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None) -> Answer:

@@ -94,8 +94,11 @@ async def _messages(limit: int, terminal: Terminal, url: str | None, *, purge: b
     async with AsyncClient(url) as fleet:
         page = await fleet.dead_messages(limit=limit)
         gone = await fleet.purge_dead_messages() if purge else None
-    rows = ((Ago(it.at), it.queue, it.size_bytes, it.reason) for it in page.messages)
-    terminal.rows(page.messages, ("set aside", "queue", "bytes", Whole("why")), rows)
+    rows = (
+        (Ago(it.at), it.queue, it.size_bytes, it.job_id and Id(it.job_id), it.reason)
+        for it in page.messages
+    )
+    terminal.rows(page.messages, ("set aside", "queue", "bytes", "job", Whole("why")), rows)
     if page.total > len(page.messages):
         terminal.say(f"{page.total} in all; the newest 1,000 are kept")
     if gone is not None:

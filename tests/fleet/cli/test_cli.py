@@ -42,6 +42,14 @@ def test_chat_as_json_is_the_log(fleet: Command) -> None:
     ]
 
 
+@pytest.mark.parametrize("verb", ["show", "watch", "cancel", "retry"])
+def test_an_id_that_is_none_is_named_as_it_was_typed(fleet: Command, verb: str) -> None:
+    failed = fleet("jobs", verb, "zz")
+
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: there is no job zz: an id has 32 hexadecimal digits")
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -15,6 +15,16 @@ def test_a_terminal_shows_every_row_within_its_width() -> None:
         assert max(map(len, lines(COLUMNS, ROWS, NOW, width))) <= width
 
 
+def test_a_column_that_goes_on_below_is_narrowed_before_others_are_cut() -> None:
+    columns = ("set aside", "queue", "bytes", "job", Whole("why"))
+    rows = [(Ago(NOW - 10), "scripted.embed", 281, IDS[0], "its body is no list " * 9)]
+    header, *found = lines(columns, rows, NOW, 80)
+
+    assert header.split() == ["set", "aside", "queue", "bytes", "job", "why"]
+    assert found[0].split()[:5] == ["10s", "ago", "scripted.embed", "281", "01234567"]
+    assert max(map(len, found)) <= 80
+
+
 def test_ids_are_as_short_as_they_can_be_told_apart() -> None:
     short = [line.split()[0] for line in lines(("job",), [[id] for id in IDS], NOW, 80)[1:]]
     batch = lines(("batch",), [[Id("batch_" + "a" * 40)]], NOW, 80)[1]

@@ -86,13 +86,19 @@ def path_for(out: Path) -> Path:
 
 
 def facts_of(out: Path) -> Facts | None:
-    """What the run is about that was interrupted before it could write this output, if one was."""
+    """What the run is about that was interrupted before it could write this output, if one was.
+
+    None also for one that has kept no vector: nothing is lost with it.
+    """
     try:
         with path_for(out).open("rb") as file:
-            found = _record(file)
+            facts = _record(file)
+            while facts and (row := _record(file)):
+                if _Meta.model_validate_json(row[0]).dimension:
+                    return Facts.model_validate_json(facts[0])
     except FileNotFoundError:
-        return None
-    return Facts.model_validate_json(found[0]) if found else None
+        pass
+    return None
 
 
 @contextmanager
@@ -125,24 +131,32 @@ class Spool:
         self.rows = self.bad = self.dimension = self._unsynced = 0
         left = None if restart else _record(file)
         if left is None:
-            self.facts = facts.model_copy(update={"run": uuid4().hex})
-            file.seek(0)
-            file.truncate()
-            self._add(self.facts.model_dump_json().encode(), b"")
-        else:
-            self.facts = Facts.model_validate_json(left[0])
-            self._check(facts)
-            self._count()
+            self._begin(facts)
+            return
+        self.facts = Facts.model_validate_json(left[0])
+        self._count()
+        difference = self._difference(facts)
+        if difference and not self.dimension:
+            self.rows = self.bad = 0
+            self._begin(facts)
+        elif difference:
+            raise OtherRun(
+                f"{self.path} is of an interrupted run that was not asked the same ({difference}): "
+                "finish that one, or give it up with --restart"
+            )
 
-    def _check(self, facts: Facts) -> None:
+    def _begin(self, facts: Facts) -> None:
+        self.facts = facts.model_copy(update={"run": uuid4().hex})
+        self._file.seek(0)
+        self._file.truncate()
+        self._add(self.facts.model_dump_json().encode(), b"")
+
+    def _difference(self, facts: Facts) -> str | None:
         for name in ("digest", "column", "delimiter", "model", "backend", "dimensions"):
             mine, theirs = getattr(facts, name), getattr(self.facts, name)
             if mine != theirs:
-                what = "the input is another one" if name == "digest" else f"{name}: {theirs}"
-                raise OtherRun(
-                    f"{self.path} is of an interrupted run that was not asked the same ({what}): "
-                    "finish that one, or give it up with --restart"
-                )
+                return "the input is another one" if name == "digest" else f"{name}: {theirs}"
+        return None
 
     def _count(self) -> None:
         end = self._file.tell()

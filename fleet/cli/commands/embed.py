@@ -144,10 +144,11 @@ async def _fill(
     try:
         await detachable(all_of_it(), lambda: work.under_way, terminal)
     except (FleetError, KeyboardInterrupt):
-        terminal.say(
-            f"{kept.rows} of {survey.rows} rows are kept in {kept.path}: the same command goes on "
-            "from there"
-        )
+        if kept.rows:
+            terminal.say(
+                f"{kept.rows} of {survey.rows} rows are kept in {kept.path}: the same command goes "
+                "on from there"
+            )
         raise
 
 

@@ -63,6 +63,19 @@ def rows_done(out: Path) -> bool:
     return False
 
 
+@pytest.mark.parametrize("more", [(), ("--restart",)])
+def test_a_run_that_failed_at_once_does_not_block_the_next_one(
+    fleet: Command, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    source, out = texts_in(tmp_path / "t.txt", "a", "b"), tmp_path / "o.npy"
+    failed = fleet("embed", str(source), "-o", str(out), "-m", "nobody-has-this")
+    again = fleet("embed", str(source), "-o", str(out), *more)
+
+    assert (failed.returncode, again.returncode) == (1, 0)
+    assert "rows are kept" not in failed.stderr
+    assert vectors_in(out).shape[0] == 2
+
+
 def test_every_format_gives_the_same_vectors_in_the_same_order(
     up: Up, fleet: Command, tmp_path: Path
 ) -> None:

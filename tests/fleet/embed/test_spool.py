@@ -47,6 +47,20 @@ def test_what_was_not_written_whole_is_cut_off(tmp_path: Path, lost_bytes: int) 
     assert path_for(tmp_path / "o.npy").read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "blocks", [(), (Block(1, np.empty((1, 0), np.float32), [Bad(0, "no_text", "empty")]),)]
+)
+def test_a_run_that_kept_no_vector_is_in_no_other_runs_way(
+    tmp_path: Path, blocks: tuple[Block, ...]
+) -> None:
+    out = tmp_path / "o.npy"
+    kept(out, *blocks)
+
+    assert facts_of(out) is None
+    assert kept(out, FIRST, model="another")[:2] == (2, 0)
+    assert facts_of(out) is not None
+
+
 def test_a_byte_that_rotted_costs_what_comes_after_it(tmp_path: Path) -> None:
     kept(tmp_path / "o.npy", FIRST, SECOND)
     data = bytearray(path_for(tmp_path / "o.npy").read_bytes())
@@ -82,10 +96,10 @@ def test_vectors_of_another_width_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_has_a_name_of_its_own_that_stays(tmp_path: Path) -> None:
-    kept(tmp_path / "o.npy")
-    first = facts_of(tmp_path / "o.npy")
+    with spool(tmp_path / "o.npy", FACTS) as opened:
+        first = opened.facts
     kept(tmp_path / "o.npy", FIRST)
-    kept(tmp_path / "p.npy")
+    kept(tmp_path / "p.npy", FIRST)
 
     assert first == facts_of(tmp_path / "o.npy") != facts_of(tmp_path / "p.npy")
     assert facts_of(tmp_path / "q.npy") is None

@@ -11,6 +11,8 @@ from contract.requests import Request
 
 _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 _ALPHABET: Final = re.compile(r"[A-Za-z0-9+/_\-\s]*=?\s*=?\s*")
+_CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
+_IN_NO_HOST: Final = re.compile(r"[\s%<>^|\\\"`{}]")
 _HEAD: Final = 1000
 """Characters within which the head of a data URL ends."""
 _INSTEAD: Final = "give base64, a data URL, or an http or https URL"
@@ -62,6 +64,11 @@ def _address(url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"the address is not a URL: {error}") from None
+    # urlsplit leaves control characters out, and lets any character into a host.
+    if _CONTROL.search(url):
+        raise ValueError("the address has a control character in it")
+    if host and "[" not in parts.netloc and _IN_NO_HOST.search(host):
+        raise ValueError(f"the host of the address cannot be {host[:60]!r}")
     if not host or not url.partition(":")[2].startswith("//"):
         raise ValueError("the address names no host")
     return url

@@ -15,6 +15,9 @@ from contract.images import ShownImage, inline_only, normalized
         ("data:;base64,aGk=", "data:;base64,aGk="),
         ("HTTP://Box:80/Cat.png", "http://Box:80/Cat.png"),
         ("https://x.test/a.png?B=c", "https://x.test/a.png?B=c"),
+        ("https://x.test/a cat.png\n", "https://x.test/a cat.png"),
+        ("http://[::1]:80/a.png", "http://[::1]:80/a.png"),
+        ("http://bücher_2.test/a.png", "http://bücher_2.test/a.png"),
     ],
 )
 def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str) -> None:
@@ -27,6 +30,13 @@ def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str)
         ("http://[", "not a URL"),
         ("http://1.2.3.4:99999/", "not a URL"),
         ("http:///a.png", "names no host"),
+        ("http://a b.test/a.png", "the host of the address cannot be 'a b.test'"),
+        ("http://b.test :80/a.png", "the host of the address cannot be"),
+        ("http://a%20b/a.png", "the host of the address cannot be"),
+        ("http://a\\b/a.png", "the host of the address cannot be"),
+        ("http://a\tb.test/a.png", "control character"),
+        ("http://b.test\n.c/a.png", "control character"),
+        ("http://b.test/a\x00.png", "control character"),
         ("http:a.png", "names no host"),
         ("file:///etc/passwd", "file URLs are not fetched"),
         ("FTP://x.test/a.png", "ftp URLs are not fetched"),

@@ -11,6 +11,8 @@ from relay.queue import StartedJob
 
 WRONG = {
     "http://[": "not a URL",
+    "http://a b.test/cat.png": "the host of the address cannot be",
+    "http://a\x01b.test/cat.png": "control character",
     "http://1.2.3.4:99999/": "not a URL",
     "file:///etc/passwd": "file URLs are not fetched",
     "ftp://x.test/a.png": "ftp URLs are not fetched",

@@ -9,7 +9,6 @@ A call that got no answer is sent again as it was: ids make that harmless (lua/j
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 from typing import Final
 
 from contract import redis_keys
@@ -41,14 +40,13 @@ class AttemptLog:
     """What one attempt of one job says: the writing end of its log."""
 
     __slots__ = (
-        "_writer", "attempt", "channel", "id", "keys", "length", "lost", "nonce", "on_lost", "seq",
-        "size_bytes", "torn", "unwritten",
+        "_writer", "attempt", "channel", "id", "keys", "length", "nonce", "seq",
+        "size_bytes", "torn", "until_lost", "unwritten",
     )  # fmt: skip
 
     def __init__(self, writer: "Publisher", claim: StartedJob) -> None:
         """Speak for an attempt, from after `started`, which the claim has written."""
         self._writer = writer
-        self.on_lost: Callable[[], object] | None = None
         self.id = claim.record.id
         self.keys = log_and_record(self.id)
         self.channel = redis_keys.channel(self.id)
@@ -56,7 +54,8 @@ class AttemptLog:
         self.nonce = claim.record.nonce or ""
         self.length = claim.length
         self.seq = 1
-        self.lost = False
+        self.until_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once the job is not this attempt's any more: its run should be cancelled."""
         self.torn = False
         """Whether Redis forgot a part of what was said; the job is still this attempt's."""
         self.unwritten = 0
@@ -69,12 +68,15 @@ class AttemptLog:
         self.unwritten += 1
         self._writer.put(self, event)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the job belongs to another attempt, or to none."""
+        return self.until_lost.done()
+
     def lose(self) -> None:
-        """Learn that somebody else has the job; tells the run once."""
-        if not self.lost:
-            self.lost = True
-            if self.on_lost is not None:
-                self.on_lost()
+        """Let `until_lost` be done; a second call changes nothing."""
+        if not self.until_lost.done():
+            self.until_lost.set_result(None)
 
     async def written(self) -> None:
         """Wait until all that was said stands in the log; raises LeaseLost if it never will."""

@@ -30,7 +30,6 @@ from workers.celery_pool.transport import use_for_redis
 from workers.config import configured, over_all, slots_of
 from workers.lifetime import WorkerLifetime
 from workers.settings import WorkerSettings, demand_agreement
-from workers.slots import Slots
 from workers.tasks import register_jobs, register_ticket, register_unreadable
 
 _SPARE_S: Final = 15.0
@@ -82,45 +81,43 @@ def create_app() -> Celery:
     demand_agreement(settings, relay_settings)
     config = chosen(settings, configured(os.environ))
     slots_each = capacity(config, settings)
-    slots = Slots(over_all(slots_each, len(config.each)))
-    life = WorkerLifetime(settings, relay_settings, config, slots, slots_each)
+    queues = over_all(slots_each, len(config.each))
+    lifetime = WorkerLifetime(settings, relay_settings, config, slots_each)
     use_for_redis()
     app = Celery("fleet", broker=broker_url(relay_settings), events=EventsSentOnce)
     app.conf.update(
         CELERY_SETTINGS,
         broker_transport_options={
             **CELERY_SETTINGS["broker_transport_options"],
-            "queue_count": len(slots.capacity),
+            "queue_count": len(queues),
         },
         task_queues=[
             # Tickets are pushed straight into the list: a binding would be one more key to write.
             CeleryQueue(queue, Exchange(queue), routing_key=queue, no_declare=True)  # type: ignore[no-untyped-call]
-            for queue in slots.capacity
+            for queue in queues
         ],
-        worker_concurrency=max(_LEAST_CONCURRENCY, sum(slots.capacity.values())),
+        worker_concurrency=max(_LEAST_CONCURRENCY, sum(queues.values())),
         fleet_drain_timeout_s=settings.drain_s + _SPARE_S,
-        fleet_lifespan=life.of,
+        fleet_lifespan=lifetime.of,
     )
-    register_ticket(app, lambda: life.worker)
-    register_jobs(app, lambda: life.worker)
-    register_unreadable(app, lambda: life.worker)
-
-    _connect_signals(slots, relay_settings)
+    register_ticket(app, lifetime)
+    register_jobs(app, lifetime)
+    register_unreadable(app, lifetime)
+    _connect_signals(lifetime, relay_settings)
     return app
 
 
-def _connect_signals(slots: Slots, relay_settings: RelaySettings) -> None:
+def _connect_signals(lifetime: WorkerLifetime, relay_settings: RelaySettings) -> None:
     """Hook into Celery's start: wait for Redis before it, let slots pause the consumer after it."""
 
-    def let_slots_pause_the_intake(sender: Any, **_: object) -> None:
-        slots.intake = ConsumerControl(sender)
-        slots.settle()
+    def let_slots_control_the_consumer(sender: Any, **_: object) -> None:
+        lifetime.slots.control(ConsumerControl(sender))
 
     def wait_for_redis(**_: object) -> None:
         wait_at_start(relay_settings)
 
     signals.celeryd_init.connect(wait_for_redis, weak=False)
-    signals.worker_ready.connect(let_slots_pause_the_intake, weak=False)
+    signals.worker_ready.connect(let_slots_control_the_consumer, weak=False)
     signals.after_setup_logger.connect(quiet_tickets, weak=False)
 
 

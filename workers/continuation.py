@@ -1,22 +1,22 @@
-"""What a new attempt makes of what earlier ones have said: it goes on from there, or starts over.
+"""Continues the answer of an earlier attempt where that is sound, and starts over elsewhere.
 
-A chat goes on where that is sound: its beginning is sent back as the assistant's own turn, and the
-log says `resumed`. Everything else says `reset` and starts over, if anything was said at all. What
-is sound is decided here and nowhere else:
+A chat is continued by sending its beginning back as a message of the assistant; the log gets
+`resumed`. Everything else gets `reset` and starts over, if there was any output. Only this module
+decides what is sound:
 
 - The backend continues a trailing assistant message with this model (Prefill in protocols.py).
-- Plain text was asked for, and nothing else was said. A grammar would begin anew in the middle
-  (ai-dynamo/dynamo #7930), a tool parser would see half a call. One answer is all that a request
-  can ask for, so #7930's other case (n > 1) cannot come up.
-- No thoughts: they are not sent back, so the rest would be written without knowing them. Where
-  thinking was asked for, the server would expect thoughts first (vllm #38749 takes the rest of the
-  answer for them), and some models think without showing it.
-- The text ends between two letters, holds nothing that looks like a mark of a chat template (a
-  server would read it as one), and does not end like the beginning of a stop word: what completed
-  it could not be seen, and its beginning could not be taken back.
+- The request is for plain text, and there is no other output. A grammar would start again in the
+  middle (ai-dynamo/dynamo #7930), a tool parser would see half a call. A request has one answer, so
+  #7930's other case (n > 1) cannot happen.
+- There is no thinking: it is not sent back, so the model would write the rest without it. Where
+  thinking was requested, the server would expect thinking first (vllm #38749 takes the rest of the
+  answer for it), and some models think without showing it.
+- The text ends between two characters, contains nothing like a mark of a chat template (a server
+  would parse it as one), and does not end like the beginning of a stop sequence: what completes it
+  could not be seen, and its beginning could not be taken back.
 
-If the backend refuses the beginning, or thinks first all the same, the attempt starts over then.
-A seed gives the rest another course than the whole would have had; what was said stays as it is.
+If the backend refuses the beginning, or thinks first nevertheless, the attempt starts over.
+A seed gives the rest another course than the whole would have had; the beginning stays as it is.
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -43,80 +43,8 @@ from relay.log import Log
 from workers.backends.protocols import Backend, HasModelLease, Prefill
 
 _LONGEST_TOKEN_BYTES: Final = 32
-"""A fragment that is longer is more than one token: the writer has joined some, or the server."""
+"""A longer fragment is more than one token: the publisher or the server has joined some."""
 _BYTES_A_TOKEN: Final = 4
-
-
-class Seam:
-    """Joins one answer."""
-
-    def __init__(self, pieces: Iterable[str]) -> None:
-        """`pieces` are the fragments that were said."""
-        said = "".join(pieces := list(pieces))
-        self.beginning = said.rstrip()
-        """What goes back to the backend."""
-        self.tokens = _tokens(pieces, len(self.beginning))
-        """Of the beginning: an estimate, see `_tokens`."""
-        self._owed = said[len(self.beginning) :]
-        self._is_first = True
-
-    def join(self, content: str) -> str:
-        """What of the next fragment was not said before."""
-        if self._is_first and content:
-            self._is_first = False
-            content = self._without_echo(content)
-        while content and self._owed and content[0] == self._owed[0]:
-            content, self._owed = content[1:], self._owed[1:]
-        if content:
-            self._owed = ""
-        return content
-
-    def _without_echo(self, content: str) -> str:
-        """llama-server repeats a beginning in its first fragment unless it knows our flags.
-
-        It does since May 2026 (llama.cpp #23012, #23089). A shorter repetition may be the
-        model's own, a longer one is no single token.
-        """
-        is_long = len(self.beginning.encode()) > _LONGEST_TOKEN_BYTES
-        return content.removeprefix(self.beginning) if is_long else content
-
-    def whole(self, done: Done) -> Done:
-        """The last word for both parts: the prompt counted once, the completion added up.
-
-        The backend has counted the beginning as a part of the prompt. A backend that counts
-        nothing is not helped out.
-        """
-        return done.model_copy(update={"usage": self.added_up(done.usage)})
-
-    def added_up(self, usage: Usage | None) -> Usage | None:
-        """What the backend has counted of the rest, with the beginning."""
-        if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
-            return usage
-        prompt = max(0, usage.prompt_tokens - self.tokens)
-        return usage.model_copy(
-            update={
-                "prompt_tokens": prompt,
-                "completion_tokens": usage.completion_tokens + self.tokens,
-                "cached_tokens": min(usage.cached_tokens, prompt),
-            }
-        )
-
-
-def _tokens(pieces: Iterable[str], length: int) -> int:
-    """Tokens of the first `length` letters, as near as fragments tell.
-
-    Servers that can continue an answer send a fragment a token. They hold back what may become a
-    stop word or is half a letter, so that a fragment may be two; longer ones are estimated.
-    """
-    total = 0
-    for piece in pieces:
-        if length <= 0:
-            break
-        size_bytes = len(piece[:length].encode())
-        length -= len(piece)
-        joined = size_bytes > _LONGEST_TOKEN_BYTES
-        total += -(-size_bytes // _BYTES_A_TOKEN) if joined else 1
-    return total
 
 
 Open = Callable[[AnyRequest], AsyncGenerator[Event, None]]
@@ -126,34 +54,34 @@ _MARKS: Final = (
     "<|", "|>", "<\uff5c", "<s>", "</s>", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>",
     "<think>", "</think>", "<tool_call>",
 )  # fmt: skip
-_HALF_A_LETTER: Final = "\ufffd"
+_REPLACEMENT: Final = "\ufffd"
 
 
-class Said:
-    """What stands in a log since it was last reset."""
+class EarlierOutput:
+    """What earlier attempts have written into a log since its last reset."""
 
     def __init__(self) -> None:
-        """Nothing was said."""
+        """Start empty."""
         self.answer = Fold()
         self.pieces: list[str] = []
         self.has_unknown = False
-        """Whether there is anything that this version cannot read."""
+        """Whether there is an event that this version cannot read."""
         self.size_bytes = 0
-        """Of all that stands in the log, taken back or not."""
+        """Bytes of all events in the log, reset or not."""
 
     @classmethod
-    async def of(cls, log: Log, job_id: str) -> "Said":
-        """Read it; raises RelayUnavailable."""
-        said = cls()
+    async def of(cls, log: Log, job_id: str) -> "EarlierOutput":
+        """Read the log of a job; raises RelayUnavailable."""
+        output = cls()
         async with aclosing(log.read(job_id)) as pages:
             async for frames in pages:
                 for frame in frames:
-                    said.size_bytes += len(frame.body)
-                    said.add(frame.event)
-        return said
+                    output.size_bytes += len(frame.body)
+                    output.add(frame.event)
+        return output
 
     def add(self, event: AnyEvent) -> None:
-        """Take the next event."""
+        """Add the next event."""
         self.answer.add(event)
         match event:
             case Reset() | LogReset():
@@ -167,62 +95,134 @@ class Said:
                 pass
 
 
+class Joiner:
+    """Joins the rest of an answer to its beginning."""
+
+    def __init__(self, pieces: Iterable[str]) -> None:
+        """Take the fragments of the beginning, in order."""
+        text = "".join(pieces := list(pieces))
+        self.beginning = text.rstrip()
+        """What is sent back to the backend, without trailing white space."""
+        self.tokens = _tokens(pieces, len(self.beginning))
+        """Tokens of the beginning: an estimate, see `_tokens`."""
+        self._trailing = text[len(self.beginning) :]
+        self._is_first = True
+
+    def join(self, content: str) -> str:
+        """Return the part of the next fragment that is not in the log yet."""
+        if self._is_first and content:
+            self._is_first = False
+            content = self._without_echo(content)
+        while content and self._trailing and content[0] == self._trailing[0]:
+            content, self._trailing = content[1:], self._trailing[1:]
+        if content:
+            self._trailing = ""
+        return content
+
+    def _without_echo(self, content: str) -> str:
+        """Remove the beginning, which llama-server repeats in its first fragment.
+
+        Versions since May 2026 do not, with the flags that the adapter sends (llama.cpp #23012,
+        #23089). A short repetition may be the model's own; a long one is more than one token.
+        """
+        is_long = len(self.beginning.encode()) > _LONGEST_TOKEN_BYTES
+        return content.removeprefix(self.beginning) if is_long else content
+
+    def whole(self, done: Done) -> Done:
+        """Return the `done` of the whole answer, with the usage of both parts."""
+        return done.model_copy(update={"usage": self.added_up(done.usage)})
+
+    def added_up(self, usage: Usage | None) -> Usage | None:
+        """Return the usage of both parts: the beginning counts as completion, not as prompt.
+
+        A backend that counts nothing gets no estimate.
+        """
+        if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+            return usage
+        prompt = max(0, usage.prompt_tokens - self.tokens)
+        return usage.model_copy(
+            update={
+                "prompt_tokens": prompt,
+                "completion_tokens": usage.completion_tokens + self.tokens,
+                "cached_tokens": min(usage.cached_tokens, prompt),
+            }
+        )
+
+
+def _tokens(pieces: Iterable[str], length: int) -> int:
+    """Estimate the tokens of the first `length` characters from the fragments.
+
+    Servers that can continue an answer send one token a fragment. They hold back what may become a
+    stop sequence or is half a character, so a fragment may be two tokens; longer ones are estimated
+    by their bytes.
+    """
+    total = 0
+    for piece in pieces:
+        if length <= 0:
+            break
+        size_bytes = len(piece[:length].encode())
+        length -= len(piece)
+        joined = size_bytes > _LONGEST_TOKEN_BYTES
+        total += -(-size_bytes // _BYTES_A_TOKEN) if joined else 1
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Nothing was said: just ask."""
+    """There is no output: send the request as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartOver:
-    """Take back what was said, and ask again."""
+    """Reset the log, and send the request as it is."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class GoOn:
-    """Ask for the rest."""
+class Continue:
+    """Request the rest of the answer."""
 
     request: ChatRequest
-    seam: Seam
+    joiner: Joiner
 
 
 @dataclass(frozen=True, slots=True)
-class Enough:
-    """All the tokens that it may have were said."""
+class Complete:
+    """The answer already has all the tokens that the request allows."""
 
     done: Done
 
 
-Plan = Fresh | StartOver | GoOn | Enough
+Plan = Fresh | StartOver | Continue | Complete
 
 
 class _UnsoundError(Exception):
-    """The rest does not fit to the beginning."""
+    """The rest does not fit the beginning."""
 
 
-async def plan(request: AnyRequest, said: Said, backend: Backend) -> Plan:
-    """Decide what to make of what was said; raises what the backend raises when it is asked."""
-    if not said.answer.has_output:
+async def plan(request: AnyRequest, earlier: EarlierOutput, backend: Backend) -> Plan:
+    """Decide how an attempt continues; raises BackendError if the backend cannot be reached."""
+    if not earlier.answer.has_output:
         return Fresh()
     if not isinstance(request, ChatRequest):
         return StartOver("this kind of job is done as a whole")
-    if said.has_unknown:
+    if earlier.has_unknown:
         return StartOver("a worker of a newer version said what this one does not know")
-    why = unsound(request, said.answer.result)
+    why = unsound(request, earlier.answer.result)
     if why is None and not await _continues(backend, request):
         why = "the backend cannot continue an answer"
     if why is not None:
         return StartOver(why)
-    seam = Seam(said.pieces)
+    joiner = Joiner(earlier.pieces)
     limit = request.max_tokens
-    if limit is not None and limit <= seam.tokens:
-        return Enough(Done(finish_reason="length", usage=Usage(completion_tokens=seam.tokens)))
-    return GoOn(_with_beginning(request, seam), seam)
+    if limit is not None and limit <= joiner.tokens:
+        return Complete(Done(finish_reason="length", usage=Usage(completion_tokens=joiner.tokens)))
+    return Continue(_with_beginning(request, joiner), joiner)
 
 
 def unsound(request: ChatRequest, answer: Result) -> str | None:
-    """Why the rest of this answer cannot be asked for, in words; None if it can."""
+    """Return why the rest of this answer cannot be requested; None if it can."""
     return _unsound_request(request) or _unsound_answer(answer) or _unsound_end(request, answer)
 
 
@@ -253,7 +253,7 @@ def _unsound_answer(answer: Result) -> str | None:
 
 
 def _unsound_end(request: ChatRequest, answer: Result) -> str | None:
-    if answer.content.endswith(_HALF_A_LETTER):
+    if answer.content.endswith(_REPLACEMENT):
         return "the text ends inside of a letter"
     if any(_begins_at_the_end(stop, answer.content) for stop in request.stop):
         return "the text ends like the beginning of a stop word"
@@ -270,39 +270,44 @@ async def _continues(backend: Backend, request: ChatRequest) -> bool:
     return isinstance(backend, Prefill) and await backend.prefills(request.model)
 
 
-def _with_beginning(request: ChatRequest, seam: Seam) -> ChatRequest:
-    """The caller's own beginning, if there is one, and ours are one message: two are refused."""
-    limit = None if request.max_tokens is None else request.max_tokens - seam.tokens
+def _with_beginning(request: ChatRequest, joiner: Joiner) -> ChatRequest:
+    """Return the request with the beginning as its last message.
+
+    A trailing assistant message of the client and the beginning become one message: servers refuse
+    two in a row.
+    """
+    limit = None if request.max_tokens is None else request.max_tokens - joiner.tokens
     if isinstance(request.prompt, str):
-        prompt = request.prompt + seam.beginning
+        prompt = request.prompt + joiner.beginning
         return request.model_copy(update={"prompt": prompt, "max_tokens": limit})
     *earlier, last = request.messages
     kept, own = (earlier, last.text) if last.role == "assistant" else (request.messages, "")
-    beginning = Message(role="assistant", content=own + seam.beginning)
+    beginning = Message(role="assistant", content=own + joiner.beginning)
     messages = (*kept, beginning)
     return request.model_copy(update={"messages": messages, "max_tokens": limit})
 
 
 class Continuation:
-    """What one attempt says, as its plan wants it."""
+    """The events of one attempt, by its plan."""
 
     def __init__(self, chosen: Plan, request: AnyRequest, attempt: int, open: Open) -> None:
-        """`open` asks the backend."""
+        """`open` sends a request to the backend and returns its stream."""
         self._plan = chosen
         self._request = request
         self._attempt = attempt
         self._open = open
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Everything to be said, `resumed` or `reset` first; may be asked for again.
+        """Yield all events of the attempt, `resumed` or `reset` first.
 
-        That is for a model that was missing at first: what has been taken back stays taken back.
+        May be called again after a missing model was pulled: `reset` is not repeated. Raises
+        BackendError.
         """
-        if isinstance(self._plan, Enough):
+        if isinstance(self._plan, Complete):
             yield self._resumed
             yield self._plan.done
             return
-        if isinstance(self._plan, GoOn):
+        if isinstance(self._plan, Continue):
             try:
                 async with aclosing(self._rest(self._plan)) as rest:
                     async for event in rest:
@@ -322,8 +327,8 @@ class Continuation:
     def _resumed(self) -> Resumed:
         return Resumed(attempt=self._attempt, reason=_BROKE_OFF)
 
-    async def _rest(self, chosen: GoOn) -> AsyncGenerator[Event, None]:
-        """The rest, joined to the beginning; raises _UnsoundError before anything was said."""
+    async def _rest(self, chosen: Continue) -> AsyncGenerator[Event, None]:
+        """Yield the rest, joined to the beginning; raises _UnsoundError before its first event."""
         is_resumed = False
         try:
             async with aclosing(self._open(chosen.request)) as rest:
@@ -332,7 +337,7 @@ class Continuation:
                         _demand_text(event)
                         is_resumed = True
                         yield self._resumed
-                    joined = _joined(chosen.seam, event)
+                    joined = _joined(chosen.joiner, event)
                     if joined is not None:
                         yield joined
         except (BackendRejected, NotSupported) as error:
@@ -340,11 +345,11 @@ class Continuation:
                 raise
             raise _UnsoundError("the backend would not continue it") from error
         except ContextExceeded:
-            # The prompt had room, or nothing would have been said: the answer has filled it.
+            # The prompt fitted before, or there would be no output: the answer has filled the rest.
             if is_resumed:
                 raise
             yield self._resumed
-            spent = Usage(completion_tokens=chosen.seam.tokens)
+            spent = Usage(completion_tokens=chosen.joiner.tokens)
             yield Done(finish_reason="length", usage=spent)
 
 
@@ -353,14 +358,14 @@ def _demand_text(event: Delta | Done) -> None:
         raise _UnsoundError("the model did something else than to go on")
 
 
-def _joined(seam: Seam, event: Event) -> Event | None:
+def _joined(joiner: Joiner, event: Event) -> Event | None:
     match event:
         case Delta():
-            content = seam.join(event.content or "")
-            usage = seam.added_up(event.usage)
+            content = joiner.join(event.content or "")
+            usage = joiner.added_up(event.usage)
             rest = event.model_copy(update={"content": content or None, "usage": usage})
             return rest if rest != Delta() else None
         case Done():
-            return seam.whole(event)
+            return joiner.whole(event)
         case _:
             return event

@@ -14,7 +14,7 @@ from contract.errors import RelayUnavailable
 
 _log = logging.getLogger(__name__)
 
-_MOST: Final = 10_000
+_MAX_DELAYS: Final = 10_000
 """Delays that are remembered."""
 _STEP_S: Final = 0.05
 """Jobs that are due within this are woken together; never early, because Redis's clock decides."""
@@ -27,22 +27,22 @@ class DelayedWakeups:
         """Nothing is delayed."""
         self._wake = wake
         self._due: list[tuple[float, str]] = []
-        self._news = asyncio.Event()
+        self._added = asyncio.Event()
 
     def set(self, queue: str, delay_s: float) -> None:
         """Wake the queue in `delay_s` seconds."""
-        if len(self._due) < _MOST:
+        if len(self._due) < _MAX_DELAYS:
             at = asyncio.get_running_loop().time() + delay_s
             heapq.heappush(self._due, ((at // _STEP_S + 1) * _STEP_S, queue))
-            self._news.set()
+            self._added.set()
 
-    async def ring(self) -> Never:
+    async def run(self) -> Never:
         """Wake queues, each at its time, until cancelled."""
         while True:
-            self._news.clear()
+            self._added.clear()
             try:
                 async with asyncio.timeout(self._next_s()):
-                    await self._news.wait()
+                    await self._added.wait()
             except TimeoutError:
                 for queue in self._over():
                     await self._wake_one(queue)

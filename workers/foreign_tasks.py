@@ -112,7 +112,7 @@ class ForeignTasks:
         _log.warning("task %s is no job: %s", written(task_id), error)
         await self._queue.refuse(job_id, kind=kind, queue=queue, error=error)
 
-    async def look(self, queue: str) -> int:
+    async def adopt_waiting(self, queue: str) -> int:
         """Register the messages that wait in a queue's list. Returns how many.
 
         For queues that nobody consumes because no slot is free. A message leaves the list when

@@ -1,7 +1,7 @@
-"""Everything that lives as long as a worker: built when its loop starts, gone when it ends."""
+"""Everything that lives as long as a worker: built when its loop starts, closed when it ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
@@ -10,183 +10,174 @@ from relay.connection import Connection
 from relay.log import Log
 from relay.model_leases import ModelLeases
 from relay.publisher import Publisher
+from relay.queue import Queue
 from relay.settings import RelaySettings
 from relay.subscriber import Subscriber
 from relay.vector_cache import VectorCache
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import Embed, HasModelLease
+from workers.backends.protocols import Backend, Embed, HasModelLease
 from workers.celery_pool.pool import AsyncioPool
 from workers.circuit_watch import CircuitWatch
-from workers.config import embed_requests_of
+from workers.config import embed_requests_of, over_all
+from workers.delayed_wakeups import DelayedWakeups
 from workers.embedding.budget import Budget
 from workers.embedding.packer import Packer, PackingRules
 from workers.endpoints.circuit_breaker import CircuitBreaker, Verdict
 from workers.endpoints.endpoints import Endpoint, EndpointPool
+from workers.foreign_tasks import ForeignTasks
 from workers.maintenance import Maintenance
+from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting
 from workers.roster_reporter import RosterReporter
+from workers.run import RunServices
 from workers.settings import WorkerSettings
 from workers.slots import Slots
+from workers.state import WorkerState
 from workers.worker import Worker
 
 
-def give_packers(
-    servers: EndpointPool,
-    config: BackendConfig,
-    settings: WorkerSettings,
-    connection: Connection,
-    *,
-    on_room: Callable[[str], None],
-    on_verdict: Callable[[], None],
-) -> None:
-    """Let embed jobs of each endpoint share requests; `on_room` is called with the queue's name."""
-    if not settings.embed_pack:
-        return
-    ttl_s, queue = settings.embed_cache_ttl_s, queue_name(config.name, "embed")
-    memory = VectorCache(connection, config.name, ttl_s) if ttl_s else None
-    for server in servers.all:
-        if isinstance(server.adapter, Embed):
-            server.packer = Packer(
-                server.adapter, _rules(config, settings), memory=memory,
-                on_room=lambda: on_room(queue), on_verdict=on_verdict,
-            )  # fmt: skip
-
-
-def _rules(config: BackendConfig, settings: WorkerSettings) -> PackingRules:
-    return PackingRules(
-        budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
-        most=max(1, min(settings.embed_requests, embed_requests_of(config))),
-        wait_s=settings.embed_pack_wait_s,
-    )
-
-
 class WorkerLifetime:
-    """The lifespan of one worker; `worker` is there from its beginning."""
+    """Builds the parts of one worker on its loop, runs their loops, and closes them.
+
+    `worker`, `foreign_tasks` and `slots` exist once the context of `of` has been entered.
+    """
 
     worker: Worker
+    foreign_tasks: ForeignTasks
+    slots: Slots
 
     def __init__(
         self,
         settings: WorkerSettings,
         relay_settings: RelaySettings,
         config: BackendConfig,
-        slots: Slots,
         slots_each: Mapping[str, int],
     ) -> None:
         """Keep what app.py has read; `slots_each` are those of one endpoint, by queue."""
         self._settings = settings
         self._relay_settings = relay_settings
         self._config = config
-        self._slots = slots
         self._slots_each = slots_each
+        self._changed = asyncio.Event()
+        """Set whenever a circuit or the room of a packer changes."""
+        self._models_stale = asyncio.Event()
+        """Set when the backend should be probed again."""
 
     def of(self, pool: AsyncioPool) -> AbstractAsyncContextManager[None]:
-        """The context that the pool enters before its first task and leaves after its last."""
-        return self._with_backend(pool)
+        """Return the context that the pool enters before its first task and leaves after its last.
+
+        Entering it raises RelayUnavailable if Redis does not answer.
+        """
+        return self._open(pool)
 
     @asynccontextmanager
-    async def _with_backend(self, pool: AsyncioPool) -> AsyncGenerator[None]:
-        changed = asyncio.Event()
-        servers = self._servers(changed)
+    async def _open(self, pool: AsyncioPool) -> AsyncGenerator[None]:
         async with Connection.open(self._relay_settings) as connection:
             await connection.ping()
-            for server in servers.all:
-                if isinstance(server.adapter, HasModelLease):
-                    residence = ModelLeases(connection, servers.name, self._settings.worker_name)
-                    server.adapter.use_model_lease(residence)
-            self._pack(servers, connection, changed)
+            endpoints = self._endpoints(connection)
+            capacity = over_all(self._slots_each, len(self._config.each))
+            self.slots = Slots(capacity, endpoints.admit)
             try:
-                async with self._with_upkeep(pool, connection, servers, changed):
+                async with self._running(pool, connection, endpoints):
                     yield
             finally:
-                await servers.aclose()
+                await endpoints.aclose()
 
-    def _servers(self, changed: asyncio.Event) -> EndpointPool:
-        """Every endpoint with its adapter and its circuit, whose changes set the event."""
-        servers = EndpointPool(
-            [
-                Endpoint(build(config), address, partial(self._breaker, changed), self._slots_each)
-                for address, config in self._config.each.items()
-            ],
-            changed.set,
+    def _endpoints(self, connection: Connection) -> EndpointPool:
+        """Every endpoint with its adapter, its circuits and its packer."""
+        settings, config = self._settings, self._config
+        ttl_s = settings.embed_cache_ttl_s
+        memory = VectorCache(connection, config.name, ttl_s) if ttl_s else None
+        endpoints = []
+        for address, each in config.each.items():
+            adapter = build(each)
+            if isinstance(adapter, HasModelLease):
+                adapter.use_model_lease(ModelLeases(connection, config.name, settings.worker_name))
+            packer = self._packer(adapter, memory)
+            endpoints.append(
+                Endpoint(adapter, address, self._breaker, self._slots_each, packer=packer)
+            )
+        return EndpointPool(endpoints, self._changed.set)
+
+    def _packer(self, adapter: Backend, memory: VectorCache | None) -> Packer | None:
+        """What packs the texts of embed jobs of one endpoint; None if they are not packed."""
+        settings = self._settings
+        if not (settings.embed_pack and isinstance(adapter, Embed)):
+            return None
+        rules = PackingRules(
+            budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
+            most=max(1, min(settings.embed_requests, embed_requests_of(self._config))),
+            wait_s=settings.embed_pack_wait_s,
         )
-        self._slots.admits = servers.admit
-        return servers
-
-    def _pack(self, servers: EndpointPool, connection: Connection, changed: asyncio.Event) -> None:
-        """Let embed jobs share requests; their queue is consumed while there is room for more."""
-
-        def settle(queue: str) -> None:
-            self._slots.settle(queue)
-            changed.set()
-
-        def look_again() -> None:
-            self.worker.choosing.stale.set()
-
-        give_packers(
-            servers, self._config, self._settings, connection,
-            on_room=settle, on_verdict=look_again,
+        return Packer(
+            adapter, rules, memory=memory,
+            on_room=self._on_room, on_verdict=self._models_stale.set,
         )  # fmt: skip
 
-    def _breaker(self, changed: asyncio.Event, verdict: Verdict) -> CircuitBreaker:
+    def _on_room(self) -> None:
+        """Consume the queue of embed jobs while their packers have room for more."""
+        self.slots.settle(queue_name(self._config.name, "embed"))
+        self._changed.set()
+
+    def _breaker(self, verdict: Verdict) -> CircuitBreaker:
         return CircuitBreaker(
             failures=self._settings.breaker_failures,
             open_s=self._settings.breaker_open_s,
             clock=asyncio.get_running_loop().time,
-            on_change=changed.set,
+            on_change=self._changed.set,
             verdict=verdict,
         )
 
     @asynccontextmanager
-    async def _with_upkeep(
-        self,
-        pool: AsyncioPool,
-        connection: Connection,
-        servers: EndpointPool,
-        changed: asyncio.Event,
+    async def _running(
+        self, pool: AsyncioPool, connection: Connection, endpoints: EndpointPool
     ) -> AsyncGenerator[None]:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
-        reader, writer = Subscriber(connection), Publisher(connection)
-        self.worker = self._worker(pool, connection, reader, writer, servers)
-        presence = RosterReporter(self.worker, connection, self._settings, self._config)
-        self.worker.look = presence.check_once
-        upkeep = Maintenance(self.worker, connection, reader, self._settings)
+        subscriber, publisher = Subscriber(connection), Publisher(connection)
+        wakeups = DelayedWakeups(Queue(connection).wake)
+        state = self._state(pool, endpoints, wakeups)
+        reporter = RosterReporter(state, connection, self._settings, self._config)
+        services = RunServices(
+            connection=connection, log=Log(connection, subscriber), queue=Queue(connection),
+            fitting=state.fitting, patience=self._settings.retry_patience,
+        )  # fmt: skip
+        self.foreign_tasks = ForeignTasks(connection)
+        self.worker = Worker(
+            state, services, publisher=publisher, wakeups=wakeups, reporter=reporter
+        )
+        maintenance = Maintenance(
+            state, self.worker, self.foreign_tasks, connection=connection,
+            subscriber=subscriber, settings=self._settings,
+        )  # fmt: skip
         circuits = CircuitWatch(
-            servers, self._config, self._slots, changed=changed, presence=presence,
-            wake=lambda queue: self.worker.alarm.set(queue, 0.0),
+            endpoints, self._config, self.slots, changed=self._changed, reporter=reporter,
+            wake=partial(wakeups.set, delay_s=0.0),
         )  # fmt: skip
         loops = (
-            writer.write(), reader.listen(), upkeep.renew(), upkeep.reap(), upkeep.watch(),
-            upkeep.obey(), upkeep.drain(pool.draining, pool.hurrying), presence.check(),
-            presence.report(), circuits.watch(), self.worker.alarm.ring(),
+            publisher.write(), subscriber.listen(), maintenance.renew(), maintenance.reap(),
+            maintenance.watch(), maintenance.obey(),
+            maintenance.drain(pool.draining, pool.hurrying), reporter.probe(), reporter.report(),
+            circuits.watch(), wakeups.run(),
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for loop in loops]
             try:
                 yield
             finally:
-                await upkeep.resign()
-                await presence.leave()
+                await maintenance.resign()
+                await reporter.leave()
                 for task in tasks:
                     task.cancel()
 
-    def _worker(
-        self,
-        pool: AsyncioPool,
-        connection: Connection,
-        reader: Subscriber,
-        writer: Publisher,
-        servers: EndpointPool,
-    ) -> Worker:
-        return Worker(
+    def _state(
+        self, pool: AsyncioPool, endpoints: EndpointPool, wakeups: DelayedWakeups
+    ) -> WorkerState:
+        return WorkerState(
             name=self._settings.worker_name,
-            servers=servers,
-            slots=self._slots,
-            connection=connection,
-            writer=writer,
-            log=Log(connection, reader),
+            endpoints=endpoints,
+            slots=self.slots,
+            affinity=ModelAffinity(self.slots, wakeups.set, self._models_stale),
             fitting=RequestFitting(private_images=self._settings.private_images),
             draining=pool.draining,
-            patience=self._settings.retry_patience,
         )

@@ -1,4 +1,4 @@
-"""What a worker does besides its jobs: renew, reap, obey, watch, and leave in order."""
+"""The loops of a worker beside its jobs: renew leases, reap, obey cancels, watch queues, drain."""
 
 import asyncio
 import logging
@@ -13,91 +13,106 @@ from relay.maintainer import Maintainer
 from relay.queue import Queue
 from relay.reconciler import Reconciler
 from relay.subscriber import Subscriber
+from workers.foreign_tasks import ForeignTasks
 from workers.settings import WorkerSettings
+from workers.state import WorkerState
 from workers.worker import Worker
 
 _log = logging.getLogger(__name__)
 
 
 class WorkerStalledError(RuntimeError):
-    """The worker lives and does nothing; its supervisor should start it again."""
+    """The worker is alive and does nothing; its supervisor should restart it."""
 
 
 class Maintenance:
-    """The loops beside the jobs; each runs until cancelled, and its crash ends the worker."""
+    """The loops; each runs until cancelled, and an exception from one ends the worker."""
 
     def __init__(
-        self, worker: Worker, connection: Connection, reader: Subscriber, settings: WorkerSettings
+        self,
+        state: WorkerState,
+        worker: Worker,
+        foreign_tasks: ForeignTasks,
+        *,
+        connection: Connection,
+        subscriber: Subscriber,
+        settings: WorkerSettings,
     ) -> None:
-        """Look after this worker."""
+        """Maintain this worker."""
+        self._state = state
         self._worker = worker
+        self._foreign_tasks = foreign_tasks
         self._connection = connection
         self._leases = Leases(connection)
         self._queue = Queue(connection)
         self._audit = Reconciler(connection)
-        self._maintainer = Maintainer(connection, worker.name)
-        self._reader = reader
+        self._maintainer = Maintainer(connection, state.name)
+        self._subscriber = subscriber
         self._settings = settings
         self._answered_at = asyncio.get_running_loop().time()
 
     @property
-    def _ask_after_s(self) -> float:
-        """Seconds of silence after which Redis is asked: longer than between two reports."""
-        usual_s = self._settings.report_s + self._connection.settings.renew_s
-        return min(usual_s, self._settings.watchdog_s / 4)
+    def _ping_after_s(self) -> float:
+        """Seconds without an answer of Redis after which it is pinged."""
+        idle_s = self._settings.report_s + self._connection.settings.renew_s
+        return min(idle_s, self._settings.watchdog_s / 4)
 
     async def renew(self) -> Never:
-        """Renew all leases; stop the jobs whose lease is gone."""
+        """Renew all leases every third of FLEET_LEASE_S; stop the jobs whose lease is gone.
+
+        Raises WorkerStalledError if Redis has not answered for FLEET_WATCHDOG_S.
+        """
         while True:
             await asyncio.sleep(self._connection.settings.renew_s)
-            held: dict[str, list[tuple[str, int]]] = {}
-            for id, job in self._worker.held.items():
-                held.setdefault(job.claim.record.queue, []).append((id, job.claim.attempt))
             try:
-                for id in await self._leases.renew(self._worker.name, held):
-                    self._worker.lose(id)
-                if self._connection.silent_s > self._ask_after_s:
+                attempts = self._state.held.attempts()
+                for job_id in await self._leases.renew(self._state.name, attempts):
+                    self._state.held.lose(job_id)
+                if self._connection.silent_s > self._ping_after_s:
                     await self._connection.ping()
             except RelayUnavailable as error:
-                self._watch_answers(error)
+                self._check_answers(error)
             else:
                 self._answered_at = asyncio.get_running_loop().time()
 
-    def _watch_answers(self, error: RelayUnavailable) -> None:
+    def _check_answers(self, error: RelayUnavailable) -> None:
         silent_s = asyncio.get_running_loop().time() - self._answered_at
         _log.warning("leases were not renewed for %.0f s: %s", silent_s, error)
         if silent_s > self._settings.watchdog_s:
             raise WorkerStalledError("Redis has not answered for too long") from error
 
     async def reap(self) -> Never:
-        """While this worker is the maintainer, take jobs from silent workers, whoever they are."""
+        """While this worker is the maintainer, hand over the jobs of workers that died."""
         reap_s = self._connection.settings.reap_s
         while True:
             await asyncio.sleep(reap_s)
             try:
-                async with self._reader.hear(redis_keys.MAINTAINER_CHANNEL) as ear:
+                async with self._subscriber.hear(redis_keys.MAINTAINER_CHANNEL) as subscription:
                     while True:
                         while await self._maintainer.tend():
-                            await self._look()
+                            await self._reap_once()
                             await asyncio.sleep(reap_s)
-                        await self._maintainer.vacant(ear)
+                        await self._maintainer.vacant(subscription)
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)
 
-    async def _look(self) -> None:
+    async def _reap_once(self) -> None:
         moved = await self._leases.reap() + await self._audit.look()
         if moved:
             _log.warning("%d jobs were handed over", moved)
 
     async def resign(self) -> None:
-        """Leave what is everybody's to another worker."""
+        """Let another worker become the maintainer at once; raises nothing."""
         try:
             await self._maintainer.resign()
         except RelayUnavailable as error:
-            _log.warning("another worker maintains when our lease has expired: %s", error)
+            _log.warning("another worker becomes the maintainer when the lease expires: %s", error)
 
     async def watch(self) -> Never:
-        """See to our own queues: what waits while no slot is free, and whether anything comes."""
+        """Watch the worker's own queues: adopt foreign tasks, and check that tickets arrive.
+
+        Raises WorkerStalledError if none has arrived for FLEET_WATCHDOG_S while some wait.
+        """
         reap_s, watched_at = self._connection.settings.reap_s, asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(reap_s)
@@ -106,47 +121,49 @@ class Maintenance:
                 now = asyncio.get_running_loop().time()
                 if now - watched_at >= self._settings.watchdog_s / 2:
                     watched_at = now
-                    await self._watch_intake()
+                    await self._check_tickets()
             except RelayUnavailable as error:
-                _log.warning("our queues were not looked at: %s", error)
+                _log.warning("the queues were not checked: %s", error)
 
     async def _adopt(self) -> None:
-        """Register other applications' messages in queues that are not consumed now."""
-        for queue in self._worker.slots.capacity:
-            if not self._worker.slots.is_free(queue):
-                await self._worker.adoption.look(queue)
+        """Register messages of other applications in queues that are not consumed now."""
+        for queue in self._state.slots.capacity:
+            if not self._state.slots.is_free(queue):
+                await self._foreign_tasks.adopt_waiting(queue)
 
-    async def _watch_intake(self) -> None:
-        """Crash when tickets wait, slots are free, and none comes (celery #8030, #8091, #10205)."""
+    async def _check_tickets(self) -> None:
+        """Raise if tickets wait, slots are free and none arrives (celery #8030, #8091, #10205)."""
         now = asyncio.get_running_loop().time()
-        slots = self._worker.slots
+        slots = self._state.slots
         free = [queue for queue in slots.capacity if slots.is_free(queue)]
-        if self._worker.draining or not await self._queue.have_tickets(free):
+        if self._state.is_draining or not await self._queue.have_tickets(free):
             self._worker.last_ticket_at = now
         elif now - self._worker.last_ticket_at > self._settings.watchdog_s:
-            raise WorkerStalledError(f"tickets wait in {', '.join(free)}, and none arrives here")
+            raise WorkerStalledError(f"tickets wait in {', '.join(free)}, and none arrives")
 
     async def obey(self) -> Never:
-        """Stop a job the moment we are told that it has ended."""
+        """Cancel a job's run as soon as Redis publishes that the job has ended."""
         while True:
             try:
-                async with self._reader.hear(redis_keys.worker_channel(self._worker.name)) as ear:
+                async with self._subscriber.hear(
+                    redis_keys.worker_channel(self._state.name)
+                ) as subscription:
                     while True:
-                        ear.catch_up()
-                        await ear.wait(60.0)
-                        while ear.heard:
-                            self._worker.end(ear.heard.popleft().decode())
+                        subscription.catch_up()
+                        await subscription.wait(60.0)
+                        while subscription.heard:
+                            self._state.held.end(subscription.heard.popleft().decode())
             except RelayUnavailable as error:
-                _log.warning("orders are not heard: %s", error)
+                _log.warning("cancels are not received: %s", error)
                 await asyncio.sleep(1.0)
 
     async def drain(self, draining: asyncio.Event, hurrying: asyncio.Event) -> None:
-        """Wait for the stop, stop claiming, give streams their time, hand over the rest.
+        """At the stop, give running streams FLEET_DRAIN_S to end, then hand over the rest.
 
-        Whoever says it twice has no time to give.
+        A second signal sets `hurrying`, which ends the wait.
         """
         await draining.wait()
-        _log.warning("draining: %d jobs have %g s", len(self._worker.held), self._settings.drain_s)
+        _log.warning("draining: %d jobs have %g s", len(self._state.held), self._settings.drain_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_s):
                 await hurrying.wait()

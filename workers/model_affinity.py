@@ -46,49 +46,54 @@ from workers.slots import Slots
 _log = logging.getLogger(__name__)
 
 _CHANGES_MODELS: Final = frozenset({"pull", "delete", "create", "copy", "unload"})
-_SAYS_NOTHING: Final = (Queued, Started, Reset, Resumed)
+_NOT_FROM_BACKEND: Final = (Queued, Started, Reset, Resumed)
 """Events that are ours and tell nothing about the backend."""
 _BROKEN_OFF: Final = (TruncatedStream, ServerFault, BackendUnreachable)
 """How an answer ends whose model is put out."""
 _ONE_IN: Final = 4
-_ELSEWHERE_S: Final = 0.5
+_OFFER_S: Final = 0.5
 """How often tickets are offered to other workers that this one cannot use while it loads."""
 _EVICTS_S: Final = 300.0
 """How long a backend that evicts what speaks is asked for one model at a time."""
 
 
 class ModelAffinity:
-    """The choice of one worker; `wake` sends the tickets of a queue that waits, in some seconds."""
+    """Decides which jobs one worker may claim, by the models that its jobs use now."""
 
-    def __init__(self, slots: Slots, wake: Callable[[str, float], None]) -> None:
-        """Nothing runs and nothing is known; so one model at a time until something is."""
-        self.news = asyncio.Event()
+    def __init__(
+        self, slots: Slots, wake: Callable[[str, float], None], stale: asyncio.Event | None = None
+    ) -> None:
+        """Start with no job and no model known, so that models load one at a time at first.
+
+        `wake` sends the tickets of a queue after some seconds.
+        """
+        self.changed = asyncio.Event()
         """Set when a load has begun or ended."""
-        self.stale = asyncio.Event()
-        """Set when the backend should be looked at: its models are not what they were."""
+        self.stale = stale or asyncio.Event()
+        """Set when the backend should be probed: its models may have changed."""
         self._slots = slots
         self._wake = wake
         self._models: dict[str, str] = {}
         self._loads: dict[str, str] = {}
         self._runs: dict[str, str] = {}
-        self._spoke_at: dict[str, int] = {}
+        self._output_at: dict[str, int] = {}
         self._loads_begun = 0
         self._evicts = False
         self._suspect: str | None = None
-        self._until = math.inf
+        self._evicts_until = math.inf
         self._batch: Counter[str] = Counter()
-        self._undecided: Counter[str] = Counter()
-        self._decided = asyncio.Event()
+        self._claiming: Counter[str] = Counter()
+        self._claimed = asyncio.Event()
         self._waiting: set[str] = set()
-        self._woken_at: dict[str, float] = {}
+        self._offered_at: dict[str, float] = {}
         self._is_any_cold = True
-        self._told: frozenset[str] = frozenset()
+        self._reported: frozenset[str] = frozenset()
         self._last: str | None = None
         self._loaded_as: dict[str, str] = {}
         """How models were loaded last of which jobs have chosen it, by their untagged names."""
 
     @property
-    def _is_choosy(self) -> bool:
+    def _has_choice(self) -> bool:
         return self._is_any_cold or bool(self._loaded_as)
 
     def loading(self, queue: str) -> str | None:
@@ -97,32 +102,32 @@ class ModelAffinity:
             return None
         return model_of(next(iter(self._loads.values())))
 
-    def learn(self, models: Sequence[ModelReport]) -> None:
+    def on_models(self, models: Sequence[ModelReport]) -> None:
         """Take what the backend was just seen to have in memory."""
         self._is_any_cold = any(model.warm is False for model in models)
         listed = {untagged(model.name) for model in models}
         self._loaded_as = {m: how for m, how in self._loaded_as.items() if m in listed}
         warm = [untagged(model.name) for model in models if model.warm]
-        self._told = frozenset(all_spellings(self._loaded_as.get(name, name) for name in warm))
+        self._reported = frozenset(all_spellings(self._loaded_as.get(name, name) for name in warm))
         if self._last is not None and untagged(model_of(self._last)) in listed:
             self._last = None
-        self._judge()
-        if not self._is_choosy:
-            self._go_on()
+        self._check_eviction()
+        if not self._has_choice:
+            self._wake_waiting()
 
-    def _judge(self) -> None:
+    def _check_eviction(self) -> None:
         """Whether the backend evicts, now that it was seen what is in memory."""
         if not self._evicts:
             return
         now = asyncio.get_running_loop().time()
         if self._suspect is not None:
-            self._evicts = self._suspect not in self._told
-            self._until = now + _EVICTS_S
+            self._evicts = self._suspect not in self._reported
+            self._evicts_until = now + _EVICTS_S
             self._suspect = None
-        elif now > self._until:
+        elif now > self._evicts_until:
             self._evicts = False
         if not self._evicts:
-            self._go_on()
+            self._wake_waiting()
 
     @asynccontextmanager
     async def turn(self, queue: str) -> AsyncGenerator[ClaimFilter]:
@@ -131,17 +136,17 @@ class ModelAffinity:
         Waits for another claim where what it brings decides on what this one may bring: twenty
         slots that ask at once must not all get a job of the same cold model.
         """
-        while self._depends(queue):
-            self._decided.clear()
-            await self._decided.wait()
-        self._undecided[queue] += 1
+        while self._must_wait(queue):
+            self._claimed.clear()
+            await self._claimed.wait()
+        self._claiming[queue] += 1
         try:
-            yield self._taking(queue)
+            yield self._filter(queue)
         finally:
-            self._undecided[queue] -= 1
-            self._decided.set()
+            self._claiming[queue] -= 1
+            self._claimed.set()
 
-    def began(self, record: JobRecord, loaded: str | None = None) -> None:
+    def on_claimed(self, record: JobRecord, loaded: str | None = None) -> None:
         """A job was claimed; `loaded` is its model as the backend loads it for this job."""
         if record.priority == "batch":
             self._batch[record.queue] += 1
@@ -150,7 +155,7 @@ class ModelAffinity:
         model = self._models[record.id] = loaded or record.model
         is_warm = model in self._warm
         self._note(model)
-        if self._is_choosy and not is_warm:
+        if self._has_choice and not is_warm:
             self._load(record.id)
         else:
             self._runs[record.id] = model
@@ -161,37 +166,37 @@ class ModelAffinity:
         if model_of(loaded) != loaded or model in self._loaded_as:
             self._loaded_as[model] = canonical(loaded)
 
-    def found_nothing(self, queue: str, taking: ClaimFilter) -> None:
+    def on_nothing_claimed(self, queue: str, claim_filter: ClaimFilter) -> None:
         """Nothing was claimed: if that is due to what is under way, try again when it is over.
 
         Meanwhile another worker may be free for the job whose ticket we had.
         """
-        if taking.cold:
+        if claim_filter.cold:
             return
-        if not (self._loads or (taking.drains and self._runs)):
+        if not (self._loads or (claim_filter.drains and self._runs)):
             self._wake(queue, 0.0)
             return
         self._waiting.add(queue)
         now = asyncio.get_running_loop().time()
-        if now - self._woken_at.get(queue, -math.inf) > _ELSEWHERE_S:
-            self._woken_at[queue] = now
-            self._wake(queue, _ELSEWHERE_S)
+        if now - self._offered_at.get(queue, -math.inf) > _OFFER_S:
+            self._offered_at[queue] = now
+            self._wake(queue, _OFFER_S)
 
-    def hear(self, job_id: str, event: Event) -> None:
+    def on_event(self, job_id: str, event: Event) -> None:
         """Something that a job said before its first output, or that output."""
-        if job_id not in self._models or isinstance(event, _SAYS_NOTHING):
+        if job_id not in self._models or isinstance(event, _NOT_FROM_BACKEND):
             return
         if not isinstance(event, Phase) or event.phase not in {"loading", "pulling"}:
-            self._awake(job_id)
+            self._on_output(job_id)
         elif event.phase == "loading":
             self._load(job_id)
         else:
             self._runs.pop(job_id, None)
             self._stop_loading(job_id)
 
-    def broke(self, job_id: str, error: BackendError) -> None:
+    def on_failure(self, job_id: str, error: BackendError) -> None:
         """The backend failed a job; was its model put out by a load that began meanwhile?"""
-        before = self._spoke_at.get(job_id, self._loads_begun)
+        before = self._output_at.get(job_id, self._loads_begun)
         if isinstance(error, _BROKEN_OFF) and before < self._loads_begun and not self._evicts:
             _log.warning(
                 "%s broke off while another model was loaded: one at a time for now",
@@ -200,35 +205,35 @@ class ModelAffinity:
             self._evicts, self._suspect = True, self._models[job_id]
             self.stale.set()
 
-    def ended(self, record: JobRecord) -> None:
+    def on_released(self, record: JobRecord) -> None:
         """A job is not ours any more, however it ended."""
         if record.priority == "batch":
             self._batch[record.queue] -= 1
         if record.kind in _CHANGES_MODELS:
             self.stale.set()
         self._models.pop(record.id, None)
-        self._spoke_at.pop(record.id, None)
+        self._output_at.pop(record.id, None)
         self._stop_loading(record.id)
         if self._runs.pop(record.id, None) and not self._runs and not self._loads:
-            self._go_on()
+            self._wake_waiting()
 
     @property
     def _warm(self) -> frozenset[str]:
         here = [*self._runs.values(), *([self._last] if self._last else [])]
-        return self._told | all_spellings(here)
+        return self._reported | all_spellings(here)
 
-    def _depends(self, queue: str) -> bool:
+    def _must_wait(self, queue: str) -> bool:
         room = self._for_batch(queue) - self._batch[queue]
-        if 0 < room <= self._undecided[queue]:
+        if 0 < room <= self._claiming[queue]:
             return True
-        may_load = self._is_choosy and not self._loads and kind_of(queue) in IN_MEMORY
+        may_load = self._has_choice and not self._loads and kind_of(queue) in IN_MEMORY
         return may_load and any(
-            count and kind_of(other) in IN_MEMORY for other, count in self._undecided.items()
+            count and kind_of(other) in IN_MEMORY for other, count in self._claiming.items()
         )
 
-    def _taking(self, queue: str) -> ClaimFilter:
+    def _filter(self, queue: str) -> ClaimFilter:
         batch = self._batch[queue] < self._for_batch(queue)
-        if not self._is_choosy or kind_of(queue) not in IN_MEMORY:
+        if not self._has_choice or kind_of(queue) not in IN_MEMORY:
             return ClaimFilter(batch=batch)
         if self._evicts and self._loads:
             return ClaimFilter(warm=frozenset(), cold=False, batch=batch)
@@ -244,25 +249,25 @@ class ModelAffinity:
             self._runs.pop(job_id, None)
             self._loads[job_id] = self._models[job_id]
             self._loads_begun += 1
-            self.news.set()
+            self.changed.set()
 
-    def _awake(self, job_id: str) -> None:
+    def _on_output(self, job_id: str) -> None:
         self._runs[job_id] = self._last = self._models[job_id]
-        self._spoke_at.setdefault(job_id, self._loads_begun)
+        self._output_at.setdefault(job_id, self._loads_begun)
         self._stop_loading(job_id)
 
     def _stop_loading(self, job_id: str) -> None:
         if self._loads.pop(job_id, None) is None:
             return
-        self._told = frozenset()
-        self.news.set()
+        self._reported = frozenset()
+        self.changed.set()
         self.stale.set()
         if not self._loads:
-            self._go_on()
+            self._wake_waiting()
 
-    def _go_on(self) -> None:
+    def _wake_waiting(self) -> None:
         """Let those try again that were left waiting."""
-        self._decided.set()
+        self._claimed.set()
         for queue in self._waiting:
             self._wake(queue, 0.0)
         self._waiting.clear()

@@ -12,7 +12,7 @@ from contract.jobs import JobRecord
 
 DEATHS: Final = 2
 REASON: Final = "two workers died with it, so it runs apart from others like it"
-_AGAIN_S: Final = (1.0, 4.0)
+_DELAY_S: Final = (1.0, 4.0)
 
 
 class PoisonJobs:
@@ -20,23 +20,23 @@ class PoisonJobs:
 
     def __init__(self) -> None:
         """Nobody is inside."""
-        self._inside: str | None = None
+        self._running: str | None = None
 
     def enter(self, record: JobRecord) -> bool:
         """Whether the job may run now; if so, tell `leave` when it has ended."""
         if record.lost < DEATHS:
             return True
-        if self._inside is not None:
+        if self._running is not None:
             return False
-        self._inside = record.id
+        self._running = record.id
         return True
 
     def leave(self, record: JobRecord) -> None:
         """The job runs no more."""
-        if self._inside == record.id:
-            self._inside = None
+        if self._running == record.id:
+            self._running = None
 
     @staticmethod
-    def again_s() -> float:
+    def delay_s() -> float:
         """Seconds after which a job that may not enter should come again."""
-        return random.uniform(*_AGAIN_S)  # noqa: S311 - nobody is harmed who guesses it
+        return random.uniform(*_DELAY_S)  # noqa: S311 - nobody is harmed who guesses it

@@ -1,15 +1,13 @@
-"""What a worker says of itself to the roster: that it lives, and how its backend is."""
+"""Reports a worker to the roster: that it is alive, its queues, and the state of its backend."""
 
 import asyncio
 import logging
 import os
 import socket
 from contextlib import suppress
-from typing import Never
+from typing import Final, Never
 
-from contract.errors import (
-    RelayUnavailable,
-)
+from contract.errors import RelayUnavailable
 from contract.redis_keys import kind_of
 from contract.requests import Kind
 from contract.roster import BackendReport, EndpointReport, QueueReport, WorkerReport
@@ -20,37 +18,37 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.feature_grants import grants
 from workers.backends.protocols import capabilities
 from workers.endpoints.broadcast import merged
-from workers.endpoints.probe import look
+from workers.endpoints.probe import probe
 from workers.settings import WorkerSettings
-from workers.worker import Worker
+from workers.state import WorkerState
 
 _log = logging.getLogger(__name__)
 
-_LOOKS_S = 1.0
-"""Least time between two looks at the backend, however often its models change."""
-_REPORTS_S = 0.25
+_PROBE_PAUSE_S: Final = 1.0
+"""Least time between two probes of the backend, however often its models change."""
+_REPORT_PAUSE_S: Final = 0.25
+"""Least time between two reports."""
 
 
 class RosterReporter:
-    """Keeps the roster's entry of one worker true."""
+    """Keeps the roster's entry of one worker up to date."""
 
     def __init__(
         self,
-        worker: Worker,
+        state: WorkerState,
         connection: Connection,
         settings: WorkerSettings,
         config: BackendConfig,
     ) -> None:
-        """Speak for this worker, whose backend is configured so."""
-        self._worker = worker
-        worker.look = self.check_once
+        """Report the worker of `state`, whose backend has this configuration."""
+        self._state = state
         self._connection = connection
         self._roster = RosterStore(connection)
         self._settings = settings
         self._config = config
         self._started_at = connection.now()
-        self._looking = asyncio.Lock()
-        adapter = worker.servers.all[0].adapter
+        self._probing = asyncio.Lock()
+        adapter = state.endpoints.all[0].adapter
         self._backend = BackendReport(
             name=config.name,
             type=config.type,
@@ -61,43 +59,43 @@ class RosterReporter:
             grants=tuple(sorted(grants(adapter))),
         )
 
-    async def check(self) -> Never:
-        """Look at the backend again and again."""
-        stale = self._worker.choosing.stale
+    async def probe(self) -> Never:
+        """Refresh every FLEET_CHECK_S, and when the models may have changed, until cancelled."""
+        stale = self._state.affinity.stale
         while True:
             stale.clear()
-            await self.check_once()
-            await _pause(self._settings.check_s, stale, _LOOKS_S)
+            await self.refresh()
+            await _pause(self._settings.check_s, stale, _PROBE_PAUSE_S)
 
-    async def check_once(self) -> None:
-        """Look at the backend: is it up, which models has it."""
-        # One after the other: an earlier look that ends later would tell what was before.
-        async with self._looking:
-            servers = self._worker.servers
-            await asyncio.gather(*(look(server, self._config) for server in servers.all))
-            self.take_in()
+    async def refresh(self) -> None:
+        """Probe every endpoint, and report what was found; raises nothing."""
+        # One at a time: an earlier probe that ends later would report an older state.
+        async with self._probing:
+            endpoints = self._state.endpoints
+            await asyncio.gather(*(probe(each, self._config) for each in endpoints.all))
+            self.update()
             await self.report_once()
 
-    def take_in(self) -> None:
-        """Take what was seen of the endpoints into the report, and to those who choose by it."""
-        servers, worker = self._worker.servers, self._worker
+    def update(self) -> None:
+        """Take the last probes into the report, the model affinity and the request fitting."""
+        endpoints, worker = self._state.endpoints, self._state
         models = tuple(
-            model.model_copy(update={"packs": servers.packs(model.name)})
-            for model in merged([server.models for server in servers.all])
+            model.model_copy(update={"packs": endpoints.packs(model.name)})
+            for model in merged([endpoint.models for endpoint in endpoints.all])
         )
         worker.fitting.learn(models)
-        if any(server.error is None for server in servers.all):
-            worker.choosing.learn(models)
+        if any(endpoint.error is None for endpoint in endpoints.all):
+            worker.affinity.on_models(models)
         for queue in worker.slots.capacity:
-            worker.slots.capacity[queue] = servers.slots(queue)
-        error = servers.error
+            worker.slots.capacity[queue] = endpoints.slots(queue)
+        error = endpoints.error
         if error and error != self._backend.error:
             _log.warning("backend %s is not healthy: %s", self._backend.name, error)
         self._backend = self._backend.model_copy(
             update={
                 "healthy": error is None,
                 "error": error,
-                "version": next((it.version for it in servers.all if it.version), None),
+                "version": next((each.version for each in endpoints.all if each.version), None),
                 "models": models,
             }
         )
@@ -105,39 +103,38 @@ class RosterReporter:
     def _endpoints(self) -> tuple[EndpointReport, ...]:
         return tuple(
             EndpointReport(
-                address=server.address or self._config.type,
-                healthy=server.error is None,
-                error=server.error,
-                circuit_open_until=self._unix(server.breaker.open_until),
-                in_flight=server.in_flight,
+                address=endpoint.address or self._config.type,
+                healthy=endpoint.error is None,
+                error=endpoint.error,
+                circuit_open_until=self._unix(endpoint.breaker.open_until),
+                in_flight=endpoint.in_flight,
             )
-            for server in self._worker.servers.all
+            for endpoint in self._state.endpoints.all
         )
 
     def _model_circuits(self, queue: str) -> dict[str, float] | None:
-        times = self._worker.servers.models_open_until(queue)
-        told = {model: self._unix(at) or 0.0 for model, at in sorted(times.items())}
-        return told or None
+        times = self._state.endpoints.models_open_until(queue)
+        open_until = {model: self._unix(at) or 0.0 for model, at in sorted(times.items())}
+        return open_until or None
 
     def _unix(self, loop_time: float | None) -> float | None:
-        """The time by Redis's clock, to a tenth of a second: no two clocks agree on more."""
+        """A time of the loop's clock as Unix time by Redis's clock, to a tenth of a second."""
         if loop_time is None:
             return None
         wait_s = loop_time - asyncio.get_running_loop().time()
         return round(self._connection.now() + wait_s, 1)
 
     async def report(self) -> Never:
-        """Say that the worker lives, again and again."""
-        news = self._worker.choosing.news
+        """Report every FLEET_REPORT_S, and when a load begins or ends, until cancelled."""
+        changed = self._state.affinity.changed
         while True:
-            await _pause(self._settings.report_s, news, _REPORTS_S)
-            news.clear()
+            await _pause(self._settings.report_s, changed, _REPORT_PAUSE_S)
+            changed.clear()
             await self.report_once()
 
     async def report_once(self) -> None:
-        """Say how things are now."""
-        worker = self._worker
-        held = [job.claim.record.queue for job in worker.held.values()]
+        """Write the current report; raises nothing."""
+        worker = self._state
         try:
             await self._roster.report(
                 WorkerReport(
@@ -146,16 +143,16 @@ class RosterReporter:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     started_at=self._started_at,
-                    draining=worker.draining,
+                    draining=worker.is_draining,
                     backends=(self._backend.model_copy(update={"endpoints": self._endpoints()}),),
                     queues=tuple(
                         QueueReport(
                             name=queue,
                             kind=_kind(queue),
                             slots=slots,
-                            in_flight=held.count(queue),
-                            loading=worker.choosing.loading(queue),
-                            circuit_open_until=self._unix(worker.servers.open_until),
+                            in_flight=worker.held.in_flight(queue),
+                            loading=worker.affinity.loading(queue),
+                            circuit_open_until=self._unix(worker.endpoints.open_until),
                             model_circuits=self._model_circuits(queue),
                         )
                         for queue, slots in worker.slots.capacity.items()
@@ -163,18 +160,18 @@ class RosterReporter:
                 )
             )
         except RelayUnavailable as error:
-            _log.warning("the roster was not told: %s", error)
+            _log.warning("the report was not written to the roster: %s", error)
 
     async def leave(self) -> None:
-        """Take the worker off the roster."""
+        """Remove the worker from the roster; raises nothing."""
         try:
-            await self._roster.leave(self._worker.name)
+            await self._roster.leave(self._state.name)
         except RelayUnavailable as error:
-            _log.warning("the roster keeps us until our report expires: %s", error)
+            _log.warning("the roster keeps this worker until its report expires: %s", error)
 
 
 async def _pause(longest_s: float, event: asyncio.Event, shortest_s: float) -> None:
-    """Wait for the event, within these bounds."""
+    """Wait for the event, for at least `shortest_s` and at most `longest_s` seconds."""
     shortest_s = min(shortest_s, longest_s)
     await asyncio.sleep(shortest_s)
     with suppress(TimeoutError):

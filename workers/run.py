@@ -1,19 +1,21 @@
-"""One job, from its claim to exactly one last word.
+"""The run of one attempt of a job, from `started` to exactly one terminal event.
 
-This is the only place that writes `failed` for an attempt that runs (others end a job only after
-they have taken it away: `Leases.end`). A run ends in one of four ways: its last word stands
-in the log; the backend failed in a way that may pass (Broken), then the worker gives it back;
-somebody else took the job (LeaseLost), then it says nothing more; or it was cancelled from
-outside, then whoever cancelled it decides what becomes of the job.
+Only this module writes `failed` for an attempt that runs; `Leases.end` fails a job only after it
+has taken it from its holder. A run ends in one of four ways:
+
+- its terminal event is in the log;
+- the backend failed and a retry can help (`Broken`): the worker gives the job back;
+- another attempt holds the job (`LeaseLost`): the run writes nothing more;
+- it was cancelled: the caller decides what becomes of the job.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
@@ -42,7 +44,7 @@ from contract.events import (
     Vectors,
 )
 from contract.images import ImageRequest
-from contract.jobs import AnyRequest, JobRecord
+from contract.jobs import AnyRequest
 from contract.model_kinds import cannot
 from contract.models import (
     CopyRequest,
@@ -73,7 +75,7 @@ from workers.backends.protocols import (
     SwapModels,
     capabilities,
 )
-from workers.continuation import Continuation, Fresh, Plan, Said, plan
+from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import with_pictures
 from workers.request_fitting import RequestFitting, pulled
 from workers.retry import Retry, retry
@@ -81,161 +83,184 @@ from workers.retry import Retry, retry
 _log = logging.getLogger(__name__)
 
 _CHANGE_MODELS: Final = frozenset({"pull", "create", "copy", "delete", "load", "unload"})
-"""Kinds after whose end the roster is to know at once what the backend has now."""
-_HEAVY: Final = (Vectors, Image)
-"""Events of many kilobytes: each is written before the next one is asked for."""
+"""Kinds of jobs that change which models the backend has; the roster is updated before `done`."""
+_LARGE: Final = (Vectors, Image)
+"""Events of many kilobytes: each is written before the next one is read from the backend."""
 
 
 class Broken(NamedTuple):
-    """How a run ends that the backend failed: with what, and when to try again, if at all."""
+    """The end of a run that the backend failed."""
 
     error: BackendError | NewerVersion
-    """The latter, if the job is of a newer version and left to a worker that can read it."""
+    """NewerVersion: the request is of a newer version, and left to a worker that can read it."""
     retry: Retry | None
+    """When to retry; None if the job has failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What it takes to run one job."""
+class JobObserver(Protocol):
+    """What a run reports while it runs, besides the events in the log."""
 
-    claim: StartedJob
-    backend: Backend
-    voice: AttemptLog
+    def on_event(self, event: Event) -> None:
+        """Receive each event before the first output of the backend, and that output."""
+        ...
+
+    async def on_models_changed(self) -> None:
+        """Refresh what is known of the backend's models; awaited before `done` is written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunServices:
+    """What all runs of a worker share."""
+
+    connection: Connection
     log: Log
     queue: Queue
-    connection: Connection
     fitting: RequestFitting
     patience: int
-    """FLEET_RETRY_PATIENCE."""
-    hear: Callable[[Event], None]
-    """Is told what the job says up to its first output."""
-    look: Callable[[], Awaitable[None]]
-    """Looks at the backend and tells the roster what is there."""
+    """FLEET_RETRY_PATIENCE: the attempt number up to which an absent backend costs no attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One attempt of one job."""
+
+    job: StartedJob
+    backend: Backend
+    attempt_log: AttemptLog
+    observer: JobObserver
+    services: RunServices
     packer: Embed | None = None
-    """Takes embed jobs in place of the backend."""
+    """Runs embed jobs in place of the backend."""
 
-    async def to_its_last_word(self) -> Broken | None:
-        """Run the job; returns when its last word stands in the log, or it should be tried again.
+    async def to_terminal_event(self) -> Broken | None:
+        """Run the job until its terminal event is in the log. Returns Broken if the backend failed.
 
-        Raises LeaseLost when the job was taken away, RelayUnavailable when Redis did not answer
-        what the run had to know.
+        Raises LeaseLost if another attempt holds the job, RelayUnavailable if Redis did not answer
+        a read that the run depends on.
         """
-        claimed_at = asyncio.get_running_loop().time()
+        started_at = asyncio.get_running_loop().time()
         deadline = asyncio.timeout(self._remaining_s())
         try:
             async with deadline:
-                await self._answer(claimed_at)
+                await self._answer(started_at)
         except (LeaseLost, RelayUnavailable):
             raise
         except (BackendError, NewerVersion) as error:
-            record = self.claim.record
-            again = retry(error, record.kind, record.attempt, patience=self.patience)
+            record = self.job.record
+            again = retry(error, record.kind, record.attempt, patience=self.services.patience)
             if again is None:
                 self._fail(error)
-            await self.voice.written()
+            await self.attempt_log.written()
             return Broken(error, again)
         except FleetError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the job gets a last word
-            self._fail(self._unforeseen(error, deadline))
-        await self.voice.written()
+        except Exception as error:  # noqa: BLE001 - every job gets a terminal event
+            self._fail(self._unexpected(error, deadline))
+        await self.attempt_log.written()
         return None
 
-    def _unforeseen(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
+    def _unexpected(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
         if isinstance(error, TimeoutError) and deadline.expired():
             return DeadlineExceeded("its deadline passed while it ran")
-        _log.error("job %s met a defect of ours", self.claim.record.id, exc_info=error)
+        _log.error("job %s: unexpected error", self.job.record.id, exc_info=error)
         return InternalError("a defect in the fleet; the worker's log has the details")
 
     def _remaining_s(self) -> float | None:
-        deadline_at = self.claim.record.deadline_at
-        return None if deadline_at is None else max(0.0, deadline_at - self.connection.now())
+        deadline_at = self.job.record.deadline_at
+        return (
+            None if deadline_at is None else max(0.0, deadline_at - self.services.connection.now())
+        )
 
     def _fail(self, error: FleetError) -> None:
-        self.voice.say(Failed(code=error.code, message=error.message, retryable=error.retryable))
+        self.attempt_log.say(
+            Failed(code=error.code, message=error.message, retryable=error.retryable)
+        )
 
-    async def _answer(self, claimed_at: float) -> None:
-        request = requested(self.claim.request)
-        self.fitting.demand_kind(request, capabilities(self.backend))
+    async def _answer(self, started_at: float) -> None:
+        request = requested(self.job.request)
+        fitting = self.services.fitting
+        fitting.demand_kind(request, capabilities(self.backend))
         ignored = ungranted(request, self.backend)
         request = await self._fitted(request)
         answer = await self._continuation(request)
         try:
-            await self._relay(answer, claimed_at, ignored)
+            await self._publish(answer, started_at, ignored)
         except ModelMissing as error:
             if request.on_missing != "pull" or not isinstance(self.backend, Pull):
-                raise self.fitting.missing(error, self.claim.record.model or "") from None
-            await self._pull(self.claim.record)
+                raise fitting.missing(error, self.job.record.model or "") from None
+            await self._pull()
             loading = Phase(phase="loading")
-            self.hear(loading)
-            await self._say(loading)
-            await self._relay(answer, claimed_at, ignored)
+            self.observer.on_event(loading)
+            await self._append(loading)
+            await self._publish(answer, started_at, ignored)
 
     async def _fitted(self, request: AnyRequest) -> AnyRequest:
-        """The request as its backend can take it: no longer than the ceiling, images at hand."""
+        """Return the request with `max_tokens` within its model's limit and its images fetched."""
         if not isinstance(request, ChatRequest):
             return request
-        request = self.fitting.under_ceiling(request)
+        request = self.services.fitting.under_ceiling(request)
         if isinstance(self.backend, AcceptsImageUrls) and self.backend.accepts_image_urls:
             return request
-        return await with_pictures(request, private=self.fitting.private_images)
+        return await with_pictures(request, private=self.services.fitting.private_images)
 
-    async def _pull(self, record: JobRecord) -> None:
+    async def _pull(self) -> None:
+        record, services = self.job.record, self.services
         model = record.model or ""
-        fetching = pulled(self.queue, self.log, record.backend, model, record.tenant)
-        async with aclosing(fetching) as phases:
+        pull = pulled(services.queue, services.log, record.backend, model, record.tenant)
+        async with aclosing(pull) as phases:
             async for phase in phases:
-                self.hear(phase)
-                await self._say(phase)
+                self.observer.on_event(phase)
+                await self._append(phase)
 
-    async def _relay(
-        self, answer: Continuation, claimed_at: float, ignored: tuple[str, ...]
+    async def _publish(
+        self, answer: Continuation, started_at: float, ignored: tuple[str, ...]
     ) -> None:
         first_at: float | None = None
         async with aclosing(answer.events()) as events:
             async for event in events:
                 if first_at is None:
-                    self.hear(event)
+                    self.observer.on_event(event)
                 if isinstance(event, Done):
-                    if self.claim.record.kind in _CHANGE_MODELS:
-                        await self.look()
+                    if self.job.record.kind in _CHANGE_MODELS:
+                        await self.observer.on_models_changed()
                     done = event.model_copy(update={"ignored": (*event.ignored, *ignored)})
-                    self.voice.say(self._timed(done, claimed_at, first_at))
+                    self.attempt_log.say(self._timed(done, started_at, first_at))
                     return
                 if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
-                await self._say(event)
+                await self._append(event)
         raise TruncatedStream("the backend's answer ended without its terminal marker")
 
-    async def _say(self, event: Event) -> None:
-        cap = self.connection.settings.log_cap_bytes
-        if self.voice.size_bytes > cap:
+    async def _append(self, event: Event) -> None:
+        cap = self.services.connection.settings.log_cap_bytes
+        if self.attempt_log.size_bytes > cap:
             raise LogFull(f"the answer is longer than FLEET_LOG_CAP_BYTES ({cap})")
-        self.voice.say(event)
-        if isinstance(event, _HEAVY):
-            await self.voice.written()
-        elif self.voice.must_wait:
-            await self.voice.room()
+        self.attempt_log.say(event)
+        if isinstance(event, _LARGE):
+            await self.attempt_log.written()
+        elif self.attempt_log.must_wait:
+            await self.attempt_log.room()
 
     async def _continuation(self, request: AnyRequest) -> Continuation:
-        """How this attempt goes on from what earlier ones have said, if there were any."""
+        """Return how this attempt continues what earlier ones have written."""
         chosen: Plan = Fresh()
-        if self.claim.attempt > 1:
-            said = await Said.of(self.log, self.claim.record.id)
+        if self.job.attempt > 1:
+            earlier = await EarlierOutput.of(self.services.log, self.job.record.id)
             # The cap is of the job's log, not of what each attempt adds to it.
-            self.voice.size_bytes += said.size_bytes
-            chosen = await plan(request, said, self.backend)
-        ask = partial(stream, backend=self.backend, packer=self.packer)
-        return Continuation(chosen, request, self.claim.attempt, ask)
+            self.attempt_log.size_bytes += earlier.size_bytes
+            chosen = await plan(request, earlier, self.backend)
+        open_stream = partial(stream, backend=self.backend, packer=self.packer)
+        return Continuation(chosen, request, self.job.attempt, open_stream)
 
-    def _timed(self, done: Done, claimed_at: float, first_at: float | None) -> Done:
-        record = self.claim.record
-        started_at = record.started_at or record.created_at
+    def _timed(self, done: Done, started_at: float, first_at: float | None) -> Done:
+        """Return the `done` with its timings; both times are of the loop's clock."""
+        record = self.job.record
         timings = Timings(
-            queued_ms=_ms(started_at - record.created_at),
+            queued_ms=_ms((record.started_at or record.created_at) - record.created_at),
             load_ms=done.timings.load_ms,
-            first_token_ms=None if first_at is None else _ms(first_at - claimed_at),
-            total_ms=_ms(self.connection.now() - record.created_at),
+            first_token_ms=None if first_at is None else _ms(first_at - started_at),
+            total_ms=_ms(self.services.connection.now() - record.created_at),
         )
         return done.model_copy(update={"timings": timings})
 
@@ -243,7 +268,10 @@ class Run:
 def stream(  # noqa: C901, PLR0912 - one flat case per kind
     request: AnyRequest, backend: Backend, packer: Embed | None = None
 ) -> AsyncGenerator[Event, None]:
-    """Open what the request asks for; raises NotSupported if the backend has no method for it."""
+    """Open the backend's stream for a request.
+
+    Raises NotSupported if the backend has no method for this kind of request.
+    """
     match request:
         case ChatRequest() if isinstance(backend, Chat):
             return backend.chat(request)
@@ -280,7 +308,7 @@ async def _listed(backend: Backend) -> AsyncGenerator[Event, None]:
 
 
 def _is_output(event: Event) -> bool:
-    return event.has_words if isinstance(event, Delta) else isinstance(event, _HEAVY)
+    return event.has_words if isinstance(event, Delta) else isinstance(event, _LARGE)
 
 
 def _ms(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""How many jobs of a kind the backend takes at once, and how many it has."""
+"""How many jobs of each queue a worker runs; a queue without a free slot is not consumed."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,36 +7,46 @@ from workers.celery_pool.consumer import ConsumerControl
 
 
 class Slots:
-    """The slots of one worker, by queue; a queue without a free one is not consumed.
+    """The slots of one worker, by queue.
 
-    Tickets stay in Redis then, where another worker can take them.
+    Tickets of a queue that is not consumed stay in Redis, where another worker can take them.
     """
 
-    def __init__(self, capacity: Mapping[str, int]) -> None:
-        """Begin with all slots free; `capacity` is by queue."""
+    def __init__(
+        self, capacity: Mapping[str, int], admits: Callable[[str], bool] = lambda _queue: True
+    ) -> None:
+        """Start with all slots free.
+
+        `capacity` has the number of slots by queue; `admits` returns whether an endpoint of the
+        backend takes one more job of a queue now.
+        """
         self.capacity = dict(capacity)
         self.taken = dict.fromkeys(capacity, 0)
-        self.admits: Callable[[str], bool] = lambda _queue: True
-        """Whether an endpoint of the backend takes one more job of a queue now."""
-        self.intake: ConsumerControl | None = None
+        self._admits = admits
+        self._consumer: ConsumerControl | None = None
+
+    def control(self, consumer: ConsumerControl) -> None:
+        """Pause and resume the queues of this consumer from now on."""
+        self._consumer = consumer
+        self.settle()
 
     def is_free(self, queue: str) -> bool:
-        """Whether one more job of that queue fits."""
-        return self.taken.get(queue, 0) < self.capacity.get(queue, 0) and self.admits(queue)
+        """Return whether one more job of `queue` can run."""
+        return self.taken.get(queue, 0) < self.capacity.get(queue, 0) and self._admits(queue)
 
     def settle(self, *queues: str) -> None:
-        """Consume these queues (else all) while they have a free slot, and not otherwise."""
-        if self.intake is None:
+        """Resume each of `queues` (all if none is given) that has a free slot, pause the others."""
+        if self._consumer is None:
             return
         for queue in queues or self.capacity:
             if self.is_free(queue):
-                self.intake.resume(queue)
+                self._consumer.resume(queue)
             else:
-                self.intake.pause(queue)
+                self._consumer.pause(queue)
 
     @contextmanager
     def one(self, queue: str) -> Iterator[None]:
-        """Take a slot, and stop consuming the queue while none is left."""
+        """Hold one slot of `queue` while the block runs; the queue is paused while none is left."""
         self.taken[queue] += 1
         if not self.is_free(queue):
             self.settle(queue)

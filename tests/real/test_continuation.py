@@ -1,4 +1,4 @@
-"""The seam of a continued answer against the real llama-server: is a token lost, or said twice?
+"""The joiner of a continued answer against the real llama-server: is a token lost, or said twice?
 
 Greedy, with a model that never ends by itself, so that a cut may come after any token. What is
 compared: the fragments before the cut and those of the rest, joined, with those of the answer that
@@ -28,7 +28,7 @@ from fleet.real.run_llama_server import LlamaServer, running_llama_server
 from fleet.real.tiny_model import TinyShape, write_model
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import LLAMACPP
-from workers.continuation import Continuation, Said, plan
+from workers.continuation import Continuation, EarlierOutput, plan
 from workers.run import stream
 
 pytestmark = pytest.mark.real
@@ -56,7 +56,7 @@ async def all_of(events: AsyncGenerator[Event, None]) -> list[Event]:
 
 
 async def rest_of(backend: OpenAI, request: ChatRequest, before: list[Event]) -> list[Event]:
-    said = Said()
+    said = EarlierOutput()
     for event in before:
         said.add(event)  # type: ignore[arg-type]
     chosen = await plan(request, said, backend)

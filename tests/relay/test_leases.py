@@ -176,14 +176,12 @@ async def test_who_fails_a_job_that_runs_takes_it_away_first(redis_url: str, *, 
         job_id = await relay.enqueue()
         claim = await relay.claim()
         voice = relay.voice(claim)
-        lost = asyncio.Event()
-        voice.on_lost = lost.set
         voice.say(Delta(content="one"))
         await voice.written()
         await relay.leases.end(QUEUE, job_id, DeadlineExceeded("too late"), dead=dead)
         voice.say(Failed(code="internal_error", message="mine", retryable=False))
         async with asyncio.timeout(5):
-            await lost.wait()
+            await voice.until_lost
         frames = await relay.heard(job_id)
 
         assert [frame.type for frame in frames][-2:] == ["delta", "failed"]

@@ -28,12 +28,12 @@ from contract.jobs import AnyRequest
 from contract.models import PullRequest
 from contract.result import Result, fold
 from workers.continuation import (
+    Complete,
     Continuation,
-    Enough,
+    Continue,
+    EarlierOutput,
     Fresh,
-    GoOn,
     Plan,
-    Said,
     StartOver,
     plan,
 )
@@ -50,8 +50,8 @@ def ask(model: str = "scripted-story", text: str = "tell", **fields: Any) -> Cha
     )
 
 
-def said(*events: Event) -> Said:
-    heard = Said()
+def said(*events: Event) -> EarlierOutput:
+    heard = EarlierOutput()
     for event in events:
         heard.add(event)  # type: ignore[arg-type]
     return heard
@@ -208,7 +208,7 @@ async def test_what_cannot_be_continued_starts_over(why: str) -> None:
 async def test_tools_that_may_not_be_called_are_no_obstacle() -> None:
     request = ask(tools=(Tool(name="f"),), tool_choice="none")
 
-    assert isinstance(await plan(request, said(*texts("So")), Scripted()), GoOn)
+    assert isinstance(await plan(request, said(*texts("So")), Scripted()), Continue)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ async def test_an_answer_as_long_as_it_may_be_is_done() -> None:
     request = ask(max_tokens=3)
     chosen = await plan(request, said(*texts("a", " b", " c")), Scripted())
 
-    assert isinstance(chosen, Enough)
+    assert isinstance(chosen, Complete)
     assert [e.type for e in await next_attempt(request, texts("a", " b", " c"))] == [
         "resumed", "done",
     ]  # fmt: skip

@@ -31,18 +31,18 @@ class Woken:
 @asynccontextmanager
 async def ringing() -> AsyncIterator[tuple[DelayedWakeups, Woken]]:
     woken = Woken()
-    alarm = DelayedWakeups(woken)
+    wakeups = DelayedWakeups(woken)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(alarm.ring())
-        yield alarm, woken
+        task = group.create_task(wakeups.run())
+        yield wakeups, woken
         task.cancel()
 
 
 async def test_queues_are_woken_in_the_order_of_their_times_and_not_before() -> None:
-    async with ringing() as (alarm, woken):
+    async with ringing() as (wakeups, woken):
         began = asyncio.get_running_loop().time()
-        alarm.set("late", 0.15)
-        alarm.set("soon", 0.05)
+        wakeups.set("late", 0.15)
+        wakeups.set("soon", 0.05)
         await woken.until(2)
 
     assert woken.queues == ["soon", "late"]
@@ -51,10 +51,10 @@ async def test_queues_are_woken_in_the_order_of_their_times_and_not_before() -> 
 
 
 async def test_jobs_that_are_due_together_wake_their_queue_once() -> None:
-    async with ringing() as (alarm, woken):
+    async with ringing() as (wakeups, woken):
         for _ in range(1000):
-            alarm.set("busy", 0.02)
-        alarm.set("other", 0.2)
+            wakeups.set("busy", 0.02)
+        wakeups.set("other", 0.2)
         await woken.until(2)
 
     assert woken.queues[-1] == "other"
@@ -62,11 +62,11 @@ async def test_jobs_that_are_due_together_wake_their_queue_once() -> None:
 
 
 async def test_redis_that_is_away_for_a_moment_does_not_end_it() -> None:
-    async with ringing() as (alarm, woken):
+    async with ringing() as (wakeups, woken):
         woken.broken = True
-        alarm.set("first", 0.0)
+        wakeups.set("first", 0.0)
         await woken.until(1)
-        alarm.set("second", 0.0)
+        wakeups.set("second", 0.0)
         await woken.until(2)
 
     assert woken.queues == ["first", "second"]

@@ -20,34 +20,34 @@ CHAT = "box.chat"
 
 
 class Stage:
-    """A choosing worker whose backend swaps models, and the queues it has woken."""
+    """A affinity worker whose backend swaps models, and the queues it has woken."""
 
     def __init__(self, slots: int = 4, **warm: bool | None) -> None:
         self.woken: list[str] = []
         self.offered: list[str] = []
-        self.choosing = ModelAffinity(
+        self.affinity = ModelAffinity(
             Slots({CHAT: slots, "box.embed": slots, "box.pull": 1}),
             lambda queue, delay_s: (self.offered if delay_s else self.woken).append(queue),
         )
         self.learn(**(warm or {"a": False, "b": False}))
 
     def learn(self, **warm: bool | None) -> None:
-        self.choosing.learn(
+        self.affinity.on_models(
             [ModelReport(name=name, warm=is_warm) for name, is_warm in warm.items()]
         )
 
-    async def taking(self, queue: str = CHAT) -> ClaimFilter:
-        async with self.choosing.turn(queue) as taking:
-            return taking
+    async def claim_filter(self, queue: str = CHAT) -> ClaimFilter:
+        async with self.affinity.turn(queue) as claim_filter:
+            return claim_filter
 
     async def begin(self, id: str, model: str, queue: str = CHAT, **fields: Any) -> JobRecord:
         record = job(id, model, queue, **fields)
-        async with self.choosing.turn(queue):
-            self.choosing.began(record)
+        async with self.affinity.turn(queue):
+            self.affinity.on_claimed(record)
         return record
 
-    def speaks(self, id: str) -> None:
-        self.choosing.hear(id, Delta(content="a"))
+    def outputs(self, id: str) -> None:
+        self.affinity.on_event(id, Delta(content="a"))
 
 
 def job(id: str, model: str, queue: str = CHAT, **fields: Any) -> JobRecord:
@@ -67,22 +67,22 @@ async def test_a_backend_without_cold_models_has_nothing_to_choose(
     stage = Stage(**told)
     await stage.begin("1", "unknown")
 
-    assert await stage.taking() == ClaimFilter()
+    assert await stage.claim_filter() == ClaimFilter()
 
 
 async def test_what_the_backend_has_in_memory_is_warm_by_all_its_names() -> None:
     stage = Stage(**{"qwen3:latest": True, "big:70b": True, "cold": False})
 
-    assert (await stage.taking()).warm == frozenset({"qwen3", "qwen3:latest", "big:70b"})
+    assert (await stage.claim_filter()).warm == frozenset({"qwen3", "qwen3:latest", "big:70b"})
 
 
 async def test_while_a_cold_model_loads_only_warm_ones_are_taken() -> None:
     stage = Stage(a=True, b=False)
     await stage.begin("1", "b")
 
-    assert await stage.taking() == ClaimFilter(warm=frozenset({"a", "a:latest"}), cold=False)
-    assert await stage.taking("box.pull") == ClaimFilter()
-    assert (stage.choosing.loading(CHAT), stage.choosing.loading("box.pull")) == ("b", None)
+    assert await stage.claim_filter() == ClaimFilter(warm=frozenset({"a", "a:latest"}), cold=False)
+    assert await stage.claim_filter("box.pull") == ClaimFilter()
+    assert (stage.affinity.loading(CHAT), stage.affinity.loading("box.pull")) == ("b", None)
 
 
 @pytest.mark.parametrize(
@@ -91,64 +91,64 @@ async def test_while_a_cold_model_loads_only_warm_ones_are_taken() -> None:
 async def test_a_load_is_over_at_the_first_output(event: Any) -> None:
     stage = Stage()
     await stage.begin("1", "a")
-    stage.choosing.hear("1", Phase(phase="loading"))
-    stage.choosing.hear("1", Reset(attempt=2, reason=""))
-    assert not (await stage.taking()).cold
-    stage.choosing.hear("1", event)
+    stage.affinity.on_event("1", Phase(phase="loading"))
+    stage.affinity.on_event("1", Reset(attempt=2, reason=""))
+    assert not (await stage.claim_filter()).cold
+    stage.affinity.on_event("1", event)
 
-    assert await stage.taking() == ClaimFilter(warm=frozenset({"a", "a:latest"}))
-    assert stage.choosing.loading(CHAT) is None
-    assert stage.choosing.stale.is_set()
+    assert await stage.claim_filter() == ClaimFilter(warm=frozenset({"a", "a:latest"}))
+    assert stage.affinity.loading(CHAT) is None
+    assert stage.affinity.stale.is_set()
 
 
 async def test_a_load_that_fails_is_over_and_warms_nothing() -> None:
     stage = Stage()
     record = await stage.begin("1", "a")
-    stage.choosing.ended(record)
+    stage.affinity.on_released(record)
 
-    assert await stage.taking() == ClaimFilter(warm=frozenset())
+    assert await stage.claim_filter() == ClaimFilter(warm=frozenset())
 
 
 async def test_a_load_may_have_put_out_what_was_warm_before() -> None:
     stage = Stage(a=True, b=False)
     await stage.begin("1", "b")
-    stage.speaks("1")
-    assert (await stage.taking()).warm == frozenset({"b", "b:latest"})
+    stage.outputs("1")
+    assert (await stage.claim_filter()).warm == frozenset({"b", "b:latest"})
     stage.learn(a=True, b=True, c=False)
 
-    assert (await stage.taking()).warm == frozenset({"a", "a:latest", "b", "b:latest"})
+    assert (await stage.claim_filter()).warm == frozenset({"a", "a:latest", "b", "b:latest"})
 
 
 async def test_what_ran_last_stays_warm_only_if_the_backend_does_not_list_it() -> None:
     stage = Stage(a=False)
     for id, model in (("1", "a"), ("2", "alias")):
         record = await stage.begin(id, model)
-        stage.speaks(id)
-        stage.choosing.ended(record)
+        stage.outputs(id)
+        stage.affinity.on_released(record)
         stage.learn(a=False)
 
-    assert (await stage.taking()).warm == frozenset({"alias", "alias:latest"})
+    assert (await stage.claim_filter()).warm == frozenset({"alias", "alias:latest"})
 
 
 async def test_a_pull_is_no_load() -> None:
     stage = Stage()
     await stage.begin("1", "a")
-    stage.choosing.hear("1", Phase(phase="pulling"))
-    assert (await stage.taking()).cold
-    stage.choosing.hear("1", Phase(phase="loading"))
+    stage.affinity.on_event("1", Phase(phase="pulling"))
+    assert (await stage.claim_filter()).cold
+    stage.affinity.on_event("1", Phase(phase="loading"))
 
-    assert not (await stage.taking()).cold
+    assert not (await stage.claim_filter()).cold
 
 
 async def test_queues_that_found_nothing_for_a_load_try_again_when_it_is_over() -> None:
     stage = Stage()
     record = await stage.begin("1", "a")
     for queue in (CHAT, CHAT, "box.embed"):
-        stage.choosing.found_nothing(queue, await stage.taking(queue))
+        stage.affinity.on_nothing_claimed(queue, await stage.claim_filter(queue))
     assert not stage.woken
-    late = await stage.taking()
-    stage.choosing.ended(record)
-    stage.choosing.found_nothing(CHAT, late)
+    late = await stage.claim_filter()
+    stage.affinity.on_released(record)
+    stage.affinity.on_nothing_claimed(CHAT, late)
 
     assert sorted(stage.woken) == [CHAT, CHAT, "box.embed"]
     assert sorted(stage.offered) == [CHAT, "box.embed"]
@@ -156,9 +156,9 @@ async def test_queues_that_found_nothing_for_a_load_try_again_when_it_is_over() 
 
 async def test_nobody_is_woken_who_found_nothing_for_another_reason() -> None:
     stage = Stage()
-    stage.choosing.found_nothing(CHAT, await stage.taking())
+    stage.affinity.on_nothing_claimed(CHAT, await stage.claim_filter())
     record = await stage.begin("1", "a")
-    stage.choosing.ended(record)
+    stage.affinity.on_released(record)
 
     assert not stage.woken
 
@@ -170,11 +170,11 @@ async def test_slots_that_ask_at_once_load_one_model() -> None:
     claimed: list[JobRecord] = []
 
     async def claim() -> None:
-        async with stage.choosing.turn(CHAT) as taking:
+        async with stage.affinity.turn(CHAT) as claim_filter:
             await asyncio.sleep(0)
-            if taking.cold:
+            if claim_filter.cold:
                 claimed.append(waiting.pop())
-                stage.choosing.began(claimed[-1])
+                stage.affinity.on_claimed(claimed[-1])
 
     await asyncio.gather(*(claim() for _ in range(8)))
 
@@ -182,50 +182,50 @@ async def test_slots_that_ask_at_once_load_one_model() -> None:
 
 
 async def test_nobody_knows_what_is_warm_before_the_first_look() -> None:
-    choosing = ModelAffinity(Slots({CHAT: 4}), lambda _queue, _delay_s: None)
-    async with choosing.turn(CHAT) as taking:
-        choosing.began(job("1", "a"))
-    async with choosing.turn(CHAT) as then:
+    affinity = ModelAffinity(Slots({CHAT: 4}), lambda _queue, _delay_s: None)
+    async with affinity.turn(CHAT) as claim_filter:
+        affinity.on_claimed(job("1", "a"))
+    async with affinity.turn(CHAT) as then:
         pass
 
-    assert (taking, then) == (
+    assert (claim_filter, then) == (
         ClaimFilter(warm=frozenset()),
         ClaimFilter(warm=frozenset(), cold=False),
     )
 
 
 async def evicting() -> tuple[Stage, JobRecord]:
-    """A backend that has put `a` out to load `b`, which speaks."""
+    """A backend that has put `a` out to load `b`, which outputs."""
     stage = Stage()
     first = await stage.begin("1", "a")
-    stage.speaks("1")
+    stage.outputs("1")
     second = await stage.begin("2", "b")
-    stage.speaks("2")
-    stage.choosing.broke("1", TruncatedStream("cut"))
-    stage.choosing.ended(first)
+    stage.outputs("2")
+    stage.affinity.on_failure("1", TruncatedStream("cut"))
+    stage.affinity.on_released(first)
     return stage, second
 
 
 async def test_a_backend_that_puts_out_what_speaks_gets_one_model_at_a_time() -> None:
     # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: busy models are evicted.
     stage, speaking = await evicting()
-    while_it_speaks = await stage.taking()
-    stage.choosing.ended(speaking)
-    then = await stage.taking()
+    while_it_speaks = await stage.claim_filter()
+    stage.affinity.on_released(speaking)
+    then = await stage.claim_filter()
     await stage.begin("3", "a")
 
     assert while_it_speaks == ClaimFilter(frozenset({"b", "b:latest"}), cold=False, drains=True)
     assert then.cold
-    assert await stage.taking() == ClaimFilter(frozenset(), cold=False)
+    assert await stage.claim_filter() == ClaimFilter(frozenset(), cold=False)
 
 
 async def test_who_waited_for_the_speaking_model_tries_again_when_all_are_done() -> None:
     stage, speaking = await evicting()
     another = await stage.begin("3", "b")
-    stage.choosing.found_nothing(CHAT, await stage.taking())
-    stage.choosing.ended(speaking)
+    stage.affinity.on_nothing_claimed(CHAT, await stage.claim_filter())
+    stage.affinity.on_released(speaking)
     before = list(stage.woken)
-    stage.choosing.ended(another)
+    stage.affinity.on_released(another)
 
     assert (before, stage.woken) == ([], [CHAT])
 
@@ -235,12 +235,9 @@ async def test_the_next_look_decides_whether_the_model_was_put_out(
     *, is_still_there: bool, drains: bool
 ) -> None:
     stage, _ = await evicting()
-    stage.choosing.learn(
-        [ModelReport(name="a", warm=is_still_there), ModelReport(name="b", warm=True),
-         ModelReport(name="c", warm=False)]
-    )  # fmt: skip
+    stage.learn(a=is_still_there, b=True, c=False)
 
-    assert (await stage.taking()).drains is drains
+    assert (await stage.claim_filter()).drains is drains
 
 
 @pytest.mark.parametrize("error", [TruncatedStream("cut"), BackendBusy("busy")])
@@ -249,19 +246,19 @@ async def test_an_answer_that_breaks_off_for_another_reason_changes_nothing(
 ) -> None:
     stage = Stage()
     await stage.begin("1", "a")
-    stage.speaks("1")
+    stage.outputs("1")
     if isinstance(error, BackendBusy):
         await stage.begin("2", "b")
-    stage.choosing.broke("1", error)
+    stage.affinity.on_failure("1", error)
 
-    assert not (await stage.taking()).drains
+    assert not (await stage.claim_filter()).drains
 
 
 @pytest.mark.parametrize(("slots", "most"), [(1, 1), (3, 3), (4, 3), (7, 6), (8, 6), (64, 48)])
 async def test_one_slot_in_four_is_kept_free_of_batch(slots: int, most: int) -> None:
     stage = Stage(slots, a=True)
     taken = 0
-    while (await stage.taking()).batch and taken < slots:
+    while (await stage.claim_filter()).batch and taken < slots:
         await stage.begin(str(taken), "a", priority="batch")
         taken += 1
 
@@ -271,11 +268,13 @@ async def test_one_slot_in_four_is_kept_free_of_batch(slots: int, most: int) -> 
 async def test_claims_under_way_count_as_batch_until_they_are_decided() -> None:
     stage = Stage(4, a=True)
     async with AsyncExitStack() as stack:
-        takings = [await stack.enter_async_context(stage.choosing.turn(CHAT)) for _ in range(3)]
-        fourth = asyncio.create_task(stage.taking())
+        claim_filters = [
+            await stack.enter_async_context(stage.affinity.turn(CHAT)) for _ in range(3)
+        ]
+        fourth = asyncio.create_task(stage.claim_filter())
         await asyncio.sleep(0)
 
-        assert all(taking.batch for taking in takings)
+        assert all(claim_filter.batch for claim_filter in claim_filters)
         assert not fourth.done()
     assert (await fourth).batch
 
@@ -296,18 +295,18 @@ async def _play(steps: list[tuple[str, str]]) -> None:
     stage, running = Stage(4, a=False), dict[str, JobRecord]()
     for number, (step, model) in enumerate(steps):
         if step == "claim" and len(running) < 4:
-            taking = await stage.taking()
-            if taking.cold or model in (taking.warm or ()):
-                priority = "batch" if taking.batch else "standard"
+            claim_filter = await stage.claim_filter()
+            if claim_filter.cold or model in (claim_filter.warm or ()):
+                priority = "batch" if claim_filter.batch else "standard"
                 id = str(number)
                 running[id] = await stage.begin(id, model, priority=priority)
         elif running and step == "speak":
-            stage.speaks(next(iter(running)))
+            stage.outputs(next(iter(running)))
         elif running and step == "end":
-            stage.choosing.ended(running.pop(next(iter(running))))
+            stage.affinity.on_released(running.pop(next(iter(running))))
 
-        assert len(stage.choosing._loads) <= 1  # nobody but it knows of two
+        assert len(stage.affinity._loads) <= 1  # nobody but it knows of two
         assert sum(record.priority == "batch" for record in running.values()) <= 3
     for record in running.values():
-        stage.choosing.ended(record)
-    assert await stage.taking() == ClaimFilter(warm=(await stage.taking()).warm)
+        stage.affinity.on_released(record)
+    assert await stage.claim_filter() == ClaimFilter(warm=(await stage.claim_filter()).warm)

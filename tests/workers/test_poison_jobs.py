@@ -18,20 +18,20 @@ def record(id: str, lost: int) -> JobRecord:
 
 
 def test_jobs_that_outlived_one_worker_go_on_together() -> None:
-    quarantine = PoisonJobs()
+    poison_jobs = PoisonJobs()
 
-    assert [quarantine.enter(record(f"j{n}", lost=n % 2)) for n in range(10)] == [True] * 10
+    assert [poison_jobs.enter(record(f"j{n}", lost=n % 2)) for n in range(10)] == [True] * 10
 
 
 def test_of_jobs_that_outlived_two_one_runs_at_a_time() -> None:
-    quarantine = PoisonJobs()
+    poison_jobs = PoisonJobs()
     first, second = record("first", lost=2), record("second", lost=2)
-    entered = [quarantine.enter(first), quarantine.enter(second)]
-    quarantine.leave(second)
-    entered.append(quarantine.enter(second))
-    quarantine.leave(first)
+    entered = [poison_jobs.enter(first), poison_jobs.enter(second)]
+    poison_jobs.leave(second)
+    entered.append(poison_jobs.enter(second))
+    poison_jobs.leave(first)
 
-    assert [*entered, quarantine.enter(second)] == [True, False, False, True]
+    assert [*entered, poison_jobs.enter(second)] == [True, False, False, True]
 
 
 async def test_a_death_of_the_worker_is_counted_and_a_failure_of_the_backend_is_not(

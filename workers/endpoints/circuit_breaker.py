@@ -26,7 +26,7 @@ from contract.errors import (
 )
 
 OPEN_MOST_S: Final = 60.0
-_BROKE_OFF: Final = (TruncatedStream, BackendStalled)
+_INTERRUPTED: Final = (TruncatedStream, BackendStalled)
 """Errors that say neither that it is well nor that it is not: it answered, for a while."""
 
 Verdict = Callable[[BackendError], bool | None]
@@ -35,7 +35,7 @@ Verdict = Callable[[BackendError], bool | None]
 
 def endpoint_works(error: BackendError) -> bool | None:
     """An endpoint that answered is there, whatever it answered."""
-    if isinstance(error, _BROKE_OFF):
+    if isinstance(error, _INTERRUPTED):
         return None
     return error.scope != "endpoint"
 
@@ -61,17 +61,17 @@ class Permit:
         if self._ends():
             self._breaker.succeeded()
 
-    def broke(self, error: BackendError) -> None:
+    def failed(self, error: BackendError) -> None:
         """The answer was an error."""
         works = self._breaker.verdict(error)
         if works is None:
-            self.left()
+            self.dropped()
         elif works:
             self.answered()
         elif self._ends():
             self._breaker.failed(error)
 
-    def left(self) -> None:
+    def dropped(self) -> None:
         """Nothing was learned: the job was cancelled, or taken away."""
         if self._ends():
             self._breaker.undecided()
@@ -106,7 +106,7 @@ class CircuitBreaker:
         self._failures = 0
         self._openings = 0
         self._is_tried = False
-        self._is_looked_at = True
+        self._is_probed = True
         self._error: BackendError | None = None
 
     @property
@@ -120,9 +120,9 @@ class CircuitBreaker:
         return self.open_until is not None and self._clock() >= self.open_until
 
     @property
-    def look_at(self) -> float | None:
+    def probe_at(self) -> float | None:
         """When to look at the endpoint, by the clock: at once if only jobs found it gone."""
-        return self.open_until if self._is_looked_at else self._clock()
+        return self.open_until if self._is_probed else self._clock()
 
     @property
     def is_at_rest(self) -> bool:
@@ -141,7 +141,7 @@ class CircuitBreaker:
             self._on_change()
         return Permit(self, self.generation)
 
-    def probe(self) -> None:
+    def half_open_if_due(self) -> None:
         """Let one job through, if it is time."""
         if self.is_due:
             self.half_open()
@@ -151,19 +151,19 @@ class CircuitBreaker:
         if self.open_until is not None:
             self._change(open_until=None, is_half_open=True)
 
-    def found_well(self) -> None:
+    def probe_succeeded(self) -> None:
         """The endpoint was looked at and answered: that is all it takes to be there."""
         if self.open_until is not None:
             self.succeeded()
 
-    def found_broken(self, error: BackendError) -> None:
+    def probe_failed(self, error: BackendError) -> None:
         """The endpoint was looked at; what keeps it from answering at all opens the breaker."""
         if not isinstance(error, (BackendUnreachable, ModelLoading)):
-            self.found_well()
+            self.probe_succeeded()
             return
         if self.open_until is None or self.is_due:
             self._open(error)
-        self._is_looked_at = True
+        self._is_probed = True
 
     def succeeded(self) -> None:
         """Close it."""
@@ -185,7 +185,7 @@ class CircuitBreaker:
             self._on_change()
 
     def _open(self, error: BackendError) -> None:
-        self._error, self._is_looked_at = error, False
+        self._error, self._is_probed = error, False
         wait_s = min(OPEN_MOST_S, self._open_s * 2 ** min(self._openings, 16))
         self._openings += 1
         self._change(open_until=self._clock() + wait_s, is_half_open=False)

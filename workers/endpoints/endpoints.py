@@ -5,7 +5,7 @@ works (its circuit and that of the model there let it through), has a slot and t
 not just fail the same job;
 among these one that has the model in memory, then the one with the fewest jobs. All of an answer
 comes from there. When it breaks off, the job's next attempt chooses anew: nothing moves in the
-middle of a stream. Kinds that change what a server holds go to every endpoint (`broadcast.py`).
+middle of a stream. Kinds that change what a endpoint holds go to every endpoint (`broadcast.py`).
 One address is the same, with nothing to choose.
 """
 
@@ -32,7 +32,7 @@ from workers.endpoints.circuit_breaker import (
     endpoint_works,
     model_works,
 )
-from workers.endpoints.model_circuits import ModelsAt
+from workers.endpoints.model_circuits import ModelCircuits
 
 _REMEMBERED: Final = 1000
 """Jobs of which is known where they failed."""
@@ -57,12 +57,18 @@ class Endpoint:
         address: str,
         breaker: Callable[[Verdict], CircuitBreaker],
         slots: Mapping[str, int],
+        *,
+        packer: Packer | None = None,
     ) -> None:
-        """Nothing seen, nothing running; `breaker` makes circuits, `slots` are by queue."""
+        """Start without a probe and without a job.
+
+        `breaker` makes circuits, `slots` are by queue; `packer` runs embed jobs in place of the
+        adapter.
+        """
         self.adapter = adapter
         self.address = address
         self.breaker = breaker(endpoint_works)
-        self.models_at = ModelsAt(partial(breaker, model_works))
+        self.model_circuits = ModelCircuits(partial(breaker, model_works))
         self.has_contexts = (
             isinstance(adapter, GrantsFeatures) and "context_length" in adapter.grants
         )
@@ -72,8 +78,7 @@ class Endpoint:
         self.error: str | None = "not checked yet"
         self.version: str | None = None
         self.models: tuple[ModelReport, ...] = ()
-        self.packer: Packer | None = None
-        """Who runs its embed jobs, if not the adapter itself."""
+        self.packer = packer
 
     @property
     def in_flight(self) -> int:
@@ -86,22 +91,22 @@ class Endpoint:
             return False
         return self.breaker.admits and self.taken[queue] < self.slots.get(queue, 0)
 
-    def found_well(self) -> None:
+    def probe_succeeded(self) -> None:
         """It was looked at and answered."""
         was_out = self.breaker.open_until is not None
-        self.breaker.found_well()
+        self.breaker.probe_succeeded()
         if was_out:
-            self.models_at.is_there_again()
+            self.model_circuits.is_there_again()
 
     def may_run(self, queue: str, loaded: str) -> bool:
         """Whether a job of the queue may have its model so now."""
-        running = self.models_at.running_as(model_of(loaded)) if self._shares(queue) else None
+        running = self.model_circuits.running_as(model_of(loaded)) if self._shares(queue) else None
         name = canonical(loaded)
-        return running in {None, name} and name not in self.models_at.resting(queue)
+        return running in {None, name} and name not in self.model_circuits.resting(queue)
 
     def limits(self, queue: str) -> tuple[set[str], set[str], dict[str, str]]:
         """Models that rest here, that failed last, and how those are loaded that run."""
-        at = self.models_at
+        at = self.model_circuits
         return at.resting(queue), at.failing(queue), at.running() if self._shares(queue) else {}
 
     def _shares(self, queue: str) -> bool:
@@ -110,16 +115,16 @@ class Endpoint:
     def begin(self, queue: str, loaded: str) -> Permit:
         """A job runs here with its model loaded so."""
         if kind_of(queue) in IN_MEMORY:
-            self.models_at.begin(self.name_of(loaded))
-        return self.models_at.enter(queue, self.name_of(loaded))
+            self.model_circuits.begin(self.name_of(loaded))
+        return self.model_circuits.enter(queue, self.name_of(loaded))
 
     def end(self, queue: str, loaded: str) -> bool:
         """It has ended; whether its model may be loaded otherwise now, and could not before."""
-        was_last = kind_of(queue) in IN_MEMORY and self.models_at.end(self.name_of(loaded))
+        was_last = kind_of(queue) in IN_MEMORY and self.model_circuits.end(self.name_of(loaded))
         return was_last and self.has_contexts
 
     def name_of(self, loaded: str) -> str:
-        """How the server loads a model for a job that wants it so."""
+        """How the endpoint loads a model for a job that wants it so."""
         return loaded if self.has_contexts else model_of(loaded)
 
     def lacks(self, model: str | None) -> bool:
@@ -129,7 +134,7 @@ class Endpoint:
 
     def is_warm(self, loaded: str | None) -> bool:
         """Whether it said that it has the model in memory, and had it loaded so when last used."""
-        if loaded is None or self.models_at.is_loaded_otherwise(self.name_of(loaded)):
+        if loaded is None or self.model_circuits.is_loaded_otherwise(self.name_of(loaded)):
             return False
         model = model_of(loaded)
         return any(report.warm and is_same(report.name, model) for report in self.models)
@@ -138,14 +143,14 @@ class Endpoint:
 class Reservation:
     """A job's place at one of the endpoints: held from before its claim to its end."""
 
-    def __init__(self, servers: "EndpointPool", queue: str, server: Endpoint) -> None:
-        """Made by `Servers.seat`, where there was room."""
-        self._servers = servers
+    def __init__(self, endpoints: "EndpointPool", queue: str, endpoint: Endpoint) -> None:
+        """Made by `Servers.reservation`, where there was room."""
+        self._pool = endpoints
         self._queue = queue
         self._job_id = ""
-        self._is_everywhere = len(servers.all) > 1 and kind_of(queue) in EVERYWHERE
-        self._server = server
-        self._passages: list[Permit] = []
+        self._is_everywhere = len(endpoints.all) > 1 and kind_of(queue) in EVERYWHERE
+        self._endpoint = endpoint
+        self._permits: list[Permit] = []
         self._loaded: str | None = None
         self._enter(None)
 
@@ -153,18 +158,18 @@ class Reservation:
     def adapter(self) -> Backend:
         """What runs the job."""
         if self._is_everywhere:
-            return self._servers.everywhere
-        return self._server.adapter
+            return self._pool.everywhere
+        return self._endpoint.adapter
 
     @property
     def loaded(self) -> str | None:
         """The job's model as the endpoint loads it for this job; None if it names none."""
-        return self._loaded and self._server.name_of(self._loaded)
+        return self._loaded and self._endpoint.name_of(self._loaded)
 
     @property
     def limits(self) -> Limits:
         """Which jobs neither its endpoint nor another one with room may have now."""
-        return self._servers.limits(self._queue, self._server)
+        return self._pool.limits(self._queue, self._endpoint)
 
     @property
     def packs(self) -> bool:
@@ -174,7 +179,7 @@ class Reservation:
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """Vectors of the job's texts, packed with those of other jobs (embedding/packer.py)."""
         if self._packer is None:
-            raise NotSupported(f"backend {self._servers.name} packs no texts")
+            raise NotSupported(f"backend {self._pool.name} packs no texts")
         self._arrive()
         return self._packer.embed(request)
 
@@ -184,51 +189,51 @@ class Reservation:
         Returns what its log should say: the address, if there are several.
         """
         self._job_id = job_id
-        failed_at = self._servers.failed_at.get(job_id)
-        best = self._servers.best(self._queue, loaded, failed_at, held=self._server)
+        failed_at = self._pool.failed_at.get(job_id)
+        best = self._pool.best(self._queue, loaded, failed_at, held=self._endpoint)
         self.leave()
-        self._server = best or self._server
+        self._endpoint = best or self._endpoint
         self._enter(loaded)
         if self._is_everywhere:
-            return ", ".join(server.address for server in self._servers.all)
-        return self._server.address if len(self._servers.all) > 1 else None
+            return ", ".join(endpoint.address for endpoint in self._pool.all)
+        return self._endpoint.address if len(self._pool.all) > 1 else None
 
     def answered(self) -> None:
         """The backend began to answer."""
         if not self._is_everywhere:
-            for passage in self._passages:
-                passage.answered()
+            for permit in self._permits:
+                permit.answered()
 
-    def broke(self, error: BackendError) -> None:
+    def failed(self, error: BackendError) -> None:
         """The backend failed the job: its next attempt goes to another endpoint, if one is free."""
         if self._is_everywhere:
             return
-        for passage in self._passages:
-            passage.left() if error.is_echo else passage.broke(error)
-        self._servers.failed_at[self._job_id] = self._server.address
-        while len(self._servers.failed_at) > _REMEMBERED:
-            self._servers.failed_at.popitem(last=False)
+        for permit in self._permits:
+            permit.dropped() if error.is_echo else permit.failed(error)
+        self._pool.failed_at[self._job_id] = self._endpoint.address
+        while len(self._pool.failed_at) > _REMEMBERED:
+            self._pool.failed_at.popitem(last=False)
 
     def leave(self) -> None:
         """Give the place back."""
         self._arrive()
-        self._server.taken[self._queue] -= 1
-        for passage in self._passages:
-            passage.left()
-        if self._loaded is not None and self._server.end(self._queue, self._loaded):
-            self._servers.on_change()
+        self._endpoint.taken[self._queue] -= 1
+        for permit in self._permits:
+            permit.dropped()
+        if self._loaded is not None and self._endpoint.end(self._queue, self._loaded):
+            self._pool.on_change()
         self._loaded = None
 
     def _enter(self, loaded: str | None) -> None:
-        self._server.taken[self._queue] += 1
-        self._packer = self._server.packer if kind_of(self._queue) == "embed" else None
+        self._endpoint.taken[self._queue] += 1
+        self._packer = self._endpoint.packer if kind_of(self._queue) == "embed" else None
         if self._packer is not None:
             self._packer.expect(1)
         self._is_expected = True
-        self._passages = [self._server.breaker.enter()]
+        self._permits = [self._endpoint.breaker.enter()]
         if loaded is not None and not self._is_everywhere:
             self._loaded = loaded
-            self._passages.append(self._server.begin(self._queue, loaded))
+            self._permits.append(self._endpoint.begin(self._queue, loaded))
 
     def _arrive(self) -> None:
         """The job is with the packer, or will not come."""
@@ -241,12 +246,12 @@ class EndpointPool:
     """All endpoints of the backend that a worker serves; at least one, all of one type."""
 
     def __init__(
-        self, servers: Sequence[Endpoint], on_change: Callable[[], None] = lambda: None
+        self, endpoints: Sequence[Endpoint], on_change: Callable[[], None] = lambda: None
     ) -> None:
         """Choose among these; `on_change` is called when a model may be loaded otherwise."""
-        self.all = tuple(servers)
+        self.all = tuple(endpoints)
         self.on_change = on_change
-        self.held_back: set[str] = set()
+        self.limited_queues: set[str] = set()
         """Queues in which nothing was claimed because of limits: to be asked again at a change."""
         self._claims = asyncio.Lock()
         self.failed_at: OrderedDict[str, str] = OrderedDict()
@@ -260,51 +265,51 @@ class EndpointPool:
     @property
     def everywhere(self) -> Broadcast:
         """All of them at once."""
-        adapters = {server.address: server.adapter for server in self.all}
-        up = [server.address for server in self.all if server.breaker.open_until is None]
+        adapters = {endpoint.address: endpoint.adapter for endpoint in self.all}
+        up = [endpoint.address for endpoint in self.all if endpoint.breaker.open_until is None]
         return Broadcast(self.name, adapters, up)
 
     @property
     def error(self) -> str | None:
         """What is wrong with the backend; None while one of its endpoints is well."""
-        errors = [server.error for server in self.all]
+        errors = [endpoint.error for endpoint in self.all]
         return None if None in errors else "; ".join(dict.fromkeys(e for e in errors if e))
 
     @property
     def open_until(self) -> float | None:
         """When the first circuit may let a job through again; None if one does, or may soon."""
-        times = [server.breaker.open_until for server in self.all]
+        times = [endpoint.breaker.open_until for endpoint in self.all]
         return None if None in times else min(time for time in times if time is not None)
 
     def models_open_until(self, queue: str) -> dict[str, float]:
         """When the first endpoint may take a job again of models that none takes now."""
         each = [
-            {model: at for its, model, at in server.models_at.open() if its == queue}
-            for server in self.all
+            {model: at for its, model, at in endpoint.model_circuits.open() if its == queue}
+            for endpoint in self.all
         ]
         models = set(each[0]).intersection(*each[1:])
         return {model: min(times[model] for times in each) for model in models}
 
     def admit(self, queue: str) -> bool:
         """Whether an endpoint takes one more job of that queue."""
-        return any(server.takes(queue) for server in self.all)
+        return any(endpoint.takes(queue) for endpoint in self.all)
 
     def limits(self, queue: str, held: Endpoint) -> Limits:
         """Which jobs no endpoint with room may have now."""
-        room = [server for server in self.all if server is held or server.takes(queue)]
-        at = [server.limits(queue) for server in room]
+        room = [endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)]
+        at = [endpoint.limits(queue) for endpoint in room]
         resting = set[str].intersection(*(resting for resting, _, _ in at))
         failing = set[str]().union(*(failing for _, failing, _ in at))
         running = [how for _, _, how in at]
         models = set(running[0]).intersection(*running[1:])
         only = {model: frozenset(how[model] for how in running) for model in models}
-        has_contexts = any(server.has_contexts for server in room)
+        has_contexts = any(endpoint.has_contexts for endpoint in room)
         return Limits(frozenset(resting), frozenset(failing), only if has_contexts else None)
 
-    def one_claim(self, queue: str) -> AbstractAsyncContextManager[None]:
+    def claim_turn(self, queue: str) -> AbstractAsyncContextManager[None]:
         """Hold this around a claim: where its limits depend on other claims, they take turns."""
         needs_turns = any(
-            server.has_contexts or server.models_at.failing(queue) for server in self.all
+            endpoint.has_contexts or endpoint.model_circuits.failing(queue) for endpoint in self.all
         )
         return self._turn() if needs_turns else nullcontext()
 
@@ -315,7 +320,7 @@ class EndpointPool:
 
     def slots(self, queue: str) -> int:
         """Jobs of that queue at once, over all endpoints."""
-        each = [server.slots.get(queue, 0) for server in self.all]
+        each = [endpoint.slots.get(queue, 0) for endpoint in self.all]
         return min(each) if kind_of(queue) in EVERYWHERE else sum(each)
 
     def best(
@@ -332,39 +337,41 @@ class EndpointPool:
         """
         model = loaded and model_of(loaded)
 
-        def rank(server: Endpoint) -> tuple[bool, bool, bool, bool, bool, int]:
+        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, bool, int]:
             return (
-                loaded is not None and not server.may_run(queue, loaded),
-                server.lacks(model),
-                server.address == failed_at,
-                server.error is not None,
-                not server.is_warm(loaded),
-                server.in_flight - (server is held),
+                loaded is not None and not endpoint.may_run(queue, loaded),
+                endpoint.lacks(model),
+                endpoint.address == failed_at,
+                endpoint.error is not None,
+                not endpoint.is_warm(loaded),
+                endpoint.in_flight - (endpoint is held),
             )
 
-        room = [server for server in self.all if server is held or server.takes(queue)]
+        room = [endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)]
         return min(room, key=rank, default=None)
 
     @contextmanager
-    def seat(self, queue: str) -> Iterator[Reservation | None]:
+    def reserve(self, queue: str) -> Iterator[Reservation | None]:
         """A place for one job, held while the block runs; None if there is no room."""
-        server = self.best(queue)
-        if server is None:
+        endpoint = self.best(queue)
+        if endpoint is None:
             yield None
             return
-        seat = Reservation(self, queue, server)
+        reservation = Reservation(self, queue, endpoint)
         try:
-            yield seat
+            yield reservation
         finally:
-            seat.leave()
+            reservation.leave()
 
     def packs(self, model: str) -> bool | None:
         """Whether jobs of a model share requests, at every endpoint that knows."""
-        packers = [server.packer for server in self.all if server.packer is not None]
+        packers = [endpoint.packer for endpoint in self.all if endpoint.packer is not None]
         known = {packer.packs(model) for packer in packers} - {None}
         return False not in known if known else None
 
     async def aclose(self) -> None:
         """Let go of every connection."""
-        await asyncio.gather(*(server.packer.aclose() for server in self.all if server.packer))
-        await asyncio.gather(*(server.adapter.aclose() for server in self.all))
+        await asyncio.gather(
+            *(endpoint.packer.aclose() for endpoint in self.all if endpoint.packer)
+        )
+        await asyncio.gather(*(endpoint.adapter.aclose() for endpoint in self.all))

@@ -18,7 +18,7 @@ _REMEMBERED: Final = 1000
 """Circuits, and ways in which a model was loaded last: names come from callers."""
 
 
-class ModelsAt:
+class ModelCircuits:
     """The models at one endpoint; `make` gives a new circuit, closed."""
 
     def __init__(self, make: Callable[[], CircuitBreaker]) -> None:
@@ -59,10 +59,10 @@ class ModelsAt:
             if breaker.open_until is not None:
                 yield queue, loaded, breaker.open_until
 
-    def probe(self) -> None:
+    def half_open_due(self) -> None:
         """Let one job of each model through whose time has come."""
         for breaker in self._breakers.values():
-            breaker.probe()
+            breaker.half_open_if_due()
 
     def is_there_again(self) -> None:
         """The endpoint is: let one job of each model through that could not reach it."""

@@ -20,7 +20,7 @@ from workers.endpoints.endpoints import Endpoint
 
 
 def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[ModelReport, ...]:
-    """The reports with the configuration's facts; models that the server hides come behind.
+    """The reports with the configuration's facts; models that the endpoint hides come behind.
 
     A declared fact wins. A trait that is declared is no longer among what the model lacks, and
     the other way round.
@@ -44,49 +44,48 @@ def _merged(report: ModelReport, models: Mapping[str, DeclaredModel]) -> ModelRe
 
 
 CHECK_S: Final = 5.0
-"""For the answer to "are you there?". Less than the client's own bounds
-(workers/backends/http/client.py: CONNECT_S,
-QUICK_S), so that it is this one that ends the wait for a server that accepts and never answers."""
+"""Seconds for the health check. Less than the client's own bounds (CONNECT_S and QUICK_S in
+workers/backends/http/client.py), so that a server which accepts and never answers is found here."""
 MODELS_S: Final = 8.0
-"""For its models and slots, once it said that it is there: a long list is no outage."""
+"""Seconds for models and slots once the server has answered: a long list is no outage."""
 
 
-async def look(server: Endpoint, config: BackendConfig) -> None:
+async def probe(endpoint: Endpoint, config: BackendConfig) -> None:
     """Write down what is seen, and let the circuit know."""
     try:
-        await _check(server)
-        server.found_well()
-        await _list(server, config)
+        await _check(endpoint)
+        endpoint.probe_succeeded()
+        await _list(endpoint, config)
     except BackendUnreachable as failure:
-        server.error = failure.message
-        server.breaker.found_broken(failure)
+        endpoint.error = failure.message
+        endpoint.breaker.probe_failed(failure)
     except BackendError as failure:
-        server.error = failure.message
+        endpoint.error = failure.message
         if isinstance(failure, ModelLoading):
-            server.breaker.found_broken(failure)
+            endpoint.breaker.probe_failed(failure)
         else:
-            server.found_well()
+            endpoint.probe_succeeded()
     else:
-        server.error = None
+        endpoint.error = None
 
 
-async def _check(server: Endpoint) -> None:
+async def _check(endpoint: Endpoint) -> None:
     try:
         async with asyncio.timeout(CHECK_S):
-            server.version = await server.adapter.check()
+            endpoint.version = await endpoint.adapter.check()
     except TimeoutError:
         raise BackendUnreachable(f"it did not answer within {CHECK_S:g} s") from None
 
 
-async def _list(server: Endpoint, config: BackendConfig) -> None:
-    adapter = server.adapter
+async def _list(endpoint: Endpoint, config: BackendConfig) -> None:
+    adapter = endpoint.adapter
     try:
         async with asyncio.timeout(MODELS_S):
-            server.models = declared(await adapter.models(), config)
+            endpoint.models = declared(await adapter.models(), config)
             queue = queue_name(config.name, "chat")
             if isinstance(adapter, ReportsSlots) and config.slots_for("chat") is None:
                 told = await adapter.slots()
-                if told and queue in server.slots:
-                    server.slots[queue] = told
+                if told and queue in endpoint.slots:
+                    endpoint.slots[queue] = told
     except TimeoutError:
         raise BackendStalled(f"it did not tell its models within {MODELS_S:g} s") from None

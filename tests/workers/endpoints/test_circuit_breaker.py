@@ -48,11 +48,11 @@ class Stage:
 
     def run(self, *errors: BackendError | None) -> None:
         for error in errors:
-            passage = self.breaker.enter()
+            permit = self.breaker.enter()
             if error is None:
-                passage.answered()
+                permit.answered()
             else:
-                passage.broke(error)
+                permit.failed(error)
 
     def opened(self, error: BackendError) -> "Stage":
         self.run(error, error, error)
@@ -61,7 +61,7 @@ class Stage:
     def half_opened(self, error: BackendError) -> "Stage":
         self.opened(error)
         self.now += 5.0
-        self.breaker.probe()
+        self.breaker.half_open_if_due()
         return self
 
 
@@ -150,7 +150,7 @@ def test_it_closes_at_the_first_word_of_the_trial_not_at_its_end() -> None:
     stage = Stage().half_opened(BROKEN)
     trial = stage.breaker.enter()
     trial.answered()
-    trial.broke(BROKEN)
+    trial.failed(BROKEN)
 
     assert stage.breaker.admits
     assert stage.breaker.open_until is None
@@ -163,25 +163,25 @@ def test_a_trial_that_fails_opens_it_for_twice_as_long() -> None:
         stage.run(BROKEN)
         waits.append((stage.breaker.open_until or 0.0) - stage.now)
         stage.now = stage.breaker.open_until or 0.0
-        stage.breaker.probe()
+        stage.breaker.half_open_if_due()
 
     assert waits == [10.0, 20.0, 40.0, OPEN_MOST_S, OPEN_MOST_S, OPEN_MOST_S]
 
 
 def test_a_trial_that_was_cancelled_leaves_its_place_to_the_next() -> None:
     breaker = Stage().half_opened(BROKEN).breaker
-    breaker.enter().left()
+    breaker.enter().dropped()
 
     assert breaker.admits
 
 
-@pytest.mark.parametrize("outcome", ["answered", "broke"])
+@pytest.mark.parametrize("outcome", ["answered", "failed"])
 def test_what_began_before_it_opened_does_not_count_afterwards(outcome: str) -> None:
     stage = Stage()
     old = stage.breaker.enter()
     stage.half_opened(BROKEN)
     trial = stage.breaker.enter()
-    old.answered() if outcome == "answered" else old.broke(BROKEN)
+    old.answered() if outcome == "answered" else old.failed(BROKEN)
 
     assert not stage.breaker.admits
     trial.answered()
@@ -190,7 +190,7 @@ def test_what_began_before_it_opened_does_not_count_afterwards(outcome: str) -> 
 
 def test_time_alone_does_not_half_open_it() -> None:
     stage = Stage().opened(BROKEN)
-    stage.breaker.probe()
+    stage.breaker.half_open_if_due()
     early = stage.breaker.admits
     stage.now += 1000.0
 
@@ -199,8 +199,8 @@ def test_time_alone_does_not_half_open_it() -> None:
 
 def test_a_look_that_is_answered_closes_an_endpoint_at_once_and_costs_no_job() -> None:
     stage = endpoint().opened(DOWN)
-    asked_at = stage.breaker.look_at
-    stage.breaker.found_well()
+    asked_at = stage.breaker.probe_at
+    stage.breaker.probe_succeeded()
     stage.breaker.enter()
 
     assert asked_at == stage.now
@@ -210,14 +210,14 @@ def test_a_look_that_is_answered_closes_an_endpoint_at_once_and_costs_no_job() -
 @pytest.mark.parametrize("error", [BROKEN, BackendBusy("503")], ids=lambda error: error.code)
 def test_an_endpoint_that_answers_a_look_with_an_error_is_there(error: BackendError) -> None:
     stage = endpoint().opened(DOWN)
-    stage.breaker.found_broken(error)
+    stage.breaker.probe_failed(error)
 
     assert stage.breaker.admits
 
 
 def test_a_look_that_finds_nobody_opens_it_before_any_job_is_lost() -> None:
     stage = endpoint()
-    stage.breaker.found_broken(DOWN)
+    stage.breaker.probe_failed(DOWN)
 
     assert stage.breaker.open_until == 105.0
 
@@ -225,14 +225,14 @@ def test_a_look_that_finds_nobody_opens_it_before_any_job_is_lost() -> None:
 def test_looks_while_it_is_open_do_not_put_its_end_off() -> None:
     stage = endpoint().opened(DOWN)
     stage.now += 2.0
-    stage.breaker.found_broken(DOWN)
+    stage.breaker.probe_failed(DOWN)
 
-    assert stage.breaker.open_until == stage.breaker.look_at == 105.0
+    assert stage.breaker.open_until == stage.breaker.probe_at == 105.0
 
 
 def test_a_look_that_finds_nobody_when_it_is_due_costs_no_job() -> None:
     stage = endpoint().opened(DOWN)
     stage.now = 105.0
-    stage.breaker.found_broken(DOWN)
+    stage.breaker.probe_failed(DOWN)
 
     assert stage.breaker.open_until == 115.0

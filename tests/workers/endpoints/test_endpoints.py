@@ -18,7 +18,7 @@ CHAT, PULL = "box.chat", "box.pull"
 DOWN = BackendUnreachable("refused")
 
 
-def server(address: str, slots: int = 2, **models: bool | None) -> Endpoint:
+def endpoint(address: str, slots: int = 2, **models: bool | None) -> Endpoint:
     breaker = partial(CircuitBreaker, failures=1, open_s=5.0, clock=lambda: 0.0)
     made = Endpoint(
         Scripted("box"), address, lambda verdict: breaker(verdict=verdict), {CHAT: slots, PULL: 1}
@@ -29,131 +29,131 @@ def server(address: str, slots: int = 2, **models: bool | None) -> Endpoint:
 
 
 def pair(slots: int = 2) -> EndpointPool:
-    return EndpointPool([server("a", slots), server("b", slots)])
+    return EndpointPool([endpoint("a", slots), endpoint("b", slots)])
 
 
 def taken(
-    stack: ExitStack, servers: EndpointPool, job: str = "j", model: str | None = None
+    stack: ExitStack, endpoints: EndpointPool, job: str = "j", model: str | None = None
 ) -> Reservation:
-    seat = stack.enter_context(servers.seat(CHAT))
-    assert seat is not None
-    seat.move(job, model)
-    return seat
+    reservation = stack.enter_context(endpoints.reserve(CHAT))
+    assert reservation is not None
+    reservation.move(job, model)
+    return reservation
 
 
-def place(servers: EndpointPool, job: str = "j", model: str | None = None) -> str | None:
-    with servers.seat(CHAT) as seat:
-        assert seat is not None
-        return seat.move(job, model)
+def place(endpoints: EndpointPool, job: str = "j", model: str | None = None) -> str | None:
+    with endpoints.reserve(CHAT) as reservation:
+        assert reservation is not None
+        return reservation.move(job, model)
 
 
 def test_a_job_goes_where_the_fewest_are() -> None:
-    servers = pair()
+    endpoints = pair()
     with ExitStack() as stack:
         for number in range(3):
-            taken(stack, servers, f"j{number}")
-        counts = sorted(each.in_flight for each in servers.all)
+            taken(stack, endpoints, f"j{number}")
+        counts = sorted(each.in_flight for each in endpoints.all)
 
         assert counts == [1, 2]
-    assert [each.in_flight for each in servers.all] == [0, 0]
+    assert [each.in_flight for each in endpoints.all] == [0, 0]
 
 
 def test_no_endpoint_gets_more_than_its_slots() -> None:
     # vllm #49538: a backend's gauges lag by seconds, so we count what is in flight ourselves.
-    servers = pair(slots=1)
+    endpoints = pair(slots=1)
     with ExitStack() as stack:
-        taken(stack, servers)
-        taken(stack, servers)
-        third = stack.enter_context(servers.seat(CHAT))
+        taken(stack, endpoints)
+        taken(stack, endpoints)
+        third = stack.enter_context(endpoints.reserve(CHAT))
 
         assert third is None
-        assert not servers.admit(CHAT)
-    assert servers.admit(CHAT)
+        assert not endpoints.admit(CHAT)
+    assert endpoints.admit(CHAT)
 
 
 def test_an_endpoint_whose_circuit_is_open_gets_none() -> None:
-    servers = pair()
-    servers.all[0].breaker.found_broken(DOWN)
+    endpoints = pair()
+    endpoints.all[0].breaker.probe_failed(DOWN)
 
-    assert {"b"} == {place(servers) for _ in range(5)}
-    assert servers.open_until is None
+    assert {"b"} == {place(endpoints) for _ in range(5)}
+    assert endpoints.open_until is None
 
 
 def test_with_all_circuits_open_nobody_gets_one_until_the_first_is_due() -> None:
-    servers = pair()
-    for each in servers.all:
-        each.breaker.found_broken(DOWN)
+    endpoints = pair()
+    for each in endpoints.all:
+        each.breaker.probe_failed(DOWN)
 
-    assert not servers.admit(CHAT)
-    assert servers.open_until == 5.0
+    assert not endpoints.admit(CHAT)
+    assert endpoints.open_until == 5.0
 
 
 def test_an_endpoint_that_looks_unwell_is_the_second_choice() -> None:
-    servers = pair()
-    servers.all[0].error = "HTTP 401"
+    endpoints = pair()
+    endpoints.all[0].error = "HTTP 401"
 
-    assert place(servers) == "b"
+    assert place(endpoints) == "b"
 
 
 def test_a_job_goes_where_its_model_is() -> None:
-    servers = EndpointPool([server("a", qwen=None), server("b", llama=None)])
+    endpoints = EndpointPool([endpoint("a", qwen=None), endpoint("b", llama=None)])
 
-    assert (place(servers, model="llama"), place(servers, model="qwen:latest")) == ("b", "a")
-    assert place(servers, model="unheard-of") in {"a", "b"}
+    assert (place(endpoints, model="llama"), place(endpoints, model="qwen:latest")) == ("b", "a")
+    assert place(endpoints, model="unheard-of") in {"a", "b"}
 
 
 def test_a_job_goes_where_its_model_is_warm() -> None:
-    servers = EndpointPool([server("a", qwen=False), server("b", qwen=True)])
+    endpoints = EndpointPool([endpoint("a", qwen=False), endpoint("b", qwen=True)])
     with ExitStack() as stack:
-        taken(stack, servers, model="qwen")
+        taken(stack, endpoints, model="qwen")
 
-        assert place(servers, model="qwen") == "b"
+        assert place(endpoints, model="qwen") == "b"
 
 
 @pytest.mark.parametrize(("listed", "asked"), [("qwen:latest", "qwen"), ("qwen", "qwen:latest")])
 def test_a_model_is_warm_by_any_spelling_of_its_name(listed: str, asked: str) -> None:
-    servers = EndpointPool([server("a", **{listed: False}), server("b", **{listed: True})])
+    endpoints = EndpointPool([endpoint("a", **{listed: False}), endpoint("b", **{listed: True})])
     with ExitStack() as stack:
-        taken(stack, servers, model=asked)
+        taken(stack, endpoints, model=asked)
 
-        assert place(servers, model=asked) == "b"
+        assert place(endpoints, model=asked) == "b"
 
 
 def test_the_next_attempt_goes_to_another_endpoint() -> None:
-    servers = pair()
-    with servers.seat(CHAT) as seat:
-        assert seat is not None
-        first = seat.move("j", None)
-        seat.broke(ServerFault("HTTP 500"))
-    servers.all[0].breaker.succeeded()
-    servers.all[1].breaker.succeeded()
+    endpoints = pair()
+    with endpoints.reserve(CHAT) as reservation:
+        assert reservation is not None
+        first = reservation.move("j", None)
+        reservation.failed(ServerFault("HTTP 500"))
+    endpoints.all[0].breaker.succeeded()
+    endpoints.all[1].breaker.succeeded()
 
-    assert {first, place(servers, "j")} == {"a", "b"}
+    assert {first, place(endpoints, "j")} == {"a", "b"}
 
 
 def test_one_endpoint_alone_gets_the_next_attempt_too_and_the_log_names_none() -> None:
-    servers = EndpointPool([server("a")])
-    with servers.seat(CHAT) as seat:
-        assert seat is not None
-        seat.broke(ServerFault("HTTP 500"))
-    servers.all[0].breaker.succeeded()
+    endpoints = EndpointPool([endpoint("a")])
+    with endpoints.reserve(CHAT) as reservation:
+        assert reservation is not None
+        reservation.failed(ServerFault("HTTP 500"))
+    endpoints.all[0].breaker.succeeded()
 
-    assert place(servers, "j") is None
+    assert place(endpoints, "j") is None
 
 
 def test_a_place_that_nobody_used_is_given_back() -> None:
-    servers = pair(slots=1)
+    endpoints = pair(slots=1)
     for _ in range(10):
-        with servers.seat(CHAT) as seat:
-            assert seat is not None
+        with endpoints.reserve(CHAT) as reservation:
+            assert reservation is not None
 
-    assert servers.admit(CHAT)
+    assert endpoints.admit(CHAT)
 
 
 def test_what_changes_models_has_the_slots_of_one_endpoint() -> None:
-    servers = pair()
+    endpoints = pair()
 
-    assert (servers.slots(CHAT), servers.slots(PULL)) == (4, 1)
+    assert (endpoints.slots(CHAT), endpoints.slots(PULL)) == (4, 1)
 
 
 def everywhere(*up: str) -> tuple[Broadcast, dict[str, Scripted]]:

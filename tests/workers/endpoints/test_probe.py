@@ -14,7 +14,6 @@ from workers.backends.http import client
 from workers.endpoints import probe
 from workers.endpoints.circuit_breaker import CircuitBreaker
 from workers.endpoints.endpoints import Endpoint
-from workers.endpoints.probe import look
 
 
 def server(port: int) -> tuple[Endpoint, BackendConfig]:
@@ -52,7 +51,7 @@ async def test_a_server_that_accepts_and_never_answers_is_gone(
     monkeypatch.setattr(probe, "CHECK_S", 0.2)
     async with silent() as port:
         one, config = server(port)
-        await look(one, config)
+        await probe.probe(one, config)
         await one.adapter.aclose()
 
     assert one.breaker.open_until is not None
@@ -65,7 +64,7 @@ async def test_a_list_that_takes_long_is_no_outage(monkeypatch: pytest.MonkeyPat
     async with answering(m=lambda _: words("hi")) as there:
         there.list_delay_s = 60.0
         one, config = server(there.port)
-        await look(one, config)
+        await probe.probe(one, config)
         await one.adapter.aclose()
 
     assert one.takes("box.chat")

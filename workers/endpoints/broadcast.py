@@ -1,10 +1,9 @@
-"""Jobs that change what servers hold, done at every endpoint of a backend, one after another.
+"""Jobs that change what servers hold, run at every endpoint of a backend, one after another.
 
-Endpoints are as good as each other only while they hold the same, so these kinds go to all of them.
-An error at one ends the attempt. What fetches a model or moves it in and out of memory, and what
-only asks, leaves out an endpoint that is known to be down: whoever lacks a model gets no job for
-it. What deletes, copies or creates must be done everywhere, or it failed. A delete that finds the
-model at some of them is a success.
+Endpoints can replace each other only while they hold the same models, so these kinds go to all of
+them. An error at one ends the attempt. Kinds that pull, load, unload or list skip an endpoint that
+is known to be down, because an endpoint without a model gets no job for it. Kinds that delete, copy
+or create must succeed everywhere. A delete that finds the model at some endpoint is a success.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,31 +29,31 @@ EVERYWHERE: Final = frozenset(
 )
 """Kinds of jobs that go to every endpoint of a backend that has several."""
 
-Ask = Callable[[Any], Stream[Any]]
+Method = Callable[[Any], Stream[Any]]
 
 
 class Broadcast:
     """All endpoints as one backend that can only be managed."""
 
     def __init__(self, name: str, adapters: Mapping[str, Backend], up: Sequence[str]) -> None:
-        """`adapters` are by address; `up` are the addresses of which nothing bad is known."""
+        """Take the adapters by address, and the addresses that are not known to be down."""
         self.name = name
         self._all = dict(adapters)
         self._up = {address: adapters[address] for address in up} or self._all
 
     async def check(self) -> str | None:
-        """The first one's version."""
+        """Return the version of the first endpoint."""
         return await next(iter(self._up.values())).check()
 
     async def models(self) -> Sequence[ModelReport]:
-        """What any of them has."""
+        """Return the models of all endpoints, each once."""
         return merged([await adapter.models() for adapter in self._up.values()])
 
     async def aclose(self) -> None:
-        """Whoever made the adapters closes them."""
+        """Do nothing: the endpoint pool closes the adapters."""
 
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
-        """Fetch to one after another; the totals grow by those of the next."""
+        """Pull at one after another; the totals add up."""
         total = completed = 0
         for number, (address, adapter) in enumerate(self._up.items(), start=1):
             before_total, before_completed = total, completed
@@ -76,21 +75,21 @@ class Broadcast:
         yield Done()
 
     async def show(self, request: ShowRequest) -> Stream[Details | Done]:
-        """What the first one says."""
+        """Show the model at the first endpoint."""
         async with aclosing(_any(next(iter(self._up.values()))).show(request)) as events:
             async for event in events:
                 yield event
 
     def create(self, request: CreateRequest) -> Stream[Progress | Done]:
-        """Make it everywhere."""
+        """Create the model at every endpoint."""
         return self._each(self._all, lambda adapter: adapter.create(request))
 
     def copy(self, request: CopyRequest) -> Stream[Done]:
-        """Copy it everywhere."""
+        """Copy the model at every endpoint."""
         return self._each(self._all, lambda adapter: adapter.copy(request))
 
     async def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """Delete it wherever it is; raises ModelMissing if it is nowhere."""
+        """Delete the model wherever it is; raises ModelMissing if no endpoint has it."""
         missing: ModelMissing | None = None
         found = False
         for adapter in self._all.values():
@@ -105,28 +104,28 @@ class Broadcast:
         yield Done()
 
     async def running(self) -> Stream[Details | Done]:
-        """What runs at any of them, and where."""
+        """List the models in memory, each with its endpoint."""
         models: list[dict[str, Any]] = []
         for address, adapter in self._up.items():
             async with aclosing(_any(adapter).running()) as events:
                 async for event in events:
-                    told = event.details.get("models", ()) if isinstance(event, Details) else ()
-                    models += [{**model, "endpoint": address} for model in told]
+                    found = event.details.get("models", ()) if isinstance(event, Details) else ()
+                    models += [{**model, "endpoint": address} for model in found]
         yield Details(details={"models": models})
         yield Done()
 
     def load(self, request: LoadRequest) -> Stream[Phase | Done]:
-        """Bring it into the memory of each."""
+        """Load the model at every endpoint that is up."""
         return self._each(self._up, lambda adapter: adapter.load(request))
 
     def unload(self, request: UnloadRequest) -> Stream[Done]:
-        """Take it out of the memory of each."""
+        """Unload the model at every endpoint that is up."""
         return self._each(self._up, lambda adapter: adapter.unload(request))
 
-    async def _each(self, adapters: Mapping[str, Backend], ask: Ask) -> Stream[Any]:
-        """Every event but the `done` of each, and one for all."""
+    async def _each(self, adapters: Mapping[str, Backend], call: Method) -> Stream[Any]:
+        """Yield the events of each adapter, with one `done` for all."""
         for adapter in adapters.values():
-            async with aclosing(ask(adapter)) as events:
+            async with aclosing(call(adapter)) as events:
                 async for event in events:
                     if not isinstance(event, Done):
                         yield event
@@ -134,7 +133,7 @@ class Broadcast:
 
 
 def merged(lists: Sequence[Sequence[ModelReport]]) -> tuple[ModelReport, ...]:
-    """Every model once: warm where any endpoint has it so, else as the first one tells it."""
+    """Return every model once: as a warm endpoint reports it, else as the first one does."""
     found: dict[str, ModelReport] = {}
     for report in (report for reports in lists for report in reports):
         there = found.setdefault(report.name, report)
@@ -144,5 +143,5 @@ def merged(lists: Sequence[Sequence[ModelReport]]) -> tuple[ModelReport, ...]:
 
 
 def _any(adapter: Backend) -> Any:
-    """The adapter, which has the method: all endpoints are of one type, and it takes the kind."""
+    """Return the adapter untyped: all endpoints are of one type, which has the method."""
     return adapter

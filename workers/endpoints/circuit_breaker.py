@@ -1,17 +1,16 @@
-"""A circuit breaker: no jobs for what is out of order, and one look or job to see if it is back.
+"""A circuit breaker: no jobs for what fails, and one probe or trial job to find out if it works.
 
-Closed, it lets everything through and counts failures in a row. After `failures` of them it is
-open for `open_s` seconds, twice as long each time up to `OPEN_MOST_S`, and lets nothing through.
+Closed, it admits every job and counts failures in a row. After `failures` of them it is open for
+`open_s` seconds, twice as long each time up to `OPEN_MOST_S`, and admits none.
 
 There are two kinds, which differ in what they count and in how they close. That of an *endpoint*
-counts only that nobody is there, and closes when the worker's own look at it (probe.py) is
-answered: it costs no job an attempt, and no model's trouble opens it. That of a *model at an
-endpoint* (model_circuits.py) counts what the server answered to its jobs, and when it has been
-open for
-long enough `probe` half-opens it: one job goes through, whose outcome closes or opens it.
+counts only that the server cannot be reached, and closes when the worker's probe (probe.py) is
+answered: no job loses an attempt, and a failing model does not open it. That of a *model at an
+endpoint* (model_circuits.py) counts how the server answered the model's jobs. When it is due,
+`half_open_if_due` admits one job, whose outcome closes or opens it.
 
-Who goes through gets a Passage. One that was given before the breaker last changed says nothing of
-what is true now, so its outcome is not counted. Pure: the clock is given.
+A job that is admitted gets a Permit. The outcome of a permit from before the breaker's last change
+is not counted. Pure: the clock is an argument.
 """
 
 from collections.abc import Callable
@@ -27,42 +26,42 @@ from contract.errors import (
 
 OPEN_MOST_S: Final = 60.0
 _INTERRUPTED: Final = (TruncatedStream, BackendStalled)
-"""Errors that say neither that it is well nor that it is not: it answered, for a while."""
+"""Errors that decide nothing: the server answered for a while."""
 
 Verdict = Callable[[BackendError], bool | None]
-"""Whether what answered so works; None if that says nothing."""
+"""Returns whether what answered with this error works; None if the error decides nothing."""
 
 
 def endpoint_works(error: BackendError) -> bool | None:
-    """An endpoint that answered is there, whatever it answered."""
+    """The verdict for an endpoint: it works if it answered at all."""
     if isinstance(error, _INTERRUPTED):
         return None
     return error.scope != "endpoint"
 
 
 def model_works(error: BackendError) -> bool | None:
-    """A model is known to work by its answers only; an error about a request says nothing."""
+    """The verdict for a model: it fails, unless the error is about the request."""
     return None if error.scope == "request" else False
 
 
 class Permit:
-    """Leave to go through once; the first of the three outcomes ends it."""
+    """The admission of one job; the first of its three outcomes ends it."""
 
     __slots__ = ("_breaker", "_generation", "_is_over")
 
     def __init__(self, breaker: "CircuitBreaker", generation: int) -> None:
-        """Made by `Breaker.enter`."""
+        """Made by `CircuitBreaker.enter`."""
         self._breaker = breaker
         self._generation = generation
         self._is_over = False
 
     def answered(self) -> None:
-        """It works: it began to answer."""
+        """Record that the answer began."""
         if self._ends():
             self._breaker.succeeded()
 
     def failed(self, error: BackendError) -> None:
-        """The answer was an error."""
+        """Record that the answer was an error."""
         works = self._breaker.verdict(error)
         if works is None:
             self.dropped()
@@ -72,7 +71,7 @@ class Permit:
             self._breaker.failed(error)
 
     def dropped(self) -> None:
-        """Nothing was learned: the job was cancelled, or taken away."""
+        """Record that the job ended without an outcome: cancelled, or lost."""
         if self._ends():
             self._breaker.undecided()
 
@@ -82,7 +81,7 @@ class Permit:
 
 
 class CircuitBreaker:
-    """The breaker of one endpoint or model; `on_change` is called after each change of state."""
+    """The breaker of one endpoint or model."""
 
     def __init__(
         self,
@@ -93,71 +92,75 @@ class CircuitBreaker:
         on_change: Callable[[], None] = lambda: None,
         verdict: Verdict = endpoint_works,
     ) -> None:
-        """Begin closed; `clock` is in seconds and never goes back."""
+        """Start closed.
+
+        `failures` in a row open it for `open_s` seconds; `clock` returns monotonic seconds;
+        `on_change` is called after each change of state.
+        """
         self.generation = 0
         self.open_until: float | None = None
-        """By the clock; None while it is closed or half-open."""
+        """Seconds of the clock; None while it is closed or half-open."""
         self.verdict = verdict
         self.is_half_open = False
-        self._most = failures
+        self._limit = failures
         self._open_s = open_s
         self._clock = clock
         self._on_change = on_change
         self._failures = 0
         self._openings = 0
-        self._is_tried = False
+        self._has_trial = False
         self._is_probed = True
         self._error: BackendError | None = None
 
     @property
     def admits(self) -> bool:
-        """Whether one more job may go through now."""
-        return self.open_until is None and not (self.is_half_open and self._is_tried)
+        """Whether one more job may enter now."""
+        return self.open_until is None and not (self.is_half_open and self._has_trial)
 
     @property
     def is_due(self) -> bool:
-        """Whether it was open for long enough: look at the endpoint, or call `probe`."""
+        """Whether it has been open for long enough: probe the endpoint, or admit a trial job."""
         return self.open_until is not None and self._clock() >= self.open_until
 
     @property
     def probe_at(self) -> float | None:
-        """When to look at the endpoint, by the clock: at once if only jobs found it gone."""
+        """When to probe the endpoint, by the clock: now, if only jobs found that it is down."""
         return self.open_until if self._is_probed else self._clock()
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether it remembers nothing."""
+        """Whether it is closed and has counted no failure."""
         return self.open_until is None and not self.is_half_open and not self._failures
 
     @property
     def was_unreachable(self) -> bool:
-        """Whether it is open because nobody was there."""
+        """Whether it is open because the server could not be reached."""
         return self.open_until is not None and isinstance(self._error, BackendUnreachable)
 
     def enter(self) -> Permit:
-        """Go through; call it only while it `admits`, or knowing that nobody else can help."""
-        if self.is_half_open and not self._is_tried:
-            self._is_tried = True
+        """Admit one job; call it while it `admits`, or if there is no other endpoint."""
+        if self.is_half_open and not self._has_trial:
+            self._has_trial = True
             self._on_change()
         return Permit(self, self.generation)
 
     def half_open_if_due(self) -> None:
-        """Let one job through, if it is time."""
+        """Admit one trial job, if it is due."""
         if self.is_due:
             self.half_open()
 
     def half_open(self) -> None:
-        """Let one job through."""
+        """Admit one trial job."""
         if self.open_until is not None:
             self._change(open_until=None, is_half_open=True)
 
     def probe_succeeded(self) -> None:
-        """The endpoint was looked at and answered: that is all it takes to be there."""
+        """Close it: a probe of the endpoint was answered."""
         if self.open_until is not None:
             self.succeeded()
 
     def probe_failed(self, error: BackendError) -> None:
-        """The endpoint was looked at; what keeps it from answering at all opens the breaker."""
+        """Open it if the error of a probe means that the server cannot answer; else close it."""
         if not isinstance(error, (BackendUnreachable, ModelLoading)):
             self.probe_succeeded()
             return
@@ -166,22 +169,22 @@ class CircuitBreaker:
         self._is_probed = True
 
     def succeeded(self) -> None:
-        """Close it."""
+        """Close it, and forget all failures."""
         self._failures = self._openings = 0
         self._error = None
         if self.is_half_open or self.open_until is not None:
             self._change(open_until=None, is_half_open=False)
 
     def failed(self, error: BackendError) -> None:
-        """Count a failure; open it if that was one too many, or the trial."""
+        """Count a failure; open it at the limit, or if it was the trial."""
         self._failures += 1
-        if self.is_half_open or self._failures >= self._most:
+        if self.is_half_open or self._failures >= self._limit:
             self._open(error)
 
     def undecided(self) -> None:
-        """The trial told nothing: the next job is one, too."""
-        if self._is_tried:
-            self._is_tried = False
+        """Let the next job be the trial: this one had no outcome."""
+        if self._has_trial:
+            self._has_trial = False
             self._on_change()
 
     def _open(self, error: BackendError) -> None:
@@ -192,5 +195,5 @@ class CircuitBreaker:
 
     def _change(self, *, open_until: float | None, is_half_open: bool) -> None:
         self.generation += 1
-        self.open_until, self.is_half_open, self._is_tried = open_until, is_half_open, False
+        self.open_until, self.is_half_open, self._has_trial = open_until, is_half_open, False
         self._on_change()

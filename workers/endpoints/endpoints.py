@@ -1,12 +1,11 @@
-"""The endpoints of one backend: which of them takes the next job.
+"""The endpoints of one backend, and the selection of one for each job.
 
-A backend is a type and one or more addresses that are as good as each other. A job goes to one that
-works (its circuit and that of the model there let it through), has a slot and the model, and did
-not just fail the same job;
-among these one that has the model in memory, then the one with the fewest jobs. All of an answer
-comes from there. When it breaks off, the job's next attempt chooses anew: nothing moves in the
-middle of a stream. Kinds that change what a endpoint holds go to every endpoint (`broadcast.py`).
-One address is the same, with nothing to choose.
+A backend is a type and one or more addresses that can replace each other. A job runs at an endpoint
+whose circuits (its own and the model's) are closed, that has a free slot and the model, and that
+did not just fail the same job; among these at one that has the model in memory, then at the one
+with the fewest jobs. A stream never moves: when it breaks, the job's next attempt is placed anew.
+Kinds of jobs that change what a backend holds run at every endpoint (`broadcast.py`). One address
+is the same, without a selection.
 """
 
 import asyncio
@@ -35,13 +34,13 @@ from workers.endpoints.circuit_breaker import (
 from workers.endpoints.model_circuits import ModelCircuits
 
 _REMEMBERED: Final = 1000
-"""Jobs of which is known where they failed."""
+"""Jobs whose last failed endpoint is remembered."""
 IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load"})
-"""Kinds of jobs that bring their model into memory."""
+"""Kinds of jobs that load their model into memory."""
 
 
 class Limits(NamedTuple):
-    """Which jobs of a queue no endpoint with room may have now; see relay.order.Taking."""
+    """Which jobs of a queue no endpoint with a free slot may run now; fields of ClaimFilter."""
 
     resting: frozenset[str]
     failing: frozenset[str]
@@ -49,7 +48,7 @@ class Limits(NamedTuple):
 
 
 class Endpoint:
-    """One endpoint: its adapter, what was seen there last, what runs there now."""
+    """One endpoint: its adapter, the results of its last probe, and the jobs that run there."""
 
     def __init__(
         self,
@@ -86,26 +85,26 @@ class Endpoint:
         return self.taken.total()
 
     def takes(self, queue: str) -> bool:
-        """Whether one more job of that queue fits."""
+        """Return whether one more job of `queue` can run here."""
         if kind_of(queue) == "embed" and self.packer is not None and not self.packer.has_room:
             return False
         return self.breaker.admits and self.taken[queue] < self.slots.get(queue, 0)
 
     def probe_succeeded(self) -> None:
-        """It was looked at and answered."""
-        was_out = self.breaker.open_until is not None
+        """Close its circuit: a probe was answered."""
+        was_open = self.breaker.open_until is not None
         self.breaker.probe_succeeded()
-        if was_out:
-            self.model_circuits.is_there_again()
+        if was_open:
+            self.model_circuits.endpoint_recovered()
 
     def may_run(self, queue: str, loaded: str) -> bool:
-        """Whether a job of the queue may have its model so now."""
+        """Return whether a job of `queue` may use its model, loaded this way, now."""
         running = self.model_circuits.running_as(model_of(loaded)) if self._shares(queue) else None
         name = canonical(loaded)
         return running in {None, name} and name not in self.model_circuits.resting(queue)
 
     def limits(self, queue: str) -> tuple[set[str], set[str], dict[str, str]]:
-        """Models that rest here, that failed last, and how those are loaded that run."""
+        """Return models with open circuits, models that failed last, how running ones load."""
         at = self.model_circuits
         return at.resting(queue), at.failing(queue), at.running() if self._shares(queue) else {}
 
@@ -113,27 +112,27 @@ class Endpoint:
         return self.has_contexts and kind_of(queue) in IN_MEMORY
 
     def begin(self, queue: str, loaded: str) -> Permit:
-        """A job runs here with its model loaded so."""
+        """Count a job that runs here with its model loaded this way."""
         if kind_of(queue) in IN_MEMORY:
             self.model_circuits.begin(self.name_of(loaded))
         return self.model_circuits.enter(queue, self.name_of(loaded))
 
     def end(self, queue: str, loaded: str) -> bool:
-        """It has ended; whether its model may be loaded otherwise now, and could not before."""
+        """Forget the job; return whether its model may be loaded in another way from now on."""
         was_last = kind_of(queue) in IN_MEMORY and self.model_circuits.end(self.name_of(loaded))
         return was_last and self.has_contexts
 
     def name_of(self, loaded: str) -> str:
-        """How the endpoint loads a model for a job that wants it so."""
+        """Return how the server loads a model for a job that requests it this way."""
         return loaded if self.has_contexts else model_of(loaded)
 
     def lacks(self, model: str | None) -> bool:
-        """Whether it told its models, and this is none of them."""
+        """Return whether the endpoint listed its models without this one."""
         names = {untagged(report.name) for report in self.models}
         return bool(names) and model is not None and untagged(model) not in names
 
     def is_warm(self, loaded: str | None) -> bool:
-        """Whether it said that it has the model in memory, and had it loaded so when last used."""
+        """Return whether the model is in memory, loaded this way."""
         if loaded is None or self.model_circuits.is_loaded_otherwise(self.name_of(loaded)):
             return False
         model = model_of(loaded)
@@ -141,14 +140,14 @@ class Endpoint:
 
 
 class Reservation:
-    """A job's place at one of the endpoints: held from before its claim to its end."""
+    """A slot at one endpoint, held for one job from before its claim to its end."""
 
     def __init__(self, endpoints: "EndpointPool", queue: str, endpoint: Endpoint) -> None:
-        """Made by `Servers.reservation`, where there was room."""
+        """Made by `EndpointPool.reserve` at an endpoint with a free slot."""
         self._pool = endpoints
         self._queue = queue
         self._job_id = ""
-        self._is_everywhere = len(endpoints.all) > 1 and kind_of(queue) in EVERYWHERE
+        self._is_broadcast = len(endpoints.all) > 1 and kind_of(queue) in EVERYWHERE
         self._endpoint = endpoint
         self._permits: list[Permit] = []
         self._loaded: str | None = None
@@ -156,9 +155,9 @@ class Reservation:
 
     @property
     def adapter(self) -> Backend:
-        """What runs the job."""
-        if self._is_everywhere:
-            return self._pool.everywhere
+        """The adapter that runs the job."""
+        if self._is_broadcast:
+            return self._pool.broadcast
         return self._endpoint.adapter
 
     @property
@@ -168,45 +167,45 @@ class Reservation:
 
     @property
     def limits(self) -> Limits:
-        """Which jobs neither its endpoint nor another one with room may have now."""
+        """Which jobs neither this endpoint nor another one with a free slot may run now."""
         return self._pool.limits(self._queue, self._endpoint)
 
     @property
     def packs(self) -> bool:
-        """Whether `embed` runs the job in place of the adapter."""
+        """Whether `embed` of this object runs the job in place of the adapter."""
         return self._packer is not None
 
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """Vectors of the job's texts, packed with those of other jobs (embedding/packer.py)."""
+        """Embed the job's texts together with those of other jobs (embedding/packer.py)."""
         if self._packer is None:
             raise NotSupported(f"backend {self._pool.name} packs no texts")
-        self._arrive()
+        self._stop_expecting()
         return self._packer.embed(request)
 
     def move(self, job_id: str, loaded: str | None) -> str | None:
-        """Take the endpoint that is best for the job that was claimed, with its model loaded so.
+        """Move to the endpoint that is best for the claimed job, whose model is `loaded` this way.
 
-        Returns what its log should say: the address, if there are several.
+        Returns the address for the event `started`; None if the backend has only one.
         """
         self._job_id = job_id
         failed_at = self._pool.failed_at.get(job_id)
         best = self._pool.best(self._queue, loaded, failed_at, held=self._endpoint)
-        self.leave()
+        self.release()
         self._endpoint = best or self._endpoint
         self._enter(loaded)
-        if self._is_everywhere:
+        if self._is_broadcast:
             return ", ".join(endpoint.address for endpoint in self._pool.all)
         return self._endpoint.address if len(self._pool.all) > 1 else None
 
     def answered(self) -> None:
-        """The backend began to answer."""
-        if not self._is_everywhere:
+        """Record that the backend began to answer."""
+        if not self._is_broadcast:
             for permit in self._permits:
                 permit.answered()
 
     def failed(self, error: BackendError) -> None:
-        """The backend failed the job: its next attempt goes to another endpoint, if one is free."""
-        if self._is_everywhere:
+        """Record that the backend failed the job: its next attempt prefers another endpoint."""
+        if self._is_broadcast:
             return
         for permit in self._permits:
             permit.dropped() if error.is_echo else permit.failed(error)
@@ -214,9 +213,9 @@ class Reservation:
         while len(self._pool.failed_at) > _REMEMBERED:
             self._pool.failed_at.popitem(last=False)
 
-    def leave(self) -> None:
-        """Give the place back."""
-        self._arrive()
+    def release(self) -> None:
+        """Free the slot."""
+        self._stop_expecting()
         self._endpoint.taken[self._queue] -= 1
         for permit in self._permits:
             permit.dropped()
@@ -231,58 +230,58 @@ class Reservation:
             self._packer.expect(1)
         self._is_expected = True
         self._permits = [self._endpoint.breaker.enter()]
-        if loaded is not None and not self._is_everywhere:
+        if loaded is not None and not self._is_broadcast:
             self._loaded = loaded
             self._permits.append(self._endpoint.begin(self._queue, loaded))
 
-    def _arrive(self) -> None:
-        """The job is with the packer, or will not come."""
+    def _stop_expecting(self) -> None:
+        """The packer has the job, or will not get it."""
         if self._packer is not None and self._is_expected:
             self._packer.expect(-1)
         self._is_expected = False
 
 
 class EndpointPool:
-    """All endpoints of the backend that a worker serves; at least one, all of one type."""
+    """All endpoints of the backend of a worker: at least one, all of one type."""
 
     def __init__(
         self, endpoints: Sequence[Endpoint], on_change: Callable[[], None] = lambda: None
     ) -> None:
-        """Choose among these; `on_change` is called when a model may be loaded otherwise."""
+        """Select among these; `on_change` is called when a model may be loaded in another way."""
         self.all = tuple(endpoints)
         self.on_change = on_change
         self.limited_queues: set[str] = set()
-        """Queues in which nothing was claimed because of limits: to be asked again at a change."""
+        """Queues in which nothing was claimed because of limits; woken at the next change."""
         self._claims = asyncio.Lock()
         self.failed_at: OrderedDict[str, str] = OrderedDict()
-        """Address where a job failed last, by its id."""
+        """Address where a job failed last, by the job's id."""
 
     @property
     def name(self) -> str:
-        """The backend's."""
+        """The backend's name."""
         return self.all[0].adapter.name
 
     @property
-    def everywhere(self) -> Broadcast:
-        """All of them at once."""
+    def broadcast(self) -> Broadcast:
+        """All endpoints as one backend (broadcast.py)."""
         adapters = {endpoint.address: endpoint.adapter for endpoint in self.all}
         up = [endpoint.address for endpoint in self.all if endpoint.breaker.open_until is None]
         return Broadcast(self.name, adapters, up)
 
     @property
     def error(self) -> str | None:
-        """What is wrong with the backend; None while one of its endpoints is well."""
+        """The errors of the last probes; None while one endpoint is healthy."""
         errors = [endpoint.error for endpoint in self.all]
         return None if None in errors else "; ".join(dict.fromkeys(e for e in errors if e))
 
     @property
     def open_until(self) -> float | None:
-        """When the first circuit may let a job through again; None if one does, or may soon."""
+        """When the first circuit is due, by the loop's clock; None if one is not open."""
         times = [endpoint.breaker.open_until for endpoint in self.all]
         return None if None in times else min(time for time in times if time is not None)
 
     def models_open_until(self, queue: str) -> dict[str, float]:
-        """When the first endpoint may take a job again of models that none takes now."""
+        """Return, by model that no endpoint admits, when its first circuit is due."""
         each = [
             {model: at for its, model, at in endpoint.model_circuits.open() if its == queue}
             for endpoint in self.all
@@ -291,11 +290,11 @@ class EndpointPool:
         return {model: min(times[model] for times in each) for model in models}
 
     def admit(self, queue: str) -> bool:
-        """Whether an endpoint takes one more job of that queue."""
+        """Return whether an endpoint takes one more job of `queue`."""
         return any(endpoint.takes(queue) for endpoint in self.all)
 
     def limits(self, queue: str, held: Endpoint) -> Limits:
-        """Which jobs no endpoint with room may have now."""
+        """Return which jobs no endpoint with a free slot may run now; `held` counts as free."""
         room = [endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)]
         at = [endpoint.limits(queue) for endpoint in room]
         resting = set[str].intersection(*(resting for resting, _, _ in at))
@@ -307,7 +306,7 @@ class EndpointPool:
         return Limits(frozenset(resting), frozenset(failing), only if has_contexts else None)
 
     def claim_turn(self, queue: str) -> AbstractAsyncContextManager[None]:
-        """Hold this around a claim: where its limits depend on other claims, they take turns."""
+        """Return a context for one claim; claims whose limits depend on each other take turns."""
         needs_turns = any(
             endpoint.has_contexts or endpoint.model_circuits.failing(queue) for endpoint in self.all
         )
@@ -319,7 +318,7 @@ class EndpointPool:
             yield
 
     def slots(self, queue: str) -> int:
-        """Jobs of that queue at once, over all endpoints."""
+        """Return how many jobs of `queue` all endpoints together run at once."""
         each = [endpoint.slots.get(queue, 0) for endpoint in self.all]
         return min(each) if kind_of(queue) in EVERYWHERE else sum(each)
 
@@ -331,9 +330,9 @@ class EndpointPool:
         *,
         held: Endpoint | None = None,
     ) -> Endpoint | None:
-        """The endpoint to use next; None if none takes one more job.
+        """Return the endpoint for the next job; None if none takes one more.
 
-        The one that is `held` for the job already counts as if it were not.
+        `held` is the one that is reserved for the job already, and counts as free.
         """
         model = loaded and model_of(loaded)
 
@@ -352,7 +351,7 @@ class EndpointPool:
 
     @contextmanager
     def reserve(self, queue: str) -> Iterator[Reservation | None]:
-        """A place for one job, held while the block runs; None if there is no room."""
+        """Reserve a slot for one job while the block runs; None if no endpoint has one."""
         endpoint = self.best(queue)
         if endpoint is None:
             yield None
@@ -361,16 +360,16 @@ class EndpointPool:
         try:
             yield reservation
         finally:
-            reservation.leave()
+            reservation.release()
 
     def packs(self, model: str) -> bool | None:
-        """Whether jobs of a model share requests, at every endpoint that knows."""
+        """Return whether jobs of a model share requests; None if no endpoint knows yet."""
         packers = [endpoint.packer for endpoint in self.all if endpoint.packer is not None]
         known = {packer.packs(model) for packer in packers} - {None}
         return False not in known if known else None
 
     async def aclose(self) -> None:
-        """Let go of every connection."""
+        """Close all packers and adapters."""
         await asyncio.gather(
             *(endpoint.packer.aclose() for endpoint in self.all if endpoint.packer)
         )

@@ -1,4 +1,4 @@
-"""A look at one endpoint of a backend: is it up, which models has it, how many slots."""
+"""A probe of one endpoint: its health, its models with the configuration's facts, its slots."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -18,31 +18,6 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import ReportsSlots
 from workers.endpoints.endpoints import Endpoint
 
-
-def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[ModelReport, ...]:
-    """The reports with the configuration's facts; models that the endpoint hides come behind.
-
-    A declared fact wins. A trait that is declared is no longer among what the model lacks, and
-    the other way round.
-    """
-    told = {report.name: report for report in reports}
-    hidden = {name: ModelReport(name=name) for name in config.models if find(told, name) is None}
-    return tuple(_merged(report, config.models) for report in (told | hidden).values())
-
-
-def _merged(report: ModelReport, models: Mapping[str, DeclaredModel]) -> ModelReport:
-    found = find(models, report.name)
-    if found is None:
-        return report
-    facts = found[1]
-    update: dict[str, Any] = facts.model_dump(exclude_none=True)
-    if facts.traits is not None and facts.lacks is None:
-        update["lacks"] = tuple(trait for trait in report.lacks if trait not in facts.traits)
-    if facts.lacks is not None and facts.traits is None:
-        update["traits"] = tuple(trait for trait in report.traits if trait not in facts.lacks)
-    return report.model_copy(update=update)
-
-
 CHECK_S: Final = 5.0
 """Seconds for the health check. Less than the client's own bounds (CONNECT_S and QUICK_S in
 workers/backends/http/client.py), so that a server which accepts and never answers is found here."""
@@ -51,7 +26,7 @@ MODELS_S: Final = 8.0
 
 
 async def probe(endpoint: Endpoint, config: BackendConfig) -> None:
-    """Write down what is seen, and let the circuit know."""
+    """Probe an endpoint: update its version, models, slots, error and circuit. Raises nothing."""
     try:
         await _check(endpoint)
         endpoint.probe_succeeded()
@@ -84,8 +59,32 @@ async def _list(endpoint: Endpoint, config: BackendConfig) -> None:
             endpoint.models = declared(await adapter.models(), config)
             queue = queue_name(config.name, "chat")
             if isinstance(adapter, ReportsSlots) and config.slots_for("chat") is None:
-                told = await adapter.slots()
-                if told and queue in endpoint.slots:
-                    endpoint.slots[queue] = told
+                slots = await adapter.slots()
+                if slots and queue in endpoint.slots:
+                    endpoint.slots[queue] = slots
     except TimeoutError:
         raise BackendStalled(f"it did not tell its models within {MODELS_S:g} s") from None
+
+
+def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[ModelReport, ...]:
+    """Return the server's reports with the configuration's facts over them.
+
+    Models that only the configuration names are appended. A declared trait is removed from what
+    the model lacks, and the other way round.
+    """
+    listed = {report.name: report for report in reports}
+    hidden = {name: ModelReport(name=name) for name in config.models if find(listed, name) is None}
+    return tuple(_merged(report, config.models) for report in (listed | hidden).values())
+
+
+def _merged(report: ModelReport, models: Mapping[str, DeclaredModel]) -> ModelReport:
+    found = find(models, report.name)
+    if found is None:
+        return report
+    facts = found[1]
+    update: dict[str, Any] = facts.model_dump(exclude_none=True)
+    if facts.traits is not None and facts.lacks is None:
+        update["lacks"] = tuple(trait for trait in report.lacks if trait not in facts.traits)
+    if facts.lacks is not None and facts.traits is None:
+        update["traits"] = tuple(trait for trait in report.traits if trait not in facts.lacks)
+    return report.model_copy(update=update)

@@ -156,7 +156,7 @@ def test_what_changes_models_has_the_slots_of_one_endpoint() -> None:
     assert (endpoints.slots(CHAT), endpoints.slots(PULL)) == (4, 1)
 
 
-def everywhere(*up: str) -> tuple[Broadcast, dict[str, Scripted]]:
+def broadcast(*up: str) -> tuple[Broadcast, dict[str, Scripted]]:
     adapters = {"a": Scripted("box"), "b": Scripted("box")}
     return Broadcast("box", adapters, up or tuple(adapters)), adapters
 
@@ -166,7 +166,7 @@ async def has(adapter: Scripted, model: str) -> bool:
 
 
 async def test_a_pull_fetches_to_every_endpoint_and_its_totals_only_rise() -> None:
-    backend, adapters = everywhere()
+    backend, adapters = broadcast()
     events = [event async for event in backend.pull(PullRequest(model="scripted-story:chunks=1"))]
     totals = [
         event.overall_completed_bytes
@@ -180,7 +180,7 @@ async def test_a_pull_fetches_to_every_endpoint_and_its_totals_only_rise() -> No
 
 
 async def test_a_pull_leaves_out_who_is_known_to_be_down() -> None:
-    backend, adapters = everywhere("b")
+    backend, adapters = broadcast("b")
     _ = [event async for event in backend.pull(PullRequest(model="scripted-story:chunks=1"))]
     there = [await has(each, "scripted-story:chunks=1") for each in adapters.values()]
 
@@ -188,7 +188,7 @@ async def test_a_pull_leaves_out_who_is_known_to_be_down() -> None:
 
 
 async def test_a_delete_that_finds_the_model_at_one_of_them_is_done() -> None:
-    backend, adapters = everywhere()
+    backend, adapters = broadcast()
     async for _ in adapters["b"].copy(CopyRequest(model="scripted-story", destination="mine")):
         pass
     events = [event async for event in backend.delete(DeleteRequest(model="mine"))]
@@ -198,13 +198,13 @@ async def test_a_delete_that_finds_the_model_at_one_of_them_is_done() -> None:
 
 
 async def test_a_delete_of_what_is_nowhere_says_so() -> None:
-    backend, _ = everywhere()
+    backend, _ = broadcast()
     with pytest.raises(ModelMissing):
         _ = [event async for event in backend.delete(DeleteRequest(model="unheard-of"))]
 
 
 async def test_a_copy_and_a_load_are_done_everywhere_and_running_says_where() -> None:
-    backend, adapters = everywhere()
+    backend, adapters = broadcast()
     _ = [e async for e in backend.copy(CopyRequest(model="scripted-story", destination="mine"))]
     _ = [e async for e in backend.load(LoadRequest(model="mine"))]
     told = [e async for e in backend.running()]

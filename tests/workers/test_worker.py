@@ -1,0 +1,87 @@
+"""The way of a job through the worker: calls go down, one observer reports up."""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+from pydantic import SecretStr
+from support.relay import QUEUE, chat, relay_on
+
+from relay.settings import RelaySettings
+from workers.app import capacity
+from workers.backends.dsn import BackendConfig
+from workers.celery_pool.pool import AsyncioPool
+from workers.lifetime import WorkerLifetime
+from workers.settings import WorkerSettings
+
+
+@asynccontextmanager
+async def lifetime(redis_url: str) -> AsyncGenerator[WorkerLifetime]:
+    """The parts of a worker on this loop, without Celery around them."""
+    settings, config = WorkerSettings(), BackendConfig(name="scripted", type="scripted")
+    pool = AsyncioPool.__new__(AsyncioPool)
+    pool.draining, pool.hurrying = asyncio.Event(), asyncio.Event()
+    made = WorkerLifetime(
+        settings,
+        RelaySettings(redis_url=SecretStr(redis_url)),
+        config,
+        await asyncio.to_thread(capacity, config, settings),
+    )
+    async with made.of(pool):
+        yield made
+
+
+def project_module(frame: FrameType | None) -> str:
+    """The module of the nearest frame that is ours, upwards."""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.startswith(("workers.", "relay.")):
+            return name
+        frame = frame.f_back
+    return ""
+
+
+class Calls:
+    """Who calls whom among the modules of workers and relay."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, str]] = set()
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        callee = str(frame.f_globals.get("__name__", ""))
+        if event == "call" and callee.startswith(("workers.", "relay.")):
+            caller = project_module(frame.f_back)
+            if caller and caller != callee:
+                self.seen.add((caller, callee))
+
+
+async def calls_of_one_job(redis_url: str) -> set[tuple[str, str]]:
+    calls = Calls()
+    async with relay_on(redis_url) as relay, lifetime(redis_url) as worker_lifetime:
+        record, _ = await relay.queue.enqueue(
+            chat().model_copy(update={"model": "scripted-story:chunks=3"}), queue=QUEUE
+        )
+        sys.setprofile(calls)
+        try:
+            await worker_lifetime.worker.work(QUEUE)
+        finally:
+            sys.setprofile(None)
+        assert (await relay.records.get(record.id)).status == "done"
+    return calls.seen
+
+
+async def test_the_relay_calls_nothing_in_the_worker(redis_url: str) -> None:
+    calls = await calls_of_one_job(redis_url)
+    back = {call for call in calls if call[0].startswith("relay.") and "workers." in call[1]}
+
+    assert ("workers.worker", "relay.queue") in calls
+    assert back == set()
+
+
+async def test_the_only_module_that_calls_back_into_the_worker_is_the_run(redis_url: str) -> None:
+    calls = await calls_of_one_job(redis_url)
+    climbs = {caller for caller, callee in calls if callee == "workers.worker"}
+
+    assert climbs == {"workers.run"}

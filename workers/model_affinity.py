@@ -1,23 +1,23 @@
-"""Which jobs a worker would take next: four rules over what its slots hold. No I/O.
+"""Which jobs a worker may claim next: four rules over the models that its jobs use. No I/O.
 
-- A backend that swaps models is asked for warm ones first (`Taking.warm`; relay/order.py bounds for
-  how long a cold head may be passed over). A backend none of whose models is cold has nothing to
-  choose: hosted ones do not tell, servers of one model have it in memory.
-- One load at a time. From the claim of a cold model's job to its first output, only jobs of warm
-  models are taken, and those of the model that loads wait as well: asked twice, some servers load
-  it twice (lmstudio-bug-tracker #1751). Pulling is no loading.
-- A backend that seems to put a model out while it speaks, to load another one, gets jobs of one
-  model at a time; a cold head waits for those that run, and is overtaken for as long as ever
-  (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588). The next look decides: a model that
-  is still in memory broke off for another reason. A suspicion that held is dropped after minutes.
+- A backend that swaps models gets jobs of models in memory first (`ClaimFilter.warm`;
+  relay/order.py bounds for how long a cold first job may be overtaken). Without a cold model there
+  is nothing to decide: hosted backends do not report it, servers of one model have it in memory.
+- One load at a time. From the claim of a cold model's job to its first output only jobs of warm
+  models are claimed, and those of the model that loads wait as well: some servers load a model
+  twice if two requests need it (lmstudio-bug-tracker #1751). A pull is not a load.
+- A backend that seems to evict a model while it generates, to load another one, gets jobs of one
+  model at a time; a cold first job waits for those that run, and may be overtaken as before
+  (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588). The next probe decides: if the model
+  is still in memory, its answer broke off for another reason. The rule ends after some minutes.
 - One slot in four is kept free of class `batch`, from four slots up.
 
-A model that jobs want loaded with different context lengths (contract/model_names.py) counts as one
-model for each of them here: warm as it was loaded last, and cold otherwise.
+A model that jobs load with different context lengths (contract/model_names.py) counts as one model
+for each length: warm as it was loaded last, cold otherwise.
 
-What is warm: what the backend told at the last look, what runs here, and what ran here last if the
-backend does not list it (an alias). A load may have put out any model that was warm before; so
-after one, only what runs here counts until the backend has been looked at again.
+Warm are the models of the last probe, those of running jobs, and the one that ran last if the
+backend does not list it (an alias). A load may evict any model; after one, only the models of
+running jobs count until the next probe.
 """
 
 import asyncio
@@ -47,14 +47,14 @@ _log = logging.getLogger(__name__)
 
 _CHANGES_MODELS: Final = frozenset({"pull", "delete", "create", "copy", "unload"})
 _NOT_FROM_BACKEND: Final = (Queued, Started, Reset, Resumed)
-"""Events that are ours and tell nothing about the backend."""
-_BROKEN_OFF: Final = (TruncatedStream, ServerFault, BackendUnreachable)
-"""How an answer ends whose model is put out."""
+"""Events of the fleet itself, which show nothing about the backend."""
+_INTERRUPTED: Final = (TruncatedStream, ServerFault, BackendUnreachable)
+"""Errors of an answer whose model was evicted."""
 _ONE_IN: Final = 4
 _OFFER_S: Final = 0.5
-"""How often tickets are offered to other workers that this one cannot use while it loads."""
+"""Seconds between two offers, to other workers, of tickets that this one cannot use meanwhile."""
 _EVICTS_S: Final = 300.0
-"""How long a backend that evicts what speaks is asked for one model at a time."""
+"""Seconds for which a backend that evicts busy models gets one model at a time."""
 
 
 class ModelAffinity:
@@ -90,20 +90,20 @@ class ModelAffinity:
         self._reported: frozenset[str] = frozenset()
         self._last: str | None = None
         self._loaded_as: dict[str, str] = {}
-        """How models were loaded last of which jobs have chosen it, by their untagged names."""
+        """How models were loaded last whose jobs have set it, by their untagged names."""
 
     @property
     def _has_choice(self) -> bool:
         return self._is_any_cold or bool(self._loaded_as)
 
     def loading(self, queue: str) -> str | None:
-        """The model that is loaded now, and for which jobs of that queue may have to wait."""
+        """Return the model that is being loaded, if jobs of `queue` may wait for it."""
         if kind_of(queue) not in IN_MEMORY or not self._loads:
             return None
         return model_of(next(iter(self._loads.values())))
 
     def on_models(self, models: Sequence[ModelReport]) -> None:
-        """Take what the backend was just seen to have in memory."""
+        """Take the models of a probe, with which of them are in memory."""
         self._is_any_cold = any(model.warm is False for model in models)
         listed = {untagged(model.name) for model in models}
         self._loaded_as = {m: how for m, how in self._loaded_as.items() if m in listed}
@@ -116,7 +116,7 @@ class ModelAffinity:
             self._wake_waiting()
 
     def _check_eviction(self) -> None:
-        """Whether the backend evicts, now that it was seen what is in memory."""
+        """Decide after a probe whether the backend evicts busy models."""
         if not self._evicts:
             return
         now = asyncio.get_running_loop().time()
@@ -131,10 +131,10 @@ class ModelAffinity:
 
     @asynccontextmanager
     async def turn(self, queue: str) -> AsyncGenerator[ClaimFilter]:
-        """What to claim from the queue now; tell `began` within the block what was claimed.
+        """Yield which jobs of `queue` may be claimed; call `on_claimed` within the block.
 
-        Waits for another claim where what it brings decides on what this one may bring: twenty
-        slots that ask at once must not all get a job of the same cold model.
+        Waits for another claim whose result decides what this one may claim: twenty slots that
+        claim at once must not all get a job of the same cold model.
         """
         while self._must_wait(queue):
             self._claimed.clear()
@@ -147,7 +147,7 @@ class ModelAffinity:
             self._claimed.set()
 
     def on_claimed(self, record: JobRecord, loaded: str | None = None) -> None:
-        """A job was claimed; `loaded` is its model as the backend loads it for this job."""
+        """Count a claimed job; `loaded` is its model as the backend loads it for this job."""
         if record.priority == "batch":
             self._batch[record.queue] += 1
         if record.kind not in IN_MEMORY or record.model is None:
@@ -161,15 +161,15 @@ class ModelAffinity:
             self._runs[record.id] = model
 
     def _note(self, loaded: str) -> None:
-        """Remember how a model is loaded, once jobs choose it."""
+        """Remember how a model is loaded, once jobs set it."""
         model = untagged(model_of(loaded))
         if model_of(loaded) != loaded or model in self._loaded_as:
             self._loaded_as[model] = canonical(loaded)
 
     def on_nothing_claimed(self, queue: str, claim_filter: ClaimFilter) -> None:
-        """Nothing was claimed: if that is due to what is under way, try again when it is over.
+        """Try again later if a load or a running job has kept the claim from a job.
 
-        Meanwhile another worker may be free for the job whose ticket we had.
+        Meanwhile the ticket is offered to other workers.
         """
         if claim_filter.cold:
             return
@@ -183,7 +183,7 @@ class ModelAffinity:
             self._wake(queue, _OFFER_S)
 
     def on_event(self, job_id: str, event: Event) -> None:
-        """Something that a job said before its first output, or that output."""
+        """Receive an event of a job before its first output, or that output."""
         if job_id not in self._models or isinstance(event, _NOT_FROM_BACKEND):
             return
         if not isinstance(event, Phase) or event.phase not in {"loading", "pulling"}:
@@ -195,18 +195,18 @@ class ModelAffinity:
             self._stop_loading(job_id)
 
     def on_failure(self, job_id: str, error: BackendError) -> None:
-        """The backend failed a job; was its model put out by a load that began meanwhile?"""
+        """Suspect an eviction if the answer broke off and a load began since its first output."""
         before = self._output_at.get(job_id, self._loads_begun)
-        if isinstance(error, _BROKEN_OFF) and before < self._loads_begun and not self._evicts:
+        if isinstance(error, _INTERRUPTED) and before < self._loads_begun and not self._evicts:
             _log.warning(
-                "%s broke off while another model was loaded: one at a time for now",
+                "%s broke off while another model was loaded: one model at a time for now",
                 self._models[job_id],
             )
             self._evicts, self._suspect = True, self._models[job_id]
             self.stale.set()
 
     def on_released(self, record: JobRecord) -> None:
-        """A job is not ours any more, however it ended."""
+        """Forget a job that this worker has released, however it ended."""
         if record.priority == "batch":
             self._batch[record.queue] -= 1
         if record.kind in _CHANGES_MODELS:
@@ -266,7 +266,7 @@ class ModelAffinity:
             self._wake_waiting()
 
     def _wake_waiting(self) -> None:
-        """Let those try again that were left waiting."""
+        """Wake the queues that found nothing to claim."""
         self._claimed.set()
         for queue in self._waiting:
             self._wake(queue, 0.0)

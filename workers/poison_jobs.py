@@ -1,8 +1,8 @@
-"""Keeps jobs with which workers died apart from each other, so that a poison job dies alone.
+"""Runs jobs with which workers died one at a time, so that a poison job fails alone.
 
-A worker that dies takes all its jobs with it, and which of them was the cause nobody knows. After
-one death they all go on together, because mostly none was. After two, a worker runs one of them at
-a time: the poison job uses up its last attempt among jobs that have attempts left.
+A worker that dies loses all its jobs, and which of them was the cause is unknown. After one death
+they continue together, because mostly none was. After two, a worker runs one of them at a time: the
+poison job uses up its last attempt beside jobs that have attempts left.
 """
 
 import random
@@ -16,14 +16,14 @@ _DELAY_S: Final = (1.0, 4.0)
 
 
 class PoisonJobs:
-    """The one place that a worker has for such jobs."""
+    """The one slot of a worker for such jobs."""
 
     def __init__(self) -> None:
-        """Nobody is inside."""
+        """Start with the slot free."""
         self._running: str | None = None
 
     def enter(self, record: JobRecord) -> bool:
-        """Whether the job may run now; if so, tell `leave` when it has ended."""
+        """Return whether the job may run now; if so, call `leave` when it has ended."""
         if record.lost < DEATHS:
             return True
         if self._running is not None:
@@ -32,11 +32,11 @@ class PoisonJobs:
         return True
 
     def leave(self, record: JobRecord) -> None:
-        """The job runs no more."""
+        """Free the slot if the job holds it."""
         if self._running == record.id:
             self._running = None
 
     @staticmethod
     def delay_s() -> float:
-        """Seconds after which a job that may not enter should come again."""
-        return random.uniform(*_DELAY_S)  # noqa: S311 - nobody is harmed who guesses it
+        """Return the seconds for which a job that may not enter is delayed."""
+        return random.uniform(*_DELAY_S)  # noqa: S311 - jitter, not a secret

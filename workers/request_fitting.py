@@ -1,13 +1,11 @@
-"""What is known of a backend's models: what each is for, and how a request is cut to fit it."""
+"""Fits a request to its model: its kind, its `max_tokens`, and a pull if the model is missing."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Final
 
 from contract.chat import ChatRequest
-from contract.errors import (
-    ModelMissing,
-    WrongKind,
-)
+from contract.errors import ModelMissing, WrongKind
 from contract.events import AnyEvent, Cancelled, Done, Failed, Phase, Progress
 from contract.jobs import AnyRequest
 from contract.model_kinds import MODEL_KINDS, kinds, lacks, not_for
@@ -19,18 +17,21 @@ from contract.tenants import Tenant
 from relay.log import Log
 from relay.queue import Queue
 
+_STEP: Final = 0.01
+"""Least progress of a pull between two events."""
+
 
 class RequestFitting:
-    """The models of one backend as last seen; `roster_reporter.py` keeps it up to date."""
+    """The models of one backend at its last probe; `roster_reporter.py` keeps it up to date."""
 
     def __init__(self, *, private_images: bool = False) -> None:
-        """Know nothing yet; `private_images` is WorkerSettings.private_images."""
+        """Start without a model; `private_images` is WorkerSettings.private_images."""
         self.private_images = private_images
         self._ceilings: dict[str, int] = {}
         self._models: dict[str, ModelReport] = {}
 
     def learn(self, models: Sequence[ModelReport]) -> None:
-        """Take what was just seen; a ceiling of 0 or None is unknown."""
+        """Take the models of a probe; a `max_output_tokens` of 0 or None is unknown."""
         self._models = {model.name: model for model in models}
         self._ceilings = {
             untagged(model.name): model.max_output_tokens
@@ -41,7 +42,7 @@ class RequestFitting:
     def demand_kind(self, request: AnyRequest, capabilities: Sequence[Capability]) -> None:
         """Raise WrongKind if the model is known not to do this kind of job.
 
-        The shim has refused such a job; others come from Celery, or before the model was known.
+        The shim refuses such a job already, but not those from Celery or from before the probe.
         """
         model, kind = getattr(request, "model", ""), request.kind
         found = find(self._models, model)
@@ -52,7 +53,7 @@ class RequestFitting:
         raise WrongKind(not_for(model, kind, does, others))
 
     def missing(self, error: ModelMissing, model: str) -> ModelMissing:
-        """The error with names that may have been meant, if any is close."""
+        """Return the error with similar names of models in its message, if there are any."""
         names = close(model, self._models)
         if not names or find(self._models, model) is not None:
             return error
@@ -64,40 +65,37 @@ class RequestFitting:
         return named
 
     def under_ceiling(self, request: ChatRequest) -> ChatRequest:
-        """The request with `max_tokens` cut to what its model can say at most."""
+        """Return the request with `max_tokens` cut to the `max_output_tokens` of its model."""
         ceiling = self._ceilings.get(untagged(request.model))
         if ceiling is None or request.max_tokens is None or request.max_tokens <= ceiling:
             return request
         return request.model_copy(update={"max_tokens": ceiling})
 
 
-_STEP = 0.01
-"""Progress that is worth an event."""
-
-
 async def pulled(
     queue: Queue, log: Log, backend: str, model: str, tenant: str
 ) -> AsyncGenerator[Phase, None]:
-    """Pull a model on a backend, or follow whoever does; tells how far it is.
+    """Pull a model by a job of its own, or follow one that runs; yields its progress from 0 to 1.
 
-    Leaving early does not stop the pull. Raises ModelMissing if it fails, RelayUnavailable.
+    Closing the generator does not stop the pull. Raises ModelMissing if it fails, QueueFull,
+    RelayUnavailable.
     """
     request = PullRequest(model=model, backend=backend)
     pulls = queue_name(backend, "pull")
     record, _ = await queue.enqueue(request, queue=pulls, tenant=Tenant(name=tenant))
-    told: float | None = None
+    reported: float | None = None
     yield Phase(phase="pulling")
     async with aclosing(log.follow(record.id)) as pages:
         async for frames in pages:
             for frame in frames:
                 progress = _progress(frame.event, model)
-                if progress is not None and (told is None or progress - told >= _STEP):
-                    told = progress
+                if progress is not None and (reported is None or progress - reported >= _STEP):
+                    reported = progress
                     yield Phase(phase="pulling", progress=progress)
 
 
 def _progress(event: AnyEvent, model: str) -> float | None:
-    """0 to 1 where the event tells; raises ModelMissing where it says that the pull failed."""
+    """Return the progress in an event, 0 to 1; raises ModelMissing if the pull has failed."""
     match event:
         case Progress(overall_total_bytes=int(total), overall_completed_bytes=int(completed)):
             return round(min(1.0, completed / total), 3) if total else None

@@ -1,14 +1,14 @@
-"""When a job that a backend failed is tried again: a rule a class of error. Pure.
+"""Whether and when a job that a backend failed is retried: one rule a class of error. Pure.
 
 Three kinds of failure. Those that say nothing about the job (BackendUnreachable, ModelLoading,
 BackendBusy) use up none of its attempts until its attempt number has passed the worker's patience
-(FLEET_RETRY_PATIENCE); then they do, so that nothing is tried for ever. Those that the job may
+(FLEET_RETRY_PATIENCE); then they do, so that no job is retried for ever. Those that the job may
 have brought about (ServerFault, ConnectionDropped, TruncatedStream, BackendStalled) use up one
 each. All others will be the same next time: a refusal, a bad request, a missing model, a key that
 is not accepted.
 
 The wait is exponential with full jitter: anything between nothing and `base_s`, doubled with each
-attempt up to `cap_s`. What the backend asks for in Retry-After comes on top of no less than that.
+attempt up to `cap_s`. The Retry-After of the backend is added to it.
 """
 
 import random
@@ -30,18 +30,18 @@ from contract.errors import (
 from contract.requests import Kind
 
 RETRY_AFTER_MOST_S: Final = 3600.0
-"""A backend that asks for longer than this will not be back soon: the job fails with its error."""
+"""Seconds of Retry-After beyond which the job fails with its error."""
 
 
 class Rule(NamedTuple):
-    """How a class of errors is answered."""
+    """How a class of errors is retried."""
 
     base_s: float
     cap_s: float
     counts: bool
     """Whether it uses up an attempt the first time already."""
     has_begun: bool
-    """Whether the backend may have done what it was asked for, or a part of it."""
+    """Whether the backend may have executed the request, or a part of it."""
 
 
 RULES: Final[Mapping[type[FleetError], Rule]] = {
@@ -78,7 +78,7 @@ have begun: it said that it was busy or loading."""
 
 
 class Retry(NamedTuple):
-    """That a job is tried again: after how long, and whether that uses up an attempt."""
+    """A retry of a job: its delay, and whether it uses up an attempt."""
 
     delay_s: float
     counts: bool
@@ -92,20 +92,23 @@ def retry(
     patience: int,
     jitter: Callable[[float, float], float] = random.uniform,
 ) -> Retry | None:
-    """What becomes of attempt number `attempt` (from 1) that ended so; None: the job fails now."""
+    """Decide on the retry of attempt number `attempt` (from 1); None: the job fails now.
+
+    `patience` is FLEET_RETRY_PATIENCE.
+    """
     rule = RULES.get(type(error))
     if rule is None or (rule.has_begun and not REPEATABLE[kind]):
         return None
-    asked_s = error.retry_after_s or 0.0
-    if asked_s > RETRY_AFTER_MOST_S:
+    server_s = error.retry_after_s or 0.0
+    if server_s > RETRY_AFTER_MOST_S:
         return None
     exponent = min(attempt - 1, 16)
-    delay_s = asked_s + jitter(0.0, min(rule.cap_s, rule.base_s * 2**exponent))
+    delay_s = server_s + jitter(0.0, min(rule.cap_s, rule.base_s * 2**exponent))
     return Retry(delay_s, counts=rule.counts or attempt > patience)
 
 
 def in_words(error: FleetError, delay_s: float) -> str:
-    """Why and when, as the log's `queued` says it."""
+    """Return why and when the job is retried: the `reason` of the event `queued`."""
     if not delay_s:
         return f"retry at once: {error.message}"
     shown = f"{delay_s:.0f}" if delay_s >= 10 else f"{delay_s:.1f}"  # noqa: PLR2004 - two digits

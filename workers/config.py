@@ -1,4 +1,4 @@
-"""Which backends are configured: tables in `fleet.toml`, then variables, which win by name."""
+"""The configured backends: tables in `fleet.toml`, then variables, which win by name."""
 
 import tomllib
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ DEFAULT_SLOTS: Final[Mapping[str, int]] = {
     "llama": 1,
     "openvino": 1,
 }
-"""Chats at once where neither the configuration nor the server tells."""
+"""Concurrent chats where neither the configuration nor the server has a number."""
 
 _SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", "unload"})
 """Kinds that keep a backend's disk or memory busy: one at a time."""
@@ -41,7 +41,7 @@ EMBEDS_IN_HAND: Final = 64
 
 
 def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> list[BackendConfig]:
-    """Every backend that the file's `[backends]` and the environment name, by name.
+    """Return every backend that the file's `[backends]` and the environment name, by name.
 
     An entry is a DSN, as in `box = "ollama://10.0.0.5"`, or a table of the fields of
     BackendConfig. Raises DsnError, which names the entry and never repeats a key.
@@ -79,28 +79,28 @@ def _entry(file: Path, name: str, entry: Any) -> BackendConfig:
 
 
 def slots_of(config: BackendConfig, kind: Kind, *, packs: bool = False) -> int:
-    """Jobs of a kind that the backend may be given at once, before it was asked.
+    """Return how many jobs of a kind a backend gets at once, before its first probe.
 
     Where the worker packs embed jobs, it takes more of them than the backend gets requests.
     """
     if kind == "embed" and packs and "embed" not in config.slots_by_kind:
         return max(EMBEDS_IN_HAND, slots_of(config, kind))
-    told = config.slots_for(kind)
-    if told is not None:
-        return told
+    configured_slots = config.slots_for(kind)
+    if configured_slots is not None:
+        return configured_slots
     if kind in _SINGLE:
         return 1
     return DEFAULT_SLOTS[config.type] if kind in {"chat", "embed"} else _FEW
 
 
 def embed_requests_of(config: BackendConfig) -> int:
-    """Embed requests that the backend may be given at once where the worker packs jobs."""
+    """Return how many embed requests a backend gets at once where the worker packs jobs."""
     usual = config.slots or DEFAULT_SLOTS[config.type]
     return min(usual, config.slots_by_kind.get("embed", usual))
 
 
 def over_all(slots: Mapping[str, int], endpoints: int) -> dict[str, int]:
-    """Slots by queue of a backend, from those of each of its endpoints."""
+    """Return the slots of a backend by queue, from those of one endpoint."""
     return {
         queue: each if kind_of(queue) in EVERYWHERE else each * endpoints
         for queue, each in slots.items()

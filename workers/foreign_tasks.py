@@ -1,12 +1,11 @@
-"""Jobs that somebody's own Celery application sends: the message becomes a job, and its ticket.
+"""Jobs that other Celery applications send: the message becomes a job, and is its ticket.
 
     app.send_task("fleet.chat", kwargs={"model": ..., "messages": [...]}, queue="ollama.chat")
 
-The keyword arguments are the request as HTTP takes it. From its registration on it is a job like
-any other, with the task's id as its own (`redis_keys.job_id`). Messages that wait while no
-slot is free are registered too, so that they have their place in the order, and can be cancelled.
-A request that is not valid becomes a failed job, which says why: a producer that does not look at
-a log of a worker must still learn of it.
+The keyword arguments are the request as HTTP accepts it. Once registered it is an ordinary job,
+with the task's id as its own (`redis_keys.job_id`). Messages that wait while no slot is free are
+registered too, so that they have their position in the queue and can be cancelled. An invalid
+request becomes a failed job with the reason: a producer does not read the logs of workers.
 """
 
 import asyncio
@@ -40,15 +39,15 @@ _log = logging.getLogger(__name__)
 TASKS: Final[dict[str, Kind]] = {f"fleet.{kind}": kind for kind in REQUESTS}
 """Kinds of jobs by the name of their Celery task."""
 TENANT_HEADER: Final = "fleet_tenant"
-"""Header of the message that names the tenant; who may write to Redis is trusted to tell."""
+"""Header of the message that names the tenant; a producer that can write to Redis is trusted."""
 _AT_ONCE: Final = 100
-"""Messages that one look takes from a queue's waiting tickets."""
+"""Messages of a queue that `adopt_waiting` registers in one call."""
 _GIVE_UP_S: Final = 60.0
 _LONGEST_PAUSE_S: Final = 2.0
 
 
 class ForeignTasks:
-    """Makes jobs of messages."""
+    """Registers messages of other Celery applications as jobs."""
 
     def __init__(self, connection: Connection) -> None:
         """Register through this connection."""
@@ -61,10 +60,10 @@ class ForeignTasks:
     ) -> None:
         """Register a message as a job; a second time changes nothing.
 
-        Redis may be away for a minute, because the message is in nobody's hands but ours. Raises
+        Retries for a minute while Redis is away, because no other worker has the message; raises
         RelayUnavailable after that.
         """
-        await _insisting(
+        await _with_retries(
             lambda: self._register(kind, task_id, queue, fields, tenant),
             f"task {written(task_id)} was not registered, and is lost",
         )
@@ -73,12 +72,12 @@ class ForeignTasks:
         self, queue: str, *, reason: str, size_bytes: int, data: bytes,
         kind: Kind | None = None, task_id: str | None = None,
     ) -> None:  # fmt: skip
-        """Keep a message that nobody can read; one that was to be a job is a failed one, too.
+        """Keep a message that no worker can read; if it named a job, that is a failed one.
 
         Raises RelayUnavailable after a minute.
         """
         id = redis_keys.job_id(task_id) if kind and task_id else None
-        await _insisting(
+        await _with_retries(
             lambda: self._unreadable.put(
                 queue, reason=reason, size_bytes=size_bytes, data=data, job_id=id
             ),
@@ -101,22 +100,22 @@ class ForeignTasks:
         except (InvalidRequest, QueueFull) as error:
             await self._refuse(id, task_id, kind, queue, error)
         except Exception:  # noqa: BLE001 - a producer may send anything
-            # Whatever a producer sends: its task has a record, and this worker lives.
-            _log.exception("task %s met a defect of ours", written(task_id))
+            # Whatever a producer sends, its task gets a record and the worker continues.
+            _log.exception("task %s: unexpected error", written(task_id))
             defect = InternalError("a defect in the fleet; the worker's log has the details")
             await self._refuse(id, task_id, kind, queue, defect)
 
     async def _refuse(
         self, job_id: str, task_id: str, kind: Kind, queue: str, error: FleetError
     ) -> None:
-        _log.warning("task %s is no job: %s", written(task_id), error)
+        _log.warning("task %s is refused: %s", written(task_id), error)
         await self._queue.refuse(job_id, kind=kind, queue=queue, error=error)
 
     async def adopt_waiting(self, queue: str) -> int:
-        """Register the messages that wait in a queue's list. Returns how many.
+        """Register the messages that wait in a queue's list, at most 100. Returns how many.
 
-        For queues that nobody consumes because no slot is free. A message leaves the list when
-        its job is in the ledger, and a ticket takes its place.
+        For queues that are not consumed because no slot is free. A message is removed once its job
+        is registered, and replaced by a ticket. Raises RelayUnavailable.
         """
         waiting = await self._connection.command("LRANGE", queue, -_AT_ONCE, -1)
         found = [(text, message) for text in waiting if (message := foreign(text)) is not None]
@@ -127,8 +126,8 @@ class ForeignTasks:
         return len(found)
 
 
-async def _insisting(do: Callable[[], Awaitable[None]], lost: str) -> None:
-    """Do what may be done twice, for a minute of Redis's absence; raises RelayUnavailable then."""
+async def _with_retries(do: Callable[[], Awaitable[None]], lost: str) -> None:
+    """Call an idempotent function until Redis answers; raises RelayUnavailable after a minute."""
     give_up_at = asyncio.get_running_loop().time() + _GIVE_UP_S
     while True:
         try:
@@ -143,10 +142,10 @@ async def _insisting(do: Callable[[], Awaitable[None]], lost: str) -> None:
 
 
 class ForeignMessage:
-    """What a producer's message says."""
+    """A message of a producer: kind, task id, tenant and fields of the request."""
 
     def __init__(self, headers: Mapping[str, Any], body: Any) -> None:
-        """Read task protocol 2: `[args, kwargs, embed]` and its headers."""
+        """Read task protocol 2: `[args, kwargs, embed]` and headers; raises LookupError, TypeError."""
         self.kind = TASKS[headers["task"]]
         self.id = str(headers["id"])
         self.tenant = str(headers.get(TENANT_HEADER) or DEFAULT_TENANT.name)
@@ -154,25 +153,25 @@ class ForeignMessage:
 
 
 def foreign(text: bytes) -> ForeignMessage | None:
-    """The message in an entry of a queue's list; None if it is a ticket or nothing of ours."""
+    """Return the message in an entry of a queue's list; None if it is a ticket or malformed."""
     if b'"fleet.ticket"' in text:
         return None
     try:
         envelope = json.loads(text)
         return ForeignMessage(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        # Not this one's to judge: whoever takes it sets it aside (workers/celery_pool/messages.py).
+        # The consumer sets it aside when it takes it (workers/celery_pool/messages.py).
         return None
 
 
 def fields_of(args: Any, kwargs: Any) -> dict[str, Any]:
-    """The request's fields; positional ones are kept, to be refused by name."""
+    """Return the request's fields; positional arguments become `args`, which is refused."""
     fields = dict(kwargs)
     return {"args": list(args), **fields} if args else fields
 
 
 def _request(kind: Kind, queue: str, fields: Mapping[str, Any]) -> Any:
-    """The request in a message; raises InvalidRequest."""
+    """Return the request in a message; raises InvalidRequest."""
     if redis_keys.kind_of(queue) != kind:
         meant = f"{redis_keys.backend_of(queue)}.{kind}"
         raise InvalidRequest(f"queue {queue} takes no fleet.{kind}; that would be queue {meant}")

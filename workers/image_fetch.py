@@ -1,8 +1,8 @@
-"""Pictures that a message names by URL: fetched here where the backend cannot, within limits.
+"""Fetches the images that a message names by URL, where the backend cannot, within limits.
 
-A URL in a request is somebody else's wish to make this machine ask another one. So only http and
-https, only public addresses (checked on what the name resolves to, at the moment of connecting,
-again after each redirect), only images, only so many bytes, and only so long.
+A URL in a request makes this machine send a request of the client's choice. So only http and https,
+only public addresses (checked after the name is resolved, when connecting and after each redirect),
+only images, at most LIMIT_BYTES in LIMIT_S seconds.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _SCHEMES: Final = frozenset({"http", "https"})
 
 
 class _PublicResolver(AbstractResolver):
-    """Resolves names, and leaves out addresses that are not public."""
+    """Resolves names to public addresses only; raises BackendRejected if there is none."""
 
     def __init__(self) -> None:
         self._resolver = ThreadedResolver()
@@ -52,17 +52,17 @@ class _PublicResolver(AbstractResolver):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open internet."""
+    """Return whether an IP address is public; raises ValueError if it is no address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None)
     return (mapped or ip).is_global and not ip.is_multicast
 
 
-async def with_pictures(request: ChatRequest, *, private: bool = False) -> ChatRequest:
-    """The request with each http(s) URL of an image replaced by a data URL of its bytes.
+async def with_images(request: ChatRequest, *, private: bool = False) -> ChatRequest:
+    """Return the request with each http(s) URL of an image replaced by a data URL.
 
-    `private` lets it fetch from addresses that are not public. Raises BackendRejected for a
-    picture that may not or cannot be fetched, NotSupported for one that is no image.
+    `private` permits addresses that are not public. Raises BackendRejected if an image may not or
+    cannot be fetched, NotSupported if it is not an image.
     """
     if not any(_is_url(image) for message in request.messages for image in message.images):
         return request
@@ -101,7 +101,7 @@ async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool)
                     continue
                 return await _data_url(answer)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _refused(f"{url.host} could not be asked: {type(error).__name__}") from error
+        raise _refused(f"{url.host} could not be reached: {type(error).__name__}") from error
     raise _refused(f"{url.host} redirects more than {REDIRECTS} times")
 
 
@@ -109,7 +109,7 @@ def _parsed(address: str) -> URL:
     try:
         return URL(address)
     except ValueError:
-        # Not in the error's words: an address may hold a password.
+        # The error does not repeat it: a URL may contain a password.
         raise _refused("its address, or what that redirects to, is not a URL") from None
 
 
@@ -121,7 +121,7 @@ def _check(url: URL, *, private: bool) -> None:
     try:
         literal = is_public(url.host)
     except ValueError:
-        return  # a name: the resolver looks at its addresses
+        return  # a name: the resolver checks its addresses
     if not literal:
         raise _refused(f"{url.host} is not a public address")
 

@@ -76,7 +76,7 @@ from workers.backends.protocols import (
     capabilities,
 )
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
-from workers.image_fetch import with_pictures
+from workers.image_fetch import with_images
 from workers.request_fitting import RequestFitting, pulled
 from workers.retry import Retry, retry
 
@@ -202,7 +202,7 @@ class Run:
         request = self.services.fitting.under_ceiling(request)
         if isinstance(self.backend, AcceptsImageUrls) and self.backend.accepts_image_urls:
             return request
-        return await with_pictures(request, private=self.services.fitting.private_images)
+        return await with_images(request, private=self.services.fitting.private_images)
 
     async def _pull(self) -> None:
         record, services = self.job.record, self.services

@@ -1,4 +1,4 @@
-"""What a worker process needs to know besides the relay. Read once, in app.py."""
+"""Settings of a worker process besides those of the relay; read once, in app.py."""
 
 import os
 import socket
@@ -14,26 +14,26 @@ class WorkerSettings(FleetSettings):
     """Settings of one worker process; it serves one backend."""
 
     worker_backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] = "scripted"
-    """Name of the backend that this process sits next to."""
+    """Name of the backend that this process serves."""
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}"
     )
-    """Unique per start, so that leases of one life are never taken for those of the next."""
+    """Unique per start, so that leases of a former process are not taken for those of this one."""
     worker_kinds: str = ""
-    """Kinds of jobs to take, as in `chat,embed`; empty: all that the backend can do."""
+    """Kinds of jobs to serve, as in `chat,embed`; empty: all that the backend can do."""
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = 30
-    """Seconds that running streams may go on after SIGTERM before they are handed over."""
+    """Seconds for which streams continue after SIGTERM before they are handed over."""
     report_s: Seconds = 5
     """Seconds between two reports to the roster."""
     check_s: Seconds = 15
-    """Seconds between two looks at the backend's health and models."""
+    """Seconds between two probes of the backend's health and models."""
     retry_patience: Annotated[int, Field(ge=0, le=1000)] = 1000
     """Attempts up to which a busy, loading or absent backend uses up none of `max_attempts`: some
     eight hours, if the job's deadline does not end it first."""
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
-    """Outages in a row after which an endpoint gets no jobs for a while."""
+    """Failures in a row after which the circuit of an endpoint or model opens."""
     breaker_open_s: Seconds = 5
-    """Seconds of that while; twice as many each time it turns out to be too soon, up to 60."""
+    """Seconds for which the circuit stays open; doubled each time it opens again, up to 60."""
     private_images: bool = False
     """Whether images of a chat may be fetched from addresses that are not public."""
     embed_pack: bool = True
@@ -47,7 +47,7 @@ class WorkerSettings(FleetSettings):
     embed_requests: Annotated[int, Field(ge=1, le=1000)] = 8
     """Embed requests at once to one address, where its slots allow as many."""
     embed_cache_ttl_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 0
-    """Seconds that a computed vector is kept for whoever embeds the same text; 0: not at all."""
+    """Seconds for which a computed vector is kept for the same text; 0: not at all."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""
 

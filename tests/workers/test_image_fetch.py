@@ -13,7 +13,7 @@ from contract.errors import (
     NotSupported,
 )
 from workers import image_fetch
-from workers.image_fetch import is_public, with_pictures
+from workers.image_fetch import is_public, with_images
 
 PNG = b"\x89PNG not really"
 
@@ -51,7 +51,7 @@ async def server() -> AsyncGenerator[str]:
 
 async def test_a_url_becomes_the_bytes_behind_it() -> None:
     async with server() as url:
-        fitted = await with_pictures(asking(f"{url}/picture", "aGk="), private=True)
+        fitted = await with_images(asking(f"{url}/picture", "aGk="), private=True)
 
     assert fitted.messages[0].images == (
         "data:image/png;base64," + base64.b64encode(PNG).decode(),
@@ -62,7 +62,7 @@ async def test_a_url_becomes_the_bytes_behind_it() -> None:
 async def test_a_request_without_urls_is_left_alone() -> None:
     request = asking("aGk=", "data:image/png;base64,aGk=")
 
-    assert await with_pictures(request) is request
+    assert await with_images(request) is request
 
 
 @pytest.mark.parametrize(
@@ -79,33 +79,33 @@ async def test_a_request_without_urls_is_left_alone() -> None:
 )
 async def test_an_address_that_is_not_public_is_never_asked(url: str) -> None:
     with pytest.raises(BackendRejected, match=r"not a public address|no public address"):
-        await with_pictures(asking(url))
+        await with_images(asking(url))
 
 
 async def test_what_is_no_image_is_refused() -> None:
     async with server() as url:
         with pytest.raises(NotSupported, match="text/html"):
-            await with_pictures(asking(f"{url}/page"), private=True)
+            await with_images(asking(f"{url}/page"), private=True)
 
 
 async def test_too_many_bytes_are_refused() -> None:
     async with server() as url:
         with pytest.raises(BackendRejected, match="more than"):
-            await with_pictures(asking(f"{url}/huge"), private=True)
+            await with_images(asking(f"{url}/huge"), private=True)
 
 
 async def test_some_redirects_are_followed_and_not_more() -> None:
     async with server() as url:
-        fitted = await with_pictures(asking(f"{url}/again?left=2"), private=True)
+        fitted = await with_images(asking(f"{url}/again?left=2"), private=True)
         with pytest.raises(BackendRejected, match="redirects more than 3 times"):
-            await with_pictures(asking(f"{url}/again?left=9"), private=True)
+            await with_images(asking(f"{url}/again?left=9"), private=True)
 
     assert fitted.messages[0].images[0].startswith("data:image/png")
 
 
 async def test_what_does_not_answer_is_a_rejection() -> None:
     with pytest.raises(BackendRejected, match="could not be asked"):
-        await with_pictures(asking("http://127.0.0.1:1/x"), private=True)
+        await with_images(asking("http://127.0.0.1:1/x"), private=True)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ class ForeignMessage:
     """A message of a producer: kind, task id, tenant and fields of the request."""
 
     def __init__(self, headers: Mapping[str, Any], body: Any) -> None:
-        """Read task protocol 2: `[args, kwargs, embed]` and headers; raises LookupError, TypeError."""
+        """Read task protocol 2: headers and `[args, kwargs, embed]`; raises LookupError."""
         self.kind = TASKS[headers["task"]]
         self.id = str(headers["id"])
         self.tenant = str(headers.get(TENANT_HEADER) or DEFAULT_TENANT.name)

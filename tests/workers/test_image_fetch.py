@@ -104,7 +104,7 @@ async def test_some_redirects_are_followed_and_not_more() -> None:
 
 
 async def test_what_does_not_answer_is_a_rejection() -> None:
-    with pytest.raises(BackendRejected, match="could not be asked"):
+    with pytest.raises(BackendRejected, match="could not be reached"):
         await with_images(asking("http://127.0.0.1:1/x"), private=True)
 
 

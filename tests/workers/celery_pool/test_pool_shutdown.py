@@ -28,6 +28,8 @@ def test_a_warm_shutdown_waits_for_tasks_and_then_for_the_lifespan(
 
 def test_a_shutdown_by_remote_control_is_announced_too(server: Broker, start: Start) -> None:
     worker = start("-c", "4")
+    # Celery sends `worker_ready` before it subscribes to remote control.
+    eventually(server.redis.pubsub_numpat)
 
     server.client.control.shutdown()
 

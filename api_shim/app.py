@@ -91,7 +91,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
             app.state.dependencies = dependencies
             app.state.authenticator = dependencies.authenticator
             app.state.complete = dependencies.open_calls.complete
-            document.begin()
+            document.begin(openapi.BEGIN_AFTER_S)
             try:
                 yield
             finally:

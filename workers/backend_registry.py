@@ -10,8 +10,6 @@ from workers.backends.diffusion.sdcpp import Sdcpp
 from workers.backends.dsn import BackendConfig
 from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import vertex
-from workers.backends.in_process.llamacpp import llama
-from workers.backends.in_process.openvino import openvino
 from workers.backends.ollama.adapter import Ollama
 from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import (
@@ -123,10 +121,14 @@ def _local(config: BackendConfig) -> Backend:
 
 
 def _llama(config: BackendConfig) -> Backend:
+    from workers.backends.in_process.llamacpp import llama  # noqa: PLC0415 - imports numpy
+
     return llama(config.name, Path(config.url), config.options)
 
 
 def _openvino(config: BackendConfig) -> Backend:
+    from workers.backends.in_process.openvino import openvino  # noqa: PLC0415 - imports numpy
+
     return openvino(config.name, Path(config.url), config.options)
 
 

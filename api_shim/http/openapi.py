@@ -22,28 +22,37 @@ from contract.json_lines import json_line
 
 
 class Document:
-    """Something that costs much to make, and is made once."""
+    """A document that takes a second of CPU time to render, and is rendered once, in a thread."""
 
-    def __init__(self, make: Callable[[], bytes]) -> None:
-        """`make` runs in a thread."""
-        self._make = make
-        self._making: asyncio.Task[bytes] | None = None
+    def __init__(self, render: Callable[[], bytes]) -> None:
+        """`render` is called in a thread."""
+        self._render = render
+        self._rendering: asyncio.Task[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
-        """Make it now; a second time changes nothing."""
-        if self._making is None:
-            self._making = asyncio.create_task(asyncio.to_thread(self._make))
+    def begin(self, after_s: float) -> None:
+        """Render it after so many seconds, unless a client asks for it before."""
+        self._timer = asyncio.get_running_loop().call_later(after_s, self._start)
 
     async def read(self) -> bytes:
-        """The document, when it is there."""
-        self.begin()
-        assert self._making is not None  # noqa: S101 - for the type checker
-        return await asyncio.shield(self._making)
+        """The document, once it is rendered."""
+        return await asyncio.shield(self._start())
 
     def drop(self) -> None:
-        """Let go of it: nobody will ask any more."""
-        if self._making is not None:
-            self._making.cancel()
+        """Stop: no client will ask any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._rendering is not None:
+            self._rendering.cancel()
+
+    def _start(self) -> asyncio.Task[bytes]:
+        if self._rendering is None:
+            self._rendering = asyncio.create_task(asyncio.to_thread(self._render))
+        return self._rendering
+
+
+BEGIN_AFTER_S: Final = 20.0
+"""Rendered at the start of a shim, it would compete with its first requests for the processor."""
 
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
@@ -59,7 +68,7 @@ _MADE: Final[dict[tuple[str, ...], bytes]] = {}
 
 
 def install(app: FastAPI) -> Document:
-    """Make the application describe itself truly; begin the document when it starts to serve."""
+    """Make the application describe itself truly; return the document, to begin once it serves."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -75,12 +84,12 @@ def install(app: FastAPI) -> Document:
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
     whole = Document(made)
 
-    async def tell(request: Request) -> Response:  # noqa: ARG001 - the same for everybody
+    async def send(request: Request) -> Response:  # noqa: ARG001 - the same for everybody
         return Response(await whole.read(), media_type="application/json")
 
     # FastAPI's own route makes it on the loop.
     app.router.routes[:] = [it for it in app.routes if getattr(it, "path", "") != _PATH]
-    app.add_route(_PATH, tell, include_in_schema=False)
+    app.add_route(_PATH, send, include_in_schema=False)
     return whole
 
 

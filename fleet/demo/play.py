@@ -7,7 +7,6 @@ from dataclasses import replace
 from fleet.client.errors import CannotStart
 from fleet.demo.minilm import MODEL_NAME, not_installed, write_minilm
 from fleet.demo.narrator import Narrator
-from fleet.demo.neighbours import nearest_neighbours
 from fleet.demo.scenes import dropped_subscriber, killed_worker
 from fleet.demo.stage import Stage, local_embeddings, stage
 from fleet.local.launch_plan import PlannedBackend, found_backends
@@ -38,7 +37,7 @@ async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
         with narrator.waiting(f"{MODEL_NAME} as ONNX (written once a machine)"):
             await asyncio.to_thread(write_minilm, folder)
         planned.append(local_embeddings(folder))
-        scenes.append(nearest_neighbours)
+        scenes.append(_nearest_neighbours)
     await _play(narrator, planned, scenes)
     narrator.finish(_GO_ON)
 
@@ -47,6 +46,12 @@ async def play_with(narrator: Narrator, backend: PlannedBackend) -> None:
     """The first scene with one given backend, which may be too quick to be killed in time."""
     await _play(narrator, [backend], [dropped_subscriber])
     narrator.finish(_GO_ON)
+
+
+async def _nearest_neighbours(stage: Stage, narrator: Narrator) -> None:
+    from fleet.demo.neighbours import nearest_neighbours  # noqa: PLC0415 - imports numpy
+
+    await nearest_neighbours(stage, narrator)
 
 
 async def _play(narrator: Narrator, planned: list[PlannedBackend], scenes: list[Scene]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from api_shim.native.roster import backend_view
 from api_shim.submission.roster_cache import Pool
+from api_shim.submission.roster_views import backend_view
 from contract.roster import ModelReport
 from fleet.client.settings import ClientSettings
 from fleet.local.launch_plan import STAND_IN, PlannedBackend

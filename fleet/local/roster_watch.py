@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from api_shim.native.roster import backend_view
 from api_shim.submission.roster_cache import Pool, pools
+from api_shim.submission.roster_views import backend_view
 from contract.errors import RelayUnavailable
 from relay.roster import RosterStore
 

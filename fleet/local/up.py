@@ -35,7 +35,7 @@ _READY_WITHIN_S = 60.0
 _SERVER_STOPS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 40.0
 """A worker lets its streams finish for a while, then hands them back."""
-_LOOK_S = 0.1
+_LOOK_S = 0.05
 _HOPELESS_STARTS = 3
 
 

@@ -11,6 +11,7 @@ one that lacks a queue, because no slot is free for it, ends after `polling_inte
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty
 from typing import Any, Final
 
@@ -42,13 +43,37 @@ class Channel(kombu_redis.Channel):
         "queue_count",
     )
     queue_count = 0
+    _client_id: int | None = None
+    """Redis's id of the connection that BRPOP waits on; None if Redis does not say."""
+    _identified: Any = None
+    """The socket that has this id."""
 
     @override
     def _brpop_start(self, timeout: float | None = None) -> None:
+        self._identify()
         whole = self.queue_count and len(self.active_queues) >= self.queue_count
         # Also what the poller holds an answer against that does not come.
         self.brpop_timeout = IDLE_S if whole else self.connection.brpop_timeout
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
+
+    def _identify(self) -> None:
+        line = self.client.connection
+        if line._sock is None or line._sock is not self._identified:  # noqa: SLF001
+            line.send_command("CLIENT", "ID")
+            try:
+                self._client_id = line.read_response()
+            except self.connection.channel_errors:  # as without permission for this command
+                self._client_id = None
+            self._identified = line._sock  # noqa: SLF001
+
+    @override
+    def close(self) -> None:
+        """Close at once: Redis ends the BRPOP, whose answer kombu reads so that none is lost."""
+        if self._in_poll and self._client_id is not None:
+            errors = (*self.connection_errors, *self.connection.channel_errors)
+            with suppress(*errors), self.conn_or_acquire() as client:
+                client.client_unblock(self._client_id)
+        super().close()  # type: ignore[no-untyped-call]
 
     @override
     def _brpop_read(self, **options: Any) -> bool:

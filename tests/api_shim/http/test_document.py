@@ -24,7 +24,6 @@ class Press:
 async def test_the_loop_goes_on_while_it_is_made_and_it_is_made_once() -> None:
     press = Press()
     document = Document(press)
-    document.begin()
     readers = [asyncio.create_task(document.read()) for _ in range(5)]
     async with asyncio.timeout(10):
         while not press.threads:
@@ -41,12 +40,22 @@ async def test_it_is_begun_before_anybody_asks() -> None:
     press = Press()
     press.may_end.set()
     document = Document(press)
-    document.begin()
+    document.begin(0.0)
     async with asyncio.timeout(10):
         while not press.threads:
             await asyncio.sleep(0)
 
     assert await document.read() == b"{}"
+
+
+async def test_the_document_is_not_rendered_while_a_shim_starts() -> None:
+    press = Press()
+    document = Document(press)
+    document.begin(60.0)
+    await asyncio.sleep(0)
+    document.drop()
+
+    assert press.threads == []
 
 
 async def test_who_leaves_while_it_is_made_takes_it_from_nobody() -> None:

@@ -1,0 +1,156 @@
+"""`fleet up` behind its options: start everything, greet, report changes, stop on a signal."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from api_shim.submission.roster_cache import Pool
+from fleet.cli.exit_codes import Exit
+from fleet.cli.terminal import Terminal
+from fleet.client.settings import ClientSettings, UpSettings, data_folder
+from fleet.local.greeting import greeting
+from fleet.local.launch_plan import Plan, backends, shim_ports
+from fleet.local.log_files import Journal, log_folder
+from fleet.local.roster_watch import Watch
+from fleet.local.up import Running, running
+from relay.api_keys import ApiKeys, ApiKeyTable
+from relay.connection import Connection
+from relay.roster import RosterStore
+from relay.settings import RelaySettings
+
+_WIDTH: Final = 80
+"""Columns of the greeting where the output is no terminal."""
+_ONE_SIGNAL_S: Final = 1.0
+"""Signals within this of the first count once: `timeout` signals a process and its group."""
+
+
+async def serve(
+    *,
+    port: int,
+    shims: int,
+    workers: int,
+    data_dir: Path | None,
+    given: Sequence[str],
+    variables: Mapping[str, str],
+    verbose: bool,
+    json: bool,
+) -> Exit:
+    """Run the fleet in the foreground until a signal; raises CannotStart.
+
+    `workers` is the number of processes for each backend, `given` are the values of `--backend`,
+    `variables` go into the environment of every process.
+    """
+    host, folder = UpSettings().host, data_folder(data_dir)
+    known = await backends(given, os.environ)
+    found = tuple(replace(each, processes=workers) for each in known)
+    plan = Plan(folder, host, shim_ports(host, port, shims), found, variables)
+    terminal = Terminal(json=json)
+    with closing(Journal(terminal.tell, folder, verbose=verbose)) as journal:
+        return await _until_stopped(plan, terminal, journal)
+
+
+class _Stop:
+    """The first signal asks for an orderly end, one after it ends everything at once."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.asked: asyncio.Future[Exit] = loop.create_future()
+        self.fleet: Running | None = None
+        self._loop = loop
+        self._asked_at = 0.0
+        loop.add_signal_handler(signal.SIGINT, self._signal, Exit.INTERRUPTED)
+        loop.add_signal_handler(signal.SIGTERM, self._signal, Exit.OK)
+        loop.add_signal_handler(signal.SIGHUP, self._signal, Exit.OK)
+
+    def _signal(self, code: Exit) -> None:
+        if not self.asked.done():
+            self.asked.set_result(code)
+            self._asked_at = self._loop.time()
+            if self.fleet is not None:
+                self.fleet.say("stops: running streams may end; Ctrl-C again ends them now")
+        elif self.fleet is not None and self._loop.time() - self._asked_at >= _ONE_SIGNAL_S:
+            self.fleet.kill()
+
+
+async def _until_stopped(plan: Plan, terminal: Terminal, journal: Journal) -> Exit:
+    """Serve until a signal; raises CannotStart."""
+    stop = _Stop()
+    serving = asyncio.create_task(_serve(plan, terminal, stop, journal))
+    either: set[asyncio.Future[Any]] = {serving, stop.asked}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        serving.cancel()
+        await asyncio.wait([serving])
+    if not serving.cancelled():
+        serving.result()
+    return await stop.asked
+
+
+async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) -> None:
+    async with (
+        _waiting(terminal, is_quiet=journal.is_quiet) as ready,
+        running(plan, journal, RelaySettings()) as fleet,
+        Connection.open(fleet.relay) as connection,
+    ):
+        stop.fleet = fleet
+        for each in plan.backends:
+            journal.tell(f"backend {each.name}: {each.why}")
+        journal.tell(f"redis: {fleet.server.why}")
+        await fleet.ready()
+        watch = Watch(RosterStore(connection), fleet.say)
+        found = await watch.first({each.name for each in plan.backends})
+        ready()
+        _tell(fleet, found, terminal, asks_for_key=await _asks_for_key(connection))
+        await watch.keep()
+
+
+@asynccontextmanager
+async def _waiting(terminal: Terminal, *, is_quiet: bool) -> AsyncGenerator[Callable[[], None]]:
+    """A word that goes away, where somebody looks, until it is ready."""
+    starting = terminal.talk.status("starting Redis, the shim and the workers ...")
+    if is_quiet and terminal.talk.is_terminal:
+        starting.start()
+    try:
+        yield starting.stop
+    finally:
+        starting.stop()
+
+
+async def _asks_for_key(connection: Connection) -> bool:
+    """Whether a caller needs a key, and this shell has none to give."""
+    has_keys = bool((await ApiKeys(connection).look(ApiKeyTable())).count)
+    return has_keys and ClientSettings().api_key is None
+
+
+def _tell(
+    fleet: Running, found: dict[str, Pool], terminal: Terminal, *, asks_for_key: bool
+) -> None:
+    plan = fleet.plan
+    if terminal.json:
+        terminal.mapping(
+            {
+                "ready": True,
+                "urls": list(plan.urls),
+                "pid": os.getpid(),
+                "redis": fleet.server.why,
+                "processes": {entry.name: entry.pid for entry in fleet.entries},
+                "logs": str(log_folder(plan.folder.resolve())),
+            }
+        )
+        return
+    width = terminal.width or _WIDTH
+    elsewhere = None if plan.folder == data_folder() else str(plan.folder)
+    lines = greeting(
+        plan.urls,
+        plan.backends,
+        found,
+        asks_for_key=asks_for_key,
+        width=width,
+        folder=elsewhere,
+    )
+    terminal.words("".join(f"{line}\n" for line in lines))

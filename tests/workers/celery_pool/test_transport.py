@@ -1,0 +1,80 @@
+"""How the connection that waits for messages ends, against a real Redis."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from kombu import Connection, Consumer, Queue
+from redis import Redis
+
+from workers.celery_pool.transport import Channel, use_for_redis
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator[Connection]:
+    use_for_redis()
+    options = {"ack_emulation": False, "socket_timeout": 5, "queue_count": 1}
+    with Connection(redis_url, transport_options=options) as opened:
+        yield opened
+
+
+def waiting_channel(connection: Connection) -> Channel:
+    """A channel whose BRPOP is under way."""
+    channel = connection.channel()
+    queue = Queue("texts", no_declare=True)
+    Consumer(channel, [queue], callbacks=[lambda _, message: message.ack()]).consume()
+    connection.transport.cycle._register_BRPOP(channel)
+    return channel
+
+
+def closing_takes_s(channel: Channel) -> float:
+    began_at = time.monotonic()
+    channel.close()
+    return time.monotonic() - began_at
+
+
+def test_an_idle_channel_closes_at_once(connection: Connection) -> None:
+    channel = waiting_channel(connection)
+
+    assert closing_takes_s(channel) < 2.5
+
+
+def test_it_closes_at_once_after_it_had_to_connect_again(connection: Connection) -> None:
+    channel = waiting_channel(connection)
+    channel.client.connection.disconnect()
+    channel._brpop_start()
+
+    assert closing_takes_s(channel) < 2.5
+
+
+def test_a_message_that_redis_sent_meanwhile_is_delivered(
+    connection: Connection, redis_url: str
+) -> None:
+    delivered: list[object] = []
+    channel = waiting_channel(connection)
+    connection.transport._callbacks["texts"] = delivered.append
+    connection.Producer().publish("late", routing_key="texts", exchange="", serializer="json")
+    with Redis.from_url(redis_url) as redis:
+        while redis.llen("texts"):
+            time.sleep(0.01)
+    channel.close()
+
+    assert len(delivered) == 1
+
+
+def test_a_user_without_the_permission_waits_as_kombu_does(
+    connection: Connection, redis_url: str
+) -> None:
+    with Redis.from_url(redis_url) as redis:
+        rules = ["on", "nopass", "allkeys", "allchannels", "+@all", "-client|id"]
+        redis.execute_command("ACL", "SETUSER", "limited", *rules)
+        try:
+            limited = redis_url.replace("redis://", "redis://limited:any@")
+            with Connection(limited, transport_options=connection.transport_options) as opened:
+                channel = waiting_channel(opened)
+                redis.lpush("texts", "{}")
+
+                assert channel._client_id is None
+                channel.close()
+        finally:
+            redis.acl_deluser("limited")

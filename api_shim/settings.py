@@ -1,11 +1,27 @@
 """What the HTTP process needs to know: where to listen, what to accept, how often to speak."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from relay.settings import DAY_S, MOST_BYTES, YEARS_S, RelaySettings, Seconds, default_folder
+
+_STORES: Final = frozenset(
+    {
+        "abfs", "abfss", "adl", "az", "box", "dbfs", "dropbox", "file", "ftp", "gcs", "gdrive",
+        "gs", "hdfs", "hf", "lakefs", "local", "memory", "oci", "oss", "s3", "s3a", "sftp", "smb",
+        "ssh", "tos", "webdav", "webhdfs",
+    }
+)  # fmt: skip
+"""Schemes of fsspec under which objects can be written, not only read."""
+
+
+def _is_plugin(scheme: str) -> bool:
+    """Whether an installed plugin of fsspec added this scheme."""
+    from fsspec.registry import available_protocols, known_implementations  # noqa: PLC0415 - slow
+
+    return scheme in set(available_protocols()) - set(known_implementations)
 
 
 class ShimSettings(RelaySettings):
@@ -58,6 +74,16 @@ class ShimSettings(RelaySettings):
     """Batches that one shim drives at once; the others wait."""
     tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100
     """Batches that one tenant may have under way."""
+
+    @field_validator("files_url")
+    @classmethod
+    def _is_storage(cls, url: str | None) -> str | None:
+        scheme, separator, _ = (url or "").partition("://")
+        if separator and scheme not in _STORES and not _is_plugin(scheme):
+            raise ValueError(
+                f"give a folder, or a URL with one of the schemes {', '.join(sorted(_STORES))}"
+            )
+        return url
 
     @property
     def storage_url(self) -> str:

@@ -1,6 +1,7 @@
 """Where Redis is, and how long things in it live. Read once, in a composition root."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing_extensions import override
 from contract.errors import InvalidSetting
 
 _LONGEST: Final = 60
+_PASSWORD: Final = re.compile(r"://[^/@\s]+@")
 
 
 def refusal(kind: type[BaseModel], error: ValidationError, given: Mapping[str, Any]) -> str:
@@ -43,7 +45,8 @@ def _one(name: str, error: Any, kind: type[BaseModel], given: Mapping[str, Any])
     field = kind.model_fields.get(name)
     value = "" if field is None or _is_secret(field) else f" = {_shown(error['input'])}"
     bounds = _bounds(field)
-    return f"{_origin(name, given)}{value}: {bounds or error['msg']}"
+    reason = bounds or error["msg"].removeprefix("Value error, ")
+    return f"{_origin(name, given)}{value}: {reason}"
 
 
 def _origin(name: str, given: Mapping[str, Any]) -> str:
@@ -61,7 +64,7 @@ def _is_secret(field: FieldInfo) -> bool:
 
 
 def _shown(value: object) -> str:
-    text = " ".join(str(value).split())
+    text = _PASSWORD.sub("://***@", " ".join(str(value).split()))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -49,18 +49,20 @@ class WorkerSettings(FleetSettings):
     embed_cache_ttl_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 0
     """Seconds for which a computed vector is kept for the same text; 0: not at all."""
     watchdog_s: Seconds = 60
-    """Seconds without an answer from Redis, or without a ticket while some wait, before exit."""
+    """Seconds without an answer from Redis, or without a ticket while some wait, before exit; at
+    least FLEET_RENEW_S + FLEET_COMMAND_TIMEOUT_S."""
 
 
 def demand_agreement(settings: WorkerSettings, relay: RelaySettings) -> None:
     """Return if a worker can run with both; raises InvalidSetting, in one line.
 
-    The watchdog must outlast one command: it looks when a command has timed out, and would end the
-    worker at the first.
+    The watchdog must outlast a renewal that Redis does not answer: its silence is that long when
+    the worker first looks.
     """
-    if settings.watchdog_s <= relay.command_timeout_s:
+    least_s = relay.renew_s + relay.command_timeout_s
+    if settings.watchdog_s < least_s:
         raise InvalidSetting(
-            f"FLEET_WATCHDOG_S = {settings.watchdog_s:g}: give a number above "
-            f"FLEET_COMMAND_TIMEOUT_S = {relay.command_timeout_s:g}, because the first command "
-            "that Redis does not answer would end the worker"
+            f"FLEET_WATCHDOG_S = {settings.watchdog_s:g}: give a number of at least FLEET_RENEW_S "
+            f"+ FLEET_COMMAND_TIMEOUT_S = {least_s:g}, because the first renewal that Redis does "
+            "not answer would end the worker"
         )

@@ -16,6 +16,7 @@ from honcho.colour import get_colours
 from honcho.printer import Printer
 from pydantic import SecretStr
 
+from api_shim.http.authentication import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from fleet.client.errors import CannotStart
@@ -114,6 +115,7 @@ async def running(
             fleet.supervisors.append(servers)
             servers.keep(_server(fleet, lock, next(colours)))
         await _answers(fleet)
+        await _demand_keys(fleet)
         processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
         fleet.supervisors.append(processes)
         socket = stack.enter_context(address(plan.folder, is_ours=choice.binary is not None))
@@ -163,6 +165,18 @@ async def _answers(fleet: Running) -> None:
             ) from error
         why = _last_words(fleet.entries)
         raise CannotStart(f"the embedded Redis server did not start{why}") from error
+
+
+async def _demand_keys(fleet: Running) -> None:
+    """Raise CannotStart if no shim would start because no API key is configured."""
+    settings = ShimSettings(
+        host=fleet.plan.host,
+        redis_url=fleet.relay.redis_url,
+        **({"insecure": True} if "FLEET_INSECURE" in fleet.plan.variables else {}),
+    )
+    why_not = await reason_not_to_start(settings)
+    if why_not is not None:
+        raise CannotStart(why_not)
 
 
 def _last_words(entries: Iterable[SupervisedEntry]) -> str:

@@ -137,9 +137,26 @@ def test_what_is_no_redis_url_is_one_line_without_its_value(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("words", [("-m", "api_shim"), ("-m", "fleet", "up", "--port", "0")])
+def test_no_process_starts_with_a_storage_of_files_that_nobody_knows(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    code, lines = started(tmp_path, words, FLEET_FILES_URL="bogus://me:secret@box/files")
+
+    assert code == 2
+    assert len(lines) == 1
+    assert "FLEET_FILES_URL = bogus://***@box/files: give a folder, or a URL with " in lines[0]
+    assert "s3, s3a, sftp" in lines[0]
+
+
+@pytest.mark.parametrize("url", ["/srv/files", "s3://bucket/prefix", "memory://x", "gs://b"])
+def test_a_storage_that_fsspec_knows_is_taken(url: str) -> None:
+    assert ShimSettings(files_url=url).files_url == url
+
+
 SIDE = {
     "FLEET_RENEW_S": "below FLEET_LEASE_S",
-    "FLEET_WATCHDOG_S": "above FLEET_COMMAND_TIMEOUT_S",
+    "FLEET_WATCHDOG_S": "of at least FLEET_RENEW_S + FLEET_COMMAND_TIMEOUT_S",
 }
 
 
@@ -150,9 +167,9 @@ SIDE = {
         (("-m", "celery", "-A", "workers.app", "worker"), "FLEET_RENEW_S", "20", "15"),
         (("-m", "api_shim"), "FLEET_RENEW_S", "20", "15"),
         (("-m", "fleet", "up", "--port", "0"), "FLEET_RENEW_S", "20", "15"),
-        (("-m", "workers"), "FLEET_WATCHDOG_S", "5", "5"),
-        (("-m", "celery", "-A", "workers.app", "worker"), "FLEET_WATCHDOG_S", "3", "5"),
-        (("-m", "fleet", "up", "--port", "0"), "FLEET_WATCHDOG_S", "3", "5"),
+        (("-m", "workers"), "FLEET_WATCHDOG_S", "8.9", "9"),
+        (("-m", "celery", "-A", "workers.app", "worker"), "FLEET_WATCHDOG_S", "3", "9"),
+        (("-m", "fleet", "up", "--port", "0"), "FLEET_WATCHDOG_S", "3", "9"),
     ],
 )
 def test_no_process_starts_with_two_settings_that_contradict_each_other(

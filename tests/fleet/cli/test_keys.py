@@ -160,4 +160,6 @@ def test_up_on_another_address_says_what_is_missing(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert up.returncode == 1
+    assert up.stderr.count("\n") == 1
     assert "fleet keys create" in up.stderr
+    assert [log.name for log in (tmp_path / "logs").iterdir()] == ["redis.log"]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,7 +125,9 @@ def _foreign(kind: type[BackendError], what: str) -> Iterator[None]:
         raise kind(f"{what}: {error}") from error
 
 
+@lru_cache(maxsize=1)
 def _session(onnxruntime: Any, path: Path, threads: int) -> Any:
+    """The model in memory; a worker builds its adapter twice and loads the model once."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

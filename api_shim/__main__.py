@@ -1,15 +1,21 @@
 """`python -m api_shim`: serve HTTP until told to stop.
 
-On SIGTERM open streams end at once, because their readers come back to another process with
-their cursor; other requests have `shutdown_s` seconds; then the exit code is 0.
+On SIGTERM or SIGINT open streams end at once, because their readers come back to another process
+with their cursor; other requests have `shutdown_s` seconds; then the exit code is 0.
 """
+
+import signal
+
+if __name__ == "__main__":
+    # Until the server has its own handler: Ctrl-C while modules are imported is no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import asyncio
 import logging
-import signal
 import socket
 import sys
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -24,6 +30,7 @@ from contract.errors import InvalidSetting, RelayUnavailable
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
+_ONE_SIGNAL_S = 1.0
 _CLOSING_S = 1.0
 """For open calls to send their last words before the server closes their connections."""
 
@@ -35,15 +42,19 @@ class ShimServer(uvicorn.Server):
         """Serve as configured."""
         super().__init__(config)
         self._open_calls = open_calls
+        self._stopped_at = 0.0
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop soon; a second Ctrl-C stops now.
 
-        The signal is not kept, so that it is not raised again after an orderly end.
+        The signal is not kept, so that it is not raised again after an orderly end. `timeout`
+        signals a process and its group: signals within a second are one.
         """
+        if self.should_exit and monotonic() - self._stopped_at < _ONE_SIGNAL_S:
+            return
         self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+        self.should_exit, self._stopped_at = True, monotonic()
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 import sys
+from time import monotonic
+from types import FrameType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from kombu.entity import Exchange
 from kombu.entity import Queue as CeleryQueue
 
@@ -32,6 +34,7 @@ from workers.lifetime import WorkerLifetime
 from workers.settings import WorkerSettings, demand_agreement
 from workers.tasks import register_jobs, register_ticket, register_unreadable
 
+_ONE_SIGNAL_S: Final = 1.0
 _SPARE_S: Final = 15.0
 """Seconds beyond `drain_s` that the pool waits for what was handed over to end."""
 _LEAST_CONCURRENCY: Final = 256
@@ -104,7 +107,30 @@ def create_app() -> Celery:
     register_jobs(app, lifetime)
     register_unreadable(app, lifetime)
     _connect_signals(lifetime, relay_settings)
+    app.steps["worker"].add(StopSignals)
     return app
+
+
+class StopSignals(bootsteps.StartStopStep):
+    """SIGINT stops a worker as SIGTERM does; Celery's second SIGINT would cancel what runs.
+
+    `timeout` signals a process and its group: signals within a second are one.
+    """
+
+    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Replace Celery's handlers, which it has installed before."""
+        stop = signal.getsignal(signal.SIGTERM)
+        stopped_at: float | None = None
+
+        def once(number: int, frame: FrameType | None) -> None:
+            nonlocal stopped_at
+            is_same = stopped_at is not None and monotonic() - stopped_at < _ONE_SIGNAL_S
+            if not is_same and callable(stop):
+                stopped_at = monotonic()
+                stop(number, frame)
+
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, once)
 
 
 def _connect_signals(lifetime: WorkerLifetime, relay_settings: RelaySettings) -> None:
@@ -122,7 +148,7 @@ def _connect_signals(lifetime: WorkerLifetime, relay_settings: RelaySettings) ->
 
 
 def wait_at_start(settings: RelaySettings) -> None:
-    """Wait until Redis answers, before Celery connects to it; SIGTERM ends the process with 0.
+    """Wait until Redis answers, before Celery connects to it; SIGTERM or SIGINT ends it with 0.
 
     Celery itself would print a traceback, and the lifespan of the pool would give up.
     """
@@ -130,11 +156,12 @@ def wait_at_start(settings: RelaySettings) -> None:
     def leave(*_: object) -> None:
         raise SystemExit(0)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {each: signal.signal(each, leave) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         asyncio.run(until_redis_answers(settings, lambda line: print_line(f"worker: {line}")))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def print_line(line: str) -> None:

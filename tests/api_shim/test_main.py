@@ -43,6 +43,47 @@ async def process(redis_url: str, **env: str) -> AsyncGenerator[tuple[Process, s
         await shim.communicate()
 
 
+async def test_ctrl_c_ends_it_as_sigterm_does_also_if_it_comes_doubled(redis_url: str) -> None:
+    # `timeout -s INT` signals the process, and then its group.
+    async with (
+        relay_on(redis_url) as relay,
+        process(redis_url) as (shim, url),
+        httpx.AsyncClient(base_url=url) as http,
+    ):
+        async with Stage(http, relay).events(await relay.enqueue()) as response:
+            events = sse(response)
+            await anext(events)
+            for _ in range(2):
+                shim.send_signal(signal.SIGINT)
+                await asyncio.sleep(0.01)
+            async for _ in events:
+                pass
+        assert shim.stderr is not None
+        said = await shim.stderr.read()
+
+        assert (await shim.wait(), b"Traceback" in said) == (0, False)
+
+
+def imports(library: str, pid: int) -> bool:
+    return library in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("program", ["api_shim", "workers"])
+async def test_ctrl_c_while_it_imports_is_no_traceback(program: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        starting = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", program, stdout=out, stderr=out
+        )
+    async with asyncio.timeout(20):
+        while not imports("pydantic_core", starting.pid):
+            await asyncio.sleep(0.001)
+    starting.send_signal(signal.SIGINT)
+
+    assert await starting.wait() in {0, -signal.SIGINT}
+    assert "Traceback" not in log.read_text()
+
+
 async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url: str) -> None:
     async with (
         relay_on(redis_url) as relay,

@@ -107,6 +107,7 @@ async def test_a_second_signal_ends_the_patience_of_the_first(
         leaver = await holder(relay, job, workers)
         leaver.send(signal.SIGTERM)
         await until_logged(leaver, "draining: 1 jobs have 60 s")
+        await asyncio.sleep(1.1)  # signals within a second are one
         told_at = asyncio.get_running_loop().time()
         leaver.send(signal.SIGTERM)
         spoke_at = await hearing.heard(2)
@@ -166,3 +167,24 @@ async def test_a_hundred_streams_are_handed_over_together(redis_url: str, tmp_pa
 
                 assert max(spoke_at) - told_at < TOGETHER_S
                 assert {frames[-1].type for frames in ends} == {"cancelled"}
+
+
+async def test_ctrl_c_ends_a_worker_as_sigterm_does_also_if_it_comes_doubled(
+    redis_url: str, tmp_path: Path
+) -> None:
+    # `timeout -s INT` signals the process, and then its group.
+    with worker(redis_url, tmp_path, FLEET_DRAIN_S="20") as one:
+        async with relay_on(redis_url) as relay:
+            await one.ready(relay)
+            job = await enqueue(relay, "scripted-story:chunks=60,rate=30")
+            story = Hearing(relay, job)
+            await story.heard(1)
+            for _ in range(2):
+                one.send(signal.SIGINT)
+                await asyncio.sleep(0.01)
+            frames = await story.end()
+            code = await asyncio.to_thread(one.wait)
+
+    assert (frames[-1].type, code) == ("done", 0)
+    assert {frame.id.attempt for frame in frames if frame.id} == {1}
+    assert "Traceback" not in one.text()

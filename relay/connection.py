@@ -1,9 +1,9 @@
-"""One process's line to Redis: a client for commands and scripts, with every wait bounded.
+"""A process's client of Redis: commands and scripts, with a bound on every wait.
 
-Foreign errors become ours here and nowhere else. A refused or lost connection is tried again for
-about two seconds with backoff and jitter, which a restart of Redis on the same machine fits into; a
-silent one once more, on a new line. Every script of the relay can be run twice without harm. Every
-timeout is set on purpose: docs/adr/0015 has them all.
+Errors of redis-py become RelayUnavailable here and nowhere else. After a refused or lost connection
+commands are sent again for about two seconds, with backoff and jitter, which a restart of Redis on
+the same machine fits into; after silence once, on a new connection. That is safe because every
+script of the relay may run twice. All timeouts are in docs/adr/0015.
 """
 
 import asyncio
@@ -11,20 +11,17 @@ import hashlib
 import time
 from collections.abc import (
     AsyncGenerator,
-    Awaitable,
     Callable,
     Generator,
-    Iterable,
     Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache, partial
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from functools import cache
+from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, BlockingConnectionPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -32,6 +29,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.errors import RelayUnavailable
+from relay.multiplexer import Multiplexer, Reads
 from relay.settings import RelaySettings
 
 Argument = str | bytes | int | float
@@ -58,12 +56,9 @@ def pairs(flat: Sequence[bytes]) -> Hash:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-_SOCKETS = 16
 _RETRIES = 6
-_BACKOFF_BASE_S = 0.05
-_BACKOFF_CAP_S = 1.0
+_BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 _CONNECT_TIMEOUT_S = 5.0
-_HEALTH_CHECK_S = 15
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
@@ -109,33 +104,6 @@ def _sha(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-def _packing_in_c(kind: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The kind of connection with hiredis packing its commands.
-
-    redis-py 8 packs them in Python where it is asynchronous, which was half of what the writer
-    cost a frame (bench/relay_path.py).
-    """
-
-    class CommandPacking(kind):  # type: ignore[misc, valid-type]
-        def pack_command(self, *words: Argument) -> list[bytes]:
-            # A name of two words, as in SCRIPT LOAD, is two words on the wire.
-            name = words[0]
-            head = tuple(name.split()) if isinstance(name, str) else (name,)
-            return [hiredis.pack_command(head + words[1:])]  # type: ignore[arg-type]
-
-        def pack_commands(self, commands: Iterable[Sequence[Argument]]) -> list[bytes]:
-            return [b"".join(self.pack_command(*words)[0] for words in commands)]
-
-        async def _send_packed_command(self, command: Iterable[bytes]) -> None:
-            # A health check that failed meanwhile has taken the writer away, and uvloop raises a
-            # RuntimeError on a closed one: nobody would take either for a lost connection.
-            if self._writer is None or self._writer.is_closing():
-                raise ConnectionResetError("Redis closed the connection")
-            await super()._send_packed_command(command)
-
-    return CommandPacking
-
-
 class Connection:
     """What every noun of the relay is built on; open one a process."""
 
@@ -143,44 +111,37 @@ class Connection:
         """Use `open` instead, which also closes."""
         self.settings = settings
         self._clock_offset_s = 0.0
-        self._answered_at = 0.0
-        # A thousand followers that come at once wait their turn for a socket.
-        self._turns = asyncio.Semaphore(_SOCKETS)
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
-        pool = BlockingConnectionPool.from_url(
+        self._pool = ConnectionPool.from_url(
             url,
             **keepalive,
-            max_connections=_SOCKETS,
-            timeout=settings.command_timeout_s,
             protocol=2,
-            socket_timeout=settings.command_timeout_s,
+            socket_timeout=None,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            health_check_interval=_HEALTH_CHECK_S,
-            # Not of timeouts, of which seven in a row would make a caller wait for a minute.
-            retry=Retry(
-                ExponentialWithJitterBackoff(_BACKOFF_CAP_S, _BACKOFF_BASE_S),
-                _RETRIES,
-                (RedisConnectionError,),
-            ),
+            health_check_interval=0,
+            retry=Retry(NoBackoff(), 0),
         )
-        pool.connection_class = _packing_in_c(pool.connection_class)
-        self._redis: Redis = Redis.from_pool(pool)
+        self._multiplexer = Multiplexer(
+            self.dedicated,
+            cast("Reads", dict(Redis.from_pool(self._pool).response_callbacks)),
+            settings.command_timeout_s,
+        )
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: RelaySettings) -> AsyncGenerator[Self]:
-        """Connect when first used; let go of every socket at the end."""
+        """Connect when first used, and close the connection at the end."""
         connection = cls(settings)
         try:
             yield connection
         finally:
-            await connection._redis.aclose()
+            await connection._multiplexer.close()
 
     @property
     def silent_s(self) -> float:
         """Seconds since Redis has answered this process."""
-        return time.monotonic() - self._answered_at
+        return time.monotonic() - self._multiplexer.received_at
 
     async def ping(self) -> None:
         """Return if Redis answers; raises RelayUnavailable."""
@@ -188,11 +149,18 @@ class Connection:
 
     async def command(self, *words: Argument) -> Any:
         """Run one command; raises RelayUnavailable."""
-        return await self._answer(partial(self._redis.execute_command, *words))
+        (reply,) = await self.pipeline([words])
+        return reply
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """Run commands in one round trip, not atomically; raises RelayUnavailable."""
-        return await self._answer(partial(self._in_one_trip, commands)) if commands else []
+        if not commands:
+            return []
+        try:
+            return await self._multiplexer.send(commands)
+        except (RedisError, OSError) as error:
+            with relay_errors():
+                return await self._send_again(commands, error)
 
     async def call(self, call: ScriptCall[T]) -> T:
         """Run a script and return its answer; raises RelayUnavailable."""
@@ -222,51 +190,29 @@ class Connection:
                 [("EVAL", text, len(keys), *keys, *args) for text, keys, args in calls]
             )
 
-    async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Ask, and after a silence once more; raises RelayUnavailable."""
-        async with self._turn():
-            with relay_errors():
-                return await self._answer_in_turn(ask)
-
-    async def _answer_in_turn(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            answer = await ask()
-        except RedisTimeoutError:
-            # Where one line is half-open the others are, too, as a rule.
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
-            answer = await ask()
-        self._answered_at = time.monotonic()
-        return answer
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
-        """Wait for a socket, first come first served; raises RelayUnavailable after the timeout.
-
-        The pool alone is not fair: a task that asks again takes the socket from one that waits,
-        which then waits for as long as the burst lasts.
-        """
-        try:
-            async with asyncio.timeout(self.settings.command_timeout_s):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise RelayUnavailable("Too many commands wait for a connection to Redis") from error
-        try:
-            yield
-        finally:
-            self._turns.release()
-
-    async def _in_one_trip(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for words in commands:
-                pipe.execute_command(*words)
-            return list(await pipe.execute())
+    async def _send_again(
+        self, commands: Sequence[Sequence[Argument]], error: RedisError | OSError
+    ) -> list[Any]:
+        """Send commands that failed again: after silence once, after a lost connection for 2 s."""
+        silences = refusals = 0
+        while True:
+            if isinstance(error, RedisTimeoutError):
+                silences += 1
+            elif isinstance(error, RedisConnectionError | OSError):
+                refusals += 1
+            else:
+                raise error
+            if silences > 1 or refusals > _RETRIES:
+                raise error
+            await asyncio.sleep(_BACKOFF.compute(refusals) if refusals else 0)
+            try:
+                return await self._multiplexer.send(commands)
+            except (RedisError, OSError) as again:
+                error = again
 
     def dedicated(self) -> AbstractConnection:
         """Make a socket of its own, not yet connected and without a read timeout: for listening."""
-        pool = self._redis.connection_pool
-        kind, arguments = pool.connection_class, dict(pool.connection_kwargs)
-        arguments.update(socket_timeout=None, health_check_interval=0, retry=Retry(NoBackoff(), 0))
-        made: AbstractConnection = kind(**arguments)
+        made: AbstractConnection = self._pool.connection_class(**self._pool.connection_kwargs)
         return made
 
     def now(self) -> float:

@@ -4,10 +4,7 @@ import asyncio
 from typing import Never
 
 import pytest
-from support.redis_server import RedisServer
 from support.relay import Relay, relay_on
-
-from contract.errors import RelayUnavailable
 
 KINDS = ("command", "pipeline", "run")
 
@@ -39,23 +36,6 @@ async def test_a_cancellation_in_the_middle_of_a_command_is_never_lost(
             assert {task} == done, f"the cancellation after {turns} turns was swallowed"
 
 
-@pytest.mark.parametrize("is_gone", [False, True])
-async def test_a_line_that_is_closed_under_a_command_is_a_lost_connection(
-    redis_url: str, *, is_gone: bool
-) -> None:
-    async with relay_on(redis_url) as relay:
-        line = relay.connection.dedicated()
-        await line.connect()
-        writer = line._writer
-        writer.close()
-        if is_gone:
-            line._writer = None
-        with pytest.raises(ConnectionResetError):
-            await line._send_packed_command([b"PING"])
-
-        await line.disconnect(nowait=True)
-
-
 async def test_in_a_burst_every_task_gets_a_connection_in_turn(redis_url: str) -> None:
     # With redis-py's pool alone, some tasks had no answer yet when others had all of theirs.
     answers = [0] * 300
@@ -71,17 +51,3 @@ async def test_in_a_burst_every_task_gets_a_connection_in_turn(redis_url: str) -
         fewest = await asyncio.gather(*(ping(number) for number in range(len(answers))))
 
     assert min(fewest) >= 10
-
-
-async def test_who_gets_no_connection_in_time_may_come_again(redis_server: RedisServer) -> None:
-    async with relay_on(redis_server.url, command_timeout_s=0.5) as relay:
-        turns = relay.connection._turns
-        held = turns._value
-        for _ in range(held):
-            await turns.acquire()
-        with pytest.raises(RelayUnavailable, match="wait for a connection"):
-            await relay.connection.ping()
-        for _ in range(held):
-            turns.release()
-
-        await relay.connection.ping()

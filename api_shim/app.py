@@ -5,18 +5,23 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi_offline import FastAPIOffline
+from starlette.routing import BaseRoute
 
 from api_shim.batch import file_routes as openai_files
 from api_shim.batch import routes as openai_batches
 from api_shim.batch.driver import running_driver
-from api_shim.dependencies import open_dependencies
+from api_shim.dependencies import Dependencies, drop_in_call, open_dependencies
+from api_shim.following.drop_in import DropInCall
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http import openapi, problems
 from api_shim.http.access_log import AccessLog
 from api_shim.http.auth_middleware import AuthMiddleware
+from api_shim.http.authentication import tenant_of
+from api_shim.http.direct_route import DirectRoute
 from api_shim.http.head import HeadAsGet
+from api_shim.http.headers import Preferences
 from api_shim.http.json_body import BodyLimit, Limit
 from api_shim.http.problems import natively
 from api_shim.http.query_fields import only_known_fields
@@ -40,6 +45,7 @@ from api_shim.openai import models as openai_models
 from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.openai.responses import routes as openai_responses
 from api_shim.settings import ShimSettings
+from api_shim.submission.submission import Submission
 
 _DESCRIPTION = """\
 A queue in front of language-model backends. Enqueue a job, follow its events from anywhere and as
@@ -106,6 +112,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.router.routes.extend(_direct_routes())
     for each in _NATIVE:
         app.include_router(each.router, dependencies=[Depends(only_known_fields)])
     for each in _OTHERS:
@@ -115,6 +122,25 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
     document = openapi.install(app)
     _add_middleware(app, settings)
     return app
+
+
+def _direct_routes() -> list[BaseRoute]:
+    """The busiest routes; each is also one of FastAPI's, which documents it."""
+    return [
+        DirectRoute(openai_generation.router, openai_generation.chat, _drop_in),
+        DirectRoute(openai_generation.router, openai_generation.embed, _drop_in),
+        DirectRoute(enqueue.router, enqueue.chat, _native),
+        DirectRoute(enqueue.router, enqueue.embed, _native),
+    ]
+
+
+def _drop_in(request: Request, preferences: Preferences) -> DropInCall:
+    return drop_in_call(request, request.app.state.dependencies, tenant_of(request), preferences)
+
+
+def _native(request: Request, preferences: Preferences) -> Submission:
+    dependencies: Dependencies = request.app.state.dependencies
+    return Submission(dependencies.submission, tenant_of(request), preferences)
 
 
 def _add_middleware(app: FastAPI, settings: ShimSettings) -> None:

@@ -18,10 +18,11 @@ from api_shim.following.queue_position import QueuePositions
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http.authentication import Authenticator, Caller
 from api_shim.http.error_hints import hints_for
-from api_shim.http.headers import Preferred
+from api_shim.http.headers import Preferences, Preferred
 from api_shim.settings import ShimSettings
 from api_shim.submission.roster_cache import RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
+from contract.tenants import Tenant
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
 from relay.connection import Connection
@@ -127,12 +128,19 @@ NativeSubmission = Annotated[Submission, Depends(_native_submission)]
 """A parameter of a native route that makes jobs."""
 
 
-async def _drop_in(
-    request: Request, dependencies: Injected, caller: Caller, preferences: Preferred
+def drop_in_call(
+    request: Request, dependencies: Dependencies, caller: Tenant, preferences: Preferences
 ) -> DropInCall:
+    """What a drop-in route that makes jobs calls them with."""
     hints = hints_for(request.url.path)
     submission = Submission(dependencies.submission, caller, preferences, hints=hints)
     return DropInCall(request, dependencies.following, submission)
+
+
+async def _drop_in(
+    request: Request, dependencies: Injected, caller: Caller, preferences: Preferred
+) -> DropInCall:
+    return drop_in_call(request, dependencies, caller, preferences)
 
 
 DropIn = Annotated[DropInCall, Depends(_drop_in)]

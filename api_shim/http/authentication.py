@@ -214,9 +214,14 @@ async def reason_not_to_start(settings: ShimSettings) -> str | None:
     )
 
 
-async def _caller(connection: HTTPConnection) -> Tenant:
+def tenant_of(connection: HTTPConnection) -> Tenant:
+    """The tenant of the API key with which a request was authenticated."""
     entry: ApiKeyEntry | None = connection.state.key
     return DEFAULT_TENANT if entry is None else entry.facts.owner
+
+
+async def _caller(connection: HTTPConnection) -> Tenant:
+    return tenant_of(connection)
 
 
 Caller = Annotated[Tenant, Depends(_caller)]

@@ -54,11 +54,12 @@ OnDisconnectHeader = Annotated[
 ]
 
 
+BACKEND_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 BackendHeader = Annotated[
     str | None,
     Header(
         alias="X-Fleet-Backend",
-        pattern=r"^[a-z][a-z0-9_-]{0,39}$",
+        pattern=BACKEND_NAME,
         description="Instead of the body's `backend`: its name, where a model's fits several.",
     ),
 ]

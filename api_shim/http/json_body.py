@@ -87,10 +87,15 @@ class _StrictRequest(Request):
         try:
             return from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
-            # The message has a position and what was expected there, never the text itself.
-            raise Refusal(
-                "invalid_json", f"The body is not valid JSON in UTF-8: {error}.", status=400
-            ) from None
+            raise invalid_json(error) from None
+
+
+def invalid_json(error: ValueError) -> Refusal:
+    """The refusal of a body that pydantic's parser does not read.
+
+    Its message has a position and what was expected there, never the text itself.
+    """
+    return Refusal("invalid_json", f"The body is not valid JSON in UTF-8: {error}.", status=400)
 
 
 class JsonRoute(APIRoute):

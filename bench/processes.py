@@ -19,7 +19,7 @@ from fleet.local.redis_server import Embedded, choose, free_port, write_configur
 from relay.settings import RelaySettings
 
 BACKEND = "bench"
-SLOTS = 1000
+SLOTS = 2000
 LITELLM = Path(".bench/peers/litellm")
 _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 10.0
@@ -166,7 +166,7 @@ def fleet(folder: Path, backend_port: int) -> Generator[tuple[Fleet, dict[str, R
         shim = stack.enter_context(started("shim", commands()["shim"], variables, folder))
         worker = stack.enter_context(started("worker", commands()["worker"], variables, folder))
         wait_for(worker if not worker.is_alive() else shim, port, "/readyz?workers=1")
-        yield Fleet(port, BACKEND), {"worker": worker, "shim": shim, "redis": server}
+        yield Fleet(port, BACKEND, url), {"worker": worker, "shim": shim, "redis": server}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Who is measured: the backend itself, the fleet before it, LiteLLM before it. One chat each."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from pydantic_core import from_json
@@ -51,10 +52,11 @@ class Target(Protocol):
 class OpenAiShaped:
     """The backend itself, or a proxy with the same face."""
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, headers: Mapping[str, str] | None = None) -> None:
         """Talk to `port`."""
         self.name = name
         self.port = port
+        self._headers = headers
 
     async def chat(self, line: Line, model: str) -> Heard:
         """POST /v1/chat/completions, streamed."""
@@ -64,7 +66,7 @@ class OpenAiShaped:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        answer = await line.ask(post("/v1/chat/completions", body), b'"content":"')
+        answer = await line.ask(post("/v1/chat/completions", body, self._headers), b'"content":"')
         return Heard(answer.began, answer)
 
     def fault(self, heard: Heard, expected: str) -> str | None:
@@ -80,9 +82,10 @@ class OpenAiShaped:
 class Fleet:
     """The fleet: a job is put on a queue, and followed on the same connection."""
 
-    def __init__(self, port: int, backend: str) -> None:
+    def __init__(self, port: int, backend: str, redis_url: str = "") -> None:
         """Talk to the shim on `port`; jobs are for `backend`."""
         self.name = "fleet"
+        self.redis_url = redis_url
         self.port = port
         self._backend = backend
 

@@ -111,7 +111,7 @@ def create_app() -> Celery:
     return app
 
 
-class StopSignals(bootsteps.StartStopStep):
+class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
     """SIGINT stops a worker as SIGTERM does; Celery's second SIGINT would cancel what runs.
 
     `timeout` signals a process and its group: signals within a second are one.

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 from honcho.colour import get_colours
@@ -169,11 +170,11 @@ async def _answers(fleet: Running) -> None:
 
 async def _demand_keys(fleet: Running) -> None:
     """Raise CannotStart if no shim would start because no API key is configured."""
-    settings = ShimSettings(
-        host=fleet.plan.host,
-        redis_url=fleet.relay.redis_url,
-        **({"insecure": True} if "FLEET_INSECURE" in fleet.plan.variables else {}),
+    variables = fleet.plan.variables
+    insecure: dict[str, Any] = (
+        {"insecure": variables["FLEET_INSECURE"]} if "FLEET_INSECURE" in variables else {}
     )
+    settings = ShimSettings(host=fleet.plan.host, redis_url=fleet.relay.redis_url, **insecure)
     why_not = await reason_not_to_start(settings)
     if why_not is not None:
         raise CannotStart(why_not)

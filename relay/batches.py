@@ -34,7 +34,7 @@ from contract.tenants import Tenant
 from contract.wire import encode
 from relay.connection import Connection, Hash
 from relay.files import ids_from, place_after, stored_name
-from relay.id_prefixes import whole_id
+from relay.records import id_from_prefix
 from relay.scripts import batches
 
 _JSON: Final = ("metadata", "tenant", "errors")
@@ -181,7 +181,8 @@ class BatchStore:
         if not BATCH_ID.match(batch_id):
             index = redis_keys.batches(tenant.name)
             batch_id = (
-                await whole_id(self._connection, index, batch_id, redis_keys.batch) or batch_id
+                await id_from_prefix(self._connection, index, batch_id, redis_keys.batch)
+                or batch_id
             )
         (batch,) = await self._found([batch_id])
         if batch is None or not (tenant.admin or batch.tenant.name == tenant.name):

@@ -18,7 +18,8 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -59,6 +60,8 @@ def pairs(flat: Sequence[bytes]) -> Hash:
 _RETRIES = 6
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 _CONNECT_TIMEOUT_S = 5.0
+_FIRST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 5.0
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
@@ -222,3 +225,34 @@ class Connection:
     def set_clock(self, redis_now: float) -> None:
         """Learn Redis's clock from an answer that carries it, so that skewed machines agree."""
         self._clock_offset_s = redis_now - time.time()
+
+
+def address(settings: RelaySettings) -> str:
+    """Where Redis is, without user and password: `host:port`, or the path of a unix socket."""
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    if parts.scheme == "unix":
+        return parts.path
+    return f"{parts.hostname or '127.0.0.1'}:{parts.port or 6379}"
+
+
+async def until_redis_answers(settings: RelaySettings, report: Callable[[str], None]) -> None:
+    """Return once Redis answers a PING; retries for as long as it does not, with growing pauses.
+
+    `report` gets one sentence after the first failure, and one when Redis answers after all.
+    Pauses between two attempts grow from 0.25 s to 5 s; an attempt itself is bounded by
+    `FLEET_COMMAND_TIMEOUT_S`.
+    """
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        async with Connection.open(settings) as connection:
+            try:
+                await connection.ping()
+            except RelayUnavailable as error:
+                if pause_s == _FIRST_PAUSE_S:
+                    report(f"{error} at {address(settings)}: waiting for it (FLEET_REDIS_URL)")
+            else:
+                if pause_s > _FIRST_PAUSE_S:
+                    report(f"Redis answers at {address(settings)}")
+                return
+        await asyncio.sleep(pause_s)
+        pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)

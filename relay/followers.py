@@ -13,19 +13,19 @@ Each script may be run twice.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Never, TypeVar
+from typing import Any, Final, Never, TypeVar
 from uuid import uuid4
 
 from contract import redis_keys
 from contract.errors import JobNotFound, RelayUnavailable
 from contract.events import LAST_WORDS
 from contract.jobs import JobRecord
-from contract.requests import OnDisconnect
-from relay.connection import Connection, ScriptCall
+from contract.requests import OnDisconnect, disconnect_text
+from relay.connection import Argument, Connection, ScriptCall
 from relay.queue import Queue
-from relay.scripts import followers
+from relay.scripts.loader import load
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -95,9 +95,12 @@ class Followers:
         finally:
             await self._rise(record.id, None if follower.has_returned else grace_s)
 
-    async def relax(self, record: JobRecord, policy: OnDisconnect) -> None:
-        """Let a shared job live as long as the most patient of its callers wants."""
-        await self._connection.call(followers.relax(record.id, policy))
+    async def merge_policy(self, record: JobRecord, policy: OnDisconnect) -> None:
+        """Give a job that several clients share the most lenient of their policies.
+
+        Raises RelayUnavailable.
+        """
+        await self._connection.call(merge_policy(record.id, policy))
 
     async def keep(self) -> Never:
         """Renew the leases of this process, and see to jobs that were left, anybody's."""
@@ -136,8 +139,8 @@ class Followers:
         if self._is_ending():
             return
         try:
-            leave = followers.leave(job_id, self._process, grace_s)
-            patience_s = await self._tell(job_id, seat, leave, when=0)
+            call = leave(job_id, self._process, grace_s)
+            patience_s = await self._tell(job_id, seat, call, when=0)
         except RelayUnavailable as error:
             _log.warning("job %s: who left is counted until the lease ends: %s", job_id, error)
             return
@@ -147,8 +150,8 @@ class Followers:
             closing.add_done_callback(self._closing.discard)
 
     async def _attend(self, job_id: str, seat: _Seat) -> None:
-        attend = followers.attend(job_id, self._process, self._connection.settings.lease_s)
-        await self._tell(job_id, seat, attend, when=1)
+        call = attend(job_id, self._process, self._connection.settings.lease_s)
+        await self._tell(job_id, seat, call, when=1)
 
     async def _tell(self, job_id: str, seat: _Seat, call: ScriptCall[T], *, when: int) -> T | None:
         """Tell Redis, unless meanwhile there are followers (`when` 0) or none (`when` 1)."""
@@ -173,19 +176,69 @@ class Followers:
             await self._cancel_if_left(job_id)
 
     async def _cancel_if_left(self, job_id: str) -> bool:
-        is_left = await self._connection.call(followers.is_left(job_id))
-        if is_left:
+        has_expired = await self._connection.call(is_left(job_id))
+        if has_expired:
             with suppress(JobNotFound):
                 await self._queue.cancel(job_id, by="disconnect", reason="its last follower left")
             await self._connection.command("ZREM", redis_keys.FOLLOWED, job_id)
-        return is_left
+        return has_expired
 
     async def _renew(self) -> None:
         jobs = [job_id for job_id, seat in self._seats.items() if seat.count]
         lease_s = self._connection.settings.lease_s
         for at in range(0, len(jobs), _RENEWED_AT_ONCE):
             some = jobs[at : at + _RENEWED_AT_ONCE]
-            lost = await self._connection.call(followers.renew(self._process, lease_s, some))
+            lost = await self._connection.call(renew(self._process, lease_s, some))
             for job_id in lost:
                 if (seat := self._seats.get(job_id)) is not None:
                     await self._attend(job_id, seat)
+
+
+# Scripts: relay/lua/followers. A job that has ended, or whose policy is `continue`, has no
+# followers: each script deletes what is left of them and returns nil.
+
+
+def attend(job_id: str, process: str, lease_s: float) -> ScriptCall[bool]:
+    """Add a process to a job's followers for `lease_s` seconds, which stops the job's clock."""
+    args: list[Argument] = [job_id, process, lease_s]
+    return ScriptCall(load("followers/attend"), _keys(job_id), args, bool)
+
+
+def leave(job_id: str, process: str, grace_s: float | None) -> ScriptCall[float | None]:
+    """Remove a process from a job's followers.
+
+    Returns the seconds until the job is cancelled, if this has started its clock: those of its
+    `cancel_after_s`, or `grace_s`. `grace_s` is None if to leave is no disconnect.
+    """
+    args: list[Argument] = [job_id, process, "" if grace_s is None else grace_s]
+    return ScriptCall(load("followers/leave"), _keys(job_id), args, _seconds)
+
+
+def renew(process: str, lease_s: float, job_ids: Sequence[str]) -> ScriptCall[list[str]]:
+    """Renew the leases of a process. Returns the ids of jobs that it has none on."""
+    keys = [redis_keys.FOLLOWED, *(redis_keys.audience(job_id) for job_id in job_ids)]
+    return ScriptCall(load("followers/renew"), keys, [process, lease_s, *job_ids], _ids)
+
+
+def is_left(job_id: str) -> ScriptCall[bool]:
+    """Whether a job's clock has run out. The clock of an expired lease starts when it expired."""
+    return ScriptCall(load("followers/is_left"), _keys(job_id), [job_id], bool)
+
+
+def merge_policy(job_id: str, policy: OnDisconnect) -> ScriptCall[bool]:
+    """Set a job's policy if this one is more lenient. Returns whether it was set."""
+    patience_s = "" if isinstance(policy, str) else policy.cancel_after_s
+    args: list[Argument] = [job_id, disconnect_text(policy), patience_s]
+    return ScriptCall(load("followers/merge_policy"), _keys(job_id), args, bool)
+
+
+def _keys(job_id: str) -> list[str]:
+    return [redis_keys.record(job_id), redis_keys.audience(job_id), redis_keys.FOLLOWED]
+
+
+def _seconds(reply: Any) -> float | None:
+    return float(reply) if reply else None
+
+
+def _ids(reply: Any) -> list[str]:
+    return [job_id.decode() for job_id in reply]

@@ -20,7 +20,7 @@ from relay.leases import Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
 from relay.position import Positions, ahead, placed
 from relay.records import Records, from_hash, to_hash
-from relay.scripts import followers, jobs, queues
+from relay.scripts import jobs, queues
 from relay.tickets import ticket
 
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
@@ -158,7 +158,7 @@ class Queue:
             return []
         policy = record.on_disconnect
         patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
-        return [followers.expect(record.id, max(self._connection.settings.lease_s, patience_s))]
+        return [jobs.expect_follower(record.id, max(self._connection.settings.lease_s, patience_s))]
 
     def _bounds(self, tenant: Tenant) -> Bounds:
         settings = self._connection.settings

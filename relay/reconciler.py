@@ -1,26 +1,36 @@
-"""Holds the ledger of records against everything else: deadlines, queues, lists.
+"""Repairs what no single job or worker would: deadlines, lost queue entries, expired list entries.
 
-The record outlives what Redis may lose of a queue (a failover, a truncated AOF), so a job that is
-in the ledger and in no queue is given back from it. Any worker may audit, at any time.
+A job's record outlives what Redis may lose of its queue (a failover, a truncated AOF): a job whose
+record says that it is queued or running, and which is in no queue, is put back.
+
+One worker at a time does this, the maintainer. It holds a lease, which it renews before each pass,
+and publishes its name; the others subscribe and send Redis nothing. After three intervals of
+silence another worker takes the lease. Two maintainers at once do no harm: every repair is
+idempotent.
 """
 
 import logging
+import random
 from collections.abc import Sequence
 from typing import Final
 
 from contract import redis_keys
 from contract.errors import DeadlineExceeded
-from relay.connection import Connection
+from relay.connection import Argument, Connection, ScriptCall
 from relay.followers import Followers
 from relay.idempotency import Idempotency
 from relay.leases import Leases
 from relay.records import Records
+from relay.scripts.loader import load
+from relay.subscriber import Subscription
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 500
 _SETTLED_S: Final = 10.0
 """Seconds after which an enqueue that is only half there is not on its way any more."""
+_SILENT_INTERVALS: Final = 3
+"""Intervals (`FLEET_REAP_S`) without a message after which another worker tries to take over."""
 
 
 class Reconciler:
@@ -121,3 +131,55 @@ class Reconciler:
         return await self._leases.hand_over(
             job.queue, job_id, job.attempt, reason="its queue lost it", counts=False
         )
+
+
+class Maintainer:
+    """The lease of the one worker that runs the `Reconciler` and reaps expired job leases."""
+
+    def __init__(self, connection: Connection, worker: str) -> None:
+        """Compete for the lease under this worker's name; nothing is held yet."""
+        self._connection = connection
+        self._worker = worker
+        self.is_held = False
+
+    async def acquire(self) -> bool:
+        """Take or renew the lease. Returns whether this worker holds it; raises RelayUnavailable.
+
+        It expires `_SILENT_INTERVALS` times `FLEET_REAP_S` later.
+        """
+        ttl_ms = int(_SILENT_INTERVALS * self._connection.settings.reap_s * 1000)
+        self.is_held = False
+        self.is_held = await self._connection.call(renew_lease(self._worker, ttl_ms))
+        return self.is_held
+
+    async def release(self) -> None:
+        """Give the lease back, so that another worker takes it at once; raises RelayUnavailable."""
+        if self.is_held:
+            self.is_held = False
+            await self._connection.call(release_lease(self._worker))
+
+    async def wait_until_free(self, messages: Subscription) -> None:
+        """Return when the maintainer has been silent for too long, or has released the lease.
+
+        `messages` is a subscription to the maintainer's channel. Raises RelayUnavailable.
+        """
+        messages.catch_up()
+        intervals = _SILENT_INTERVALS + random.random()  # noqa: S311 - so that not all try at once
+        while await messages.wait(intervals * self._connection.settings.reap_s):
+            messages.catch_up()
+            was_released = bool(messages.heard) and not messages.heard[-1]
+            messages.heard.clear()
+            if was_released:
+                return
+
+
+def renew_lease(worker: str, ttl_ms: int) -> ScriptCall[bool]:
+    """Take or renew the lease and publish the worker's name; False if another worker holds it."""
+    args: list[Argument] = [worker, ttl_ms, redis_keys.MAINTAINER_CHANNEL]
+    return ScriptCall(load("maintainer/renew"), [redis_keys.MAINTAINER], args, bool)
+
+
+def release_lease(worker: str) -> ScriptCall[bool]:
+    """Delete the lease and publish an empty message; False if the worker does not hold it."""
+    args: list[Argument] = [worker, redis_keys.MAINTAINER_CHANNEL]
+    return ScriptCall(load("maintainer/resign"), [redis_keys.MAINTAINER], args, bool)

@@ -1,24 +1,35 @@
-"""The ledger: one record a job, kept until its log expires. Written by the scripts of the log."""
+"""Job records: one hash a job, written by the scripts of `relay/lua/jobs`, kept as long as its log.
+
+A client may name a job by the first characters of its id. Ids are random, so eight characters tell
+a hundred thousand jobs apart. There is no index of prefixes, which would cost each job a write:
+the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
+"""
 
 import json
-from collections.abc import AsyncGenerator
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from contract import redis_keys
-from contract.errors import JobNotFound, NewerVersion
+from contract.errors import AmbiguousId, JobNotFound, NewerVersion
 from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
-from relay.connection import Connection, Hash
-from relay.id_prefixes import whole_id
+from relay.connection import Connection, Hash, ScriptCall
+from relay.scripts.loader import load
 
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
 _PAGE = 100
 _LONGEST_SCAN = 5_000
-"""Records that one page may look at before it answers with what it has found."""
+"""Records that one page reads at most before it returns what matched."""
+MOST_SCANNED: Final = 100_000
+"""Newest ids that are compared with a prefix; an older job needs its whole id."""
+_SCAN_PAGE: Final = 2_000
+"""Ids that one script call compares; it blocks Redis for less than a millisecond."""
+_MOST_MATCHES: Final = 20
+"""Matches after which the search stops: the error then says `20 or more`."""
 
 
 def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
@@ -98,7 +109,7 @@ class Records:
         whole = job_id
         if not redis_keys.JOB_ID.match(job_id):
             index = redis_keys.RECENT if tenant.admin else redis_keys.recent(tenant.name)
-            found = await whole_id(self._connection, index, job_id, redis_keys.record)
+            found = await id_from_prefix(self._connection, index, job_id, redis_keys.record)
             # A Celery application may have chosen a task's id that looks like a beginning.
             whole = found or redis_keys.job_id(job_id)
         record = await self.find(whole)
@@ -208,3 +219,54 @@ def _scored(flat: list[Any]) -> list[tuple[str, float]]:
 
 def _matches(record: JobRecord, **wanted: str | None) -> bool:
     return all(value is None or getattr(record, name) == value for name, value in wanted.items())
+
+
+async def ids_with_prefix(connection: Connection, index: str, prefix: str) -> list[str]:
+    """Ids with a prefix in a sorted set by time, newest first; raises RelayUnavailable.
+
+    An id that is added meanwhile moves the others to higher ranks: one may be read twice, none is
+    missed.
+    """
+    found: dict[str, None] = {}
+    for first in range(0, MOST_SCANNED, _SCAN_PAGE):
+        call = _matching(index, prefix, first, first + _SCAN_PAGE - 1)
+        count, matching = await connection.call(call)
+        found |= dict.fromkeys(matching)
+        if count < _SCAN_PAGE or len(found) >= _MOST_MATCHES:
+            break
+    return list(found)
+
+
+async def id_from_prefix(
+    connection: Connection, index: str, prefix: str, key: Callable[[str], str]
+) -> str | None:
+    """The only id of a sorted set that has this prefix and whose record exists, or None.
+
+    `key(id)` is the key of an id's record. Raises AmbiguousId, RelayUnavailable.
+    """
+    found = await ids_with_prefix(connection, index, prefix)
+    if not found:
+        return None
+    exist = await connection.pipeline([("EXISTS", key(id)) for id in found])
+    return only_match(prefix, [id for id, exists in zip(found, exist, strict=True) if exists])
+
+
+def only_match(prefix: str, found: list[str]) -> str | None:
+    """The only one of these ids, or None if there is none; raises AmbiguousId if there are more."""
+    if len(found) > 1:
+        many = f"{len(found)} or more" if len(found) >= _MOST_MATCHES else str(len(found))
+        raise AmbiguousId(f"{many} ids begin with {prefix}: write more of the one you mean")
+    return found[0] if found else None
+
+
+def _matching(index: str, prefix: str, first: int, last: int) -> ScriptCall[tuple[int, list[str]]]:
+    """Search the ids of these ranks, newest first.
+
+    Returns how many ids have these ranks, and those of them with the prefix.
+    """
+    return ScriptCall(load("ids/matching"), [index], [prefix, first, last], _matches_of)
+
+
+def _matches_of(reply: Any) -> tuple[int, list[str]]:
+    count, *ids = reply
+    return count, [id.decode() for id in ids]

@@ -21,8 +21,8 @@ from kombu.entity import Queue as CeleryQueue
 from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
+from relay.connection import until_redis_answers
 from relay.settings import RelaySettings
-from relay.startup import until_redis_answers
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities

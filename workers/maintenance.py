@@ -9,9 +9,8 @@ from contract import redis_keys
 from contract.errors import RelayUnavailable
 from relay.connection import Connection
 from relay.leases import Leases
-from relay.maintainer import Maintainer
 from relay.queue import Queue
-from relay.reconciler import Reconciler
+from relay.reconciler import Maintainer, Reconciler
 from relay.subscriber import Subscriber
 from workers.foreign_tasks import ForeignTasks
 from workers.settings import WorkerSettings
@@ -89,10 +88,10 @@ class Maintenance:
             try:
                 async with self._subscriber.hear(redis_keys.MAINTAINER_CHANNEL) as subscription:
                     while True:
-                        while await self._maintainer.tend():
+                        while await self._maintainer.acquire():
                             await self._reap_once()
                             await asyncio.sleep(reap_s)
-                        await self._maintainer.vacant(subscription)
+                        await self._maintainer.wait_until_free(subscription)
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)
 
@@ -104,7 +103,7 @@ class Maintenance:
     async def resign(self) -> None:
         """Let another worker become the maintainer at once; raises nothing."""
         try:
-            await self._maintainer.resign()
+            await self._maintainer.release()
         except RelayUnavailable as error:
             _log.warning("another worker becomes the maintainer when the lease expires: %s", error)
 

@@ -15,7 +15,7 @@ from api_shim.http.problems import documented
 from api_shim.native.jobs import answer
 from contract.errors import NotAllowed, UnknownKey
 from contract.tenants import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
-from relay.id_prefixes import only
+from relay.records import only_match
 
 
 async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) -> None:
@@ -84,6 +84,6 @@ async def revoke(
     if not KEY_ID_BEGINNING.match(id):
         raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
     ids = [key.id for key in await dependencies.authenticator.keys() if key.id.startswith(id)]
-    gone = await dependencies.api_keys.revoke(only(id, ids) or id)
+    gone = await dependencies.api_keys.revoke(only_match(id, ids) or id)
     await dependencies.authenticator.renew()
     return answer(gone)

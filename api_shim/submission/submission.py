@@ -107,7 +107,7 @@ class Submission:
         )
         if record.on_disconnect != request.on_disconnect:
             # A pull that another caller began: it must not end with one of its callers.
-            await self._services.followers.relax(record, request.on_disconnect)
+            await self._services.followers.merge_policy(record, request.on_disconnect)
         return record, place
 
     async def queue_for(self, request: AnyRequest) -> str:

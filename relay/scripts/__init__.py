@@ -1,5 +1,5 @@
-"""Every Lua script of the relay as a typed function: its arguments, keys and answer in one place.
+"""Lua scripts that several modules of the relay call, as typed functions.
 
-A function returns a `ScriptCall`, which `Connection.call` runs. The text is in relay/lua, in a
-folder of the same name; docs/adr/0031 has the rules.
+A function returns a `ScriptCall`, which `Connection.call` runs. A script that one module calls has
+its function in that module. The texts are in relay/lua; docs/adr/0031 has the rules.
 """

@@ -176,3 +176,11 @@ _statuses: TypeAdapter[list[Status | None]] = TypeAdapter(list[Status | None])
 
 def _read_statuses(reply: Any) -> list[Status | None]:
     return _statuses.validate_python([text.decode() or None for text in reply])
+
+
+def expect_follower(job_id: str, grace_s: float) -> ScriptCall[bool]:
+    """Start the clock of a job without followers: `grace_s` seconds until the first must be there.
+
+    Returns False if a clock runs already, or if the job has followers.
+    """
+    return ScriptCall(load("followers/expect"), [redis_keys.FOLLOWED], [job_id, grace_s], bool)

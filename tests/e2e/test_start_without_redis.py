@@ -14,8 +14,8 @@ from support.redis_server import RedisServer
 from support.relay import relay_on
 
 from contract.chat import ChatRequest, Message
+from relay.connection import address
 from relay.settings import RelaySettings
-from relay.startup import address
 
 WAITING = "waiting for it (FLEET_REDIS_URL)"
 

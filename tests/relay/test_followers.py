@@ -241,7 +241,7 @@ async def test_a_shared_pull_lives_as_long_as_its_most_patient_caller(redis_url:
         record, _ = await relay.queue.enqueue(ask, queue="scripted.pull")
         policies = []
         for policy in (AFTER_A_MOMENT, CancelAfter(cancel_after_s=0.1), "continue", "cancel"):
-            await here.relax(record, policy)  # type: ignore[arg-type]
+            await here.merge_policy(record, policy)  # type: ignore[arg-type]
             policies.append((await relay.records.get(record.id)).on_disconnect)
 
         assert policies == [AFTER_A_MOMENT, AFTER_A_MOMENT, "continue", "continue"]

@@ -1,12 +1,13 @@
 """The audit: deadlines pass in the queue, lost jobs come back, lists are trimmed."""
 
 import asyncio
+import time
 
 import pytest
 from support.relay import QUEUE, Relay, relay_on
 
 from contract import redis_keys
-from relay.reconciler import Reconciler
+from relay.reconciler import Maintainer, Reconciler
 
 
 async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> None:
@@ -71,3 +72,66 @@ async def test_jobs_that_are_kept_for_long_keep_no_others_in_a_list(
         left = await relay.connection.command("ZRANGE", redis_keys.RECENT, 0, -1)
 
     assert [id.decode() for id in left] == kept
+
+
+async def calls(relay: Relay) -> int:
+    told = await relay.connection.command("INFO", "commandstats")
+    return sum(int(each["calls"]) for each in told.values())
+
+
+async def test_one_of_many_is_it(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        many = [Maintainer(relay.connection, f"w{at}") for at in range(5)]
+
+        assert [await each.acquire() for each in many] == [True, False, False, False, False]
+        assert await many[0].acquire()
+
+
+async def test_another_takes_over_when_it_falls_silent(redis_url: str) -> None:
+    async with relay_on(redis_url, reap_s=0.1) as relay:
+        assert await Maintainer(relay.connection, "w1").acquire()
+        other, began = Maintainer(relay.connection, "w2"), time.monotonic()
+        async with relay.reader.hear(redis_keys.MAINTAINER_CHANNEL) as ear, asyncio.timeout(5):
+            while not await other.acquire():
+                await other.wait_until_free(ear)
+
+        assert time.monotonic() - began >= 0.3
+
+
+async def test_another_takes_over_at_once_when_it_leaves(redis_url: str) -> None:
+    async with relay_on(redis_url, reap_s=60) as relay:
+        one, other = (Maintainer(relay.connection, name) for name in ("w1", "w2"))
+        await one.acquire()
+        async with relay.reader.hear(redis_keys.MAINTAINER_CHANNEL) as ear, asyncio.timeout(5):
+            waiting = asyncio.create_task(other.wait_until_free(ear))
+            await asyncio.sleep(0)
+            await one.release()
+            await waiting
+
+            assert await other.acquire()
+
+
+async def test_a_look_at_a_hundred_idle_queues_costs_a_few_commands(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        for at in range(100):
+            await relay.connection.command("ZADD", redis_keys.QUEUES, time.time(), f"b{at}.chat")
+        maintainer = Maintainer(relay.connection, "w1")
+        await maintainer.acquire()
+        before = await calls(relay)
+        await maintainer.acquire()
+        await relay.leases.reap()
+        await relay.audit.look()
+        cost = await calls(relay) - before - 1  # the question itself
+
+        assert cost <= 20
+
+
+async def test_what_waits_in_one_of_many_queues_is_woken(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        for at in range(150):
+            await relay.connection.command("ZADD", redis_keys.QUEUES, time.time(), f"b{at}.chat")
+        await relay.enqueue()
+        await relay.connection.command("DEL", QUEUE)
+        await relay.leases.reap()
+
+        assert await relay.connection.command("LLEN", QUEUE) == 1

@@ -13,6 +13,7 @@ from contract.batches import StoredFile
 from contract.events import Cancelled, Queued, Started, Usage
 from contract.jobs import JobRecord
 from contract.requests import CancelAfter
+from relay import followers, reconciler, records
 from relay.connection import ScriptCall
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import (
@@ -20,11 +21,8 @@ from relay.scripts import (
     batches,
     dead_letters,
     files,
-    followers,
     idempotency,
-    ids,
     jobs,
-    maintainer,
     messages,
     model_leases,
     queues,
@@ -76,16 +74,16 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "files/keep": files.keep("files/1", 1),
     "files/due": files.due(1, 1),
     "followers/attend": followers.attend(JOB, "p", 1),
-    "followers/expect": followers.expect(JOB, 1),
+    "followers/expect": jobs.expect_follower(JOB, 1),
     "followers/leave": followers.leave(JOB, "p", None),
     "followers/renew": followers.renew("p", 1, [JOB, OTHER]),
     "followers/is_left": followers.is_left(JOB),
-    "followers/relax": followers.relax(JOB, CancelAfter(cancel_after_s=1)),
+    "followers/merge_policy": followers.merge_policy(JOB, CancelAfter(cancel_after_s=1)),
     "idempotency/hold": idempotency.hold(KEY, "f", job_id=JOB, queue=QUEUE, times=TIMES),
     "idempotency/settle": idempotency.settle(KEY, JOB, OTHER),
     "idempotency/release": idempotency.release(KEY, JOB),
     "idempotency/renew": idempotency.renew(TIMES, 1),
-    "ids/matching": ids.matching(redis_keys.RECENT, "abcd", 0, 1),
+    "ids/matching": records._matching(redis_keys.RECENT, "abcd", 0, 1),
     "jobs/begin": jobs.begin(
         RECORD, {}, Queued(queue=QUEUE), deadline_s=None, single=redis_keys.single(QUEUE, "t", "m")
     ),
@@ -95,8 +93,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/end": jobs.end(JOB, Cancelled(by="caller"), ttl_s=1),
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
     "jobs/forget": jobs.forget([JOB], "t"),
-    "maintainer/renew": maintainer.renew("w", 1),
-    "maintainer/resign": maintainer.resign("w"),
+    "maintainer/renew": reconciler.renew_lease("w", 1),
+    "maintainer/resign": reconciler.release_lease("w"),
     "messages/keep": messages.keep(
         QUEUE, b"", reason="", size_bytes=0, job_id="", limit=1, ttl_s=1
     ),

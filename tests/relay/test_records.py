@@ -6,7 +6,7 @@ from support.relay import Relay, relay_on
 from contract import redis_keys
 from contract.errors import AmbiguousId, JobNotFound
 from contract.tenants import Tenant
-from relay import id_prefixes
+from relay import records as job_records
 from relay.records import Records
 
 MINE, ADMIN = Tenant(name="mine"), Tenant(name="boss", admin=True)
@@ -82,13 +82,13 @@ async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> No
 async def test_the_look_is_bounded_and_goes_over_every_page(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(id_prefixes, "_PAGE", 10)
-    monkeypatch.setattr(id_prefixes, "REACH", 50)
+    monkeypatch.setattr(job_records, "_SCAN_PAGE", 10)
+    monkeypatch.setattr(job_records, "MOST_SCANNED", 50)
     async with relay_on(redis_url) as relay:
         for number in range(60):
             await relay.connection.command("ZADD", "index", number, f"{number:04x}")
         found = [
-            await id_prefixes.beginning_with(relay.connection, "index", f"{number:04x}")
+            await job_records.ids_with_prefix(relay.connection, "index", f"{number:04x}")
             for number in range(60)
         ]
 

@@ -26,7 +26,7 @@ from contract.tenants import Tenant
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
 from relay.connection import Connection
-from relay.dead_letters import DeadLetters
+from relay.dead_letters import DeadLetters, UnreadableMessages
 from relay.files import Files
 from relay.followers import Followers
 from relay.idempotency import Idempotency
@@ -35,7 +35,6 @@ from relay.queue import Queue
 from relay.records import Records
 from relay.roster import RosterStore
 from relay.subscriber import Subscriber
-from relay.unreadable_messages import Unreadable
 
 
 class Dependencies:
@@ -67,7 +66,7 @@ class Dependencies:
         self.open_calls = open_calls
         self.idempotency = Idempotency(connection)
         self.dead_letters = DeadLetters(connection)
-        self.unreadable = Unreadable(connection)
+        self.unreadable = UnreadableMessages(connection)
         self.followers = Followers(connection, is_ending=lambda: open_calls.is_over)
         self.storage = Storage(settings.storage_url)
         self.files = Files(connection)

@@ -15,16 +15,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hmac import compare_digest
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from pydantic import SecretStr, ValidationError
 
+from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
 from contract.wire import WireModel, encode
-from relay.connection import Connection
-from relay.scripts import api_keys
+from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
+from relay.scripts.loader import load
 
 MOST_KEYS: Final = 10_000
 
@@ -86,7 +87,7 @@ class ApiKeys:
         keeps = wish.admin and wish.expires_in_s is None
         stored = encode(_Stored(digest=_digest(key), wish=wish))
         entry = await self._connection.call(
-            api_keys.issue(key_id, stored, keeps=keeps, revision=uuid4().hex, limit=MOST_KEYS)
+            issue_key(key_id, stored, keeps=keeps, revision=uuid4().hex, limit=MOST_KEYS)
         )
         if entry == b"first":
             raise InvalidRequest(
@@ -99,7 +100,7 @@ class ApiKeys:
 
     async def revoke(self, key_id: str) -> KeyFacts:
         """Take a key away; raises UnknownKey, LastAdmin, RelayUnavailable."""
-        entry = await self._connection.call(api_keys.revoke(key_id, uuid4().hex))
+        entry = await self._connection.call(revoke_key(key_id, uuid4().hex))
         if not entry:
             raise UnknownKey(f"there is no key {key_id[:32]}: it may have been revoked before")
         if entry == b"last":
@@ -114,7 +115,7 @@ class ApiKeys:
 
         Raises RelayUnavailable.
         """
-        now, revision, table = await self._connection.call(api_keys.read(known.revision))
+        now, revision, table = await self._connection.call(read_table(known.revision))
         self._connection.set_clock(now)
         if table is None:
             return known
@@ -148,3 +149,41 @@ def _read(key_id: str, text: bytes) -> ApiKeyEntry:
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+# Scripts of relay/lua/api_keys.
+
+
+def issue_key(
+    key_id: str, entry: bytes, *, keeps: bool, revision: str, limit: int
+) -> ScriptCall[bytes]:
+    """Add a key; `keeps` says whether it may manage the others and does not expire.
+
+    Returns the table's entry, `<1 or 0> <created_at> <entry>`, or why there is none: `first` (the
+    first key must keep) or `full` (there are `limit`).
+    """
+    args: list[Argument] = [key_id, int(keeps), entry, revision, limit]
+    return ScriptCall(load("api_keys/issue"), [redis_keys.KEYS], args, bytes)
+
+
+def revoke_key(key_id: str, revision: str) -> ScriptCall[bytes | None]:
+    """Delete a key. Returns its entry; None if there is none; `last` if others still need it."""
+    return ScriptCall(load("api_keys/revoke"), [redis_keys.KEYS], [key_id, revision], _revoked)
+
+
+def read_table(known_revision: str) -> ScriptCall[tuple[float, str, Hash | None]]:
+    """Read the table if it has changed.
+
+    Returns Redis's time (unix seconds), the revision, and the table (id to entry, and
+    `revision`); None in its place if the revision is `known_revision`.
+    """
+    return ScriptCall(load("api_keys/read"), [redis_keys.KEYS], [known_revision], _read_table)
+
+
+def _revoked(reply: Any) -> bytes | None:
+    return bytes(reply) if reply else None
+
+
+def _read_table(reply: Any) -> tuple[float, str, Hash | None]:
+    now, revision, *table = reply
+    return float(now), revision.decode(), pairs(table[0]) if table else None

@@ -1,10 +1,13 @@
-"""Batches' records, and who drives each: a lease, whose token every step of the driver must show.
+"""Batches: their records, the lease of the shim that drives each, and the jobs of their rows.
 
-A batch is driven by one shim at a time. What the driver has written to the storage counts only once
-`commit` has listed it, in the same script that marks its rows as done; so a driver that was taken
-for dead, or died between the two, leaves no answer twice. Nothing else of a driver's work is kept:
-the next one goes on from the marks. A token is random, so that a Redis that came back with a
-shorter past cannot give the same one twice. Each script may be run twice.
+One shim drives a batch at a time; every step of the driver carries the token of its lease. A part
+that the driver has stored counts only once `commit` has listed it, in the same script that marks
+its rows as done. So a driver that loses its lease or dies between the two leaves no answer twice:
+the next driver continues from the marks. Tokens are random, so that a Redis that was restored from
+an older state does not issue the same token again. Each script may be run twice.
+
+A row's answer is in its job's log until a part of the batch's output has it. Then the job is
+forgotten, dead letter or not: fifty thousand of them would take memory in Redis for a day.
 """
 
 import json
@@ -30,12 +33,13 @@ from contract.batches import (
 )
 from contract.errors import BatchEnded, KeyReused, QueueFull, UnknownBatch
 from contract.events import COUNTS, Usage
+from contract.result import Status
 from contract.tenants import Tenant
 from contract.wire import encode
 from relay.connection import Connection, Hash
 from relay.files import ids_from, place_after, stored_name
 from relay.records import id_from_prefix
-from relay.scripts import batches
+from relay.scripts import batches, jobs
 
 _JSON: Final = ("metadata", "tenant", "errors")
 _COUNTS: Final = ("total", "completed", "failed")
@@ -88,6 +92,7 @@ _status: TypeAdapter[BatchStatus] = TypeAdapter(BatchStatus)
 _ENDED_S = 30 * 86400
 """How long the record of a batch is kept after its end."""
 _RETRY_AFTER_S = 60.0
+_FORGOTTEN_AT_ONCE: Final = 250
 _SPARE_S = 86400
 """How much longer than its window what a batch reads and writes is kept from being deleted."""
 
@@ -103,9 +108,9 @@ class BatchLease(NamedTuple):
     """Whether an earlier driver found that the window has ended."""
 
     @property
-    def driver(self) -> batches.Driver:
+    def driver(self) -> batches.DriverToken:
         """What every script of a driver needs."""
-        return batches.Driver(self.batch.id, self.batch.tenant.name, self.token)
+        return batches.DriverToken(self.batch.id, self.batch.tenant.name, self.token)
 
 
 class BatchPulse(NamedTuple):
@@ -230,7 +235,7 @@ class BatchStore:
 
     async def take(self, batch: Batch) -> BatchLease | None:
         """Take a batch that nobody drives; None if somebody was faster."""
-        driver = batches.Driver(batch.id, batch.tenant.name, token_hex(8))
+        driver = batches.DriverToken(batch.id, batch.tenant.name, token_hex(8))
         lease_s = self._connection.settings.lease_s
         fields = await self._connection.call(batches.take(driver, lease_s))
         if not fields:
@@ -329,6 +334,23 @@ class BatchStore:
                 created={name: (file, stored_name(file.id)) for name, file in created if file},
             )
         )
+
+
+class BatchJobs:
+    """Looks at jobs by their ids; raises RelayUnavailable everywhere."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+
+    async def statuses(self, job_ids: Sequence[str]) -> list[Status | None]:
+        """What each is now; None: there is no such job (any more)."""
+        return await self._connection.call(jobs.statuses(job_ids))
+
+    async def forget(self, job_ids: Sequence[str], tenant: str) -> None:
+        """Drop records and logs of jobs that have ended, and whose answer is kept elsewhere."""
+        for at in range(0, len(job_ids), _FORGOTTEN_AT_ONCE):
+            await self._connection.call(jobs.forget(job_ids[at : at + _FORGOTTEN_AT_ONCE], tenant))
 
 
 def parts_name(batch_id: str) -> str:

@@ -1,10 +1,15 @@
-"""Dead letters: jobs that ran out of attempts. They are listed, shown, run again, or forgotten.
+"""Dead letters: jobs that ran out of attempts, and messages that no worker can read.
 
-A retry is a new job, because a log has exactly one last word for ever. Its id is written into the
-dead record before it is enqueued, so that a second retry finds the first one's job, and a shim that
-dies in between is finished by whoever retries again. Each script may be run twice.
+A retry is a new job, because a log has exactly one terminal event. The new job's id is written into
+the dead job's record before it is enqueued: a second retry finds the same job, and repeats the
+enqueue if the shim died in between.
+
+Anything that writes to Redis may write to a queue's list, which is Celery's. An entry that is
+neither a ticket nor a job does not stop a worker: it is kept here with its bytes and counted.
+Each script may be run twice.
 """
 
+import base64
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, NamedTuple
@@ -13,15 +18,27 @@ from uuid import uuid4
 from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
 from contract.events import Failed, Frame
-from contract.jobs import DeadLetter, DeadPage, DeadPurged, DeadView, JobRecord, QueuePlace
+from contract.jobs import (
+    DeadLetter,
+    DeadMessage,
+    DeadMessages,
+    DeadPage,
+    DeadPurged,
+    DeadView,
+    JobRecord,
+    QueuePlace,
+)
 from contract.requests import Kind
 from contract.tenants import Tenant
-from relay.connection import Connection
+from relay.connection import Argument, Connection, ScriptCall
 from relay.queue import Queue
 from relay.records import Records, sees
-from relay.scripts import dead_letters
+from relay.scripts.loader import load
 
 _PURGED_AT_ONCE: Final = 500
+KEPT_BYTES: Final = 64 * 1024
+"""Of one message."""
+_KEPT_MESSAGES: Final = 1000
 
 
 class RetryChoice(NamedTuple):
@@ -85,14 +102,14 @@ class DeadLetters:
 
         Raises NotDead, JobNotFound, QueueFull, RelayUnavailable.
         """
-        choice = await self._connection.call(dead_letters.choose_retry(record.id, uuid4().hex))
+        choice = await self._connection.call(choose_retry(record.id, uuid4().hex))
         if choice is None:
             raise _not_dead(record)
         chosen, is_open = choice
         if not is_open:
             return await self._retried_before(record, chosen)
         new, place = await self._enqueue(record, tenant, chosen)
-        await self._connection.call(dead_letters.confirm_retry(record.id, chosen, new.id))
+        await self._connection.call(confirm_retry(record.id, chosen, new.id))
         return Retried(new, place, is_new=record.retried_as is None)
 
     async def _retried_before(self, record: JobRecord, job_id: str) -> Retried:
@@ -114,18 +131,18 @@ class DeadLetters:
             )
         except FleetError:
             with suppress(RelayUnavailable):
-                await self._connection.call(dead_letters.withdraw_retry(record.id, job_id))
+                await self._connection.call(withdraw_retry(record.id, job_id))
             raise
 
     async def purge(self, record: JobRecord) -> DeadPurged:
         """Forget a dead job for good; raises NotDead, RelayUnavailable."""
         _must_be_dead(record)
-        return DeadPurged(purged=await self._connection.call(dead_letters.purge(record)))
+        return DeadPurged(purged=await self._connection.call(delete_letter(record)))
 
     async def purge_all(self, wanted: RetryChoice, *, before: str | None = None) -> DeadPurged:
         """Forget dead jobs that match, a bounded number; raises RelayUnavailable."""
         records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
-        purged = await self._connection.calls([dead_letters.purge(record) for record in records])
+        purged = await self._connection.calls([delete_letter(record) for record in records])
         return DeadPurged(purged=sum(purged), next=cursor)
 
     async def _found(
@@ -175,3 +192,120 @@ def _not_dead(record: JobRecord) -> NotDead:
         f"job {record.id} is no dead letter but {record.status}: only a job that ran out of "
         "attempts is; enqueue another one instead"
     )
+
+
+class UnreadableMessages:
+    """Both ends of what was set aside; raises RelayUnavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+
+    async def put(
+        self, queue: str, *, reason: str, size_bytes: int, data: bytes, job_id: str | None = None
+    ) -> None:
+        """Keep the beginning of a message, of which `size_bytes` were there."""
+        ttl_s = int(self._connection.settings.dead_ttl_s)
+        await self._connection.call(
+            keep_message(
+                queue,
+                data[:KEPT_BYTES],
+                reason=reason,
+                size_bytes=size_bytes,
+                job_id=job_id or "",
+                limit=_KEPT_MESSAGES,
+                ttl_s=ttl_s,
+            )
+        )
+
+    async def page(self, *, limit: int = 100) -> DeadMessages:
+        """The newest first."""
+        entries, counts = await self._connection.pipeline(
+            [
+                ("XREVRANGE", redis_keys.UNREADABLE, "+", "-", "COUNT", limit),
+                ("HVALS", redis_keys.UNREADABLE_COUNTS),
+            ]
+        )
+        return DeadMessages(
+            messages=tuple(_message(entry) for entry in entries),
+            total=sum(int(count) for count in counts),
+        )
+
+    async def count(self) -> int:
+        """How many are kept."""
+        return int(await self._connection.command("XLEN", redis_keys.UNREADABLE))
+
+    async def purge(self) -> DeadPurged:
+        """Forget all of them."""
+        kept, _ = await self._connection.pipeline(
+            [
+                ("XLEN", redis_keys.UNREADABLE),
+                ("DEL", redis_keys.UNREADABLE, redis_keys.UNREADABLE_COUNTS),
+            ]
+        )
+        return DeadPurged(purged=int(kept))
+
+
+def _message(entry: Any) -> DeadMessage:
+    id, fields = entry[0].decode(), entry[1]
+    return DeadMessage(
+        id=id,
+        queue=fields[b"queue"].decode(),
+        at=int(id.partition("-")[0]) / 1000,
+        reason=fields[b"reason"].decode(),
+        size_bytes=int(fields[b"size_bytes"]),
+        data=base64.b64encode(fields[b"data"]).decode("ascii"),
+        job_id=fields[b"job_id"].decode() or None,
+    )
+
+
+# Scripts of relay/lua/dead_letters.
+
+
+def choose_retry(job_id: str, new_id: str) -> ScriptCall[tuple[str, bool] | None]:
+    """Choose the job that repeats a dead one: `new_id`, unless one was chosen before.
+
+    Returns its id, and whether it may still have to be enqueued; None: the job is no dead letter.
+    """
+    return ScriptCall(load("dead_letters/choose_retry"), _listed(job_id), [job_id, new_id], _choice)
+
+
+def confirm_retry(job_id: str, chosen_id: str, new_id: str) -> ScriptCall[bool]:
+    """Take a dead letter off the list: its retry was enqueued as `new_id`."""
+    args = [job_id, chosen_id, new_id]
+    return ScriptCall(load("dead_letters/confirm_retry"), _listed(job_id), args, bool)
+
+
+def withdraw_retry(job_id: str, new_id: str) -> ScriptCall[bool]:
+    """Let the next retry choose again; false if `new_id` was accepted or is not the chosen one."""
+    keys = [redis_keys.record(job_id), redis_keys.record(new_id)]
+    return ScriptCall(load("dead_letters/withdraw_retry"), keys, [new_id], bool)
+
+
+def delete_letter(record: JobRecord) -> ScriptCall[int]:
+    """Delete a dead letter for good. Returns 1; 0 if the job is none."""
+    keys = [
+        redis_keys.record(record.id), redis_keys.log(record.id), redis_keys.DEAD, redis_keys.RECENT,
+        redis_keys.recent(record.tenant),
+    ]  # fmt: skip
+    return ScriptCall(load("dead_letters/purge"), keys, [record.id], int)
+
+
+def _listed(job_id: str) -> list[str]:
+    return [redis_keys.record(job_id), redis_keys.DEAD]
+
+
+def _choice(reply: Any) -> tuple[str, bool] | None:
+    return (reply[0].decode(), bool(reply[1])) if reply else None
+
+
+def keep_message(
+    queue: str, data: bytes, *, reason: str, size_bytes: int, job_id: str, limit: int, ttl_s: int
+) -> ScriptCall[bool]:
+    """Add a message to the newest `limit`, and count it; all of them expire after `ttl_s` seconds.
+
+    `data` is the beginning of a message of `size_bytes`; `job_id` may be empty.
+    """
+    keys = [redis_keys.UNREADABLE, redis_keys.UNREADABLE_COUNTS]
+    args: list[Argument] = [limit, ttl_s, queue, reason, size_bytes, data, job_id]
+    return ScriptCall(load("dead_letters/keep_message"), keys, args, bool)

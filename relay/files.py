@@ -13,9 +13,9 @@ from contract import redis_keys
 from contract.batches import FilePage, Purpose, StoredFile
 from contract.errors import UnknownFile
 from contract.tenants import Tenant
-from contract.wire import decode
-from relay.connection import Argument, Connection
-from relay.scripts import files
+from contract.wire import decode, encode
+from relay.connection import Argument, Connection, ScriptCall
+from relay.scripts.loader import load
 
 Order = Literal["asc", "desc"]
 
@@ -36,7 +36,7 @@ class Files:
 
     async def create(self, file: StoredFile, *, ttl_s: float) -> StoredFile:
         """Write the record of a file whose bytes are there; raises RelayUnavailable."""
-        at = await self._connection.call(files.create(file, stored_name(file.id), ttl_s))
+        at = await self._connection.call(create_record(file, stored_name(file.id), ttl_s))
         return file.model_copy(update={"created_at": at, "expires_at": at + ttl_s})
 
     async def seen(self, file_id: str, tenant: Tenant) -> StoredFile:
@@ -51,7 +51,7 @@ class Files:
 
     async def delete(self, file: StoredFile) -> None:
         """Forget a file; its bytes go soon. Raises UnknownFile if it was gone already."""
-        if not await self._connection.call(files.delete(file, stored_name(file.id))):
+        if not await self._connection.call(delete_record(file, stored_name(file.id))):
             raise no_file(file.id)
 
     async def page(
@@ -92,11 +92,11 @@ class Files:
 
     async def keep(self, name: str, keep_s: float = WRITING_S) -> None:
         """Say that this name in the storage is not to be deleted for a while."""
-        await self._connection.call(files.keep(name, keep_s))
+        await self._connection.call(keep_name(name, keep_s))
 
     async def due(self) -> list[str]:
         """Names in the storage that are to be deleted now, by whoever asked."""
-        return await self._connection.call(files.due(_AT_ONCE, _CLAIM_S))
+        return await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S))
 
     async def forget(self, name: str) -> None:
         """Say that a name is not in the storage any more."""
@@ -138,3 +138,40 @@ def _file(answer: Any) -> StoredFile | None:
         return None
     times = {"created_at": float(created_at), "expires_at": float(expires_at)}
     return decode(StoredFile, json).model_copy(update=times)
+
+
+# Scripts of relay/lua/files.
+
+
+def create_record(file: StoredFile, name: str, ttl_s: float) -> ScriptCall[float]:
+    """Write a file's record, unless it exists; it and the bytes at `name` live for `ttl_s` seconds.
+
+    Returns when the record was created (unix seconds).
+    """
+    return ScriptCall(
+        load("files/create"), _keys(file), [file.id, name, encode(file), ttl_s], float
+    )
+
+
+def delete_record(file: StoredFile, name: str) -> ScriptCall[bool]:
+    """Delete a file's record; the bytes at `name` are due at once. False if there is none."""
+    return ScriptCall(load("files/delete"), _keys(file), [file.id, name], bool)
+
+
+def keep_name(name: str, keep_s: float) -> ScriptCall[bool]:
+    """Write down that something is stored at `name`, and is not due for `keep_s` seconds."""
+    return ScriptCall(load("files/keep"), [redis_keys.STORED], [name, keep_s], bool)
+
+
+def claim_due(limit: int, claim_s: float) -> ScriptCall[list[str]]:
+    """Claim up to `limit` names to delete now; no other caller gets them for `claim_s` seconds."""
+    keys = [redis_keys.STORED, redis_keys.HELD]
+    return ScriptCall(load("files/due"), keys, [limit, claim_s], _names)
+
+
+def _keys(file: StoredFile) -> list[str]:
+    return [redis_keys.file(file.id), redis_keys.files(file.tenant), redis_keys.STORED]
+
+
+def _names(reply: Any) -> list[str]:
+    return [name.decode() for name in reply]

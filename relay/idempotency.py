@@ -19,8 +19,8 @@ from pydantic_core import to_json
 from contract import redis_keys
 from contract.errors import KeyReused
 from contract.jobs import AnyRequest
-from relay.connection import Connection
-from relay.scripts import idempotency
+from relay.connection import Argument, Connection, ScriptCall
+from relay.scripts.loader import load
 
 _UNATTENDED_S: Final = 7 * 86400
 """For so long a key of a job that waits lives although no worker runs that would renew it."""
@@ -65,6 +65,21 @@ class Hold(NamedTuple):
     """Whether nobody had the key before."""
 
 
+class KeyTimes(NamedTuple):
+    """How long a key of a job that has not ended lives, and when it is looked at next."""
+
+    ttl_s: int
+    look_s: float
+
+
+class HoldReply(NamedTuple):
+    """What a key leads to: `state` is 1 (new), 0 (the same request) or -1 (another request)."""
+
+    job_id: str
+    queue: str
+    state: int
+
+
 class Idempotency:
     """Keeps keys and the jobs that they lead to."""
 
@@ -87,9 +102,7 @@ class Idempotency:
 
     async def _hold(self, key: Key, queue: str) -> Hold | None:
         held = await self._connection.call(
-            idempotency.hold(
-                key.name, key.fingerprint, job_id=uuid4().hex, queue=queue, times=self._times
-            )
+            hold_key(key.name, key.fingerprint, job_id=uuid4().hex, queue=queue, times=self._times)
         )
         if held is None:
             return None
@@ -102,17 +115,55 @@ class Idempotency:
 
     async def settle(self, key: Key, hold: Hold, job_id: str) -> None:
         """Say that the key leads to this job instead; raises RelayUnavailable."""
-        await self._connection.call(idempotency.settle(key.name, hold.job_id, job_id))
+        await self._connection.call(change_job(key.name, hold.job_id, job_id))
 
     async def let_go(self, key: Key, hold: Hold) -> None:
         """Free the key of a request that was refused; raises RelayUnavailable."""
-        await self._connection.call(idempotency.release(key.name, hold.job_id))
+        await self._connection.call(release_key(key.name, hold.job_id))
 
     async def renew(self) -> None:
         """Keep keys as long as their jobs' records, look once; raises RelayUnavailable."""
-        await self._connection.call(idempotency.renew(self._times, _AT_ONCE))
+        await self._connection.call(renew_keys(self._times, _AT_ONCE))
 
     @property
-    def _times(self) -> idempotency.KeyTimes:
+    def _times(self) -> KeyTimes:
         log_ttl_s = self._connection.settings.log_ttl_s
-        return idempotency.KeyTimes(int(log_ttl_s + _UNATTENDED_S), log_ttl_s / 2)
+        return KeyTimes(int(log_ttl_s + _UNATTENDED_S), log_ttl_s / 2)
+
+
+# Scripts of relay/lua/idempotency. `key` is a name that `redis_keys.idempotency` made.
+
+
+def hold_key(
+    key: str, fingerprint: str, *, job_id: str, queue: str, times: KeyTimes
+) -> ScriptCall[HoldReply | None]:
+    """Take a key for a job in a queue, or return what it leads to.
+
+    With an empty `queue` the key is only read: None if it leads to nothing.
+    """
+    args: list[Argument] = [fingerprint, job_id, queue, *times, redis_keys.record("*")]
+    return ScriptCall(load("idempotency/hold"), [key, redis_keys.IDEMPOTENCY], args, _hold_reply)
+
+
+def change_job(key: str, old_job: str, new_job: str) -> ScriptCall[bool]:
+    """Make a key lead to another job; false if it does not lead to `old_job`."""
+    return ScriptCall(load("idempotency/settle"), [key], [old_job, new_job], bool)
+
+
+def release_key(key: str, job_id: str) -> ScriptCall[bool]:
+    """Delete a key whose job was refused; false if the job was accepted by another request."""
+    keys = [key, redis_keys.IDEMPOTENCY, redis_keys.record(job_id)]
+    return ScriptCall(load("idempotency/release"), keys, [job_id], bool)
+
+
+def renew_keys(times: KeyTimes, limit: int) -> ScriptCall[int]:
+    """Look at up to `limit` keys that are due: each lives as long as its job's record.
+
+    Returns how many were due.
+    """
+    args: list[Argument] = [*times, limit, redis_keys.record("*")]
+    return ScriptCall(load("idempotency/renew"), [redis_keys.IDEMPOTENCY], args, int)
+
+
+def _hold_reply(reply: Any) -> HoldReply | None:
+    return HoldReply(reply[0].decode(), reply[1].decode(), int(reply[2])) if reply else None

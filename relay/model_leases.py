@@ -11,11 +11,14 @@ Invariant: every write gives the key a time to live; who dies is forgotten when 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Never
+from typing import Final, Literal, Never
 
+from pydantic import TypeAdapter
+
+from contract import redis_keys
 from contract.errors import RelayUnavailable
-from relay.connection import Connection
-from relay.scripts import model_leases
+from relay.connection import Argument, Connection, ScriptCall
+from relay.scripts.loader import load
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +26,9 @@ _ASK_S: Final = 0.25
 """Seconds between two questions of a worker that waits."""
 _WANTED_S: Final = 3
 """Seconds after which somebody who asked no more has given up, in whole seconds of Redis."""
+LeaseState = Literal["held", "wanted", "lost"]
+"""Of a lease: owned; owned, and another worker requests the model; owned by another worker."""
+_state: TypeAdapter[LeaseState] = TypeAdapter(LeaseState)
 
 
 class ModelLeases:
@@ -59,7 +65,7 @@ class ModelLeases:
             await asyncio.wait({renewal})
         try:
             await self._connection.call(
-                model_leases.release(self._backend, model, self._worker, wanted_s=_WANTED_S)
+                release_lease(self._backend, model, self._worker, wanted_s=_WANTED_S)
             )
         except RelayUnavailable as error:
             _log.warning("model %s is free when its lease expires: %s", model, error)
@@ -67,14 +73,14 @@ class ModelLeases:
     async def _asked(self, model: str) -> bool:
         try:
             return await self._connection.call(
-                model_leases.claim(self._backend, model, self._worker, self._lease_ms)
+                claim_lease(self._backend, model, self._worker, self._lease_ms)
             )
         except RelayUnavailable as error:
             _log.warning("nobody knows who has model %s: %s", model, error)
             return False
 
     async def _renew(self, model: str, leave: Callable[[], None]) -> Never:
-        renewal = model_leases.renew(
+        renewal = renew_lease(
             self._backend, model, self._worker, self._lease_ms, wanted_s=_WANTED_S
         )
         while True:
@@ -91,3 +97,34 @@ class ModelLeases:
     @property
     def _lease_ms(self) -> int:
         return int(self._connection.settings.lease_s * 1000)
+
+
+# Scripts of relay/lua/model_leases.
+
+
+def claim_lease(backend: str, model: str, worker: str, lease_ms: int) -> ScriptCall[bool]:
+    """Become the owner, or note that the worker requests the model. Returns whether it owns it."""
+    keys = [redis_keys.residence(backend, model)]
+    return ScriptCall(load("model_leases/claim"), keys, [worker, lease_ms], bool)
+
+
+def renew_lease(
+    backend: str, model: str, worker: str, lease_ms: int, *, wanted_s: int
+) -> ScriptCall[LeaseState]:
+    """Stay the owner. A request of another worker counts for `wanted_s` seconds."""
+    keys = [redis_keys.residence(backend, model)]
+    args: list[Argument] = [worker, lease_ms, wanted_s]
+    return ScriptCall(load("model_leases/renew"), keys, args, _read_state)
+
+
+def release_lease(backend: str, model: str, worker: str, *, wanted_s: int) -> ScriptCall[bool]:
+    """Pass the lease to the worker that requested the model last, for `wanted_s` seconds.
+
+    Without such a request the lease ends. False: the worker does not own the model.
+    """
+    keys = [redis_keys.residence(backend, model)]
+    return ScriptCall(load("model_leases/release"), keys, [worker, wanted_s], bool)
+
+
+def _read_state(reply: bytes) -> LeaseState:
+    return _state.validate_python(reply.decode())

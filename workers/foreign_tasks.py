@@ -31,8 +31,8 @@ from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import must_be_text, written
 from relay.connection import Connection
+from relay.dead_letters import UnreadableMessages
 from relay.queue import Queue
-from relay.unreadable_messages import Unreadable
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class ForeignTasks:
         """Register through this connection."""
         self._connection = connection
         self._queue = Queue(connection)
-        self._unreadable = Unreadable(connection)
+        self._unreadable = UnreadableMessages(connection)
 
     async def adopt(
         self, kind: Kind, task_id: str, queue: str, fields: Mapping[str, Any], tenant: str

@@ -21,8 +21,7 @@ from api_shim.dependencies import Dependencies
 from contract.batches import LastStatus, LineError, StoredFile
 from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
 from contract.events import LAST_WORDS
-from relay.batch_jobs import BatchJobs
-from relay.batches import BatchLease, BatchStore
+from relay.batches import BatchJobs, BatchLease, BatchStore
 from relay.files import stored_name
 
 _log = logging.getLogger(__name__)

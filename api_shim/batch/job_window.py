@@ -33,7 +33,7 @@ from contract.errors import (
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
 from contract.redis_keys import backend_of
-from relay.batch_jobs import BatchJobs
+from relay.batches import BatchJobs
 
 _AT_ONCE: Final = 8
 """Answers that are read at once; a batch of images reads one at a time, for they are large."""

@@ -21,8 +21,7 @@ from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.errors import FleetError, LeaseLost
 from contract.events import COUNTS, Cancelled, Failed, Usage
 from contract.json_lines import json_line
-from relay.batch_jobs import BatchJobs
-from relay.batches import BatchLease, BatchPart, BatchStore, parts_name
+from relay.batches import BatchJobs, BatchLease, BatchPart, BatchStore, parts_name
 
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400

@@ -17,7 +17,7 @@ from relay.scripts.loader import load
 T = TypeVar("T")
 
 
-class Driver(NamedTuple):
+class DriverToken(NamedTuple):
     """A driver's lease on a batch."""
 
     batch_id: str
@@ -51,14 +51,14 @@ def create(
     )
 
 
-def take(driver: Driver, lease_s: float) -> ScriptCall[Hash | None]:
+def take(driver: DriverToken, lease_s: float) -> ScriptCall[Hash | None]:
     """Lease a batch for `lease_s` seconds. Returns its record; None if another driver has it."""
     args: list[Argument] = [driver.batch_id, driver.token, lease_s]
     return ScriptCall(load("batches/take"), _keys(driver.batch_id, driver.tenant), args, _hash)
 
 
 def renew(
-    driver: Driver, lease_s: float, *, completed: int, failed: int
+    driver: DriverToken, lease_s: float, *, completed: int, failed: int
 ) -> ScriptCall[tuple[str, float, int] | None]:
     """Renew a lease, and write down how many rows have an answer that no part holds yet.
 
@@ -68,23 +68,29 @@ def renew(
     return _driven("renew", driver, _pulse, lease_s, completed, failed)
 
 
-def free(driver: Driver) -> ScriptCall[bool]:
+def free(driver: DriverToken) -> ScriptCall[bool]:
     """End a lease: another driver may take the batch at once."""
     return _driven("free", driver, bool)
 
 
-def start(driver: Driver, total: int) -> ScriptCall[bool]:
+def start(driver: DriverToken, total: int) -> ScriptCall[bool]:
     """Set the number of rows, and the status `in_progress`; one that is cancelled stays so."""
     return _driven("start", driver, bool, total)
 
 
-def issue(driver: Driver, rows: int) -> ScriptCall[bool]:
+def issue(driver: DriverToken, rows: int) -> ScriptCall[bool]:
     """Write down that jobs of the rows before this one may exist."""
     return _driven("issue", driver, bool, rows)
 
 
 def commit(
-    driver: Driver, part: str, rows: Sequence[int], *, completed: int, failed: int, usage: Usage
+    driver: DriverToken,
+    part: str,
+    rows: Sequence[int],
+    *,
+    completed: int,
+    failed: int,
+    usage: Usage,
 ) -> ScriptCall[bool]:
     """List a part, mark its rows as answered and add up its counts and tokens: all or nothing.
 
@@ -101,7 +107,7 @@ def cancel(batch_id: str, tenant: str) -> ScriptCall[tuple[bool, Hash]]:
     return ScriptCall(load("batches/cancel"), _keys(batch_id, tenant), [], _cancelled)
 
 
-def finalize(driver: Driver, *, gives_up: bool) -> ScriptCall[tuple[str, bool] | None]:
+def finalize(driver: DriverToken, *, gives_up: bool) -> ScriptCall[tuple[str, bool] | None]:
     """Set the status `finalizing`: no more rows are run.
 
     Returns the status, which a cancellation may have changed before, and whether this driver or
@@ -111,7 +117,7 @@ def finalize(driver: Driver, *, gives_up: bool) -> ScriptCall[tuple[str, bool] |
 
 
 def finish(
-    driver: Driver,
+    driver: DriverToken,
     status: LastStatus,
     *,
     line_errors: bytes,
@@ -135,7 +141,9 @@ def finish(
     return ScriptCall(load("batches/finish"), [*own, *keys], [driver.token, *args], bool)
 
 
-def _driven(name: str, driver: Driver, read: Callable[[Any], T], *args: Argument) -> ScriptCall[T]:
+def _driven(
+    name: str, driver: DriverToken, read: Callable[[Any], T], *args: Argument
+) -> ScriptCall[T]:
     keys = _keys(driver.batch_id, driver.tenant)
     return ScriptCall(load(f"batches/{name}"), keys, [driver.token, *args], read)
 

@@ -9,8 +9,7 @@ from support.relay import relay_on
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
 from contract.tenants import KEY, NewKey
-from relay.api_keys import ApiKeys, ApiKeyTable
-from relay.scripts import api_keys
+from relay.api_keys import ApiKeys, ApiKeyTable, revoke_key
 
 ADMIN = NewKey(tenant="boss", admin=True)
 
@@ -146,7 +145,7 @@ async def test_a_revocation_runs_twice_without_harm(redis_url: str) -> None:
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)
         issued = await tenants.issue(NewKey(tenant="a"))
-        first, second = await relay.connection.calls([api_keys.revoke(issued.id, "r")] * 2)
+        first, second = await relay.connection.calls([revoke_key(issued.id, "r")] * 2)
 
         assert (bool(first), second) == (True, None)
         with pytest.raises(UnknownKey):

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from contract.chat import ChatRequest, Message
 from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Frame
 from relay.connection import Connection
+from relay.dead_letters import UnreadableMessages
 from relay.leases import Holder, Leases
 from relay.log import Log
 from relay.order import ClaimFilter
@@ -20,7 +21,6 @@ from relay.records import Records
 from relay.roster import RosterStore
 from relay.settings import RelaySettings
 from relay.subscriber import Subscriber
-from relay.unreadable_messages import Unreadable
 
 QUEUE = "scripted.chat"
 
@@ -42,7 +42,7 @@ class Relay:
         self.audit = Reconciler(connection)
         self.records = Records(connection)
         self.roster = RosterStore(connection)
-        self.unreadable = Unreadable(connection)
+        self.unreadable = UnreadableMessages(connection)
 
     async def enqueue(self, text: str = "hello", **fields: Any) -> str:
         record, _ = await self.queue.enqueue(chat(text, **fields), queue=QUEUE)

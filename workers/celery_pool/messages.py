@@ -9,8 +9,8 @@ from kombu.utils.json import loads
 
 from contract import redis_keys
 from contract.wire import written
+from relay.dead_letters import KEPT_BYTES
 from relay.tickets import message
-from relay.unreadable_messages import KEPT_BYTES
 from workers.foreign_tasks import TASKS
 
 _KNOWN: Final = frozenset({redis_keys.TICKET_TASK, redis_keys.UNREADABLE_TASK, *TASKS})

@@ -20,7 +20,7 @@ from api_shim.openai.responses.store import KeptResponse, Responses, ResponseSto
 from api_shim.openai.schemas import answers, faults
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
-from relay.batch_jobs import BatchJobs
+from relay.batches import BatchJobs
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=JsonRoute)
 

@@ -13,20 +13,19 @@ from contract.batches import StoredFile
 from contract.events import Cancelled, Queued, Started, Usage
 from contract.jobs import JobRecord
 from contract.requests import CancelAfter
-from relay import followers, reconciler, records
-from relay.connection import ScriptCall
-from relay.order import Arrival, Bounds, ClaimFilter
-from relay.scripts import (
+from relay import (
     api_keys,
-    batches,
     dead_letters,
     files,
+    followers,
     idempotency,
-    jobs,
-    messages,
     model_leases,
-    queues,
+    reconciler,
+    records,
 )
+from relay.connection import ScriptCall
+from relay.order import Arrival, Bounds, ClaimFilter
+from relay.scripts import batches, jobs, queues
 from relay.scripts.loader import load, source
 
 QUEUE = "scripted.chat"
@@ -39,7 +38,7 @@ RECORD = JobRecord(
     priority="standard", attempt=1, max_attempts=1, created_at=0.0,
 )  # fmt: skip
 ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None))
-DRIVER = batches.Driver("batch_1", "t", "token")
+DRIVER = batches.DriverToken("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)
 KEY = redis_keys.idempotency("t", "digest")
 FRAME = (
@@ -47,9 +46,9 @@ FRAME = (
     (redis_keys.channel(JOB), "n", 1, b"1-2 delta {}", ""),
 )
 CALLS: dict[str, ScriptCall[Any]] = {
-    "api_keys/issue": api_keys.issue("id", b"{}", keeps=True, revision="r", limit=1),
-    "api_keys/revoke": api_keys.revoke("id", "r"),
-    "api_keys/read": api_keys.read("r"),
+    "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),
+    "api_keys/revoke": api_keys.revoke_key("id", "r"),
+    "api_keys/read": api_keys.read_table("r"),
     "batches/create": batches.create(
         "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1
     ),
@@ -68,21 +67,21 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "dead_letters/choose_retry": dead_letters.choose_retry(JOB, OTHER),
     "dead_letters/confirm_retry": dead_letters.confirm_retry(JOB, OTHER, OTHER),
     "dead_letters/withdraw_retry": dead_letters.withdraw_retry(JOB, OTHER),
-    "dead_letters/purge": dead_letters.purge(RECORD),
-    "files/create": files.create(FILE, "files/1", 1),
-    "files/delete": files.delete(FILE, "files/1"),
-    "files/keep": files.keep("files/1", 1),
-    "files/due": files.due(1, 1),
+    "dead_letters/purge": dead_letters.delete_letter(RECORD),
+    "files/create": files.create_record(FILE, "files/1", 1),
+    "files/delete": files.delete_record(FILE, "files/1"),
+    "files/keep": files.keep_name("files/1", 1),
+    "files/due": files.claim_due(1, 1),
     "followers/attend": followers.attend(JOB, "p", 1),
     "followers/expect": jobs.expect_follower(JOB, 1),
     "followers/leave": followers.leave(JOB, "p", None),
     "followers/renew": followers.renew("p", 1, [JOB, OTHER]),
     "followers/is_left": followers.is_left(JOB),
     "followers/merge_policy": followers.merge_policy(JOB, CancelAfter(cancel_after_s=1)),
-    "idempotency/hold": idempotency.hold(KEY, "f", job_id=JOB, queue=QUEUE, times=TIMES),
-    "idempotency/settle": idempotency.settle(KEY, JOB, OTHER),
-    "idempotency/release": idempotency.release(KEY, JOB),
-    "idempotency/renew": idempotency.renew(TIMES, 1),
+    "idempotency/hold": idempotency.hold_key(KEY, "f", job_id=JOB, queue=QUEUE, times=TIMES),
+    "idempotency/settle": idempotency.change_job(KEY, JOB, OTHER),
+    "idempotency/release": idempotency.release_key(KEY, JOB),
+    "idempotency/renew": idempotency.renew_keys(TIMES, 1),
     "ids/matching": records._matching(redis_keys.RECENT, "abcd", 0, 1),
     "jobs/begin": jobs.begin(
         RECORD, {}, Queued(queue=QUEUE), deadline_s=None, single=redis_keys.single(QUEUE, "t", "m")
@@ -95,12 +94,12 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/forget": jobs.forget([JOB], "t"),
     "maintainer/renew": reconciler.renew_lease("w", 1),
     "maintainer/resign": reconciler.release_lease("w"),
-    "messages/keep": messages.keep(
+    "dead_letters/keep_message": dead_letters.keep_message(
         QUEUE, b"", reason="", size_bytes=0, job_id="", limit=1, ttl_s=1
     ),
-    "model_leases/claim": model_leases.claim("b", "m", "w", 1),
-    "model_leases/renew": model_leases.renew("b", "m", "w", 1, wanted_s=1),
-    "model_leases/release": model_leases.release("b", "m", "w", wanted_s=1),
+    "model_leases/claim": model_leases.claim_lease("b", "m", "w", 1),
+    "model_leases/renew": model_leases.renew_lease("b", "m", "w", 1, wanted_s=1),
+    "model_leases/release": model_leases.release_lease("b", "m", "w", wanted_s=1),
     "queues/expect": queues.expect(ARRIVAL, [redis_keys.drained(QUEUE, 1)]),
     "queues/oldest": queues.oldest(QUEUE),
     "queues/enqueue": queues.enqueue(ARRIVAL, "ticket"),

@@ -3,8 +3,10 @@
 import asyncio
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
 import uvloop
 from support.redis_server import RedisServer
@@ -37,8 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     gone = [str(each) for each in slow if not each.exists()]
     if gone:
         raise pytest.UsageError(f"SLOW in {__file__} names what is not there: {gone}")
+    is_slow = cache(lambda path: any(path.is_relative_to(each) for each in slow))
     for item in items:
-        if any(item.path.is_relative_to(each) for each in slow):
+        if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
 
 
@@ -52,6 +55,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(pyfuncitem.obj(**arguments))
     return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tls_context() -> Iterator[None]:
+    """One for all clients: httpx reads all certificates for each, in 20 ms; no test needs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        at = "httpx._transports.default.create_ssl_context"
+        patch.setattr(at, cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")

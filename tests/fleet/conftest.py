@@ -1,11 +1,10 @@
 """A whole fleet, started once for the tests that ask it things, and the `fleet` command."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from support.fleet import scripted_server
 from support.up import Command, Said, Up, environment, start_up, stop
 from typer.testing import CliRunner
 
@@ -23,16 +22,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 @pytest.fixture(scope="session")
 def box() -> Iterator[str]:
     """Address, as in `127.0.0.1:4711`, of a model server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "workers.scripted.server", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    yield process.stdout.readline().strip().removeprefix("http://")
-    process.terminate()
-    process.wait(10)
-    process.stdout.close()
+    with scripted_server() as url:
+        yield url.removeprefix("http://")
 
 
 @pytest.fixture

@@ -1,17 +1,17 @@
 """A whole fleet for tests of clients: shim, workers, and a server of scripted models."""
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 
-from support.processes import worker
+from support.processes import Process, worker
 from support.redis_server import RedisServer
 from support.shim import serving
 
@@ -42,12 +42,21 @@ def scripted_server(models: Sequence[str] = ()) -> Iterator[str]:
     """A process that serves scripted models in the words of every server; yields its address."""
     words = [sys.executable, "-m", "workers.scripted.server", "--port", "0"]
     words += [word for model in models for word in ("--model", model)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with TemporaryDirectory() as folder:
+        process = Process(words, {}, Path(folder) / "server.log")
         try:
-            yield process.stdout.readline().strip()
+            yield _first_line(process)
         finally:
-            process.terminate()
+            process.end()
+
+
+def _first_line(process: Process) -> str:
+    give_up_at = time.monotonic() + READY_WITHIN_S
+    while not process.text().endswith("\n"):
+        assert process.popen.poll() is None, process.text()
+        assert time.monotonic() < give_up_at, process.text()
+        time.sleep(0.01)
+    return process.text().splitlines()[0]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from support.forks import Forked, can_fork
 from support.relay import Relay
 
 START_S = 60.0
@@ -21,10 +22,7 @@ class Process:
 
     def __init__(self, words: list[str], env: dict[str, str], log: Path) -> None:
         self.log = log
-        with log.open("ab") as out:
-            self.popen = subprocess.Popen(
-                words, env={**os.environ, **env}, stdout=out, stderr=subprocess.STDOUT
-            )
+        self.popen = started(words, env, log)
 
     def send(self, signal_number: signal.Signals) -> None:
         self.popen.send_signal(signal_number)
@@ -44,6 +42,16 @@ class Process:
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.wait(5)
+
+
+def started(words: list[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes] | Forked:
+    """This program with our environment and more; what it prints is added to `log`."""
+    with log.open("ab") as out:
+        if can_fork(words, env):
+            return Forked(words, {**os.environ, **env}, log)
+        return subprocess.Popen(
+            words, env={**os.environ, **env}, stdout=out, stderr=subprocess.STDOUT
+        )
 
 
 class WorkerProcess(Process):

@@ -12,7 +12,9 @@ PORTS: Final = (11434, 8080, 1234, 8000, 7860)
 """Defaults of Ollama, llama-server and llama-swap, LM Studio and sd-server, vLLM, A1111. Any
 server may be configured to use the port of another."""
 LIMIT_S: Final = 0.9
-"""Seconds for each request; all are sent at once."""
+"""Seconds in which a server has to send its first response; all requests are sent at once."""
+PATIENCE_S: Final = 4.0
+"""Seconds more for the other responses, without which a busy server would pass for another type."""
 _AT_ROOT: Final = frozenset({"ollama", "sd", "a1111"})
 """Types whose address has no /v1."""
 _OWNERS: Final[dict[str, BackendType]] = {
@@ -27,7 +29,8 @@ _PATHS: Final = ("/api/v1/models", "/v1/models", "/api/tags", "/sdapi/v1/sd-mode
 async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> list[BackendConfig]:
     """Configurations of the servers that respond, in the order of the ports.
 
-    Probes all ports at once, `LIMIT_S` at most. A second server of a type is named `<type>-2`.
+    Probes all ports at once: `LIMIT_S` where nothing responds, `PATIENCE_S` more where only some
+    requests are answered. A second server of a type is named `<type>-2`.
     """
     roots = [f"http://{host}:{port}" for port in ports]
     types = await asyncio.gather(*(_identify(root) for root in roots))
@@ -45,12 +48,23 @@ async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> lis
 async def _identify(root: str) -> BackendType | None:
     client = BackendClient(root)
     try:
-        native, listing, tags, checkpoints, props = await asyncio.gather(
-            *(_get(client, path) for path in _PATHS)
-        )
+        responses = await _responses(client)
     finally:
         await client.aclose()
-    return identified(native, listing, tags, checkpoints, props)
+    return identified(*responses)
+
+
+async def _responses(client: BackendClient) -> list[dict[str, Any]]:
+    probes = [asyncio.create_task(_get(client, path)) for path in _PATHS]
+    try:
+        responded, pending = await asyncio.wait(probes, timeout=LIMIT_S)
+        if responded and pending:
+            await asyncio.wait(pending, timeout=PATIENCE_S)
+        return [probe.result() if probe.done() else {} for probe in probes]
+    finally:
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
 
 
 def identified(
@@ -87,6 +101,6 @@ def identified(
 
 async def _get(client: BackendClient, path: str) -> dict[str, Any]:
     try:
-        return await client.json("GET", path, limit_s=LIMIT_S)
+        return await client.json("GET", path, limit_s=LIMIT_S + PATIENCE_S)
     except BackendError:
         return {}

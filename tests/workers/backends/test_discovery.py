@@ -1,5 +1,6 @@
 """Servers on default ports are found and told apart."""
 
+import asyncio
 import socket
 import time
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from pydantic_core import from_json
 from support.backends import WIRE
 
-from workers.backends.discovery import discover, identified
+from workers.backends.discovery import LIMIT_S, discover, identified
 from workers.scripted.server import serve
 
 LLAMACPP = from_json((WIRE / "llamacpp-models.json").read_bytes())
@@ -59,6 +60,22 @@ async def test_each_server_is_known_by_its_own_answers(type: str) -> None:
         [config] = await discover((int(server.url.rpartition(":")[2]),))
 
     assert (type, f"{server.url}/v1") == (config.type, config.url)
+
+
+async def test_a_busy_server_is_not_taken_for_another_type() -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        native = b" /api/v1/models " in request
+        if native:
+            await asyncio.sleep(LIMIT_S + 0.2)
+        body = b'{"models": []}' if native else b'{"data": [{"id": "m"}]}'
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as listener:
+        [config] = await discover((listener.sockets[0].getsockname()[1],))
+
+    assert config.type == "lmstudio"
 
 
 async def test_two_of_a_kind_have_two_names() -> None:

@@ -94,7 +94,7 @@ def arrival(record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Boun
 def restored(facts: str, created_at: float) -> str:
     """The facts of a job that its queue has lost: it starts where it would have in an empty one.
 
-    What a newer version has added to them stays.
+    `created_at` is in unix seconds. What a newer version has added to the facts stays.
     """
     return json.dumps({**json.loads(facts), "start": created_at, "at": created_at})
 

@@ -27,8 +27,7 @@ from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
 from workers.celery_pool.consumer import ConsumerControl
-from workers.celery_pool.heartbeats import EventsSentOnce
-from workers.celery_pool.transport import use_for_redis
+from workers.celery_pool.redis_transport import EventsSentOnce, use_for_redis
 from workers.config import configured, over_all, slots_of
 from workers.lifetime import WorkerLifetime
 from workers.settings import WorkerSettings, demand_agreement

@@ -160,7 +160,7 @@ def foreign(text: bytes) -> ForeignMessage | None:
         envelope = json.loads(text)
         return ForeignMessage(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        # The consumer sets it aside when it takes it (workers/celery_pool/messages.py).
+        # The consumer sets it aside when it takes it (workers/celery_pool/message_check.py).
         return None
 
 

@@ -15,8 +15,7 @@ from contract.wire import VERSION
 from relay.connection import Connection
 from relay.roster import RosterStore
 from workers.backends.dsn import BackendConfig
-from workers.backends.feature_grants import grants
-from workers.backends.protocols import capabilities
+from workers.backends.protocols import capabilities, grants
 from workers.endpoints.broadcast import merged
 from workers.endpoints.probe import probe
 from workers.settings import WorkerSettings

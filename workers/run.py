@@ -62,7 +62,6 @@ from relay.log import Log
 from relay.publisher import AttemptLog
 from relay.queue import Queue, StartedJob
 from relay.records import requested
-from workers.backends.feature_grants import ungranted
 from workers.backends.protocols import (
     AcceptsImageUrls,
     Backend,
@@ -74,6 +73,7 @@ from workers.backends.protocols import (
     Pull,
     SwapModels,
     capabilities,
+    ungranted,
 )
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import with_images

@@ -32,7 +32,7 @@ def register_ticket(app: Celery, lifetime: WorkerLifetime) -> None:
 
 
 def register_unreadable(app: Celery, lifetime: WorkerLifetime) -> None:
-    """Register the task of a message that workers/celery_pool/transport.py could not read."""
+    """Register the task of a message that workers/celery_pool/redis_transport.py could not read."""
 
     @async_task(app, name=UNREADABLE_TASK, bind=True, ignore_result=True)
     async def unreadable(

@@ -14,7 +14,7 @@ from contract.errors import FleetError
 from fleet.client.async_client import AsyncClient
 from fleet.client.reports import ModelInfo
 from fleet.doctor.finding import Finding, broken, note, ok
-from workers.embedding.parity import LEAST_COSINE, TEXTS, Likeness, likeness
+from workers.embedding.packing_check import LEAST_COSINE, TEXTS, Likeness, likeness
 
 _JOB_S: Final = 120.0
 _CROWD: Final = 16

@@ -20,9 +20,9 @@ from workers.backends.in_process.onnx import LocalEmbed
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import LLAMACPP
 from workers.backends.protocols import Embed
-from workers.embedding.budget import Budget
 from workers.embedding.packer import Packer, PackingRules
-from workers.embedding.parity import likeness
+from workers.embedding.packing_check import likeness
+from workers.embedding.sending import Budget
 
 pytestmark = pytest.mark.real
 

@@ -8,8 +8,8 @@ from typing import Any
 from contract.embeddings import EmbedRequest, unpack
 from contract.events import Done, Vectors
 from support.backends import against_server
-from workers.embedding.budget import Budget
 from workers.embedding.packer import Packer, PackingRules
+from workers.embedding.sending import Budget
 from workers.scripted.script import vector
 from workers.scripted.server import ScriptedServer
 

@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar, get_args, runtime_checkable
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
+from contract.errors import NotSupported
 from contract.events import Delta, Details, Done, Image, Phase, Progress, Vectors
-from contract.features import Feature
+from contract.features import REMEDIES, Feature, wishes
 from contract.images import ImageRequest
 from contract.models import (
     CopyRequest,
@@ -22,6 +23,7 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
+from contract.requests import Request
 from contract.roster import Capability, ModelReport
 
 Item = TypeVar("Item")
@@ -212,3 +214,20 @@ _METHODS: dict[Capability, str] = {kind: kind for kind in get_args(Capability)} 
 def capabilities(backend: Backend) -> tuple[Capability, ...]:
     """The kinds of jobs that a backend has a method for, as the roster lists them."""
     return tuple(kind for kind, method in _METHODS.items() if hasattr(backend, method))
+
+
+def grants(backend: Backend) -> frozenset[Feature]:
+    """The features that a backend supports beyond those of every backend."""
+    return backend.grants if isinstance(backend, GrantsFeatures) else frozenset()
+
+
+def ungranted(request: Request, backend: Backend) -> tuple[str, ...]:
+    """The fields of the request that this backend ignores.
+
+    Raises NotSupported, with the remedy, for a feature that must not be ignored.
+    """
+    missing = [each for each in wishes(request) if each not in grants(backend)]
+    for feature in missing:
+        if feature in REMEDIES:
+            raise NotSupported(f"{feature}: backend {backend.name}: {REMEDIES[feature]}")
+    return tuple(missing)

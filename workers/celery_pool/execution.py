@@ -30,7 +30,7 @@ class Reports:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TimeLimits:
     """Seconds until the body is asked to end, and until it is made to; None for never."""
 
     soft_s: float | None
@@ -45,7 +45,7 @@ class Execution:
         *,
         number: int,
         call: Callable[[], Any],
-        limits: Limits,
+        limits: TimeLimits,
         reports: Reports,
         thread: LoopThread,
         post: Callable[[Callable[[], None]], None],

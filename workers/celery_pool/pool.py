@@ -31,7 +31,7 @@ from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 from kombu.utils.imports import symbol_by_name
 
-from workers.celery_pool.execution import Execution, Limits, Reports
+from workers.celery_pool.execution import Execution, Reports, TimeLimits
 from workers.celery_pool.lifespan import Lifespan
 from workers.celery_pool.loop_thread import LoopThread, stack
 
@@ -135,7 +135,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         execution = Execution(
             number=next(self._numbers),
             call=functools.partial(target, *args, **kwargs),
-            limits=Limits(
+            limits=TimeLimits(
                 soft_timeout or self.options.get("soft_timeout"),
                 timeout or self.options.get("timeout"),
             ),

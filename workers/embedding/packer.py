@@ -14,10 +14,9 @@ from typing import Final, Protocol
 from contract.embeddings import EmbedRequest, is_finite
 from contract.events import Done, Phase, Vectors
 from workers.backends.protocols import Embed, LimitsEmbedBatch, Stream
-from workers.embedding.budget import Budget
 from workers.embedding.options import PackingOptions, Text, texts_of
 from workers.embedding.packing_check import PackingChecks
-from workers.embedding.sending import Sending
+from workers.embedding.sending import Budget, Sending
 from workers.embedding.wants import EmbedOrder
 
 

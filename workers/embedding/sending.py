@@ -7,8 +7,9 @@ goes out when it is full, or when fewer than two are out and its first text has 
 
 import asyncio
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Final
@@ -16,7 +17,6 @@ from typing import Final
 from contract.errors import BackendError, BackendUnreachable, TruncatedStream
 from contract.events import Done, Vectors
 from workers.backends.protocols import Embed
-from workers.embedding.budget import Budget, chosen
 from workers.embedding.isolation import OF_ANY, Isolation, crash, give_up
 from workers.embedding.options import PackingOptions, Text
 from workers.embedding.packing_check import PackingChecks
@@ -26,6 +26,44 @@ _FEW: Final = 2
 """Requests that may be out when one goes that is not full."""
 _SUSPECTS: Final = 1000
 _LEAVES: Final = BackendUnreachable("the worker lets go of its backend")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bounds of one request; a single text may be longer than `tokens`."""
+
+    texts: int
+    tokens: int
+    """Texts times the tokens of the longest: what a server that pads computes."""
+
+
+def chosen(
+    waiting: Collection[Want], budget: Budget, *, mixes: bool, suspects: Collection[object] = ()
+) -> list[Want]:
+    """What goes into the next request; `waiting` is not empty.
+
+    Without `mixes` only texts of one job. What is under suspicion of breaking a request goes alone.
+    """
+    head = min(waiting, key=lambda want: (want.rank, want.since))
+    if head.text in suspects:
+        return [head]
+    company = [
+        want
+        for want in waiting
+        if want is not head
+        and (mixes or not want.orders.keys().isdisjoint(head.orders))
+        and want.text not in suspects
+    ]
+    size = head.tokens.bit_length()
+    company.sort(key=lambda want: (abs(want.tokens.bit_length() - size), want.rank))
+    found, longest = [head], head.tokens
+    for want in company:
+        if len(found) == budget.texts:
+            break
+        if max(longest, want.tokens) * (len(found) + 1) <= budget.tokens:
+            found.append(want)
+            longest = max(longest, want.tokens)
+    return found
 
 
 class Sending:

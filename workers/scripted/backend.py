@@ -8,7 +8,7 @@ import math
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
 from contract.chat import ChatRequest
@@ -32,8 +32,10 @@ from contract.events import (
     Done,
     FinishReason,
     Image,
+    LogProb,
     Phase,
     Progress,
+    ToolCallDelta,
     Usage,
     Vectors,
 )
@@ -50,10 +52,18 @@ from contract.models import (
 )
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
-from workers.scripted.memory import ScriptedMemory
 from workers.scripted.picture import drawn
-from workers.scripted.script import EARLY, FORMS, Script, Turn, disagrees, parse, play, vectors
-from workers.scripted.turn import deltas, finish_of, prompt_of, texts_of
+from workers.scripted.script import (
+    EARLY,
+    FORMS,
+    Prompt,
+    Script,
+    Turn,
+    disagrees,
+    parse,
+    play,
+    vectors,
+)
 
 VERSION: Final = "scripted"
 EMBED_BATCH: Final = 64
@@ -78,6 +88,43 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
     "scripted-embed": ("embed",),
     "scripted-image": ("image",),
 }
+
+
+class ScriptedMemory:
+    """Holds `room` models; the least recently used one is evicted."""
+
+    def __init__(self, room: int | None) -> None:
+        """Empty; `room` None is unlimited, and no model counts as cold."""
+        self._room = room
+        self._models: dict[str, None] = {}
+
+    def __contains__(self, model: str) -> bool:
+        """Whether the model is loaded."""
+        return model in self._models
+
+    def __iter__(self) -> Iterator[str]:
+        """The loaded models."""
+        return iter(tuple(self._models))
+
+    @property
+    def limited_models(self) -> tuple[str, ...]:
+        """The loaded models if `room` is limited, else ()."""
+        return () if self._room is None else tuple(self._models)
+
+    def use(self, model: str) -> None:
+        """Load a model, or mark it as used."""
+        self._models.pop(model, None)
+        self._models[model] = None
+        while self._room is not None and len(self._models) > self._room:
+            self.drop(next(iter(self._models)))
+
+    def drop(self, model: str) -> None:
+        """Unload a model, if it is loaded."""
+        self._models.pop(model, None)
+
+    def is_warm(self, model: str) -> bool | None:
+        """Whether the model is loaded; None if not loaded and `room` is unlimited."""
+        return True if model in self._models else (None if self._room is None else False)
 
 
 class Scripted:
@@ -291,3 +338,52 @@ class Scripted:
             context_length=8192,
             dimension=parse(form).dim if is_embedding else None,
         )
+
+
+def prompt_of(request: ChatRequest) -> Prompt:
+    """The `Prompt` of a chat request."""
+    if request.prompt is not None:
+        text = _text(request.prompt)
+        return Prompt(text=text, max_tokens=request.max_tokens, stop=request.stop)
+    last = request.messages[-1]
+    users = [message for message in request.messages if message.role == "user"]
+    return Prompt(
+        text=users[-1].text if users else "",
+        said=last.text if last.role == "assistant" else "",
+        tools=tuple(tool.name for tool in request.tools) if request.tool_choice != "none" else (),
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        images=len(users[-1].images) if users else 0,
+    )
+
+
+def texts_of(request: EmbedRequest) -> tuple[str, ...]:
+    """The texts of a request; each token id is a word."""
+    return request.input or tuple(_text(ids) for ids in request.tokens)
+
+
+def deltas(turn: Turn, request: ChatRequest) -> Iterator[Delta]:
+    """The deltas of a turn, one per word; with logprobs of -0.5 if requested."""
+    for word in turn.thinking:
+        yield Delta(thinking=word)
+    for word in turn.content:
+        yield Delta(content=word, logprobs=_logprobs(word, request) if request.logprobs else None)
+    for index, (name, arguments) in enumerate(turn.calls):
+        call = ToolCallDelta(index=index, id=f"call_{index}", name=name, arguments=arguments)
+        yield Delta(tool_calls=(call,))
+
+
+def _logprobs(word: str, request: ChatRequest) -> tuple[LogProb, ...]:
+    one = LogProb(token=word, logprob=-0.5, bytes=tuple(word.encode()))
+    return (one.model_copy(update={"top_logprobs": (one,) * min(1, request.top_logprobs)}),)
+
+
+def finish_of(turn: Turn) -> FinishReason:
+    """The finish reason of a turn."""
+    if turn.calls:
+        return "tool_calls"
+    return "length" if turn.finish == "length" else "stop"
+
+
+def _text(prompt: str | tuple[int, ...]) -> str:
+    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))

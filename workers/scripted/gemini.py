@@ -21,8 +21,8 @@ from workers.backends.google.requests import FOREIGN_SIGNATURE
 from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
 from workers.scripted.http import Ask, Flow, Reply
 from workers.scripted.picture import png
+from workers.scripted.responses import SSE, ScriptedResponses
 from workers.scripted.script import EARLY, FORMS, Prompt, Script, Turn, play, vector
-from workers.scripted.stage import SSE, ScriptedStage
 from workers.scripted.wire import MESSAGE, sse
 
 _FINISH: Final = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
@@ -182,9 +182,9 @@ _NOT_FOUND: Final = 404
 class ScriptedGemini:
     """Answers below `/v1beta`, `/v1beta1` and `/token`."""
 
-    def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` builds the responses."""
-        self._stage = stage
+    def __init__(self, responses: ScriptedResponses) -> None:
+        """`responses` builds the responses."""
+        self._responses = responses
         self._tokens = 0
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
             "/v1beta": self._answer,
@@ -205,9 +205,9 @@ class ScriptedGemini:
         if method not in self._methods or "/models/" not in path:
             return refused(_NOT_FOUND, "NOT_FOUND", f"no {ask.method} {ask.path}")
         try:
-            script = self._stage.catalog.script(path.partition("/models/")[2])
+            script = self._responses.catalog.script(path.partition("/models/")[2])
             fault = script.fail
-            if fault in EARLY and self._stage.fault(script):
+            if fault in EARLY and self._responses.fault(script):
                 return early(fault)
             return self._methods[method](script, from_json(ask.body))
         except ModelMissing:
@@ -217,12 +217,12 @@ class ScriptedGemini:
             return refused(400, "INVALID_ARGUMENT", str(error))
 
     def _chat(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
-        fault = self._stage.fault(script)
+        fault = self._responses.fault(script)
         if name := unsigned(body["contents"]):
             raise ValueError(f"Function call {name} is missing a thought_signature.")
         turn = play(script, prompt(body))
         error = stream_error(script.style)
-        return self._stage.flow(script, packets(script, turn), fault, 0, SSE, error=error)
+        return self._responses.flow(script, packets(script, turn), fault, 0, SSE, error=error)
 
     def _picture(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
         picture = png(prompt(body).text, SIDE, SIDE)

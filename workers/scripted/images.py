@@ -23,8 +23,8 @@ from contract.errors import (
 from workers.scripted.catalog import early, error_reply, json_reply
 from workers.scripted.http import Ask, Flow, Reply
 from workers.scripted.picture import CELLS, STEPS, png, script_in, words_of
+from workers.scripted.responses import SSE, ScriptedResponses
 from workers.scripted.script import EARLY, IMAGE, Script, parse
-from workers.scripted.stage import SSE, ScriptedStage
 from workers.scripted.wire import CREATED
 
 QUEUE_FULL: Final = {"error": "job queue is full"}
@@ -63,9 +63,9 @@ class _Job:
 class Gallery:
     """sd-server's and A1111's API over one queue of jobs."""
 
-    def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` says which request shall fail."""
-        self._stage = stage
+    def __init__(self, responses: ScriptedResponses) -> None:
+        """`responses` says which request shall fail."""
+        self._responses = responses
         self._jobs: dict[str, _Job] = {}
         self._busy_until = 0.0
         self._made: _Job | None = None
@@ -209,7 +209,7 @@ class Gallery:
             script = parse(script_in(str(body.get("prompt", ""))))
         except FleetError as error:
             return Reply(to_json({"error": error.message}), 400)
-        fault = self._stage.fault(script)
+        fault = self._responses.fault(script)
         if fault == "busy":
             return Reply(to_json(QUEUE_FULL), 429)
         if fault in EARLY:
@@ -252,9 +252,9 @@ USAGE: Final = {"input_tokens": 5, "output_tokens": 272, "total_tokens": 277}
 class ScriptedOpenAIImages:
     """Answers below `/v1/images/`."""
 
-    def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` builds the responses."""
-        self._stage = stage
+    def __init__(self, responses: ScriptedResponses) -> None:
+        """`responses` builds the responses."""
+        self._responses = responses
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
             "/v1/images/": self._answer
         }
@@ -263,8 +263,8 @@ class ScriptedOpenAIImages:
         is_edit = ask.path.endswith("/edits")
         try:
             fields = form_fields(ask.body) if is_edit else from_json(ask.body)
-            script = self._stage.catalog.script(str(fields.get("model")))
-            fault = self._stage.fault(script)
+            script = self._responses.catalog.script(str(fields.get("model")))
+            fault = self._responses.fault(script)
             if fault in EARLY:
                 return early(fault, is_ollama=False)
             if fault == "refuse":
@@ -273,7 +273,7 @@ class ScriptedOpenAIImages:
             if str(fields.get("stream")).lower() == "true":
                 kind = "image_edit" if is_edit else "image_generation"
                 return self._flow(script, kind, fields, pictures[0], fault)
-            return json_reply(_whole(fields, pictures), delay_s=self._stage.delay_s(script))
+            return json_reply(_whole(fields, pictures), delay_s=self._responses.delay_s(script))
         except ModelMissing as error:
             return error_reply(404, error.message, "model_not_found")
         except (FleetError, ValueError) as error:
@@ -288,7 +288,7 @@ class ScriptedOpenAIImages:
             for index in range(int(fields.get("partial_images", 0)))
         ]
         events.append(_event(f"{kind}.completed", told | {"usage": USAGE}))
-        return self._stage.flow(script, events, fault, 0, SSE)
+        return self._responses.flow(script, events, fault, 0, SSE)
 
 
 def form_fields(body: bytes) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from workers.scripted import wire
 from workers.scripted.backend import LAYERS, PULL_STEPS
 from workers.scripted.catalog import CONTEXT_LENGTH, VERSION, error_reply, json_reply
 from workers.scripted.http import Ask, Flow, Handler, Reply, framed
+from workers.scripted.responses import SSE, ScriptedResponses
 from workers.scripted.script import Script
-from workers.scripted.stage import SSE, ScriptedStage
 
 TICK_S: Final = 0.005
 _QUIET: Final = framed(b":\n\n")
@@ -48,9 +48,9 @@ class RouterEvents(Sequence[bytes]):
 class ScriptedRouter:
     """Its own paths; chats go to the usual ones, which load by themselves."""
 
-    def __init__(self, stage: ScriptedStage, usual: Handler) -> None:
+    def __init__(self, responses: ScriptedResponses, usual: Handler) -> None:
         """All models cold, nobody listening."""
-        self._stage, self._catalog, self._usual = stage, stage.catalog, usual
+        self._responses, self._catalog, self._usual = responses, responses.catalog, usual
         self._busy: dict[str, str] = {}
         self._feeds: list[RouterEvents] = []
         self.surfaces: dict[str, Handler] = {
@@ -133,7 +133,7 @@ class ScriptedRouter:
     def _end_load(self, script: Script) -> None:
         if self._busy.pop(script.model, None) is None:
             return
-        if self._stage.fault(script):
+        if self._responses.fault(script):
             data = {"status": "unloaded", "exit_code": 1}
         else:
             self._catalog.set_warm(script.model, warm=True)

@@ -13,7 +13,7 @@ from contract.errors import FleetError
 from workers.scripted import wire
 from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
 from workers.scripted.http import Ask, Flow, Handler, Reply, framed
-from workers.scripted.stage import SSE, ScriptedStage
+from workers.scripted.responses import SSE, ScriptedResponses
 
 _LOADING: Final = tuple(
     framed(wire.sse({"choices": [{"delta": {"reasoning_content": words}}]}))
@@ -24,9 +24,9 @@ _LOADING: Final = tuple(
 class ScriptedLlamaSwap:
     """The paths of llama-swap; others are handled as usual."""
 
-    def __init__(self, stage: ScriptedStage, usual: Handler) -> None:
+    def __init__(self, responses: ScriptedResponses, usual: Handler) -> None:
         """`usual` answers as a server behind it would."""
-        self._stage, self._catalog, self._usual = stage, stage.catalog, usual
+        self._responses, self._catalog, self._usual = responses, responses.catalog, usual
         self.surfaces: dict[str, Handler] = {
             "/v1/models": self._models,
             "/v1/chat/completions": self._chat,
@@ -92,10 +92,10 @@ class ScriptedLlamaSwap:
             script = self._catalog.script(name)
         except FleetError:
             return _error(404, "model not found")
-        fault = self._stage.fault(script)
+        fault = self._responses.fault(script)
         if fault == "crash":
             return _error(500, "unspecific error: upstream command exited prematurely")
-        delay_s = self._stage.delay_s(script)
+        delay_s = self._responses.delay_s(script)
         self._catalog.set_warm(name, warm=True)
         if fault == "missing":  # the server that was started has no such path
             return Reply(b'{"detail":"Not Found"}', 404)

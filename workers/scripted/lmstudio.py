@@ -9,7 +9,7 @@ from workers.scripted import wire
 from workers.scripted.backend import LAYERS, PULL_STEPS
 from workers.scripted.catalog import CONTEXT_LENGTH, error_reply, json_reply
 from workers.scripted.http import Ask, Handler, Reply
-from workers.scripted.stage import ScriptedStage
+from workers.scripted.responses import ScriptedResponses
 
 _TOTAL = sum(total for _, total in LAYERS)
 
@@ -17,9 +17,9 @@ _TOTAL = sum(total for _, total in LAYERS)
 class ScriptedLmStudio:
     """The paths of LM Studio; a download advances by one step per poll."""
 
-    def __init__(self, stage: ScriptedStage, _: Handler) -> None:
+    def __init__(self, responses: ScriptedResponses, _: Handler) -> None:
         """Nothing loaded, nothing downloaded."""
-        self._stage, self._catalog = stage, stage.catalog
+        self._responses, self._catalog = responses, responses.catalog
         self._instances: dict[str, list[str]] = {}
         self._jobs: dict[str, tuple[str, int]] = {}
         self.surfaces: dict[str, Handler] = {
@@ -87,7 +87,7 @@ class ScriptedLmStudio:
             return error_reply(404, f"no job {job}", "job_not_found")
         model, step = self._jobs[job]
         script = self._catalog.script(model, is_pull=True)
-        if script.fail == "drop" and self._stage.fault(script):
+        if script.fail == "drop" and self._responses.fault(script):
             return None
         if script.fail != "stall":
             self._jobs[job] = (model, min(step + 1, PULL_STEPS))

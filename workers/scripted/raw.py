@@ -9,8 +9,8 @@ from contract.errors import FleetError, ModelMissing
 from workers.scripted import wire
 from workers.scripted.catalog import early, error_reply
 from workers.scripted.http import Ask, Flow, Reply
+from workers.scripted.responses import NDJSON, SSE, ScriptedResponses
 from workers.scripted.script import EARLY, Prompt, Script, Turn, play
-from workers.scripted.stage import NDJSON, SSE, ScriptedStage
 
 LOGPROB = -0.5
 
@@ -18,9 +18,9 @@ LOGPROB = -0.5
 class ScriptedRaw:
     """Handles both paths; every response is streamed."""
 
-    def __init__(self, stage: ScriptedStage) -> None:
-        """`stage` builds the responses."""
-        self._stage = stage
+    def __init__(self, responses: ScriptedResponses) -> None:
+        """`responses` builds the responses."""
+        self._responses = responses
         self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
             "/v1/completions": self._answer,
             "/api/generate": self._answer,
@@ -30,16 +30,16 @@ class ScriptedRaw:
         is_ollama = ask.path.startswith("/api/")
         try:
             body = from_json(ask.body)
-            script = self._stage.catalog.script(str(body.get("model")))
-            fault = self._stage.fault(script)
+            script = self._responses.catalog.script(str(body.get("model")))
+            fault = self._responses.fault(script)
             if fault in EARLY:
                 return early(fault, is_ollama=is_ollama)
             if is_ollama:
                 turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
-                return self._stage.flow(script, tuple(_lines(script, turn)), fault, 0, NDJSON)
+                return self._responses.flow(script, tuple(_lines(script, turn)), fault, 0, NDJSON)
             turn = play(script, _prompt(body, body.get("max_tokens")))
             packets = tuple(_chunks(script, turn, likely=body.get("logprobs") is not None))
-            return self._stage.flow(script, packets, fault, 0, SSE)
+            return self._responses.flow(script, packets, fault, 0, SSE)
         except ModelMissing as error:
             return error_reply(404, error.message, "model_not_found", is_ollama=is_ollama)
         except (FleetError, ValueError) as error:

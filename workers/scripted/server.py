@@ -11,7 +11,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 import uvloop
@@ -25,12 +25,26 @@ from contract.errors import (
 from workers.scripted import wire
 from workers.scripted.catalog import Catalog, early, error_reply, json_reply
 from workers.scripted.gemini import ScriptedGemini
-from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection, SeenRequest
+from workers.scripted.http import Ask, Flow, Handler, Reply, ScriptedConnection, SeenRequest
 from workers.scripted.images import Gallery, ScriptedOpenAIImages
-from workers.scripted.personas import MANNERS
+from workers.scripted.llamacpp_router import ScriptedRouter
+from workers.scripted.llamaswap import ScriptedLlamaSwap
+from workers.scripted.lmstudio import ScriptedLmStudio
 from workers.scripted.raw import ScriptedRaw
+from workers.scripted.responses import NDJSON, SSE, ScriptedResponses
 from workers.scripted.script import EARLY, Prompt, Script, disagrees, play, vectors
-from workers.scripted.stage import NDJSON, SSE, ScriptedStage
+from workers.scripted.vllm import ScriptedVllm
+
+Manner = Callable[[ScriptedResponses, Handler], dict[str, Handler]]
+
+MANNERS: Final[dict[str, Manner]] = {
+    "llamacpp-router": lambda responses, usual: ScriptedRouter(responses, usual).surfaces,
+    "llamaswap": lambda responses, usual: ScriptedLlamaSwap(responses, usual).surfaces,
+    "lmstudio": lambda responses, usual: ScriptedLmStudio(responses, usual).surfaces,
+    "vllm": lambda responses, usual: ScriptedVllm(responses, usual).surfaces,
+}
+"""The servers that the scripted server can imitate; their paths override the common ones."""
+
 
 Route = Callable[[dict[str, Any]], Reply | Flow | None]
 Surface = Callable[[Ask], Reply | Flow | None]
@@ -45,17 +59,17 @@ class ScriptedServer:
         self.seen = SeenRequest()
         self.url = ""
         self._catalog = Catalog()
-        self._stage = ScriptedStage(self._catalog)
-        self.gallery = Gallery(self._stage)
+        self._responses = ScriptedResponses(self._catalog)
+        self.gallery = Gallery(self._responses)
         for model in models:
             self._catalog.add(model)
-        own = MANNERS[manner](self._stage, self._usual) if manner else {}
+        own = MANNERS[manner](self._responses, self._usual) if manner else {}
         self._surfaces: dict[str, Surface] = {
             **own,
             **self.gallery.surfaces,
-            **ScriptedGemini(self._stage).surfaces,
-            **ScriptedOpenAIImages(self._stage).surfaces,
-            **ScriptedRaw(self._stage).surfaces,
+            **ScriptedGemini(self._responses).surfaces,
+            **ScriptedOpenAIImages(self._responses).surfaces,
+            **ScriptedRaw(self._responses).surfaces,
         }
         self._routes: dict[str, Route] = {
             **self._catalog.routes,
@@ -98,17 +112,19 @@ class ScriptedServer:
 
     def _openai_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
         script = self._chat_script(body)
-        fault = self._stage.fault(script)
+        fault = self._responses.fault(script)
         if fault in EARLY:
             return early(fault, is_ollama=False)
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
         turn = play(script, _prompt(body, limit))
         if not body.get("stream"):
-            return json_reply(wire.openai_whole(script, turn), delay_s=self._stage.delay_s(script))
+            return json_reply(
+                wire.openai_whole(script, turn), delay_s=self._responses.delay_s(script)
+            )
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         packets = wire.openai_packets(script, turn, with_usage=with_usage)
         # The first event only names the role, so N words are N + 1 events.
-        return self._stage.flow(script, packets, fault, 1, SSE)
+        return self._responses.flow(script, packets, fault, 1, SSE)
 
     def _ollama_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
         if body.get("messages") or body.get("keep_alive") != 0:
@@ -121,27 +137,29 @@ class ScriptedServer:
             last = wire.ollama_last(script, play(script, Prompt()))
             reason = {"done_reason": "unload" if is_unload else "load"}
             return json_reply(last | reason, delay_s=0.0 if is_unload else script.load)
-        fault = self._stage.fault(script)
+        fault = self._responses.fault(script)
         if fault in EARLY:
             return early(fault, is_ollama=True)
         turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
         if body.get("stream") is False:
-            return json_reply(wire.ollama_whole(script, turn), delay_s=self._stage.delay_s(script))
-        return self._stage.flow(script, wire.ollama_packets(script, turn), fault, 0, NDJSON)
+            return json_reply(
+                wire.ollama_whole(script, turn), delay_s=self._responses.delay_s(script)
+            )
+        return self._responses.flow(script, wire.ollama_packets(script, turn), fault, 0, NDJSON)
 
     def _pull(self, body: dict[str, Any]) -> Reply | Flow | None:
         model = str(body.get("model"))
         script = self._catalog.script(model, is_pull=True)
-        fault = self._stage.fault(script)
+        fault = self._responses.fault(script)
         lines = self._catalog.pull(model, is_missing=fault == "missing")
         packets = tuple(wire.line(fields) for fields in lines)
-        return self._stage.flow(script, packets, None if fault in EARLY else fault, 0, NDJSON)
+        return self._responses.flow(script, packets, None if fault in EARLY else fault, 0, NDJSON)
 
     def _openai_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
         script, texts = self._embed_input(body)
         if script.form != "scripted-embed":
             return error_reply(501, "this model does not support embeddings", "not_supported_error")
-        fault = self._stage.fault(script) if disagrees(script, texts) else None
+        fault = self._responses.fault(script) if disagrees(script, texts) else None
         if fault is not None:
             return early(fault, is_ollama=False) if fault in EARLY else None
         as_base64 = body.get("encoding_format") == "base64" and "float" not in script.wire
@@ -160,12 +178,12 @@ class ScriptedServer:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return json_reply(
             {"object": "list", "data": data, "model": script.model, "usage": usage},
-            delay_s=self._stage.delay_s(script),
+            delay_s=self._responses.delay_s(script),
         )
 
     def _ollama_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
         script, texts = self._embed_input(body)
-        fault = self._stage.fault(script) if disagrees(script, texts) else None
+        fault = self._responses.fault(script) if disagrees(script, texts) else None
         if fault is not None:
             return early(fault, is_ollama=True) if fault in EARLY else None
         rows = vectors(script, texts, body.get("dimensions") or script.dim)
@@ -178,7 +196,7 @@ class ScriptedServer:
                 "load_duration": 1_000_000,
                 "prompt_eval_count": sum(len(text.split()) for text in texts),
             },
-            delay_s=self._stage.delay_s(script),
+            delay_s=self._responses.delay_s(script),
         )
 
     def _chat_script(self, body: dict[str, Any]) -> Script:

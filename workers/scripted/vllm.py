@@ -3,15 +3,15 @@
 from workers.scripted import wire
 from workers.scripted.catalog import CONTEXT_LENGTH, error_reply, json_reply
 from workers.scripted.http import Ask, Handler, Reply
-from workers.scripted.stage import ScriptedStage
+from workers.scripted.responses import ScriptedResponses
 
 
 class ScriptedVllm:
     """Its own paths; success has no body there."""
 
-    def __init__(self, stage: ScriptedStage, _: Handler) -> None:
+    def __init__(self, responses: ScriptedResponses, _: Handler) -> None:
         """Awake."""
-        self._catalog = stage.catalog
+        self._catalog = responses.catalog
         self._level: int | None = None
         self.surfaces: dict[str, Handler] = {
             "/v1/models": self._models,

@@ -13,11 +13,11 @@ from contract.errors import NotSupported
 from contract.events import LogProb
 from contract.features import REMEDIES, wishes
 from contract.images import ImageRequest
-from workers.backends.feature_grants import grants, ungranted
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.wire import to_generate
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.requests import to_chat, to_completion
+from workers.backends.protocols import grants, ungranted
 
 RAW = ChatRequest(model="m", prompt="Once", max_tokens=5, stop=("x",), frequency_penalty=1)
 WISHFUL = asking(

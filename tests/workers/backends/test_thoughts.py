@@ -15,7 +15,6 @@ from contract.errors import BackendRejected
 from workers.backend_registry import build
 from workers.backends.declarations import DeclaredEndpoint
 from workers.backends.dsn import parse
-from workers.backends.feature_grants import grants, ungranted
 from workers.backends.google import requests as gemini_requests
 from workers.backends.in_process.chat_template import templated, unsupported_fields
 from workers.backends.ollama import wire
@@ -23,6 +22,7 @@ from workers.backends.openai import requests
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import DIALECTS, generic
 from workers.backends.openai.one_address_a_model import DeclaredEndpoints
+from workers.backends.protocols import grants, ungranted
 
 CALL = ToolCall(id="c1", name="look", arguments="{}")
 TURN = Message(role="assistant", thinking="secret thoughts", tool_calls=(CALL,))

@@ -15,7 +15,7 @@ from contract.errors import (
     ModelMissing,
     ServerFault,
 )
-from workers.embedding.parity import CROWDS
+from workers.embedding.packing_check import CROWDS
 
 WORDS = [f"text number {number}" for number in range(64)]
 

@@ -69,7 +69,7 @@ class Pictures(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Job(TypedDict, total=False):
+class SdcppJob(TypedDict, total=False):
     """A job of sd-server."""
 
     id: Name | None
@@ -89,5 +89,5 @@ class Capabilities(TypedDict, total=False):
 CHECKPOINTS: Final = Shape(Checkpoints)
 STATE: Final = Shape(State)
 IMAGES: Final = Shape(ImagesResponse)
-JOB: Final = Shape(Job)
+JOB: Final = Shape(SdcppJob)
 CAPABILITIES: Final = Shape(Capabilities)

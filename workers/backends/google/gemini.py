@@ -28,7 +28,7 @@ from workers.backends.google import requests as wire
 from workers.backends.google.chunks import ChunkReader, GeminiChunks
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
 from workers.backends.protocols import Stream
-from workers.backends.vectors import VectorRows, batches, unit
+from workers.backends.vector_rows import VectorRows, batches, unit
 
 EMBED_BATCH: Final = 100
 """Texts of one request; more are a 400 (python-genai 2.19, `models.py`)."""
@@ -116,7 +116,9 @@ class Gemini:
         model = path[1:].rpartition(":")[0]
         for texts in batches(request.input, EMBED_BATCH):
             body = wire.to_embed(request, model, texts)
-            answer = await self._client.json("POST", path, body, shape=shapes.EMBEDDED, pooled=True)
+            answer = await self._client.json(
+                "POST", path, body, shape=shapes.EMBEDDINGS, pooled=True
+            )
             rows.spend((answer.get("usageMetadata") or {}).get("promptTokenCount"))
             found = [item.get("values") for item in answer.get("embeddings") or ()]
             if request.dimensions is not None:

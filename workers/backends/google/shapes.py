@@ -21,7 +21,7 @@ from workers.backends.shapes import (
 
 
 @with_config(LENIENT)
-class UsageFields(TypedDict, total=False):
+class GeminiUsageFields(TypedDict, total=False):
     """`usageMetadata`."""
 
     promptTokenCount: Count
@@ -31,11 +31,11 @@ class UsageFields(TypedDict, total=False):
     cachedContentTokenCount: Count
 
 
-Usage = Annotated[UsageFields | None, WrapValidator(none_if_invalid)]
+Usage = Annotated[GeminiUsageFields | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
-class Function(TypedDict, total=False):
+class GeminiFunctionCall(TypedDict, total=False):
     """The function of a call."""
 
     id: Name | None
@@ -44,7 +44,7 @@ class Function(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Blob(TypedDict, total=False):
+class GeminiBlob(TypedDict, total=False):
     """Bytes of an image."""
 
     mimeType: OptionalText
@@ -52,33 +52,33 @@ class Blob(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Part(TypedDict, total=False):
+class GeminiPart(TypedDict, total=False):
     """A part of a content."""
 
     text: str | None
     thoughtSignature: str | None
-    functionCall: Function | None
-    inlineData: Blob | None
+    functionCall: GeminiFunctionCall | None
+    inlineData: GeminiBlob | None
 
 
 @with_config(LENIENT)
-class Content(TypedDict, total=False):
+class GeminiContent(TypedDict, total=False):
     """The parts of a message."""
 
-    parts: list[Part] | None
+    parts: list[GeminiPart] | None
 
 
 @with_config(LENIENT)
-class Candidate(TypedDict, total=False):
+class GeminiCandidate(TypedDict, total=False):
     """A candidate; there is one."""
 
-    content: Content | None
+    content: GeminiContent | None
     finishReason: OptionalText
     finishMessage: OptionalText
 
 
 @with_config(LENIENT)
-class Feedback(TypedDict, total=False):
+class GeminiPromptFeedback(TypedDict, total=False):
     """Why a prompt was refused."""
 
     blockReason: OptionalText
@@ -86,48 +86,48 @@ class Feedback(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Chunk(TypedDict, total=False):
+class GeminiChunk(TypedDict, total=False):
     """An answer of :generateContent, or a chunk of :streamGenerateContent."""
 
-    candidates: list[Candidate] | None
-    promptFeedback: Annotated[Feedback | None, WrapValidator(none_if_invalid)]
+    candidates: list[GeminiCandidate] | None
+    promptFeedback: Annotated[GeminiPromptFeedback | None, WrapValidator(none_if_invalid)]
     usageMetadata: Usage
 
 
 @with_config(LENIENT)
-class Statistics(TypedDict, total=False):
+class VertexStatistics(TypedDict, total=False):
     """Tokens of a text."""
 
     token_count: Count
 
 
 @with_config(LENIENT)
-class Vector(TypedDict, total=False):
+class GeminiVector(TypedDict, total=False):
     """A vector; `VectorRows` checks its numbers."""
 
     values: Any
-    statistics: Annotated[Statistics | None, WrapValidator(none_if_invalid)]
+    statistics: Annotated[VertexStatistics | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
-class Prediction(TypedDict, total=False):
+class VertexPrediction(TypedDict, total=False):
     """A vector of :predict."""
 
-    embeddings: Vector | None
+    embeddings: GeminiVector | None
 
 
 @with_config(LENIENT)
-class Embedded(TypedDict, total=False):
+class GeminiEmbeddings(TypedDict, total=False):
     """:batchEmbedContents, :embedContent or :predict."""
 
-    embeddings: list[Vector] | None
-    embedding: Vector | None
-    predictions: list[Prediction] | None
+    embeddings: list[GeminiVector] | None
+    embedding: GeminiVector | None
+    predictions: list[VertexPrediction] | None
     usageMetadata: Usage
 
 
 @with_config(LENIENT)
-class Listed(TypedDict, total=False):
+class GeminiModel(TypedDict, total=False):
     """A model in a list."""
 
     name: Name
@@ -137,14 +137,14 @@ class Listed(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Page(TypedDict, total=False):
+class GeminiModelPage(TypedDict, total=False):
     """GET /models, or /publishers/google/models."""
 
-    models: Annotated[list[Listed], BeforeValidator(items_with("name"))]
-    publisherModels: Annotated[list[Listed], BeforeValidator(items_with("name"))]
+    models: Annotated[list[GeminiModel], BeforeValidator(items_with("name"))]
+    publisherModels: Annotated[list[GeminiModel], BeforeValidator(items_with("name"))]
     nextPageToken: OptionalText
 
 
-CHUNK: Final = Shape(Chunk)
-EMBEDDED: Final = Shape(Embedded)
-PAGE: Final = Shape(Page)
+CHUNK: Final = Shape(GeminiChunk)
+EMBEDDINGS: Final = Shape(GeminiEmbeddings)
+PAGE: Final = Shape(GeminiModelPage)

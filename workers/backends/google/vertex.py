@@ -18,9 +18,9 @@ from contract.roster import ModelReport
 from workers.backends.dsn import BackendConfig
 from workers.backends.google import catalog
 from workers.backends.google.gemini import Gemini, resource
-from workers.backends.google.shapes import EMBEDDED
+from workers.backends.google.shapes import EMBEDDINGS
 from workers.backends.protocols import Stream
-from workers.backends.vectors import VectorRows, batches, unit
+from workers.backends.vector_rows import VectorRows, batches, unit
 
 PREDICT_BATCH: Final = 250
 PREDICT_CHARACTERS: Final = 20_000
@@ -97,12 +97,12 @@ class Vertex(Gemini):
             content = {"parts": [{"text": texts[0]}]}
             path = self._path(request.model, "embedContent")
             sent = {"content": content, "embedContentConfig": options}
-            answer = await self._client.json("POST", path, sent, shape=EMBEDDED, pooled=True)
+            answer = await self._client.json("POST", path, sent, shape=EMBEDDINGS, pooled=True)
             spent = (answer.get("usageMetadata") or {}).get("promptTokenCount")
             return [(answer.get("embedding") or {}).get("values")], spent
         body = {"instances": [{"content": text} for text in texts], "parameters": options}
         path = self._path(request.model, "predict")
-        answer = await self._client.json("POST", path, body, shape=EMBEDDED, pooled=True)
+        answer = await self._client.json("POST", path, body, shape=EMBEDDINGS, pooled=True)
         found = [item.get("embeddings") or {} for item in answer.get("predictions") or ()]
         counts = [(item.get("statistics") or {}).get("token_count") for item in found]
         spent = None if None in counts else sum(count or 0 for count in counts)

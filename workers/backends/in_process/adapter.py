@@ -37,7 +37,7 @@ from workers.backends.in_process.tool_parser import (
     ToolParser,
 )
 from workers.backends.protocols import ModelLease, Stream
-from workers.backends.vectors import VectorRows, batches
+from workers.backends.vector_rows import VectorRows, batches
 
 BATCH: Final = 16
 """Texts of one batch; a cancel takes effect between batches."""

@@ -37,10 +37,10 @@ from workers.backends.http.decoders import Ndjson
 from workers.backends.http.error_table import error_in
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.ollama import shapes, wire
-from workers.backends.ollama.template import leaves_open
+from workers.backends.ollama.wire import leaves_open
 from workers.backends.protocols import Stream
 from workers.backends.shapes import invalid_json
-from workers.backends.vectors import VectorRows, batches
+from workers.backends.vector_rows import VectorRows, batches
 
 EMBED_BATCH: Final = 64
 PULL_IDLE_S: Final = 1800.0
@@ -167,7 +167,7 @@ class Ollama:
             given = {name: value for name, value in body.items() if value is not None}
             with needs_path(self.name, self._client.url, "/api/embed"):
                 answer = await self._client.json(
-                    "POST", "/api/embed", given, shape=shapes.EMBEDDED, pooled=True
+                    "POST", "/api/embed", given, shape=shapes.EMBEDDINGS, pooled=True
                 )
             rows.spend(answer.get("prompt_eval_count"))
             load_ms = load_ms or wire.timings(answer).load_ms
@@ -256,7 +256,7 @@ class Ollama:
         lines = wire.PullLines()
         async with aclosing(self._lines(path, body, PULL_IDLE_S)) as answer:
             async for line in answer:
-                yield lines.progress(shapes.STEP.read(line))
+                yield lines.progress(shapes.PROGRESS.read(line))
         if not lines.succeeded:
             raise TruncatedStream(f"Ollama's answer to {path} ended without its line 'success'")
         yield Done()
@@ -291,7 +291,7 @@ class Ollama:
     async def _shown_of(self, model: str | None) -> dict[str, Any]:
         body = {"model": model}
         return await self._client.json(
-            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOWN, reads=True
+            "POST", "/api/show", body, limit_s=QUICK_S, shape=shapes.SHOW, reads=True
         )
 
     async def _show_once(self, model: dict[str, Any], limit: asyncio.Semaphore) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from workers.backends.shapes import (
 
 
 @with_config(LENIENT)
-class Function(TypedDict, total=False):
+class OllamaFunctionCall(TypedDict, total=False):
     """The function of a call."""
 
     name: Required[str]
@@ -32,27 +32,27 @@ class Function(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Call(TypedDict, total=False):
+class OllamaCall(TypedDict, total=False):
     """A tool call, never split."""
 
     id: Name | None
-    function: Required[Function]
+    function: Required[OllamaFunctionCall]
 
 
 @with_config(LENIENT)
-class Message(TypedDict, total=False):
+class OllamaDelta(TypedDict, total=False):
     """A message fragment."""
 
     content: str | None
     thinking: str | None
-    tool_calls: list[Call] | None
+    tool_calls: list[OllamaCall] | None
 
 
 @with_config(LENIENT)
-class Line(TypedDict, total=False):
+class OllamaLine(TypedDict, total=False):
     """A line of /api/chat or /api/generate; the last one has the counts."""
 
-    message: Message | None
+    message: OllamaDelta | None
     response: str | None
     logprobs: list[TokenLogprob] | None
     done_reason: OptionalText
@@ -62,7 +62,7 @@ class Line(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Step(TypedDict, total=False):
+class OllamaProgressLine(TypedDict, total=False):
     """A line of /api/pull or /api/create."""
 
     status: OptionalText
@@ -72,7 +72,7 @@ class Step(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class TagDetails(TypedDict, total=False):
+class OllamaTagDetails(TypedDict, total=False):
     """Details of a listed model."""
 
     context_length: Count
@@ -80,7 +80,7 @@ class TagDetails(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Tag(TypedDict, total=False):
+class OllamaTag(TypedDict, total=False):
     """A model of /api/tags or /api/ps."""
 
     name: OptionalText
@@ -88,18 +88,18 @@ class Tag(TypedDict, total=False):
     digest: OptionalText
     size: Count
     capabilities: TextList
-    details: Annotated[TagDetails | None, WrapValidator(none_if_invalid)]
+    details: Annotated[OllamaTagDetails | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
-class Tags(TypedDict, total=False):
+class OllamaTagsResponse(TypedDict, total=False):
     """GET /api/tags or /api/ps."""
 
-    models: Annotated[list[Tag], BeforeValidator(object_items)]
+    models: Annotated[list[OllamaTag], BeforeValidator(object_items)]
 
 
 @with_config(LENIENT)
-class Shown(TypedDict, total=False):
+class OllamaShowResponse(TypedDict, total=False):
     """POST /api/show."""
 
     capabilities: TextList
@@ -109,7 +109,7 @@ class Shown(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Embedded(TypedDict, total=False):
+class OllamaEmbedResponse(TypedDict, total=False):
     """POST /api/embed; `VectorRows` checks the numbers."""
 
     embeddings: list[Any] | None
@@ -117,8 +117,8 @@ class Embedded(TypedDict, total=False):
     load_duration: Measure
 
 
-LINE: Final = Shape(Line)
-STEP: Final = Shape(Step)
-TAGS: Final = Shape(Tags)
-SHOWN: Final = Shape(Shown)
-EMBEDDED: Final = Shape(Embedded)
+LINE: Final = Shape(OllamaLine)
+PROGRESS: Final = Shape(OllamaProgressLine)
+TAGS: Final = Shape(OllamaTagsResponse)
+SHOW: Final = Shape(OllamaShowResponse)
+EMBEDDINGS: Final = Shape(OllamaEmbedResponse)

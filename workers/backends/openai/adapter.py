@@ -40,7 +40,7 @@ from workers.backends.openai.requests import to_completion
 from workers.backends.openai.shapes import IMAGES
 from workers.backends.protocols import Stream
 from workers.backends.shapes import ANYTHING, invalid_json
-from workers.backends.vectors import VectorRows, batches, ordered, width
+from workers.backends.vector_rows import VectorRows, batches, ordered, width
 
 AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
 
@@ -116,10 +116,12 @@ class OpenAI:
             with suppress(BadEndpoint):  # before 0.4.0 there was no /api/v1
                 return catalogs.lmstudio(
                     await self._root.json(
-                        "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_LISTING
+                        "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_STUDIO_MODEL_LIST
                     )
                 )
-        listing = await self._client.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
+        listing = await self._client.json(
+            "GET", "/models", limit_s=QUICK_S, shape=shapes.MODEL_LIST
+        )
         return self._names.shown(await self._reported(listing), aliases_in(listing))
 
     async def _reported(self, listing: dict[str, Any]) -> Sequence[ModelReport]:
@@ -202,7 +204,7 @@ class OpenAI:
                     "POST",
                     "/embeddings",
                     body.fields | {"input": texts},
-                    shape=shapes.EMBEDDED,
+                    shape=shapes.EMBEDDINGS,
                     pooled=True,
                 )
             rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
@@ -280,7 +282,7 @@ class OpenAI:
                     "/embeddings",
                     {"model": model, "input": "a"},
                     limit_s=QUICK_S,
-                    shape=shapes.EMBEDDED,
+                    shape=shapes.EMBEDDINGS,
                     pooled=True,
                 )
                 vectors = ordered(answer.get("data") or ())

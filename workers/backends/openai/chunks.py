@@ -14,14 +14,14 @@ from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallD
 from workers.backends.logprobs import read_logprobs
 from workers.backends.openai.shapes import (
     CHUNK,
-    Call,
-    Choice,
-    Chunk,
     Content,
-    Function,
-    Message,
-    Part,
-    UsageFields,
+    OpenAIChoice,
+    OpenAIChunk,
+    OpenAIFunction,
+    OpenAIMessage,
+    OpenAIPart,
+    OpenAIToolCall,
+    OpenAIUsageFields,
 )
 from workers.backends.tools import arguments_text
 
@@ -61,17 +61,17 @@ class ToolCallReader:
         """Whether the response has a call."""
         return self._count > 0
 
-    def add(self, call: Call) -> ToolCallDelta:
+    def add(self, call: OpenAIToolCall) -> ToolCallDelta:
         """The delta of a `tool_calls` fragment; the first of a call has an id."""
-        function: Function = call.get("function") or {}
+        function: OpenAIFunction = call.get("function") or {}
         return self._fragment(call.get("index"), call.get("id") or None, function)
 
-    def add_function_call(self, function: Function) -> ToolCallDelta:
+    def add_function_call(self, function: OpenAIFunction) -> ToolCallDelta:
         """The delta of a `function_call` fragment, which has neither id nor index."""
         return self._fragment(_FUNCTION_CALL, None, function)
 
     def _fragment(
-        self, index: int | str | None, id: str | None, function: Function
+        self, index: int | str | None, id: str | None, function: OpenAIFunction
     ) -> ToolCallDelta:
         name, arguments = function.get("name") or None, function.get("arguments")
         text = arguments_text(arguments) if arguments else None
@@ -116,12 +116,12 @@ _FINISH: Final[dict[str, FinishReason]] = {
 }
 
 
-def validated_chunk(chunk: dict[str, Any]) -> Chunk:
+def validated_chunk(chunk: dict[str, Any]) -> OpenAIChunk:
     """The chunk, validated; raises BadAnswer with the JSON path of a wrong field.
 
     Nearly all chunks have one text and nothing else; checking those by hand costs a tenth.
     """
-    return cast("Chunk", chunk) if _is_plain(chunk) else CHUNK.read(chunk)
+    return cast("OpenAIChunk", chunk) if _is_plain(chunk) else CHUNK.read(chunk)
 
 
 def _is_plain(chunk: dict[str, Any]) -> bool:
@@ -141,7 +141,7 @@ class OpenAIChunks:
     def __init__(self) -> None:
         """Before the first chunk."""
         self._finish: str | None = None
-        self._usage: UsageFields | None = None
+        self._usage: OpenAIUsageFields | None = None
         self._calls = ToolCallReader()
         self._has_content = False
 
@@ -150,7 +150,7 @@ class OpenAIChunks:
         """Whether a `finish_reason` was received; usage may still follow."""
         return self._finish is not None
 
-    def delta(self, chunk: Chunk) -> Delta | None:
+    def delta(self, chunk: OpenAIChunk) -> Delta | None:
         """The delta of a chunk, if any. Usage may be on any chunk; the last one counts."""
         usage_fields = chunk.get("usage")
         delta = self._content_delta(chunk)
@@ -161,7 +161,7 @@ class OpenAIChunks:
             return delta  # `Done` carries it
         return (delta or Delta()).model_copy(update={"usage": usage(usage_fields)})
 
-    def _content_delta(self, chunk: Chunk) -> Delta | None:
+    def _content_delta(self, chunk: OpenAIChunk) -> Delta | None:
         choices = chunk.get("choices")
         if not choices:
             return None
@@ -182,7 +182,7 @@ class OpenAIChunks:
             return delta
         return (delta or Delta()).model_copy(update={"logprobs": logprobs})
 
-    def phase(self, chunk: Chunk) -> Phase | None:  # noqa: ARG002 - overridden for llama-swap
+    def phase(self, chunk: OpenAIChunk) -> Phase | None:  # noqa: ARG002 - overridden for llama-swap
         """The phase that a chunk without a delta reports, if any."""
         return None
 
@@ -198,7 +198,7 @@ class OpenAIChunks:
             finish = "tool_calls"  # vLLM sends stop for a named tool
         return Done(finish_reason=finish, usage=usage(self._usage or {}), timings=Timings())
 
-    def _full_delta(self, fields: Message, where: str) -> Delta | None:
+    def _full_delta(self, fields: OpenAIMessage, where: str) -> Delta | None:
         texts = content_text(fields.get("content"), f"{where}.content")
         thinking = _reasoning(fields, where) + texts.thinking
         refusal = (fields.get("refusal") or "") + texts.refusal
@@ -213,7 +213,7 @@ class OpenAIChunks:
             tool_calls=calls or None,
         )
 
-    def _fragments(self, fields: Message) -> tuple[ToolCallDelta, ...]:
+    def _fragments(self, fields: OpenAIMessage) -> tuple[ToolCallDelta, ...]:
         function_call = fields.get("function_call")
         calls = [self._calls.add(call) for call in fields.get("tool_calls") or ()]
         if function_call and not calls:  # some servers send the same call in both forms
@@ -221,7 +221,7 @@ class OpenAIChunks:
         return tuple(calls)
 
 
-def usage(fields: UsageFields) -> Usage | None:
+def usage(fields: OpenAIUsageFields) -> Usage | None:
     """The `Usage` of a `usage` object, in tokens; None without counts."""
     if fields.get("prompt_tokens") is None and fields.get("completion_tokens") is None:
         return None
@@ -235,7 +235,7 @@ def usage(fields: UsageFields) -> Usage | None:
     )
 
 
-def _reasoning(fields: Message, where: str) -> str:
+def _reasoning(fields: OpenAIMessage, where: str) -> str:
     for name in ("reasoning_content", "reasoning"):
         content: Content = fields.get(name)  # type: ignore[assignment]
         if content:
@@ -244,7 +244,7 @@ def _reasoning(fields: Message, where: str) -> str:
     return ""
 
 
-def _completion_message(choice: Choice) -> Message | None:
+def _completion_message(choice: OpenAIChoice) -> OpenAIMessage | None:
     """A choice of POST /completions, which has `text`, as a message."""
     text = choice.get("text")
     return {"content": text} if text else None
@@ -289,7 +289,7 @@ def content_text(content: Content, where: str) -> ContentText:
     return ContentText("".join(text), "".join(thinking), "".join(refusal))
 
 
-def _thought(part: Part, where: str) -> str:
+def _thought(part: OpenAIPart, where: str) -> str:
     inner = part.get("thinking")
     found = content_text(inner if inner is not None else part.get("text"), f"{where}.thinking")
     return found.text + found.thinking

@@ -6,6 +6,7 @@ Source: openai/openai-openapi. gpt-image models always return base64 and refuse
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,6 @@ from contract.errors import InvalidRequest, ServerFault, TruncatedStream
 from contract.events import Image, Usage
 from contract.images import ImageRequest
 from workers.backends.http.client import EncodedBody
-from workers.backends.http.multipart import FormFile, form
 from workers.backends.inline_images import inline, mime_type
 
 _GPT_1: Final = ("1024x1024", "1536x1024", "1024x1536")
@@ -35,6 +35,14 @@ class OpenAIImageBody(NamedTuple):
     content: dict[str, Any] | EncodedBody
     accept: str
     ignored: tuple[str, ...]
+
+
+class _FormFile(NamedTuple):
+    """A file of a multipart form."""
+
+    name: str
+    content: bytes
+    mime_type: str
 
 
 def to_image(request: ImageRequest, dialect: str) -> OpenAIImageBody:
@@ -148,13 +156,36 @@ def _edit(fields: dict[str, Any], image: str, mask: str | None) -> EncodedBody:
         field: str(value).lower() if isinstance(value, bool) else str(value)
         for field, value in fields.items()
     }
-    return form(text_fields, files)
+    return _multipart(text_fields, files)
 
 
-def _file(name: str, image: str) -> FormFile:
+def _file(name: str, image: str) -> _FormFile:
     start = inline(image, name)
     try:
         content = base64.b64decode(start.data, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidRequest(f"{name}: not base64") from None
-    return FormFile(f"{name}.{start.mime_type.removeprefix('image/')}", content, start.mime_type)
+    return _FormFile(f"{name}.{start.mime_type.removeprefix('image/')}", content, start.mime_type)
+
+
+def _multipart(fields: Mapping[str, str], files: Mapping[str, _FormFile]) -> EncodedBody:
+    """The form as `multipart/form-data` (RFC 7578).
+
+    The same input gives the same bytes. Field and file names are constants of this file and are not
+    escaped.
+    """
+    parts = [
+        f'Content-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value.encode()
+        for name, value in fields.items()
+    ]
+    parts += [
+        f'Content-Disposition: form-data; name="{name}"; filename="{file.name}"\r\n'
+        f"Content-Type: {file.mime_type}\r\n\r\n".encode()
+        + file.content
+        for name, file in files.items()
+    ]
+    # No content contains its own digest.
+    boundary = "form-" + hashlib.sha256(b"".join(parts)).hexdigest()[:40]
+    line = f"--{boundary}".encode()
+    body = b"".join(line + b"\r\n" + part + b"\r\n" for part in parts) + line + b"--\r\n"
+    return EncodedBody(body, f"multipart/form-data; boundary={boundary}")

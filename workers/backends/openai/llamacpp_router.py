@@ -296,7 +296,7 @@ class LlamaRouter(OpenAI):
             yield "status_change", {**status, "status": status.get("value")}
 
     async def _items(self) -> list[dict[str, Any]]:
-        listing = await self._root.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
+        listing = await self._root.json("GET", "/models", limit_s=QUICK_S, shape=shapes.MODEL_LIST)
         return [item for item in listing.get("data") or () if isinstance(item, dict)]
 
     async def _find(self, model: str) -> dict[str, Any] | None:

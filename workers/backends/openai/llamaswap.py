@@ -25,7 +25,7 @@ from workers.backends.http.client import QUICK_S
 from workers.backends.openai import shapes
 from workers.backends.openai.adapter import OpenAIImages
 from workers.backends.openai.chunks import OpenAIChunks
-from workers.backends.openai.shapes import Chunk
+from workers.backends.openai.shapes import OpenAIChunk
 from workers.backends.protocols import Stream
 
 _RUNNING_FIELDS: Final = ("model", "name", "state", "ttl", "description")
@@ -40,12 +40,12 @@ class LoadingChunks(OpenAIChunks):
     """
 
     @override
-    def delta(self, chunk: Chunk) -> Delta | None:
+    def delta(self, chunk: OpenAIChunk) -> Delta | None:
         """As `OpenAIChunks`; None for a loading chunk."""
         return None if is_loading(chunk) else super().delta(chunk)
 
     @override
-    def phase(self, chunk: Chunk) -> Phase | None:
+    def phase(self, chunk: OpenAIChunk) -> Phase | None:
         """`loading` for a loading chunk; there may be one per second."""
         return Phase(phase="loading") if is_loading(chunk) else None
 
@@ -129,7 +129,9 @@ class LlamaSwap(OpenAIImages):
         return [item for item in answer.get("running") or () if isinstance(item, dict)]
 
     async def _items(self) -> list[dict[str, Any]]:
-        listing = await self._client.json("GET", "/models", limit_s=QUICK_S, shape=shapes.LISTING)
+        listing = await self._client.json(
+            "GET", "/models", limit_s=QUICK_S, shape=shapes.MODEL_LIST
+        )
         items = listing.get("data") or ()
         return [item for item in items if isinstance(item, dict) and "id" in item]
 
@@ -147,7 +149,7 @@ class LlamaSwap(OpenAIImages):
         return None
 
 
-def is_loading(chunk: Chunk) -> bool:
+def is_loading(chunk: OpenAIChunk) -> bool:
     """Whether llama-swap wrote this chunk itself while it started a server."""
     choices = chunk.get("choices")
     if "id" in chunk or "object" in chunk or not choices or len(choices) != 1:

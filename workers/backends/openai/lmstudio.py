@@ -56,7 +56,9 @@ class LmStudio(OpenAI):
         if not _instances(await self._item(request.model)):
             yield Phase(phase="loading")
             body = {"model": request.model}
-            answer = await self._root.json("POST", "/api/v1/models/load", body, shape=shapes.LM_JOB)
+            answer = await self._root.json(
+                "POST", "/api/v1/models/load", body, shape=shapes.LM_STUDIO_JOB
+            )
             seconds = answer.get("load_time_seconds")
             load_ms = float(seconds) * 1000 if isinstance(seconds, int | float) else None
         ignored = ("keep_alive_s",) if request.keep_alive_s is not None else ()
@@ -81,7 +83,9 @@ class LmStudio(OpenAI):
         pull of that model follows the same one. Raises BackendStalled without progress.
         """
         body = {"model": request.model}
-        answer = await self._root.json("POST", "/api/v1/models/download", body, shape=shapes.LM_JOB)
+        answer = await self._root.json(
+            "POST", "/api/v1/models/download", body, shape=shapes.LM_STUDIO_JOB
+        )
         async with aclosing(self._downloading(answer)) as steps:
             async for step in steps:
                 yield step
@@ -109,11 +113,11 @@ class LmStudio(OpenAI):
                     raise
 
     async def _state(self, path: str) -> dict[str, Any]:
-        return await self._root.json("GET", path, limit_s=QUICK_S, shape=shapes.LM_JOB)
+        return await self._root.json("GET", path, limit_s=QUICK_S, shape=shapes.LM_STUDIO_JOB)
 
     async def _items(self) -> list[dict[str, Any]]:
         listing = await self._root.json(
-            "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_LISTING
+            "GET", "/api/v1/models", limit_s=QUICK_S, shape=shapes.LM_STUDIO_MODEL_LIST
         )
         return listing.get("models") or []
 

@@ -22,10 +22,9 @@ from contract.events import Delta, Done, Phase, Vectors
 from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.declarations import DeclaredEndpoint
-from workers.backends.feature_grants import ungranted
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import GENERIC, generic
-from workers.backends.protocols import Stream
+from workers.backends.protocols import Stream, ungranted
 
 _NO_LIST: Final = frozenset({404, 405})
 _KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed")

@@ -26,34 +26,34 @@ from workers.backends.shapes import (
 
 
 @with_config(LENIENT)
-class UsageDetails(TypedDict, total=False):
+class OpenAIUsageDetails(TypedDict, total=False):
     """Parts of a token count."""
 
     cached_tokens: Count
     reasoning_tokens: Count
 
 
-Detailed = Annotated[UsageDetails | None, WrapValidator(none_if_invalid)]
+UsageDetails = Annotated[OpenAIUsageDetails | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
-class UsageFields(TypedDict, total=False):
+class OpenAIUsageFields(TypedDict, total=False):
     """`usage` of OpenAI-shaped servers."""
 
     prompt_tokens: Count
     completion_tokens: Count
     input_tokens: Count
     output_tokens: Count
-    prompt_tokens_details: Detailed
-    completion_tokens_details: Detailed
-    input_tokens_details: Detailed
+    prompt_tokens_details: UsageDetails
+    completion_tokens_details: UsageDetails
+    input_tokens_details: UsageDetails
 
 
-Usage = Annotated[UsageFields | None, WrapValidator(none_if_invalid)]
+Usage = Annotated[OpenAIUsageFields | None, WrapValidator(none_if_invalid)]
 
 
 @with_config(LENIENT)
-class Function(TypedDict, total=False):
+class OpenAIFunction(TypedDict, total=False):
     """The function of a call; arguments are text, an object or null."""
 
     name: str | None
@@ -61,77 +61,77 @@ class Function(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Call(TypedDict, total=False):
+class OpenAIToolCall(TypedDict, total=False):
     """A tool call, or a fragment of one."""
 
     id: Name | None
     index: Count
-    function: Function | None
+    function: OpenAIFunction | None
 
 
 @with_config(LENIENT)
-class Part(TypedDict, total=False):
+class OpenAIPart(TypedDict, total=False):
     """A part of content; a thinking part may hold parts itself."""
 
     type: str
     text: str | None
-    thinking: "str | list[Part | str] | None"
+    thinking: "str | list[OpenAIPart | str] | None"
     refusal: str | None
 
 
-Content = str | list[Part | str] | None
+Content = str | list[OpenAIPart | str] | None
 
 
 @with_config(LENIENT)
-class Message(TypedDict, total=False):
+class OpenAIMessage(TypedDict, total=False):
     """A delta, or a whole message."""
 
     content: Content
     reasoning_content: Content
     reasoning: Content
     refusal: str | None
-    tool_calls: list[Call] | None
-    function_call: Function | None
+    tool_calls: list[OpenAIToolCall] | None
+    function_call: OpenAIFunction | None
 
 
 @with_config(LENIENT)
-class Choice(TypedDict, total=False):
+class OpenAIChoice(TypedDict, total=False):
     """A choice of a chunk."""
 
-    delta: Message | None
-    message: Message | None
+    delta: OpenAIMessage | None
+    message: OpenAIMessage | None
     text: str | None
     finish_reason: OptionalText
     logprobs: LogprobLists | list[TokenLogprob] | None
 
 
 @with_config(LENIENT)
-class Chunk(TypedDict, total=False):
+class OpenAIChunk(TypedDict, total=False):
     """A chunk, or a whole answer, of /chat/completions and /completions."""
 
-    choices: list[Choice] | None
+    choices: list[OpenAIChoice] | None
     usage: Usage
 
 
 @with_config(LENIENT)
-class Meta(TypedDict, total=False):
+class ModelMeta(TypedDict, total=False):
     """`meta` of a listed model (llama-server, llama-swap)."""
 
     n_ctx: Count
     n_embd: Count
     size: Count
-    llamaswap: "Annotated[Aliased | None, WrapValidator(none_if_invalid)]"
+    llamaswap: "Annotated[ModelAliases | None, WrapValidator(none_if_invalid)]"
 
 
 @with_config(LENIENT)
-class Aliased(TypedDict, total=False):
+class ModelAliases(TypedDict, total=False):
     """Other names of a model."""
 
     aliases: TextList
 
 
 @with_config(LENIENT)
-class Status(TypedDict, total=False):
+class ModelStatus(TypedDict, total=False):
     """Load state of a model; `args` is the command line of its server."""
 
     value: OptionalText
@@ -139,7 +139,7 @@ class Status(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Architecture(TypedDict, total=False):
+class ModelArchitecture(TypedDict, total=False):
     """Input and output modalities."""
 
     input_modalities: TextList
@@ -147,44 +147,46 @@ class Architecture(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Listed(Aliased, total=False):
+class OpenAIListedModel(ModelAliases, total=False):
     """A model in a list."""
 
     id: Name
     owned_by: OptionalText
-    meta: Annotated[Meta | None, WrapValidator(none_if_invalid)]
-    status: Annotated[Status | None, WrapValidator(none_if_invalid)]
-    architecture: Annotated[Architecture | None, WrapValidator(none_if_invalid)]
+    meta: Annotated[ModelMeta | None, WrapValidator(none_if_invalid)]
+    status: Annotated[ModelStatus | None, WrapValidator(none_if_invalid)]
+    architecture: Annotated[ModelArchitecture | None, WrapValidator(none_if_invalid)]
     capabilities: Object
     context_length: Count
     max_model_len: Count
 
 
 @with_config(LENIENT)
-class Listing(TypedDict, total=False):
+class OpenAIModelsResponse(TypedDict, total=False):
     """GET /models."""
 
-    data: Annotated[list[Listed], BeforeValidator(items_with("id"))]
+    data: Annotated[list[OpenAIListedModel], BeforeValidator(items_with("id"))]
 
 
 @with_config(LENIENT)
-class Settings(TypedDict, total=False):
+class LlamaServerSettings(TypedDict, total=False):
     """Generation settings of llama-server."""
 
     n_ctx: Count
 
 
 @with_config(LENIENT)
-class Props(TypedDict, total=False):
+class LlamaServerProps(TypedDict, total=False):
     """GET /props of llama-server."""
 
-    default_generation_settings: Annotated[Settings | None, WrapValidator(none_if_invalid)]
+    default_generation_settings: Annotated[
+        LlamaServerSettings | None, WrapValidator(none_if_invalid)
+    ]
     modalities: Object
     chat_template_caps: Object
 
 
 @with_config(LENIENT)
-class Row(TypedDict, total=False):
+class OpenAIVector(TypedDict, total=False):
     """A vector; `VectorRows` checks its numbers."""
 
     index: Count
@@ -192,15 +194,15 @@ class Row(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Embedded(TypedDict, total=False):
+class OpenAIEmbedResponse(TypedDict, total=False):
     """POST /embeddings."""
 
-    data: list[Row] | None
+    data: list[OpenAIVector] | None
     usage: Usage
 
 
 @with_config(LENIENT)
-class ImageItem(TypedDict, total=False):
+class OpenAIImageItem(TypedDict, total=False):
     """An image of /images/generations."""
 
     b64_json: str | None
@@ -209,50 +211,50 @@ class ImageItem(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class ImageResponse(ImageItem, total=False):
+class OpenAIImageResponse(OpenAIImageItem, total=False):
     """POST /images/generations, or one event of its stream."""
 
     type: OptionalText
-    data: list[ImageItem] | None
+    data: list[OpenAIImageItem] | None
     usage: Usage
 
 
 @with_config(LENIENT)
-class Instance(TypedDict, total=False):
+class LmStudioInstance(TypedDict, total=False):
     """A loaded instance of a model (LM Studio)."""
 
     id: Name
-    config: "Annotated[InstanceConfig | None, WrapValidator(none_if_invalid)]"
+    config: "Annotated[LmStudioInstanceConfig | None, WrapValidator(none_if_invalid)]"
 
 
 @with_config(LENIENT)
-class InstanceConfig(TypedDict, total=False):
+class LmStudioInstanceConfig(TypedDict, total=False):
     """The configuration of an instance."""
 
     context_length: Count
 
 
 @with_config(LENIENT)
-class LmModel(TypedDict, total=False):
+class LmStudioModel(TypedDict, total=False):
     """A model of LM Studio's own list."""
 
     key: Name
     type: OptionalText
     capabilities: Object
-    loaded_instances: Annotated[list[Instance], BeforeValidator(items_with("id"))]
+    loaded_instances: Annotated[list[LmStudioInstance], BeforeValidator(items_with("id"))]
     max_context_length: Count
     size_bytes: Count
 
 
 @with_config(LENIENT)
-class LmListing(TypedDict, total=False):
+class LmStudioModelList(TypedDict, total=False):
     """GET /api/v1/models of LM Studio."""
 
-    models: Annotated[list[LmModel], BeforeValidator(items_with("key"))]
+    models: Annotated[list[LmStudioModel], BeforeValidator(items_with("key"))]
 
 
 @with_config(LENIENT)
-class LmJob(TypedDict, total=False):
+class LmStudioJob(TypedDict, total=False):
     """A load or a download of LM Studio."""
 
     job_id: Name | None
@@ -263,25 +265,25 @@ class LmJob(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class Running(TypedDict, total=False):
+class LlamaSwapRunning(TypedDict, total=False):
     """GET /running of llama-swap."""
 
     running: Annotated[list[dict[str, Any]], BeforeValidator(object_items)]
 
 
 @with_config(LENIENT)
-class Paths(TypedDict, total=False):
+class OpenApiPaths(TypedDict, total=False):
     """GET /openapi.json."""
 
     paths: Object
 
 
-CHUNK: Final = Shape(Chunk)
-LISTING: Final = Shape(Listing)
-PROPS: Final = Shape(Props)
-EMBEDDED: Final = Shape(Embedded)
-IMAGES: Final = Shape(ImageResponse)
-LM_LISTING: Final = Shape(LmListing)
-LM_JOB: Final = Shape(LmJob)
-RUNNING: Final = Shape(Running)
-PATHS: Final = Shape(Paths)
+CHUNK: Final = Shape(OpenAIChunk)
+MODEL_LIST: Final = Shape(OpenAIModelsResponse)
+PROPS: Final = Shape(LlamaServerProps)
+EMBEDDINGS: Final = Shape(OpenAIEmbedResponse)
+IMAGES: Final = Shape(OpenAIImageResponse)
+LM_STUDIO_MODEL_LIST: Final = Shape(LmStudioModelList)
+LM_STUDIO_JOB: Final = Shape(LmStudioJob)
+RUNNING: Final = Shape(LlamaSwapRunning)
+PATHS: Final = Shape(OpenApiPaths)

@@ -7,7 +7,7 @@ import pytest
 from kombu import Connection, Consumer, Queue
 from redis import Redis
 
-from workers.celery_pool.transport import Channel, use_for_redis
+from workers.celery_pool.redis_transport import Channel, use_for_redis
 
 
 @pytest.fixture

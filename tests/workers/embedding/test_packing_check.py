@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from workers.embedding.parity import TEXTS, likeness
+from workers.embedding.packing_check import TEXTS, likeness
 
 ROWS = [[1.0, 0.0, 0.5], [0.2, -0.4, 0.1]]
 

@@ -24,7 +24,7 @@ _ENDINGS: Final[dict[str, Ending]] = {
 }
 
 
-class ScriptedStage:
+class ScriptedResponses:
     """Builds responses in every wire format; counts the failures of each model."""
 
     def __init__(self, catalog: Catalog) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from workers.backends.ollama.template import leaves_open
+from workers.backends.ollama.wire import leaves_open
 
 LIBRARY = """{{- range $i, $_ := .Messages }}
 {{- $last := eq (len (slice $.Messages $i)) 1 }}<|im_start|>{{ .Role }}

@@ -18,7 +18,7 @@ _ACCEPTED: Final = frozenset({"application/json"})
 _LONGEST_REASON: Final = 200
 
 
-class Unreadable(ValueError):
+class UnreadableMessage(ValueError):
     """It is no message that a worker can take; says why, and what is known of its task."""
 
     def __init__(self, reason: str, task: object = None, id: object = None) -> None:
@@ -30,19 +30,19 @@ class Unreadable(ValueError):
 
 
 def checked(item: bytes, queue: str, channel: Any) -> dict[str, Any]:
-    """The message in an entry of the list of `queue`, as kombu delivers it; raises Unreadable."""
+    """The message in an entry of `queue`, as kombu delivers it; raises UnreadableMessage."""
     raw = _envelope(item)
     # Where a message stands is what counts, not what it says of that.
     raw["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
     headers = raw.get("headers") or {}
     if not isinstance(headers, dict):
-        raise Unreadable("its headers are no object")
+        raise UnreadableMessage("its headers are no object")
     body = _body(raw, channel, headers)
     if "task" not in headers and isinstance(body, dict):
         headers, body = body, [body.get("args", []), body.get("kwargs", {}), {}]
     task, id = headers.get("task"), headers.get("id")
     if (reason := _fault(task, id, headers, body)) is not None:
-        raise Unreadable(reason, task, id)
+        raise UnreadableMessage(reason, task, id)
     return raw
 
 
@@ -50,11 +50,11 @@ def _envelope(item: bytes) -> dict[str, Any]:
     try:
         raw = loads(item.decode())  # type: ignore[no-untyped-call]
     except (ValueError, RecursionError, TypeError, LookupError) as error:
-        raise Unreadable(f"it is not JSON: {type(error).__name__}") from None
+        raise UnreadableMessage(f"it is not JSON: {type(error).__name__}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("properties"), dict):
-        raise Unreadable("it is not the envelope of a message")
+        raise UnreadableMessage("it is not the envelope of a message")
     if not isinstance(raw["properties"].get("delivery_tag"), str):
-        raise Unreadable("its properties name no delivery_tag")
+        raise UnreadableMessage("its properties name no delivery_tag")
     return raw
 
 
@@ -67,7 +67,7 @@ def _body(raw: dict[str, Any], channel: Any, headers: dict[str, Any]) -> Any:
     except Exception as error:
         # Unpacking is kombu's, and of what: base64, compression, character set, content type.
         reason = f"its body cannot be unpacked: {type(error).__name__}: {error}"
-        raise Unreadable(reason, headers.get("task"), headers.get("id")) from error
+        raise UnreadableMessage(reason, headers.get("task"), headers.get("id")) from error
     return body
 
 
@@ -114,7 +114,7 @@ def _is_time(value: Any) -> bool:
     return True
 
 
-def set_aside(item: bytes, queue: str, error: Unreadable) -> dict[str, Any]:
+def set_aside(item: bytes, queue: str, error: UnreadableMessage) -> dict[str, Any]:
     """The message that has this one kept, with its beginning."""
     said = {
         "reason": error.reason,

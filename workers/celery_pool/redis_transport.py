@@ -15,11 +15,13 @@ from contextlib import suppress
 from queue import Empty
 from typing import Any, Final
 
+from celery.app.events import Events
+from celery.events.dispatcher import EventDispatcher
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from typing_extensions import override
 
-from workers.celery_pool.messages import Unreadable, checked, set_aside
+from workers.celery_pool.message_check import UnreadableMessage, checked, set_aside
 
 _log = logging.getLogger(__name__)
 
@@ -104,13 +106,13 @@ class Channel(kombu_redis.Channel):
             deliver(checked(item, queue, self), queue)
         except self.connection_errors:
             raise
-        except Unreadable as error:
+        except UnreadableMessage as error:
             deliver(set_aside(item, queue, error), queue)
         except Exception as error:  # noqa: BLE001 - Celery may raise anything over a message
             # Whatever Celery meets in a message, it is the message that goes, with its bytes.
             _log.exception("Celery failed over a message in %s", queue)
             reason = f"Celery failed over it: {type(error).__name__}"
-            deliver(set_aside(item, queue, Unreadable(reason)), queue)
+            deliver(set_aside(item, queue, UnreadableMessage(reason)), queue)
 
 
 class Poller(kombu_redis.MultiChannelPoller):
@@ -134,3 +136,22 @@ class Transport(kombu_redis.Transport):
         """Connect when asked."""
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.cycle = Poller()  # type: ignore[assignment, no-untyped-call]
+
+
+class SentOnce(EventDispatcher):  # type: ignore[misc]
+    """Sends each event once; one that cannot be sent is kept until there is a connection again.
+
+    Celery's own dispatcher retries without an end on the thread that consumes: a worker that is
+    stopped meanwhile would not exit.
+    """
+
+    @override
+    def send(self, type: str, *positional: Any, **fields: Any) -> Any:
+        """Send, or keep it for later."""
+        return super().send(type, *positional, **fields | {"retry": False})
+
+
+class EventsSentOnce(Events):  # type: ignore[misc]
+    """For `Celery(events=...)`: heartbeats, and what Flower shows."""
+
+    dispatcher_cls = SentOnce

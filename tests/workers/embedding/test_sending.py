@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.embedding.budget import Budget, chosen
 from workers.embedding.options import PackingOptions
+from workers.embedding.sending import Budget, chosen
 from workers.embedding.wants import EmbedOrder, Want, WantedTexts
 
 LENGTHS = st.lists(st.lists(st.integers(1, 600), min_size=1, max_size=40), min_size=1, max_size=6)

@@ -24,7 +24,7 @@ from workers.backends.shapes import (
 
 
 @with_config(LENIENT)
-class OllamaFunctionCall(TypedDict, total=False):
+class OllamaCalledFunction(TypedDict, total=False):
     """The function of a call."""
 
     name: Required[str]
@@ -36,7 +36,7 @@ class OllamaCall(TypedDict, total=False):
     """A tool call, never split."""
 
     id: Name | None
-    function: Required[OllamaFunctionCall]
+    function: Required[OllamaCalledFunction]
 
 
 @with_config(LENIENT)
@@ -99,7 +99,7 @@ class OllamaTagsResponse(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class OllamaShowResponse(TypedDict, total=False):
+class OllamaModelInfo(TypedDict, total=False):
     """POST /api/show."""
 
     capabilities: TextList
@@ -109,7 +109,7 @@ class OllamaShowResponse(TypedDict, total=False):
 
 
 @with_config(LENIENT)
-class OllamaEmbedResponse(TypedDict, total=False):
+class OllamaVectors(TypedDict, total=False):
     """POST /api/embed; `VectorRows` checks the numbers."""
 
     embeddings: list[Any] | None
@@ -120,5 +120,5 @@ class OllamaEmbedResponse(TypedDict, total=False):
 LINE: Final = Shape(OllamaLine)
 PROGRESS: Final = Shape(OllamaProgressLine)
 TAGS: Final = Shape(OllamaTagsResponse)
-SHOW: Final = Shape(OllamaShowResponse)
-EMBEDDINGS: Final = Shape(OllamaEmbedResponse)
+SHOW: Final = Shape(OllamaModelInfo)
+EMBEDDINGS: Final = Shape(OllamaVectors)

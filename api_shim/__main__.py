@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from api_shim.app import create_app
 from api_shim.following.shutdown import OpenCalls
-from api_shim.http.authentication import reason_not_to_start
+from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
 

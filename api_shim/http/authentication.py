@@ -14,12 +14,12 @@ import asyncio
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Final, Never
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from api_shim.http.listening import is_loopback
 from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
@@ -185,33 +185,6 @@ def is_local(connection: HTTPConnection) -> bool:
     host = connection.url.hostname or ""
     is_proxied = any(name in connection.headers for name in _PROXIED)
     return not is_proxied and is_loopback(caller) and is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address, or the name of one, is this machine's own."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
-async def reason_not_to_start(settings: ShimSettings) -> str | None:
-    """Why a shim must not listen where it is told to, if it must not; raises RelayUnavailable."""
-    if is_loopback(settings.host) or settings.insecure:
-        return None
-    async with Connection.open(settings) as connection:
-        table = await ApiKeys(connection).look(ApiKeyTable())
-    if table.count:
-        return None
-    return (
-        f"no API key is configured, so whoever reaches {settings.host} could do anything: start on "
-        "127.0.0.1, run `fleet keys create --tenant NAME --admin`, and start again; or, if "
-        "something else keeps others out, say so with --insecure (FLEET_INSECURE=1)"
-    )
 
 
 def tenant_of(connection: HTTPConnection) -> Tenant:

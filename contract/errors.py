@@ -1,4 +1,4 @@
-"""Everything that can go wrong, in one tree; each class has a code and says if a retry can help.
+"""The error tree; each class has a `code`, and `retryable` says whether a retry can help.
 
 FleetError
 ├── RequestError            the caller must change something
@@ -7,29 +7,29 @@ FleetError
 │   ├── UnknownBackend          no backend of that name
 │   ├── UnknownModel            no live backend has that model
 │   ├── WrongKind               the model is there, and not for this kind of job
-│   ├── JobNotFound             no such job, or not any more
-│   ├── NotAuthenticated        no key, or one that is not known
-│   ├── NotAllowed              that is for an admin's key
-│   ├── UnknownKey              no API key of that id
+│   ├── JobNotFound             no such job, or it has expired
+│   ├── NotAuthenticated        no key, or an unknown one
+│   ├── NotAllowed              only an admin's key may do that
+│   ├── UnknownKey              no API key with that id
 │   ├── LastAdmin               it is the last key that may manage the others
-│   ├── AmbiguousId             several ids begin so
+│   ├── AmbiguousId             several ids begin with this prefix
 │   ├── KeyReused               the Idempotency-Key came with another body before
 │   ├── NotDead                 only a dead letter can be retried
-│   ├── UnknownFile             no such file, or not any more
-│   ├── UnknownBatch            no such batch, or not any more
+│   ├── UnknownFile             no such file, or it has expired
+│   ├── UnknownBatch            no such batch, or it has expired
 │   └── BatchEnded              a batch that has ended cannot be cancelled
 ├── QueueError              the fleet cannot take or finish the job now
-│   ├── NoWorker                nobody serves that queue
+│   ├── NoWorker                no live worker serves that queue
 │   ├── QueueFull               the queue's bound is reached
 │   ├── RelayUnavailable        Redis does not answer
 │   ├── NewerVersion            a newer version of the fleet wrote it
 │   └── StorageUnavailable      the storage of files does not answer, or is full
-├── JobError                how a job ends when nobody asked for it
+├── JobError                how a job ends that was not cancelled
 │   ├── DeadlineExceeded        its time ran out, waiting or running
-│   ├── WorkerLost              its workers died, as often as it may be tried
-│   ├── LogFull                 its log reached the cap
-│   └── InternalError           a defect of ours
-├── BackendError            what a backend answered (wire facts: one row per class)
+│   ├── WorkerLost              its workers died in every attempt
+│   ├── LogFull                 its log reached its size limit
+│   └── InternalError           a defect of the fleet
+├── BackendError            a backend's error response (one row per class)
 │   ├── BackendUnreachable      refused, reset or unresolved before any output     retry
 │   │   └── ConnectionDropped       closed after the request was sent                  retry
 │   │       └── StaleConnection         the same at once, on a reused connection           retry
@@ -38,20 +38,20 @@ FleetError
 │   ├── ServerFault             500, 502, 504, crashed runner                      retry
 │   ├── TruncatedStream         ended without its terminal marker                  retry
 │   ├── BackendStalled          silent for too long in the middle of an answer     retry
-│   ├── QuotaExhausted          the account's money or quota is gone
+│   ├── QuotaExhausted          the account's credit or quota is used up
 │   ├── ModelMissing            the backend does not have the model
 │   ├── ContextExceeded         prompt longer than the context
 │   ├── InputTooLarge           one input longer than the backend's batch
-│   ├── DiskFull                it has no room for a model
+│   ├── DiskFull                its disk has no room for a model
 │   ├── NotSupported            the model or backend cannot do it
 │   ├── AuthenticationRefused   401 or 403
-│   ├── BadEndpoint             this address does not speak the protocol we expected
-│   ├── BadAnswer               its answer has a shape that we do not know
-│   ├── NotFinite               it made a vector of numbers that are none (NaN, infinity)
+│   ├── BadEndpoint             the address does not speak its type's protocol
+│   ├── BadAnswer               its response has an unknown shape
+│   ├── NotFinite               a vector holds NaN or an infinity
 │   ├── BackendRejected         any other 4xx
 │   └── Refused                 the model or a filter declined to answer
-├── InvalidSetting          a variable or fleet.toml says what cannot be: the process does not start
-└── LeaseLost               somebody else has the job or batch now; never leaves its process
+├── InvalidSetting          a variable or fleet.toml is invalid: the process does not start
+└── LeaseLost               another process has the job or batch; never leaves its process
 """
 
 from typing import Any, ClassVar, Literal
@@ -64,7 +64,7 @@ class FleetError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **facts: Any) -> None:
-        """Keep the message, the seconds to wait where they are known, and what a program wants."""
+        """Take the message, the seconds to wait if known, and fields for a client's program."""
         super().__init__(message)
         self.facts = facts
         self.message = message
@@ -90,7 +90,7 @@ class PayloadTooLarge(RequestError):
 
 
 class UnknownBackend(RequestError):
-    """No backend of that name is configured on any live worker."""
+    """No live worker has a backend of that name."""
 
     code = "unknown_backend"
 
@@ -102,7 +102,7 @@ class UnknownModel(RequestError):
 
 
 class WrongKind(RequestError):
-    """The model is there, and is not for this kind of job."""
+    """The model exists and cannot do this kind of job."""
 
     code = "wrong_kind"
 
@@ -114,31 +114,31 @@ class JobNotFound(RequestError):
 
 
 class AmbiguousId(RequestError):
-    """The beginning of an id, and several of the caller's begin so."""
+    """Several of the caller's ids begin with the given prefix."""
 
     code = "ambiguous_id"
 
 
 class NotAuthenticated(RequestError):
-    """The request carries no key, or one that nobody knows."""
+    """The request carries no API key, or an unknown one."""
 
     code = "not_authenticated"
 
 
 class NotAllowed(RequestError):
-    """The key is good, and not for this: it takes an admin's."""
+    """The API key is valid; the operation needs an admin's key."""
 
     code = "not_allowed"
 
 
 class UnknownKey(RequestError):
-    """There is no API key of that id, or it was revoked before."""
+    """There is no API key with that id, or it was revoked before."""
 
     code = "unknown_key"
 
 
 class LastAdmin(RequestError):
-    """Without this key nobody could manage the other ones."""
+    """The key is the last one that may manage the others and does not expire."""
 
     code = "last_admin"
 
@@ -156,13 +156,13 @@ class NotDead(RequestError):
 
 
 class UnknownFile(RequestError):
-    """There is no such file, or not any more."""
+    """There is no such file, or it has expired."""
 
     code = "file_not_found"
 
 
 class UnknownBatch(RequestError):
-    """There is no such batch, or not any more."""
+    """There is no such batch, or it has expired."""
 
     code = "batch_not_found"
 
@@ -187,13 +187,13 @@ class NoWorker(QueueError):
 
 
 class QueueFull(QueueError):
-    """The queue holds as much as it may, of everybody or of this tenant; `facts` say which."""
+    """The queue is full, for all tenants or for this one; `facts` say which."""
 
     code = "queue_full"
 
 
 class RelayUnavailable(QueueError):
-    """Redis does not answer, or has no room."""
+    """Redis does not answer, or its memory is full."""
 
     code = "relay_unavailable"
 
@@ -205,13 +205,13 @@ class NewerVersion(QueueError):
 
 
 class StorageUnavailable(QueueError):
-    """The storage of files does not answer, has no room, or is not set up."""
+    """The file storage does not answer, is full, or is not configured."""
 
     code = "storage_unavailable"
 
 
 class JobError(FleetError):
-    """How a job ends although nobody asked for its end."""
+    """A job's failure that is not the backend's."""
 
     code = "job_error"
 
@@ -223,13 +223,13 @@ class DeadlineExceeded(JobError):
 
 
 class WorkerLost(JobError):
-    """Worker after worker died with the job in hand, as often as it may be tried."""
+    """Workers died while they ran the job, in as many attempts as it has."""
 
     code = "worker_lost"
 
 
 class LogFull(JobError):
-    """The job said more than its log may hold."""
+    """The job's events exceeded the size limit of its log."""
 
     code = "log_full"
 
@@ -241,24 +241,23 @@ class InternalError(JobError):
 
 
 class InvalidSetting(FleetError):
-    """A process was configured with what cannot be; the message is a line with name and bounds."""
+    """A setting is invalid; the message is one line with its name and bounds."""
 
     code = "invalid_setting"
 
 
 class LeaseLost(FleetError):
-    """Somebody else has the job or the batch now: stop at once and say nothing more."""
+    """Another process has the job or batch now: stop at once and append nothing more."""
 
     code = "lease_lost"
 
 
 Scope = Literal["endpoint", "model", "request"]
-"""Whose trouble an error tells of: that the endpoint is not there, that it cannot run one model, or
-nobody's but the request's own. Only the first is in every job's way."""
+"""What an error concerns: the whole endpoint, one of its models, or only this request."""
 
 
 class BackendError(FleetError):
-    """What a backend answered, or failed to."""
+    """A backend's error response, or the lack of a response."""
 
     code = "backend_error"
     usual_scope: ClassVar[Scope] = "request"
@@ -271,13 +270,13 @@ class BackendError(FleetError):
         retry_after_s: float | None = None,
         scope: Scope | None = None,
     ) -> None:
-        """Keep the HTTP status that the backend answered with, where there was one."""
+        """Take the HTTP status of the backend's response, if there was one."""
         super().__init__(message, retry_after_s=retry_after_s)
         self.upstream_status = upstream_status
         self.scope: Scope = scope or self.usual_scope
-        """What a circuit counts it against; that of its class unless somebody knew better."""
+        """What a circuit breaker counts the error against; by default the class's `usual_scope`."""
         self.is_echo = False
-        """Whether another job tells of the same failed request: it counts once."""
+        """Whether another job reports the same failed request, which counts once."""
 
 
 class BackendUnreachable(BackendError):
@@ -289,17 +288,17 @@ class BackendUnreachable(BackendError):
 
 
 class ConnectionDropped(BackendUnreachable):
-    """Closed after the request was sent and before any output: the request may be the reason."""
+    """Closed after the request was sent and before any output: the request may be the cause."""
 
 
 class StaleConnection(ConnectionDropped):
-    """A reused connection was closed at once: most likely it was closed before the request."""
+    """A reused connection was closed at once: most likely before the request arrived."""
 
     usual_scope: ClassVar[Scope] = "request"
 
 
 class ModelLoading(BackendError):
-    """The backend is up and still loads the model."""
+    """The backend runs and is still loading the model."""
 
     code = "model_loading"
     retryable = True
@@ -313,7 +312,7 @@ class BackendBusy(BackendError):
 
 
 class ServerFault(BackendError):
-    """The backend broke: 500, 502, 504, a crashed runner."""
+    """The backend failed: 500, 502, 504, a crashed runner."""
 
     code = "server_fault"
     retryable = True
@@ -327,14 +326,14 @@ class TruncatedStream(BackendError):
 
 
 class BackendStalled(BackendError):
-    """The backend fell silent in the middle of an answer."""
+    """The backend sent nothing for too long in the middle of an answer."""
 
     code = "backend_stalled"
     retryable = True
 
 
 class QuotaExhausted(BackendError):
-    """The account's money or quota is gone; waiting a little does not help."""
+    """The account's credit or quota is used up; a retry soon does not help."""
 
     code = "quota_exhausted"
 
@@ -352,19 +351,19 @@ class ContextExceeded(BackendError):
 
 
 class InputTooLarge(BackendError):
-    """One input is longer than the backend can process in a batch."""
+    """One input is longer than the backend's batch size."""
 
     code = "input_too_large"
 
 
 class DiskFull(BackendError):
-    """The backend has no room on its disk; make some, and ask again."""
+    """The backend's disk is full; free some space, then retry."""
 
     code = "disk_full"
 
 
 class NotSupported(BackendError):
-    """The model or the backend cannot do what was asked."""
+    """The model or the backend cannot do what the request needs."""
 
     code = "not_supported"
 
@@ -376,28 +375,28 @@ class AuthenticationRefused(BackendError):
 
 
 class BadEndpoint(BackendError):
-    """The address answers, but not in the protocol that its type promises."""
+    """The address responds, but not in the protocol of its type."""
 
     code = "bad_endpoint"
 
 
 class BadAnswer(BackendError):
-    """The backend answered with a shape that we do not know; the message has the JSON path.
+    """The response has an unknown shape; the message has the JSON path.
 
-    A retry does not help: the same server says it the same way again.
+    A retry does not help: the same server sends the same shape again.
     """
 
     code = "bad_answer"
 
 
 class NotFinite(BackendError):
-    """The model made a vector with NaN or an infinity in it, which JSON has no word for."""
+    """A vector holds NaN or an infinity, which JSON cannot express."""
 
     code = "not_finite"
 
 
 class BackendRejected(BackendError):
-    """The backend calls the request wrong, for a reason we have no class for."""
+    """The backend rejected the request (4xx) for a reason that has no class of its own."""
 
     code = "backend_rejected"
 

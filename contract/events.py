@@ -1,4 +1,4 @@
-"""What a job says while it lives: events and their ids; events.py says how they travel.
+"""Events of a job, their ids, and the frames that carry them in the log and on the channel.
 
 Invariant: exactly one `Done`, `Failed` or `Cancelled` ends a log, and its id is the greatest in it.
 """
@@ -21,7 +21,7 @@ class EventId(NamedTuple):
 
     @override
     def __str__(self) -> str:
-        """The form that Redis and callers know."""
+        """The form in Redis, HTTP and cursors."""
         return f"{self.attempt}-{self.seq}"
 
     @classmethod
@@ -35,11 +35,11 @@ class EventId(NamedTuple):
 
 
 BEGINNING: Final = EventId(0, 0)
-"""The cursor of somebody who has seen nothing yet."""
+"""The cursor before the first event."""
 
 
 class Event(WireModel):
-    """Something that a job says."""
+    """One event of a job."""
 
     type: str
     shows_null: ClassVar[bool] = True
@@ -59,7 +59,7 @@ class Queued(Event):
 
 
 class Started(Event):
-    """A worker took the job."""
+    """A worker claimed the job."""
 
     type: Literal["started"] = "started"
     attempt: int
@@ -69,24 +69,24 @@ class Started(Event):
     """Address without credentials, where the backend has several."""
     model: str | None = None
     nonce: str | None = None
-    """Random word of this attempt. A cursor `<id>.<nonce>` is exact even where Redis came back
-    with a shorter past and gave the number of an attempt a second time."""
+    """Random text of this attempt. A cursor `<id>.<nonce>` is exact even if Redis was restored
+    from an older state and used an attempt's number a second time."""
 
 
 class Phase(Event):
-    """What the backend does before the first word, or instead of words: making images."""
+    """What the backend does before the first output, or while it makes images."""
 
     type: Literal["phase"] = "phase"
     phase: Literal["pulling", "loading", "prefill", "generating"]
     progress: float | None = None
-    """0 to 1, null when the backend does not tell."""
+    """0 to 1, null when the backend does not report it."""
 
 
 class Usage(WireModel):
     """Tokens, as the backend counted them.
 
-    Of an answer that several attempts have said: the prompt once, and all of the completion. What
-    stood in the log before the last attempt is counted by its fragments, which is an estimate.
+    If several attempts made the answer: the prompt counts once, and all of the completion counts.
+    The part from earlier attempts is estimated from the number of its fragments.
     """
 
     prompt_tokens: int = 0
@@ -94,11 +94,11 @@ class Usage(WireModel):
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     partial: bool = False
-    """Whether the answer did not end by itself: it is what the backend had counted until then."""
+    """Whether the answer was cut short: the tokens are those counted until then."""
 
 
 COUNTS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
-"""Fields of a usage that can be added up."""
+"""Fields of `Usage` that can be summed."""
 
 
 class ToolCallDelta(WireModel):
@@ -109,7 +109,7 @@ class ToolCallDelta(WireModel):
     name: str | None = None
     arguments: str | None = None
     provider_meta: dict[str, Any] | None = None
-    """To be sent back with the call; see contract.chat.ToolCall."""
+    """Sent back with the call; see contract.chat.ToolCall."""
 
 
 class LogProb(WireModel):
@@ -118,7 +118,7 @@ class LogProb(WireModel):
     token: str
     logprob: float
     bytes: tuple[int, ...] | None = None
-    """The token's UTF-8, which may be a part of a letter."""
+    """The token's UTF-8 bytes, which may be part of a character."""
     top_logprobs: tuple["LogProb", ...] = ()
 
 
@@ -134,20 +134,20 @@ class Delta(Event):
     logprobs: tuple[LogProb, ...] | None = None
     """Of the tokens in `content`."""
     provider_meta: dict[str, Any] | None = None
-    """To be sent back with the whole message; a later one replaces an earlier one."""
+    """Sent back with the whole message; a later value replaces an earlier one."""
     usage: Usage | None = None
-    """Tokens so far, where the backend tells on the way; of use if the answer is cut short."""
+    """Tokens so far, if the backend reports them while it streams; for answers cut short."""
 
     @property
     def has_words(self) -> bool:
-        """Whether it says more than what it cost."""
+        """Whether it holds output, not only usage."""
         return bool(
             self.content or self.thinking or self.tool_calls or self.refusal or self.logprobs
         )
 
 
 class Progress(Event):
-    """How far a download or a build has come."""
+    """Progress of a download or a build."""
 
     type: Literal["progress"] = "progress"
     shows_null: ClassVar[bool] = False
@@ -156,7 +156,7 @@ class Progress(Event):
     total_bytes: int | None = None
     completed_bytes: int | None = None
     overall_total_bytes: int | None = None
-    """Sum over all digests seen so far; it grows when the backend names another one."""
+    """Sum over all digests so far; it grows when the backend reports a new digest."""
     overall_completed_bytes: int | None = None
 
 
@@ -172,7 +172,7 @@ class Vectors(Event):
 
 
 class Image(Event):
-    """An image, whole or a preview of it."""
+    """An image, or a preview of one (`partial`)."""
 
     type: Literal["image"] = "image"
     shows_null: ClassVar[bool] = False
@@ -185,7 +185,7 @@ class Image(Event):
 
 
 class Details(Event):
-    """The backend's answer to show, list or running."""
+    """The backend's response to show, list or running."""
 
     type: Literal["details"] = "details"
     details: dict[str, Any]
@@ -200,7 +200,7 @@ class Resumed(Event):
 
 
 class Reset(Event):
-    """A new attempt starts over: forget every delta, vector and image so far."""
+    """A new attempt starts over: discard every delta, vector and image so far."""
 
     type: Literal["reset"] = "reset"
     attempt: int
@@ -208,9 +208,9 @@ class Reset(Event):
 
 
 class LogReset(Event):
-    """The log does not hold the caller's cursor (any more): forget everything, and read on.
+    """The log does not hold the client's cursor: discard everything so far and read on.
 
-    Told live and never logged; the log follows from its beginning.
+    Sent live and never logged; the log follows from its beginning.
     """
 
     type: Literal["log_reset"] = "log_reset"
@@ -221,12 +221,12 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class Timings(WireModel):
-    """Milliseconds, since enqueue where it says so."""
+    """Durations of a job, in milliseconds."""
 
     queued_ms: float | None = None
     """From enqueue to the claim of this attempt."""
     load_ms: float | None = None
-    """That the backend spent loading the model, where it tells."""
+    """Time that the backend spent loading the model, if it reports it."""
     first_token_ms: float | None = None
     """From the claim of this attempt to its first fragment."""
     total_ms: float | None = None
@@ -234,30 +234,30 @@ class Timings(WireModel):
 
 
 class Done(Event):
-    """The last word of a job that succeeded."""
+    """The terminal event of a job that succeeded."""
 
     type: Literal["done"] = "done"
     finish_reason: FinishReason = "stop"
     usage: Usage | None = None
-    """Null where the backend told none."""
+    """Null if the backend reported none."""
     timings: Timings = Timings()
     ignored: tuple[str, ...] = ()
     """Fields of the request that the backend cannot express."""
 
 
 class Failed(Event):
-    """The last word of a job that did not."""
+    """The terminal event of a job that failed."""
 
     type: Literal["failed"] = "failed"
     code: str
     message: str
     retryable: bool = False
     dead: bool = False
-    """Whether it ran out of attempts: it is kept as a dead letter, which can be retried."""
+    """Whether the job ran out of attempts and is kept as a dead letter, which can be retried."""
 
 
 class Cancelled(Event):
-    """The last word of a job that somebody stopped."""
+    """The terminal event of a job that was cancelled."""
 
     type: Literal["cancelled"] = "cancelled"
     by: str
@@ -265,10 +265,10 @@ class Cancelled(Event):
 
 
 class Unknown(Event):
-    """What a newer version says: followers have its JSON as it is, all others pass over it."""
+    """An event of a newer version: followers get its JSON unchanged, other readers skip it."""
 
     fields: dict[str, Any]
-    """All of it but id and time."""
+    """All fields but `id` and `at`."""
 
 
 KnownEvent = Annotated[
@@ -288,7 +288,7 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
     try:
         return _known.validate_python(fields, extra="ignore")
     except ValidationError as error:
-        # The first step is the type, the second the field: what it may be unset is left out.
+        # The first step is the type, the second the field; a field with a default is left out.
         strange = {step for each in error.errors() for step in each["loc"][1:2]}
     rest = {name: value for name, value in fields.items() if name not in strange}
     try:
@@ -298,24 +298,24 @@ def event_of(fields: dict[str, Any]) -> AnyEvent:
 
 
 class Frame:
-    """An event on its way: id, type, and the JSON that every reader gets as it is.
+    """An event as it is stored and published: id, type, and its JSON.
 
-    `body` is the JSON object `{"id": ..., "at": <unix seconds>, "type": ..., ...}`. Readers pass
-    it on without parsing, which is what makes a follower cheap. `id` is None for an event that
-    is only told live and never logged (a fresh `queued`).
+    `body` is the JSON object `{"id": ..., "at": <unix seconds>, "type": ..., ...}`. Readers
+    forward it without parsing it, which makes a follower cheap. `id` is None for an event that
+    is only sent live and never logged (a fresh `queued`).
     """
 
     __slots__ = ("body", "id", "type")
 
     def __init__(self, id: EventId | None, type: str, body: bytes) -> None:
-        """Take the parts as they are."""
+        """Make a frame from its parts; `body` is not checked."""
         self.id = id
         self.type = type
         self.body = body
 
     @classmethod
     def of(cls, id: EventId | None, at: float, event: Event) -> "Frame":
-        """Write an event into a frame; `at` is unix seconds."""
+        """Encode an event as a frame; `at` is unix seconds."""
         fields = event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null)
         head = b'{"id":"%d-%d","at":%.3f,' % (*id, at) if id else b'{"at":%.3f,' % at
         return cls(id, event.type, head + fields[1:])
@@ -333,12 +333,12 @@ class Frame:
 
     @property
     def is_last(self) -> bool:
-        """Whether this ends the log."""
+        """Whether this is the terminal event of the log."""
         return self.type in LAST_WORDS
 
     @property
     def event(self) -> AnyEvent:
-        """The event, parsed; Unknown if a newer version wrote what this one does not know."""
+        """The event, parsed; `Unknown` if a newer version wrote a type that this one lacks."""
         fields = from_json(self.body)
         fields.pop("id", None)
         fields.pop("at", None)
@@ -346,22 +346,22 @@ class Frame:
 
     @property
     def at(self) -> float:
-        """Unix seconds at which it was said."""
+        """Unix seconds at which it was appended."""
         return float(from_json(self.body)["at"])
 
     @override
     def __eq__(self, other: object) -> bool:
-        """Two frames are equal when they would read the same."""
+        """Frames are equal if their bodies are."""
         return isinstance(other, Frame) and self.body == other.body
 
     @override
     def __hash__(self) -> int:
-        """Of the bytes."""
+        """The hash of the body."""
         return hash(self.body)
 
     @override
     def __repr__(self) -> str:
-        """For a failed test."""
+        """The body, for a failed test."""
         return f"Frame({self.body.decode()})"
 
 
@@ -371,8 +371,8 @@ _FORM: Final = re.compile(r"^(\d{1,18})-(\d{1,18})(?:\.([0-9a-f]{1,32}))?$")
 class Cursor(NamedTuple):
     """`<attempt>-<seq>`, the id of an event; `.<nonce>` of its attempt makes it exact.
 
-    The nonce stands in `started`. It only matters where Redis came back with a shorter past and
-    gave the number of an attempt a second time.
+    The nonce is in `started`. It matters only if Redis was restored from an older state and used
+    the number of an attempt a second time.
     """
 
     id: EventId = BEGINNING
@@ -389,5 +389,5 @@ class Cursor(NamedTuple):
 
     @override
     def __str__(self) -> str:
-        """The form that callers send."""
+        """The form that clients send."""
         return f"{self.id}.{self.nonce}" if self.nonce else str(self.id)

@@ -1,11 +1,11 @@
-"""Server-sent events from bytes: what backends send us, and what our own clients hear.
+"""Decoding and encoding of server-sent events (SSE), for backends' streams and for our clients.
 
-The items are the same however the bytes were cut into packets. Does no I/O.
+The items do not depend on how the bytes were cut into packets. Does no I/O.
 
-A line ends at a line feed, a carriage return, or both; a byte-order mark at the start is none of
-the first line (WHATWG HTML, 9.2.5 and 9.2.6). Each byte is looked at once, so that an event of
-10 MB costs what it weighs, and an event has a bound, so that a stream without an end fills no
-memory. `EventStream` is what both ends share; what an event becomes is its subclasses' to say.
+A line ends at a line feed, a carriage return, or both; a byte-order mark at the start is not part
+of the first line (WHATWG HTML, 9.2.5 and 9.2.6). Each byte is read once, so that the cost of an
+event is linear in its size, and an event has a size limit, so that an endless one does not fill the
+memory. A subclass of `EventStream` says what an event is decoded to.
 """
 
 from abc import ABC, abstractmethod
@@ -23,23 +23,23 @@ DATA: Final = b"data: "
 END: Final = b"\n\n"
 """Ends an event."""
 LIMIT_BYTES: Final = 512 * 2**20
-"""Nobody says so much in one line or one event: Redis holds no longer string."""
+"""Of one line or one event: the longest string that Redis holds."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 MESSAGE: Final = ""
-"""Name of an event that was given none."""
+"""The name of an event without an `event` field."""
 
 
 class Start:
-    """Takes the byte-order mark off the start of a stream."""
+    """Removes the byte-order mark from the start of a stream."""
 
     __slots__ = ("_head",)
 
     def __init__(self) -> None:
-        """Nothing has come yet."""
+        """Begin before the first byte."""
         self._head: bytes | None = b""
 
     def without_mark(self, data: bytes) -> bytes:
-        """The bytes but for the mark; none while they may be the beginning of one."""
+        """The bytes without the mark; empty while they may be the beginning of one."""
         if self._head is None:
             return data
         self._head += data
@@ -48,28 +48,31 @@ class Start:
         return self.rest().removeprefix(BYTE_ORDER_MARK)
 
     def rest(self) -> bytes:
-        """What was held back."""
+        """The bytes that were held back."""
         head, self._head = self._head or b"", None
         return head
 
     @property
     def is_over(self) -> bool:
-        """Whether the first bytes have come."""
+        """Whether the start of the stream has been read."""
         return self._head is None
 
 
 class Lines:
-    """Cuts bytes at line feeds and keeps what has no end yet; raises BadEndpoint over the limit."""
+    """Cuts bytes at line feeds and keeps an unfinished line.
+
+    Raises BadEndpoint for a line over `LIMIT_BYTES`.
+    """
 
     __slots__ = ("_pieces", "_size_bytes")
 
     def __init__(self) -> None:
-        """Start at the beginning of a line."""
+        """Begin at the start of a line."""
         self._pieces: list[bytes] = []
         self._size_bytes = 0
 
     def cut(self, data: bytes) -> list[bytes]:
-        """Whole lines, without their line feeds."""
+        """The lines that these bytes complete, without their line feeds."""
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines and self._pieces:
@@ -88,7 +91,7 @@ class Lines:
         return bool(self._pieces)
 
     def rest(self) -> bytes:
-        """What never got its line feed."""
+        """The unfinished line."""
         rest = b"".join(self._pieces)
         self._pieces, self._size_bytes = [], 0
         return rest
@@ -101,12 +104,12 @@ def demand_room(size_bytes: int) -> None:
 
 
 class EventStream(ABC, Generic[Item]):
-    """Fed with bytes as they come; gives the items that they complete."""
+    """Decodes bytes as they arrive into the items that they complete."""
 
     __slots__ = ("_after_return", "_data", "_id", "_lines", "_name", "_size_bytes", "_start")
 
     def __init__(self) -> None:
-        """Start at the beginning of a stream."""
+        """Begin at the start of a stream."""
         self._start = Start()
         self._lines = Lines()
         self._data: list[bytes] = []
@@ -117,16 +120,17 @@ class EventStream(ABC, Generic[Item]):
 
     @abstractmethod
     def _made(self, name: str, id: bytes, data: bytes) -> Item:
-        """The item that an event is."""
+        """Make the item of an event."""
 
     def _odd(self, field: bytes, value: bytes, line: bytes) -> Item | None:  # noqa: ARG002
-        """The item that a line is which is no field of SSE; the clause says to pass it over."""
+        """Make an item of a line that is no field of SSE; by the clause it is skipped (None)."""
         return None
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next bytes; return the items that they complete.
 
-        Most packets are one event and nothing else; those skip the lines.
+        Most packets are exactly one event; those skip the cutting of lines. Raises BadEndpoint for
+        a line or an event over `LIMIT_BYTES`.
         """
         if (
             data[:6] == b"data: "
@@ -152,7 +156,7 @@ class EventStream(ABC, Generic[Item]):
     def flush(self) -> list[Item]:
         """Return the event that the end of the stream cut short, if any.
 
-        The clause says to drop it; servers that forget the last blank line are why we do not.
+        The clause says to drop it; we keep it because some servers omit the last blank line.
         """
         self._after_return = False
         rest = self._start.rest() + self._lines.rest()

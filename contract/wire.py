@@ -1,8 +1,8 @@
-"""How a noun becomes JSON and back: frozen, and marked with the version it was written in.
+"""The base classes of everything that is sent as JSON, and how it is encoded and decoded.
 
-Two rules. What a caller says is read strictly: a field that we do not know is refused by name. What
-another process of the fleet says may be of a newer version: what this one does not know of it is
-left out, because fleets are upgraded one process at a time.
+Two rules. Input of clients is validated strictly: an unknown field is refused by its name. JSON of
+another process of the fleet may be of a newer version: what this version does not know is left
+out, because a fleet is upgraded one process at a time.
 """
 
 from typing import Any, Final, TypeVar
@@ -17,7 +17,7 @@ VERSION: Final = 1
 
 
 class WireModel(BaseModel):
-    """Something that crosses a process boundary: immutable, and strict about unknown fields."""
+    """Base of models that cross a process boundary: immutable, unknown fields are refused."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, use_attribute_docstrings=True
@@ -25,7 +25,7 @@ class WireModel(BaseModel):
 
 
 class Asked(WireModel):
-    """A noun that callers write: a null in it is as if the field had been left out."""
+    """Base of models that clients send: a null is the same as a field left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -35,19 +35,19 @@ class Asked(WireModel):
         return fields
 
 
-AnyNoun = TypeVar("AnyNoun", bound=WireModel)
+AnyModel = TypeVar("AnyModel", bound=WireModel)
 
 
-def encode(noun: WireModel) -> bytes:
-    """Compact UTF-8 JSON of a noun; fields that are None are left out."""
-    return noun.__pydantic_serializer__.to_json(noun, exclude_none=True, by_alias=True)
+def encode(model: WireModel) -> bytes:
+    """Compact UTF-8 JSON of a model; fields that are None are left out."""
+    return model.__pydantic_serializer__.to_json(model, exclude_none=True, by_alias=True)
 
 
-def decode(kind: type[AnyNoun], data: bytes | str) -> AnyNoun:
+def decode(kind: type[AnyModel], data: bytes | str) -> AnyModel:
     """Read what `encode` wrote, in this version or a newer one.
 
-    Unknown fields, and items of lists that cannot be read, are left out; raises
-    pydantic.ValidationError where the rest is not enough.
+    Unknown fields, and items of lists that are invalid, are left out. Raises
+    pydantic.ValidationError if the rest is invalid.
     """
     try:
         return kind.model_validate_json(data, extra="ignore")
@@ -55,13 +55,13 @@ def decode(kind: type[AnyNoun], data: bytes | str) -> AnyNoun:
         fields = from_json(data) if error.errors()[0]["type"] != "json_invalid" else None
         if fields is None:
             raise
-        for strange in reversed(error.errors()):
-            _drop_item(fields, strange)
+        for fault in reversed(error.errors()):
+            _drop_item(fields, fault)
         return kind.model_validate(fields, extra="ignore")
 
 
 def _drop_item(fields: Any, error: ErrorDetails) -> None:
-    """Take the innermost item of a list that an error lies in out of it."""
+    """Remove the innermost list item that contains the error."""
     found, holder, at = fields, None, 0
     for step in error["loc"]:
         if isinstance(found, list) and isinstance(step, int) and step < len(found):
@@ -76,7 +76,10 @@ _HOLDS_TEXT: Final = (str, dict, list, tuple)
 
 
 def must_be_text(value: Any, where: str = "request") -> None:
-    """Look through JSON-like data; raises InvalidRequest naming the field that is no text."""
+    """Check that all strings of JSON-like data are valid UTF-8.
+
+    Raises InvalidRequest with the path of the first one that is not.
+    """
     waiting = [(where, value)]
     while waiting:
         path, found = waiting.pop()
@@ -96,7 +99,7 @@ def must_be_text(value: Any, where: str = "request") -> None:
 
 
 def written(value: object) -> str:
-    """Anything as words that can be sent: what is no text is spelt out, and cut at 80 letters."""
+    """A value as valid UTF-8 text of at most 80 characters; lone surrogates are escaped."""
     return str(value)[:80].encode("utf-8", "backslashreplace").decode()
 
 

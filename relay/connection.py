@@ -223,7 +223,7 @@ class Connection:
         return time.time() + self._clock_offset_s
 
     def set_clock(self, redis_now: float) -> None:
-        """Set the clock to Redis's time (unix seconds) in a reply, so that skewed machines agree."""
+        """Set the clock to Redis's time (unix seconds), so that skewed machines agree."""
         self._clock_offset_s = redis_now - time.time()
 
 

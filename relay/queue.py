@@ -23,6 +23,8 @@ from relay.records import Records, from_hash, to_hash
 from relay.scripts import jobs, queues
 from relay.tickets import ticket
 
+FIRST_FOLLOW_S: Final = 15.0
+"""Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
 """Least, unknown, most."""
 _TENANT_BOUNDS: Final = (-3, -4)
@@ -158,7 +160,8 @@ class Queue:
             return []
         policy = record.on_disconnect
         patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
-        return [jobs.expect_follower(record.id, max(self._connection.settings.lease_s, patience_s))]
+        lease_s = self._connection.settings.lease_s
+        return [jobs.expect_follower(record.id, max(FIRST_FOLLOW_S, lease_s, patience_s))]
 
     def _bounds(self, tenant: Tenant) -> Bounds:
         settings = self._connection.settings

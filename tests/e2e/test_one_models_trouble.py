@@ -103,6 +103,19 @@ async def test_errors_of_requests_and_dropped_connections_starve_nobody(
         assert server.asked["my"] == 10
 
 
+async def test_errors_inside_answers_of_status_200_make_their_model_rest(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with fleet(redis_url, tmp_path, mx=lambda _: IN_A_200, my=lambda _: words("hi")) as (
+        relay, server,
+    ):  # fmt: skip
+        await put(relay, "mx", 30)
+        records = await ended(relay, await put(relay, "my", 10, deadline_s=100), within_s=10)
+
+        assert {record.status for record in records} == {"done"}
+        assert server.asked["mx"] < 15
+
+
 async def test_malformed_vectors_starve_nobody(redis_url: str, tmp_path: Path) -> None:
     def one(number: object) -> Answer:
         return lambda body: Reply(

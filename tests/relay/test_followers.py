@@ -249,8 +249,9 @@ async def test_a_shared_pull_lives_as_long_as_its_most_patient_caller(redis_url:
 
 @pytest.mark.parametrize("policy", ["cancel", AFTER_A_MOMENT])
 async def test_a_job_that_nobody_ever_follows_ends_after_the_lease(
-    redis_url: str, policy: OnDisconnect
+    redis_url: str, policy: OnDisconnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("relay.queue.FIRST_FOLLOW_S", 0.0)
     # Its client, or the shim, has died between enqueue and first follow: another process sees it.
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay):
         record = await http_job(relay, policy)
@@ -259,7 +260,18 @@ async def test_a_job_that_nobody_ever_follows_ends_after_the_lease(
         await until(lambda: nothing_is_watched(relay))
 
 
-async def test_a_first_follower_in_time_stops_that_clock(redis_url: str) -> None:
+async def test_a_short_lease_leaves_a_slow_client_its_time(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay):
+        record = await http_job(relay, "cancel")
+        due = await relay.connection.command("ZSCORE", redis_keys.FOLLOWED, record.id)
+
+        assert 14 < float(due) - record.created_at < 16
+
+
+async def test_a_first_follower_in_time_stops_that_clock(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.queue.FIRST_FOLLOW_S", 0.0)
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay) as others:
         record = await http_job(relay, "cancel")
         async with others.attending(record):

@@ -41,6 +41,7 @@ from contract.events import (
 )
 from contract.features import Feature
 from contract.images import ImageRequest
+from contract.model_kinds import MODEL_KINDS
 from contract.models import (
     CopyRequest,
     CreateRequest,
@@ -333,7 +334,7 @@ class Scripted:
         return ModelReport(
             name=name,
             traits=traits,
-            lacks=() if "chat" in traits else ("chat",),
+            lacks=tuple(kind for kind in MODEL_KINDS if kind not in traits),
             warm=self._warm.is_warm(name),
             context_length=8192,
             dimension=parse(form).dim if is_embedding else None,

@@ -341,9 +341,9 @@ def _made(
 
 
 def _scope(error: BackendError, status: int) -> Scope:
-    """The scope of the error; an error inside a stream concerns its request only."""
-    is_fault = isinstance(error, ServerFault) and status >= 500  # noqa: PLR2004 - the class
-    return "model" if is_fault else error.scope
+    """The scope of the error: a fault in a 200 stream is the model's, as one with status 500 is."""
+    is_refusal = 400 <= status < 500  # noqa: PLR2004 - the class
+    return "model" if isinstance(error, ServerFault) and not is_refusal else error.scope
 
 
 def _classified(status: int, text: str) -> type[BackendError]:

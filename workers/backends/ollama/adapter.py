@@ -34,12 +34,12 @@ from contract.models import (
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.http.decoders import Ndjson
-from workers.backends.http.error_table import error_in
+from workers.backends.http.error_table import error_in, unwrap_array
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.ollama import shapes, wire
 from workers.backends.ollama.wire import leaves_open
 from workers.backends.protocols import Stream
-from workers.backends.shapes import invalid_json
+from workers.backends.shapes import ANYTHING, invalid_json
 from workers.backends.vector_rows import VectorRows, batches
 
 EMBED_BATCH: Final = 64
@@ -284,9 +284,10 @@ class Ollama:
             fields = from_json(line)
         except ValueError as error:
             raise invalid_json(error, is_cut=is_cut) from None
-        if not isinstance(fields, dict) or "error" in fields:
-            raise error_in(fields, secrets=self._client.secrets)
-        return fields
+        found = unwrap_array(fields)
+        if isinstance(found, dict) and "error" in found:
+            raise error_in(found, secrets=self._client.secrets)
+        return ANYTHING.read(fields)
 
     async def _shown_of(self, model: str | None) -> dict[str, Any]:
         body = {"model": model}

@@ -148,9 +148,9 @@ def test_words_decide_where_a_status_may_mean_both(status: int, words: str, name
 
 @pytest.mark.parametrize(
     ("status", "scope"),
-    [(500, "model"), (502, "model"), (200, "request"), (0, "request"), (400, "request")],
+    [(500, "model"), (502, "model"), (200, "model"), (0, "model"), (400, "request")],
 )
-def test_only_a_status_of_its_own_makes_an_error_the_models(status: int, scope: str) -> None:
+def test_a_fault_is_the_models_also_inside_a_stream_of_status_200(status: int, scope: str) -> None:
     assert error_from(status, SAID % "out of memory").scope == scope
     assert error_from(status, '{"error":{"code":500,"message":"m"}}').scope == scope
 

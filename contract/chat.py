@@ -1,4 +1,4 @@
-"""What a caller asks of a chat: messages, tools, and one vocabulary of options for all backends."""
+"""Chat requests: messages, tools, and the same options for all backends."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
@@ -14,33 +14,33 @@ JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class ResponseNotes(WireModel):
-    """What the request for a response said that is no business of a backend."""
+    """Fields of a `/v1/responses` request that backends do not need."""
 
     background: bool = False
-    """Whether its caller did not wait for it."""
+    """Whether the client did not wait for the response."""
     stored: bool = True
-    """Whether it can be looked up afterwards."""
+    """Whether the response can be retrieved later."""
     has_instructions: bool = False
-    """Whether the first message is `instructions`: a response that goes on from this one has none
-    of it."""
+    """Whether the first message is `instructions`, which a response that continues this one does
+    not inherit."""
     chain: tuple[JobId, ...] = ()
-    """Jobs of the responses that this one goes on from, the oldest first; what they were asked and
-    have answered stands in the messages."""
+    """Jobs of the responses that this one continues, the oldest first; their input and output are
+    in the messages."""
     echo: dict[str, Any] = Field(default_factory=dict)
-    """Fields of the request that the response repeats as they were."""
+    """Fields of the request that the response repeats unchanged."""
 
 
 Think = Literal["auto", "off", "on", "minimal", "low", "medium", "high", "xhigh"]
-"""How hard to think; `auto` leaves it to the backend, `on` leaves it how hard."""
+"""Reasoning effort; `auto`: the backend's default, `on`: reasoning with the default effort."""
 Role = Literal["system", "user", "assistant", "tool"]
 
 
 DETAILS: Final = "reasoning_details"
-"""Where in a message's `provider_meta` OpenRouter's pieces of thoughts stand, as they came."""
+"""Field of a message's `provider_meta` with OpenRouter's reasoning details, unchanged."""
 
 
 def thoughts_in(details: Iterable[Mapping[str, Any]]) -> str:
-    """The text in such pieces; some hold a summary, some are encrypted and hold none."""
+    """The text of reasoning details; some hold a summary, encrypted ones hold no text."""
     texts = (each.get("text") or each.get("summary") for each in details)
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -69,11 +69,11 @@ class ToolCall(Asked):
     name: str
     arguments: str = "{}"
     provider_meta: dict[str, Any] | None = None
-    """What the backend wants back with the call, as it gave it (Gemini's thought signature)."""
+    """Data to send back with the call, as the backend sent it (Gemini's thought signature)."""
 
 
 class Message(Asked):
-    """One turn. `thinking` is what the assistant thought, for backends that have a word for it."""
+    """One message. `thinking` is the assistant's reasoning, for backends that accept it."""
 
     role: Role
     content: str | tuple[Part, ...] = ""
@@ -82,7 +82,7 @@ class Message(Asked):
     tool_call_id: str | None = None
     tool_name: str | None = None
     provider_meta: dict[str, Any] | None = None
-    """What the backend wants back with the message, as it gave it."""
+    """Data to send back with the message, as the backend sent it."""
 
     @property
     def text(self) -> str:
@@ -106,7 +106,7 @@ class Tool(Asked):
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     strict: bool | None = None
-    """Whether the arguments of a call must be of that schema, where the backend can promise it."""
+    """Whether the arguments of a call must match the schema, if the backend supports it."""
 
 
 class NamedTool(Asked):
@@ -148,10 +148,10 @@ class ChatRequest(Request):
     kind: Literal["chat"] = "chat"
     model: Annotated[str, Field(min_length=1, max_length=256)]
     prompt: Annotated[str, Field(min_length=1)] | Tokens | None = None
-    """Raw text, or ids of the model's own tokens, to go on from instead of `messages`: no chat
-    template is laid around it."""
+    """Raw text, or ids of the model's tokens, to continue instead of `messages`; no chat template
+    is applied."""
     suffix: str | None = None
-    """Text that stands behind the answer (fill in the middle); only with a `prompt`."""
+    """Text after the answer (fill in the middle); only with a `prompt`."""
     messages: Annotated[tuple[Message, ...], Field(validate_default=True)] = ()
     """The conversation; at least one, unless there is a `prompt`."""
     tools: tuple[Tool, ...] = ()
@@ -168,26 +168,26 @@ class ChatRequest(Request):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    """What the likelihood of tokens that stand in the text already is divided by; 1 is nothing."""
+    """Divisor of the likelihood of tokens that are already in the text; 1 changes nothing."""
     context_length: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of context that the model is to be loaded with, where a caller may say so."""
+    """Tokens of context to load the model with, if the backend lets a request set it."""
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
-    """What is added to the likelihood of tokens, by their ids."""
+    """Values that are added to the logits of tokens, by token id."""
     logprobs: bool = False
-    """Whether to tell how likely each token was; refused where the backend cannot."""
+    """Whether to return log probabilities; refused if the backend cannot."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
-    """How many tokens to tell of that were likely in each place, with `logprobs`."""
+    """Number of likely alternatives per token, with `logprobs`."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Tokens the answer may have; cut to the model's own ceiling where that is known."""
+    """Most tokens of the answer; reduced to the model's own limit if that is known."""
     think: Think = "auto"
     truncate: bool | None = None
-    """Cut a prompt that is too long (true) or refuse it (false), where the backend can."""
+    """Cut a prompt that is too long (true) or refuse it (false), if the backend can."""
     shift: bool | None = None
-    """Slide the context when the answer overflows it (true) or stop (false), where it can."""
+    """Slide the context when the answer overflows it (true) or stop (false), if the backend can."""
     keep_alive_s: float | None = None
-    """Seconds that the model stays loaded after this job; negative: for ever."""
+    """Seconds that the model stays loaded after this job; negative: without limit."""
     response_notes: ResponseNotes | None = None
-    """What `/v1/responses` wants to know again of a request of its own; leave it out."""
+    """Set by `/v1/responses` for its own requests; leave it out."""
 
     @field_validator("messages")
     @classmethod

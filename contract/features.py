@@ -1,7 +1,7 @@
-"""What a request may ask for and not every backend has a word for, and what becomes of it there.
+"""Features of requests that not every backend supports.
 
-Invariant: a wish is never dropped in silence. One that decides what the answer is, is refused
-where the backend has no word for it; any other is named in `Done.ignored`.
+Invariant: a feature is never dropped silently. If the backend does not support it, a feature that
+determines the answer is refused (`REMEDIES`); any other is listed in `Done.ignored`.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ REMEDIES: Final[Mapping[Feature, str]] = {
     "logprobs": "it does not tell how likely its tokens were: leave `logprobs` out",
     "mask": "it cannot redraw a part of an image: leave `mask` out",
 }
-"""Wishes that are refused where they cannot be granted: why, and what to do."""
+"""Features that are refused if the backend does not support them: why, and what to do."""
 
 
 def wishes(request: Request) -> tuple[Feature, ...]:
-    """What a request asks for that not every backend can do."""
+    """The features that a request uses."""
     match request:
         case ChatRequest():
             return _of_chat(request)
@@ -43,7 +43,7 @@ def wishes(request: Request) -> tuple[Feature, ...]:
 
 
 def _of_chat(request: ChatRequest) -> tuple[Feature, ...]:
-    asked: dict[Feature, bool] = {
+    uses: dict[Feature, bool] = {
         "prompt": request.prompt is not None,
         "suffix": request.suffix is not None,
         "token_ids": isinstance(request.prompt, tuple),
@@ -60,4 +60,4 @@ def _of_chat(request: ChatRequest) -> tuple[Feature, ...]:
         ),
         "tools[].strict": any(tool.strict for tool in request.tools),
     }
-    return tuple(wish for wish, is_asked in asked.items() if is_asked)
+    return tuple(feature for feature, is_used in uses.items() if is_used)

@@ -1,8 +1,8 @@
-"""When two names mean one model: a name without a tag is the one tagged `latest`. Pure.
+"""Comparison of model names: a name without a tag is the same as with the tag `latest`. Pure.
 
-`qwen3` and `qwen3:latest` are one model to Ollama, and so to everybody here: whoever compares
-models' names does it with these functions. A path of some machine means the model that is named by
-its last part: servers that name a model by its file are known here by the file's name alone.
+`qwen3` and `qwen3:latest` are one model to Ollama, and so to the whole fleet: model names are
+compared only by these functions. A path means the model named by its last part, because servers
+that name a model by its file are listed here by the file's name alone.
 """
 
 import re
@@ -16,18 +16,18 @@ LATEST: Final = ":latest"
 _PATH: Final = re.compile(
     r"(?:[A-Za-z]:[\\/]|\\\\|[/~]|\.{1,2}[\\/]).*|.*[\\/].*\.gguf", re.IGNORECASE | re.DOTALL
 )
-"""Absolute on any system, or relative to some folder; `owner/model` is none."""
+"""Absolute on any system, or relative to a folder; `owner/model` is no path."""
 _SEPARATORS: Final = re.compile(r"[\\/]+")
 _CLOSE: Final = 0.75
-"""Likeness from which a name may be another one mistyped: `phi3` and `phi4`."""
-_TELLING: Final = 3
-"""Letters from which a part of a name tells something."""
+"""Similarity (0 to 1) from which a name may be a misspelling of another: `phi3` and `phi4`."""
+_SIGNIFICANT: Final = 3
+"""Characters from which a part of a name is compared."""
 
 Known = TypeVar("Known")
 
 
 def is_path(model: str) -> bool:
-    """Whether a name says where a file or a folder of models lies."""
+    """Whether a name is the path of a file or a folder of models."""
     return _PATH.fullmatch(model) is not None
 
 
@@ -38,7 +38,7 @@ def base_name(model: str) -> str:
 
 
 def untagged(model: str) -> str:
-    """The name that all spellings of a model share; what to index models by."""
+    """The name that all spellings of a model share, for use as a key."""
     return (base_name(model) if is_path(model) else model).removesuffix(LATEST)
 
 
@@ -48,37 +48,37 @@ def is_same(one: str, other: str) -> bool:
 
 
 def spellings(models: Iterable[str]) -> set[str]:
-    """Every way to write these models, where names can only be compared as they are."""
+    """Every spelling of these models, for comparisons of plain text."""
     bare = {untagged(model) for model in models}
     return bare | {f"{model}{LATEST}" for model in bare if ":" not in model}
 
 
 def find(models: Mapping[str, Known], model: str) -> tuple[str, Known] | None:
-    """The entry of a model, with the name that it is listed under; the exact name goes first."""
+    """The entry of a model and the name it is listed under; an exact match is preferred."""
     if model in models:
         return model, models[model]
     return next(((name, it) for name, it in models.items() if is_same(name, model)), None)
 
 
 def close(name: str, names: Iterable[str], most: int = 5) -> list[str]:
-    """Names that may have been meant, the likest first; none where none is close.
+    """Up to `most` names that are similar to `name`, the most similar first.
 
-    Close is what holds the other (`llama` and `llama3.2:3b-instruct`), or differs by a letter or
-    two in the part between the maker and the tag. Without regard to case.
+    Similar is a name that contains the other (`llama` and `llama3.2:3b-instruct`), or that differs
+    in a letter or two of the part between the maker and the tag. Ignores case.
     """
-    likeness = {each: _likeness(_stem(name), _stem(each)) for each in names}
-    found = [each for each in sorted(likeness) if likeness[each] >= _CLOSE]
-    return sorted(found, key=lambda each: -likeness[each])[:most]
+    similarity = {each: _similarity(_stem(name), _stem(each)) for each in names}
+    found = [each for each in sorted(similarity) if similarity[each] >= _CLOSE]
+    return sorted(found, key=lambda each: -similarity[each])[:most]
 
 
 def _stem(name: str) -> str:
     return name.lower().rpartition("/")[2].partition(":")[0]
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     ratio = SequenceMatcher(None, one, other).ratio()
     shorter, longer = sorted((one, other), key=len)
-    holds = len(shorter) >= _TELLING and shorter in longer
+    holds = len(shorter) >= _SIGNIFICANT and shorter in longer
     return max(ratio, _CLOSE) if holds else ratio
 
 
@@ -87,23 +87,23 @@ _CONTEXT: Final = re.compile(rf"{_MARK}\d+$")
 
 
 def variant(model: str, context_length: int | None) -> str:
-    """The model with the context length (tokens) that it is loaded with; None: the server's own."""
+    """The variant of a model with this context length in tokens; None: the server's default."""
     return model if context_length is None else f"{model}{_MARK}{context_length}"
 
 
 def model_of(loaded: str) -> str:
-    """The model's name alone."""
+    """The model of a variant."""
     return _CONTEXT.sub("", loaded)
 
 
 def canonical(loaded: str) -> str:
-    """The one spelling that all names of a variant share."""
+    """The name that all spellings of a variant share."""
     model = model_of(loaded)
     return untagged(model) + loaded[len(model) :]
 
 
 def all_spellings(loaded: Iterable[str]) -> set[str]:
-    """Every way to write these variants."""
+    """Every spelling of these variants."""
     return {
         name + each[len(model_of(each)) :]
         for each in loaded
@@ -112,6 +112,6 @@ def all_spellings(loaded: Iterable[str]) -> set[str]:
 
 
 def context_length_of(request: Request) -> int | None:
-    """Tokens of context that a request wants its model loaded with, if it says so."""
-    told: int | None = getattr(request, "context_length", None)
-    return told
+    """The context length (tokens) to load the model with, if the request sets one."""
+    length: int | None = getattr(request, "context_length", None)
+    return length

@@ -1,4 +1,4 @@
-"""Requests about models themselves: fetch, show, list, copy, make, delete, load, unload."""
+"""Requests that manage models: pull, show, list, running, copy, create, delete, load, unload."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -18,20 +18,20 @@ class PullRequest(Request):
 
 
 class ShowRequest(Request):
-    """Ask for everything the backend knows of a model; the answer is one `details` event."""
+    """Show what the backend knows of a model; the answer is one `details` event."""
 
     kind: Literal["show"] = "show"
     model: ModelName
 
 
 class ListRequest(Request):
-    """Ask the backend for its models; the answer is one `details` event."""
+    """List the backend's models; the answer is one `details` event."""
 
     kind: Literal["list"] = "list"
 
 
 class RunningRequest(Request):
-    """Ask the backend for its loaded models; the answer is one `details` event."""
+    """List the backend's loaded models; the answer is one `details` event."""
 
     kind: Literal["running"] = "running"
 
@@ -52,7 +52,7 @@ class CopyRequest(Request):
 
 
 class CreateRequest(Request):
-    """Make a model from another; the answer is `progress` events."""
+    """Create a model from another; the answer is `progress` events."""
 
     kind: Literal["create"] = "create"
     model: ModelName
@@ -62,13 +62,13 @@ class CreateRequest(Request):
     parameters: dict[str, Any] = Field(default_factory=dict)
     license: tuple[str, ...] = ()
     messages: Annotated[tuple[dict[str, Any], ...], Field(max_length=1024)] = ()
-    """Turns that stand before every conversation, as the backend writes them."""
+    """Messages that precede every conversation, in the backend's form."""
     quantize: Annotated[str, Field(max_length=40)] | None = None
-    """What to make the numbers into, as in `q4_K_M`."""
+    """The quantization to convert the weights to, as in `q4_K_M`."""
 
 
 class LoadRequest(Request):
-    """Bring a model into memory."""
+    """Load a model into memory."""
 
     kind: Literal["load"] = "load"
     model: ModelName
@@ -76,11 +76,11 @@ class LoadRequest(Request):
 
 
 EVERY_MODEL: Final = "*"
-"""What an unload names to take all models out of memory."""
+"""The model name with which an unload unloads all models."""
 
 
 class UnloadRequest(Request):
-    """Take a model out of memory, or all of them by the name `*`."""
+    """Unload a model from memory, or all of them by the name `*`."""
 
     kind: Literal["unload"] = "unload"
     model: ModelName

@@ -1,7 +1,7 @@
-"""Every name that lives in Redis or Celery: queues, keys, channels. Nobody spells one elsewhere.
+"""Names of all Redis keys and channels, Celery queues and tasks; no other file spells one.
 
-Two families, which may live on two servers: *queue keys* carry a queue's name (who is next, who
-holds what) and *job keys* carry a job's id (its record, its log, its channel).
+Two families, which may be on two servers: *queue keys* carry a queue's name (waiting jobs, leases)
+and *job keys* carry a job's id (record, log, channel).
 """
 
 import re
@@ -12,46 +12,46 @@ TICKET_TASK: Final = "fleet.ticket"
 """Name of the Celery task of a ticket: "there is work in this queue"."""
 
 UNREADABLE_TASK: Final = "fleet.unreadable"
-"""Name of the Celery task that sets a message aside which no worker can read."""
+"""Name of the Celery task that stores a message that no worker can read."""
 
 LIVE: Final = "fleet:live"
-"""Sorted set of jobs that have not ended: job id by creation time. The ledger's index."""
+"""Sorted set of jobs that have not ended: job id by creation time."""
 
 DEADLINES: Final = "fleet:deadlines"
 """Sorted set of jobs that have a deadline: job id by the unix time at which it passes."""
 
 RECENT: Final = "fleet:recent"
-"""Sorted set of jobs by creation time, for listing: trimmed to those whose record may live."""
+"""Sorted set of jobs by creation time, for listing; trimmed to those that may have a record."""
 
 DEAD: Final = "fleet:dead"
 """Sorted set of dead letters: job id by the unix time at which it ran out of attempts."""
 
 UNREADABLE: Final = "fleet:unreadable"
-"""Stream of messages that stood in a queue's list and were neither ticket nor job."""
+"""Stream of entries of queues' lists that were neither ticket nor job."""
 
 UNREADABLE_COUNTS: Final = "fleet:unreadable:counts"
-"""Hash of how many such messages there were, by queue."""
+"""Hash with the number of such messages, by queue."""
 
 IDEMPOTENCY: Final = "fleet:idempotency"
-"""Sorted set of idempotency keys: name in Redis by the unix time to see if its job lives."""
+"""Sorted set of idempotency keys: name in Redis by the unix time of its next renewal."""
 
 FOLLOWED: Final = "fleet:followed"
-"""Sorted set of jobs that end when nobody follows them: job id by the unix time to look."""
+"""Sorted set of jobs to cancel without followers: job id by the unix time of the next check."""
 
 MAINTAINER: Final = "fleet:maintainer"
-"""String with the worker that looks after everybody's leases, tickets and records."""
+"""String with the worker that maintains all leases, tickets and records."""
 
 MAINTAINER_CHANNEL: Final = "fleet:maintainer:looks"
-"""Pub/sub channel on which it says so at each look; an empty word: it has left."""
+"""Pub/sub channel of its name at each renewal; an empty message: it has stopped."""
 
 ROSTER: Final = "fleet:roster"
 """Sorted set of workers: name by the unix time at which its report expires."""
 
 QUEUES: Final = "fleet:queues"
-"""Sorted set of queues by last use; the reaper forgets one that was empty for `log_ttl_s`."""
+"""Sorted set of queues by last use; one that was empty for `log_ttl_s` is removed."""
 
 KEYS: Final = "fleet:keys"
-"""Hash of API keys: id to what is known of it; `revision` changes with every one."""
+"""Hash of API keys: id to its entry; `revision` changes with every change."""
 
 BATCHES: Final = "fleet:batches"
 """Sorted set of batches that have not ended: batch id by when its driver's lease expires."""
@@ -60,12 +60,12 @@ STORED: Final = "fleet:stored"
 """Sorted set of everything in the file storage: its name there by the unix time to delete it."""
 
 HELD: Final = "fleet:held"
-"""Sorted set of stored things that a batch reads: name by the unix time until which it may."""
+"""Sorted set of stored files that batches read: name by the unix time until which they may."""
 
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
 JOB_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,32}$")
-"""What callers may write in place of an id, where only one of theirs begins so."""
+"""A prefix that clients may send in place of an id, if only one of theirs matches."""
 
 
 def job_id(task_id: str) -> str:
@@ -73,9 +73,9 @@ def job_id(task_id: str) -> str:
     try:
         return UUID(task_id).hex
     except ValueError:
-        # A lone surrogate is spelt out: whatever somebody calls a task, its job has an id.
-        spelt = task_id.encode("utf-8", "backslashreplace").decode()
-        return uuid5(NAMESPACE_URL, f"celery/{spelt}").hex
+        # A lone surrogate is escaped: any task id yields a job id.
+        escaped = task_id.encode("utf-8", "backslashreplace").decode()
+        return uuid5(NAMESPACE_URL, f"celery/{escaped}").hex
 
 
 def queue_name(backend: str, kind: str) -> str:
@@ -104,7 +104,7 @@ def urgent(queue: str) -> str:
 
 
 def line(queue: str, model: str) -> str:
-    """The part of the backlog that asks for one model, loaded one way, with the same scores."""
+    """The part of the backlog for one variant of a model, with the same scores."""
     return f"fleet:q:{queue}:line:{model}"
 
 
@@ -134,12 +134,12 @@ def load(queue: str) -> str:
 
 
 def facts(queue: str) -> str:
-    """Hash of what a claim must know of each waiting or held job: job id to JSON."""
+    """Hash of what a claim needs to know of each waiting or leased job: job id to JSON."""
     return f"fleet:q:{queue}:facts"
 
 
 def leases(queue: str) -> str:
-    """Sorted set of held jobs: job id by the unix time at which the lease expires."""
+    """Sorted set of leased jobs: job id by the unix time at which the lease expires."""
     return f"fleet:q:{queue}:leases"
 
 
@@ -154,7 +154,7 @@ def drained(queue: str, minute: int) -> str:
 
 
 def single(queue: str, tenant: str, model: str) -> str:
-    """String with the job that pulls a model, which all of a tenant who ask for it follow."""
+    """String with the job that pulls a model; all requests of the tenant for it share that job."""
     return f"fleet:q:{queue}:single:{tenant}:{model}"
 
 
@@ -174,17 +174,17 @@ def log(job_id: str) -> str:
 
 
 def audience(job_id: str) -> str:
-    """Sorted set of processes that follow a job: name by the unix time at which it is gone."""
+    """Sorted set of processes that follow a job: name by the unix time its lease expires."""
     return f"fleet:j:{job_id}:audience"
 
 
 def idempotency(tenant: str, digest: str) -> str:
-    """Hash of what a tenant's Idempotency-Key leads to; `digest` is the key's SHA-256."""
+    """Hash of the job of a tenant's Idempotency-Key; `digest` is the key's SHA-256."""
     return f"fleet:idempotency:{tenant}:{digest}"
 
 
 def channel(job_id: str) -> str:
-    """Pub/sub channel on which a job's events appear as they are written."""
+    """Pub/sub channel of a job's events, published as they are appended."""
     return f"fleet:j:{job_id}:events"
 
 
@@ -194,7 +194,7 @@ def worker_report(worker: str) -> str:
 
 
 def worker_channel(worker: str) -> str:
-    """Pub/sub channel on which a worker is told the id of a job that it lost."""
+    """Pub/sub channel of a worker: the ids of jobs whose leases it has lost."""
     return f"fleet:worker:{worker}:orders"
 
 
@@ -204,7 +204,7 @@ def residence(backend: str, model: str) -> str:
 
 
 def vector(backend: str, digest: str) -> str:
-    """String with a vector that was computed (float32), by what it is of: model, options, text."""
+    """String with a cached vector (float32); `digest` is of model, options and text."""
     return f"fleet:vector:{backend}:{digest}"
 
 
@@ -219,17 +219,17 @@ def files(tenant: str) -> str:
 
 
 def batch(batch_id: str) -> str:
-    """Hash of a batch's record, and of who drives it."""
+    """Hash of a batch's record and its driver's lease."""
     return f"fleet:batch:{batch_id}"
 
 
 def batch_rows(batch_id: str) -> str:
-    """Bitmap of the rows of a batch whose answer stands in a part."""
+    """Bitmap of the rows of a batch whose answer is in a part."""
     return f"fleet:batch:{batch_id}:rows"
 
 
 def batch_parts(batch_id: str) -> str:
-    """List of the parts, in the file storage, that a batch's output is put together from."""
+    """List of a batch's parts in the file storage, which its output is assembled from."""
     return f"fleet:batch:{batch_id}:parts"
 
 
@@ -239,5 +239,5 @@ def batches(tenant: str) -> str:
 
 
 def live_batches(tenant: str) -> str:
-    """Set of a tenant's batches that have not ended: they share its window."""
+    """Set of a tenant's batches that have not ended; they share its window of running jobs."""
     return f"fleet:t:{tenant}:batches:live"

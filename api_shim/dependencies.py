@@ -56,7 +56,7 @@ class Dependencies:
         self.roster = RosterCache(RosterStore(connection), max_age_s=settings.roster_max_age_s)
         self.positions = QueuePositions(
             self.records,
-            self.queue.standing,
+            self.queue.positions,
             self.roster,
             connection.now,
             settings.place_every_s,
@@ -91,7 +91,7 @@ async def open_dependencies(
         dependencies = Dependencies(settings, connection, reader, open_calls)
         tasks = [
             group.create_task(reader.listen()),
-            group.create_task(dependencies.followers.keep()),
+            group.create_task(dependencies.followers.keep_leases()),
             group.create_task(dependencies.authenticator.watch()),
         ]
         try:

@@ -48,7 +48,7 @@ class DeepQueue:
         self.connection = connection
         self.queue = Queue(connection)
         self.leases = Leases(connection)
-        self.audit = Reconciler(connection)
+        self.reconciler = Reconciler(connection)
         self.dice = random.Random(1)
         self.waiting: list[str] = []
         self.claimed: list[str] = []
@@ -85,7 +85,7 @@ class DeepQueue:
     async def position(self) -> None:
         """Where some job stands."""
         records = self.queue._records  # noqa: SLF001 - the verb reads no record by itself
-        await self.queue.standing.place(await records.get(self.dice.choice(self.waiting[-50:])))
+        await self.queue.positions.place(await records.get(self.dice.choice(self.waiting[-50:])))
 
     async def cancel(self) -> None:
         """Somebody gives up."""
@@ -94,7 +94,7 @@ class DeepQueue:
     async def reap(self) -> None:
         """What every worker does every three seconds."""
         await self.leases.reap()
-        await self.audit.look()
+        await self.reconciler.reconcile()
 
 
 async def redis_ms(connection: Connection, verb: Verb, times: int) -> list[float]:

@@ -26,7 +26,7 @@ from relay.publisher import Publisher
 from relay.queue import Queue, StartedJob
 from relay.subscriber import Subscriber, Subscription
 
-VOICES: Final = 500
+ATTEMPT_LOGS: Final = 500
 FRAMES: Final = 10_000
 JOBS: Final = 1_000
 AT_ONCE: Final = 64
@@ -65,7 +65,7 @@ class Bench:
 
 def _logs() -> list[str]:
     run = next(_fresh)
-    return [f"{run:016x}{number:016x}" for number in range(VOICES)]
+    return [f"{run:016x}{number:016x}" for number in range(ATTEMPT_LOGS)]
 
 
 async def _claimed(bench: Bench) -> list[StartedJob]:
@@ -97,21 +97,21 @@ async def _beside(work: Awaitable[None]) -> AsyncGenerator[None]:
 async def write_ours(bench: Bench, per_tick: int = 100) -> None:
     """relay/publisher.py, with so many words a tick of the loop."""
     writer = Publisher(bench.connection)
-    voices = [writer.voice(claim) for claim in await _claimed(bench)]
+    attempt_logs = [writer.attempt_log(claim) for claim in await _claimed(bench)]
     async with _beside(writer.write()):
         for number in range(FRAMES):
-            voices[number % VOICES].say(_WORD)
+            attempt_logs[number % ATTEMPT_LOGS].append(_WORD)
             if number % per_tick == 0:
                 await asyncio.sleep(0.001)
-        for voice in voices:
-            await voice.written()
+        for attempt_log in attempt_logs:
+            await attempt_log.flush()
 
 
 async def write_calls(bench: Bench) -> None:
     """redis-py, XADD and PUBLISH for each word."""
     ids = _logs()
     for number in range(FRAMES // 5):
-        log, frame = ids[number % VOICES], _frame(number)
+        log, frame = ids[number % ATTEMPT_LOGS], _frame(number)
         await bench.theirs.xadd(redis_keys.log(log), {"f": frame})
         await bench.theirs.publish(redis_keys.channel(log), frame)
 
@@ -122,7 +122,7 @@ async def write_pipeline(bench: Bench) -> None:
     for begin in range(0, FRAMES, 64):
         async with bench.theirs.pipeline(transaction=False) as pipe:
             for number in range(begin, begin + 64):
-                log, frame = ids[number % VOICES], _frame(number)
+                log, frame = ids[number % ATTEMPT_LOGS], _frame(number)
                 pipe.xadd(redis_keys.log(log), {"f": frame})
                 pipe.publish(redis_keys.channel(log), frame)
             await pipe.execute()
@@ -139,8 +139,8 @@ for i = 1, ARGV[1] do redis.call('PUBLISH', KEYS[i], ARGV[2]) end
 
 async def _say_all(bench: Bench, channels: list[str]) -> None:
     """Have Redis say FRAMES messages by itself, in waves that a listener can follow."""
-    for number in range(FRAMES // VOICES):
-        await bench.connection.run(_SAY_ALL, channels, [VOICES, _frame(number)])
+    for number in range(FRAMES // ATTEMPT_LOGS):
+        await bench.connection.run(_SAY_ALL, channels, [ATTEMPT_LOGS, _frame(number)])
         await asyncio.sleep(0.005)
 
 
@@ -150,12 +150,12 @@ async def read_ours(bench: Bench) -> None:
     heard, ready, all_heard = [0], asyncio.Semaphore(0), asyncio.Event()
 
     async def follow(channel: str) -> None:
-        async with reader.hear(channel) as ear:
-            ear.catch_up()
+        async with reader.subscribe(channel) as subscription:
+            subscription.catch_up()
             ready.release()
             while True:
-                await ear.wait(30)
-                heard[0] += _drained(ear)
+                await subscription.wait(30)
+                heard[0] += _drained(subscription)
                 if heard[0] >= FRAMES:
                     all_heard.set()
 
@@ -167,9 +167,9 @@ async def read_ours(bench: Bench) -> None:
             await all_heard.wait()
 
 
-def _drained(ear: Subscription) -> int:
-    some = len(ear.heard)
-    ear.heard.clear()
+def _drained(subscription: Subscription) -> int:
+    some = len(subscription.messages)
+    subscription.messages.clear()
     return some
 
 
@@ -181,12 +181,12 @@ async def read_alone(bench: Bench) -> None:
     """The same without anybody who waits: parsing, and finding the follower."""
     reader, channels = Subscriber(bench.connection), [redis_keys.channel(id) for id in _logs()]
     async with _beside(reader.listen()), AsyncExitStack() as stack, asyncio.timeout(_LIMIT_S):
-        hearing = (stack.enter_async_context(reader.hear(channel)) for channel in channels)
-        ears = await asyncio.gather(*hearing)
-        for ear in ears:
-            ear.catch_up()
+        hearing = (stack.enter_async_context(reader.subscribe(channel)) for channel in channels)
+        subscriptions = await asyncio.gather(*hearing)
+        for subscription in subscriptions:
+            subscription.catch_up()
         await _say_all(bench, channels)
-        while sum(len(ear.heard) for ear in ears) < FRAMES:  # noqa: ASYNC110 - nobody is woken
+        while sum(len(subscription.messages) for subscription in subscriptions) < FRAMES:  # noqa: ASYNC110 - nobody is woken
             await asyncio.sleep(0.005)
 
 
@@ -202,7 +202,7 @@ async def read_pubsub(bench: Bench) -> None:
 
     async with bench.theirs.pubsub() as pubsub, asyncio.timeout(_LIMIT_S):
         await pubsub.subscribe(*channels)
-        await _hear(pubsub, "subscribe", VOICES, queues)
+        await _hear(pubsub, "subscribe", ATTEMPT_LOGS, queues)
         async with (
             _beside(_all_of(map(follow, queues.values()))),
             _beside(_say_all(bench, channels)),

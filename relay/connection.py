@@ -42,14 +42,14 @@ T = TypeVar("T")
 
 
 class ScriptCall(NamedTuple, Generic[T]):
-    """One call of a Lua script; relay/scripts makes them."""
+    """One call of a Lua script, as the typed functions of the relay return it."""
 
     script: str
     """Its text."""
     keys: Sequence[str]
     args: Sequence[Argument]
     read: Callable[[Any], T]
-    """Makes the typed answer of Redis's reply."""
+    """Converts Redis's reply to the typed result."""
 
 
 def pairs(flat: Sequence[bytes]) -> Hash:
@@ -108,7 +108,7 @@ def _sha(script: str) -> str:
 
 
 class Connection:
-    """What every noun of the relay is built on; open one a process."""
+    """The client of Redis that all of the relay uses; open one a process."""
 
     def __init__(self, settings: RelaySettings) -> None:
         """Use `open` instead, which also closes."""
@@ -166,7 +166,7 @@ class Connection:
                 return await self._send_again(commands, error)
 
     async def call(self, call: ScriptCall[T]) -> T:
-        """Run a script and return its answer; raises RelayUnavailable."""
+        """Run a script and return its result; raises RelayUnavailable."""
         (answer,) = await self.calls([call])
         return answer
 
@@ -188,7 +188,7 @@ class Connection:
         try:
             return await self.pipeline(by_hash)
         except NoScriptError:
-            # The text, because between loading it and calling it it might be forgotten again.
+            # EVAL rather than SCRIPT LOAD, because the cache may be flushed again before the call.
             return await self.pipeline(
                 [("EVAL", text, len(keys), *keys, *args) for text, keys, args in calls]
             )
@@ -214,7 +214,7 @@ class Connection:
                 error = again
 
     def dedicated(self) -> AbstractConnection:
-        """Make a socket of its own, not yet connected and without a read timeout: for listening."""
+        """A separate connection for pub/sub, not yet connected and without a read timeout."""
         made: AbstractConnection = self._pool.connection_class(**self._pool.connection_kwargs)
         return made
 

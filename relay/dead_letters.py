@@ -119,7 +119,7 @@ class DeadLetters:
                 f"job {record.id} was retried as {job_id}, which ended so long ago that its log "
                 "has expired: enqueue it anew if it is still wanted"
             )
-        return Retried(there, await self._queue.standing.place(there), is_new=False)
+        return Retried(there, await self._queue.positions.place(there), is_new=False)
 
     async def _enqueue(
         self, record: JobRecord, tenant: Tenant, job_id: str

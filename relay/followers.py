@@ -1,13 +1,14 @@
-"""Who follows a job, over all shims, and what becomes of it when the last of them has left.
+"""Counts the followers of a job over all shims, and cancels the job when the last has left.
 
-Redis knows processes, not followers: a process says once that it follows a job and once that it
-does so no longer, and renews a lease meanwhile, so that the followers of a killed process do not
-count for ever. A job with `on_disconnect=continue` costs nothing here.
+Redis counts processes, not followers: a process registers with its first follower of a job, renews
+a lease, and deregisters with its last one, so that a killed process stops counting when its lease
+expires. A job with `on_disconnect=continue` costs nothing here.
 
 When the last follower leaves, a clock starts: `cancel_after_s`, or for `cancel` the grace of the
 connection (a browser's EventSource comes back within a second or two, a drop-in client never does).
-Whoever follows again stops it. When it runs out, whoever looks first cancels: the shim that was
-left, any other shim, or any worker's audit. A process whose lease ran out has left at that time.
+A new follower stops it. When it runs out, the job is cancelled by the first process that notices:
+that shim, another shim, or the maintainer. A process whose lease expired counts as having left at
+that time.
 Each script may be run twice.
 """
 
@@ -30,13 +31,13 @@ from relay.scripts.loader import load
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 RECONNECT_GRACE_S: Final = 2.0
-"""For a follower that can come back with its cursor; more than a browser is told to wait."""
+"""For a follower that can reconnect with its cursor; longer than the SSE `retry` of a browser."""
 _AT_ONCE: Final = 100
 _RENEWED_AT_ONCE: Final = 250
 
 
-class _Seat:
-    """This process's followers of one job; its words to Redis about it come one by one."""
+class _LocalFollowers:
+    """This process's followers of one job; `turn` orders its commands to Redis."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -45,14 +46,14 @@ class _Seat:
 
 
 class Follower:
-    """One caller that follows a job."""
+    """One client that follows a job."""
 
     def __init__(self) -> None:
-        """Begin as one whose going is a disconnect."""
+        """Leaving counts as a disconnect until `returns` is called."""
         self.has_returned = False
 
     def returns(self) -> None:
-        """Go in order, as a poll that was answered does, which is no disconnect.
+        """Mark the end as regular, as of a poll that was answered: it is no disconnect.
 
         It starts the clock of `cancel_after_s` (the next poll must come in time), no other.
         """
@@ -60,25 +61,25 @@ class Follower:
 
 
 class Followers:
-    """Counts this process's followers; run `keep` beside it."""
+    """The followers of this process; its `keep_leases` must run as a task."""
 
     def __init__(
         self, connection: Connection, *, is_ending: Callable[[], bool] = lambda: False
     ) -> None:
-        """Follow under a name of this process's own.
+        """Register under a random process name.
 
-        Once this process `is_ending`, nobody is said to leave: its callers come back to another
-        one, and have its lease for that.
+        Once `is_ending` returns True, no departure is sent: the clients reconnect to another
+        process, and have the rest of the lease for that.
         """
         self._connection = connection
         self._queue = Queue(connection)
         self._process = uuid4().hex
         self._is_ending = is_ending
-        self._seats: dict[str, _Seat] = {}
+        self._jobs: dict[str, _LocalFollowers] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def attending(
+    async def follow(
         self, record: JobRecord, *, grace_s: float = RECONNECT_GRACE_S
     ) -> AsyncGenerator[Follower]:
         """Count as a follower for as long as this is entered; raises RelayUnavailable.
@@ -89,11 +90,11 @@ class Followers:
         if record.on_disconnect == "continue" or record.status in LAST_WORDS:
             yield follower
             return
-        await self._sit(record.id)
+        await self._add(record.id)
         try:
             yield follower
         finally:
-            await self._rise(record.id, None if follower.has_returned else grace_s)
+            await self._remove(record.id, None if follower.has_returned else grace_s)
 
     async def merge_policy(self, record: JobRecord, policy: OnDisconnect) -> None:
         """Give a job that several clients share the most lenient of their policies.
@@ -102,20 +103,20 @@ class Followers:
         """
         await self._connection.call(merge_policy(record.id, policy))
 
-    async def keep(self) -> Never:
-        """Renew the leases of this process, and see to jobs that were left, anybody's."""
+    async def keep_leases(self) -> Never:
+        """Renew the leases of this process, and cancel abandoned jobs, until cancelled."""
         try:
             while True:
                 await asyncio.sleep(self._connection.settings.renew_s)
                 with suppress(RelayUnavailable):
                     await self._renew()
-                    await self.look()
+                    await self.cancel_abandoned()
         finally:
             for closing in self._closing:
                 closing.cancel()
             await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def look(self) -> int:
+    async def cancel_abandoned(self) -> int:
         """Cancel the jobs whose clock has run out. Returns how many; raises RelayUnavailable."""
         due = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.FOLLOWED, "-inf", f"{self._connection.now():.6f}",
@@ -123,54 +124,58 @@ class Followers:
         )  # fmt: skip
         return sum([await self._cancel_if_left(id.decode()) for id in due])
 
-    async def _sit(self, job_id: str) -> None:
-        seat = self._seats.setdefault(job_id, _Seat())
-        seat.count += 1
+    async def _add(self, job_id: str) -> None:
+        local = self._jobs.setdefault(job_id, _LocalFollowers())
+        local.count += 1
         try:
-            await self._attend(job_id, seat)
-        except BaseException:  # a caller may leave while Redis is asked, and count no more
-            seat.count -= 1
-            self._forget(job_id, seat)
+            await self._attend(job_id, local)
+        except BaseException:  # a client may leave during the call, and then does not count
+            local.count -= 1
+            self._forget(job_id, local)
             raise
 
-    async def _rise(self, job_id: str, grace_s: float | None) -> None:
-        seat = self._seats[job_id]
-        seat.count -= 1
+    async def _remove(self, job_id: str, grace_s: float | None) -> None:
+        local = self._jobs[job_id]
+        local.count -= 1
         if self._is_ending():
             return
         try:
             call = leave(job_id, self._process, grace_s)
-            patience_s = await self._tell(job_id, seat, call, when=0)
+            patience_s = await self._send(job_id, local, call, when=0)
         except RelayUnavailable as error:
-            _log.warning("job %s: who left is counted until the lease ends: %s", job_id, error)
+            _log.warning(
+                "job %s: a follower that left counts until its lease expires: %s", job_id, error
+            )
             return
         if patience_s is not None and patience_s < self._connection.settings.renew_s:
             closing = asyncio.create_task(self._close(job_id, patience_s))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    async def _attend(self, job_id: str, seat: _Seat) -> None:
+    async def _attend(self, job_id: str, local: _LocalFollowers) -> None:
         call = attend(job_id, self._process, self._connection.settings.lease_s)
-        await self._tell(job_id, seat, call, when=1)
+        await self._send(job_id, local, call, when=1)
 
-    async def _tell(self, job_id: str, seat: _Seat, call: ScriptCall[T], *, when: int) -> T | None:
-        """Tell Redis, unless meanwhile there are followers (`when` 0) or none (`when` 1)."""
-        seat.users += 1
+    async def _send(
+        self, job_id: str, local: _LocalFollowers, call: ScriptCall[T], *, when: int
+    ) -> T | None:
+        """Run a script, unless meanwhile there are followers (`when` 0) or none (`when` 1)."""
+        local.users += 1
         try:
-            async with seat.turn:
-                if min(seat.count, 1) != when:
+            async with local.turn:
+                if min(local.count, 1) != when:
                     return None
                 return await self._connection.call(call)
         finally:
-            seat.users -= 1
-            self._forget(job_id, seat)
+            local.users -= 1
+            self._forget(job_id, local)
 
-    def _forget(self, job_id: str, seat: _Seat) -> None:
-        if not seat.count and not seat.users:
-            self._seats.pop(job_id, None)
+    def _forget(self, job_id: str, local: _LocalFollowers) -> None:
+        if not local.count and not local.users:
+            self._jobs.pop(job_id, None)
 
     async def _close(self, job_id: str, patience_s: float) -> None:
-        """Cancel a job soon after it was left; longer clocks are for `keep` and the audit."""
+        """Cancel a job soon after its last follower left; `keep_leases` handles longer clocks."""
         await asyncio.sleep(patience_s)
         with suppress(RelayUnavailable):
             await self._cancel_if_left(job_id)
@@ -184,14 +189,14 @@ class Followers:
         return has_expired
 
     async def _renew(self) -> None:
-        jobs = [job_id for job_id, seat in self._seats.items() if seat.count]
+        jobs = [job_id for job_id, local in self._jobs.items() if local.count]
         lease_s = self._connection.settings.lease_s
         for at in range(0, len(jobs), _RENEWED_AT_ONCE):
             some = jobs[at : at + _RENEWED_AT_ONCE]
             lost = await self._connection.call(renew(self._process, lease_s, some))
             for job_id in lost:
-                if (seat := self._seats.get(job_id)) is not None:
-                    await self._attend(job_id, seat)
+                if (local := self._jobs.get(job_id)) is not None:
+                    await self._attend(job_id, local)
 
 
 # Scripts: relay/lua/followers. A job that has ended, or whose policy is `continue`, has no

@@ -1,9 +1,9 @@
-"""Who holds what: leases that are renewed in bulk, and taken from whoever stops renewing.
+"""Leases of workers on jobs: renewed in bulk, and taken away when they expire.
 
 A hand-over has two halves, each a script that may be run twice, so that a reaper which dies between
 them is finished by the next: first the log side (`jobs/hand_over` fences the old holder), then the
 queue side (`queues/give_back` puts the job into the backlog). A fenced holder forgets its job
-without touching the queue; only a holder whose last word stands in the log releases.
+without touching the queue; only a holder whose terminal event is in the log releases.
 """
 
 import logging
@@ -34,14 +34,14 @@ _ASKED_AT_ONCE: Final = 100
 
 
 class Holder(NamedTuple):
-    """Who has a job: `<attempt> <worker>` in Redis."""
+    """The attempt and worker that hold a lease; `<attempt> <worker>` in Redis."""
 
     attempt: int
     worker: str
 
     @classmethod
     def parse(cls, text: str) -> "Holder":
-        """Read the form in Redis."""
+        """Parse the text in Redis."""
         attempt, _, worker = text.partition(" ")
         return cls(int(attempt), worker)
 
@@ -75,7 +75,10 @@ class Leases:
         return lost
 
     async def release(self, queue: str, job_id: str, holder: Holder | None) -> str | None:
-        """Forget a job that has ended. Returns the worker that held it, if any did."""
+        """Remove an ended job from its queue. Returns the worker that held it, if any.
+
+        Raises RelayUnavailable.
+        """
         minute = math.floor(self._connection.now() / 60)
         drained = redis_keys.drained(queue, minute)
         held_by = await self._connection.call(
@@ -97,8 +100,8 @@ class Leases:
         """Take a job from its holder and give it back, due after `delay_s`; or end it.
 
         `counts` says whether this uses up one of the job's attempts; a job that has none left
-        ends with `error` as a dead letter. Without an error it is its worker that died. Returns
-        whether somebody else may claim it now or later; raises RelayUnavailable.
+        ends with `error` as a dead letter. Without an error, its worker died. Returns whether
+        another worker may claim it now or later; raises RelayUnavailable.
         """
         queued = Queued(queue=queue, reason=reason)
         is_lost = counts and error is None
@@ -118,7 +121,10 @@ class Leases:
         return False
 
     async def end(self, queue: str, job_id: str, error: FleetError, *, dead: bool = False) -> None:
-        """Fail a job that nobody runs, and forget it; `dead`: keep it as a dead letter."""
+        """Write `failed` for a job and remove it from its queue; `dead`: as a dead letter.
+
+        A worker that holds it is notified. Raises RelayUnavailable.
+        """
         last_word = Failed(
             code=error.code, message=error.message, retryable=error.retryable, dead=dead
         )
@@ -143,7 +149,7 @@ class Leases:
         return moved
 
     async def reap(self) -> int:
-        """Look once for leases that have expired and tickets that were lost.
+        """Hand over jobs whose lease has expired, and replace lost tickets.
 
         Returns how many jobs moved; raises RelayUnavailable.
         """
@@ -156,11 +162,13 @@ class Leases:
         return moved
 
     async def wake(self, queue: str) -> None:
-        """Let delayed jobs that are due wait again; send tickets that are missing."""
+        """Move delayed jobs that are due to the backlog; push missing tickets.
+
+        Raises RelayUnavailable.
+        """
         idle_s = int(self._connection.settings.log_ttl_s)
         missing = await self._connection.call(queues.wake(queue, idle_s))
         if missing > 0:
-            # Made only now: as a rule none is missing.
             tickets = [ticket(queue) for _ in range(min(missing, _TICKETS_AT_ONCE))]
             await self._connection.call(queues.wake(queue, idle_s, tickets))
 
@@ -197,7 +205,10 @@ class Leases:
     async def give_back(
         self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0
     ) -> bool:
-        """Let a job wait again as attempt `new`, if attempt `old` or nobody has it."""
+        """Put a job back as attempt `new`, if attempt `old` or no attempt holds it.
+
+        Returns whether it was; raises RelayUnavailable.
+        """
         bare = await self._records.bare(job_id)
         if bare is None:
             return False

@@ -1,9 +1,9 @@
-"""A job's log: how it is begun, added to, handed over, ended, read and followed.
+"""Reads and follows a job's log: a Redis stream of events, and a channel with the same events.
 
-Invariants, all kept by Redis itself: ids only rise (XADD refuses the others); whoever takes a job
-from its holder writes `<attempt + 1>-0` first, so that the old holder can never add a word again;
-after the last word nothing is added. An event is logged and published in one script, so that the
-channel says exactly what the log says, in its order. Each script may be run twice.
+Invariants, enforced in Redis: ids only increase (XADD refuses others); taking a job from its holder
+first writes `<attempt + 1>-0`, after which the old holder cannot append; nothing is appended after
+the terminal event. One script appends and publishes an event, so the channel has the log's events
+in the log's order. Each script may be run twice.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -21,7 +21,7 @@ from relay.subscriber import Subscriber, Subscription
 async def where(
     connection: Connection, job_id: str, cursor: Cursor
 ) -> Literal["ended", "lost", "open"]:
-    """Whether a cursor is the log's end, is not in the log (any more), or has words after it.
+    """Compare a cursor with a log: it is the end, it is not in the log, or events may follow it.
 
     Raises JobNotFound, RelayUnavailable.
     """
@@ -59,23 +59,23 @@ def frame_of(entry: Any) -> bytes:
 
 
 async def live(
-    ear: Subscription, cursor: EventId, idle_s: float
+    subscription: Subscription, cursor: EventId, idle_s: float
 ) -> AsyncGenerator[list[Frame], None]:
-    """What is heard after the cursor; ends when something was missed, or to look after silence."""
+    """Yield live events after the cursor, until one was missed or none came for `idle_s`."""
     while True:
-        if not await ear.wait(idle_s):
+        if not await subscription.wait(idle_s):
             yield []
             return
-        if ear.behind:
+        if subscription.behind:
             return
         frames: list[Frame] = []
-        while ear.heard:
-            frame = Frame.from_wire(ear.heard.popleft())
-            if frame.id is None or frame.id <= cursor:  # heard and read
+        while subscription.messages:
+            frame = Frame.from_wire(subscription.messages.popleft())
+            if frame.id is None or frame.id <= cursor:  # received and read from the log
                 continue
-            # Where a new attempt begins, nobody knows how far the one before it had come.
+            # Also at a new attempt: how many events the one before it had is not known.
             if frame.id != (cursor.attempt, cursor.seq + 1):
-                ear.fall_behind()
+                subscription.fall_behind()
                 break
             cursor = frame.id
             frames.append(frame)
@@ -92,17 +92,17 @@ _HEAVY_BYTES: Final = 2**20
 
 
 class Log:
-    """Reads and follows logs."""
+    """Reads logs, and follows them while they grow."""
 
-    def __init__(self, connection: Connection, reader: Subscriber) -> None:
-        """Read through the connection; hear what is new through the reader."""
+    def __init__(self, connection: Connection, subscriber: Subscriber) -> None:
+        """Read through the connection; receive new events through the subscriber."""
         self._connection = connection
-        self._reader = reader
+        self._subscriber = subscriber
 
     async def read(
         self, job_id: str, after: EventId = BEGINNING
     ) -> AsyncGenerator[list[Frame], None]:
-        """What the log holds now after the cursor, a page at a time; raises RelayUnavailable."""
+        """Yield what the log has after the cursor, page by page; raises RelayUnavailable."""
         cursor, count = after, _HEAVY_PAGE
         while True:
             entries: list[Any] = await self._connection.command(
@@ -118,11 +118,11 @@ class Log:
             count = _HEAVY_PAGE if size_bytes * _PAGE > _HEAVY_BYTES * count else _PAGE
 
     async def result(self, job_id: str) -> Result:
-        """The answer so far; raises RelayUnavailable."""
+        """The result of the events so far; raises RelayUnavailable."""
         return (await self.fold(job_id)).result
 
     async def fold(self, job_id: str) -> Fold:
-        """Everything said so far, put together; raises RelayUnavailable."""
+        """All events so far, folded; raises RelayUnavailable."""
         answer = Fold()
         async with aclosing(self.read(job_id)) as pages:
             async for frames in pages:
@@ -131,30 +131,32 @@ class Log:
         return answer
 
     async def is_at_its_end(self, job_id: str, cursor: Cursor) -> bool:
-        """Whether nothing will ever come after the cursor; raises JobNotFound, RelayUnavailable."""
+        """Whether the cursor is the terminal event; raises JobNotFound, RelayUnavailable."""
         return await where(self._connection, job_id, cursor) == "ended"
 
     async def follow(
         self, job_id: str, after: Cursor = _START, *, idle_s: float = 15.0
     ) -> AsyncGenerator[list[Frame], None]:
-        """Everything after the cursor, as it comes, until after the last word.
+        """Yield all events after the cursor as they are written, up to the terminal event.
 
-        Yields all that is new at each wake, in order, each event once; an empty list after
+        Each list has all new events, in order, each event once; it is empty after
         `idle_s` of silence. A cursor that the log does not hold, or that belongs to another
         attempt of that number, is answered with `log_reset` and the whole log. Raises
         JobNotFound, RelayUnavailable.
         """
         cursor, nonce = after
-        async with self._reader.hear(redis_keys.channel(job_id)) as ear:
+        async with self._subscriber.subscribe(redis_keys.channel(job_id)) as subscription:
             while True:
-                ear.catch_up()
-                standing = await where(self._connection, job_id, Cursor(cursor, nonce))
-                if standing == "ended":
+                subscription.catch_up()
+                position = await where(self._connection, job_id, Cursor(cursor, nonce))
+                if position == "ended":
                     return
-                if standing == "lost":
+                if position == "lost":
                     yield [Frame.of(None, self._connection.now(), LogReset(reason=_LOST))]
                     cursor, nonce = BEGINNING, None
-                async with aclosing(self._stored_then_live(job_id, ear, cursor, idle_s)) as pages:
+                async with aclosing(
+                    self._stored_then_live(job_id, subscription, cursor, idle_s)
+                ) as pages:
                     async for frames in pages:
                         yield frames
                         cursor = frames[-1].id or cursor if frames else cursor
@@ -163,12 +165,12 @@ class Log:
                             return
 
     async def _stored_then_live(
-        self, job_id: str, ear: Subscription, cursor: EventId, idle_s: float
+        self, job_id: str, subscription: Subscription, cursor: EventId, idle_s: float
     ) -> AsyncGenerator[list[Frame], None]:
         async with aclosing(self.read(job_id, cursor)) as pages:
             async for frames in pages:
                 yield frames
                 cursor = frames[-1].id or cursor
-        async with aclosing(live(ear, cursor, idle_s)) as news:
+        async with aclosing(live(subscription, cursor, idle_s)) as news:
             async for frames in news:
                 yield frames

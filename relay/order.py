@@ -1,17 +1,17 @@
-"""Who is next: the whole of the order inside a queue, from its arrival to whoever claims it.
+"""The order of jobs inside a queue, from arrival to claim.
 
 Every waiting job has one number, its *virtual start*, in seconds of backend time: where the queue
 has come to (the start of the job claimed last, or now if nothing waits), or where the job's tenant
 has come to in its class if that is later; plus the slack of the class (contract/requests.py). A
 tenant's clock advances by the cost of each job divided by the tenant's weight. So tenants share by
-weight, one that comes late is served at once, classes age by themselves, nobody starves, and a
+weight, a late one is served at once, classes age, no job starves, and a
 position is a rank. (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
 A claim takes the smallest number, with three exceptions. A worker whose slots for `batch` are used
 up takes the first job of another class. A worker with warm models takes the first job of one of
 these before a cold head, if it is of no lesser class, and for no longer than the patience since the
 head was first passed over. Jobs that no endpoint may have now (`ClaimFilter.resting`, `.only`) are
-passed over, however many wait at the head: one model's trouble is in nobody else's way.
+passed over, however many wait at the head: one failing model does not block the others.
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
 `urgent` and the lines of models hold what the backlog holds of them; `lines` has the first job of
@@ -34,7 +34,7 @@ LOOK_AHEAD: Final = 32
 
 
 class ClaimFilter(NamedTuple):
-    """What a worker would take now."""
+    """Which jobs a worker can claim now."""
 
     warm: frozenset[str] | None = None
     """Models whose jobs cost no load; None: every model is as good as another."""
@@ -54,7 +54,7 @@ class ClaimFilter(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How much may wait in one queue: of everybody, and of one tenant. None: no bound."""
+    """How much may wait in one queue: of all tenants, and of one tenant. None: no bound."""
 
     jobs: int | None
     tokens: int | None
@@ -78,7 +78,7 @@ class Arrival(NamedTuple):
 
 
 def arrival(record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Bounds) -> Arrival:
-    """What a queue must know of a new job."""
+    """What a queue stores of a new job and checks before."""
     cost = cost_of(request)
     return Arrival(
         record.queue,

@@ -1,4 +1,4 @@
-"""Where a job stands, how fast its queue drains, and how queues look from outside."""
+"""Positions of waiting jobs, drain rates, and the views of queues for the roster."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ _LEAST_S: Final = 10.0
 
 
 class Positions:
-    """Answers from what Redis says now; raises RelayUnavailable."""
+    """Reads positions and queue views from Redis; every coroutine raises RelayUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
-        """Ask through this connection."""
+        """Read through this connection."""
         self._connection = connection
 
     async def place(self, record: JobRecord) -> QueuePlace:
-        """Where a job stands now; nowhere if it does not wait."""
+        """The position of a waiting job; an empty place if it does not wait."""
         if record.status != "queued":
             return QueuePlace()
         rank, due, counts = await self._connection.pipeline(
@@ -42,7 +42,7 @@ class Positions:
         return QueuePlace()
 
     def drained(self, queue: str) -> list[str]:
-        """The counters that `rate` understands the values of."""
+        """The keys of the counters that `rate` reads, this minute first."""
         this_minute = math.floor(self._connection.now() / 60)
         return [redis_keys.drained(queue, this_minute - back) for back in range(_MINUTES)]
 
@@ -61,7 +61,7 @@ class Positions:
         served = {queue.name for worker in workers for queue in worker.queues}
         queues = sorted(served | {member.decode() for member in members})
         answers = await self._connection.pipeline(
-            [words for queue in queues for words in self._questions(queue)]
+            [words for queue in queues for words in self._view_commands(queue)]
         )
         rows = list(zip(*(iter(answers),) * 5, strict=True))
         waiting = await self._connection.calls([scripts.oldest(queue) for queue in queues])
@@ -73,7 +73,7 @@ class Positions:
             for queue, row, created_at in zip(queues, rows, oldest, strict=True)
         ]
 
-    def _questions(self, queue: str) -> list[Sequence[Argument]]:
+    def _view_commands(self, queue: str) -> list[Sequence[Argument]]:
         return [
             ("ZCARD", redis_keys.backlog(queue)),
             ("ZCARD", redis_keys.delayed(queue)),
@@ -112,7 +112,7 @@ def placed(position: int, rate: float | None) -> QueuePlace:
 
 
 def ahead(count: int) -> str:
-    """How many jobs come first, in words."""
+    """How many jobs come first, as a phrase."""
     if count == 0:
         return "next in line"
     return "1 job before yours" if count == 1 else f"{count} jobs before yours"

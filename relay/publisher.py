@@ -1,9 +1,9 @@
-"""The batched writer: everything that all jobs of a worker say goes to Redis in one call a tick.
+"""Appends the events of all attempts of a process to their logs, in batches.
 
-While one call is on its way the next batch gathers, so a batch is what was said in one round trip:
-one chunk when little is said, hundreds when much is. The first word never waits. Only when more
-than `_CROWDED` wait, because Redis has fallen behind, are neighbouring fragments of a job joined.
-A call that got no answer is sent again as it was: ids make that harmless (lua/jobs/append.lua).
+Events that arrive during one round trip form the next batch: one chunk at low load, hundreds at
+high load. The first event is sent at once. When more than `_CROWDED` events wait, because Redis has
+fallen behind, adjacent text fragments of a job are joined. A call without a reply is sent again
+unchanged: the ids of events make that idempotent (lua/jobs/append.lua).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _RESEND_CAP_S: Final = 1.0
 
 
 class AttemptLog:
-    """What one attempt of one job says: the writing end of its log."""
+    """The writing end of a job's log, for one attempt."""
 
     __slots__ = (
         "_writer", "attempt", "channel", "id", "keys", "length", "nonce", "seq",
@@ -45,7 +45,7 @@ class AttemptLog:
     )  # fmt: skip
 
     def __init__(self, writer: "Publisher", claim: StartedJob) -> None:
-        """Speak for an attempt, from after `started`, which the claim has written."""
+        """Append after `started`, which `Queue.start` has written."""
         self._writer = writer
         self.id = claim.record.id
         self.keys = log_and_record(self.id)
@@ -57,14 +57,14 @@ class AttemptLog:
         self.until_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the job is not this attempt's any more: its run should be cancelled."""
         self.torn = False
-        """Whether Redis forgot a part of what was said; the job is still this attempt's."""
+        """Whether Redis lost events that it had accepted; the job is still this attempt's."""
         self.unwritten = 0
         self.size_bytes = 0
 
-    def say(self, event: Event) -> None:
-        """Add an event to the log, soon; raises LeaseLost once a word of ours was refused."""
+    def append(self, event: Event) -> None:
+        """Queue an event for the log; raises LeaseLost once Redis has refused an earlier one."""
         if self.lost:
-            raise LeaseLost(f"job {self.id} is not ours any more")
+            raise LeaseLost(f"job {self.id} belongs to another attempt")
         self.unwritten += 1
         self._writer.put(self, event)
 
@@ -78,20 +78,20 @@ class AttemptLog:
         if not self.until_lost.done():
             self.until_lost.set_result(None)
 
-    async def written(self) -> None:
-        """Wait until all that was said stands in the log; raises LeaseLost if it never will."""
+    async def flush(self) -> None:
+        """Wait until every appended event is in the log; raises LeaseLost if one was refused."""
         while self.unwritten and not self.lost:
             await self._writer.next_flush()
         if self.lost:
-            raise LeaseLost(f"job {self.id} is not ours any more")
+            raise LeaseLost(f"job {self.id} belongs to another attempt")
 
     @property
     def must_wait(self) -> bool:
         """Whether so much is unwritten that a slow Redis should slow the backend's stream."""
         return self._writer.is_full
 
-    async def room(self) -> None:
-        """Wait while too much is unwritten."""
+    async def wait_for_room(self) -> None:
+        """Wait while more than `_FULL` events of this process are unwritten."""
         while self._writer.is_full and not self.lost:
             await self._writer.next_flush()
 
@@ -100,7 +100,7 @@ Batch = list[tuple[AttemptLog, NewFrame]]
 
 
 class Publisher:
-    """Writes what all voices of a process say; run `write` beside it."""
+    """Sends the events of all attempt logs of a process; its `write` must run as a task."""
 
     def __init__(self, connection: Connection) -> None:
         """Nothing is written before `write` runs."""
@@ -109,28 +109,28 @@ class Publisher:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def voice(self, claim: StartedJob) -> AttemptLog:
-        """Begin to speak for an attempt."""
+    def attempt_log(self, claim: StartedJob) -> AttemptLog:
+        """The log of an attempt that `Queue.start` has started."""
         return AttemptLog(self, claim)
 
-    def put(self, voice: AttemptLog, event: Event) -> None:
-        """Queue an event for the next call."""
-        self._pending.append((voice, event))
+    def put(self, attempt_log: AttemptLog, event: Event) -> None:
+        """Queue an event for the next script call."""
+        self._pending.append((attempt_log, event))
         self._wake.set()
 
     @property
     def is_full(self) -> bool:
-        """Whether speakers should wait."""
+        """Whether more than `_FULL` events wait, so that appending should pause."""
         return len(self._pending) > _FULL
 
     async def next_flush(self) -> None:
-        """Wait for the next answer of Redis, good or bad."""
+        """Wait until the next batches have been answered, accepted or refused."""
         if self._flushed is None:
             self._flushed = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._flushed)
 
     async def write(self) -> None:
-        """Write until cancelled."""
+        """Send batches until cancelled; retries while Redis is unavailable."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -151,28 +151,31 @@ class Publisher:
         now = self._connection.now()
         batch: Batch = []
         taken = size_bytes = 0
-        for voice, event in self._pending:
+        for attempt_log, event in self._pending:
             if taken == _BATCH or size_bytes > _BATCH_BYTES:
                 break
             taken += 1
-            entry = _entry(voice, event, now)
+            entry = _entry(attempt_log, event, now)
             size_bytes += len(entry[3])
-            batch.append((voice, entry))
+            batch.append((attempt_log, entry))
         del self._pending[:taken]
         return batch
 
     async def _send(self, batches: list[Batch]) -> None:
         ttl_s = int(self._connection.settings.log_ttl_s)
         calls = [
-            append([(voice.keys, entry) for voice, entry in batch], ttl_s) for batch in batches
+            append([(attempt_log.keys, entry) for attempt_log, entry in batch], ttl_s)
+            for batch in batches
         ]
         answers = await self._until_answered(calls, events=sum(map(len, batches)))
         for batch, answer in zip(batches, answers, strict=True):
-            for (voice, _), stands in zip(batch, answer, strict=True):
-                voice.unwritten -= 1
-                if stands in (REFUSED, TORN):
-                    voice.torn = voice.torn or (stands == TORN and not voice.lost)
-                    voice.lose()
+            for (attempt_log, _), outcome in zip(batch, answer, strict=True):
+                attempt_log.unwritten -= 1
+                if outcome in (REFUSED, TORN):
+                    attempt_log.torn = attempt_log.torn or (
+                        outcome == TORN and not attempt_log.lost
+                    )
+                    attempt_log.lose()
         if self._flushed is not None:
             self._flushed.set_result(None)
             self._flushed = None
@@ -190,36 +193,36 @@ class Publisher:
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
 
 
-def _entry(voice: AttemptLog, event: Event, now: float) -> NewFrame:
-    voice.seq += 1
-    frame = Frame.of(EventId(voice.attempt, voice.seq), now, event).to_wire()
-    voice.size_bytes += len(frame)
+def _entry(attempt_log: AttemptLog, event: Event, now: float) -> NewFrame:
+    attempt_log.seq += 1
+    frame = Frame.of(EventId(attempt_log.attempt, attempt_log.seq), now, event).to_wire()
+    attempt_log.size_bytes += len(frame)
     status = event.type if event.type in LAST_WORDS else ""
-    entry = (voice.channel, voice.nonce, voice.length, frame, status)
-    voice.length += 1
+    entry = (attempt_log.channel, attempt_log.nonce, attempt_log.length, frame, status)
+    attempt_log.length += 1
     return entry
 
 
 def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Event]]:
-    """Join neighbouring text fragments of each voice; order within a voice stays as it was."""
-    kept: list[tuple[AttemptLog, Event]] = []
+    """Join adjacent text fragments of each attempt; the order within an attempt is kept."""
+    result: list[tuple[AttemptLog, Event]] = []
     last: dict[AttemptLog, int] = {}
-    for voice, event in pending:
-        at = last.get(voice)
-        before = kept[at][1] if at is not None else None
+    for attempt_log, event in pending:
+        at = last.get(attempt_log)
+        before = result[at][1] if at is not None else None
         if at is not None and (both := _both(before, event)) is not None:
-            kept[at] = (voice, both)
-            voice.unwritten -= 1
+            result[at] = (attempt_log, both)
+            attempt_log.unwritten -= 1
         else:
-            last[voice] = len(kept)
-            kept.append((voice, event))
-    return kept
+            last[attempt_log] = len(result)
+            result.append((attempt_log, event))
+    return result
 
 
 def _both(before: Event | None, event: Event) -> Delta | None:
     if not (isinstance(before, Delta) and isinstance(event, Delta)):
         return None
-    if any(said.tool_calls or said.refusal or said.provider_meta for said in (before, event)):
+    if any(each.tool_calls or each.refusal or each.provider_meta for each in (before, event)):
         return None
     if (before.thinking is None) != (event.thinking is None):
         return None

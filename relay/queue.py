@@ -1,4 +1,4 @@
-"""The verbs over the nouns: enqueue, claim, start, cancel."""
+"""Enqueue, claim, start and cancel jobs."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -66,14 +66,14 @@ class StartedJob(NamedTuple):
 
 
 class Queue:
-    """Puts jobs in and takes them out."""
+    """The queues of a fleet: enqueues, claims, starts and cancels jobs."""
 
     def __init__(self, connection: Connection) -> None:
         """Work through this connection."""
         self._connection = connection
         self._records = Records(connection)
         self._leases = Leases(connection)
-        self.standing = Positions(connection)
+        self.positions = Positions(connection)
 
     async def enqueue(
         self,
@@ -93,7 +93,7 @@ class Queue:
         without a `job_id` of the caller's nothing is left behind then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
-            return there, await self.standing.place(there)
+            return there, await self.positions.place(there)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex, retry_of)
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         expected, rate = await self._expected(arriving)
@@ -109,16 +109,16 @@ class Queue:
             raise
         except RelayUnavailable as error:
             if job_id is None:
-                # What the caller is told did not happen must not happen later.
+                # A job whose enqueue is reported as failed must not run later.
                 with suppress(RelayUnavailable):
                     await self._leases.end(queue, record.id, error)
             raise
 
     async def _expected(self, arriving: Arrival) -> tuple[queues.Place, float | None]:
         """The place that a job would have, and the jobs a second that leave the queue."""
-        counters = self.standing.drained(arriving.queue)
+        counters = self.positions.drained(arriving.queue)
         expected, counts = await self._connection.call(queues.expect(arriving, counters))
-        return expected, self.standing.rate(counts)
+        return expected, self.positions.rate(counts)
 
     async def _begun(
         self,
@@ -138,7 +138,7 @@ class Queue:
             at = begun.created_at
             if at is None:
                 existing = await self._records.get(begun.job_id)
-                return existing, await self.standing.place(existing)
+                return existing, await self.positions.place(existing)
             place, *_ = await self._connection.calls([enqueue, *follower])
         else:
             # Two slots (docs/adr/0031), one round trip.
@@ -237,7 +237,7 @@ class Queue:
         )  # fmt: skip
 
     async def refuse(self, job_id: str, *, kind: Kind, queue: str, error: FleetError) -> None:
-        """Write down what came as a job and cannot be one, as failed; raises RelayUnavailable."""
+        """Record a message that is no valid job as a failed job; raises RelayUnavailable."""
         record = JobRecord(
             id=job_id, v=VERSION, kind=kind, status="queued", queue=queue,
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
@@ -247,7 +247,7 @@ class Queue:
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
-        """Send a ticket again that was taken without a free slot to claim with."""
+        """Push a ticket again that was consumed while no slot was free."""
         await self._connection.command("LPUSH", queue, ticket(queue))
 
     async def have_tickets(self, names: Sequence[str]) -> bool:
@@ -255,11 +255,11 @@ class Queue:
         return bool(names and await self._connection.command("EXISTS", *names))
 
     async def wake(self, queue: str) -> None:
-        """Let delayed jobs that are due wait again, with tickets; raises RelayUnavailable."""
+        """Move delayed jobs that are due to the backlog, with tickets; raises RelayUnavailable."""
         await self._leases.wake(queue)
 
     async def cancel(self, job_id: str, *, by: str, reason: str = "") -> JobRecord:
-        """End a job in whatever phase it is; final at once, and the same answer again.
+        """End a queued or running job at once; a job that has ended is returned unchanged.
 
         Returns the terminal record; raises JobNotFound, RelayUnavailable.
         """
@@ -277,7 +277,7 @@ def _begin(
     record: JobRecord, request: AnyRequest | None, position: int, *, facts: str = "{}"
 ) -> ScriptCall[jobs.Begun]:
     body = b"{}" if request is None else encode(request)
-    # With the facts, so that whoever gives the job back need not understand what it asks for.
+    # With the facts, so that a worker that cannot read the request can still give the job back.
     fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
     deadline_s = None if request is None else request.effective_deadline_s
     single = None

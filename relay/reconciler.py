@@ -34,24 +34,24 @@ _SILENT_INTERVALS: Final = 3
 
 
 class Reconciler:
-    """Looks at a part of the ledger at each `look`, and at all of it in turn."""
+    """Checks a part of all records at each `reconcile`; successive calls cover all of them."""
 
     def __init__(self, connection: Connection) -> None:
         """Work through this connection."""
         self._connection = connection
         self._leases = Leases(connection)
         self._records = Records(connection)
-        self._audience = Followers(connection)
+        self._followers = Followers(connection)
         self._idempotency = Idempotency(connection)
         self._cursor = "0"
         self._checked: dict[str, int] = {}
         """How far each list has been checked, counted from its oldest job."""
 
-    async def look(self) -> int:
-        """Look once. Returns how many jobs were given back; raises RelayUnavailable."""
+    async def reconcile(self) -> int:
+        """Run one pass. Returns how many jobs were given back; raises RelayUnavailable."""
         await self._end_what_is_too_late()
         await self._forget_what_has_expired()
-        await self._audience.look()
+        await self._followers.cancel_abandoned()
         await self._idempotency.renew()
         return await self._restore_what_was_lost()
 
@@ -76,7 +76,7 @@ class Reconciler:
         """Remove expired jobs from the oldest part of a list, and from one further part in turn.
 
         The oldest alone would not do: a tenant's dead letters, which are kept for a week, stand
-        there and would keep everybody's expired jobs in the list.
+        there and would keep the expired jobs of all tenants in the list.
         """
         kept = await self._forget_from(index, 0)
         if kept < _AT_ONCE:
@@ -158,17 +158,17 @@ class Maintainer:
             self.is_held = False
             await self._connection.call(release_lease(self._worker))
 
-    async def wait_until_free(self, messages: Subscription) -> None:
+    async def wait_until_free(self, subscription: Subscription) -> None:
         """Return when the maintainer has been silent for too long, or has released the lease.
 
-        `messages` is a subscription to the maintainer's channel. Raises RelayUnavailable.
+        `subscription` is a subscription to the maintainer's channel. Raises RelayUnavailable.
         """
-        messages.catch_up()
+        subscription.catch_up()
         intervals = _SILENT_INTERVALS + random.random()  # noqa: S311 - so that not all try at once
-        while await messages.wait(intervals * self._connection.settings.reap_s):
-            messages.catch_up()
-            was_released = bool(messages.heard) and not messages.heard[-1]
-            messages.heard.clear()
+        while await subscription.wait(intervals * self._connection.settings.reap_s):
+            subscription.catch_up()
+            was_released = bool(subscription.messages) and not subscription.messages[-1]
+            subscription.messages.clear()
             if was_released:
                 return
 

@@ -33,7 +33,7 @@ _MOST_MATCHES: Final = 20
 
 
 def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
-    """The fields of a new record's hash; its time is Redis's to say, `None` is no field."""
+    """The fields of a new record's hash; a script adds `created_at`, and `None` is left out."""
     fields = record.model_dump(mode="json", exclude_none=True, exclude={"created_at"})
     fields["metadata"] = json.dumps(record.metadata)
     fields["on_disconnect"] = disconnect_text(record.on_disconnect)
@@ -78,7 +78,7 @@ def requested(request: bytes) -> AnyRequest:
 
 
 class Bare(NamedTuple):
-    """What must be known of a job to give it back, whoever wrote it."""
+    """The fields needed to give a job back, which every version writes alike."""
 
     queue: str
     status: str
@@ -89,7 +89,7 @@ class Bare(NamedTuple):
 
 
 class Records:
-    """Reads the ledger."""
+    """Reads job records."""
 
     def __init__(self, connection: Connection) -> None:
         """Read through this connection."""
@@ -103,7 +103,7 @@ class Records:
         """The record of a job that this tenant may see: its own; an admin's sees any.
 
         `job_id` may be the beginning of an id, if only one of those that it may see begins so.
-        Raises JobNotFound, also if it is somebody else's, with the same words; AmbiguousId;
+        Raises JobNotFound, with the same text if it is another tenant's; AmbiguousId;
         RelayUnavailable.
         """
         whole = job_id
@@ -125,7 +125,7 @@ class Records:
             return None
 
     async def request(self, job_id: str) -> AnyRequest:
-        """What was asked for; raises JobNotFound, NewerVersion, RelayUnavailable."""
+        """The request of a job; raises JobNotFound, NewerVersion, RelayUnavailable."""
         return requested((await self._hash(job_id))[b"request"])
 
     async def bare(self, job_id: str) -> Bare | None:
@@ -134,8 +134,8 @@ class Records:
         if found[0] is None:
             return None
         queue, status, attempt, created_at, facts = found
-        told = None if facts is None else facts.decode()
-        return Bare(queue.decode(), status.decode(), int(attempt), float(created_at), told)
+        text = None if facts is None else facts.decode()
+        return Bare(queue.decode(), status.decode(), int(attempt), float(created_at), text)
 
     async def _hash(self, job_id: str) -> Hash:
         fields: Hash = await self._connection.command("HGETALL", redis_keys.record(job_id))

@@ -50,7 +50,7 @@ def _one(name: str, error: Any, kind: type[BaseModel], given: Mapping[str, Any])
 
 
 def _origin(name: str, given: Mapping[str, Any]) -> str:
-    """The name as whoever set it knows it."""
+    """The name under which the value was set: argument, variable or key of fleet.toml."""
     if name in given:
         return name
     variable = f"FLEET_{name.upper()}"
@@ -70,9 +70,9 @@ def _shown(value: object) -> str:
 
 def _bounds(field: FieldInfo | None) -> str:
     """As in `give a whole number from 1 to 1000`; empty where the field is no number."""
-    if field is None or not (said := _limits(field)):
+    if field is None or not (limits := _limits(field)):
         return ""
-    return f"give a {'whole ' if 'int' in repr(field.annotation) else ''}number {said}"
+    return f"give a {'whole ' if 'int' in repr(field.annotation) else ''}number {limits}"
 
 
 def bounds_of(field: FieldInfo) -> dict[str, float]:
@@ -95,7 +95,7 @@ def _limits(field: FieldInfo) -> str:
 
 
 def default_folder() -> Path:
-    """Where data lives when nobody says: $XDG_DATA_HOME/llm-fleet."""
+    """The default folder for data: $XDG_DATA_HOME/llm-fleet."""
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(home) / "llm-fleet"
 
@@ -151,7 +151,7 @@ class RelaySettings(FleetSettings):
     log_ttl_s: Seconds = 86400
     """Seconds that a record and its log live after the job's end."""
     log_cap_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 64 * 2**20
-    """Bytes that one job may say; more is a `failed` with `log_full`."""
+    """Bytes that one job may append to its log; more is a `failed` with `log_full`."""
     queue_limit: Annotated[int, Field(ge=1, le=_MOST_JOBS)] = 100_000
     """Jobs that may wait in one queue."""
     queue_limit_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 500_000_000

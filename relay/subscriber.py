@@ -1,9 +1,10 @@
-"""The shared reader: one pub/sub connection of a process hears for every follower in it.
+"""One pub/sub connection a process, shared by all its subscriptions.
 
 Written by hand on hiredis because a message costs 6 us here, follower included, and 27 us through
-redis-py's PubSub (bench/relay_path.py). A follower that does not keep up loses its live buffer,
-never the connection: it is told that it is behind and reads the log instead. So is everybody after
-the connection was lost. The listener has no read timeout; it pings, and silence means a new socket.
+redis-py's PubSub (bench/relay_path.py). A subscription whose buffer is full loses the buffer, not
+the connection: it is marked as behind, and its follower reads the log instead. After a lost
+connection all subscriptions are behind. The connection has no read timeout: it is pinged, and
+replaced when no reply comes.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 256 * 1024
 _BUFFERED: Final = 512
-"""Messages that a follower may have waiting before it falls back to the log."""
+"""Messages that a subscription buffers before its follower falls back to the log."""
 _SILENCE: Final = 2.5
 """Timeouts of a command (`command_timeout_s`; a ping is sent in each) until silence means a lost
 connection."""
@@ -33,54 +34,55 @@ _RECONNECT_CAP_S: Final = 2.0
 
 
 class Subscription:
-    """One follower's live buffer."""
+    """The buffered messages of one subscriber to a channel."""
 
-    __slots__ = ("_timer", "_until", "_waiter", "behind", "heard")
+    __slots__ = ("_timer", "_until", "_waiter", "behind", "messages")
 
     def __init__(self) -> None:
-        """Begin behind: nothing before the subscription was heard."""
-        self.heard: deque[bytes] = deque()
+        """Start behind: messages before the subscription were not received."""
+        self.messages: deque[bytes] = deque()
         self.behind = True
         self._waiter: asyncio.Future[bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._until = 0.0
 
-    def hear(self, message: bytes) -> None:
-        """Take a message, or fall behind."""
+    def receive(self, message: bytes) -> None:
+        """Buffer a message, or fall behind if the buffer is full."""
         if self.behind:
             return
-        if len(self.heard) >= _BUFFERED:
+        if len(self.messages) >= _BUFFERED:
             self.fall_behind()
         else:
-            self.heard.append(message)
+            self.messages.append(message)
             self._wake()
 
     def fall_behind(self) -> None:
-        """Forget what waits: the follower has to read the log."""
+        """Drop the buffer: the follower has to read the log."""
         self.behind = True
-        self.heard.clear()
+        self.messages.clear()
         self._wake()
 
     def catch_up(self) -> None:
-        """Begin to buffer again; call before reading the log, so that nothing falls between."""
+        """Buffer again; call it before reading the log, so that no message is missed between."""
         self.behind = False
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait until there is something to do; false if nothing came in that time."""
-        if self.heard or self.behind:
+        """Wait for a message or for falling behind. Returns False after `timeout_s` without any."""
+        if self.messages or self.behind:
             return True
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         self._until = loop.time() + timeout_s
         if self._timer is None:
-            # One timer a follower, which goes to sleep again: one a message costs more than it.
-            self._timer = loop.call_later(timeout_s, self._look)
+            # One timer a subscription, which is set again when it fires early: cheaper than one
+            # a message.
+            self._timer = loop.call_later(timeout_s, self._check_timeout)
         try:
             return await self._waiter
         finally:
             self._waiter = None
 
-    def _look(self) -> None:
+    def _check_timeout(self) -> None:
         self._timer = None
         if self._waiter is None or self._waiter.done():
             return
@@ -88,10 +90,10 @@ class Subscription:
         if loop.time() >= self._until:
             self._waiter.set_result(False)
         else:
-            self._timer = loop.call_at(self._until, self._look)
+            self._timer = loop.call_at(self._until, self._check_timeout)
 
     def close(self) -> None:
-        """Stop looking at the clock."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -101,23 +103,23 @@ class Subscription:
 
 
 class _Channel:
-    """Who listens to a channel, and whether Redis has confirmed it."""
+    """The subscriptions to a channel, and whether Redis has confirmed SUBSCRIBE."""
 
-    __slots__ = ("confirmed", "ears")
+    __slots__ = ("confirmed", "subscriptions")
 
     def __init__(self) -> None:
-        self.ears: set[Subscription] = set()
+        self.subscriptions: set[Subscription] = set()
         self.confirmed = asyncio.Event()
 
     def confirm(self) -> None:
-        """Nothing is missed from now on; whoever has read the log before must look again."""
-        for ear in self.ears:
-            ear.fall_behind()
+        """Mark all subscriptions as behind: what was published before may have been missed."""
+        for subscription in self.subscriptions:
+            subscription.fall_behind()
         self.confirmed.set()
 
 
 class Subscriber:
-    """Hears every channel that somebody in this process follows; run `listen` beside it."""
+    """Subscribes to the channels that this process follows; its `listen` must run as a task."""
 
     def __init__(self, connection: Connection) -> None:
         """Nothing is connected before `listen` runs."""
@@ -126,37 +128,37 @@ class Subscriber:
         self._channels: dict[bytes, _Channel] = {}
         self._unconfirmed: dict[bytes, int] = {}
         self._writer: asyncio.StreamWriter | None = None
-        self._last_heard = 0.0
+        self._received_at = 0.0
 
     @asynccontextmanager
-    async def hear(self, channel: str) -> AsyncGenerator[Subscription]:
-        """Subscribe; once this is entered nothing said on the channel is missed unnoticed.
+    async def subscribe(self, channel: str) -> AsyncGenerator[Subscription]:
+        """Subscribe to a channel; a message missed inside this context marks it as behind.
 
-        Raises RelayUnavailable if Redis does not confirm in time.
+        Raises RelayUnavailable if Redis does not confirm within 10 s.
         """
-        name, ear = channel.encode(), Subscription()
+        name, subscription = channel.encode(), Subscription()
         known = self._channels.get(name)
         if known is None:
             known = self._channels[name] = _Channel()
             self._subscribe(name)
-        known.ears.add(ear)
+        known.subscriptions.add(subscription)
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
                 await known.confirmed.wait()
-            yield ear
+            yield subscription
         except TimeoutError as error:
             if known.confirmed.is_set():
                 raise
             raise RelayUnavailable("Redis does not confirm a subscription") from error
         finally:
-            ear.close()
-            known.ears.discard(ear)
-            if not known.ears and self._channels.get(name) is known:
+            subscription.close()
+            known.subscriptions.discard(subscription)
+            if not known.subscriptions and self._channels.get(name) is known:
                 del self._channels[name]
                 self._send(b"UNSUBSCRIBE", name)
 
     async def listen(self) -> None:
-        """Hear until cancelled; reconnects by itself, with backoff and jitter."""
+        """Receive until cancelled; reconnects with backoff and jitter."""
         failures = 0
         while True:
             try:
@@ -166,18 +168,18 @@ class Subscriber:
                 level = logging.DEBUG if failures else logging.WARNING
                 _log.log(level, "the subscriber lost Redis: %s", error)
             failures = 0 if self._writer else failures + 1
-            self._lose()
+            self._disconnected()
             await asyncio.sleep(random.uniform(0.02, min(_RECONNECT_CAP_S, 0.05 * 2**failures)))  # noqa: S311 - jitter
 
     async def _listen_once(self) -> None:
-        line = self._connection.dedicated()
+        connection = self._connection.dedicated()
         with relay_errors():
-            # Its own timeouts end with the connection: after it Redis is greeted, without any.
+            # The connect timeout does not cover the handshake (HELLO, AUTH) that follows.
             async with asyncio.timeout(self._timeout_s):
-                await line.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()  # type: ignore[no-untyped-call]
         # Private parts of redis-py 8: its connection knows TLS, users and sockets; we only read
         # and write bytes. tests/relay/test_subscriber.py fails when they move.
-        stream, self._writer = line._reader, line._writer  # noqa: SLF001
+        stream, self._writer = connection._reader, connection._writer  # noqa: SLF001
         assert stream is not None  # noqa: S101 - for the type checker: connect() set it
         try:
             for name in self._channels:
@@ -189,14 +191,14 @@ class Subscriber:
             raise RelayUnavailable(str(lost.exceptions[0])) from lost
         finally:
             with suppress(RedisError, OSError):
-                await line.disconnect(nowait=True)
+                await connection.disconnect(nowait=True)
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
         parser = hiredis.Reader()
         loop = asyncio.get_running_loop()
-        self._last_heard = loop.time()
+        self._received_at = loop.time()
         while data := await stream.read(_READ_BYTES):
-            self._last_heard = loop.time()
+            self._received_at = loop.time()
             parser.feed(data)
             while (message := parser.gets()) is not False:
                 self._dispatch(message)
@@ -208,10 +210,10 @@ class Subscriber:
         kind, name = message[0], message[1]
         channel = self._channels.get(name)
         if kind == b"message":
-            for ear in channel.ears if channel else ():
-                ear.hear(message[2])
+            for subscription in channel.subscriptions if channel else ():
+                subscription.receive(message[2])
         elif kind == b"subscribe":
-            # Only the answer to the last SUBSCRIBE counts: before it a channel may be left again.
+            # Only the reply to the last SUBSCRIBE counts: an UNSUBSCRIBE may lie between.
             self._unconfirmed[name] = left = self._unconfirmed.get(name, 1) - 1
             if left <= 0:
                 del self._unconfirmed[name]
@@ -220,7 +222,7 @@ class Subscriber:
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
-        while (silent_s := loop.time() - self._last_heard) < _SILENCE * self._timeout_s:
+        while (silent_s := loop.time() - self._received_at) < _SILENCE * self._timeout_s:
             if silent_s >= self._timeout_s:
                 self._send(b"PING")
             await asyncio.sleep(self._timeout_s)
@@ -236,9 +238,9 @@ class Subscriber:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(hiredis.pack_command(words))  # type: ignore[arg-type]
 
-    def _lose(self) -> None:
+    def _disconnected(self) -> None:
         self._writer = None
         self._unconfirmed.clear()
         for channel in self._channels.values():
-            for ear in channel.ears:
-                ear.fall_behind()
+            for subscription in channel.subscriptions:
+                subscription.fall_behind()

@@ -1,7 +1,7 @@
-"""The ticket: a Celery message that says that there is work in a queue, not which.
+"""Tickets: Celery messages that announce a waiting job in a queue without naming it.
 
-It is written by hand into the list that Celery's workers pop, because `apply_async` costs a
-millisecond and blocks (docs/adr/0001). A test holds it against what `apply_async` writes.
+A ticket is written by hand into the list that Celery's workers pop, because `apply_async` costs a
+millisecond and blocks (docs/adr/0001). A test compares it with what `apply_async` writes.
 """
 
 import base64

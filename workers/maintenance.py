@@ -44,7 +44,7 @@ class Maintenance:
         self._connection = connection
         self._leases = Leases(connection)
         self._queue = Queue(connection)
-        self._audit = Reconciler(connection)
+        self._reconciler = Reconciler(connection)
         self._maintainer = Maintainer(connection, state.name)
         self._subscriber = subscriber
         self._settings = settings
@@ -86,7 +86,9 @@ class Maintenance:
         while True:
             await asyncio.sleep(reap_s)
             try:
-                async with self._subscriber.hear(redis_keys.MAINTAINER_CHANNEL) as subscription:
+                async with self._subscriber.subscribe(
+                    redis_keys.MAINTAINER_CHANNEL
+                ) as subscription:
                     while True:
                         while await self._maintainer.acquire():
                             await self._reap_once()
@@ -96,7 +98,7 @@ class Maintenance:
                 _log.warning("nothing was reaped: %s", error)
 
     async def _reap_once(self) -> None:
-        moved = await self._leases.reap() + await self._audit.look()
+        moved = await self._leases.reap() + await self._reconciler.reconcile()
         if moved:
             _log.warning("%d jobs were handed over", moved)
 
@@ -144,14 +146,14 @@ class Maintenance:
         """Cancel a job's run as soon as Redis publishes that the job has ended."""
         while True:
             try:
-                async with self._subscriber.hear(
+                async with self._subscriber.subscribe(
                     redis_keys.worker_channel(self._state.name)
                 ) as subscription:
                     while True:
                         subscription.catch_up()
                         await subscription.wait(60.0)
-                        while subscription.heard:
-                            self._state.held.end(subscription.heard.popleft().decode())
+                        while subscription.messages:
+                            self._state.held.end(subscription.messages.popleft().decode())
             except RelayUnavailable as error:
                 _log.warning("cancels are not received: %s", error)
                 await asyncio.sleep(1.0)

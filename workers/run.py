@@ -151,13 +151,13 @@ class Run:
             again = retry(error, record.kind, record.attempt, patience=self.services.patience)
             if again is None:
                 self._fail(error)
-            await self.attempt_log.written()
+            await self.attempt_log.flush()
             return Broken(error, again)
         except FleetError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001 - every job gets a terminal event
             self._fail(self._unexpected(error, deadline))
-        await self.attempt_log.written()
+        await self.attempt_log.flush()
         return None
 
     def _unexpected(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
@@ -173,7 +173,7 @@ class Run:
         )
 
     def _fail(self, error: FleetError) -> None:
-        self.attempt_log.say(
+        self.attempt_log.append(
             Failed(code=error.code, message=error.message, retryable=error.retryable)
         )
 
@@ -225,7 +225,7 @@ class Run:
                     if self.job.record.kind in _CHANGE_MODELS:
                         await self.observer.on_models_changed()
                     done = event.model_copy(update={"ignored": (*event.ignored, *ignored)})
-                    self.attempt_log.say(self._timed(done, started_at, first_at))
+                    self.attempt_log.append(self._timed(done, started_at, first_at))
                     return
                 if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
@@ -236,11 +236,11 @@ class Run:
         cap = self.services.connection.settings.log_cap_bytes
         if self.attempt_log.size_bytes > cap:
             raise LogFull(f"the answer is longer than FLEET_LOG_CAP_BYTES ({cap})")
-        self.attempt_log.say(event)
+        self.attempt_log.append(event)
         if isinstance(event, _LARGE):
-            await self.attempt_log.written()
+            await self.attempt_log.flush()
         elif self.attempt_log.must_wait:
-            await self.attempt_log.room()
+            await self.attempt_log.wait_for_room()
 
     async def _continuation(self, request: AnyRequest) -> Continuation:
         """Return how this attempt continues what earlier ones have written."""

@@ -153,7 +153,7 @@ class Worker:
         """Run a job in a task of its own, which is cancelled when the job is lost."""
         record, state = job.record, self._state
         await state.held.end_attempt_of(record.id)
-        log = self._publisher.voice(job)
+        log = self._publisher.attempt_log(job)
         run = Run(
             job=job,
             backend=reservation.adapter,

@@ -234,7 +234,7 @@ class DropInCall:
             if on_event is not None:
                 on_event(frame)
 
-        follower = self._services.followers.attending(record, grace_s=_NO_GRACE_S)
+        follower = self._services.followers.follow(record, grace_s=_NO_GRACE_S)
         async with follower:
             reading = _read(self._pages(record), add)
             ending = await self._services.open_calls.attend(reading, self._request.receive)
@@ -258,7 +258,7 @@ class DropInCall:
             self._pages(record),
             rendering,
             self._services.open_calls,
-            self._services.followers.attending(record, grace_s=_NO_GRACE_S),
+            self._services.followers.follow(record, grace_s=_NO_GRACE_S),
             headers=self.headers,
             patience_s=self._services.keepalive_s,
             parted=parted,

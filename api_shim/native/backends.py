@@ -133,7 +133,7 @@ async def remove(
     told = await _told(dependencies, RemoveBackend(name=name))
     if told.error is not None:
         raise Refusal(UnknownBackend, told.message)
-    views = await dependencies.queue.standing.views(await dependencies.roster.workers())
+    views = await dependencies.queue.positions.views(await dependencies.roster.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
     return answer(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
 

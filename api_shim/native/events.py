@@ -103,7 +103,7 @@ async def follow(
             status_code=204, headers={"X-Fleet-Job": record.id, "Cache-Control": "no-store"}
         )
     preamble = b"retry: %d\n\n" % dependencies.settings.reconnect_ms if format is SSE else b""
-    follower = dependencies.followers.attending(record)
+    follower = dependencies.followers.follow(record)
     return EventStreamResponse(
         record.id, pages, format, dependencies.open_calls, follower, preamble=preamble
     )
@@ -187,7 +187,7 @@ async def _follow(
     record = await dependencies.records.seen(id, caller)
     pages = await _opened(dependencies, record, cursor)
     if pages is not None:
-        async with dependencies.followers.attending(record):
+        async with dependencies.followers.follow(record):
             await _tell(socket, pages)
 
 

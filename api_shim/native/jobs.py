@@ -120,7 +120,7 @@ async def look(
     """Look at a job: its record, its place, its answer so far; or wait until it has ended."""
     record = await dependencies.records.seen(checked(id), caller)
     if wait_s and record.status not in LAST_WORDS:
-        async with dependencies.followers.attending(record) as follower:
+        async with dependencies.followers.follow(record) as follower:
             waiting = _until_the_end(dependencies, record.id, wait_s)
             if (
                 await dependencies.open_calls.attend(waiting, request.receive)

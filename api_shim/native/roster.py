@@ -77,7 +77,7 @@ async def models(
 )
 async def queues(dependencies: Injected) -> Response:
     """List queues: how many wait and run, how long the oldest has waited, who serves them."""
-    views = await dependencies.queue.standing.views(await dependencies.roster.workers())
+    views = await dependencies.queue.positions.views(await dependencies.roster.workers())
     return answer(QueueList(queues=tuple(views)))
 
 

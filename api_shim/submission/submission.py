@@ -128,7 +128,7 @@ class Submission:
         live = pools(workers)
         loads: list[QueueView] = []
         if depends_on_loads(request, live):
-            loads = await self._services.queue.standing.views(workers)
+            loads = await self._services.queue.positions.views(workers)
         return choose(request, live, loads, self._hints)
 
 

@@ -78,8 +78,8 @@ def log_and_record(job_id: str) -> tuple[str, str]:
 
 
 WRITTEN, REFUSED, TORN = 1, 0, 2
-"""What `append` says of a frame: it is in the log; another attempt has the job; the log is shorter
-than what this attempt has written, because Redis came back with a shorter past."""
+"""Results of `append` for one frame: it is in the log; another attempt has the job; the log is
+shorter than what this attempt has written, because Redis restarted with older data."""
 
 
 def append(frames: Sequence[tuple[tuple[str, str], NewFrame]], ttl_s: int) -> ScriptCall[list[int]]:
@@ -103,7 +103,7 @@ _state: TypeAdapter[State] = TypeAdapter(State)
 def hand_over(
     job_id: str, attempt: int, queued: Queued, *, counts: bool, is_lost: bool
 ) -> ScriptCall[tuple[State, int]]:
-    """Take a job from the holder of `attempt`: the attempt rises, and the log says `queued`.
+    """Take a job from the holder of `attempt`: the attempt rises, and `queued` is logged.
 
     `counts`: this uses up one of the job's tries. `is_lost`: its worker died. Returns the job's
     state and attempt: `queued`; `ended`; `stale` (another attempt had it); `exhausted` (it has no
@@ -119,7 +119,7 @@ def hand_over(
 def end(
     job_id: str, last_word: Failed | Cancelled, *, ttl_s: int, dead: bool = False
 ) -> ScriptCall[bool]:
-    """Take a job from its holder, if any, and write its last word; false if it had ended before.
+    """Take a job from its holder, if any, and log its terminal event; False if it had ended.
 
     Its record and log live for `ttl_s` seconds more; `dead` lists it as a dead letter.
     """
@@ -153,6 +153,14 @@ def forget(job_ids: Sequence[str], tenant: str) -> ScriptCall[int]:
     return ScriptCall(load("jobs/forget"), keys, list(job_ids), int)
 
 
+def expect_follower(job_id: str, grace_s: float) -> ScriptCall[bool]:
+    """Start the clock of a job without followers: `grace_s` seconds until the first must be there.
+
+    Returns False if a clock runs already, or if the job has followers.
+    """
+    return ScriptCall(load("followers/expect"), [redis_keys.FOLLOWED], [job_id, grace_s], bool)
+
+
 def _fields(event: Queued | Started | Failed | Cancelled) -> str:
     """The event's JSON without its opening brace, before which a script puts id and time."""
     return event.model_dump_json()[1:]
@@ -176,11 +184,3 @@ _statuses: TypeAdapter[list[Status | None]] = TypeAdapter(list[Status | None])
 
 def _read_statuses(reply: Any) -> list[Status | None]:
     return _statuses.validate_python([text.decode() or None for text in reply])
-
-
-def expect_follower(job_id: str, grace_s: float) -> ScriptCall[bool]:
-    """Start the clock of a job without followers: `grace_s` seconds until the first must be there.
-
-    Returns False if a clock runs already, or if the job has followers.
-    """
-    return ScriptCall(load("followers/expect"), [redis_keys.FOLLOWED], [job_id, grace_s], bool)

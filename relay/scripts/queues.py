@@ -1,4 +1,4 @@
-"""Scripts of a queue: who is next, who holds what (relay/lua/queues; relay/order.py has the rules).
+"""Scripts of a queue: its order and its leases (relay/lua/queues; relay/order.py has the rules).
 
 The name of a queue is also the name of the list that holds its tickets.
 """
@@ -94,7 +94,7 @@ def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[st
 def give_back(
     queue: str, job_id: str, *, old: int, new: int, delay_s: float, ticket: str, facts: str
 ) -> ScriptCall[bool]:
-    """Put a job that attempt `old` or nobody holds back at its place, as attempt `new`.
+    """Put a job that attempt `old` or no attempt holds back at its place, as attempt `new`.
 
     It waits again after `delay_s` seconds. `facts` (JSON) are for a job whose facts are lost.
     Returns whether it was moved.

@@ -115,7 +115,7 @@ async def test_messages_that_wait_have_a_place_and_can_be_cancelled(
                 while (record := await relay.records.find(job_id(waiting))) is None:
                     await asyncio.sleep(0.02)
 
-            assert (await relay.queue.standing.place(record)).position == 1
+            assert (await relay.queue.positions.place(record)).position == 1
             assert (await relay.queue.cancel(record.id, by="test")).status == "cancelled"
             assert not [t for t in await relay.connection.command("LRANGE", "box.chat", 0, -1)
                         if b"fleet.chat" in t]  # fmt: skip

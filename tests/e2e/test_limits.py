@@ -52,10 +52,10 @@ async def test_the_cap_is_the_jobs_and_not_each_attempts(redis_url: str, tmp_pat
         record, _ = await relay.queue.enqueue(story, queue="scripted.chat")
         claim = await relay.start_next("scripted.chat", "before")
         assert claim is not None
-        voice = relay.voice(claim)
+        attempt_log = relay.attempt_log(claim)
         for at in range(10):
-            voice.say(Delta(content="x" * 2000, thinking=f"{at}"))
-        await voice.written()
+            attempt_log.append(Delta(content="x" * 2000, thinking=f"{at}"))
+        await attempt_log.flush()
         await relay.leases.release_worker("before")
         with worker(redis_url, tmp_path, **CAP):
             async with asyncio.timeout(20):

@@ -219,7 +219,7 @@ async def test_slots_bound_what_runs_at_once(redis_url: str, tmp_path: Path) -> 
             most = 0
             followers = [asyncio.create_task(heard(relay, job)) for job in jobs]
             while not all(follower.done() for follower in followers):
-                views = await relay.queue.standing.views([])
+                views = await relay.queue.positions.views([])
                 most = max(most, *(view.in_flight for view in views))
                 await asyncio.sleep(0.01)
 

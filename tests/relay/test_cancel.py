@@ -31,11 +31,11 @@ async def claimed(relay: Relay) -> str:
 
 async def spoken(relay: Relay) -> AttemptLog:
     await relay.enqueue()
-    voice = relay.voice(await relay.claim())
+    attempt_log = relay.attempt_log(await relay.claim())
     for word in words(3):
-        voice.say(word)
-    await voice.written()
-    return voice
+        attempt_log.append(word)
+    await attempt_log.flush()
+    return attempt_log
 
 
 async def running(relay: Relay) -> str:
@@ -79,7 +79,7 @@ async def test_it_is_final_at_once_and_leaves_nothing(
         again = await relay.queue.cancel(job, by="somebody else")
         await asyncio.sleep(0.1)  # leases and delays of before are over
         await relay.leases.reap()
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
         result = await relay.log.result(job)
 
         assert ("cancelled", record) == (record.status, again)
@@ -158,22 +158,22 @@ async def test_a_letter_that_is_dead_stays_what_it_is(redis_url: str) -> None:
         assert await left_in_queues(relay) == []
 
 
-async def done(relay: Relay, voice: AttemptLog, after_s: float) -> None:
+async def done(relay: Relay, attempt_log: AttemptLog, after_s: float) -> None:
     await asyncio.sleep(after_s)
-    voice.say(Done())
+    attempt_log.append(Done())
     with suppress(LeaseLost):
-        await voice.written()
-        await relay.leases.release(QUEUE, voice.id, Holder(1, "w1"))
+        await attempt_log.flush()
+        await relay.leases.release(QUEUE, attempt_log.id, Holder(1, "w1"))
 
 
 async def test_cancels_that_race_with_each_other_and_the_end_agree(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
         ends: set[str] = set()
         for at in range(60):
-            voice = await spoken(relay)
-            cancels = [each.queue.cancel(voice.id, by="caller") for each in (relay, other)]
-            _, *told = await asyncio.gather(done(relay, voice, at % 6 * 0.0003), *cancels)
-            ends.add(last := (await relay.heard(voice.id))[-1].type)
+            attempt_log = await spoken(relay)
+            cancels = [each.queue.cancel(attempt_log.id, by="caller") for each in (relay, other)]
+            _, *told = await asyncio.gather(done(relay, attempt_log, at % 6 * 0.0003), *cancels)
+            ends.add(last := (await relay.heard(attempt_log.id))[-1].type)
             assert {last} == {record.status for record in told}
 
         assert {"done", "cancelled"} == ends

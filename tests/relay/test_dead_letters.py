@@ -196,7 +196,7 @@ async def test_the_audit_forgets_letters_whose_record_has_expired(redis_url: str
     async with relay_on(redis_url) as relay:
         gone, there = await died(relay), await died(relay)
         await relay.connection.command("DEL", redis_keys.record(gone.id))
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert await relay.connection.command("ZRANGE", redis_keys.DEAD, 0, -1) == [
             there.id.encode()
@@ -213,5 +213,5 @@ async def test_a_retried_job_of_a_client_that_has_gone_runs_without_a_follower(
         retried = await DeadLetters(relay.connection).retry(record, DEFAULT_TENANT)
         await asyncio.sleep(0.6)
 
-        assert await audience.look() == 0
+        assert await audience.cancel_abandoned() == 0
         assert (await relay.records.get(retried.record.id)).status == "queued"

@@ -57,7 +57,7 @@ async def until(ask: Callable[[], Awaitable[bool]]) -> None:
 async def audience(relay: Relay, **arguments: Any) -> AsyncIterator[Followers]:
     """A shim process's, with what it does by itself."""
     audience = Followers(relay.connection, **arguments)
-    keeping = asyncio.create_task(audience.keep())
+    keeping = asyncio.create_task(audience.keep_leases())
     try:
         yield audience
     finally:
@@ -76,10 +76,10 @@ async def test_a_job_that_is_to_be_cancelled_ends_with_its_last_follower(redis_u
     # litellm #3341, #13774: a client that goes away leaves the backend generating.
     async with relay_on(redis_url) as relay, audience(relay) as here, audience(relay) as there:
         record = await job(relay, "cancel")
-        async with here.attending(record, grace_s=0):
-            async with there.attending(record, grace_s=0), here.attending(record, grace_s=0):
+        async with here.follow(record, grace_s=0):
+            async with there.follow(record, grace_s=0), here.follow(record, grace_s=0):
                 pass
-            still = await there.look() or (await relay.records.get(record.id)).status
+            still = await there.cancel_abandoned() or (await relay.records.get(record.id)).status
 
         assert still == "queued"
         assert await ended(relay, record) == "disconnect"
@@ -91,10 +91,10 @@ async def test_a_job_that_is_to_continue_costs_nothing_and_continues(redis_url: 
     async with relay_on(redis_url) as relay, audience(relay) as here:
         record = await job(relay, "continue")
         asked = await scripts_run(relay)
-        async with here.attending(record, grace_s=0):
+        async with here.follow(record, grace_s=0):
             pass
         asked_since = await scripts_run(relay) - asked
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert asked_since == 0
         assert (await relay.records.get(record.id)).status == "queued"
@@ -103,7 +103,7 @@ async def test_a_job_that_is_to_continue_costs_nothing_and_continues(redis_url: 
 async def test_a_job_that_nobody_has_followed_yet_is_left_alone(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         record = await job(relay, "cancel")
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert (await relay.records.get(record.id)).status == "queued"
 
@@ -111,11 +111,11 @@ async def test_a_job_that_nobody_has_followed_yet_is_left_alone(redis_url: str) 
 async def test_whoever_comes_back_in_time_stops_the_clock(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, audience(relay) as here, audience(relay) as there:
         record = await job(relay, AFTER_A_MOMENT)
-        async with here.attending(record):
+        async with here.follow(record):
             pass
-        async with there.attending(record):
+        async with there.follow(record):
             await passed(relay, 0.3)
-            await relay.audit.look()
+            await relay.reconciler.reconcile()
             meanwhile = (await relay.records.get(record.id)).status
 
         assert meanwhile == "queued"
@@ -133,11 +133,11 @@ async def passed(relay: Relay, seconds: float) -> None:
 async def test_any_worker_cancels_what_a_dead_shim_had_to(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         record = await job(relay, AFTER_A_MOMENT)
-        async with Followers(relay.connection).attending(record):
+        async with Followers(relay.connection).follow(record):
             pass
-        early = await relay.audit.look() or (await relay.records.get(record.id)).status
+        early = await relay.reconciler.reconcile() or (await relay.records.get(record.id)).status
         await passed(relay, 0.25)
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert early == "queued"
         assert (await relay.records.get(record.id)).status == "cancelled"
@@ -150,11 +150,11 @@ async def test_followers_of_a_killed_shim_do_not_count_for_ever(
     async with relay_on(redis_url, lease_s=0.3) as dying, relay_on(redis_url) as relay:
         left, kept = await job(relay, policy), await job(relay, policy)
         killed = Followers(dying.connection, is_ending=lambda: True)  # so it says nothing more
-        async with killed.attending(left), killed.attending(kept):
+        async with killed.follow(left), killed.follow(kept):
             pass
-        async with Followers(relay.connection).attending(kept):
+        async with Followers(relay.connection).follow(kept):
             await passed(relay, 0.6)
-            await relay.audit.look()
+            await relay.reconciler.reconcile()
             statuses = [(await relay.records.get(each.id)).status for each in (left, kept)]
 
         assert statuses == ["cancelled", "queued"]
@@ -166,9 +166,9 @@ async def test_a_lease_that_is_renewed_does_not_end(redis_url: str) -> None:
         audience(relay) as here,
     ):
         record = await job(relay, "cancel")
-        async with here.attending(record):
+        async with here.follow(record):
             await passed(relay, 1.0)
-            await relay.audit.look()
+            await relay.reconciler.reconcile()
             meanwhile = (await relay.records.get(record.id)).status
 
         assert meanwhile == "queued"
@@ -177,7 +177,7 @@ async def test_a_lease_that_is_renewed_does_not_end(redis_url: str) -> None:
 async def test_a_process_that_redis_forgot_is_counted_again(redis_url: str) -> None:
     async with relay_on(redis_url, renew_s=0.05) as relay, audience(relay) as here:
         record = await job(relay, "cancel")
-        async with here.attending(record):
+        async with here.follow(record):
             await relay.connection.command("DEL", redis_keys.audience(record.id))
             await until(lambda: is_followed(relay, record))
 
@@ -187,9 +187,9 @@ async def test_a_process_that_redis_forgot_is_counted_again(redis_url: str) -> N
 async def test_a_shim_that_is_told_to_end_leaves_time_to_come_back(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, audience(relay, is_ending=lambda: True) as ending:
         record = await job(relay, "cancel")
-        async with ending.attending(record, grace_s=0):
+        async with ending.follow(record, grace_s=0):
             pass
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert await is_followed(relay, record)
         assert (await relay.records.get(record.id)).status == "queued"
@@ -199,7 +199,7 @@ async def test_a_poll_that_was_answered_is_no_disconnect(redis_url: str) -> None
     async with relay_on(redis_url) as relay, audience(relay) as here:
         polled, timed = await job(relay, "cancel"), await job(relay, AFTER_A_MOMENT)
         for record in (polled, timed):
-            async with here.attending(record, grace_s=0) as follower:
+            async with here.follow(record, grace_s=0) as follower:
                 follower.returns()
 
         assert await ended(relay, timed) == "disconnect"
@@ -210,7 +210,7 @@ async def test_a_poll_that_was_answered_is_no_disconnect(redis_url: str) -> None
 async def test_nothing_is_left_of_a_job_that_has_ended(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, audience(relay) as here:
         record = await job(relay, "cancel")
-        async with here.attending(record):
+        async with here.follow(record):
             await relay.run(await relay.claim())
 
         assert (await relay.records.get(record.id)).status == "done"
@@ -222,17 +222,17 @@ async def test_followers_that_come_and_go_at_once_leave_nobody_uncounted(redis_u
     async with relay_on(redis_url) as relay, audience(relay) as here:
         record = await job(relay, "cancel")
 
-        async def visit() -> None:
-            async with here.attending(record):
+        async def follow_briefly() -> None:
+            async with here.follow(record):
                 pass
 
-        async with here.attending(record):
+        async with here.follow(record):
             for _ in range(20):
-                await asyncio.gather(*(visit() for _ in range(10)))
+                await asyncio.gather(*(follow_briefly() for _ in range(10)))
             seen = await is_followed(relay, record)
 
         assert seen
-        assert not here._seats
+        assert not here._jobs
 
 
 async def test_a_shared_pull_lives_as_long_as_its_most_patient_caller(redis_url: str) -> None:
@@ -274,7 +274,7 @@ async def test_a_first_follower_in_time_stops_that_clock(
     monkeypatch.setattr("relay.queue.FIRST_FOLLOW_S", 0.0)
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay) as others:
         record = await http_job(relay, "cancel")
-        async with others.attending(record):
+        async with others.follow(record):
             await asyncio.sleep(1.2)
 
             assert (await relay.records.get(record.id)).status == "queued"

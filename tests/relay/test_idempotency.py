@@ -104,7 +104,7 @@ async def test_a_key_lives_as_long_as_its_job_waits(redis_url: str) -> None:
         await relay.queue.enqueue(ASK, queue=QUEUE, job_id=hold.job_id)
         await relay.connection.command("EXPIRE", key().name, 5)
         await make_due(relay)
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert await ttl_s(relay, key().name) > 60
         assert await relay.connection.command("ZSCORE", redis_keys.IDEMPOTENCY, key().name)
@@ -117,7 +117,7 @@ async def test_a_key_ends_with_the_record_of_its_job(redis_url: str) -> None:
         await relay.queue.enqueue(ASK, queue=QUEUE, job_id=hold.job_id)
         await relay.queue.cancel(hold.job_id, by="caller")
         await make_due(relay)
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         record_s = await ttl_s(relay, redis_keys.record(hold.job_id))
         assert record_s - 1 <= await ttl_s(relay, key().name) <= record_s

@@ -19,8 +19,8 @@ async def test_joined_fragments_say_what_they_said_apart(redis_url: str) -> None
     ]
     async with relay_on(redis_url) as relay:
         await relay.enqueue()
-        voice = relay.voice(await relay.claim())
-        together = [event for _, event in joined([(voice, event) for event in said])]
+        attempt_log = relay.attempt_log(await relay.claim())
+        together = [event for _, event in joined([(attempt_log, event) for event in said])]
 
     assert len(together) == 4
     assert fold(together) == fold(said)

@@ -44,28 +44,28 @@ async def test_a_worker_that_wakes_up_late_cannot_add_a_word(redis_url: str) -> 
     # llm-d-async PR #412: the fencing token.
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()
-        zombie = relay.voice(await relay.claim("w1"))
-        zombie.say(Delta(content="from the first"))
-        await zombie.written()
+        zombie = relay.attempt_log(await relay.claim("w1"))
+        zombie.append(Delta(content="from the first"))
+        await zombie.flush()
         await until_moved(relay)
-        zombie.say(Delta(content="from the dead"))
+        zombie.append(Delta(content="from the dead"))
 
         with pytest.raises(LeaseLost):
-            await zombie.written()
+            await zombie.flush()
         with pytest.raises(LeaseLost):
-            zombie.say(Delta(content="again"))
+            zombie.append(Delta(content="again"))
         assert (await relay.log.result(job)).content == "from the first"
 
 
 async def test_a_zombie_is_refused_before_the_next_attempt_says_a_word(redis_url: str) -> None:
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()
-        zombie = relay.voice(await relay.claim("w1"))
+        zombie = relay.attempt_log(await relay.claim("w1"))
         await until_moved(relay)
-        zombie.say(Done())
+        zombie.append(Done())
 
         with pytest.raises(LeaseLost):
-            await zombie.written()
+            await zombie.flush()
         assert (await relay.records.get(job)).status == "queued"
 
 
@@ -175,13 +175,13 @@ async def test_who_fails_a_job_that_runs_takes_it_away_first(redis_url: str, *, 
     async with relay_on(redis_url) as relay:
         job_id = await relay.enqueue()
         claim = await relay.claim()
-        voice = relay.voice(claim)
-        voice.say(Delta(content="one"))
-        await voice.written()
+        attempt_log = relay.attempt_log(claim)
+        attempt_log.append(Delta(content="one"))
+        await attempt_log.flush()
         await relay.leases.end(QUEUE, job_id, DeadlineExceeded("too late"), dead=dead)
-        voice.say(Failed(code="internal_error", message="mine", retryable=False))
+        attempt_log.append(Failed(code="internal_error", message="mine", retryable=False))
         async with asyncio.timeout(5):
-            await voice.until_lost
+            await attempt_log.until_lost
         frames = await relay.heard(job_id)
 
         assert [frame.type for frame in frames][-2:] == ["delta", "failed"]

@@ -13,13 +13,13 @@ async def test_a_follower_that_comes_at_any_moment_misses_no_word(redis_url: str
     # scale-agentex #330, PostHog #59109: the cursor was taken after "connected" had been said.
     async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
         job = await relay.enqueue()
-        voice = relay.voice(await relay.claim())
+        attempt_log = relay.attempt_log(await relay.claim())
         followers = []
         for word in words(120):
-            voice.say(word)
+            attempt_log.append(word)
             followers.append(asyncio.create_task(other.heard(job)))
-            await voice.written()
-        voice.say(Done())
+            await attempt_log.flush()
+        attempt_log.append(Done())
         views = await asyncio.gather(*followers)
 
         assert len(views[0]) == 123
@@ -50,7 +50,7 @@ async def test_a_limit_holds_against_many_who_come_at_once(redis_url: str) -> No
         refused = [answer for answer in answers if isinstance(answer, QueueFull)]
 
         assert len(refused) == 50
-        assert (await here.queue.standing.views([]))[0].depth == 10
+        assert (await here.queue.positions.views([]))[0].depth == 10
 
 
 async def test_whoever_enqueues_at_once_from_many_places_loses_no_job(redis_url: str) -> None:

@@ -44,11 +44,11 @@ async def test_fifty_subscribers_hear_the_same(redis_url: str) -> None:
         job = await relay.enqueue()
         followers = [asyncio.create_task(relay.heard(job)) for _ in range(50)]
         claim = await relay.claim()
-        voice = relay.voice(claim)
+        attempt_log = relay.attempt_log(claim)
         for word in words(200):
-            voice.say(word)
+            attempt_log.append(word)
             await asyncio.sleep(0)
-        voice.say(Done())
+        attempt_log.append(Done())
         views = await asyncio.gather(*followers)
 
         assert len(views[0]) == 203
@@ -73,16 +73,16 @@ async def test_a_follower_on_another_connection_continues_where_the_first_stoppe
     # LocalAI #10993: resume works on the replica that owns the stream, and on no other.
     async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
         job = await relay.enqueue()
-        voice = relay.voice(await relay.claim())
+        attempt_log = relay.attempt_log(await relay.claim())
         first: list[Frame] = []
         async with aclosing(relay.log.follow(job)) as pages:
-            voice.say(Delta(content="one"))
+            attempt_log.append(Delta(content="one"))
             async for frames in pages:
                 first += frames
                 if frames[-1].type == "delta":
                     break
-        voice.say(Delta(content="two"))
-        voice.say(Done())
+        attempt_log.append(Delta(content="two"))
+        attempt_log.append(Done())
         rest = await other.heard(job, after=first[-1].id)
 
         assert types(first + rest) == ["queued", "started", "delta", "delta", "done"]
@@ -91,14 +91,14 @@ async def test_a_follower_on_another_connection_continues_where_the_first_stoppe
 async def test_a_follower_that_does_not_read_falls_back_to_the_log(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        voice = relay.voice(await relay.claim())
+        attempt_log = relay.attempt_log(await relay.claim())
         async with aclosing(relay.log.follow(job)) as slow:
             heard = list(await anext(slow))
             for word in words(3000):
-                voice.say(word)
-                await voice.room()
-            voice.say(Done())
-            await voice.written()
+                attempt_log.append(word)
+                await attempt_log.wait_for_room()
+            attempt_log.append(Done())
+            await attempt_log.flush()
             async for frames in slow:
                 heard += frames
 
@@ -111,23 +111,23 @@ async def test_a_follower_that_does_not_read_falls_back_to_the_log(redis_url: st
 async def test_a_gap_on_the_channel_is_read_from_the_log(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hear, lost = Subscription.hear, []
+    receive, lost = Subscription.receive, []
 
-    def forgetful(ear: Subscription, message: bytes) -> None:
+    def drop_first(subscription: Subscription, message: bytes) -> None:
         if b"lost" in message and not lost:
             lost.append(message)
         else:
-            hear(ear, message)
+            receive(subscription, message)
 
-    monkeypatch.setattr(Subscription, "hear", forgetful)
+    monkeypatch.setattr(Subscription, "receive", drop_first)
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         follower = asyncio.create_task(relay.heard(job))
-        voice = relay.voice(await relay.claim())
+        attempt_log = relay.attempt_log(await relay.claim())
         for text in ("a", "lost", "b"):
-            voice.say(Delta(content=text))
-            await voice.written()
-        voice.say(Done())
+            attempt_log.append(Delta(content=text))
+            await attempt_log.flush()
+        attempt_log.append(Done())
         frames = await follower
 
         assert lost
@@ -140,13 +140,13 @@ async def test_what_is_said_while_the_listener_is_away_is_heard(own_redis: Redis
         follower = asyncio.create_task(here.heard(job))
         for _ in range(8):
             claim = await there.claim()
-            voice = there.voice(claim)
-            voice.say(Delta(content="before"))
-            await voice.written()
+            attempt_log = there.attempt_log(claim)
+            attempt_log.append(Delta(content="before"))
+            await attempt_log.flush()
             own_redis.say("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.01)  # the follower reads the log; its listener takes longer
-            voice.say(Delta(content="meanwhile"))
-            await voice.written()
+            attempt_log.append(Delta(content="meanwhile"))
+            await attempt_log.flush()
             await eventually(lambda: followers(own_redis, job) == 1)
             await there.leases.hand_over(QUEUE, job, claim.attempt, reason="", counts=False)
         await there.run(await there.claim())
@@ -159,12 +159,12 @@ async def test_what_is_said_while_the_listener_is_away_is_heard(own_redis: Redis
 async def test_a_listener_that_is_back_makes_its_followers_look(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as here, relay_on(own_redis.url) as there:
         job = await there.enqueue()
-        voice = there.voice(await there.claim())
+        attempt_log = there.attempt_log(await there.claim())
         async with aclosing(here.log.follow(job)) as following:
             heard = [*await anext(following)]
             own_redis.say("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.01)  # the follower reads the log; its listener takes longer
-            voice.say(Delta(content="meanwhile"))
+            attempt_log.append(Delta(content="meanwhile"))
             async with asyncio.timeout(3):
                 while heard[-1].type != "delta":
                     heard += await anext(following)
@@ -201,12 +201,12 @@ async def test_nothing_is_said_after_the_last_word(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         claim = await relay.claim()
-        voice = relay.voice(claim)
+        attempt_log = relay.attempt_log(claim)
         await relay.queue.cancel(job, by="caller")
-        voice.say(Delta(content="too late"))
+        attempt_log.append(Delta(content="too late"))
 
         with pytest.raises(LeaseLost):
-            await voice.written()
+            await attempt_log.flush()
         assert types(await relay.heard(job)) == ["queued", "started", "cancelled"]
 
 
@@ -215,10 +215,10 @@ async def test_a_batch_that_is_sent_twice_stands_once(redis_url: str) -> None:
         job = await relay.enqueue()
         claim = await relay.claim()
         for _ in range(2):
-            twin = relay.voice(claim)
+            twin = relay.attempt_log(claim)
             relay.connection.now = lambda: 1.0  # type: ignore[method-assign]
-            twin.say(Delta(content="once"))
-            await twin.written()
+            twin.append(Delta(content="once"))
+            await twin.flush()
 
         assert types([f async for page in relay.log.read(job) for f in page]) == [
             "queued",
@@ -231,14 +231,14 @@ async def test_a_restart_of_redis_loses_no_word(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as relay:
         job = await relay.enqueue()
         follower = asyncio.create_task(relay.heard(job))
-        voice = relay.voice(await relay.claim())
+        attempt_log = relay.attempt_log(await relay.claim())
         said = words(60)
         for at, word in enumerate(said):
-            voice.say(word)
+            attempt_log.append(word)
             if at == 30:
-                await voice.written()
+                await attempt_log.flush()
                 await asyncio.to_thread(own_redis.restart)
-        voice.say(Done())
+        attempt_log.append(Done())
         frames = await asyncio.wait_for(follower, 20)
 
         assert [w.content for w in said] == [f.event.content for f in frames if f.type == "delta"]

@@ -77,7 +77,7 @@ async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None
         job = await relay.enqueue(deadline_s=0.01)
         await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
         while (bare := await relay.records.bare(job)) and bare.status == "queued":
-            await relay.audit.look()
+            await relay.reconciler.reconcile()
 
         assert bare is not None
         assert bare.status == "failed"

@@ -75,7 +75,7 @@ async def test_a_version_that_a_worker_does_not_know_stays_in_the_backlog(redis_
 
         assert ours == (await relay.claim()).record.id
         assert None is await relay.start_next(QUEUE, "w1")
-        assert (await relay.queue.standing.place(await relay.records.get(newer))).position == 1
+        assert (await relay.queue.positions.place(await relay.records.get(newer))).position == 1
 
 
 async def test_a_position_is_a_rank(redis_url: str) -> None:
@@ -83,7 +83,7 @@ async def test_a_position_is_a_rank(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         jobs = [await relay.enqueue() for _ in range(3)]
         await relay.claim()
-        places = [await relay.queue.standing.place(await relay.records.get(job)) for job in jobs]
+        places = [await relay.queue.positions.place(await relay.records.get(job)) for job in jobs]
 
         assert [place.position for place in places] == [None, 1, 2]
         assert places[2].reason == "1 job before yours"
@@ -93,9 +93,9 @@ async def test_the_eta_is_null_until_jobs_have_ended(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first, second = await relay.enqueue(), await relay.enqueue()
 
-        assert None is (await relay.queue.standing.place(await relay.records.get(second))).eta_s
+        assert None is (await relay.queue.positions.place(await relay.records.get(second))).eta_s
         await relay.run(await relay.claim())
-        place = await relay.queue.standing.place(await relay.records.get(second))
+        place = await relay.queue.positions.place(await relay.records.get(second))
 
         assert first != second
         assert place.eta_s is not None
@@ -108,7 +108,7 @@ async def test_the_same_id_twice_is_one_job(redis_url: str) -> None:
             record, place = await relay.queue.enqueue(chat(), queue=QUEUE, job_id="a" * 32)
 
         assert place.position == 1
-        assert (await relay.queue.standing.views([]))[0].depth == 1
+        assert (await relay.queue.positions.views([]))[0].depth == 1
         assert record.created_at == (await relay.records.get("a" * 32)).created_at
 
 
@@ -167,12 +167,12 @@ async def test_the_worker_of_a_cancelled_job_is_told(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.claim("w7")
-        async with relay.reader.hear("fleet:worker:w7:orders") as ear:
-            ear.catch_up()
+        async with relay.reader.subscribe("fleet:worker:w7:orders") as subscription:
+            subscription.catch_up()
             await relay.queue.cancel(job, by="caller")
-            await ear.wait(5)
+            await subscription.wait(5)
 
-            assert [job.encode()] == list(ear.heard)
+            assert [job.encode()] == list(subscription.messages)
 
 
 async def test_jobs_are_listed_newest_first_a_page_at_a_time(redis_url: str) -> None:
@@ -233,7 +233,7 @@ async def test_the_estimate_at_enqueue_is_that_of_a_later_request(redis_url: str
             await relay.enqueue()
             await relay.run(await relay.claim())
         record, place = await relay.queue.enqueue(chat(), queue=QUEUE)
-        later = await relay.queue.standing.place(record)
+        later = await relay.queue.positions.place(record)
 
         assert place.eta_s is not None
         assert place.eta_s == pytest.approx(later.eta_s, abs=0.2)

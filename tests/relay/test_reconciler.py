@@ -15,7 +15,7 @@ async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> Non
         job = await relay.enqueue(deadline_s=0.05)
         async with asyncio.timeout(5):
             while (await relay.records.get(job)).status == "queued":
-                await relay.audit.look()
+                await relay.reconciler.reconcile()
         frames = await relay.heard(job)
 
         assert frames[-1].event.code == "deadline_exceeded"
@@ -29,7 +29,7 @@ async def test_what_a_queue_lost_is_given_back_from_the_ledger(redis_url: str) -
         await lose_queue(relay)
         for job in (waiting, running):
             await age(relay, job)
-        assert await relay.audit.look() == 2
+        assert await relay.reconciler.reconcile() == 2
 
         claims = [await relay.claim() for _ in range(2)]
         assert {(waiting, 2), (running, 1)} == {(c.record.id, c.attempt) for c in claims}
@@ -52,7 +52,7 @@ async def test_a_list_forgets_jobs_whose_record_has_expired(redis_url: str) -> N
     async with relay_on(redis_url) as relay:
         gone, kept = await relay.enqueue(), await relay.enqueue()
         await relay.connection.command("DEL", f"fleet:j:{gone}:record")
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
 
         assert [kept.encode()] == await relay.connection.command("ZRANGE", "fleet:recent", 0, -1)
 
@@ -68,7 +68,7 @@ async def test_jobs_that_are_kept_for_long_keep_no_others_in_a_list(
         await relay.connection.command("DEL", *(redis_keys.record(id) for id in gone))
         reconciler = Reconciler(relay.connection)
         for _ in range(8):
-            await reconciler.look()
+            await reconciler.reconcile()
         left = await relay.connection.command("ZRANGE", redis_keys.RECENT, 0, -1)
 
     assert [id.decode() for id in left] == kept
@@ -91,9 +91,12 @@ async def test_another_takes_over_when_it_falls_silent(redis_url: str) -> None:
     async with relay_on(redis_url, reap_s=0.1) as relay:
         assert await Maintainer(relay.connection, "w1").acquire()
         other, began = Maintainer(relay.connection, "w2"), time.monotonic()
-        async with relay.reader.hear(redis_keys.MAINTAINER_CHANNEL) as ear, asyncio.timeout(5):
+        async with (
+            relay.reader.subscribe(redis_keys.MAINTAINER_CHANNEL) as subscription,
+            asyncio.timeout(5),
+        ):
             while not await other.acquire():
-                await other.wait_until_free(ear)
+                await other.wait_until_free(subscription)
 
         assert time.monotonic() - began >= 0.3
 
@@ -102,8 +105,11 @@ async def test_another_takes_over_at_once_when_it_leaves(redis_url: str) -> None
     async with relay_on(redis_url, reap_s=60) as relay:
         one, other = (Maintainer(relay.connection, name) for name in ("w1", "w2"))
         await one.acquire()
-        async with relay.reader.hear(redis_keys.MAINTAINER_CHANNEL) as ear, asyncio.timeout(5):
-            waiting = asyncio.create_task(other.wait_until_free(ear))
+        async with (
+            relay.reader.subscribe(redis_keys.MAINTAINER_CHANNEL) as subscription,
+            asyncio.timeout(5),
+        ):
+            waiting = asyncio.create_task(other.wait_until_free(subscription))
             await asyncio.sleep(0)
             await one.release()
             await waiting
@@ -120,7 +126,7 @@ async def test_a_look_at_a_hundred_idle_queues_costs_a_few_commands(redis_url: s
         before = await calls(relay)
         await maintainer.acquire()
         await relay.leases.reap()
-        await relay.audit.look()
+        await relay.reconciler.reconcile()
         cost = await calls(relay) - before - 1  # the question itself
 
         assert cost <= 20

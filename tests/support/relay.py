@@ -39,7 +39,7 @@ class Relay:
         self.log = Log(connection, self.reader)
         self.queue = Queue(connection)
         self.leases = Leases(connection)
-        self.audit = Reconciler(connection)
+        self.reconciler = Reconciler(connection)
         self.records = Records(connection)
         self.roster = RosterStore(connection)
         self.unreadable = UnreadableMessages(connection)
@@ -63,15 +63,15 @@ class Relay:
                 return job
         return None
 
-    def voice(self, claim: StartedJob) -> AttemptLog:
-        return self.writer.voice(claim)
+    def attempt_log(self, claim: StartedJob) -> AttemptLog:
+        return self.writer.attempt_log(claim)
 
     async def run(self, claim: StartedJob, *events: Event, worker: str = "w1") -> None:
         """Say the events and a `done`, then let go of the job: what a worker does."""
-        voice = self.voice(claim)
+        attempt_log = self.attempt_log(claim)
         for event in (*events, Done()):
-            voice.say(event)
-        await voice.written()
+            attempt_log.append(event)
+        await attempt_log.flush()
         await self.leases.release(
             claim.record.queue, claim.record.id, Holder(claim.attempt, worker)
         )

@@ -104,7 +104,7 @@ async def retrieve(
         dependencies.log.follow(response.record.id, idle_s=dependencies.settings.keepalive_s),
         events,
         dependencies.open_calls,
-        dependencies.followers.attending(response.record),
+        dependencies.followers.follow(response.record),
         headers=headers,
         patience_s=dependencies.settings.keepalive_s,
         parted=events.parted,

@@ -4,8 +4,8 @@
 --   cold (1, 0 or 'drains') patience_s filter (JSON)
 -- Leases the job that should run next (relay/order.py). Returns {id, attempt, now, model or '',
 -- context length or ''}; false: no job waits that fits. A job of a newer version stays where it
--- is. Of a model that failed last, a job that was not tried yet goes first: what broke the model
--- may have been the jobs that come back.
+-- is. Of a model whose last job failed, jobs at their first attempt go first: the jobs that are
+-- retried may have caused the failure.
 -- include shared/queue.lua
 local worker, lease_s = ARGV[3], ARGV[5]
 local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[9])

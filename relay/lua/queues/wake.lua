@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS as shared/queue.lua; ARGV as shared/queue.lua, then idle_s ticket...
--- Lets delayed jobs that are due wait again and sends tickets that were lost: there must be as many
--- as jobs that wait. Forgets the name of a queue that was empty for idle_s. Returns how many
+-- Moves delayed jobs that are due to the backlog and pushes lost tickets: there must be as many
+-- as waiting jobs. Removes the name of a queue that was empty for idle_s. Returns how many
 -- tickets are still missing.
 -- include shared/queue.lua
 revive(100)

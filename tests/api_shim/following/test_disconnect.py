@@ -78,7 +78,7 @@ async def test_a_job_that_is_to_continue_outlives_its_followers(shim: str, redis
         id = await job(at, "continue")
         async with following(at, id, "text/event-stream"):
             assert await watched(at) == 0
-        await at.relay.audit.look()
+        await at.relay.reconciler.reconcile()
         await at.relay.run(await at.relay.claim())
 
         assert await ended_by(at, id) == "done"
@@ -169,7 +169,7 @@ async def test_a_shim_that_restarts_takes_no_job_with_it(shim: str, redis_url: s
                 await anext(pieces)
                 process.close()
                 assert b"cancelled" not in b"".join([piece async for piece in pieces])
-        await at.relay.audit.look()
+        await at.relay.reconciler.reconcile()
 
         # Its lease is the time that its callers have to come back to another shim.
         assert await at.relay.connection.command("ZCARD", redis_keys.audience(id)) == 1

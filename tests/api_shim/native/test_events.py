@@ -59,11 +59,11 @@ async def test_fifty_readers_hear_the_same_live(shim: str, redis_url: str) -> No
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue()
         readers = [asyncio.create_task(at.heard(job)) for _ in range(50)]
-        voice = at.relay.voice(await at.relay.claim())
+        attempt_log = at.relay.attempt_log(await at.relay.claim())
         for number in range(200):
-            voice.say(Delta(content=f"{number} "))
+            attempt_log.append(Delta(content=f"{number} "))
             await asyncio.sleep(0.001)
-        voice.say(Done())
+        attempt_log.append(Done())
         heard = await asyncio.gather(*readers)
 
         assert len(heard[0]) == 203
@@ -93,10 +93,10 @@ async def test_a_reader_cut_off_at_every_event_of_a_live_stream_hears_all(
 ) -> None:
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue()
-        voice = at.relay.voice(await at.relay.claim())
+        attempt_log = at.relay.attempt_log(await at.relay.claim())
         heard: list[dict[str, Any]] = []
         for number in range(20):
-            voice.say(Delta(content=str(number)))
+            attempt_log.append(Delta(content=str(number)))
             params = {"after": heard[-1]["id"]} if heard else {}
             async with at.events(job, params=params) as response:
                 async for event in sse(response):
@@ -123,8 +123,8 @@ async def test_a_stream_begun_on_one_shim_is_resumed_on_another(shim: str, redis
     with serving(redis_url) as other:
         async with stage(shim, redis_url) as at, httpx.AsyncClient(base_url=other) as there:
             job = await at.relay.enqueue()
-            voice = at.relay.voice(await at.relay.claim())
-            voice.say(Delta(content="one"))
+            attempt_log = at.relay.attempt_log(await at.relay.claim())
+            attempt_log.append(Delta(content="one"))
             async with at.events(job) as response:
                 async for event in sse(response):
                     if event["type"] == "delta":
@@ -132,8 +132,8 @@ async def test_a_stream_begun_on_one_shim_is_resumed_on_another(shim: str, redis
             rest = asyncio.create_task(
                 Stage(there, at.relay).heard(job, headers={"Last-Event-ID": event["id"]})
             )
-            voice.say(Delta(content="two"))
-            voice.say(Done())
+            attempt_log.append(Delta(content="two"))
+            attempt_log.append(Done())
 
             assert [e.get("content") for e in await rest] == ["two", None]
 
@@ -238,7 +238,7 @@ async def test_a_reader_who_stops_reading_slows_nobody(
 ) -> None:
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue()
-        voice = at.relay.voice(await at.relay.claim())
+        attempt_log = at.relay.attempt_log(await at.relay.claim())
         host, port = httpx.URL(shim).host, httpx.URL(shim).port
         _, stuck = await asyncio.open_connection(host, port, limit=1024)
         stuck.write(b"GET /api/v1/jobs/%s/events HTTP/1.1\r\nHost: x\r\n\r\n" % job.encode())
@@ -246,10 +246,10 @@ async def test_a_reader_who_stops_reading_slows_nobody(
         block = "x" * 10_000
         async with asyncio.timeout(15):
             for _ in range(2_000):
-                voice.say(Delta(content=block))
-                await voice.room()
+                attempt_log.append(Delta(content=block))
+                await attempt_log.wait_for_room()
                 await asyncio.sleep(0)
-            voice.say(Done())
+            attempt_log.append(Done())
             heard = await brisk
         size = sum(len(e.get("content", "")) for e in heard)
 
@@ -264,14 +264,14 @@ async def test_a_reader_lives_through_a_restart_of_redis(own_redis: RedisServer)
     with serving(own_redis.url) as shim:
         async with stage(shim, own_redis.url) as at:
             job = await at.relay.enqueue()
-            voice = at.relay.voice(await at.relay.claim())
-            voice.say(Delta(content="before "))
-            await voice.written()
+            attempt_log = at.relay.attempt_log(await at.relay.claim())
+            attempt_log.append(Delta(content="before "))
+            await attempt_log.flush()
             reader = asyncio.create_task(at.heard(job))
             await eventually(lambda: followers(own_redis, job) == 1)
             await asyncio.to_thread(own_redis.restart)
-            voice.say(Delta(content="after"))
-            voice.say(Done())
+            attempt_log.append(Delta(content="after"))
+            attempt_log.append(Done())
             async with asyncio.timeout(15):
                 heard = await reader
 

@@ -78,8 +78,8 @@ async def test_what_a_reader_says_is_ignored_and_their_leaving_noticed(
         async with socket(shim, job) as line:
             await line.send("hello?")
             await line.send(b"\x00")
-            voice = at.relay.voice(await at.relay.claim())
-            voice.say(Delta(content="still here"))
+            attempt_log = at.relay.attempt_log(await at.relay.claim())
+            attempt_log.append(Delta(content="still here"))
             while "still here" not in str(await line.recv()):
                 pass
         await eventually(lambda: followers(redis_server, job) == 0)

@@ -78,13 +78,13 @@ async def test_words_that_are_taken_back_end_the_stream_with_an_error(
     async with stage(shim, redis_url) as at, asyncio.TaskGroup() as group:
         await at.announce()
         answer = group.create_task(opened(at))
-        voice = at.relay.voice(await claimed(at))
-        voice.say(Delta(content="heard"))
+        attempt_log = at.relay.attempt_log(await claimed(at))
+        attempt_log.append(Delta(content="heard"))
         response = await answer
         heard = (json.loads(line) async for line in lines(response))
         first = await anext(heard)
         for event in (Reset(attempt=2, reason=""), Delta(content="anew"), Done()):
-            voice.say(event)
+            attempt_log.append(event)
         (last,) = [line async for line in heard]
 
         assert first["message"]["content"] == "heard"
@@ -148,13 +148,13 @@ async def test_a_job_that_fails_before_its_first_word_has_a_status(
         asking = group.create_task(
             at.http.post("/api/generate", json={"model": "m", "prompt": "x"})
         )
-        voice = at.relay.voice(await claimed(at))
-        voice.say(Failed(code=code, message="why"))
-        await voice.written()
+        attempt_log = at.relay.attempt_log(await claimed(at))
+        attempt_log.append(Failed(code=code, message="why"))
+        await attempt_log.flush()
         answer = await asking
 
         assert answer.status_code == status
-        assert (answer.json()["code"], answer.headers["x-fleet-job"]) == (code, voice.id)
+        assert (answer.json()["code"], answer.headers["x-fleet-job"]) == (code, attempt_log.id)
 
 
 @pytest.mark.parametrize(
@@ -277,10 +277,10 @@ async def test_a_pull_of_what_is_not_there_is_not_told_to_pull_it_first(
         async with asyncio.timeout(5):
             while (claim := await at.relay.start_next("scripted.pull", "w1")) is None:
                 await asyncio.sleep(0.01)
-        voice = at.relay.voice(claim)
+        attempt_log = at.relay.attempt_log(claim)
         why = "pull model manifest: file does not exist"
-        voice.say(Failed(code="model_missing", message=why))
-        await voice.written()
+        attempt_log.append(Failed(code="model_missing", message=why))
+        await attempt_log.flush()
         answer = await asking
 
         assert json.loads(answer.text.splitlines()[-1])["error"] == why

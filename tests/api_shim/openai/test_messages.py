@@ -71,10 +71,10 @@ async def test_an_answer_that_begins_with_a_call_has_null_for_words(
         await at.announce()
         body = {"model": "m", "messages": SAYING, "stream": True}
         asking = asyncio.create_task(at.http.post("/v1/chat/completions", json=body))
-        voice = at.relay.voice(await claimed(at))
+        attempt_log = at.relay.attempt_log(await claimed(at))
         for event in (first, Done(finish_reason="tool_calls")):
-            voice.say(event)
-        await voice.written()
+            attempt_log.append(event)
+        await attempt_log.flush()
         line = (await asking).text.partition("\n")[0]
         delta = json.loads(line.removeprefix("data: "))["choices"][0]["delta"]
 

@@ -37,18 +37,20 @@ async def said(at: Stage, *events: Any, body: Any = STREAM, path: str = "chat/co
     """The answer to a call whose job says these."""
     await at.announce()
     asking = asyncio.create_task(at.http.post(f"/v1/{path}", json=body))
-    voice = at.relay.voice(await claimed(at, "embed" if path == "embeddings" else "chat"))
+    attempt_log = at.relay.attempt_log(
+        await claimed(at, "embed" if path == "embeddings" else "chat")
+    )
     for event in events:
-        voice.say(event)
-    await voice.written()
+        attempt_log.append(event)
+    await attempt_log.flush()
     return await asking
 
 
 async def begun(at: Stage) -> AttemptLog:
-    """The voice of the next job, which has said `a`."""
-    voice = at.relay.voice(await claimed(at))
-    voice.say(Delta(content="a"))
-    return voice
+    """The attempt_log of the next job, which has said `a`."""
+    attempt_log = at.relay.attempt_log(await claimed(at))
+    attempt_log.append(Delta(content="a"))
+    return attempt_log
 
 
 async def until(told: AsyncGenerator[str], words: str) -> None:
@@ -71,10 +73,10 @@ async def test_words_that_are_taken_back_end_the_stream_with_an_error(
         claiming = asyncio.create_task(begun(at))
         async with at.http.stream("POST", "/v1/chat/completions", json=STREAM) as response:
             told = lines(response)
-            voice = await claiming
+            attempt_log = await claiming
             await until(told, '"content":"a"')
-            voice.say(Reset(attempt=2, reason="x"))
-            voice.say(Done())
+            attempt_log.append(Reset(attempt=2, reason="x"))
+            attempt_log.append(Done())
             rest = [line async for line in told if line]
 
         assert json.loads(rest[-1].removeprefix("data: "))["error"]["code"] == "answer_restarted"

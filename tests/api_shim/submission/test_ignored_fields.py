@@ -23,10 +23,10 @@ async def answered(at: Stage, path: str, body: Any, *events: Any, kind: str = "c
     async with asyncio.timeout(5):
         while (claim := await at.relay.start_next(f"scripted.{kind}", "w1")) is None:
             await asyncio.sleep(0.01)
-    voice = at.relay.voice(claim)
+    attempt_log = at.relay.attempt_log(claim)
     for event in events or (Delta(content="a"), Done()):
-        voice.say(event)
-    await voice.written()
+        attempt_log.append(event)
+    await attempt_log.flush()
     return await asking
 
 

@@ -44,13 +44,13 @@ async def test_a_response_is_cancelled_once_and_says_so_again(shim: str, redis_u
     async with on_stage(shim, redis_url) as at:
         told = await asked(at)
         claim = await claimed(at)
-        voice = at.relay.voice(claim)
-        voice.say(Delta(content="a"))
-        await voice.written()
+        attempt_log = at.relay.attempt_log(claim)
+        attempt_log.append(Delta(content="a"))
+        await attempt_log.flush()
         answers = [await at.http.post(f"/v1/responses/{told['id']}/cancel") for _ in range(2)]
-        voice.say(Delta(content="b"))
+        attempt_log.append(Delta(content="b"))
         with pytest.raises(LeaseLost):
-            await voice.written()
+            await attempt_log.flush()
 
         assert answers[0].json() == answers[1].json() == await seen(at, told["id"])
         assert (answers[0].json()["status"], said(answers[0].json())) == ("cancelled", "a")
@@ -71,14 +71,14 @@ async def test_a_response_that_is_deleted_is_gone_and_its_job_with_it(
     async with on_stage(shim, redis_url) as at:
         told = await asked(at)
         job = told["id"].removeprefix("resp_")
-        voice = at.relay.voice(await claimed(at))
+        attempt_log = at.relay.attempt_log(await claimed(at))
         if status == "done":
-            voice.say(Done())
-            await voice.written()
+            attempt_log.append(Done())
+            await attempt_log.flush()
         deleted = await at.http.delete(f"/v1/responses/{told['id']}")
-        voice.say(Delta(content="late"))
+        attempt_log.append(Delta(content="late"))
         with pytest.raises(LeaseLost):
-            await voice.written()
+            await attempt_log.flush()
 
         assert deleted.json() == {"id": told["id"], "object": "response", "deleted": True}
         for path in ("", "/input_items", "?stream=true"):

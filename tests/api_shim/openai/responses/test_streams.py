@@ -26,15 +26,15 @@ async def test_any_shim_follows_a_response_from_any_event_on(shim: str, redis_ur
     async with on_stage(shim, redis_url) as at:
         with serving(redis_url) as other:
             told = await asked(at)
-            voice = at.relay.voice(await claimed(at))
+            attempt_log = at.relay.attempt_log(await claimed(at))
             async with (
                 httpx.AsyncClient(base_url=other, timeout=10) as there,
                 asyncio.TaskGroup() as group,
             ):
                 reading = group.create_task(followed(there, told["id"]))
                 for event in (Delta(content="a"), Delta(thinking="hm"), Delta(content="b"), Done()):
-                    voice.say(event)
-                    await voice.written()
+                    attempt_log.append(event)
+                    await attempt_log.flush()
                 whole = await reading
                 here = await followed(at.http, told["id"])
                 rest = [await followed(there, told["id"], n) for n in range(len(whole) + 1)]
@@ -74,9 +74,9 @@ async def test_a_failure_after_words_is_an_event_with_what_was_said(
     async with on_stage(shim, redis_url) as at:
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(at.http.post("/v1/responses", json=STREAM))
-            voice = at.relay.voice(await claimed(at))
-            voice.say(Delta(content="heard"))
-            voice.say(Failed(code="server_fault", message="oh"))
+            attempt_log = at.relay.attempt_log(await claimed(at))
+            attempt_log.append(Delta(content="heard"))
+            attempt_log.append(Failed(code="server_fault", message="oh"))
             events = parsed((await asking).content)
 
         assert events[-1]["type"] == "response.failed"
@@ -90,14 +90,14 @@ async def test_words_that_are_taken_back_end_their_streams_and_later_ones_hear_t
     async with on_stage(shim, redis_url) as at:
         told = await asked(at)
         claim = await claimed(at)
-        voice = at.relay.voice(claim)
-        voice.say(Delta(content="old"))
-        await voice.written()
+        attempt_log = at.relay.attempt_log(claim)
+        attempt_log.append(Delta(content="old"))
+        await attempt_log.flush()
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(followed(at.http, told["id"]))
             await heard_by_somebody(at, claim.record.id)
             for event in (Reset(attempt=2, reason=""), Delta(content="new"), Done()):
-                voice.say(event)
+                attempt_log.append(event)
             heard = await listening
         error, fresh = heard[-1], await followed(at.http, told["id"])
         numbers = [event["sequence_number"] for event in fresh]
@@ -122,9 +122,9 @@ async def test_an_answer_that_is_continued_is_one_answer(shim: str, redis_url: s
     async with on_stage(shim, redis_url) as at:
         told = await asked(at)
         claim = await claimed(at)
-        voice = at.relay.voice(claim)
-        voice.say(Delta(content="a"))
-        await voice.written()
+        attempt_log = at.relay.attempt_log(claim)
+        attempt_log.append(Delta(content="a"))
+        await attempt_log.flush()
         before = await followed_until(at, told["id"], "a")
         await at.relay.leases.hand_over(
             claim.record.queue, claim.record.id, claim.attempt, reason="lost", counts=True

@@ -14,30 +14,30 @@ BatchStatus = Literal[
     "cancelled",
 ]  # fmt: skip
 LastStatus = Literal["failed", "completed", "expired", "cancelled"]
-"""A status that a batch does not leave."""
+"""The terminal statuses."""
 ENDED: Final[frozenset[BatchStatus]] = frozenset({"failed", "completed", "expired", "cancelled"})
 
 BATCH_ID: Final = re.compile(r"^batch_[0-9a-f]{32}$")
 BATCH_ID_BEGINNING: Final = re.compile(r"^batch_[0-9a-f]{4,32}$")
-"""What callers may write in place of an id, where only one of theirs begins so."""
+"""A prefix that clients may send in place of an id, if only one of theirs matches."""
 _WINDOW: Final = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LONGEST_WINDOW_S: Final = 30 * 86400
 
 
 class LineError(WireModel):
-    """What is wrong with an input file."""
+    """One error of an input file."""
 
     code: str
     message: str
     param: str | None = None
     """The field that is wrong."""
     line: int | None = None
-    """Of the file, from 1; null if it is the file itself."""
+    """Line of the file, from 1; null for an error of the whole file."""
 
 
 class Counts(WireModel):
-    """Requests of a batch. `completed` and `failed` make `total` in the end."""
+    """Numbers of requests of a batch; at its end `completed` plus `failed` is `total`."""
 
     total: int = 0
     completed: int = 0
@@ -45,18 +45,18 @@ class Counts(WireModel):
 
 
 class NewBatch(WireModel):
-    """What a caller asks for."""
+    """The request to create a batch."""
 
     endpoint: str
     input_file_id: str
     window_s: int
     completion_window: str
-    """As the caller wrote it."""
+    """As the client sent it."""
     metadata: dict[str, str] = Field(default_factory=dict)
     backend: str | None = None
-    """Where all its requests go, whatever they name themselves."""
+    """The backend of all its requests, whatever they name themselves."""
     output_ttl_s: float
-    """How long its output and error files are kept."""
+    """Seconds for which its output and error files are kept."""
 
 
 class Batch(NewBatch):
@@ -68,7 +68,7 @@ class Batch(NewBatch):
     status: BatchStatus
     created_at: float
     expires_at: float
-    """When what is not done by then is given up."""
+    """When the requests that have not ended are given up."""
     in_progress_at: float | None = None
     finalizing_at: float | None = None
     completed_at: float | None = None
@@ -84,14 +84,17 @@ class Batch(NewBatch):
 
 
 class BatchPage(WireModel):
-    """Some batches of a tenant, newest first."""
+    """A page of a tenant's batches, newest first."""
 
     batches: tuple[Batch, ...]
     has_more: bool
 
 
 def window_s(text: str) -> int:
-    """Seconds of a completion window such as `24h`, `30m` or `7d`; raises ValueError."""
+    """Seconds of a completion window such as `24h`, `30m` or `7d`, at most `30d`.
+
+    Raises ValueError.
+    """
     match = _WINDOW.match(text)
     seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
     if not 1 <= seconds <= LONGEST_WINDOW_S:
@@ -105,7 +108,7 @@ CustomId = Annotated[str, Field(min_length=1, max_length=512)]
 Purpose = Literal[
     "assistants", "batch", "batch_output", "evals", "fine-tune", "user_data", "vision"
 ]
-"""What a file is for. `batch` can be the input of a batch; `batch_output` is what one makes."""
+"""The use of a file. `batch` may be the input of a batch; `batch_output` is its output."""
 
 FILE_ID: Final = re.compile(r"^file-[0-9a-f]{32}$")
 
@@ -125,7 +128,7 @@ class StoredFile(WireModel):
 
 
 class FilePage(WireModel):
-    """Some files of a tenant in the order that was asked for."""
+    """A page of a tenant's files, in the requested order."""
 
     files: tuple[StoredFile, ...]
     has_more: bool

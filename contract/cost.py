@@ -1,8 +1,8 @@
-"""What a job is likely to cost: the estimate that fair order and the bounds of a queue count in.
+"""Estimated cost of a job, for fair order between tenants and the bounds of a queue.
 
-Nobody knows how long an answer will be. What matters is that one rule holds for every tenant, so
-that a long prompt weighs more than a short one: four bytes of text are a token, and the speeds are
-those of a small model on one card. Both are rough; shares are as fair as the estimates are alike.
+The length of an answer is unknown in advance. What matters is that one rule holds for all tenants
+and that a long prompt costs more than a short one: four bytes of text are a token, and the speeds
+are those of a small model on one card. Both are rough.
 """
 
 from typing import Final, NamedTuple
@@ -14,32 +14,32 @@ from contract.requests import Request
 
 _BYTES_A_TOKEN: Final = 4
 _IMAGE_TOKENS: Final = 500
-"""An image in a prompt."""
+"""Of one image in a prompt."""
 _ANSWER_TOKENS: Final = 512
-"""An answer whose length the caller does not bound, and the most that is counted of a bound."""
+"""Of an answer without `max_tokens`, and the most that is counted of `max_tokens`."""
 _READ_PER_S: Final = 2000.0
-"""Prompt tokens a second."""
+"""Prompt tokens per second."""
 _WRITE_PER_S: Final = 50.0
-"""Answer tokens a second."""
+"""Answer tokens per second."""
 _EMBED_PER_S: Final = 5000.0
 _IMAGE_S: Final = 10.0
-"""An image of 512x512 in 20 steps."""
+"""For one image of 512x512 pixels in 20 steps."""
 _OTHER_S: Final = 1.0
-"""A job that asks for no tokens: a pull, a list, a load."""
+"""For a job without tokens: a pull, a list, a load."""
 _LEAST_S: Final = 0.01
 
 
 class Cost(NamedTuple):
-    """An estimate."""
+    """An estimated cost."""
 
     seconds: float
     """Of a backend's time."""
     tokens: int
-    """Prompt and answer."""
+    """Of prompt and answer."""
 
 
 def cost_of(request: Request) -> Cost:
-    """Estimate what a request costs its backend."""
+    """The estimated cost of a request for its backend; at least 0.01 s."""
     match request:
         case ChatRequest():
             prompt = _prompt_tokens(request)

@@ -1,4 +1,4 @@
-"""What a caller asks of an embedding model, and how vectors are packed into events."""
+"""Embedding requests, and the encoding of vectors in events."""
 
 import base64
 import sys
@@ -19,8 +19,8 @@ class EmbedRequest(Request):
     kind: Literal["embed"] = "embed"
     model: Annotated[str, Field(min_length=1, max_length=256)]
     tokens: Annotated[tuple[Tokens, ...], Field(max_length=8192)] = ()
-    """Texts as ids of the model's own tokens, instead of `input`; refused where the backend takes
-    only text."""
+    """Texts as ids of the model's tokens, instead of `input`; refused if the backend accepts only
+    text."""
     input: Annotated[tuple[str, ...], Field(max_length=8192, validate_default=True)] = ()
     """The texts; at least one, unless there are `tokens`."""
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -30,7 +30,7 @@ class EmbedRequest(Request):
 
     @property
     def count(self) -> int:
-        """Vectors that are asked for."""
+        """Number of requested vectors."""
         return len(self.input) or len(self.tokens)
 
     @field_validator("input")
@@ -52,19 +52,21 @@ def pack(rows: Iterable[Sequence[float]]) -> str:
 
 
 def is_finite(row: bytes | Sequence[float]) -> bool:
-    """Whether all numbers of a row are some that float32 and JSON can hold.
+    """Whether all numbers of a row are finite as float32.
 
-    The row is bytes as `pack` has them, or numbers; raises TypeError for something else, and
-    OverflowError for an integer that no float holds.
+    The row is bytes as in `pack`, or numbers. Raises TypeError for other types, and OverflowError
+    for an integer that is too large for a float.
     """
     values = array("f", row)
     if isinstance(row, bytes) and sys.byteorder == "big":
         values.byteswap()
-    return isfinite(sum(values))  # one pass: what is none stays none in a sum, and floats hold it
+    return isfinite(
+        sum(values)
+    )  # one pass: NaN and infinity survive a sum, and a float holds the sum of float32
 
 
 def unpack(data: str, dimension: int) -> list[list[float]]:
-    """The rows that `pack` packed; each has `dimension` numbers."""
+    """The rows that `pack` encoded, each of `dimension` numbers."""
     values = array("f")
     values.frombytes(base64.b64decode(data))
     if sys.byteorder == "big":

@@ -1,4 +1,4 @@
-"""What a caller asks of an image model."""
+"""Image requests, and the validation of images in requests."""
 
 import re
 from typing import Annotated, Final, Literal
@@ -14,7 +14,7 @@ _ALPHABET: Final = re.compile(r"[A-Za-z0-9+/_\-\s]*=?\s*=?\s*")
 _CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 _IN_NO_HOST: Final = re.compile(r"[\s%<>^|\\\"`{}]")
 _HEAD: Final = 1000
-"""Characters within which the head of a data URL ends."""
+"""Characters in which the head of a data URL must end."""
 _INSTEAD: Final = "give base64, a data URL, or an http or https URL"
 _LOOKS: Final = "a data URL looks like data:image/png;base64,..."
 
@@ -34,11 +34,11 @@ def normalized(image: str) -> str:
 
 
 def inline_only(image: str) -> str:
-    """The same where no address will do; raises ValueError with the reason."""
-    told = normalized(image)
-    if told.startswith(("http:", "https:")):
+    """The same for inputs that must not be URLs of a server; raises ValueError with the reason."""
+    found = normalized(image)
+    if found.startswith(("http:", "https:")):
         raise ValueError("give base64 or a data URL, not the address of an image")
-    return told
+    return found
 
 
 def _data_url(rest: str) -> str:
@@ -52,7 +52,7 @@ def _data_url(rest: str) -> str:
 
 
 def _base64(text: str) -> str:
-    """The text, if it can be base64; its bytes are decoded by whoever needs them."""
+    """The text, if its characters are those of base64; it is not decoded here."""
     if not _ALPHABET.fullmatch(text) or not text.strip():
         raise ValueError(f"it is neither base64 nor a URL: {_INSTEAD}")
     return text
@@ -64,7 +64,7 @@ def _address(url: str) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"the address is not a URL: {error}") from None
-    # urlsplit leaves control characters out, and lets any character into a host.
+    # urlsplit drops control characters, and accepts any character in a host.
     if _CONTROL.search(url):
         raise ValueError("the address has a control character in it")
     if host and "[" not in parts.netloc and _IN_NO_HOST.search(host):
@@ -86,26 +86,26 @@ MOST_PIXELS: Final = 8192
 
 
 class ImageRequest(Request):
-    """Make images from words, or from words and an image; the answer is `image` events."""
+    """Make images from a prompt and optionally an image; the answer is `image` events."""
 
     kind: Literal["image"] = "image"
     model: ModelName
     prompt: Annotated[str, Field(min_length=1)]
     negative_prompt: str = ""
     image: GivenImage | None = None
-    """Base64 (or a data URL) of the image to start from; without it, from noise."""
+    """Base64 (or a data URL) of the image to start from; default: noise."""
     mask: GivenImage | None = None
-    """Base64 (or a data URL) of a PNG of the image's size: where it is transparent, `image` is
-    made anew, the rest stays."""
+    """Base64 (or a data URL) of a PNG of the image's size: its transparent area is generated anew,
+    the rest of `image` stays."""
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
-    """How far to go from `image`: 0 keeps it, 1 forgets it."""
+    """How much to change `image`: 0 keeps it, 1 ignores it."""
     width: Annotated[int, Field(ge=LEAST_PIXELS, le=MOST_PIXELS)] = 512
     height: Annotated[int, Field(ge=LEAST_PIXELS, le=MOST_PIXELS)] = 512
     count: Annotated[int, Field(ge=1, le=10)] = 1
     steps: Annotated[int, Field(ge=1, le=500)] | None = None
     guidance: Annotated[float, Field(ge=0, le=100)] | None = None
-    """How strictly to keep to the prompt (the cfg scale)."""
+    """How closely to follow the prompt (the cfg scale)."""
     seed: int | None = None
     mime_type: Literal["image/png", "image/jpeg", "image/webp"] = "image/png"
     partial_images: Annotated[int, Field(ge=0, le=3)] = 0
-    """Previews to show of each image while it is made, where the backend streams them."""
+    """Number of previews of each image, if the backend streams them."""

@@ -1,4 +1,4 @@
-"""A job: one request on its way through the fleet, and the record that is kept of it."""
+"""Jobs: the record of a request that was enqueued, and the views of it that HTTP returns."""
 
 from typing import Annotated, Any
 
@@ -48,7 +48,7 @@ REQUESTS: dict[Kind, type[Request]] = {
 
 
 class JobRecord(WireModel):
-    """The ledger's line on a job; times are unix seconds by Redis's clock."""
+    """A job's record; times are unix seconds by Redis's clock."""
 
     id: str
     v: int
@@ -60,24 +60,24 @@ class JobRecord(WireModel):
     tenant: str
     priority: Priority
     attempt: int
-    """Rises whenever the job changes hands; the first part of its events' ids."""
+    """Incremented whenever another worker gets the job; the first part of its events' ids."""
     tries: int = 0
-    """How often it was begun and not given back by a worker that left in order."""
+    """Number of starts, without those that a worker gave back when it shut down."""
     lost: int = 0
-    """How many workers died with it in hand; one that was seen with two runs apart from others."""
+    """Number of workers that died while they ran it; after two it runs apart from other jobs."""
     max_attempts: int
     nonce: str | None = None
-    """Random word of the current attempt: a number that a rolled-back Redis gives twice is not
-    the same attempt."""
+    """Random text of the current attempt, which differs even if a restored Redis uses the
+    attempt's number again."""
     created_at: float
     deadline_at: float | None = None
     started_at: float | None = None
     """When the current or last attempt was claimed."""
     ended_at: float | None = None
     on_disconnect: OnDisconnect = "continue"
-    """What becomes of it when its last follower has left."""
+    """What to do with it when its last follower has left."""
     worker: str | None = None
-    """Who runs it, or ran it last."""
+    """The worker that runs it, or ran it last."""
     dead_at: float | None = None
     """When it ran out of attempts and became a dead letter."""
     retry_of: str | None = None
@@ -88,7 +88,7 @@ class JobRecord(WireModel):
 
 
 class QueuePlace(WireModel):
-    """Where a waiting job stands."""
+    """The position of a waiting job."""
 
     position: int | None = None
     eta_s: float | None = None
@@ -96,7 +96,7 @@ class QueuePlace(WireModel):
 
 
 class JobAccepted(WireModel):
-    """The answer to an enqueue."""
+    """The response to an enqueue."""
 
     id: str
     status: Status
@@ -107,7 +107,7 @@ class JobAccepted(WireModel):
 
 
 class JobView(JobRecord):
-    """A record, where the job stands, and its answer so far."""
+    """A record, the job's position in its queue, and its result so far."""
 
     position: int | None = None
     eta_s: float | None = None
@@ -116,61 +116,61 @@ class JobView(JobRecord):
 
 
 class JobPage(WireModel):
-    """Some records, newest first, and the cursor to ask for the next ones with."""
+    """A page of records, newest first, and the cursor of the next page."""
 
     jobs: tuple[JobRecord, ...]
     next: str | None = None
 
 
 class DeadLetter(JobRecord):
-    """A dead job's record, and what it died of."""
+    """A dead job's record and its error."""
 
     error: Failed | None = None
-    """Its last word; None if its log has expired meanwhile."""
+    """Its terminal event; None if its log has expired."""
 
 
 class DeadView(DeadLetter):
-    """A dead letter with all that is needed to judge it."""
+    """A dead letter with its request."""
 
     request: dict[str, Any]
-    """What was asked for, as a request of that kind has it, without what is the default."""
+    """The request, without the fields that have their default."""
 
 
 class DeadPage(WireModel):
-    """Some dead letters, the last to die first, and the cursor to ask for the next ones with."""
+    """A page of dead letters, the last to die first, and the cursor of the next page."""
 
     letters: tuple[DeadLetter, ...]
     next: str | None = None
     unreadable: int | None = None
-    """Messages kept that no worker could read, for admins; null for others."""
+    """Number of stored messages that no worker could read, for admins; null for others."""
 
 
 class DeadMessage(WireModel):
-    """Something that stood in a queue's list and was neither a ticket nor a job."""
+    """An entry of a queue's list that was neither a ticket nor a job."""
 
     id: str
     queue: str
     at: float
-    """Unix seconds at which a worker set it aside."""
+    """Unix seconds at which a worker stored it."""
     reason: str
     size_bytes: int
     data: str
-    """Base64 of its first bytes, 64 KiB at the most."""
+    """Base64 of its first bytes, at most 64 KiB."""
     job_id: str | None = None
-    """The failed job that stands for it, where the message had a task id."""
+    """The failed job that was made for it, if the message had a task id."""
 
 
 class DeadMessages(WireModel):
-    """The newest of them; the oldest are dropped where there are more than 1,000."""
+    """The newest unreadable messages; of more than 1,000 the oldest are dropped."""
 
     messages: tuple[DeadMessage, ...]
     total: int
-    """How many were set aside since there were none."""
+    """Number of messages that were stored since the last purge or expiry."""
 
 
 class DeadPurged(WireModel):
-    """How many dead letters were forgotten."""
+    """The number of deleted dead letters or messages."""
 
     purged: int
     next: str | None = None
-    """There may be more: purge again, with this as `before`."""
+    """Cursor to purge the rest with, as `before`; null if there is none."""

@@ -1,9 +1,8 @@
-"""JSON that is one line to every reader, and JSON to every reader: the only place where it is made.
+"""JSON in one line, for SSE, NDJSON and files of lines: no other file encodes it.
 
-U+0085, U+2028 and U+2029 may stand raw in JSON, and readers that look for lines cut at them
-(Python's `splitlines`, and so httpx's `iter_lines`): they are escaped wherever lines are the frame,
-which is SSE, NDJSON and files of lines. What is no number (NaN, infinities) has no word in JSON and
-is null.
+JSON may hold raw U+0085, U+2028 and U+2029, at which some readers cut lines (Python's `splitlines`,
+and so httpx's `iter_lines`): they are escaped. NaN and infinities become null, because JSON cannot
+express them.
 """
 
 from typing import Any, Final
@@ -18,9 +17,9 @@ _CUTS: Final = (
 
 
 def one_line(raw: bytes) -> bytes:
-    """JSON with every character escaped that ends a line for somebody.
+    """The same JSON with the characters escaped at which some readers cut lines.
 
-    The rest of what `splitlines` cuts at is never raw in JSON.
+    The other characters at which `splitlines` cuts are never raw in JSON.
     """
     for cut, escaped in _CUTS:
         if cut in raw:

@@ -1,4 +1,4 @@
-"""What every request has in common: whom it is for, how urgent it is, how long it may take."""
+"""Fields that all requests share: backend, priority, deadline, attempts."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -13,30 +13,30 @@ Kind = Literal[
 Priority = Literal["interactive", "standard", "batch"]
 
 SLACK_S: dict[Priority, float] = {"interactive": 0.0, "standard": 10.0, "batch": 600.0}
-"""Seconds by which a class yields to the ones before it; waiting longer than that evens it out."""
+"""Seconds of waiting after which a job of this class is equal to a new one of `interactive`."""
 
 DEADLINE_S: dict[Kind, float] = {"chat": 600.0, "show": 120.0, "list": 120.0, "running": 120.0}
-"""Seconds a job of a kind may take from enqueue when the caller names none; the others: no end."""
+"""Seconds from enqueue to the deadline if the request sets none; other kinds have no deadline."""
 _WITH_PULL_S = 6 * 3600.0
-"""The same for a job that may have to pull its model first."""
+"""The same, in seconds, for a job that may have to pull its model first."""
 
 
 class CancelAfter(WireModel):
-    """Cancel a job that nobody has followed for a while."""
+    """Cancel a job that had no follower for some time."""
 
     cancel_after_s: Annotated[float, Field(gt=0, le=86400)]
-    """Seconds after the last follower left; one that comes back in time stops the clock."""
+    """Seconds after the last follower has left; a new follower in that time stops the clock."""
 
 
 OnDisconnect = Literal["continue", "cancel"] | CancelAfter
-"""What becomes of a job when its last follower has left."""
+"""What to do with a job when its last follower has left."""
 
 _CANCEL_AFTER: Final = "cancel_after_s="
 _WORDS: Final[dict[str, OnDisconnect]] = {"continue": "continue", "cancel": "cancel"}
 
 
 def disconnect_text(policy: OnDisconnect) -> str:
-    """The policy in one word, as a header and the record have it: `cancel_after_s=30`."""
+    """The policy as text for a header and the record: `cancel_after_s=30`."""
     if isinstance(policy, CancelAfter):
         return f"{_CANCEL_AFTER}{policy.cancel_after_s:.15g}"
     return policy
@@ -62,16 +62,16 @@ class Request(Asked):
     """Seconds from enqueue until the job fails with `deadline_exceeded`."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     on_missing: Literal["fail", "pull"] = "fail"
-    """What to do if the backend does not have the model: fail, or pull it first and go on."""
+    """What to do if the backend does not have the model: fail, or pull it first."""
     on_disconnect: OnDisconnect = "continue"
-    """What becomes of the job when its last follower, on whichever shim, has left."""
+    """What to do with the job when its last follower, on any shim, has left."""
     metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
-    """The caller's own notes; they come back with the record."""
+    """The client's own data, returned with the record."""
 
     @property
     def effective_deadline_s(self) -> float | None:
-        """Seconds until the deadline: the caller's, else the kind's; batch jobs have none."""
+        """Seconds from enqueue to the deadline of the request, else of its kind; None for batch jobs."""
         if self.deadline_s is not None or self.priority == "batch":
             return self.deadline_s
-        usual_s = DEADLINE_S.get(self.kind)
-        return _WITH_PULL_S if usual_s is not None and self.on_missing == "pull" else usual_s
+        default_s = DEADLINE_S.get(self.kind)
+        return _WITH_PULL_S if default_s is not None and self.on_missing == "pull" else default_s

@@ -1,4 +1,4 @@
-"""The whole answer of a job: a pure function of its events."""
+"""The result of a job: a pure function of its events."""
 
 import base64
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Embeddings(WireModel):
 
 
 class Result(WireModel):
-    """What a job has said so far, put together; final when `status` is."""
+    """The output of a job so far; final if `status` is."""
 
     status: Status = "queued"
     attempt: int = 1
@@ -65,16 +65,16 @@ class Result(WireModel):
 
 
 class Fold:
-    """Puts events together one at a time; `result` is the answer so far."""
+    """Builds a result from events, one at a time."""
 
     def __init__(self) -> None:
-        """Start with nothing said."""
+        """Begin before the first event."""
         self._status: Status = "queued"
         self._attempt = 1
         self._end: Done | Failed | Cancelled | None = None
-        self._forget()
+        self._discard()
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self._content: list[str] = []
         self._thinking: list[str] = []
         self._refusal: list[str] = []
@@ -88,7 +88,7 @@ class Fold:
         self._usage: Usage | None = None
 
     def add(self, event: AnyEvent) -> None:  # noqa: C901 - one flat case per event
-        """Take the next event of the log."""
+        """Add the next event of the log."""
         match event:
             case Queued():
                 self._status = "queued"
@@ -105,10 +105,10 @@ class Fold:
             case Details():
                 self._details = event.details
             case Reset():
-                self._forget()
+                self._discard()
             case LogReset():
                 self._end = None
-                self._forget()
+                self._discard()
             case Done() | Failed() | Cancelled():
                 self._status, self._end = event.type, event
             case Phase() | Resumed() | Unknown():
@@ -130,7 +130,7 @@ class Fold:
 
     @property
     def has_output(self) -> bool:
-        """Whether anything was said that a `reset` would take back."""
+        """Whether there is output that a `reset` would discard."""
         return bool(
             self._content
             or self._thinking
@@ -142,7 +142,7 @@ class Fold:
 
     @property
     def result(self) -> Result:
-        """The answer so far."""
+        """The result so far."""
         done = self._end if isinstance(self._end, Done) else None
         return Result(
             status=self._status,
@@ -158,7 +158,7 @@ class Fold:
             progress=self._progress,
             details=self._details,
             finish_reason=done.finish_reason if done else None,
-            usage=done.usage if done else self._so_far,
+            usage=done.usage if done else self._partial_usage,
             timings=done.timings if done else None,
             ignored=done.ignored if done else (),
             error=self._end if isinstance(self._end, Failed) else None,
@@ -166,14 +166,14 @@ class Fold:
         )
 
     @property
-    def _so_far(self) -> Usage | None:
-        """What an answer has cost that was cut short, or goes on."""
-        told = self._usage
-        return None if told is None else told.model_copy(update={"partial": True})
+    def _partial_usage(self) -> Usage | None:
+        """Usage of an answer that was cut short or has not ended."""
+        usage = self._usage
+        return None if usage is None else usage.model_copy(update={"partial": True})
 
 
 class _Call:
-    """A tool call that is still being put together."""
+    """A tool call whose fragments are being joined."""
 
     def __init__(self) -> None:
         self.id: str | None = None
@@ -210,7 +210,7 @@ def _joined(blocks: dict[int, Vectors]) -> Embeddings | None:
 
 
 def fold(events: Iterable[AnyEvent]) -> Result:
-    """The whole answer that these events tell."""
+    """The result of these events."""
     answer = Fold()
     for event in events:
         answer.add(event)

@@ -1,4 +1,4 @@
-"""What workers report of themselves: backends, models, queues; all the shim knows of them."""
+"""Reports of workers: their backends, models and queues. The shim knows nothing else of them."""
 
 from typing import Annotated, Literal
 
@@ -10,19 +10,19 @@ from contract.wire import WireModel
 
 Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
                      "create", "load", "unload"]  # fmt: skip
-"""What a backend can be asked for: the kinds of jobs it has a method for."""
+"""Kinds of jobs that a backend has a method for."""
 
 ModelTrait = Literal["chat", "embed", "image", "vision", "tools", "thinking", "schema"]
-"""What one model can do, where the server tells."""
+"""What one model can do, if the server reports it."""
 
 
 class ModelReport(WireModel):
-    """One model of a backend. Numbers are None where the server does not tell."""
+    """One model of a backend. Numbers are None if the server does not report them."""
 
     name: str
     traits: tuple[ModelTrait, ...] = ()
     lacks: tuple[ModelTrait, ...] = ()
-    """What it is known not to do; a trait in neither list is unknown."""
+    """Traits that the model is known not to have; a trait in neither list is unknown."""
     warm: bool | None = None
     """Whether it is in memory now."""
     context_length: int | None = None
@@ -30,9 +30,9 @@ class ModelReport(WireModel):
     max_output_tokens: int | None = None
     """Longest answer, in tokens."""
     dimension: int | None = None
-    """Numbers in an embedding."""
+    """Length of its vectors."""
     packs: bool | None = None
-    """Whether texts of several jobs share requests: their vectors are the same as each alone."""
+    """Whether texts of several jobs are packed into one request: the vectors are then the same."""
     size_bytes: int | None = None
 
 
@@ -43,11 +43,11 @@ class EndpointReport(WireModel):
     """Without credentials."""
     healthy: bool
     error: str | None = None
-    """Why it is not healthy, in words."""
+    """Why it is not healthy."""
     circuit_open_until: float | None = None
-    """Unix seconds until which it gets no jobs, because it failed again and again."""
+    """Unix seconds until which it gets no jobs, because it failed repeatedly."""
     in_flight: Annotated[int, Field(ge=0)] = 0
-    """Jobs of this worker that run there."""
+    """Jobs of this worker that run on it."""
 
 
 class BackendReport(WireModel):
@@ -56,38 +56,38 @@ class BackendReport(WireModel):
     name: str
     type: str
     endpoint: str
-    """Address without credentials; the first one, if it has several."""
+    """Address without credentials; the first one if there are several."""
     endpoints: tuple[EndpointReport, ...] = ()
     """Every address."""
     healthy: bool
     """Whether at least one of them is."""
     error: str | None = None
-    """Why none is healthy, in words."""
+    """Why none is healthy."""
     version: str | None = None
     capabilities: tuple[Capability, ...] = ()
     grants: tuple[Feature, ...] | None = None
-    """What requests may wish for beyond what every backend can do; None is unknown."""
+    """Optional features that it supports; None is unknown."""
     models: tuple[ModelReport, ...] = ()
 
 
 class QueueReport(WireModel):
-    """How much of a queue a worker takes."""
+    """A worker's share of a queue."""
 
     name: str
     kind: Kind
     slots: Annotated[int, Field(ge=0)]
     in_flight: Annotated[int, Field(ge=0)]
     loading: str | None = None
-    """Model that the backend brings into memory now, on which other models' jobs wait."""
+    """Model that the backend is loading, for which jobs of other models wait."""
     circuit_open_until: float | None = None
-    """Unix seconds until which nothing is claimed, because the backend failed again and again."""
+    """Unix seconds until which nothing is claimed, because the backend failed repeatedly."""
     model_circuits: dict[str, float] | None = None
-    """Models whose jobs are not claimed, because they failed again and again, while others' are;
-    and the unix seconds until which. Left out while there is none."""
+    """Models whose jobs are not claimed, because they failed repeatedly, and the unix seconds until
+    which. Left out if there is none."""
 
 
 class WorkerReport(WireModel):
-    """What a worker says of itself every few seconds."""
+    """What a worker reports every few seconds."""
 
     v: int
     name: str
@@ -101,21 +101,21 @@ class WorkerReport(WireModel):
 
 
 class QueueView(WireModel):
-    """A queue as a caller sees it, over all workers."""
+    """A queue over all workers, as HTTP shows it."""
 
     name: str
     depth: int
-    """Jobs that wait."""
+    """Waiting jobs."""
     delayed: int = 0
-    """Jobs between two attempts, besides."""
+    """Jobs between two attempts, not counted in `depth`."""
     tokens: int = 0
-    """Estimated tokens of the jobs that wait."""
+    """Estimated tokens of the waiting jobs."""
     oldest_s: float | None
-    """Seconds that the longest waiting job has waited."""
+    """Seconds that the oldest waiting job has waited."""
     in_flight: int
     slots: int
     workers: int
     drain_per_s: float | None
-    """Jobs that ended a second, measured over the last minutes; null when none did."""
+    """Ended jobs per second, measured over the last minutes; null if there were none."""
     eta_s: float | None = None
-    """Seconds until a job that comes now would start, at that rate; null when unknown."""
+    """Seconds until a job enqueued now would start, at that rate; null if unknown."""

@@ -1,4 +1,4 @@
-"""A tenant: whoever shares the fleet with others, under a name, with a weight and bounds."""
+"""Tenants, which share the fleet by weight and bounds, and the API keys that name them."""
 
 import re
 from typing import Annotated, Final
@@ -13,47 +13,47 @@ Limit = Annotated[int, Field(ge=1)]
 
 
 class Tenant(WireModel):
-    """Whose a job is. In every queue a tenant's share of the backend follows its weight."""
+    """The owner of jobs. Its share of a backend in each queue is proportional to its weight."""
 
     name: TenantName
     weight: Weight = 1.0
-    """Twice the weight, twice the share, where both tenants have jobs waiting."""
+    """Twice the weight is twice the share, while several tenants have waiting jobs."""
     admin: bool = False
     """Whether it sees every tenant's jobs, and may manage backends, keys and dead jobs."""
     limit_jobs: Limit | None = None
-    """Jobs of its that may wait in one queue; None: only the queue's own bound."""
+    """Most waiting jobs in one queue; None: only the queue's own bound."""
     limit_tokens: Limit | None = None
-    """Estimated tokens of its that may wait in one queue; None: only the queue's own bound."""
+    """Most estimated tokens of waiting jobs in one queue; None: only the queue's own bound."""
 
 
 DEFAULT_TENANT: Final = Tenant(name="default", admin=True)
-"""Whose all jobs are while no key is configured."""
+"""The owner of all jobs while there is no API key."""
 
 
 KEY_MARK: Final = "flk_"
-"""How every key begins, so that one is recognised where it should not be."""
+"""The prefix of every key, so that leaked keys can be found."""
 KEY: Final = re.compile(r"^flk_([0-9a-f]{16})_[A-Za-z0-9_-]{43}$")
 KEY_ID: Final = re.compile(r"^[0-9a-f]{16}$")
 KEY_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,16}$")
-"""What an admin may write in place of an id, where only one key's begins so."""
+"""A prefix that an admin may send in place of an id, if only one key matches."""
 
 _TEN_YEARS_S: Final = 315_360_000
 
 
 class _Rights(WireModel):
-    """Whose a key is, and what may be done with it."""
+    """The tenant of a key and its rights."""
 
     tenant: TenantName
     weight: Weight = 1.0
-    """Twice the weight, twice the share, where several tenants have jobs waiting."""
+    """Twice the weight is twice the share, while several tenants have waiting jobs."""
     admin: bool = False
     """Whether it sees every tenant's jobs, and may manage backends, keys and dead jobs."""
     limit_jobs: Limit | None = None
-    """Jobs of the tenant that may wait in one queue."""
+    """Most waiting jobs of the tenant in one queue."""
     limit_tokens: Limit | None = None
-    """Estimated tokens of the tenant that may wait in one queue."""
+    """Most estimated tokens of the tenant's waiting jobs in one queue."""
     name: Annotated[str, Field(max_length=80)] = ""
-    """For people: who or what holds the key."""
+    """A note of who or what uses the key."""
 
     @property
     def owner(self) -> Tenant:
@@ -68,14 +68,14 @@ class _Rights(WireModel):
 
 
 class NewKey(_Rights):
-    """A key that somebody wants."""
+    """The request to create a key."""
 
     expires_in_s: Annotated[float, Field(gt=0, le=_TEN_YEARS_S)] | None = None
-    """Seconds after which it is refused; null: it holds until it is revoked."""
+    """Seconds after which the key expires; null: it is valid until it is revoked."""
 
 
 class KeyFacts(_Rights):
-    """All that may be told of a key."""
+    """A key as it is shown: all but the key itself."""
 
     id: str
     created_at: float
@@ -84,7 +84,7 @@ class KeyFacts(_Rights):
 
 
 class IssuedKey(KeyFacts):
-    """A key, the one time that it is shown."""
+    """A new key, with the key itself, which is shown only once."""
 
     key: Annotated[SecretStr, WithJsonSchema({"type": "string"}, mode="serialization")]
 

@@ -70,7 +70,7 @@ class Request(Asked):
 
     @property
     def effective_deadline_s(self) -> float | None:
-        """Seconds from enqueue to the deadline of the request, else of its kind; None for batch jobs."""
+        """Seconds from enqueue until the deadline; None for batch jobs and kinds without one."""
         if self.deadline_s is not None or self.priority == "batch":
             return self.deadline_s
         default_s = DEADLINE_S.get(self.kind)

@@ -1,12 +1,11 @@
-"""Who may ask the fleet for anything: API keys, which name tenants. Both ends of their table.
+"""API keys, which name tenants: issue, revoke and read the table in Redis.
 
-Redis holds a SHA-256 digest of each key, never the key. A slow hash (bcrypt, argon2) would protect
-secrets that can be guessed, because people chose them; 256 random bits cannot be guessed at any
-speed, and every request pays for the hash.
+Redis holds a SHA-256 digest of each key, never the key. A slow hash (bcrypt, argon2) protects
+passwords that people chose; a key is 256 random bits, and every request computes the hash.
 
 Invariants, kept by the scripts: while there is any key, there is one that may manage the others
-and does not expire, so a fleet cannot lock itself out; and once there was a key, the table keeps
-its `revision`, so that a table somebody emptied differs from one that Redis has lost.
+and does not expire, so nobody can lock himself out; and once there was a key, the table keeps its
+`revision`, so that a table whose keys were all revoked differs from one that Redis has lost.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ MOST_KEYS: Final = 10_000
 
 
 class _Stored(WireModel):
-    """What lies in Redis of a key, beside when it was made."""
+    """A key's entry in Redis, but for its time of creation; `wish` is a name in Redis."""
 
     digest: str
     wish: NewKey
@@ -39,29 +38,29 @@ class _Stored(WireModel):
 
 @dataclass(frozen=True)
 class ApiKeyEntry:
-    """A key as the table knows it."""
+    """A key of the table."""
 
     facts: KeyFacts
     digest: str = field(repr=False)
 
-    def holds(self, now: float) -> bool:
-        """Whether it is good at this time (unix seconds)."""
+    def is_valid(self, now: float) -> bool:
+        """Whether the key has not expired at this time (unix seconds)."""
         return self.facts.expires_at is None or now < self.facts.expires_at
 
 
 @dataclass(frozen=True)
 class ApiKeyTable:
-    """Every key, as of one look."""
+    """All keys, as of one read."""
 
     revision: str = ""
-    """Empty: there has never been a key, or Redis has lost them."""
+    """Empty if there has never been a key, or Redis has lost them."""
     count: int = 0
-    """How many keys there are, also such that this version cannot read."""
+    """Number of keys, with those that this version cannot read."""
     entries: Mapping[str, ApiKeyEntry] = field(default_factory=dict)
-    """By id, the oldest first."""
+    """By key id, oldest first."""
 
     def find(self, key: str) -> ApiKeyEntry | None:
-        """The entry of a key, whether it has expired or not; None if nobody issued it."""
+        """The entry of a key, expired or not; None if there is none."""
         match = KEY.match(key)
         entry = self.entries.get(match[1]) if match else None
         if entry is None or not compare_digest(entry.digest, _digest(key)):
@@ -70,22 +69,22 @@ class ApiKeyTable:
 
 
 class ApiKeys:
-    """Issues keys, revokes them, and tells which there are."""
+    """Issues, revokes and reads API keys."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
 
-    async def issue(self, wish: NewKey) -> IssuedKey:
-        """Make a key and write its digest down; the key itself is known to the answer alone.
+    async def issue(self, new: NewKey) -> IssuedKey:
+        """Create a key and store its digest; only the return value has the key itself.
 
-        Raises InvalidRequest if the first key is not an admin's for ever, or if there are too
-        many; RelayUnavailable.
+        Raises InvalidRequest if the first key is not an admin's without expiry, or if there are
+        10,000 keys; RelayUnavailable.
         """
         key_id = secrets.token_hex(8)
         key = f"{KEY_MARK}{key_id}_{secrets.token_urlsafe(32)}"
-        keeps = wish.admin and wish.expires_in_s is None
-        stored = encode(_Stored(digest=_digest(key), wish=wish))
+        keeps = new.admin and new.expires_in_s is None
+        stored = encode(_Stored(digest=_digest(key), wish=new))
         entry = await self._connection.call(
             issue_key(key_id, stored, keeps=keeps, revision=uuid4().hex, limit=MOST_KEYS)
         )
@@ -99,7 +98,7 @@ class ApiKeys:
         return IssuedKey(**dict(_read(key_id, entry).facts), key=SecretStr(key))
 
     async def revoke(self, key_id: str) -> KeyFacts:
-        """Take a key away; raises UnknownKey, LastAdmin, RelayUnavailable."""
+        """Delete a key; raises UnknownKey, LastAdmin, RelayUnavailable."""
         entry = await self._connection.call(revoke_key(key_id, uuid4().hex))
         if not entry:
             raise UnknownKey(f"there is no key {key_id[:32]}: it may have been revoked before")
@@ -110,8 +109,8 @@ class ApiKeys:
             )
         return _read(key_id, entry).facts
 
-    async def look(self, known: ApiKeyTable) -> ApiKeyTable:
-        """The table now, which is `known` itself if nothing has changed; learns Redis's clock.
+    async def refresh(self, known: ApiKeyTable) -> ApiKeyTable:
+        """The current table, `known` itself if it is unchanged; sets the connection's clock.
 
         Raises RelayUnavailable.
         """
@@ -126,7 +125,7 @@ class ApiKeys:
 def _entries(texts: Mapping[str, bytes]) -> dict[str, ApiKeyEntry]:
     found = []
     for key_id, text in texts.items():
-        # A newer version may have written it in a form that this one does not know.
+        # A newer version may have written fields that this one does not know.
         with suppress(ValidationError):
             found.append(_read(key_id, text))
     found.sort(key=lambda entry: entry.facts.created_at)
@@ -135,14 +134,14 @@ def _entries(texts: Mapping[str, bytes]) -> dict[str, ApiKeyEntry]:
 
 def _read(key_id: str, text: bytes) -> ApiKeyEntry:
     _, created_at, body = text.split(b" ", 2)
-    # Strictly: what a newer version has added may be a bound, and must not be passed over.
+    # Strict: a field that a newer version has added may be a bound and must not be ignored.
     stored = _Stored.model_validate_json(body)
-    lasts_s, at = stored.wish.expires_in_s, float(created_at)
+    ttl_s, at = stored.wish.expires_in_s, float(created_at)
     facts = KeyFacts(
         **stored.wish.model_dump(exclude={"expires_in_s"}),
         id=key_id,
         created_at=at,
-        expires_at=None if lasts_s is None else at + lasts_s,
+        expires_at=None if ttl_s is None else at + ttl_s,
     )
     return ApiKeyEntry(facts, stored.digest)
 
@@ -157,9 +156,9 @@ def _digest(key: str) -> str:
 def issue_key(
     key_id: str, entry: bytes, *, keeps: bool, revision: str, limit: int
 ) -> ScriptCall[bytes]:
-    """Add a key; `keeps` says whether it may manage the others and does not expire.
+    """Add a key; `keeps` is whether it may manage the others and does not expire.
 
-    Returns the table's entry, `<1 or 0> <created_at> <entry>`, or why there is none: `first` (the
+    Returns the table's entry, `<1 or 0> <created_at> <entry>`, or why it was refused: `first` (the
     first key must keep) or `full` (there are `limit`).
     """
     args: list[Argument] = [key_id, int(keeps), entry, revision, limit]

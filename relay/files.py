@@ -1,9 +1,9 @@
-"""Files' records, and the list of what lies in the file storage. The bytes are the shim's business.
+"""Files: their records, and the index of all names in the file storage. The shim stores the bytes.
 
-Whoever is about to store something writes its name down first, with a time to delete it; only then
-come the bytes, and the record last. So a shim that dies in between leaves nothing behind: any shim
-deletes what is due (`due`, `forget`). What a batch reads is held until the batch cannot need it any
-more, also if its file is deleted meanwhile. Each script may be run twice.
+A shim that stores something adds its name to the index first, with a time to delete it; then it
+writes the bytes, and the record last. So a shim that dies in between leaves nothing behind: any
+shim deletes what is due (`due`, `forget`). The input of a batch is held until the batch cannot need
+it any more, even if its file is deleted meanwhile. Each script may be run twice.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from relay.scripts.loader import load
 Order = Literal["asc", "desc"]
 
 WRITING_S: Final = 3600
-"""How long bytes may lie without a record: whoever writes them says `keep` more often than that."""
+"""Seconds that bytes without a record are kept; a writer calls `keep` more often than that."""
 _CLAIM_S: Final = 300
 _AT_ONCE: Final = 20
 _PAGE: Final = 100
@@ -28,21 +28,24 @@ _LONGEST_SCAN: Final = 10_000
 
 
 class Files:
-    """Keeps records, and knows what is stored."""
+    """Records of files and the index of the storage."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
 
     async def create(self, file: StoredFile, *, ttl_s: float) -> StoredFile:
-        """Write the record of a file whose bytes are there; raises RelayUnavailable."""
+        """Write the record of a file whose bytes are stored; it lives for `ttl_s` seconds.
+
+        Raises RelayUnavailable.
+        """
         at = await self._connection.call(create_record(file, stored_name(file.id), ttl_s))
         return file.model_copy(update={"created_at": at, "expires_at": at + ttl_s})
 
     async def seen(self, file_id: str, tenant: Tenant) -> StoredFile:
-        """The record of a file that this tenant may see: its own; an admin's sees any.
+        """The record of a file that this tenant may see: its own; an admin sees all.
 
-        Raises UnknownFile, also if it is somebody else's, with the same words; RelayUnavailable.
+        Raises UnknownFile, with the same message for another tenant's file; RelayUnavailable.
         """
         (file,) = await self._found([file_id])
         if file is None or not (tenant.admin or file.tenant == tenant.name):
@@ -50,7 +53,7 @@ class Files:
         return file
 
     async def delete(self, file: StoredFile) -> None:
-        """Forget a file; its bytes go soon. Raises UnknownFile if it was gone already."""
+        """Delete a record; its bytes are deleted soon. Raises UnknownFile if there is none."""
         if not await self._connection.call(delete_record(file, stored_name(file.id))):
             raise no_file(file.id)
 
@@ -63,7 +66,7 @@ class Files:
         after: str | None = None,
         order: Order = "desc",
     ) -> FilePage:
-        """The tenant's own files by creation; `after` is the id of the last one of a page.
+        """The tenant's own files by creation; `after` is the last id of the page before.
 
         Raises UnknownFile if that is not in the list.
         """
@@ -91,22 +94,22 @@ class Files:
         return [_file(answer) for answer in answers]
 
     async def keep(self, name: str, keep_s: float = WRITING_S) -> None:
-        """Say that this name in the storage is not to be deleted for a while."""
+        """Do not delete this name in the storage for `keep_s` seconds."""
         await self._connection.call(keep_name(name, keep_s))
 
     async def due(self) -> list[str]:
-        """Names in the storage that are to be deleted now, by whoever asked."""
+        """Claim names in the storage that are due; the caller deletes them."""
         return await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S))
 
     async def forget(self, name: str) -> None:
-        """Say that a name is not in the storage any more."""
+        """Remove a name that was deleted from the index."""
         await self._connection.command("ZREM", redis_keys.STORED, name)
 
 
 async def place_after(
     connection: Connection, index: str, after: str | None, order: Order
 ) -> int | None:
-    """The rank in a list at which what comes after a member begins; None if it is not in it."""
+    """The rank that follows the member `after` in a sorted set; None if it is not a member."""
     if after is None:
         return 0
     rank = await connection.command("ZRANK" if order == "asc" else "ZREVRANK", index, after)
@@ -116,19 +119,19 @@ async def place_after(
 async def ids_from(
     connection: Connection, index: str, start: int, count: int, order: Order
 ) -> list[str]:
-    """Members of a list from a rank on."""
+    """Up to `count` members of a sorted set from a rank on."""
     words: list[Argument] = ["ZRANGE", index, start, start + count - 1]
     members = await connection.command(*words, *(["REV"] if order == "desc" else []))
     return [member.decode() for member in members]
 
 
 def stored_name(file_id: str) -> str:
-    """Where a file's bytes lie in the storage."""
+    """The name of a file's bytes in the storage."""
     return f"files/{file_id}"
 
 
 def no_file(file_id: str) -> UnknownFile:
-    """The error for a file that is not there, or not the caller's."""
+    """The error for a file that does not exist or belongs to another tenant."""
     return UnknownFile(f"there is no file {file_id[:64]}: it was deleted, has expired or never was")
 
 
@@ -154,12 +157,12 @@ def create_record(file: StoredFile, name: str, ttl_s: float) -> ScriptCall[float
 
 
 def delete_record(file: StoredFile, name: str) -> ScriptCall[bool]:
-    """Delete a file's record; the bytes at `name` are due at once. False if there is none."""
+    """Delete a file's record; the bytes at `name` are due at once. False if there is no record."""
     return ScriptCall(load("files/delete"), _keys(file), [file.id, name], bool)
 
 
 def keep_name(name: str, keep_s: float) -> ScriptCall[bool]:
-    """Write down that something is stored at `name`, and is not due for `keep_s` seconds."""
+    """Add `name` to the index; it is not due for `keep_s` seconds."""
     return ScriptCall(load("files/keep"), [redis_keys.STORED], [name, keep_s], bool)
 
 

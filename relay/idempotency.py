@@ -1,12 +1,12 @@
-"""Idempotency keys: the same key with the same request is the same job, on any shim, at any time.
+"""Idempotency keys: the same key with the same request is the same job, on any shim.
 
-The race is decided before the job exists: whoever comes first writes the key with the id that the
-job will have, and everybody, they too, enqueues under that id, which is one job however often it is
-done. So a shim that dies between the two is finished by the repeat of its request. A key that led
-to no job, because the queue was full or Redis away, is let go of.
+A race is decided before the job exists: the first request writes the key with the id of its future
+job, and every request with the key enqueues under that id, which makes one job however often it is
+repeated. So if a shim dies between the two steps, the repeated request completes them. A key whose
+job was refused, because the queue was full or Redis was down, is released.
 
-Invariant: a key lives as long as its job's record; any worker's audit sees to that (`renew`). Each
-script may be run twice.
+Invariant: a key lives as long as its job's record; the reconciler extends it (`renew`). Each script
+may be run twice.
 """
 
 import hashlib
@@ -23,31 +23,31 @@ from relay.connection import Argument, Connection, ScriptCall
 from relay.scripts.loader import load
 
 _UNATTENDED_S: Final = 7 * 86400
-"""For so long a key of a job that waits lives although no worker runs that would renew it."""
+"""Seconds that the key of a waiting job lives without a worker that renews it."""
 _AT_ONCE: Final = 200
 
 
 class Key(NamedTuple):
-    """One caller's key for one request."""
+    """An idempotency key of a tenant and the fingerprint of its request."""
 
     name: str
-    """In Redis; what the caller chose is only in it as a hash."""
+    """Name in Redis; holds only a digest of the client's key."""
     fingerprint: str
 
     @classmethod
     def of(cls, tenant: str, key: str, request: AnyRequest, *circumstances: str) -> Self:
-        """The key of a tenant for a request; the order of a request's fields does not matter.
+        """The key of a tenant for a request; the order of the request's fields does not matter.
 
-        `circumstances` are what matters beside the request.
+        `circumstances` are other values that must be the same in a repeated request.
         """
         digest = hashlib.sha256(key.encode()).hexdigest()
-        said = [request.kind, request.model_dump(exclude_defaults=True), *circumstances]
-        canonical = to_json(_in_order(said))
+        parts = [request.kind, request.model_dump(exclude_defaults=True), *circumstances]
+        canonical = to_json(_in_order(parts))
         return cls(redis_keys.idempotency(tenant, digest), hashlib.sha256(canonical).hexdigest())
 
 
 def _in_order(value: Any) -> Any:
-    """The same value with every mapping by its keys' order."""
+    """The same value with all mappings sorted by key."""
     if isinstance(value, Mapping):
         return {key: _in_order(value[key]) for key in sorted(value)}
     if isinstance(value, (list, tuple)):
@@ -56,24 +56,24 @@ def _in_order(value: Any) -> Any:
 
 
 class Hold(NamedTuple):
-    """What a key leads to."""
+    """The job of a key."""
 
     job_id: str
     queue: str
-    """Chosen by whoever came first: two that race must not put one job into two queues."""
+    """The queue of the first request: a race must not put one job into two queues."""
     is_new: bool
-    """Whether nobody had the key before."""
+    """Whether this request is the first with the key."""
 
 
 class KeyTimes(NamedTuple):
-    """How long a key of a job that has not ended lives, and when it is looked at next."""
+    """Seconds that the key of a job that has not ended lives, and until its next renewal."""
 
     ttl_s: int
-    look_s: float
+    renew_s: float
 
 
 class HoldReply(NamedTuple):
-    """What a key leads to: `state` is 1 (new), 0 (the same request) or -1 (another request)."""
+    """The job of a key: `state` is 1 (new), 0 (the same request) or -1 (another request)."""
 
     job_id: str
     queue: str
@@ -81,23 +81,23 @@ class HoldReply(NamedTuple):
 
 
 class Idempotency:
-    """Keeps keys and the jobs that they lead to."""
+    """Maps idempotency keys to jobs."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
 
     async def find(self, key: Key) -> Hold | None:
-        """What the key leads to; raises KeyReused, RelayUnavailable."""
+        """The job of a key, or None; raises KeyReused, RelayUnavailable."""
         return await self._hold(key, "")
 
     async def hold(self, key: Key, queue: str) -> Hold:
-        """Take the key for a job in this queue, or learn who was faster.
+        """Hold the key for a new job in this queue, or return the job that has it.
 
         Raises KeyReused, RelayUnavailable.
         """
         held = await self._hold(key, queue)
-        assert held is not None  # noqa: S101 - for the type checker: with a queue the key is taken
+        assert held is not None  # noqa: S101 - for the type checker: with a queue the key is held
         return held
 
     async def _hold(self, key: Key, queue: str) -> Hold | None:
@@ -114,15 +114,15 @@ class Idempotency:
         return Hold(held.job_id, held.queue, is_new=bool(held.state))
 
     async def settle(self, key: Key, hold: Hold, job_id: str) -> None:
-        """Say that the key leads to this job instead; raises RelayUnavailable."""
+        """Change the job of the key, from the hold's to `job_id`; raises RelayUnavailable."""
         await self._connection.call(change_job(key.name, hold.job_id, job_id))
 
-    async def let_go(self, key: Key, hold: Hold) -> None:
-        """Free the key of a request that was refused; raises RelayUnavailable."""
+    async def release(self, key: Key, hold: Hold) -> None:
+        """Delete the key of a request that was refused; raises RelayUnavailable."""
         await self._connection.call(release_key(key.name, hold.job_id))
 
     async def renew(self) -> None:
-        """Keep keys as long as their jobs' records, look once; raises RelayUnavailable."""
+        """Extend up to 200 keys to the lifetime of their jobs' records; raises RelayUnavailable."""
         await self._connection.call(renew_keys(self._times, _AT_ONCE))
 
     @property
@@ -137,16 +137,16 @@ class Idempotency:
 def hold_key(
     key: str, fingerprint: str, *, job_id: str, queue: str, times: KeyTimes
 ) -> ScriptCall[HoldReply | None]:
-    """Take a key for a job in a queue, or return what it leads to.
+    """Hold a key for a job in a queue, or return the job that has it.
 
-    With an empty `queue` the key is only read: None if it leads to nothing.
+    With an empty `queue` the key is only read: None if it has no job.
     """
     args: list[Argument] = [fingerprint, job_id, queue, *times, redis_keys.record("*")]
     return ScriptCall(load("idempotency/hold"), [key, redis_keys.IDEMPOTENCY], args, _hold_reply)
 
 
 def change_job(key: str, old_job: str, new_job: str) -> ScriptCall[bool]:
-    """Make a key lead to another job; false if it does not lead to `old_job`."""
+    """Change the job of a key; false if it is not `old_job`."""
     return ScriptCall(load("idempotency/settle"), [key], [old_job, new_job], bool)
 
 
@@ -157,7 +157,7 @@ def release_key(key: str, job_id: str) -> ScriptCall[bool]:
 
 
 def renew_keys(times: KeyTimes, limit: int) -> ScriptCall[int]:
-    """Look at up to `limit` keys that are due: each lives as long as its job's record.
+    """Renew up to `limit` keys that are due: each lives as long as its job's record.
 
     Returns how many were due.
     """

@@ -1,11 +1,12 @@
-"""Which worker has a model in its own memory: a lease per model, renewed while it is there.
+"""Leases on models that a worker loads into its own memory: one owner per model.
 
-A worker that wants what another has asks again and again, and its asking is noted: the owner sees
-that at its next renewal and lets go as soon as no job of its own uses the model. It is handed to
-who asked last, not to who is quickest, which would be the former owner. So a model moves no more
-often than leases are renewed, and nobody waits for an idle owner.
+A worker that needs a model of another owner repeats its claim, which records the request: the owner
+sees it at its next renewal and releases the model as soon as none of its jobs uses it. The lease
+passes to the worker that requested it last, not to the fastest one, which would be the former
+owner. So a model moves no more often than leases are renewed, and no worker waits for an idle
+owner.
 
-Invariant: every write gives the key a time to live; who dies is forgotten when it has passed.
+Invariant: every write sets a time to live, so the lease of a dead worker expires.
 """
 
 import asyncio
@@ -22,46 +23,44 @@ from relay.scripts.loader import load
 
 _log = logging.getLogger(__name__)
 
-_ASK_S: Final = 0.25
-"""Seconds between two questions of a worker that waits."""
+_CLAIM_INTERVAL_S: Final = 0.25
+"""Seconds between two claims of a worker that waits."""
 _WANTED_S: Final = 3
-"""Seconds after which somebody who asked no more has given up, in whole seconds of Redis."""
+"""Seconds after which a request that is not repeated does not count; whole seconds in Redis."""
 LeaseState = Literal["held", "wanted", "lost"]
 """Of a lease: owned; owned, and another worker requests the model; owned by another worker."""
 _state: TypeAdapter[LeaseState] = TypeAdapter(LeaseState)
 
 
 class ModelLeases:
-    """What one worker may hold of one backend's models."""
+    """The leases of one worker on one backend's models."""
 
     def __init__(self, connection: Connection, backend: str, worker: str) -> None:
-        """Claim in the name of this worker."""
+        """Claim for this worker."""
         self._connection = connection
         self._backend = backend
         self._worker = worker
         self._renewals: dict[str, asyncio.Task[Never]] = {}
 
     async def claim(self, model: str, leave: Callable[[], None]) -> None:
-        """Return when the model is this worker's; it is renewed until it is released.
+        """Return once this worker owns the model; the lease is renewed until it is released.
 
-        Waits while another worker has it; bound the wait by the job's deadline. `leave` is called
-        at each renewal that finds that another worker waits, or owns it.
+        Waits without a bound while another worker owns it. `leave` is called at each renewal that
+        finds that another worker requests the model, or owns it.
         """
-        while True:
-            if await self._asked(model):
-                break
-            await asyncio.sleep(_ASK_S)
+        while not await self._claimed(model):  # noqa: ASYNC110 - another process decides it
+            await asyncio.sleep(_CLAIM_INTERVAL_S)
         self._renewals[model] = asyncio.create_task(self._renew(model, leave))
 
     async def release(self, model: str) -> None:
-        """Let the next worker have the model now; without Redis, when the lease has expired.
+        """Pass the model to the next worker now; without Redis, when the lease has expired.
 
-        Who is cancelled meanwhile leaves it to the lease, too.
+        If this is cancelled, the lease expires, too.
         """
         renewal = self._renewals.pop(model, None)
         if renewal is not None:
             renewal.cancel()
-            # Not `await renewal`: its cancellation could not be told from one of ours.
+            # Not `await renewal`: its cancellation looks the same as one of this task.
             await asyncio.wait({renewal})
         try:
             await self._connection.call(
@@ -70,13 +69,13 @@ class ModelLeases:
         except RelayUnavailable as error:
             _log.warning("model %s is free when its lease expires: %s", model, error)
 
-    async def _asked(self, model: str) -> bool:
+    async def _claimed(self, model: str) -> bool:
         try:
             return await self._connection.call(
                 claim_lease(self._backend, model, self._worker, self._lease_ms)
             )
         except RelayUnavailable as error:
-            _log.warning("nobody knows who has model %s: %s", model, error)
+            _log.warning("the owner of model %s is unknown: %s", model, error)
             return False
 
     async def _renew(self, model: str, leave: Callable[[], None]) -> Never:

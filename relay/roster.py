@@ -1,4 +1,4 @@
-"""The roster: what every live worker says of itself. A worker that falls silent drops out."""
+"""The roster: the reports of all live workers. A report that is not renewed expires."""
 
 import time
 from typing import Final
@@ -11,37 +11,37 @@ from contract.wire import decode, encode
 from relay.connection import Connection
 
 REPORT_TTL_S: Final = 15
-"""Seconds that a report stands; workers renew it about every five."""
-_WHOLE_S: Final = 240.0
-"""Seconds after which a report is written again although nothing has changed."""
+"""Seconds that a report lives; workers renew it about every five."""
+_REWRITE_S: Final = 240.0
+"""Seconds after which an unchanged report is written again."""
 _FRESH_S: Final = 4.0
-"""Seconds for which a report is not renewed again."""
+"""Seconds after a renewal in which the report is not renewed again."""
 _MEMBER_S: Final = 600
-"""Seconds for which a worker is in the list of those whose reports are asked for."""
+"""Seconds that a worker stays in the set of workers whose reports are read."""
 
 
 class RosterStore:
-    """Both ends of the roster."""
+    """Writes and reads reports of workers."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
         self._last: WorkerReport | None = None
-        self._whole_at = self._told_at = 0.0
+        self._written_at = self._renewed_at = 0.0
 
     async def report(self, worker: WorkerReport) -> None:
-        """Say that a worker lives, and what it serves; raises RelayUnavailable.
+        """Write a worker's report; an unchanged one is only renewed, in one command.
 
-        What has not changed is renewed, in one command.
+        Raises RelayUnavailable.
         """
         now = time.monotonic()
-        is_news = worker != self._last or now - self._whole_at > _WHOLE_S
-        if not is_news and now - self._told_at < _FRESH_S:
+        is_changed = worker != self._last or now - self._written_at > _REWRITE_S
+        if not is_changed and now - self._renewed_at < _FRESH_S:
             return
-        if is_news or not await self._renewed(worker.name):
+        if is_changed or not await self._renewed(worker.name):
             await self._write(worker)
-            self._last, self._whole_at = worker, now
-        self._told_at = now
+            self._last, self._written_at = worker, now
+        self._renewed_at = now
 
     async def _renewed(self, name: str) -> bool:
         return bool(
@@ -51,7 +51,7 @@ class RosterStore:
     async def _write(self, worker: WorkerReport) -> None:
         now = self._connection.now()
         expires_at = now + _MEMBER_S
-        # Known by name from then on: a backend whose only worker restarts is away, not unknown.
+        # Queues outlive the report: a backend whose only worker restarts is down, not unknown.
         queues = [word for queue in worker.queues for word in (f"{now:.3f}", queue.name)]
         await self._connection.pipeline(
             [
@@ -64,13 +64,13 @@ class RosterStore:
         )
 
     async def leave(self, worker: str) -> None:
-        """Take a worker off the roster; raises RelayUnavailable."""
+        """Remove a worker from the roster; raises RelayUnavailable."""
         await self._connection.pipeline(
             [("DEL", redis_keys.worker_report(worker)), ("ZREM", redis_keys.ROSTER, worker)]
         )
 
     async def workers(self) -> list[WorkerReport]:
-        """Every live worker, by name; raises RelayUnavailable."""
+        """Reports of all live workers, sorted by name; raises RelayUnavailable."""
         members = await self._connection.command("ZRANGE", redis_keys.ROSTER, 0, -1)
         if not members:
             return []
@@ -81,7 +81,7 @@ class RosterStore:
 
 
 def _read(text: bytes) -> WorkerReport | None:
-    """A report, unless a newer version wrote it in a form that this one does not know."""
+    """A report; None if a newer version wrote it in a form that this one cannot read."""
     try:
         return decode(WorkerReport, text)
     except ValidationError:

@@ -68,7 +68,7 @@ class Authenticator:
             # Another shim may have issued it a moment ago.
             await self.renew()
             entry = self._table.find(key)
-        if entry is None or not entry.holds(self._now()):
+        if entry is None or not entry.is_valid(self._now()):
             raise NotAuthenticated(f"The key is not known here, was revoked or expired: {_ASK}.")
         return entry
 
@@ -123,7 +123,7 @@ class Authenticator:
 
     async def _looked(self) -> None:
         began_at = time.monotonic()
-        table = await self._api_keys.look(self._table)
+        table = await self._api_keys.refresh(self._table)
         if self._table.revision and not table.revision:
             raise RelayUnavailable(
                 "Redis has lost the API keys of this fleet, so nobody is let in: bring its data "
@@ -137,7 +137,7 @@ class Authenticator:
     def _may_go_on(self, entry: ApiKeyEntry | None) -> bool:
         if entry is None:
             return not self._table.count
-        return self._table.entries.get(entry.facts.id) == entry and entry.holds(self._now())
+        return self._table.entries.get(entry.facts.id) == entry and entry.is_valid(self._now())
 
     @contextmanager
     def call(self, entry: ApiKeyEntry | None) -> Generator[Ended]:

@@ -27,7 +27,7 @@ async def reason_not_to_start(settings: ShimSettings) -> str | None:
     if is_loopback(settings.host) or settings.insecure:
         return None
     async with Connection.open(settings) as connection:
-        table = await ApiKeys(connection).look(ApiKeyTable())
+        table = await ApiKeys(connection).refresh(ApiKeyTable())
     if table.count:
         return None
     return (

@@ -152,6 +152,6 @@ async def _owner(dependencies: Dependencies, caller: Tenant, record: JobRecord) 
     """The tenant of a job, with its weight and bounds."""
     if record.tenant == caller.name:
         return caller
-    table = await dependencies.api_keys.look(ApiKeyTable())
+    table = await dependencies.api_keys.refresh(ApiKeyTable())
     owners = (entry.facts.owner for entry in table.entries.values())
     return next((o for o in owners if o.name == record.tenant), Tenant(name=record.tenant))

@@ -92,7 +92,7 @@ class Submission:
             record, place = await self._enqueue(request, hold.queue, hold.job_id)
         except FleetError:
             with suppress(RelayUnavailable):
-                await keys.let_go(key, hold)
+                await keys.release(key, hold)
             raise
         if record.id != hold.job_id:
             await keys.settle(key, hold, record.id)

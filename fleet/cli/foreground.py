@@ -123,7 +123,7 @@ async def _waiting(terminal: Terminal, *, is_quiet: bool) -> AsyncGenerator[Call
 
 async def _asks_for_key(connection: Connection) -> bool:
     """Whether a caller needs a key, and this shell has none to give."""
-    has_keys = bool((await ApiKeys(connection).look(ApiKeyTable())).count)
+    has_keys = bool((await ApiKeys(connection).refresh(ApiKeyTable())).count)
     return has_keys and ClientSettings().api_key is None
 
 

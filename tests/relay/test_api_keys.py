@@ -25,7 +25,7 @@ async def test_a_key_is_found_and_names_its_tenant(redis_url: str) -> None:
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)
         issued = await tenants.issue(NewKey(tenant="a", weight=2.5, limit_jobs=3, name="laptop"))
-        found = (await tenants.look(ApiKeyTable())).find(issued.key.get_secret_value())
+        found = (await tenants.refresh(ApiKeyTable())).find(issued.key.get_secret_value())
 
         assert KEY.match(issued.key.get_secret_value())
         assert found is not None
@@ -37,7 +37,7 @@ async def test_another_secret_with_the_same_id_is_not_the_key(redis_url: str) ->
     async with relay_on(redis_url) as relay:
         tenants = ApiKeys(relay.connection)
         key = (await tenants.issue(ADMIN)).key.get_secret_value()
-        table = await tenants.look(ApiKeyTable())
+        table = await tenants.refresh(ApiKeyTable())
         forged = [key[:-1] + ("A" if key[-1] != "A" else "B"), key[:-1], key + "A", key.upper(), ""]
 
         assert [table.find(each) for each in forged] == [None] * len(forged)
@@ -63,7 +63,7 @@ async def test_the_first_key_is_an_admins_for_ever(wish: NewKey, redis_url: str)
         with pytest.raises(InvalidRequest, match="--admin"):
             await tenants.issue(wish)
 
-        assert (await tenants.look(ApiKeyTable())).count == 0
+        assert (await tenants.refresh(ApiKeyTable())).count == 0
 
 
 async def test_the_last_admins_key_stays_as_long_as_there_are_others(redis_url: str) -> None:
@@ -100,9 +100,9 @@ async def test_an_emptied_table_differs_from_a_lost_one(
         tenants = ApiKeys(relay.connection)
         issued = await tenants.issue(ADMIN)
         await tenants.revoke(issued.id)
-        emptied = await tenants.look(ApiKeyTable())
+        emptied = await tenants.refresh(ApiKeyTable())
         own_redis.say("DEL", redis_keys.KEYS)
-        lost = await tenants.look(emptied)
+        lost = await tenants.refresh(emptied)
 
         assert (emptied.count, bool(emptied.revision)) == (0, True)
         assert (lost.count, bool(lost.revision)) == (0, False)
@@ -112,11 +112,11 @@ async def test_a_look_at_what_has_not_changed_is_the_same_table(redis_url: str) 
     async with relay_on(redis_url) as relay:
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)
-        known = await tenants.look(ApiKeyTable())
+        known = await tenants.refresh(ApiKeyTable())
 
-        assert await tenants.look(known) is known
+        assert await tenants.refresh(known) is known
         await tenants.issue(NewKey(tenant="a"))
-        assert (await tenants.look(known)).count == 2
+        assert (await tenants.refresh(known)).count == 2
 
 
 async def test_what_a_newer_version_wrote_counts_as_a_key_that_nobody_has(
@@ -124,7 +124,7 @@ async def test_what_a_newer_version_wrote_counts_as_a_key_that_nobody_has(
 ) -> None:
     async with relay_on(redis_url) as relay:
         own_redis.say("HSET", redis_keys.KEYS, "revision", "r", "0" * 16, '1 0.0 {"v": 9}')
-        table = await ApiKeys(relay.connection).look(ApiKeyTable())
+        table = await ApiKeys(relay.connection).refresh(ApiKeyTable())
 
         assert (table.count, dict(table.entries)) == (1, {})
 
@@ -134,10 +134,10 @@ async def test_an_expired_key_is_known_and_holds_no_more(redis_url: str) -> None
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)
         issued = await tenants.issue(NewKey(tenant="a", expires_in_s=60))
-        found = (await tenants.look(ApiKeyTable())).entries[issued.id]
+        found = (await tenants.refresh(ApiKeyTable())).entries[issued.id]
 
-        assert found.holds(issued.created_at + 59)
-        assert not found.holds(issued.created_at + 60)
+        assert found.is_valid(issued.created_at + 59)
+        assert not found.is_valid(issued.created_at + 60)
 
 
 async def test_a_revocation_runs_twice_without_harm(redis_url: str) -> None:

@@ -81,7 +81,7 @@ async def test_a_key_whose_job_was_refused_is_free_again(redis_url: str) -> None
     async with relay_on(redis_url, queue_limit=1) as relay:
         keys = Idempotency(relay.connection)
         hold = await keys.hold(key(), QUEUE)
-        await keys.let_go(key(), hold)
+        await keys.release(key(), hold)
 
         assert await keys.find(key()) is None
         assert not await relay.connection.command("ZCARD", redis_keys.IDEMPOTENCY)
@@ -92,7 +92,7 @@ async def test_a_key_whose_job_got_in_by_anothers_hand_is_kept(redis_url: str) -
         keys = Idempotency(relay.connection)
         hold = await keys.hold(key(), QUEUE)
         await relay.queue.enqueue(ASK, queue=QUEUE, job_id=hold.job_id)
-        await keys.let_go(key(), hold)
+        await keys.release(key(), hold)
 
         assert await keys.find(key()) is not None
 

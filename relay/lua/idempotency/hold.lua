@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- KEYS key keys; ARGV fingerprint job queue ('' to read only) ttl_s look_s record_pattern
+-- KEYS key keys; ARGV fingerprint job queue ('' to read only) ttl_s renew_s record_pattern
 -- Keys beyond KEYS: the record of the job that the key leads to.
 -- Returns {job, queue, 1} if the key is new, {job, queue, 0} if it leads to the same request,
 -- {job, queue, -1} if to another one; false: it leads to none, and was only read.
 -- include shared/idempotency.lua
 local key, keys = unpack(KEYS)
-local fingerprint, new_job, new_queue, ttl_s, look_s, record_pattern = unpack(ARGV)
+local fingerprint, new_job, new_queue, ttl_s, renew_s, record_pattern = unpack(ARGV)
 local record = keys_like(record_pattern)
 local known, job, queue, at = unpack(redis.call('HMGET', key, 'fingerprint', 'job', 'queue', 'at'))
 if known then
@@ -17,5 +17,5 @@ if new_queue == '' then return false end
 redis.call('HSET', key, 'fingerprint', fingerprint, 'job', new_job, 'queue', new_queue,
            'at', exact(now))
 redis.call('EXPIRE', key, ttl_s)
-redis.call('ZADD', keys, string.format('%.3f', now + look_s), key)
+redis.call('ZADD', keys, string.format('%.3f', now + renew_s), key)
 return {new_job, new_queue, 1}

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- KEYS keys; ARGV ttl_s look_s limit record_pattern
+-- KEYS keys; ARGV ttl_s renew_s limit record_pattern
 -- Keys beyond KEYS: the members of keys that are due, and the records of the jobs they lead to.
 -- Returns how many keys were due: each lives as long as its job's record.
 -- include shared/idempotency.lua
 local keys = KEYS[1]
-local ttl_s, look_s, limit, record_pattern = unpack(ARGV)
+local ttl_s, renew_s, limit, record_pattern = unpack(ARGV)
 local record = keys_like(record_pattern)
 local due = redis.call('ZRANGEBYSCORE', keys, '-inf', now, 'LIMIT', 0, limit)
 for _, key in ipairs(due) do
@@ -20,7 +20,7 @@ for _, key in ipairs(due) do
         redis.call('PEXPIRE', key, left_ms)
     else
         redis.call('EXPIRE', key, ttl_s)
-        redis.call('ZADD', keys, string.format('%.3f', now + look_s), key)
+        redis.call('ZADD', keys, string.format('%.3f', now + renew_s), key)
     end
 end
 return #due

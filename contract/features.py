@@ -29,7 +29,7 @@ REMEDIES: Final[Mapping[Feature, str]] = {
 """Features that are refused if the backend does not support them: why, and what to do."""
 
 
-def wishes(request: Request) -> tuple[Feature, ...]:
+def features_of(request: Request) -> tuple[Feature, ...]:
     """The features that a request uses."""
     match request:
         case ChatRequest():

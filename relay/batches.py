@@ -61,7 +61,7 @@ _line_errors: Final = TypeAdapter(tuple[LineError, ...])
 
 
 def to_fields(new: NewBatch, tenant: Tenant, batch_id: str) -> dict[str, str | bytes]:
-    """The fields of a new batch's hash; its times and its status are the script's to say."""
+    """The fields of a new batch's hash; the script adds times and status."""
     fields: dict[str, str | bytes] = {
         name: str(value) for name, value in new if name not in _JSON and value is not None
     }
@@ -70,7 +70,7 @@ def to_fields(new: NewBatch, tenant: Tenant, batch_id: str) -> dict[str, str | b
 
 
 def batch_of(fields: Hash) -> Batch:
-    """Read what `to_fields` wrote and the scripts have changed since."""
+    """Read a batch from the fields of its hash."""
     text: dict[str, Any] = {name.decode(): value.decode() for name, value in fields.items()}
     for name in _JSON:
         if name in text:
@@ -84,46 +84,46 @@ def batch_of(fields: Hash) -> Batch:
 
 
 def line_errors_json(errors: Sequence[LineError]) -> bytes:
-    """What is wrong with a file, as the hash has it; empty if nothing is."""
+    """Errors of an input file as JSON for the hash; empty if there are none."""
     return _line_errors.dump_json(tuple(errors)) if errors else b""
 
 
 _status: TypeAdapter[BatchStatus] = TypeAdapter(BatchStatus)
 _ENDED_S = 30 * 86400
-"""How long the record of a batch is kept after its end."""
+"""Seconds that the record of a batch is kept after its end."""
 _RETRY_AFTER_S = 60.0
 _FORGOTTEN_AT_ONCE: Final = 250
 _SPARE_S = 86400
-"""How much longer than its window what a batch reads and writes is kept from being deleted."""
+"""Seconds after a batch's window for which its input and parts are held from deletion."""
 
 
 class BatchLease(NamedTuple):
-    """A batch in a driver's hands."""
+    """A driver's lease on a batch."""
 
     batch: Batch
     token: str
     issued: int
     """Rows before this one may have been enqueued by an earlier driver."""
     gives_up: bool
-    """Whether an earlier driver found that the window has ended."""
+    """Whether an earlier driver found that the window had ended."""
 
     @property
     def driver(self) -> batches.DriverToken:
-        """What every script of a driver needs."""
+        """The arguments that all scripts of a driver need."""
         return batches.DriverToken(self.batch.id, self.batch.tenant.name, self.token)
 
 
 class BatchPulse(NamedTuple):
-    """What a driver learns each time it renews its lease."""
+    """What a renewal of the lease returns."""
 
     status: BatchStatus
     now: float
     sharing: int
-    """Batches of the tenant that are driven now, this one among them."""
+    """Number of the tenant's batches that are driven now, with this one."""
 
 
 class BatchPart(NamedTuple):
-    """Answers that were written to the storage, under one name an output and one of errors."""
+    """Answers that were written to the storage under one name, for output and errors."""
 
     name: str
     rows: Sequence[int]
@@ -133,19 +133,19 @@ class BatchPart(NamedTuple):
 
 
 class BatchStore:
-    """Keeps records and leases; raises RelayUnavailable everywhere."""
+    """Records and leases of batches; all methods raise RelayUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
 
     async def create(
         self, new: NewBatch, tenant: Tenant, *, most: int, key: str | None = None
     ) -> Batch:
-        """Begin a batch of a file that is there; with the key of another one, return that one.
+        """Create a batch; with an idempotency `key` that has a batch, return that one.
 
-        Raises QueueFull if `most` of the tenant's are under way, KeyReused if the key belongs to
-        a batch of something else.
+        Raises QueueFull if `most` of the tenant's batches have not ended, KeyReused if the key's
+        batch has other fields.
         """
         batch_id = f"batch_{_digest(tenant.name, key) if key else uuid4().hex}"
         fields = await self._connection.call(
@@ -178,10 +178,10 @@ class BatchStore:
         return batch
 
     async def seen(self, batch_id: str, tenant: Tenant) -> Batch:
-        """The record of a batch that this tenant may see: its own; an admin's sees any.
+        """The record of a batch that this tenant may see: its own; an admin sees all.
 
-        `batch_id` may be the beginning of an id, if only one of its own begins so. Raises
-        UnknownBatch, also if it is somebody else's, with the same words; AmbiguousId.
+        `batch_id` may be the prefix of an id, if only one of the tenant's own matches. Raises
+        UnknownBatch, with the same message for another tenant's batch; AmbiguousId.
         """
         if not BATCH_ID.match(batch_id):
             index = redis_keys.batches(tenant.name)
@@ -214,7 +214,7 @@ class BatchStore:
         return [batch_of(fields) if b"id" in fields else None for fields in answers]
 
     async def cancel(self, batch: Batch) -> Batch:
-        """Ask for the end of a batch; again: the same answer. Raises BatchEnded."""
+        """Cancel a batch; may be repeated. Raises BatchEnded if it ended otherwise."""
         changed, fields = await self._connection.call(batches.cancel(batch.id, batch.tenant.name))
         found = batch_of(fields)
         if not changed and found.status not in {"cancelling", "cancelled"}:
@@ -222,7 +222,7 @@ class BatchStore:
         return found
 
     async def waiting(self, limit: int) -> list[Batch]:
-        """Batches that nobody drives, the longest waiting first."""
+        """Up to `limit` batches without a driver, the longest waiting first."""
         now = f"{self._connection.now():.6f}"
         ids = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.BATCHES, "-inf", now, "LIMIT", 0, limit
@@ -234,7 +234,7 @@ class BatchStore:
         return [batch for batch in found if batch]
 
     async def take(self, batch: Batch) -> BatchLease | None:
-        """Take a batch that nobody drives; None if somebody was faster."""
+        """Lease a batch without a driver; None if another driver has it."""
         driver = batches.DriverToken(batch.id, batch.tenant.name, token_hex(8))
         lease_s = self._connection.settings.lease_s
         fields = await self._connection.call(batches.take(driver, lease_s))
@@ -244,9 +244,9 @@ class BatchStore:
         return BatchLease(batch_of(fields), driver.token, issued, gives_up)
 
     async def renew(self, lease: BatchLease, completed: int, failed: int) -> BatchPulse | None:
-        """Go on driving, and tell how many rows have an answer that no part holds yet.
+        """Renew the lease, and write the number of rows whose answers are in no part yet.
 
-        None: somebody else drives it now.
+        Returns None if another driver has the batch.
         """
         lease_s = self._connection.settings.lease_s
         answer = await self._connection.call(
@@ -259,21 +259,21 @@ class BatchStore:
         return BatchPulse(_status.validate_python(status), now, sharing)
 
     async def free(self, lease: BatchLease) -> None:
-        """Let another shim drive it, at once."""
+        """Release the lease, so that another shim can drive the batch at once."""
         await self._connection.call(batches.free(lease.driver))
 
     async def start(self, lease: BatchLease, total: int) -> bool:
-        """Say that the file is good and how many rows it has; false: the lease is lost."""
+        """Record that the input is valid and has `total` rows; false if the lease is lost."""
         return await self._connection.call(batches.start(lease.driver, total))
 
     async def issue(self, lease: BatchLease, rows: int) -> bool:
-        """Say that rows before this one may be enqueued from now on; false: the lease is lost."""
+        """Record that rows before `rows` may be enqueued; false if the lease is lost."""
         return await self._connection.call(batches.issue(lease.driver, rows))
 
     async def finalize(self, lease: BatchLease, *, gives_up: bool) -> LastStatus | None:
-        """Say that no more rows are run, because all are done or the window has ended.
+        """Record that no more rows are run: all have ended, or the window has (`gives_up`).
 
-        Returns what the batch will end as; None: the lease is lost.
+        Returns the status that the batch will end with; None if the lease is lost.
         """
         answer = await self._connection.call(batches.finalize(lease.driver, gives_up=gives_up))
         if answer is None:
@@ -284,17 +284,17 @@ class BatchStore:
         return "expired" if has_given_up else "completed"
 
     async def done_rows(self, batch_id: str) -> bytes:
-        """A bit a row, the first one the highest of its byte: whether a part has its answer."""
+        """One bit per row, the highest bit of each byte first: whether a part has its answer."""
         bits: bytes | None = await self._connection.command("GET", redis_keys.batch_rows(batch_id))
         return bits or b""
 
     async def parts(self, batch_id: str) -> list[str]:
-        """Names of the parts that count, in the order in which they came."""
+        """Names of the committed parts, in order of their commits."""
         found = await self._connection.command("LRANGE", redis_keys.batch_parts(batch_id), 0, -1)
         return [name.decode() for name in found]
 
     async def commit(self, lease: BatchLease, part: BatchPart) -> bool:
-        """List a part that is stored, and mark its rows; false: the lease is lost.
+        """List a part that is stored, and mark its rows; false if the lease is lost.
 
         It is lost, too, if a row is marked already, which only another driver can have done.
         """
@@ -317,9 +317,9 @@ class BatchStore:
         files: Sequence[StoredFile | None] = (None, None),
         errors: Sequence[LineError] = (),
     ) -> bool:
-        """End a batch, with the records of its output and of its errors; their bytes are there.
+        """End a batch, with the records of its output and error file, whose bytes are stored.
 
-        False: the lease is lost, or not all rows are marked (any more).
+        Returns False if the lease is lost, or not all rows are marked.
         """
         fields = ("output_file_id", "error_file_id")
         created = zip(fields, files, strict=True)
@@ -337,24 +337,24 @@ class BatchStore:
 
 
 class BatchJobs:
-    """Looks at jobs by their ids; raises RelayUnavailable everywhere."""
+    """Jobs of a batch's rows, many at a time; methods raise RelayUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
 
     async def statuses(self, job_ids: Sequence[str]) -> list[Status | None]:
-        """What each is now; None: there is no such job (any more)."""
+        """The status of each job, in order; None if there is no record."""
         return await self._connection.call(jobs.statuses(job_ids))
 
     async def forget(self, job_ids: Sequence[str], tenant: str) -> None:
-        """Drop records and logs of jobs that have ended, and whose answer is kept elsewhere."""
+        """Delete records and logs of jobs that have ended and whose answers are stored."""
         for at in range(0, len(job_ids), _FORGOTTEN_AT_ONCE):
             await self._connection.call(jobs.forget(job_ids[at : at + _FORGOTTEN_AT_ONCE], tenant))
 
 
 def parts_name(batch_id: str) -> str:
-    """Where the parts of a batch lie in the storage."""
+    """The name below which a batch's parts are in the storage."""
     return f"batches/{batch_id}"
 
 
@@ -363,5 +363,5 @@ def _digest(tenant: str, key: str) -> str:
 
 
 def no_batch(batch_id: str) -> UnknownBatch:
-    """The error for a batch that is not there, or not the caller's."""
+    """The error for a batch that does not exist or belongs to another tenant."""
     return UnknownBatch(f"there is no batch {batch_id[:64]}: it was long ago, or never was")

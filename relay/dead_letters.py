@@ -41,16 +41,16 @@ KEPT_BYTES: Final = 64 * 1024
 _KEPT_MESSAGES: Final = 1000
 
 
-class RetryChoice(NamedTuple):
-    """Which dead letters: those that a tenant sees, and of these those that match."""
+class DeadLetterFilter(NamedTuple):
+    """Selects dead letters: those that a tenant sees and that match all other fields."""
 
     seen_by: Tenant
     queue: str | None = None
     kind: Kind | None = None
     tenant: str | None = None
 
-    def fits(self, record: JobRecord) -> bool:
-        """Whether a job is one of them."""
+    def matches(self, record: JobRecord) -> bool:
+        """Whether a record is selected."""
         return (
             sees(self.seen_by, record)
             and self.queue in (None, record.queue)
@@ -60,45 +60,48 @@ class RetryChoice(NamedTuple):
 
 
 class Retried(NamedTuple):
-    """What a retry led to."""
+    """The job that repeats a dead one."""
 
     record: JobRecord
     place: QueuePlace
     is_new: bool
-    """Whether nobody had retried the dead job before."""
+    """Whether this is the first retry of the dead job."""
 
 
 class DeadLetters:
-    """Looks at dead letters, and does with them what is asked."""
+    """Lists, shows, retries and purges dead letters."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
         self._records = Records(connection)
         self._queue = Queue(connection)
 
-    async def page(self, wanted: RetryChoice, *, limit: int, before: str | None = None) -> DeadPage:
-        """The last to die first; `before` is the `next` of the page before this one.
+    async def page(
+        self, wanted: DeadLetterFilter, *, limit: int, before: str | None = None
+    ) -> DeadPage:
+        """A page, the last to die first; `before` is the `next` of the previous page.
 
-        A page with a `next` may hold fewer than `limit`: so many others were looked at.
+        A page with a `next` may have fewer than `limit` letters: the number of records that one
+        call reads is bounded.
         Raises RelayUnavailable.
         """
         records, cursor = await self._found(wanted, limit, before)
         return DeadPage(letters=tuple(await self._letters(records)), next=cursor)
 
     async def show(self, record: JobRecord) -> DeadView:
-        """Everything about a dead job; raises NotDead, JobNotFound, RelayUnavailable."""
+        """A dead job with its request; raises NotDead, JobNotFound, RelayUnavailable."""
         _must_be_dead(record)
         (letter,) = await self._letters([record])
         try:
             request = await self._records.request(record.id)
         except NewerVersion as error:
             return DeadView(**dict(letter), request={"kind": record.kind, "unknown": str(error)})
-        said = request.model_dump(mode="json", exclude_defaults=True)
-        return DeadView(**dict(letter), request={"kind": request.kind, **said})
+        fields = request.model_dump(mode="json", exclude_defaults=True)
+        return DeadView(**dict(letter), request={"kind": request.kind, **fields})
 
     async def retry(self, record: JobRecord, tenant: Tenant) -> Retried:
-        """Enqueue a dead job anew, for its tenant; again: the same new job.
+        """Enqueue a dead job again, for its tenant; a second retry returns the same new job.
 
         Raises NotDead, JobNotFound, QueueFull, RelayUnavailable.
         """
@@ -113,13 +116,13 @@ class DeadLetters:
         return Retried(new, place, is_new=record.retried_as is None)
 
     async def _retried_before(self, record: JobRecord, job_id: str) -> Retried:
-        there = await self._records.find(job_id)
-        if there is None:
+        found = await self._records.find(job_id)
+        if found is None:
             raise NotDead(
                 f"job {record.id} was retried as {job_id}, which ended so long ago that its log "
                 "has expired: enqueue it anew if it is still wanted"
             )
-        return Retried(there, await self._queue.positions.place(there), is_new=False)
+        return Retried(found, await self._queue.positions.place(found), is_new=False)
 
     async def _enqueue(
         self, record: JobRecord, tenant: Tenant, job_id: str
@@ -135,20 +138,20 @@ class DeadLetters:
             raise
 
     async def purge(self, record: JobRecord) -> DeadPurged:
-        """Forget a dead job for good; raises NotDead, RelayUnavailable."""
+        """Delete a dead job; raises NotDead, RelayUnavailable."""
         _must_be_dead(record)
         return DeadPurged(purged=await self._connection.call(delete_letter(record)))
 
-    async def purge_all(self, wanted: RetryChoice, *, before: str | None = None) -> DeadPurged:
-        """Forget dead jobs that match, a bounded number; raises RelayUnavailable."""
+    async def purge_all(self, wanted: DeadLetterFilter, *, before: str | None = None) -> DeadPurged:
+        """Delete up to 500 dead jobs that match, the last to die first; raises RelayUnavailable."""
         records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
         purged = await self._connection.calls([delete_letter(record) for record in records])
         return DeadPurged(purged=sum(purged), next=cursor)
 
     async def _found(
-        self, wanted: RetryChoice, limit: int, before: str | None
+        self, wanted: DeadLetterFilter, limit: int, before: str | None
     ) -> tuple[list[JobRecord], str | None]:
-        """Records that match, and the cursor where there may be more."""
+        """Records that match, and the cursor if there may be more."""
         found: list[JobRecord] = []
         cursor = before
         rows: AsyncGenerator[tuple[str, JobRecord | None]] = self._records.newest_first(
@@ -156,7 +159,7 @@ class DeadLetters:
         )
         async with aclosing(rows):
             async for cursor, record in rows:
-                if record and wanted.fits(record):
+                if record and wanted.matches(record):
                     found.append(record)
                 if len(found) == limit:
                     return found, cursor
@@ -195,16 +198,16 @@ def _not_dead(record: JobRecord) -> NotDead:
 
 
 class UnreadableMessages:
-    """Both ends of what was set aside; raises RelayUnavailable."""
+    """Stores and lists messages that no worker can read; methods raise RelayUnavailable."""
 
     def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+        """Use this connection."""
         self._connection = connection
 
     async def put(
         self, queue: str, *, reason: str, size_bytes: int, data: bytes, job_id: str | None = None
     ) -> None:
-        """Keep the beginning of a message, of which `size_bytes` were there."""
+        """Store the first 64 KiB of a message whose whole size is `size_bytes`."""
         ttl_s = int(self._connection.settings.dead_ttl_s)
         await self._connection.call(
             keep_message(
@@ -219,7 +222,7 @@ class UnreadableMessages:
         )
 
     async def page(self, *, limit: int = 100) -> DeadMessages:
-        """The newest first."""
+        """Up to `limit` messages, newest first."""
         entries, counts = await self._connection.pipeline(
             [
                 ("XREVRANGE", redis_keys.UNREADABLE, "+", "-", "COUNT", limit),
@@ -232,11 +235,11 @@ class UnreadableMessages:
         )
 
     async def count(self) -> int:
-        """How many are kept."""
+        """The number of stored messages."""
         return int(await self._connection.command("XLEN", redis_keys.UNREADABLE))
 
     async def purge(self) -> DeadPurged:
-        """Forget all of them."""
+        """Delete all messages."""
         kept, _ = await self._connection.pipeline(
             [
                 ("XLEN", redis_keys.UNREADABLE),
@@ -265,13 +268,13 @@ def _message(entry: Any) -> DeadMessage:
 def choose_retry(job_id: str, new_id: str) -> ScriptCall[tuple[str, bool] | None]:
     """Choose the job that repeats a dead one: `new_id`, unless one was chosen before.
 
-    Returns its id, and whether it may still have to be enqueued; None: the job is no dead letter.
+    Returns its id, and whether it may still have to be enqueued; None if the job is no dead letter.
     """
     return ScriptCall(load("dead_letters/choose_retry"), _listed(job_id), [job_id, new_id], _choice)
 
 
 def confirm_retry(job_id: str, chosen_id: str, new_id: str) -> ScriptCall[bool]:
-    """Take a dead letter off the list: its retry was enqueued as `new_id`."""
+    """Remove a dead letter from the list: its retry was enqueued as `new_id`."""
     args = [job_id, chosen_id, new_id]
     return ScriptCall(load("dead_letters/confirm_retry"), _listed(job_id), args, bool)
 
@@ -283,7 +286,7 @@ def withdraw_retry(job_id: str, new_id: str) -> ScriptCall[bool]:
 
 
 def delete_letter(record: JobRecord) -> ScriptCall[int]:
-    """Delete a dead letter for good. Returns 1; 0 if the job is none."""
+    """Delete a dead letter. Returns 1; 0 if the job is no dead letter."""
     keys = [
         redis_keys.record(record.id), redis_keys.log(record.id), redis_keys.DEAD, redis_keys.RECENT,
         redis_keys.recent(record.tenant),

@@ -48,7 +48,7 @@ from contract.errors import (
     WorkerLost,
 )
 from contract.events import Cancelled, Event, Failed, Frame
-from contract.features import wishes
+from contract.features import features_of
 from contract.jobs import AnyRequest, JobRecord
 from contract.result import Fold, Result
 from relay.followers import Followers
@@ -212,7 +212,7 @@ class DropInCall:
 
     async def _ungranted(self, request: AnyRequest, backend: str) -> tuple[str, ...]:
         """Features that the chosen backend lacks; a stream's head is sent before it says so."""
-        wanted = wishes(request)
+        wanted = features_of(request)
         if not wanted:
             return ()
         pool = pools(await self._services.roster.recent()).get(backend)

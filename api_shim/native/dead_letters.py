@@ -19,7 +19,7 @@ from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccep
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.api_keys import ApiKeyTable
-from relay.dead_letters import RetryChoice
+from relay.dead_letters import DeadLetterFilter
 
 _LONGEST_PAGE: Final = 200
 
@@ -31,11 +31,11 @@ async def _wanted(
     queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
     kind: Kind | None = None,
     tenant: Annotated[str | None, Query(description="For admins: whose.")] = None,
-) -> RetryChoice:
-    return RetryChoice(caller, queue, kind, tenant)
+) -> DeadLetterFilter:
+    return DeadLetterFilter(caller, queue, kind, tenant)
 
 
-Which = Annotated[RetryChoice, Depends(_wanted)]
+Which = Annotated[DeadLetterFilter, Depends(_wanted)]
 Before = Annotated[str | None, Query(description="`next` of the answer before this one.")]
 
 

@@ -27,7 +27,7 @@ from contract.errors import (
     UnknownModel,
     WrongKind,
 )
-from contract.features import REMEDIES, Feature, wishes
+from contract.features import REMEDIES, Feature, features_of
 from contract.jobs import AnyRequest
 from contract.model_kinds import MODEL_KINDS, cannot, not_for
 from contract.model_names import close
@@ -241,7 +241,7 @@ def ungranted(request: AnyRequest, grants: Collection[Feature] | None) -> list[s
         return []
     return [
         f"{wish}: {REMEDIES[wish]}"
-        for wish in wishes(request)
+        for wish in features_of(request)
         if wish in REMEDIES and wish not in grants
     ]
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class DriverToken(NamedTuple):
-    """A driver's lease on a batch."""
+    """Identifies a driver's lease: the batch, its tenant and the token."""
 
     batch_id: str
     tenant: str
@@ -60,10 +60,10 @@ def take(driver: DriverToken, lease_s: float) -> ScriptCall[Hash | None]:
 def renew(
     driver: DriverToken, lease_s: float, *, completed: int, failed: int
 ) -> ScriptCall[tuple[str, float, int] | None]:
-    """Renew a lease, and write down how many rows have an answer that no part holds yet.
+    """Renew a lease, and write the number of rows whose answers are in no part yet.
 
     Returns the batch's status, Redis's time (unix seconds), and how many batches of the tenant
-    are driven, this one among them.
+    are driven, with this one.
     """
     return _driven("renew", driver, _pulse, lease_s, completed, failed)
 
@@ -79,7 +79,7 @@ def start(driver: DriverToken, total: int) -> ScriptCall[bool]:
 
 
 def issue(driver: DriverToken, rows: int) -> ScriptCall[bool]:
-    """Write down that jobs of the rows before this one may exist."""
+    """Record that jobs of the rows before this one may exist."""
     return _driven("issue", driver, bool, rows)
 
 

@@ -10,13 +10,13 @@ from support.relay import QUEUE, relay_on
 from contract import redis_keys
 from contract.errors import NotDead, QueueFull
 from contract.tenants import DEFAULT_TENANT, Tenant
-from relay.dead_letters import DeadLetters, RetryChoice
+from relay.dead_letters import DeadLetterFilter, DeadLetters
 from relay.followers import Followers
 
-ALL = RetryChoice(DEFAULT_TENANT)
+ALL = DeadLetterFilter(DEFAULT_TENANT)
 
 
-async def ids(dead: DeadLetters, wanted: RetryChoice = ALL, **arguments: Any) -> list[str]:
+async def ids(dead: DeadLetters, wanted: DeadLetterFilter = ALL, **arguments: Any) -> list[str]:
     page = await dead.page(wanted, **{"limit": 50, **arguments})
     return [letter.id for letter in page.letters]
 
@@ -57,8 +57,8 @@ async def test_dead_letters_are_chosen_by_queue_kind_and_tenant(redis_url: str) 
         assert await ids(dead, ALL._replace(queue="other.chat")) == [theirs]
         assert await ids(dead, ALL._replace(tenant="default")) == [ours]
         assert await ids(dead, ALL._replace(kind="embed")) == []
-        assert await ids(dead, RetryChoice(Tenant(name="a"))) == [theirs]
-        assert await ids(dead, RetryChoice(Tenant(name="b"), tenant="a")) == []
+        assert await ids(dead, DeadLetterFilter(Tenant(name="a"))) == [theirs]
+        assert await ids(dead, DeadLetterFilter(Tenant(name="b"), tenant="a")) == []
 
 
 async def test_a_dead_letter_shows_what_was_asked_for(redis_url: str) -> None:

@@ -12,7 +12,7 @@ from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from contract.events import Delta, Details, Done, Image, Phase, Progress, Vectors
-from contract.features import REMEDIES, Feature, wishes
+from contract.features import REMEDIES, Feature, features_of
 from contract.images import ImageRequest
 from contract.models import (
     CopyRequest,
@@ -226,7 +226,7 @@ def ungranted(request: Request, backend: Backend) -> tuple[str, ...]:
 
     Raises NotSupported, with the remedy, for a feature that must not be ignored.
     """
-    missing = [each for each in wishes(request) if each not in grants(backend)]
+    missing = [each for each in features_of(request) if each not in grants(backend)]
     for feature in missing:
         if feature in REMEDIES:
             raise NotSupported(f"{feature}: backend {backend.name}: {REMEDIES[feature]}")

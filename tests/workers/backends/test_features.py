@@ -11,7 +11,7 @@ from contract.chat import ChatRequest, Message, Tool
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from contract.events import LogProb
-from contract.features import REMEDIES, wishes
+from contract.features import REMEDIES, features_of
 from contract.images import ImageRequest
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.wire import to_generate
@@ -27,15 +27,15 @@ WISHFUL = asking(
 
 
 def test_every_wish_is_seen() -> None:
-    assert set(wishes(WISHFUL)) == {
+    assert set(features_of(WISHFUL)) == {
         "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "parallel_tool_calls",
     }  # fmt: skip
-    assert wishes(RAW.model_copy(update={"prompt": (1,), "suffix": "."})) == (
+    assert features_of(RAW.model_copy(update={"prompt": (1,), "suffix": "."})) == (
         "prompt", "suffix", "token_ids", "frequency_penalty",
     )  # fmt: skip
-    assert wishes(EmbedRequest(model="m", tokens=((1,),))) == ("token_ids",)
-    assert wishes(ImageRequest(model="m", prompt="p", mask="AAAA")) == ("mask",)
-    assert wishes(asking("m", parallel_tool_calls=True)) == ()
+    assert features_of(EmbedRequest(model="m", tokens=((1,),))) == ("token_ids",)
+    assert features_of(ImageRequest(model="m", prompt="p", mask="AAAA")) == ("mask",)
+    assert features_of(asking("m", parallel_tool_calls=True)) == ()
 
 
 def test_a_hosted_dialect_says_all_of_them() -> None:

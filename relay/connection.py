@@ -65,6 +65,10 @@ _LONGEST_PAUSE_S: Final = 5.0
 _PASSING = ("LOADING", "MASTERDOWN", "OOM", "NOREPLICAS", "TRYAGAIN")
 
 
+class WrongKeyType(RelayUnavailable):
+    """A key has another type than the fleet writes; keys of other queues may be right."""
+
+
 @contextmanager
 def relay_errors() -> Generator[None]:
     """Turn Redis's errors into RelayUnavailable; a defect of ours (a wrong script) stays.
@@ -95,6 +99,8 @@ def _ours(error: RedisError | OSError) -> RelayUnavailable | None:
                 "Redis is full (maxmemory reached): raise maxmemory or lower FLEET_LOG_TTL_S",
                 retry_after_s=5.0,
             )
+        case RedisError() if str(error).startswith("WRONGTYPE"):
+            return WrongKeyType("a key of the fleet in Redis holds what another program wrote")
         case ReadOnlyError():
             return RelayUnavailable("Redis is a read-only replica right now")
         case _:

@@ -18,7 +18,7 @@ from contract.cost import cost_of
 from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
 from contract.model_names import context_length_of
-from relay.connection import Connection
+from relay.connection import Connection, WrongKeyType
 from relay.order import facts_of, restored
 from relay.records import Records
 from relay.scripts import jobs, queues
@@ -155,10 +155,17 @@ class Leases:
         """
         moved = 0
         for queue in await self._not_idle():
-            expired = await self._connection.call(queues.expired(queue, _REAPED_AT_ONCE))
-            for job_id, holder in expired:
-                moved += await self._reap_one(queue, job_id, holder)
-            await self.wake(queue)
+            try:
+                moved += await self._reap_queue(queue)
+            except WrongKeyType as error:
+                _log.warning("queue %s was not looked at: %s", queue, error)
+        return moved
+
+    async def _reap_queue(self, queue: str) -> int:
+        moved = 0
+        for job_id, holder in await self._connection.call(queues.expired(queue, _REAPED_AT_ONCE)):
+            moved += await self._reap_one(queue, job_id, holder)
+        await self.wake(queue)
         return moved
 
     async def wake(self, queue: str) -> None:

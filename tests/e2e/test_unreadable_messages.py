@@ -7,10 +7,12 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import pytest
 from celery import Celery
 from support.processes import worker
 from support.relay import Relay, relay_on
 
+from contract.errors import RelayUnavailable
 from contract.jobs import any_request
 from contract.redis_keys import job_id
 from relay.tickets import message, ticket
@@ -200,3 +202,40 @@ async def test_no_more_are_kept_than_a_thousand(redis_url: str) -> None:
 
         assert await relay.unreadable.count() == 1000
         assert (await relay.unreadable.page()).total == 1003
+
+
+async def test_a_queues_key_that_is_no_list_is_named_once_and_other_queues_are_served(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with relay_on(redis_url) as relay:
+        with worker(redis_url, tmp_path) as one:
+            await one.ready(relay)
+            await relay.connection.command("SET", "scripted.embed", "oops")
+            asks = [any_request.validate_python({"kind": "chat", **ASK}) for _ in range(3)]
+            for ask in asks:
+                job, _ = await relay.queue.enqueue(ask, queue=QUEUE)
+                async with asyncio.timeout(20):
+                    assert (await relay.heard(job.id))[-1].type == "done"
+                await asyncio.sleep(0.5)
+
+            assert one.text().count("key scripted.embed in Redis is a string") == 1
+            assert "Connection to broker lost" not in one.text()
+            assert one.popen.poll() is None
+
+            await relay.connection.command("DEL", "scripted.embed")
+            embed = any_request.validate_python(
+                {"kind": "embed", "model": "scripted-embed", "input": ["a"]}
+            )
+            job, _ = await relay.queue.enqueue(embed, queue="scripted.embed")
+            async with asyncio.timeout(30):
+                assert (await relay.heard(job.id))[-1].type == "done"
+
+
+async def test_a_job_for_such_a_queue_is_refused_for_now(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.connection.command("SET", QUEUE, "oops")
+        ask = any_request.validate_python({"kind": "chat", **ASK})
+
+        with pytest.raises(RelayUnavailable, match="holds what another program wrote"):
+            await relay.queue.enqueue(ask, queue=QUEUE)
+        await relay.connection.command("DEL", QUEUE)

@@ -6,6 +6,9 @@ as a call of UNREADABLE_TASK, which sets it aside with its bytes.
 
 An idle worker asks Redis every IDLE_S. The queues of a BRPOP cannot be changed while it waits, so
 one that lacks a queue, because no slot is free for it, ends after `polling_interval`.
+
+A queue whose key is no list fails the whole BRPOP: it is left out for WRONG_KEY_S, so that the
+others are served.
 """
 
 import logging
@@ -27,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 10.0
 """Longest BRPOP, of a worker that consumes all of its queues."""
+WRONG_KEY_S: Final = 10.0
+"""Seconds for which a queue is left out whose key is no list."""
 _PINGS_S: Final = 25.0
 """Between two pings on the line of Celery's remote control."""
 
@@ -51,9 +56,20 @@ class Channel(kombu_redis.Channel):
     """The socket that has this id."""
 
     @override
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Every queue is taken to be a list."""
+        self._wrong: dict[str, str] = {}
+        """Type in Redis of each queue that is no list."""
+        self._look_again_at = 0.0
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    @override
     def _brpop_start(self, timeout: float | None = None) -> None:
+        if self._wrong and time.monotonic() >= self._look_again_at:
+            self._leave_out_wrong_keys()
         self._identify()
-        whole = self.queue_count and len(self.active_queues) >= self.queue_count
+        consumed = len(self.active_queues) - len(self._wrong)
+        whole = self.queue_count and consumed >= self.queue_count
         # Also what the poller holds an answer against that does not come.
         self.brpop_timeout = IDLE_S if whole else self.connection.brpop_timeout
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
@@ -99,6 +115,31 @@ class Channel(kombu_redis.Channel):
             # Disconnected, so that the next turn connects again.
             line.disconnect()
             raise
+        except self.ResponseError as error:  # type: ignore[attr-defined]
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            self._leave_out_wrong_keys()
+            return None
+
+    def _leave_out_wrong_keys(self) -> None:
+        """Consume only queues whose keys are lists; log what changed."""
+        with self.conn_or_acquire() as client:
+            types = {queue: client.type(queue).decode() for queue in self.active_queues}
+        wrong = {queue: type for queue, type in types.items() if type not in {"list", "none"}}
+        for queue, type in wrong.items():
+            if queue not in self._wrong:
+                _log.error(
+                    "key %s in Redis is a %s and should be a list: the queue is not served, others"
+                    " are; delete or rename that key", queue, type,
+                )  # fmt: skip
+        for queue in self._wrong.keys() - wrong.keys():
+            _log.warning("key %s in Redis is right again: its queue is served", queue)
+        self._wrong, self._look_again_at = wrong, time.monotonic() + WRONG_KEY_S
+        self._update_queue_cycle()
+
+    @override
+    def _update_queue_cycle(self) -> None:
+        self._queue_cycle.update([each for each in self.active_queues if each not in self._wrong])
 
     def _hand_on(self, queue: str, item: bytes) -> None:
         deliver: Callable[[dict[str, Any], str], None] = self.connection._deliver  # noqa: SLF001

@@ -9,6 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
 from api_shim.ollama.request_fields import NamedModel, keep_alive_s, requested
 from api_shim.ollama.response_fields import metrics
 from api_shim.submission.ignored_fields import LeftAlone
@@ -21,10 +24,23 @@ _LENGTH_TOLERANCE = 1e-3
 """A vector whose length is 1 but for this is passed on as it came."""
 
 
+def _one_shape(given: object) -> object:
+    """Return the input if it is a text or a list of texts; raises PydanticCustomError once."""
+    items = given if isinstance(given, list) else [given]
+    wrong = next((at for at, item in enumerate(items) if not isinstance(item, str)), None)
+    if given is None or wrong is None:
+        return given
+    raise PydanticCustomError(
+        "input_type",
+        "it is one text or a list of texts{item}",
+        {"item": f"; its item {wrong} is no text" if isinstance(given, list) else ""},
+    )
+
+
 class EmbedBody(NamedModel):
     """Texts to turn into vectors."""
 
-    input: str | tuple[str, ...] | None = None
+    input: Annotated[str | tuple[str, ...] | None, BeforeValidator(_one_shape)] = None
     truncate: bool | None = None
     """Absent means true."""
     dimensions: int | None = None

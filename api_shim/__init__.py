@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: parse a request, call the relay, render what it answers."""
+"""The HTTP server: parses requests, calls the relay, renders responses."""

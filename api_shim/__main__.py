@@ -1,6 +1,6 @@
-"""`python -m api_shim`: serve HTTP until told to stop.
+"""`python -m api_shim`: serve HTTP until a signal.
 
-On SIGTERM or SIGINT open streams end at once, because their readers come back to another process
+On SIGTERM or SIGINT open streams end at once, because their clients reconnect to another process
 with their cursor; other requests have `shutdown_s` seconds; then the exit code is 0.
 """
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 _ONE_SIGNAL_S = 1.0
 _CLOSING_S = 1.0
-"""For open calls to send their last words before the server closes their connections."""
+"""For open calls to send their end before the server closes their connections."""
 
 
 class ShimServer(uvicorn.Server):
@@ -46,10 +46,10 @@ class ShimServer(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop soon; a second Ctrl-C stops now.
+        """Shut down; a second Ctrl-C exits at once.
 
-        The signal is not kept, so that it is not raised again after an orderly end. `timeout`
-        signals a process and its group: signals within a second are one.
+        The signal is not recorded, so uvicorn does not raise it again after the shutdown. `timeout`
+        signals a process and its group: signals within a second count as one.
         """
         if self.should_exit and monotonic() - self._stopped_at < _ONE_SIGNAL_S:
             return
@@ -58,14 +58,14 @@ class ShimServer(uvicorn.Server):
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Hang up, then stop as uvicorn does."""
-        self._open_calls()
-        await self._open_calls.until_ended(_CLOSING_S)
+        """End open calls, then shut down as uvicorn does."""
+        self._open_calls.close()
+        await self._open_calls.wait_closed(_CLOSING_S)
         await super().shutdown(sockets)
 
 
 def server_of(settings: ShimSettings) -> ShimServer:
-    """Put the server together."""
+    """Build the server."""
     open_calls = OpenCalls()
     config = uvicorn.Config(
         create_app(settings, open_calls),
@@ -74,8 +74,8 @@ def server_of(settings: ShimSettings) -> ShimServer:
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
-        ws_max_size=64 * 1024,  # readers have nothing to say
-        ws_per_message_deflate=False,  # many small frames: processor time for no bytes saved
+        ws_max_size=64 * 1024,  # clients send nothing
+        ws_per_message_deflate=False,  # many small messages: compression costs more than it saves
         access_log=False,  # api_shim/http/access_log.py
         log_config=None,
         server_header=False,
@@ -94,7 +94,7 @@ def _arguments(argv: list[str]) -> dict[str, Any]:
         "--insecure",
         action="store_true",
         default=None,
-        help="while no API key is configured, serve everybody who can connect (FLEET_INSECURE)",
+        help="while no API key is configured, serve clients on other machines too (FLEET_INSECURE)",
     )
     return {
         name: given for name, given in vars(parser.parse_args(argv)).items() if given is not None
@@ -102,10 +102,10 @@ def _arguments(argv: list[str]) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Read the settings, serve, return after an orderly end.
+    """Read the settings and serve; returns after an orderly shutdown.
 
-    Raises SystemExit with the reason if it must not listen where it is told to, with code 2 if it
-    was configured with what cannot be.
+    Raises SystemExit: with code 2 for invalid settings, with a reason if it must not listen on the
+    configured address.
     """
     try:
         settings = ShimSettings(**_arguments(argv))
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> None:
     try:
         why_not = asyncio.run(reason_not_to_start(settings))
     except RelayUnavailable as error:
-        _log.warning("nobody is let in until the API keys can be looked up: %s", error)
+        _log.warning("every request is refused until the API keys can be read: %s", error)
         why_not = None
     if why_not is not None:
         sys.exit(f"not started: {why_not}")

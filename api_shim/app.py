@@ -1,4 +1,4 @@
-"""The composition root of the shim: settings in, an ASGI application out; no import has effects."""
+"""The composition root: settings in, an ASGI application out. Imports have no effects."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from api_shim.http.direct_route import DirectRoute
 from api_shim.http.head import HeadAsGet
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import BodyLimit, Limit
-from api_shim.http.problems import natively
+from api_shim.http.problems import native_envelope
 from api_shim.http.query_fields import only_known_fields
 from api_shim.native import (
     backends,
@@ -49,7 +49,7 @@ from api_shim.submission.submission import Submission
 
 _DESCRIPTION = """\
 A queue in front of language-model backends. Enqueue a job, follow its events from anywhere and as
-often as you like, leave, come back with the id of the last event you saw, cancel.
+often as you like, disconnect, reconnect with the id of the last event, cancel.
 
 Every error is an RFC 9457 problem with a stable `code`.
 """
@@ -60,15 +60,16 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/api/copy": library_envelope,
     "/api/delete": library_envelope,
     "/api/pull": library_envelope,
-    "/api/v1": natively,
+    "/api/v1": native_envelope,
     "/v1": openai_envelope,
     "/v1/systemone": ollama_envelope,
 }
 """How errors are rendered under these path prefixes; the longest prefix counts."""
 
 _NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, backends, keys)
-"""Our own routes. `enqueue` has the wider pattern of the two POST families under `/api/v1/jobs`,
-`events` the longer path."""
+"""The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
+`/api/v1/jobs`, `events` the longer path.
+"""
 _OTHERS: Final = (
     health,
     chat_routes,
@@ -85,7 +86,7 @@ _OTHERS: Final = (
 
 
 def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> FastAPI:
-    """Build the application; calling `open_calls` ends the streams of this process."""
+    """Build the application; `open_calls.close()` ends the streams of this process."""
     open_calls = open_calls or OpenCalls()
 
     @asynccontextmanager
@@ -103,7 +104,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
             finally:
                 document.drop()
 
-    # Its page at /docs comes from this process, not from a CDN: a fleet may have no internet.
+    # /docs loads from this process, not from a CDN: a fleet may have no internet.
     app = FastAPIOffline(
         title="llm-fleet",
         version=_version(),
@@ -144,7 +145,7 @@ def _native(request: Request, preferences: Preferences) -> Submission:
 
 
 def _add_middleware(app: FastAPI, settings: ShimSettings) -> None:
-    """The last one added is the first that sees a request."""
+    """Middleware; the last one added is the outermost."""
     app.add_middleware(HeadAsGet, routes=app.routes)
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}

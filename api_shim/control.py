@@ -1,6 +1,6 @@
-"""What a shim may ask of the `fleet up` that started it, over a socket, a JSON line each way.
+"""The protocol between `fleet up` and the shims it started: one JSON line each way on a socket.
 
-Both ends take the words from here. An order may hold a key, in its DSN: no answer repeats it.
+Both sides use these models. A request may hold a key, in its DSN: no response repeats it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from contract.redis_keys import BACKEND_NAME
 from contract.wire import WireModel, decode, encode
 
 LONGEST_LINE: Final = 64 * 1024
-"""Bytes of an order or an answer."""
+"""Bytes of a request or response."""
 _WRITE_WITHIN_S: Final = 5.0
 
 BackendName = Annotated[str, Field(pattern=BACKEND_NAME.pattern)]
@@ -33,14 +33,14 @@ class AddBackend(WireModel):
 
 
 class RemoveBackend(WireModel):
-    """Let a backend's workers finish, and end them."""
+    """Drain a backend's workers and end them."""
 
     verb: Literal["remove"] = "remove"
     name: BackendName
 
 
 class ListBackends(WireModel):
-    """Tell which backends there are workers for."""
+    """List the backends that have workers."""
 
     verb: Literal["list"] = "list"
 
@@ -54,32 +54,32 @@ ControlError = Literal["invalid", "taken", "unknown"]
 
 
 class BackendProcesses(WireModel):
-    """A backend, and the processes that serve it."""
+    """A backend and its worker processes."""
 
     name: str
     why: str
-    """Where it comes from, in words."""
+    """Where the backend was configured."""
     processes: int
     is_leaving: bool = False
 
 
 class ControlResponse(WireModel):
-    """What became of an order."""
+    """The outcome of a request."""
 
     error: ControlError | None = None
-    """None: it was carried out."""
+    """None if it succeeded."""
     message: str = ""
     processes: int = 0
-    """How many were started, or ended."""
+    """How many were started or ended."""
     backends: tuple[BackendProcesses, ...] = ()
 
 
 class ControlLost(Exception):
-    """`fleet up` is gone, or does not answer."""
+    """`fleet up` has exited or does not respond."""
 
 
 def decode_request(line: bytes) -> ControlRequest:
-    """An order from its line; raises ValueError, which says nothing of what stood there."""
+    """Parse a request; raises ValueError, whose message repeats nothing of the line."""
     try:
         return _order.validate_json(line)
     except ValidationError as error:
@@ -89,7 +89,7 @@ def decode_request(line: bytes) -> ControlRequest:
 
 
 async def send_request(path: Path, order: ControlRequest, within_s: float) -> ControlResponse:
-    """The answer to an order; raises ControlLost."""
+    """Send a request and return the response; raises ControlLost."""
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_unix_connection(path, limit=LONGEST_LINE)
@@ -99,18 +99,18 @@ async def send_request(path: Path, order: ControlRequest, within_s: float) -> Co
             finally:
                 await close_writer(writer)
     except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
-        raise ControlLost(f"`fleet up` does not answer ({type(error).__name__})") from None
+        raise ControlLost(f"`fleet up` does not respond ({type(error).__name__})") from None
 
 
 async def send(writer: asyncio.StreamWriter, noun: WireModel) -> None:
-    """Write one line; raises OSError, and TimeoutError if nobody takes it."""
+    """Write one line; raises OSError, and TimeoutError if the other side does not read it."""
     writer.write(encode(noun) + b"\n")
     async with asyncio.timeout(_WRITE_WITHIN_S):
         await writer.drain()
 
 
 async def close_writer(writer: Any) -> None:
-    """Close, whatever the other side does."""
+    """Close the connection and ignore errors."""
     writer.close()
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(_WRITE_WITHIN_S):

@@ -1,7 +1,7 @@
 """Dependencies of the routes: objects built once a process, and parameters that FastAPI injects.
 
 A route declares `Injected`, `NativeSubmission` or `DropIn`. The folders below (submission,
-following, http) are given the services they need, and import nothing from here.
+following, http) receive the services they need, and import nothing from here.
 """
 
 import asyncio
@@ -67,12 +67,12 @@ class Dependencies:
         self.idempotency = Idempotency(connection)
         self.dead_letters = DeadLetters(connection)
         self.unreadable = UnreadableMessages(connection)
-        self.followers = Followers(connection, is_ending=lambda: open_calls.is_over)
+        self.followers = Followers(connection, is_ending=lambda: open_calls.is_shutting_down)
         self.storage = Storage(settings.storage_url)
         self.files = Files(connection)
         self.batches = BatchStore(connection)
         self.batches_changed = asyncio.Event()
-        """Set when there may be a batch to drive."""
+        """Set when a batch may be ready to drive."""
         self.submission = SubmissionServices(
             self.queue, self.roster, self.idempotency, self.followers
         )
@@ -85,7 +85,7 @@ class Dependencies:
 async def open_dependencies(
     settings: ShimSettings, open_calls: OpenCalls
 ) -> AsyncGenerator[Dependencies]:
-    """Open the connection and subscribe on it; end open calls and close it at the end."""
+    """Open the connection and subscribe on it; at the end, end open calls and close it."""
     async with Connection.open(settings) as connection, asyncio.TaskGroup() as group:
         reader = Subscriber(connection)
         dependencies = Dependencies(settings, connection, reader, open_calls)
@@ -97,7 +97,7 @@ async def open_dependencies(
         try:
             yield dependencies
         finally:
-            open_calls()
+            open_calls.close()
             for task in tasks:
                 task.cancel()
 
@@ -108,7 +108,7 @@ async def _injected(connection: HTTPConnection) -> Dependencies:
 
 
 Injected = Annotated[Dependencies, Depends(_injected)]
-"""A parameter of a route that works with the relay."""
+"""A route's parameter: the dependencies."""
 
 
 async def _native_submission(
@@ -124,13 +124,13 @@ async def _native_submission(
 
 
 NativeSubmission = Annotated[Submission, Depends(_native_submission)]
-"""A parameter of a native route that makes jobs."""
+"""A native route's parameter: submits jobs."""
 
 
 def drop_in_call(
     request: Request, dependencies: Dependencies, caller: Tenant, preferences: Preferences
 ) -> DropInCall:
-    """What a drop-in route that makes jobs calls them with."""
+    """The call of a drop-in route."""
     hints = hints_for(request.url.path)
     submission = Submission(dependencies.submission, caller, preferences, hints=hints)
     return DropInCall(request, dependencies.following, submission)
@@ -143,4 +143,4 @@ async def _drop_in(
 
 
 DropIn = Annotated[DropInCall, Depends(_drop_in)]
-"""A parameter of a drop-in route that makes jobs."""
+"""A drop-in route's parameter: submits and follows a job."""

@@ -1,8 +1,8 @@
-"""Where the bytes of files lie: any place that fsspec knows, a local folder if nobody says else.
+"""Storage for the bytes of files: a local folder, or any file system of fsspec.
 
-An object is written once, from its beginning to its end, and then only read or deleted: that is all
-that object stores can do, so it is all that is asked of a folder, too. Nothing is ever whole in
-memory. Every call blocks, so it runs in one of a few threads.
+An object is written once, from beginning to end, and then only read or deleted, because object
+stores allow nothing else. No object is ever whole in memory. Every call blocks, so it runs in one
+of a few threads.
 """
 
 import io
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 PIECE_BYTES: Final = 2**20
 _BLOCK_BYTES: Final = 8 * 2**20
-"""What an object store is sent at once; it may have 10,000 of them in an object."""
+"""Size of an upload part; an object store allows 10,000 parts an object."""
 _THREADS: Final = 8
 _GIVE_UP_S: Final = 10.0
 
@@ -41,41 +41,43 @@ class Writing:
         self.size_bytes = 0
 
     async def write(self, data: bytes) -> None:
-        """Add these bytes; raises StorageUnavailable."""
+        """Append bytes; raises StorageUnavailable."""
         self._waiting += data
         self.size_bytes += len(data)
         if len(self._waiting) >= PIECE_BYTES:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand over what waits; raises StorageUnavailable."""
+        """Write the buffer; raises StorageUnavailable."""
         whole, self._waiting = bytes(self._waiting), bytearray()
         if whole:
             await _in_thread(self._limiter, lambda: self._opened.write(whole))
 
     def finish(self) -> None:
-        """Bring everything to where it survives a power cut."""
+        """Write everything durably (fsync) and close."""
         self._opened.flush()
-        with suppress(io.UnsupportedOperation, AttributeError):  # only files have a number
+        with suppress(
+            io.UnsupportedOperation, AttributeError
+        ):  # only local files have a descriptor
             os.fsync(self._opened.fileno())
         self._opened.close()
 
     def discard(self) -> None:
-        """Give up; what an unfinished object leaves behind is deleted by its name."""
+        """Close an unfinished object; the sweep deletes what it leaves behind."""
         self._opened.close()
 
 
 class Storage:
-    """Objects by name, as in `files/file-...`; raises StorageUnavailable everywhere."""
+    """Objects by name, as in `files/file-...`; every method raises StorageUnavailable."""
 
     def __init__(self, url: str) -> None:
-        """Store under this folder or fsspec URL; nothing is opened or made yet."""
+        """Store under this folder or fsspec URL; nothing is opened or created yet."""
         self._url = url
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
     @cached_property
     def _root(self) -> tuple[AbstractFileSystem, str]:
-        # Other shims write and delete, too: a list that is remembered would be wrong.
+        # Other shims write and delete too, so a cached listing would be wrong.
         files, root = url_to_fs(self._url, use_listings_cache=False)
         if "file" in _protocols(files):
             Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ class Storage:
 
     @asynccontextmanager
     async def write(self, name: str) -> AsyncGenerator[Writing]:
-        """Write an object, which is there when this ends well."""
+        """Write an object; it exists once this context exits without an error."""
         opened = await self._do(lambda: self._open_new(name))
         writing = Writing(opened, self._limiter)
         try:
@@ -104,7 +106,7 @@ class Storage:
         return files.open(path, "wb", block_size=_BLOCK_BYTES)
 
     async def read(self, name: str, piece_bytes: int = PIECE_BYTES) -> AsyncGenerator[bytes, None]:
-        """An object, a piece at a time; raises UnknownFile if it is not there."""
+        """An object in pieces; raises UnknownFile if it does not exist."""
         opened = await self._do(lambda: self._open(name))
         try:
             while piece := await self._do(lambda: opened.read(piece_bytes)):
@@ -118,10 +120,10 @@ class Storage:
         try:
             return files.open(f"{root}/{name}", "rb")
         except FileNotFoundError:
-            raise UnknownFile(f"the storage of files does not have {name}") from None
+            raise UnknownFile(f"the file storage has no {name}") from None
 
     async def delete(self, name: str) -> None:
-        """Delete an object, or everything whose name begins with this one and a slash."""
+        """Delete an object, or all objects whose names begin with this one and a slash."""
         await self._do(lambda: self._delete(name))
 
     def _delete(self, name: str) -> None:
@@ -144,23 +146,23 @@ def _protocols(files: AbstractFileSystem) -> tuple[str, ...]:
 
 @contextmanager
 def storage_errors() -> Generator[None]:
-    """Turn errors of file systems and object stores into StorageUnavailable."""
+    """Raise errors of file systems and object stores as StorageUnavailable."""
     try:
         yield
     except ImportError as error:
         raise StorageUnavailable(
             f"FLEET_FILES_URL names a storage whose library is not installed ({error}): "
-            "pip install 'llm-fleet[s3]' for s3://, and what fsspec asks for with another one"
+            "pip install 'llm-fleet[s3]' for s3://, or what fsspec requires for another URL"
         ) from error
     except _failures() as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise StorageUnavailable(
-            f"the storage of files does not work ({reason}): look at FLEET_FILES_URL, its rights "
-            "and its free space"
+            f"the file storage failed ({reason}): check FLEET_FILES_URL, its permissions and "
+            "its free space"
         ) from error
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What may be raised; of a library that fsspec has loaded, also what fsspec lets through."""
+    """Errors to convert: of the standard library, and of botocore if fsspec has loaded it."""
     clouds = sys.modules.get("botocore.exceptions")
     return (OSError, ValueError, *((clouds.BotoCoreError, clouds.ClientError) if clouds else ()))

@@ -1,4 +1,4 @@
-"""What the HTTP process needs to know: where to listen, what to accept, how often to speak."""
+"""Settings of the HTTP server: addresses, limits, intervals."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,37 +25,37 @@ def _is_plugin(scheme: str) -> bool:
 
 
 class ShimSettings(RelaySettings):
-    """The relay's settings, and the shim's own; built once, in `__main__` or in a test."""
+    """The relay's settings and the shim's own; built once, in `__main__` or in a test."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     """Port to listen on; 0 takes a free one."""
     insecure: bool = False
-    """Whether to serve everybody, not only this machine, while no API key is configured."""
+    """Whether to serve clients on other machines while no API key is configured."""
     key_max_age_s: Annotated[float, Field(gt=0, le=60)] = 3
-    """Seconds for which a look at the API keys is trusted: a revoked one is refused by then."""
+    """Seconds for which the API keys are cached: a revoked one is refused by then."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 32 * 2**20
     """Bytes that the body of a request may have; more is a 413."""
     keepalive_s: Seconds = 15
-    """Seconds of silence after which a stream says that it is still there."""
+    """Seconds of silence after which a stream sends a keep-alive."""
     connection_idle_s: Annotated[int, Field(ge=1, le=3600)] = 75
-    """Seconds that a connection without a request stays open: longer than proxies (60 s) and HTTP
-    clients (httpx: 5 s) keep theirs, who would else send a request into one that just closes."""
+    """Seconds that an idle connection stays open: longer than proxies (60 s) and HTTP clients
+    (httpx: 5 s) keep theirs, which might otherwise send a request as it closes."""
     place_every_s: Seconds = 2
-    """Seconds between two looks at where a waiting job stands; shared by its followers."""
+    """Seconds between two reads of a waiting job's position; shared by its followers."""
     roster_max_age_s: Annotated[float, Field(ge=0, le=DAY_S)] = 1
-    """Seconds for which an enqueue may trust the last look at the roster."""
+    """Seconds for which an enqueue may use the cached roster."""
     reconnect_ms: Annotated[int, Field(ge=0, le=1000 * DAY_S)] = 1000
-    """Milliseconds that a browser is told to wait before it comes back to a stream."""
+    """Milliseconds that a browser waits before it reconnects to a stream (SSE `retry`)."""
     shutdown_s: Annotated[int, Field(ge=1, le=DAY_S)] = 5
     """Seconds that open requests have to finish after SIGTERM; streams end at once."""
     control: Path | None = None
     """Socket of the `fleet up` that started this shim, which adds and removes backends."""
     data_dir: Path | None = None
-    """Folder of the files that callers keep here; without it, llm-fleet in the user's data."""
+    """Folder of uploaded files; without it, llm-fleet in the user's data."""
     files_url: str | None = None
-    """Where files lie instead: a folder that all shims share, or `s3://bucket/prefix`."""
+    """Where files are stored instead: a folder that all shims share, or `s3://bucket/prefix`."""
     max_file_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 512 * 2**20
     """Bytes that an uploaded file may have; more is a 413."""
     file_ttl_s: Annotated[float, Field(ge=60, le=YEARS_S)] = 30 * 86400
@@ -69,11 +69,11 @@ class ShimSettings(RelaySettings):
     batch_window: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Requests that one tenant's batches may have in queues at once; the batches share it."""
     batch_missing_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 30
-    """Seconds that a batch waits for a model that nobody has before its requests fail."""
+    """Seconds that a batch waits for a model that no backend has before its requests fail."""
     batches_at_once: Annotated[int, Field(ge=1, le=256)] = 16
     """Batches that one shim drives at once; the others wait."""
     tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100
-    """Batches that one tenant may have under way."""
+    """Batches that one tenant may run at once."""
 
     @field_validator("files_url")
     @classmethod
@@ -87,5 +87,5 @@ class ShimSettings(RelaySettings):
 
     @property
     def storage_url(self) -> str:
-        """Where files lie."""
+        """Where files are stored."""
         return self.files_url or str((self.data_dir or default_folder()) / "files")

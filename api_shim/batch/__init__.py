@@ -1,1 +1,1 @@
-"""Batches: files of requests, driven through the queue a window at a time, by any shim."""
+"""Batches: files of requests that any shim runs through the queue, a window of jobs at a time."""

@@ -1,8 +1,8 @@
-"""One batch from its first line to its last, by one driver; whoever comes after it goes on.
+"""One batch from its first line to its last, by one driver; another driver can resume it.
 
-Everything that must not be lost is in Redis before it matters: that the file is good and how many
-rows it has, up to which row jobs may exist, which rows have an answer in which part. The rest of
-what a driver knows can be found again, from the file and from the logs of jobs.
+Whatever must survive this process is in Redis first: that the input file is valid and how many rows
+it has, up to which row jobs may exist, and which part holds the result of which row. A driver
+rebuilds the rest of its state from the file and from the logs of jobs.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import anyio.to_thread
 
-from api_shim.batch.job_window import JobWindow, NotYet, job_id_of
-from api_shim.batch.lines import InputCheck, InputLine, RowSource, Waiting, lines
-from api_shim.batch.parts import BAD, GOOD, Parts, stored_parts, unfinished
+from api_shim.batch.job_window import JobWindow, RowDeferred, job_id_of
+from api_shim.batch.lines import InputLine, InputValidator, PendingRow, RowReader, split_lines
+from api_shim.batch.parts import ERRORS, OUTPUT, PartWriter, not_run, stored_parts
 from api_shim.dependencies import Dependencies
 from contract.batches import LastStatus, LineError, StoredFile
 from contract.errors import LeaseLost, RelayUnavailable, UnknownFile
@@ -26,31 +26,31 @@ from relay.files import stored_name
 
 _log = logging.getLogger(__name__)
 
-_NAMES: Final = {GOOD: "output", BAD: "error"}
+_NAMES: Final = {OUTPUT: "output", ERRORS: "error"}
 
 
-class BatchEnding:
-    """Ends the batch of a lease."""
+class BatchFinisher:
+    """Writes the output and error files of a batch, and ends it."""
 
     def __init__(self, dependencies: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
-        """Nothing written yet."""
+        """Nothing is written yet."""
         self._dependencies = dependencies
         self._batches = batches
         self._lease = lease
         self._batch = lease.batch
         self._missing: list[str] = []
 
-    async def ended_as(self, status: LastStatus) -> bool:
-        """Write the files, which exist however the batch ends, and end it.
+    async def finish(self, status: LastStatus) -> bool:
+        """Write the files, whatever the status, and end the batch.
 
-        A batch that was completed without a failure has no error file: clients take one for a
-        failure. False: the lease is lost, or not all rows have an answer (any more). Raises
+        A batch that completed without a failure has no error file: clients read one as a failure.
+        Returns False if the lease is lost, or if some rows have no result (any more). Raises
         StorageUnavailable, RelayUnavailable.
         """
         parts = await self._batches.parts(self._batch.id)
-        has_errors = status != "completed" or any(BAD in part for part in parts)
-        output = await self._joined(parts, GOOD)
-        errors = await self._joined(parts, BAD) if has_errors else None
+        has_errors = status != "completed" or any(ERRORS in part for part in parts)
+        output = await self._joined(parts, OUTPUT)
+        errors = await self._joined(parts, ERRORS) if has_errors else None
         lost = [
             LineError(code="output_lost", message=f"The storage of files has lost {name}.")
             for name in self._missing
@@ -59,7 +59,7 @@ class BatchEnding:
         return await self._batches.finish(self._lease, last, files=(output, errors), errors=lost)
 
     async def _joined(self, parts: list[str], ending: str) -> StoredFile:
-        """Put parts together under a name that nobody else has; its record comes at the end."""
+        """Join the parts into a file under a new id; its record is created when the batch ends."""
         file_id = f"file-{uuid4().hex}"
         name = stored_name(file_id)
         await self._dependencies.files.keep(name)
@@ -86,23 +86,23 @@ _ISSUED_AHEAD: Final = 1024
 _SHORTEST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
 _AT_ONCE: Final = 32
-"""Rows that are enqueued, or given up, at once."""
+"""Rows that are enqueued, or failed, concurrently."""
 
 
 class BatchRun:
-    """Drives the batch that it has leased."""
+    """Runs one leased batch."""
 
     def __init__(self, dependencies: Dependencies, batches: BatchStore, lease: BatchLease) -> None:
-        """Nothing done yet."""
+        """Nothing has run yet."""
         self._dependencies = dependencies
         self._batches = batches
         self._lease = lease
         self._batch = lease.batch
         self._rows = BatchJobs(dependencies.connection)
-        self._parts = Parts(batches, self._rows, dependencies.storage, lease)
+        self._parts = PartWriter(batches, self._rows, dependencies.storage, lease)
         self._window = JobWindow(dependencies, self._rows, self._batch)
         self._stop = asyncio.Event()
-        """Set when no more rows are to be run."""
+        """Set when no more rows are to be enqueued."""
         self._is_cancelled = self._batch.status == "cancelling"
         self._issued = lease.issued
         self._total = lease.batch.counts.total
@@ -110,13 +110,14 @@ class BatchRun:
         if self._is_cancelled or lease.gives_up:
             self._stop.set()
 
-    async def to_the_end(self) -> None:
-        """Drive until the batch has ended.
+    async def run(self) -> None:
+        """Run until the batch has ended.
 
-        Raises LeaseLost, RelayUnavailable, StorageUnavailable: then somebody goes on later.
+        Raises LeaseLost, RelayUnavailable, StorageUnavailable: another driver resumes the batch
+        later.
         """
         working = asyncio.create_task(self._work())
-        beating = asyncio.create_task(self._beat())
+        beating = asyncio.create_task(self._renew_lease())
         try:
             await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
             (working if working.done() else beating).result()
@@ -125,10 +126,10 @@ class BatchRun:
                 task.cancel()
             await asyncio.gather(working, beating, return_exceptions=True)
 
-    async def _beat(self) -> Never:
-        """Hold the lease, and hear of a cancel and of the end of the window."""
+    async def _renew_lease(self) -> Never:
+        """Renew the lease, and notice a cancel or the end of the completion window."""
         while True:
-            with suppress(RelayUnavailable):  # whoever works finds out by itself
+            with suppress(RelayUnavailable):  # `_work` raises it
                 pulse = await self._batches.renew(
                     self._lease, self._parts.completed, self._parts.failed
                 )
@@ -153,7 +154,9 @@ class BatchRun:
             done = await self._done()
             is_whole = int.from_bytes(done).bit_count() >= self._total
             if not is_whole and not self._stop.is_set():
-                _log.warning("batch %s: Redis has lost rows, so once more", self._batch.id)
+                _log.warning(
+                    "batch %s: Redis has lost results, so their rows run again", self._batch.id
+                )
                 continue
             if await self._ended(done, is_whole=is_whole):
                 return
@@ -162,16 +165,16 @@ class BatchRun:
         return await self._batches.done_rows(self._batch.id)
 
     async def _ended(self, done: bytes, *, is_whole: bool) -> bool:
-        """Give up what is not done, and end the batch; false: there is more to do after all."""
+        """Fail the rows without a result and end the batch; False if there are rows to run."""
         gives_up = not is_whole and not self._is_cancelled
         status = await self._batches.finalize(self._lease, gives_up=gives_up)
         if status is None:
             raise self._lost
         if not is_whole:
             async with aclosing(self._source(done)) as source:
-                await self._give_up(source, f"batch_{status}")
+                await self._fail_unfinished(source, f"batch_{status}")
             await self._parts.flush()
-        if await BatchEnding(self._dependencies, self._batches, self._lease).ended_as(status):
+        if await BatchFinisher(self._dependencies, self._batches, self._lease).finish(status):
             return True
         if await self._batches.renew(self._lease, 0, 0) is None:
             raise self._lost
@@ -182,9 +185,9 @@ class BatchRun:
         return LeaseLost(f"batch {self._batch.id} is driven by another shim")
 
     async def _checked(self) -> bool:
-        """Look at every line; false: the batch has ended, because the file is no input."""
+        """Validate the input; False if it is invalid, which has ended the batch."""
         settings = self._dependencies.settings
-        check = InputCheck(
+        check = InputValidator(
             self._batch.endpoint,
             max_rows=settings.batch_max_rows,
             max_line_bytes=settings.max_body_bytes,
@@ -194,9 +197,9 @@ class BatchRun:
             async with aclosing(self._blocks()) as blocks:
                 async for block in blocks:
                     await anyio.to_thread.run_sync(check.add, block)
-                    if check.is_hopeless:
+                    if check.should_stop:
                         break
-            errors = check.verdict()
+            errors = check.all_errors()
         except UnknownFile as error:
             errors = (LineError(code="input_file_missing", message=error.message),)
         if not errors:
@@ -211,17 +214,17 @@ class BatchRun:
 
     def _blocks(self) -> AsyncGenerator[list[InputLine], None]:
         pieces = self._dependencies.storage.read(stored_name(self._batch.input_file_id))
-        return lines(pieces, self._dependencies.settings.max_body_bytes)
+        return split_lines(pieces, self._dependencies.settings.max_body_bytes)
 
-    def _source(self, done: bytes) -> RowSource:
+    def _source(self, done: bytes) -> RowReader:
         def is_done(row: int) -> bool:
             byte = row // 8
             return byte < len(done) and bool(done[byte] & (0x80 >> row % 8))
 
-        return RowSource(self._blocks(), is_done, self._dependencies.settings.max_body_bytes)
+        return RowReader(self._blocks(), is_done, self._dependencies.settings.max_body_bytes)
 
-    async def _run(self, source: RowSource) -> None:
-        """Run what the source has until it is empty and all has ended_ids, or until the stop."""
+    async def _run(self, source: RowReader) -> None:
+        """Run rows until the reader is exhausted and every job has ended, or until the stop."""
         pause_s = _SHORTEST_PAUSE_S
         held_until = 0.0
         now = asyncio.get_running_loop().time
@@ -231,26 +234,26 @@ class BatchRun:
                 moved, held_s = await self._issue(source)
                 held_until = now() + held_s
             moved = await self._collect_ended() or moved
-            if source.is_empty and not self._window.in_flight:
+            if source.is_exhausted and not self._window.in_flight:
                 return
             pause_s = _SHORTEST_PAUSE_S if moved else min(_LONGEST_PAUSE_S, pause_s * 2)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stop.wait()
 
-    async def _issue(self, source: RowSource) -> tuple[bool, float]:
-        """Enqueue some rows; whether any was, and for how long there is no use in the next."""
+    async def _issue(self, source: RowReader) -> tuple[bool, float]:
+        """Enqueue some rows; whether any was, and the seconds to wait before the next."""
         room = self._width - len(self._window.in_flight)
         rows = await source.take(min(room, _AT_ONCE)) if room > 0 else []
         if not rows:
             return False, 0.0
-        await self._announce(rows)
-        issuing = (self._window.issue(row) for row in rows)
+        await self._record_issued(rows)
+        issuing = (self._window.enqueue(row) for row in rows)
         outcomes = await asyncio.gather(*issuing, return_exceptions=True)
-        late: list[Waiting] = []
+        late: list[PendingRow] = []
         pause_s = 0.0
         for row, outcome in zip(rows, outcomes, strict=True):
-            if isinstance(outcome, NotYet):
+            if isinstance(outcome, RowDeferred):
                 late.append(row)
                 pause_s = max(pause_s, outcome.pause_s)
             elif isinstance(outcome, BaseException):
@@ -260,8 +263,8 @@ class BatchRun:
         source.put_back(late)
         return len(late) < len(rows), pause_s
 
-    async def _announce(self, rows: list[Waiting]) -> None:
-        """Write down that jobs of these rows may exist, some steps ahead."""
+    async def _record_issued(self, rows: list[PendingRow]) -> None:
+        """Record in Redis that jobs of these rows may exist, some rows ahead."""
         last = max(row.number for row in rows) + 1
         if last > self._issued:
             self._issued = last + _ISSUED_AHEAD
@@ -269,10 +272,10 @@ class BatchRun:
                 raise self._lost
 
     async def _collect_ended(self) -> bool:
-        """Collect what has ended; whether anything had."""
+        """Collect the results of jobs that have ended. Returns whether there were any."""
         ended_ids = await self._window.ended_ids()
         for at in range(0, len(ended_ids), self._window.at_once):
-            for answer, job_id in await self._window.collected(
+            for answer, job_id in await self._window.collect(
                 ended_ids[at : at + self._window.at_once]
             ):
                 await self._parts.add(answer, job_id)
@@ -280,21 +283,21 @@ class BatchRun:
             await self._parts.flush()
         return bool(ended_ids)
 
-    async def _give_up(self, source: RowSource, code: str) -> None:
-        """Give each row that has none an answer: its job's if that is done, else this code."""
+    async def _fail_unfinished(self, source: RowReader, code: str) -> None:
+        """Give each remaining row a result: that of its job if it has ended, else this code."""
         while rows := await source.take(_AT_ONCE):
             ids = [job_id_of(self._batch.id, row.number) for row in rows]
             may_exist = [id for id, row in zip(ids, rows, strict=True) if row.number < self._issued]
             known = dict(zip(may_exist, await self._rows.statuses(may_exist), strict=True))
             for id, row in zip(ids, rows, strict=True):
-                await self._give_up_one(row, id, code, exists=known.get(id) is not None)
+                await self._fail_row(row, id, code, exists=known.get(id) is not None)
 
-    async def _give_up_one(self, row: Waiting, job_id: str, code: str, *, exists: bool) -> None:
+    async def _fail_row(self, row: PendingRow, job_id: str, code: str, *, exists: bool) -> None:
         if exists:
             record = await self._dependencies.queue.cancel(job_id, by="batch", reason=code)
-            in_flight = self._window.telling_of(row, job_id)
+            in_flight = self._window.in_flight_row(row, job_id)
             if record.status in LAST_WORDS and record.status != "cancelled" and in_flight:
                 await self._parts.add(await self._window.answer(job_id, in_flight), job_id)
                 return
-        answer = unfinished(row.number, job_id, row.row.custom_id, code)
+        answer = not_run(row.number, job_id, row.row.custom_id, code)
         await self._parts.add(answer, job_id)

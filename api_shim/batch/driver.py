@@ -1,7 +1,7 @@
-"""What keeps the batches of a shim going: takes those that nobody drives, and clears the storage.
+"""Drives the batches of a shim: leases those that no driver has, and clears the file storage.
 
-Any shim does this for all tenants. It drives some batches at once, those of the tenants first of
-which it drives fewest; a tenant that has none is not kept waiting behind another one's many.
+Any shim does this for all tenants. It runs a bounded number of batches at once, and next one of the
+tenant with the fewest here, so that one tenant's many batches do not delay another's.
 """
 
 import asyncio
@@ -22,67 +22,69 @@ from relay.batches import BatchLease
 
 _log = logging.getLogger(__name__)
 
-_LOOK_S: Final = 2.0
+_POLL_S: Final = 2.0
 _SWEEP_S: Final = 30.0
-_LOOKED_AT: Final = 200
-_FREE_WITHIN_S: Final = 2.0
+_MOST_READ: Final = 200
+_RELEASE_TIMEOUT_S: Final = 2.0
 _BACKOFF_S: Final = (2.0, 300.0)
-"""After the first failure of a batch here, and the longest after many."""
+"""Seconds before the next attempt, after the first failure of a batch in this process and at most.
+"""
 
 
 class BatchDriver:
-    """Drives batches until it is cancelled, and then lets go of them at once."""
+    """Drives batches until it is cancelled; then it releases all leases at once."""
 
     def __init__(self, dependencies: Dependencies) -> None:
-        """Drive nothing yet."""
+        """No batch is driven yet."""
         self._dependencies = dependencies
         self._batches = dependencies.batches
         self._driving: dict[str, tuple[Batch, asyncio.Task[None]]] = {}
         self._failures: Counter[str] = Counter()
         self._not_before: dict[str, float] = {}
 
-    async def keep(self) -> None:
-        """Drive until this process is told to stop."""
-        await self._dependencies.open_calls.attend(self._keep(), _never)
+    async def run(self) -> None:
+        """Drive batches until this process shuts down."""
+        await self._dependencies.open_calls.run(self._run(), _receive_forever)
 
-    async def _keep(self) -> None:
-        looking, sweeping = (
-            asyncio.create_task(_again(work)) for work in (self._look_on, self._sweep)
+    async def _run(self) -> None:
+        driving, sweeping = (
+            asyncio.create_task(_restart_on_defect(work))
+            for work in (self._drive_batches, self._sweep)
         )
         try:
-            await asyncio.gather(looking, sweeping)
+            await asyncio.gather(driving, sweeping)
         finally:
-            tasks = [looking, sweeping, *(task for _, task in self._driving.values())]
+            tasks = [driving, sweeping, *(task for _, task in self._driving.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _look_on(self) -> Never:
+    async def _drive_batches(self) -> Never:
         is_failing = False
         while True:
             self._dependencies.batches_changed.clear()
             try:
-                await self._look()
+                await self._start_waiting()
                 is_failing = False
             except RelayUnavailable as error:
-                # One line an outage.
+                # One warning an outage.
                 level = logging.DEBUG if is_failing else logging.WARNING
-                _log.log(level, "cannot look for batches: %s", error)
+                _log.log(level, "cannot read the list of batches: %s", error)
                 is_failing = True
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_POLL_S):
                     await self._dependencies.batches_changed.wait()
 
-    async def _look(self) -> None:
+    async def _start_waiting(self) -> None:
         now = asyncio.get_running_loop().time()
-        found = await self._batches.waiting(_LOOKED_AT)
+        found = await self._batches.waiting(_MOST_READ)
         waiting = {
             batch.id: batch
             for batch in sorted(found, key=lambda batch: batch.created_at)
             if batch.id not in self._driving and self._not_before.get(batch.id, 0.0) <= now
         }
         while waiting:
-            share = self._share()
+            share = self._batches_by_tenant()
             batch = min(waiting.values(), key=lambda batch: share[batch.tenant.name])
             del waiting[batch.id]
             if len(self._driving) >= self._dependencies.settings.batches_at_once:
@@ -90,19 +92,19 @@ class BatchDriver:
                 return
             task = asyncio.create_task(self._drive(batch))
             self._driving[batch.id] = (batch, task)
-            task.add_done_callback(partial(self._over, batch))
+            task.add_done_callback(partial(self._on_done, batch))
 
-    def _share(self) -> Counter[str]:
+    def _batches_by_tenant(self) -> Counter[str]:
         return Counter(batch.tenant.name for batch, _ in self._driving.values())
 
     def _make_room(self, share: Counter[str], tenant: str) -> None:
-        """Let go of the newest batch of whoever has most, if that is fair to both."""
+        """Stop the newest batch of the tenant with most, if that evens out the two tenants."""
         most, count = share.most_common(1)[0]
         if share[tenant] + 1 < count:
             own = [(b, task) for b, task in self._driving.values() if b.tenant.name == most]
             newest, task = max(own, key=lambda pair: pair[0].created_at)
-            _log.info("batch %s waits: tenant %s has its turn", newest.id, tenant)
-            self._not_before[newest.id] = asyncio.get_running_loop().time() + _LOOK_S
+            _log.info("batch %s pauses for a batch of tenant %s", newest.id, tenant)
+            self._not_before[newest.id] = asyncio.get_running_loop().time() + _POLL_S
             task.cancel()
 
     async def _drive(self, batch: Batch) -> None:
@@ -110,19 +112,19 @@ class BatchDriver:
         if lease is None:
             return
         try:
-            await BatchRun(self._dependencies, self._batches, lease).to_the_end()
+            await BatchRun(self._dependencies, self._batches, lease).run()
             _log.info("batch %s has ended", batch.id)
             self._failures.pop(batch.id, None)
             self._not_before.pop(batch.id, None)
         finally:
-            await self._free(lease)
+            await self._release(lease)
 
-    async def _free(self, lease: BatchLease) -> None:
+    async def _release(self, lease: BatchLease) -> None:
         with suppress(RelayUnavailable, TimeoutError):
-            async with asyncio.timeout(_FREE_WITHIN_S):
+            async with asyncio.timeout(_RELEASE_TIMEOUT_S):
                 await self._batches.free(lease)
 
-    def _over(self, batch: Batch, task: asyncio.Task[None]) -> None:
+    def _on_done(self, batch: Batch, task: asyncio.Task[None]) -> None:
         del self._driving[batch.id]
         self._dependencies.batches_changed.set()
         error = None if task.cancelled() else task.exception()
@@ -134,24 +136,24 @@ class BatchDriver:
         self._not_before[batch.id] = asyncio.get_running_loop().time() + pause_s
         known = error if isinstance(error, FleetError) else None
         _log.warning(
-            "batch %s waits %.0f s: %s", batch.id, pause_s, known or type(error).__name__,
+            "batch %s is retried in %.0f s: %s", batch.id, pause_s, known or type(error).__name__,
             exc_info=None if known else error,
         )  # fmt: skip
 
     async def _sweep(self) -> Never:
-        """Delete what is due from the storage."""
+        """Delete files from the storage whose time has come."""
         while True:
             try:
                 for name in await self._dependencies.files.due():
                     await self._dependencies.storage.delete(name)
                     await self._dependencies.files.forget(name)
             except FleetError as error:
-                _log.warning("cannot clear the storage of files: %s", error)
+                _log.warning("cannot delete expired files: %s", error)
             await asyncio.sleep(_SWEEP_S)
 
 
-async def _again(work: Callable[[], Coroutine[Any, Any, Never]]) -> Never:
-    """Do it, and again after a defect of ours: the shim's other calls must not end with it."""
+async def _restart_on_defect(work: Callable[[], Coroutine[Any, Any, Never]]) -> Never:
+    """Run it, and restart it after a defect of ours: the shim must go on serving requests."""
     while True:
         doing = asyncio.create_task(work())
         try:
@@ -159,21 +161,21 @@ async def _again(work: Callable[[], Coroutine[Any, Any, Never]]) -> Never:
         finally:
             doing.cancel()
             await asyncio.wait({doing})
-        _log.error("the driver of batches broke", exc_info=doing.exception())
+        _log.error("the batch driver failed and is restarted", exc_info=doing.exception())
         await asyncio.sleep(_BACKOFF_S[0])
 
 
-async def _never() -> Message:
+async def _receive_forever() -> Message:
     await asyncio.get_running_loop().create_future()
     return {"type": "never"}
 
 
 @asynccontextmanager
 async def running_driver(dependencies: Dependencies) -> AsyncGenerator[None]:
-    """Drive batches beside whatever runs in this context."""
+    """Drive batches for as long as this context is open."""
     async with asyncio.TaskGroup() as group:
-        keeping = group.create_task(BatchDriver(dependencies).keep())
+        running = group.create_task(BatchDriver(dependencies).run())
         try:
             yield
         finally:
-            keeping.cancel()
+            running.cancel()

@@ -1,7 +1,7 @@
-"""Files under /v1/files: uploaded straight into the storage, and streamed out of it again.
+"""Files under /v1/files: uploads streamed into the storage, downloads streamed out of it.
 
-Source: openai/openai-openapi, OpenAIFile; openai/openai-python, `resources/files.py`. Files are
-kept for FLEET_FILE_TTL_S unless `expires_after` says otherwise; the original keeps some for ever.
+Source: openai/openai-openapi, OpenAIFile; openai/openai-python, `resources/files.py`. A file
+expires after FLEET_FILE_TTL_S unless `expires_after` differs; at OpenAI some never expire.
 """
 
 import time
@@ -17,8 +17,8 @@ from api_shim.batch.http_responses import Download, FileDeleted, listing, refusa
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.file_storage import Writing
 from api_shim.http.authentication import Caller
-from api_shim.http.forms import FormPart, form
-from api_shim.openai.request_fields import wrong
+from api_shim.http.forms import FormPart, stream_form
+from api_shim.openai.request_fields import invalid_field
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import FILE_ID, FilePage, Purpose, StoredFile
 from contract.errors import FleetError
@@ -29,10 +29,10 @@ _LONGEST_NAME: Final = 255
 
 
 class Upload:
-    """Takes a form in; then it knows its fields, and the file is stored."""
+    """Reads a multipart form: stores its file, and collects its other fields."""
 
     def __init__(self, dependencies: Dependencies, name: str) -> None:
-        """Store the file under this name; `take` says first that it is there."""
+        """Store the file under this name, which `receive` registers before the first byte."""
         self._dependencies = dependencies
         self._name = name
         self._kept_at = 0.0
@@ -47,13 +47,15 @@ class Upload:
         part = FormPart("", None)
         async with AsyncExitStack() as stack:
             writing: Writing | None = None
-            async for news in form(request):
-                if isinstance(news, FormPart):
+            async for part_or_data in stream_form(request):
+                if isinstance(part_or_data, FormPart):
                     self._finish_field(part, field)
-                    part, field = news, b""
+                    part, field = part_or_data, b""
                     if part.name == "file":
                         if is_there:
-                            raise wrong("file", "one file an upload")
+                            raise invalid_field(
+                                "file", "an upload has one file: send one request per file"
+                            )
                         is_there = True
                         self.filename = (part.filename or "file")[:_LONGEST_NAME]
                         await self._keep()
@@ -61,21 +63,21 @@ class Upload:
                             self._dependencies.storage.write(self._name)
                         )
                 elif part.name == "file" and writing is not None:
-                    await writing.write(news)
+                    await writing.write(part_or_data)
                     self.size_bytes = writing.size_bytes
                     await self._keep()
                 elif len(field) < _LONGEST_FIELD_BYTES:
-                    field += news
+                    field += part_or_data
             self._finish_field(part, field)
             if not is_there:
-                raise wrong("file", "it is missing: send the file as the form's field `file`")
+                raise invalid_field("file", "required: send the file in the form field `file`")
 
     def _finish_field(self, part: FormPart, value: bytes) -> None:
         if part.name and part.name != "file":
             self.fields[part.name] = value.decode("utf-8", "replace")
 
     async def _keep(self) -> None:
-        """Say that the bytes are still coming, so that nobody takes them for left over."""
+        """Renew the registration of the name, which the sweep would delete otherwise."""
         if time.monotonic() - self._kept_at > WRITING_S / 4 or not self._kept_at:
             self._kept_at = time.monotonic()
             await self._dependencies.files.keep(self._name)
@@ -105,7 +107,7 @@ class FileObject(BaseModel):
 
 
 class FileList(BaseModel):
-    """Some files; the next page begins `after` the last one."""
+    """A page of files; the next page begins `after` the last one."""
 
     object: Literal["list"] = "list"
     data: list[FileObject]
@@ -153,13 +155,13 @@ _FORM: Final[dict[str, Any]] = {
     openapi_extra=_FORM,
 )
 async def create(request: Request, dependencies: Injected, caller: Caller) -> Response:
-    """Upload a file, of up to FLEET_MAX_FILE_BYTES; it is not held in memory."""
+    """Upload a file of up to FLEET_MAX_FILE_BYTES; it is streamed, never held in memory."""
     file_id = f"file-{uuid4().hex}"
     name = stored_name(file_id)
     upload = Upload(dependencies, name)
     try:
         await upload.take(request)
-        purpose, ttl_s = _wishes(upload.fields, dependencies.settings.file_ttl_s)
+        purpose, ttl_s = _parse_fields(upload.fields, dependencies.settings.file_ttl_s)
     except BaseException:
         with suppress(FleetError):
             await dependencies.files.keep(name, 0)
@@ -176,21 +178,23 @@ async def create(request: Request, dependencies: Injected, caller: Caller) -> Re
     return _answer(await dependencies.files.create(file, ttl_s=ttl_s), left_out)
 
 
-def _wishes(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
+def _parse_fields(fields: dict[str, str], ttl_s: float) -> tuple[Purpose, float]:
     try:
         purpose = _purpose.validate_python(fields.get("purpose"))
     except ValidationError as error:
-        raise wrong("purpose", error.errors()[0]["msg"]) from None
+        raise invalid_field("purpose", error.errors()[0]["msg"]) from None
     if purpose == "batch_output":
-        raise wrong("purpose", "batch_output is what batches make: upload the file as batch")
+        raise invalid_field(
+            "purpose", "batch_output is reserved for results of batches: upload the file as batch"
+        )
     wished = fields.get("expires_after[seconds]")
     if wished is None:
         return purpose, ttl_s
     if fields.get("expires_after[anchor]", "created_at") != "created_at":
-        raise wrong("expires_after.anchor", "it is created_at")
+        raise invalid_field("expires_after.anchor", "must be created_at")
     least, most = _LIFETIME_S
     if not (wished.isdecimal() and len(wished) < 10 and least <= int(wished) <= most):  # noqa: PLR2004 - digits
-        raise wrong("expires_after.seconds", f"it is from {least} to {most}")
+        raise invalid_field("expires_after.seconds", f"must be from {least} to {most}")
     return purpose, float(wished)
 
 
@@ -209,7 +213,7 @@ async def page(
     after: Annotated[str | None, Query(description="Id of the last file of a page.")] = None,
     order: Order = "desc",
 ) -> Response:
-    """List the caller's own files by when they were made."""
+    """List the caller's files by creation time."""
     if after is not None:
         _checked(after)
     found: FilePage = await dependencies.files.page(
@@ -225,8 +229,8 @@ async def page(
     response_model=FileObject,
     responses=refusals(404, 503),
 )
-async def look(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
-    """Look at a file's record."""
+async def get(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
+    """Get a file's record."""
     return _answer(await dependencies.files.seen(_checked(file_id), caller))
 
 
@@ -240,7 +244,7 @@ async def look(file_id: FileId, dependencies: Injected, caller: Caller) -> Respo
     },
 )
 async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
-    """Download a file; it is not held in memory."""
+    """Download a file; it is streamed, never held in memory."""
     file = await dependencies.files.seen(_checked(file_id), caller)
     download = Download(
         dependencies.storage.read(stored_name(file.id)), file, dependencies.open_calls
@@ -256,7 +260,7 @@ async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Re
     responses=refusals(404, 503),
 )
 async def delete(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
-    """Delete a file; a batch that reads it goes on."""
+    """Delete a file; a batch that already reads it continues."""
     file = await dependencies.files.seen(_checked(file_id), caller)
     await dependencies.files.delete(file)
     gone = FileDeleted(id=file.id, object="file")
@@ -264,7 +268,7 @@ async def delete(file_id: FileId, dependencies: Injected, caller: Caller) -> Res
 
 
 def _checked(file_id: str) -> str:
-    """An id that can be a file's, so that nothing else becomes a key."""
+    """A valid file id; raises UnknownFile, so that nothing else becomes a Redis key."""
     if not FILE_ID.match(file_id):
         raise no_file(file_id)
     return file_id

@@ -1,4 +1,4 @@
-"""What files and batches share: their pages, their refusals, bytes on their way out."""
+"""Responses of the file and batch routes: list pages, documented errors, downloads."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -15,22 +15,22 @@ from api_shim.openai.errors import OpenAIErrorResponse
 from contract.batches import StoredFile
 
 _DESCRIPTIONS: Final[Mapping[int, str]] = {
-    400: "A field is missing or wrong; `param` names it.",
-    401: "`invalid_api_key`: no API key, or one that is not known.",
-    403: "While there are no keys, only callers on this machine are served (`not_local`).",
-    404: "There is none, or it is another tenant's, or it has expired.",
+    400: "A field is missing or invalid; `param` names it.",
+    401: "`invalid_api_key`: no API key, or an unknown one.",
+    403: "While there are no keys, only clients on this machine are served (`not_local`).",
+    404: "It does not exist, belongs to another tenant, or has expired.",
     409: "It has ended, so it cannot be cancelled (`batch_ended`), or the Idempotency-Key belongs "
     "to another one.",
     413: "The file is larger than FLEET_MAX_FILE_BYTES.",
     415: "The body has another content type.",
-    429: "There are as many under way as may be; Retry-After says when to come back.",
-    500: "A defect of ours.",
-    503: "Redis (`relay_unavailable`) or the storage of files (`storage_unavailable`) is away.",
+    429: "The tenant runs as many batches as it may; Retry-After says when to retry.",
+    500: "An internal error.",
+    503: "Redis (`relay_unavailable`) or the file storage (`storage_unavailable`) is unavailable.",
 }
 
 
 class FileDeleted(BaseModel):
-    """What was deleted."""
+    """The file that was deleted."""
 
     id: str
     object: Literal["file"]
@@ -43,7 +43,7 @@ class _Named(Protocol):
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may refuse with these; 401, 403 and 500 are among them."""
+    """The `responses` of a route that may fail with these statuses, and with 401, 403 and 500."""
     return {
         status: {"model": OpenAIErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, 401, 403, 500})
@@ -51,7 +51,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def listing(kind: type[BaseModel], data: Sequence[_Named], *, has_more: bool) -> Response:
-    """A page; clients go on after its `last_id` while `has_more`."""
+    """A list page; while `has_more`, clients request the next one `after` its `last_id`."""
     page = kind(
         data=data,
         first_id=data[0].id if data else None,
@@ -62,15 +62,15 @@ def listing(kind: type[BaseModel], data: Sequence[_Named], *, has_more: bool) ->
 
 
 class Download(Response):
-    """A file's bytes as they are read; ends when its caller leaves, or when the process stops.
+    """A file, streamed from the storage; it ends early if the client disconnects or the shim stops.
 
-    Then it is shorter than its Content-Length, by which every client knows to fetch it again.
+    The body is then shorter than its Content-Length, which tells the client to download it again.
     """
 
     def __init__(
         self, pieces: AsyncGenerator[bytes, None], file: StoredFile, open_calls: OpenCalls
     ) -> None:
-        """Nothing is read before `begin`; `hangup` is the process's."""
+        """Nothing is read before `begin`."""
         self._pieces = pieces
         self._open_calls = open_calls
         self._first: bytes | None = None
@@ -86,7 +86,7 @@ class Download(Response):
         )
 
     async def begin(self) -> None:
-        """Read the first piece, so that what is missing is an error and no torn answer.
+        """Read the first chunk, so that a missing file is a 404 and not a broken body.
 
         Raises UnknownFile, StorageUnavailable.
         """
@@ -94,10 +94,10 @@ class Download(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the file."""
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(head)
-        await self._open_calls.attend(self._send(send), receive)
+        await self._open_calls.run(self._send(send), receive)
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._pieces) as pieces:

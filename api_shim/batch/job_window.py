@@ -1,8 +1,7 @@
-"""A batch's rows as jobs: a bounded number of them in the queue, each collected when it has ended.
+"""The rows of a batch as jobs: at most a window of them in the queue, each collected at its end.
 
-A row's job has an id that follows from the batch and the row, so to enqueue it again is to find it:
-whoever takes a batch over finds the jobs of the driver before, running or done, and no row runs
-twice because of it.
+A row's job id is derived from the batch and the row, so a second enqueue finds the first job. A
+driver that resumes a batch finds the jobs of the previous one, and no row runs twice.
 """
 
 import asyncio
@@ -13,8 +12,8 @@ from typing import Any, Final, NamedTuple
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from api_shim.batch.lines import Waiting
-from api_shim.batch.parts import RowAnswer, ended, good, refused
+from api_shim.batch.lines import PendingRow
+from api_shim.batch.parts import RowResult, failed_row, job_failed, succeeded
 from api_shim.batch.supported_endpoints import ENDPOINTS, BatchJob, BatchRequest, RenderBody
 from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import OPENAI
@@ -36,15 +35,15 @@ from contract.redis_keys import backend_of
 from relay.batches import BatchJobs
 
 _AT_ONCE: Final = 8
-"""Answers that are read at once; a batch of images reads one at a time, for they are large."""
+"""Results that are read concurrently; image results are large, so they are read one at a time."""
 _HEAVY: Final = frozenset({"/v1/images/generations"})
 _PAUSE_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 5.0
-"""A full queue says when it will have room for all; a batch looks for room for some."""
+"""A full queue names the time at which it has room for all of its jobs; a batch needs less."""
 
 
 class InFlightRow(NamedTuple):
-    """A row that is a job."""
+    """A row whose job is enqueued."""
 
     row: int
     custom_id: str
@@ -52,20 +51,20 @@ class InFlightRow(NamedTuple):
     left_out: tuple[str, ...]
 
 
-class NotYet(Exception):
-    """The row has to wait."""
+class RowDeferred(Exception):
+    """Raised for a row that cannot be enqueued now."""
 
     def __init__(self, pause_s: float) -> None:
-        """Wait this long before the next try."""
+        """Retry after `pause_s` seconds."""
         super().__init__()
         self.pause_s = pause_s
 
 
 class JobWindow:
-    """The rows of one batch that are jobs now."""
+    """The rows of one batch whose jobs are enqueued."""
 
     def __init__(self, dependencies: Dependencies, rows: BatchJobs, batch: Batch) -> None:
-        """Nothing enqueued."""
+        """No row is enqueued yet."""
         self._dependencies = dependencies
         self._rows = rows
         self._batch = batch
@@ -77,46 +76,46 @@ class JobWindow:
         self._seen: set[str] = set()
         self._missing_since: dict[str, float] = {}
         self.in_flight: dict[str, InFlightRow] = {}
-        """By the id of its job."""
+        """By job id."""
 
-    async def issue(self, waiting: Waiting) -> tuple[RowAnswer, str] | None:
-        """Make a job of a row; its answer at once if it cannot be one.
+    async def enqueue(self, waiting: PendingRow) -> tuple[RowResult, str] | None:
+        """Enqueue a row as a job; returns the row's result if it is invalid.
 
-        Raises NotYet, RelayUnavailable; any other error is the row's own.
+        Raises RowDeferred, RelayUnavailable; any other error becomes the row's result.
         """
         job_id = job_id_of(self._batch.id, waiting.number)
         custom_id = waiting.row.custom_id
         try:
-            asked = self._asked(waiting, job_id)
-            await self._enqueue(asked.request, job_id)
+            parsed = self._parse(waiting, job_id)
+            await self._enqueue(parsed.request, job_id)
         except RelayUnavailable:
             raise
         except QueueFull as full:
-            # It may have left a job behind that ended before it began.
+            # The refused enqueue may have left a job that ended before it was queued.
             await self._rows.forget([job_id], self._batch.tenant.name)
-            raise NotYet(min(_LONGEST_PAUSE_S, full.retry_after_s or _PAUSE_S)) from full
+            raise RowDeferred(min(_LONGEST_PAUSE_S, full.retry_after_s or _PAUSE_S)) from full
         except (FleetError, HTTPException) as error:
-            self._wait_for_whoever_may_come(error, waiting.row.body)
-            return refused(waiting.number, job_id, custom_id, error), job_id
+            self._defer_if_temporary(error, waiting.row.body)
+            return failed_row(waiting.number, job_id, custom_id, error), job_id
         except ValidationError as error:
-            return refused(waiting.number, job_id, custom_id, _refusal(error)), job_id
+            return failed_row(waiting.number, job_id, custom_id, _refusal(error)), job_id
         self.in_flight[job_id] = InFlightRow(
-            waiting.number, custom_id, asked.render, asked.left_out
+            waiting.number, custom_id, parsed.render, parsed.left_out
         )
         return None
 
-    def _asked(self, waiting: Waiting, job_id: str) -> BatchRequest:
-        asked = self._read(waiting.row.body, self._job(job_id))
-        request = asked.request.model_copy(
+    def _parse(self, waiting: PendingRow, job_id: str) -> BatchRequest:
+        parsed = self._read(waiting.row.body, self._job(job_id))
+        request = parsed.request.model_copy(
             update={
-                "backend": self._batch.backend or asked.request.backend,
+                "backend": self._batch.backend or parsed.request.backend,
                 "priority": "batch",
                 "on_disconnect": "continue",
                 "deadline_s": None,
                 "metadata": {"batch_id": self._batch.id, "custom_id": waiting.row.custom_id},
             }
         )
-        return asked._replace(request=request)
+        return parsed._replace(request=request)
 
     def _job(self, job_id: str) -> BatchJob:
         return BatchJob(job_id, int(self._dependencies.connection.now()))
@@ -129,13 +128,13 @@ class JobWindow:
         )
         self._seen.add(_model(request))
 
-    def _wait_for_whoever_may_come(
+    def _defer_if_temporary(
         self, error: FleetError | HTTPException, body: Mapping[str, Any]
     ) -> None:
-        """Raise NotYet if the fleet lacks what it had, or may have soon: a worker comes back."""
+        """Raise RowDeferred if a worker that serves the model may still come, or come back."""
         code = getattr(error, "code", "")
         if code == NoWorker.code:
-            raise NotYet(_PAUSE_S)
+            raise RowDeferred(_PAUSE_S)
         if code not in {UnknownModel.code, UnknownBackend.code}:
             return
         model = str(body.get("model"))
@@ -143,10 +142,10 @@ class JobWindow:
         since = self._missing_since.setdefault(model, now)
         missing_s = self._dependencies.settings.batch_missing_s
         if model in self._seen or now - since < missing_s:
-            raise NotYet(min(_PAUSE_S, missing_s))
+            raise RowDeferred(min(_PAUSE_S, missing_s))
 
     async def ended_ids(self) -> list[str]:
-        """Ids of jobs that have ended. Jobs that Redis has lost are let go of."""
+        """Ids of jobs that have ended; jobs that Redis has lost are dropped from the window."""
         ids = list(self.in_flight)
         statuses = await self._rows.statuses(ids) if ids else []
         for id, status in zip(ids, statuses, strict=True):
@@ -154,40 +153,40 @@ class JobWindow:
                 del self.in_flight[id]
         return [id for id, status in zip(ids, statuses, strict=True) if status in LAST_WORDS]
 
-    async def collected(self, job_ids: Sequence[str]) -> list[tuple[RowAnswer, str]]:
-        """The answers of some jobs that have ended, not more than `at_once`."""
+    async def collect(self, job_ids: Sequence[str]) -> list[tuple[RowResult, str]]:
+        """The results of these jobs, which have ended; at most `at_once` of them."""
         return list(await asyncio.gather(*(self._collect(id) for id in job_ids)))
 
     @property
     def at_once(self) -> int:
-        """How many answers may be in memory at once."""
+        """How many results may be in memory at once."""
         return self._at_once
 
-    async def _collect(self, job_id: str) -> tuple[RowAnswer, str]:
+    async def _collect(self, job_id: str) -> tuple[RowResult, str]:
         return await self.answer(job_id, self.in_flight.pop(job_id)), job_id
 
-    async def answer(self, job_id: str, in_flight: InFlightRow) -> RowAnswer:
-        """What a job that has ended said, as a line."""
+    async def answer(self, job_id: str, in_flight: InFlightRow) -> RowResult:
+        """The result of a job that has ended, as a line of the output or error file."""
         result = await self._dependencies.log.result(job_id)
         end = result.error or result.cancelled
         if end is not None:
-            return ended(in_flight.row, job_id, in_flight.custom_id, end)
+            return job_failed(in_flight.row, job_id, in_flight.custom_id, end)
         body = in_flight.render(result)
         left_out = (*in_flight.left_out, *result.ignored)
-        answer = good(in_flight.row, job_id, in_flight.custom_id, body, left_out)
+        answer = succeeded(in_flight.row, job_id, in_flight.custom_id, body, left_out)
         return answer._replace(usage=result.usage or Usage())
 
-    def telling_of(self, waiting: Waiting, job_id: str) -> InFlightRow | None:
-        """A row of an earlier driver as if this one had enqueued it; None if it is no request."""
+    def in_flight_row(self, waiting: PendingRow, job_id: str) -> InFlightRow | None:
+        """A row that an earlier driver enqueued; None if its body is invalid."""
         try:
-            asked = self._read(waiting.row.body, self._job(job_id))
+            parsed = self._read(waiting.row.body, self._job(job_id))
         except (FleetError, ValidationError, HTTPException):
             return None
-        return InFlightRow(waiting.number, waiting.row.custom_id, asked.render, asked.left_out)
+        return InFlightRow(waiting.number, waiting.row.custom_id, parsed.render, parsed.left_out)
 
 
 def job_id_of(batch_id: str, row: int) -> str:
-    """The id that the job of a row has, whoever enqueues it and however often."""
+    """The job id of a row, the same for every driver and attempt."""
     return blake2b(f"{batch_id}/{row}".encode(), digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The lines of an input file, a block at a time: memory holds a block and at most one long line."""
+"""The lines of an input file: split, parsed, validated, read ahead; memory use is bounded."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
@@ -19,15 +19,15 @@ class InputLine(NamedTuple):
     """A line that is not blank."""
 
     number: int
-    """In the file, from 1, blank ones counted."""
+    """Line number in the file, from 1, blank lines counted."""
     row: int
-    """Among the lines that are not blank, from 0: a request's number for good."""
+    """Index among the lines that are not blank, from 0; identifies the request."""
     text: bytes | None
-    """None: it was too long to keep."""
+    """None if it was too long."""
 
 
 class InputRow(BaseModel):
-    """A request as it stands in a line; fields that nobody knows are let be."""
+    """A request as a line has it; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -37,13 +37,13 @@ class InputRow(BaseModel):
     body: dict[str, Any]
 
 
-async def lines(
+async def split_lines(
     pieces: AsyncGenerator[bytes, None], max_line_bytes: int
 ) -> AsyncGenerator[list[InputLine], None]:
-    """Cut pieces of a file into lines; yields those of each piece."""
+    """Split the pieces of a file into lines; yields the lines of each piece."""
     number, row = 0, 0
     async with aclosing(pieces):
-        async for texts in _cut(pieces, max_line_bytes):
+        async for texts in _split(pieces, max_line_bytes):
             found: list[InputLine] = []
             for text in texts:
                 number += 1
@@ -54,10 +54,10 @@ async def lines(
                 yield found
 
 
-async def _cut(
+async def _split(
     pieces: AsyncIterable[bytes], max_line_bytes: int
 ) -> AsyncGenerator[list[bytes | None], None]:
-    """Lines without their ends; None in place of one that is too long."""
+    """Lines without their line ends; None in place of one that is too long."""
     rest, is_first, skips = b"", True, False
     async for piece in pieces:
         first = piece.removeprefix(_MARK) if is_first else piece
@@ -73,12 +73,12 @@ async def _cut(
         yield [None if skips else rest]
 
 
-def read(line: InputLine, max_line_bytes: int) -> InputRow | LineError:
+def parse_row(line: InputLine, max_line_bytes: int) -> InputRow | LineError:
     """The request in a line, or what is wrong with it."""
     if line.text is None:
-        return _wrong(
+        return _error(
             line, "line_too_long",
-            f"A line may have {max_line_bytes / _MEBIBYTE:.1f} MiB: shorten it, or raise "
+            f"A line may have at most {max_line_bytes / _MEBIBYTE:.1f} MiB: shorten it, or raise "
             "FLEET_MAX_BODY_BYTES.",
         )  # fmt: skip
     try:
@@ -87,17 +87,17 @@ def read(line: InputLine, max_line_bytes: int) -> InputRow | LineError:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
         if first["type"] == "missing":
-            return _wrong(
+            return _error(
                 line, "missing_required_parameter", f"Missing required parameter: '{param}'.", param
             )
-        return _wrong(line, "invalid_request", f"{param or 'The line'}: {first['msg']}.", param)
+        return _error(line, "invalid_request", f"{param or 'The line'}: {first['msg']}.", param)
     except ValueError as error:
         why = _not_lines(line.text) or str(error)
-        return _wrong(line, "invalid_json_line", f"This line is not parseable as JSON: {why}.")
+        return _error(line, "invalid_json_line", f"This line is not parseable as JSON: {why}.")
 
 
 def _not_lines(text: bytes) -> str | None:
-    """What is wrong with the whole file, if that is why a line cannot be read."""
+    """The reason if no line of the file can be parsed, else None."""
     if b"\0" in text:
         return "the file is not UTF-8 (UTF-16 perhaps): save it as UTF-8"
     if b"\r" in text.strip():
@@ -105,7 +105,7 @@ def _not_lines(text: bytes) -> str | None:
     return None
 
 
-def _wrong(line: InputLine, code: str, message: str, param: str | None = None) -> LineError:
+def _error(line: InputLine, code: str, message: str, param: str | None = None) -> LineError:
     return LineError(code=code, message=message, param=param, line=line.number)
 
 
@@ -113,16 +113,16 @@ _MOST_AHEAD: Final = 64
 _MOST_AHEAD_BYTES: Final = 8 * 2**20
 
 
-class Waiting(NamedTuple):
-    """A row that is no job yet."""
+class PendingRow(NamedTuple):
+    """A row that is not enqueued yet."""
 
     number: int
     row: InputRow
     size_bytes: int
 
 
-class RowSource:
-    """Reads ahead, within bounds; takes back what cannot be enqueued yet."""
+class RowReader:
+    """Reads rows ahead, within bounds; accepts back rows that cannot be enqueued yet."""
 
     def __init__(
         self,
@@ -130,35 +130,35 @@ class RowSource:
         is_done: Callable[[int], bool],
         max_line_bytes: int,
     ) -> None:
-        """Leave out rows that are done; the file has been checked, so its lines are good."""
+        """Skip rows for which `is_done`; the input has been validated before."""
         self._blocks = blocks
         self._is_done = is_done
         self._max_line_bytes = max_line_bytes
         self._lines: deque[InputLine] = deque()
-        self._ahead: deque[Waiting] = deque()
+        self._ahead: deque[PendingRow] = deque()
         self._ahead_bytes = 0
         self._is_over = False
 
     @property
-    def is_empty(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether every row was taken."""
         return self._is_over and not self._ahead and not self._lines
 
-    async def take(self, most: int) -> list[Waiting]:
-        """Up to so many rows in the order of the file; those that were put back come later."""
+    async def take(self, most: int) -> list[PendingRow]:
+        """Up to `most` rows in the order of the file; those that were put back come last."""
         while len(self._ahead) < _MOST_AHEAD and self._ahead_bytes < _MOST_AHEAD_BYTES:
             line = await self._next()
             if line is None:
                 break
-            row = read(line, self._max_line_bytes)
+            row = parse_row(line, self._max_line_bytes)
             if not isinstance(row, LineError):
-                self._push(Waiting(line.row, row, len(line.text or b"")))
+                self._push(PendingRow(line.row, row, len(line.text or b"")))
         found = [self._ahead.popleft() for _ in range(min(most, len(self._ahead)))]
         self._ahead_bytes -= sum(each.size_bytes for each in found)
         return found
 
-    def put_back(self, rows: list[Waiting]) -> None:
-        """Rows whose time has not come: others, of another model perhaps, go before them."""
+    def put_back(self, rows: list[PendingRow]) -> None:
+        """Accept back deferred rows; others, perhaps for another model, are taken before them."""
         for each in rows:
             self._push(each)
 
@@ -166,12 +166,12 @@ class RowSource:
         """Close the file."""
         await self._blocks.aclose()
 
-    def _push(self, waiting: Waiting) -> None:
+    def _push(self, waiting: PendingRow) -> None:
         self._ahead.append(waiting)
         self._ahead_bytes += waiting.size_bytes
 
     async def _next(self) -> InputLine | None:
-        """The next line of a row that is not done; None: there is none."""
+        """The next line of a row that is not done, or None."""
         while True:
             while self._lines:
                 line = self._lines.popleft()
@@ -187,16 +187,16 @@ class RowSource:
 
 
 MOST_ERRORS: Final = 100
-"""Errors that are told; a file with more of them is wrong in the same way again and again."""
+"""Errors that a batch reports at most."""
 
 
-class InputCheck:
-    """Takes an input's lines in turn; `errors` and `rows` say what came out."""
+class InputValidator:
+    """Validates an input block by block; `errors` and `rows` accumulate."""
 
     def __init__(
         self, endpoint: str, *, max_rows: int, max_line_bytes: int, has_one_model: bool = False
     ) -> None:
-        """Nothing seen yet; `has_one_model`: all requests must name the model of the first."""
+        """Nothing read yet; `has_one_model`: all requests must name the model of the first."""
         self._endpoint = endpoint
         self._max_rows = max_rows
         self._max_line_bytes = max_line_bytes
@@ -207,28 +207,28 @@ class InputCheck:
         self.rows = 0
 
     @property
-    def is_hopeless(self) -> bool:
-        """Whether nothing that follows matters any more."""
+    def should_stop(self) -> bool:
+        """Whether the rest of the input cannot change the outcome."""
         return len(self.errors) >= MOST_ERRORS or self.rows > self._max_rows
 
     def add(self, block: Sequence[InputLine]) -> None:
-        """Look at some lines; costs processor time, so not on the loop."""
+        """Validate some lines; CPU-bound, so call it in a thread."""
         for line in block:
             self.rows += 1
-            if self.is_hopeless:
+            if self.should_stop:
                 return
-            found = read(line, self._max_line_bytes)
-            error = found if isinstance(found, LineError) else self._wrong(found, line.number)
+            found = parse_row(line, self._max_line_bytes)
+            error = found if isinstance(found, LineError) else self._error(found, line.number)
             if error is not None:
                 self.errors.append(error)
 
-    def _wrong(self, row: InputRow, line: int) -> LineError | None:
-        # A digest: fifty thousand ids of some length would be most of what a shim holds.
+    def _error(self, row: InputRow, line: int) -> LineError | None:
+        # A digest: 50,000 ids of up to 512 characters would take tens of megabytes.
         digest = blake2b(row.custom_id.encode(), digest_size=16).digest()
         if digest in self._ids:
             return LineError(
                 code="duplicate_custom_id",
-                message=f"The custom_id {row.custom_id[:80]!r} stands in an earlier line, too; "
+                message=f"The custom_id {row.custom_id[:80]!r} is in an earlier line, too; "
                 "each must be unique in its batch.",
                 param="custom_id",
                 line=line,
@@ -237,40 +237,40 @@ class InputCheck:
         if row.method != "POST":
             return LineError(
                 code="invalid_method",
-                message="The method of a request in a batch is POST.",
+                message="The method must be POST.",
                 param="method",
                 line=line,
             )
         if row.url != self._endpoint:
             return LineError(
                 code="url_mismatch",
-                message=f"The URL {row.url[:80]!r} is not the batch's endpoint, {self._endpoint}.",
+                message=f"The URL {row.url[:80]!r} is not the batch's endpoint {self._endpoint}.",
                 param="url",
                 line=line,
             )
-        return self._other_model(row.body.get("model"), line) if self._has_one_model else None
+        return self._model_error(row.body.get("model"), line) if self._has_one_model else None
 
-    def _other_model(self, model: object, line: int) -> LineError | None:
+    def _model_error(self, model: object, line: int) -> LineError | None:
         self._model = self._model or model
         if model == self._model:
             return None
         return LineError(
             code="model_mismatch",
-            message=f"The model {str(model)[:80]!r} is not that of the lines before it, "
+            message=f"The model {str(model)[:80]!r} is not the one of the lines before, "
             f"{str(self._model)[:80]!r}: make a batch for each, or unset FLEET_BATCH_ONE_MODEL.",
             param="body.model",
             line=line,
         )
 
-    def verdict(self) -> tuple[LineError, ...]:
-        """What is wrong with the file; empty if it is good."""
+    def all_errors(self) -> tuple[LineError, ...]:
+        """What is wrong with the input; empty if it is valid."""
         if not self.rows:
             return (LineError(code="empty_file", message="The input file holds no request."),)
         if self.rows > self._max_rows:
             too_many = LineError(
                 code="too_many_tasks",
-                message=f"A batch may have {self._max_rows} requests: split the file, or raise "
-                "FLEET_BATCH_MAX_ROWS.",
+                message=f"A batch may have at most {self._max_rows} requests: split the file, or "
+                "raise FLEET_BATCH_MAX_ROWS.",
             )
             return (too_many, *self.errors)
         return tuple(self.errors)

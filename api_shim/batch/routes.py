@@ -1,8 +1,8 @@
-"""Batches under /v1/batches: a file of requests in, a file of answers out.
+"""Batches under /v1/batches: a file of requests in, a file of responses out.
 
-Source: openai/openai-openapi, Batch; openai/openai-python, `resources/batches.py`. The window may
-be any time, as in 30m or 7d, and a batch may hold requests to several models; the original has 24h
-and one.
+Source: openai/openai-openapi, Batch; openai/openai-python, `resources/batches.py`. The completion
+window may be any duration (30m, 7d), and requests may name several models; OpenAI allows 24h and
+one model.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BackendHeader, IdempotencyKey
 from api_shim.http.json_body import JsonRoute
-from api_shim.openai.request_fields import wrong
-from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
+from api_shim.openai.request_fields import invalid_field
+from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
 from contract.batches import (
     BATCH_ID_BEGINNING,
     FILE_ID,
@@ -42,22 +42,24 @@ _LONGEST_PAGE: Final = 100
 _MEBIBYTE: Final = 2**20
 
 
-class ExpiresAfter(Lenient):
-    """How long to keep a file."""
+class ExpiresAfter(LenientModel):
+    """When a file expires."""
 
     anchor: Literal["created_at"] = "created_at"
     seconds: Annotated[int, Field(ge=3600, le=30 * 86400)]
 
 
-class BatchBody(Lenient):
-    """What to run."""
+class BatchBody(LenientModel):
+    """A batch to create."""
 
     input_file_id: str
-    """A file of purpose `batch`: a JSON object a line, `{"custom_id", "method", "url", "body"}`."""
+    """A file of purpose `batch`, with one JSON object a line: `{"custom_id", "method", "url",
+    "body"}`.
+    """
     endpoint: str
-    """Of all its requests."""
+    """The URL of all of its requests."""
     completion_window: str = "24h"
-    """A number and s, m, h or d; what is not done then is given up."""
+    """A number and s, m, h or d; requests that are not done by then fail."""
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
     output_expires_after: ExpiresAfter | None = None
 
@@ -70,7 +72,7 @@ class BatchErrors(BaseModel):
 
 
 class BatchUsage(BaseModel):
-    """Tokens of all answers so far."""
+    """Tokens of all responses so far."""
 
     input_tokens: int
     input_tokens_details: dict[str, int]
@@ -90,9 +92,9 @@ class BatchObject(BaseModel):
     completion_window: str
     status: BatchStatus
     output_file_id: str | None
-    """There from the end on, also if there is no good answer in it."""
+    """Set when the batch has ended, even if no request succeeded."""
     error_file_id: str | None
-    """There from the end on, unless the batch was completed without a failure."""
+    """Set when the batch has ended, unless it completed without a failure."""
     created_at: int
     in_progress_at: int | None
     expires_at: int
@@ -108,7 +110,7 @@ class BatchObject(BaseModel):
 
 
 class BatchList(BaseModel):
-    """Some batches; the next page begins `after` the last one."""
+    """A page of batches; the next page begins `after` the last one."""
 
     object: Literal["list"] = "list"
     data: list[BatchObject]
@@ -142,13 +144,13 @@ async def create(
     key: IdempotencyKey = None,
     backend: BackendHeader = None,
 ) -> Response:
-    """Begin a batch; it is looked at first, and run as jobs of class `batch`."""
+    """Create a batch; its input is validated, then run as jobs of priority `batch`."""
     if body.endpoint not in ENDPOINTS:
-        raise wrong("endpoint", f"it is one of {', '.join(ENDPOINTS)}")
+        raise invalid_field("endpoint", f"must be one of {', '.join(ENDPOINTS)}")
     try:
         seconds = window_s(body.completion_window)
     except ValueError as error:
-        raise wrong("completion_window", str(error)) from None
+        raise invalid_field("completion_window", str(error)) from None
     await _input(body.input_file_id, dependencies, caller)
     keep = body.output_expires_after
     new = NewBatch(
@@ -168,18 +170,20 @@ async def create(
 
 async def _input(file_id: str, dependencies: Dependencies, tenant: Tenant) -> StoredFile:
     if not FILE_ID.match(file_id):
-        raise wrong("input_file_id", "it is the id of an uploaded file, as in file-0123...")
+        raise invalid_field(
+            "input_file_id", "must be the id of an uploaded file, as in file-0123..."
+        )
     try:
         file = await dependencies.files.seen(file_id, tenant)
     except UnknownFile as error:
-        raise wrong("input_file_id", error.message, error=UnknownFile) from None
+        raise invalid_field("input_file_id", error.message, error=UnknownFile) from None
     if file.purpose != "batch":
-        raise wrong("input_file_id", f"its purpose is {file.purpose}: upload it as batch")
+        raise invalid_field("input_file_id", f"its purpose is {file.purpose}: upload it as batch")
     most = dependencies.settings.batch_max_bytes
     if file.size_bytes > most:
-        raise wrong(
+        raise invalid_field(
             "input_file_id",
-            f"the file has {file.size_bytes / _MEBIBYTE:.1f} MiB, and a batch may have "
+            f"the file has {file.size_bytes / _MEBIBYTE:.1f} MiB, and a batch may have at most "
             f"{most / _MEBIBYTE:.1f}: split it, or raise FLEET_BATCH_MAX_BYTES",
         )
     return file
@@ -197,7 +201,7 @@ async def page(
     after: Annotated[str | None, Query(description="Id of the last batch of a page.")] = None,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 20,
 ) -> Response:
-    """List the caller's own batches, newest first."""
+    """List the caller's batches, newest first."""
     if after is not None:
         _checked(after)
     found = await dependencies.batches.page(caller, limit=limit, after=after)
@@ -211,8 +215,8 @@ async def page(
     response_model=BatchObject,
     responses=refusals(404, 409, 503),
 )
-async def look(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
-    """Look at a batch: its status and counts."""
+async def get(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
+    """Get a batch: its status and counts."""
     return _answer(await dependencies.batches.seen(_checked(batch_id), caller))
 
 
@@ -223,13 +227,13 @@ async def look(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Res
     responses=refusals(404, 409, 503),
 )
 async def cancel(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
-    """End a batch soon; what is done by then stands in its output. Again: the same answer."""
+    """Cancel a batch; results so far are kept in its output. Idempotent."""
     batch = await dependencies.batches.seen(_checked(batch_id), caller)
     return _answer(await dependencies.batches.cancel(batch))
 
 
 def _checked(batch_id: str) -> str:
-    """An id that can be a batch's, so that nothing else becomes a key."""
+    """A valid batch id or prefix; raises UnknownBatch, so that nothing else becomes a Redis key."""
     if not BATCH_ID_BEGINNING.match(batch_id):
         raise no_batch(batch_id)
     return batch_id

@@ -1,1 +1,1 @@
-"""Following a job over HTTP: event streams, drop-in answers, queue position, shutdown."""
+"""Following a job over HTTP: event streams, drop-in responses, queue position, shutdown."""

@@ -22,11 +22,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.following.event_stream import GOODBYE_S, say
+from api_shim.following.event_stream import CLOSE_TIMEOUT_S, send_body
 from api_shim.following.queue_position import Pages
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Problem, Refusal, problem_of, status_of
-from api_shim.submission.ignored_fields import HEADER, Lenient, header_value, ignored
+from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
 from api_shim.submission.roster_cache import RosterCache, pools
 from api_shim.submission.submission import Submission
 from contract.errors import (
@@ -71,15 +71,16 @@ _STATUS: Final[Mapping[type[FleetError], int]] = {
     DeadlineExceeded: 504,
     WorkerLost: 503,
 }
-"""HTTP status of each end; a class that is not here has its parent's, at last
-api_shim/http/problems.py's."""
+"""HTTP status of each error of a job; a class that is not here has its parent's, in the end that of
+api_shim/http/problems.py.
+"""
 
 ANSWER_RESTARTED: Final = "answer_restarted"
-"""The code of a stream that ends because its words were taken back."""
-TAKES_BACK: Final = frozenset({"reset", "log_reset"})
-"""Types of events after which what was told is not true any more."""
-ENDS_BADLY: Final = frozenset({"failed", "cancelled"}) | TAKES_BACK
-"""Types of events after which a stream of words has nothing more to tell."""
+"""Error code of a stream that ends because an attempt started over."""
+RESTARTS: Final = frozenset({"reset", "log_reset"})
+"""Types of events that invalidate the text before them."""
+FAILURES: Final = frozenset({"failed", "cancelled"}) | RESTARTS
+"""Types of events that end a stream of text with an error."""
 
 
 def _classes(root: type[FleetError]) -> Iterator[type[FleetError]]:
@@ -92,17 +93,17 @@ _CLASSES: Final = {each.code: each for each in _classes(FleetError)}
 
 
 def ended(frame: Frame, headers: Mapping[str, str] | None = None) -> Refusal:
-    """What the caller is told of this frame, one of `ENDS_BADLY`."""
+    """What the caller is told of this frame, one of `FAILURES`."""
     return refusal_of(frame.event, headers)
 
 
 def refusal_of(event: Event, headers: Mapping[str, str] | None = None) -> Refusal:
-    """What the caller is told of a job's bad end, or of words that were taken back."""
+    """The error response for the end of a job other than `done`, or for text that is invalid."""
     match event:
         case Failed(code=code, message=message):
             status = _status(code)
-            # Not `retryable`: whatever could be tried again was, as often as the job may be, and
-            # a client that tries on its own would multiply the two.
+            # Not `retryable`: the worker has retried as often as the job allows, and a client that
+            # retries too would multiply the attempts.
             return Refusal(code, message, status=status, headers=headers)
         case Cancelled(by=by, reason=reason):
             why = f": {reason}" if reason else ""
@@ -111,9 +112,9 @@ def refusal_of(event: Event, headers: Mapping[str, str] | None = None) -> Refusa
         case _:
             return Refusal(
                 ANSWER_RESTARTED,
-                "The attempt broke off and another one began anew, but what was streamed cannot "
-                "be taken back: ask again, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events, "
-                "which tells the new answer.",
+                "The attempt failed and another one starts over, but text that was streamed cannot "
+                "be taken back: retry, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events, "
+                "which streams the new attempt.",
                 status=503,
                 headers=headers,
                 retryable=True,
@@ -126,44 +127,44 @@ def _status(code: str) -> int:
     return found or status_of(kind)
 
 
-Parted = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
-"""Parts events of the log into what can be told, and the one that ends the stream."""
+SplitFrames = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
+"""Splits frames into those that can be rendered and the one that ends the stream, if any."""
 
 _NO_GRACE_S: Final = 0.0
-"""A drop-in client has no cursor: one that hung up does not come back."""
+"""A drop-in client has no cursor, so it cannot reconnect."""
 
 
 class StreamRenderer(Protocol):
-    """One answer as a stream in a surface's words; made for one call, and knows what it has told.
+    """Renders one response of a surface as a stream; stateful, one per call.
 
-    This is the chunk path: `tell` parses a frame with `from_json(frame.body)` and writes bytes.
+    This is the chunk path: `render` parses a frame with `from_json(frame.body)` and writes bytes.
     """
 
     @property
     def media_type(self) -> str:
-        """What the stream says that it is."""
+        """The Content-Type of the stream."""
         ...
 
     @property
     def keep_alive(self) -> bytes:
-        """What is said after silence; empty where the format has nothing that says nothing."""
+        """Bytes to send after silence; empty if the format has no comment."""
         ...
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
-        """These events of the log; empty if they say nothing here.
+    def render(self, frames: Sequence[Frame]) -> bytes:
+        """The bytes for these frames; empty if they add nothing to the stream.
 
-        The job's `done` is among them, and ends the stream; of `ENDS_BADLY` only those of
-        `TAKES_BACK` are, first, where nothing was told: forget what is kept for later.
+        The frames include the job's `done`, which ends the stream. Of `FAILURES` they include only
+        those of `RESTARTS`, as the first frame, while nothing was sent: discard any state then.
         """
         ...
 
-    def fail(self, problem: Problem) -> bytes:
-        """What ends a stream that has begun and cannot go on."""
+    def render_error(self, problem: Problem) -> bytes:
+        """The bytes that end a stream which has begun and cannot continue."""
         ...
 
 
 class FollowingServices(NamedTuple):
-    """What following needs of the process; built once, in `api_shim.dependencies`."""
+    """Services of the process that following needs; built once, in `api_shim.dependencies`."""
 
     log: Log
     roster: RosterCache
@@ -179,39 +180,39 @@ class DropInCall:
     def __init__(
         self, request: Request, services: FollowingServices, submission: Submission
     ) -> None:
-        """Nothing submitted yet."""
+        """Nothing is submitted yet."""
         self._request = request
         self._services = services
         self._submission = submission
-        self._left_out: list[str] = []
+        self._ignored: list[str] = []
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the answer's head must say, once the job is taken in: X-Fleet-Job above all."""
+        """Headers of the response once the job is accepted, `X-Fleet-Job` among them."""
         return self._submission.headers
 
-    def leave_out(self, names: Iterable[str]) -> None:
-        """Name fields of the request that nothing is done with, in the answer's head."""
-        self._left_out += names
-        if self._left_out:
-            self._submission.headers[HEADER] = header_value(self._left_out)
+    def add_ignored(self, names: Iterable[str]) -> None:
+        """Add fields of the request that are ignored to the response's X-Fleet-Ignored."""
+        self._ignored += names
+        if self._ignored:
+            self._submission.headers[HEADER] = header_value(self._ignored)
 
-    async def submit(self, request: AnyRequest, body: Lenient | None = None) -> JobRecord:
-        """The job of the request; it ends with its caller unless the request or a header differs.
+    async def submit(self, request: AnyRequest, body: LenientModel | None = None) -> JobRecord:
+        """Submit a job; it is cancelled if the client disconnects, unless request or header differ.
 
-        `body` is what the client sent: fields of it that were not understood are named in the
-        response's X-Fleet-Ignored. Raises what `Submission.accept` raises.
+        `body` is what the client sent: its unknown fields go into the response's X-Fleet-Ignored.
+        Raises what `Submission.accept` raises.
         """
         if "on_disconnect" not in request.model_fields_set:
             request = request.model_copy(update={"on_disconnect": "cancel"})
         if body is not None:
-            self.leave_out(ignored(body))
+            self.add_ignored(ignored(body))
         record, _ = await self._submission.accept(request)
-        self.leave_out(await self._ungranted(request, record.backend))
+        self.add_ignored(await self._ungranted(request, record.backend))
         return record
 
     async def _ungranted(self, request: AnyRequest, backend: str) -> tuple[str, ...]:
-        """Features that the chosen backend lacks; a stream's head is sent before it says so."""
+        """Features that the backend lacks; known before the job starts, as a stream's head is."""
         wanted = features_of(request)
         if not wanted:
             return ()
@@ -219,12 +220,12 @@ class DropInCall:
         granted = None if pool is None else pool.grants
         return () if granted is None else tuple(each for each in wanted if each not in granted)
 
-    async def whole(
+    async def result(
         self, record: JobRecord, on_event: Callable[[Frame], object] | None = None
     ) -> Result:
         """The result when the job is done; `on_event` is called with every event of the log.
 
-        Raises Refusal for any other end (its status as `refusal_of` has it; 408 `caller_left`, 503
+        Raises Refusal for any other end (statuses as in `refusal_of`; 408 `caller_left`, 503
         `shim_stopping`), and FleetError.
         """
         answer = Fold()
@@ -237,31 +238,33 @@ class DropInCall:
         follower = self._services.followers.follow(record, grace_s=_NO_GRACE_S)
         async with follower:
             reading = _read(self._pages(record), add)
-            ending = await self._services.open_calls.attend(reading, self._request.receive)
-        if ending is CallEnding.STOPPING:
+            ending = await self._services.open_calls.run(reading, self._request.receive)
+        if ending is CallEnding.SHUTDOWN:
             raise _stopping(self.headers)
-        if ending is CallEnding.GONE:
+        if ending is CallEnding.DISCONNECTED:
             # No client reads this response; the access log records it.
-            raise Refusal("caller_left", "The caller hung up.", status=408, headers=self.headers)
+            raise Refusal(
+                "caller_left", "The client disconnected.", status=408, headers=self.headers
+            )
         result = answer.result
         end = result.error or result.cancelled
         if end is not None:
             raise refusal_of(end, self.headers)
-        self.leave_out(result.ignored)
+        self.add_ignored(result.ignored)
         return result
 
     def stream(
-        self, record: JobRecord, rendering: StreamRenderer, parted: Parted | None = None
+        self, record: JobRecord, renderer: StreamRenderer, split_frames: SplitFrames | None = None
     ) -> Response:
-        """The answer as it comes; `parted` is for a surface that tells some bad ends itself."""
+        """Stream the response; `split_frames` is for a surface that renders failures itself."""
         return AnswerStream(
             self._pages(record),
-            rendering,
+            renderer,
             self._services.open_calls,
             self._services.followers.follow(record, grace_s=_NO_GRACE_S),
             headers=self.headers,
-            patience_s=self._services.keepalive_s,
-            parted=parted,
+            head_timeout_s=self._services.keepalive_s,
+            split_frames=split_frames,
         )
 
     def _pages(self, record: JobRecord) -> Pages:
@@ -278,7 +281,7 @@ async def _read(pages: Pages, on_event: Callable[[Frame], object]) -> None:
 def _stopping(headers: Mapping[str, str]) -> Refusal:
     return Refusal(
         "shim_stopping",
-        "This shim stops; the job goes on for a while: ask another shim with the same "
+        "This shim is shutting down, and the job continues for a while: retry with the same "
         "Idempotency-Key, or follow the job at /api/v1/jobs/<X-Fleet-Job>/events.",
         status=503,
         headers=headers,
@@ -287,93 +290,93 @@ def _stopping(headers: Mapping[str, str]) -> Refusal:
 
 
 class AnswerStream(Response):
-    """A job's answer as a stream; plain ASGI, as `stream.EventStreamResponse` is."""
+    """A job's response as a stream; plain ASGI, as `event_stream.EventStreamResponse` is."""
 
     def __init__(
         self,
         pages: Pages,
-        rendering: StreamRenderer,
+        renderer: StreamRenderer,
         open_calls: OpenCalls,
         follower: AbstractAsyncContextManager[object],
         *,
         headers: Mapping[str, str],
-        patience_s: float,
-        parted: Parted | None = None,
+        head_timeout_s: float,
+        split_frames: SplitFrames | None = None,
     ) -> None:
-        """Tell these pages; the head waits for the first words for `patience_s`."""
+        """Render these pages; the head is sent with the first output or after `head_timeout_s`."""
         self._pages = pages
-        self._rendering = rendering
+        self._renderer = renderer
         self._open_calls = open_calls
         self._follower = follower
-        self._patience_s = patience_s
-        self._parted = parted or self._told_and_end
-        self._is_open = False
-        self._has_told = False
+        self._head_timeout_s = head_timeout_s
+        self._parted = split_frames or self._split
+        self._has_started = False
+        self._has_sent_text = False
         self._refusal_headers = headers
         self.status_code = 200
-        self.media_type = rendering.media_type
+        self.media_type = renderer.media_type
         self.background = None
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers})
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; raises Refusal or FleetError if it fails before its head is out."""
+        """Send the stream; raises Refusal or FleetError for a failure before the head is sent."""
         async with self._follower:
-            ending = await self._open_calls.attend(self._talk(scope, send), receive)
-            if ending is CallEnding.GONE:
+            ending = await self._open_calls.run(self._stream(scope, send), receive)
+            if ending is CallEnding.DISCONNECTED:
                 return
             with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
-                    if ending is CallEnding.STOPPING:
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    if ending is CallEnding.SHUTDOWN:
                         await self._fail(_stopping(self._refusal_headers), scope, send)
-                    await self._say(send, b"")
-                    await say(send, b"", more=False)
+                    await self._send(send, b"")
+                    await send_body(send, b"", more=False)
 
-    async def _talk(self, scope: Scope, send: Send) -> None:
+    async def _stream(self, scope: Scope, send: Send) -> None:
         try:
             async with aclosing(self._pages) as pages:
-                await self._tell(pages, scope, send)
+                await self._send_pages(pages, scope, send)
         except FleetError as error:
             await self._fail(error, scope, send)
 
-    async def _tell(self, pages: Pages, scope: Scope, send: Send) -> None:
+    async def _send_pages(self, pages: Pages, scope: Scope, send: Send) -> None:
         now = asyncio.get_running_loop().time
-        patient_until = now() + self._patience_s
+        head_due_at = now() + self._head_timeout_s
         async for frames in pages:
-            good, end = self._parted(frames)
-            data = self._rendering.tell(good) if good else b""
+            sendable, end = self._parted(frames)
+            data = self._renderer.render(sendable) if sendable else b""
             if data:
-                self._has_told = True
-                await self._say(send, data)
-            elif not frames and (self._is_open or now() >= patient_until):
-                await self._say(send, self._rendering.keep_alive)
+                self._has_sent_text = True
+                await self._send(send, data)
+            elif not frames and (self._has_started or now() >= head_due_at):
+                await self._send(send, self._renderer.keep_alive)
             if end is not None:
                 await self._fail(ended(end, self._refusal_headers), scope, send)
                 return
 
-    def _told_and_end(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
-        """What can be told, and what ends the stream."""
-        if not any(frame.type in ENDS_BADLY for frame in frames):
+    def _split(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
+        """The default `SplitFrames`."""
+        if not any(frame.type in FAILURES for frame in frames):
             return frames, None
-        good: list[Frame] = []
+        sendable: list[Frame] = []
         for frame in frames:
-            if frame.type in TAKES_BACK and not self._has_told:
-                good = [frame]
-            elif frame.type in ENDS_BADLY:
-                return good, frame
+            if frame.type in RESTARTS and not self._has_sent_text:
+                sendable = [frame]
+            elif frame.type in FAILURES:
+                return sendable, frame
             else:
-                good.append(frame)
-        return good, None
+                sendable.append(frame)
+        return sendable, None
 
     async def _fail(self, error: FleetError | Refusal, scope: Scope, send: Send) -> None:
-        if not self._is_open:
+        if not self._has_started:
             raise error
-        await say(send, self._rendering.fail(problem_of(error, scope)))
+        await send_body(send, self._renderer.render_error(problem_of(error, scope)))
 
-    async def _say(self, send: Send, data: bytes) -> None:
-        if not self._is_open:
-            self._is_open = True
+    async def _send(self, send: Send, data: bytes) -> None:
+        if not self._has_started:
+            self._has_started = True
             head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(head)
         if data:
-            await say(send, data)
+            await send_body(send, data)

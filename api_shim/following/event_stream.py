@@ -1,9 +1,9 @@
-"""Events as bytes: Server-Sent Events, lines of JSON, frames of a WebSocket.
+"""Events as bytes: Server-Sent Events, lines of JSON, WebSocket messages.
 
-This is the chunk path, so it is written by hand: a frame's JSON is passed on unparsed, all frames
-of one wake go out in one send, and the response is plain ASGI (docs/adr/0006). A reader that does
-not keep up is held by the server's flow control in its own task; the relay's follower then reads
-the log instead of buffering.
+This is the chunk path, so it is optimised: a frame's JSON is passed on unparsed, all frames of one
+wake go out in one send, and the response is plain ASGI (docs/adr/0006). A slow reader is held back
+by the server's flow control in its own task; the relay's follower then reads the log instead of
+buffering.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from contract.json_lines import one_line
 
 _log = logging.getLogger(__name__)
 
-GOODBYE_S: Final = 1.0
-"""For the end of a stream to reach a reader who may have stopped reading."""
+CLOSE_TIMEOUT_S: Final = 1.0
+"""Seconds for the end of a stream to reach a client that may have stopped reading."""
 
 
 class Format(NamedTuple):
-    """One way to tell events."""
+    """A wire format of an event stream."""
 
     media_type: str
-    page: Callable[[Sequence[Frame]], bytes]
+    encode: Callable[[Sequence[Frame]], bytes]
     keep_alive: bytes
-    """Said after silence; empty where the format has nothing that says nothing."""
+    """Bytes to send after silence; empty if the format has no comment."""
 
 
 def to_sse(frames: Sequence[Frame]) -> bytes:
-    """Frames as Server-Sent Events; one without an id leaves the reader's cursor where it is."""
+    """Frames as Server-Sent Events; a frame without an id does not move the client's cursor."""
     return one_line(b"".join([_event(frame) for frame in frames]))
 
 
@@ -58,7 +58,7 @@ NDJSON: Final = Format("application/x-ndjson", to_ndjson, b"")
 
 
 class EventStreamResponse(Response):
-    """A job's events until its last word, or until the reader leaves or the process stops."""
+    """Streams a job's events until its terminal event, a disconnect or a shutdown."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class EventStreamResponse(Response):
         *,
         preamble: bytes = b"",
     ) -> None:
-        """Tell these pages in this format, while the reader sits in this seat of the audience."""
+        """Stream these pages; `follower` counts as one of the job's followers while it is open."""
         self._job_id = job_id
         self._pages = pages
         self._format = format
@@ -93,36 +93,36 @@ class EventStreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; nothing is left running afterwards."""
         async with self._follower:
-            await self._tell(receive, send)
+            await self._send_stream(receive, send)
 
-    async def _tell(self, receive: Receive, send: Send) -> None:
+    async def _send_stream(self, receive: Receive, send: Send) -> None:
         start = {
             "type": "http.response.start",
             "status": self.status_code,
             "headers": self.raw_headers,
         }
         await send(start)
-        ending = await self._open_calls.attend(self._talk(send), receive)
-        if ending is not CallEnding.GONE:
+        ending = await self._open_calls.run(self._send_pages(send), receive)
+        if ending is not CallEnding.DISCONNECTED:
             with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
-                    await say(send, b"", more=False)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await send_body(send, b"", more=False)
 
-    async def _talk(self, send: Send) -> None:
+    async def _send_pages(self, send: Send) -> None:
         if self._preamble:
-            await say(send, self._preamble)
+            await send_body(send, self._preamble)
         try:
             async with aclosing(self._pages) as pages:
                 async for frames in pages:
-                    data = self._format.page(frames) if frames else self._format.keep_alive
+                    data = self._format.encode(frames) if frames else self._format.keep_alive
                     if data:
-                        await say(send, data)
+                        await send_body(send, data)
         except FleetError as error:
-            # The answer has begun, so it cannot become a problem document; a reader who was not
-            # told a last word comes back with its cursor, and is told the problem then.
+            # The head is sent, so this cannot become a problem document. A client that has not
+            # received the terminal event reconnects with its cursor and gets the problem then.
             _log.warning("job %s: a stream ended early: %s", self._job_id, error.code)
 
 
-async def say(send: Send, data: bytes, *, more: bool = True) -> None:
+async def send_body(send: Send, data: bytes, *, more: bool = True) -> None:
     """Send a piece of a body, or its end."""
     await send({"type": "http.response.body", "body": data, "more_body": more})

@@ -1,6 +1,6 @@
-"""While a job waits: fresh `queued` events between what its log says, live only, without an id.
+"""While a job waits: fresh `queued` events between those of its log, live only, without an id.
 
-One look a job and interval serves all of its followers, however many they are.
+A job's position is read once an interval, however many followers it has.
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from relay.position import Positions
 from relay.records import Records
 
 
-def explained(
+def with_reason(
     place: QueuePlace, queue: str, workers: Sequence[WorkerReport], model: str | None = None
 ) -> QueuePlace:
-    """The place with its reason: what is in the way of everybody comes before who is.
+    """The place with the reason for the wait: an obstacle for all jobs, then the queue.
 
-    An estimate is only kept while somebody works: a rate of the past says nothing otherwise.
-    `model` is the one that the job asks for, which may be out of order while others work.
+    Without a live worker there is no estimate. `model` is the job's: its circuit may be open while
+    the worker serves other models.
     """
     if not place.reason:
         return place
     reports = [q for w in workers if not w.draining for q in w.queues if q.name == queue]
-    until = _broken_until(reports, model)
+    until = _open_circuit(reports, model)
     obstacle = _obstacle(reports) if until is None else until
     if obstacle is None:
         return place
-    told = obstacle if place.position in (None, 1) else f"{obstacle}; {place.reason}"
+    last_sent = obstacle if place.position in (None, 1) else f"{obstacle}; {place.reason}"
     eta_s = place.eta_s if reports and until is None else None
-    return place.model_copy(update={"reason": told, "eta_s": eta_s})
+    return place.model_copy(update={"reason": last_sent, "eta_s": eta_s})
 
 
 def _obstacle(reports: Sequence[QueueReport]) -> str | None:
@@ -49,8 +49,8 @@ def _obstacle(reports: Sequence[QueueReport]) -> str | None:
     return f"loading {', '.join(loading)}" if loading else None
 
 
-def _broken_until(reports: Sequence[QueueReport], model: str | None) -> str | None:
-    """Which circuit is open at every worker, and until when; None if a worker may take the job."""
+def _open_circuit(reports: Sequence[QueueReport], model: str | None) -> str | None:
+    """Which circuit is open at every worker, and until when; None if a worker may claim."""
     at = [report.circuit_open_until for report in reports]
     if reports and None not in at:
         return f"circuit open until {_clock(min(filter(None, at)))}"
@@ -61,7 +61,7 @@ def _broken_until(reports: Sequence[QueueReport], model: str | None) -> str | No
 
 
 def _of_model(report: QueueReport, model: str | None) -> float | None:
-    """Until when the worker takes no job of a model, in whatever way it would load it."""
+    """Until when the circuit of a model is open at a worker, for any way of loading the model."""
     times = [
         until
         for loaded, until in (report.model_circuits or {}).items()
@@ -76,42 +76,42 @@ def _clock(unix: float) -> str:
 
 Pages = AsyncGenerator[list[Frame], None]
 
-_FIRST_LOOK_S: Final = 0.25
-"""Most jobs have started by then, and nobody needs to look."""
+_FIRST_READ_S: Final = 0.25
+"""Most jobs have started by then, so their position is never read."""
 
 
 class QueuePositions:
-    """Where waiting jobs stand, looked up at most once an interval for each."""
+    """Positions of waiting jobs, each read at most once an interval."""
 
     def __init__(
         self,
         records: Records,
-        standing: Positions,
+        positions: Positions,
         roster: RosterCache,
         now: Callable[[], float],
         every_s: float,
     ) -> None:
-        """Trust a look for `every_s` seconds; `now` is unix seconds."""
+        """Cache a position for `every_s` seconds; `now` returns unix seconds."""
         self._records = records
-        self._standing = standing
+        self._positions = positions
         self._roster = roster
         self._now = now
         self.every_s = every_s
-        self._looks: dict[str, asyncio.Task[tuple[JobRecord, QueuePlace] | None]] = {}
+        self._reads: dict[str, asyncio.Task[tuple[JobRecord, QueuePlace] | None]] = {}
 
     async def place(self, record: JobRecord) -> QueuePlace:
-        """Where a job stands now and why it waits; raises RelayUnavailable."""
-        place = await self._standing.place(record)
-        return explained(place, record.queue, await self._roster.recent(), record.model)
+        """A job's position now and why it waits; raises RelayUnavailable."""
+        place = await self._positions.place(record)
+        return with_reason(place, record.queue, await self._roster.recent(), record.model)
 
     async def queued(self, job_id: str) -> Queued | None:
-        """What there is to say of a waiting job; None if it waits no more or Redis is away."""
-        look = self._looks.get(job_id)
-        if look is None:
-            look = self._looks[job_id] = asyncio.create_task(self._look(job_id))
-            # A little less than an interval: the follower who looked must look again next time.
-            asyncio.get_running_loop().call_later(self.every_s * 0.9, self._looks.pop, job_id, None)
-        seen = await asyncio.shield(look)
+        """A fresh event for a waiting job; None if it no longer waits or Redis is unavailable."""
+        read = self._reads.get(job_id)
+        if read is None:
+            read = self._reads[job_id] = asyncio.create_task(self._read(job_id))
+            # A little less than an interval, so that a follower's next read is a fresh one.
+            asyncio.get_running_loop().call_later(self.every_s * 0.9, self._reads.pop, job_id, None)
+        seen = await asyncio.shield(read)
         if seen is None:
             return None
         record, place = seen
@@ -119,7 +119,7 @@ class QueuePositions:
             queue=record.queue, position=place.position, eta_s=place.eta_s, reason=place.reason
         )
 
-    async def _look(self, job_id: str) -> tuple[JobRecord, QueuePlace] | None:
+    async def _read(self, job_id: str) -> tuple[JobRecord, QueuePlace] | None:
         with suppress(FleetError):
             record = await self._records.get(job_id)
             if record.status == "queued":
@@ -128,13 +128,13 @@ class QueuePositions:
                     return record, place
         return None
 
-    async def between(self, job_id: str, pages: Pages, *, waits: bool) -> Pages:
-        """The pages, and fresh `queued` frames between them while the job `waits`.
+    async def with_positions(self, job_id: str, pages: Pages, *, waits: bool) -> Pages:
+        """The pages, with fresh `queued` frames between them while the job `waits`.
 
-        An empty page (silence) of a waiting job becomes a fresh frame even if nothing changed.
+        An empty page (silence) of a waiting job becomes a `queued` frame even if nothing changed.
         """
-        told: Queued | None = None
-        pause_s = min(_FIRST_LOOK_S, self.every_s)
+        last_sent: Queued | None = None
+        pause_s = min(_FIRST_READ_S, self.every_s)
         upcoming: asyncio.Task[list[Frame] | None] | None = None
         try:
             while True:
@@ -144,8 +144,8 @@ class QueuePositions:
                     pause_s = self.every_s
                     if not upcoming.done():
                         fresh = await self.queued(job_id)
-                        if fresh is not None and _differs(fresh, told):
-                            told = fresh
+                        if fresh is not None and _differs(fresh, last_sent):
+                            last_sent = fresh
                             yield [self._frame(fresh)]
                         continue
                     frames, upcoming = upcoming.result(), None
@@ -154,10 +154,10 @@ class QueuePositions:
                 if frames is None:
                     return
                 if frames:
-                    told = _queued(frames[-1])
-                    waits = told is not None
-                    pause_s = min(_FIRST_LOOK_S, self.every_s)
-                yield frames or ([self._frame(told)] if told else [])
+                    last_sent = _queued(frames[-1])
+                    waits = last_sent is not None
+                    pause_s = min(_FIRST_READ_S, self.every_s)
+                yield frames or ([self._frame(last_sent)] if last_sent else [])
         finally:
             if upcoming is not None:
                 upcoming.cancel()
@@ -173,14 +173,18 @@ async def _next(pages: Pages) -> list[Frame] | None:
 
 
 def _queued(frame: Frame) -> Queued | None:
-    """What a frame says of a job that waits; None if the job does something else."""
+    """The frame's event if it is `queued`."""
     event = frame.event if frame.type == "queued" else None
     return event if isinstance(event, Queued) else None
 
 
-def _differs(fresh: Queued, told: Queued | None) -> bool:
-    """Whether it is worth saying: an estimate that moves within a second is not."""
-    if told is None:
+def _differs(fresh: Queued, last_sent: Queued | None) -> bool:
+    """Whether it is worth sending: an estimate that changed by less than a second is not."""
+    if last_sent is None:
         return True
-    seconds = [None if q.eta_s is None else round(q.eta_s) for q in (fresh, told)]
-    return (fresh.position, fresh.reason, seconds[0]) != (told.position, told.reason, seconds[1])
+    seconds = [None if q.eta_s is None else round(q.eta_s) for q in (fresh, last_sent)]
+    return (fresh.position, fresh.reason, seconds[0]) != (
+        last_sent.position,
+        last_sent.reason,
+        seconds[1],
+    )

@@ -1,7 +1,7 @@
-"""Calls that stay open: they end when their caller leaves, or when this process is told to stop.
+"""Long-lived calls: they end when their client disconnects, or when this process shuts down.
 
-Invariant: whatever ends a call, its work is cancelled and awaited before the call returns, so a
-follower never outlives its subscriber.
+Invariant: however a call ends, its work is cancelled and awaited before the call returns, so no
+follower outlives its call.
 """
 
 import asyncio
@@ -12,88 +12,90 @@ from typing import Any, Final
 
 from starlette.types import Message, Receive
 
-_WRITE_S: Final = 0.01
-"""For what a call says after its work was cancelled."""
+_FLUSH_S: Final = 0.01
+"""Seconds for what a call sends after its work was cancelled."""
 
 
 class CallEnding(Enum):
-    """Why a call is over."""
+    """Why a call has ended."""
 
     FINISHED = auto()
-    GONE = auto()
-    """The caller has left."""
-    STOPPING = auto()
-    """This process is about to exit; the caller may come back to another one."""
+    DISCONNECTED = auto()
+    """The client has disconnected."""
+    SHUTDOWN = auto()
+    """This process is about to exit; the client may reconnect to another one."""
 
 
 class OpenCalls:
     """Every open call of this process, and the way to end them all."""
 
     def __init__(self) -> None:
-        """Begin with no calls."""
+        """No call is open."""
         self._calls: set[asyncio.Future[None]] = set()
-        self._is_over = False
+        self._is_shutting_down = False
         self._has_ended = asyncio.Event()
         self._has_ended.set()
 
-    def __call__(self) -> None:
+    def close(self) -> None:
         """End every open call, and every later one at once."""
-        self._is_over = True
+        self._is_shutting_down = True
         for call in self._calls:
             if not call.done():
                 call.set_result(None)
 
-    async def until_ended(self, within_s: float) -> None:
-        """Wait until the calls that were ended have returned, at most so many seconds.
+    async def wait_closed(self, within_s: float) -> None:
+        """Wait until the calls that were ended have returned, for at most `within_s` seconds.
 
-        Each then sends its own last words (a close code, a 503): once the server stops, it cuts
-        connections with words of its own.
+        Each can then send its own end (a close code, a 503) before the server closes its
+        connection.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._has_ended.wait()
-        await asyncio.sleep(_WRITE_S)
+        await asyncio.sleep(_FLUSH_S)
 
     @property
-    def is_over(self) -> bool:
+    def is_shutting_down(self) -> bool:
         """Whether this process is about to exit."""
-        return self._is_over
+        return self._is_shutting_down
 
     async def complete(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Run the work. Returns True when it is done, False if the process stops before."""
-        return await self.attend(work, _never) is CallEnding.FINISHED
+        """Run the work. Returns True when it is done, False if the process shuts down before."""
+        return await self.run(work, _receive_forever) is CallEnding.FINISHED
 
-    async def attend(self, work: Coroutine[Any, Any, None], receive: Receive) -> CallEnding:
-        """Run the work until it is done, its caller is gone or the process stops."""
+    async def run(self, work: Coroutine[Any, Any, None], receive: Receive) -> CallEnding:
+        """Run the work until it is done, its client disconnects or the process shuts down."""
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls.add(stop)
         self._has_ended.clear()
-        if self._is_over:
+        if self._is_shutting_down:
             stop.set_result(None)
-        working = asyncio.create_task(work)
-        leaving = asyncio.create_task(_gone(receive))
+        work_task = asyncio.create_task(work)
+        disconnect_task = asyncio.create_task(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait({working, leaving, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
+            await asyncio.wait(
+                {work_task, disconnect_task, stop}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if work_task.done():
+                work_task.result()
                 return CallEnding.FINISHED
-            return CallEnding.GONE if leaving.done() else CallEnding.STOPPING
+            return CallEnding.DISCONNECTED if disconnect_task.done() else CallEnding.SHUTDOWN
         finally:
-            working.cancel()
-            leaving.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+            work_task.cancel()
+            disconnect_task.cancel()
+            await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
             self._calls.discard(stop)
             if not self._calls:
                 self._has_ended.set()
 
 
-async def _never() -> Message:
-    """A caller of whom nothing is heard; cancelled with the work."""
+async def _receive_forever() -> Message:
+    """An ASGI `receive` for work without a client; cancelled with the work."""
     silence: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
     return await silence
 
 
-async def _gone(receive: Receive) -> None:
-    """Return when the caller has disconnected; what they say before is ignored."""
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected; messages before that are ignored."""
     while not (await receive())["type"].endswith(".disconnect"):
         pass

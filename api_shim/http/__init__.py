@@ -1,1 +1,1 @@
-"""HTTP plumbing that every surface shares: authentication, bodies, headers, problems, OpenAPI."""
+"""HTTP parts that every surface shares: authentication, bodies, headers, problems, OpenAPI."""

@@ -1,7 +1,7 @@
-"""Around every request: an id, one line in the log, and an answer even when our code breaks.
+"""The outermost middleware: a request id, a log line, and a response even to a defect of ours.
 
-Never logged: bodies, query strings, headers. Errors of ours are logged by class and place, without
-their text, because the text of a validation error repeats what the caller sent.
+Never logged: bodies, query strings, headers. Defects are logged by class and place without their
+text, because the text of a validation error repeats what the client sent.
 """
 
 import asyncio
@@ -17,28 +17,28 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim.http.problems import response_to
+from api_shim.http.problems import error_response
 from contract.errors import RelayUnavailable
 
 log = logging.getLogger("api_shim.http.access_log")
 
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _STOPS: Final = RelayUnavailable(
-    "this shim stops, and nothing had come of this request yet: ask another one, or again",
+    "this shim is shutting down and has not processed the request: retry",
     retry_after_s=1.0,
 )
 _SAFE_ID: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
 class AccessLog:
-    """The outermost layer of the application."""
+    """Logs each request or WebSocket when it has ended, as one line of JSON."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Watch this application."""
+        """Wrap this application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on; log it when it has ended."""
+        """Run the call; log it when it has ended."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
@@ -46,15 +46,15 @@ class AccessLog:
         try:
             await self._app(scope, receive, call.send)
         except asyncio.CancelledError:
-            # The process ends, and waits no longer; the server would say 500, which is no one's.
+            # The process exits and waits no longer; the server would send a 500.
             if scope["type"] == "http" and call.status is None:
-                await response_to(_STOPS, scope)(scope, receive, call.send)
+                await error_response(_STOPS, scope)(scope, receive, call.send)
             raise
         except Exception as error:
             broke = {"request_id": call.id, "broke": _where(error)}
             log.error("%s", json.dumps(broke))  # noqa: TRY400 - its text may repeat the body
             if scope["type"] == "http" and call.status is None:
-                await response_to(error, scope)(scope, receive, call.send)
+                await error_response(error, scope)(scope, receive, call.send)
             elif not call.is_complete:
                 raise
         finally:
@@ -62,7 +62,7 @@ class AccessLog:
 
 
 class _Call:
-    """One request or socket, and what is to be told of it."""
+    """One request or WebSocket, and what is logged about it."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
@@ -92,7 +92,7 @@ class _Call:
 
     @property
     def level(self) -> int:
-        """Probes that went well come every few seconds and say nothing new."""
+        """Successful probes are frequent, so they are logged at DEBUG."""
         is_probe = self._scope["path"] in _PROBES and self.status == HTTPStatus.OK
         return logging.DEBUG if is_probe else logging.INFO
 

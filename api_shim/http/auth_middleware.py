@@ -1,7 +1,7 @@
-"""The layer around every route, of today and tomorrow: no call passes without being let in.
+"""The middleware that authenticates every call, before its body is read.
 
-It stands before the body is read, and puts the caller's key into the scope's state, from where
-`auth.Caller` takes it; a route that this layer had not seen would have none, and break.
+It stores the client's key in the scope's state, where `authentication.Caller` reads it; a route
+that this middleware had not seen would fail for want of it.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from fastapi import WebSocket
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api_shim.http.authentication import Authenticator, Ended, subprotocols
-from api_shim.http.problems import Refusal, response_to
+from api_shim.http.authentication import Authenticator, CallEnded, subprotocols
+from api_shim.http.problems import Refusal, error_response
 from api_shim.http.websockets import refuse
 from contract.errors import FleetError, NotAuthenticated, RelayUnavailable
 from relay.api_keys import ApiKeyEntry
@@ -20,19 +20,19 @@ from relay.api_keys import ApiKeyEntry
 OPEN_PATHS: Final = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 )
-"""What probes and people ask for before they have a key; nothing there tells of jobs."""
+"""Paths that need no key: probes and documentation, none of which shows jobs."""
 _OPEN_FOLDER: Final = "/static-offline-docs/"
 
 
 class AuthMiddleware:
-    """Asks the door about every call."""
+    """Authenticates every call."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Guard this application."""
+        """Wrap this application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on if it may come in; else say why not."""
+        """Run the call if it is authenticated; else send the reason."""
         path = scope.get("path", "")
         is_open = path in OPEN_PATHS or path.startswith(_OPEN_FOLDER)
         if scope["type"] not in {"http", "websocket"} or is_open:
@@ -42,79 +42,82 @@ class AuthMiddleware:
         connection = HTTPConnection(scope)
         send_with_subprotocol = _with_subprotocol(connection, send)
         try:
-            entry = await _admitted(connection, authenticator)
+            entry = await _authenticate(connection, authenticator)
         except (FleetError, Refusal) as error:
             await _reject(error, scope, receive, send_with_subprotocol)
             return
         scope.setdefault("state", {})["key"] = entry
-        with authenticator.call(entry) as ended:
+        with authenticator.track(entry) as ended:
             call = _Call(scope, receive, send_with_subprotocol, ended)
             await self._app(scope, call.receive, call.send)
             await call.finish()
 
 
-async def _admitted(connection: HTTPConnection, authenticator: Authenticator) -> ApiKeyEntry | None:
-    """The caller's key. Raises NotAuthenticated, NotAllowed, RelayUnavailable, Refusal.
+async def _authenticate(
+    connection: HTTPConnection, authenticator: Authenticator
+) -> ApiKeyEntry | None:
+    """The client's key. Raises NotAuthenticated, NotAllowed, RelayUnavailable, Refusal.
 
-    A handshake that waits for Redis when the process stops would be ended by the server, with 500.
+    A WebSocket handshake that waits for Redis while the process shuts down would get the server's
+    500.
     """
     if connection.scope["type"] == "http":
-        return await authenticator.admit(connection)
+        return await authenticator.authenticate(connection)
     found: list[ApiKeyEntry | None] = []
 
     async def admit() -> None:
-        found.append(await authenticator.admit(connection))
+        found.append(await authenticator.authenticate(connection))
 
     if not await connection.app.state.complete(admit()):
-        raise RelayUnavailable("the shim restarts: come back with your cursor", retry_after_s=1)
+        raise RelayUnavailable("the shim restarts: reconnect with your cursor", retry_after_s=1)
     return found[0]
 
 
 class _Call:
     """A call that ends early when its key is revoked."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, ended: Ended) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, ended: CallEnded) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._ended = ended
-        self._has_asked = False
-        """Whether all of the request has come, so that what follows is only its end."""
-        self._is_open = False
-        """Whether an answer has begun and not ended."""
+        self._has_request = False
+        """Whether the whole request was received; after that only a disconnect can follow."""
+        self._is_responding = False
+        """Whether a response has begun and not ended."""
 
     async def receive(self) -> Message:
-        """What the caller says; that it has left, once its key is revoked."""
-        if not self._has_asked:
+        """The next message of the client; a disconnect once its key is revoked."""
+        if not self._has_request:
             message = await self._receive()
-            self._has_asked = not message.get("more_body", False)
+            self._has_request = not message.get("more_body", False)
             return message
-        hearing = asyncio.ensure_future(self._receive())
-        either: set[asyncio.Future[Any]] = {hearing, self._ended}
+        receiving = asyncio.ensure_future(self._receive())
+        either: set[asyncio.Future[Any]] = {receiving, self._ended}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if hearing.done():
-                return hearing.result()
+            if receiving.done():
+                return receiving.result()
             return {"type": f"{self._scope['type']}.disconnect", "code": 1008}
         finally:
-            if not hearing.done():
-                hearing.cancel()
-                await asyncio.wait({hearing})
+            if not receiving.done():
+                receiving.cancel()
+                await asyncio.wait({receiving})
 
     async def send(self, message: Message) -> None:
-        """Pass a message on."""
+        """Send a message of the application."""
         kind = message["type"]
         if kind in {"http.response.start", "websocket.accept"}:
-            self._is_open = True
+            self._is_responding = True
         elif kind == "websocket.close":
-            self._is_open = False
+            self._is_responding = False
         elif kind == "http.response.body":
-            self._is_open = message.get("more_body", False)
+            self._is_responding = message.get("more_body", False)
         await self._send(message)
 
     async def finish(self) -> None:
-        """End what the application has left open because the key was revoked."""
-        if not self._ended.done() or not self._is_open:
+        """End the response if the application has left it open because the key was revoked."""
+        if not self._ended.done() or not self._is_responding:
             return
         if self._scope["type"] == "http":
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -125,25 +128,25 @@ class _Call:
 
 
 def _with_subprotocol(connection: HTTPConnection, send: Send) -> Send:
-    """Agree to the first subprotocol that a WebSocket offers and that is no key.
+    """Accept the first subprotocol that a WebSocket offers and that is no key.
 
-    A browser that has offered some hangs up unless one is chosen.
+    A browser that has offered some closes the connection unless one is accepted.
     """
     offered, keys = subprotocols(connection)
     if not (offered and keys):
         return send
 
-    async def agreeing(message: Message) -> None:
+    async def accepting(message: Message) -> None:
         if message["type"] == "websocket.accept" and not message.get("subprotocol"):
             message = {**message, "subprotocol": offered[0]}
         await send(message)
 
-    return agreeing
+    return accepting
 
 
 async def _reject(error: FleetError | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await response_to(error, scope)(scope, receive, send)
+        await error_response(error, scope)(scope, receive, send)
         return
     socket = WebSocket(scope, receive, send)
     # Accepted first: a refused handshake cannot carry a close code.

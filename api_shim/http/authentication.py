@@ -1,13 +1,13 @@
-"""Who calls, and whether they may: API keys, looked up in a copy of the table that is seconds old.
+"""Authentication: API keys, checked against a copy of the table that is seconds old.
 
-The rules, which `Authenticator` keeps for every surface:
+`Authenticator` applies these rules on every surface:
 
 - With any key configured, a call needs one. A revoked or expired key is refused, and its open
   streams end, within `key_max_age_s`.
-- With none, callers on this machine are let in; others only if the shim was told `insecure`.
-- A shim that listens on another address than loopback does not start without keys, and lets nobody
-  in if they vanish, unless it was told `insecure`.
-- What cannot be known is refused: without Redis, or when Redis has lost the keys, nobody comes in.
+- With none, clients on this machine are served; others only with the setting `insecure`.
+- A shim that listens on another address than loopback does not start without keys, and serves no
+  client if they vanish, unless `insecure` is set.
+- If the keys cannot be read, because Redis is unavailable or has lost them, every call is refused.
 """
 
 import asyncio
@@ -28,52 +28,52 @@ from relay.api_keys import ApiKeyEntry, ApiKeys, ApiKeyTable
 from relay.connection import Connection
 
 _PROXIED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-_ASK: Final = (
+_REMEDY: Final = (
     "send an API key as `Authorization: Bearer flk_...` (FLEET_API_KEY or --api-key for `fleet`); "
-    "an admin makes one with `fleet keys create`"
+    "an admin creates one with `fleet keys create`"
 )
 
-Ended = asyncio.Future[None]
-"""Done when a call may not go on."""
+CallEnded = asyncio.Future[None]
+"""Done when a call's key is no longer valid."""
 
 
 class Authenticator:
-    """Lets callers in, and sees them out when their key is revoked."""
+    """Authenticates calls, and ends them when their key is revoked."""
 
     def __init__(self, api_keys: ApiKeys, connection: Connection, settings: ShimSettings) -> None:
-        """Nobody has been let in."""
+        """No call is open, and no key is read yet."""
         self._api_keys = api_keys
         self._now = connection.now
         self._settings = settings
         self._table = ApiKeyTable()
-        self._looked_at = float("-inf")
-        self._looking: asyncio.Task[None] | None = None
-        self._calls: dict[Ended, ApiKeyEntry | None] = {}
+        self._refreshed_at = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
+        self._calls: dict[CallEnded, ApiKeyEntry | None] = {}
 
-    async def admit(self, connection: HTTPConnection) -> ApiKeyEntry | None:
-        """The caller's key; None where no key is configured and none is needed.
+    async def authenticate(self, connection: HTTPConnection) -> ApiKeyEntry | None:
+        """The client's key; None where no key is configured and none is needed.
 
         Raises NotAuthenticated, Refusal, RelayUnavailable.
         """
-        if time.monotonic() - self._looked_at > self._settings.key_max_age_s:
-            await self._look()
+        if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
+            await self._refresh()
         if not self._table.count:
-            self._without_keys(connection)
+            self._check_keyless(connection)
             return None
-        key = presented(connection)
+        key = presented_key(connection)
         if key is None:
-            raise NotAuthenticated(f"This fleet asks for a key: {_ASK}.")
+            raise NotAuthenticated(f"This fleet requires a key: {_REMEDY}.")
         entry = self._table.find(key)
         if entry is None and KEY.match(key):
             # Another shim may have issued it a moment ago.
-            await self.renew()
+            await self.refresh()
             entry = self._table.find(key)
         if entry is None or not entry.is_valid(self._now()):
-            raise NotAuthenticated(f"The key is not known here, was revoked or expired: {_ASK}.")
+            raise NotAuthenticated(f"The key is unknown, revoked or expired: {_REMEDY}.")
         return entry
 
-    def _without_keys(self, connection: HTTPConnection) -> None:
-        """Return if a caller may come in although no key is configured; raises otherwise."""
+    def _check_keyless(self, connection: HTTPConnection) -> None:
+        """Check a call while no key is configured; raises NotAuthenticated, Refusal."""
         if self._settings.insecure:
             return
         if not is_loopback(self._settings.host):
@@ -85,64 +85,64 @@ class Authenticator:
         if not is_local(connection):
             raise Refusal(
                 "not_local",
-                "No key is configured, so only callers on this machine are served, without a proxy "
-                "between: create a key there (`fleet keys create --admin`), or start the shim with "
-                "FLEET_INSECURE=1 if something else keeps others out.",
+                "No key is configured, so only clients on this machine are served, without a "
+                "proxy between: create a key there (`fleet keys create --admin`), or start the "
+                "shim with FLEET_INSECURE=1 if something else keeps others out.",
                 status=403,
             )
 
     @property
     def has_keys(self) -> bool:
-        """Whether any key was configured at the last look."""
+        """Whether any key was configured when the table was last read."""
         return self._table.count > 0
 
-    async def renew(self) -> None:
-        """Look again after a change; raises RelayUnavailable."""
-        if self._looking is not None:
-            await asyncio.wait({self._looking})
-        await self._look()
+    async def refresh(self) -> None:
+        """Read the table now; raises RelayUnavailable."""
+        if self._refreshing is not None:
+            await asyncio.wait({self._refreshing})
+        await self._refresh()
 
     async def keys(self) -> tuple[KeyFacts, ...]:
-        """Every key as of now, the oldest first; raises RelayUnavailable."""
-        await self.renew()
+        """Every key as of now, oldest first; raises RelayUnavailable."""
+        await self.refresh()
         return tuple(entry.facts for entry in self._table.entries.values())
 
     async def watch(self) -> Never:
-        """Keep the table fresh, so that calls need not wait, and end those of revoked keys."""
+        """Refresh the table periodically, in the background, and end calls of revoked keys."""
         while True:
             with suppress(RelayUnavailable):
-                await self._look()
+                await self._refresh()
             await asyncio.sleep(self._settings.key_max_age_s / 2)
 
-    async def _look(self) -> None:
-        """One look serves all who ask meanwhile."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._looked())
-            self._looking.add_done_callback(_retrieved)
-        await asyncio.shield(self._looking)
+    async def _refresh(self) -> None:
+        """Read the table; concurrent callers share one read."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._read_table())
+            self._refreshing.add_done_callback(_retrieve_error)
+        await asyncio.shield(self._refreshing)
 
-    async def _looked(self) -> None:
+    async def _read_table(self) -> None:
         began_at = time.monotonic()
         table = await self._api_keys.refresh(self._table)
         if self._table.revision and not table.revision:
             raise RelayUnavailable(
-                "Redis has lost the API keys of this fleet, so nobody is let in: bring its data "
-                "back; or, if it is meant to be empty, restart the shim"
+                "Redis has lost the API keys of this fleet, so every request is refused: "
+                "restore its data, or restart the shim if Redis is meant to be empty"
             )
-        self._table, self._looked_at = table, began_at
+        self._table, self._refreshed_at = table, began_at
         for ended, entry in self._calls.items():
-            if not ended.done() and not self._may_go_on(entry):
+            if not ended.done() and not self._is_valid(entry):
                 ended.set_result(None)
 
-    def _may_go_on(self, entry: ApiKeyEntry | None) -> bool:
+    def _is_valid(self, entry: ApiKeyEntry | None) -> bool:
         if entry is None:
             return not self._table.count
         return self._table.entries.get(entry.facts.id) == entry and entry.is_valid(self._now())
 
     @contextmanager
-    def call(self, entry: ApiKeyEntry | None) -> Generator[Ended]:
-        """A call that was let in; what it yields is done when it may not go on."""
-        ended: Ended = asyncio.get_running_loop().create_future()
+    def track(self, entry: ApiKeyEntry | None) -> Generator[CallEnded]:
+        """Register a call; the future that it yields is done when the key is revoked."""
+        ended: CallEnded = asyncio.get_running_loop().create_future()
         self._calls[ended] = entry
         try:
             yield ended
@@ -150,14 +150,14 @@ class Authenticator:
             del self._calls[ended]
 
 
-def _retrieved(look: asyncio.Task[None]) -> None:
-    """Whoever asked may have gone; the next one is told again."""
+def _retrieve_error(look: asyncio.Task[None]) -> None:
+    """Mark the error of a read as retrieved: every task that awaited it may be cancelled."""
     if not look.cancelled():
         look.exception()
 
 
-def presented(connection: HTTPConnection) -> str | None:
-    """The key that a caller sends, if any; one that looks like ours before others."""
+def presented_key(connection: HTTPConnection) -> str | None:
+    """The key that a client sends, if any; one of this fleet's form before others."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     offered = [token.strip()] if scheme.lower() == "bearer" else []
     offered.append(connection.headers.get("x-api-key", "").strip())
@@ -167,9 +167,9 @@ def presented(connection: HTTPConnection) -> str | None:
 
 
 def subprotocols(connection: HTTPConnection) -> tuple[list[str], list[str]]:
-    """What a WebSocket offers to speak, and the keys among that.
+    """The subprotocols that a WebSocket offers, and the keys among them.
 
-    A browser can send no header of its own with a WebSocket, but it can name subprotocols.
+    A browser cannot set a header on a WebSocket, but it can name subprotocols.
     """
     offered = connection.scope.get("subprotocols", [])
     keys = [each for each in offered if each.startswith(KEY_MARK)]
@@ -177,9 +177,9 @@ def subprotocols(connection: HTTPConnection) -> tuple[list[str], list[str]]:
 
 
 def is_local(connection: HTTPConnection) -> bool:
-    """Whether a caller is a program on this machine, with no proxy between.
+    """Whether the client is a program on this machine, with no proxy between.
 
-    The Host is looked at, too: a page elsewhere may give its own name our address.
+    The Host header is checked too, against DNS rebinding: another site may resolve to our address.
     """
     caller = connection.client.host if connection.client else ""
     host = connection.url.hostname or ""
@@ -198,14 +198,14 @@ async def _caller(connection: HTTPConnection) -> Tenant:
 
 
 Caller = Annotated[Tenant, Depends(_caller)]
-"""A parameter of a route that wants to know whose the call is."""
+"""A route's parameter: the tenant whose call it is."""
 
 
 async def _admin(caller: Caller) -> Tenant:
     if not caller.admin:
-        raise NotAllowed("This takes an admin's key: ask whoever runs the fleet.")
+        raise NotAllowed("This requires an admin's key.")
     return caller
 
 
 Admin = Annotated[Tenant, Depends(_admin)]
-"""A parameter of a route that is for admins."""
+"""A route's parameter: the tenant, which is an admin's."""

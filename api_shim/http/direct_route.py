@@ -1,9 +1,9 @@
 """Busy POST routes without FastAPI's matching and dependency injection, for ordinary requests.
 
-FastAPI documents the route and serves every request that is in some way special (a query, headers
-with preferences, another content type, a body that is no JSON). A request that has nothing of that
-calls the same function with the same arguments: its body parsed and validated as FastAPI does it,
-and what FastAPI would inject built directly. It saves a fifth of a shim's CPU a job
+FastAPI documents the route and serves every special request: one with a query, with preference
+headers, or with another content type. Any other request calls the same function with the same
+arguments: its body is parsed and validated as FastAPI does it, and its dependencies are built
+directly. It saves a fifth of a shim's CPU a job
 (bench/job_cost.py).
 """
 
@@ -47,7 +47,7 @@ class DirectRoute(BaseRoute, Generic[Injected]):
 
     @override
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """FULL for a request that has nothing special."""
+        """FULL for an ordinary request, else NONE."""
         if (
             scope["type"] != "http"
             or scope["path"] != self._route.path
@@ -81,7 +81,7 @@ class DirectRoute(BaseRoute, Generic[Injected]):
 
 
 def _preferences(scope: Scope) -> Preferences | None:
-    """What the headers say; None for a request that FastAPI has to look at."""
+    """The preferences in the headers; None for a request that FastAPI must serve."""
     is_json, backend = False, None
     for name, value in scope["headers"]:
         if name == b"content-type":

@@ -1,7 +1,7 @@
-"""How each surface points at what helps: its own paths and commands, never another surface's. Pure.
+"""Hints in error messages: each surface names its own paths and commands. Pure.
 
-Routing composes a refusal from these, so that a caller of `/v1` reads of `/v1` and one of `/api`
-of the `ollama` command.
+Selection composes its refusals from these, so that a client of `/v1` reads about `/v1`, and one of
+`/api` about the `ollama` command.
 """
 
 from collections.abc import Mapping
@@ -9,31 +9,31 @@ from typing import Final, NamedTuple
 
 
 class ErrorHints(NamedTuple):
-    """One surface's pointers, each a whole clause; `{model}` stands for the model's name."""
+    """The hints of one surface, each a whole clause; `{model}` is replaced by the model's name."""
 
     models: str
     """Where all models are listed."""
     abilities: str
-    """Where it is told what a model can do."""
+    """Where a model's capabilities are shown."""
     pull: str
-    """How to fetch a model."""
+    """How to pull a model."""
     no_worker: str
-    """What to do when nobody serves a queue."""
+    """What to do when no worker serves a queue."""
     backend: str
     """How a request names its backend."""
     not_for: str = ""
-    """What a sentence on a model of another kind begins with; `{verb}` is the kind."""
+    """The start of an error about a model of another kind; `{verb}` is the kind."""
     verbs: Mapping[str, str] = {}
-    """Kinds of jobs that have another name here."""
+    """Kinds of jobs that have another name on this surface."""
 
     def wrong_kind(self, model: str, kind: str) -> str:
-        """What a sentence on a model of another kind begins with."""
+        """The start of an error about a model of another kind."""
         return self.not_for.format(model=model, verb=self.verbs.get(kind, kind))
 
 
 NATIVE: Final = ErrorHints(
     models="GET /api/v1/models lists them all",
-    abilities="GET /api/v1/models tells what each can do",
+    abilities="GET /api/v1/models shows what each can do",
     pull="POST /api/v1/jobs/pull fetches one",
     no_worker="start one, or send the job to wait with "
     "/api/v1/jobs/<kind>?enqueue_anyway=true and a backend",
@@ -43,14 +43,14 @@ OPENAI: Final = ErrorHints(
     models="GET /v1/models lists them all",
     abilities="GET /v1/models lists them",
     pull="`fleet pull {model}` fetches it",
-    no_worker="start one, or ask again later",
+    no_worker="start one, or retry later",
     backend="`backend` (`extra_body` of the client), or the header X-Fleet-Backend",
 )
 OLLAMA: Final = ErrorHints(
     models="`ollama list` shows them all",
-    abilities="`ollama show <model>` tells what one can do",
+    abilities="`ollama show <model>` shows what one can do",
     pull="`ollama pull {model}` fetches it",
-    no_worker="start one, or ask again later",
+    no_worker="start one, or retry later",
     backend="`backend`, or the header X-Fleet-Backend",
     # ollama/ollama server/routes.go: `"<name>" does not support chat`.
     not_for='"{model}" does not support {verb}: ',
@@ -66,6 +66,6 @@ _BY_PATH: Final[Mapping[str, ErrorHints]] = {
 
 
 def hints_for(path: str) -> ErrorHints:
-    """The words of the surface that a path belongs to; the longest beginning counts."""
+    """The hints of the surface that a path belongs to; the longest prefix counts."""
     surfaces = [prefix for prefix in _BY_PATH if path.startswith(prefix)]
     return _BY_PATH[max(surfaces, key=len)] if surfaces else NATIVE

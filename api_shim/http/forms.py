@@ -1,7 +1,7 @@
-"""Forms with files: how a `multipart/form-data` body is taken.
+"""`multipart/form-data` bodies, parsed whole or as a stream.
 
-A web page elsewhere may send a form without asking first, which it may not do with JSON, so a form
-that comes from another origin is refused: a page must not use a shim on its reader's machine.
+A browser sends a form to another origin without a preflight request (which JSON needs), so a form
+from another origin is refused: a web page must not use a shim on its visitor's machine.
 """
 
 from collections.abc import AsyncGenerator
@@ -21,27 +21,24 @@ MULTIPART: Final = "multipart/form-data"
 
 
 def require_form(request: Request) -> None:
-    """Return if a call brings a form that may be taken; raises Refusal."""
+    """Check that a request has a form from the same origin; raises Refusal."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != MULTIPART:
         raise Refusal(
             "unsupported_media_type",
-            f"The body says it is {media_type[:80] or 'nothing in particular'}: "
-            f"send it as {MULTIPART}.",
+            f"The Content-Type is {media_type[:80] or 'missing'}: send the form as {MULTIPART}.",
             status=415,
         )
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise Refusal(
-            "cross_origin", "Forms are not taken from pages of another origin.", status=403
-        )
+        raise Refusal("cross_origin", "Forms from pages of another origin are refused.", status=403)
 
 
 @asynccontextmanager
-async def form_of(
+async def open_form(
     request: Request, *, max_files: int, max_fields: int = 100
 ) -> AsyncGenerator[FormData]:
-    """A call's form, while this is entered; its large files lie on disk. Raises Refusal."""
+    """A request's form, open in this context; its large files are on disk. Raises Refusal."""
     require_form(request)
     async with request.form(max_files=max_files, max_fields=max_fields) as form:
         yield form
@@ -51,15 +48,15 @@ _MOST_PARTS: Final = 100
 
 
 class FormPart(NamedTuple):
-    """A field begins; its bytes follow."""
+    """The start of a field; its bytes follow."""
 
     name: str
     filename: str | None
-    """None: it is no file."""
+    """None if the field is no file."""
 
 
 class _ParserEvents:
-    """What the parser has said since it was last asked."""
+    """Collects what the parser's callbacks report."""
 
     def __init__(self) -> None:
         self.news: list[FormPart | bytes] = []
@@ -89,7 +86,7 @@ class _ParserEvents:
     def headers_end(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise _wrong("a part of it has no name")
+            raise _wrong("a part has no name")
         filename = options.get(b"filename")
         self.news.append(
             FormPart(_text(options[b"name"]), None if filename is None else _text(filename))
@@ -102,12 +99,12 @@ class _ParserEvents:
         self.is_over = True
 
 
-async def form(request: Request) -> AsyncGenerator[FormPart | bytes, None]:
-    """Each field, then its bytes in pieces; raises Refusal if it is no form, or not a whole one."""
+async def stream_form(request: Request) -> AsyncGenerator[FormPart | bytes, None]:
+    """Each field, then its bytes in pieces; raises Refusal if the form is invalid or incomplete."""
     require_form(request)
     _, options = parse_options_header(request.headers.get("content-type"))
     if b"boundary" not in options:
-        raise _wrong("its Content-Type names no boundary")
+        raise _wrong("the Content-Type has no boundary")
     heard = _ParserEvents()
     try:
         parser = _parser(options[b"boundary"], heard)
@@ -120,8 +117,8 @@ async def form(request: Request) -> AsyncGenerator[FormPart | bytes, None]:
     except FormParserError as error:
         raise _wrong(str(error)) from None
     except ClientDisconnect:
-        # Nobody hears it; the log of calls does.
-        raise Refusal("caller_left", "The caller hung up.", status=408) from None
+        # No client reads this response; the access log records it.
+        raise Refusal("caller_left", "The client disconnected.", status=408) from None
     if not heard.is_over:
         raise _wrong("it ends before its last boundary")
 

@@ -1,8 +1,8 @@
-"""HEAD wherever GET works: the same head, and no body (RFC 9110, 9.3.2).
+"""HEAD wherever GET works: the same head and no body (RFC 9110, 9.3.2).
 
 FastAPI's routes for GET refuse HEAD. Here a HEAD is routed as a GET, unless the path has a route
-for HEAD itself; the server leaves the body out. HEAD is safe: routes that stream, and so would take
-a seat whose leaving may end a job, ask `is_head` first.
+for HEAD itself; the server omits the body. HEAD is safe: a route that would register a follower,
+whose disconnect may cancel the job, checks `is_head` first.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ class HeadAsGet:
     """Routes each HEAD as a GET."""
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
-        """`routes` are the application's: those for HEAD itself stay as they are."""
+        """`routes` are the application's; their own HEAD routes stay in use."""
         self._app = app
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Run the request, as a GET if it is a HEAD."""
         if scope["type"] == "http" and scope["method"] == "HEAD" and not self._has_own(scope):
-            # A copy: the server looks at its own scope to know that no body may go out.
+            # A copy: the server reads its own scope to know that it must not send a body.
             scope = {**scope, "method": "GET", _ASKED: "HEAD"}
         await self._app(scope, receive, send)
 
@@ -34,11 +34,11 @@ class HeadAsGet:
 
 
 def original_method(scope: Scope) -> str:
-    """The method that the caller has sent."""
+    """The method that the client has sent."""
     method: str = scope.get(_ASKED) or scope.get("method", "")
     return method
 
 
 def is_head(scope: Scope) -> bool:
-    """Whether the caller wants to see the head only."""
+    """Whether the client has sent a HEAD."""
     return original_method(scope) == "HEAD"

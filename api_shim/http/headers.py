@@ -1,7 +1,7 @@
-"""What a caller may say in headers, on every surface: where to, how urgent, what if they leave.
+"""Request headers that every surface accepts: idempotency, priority, disconnect policy, backend.
 
-A header is stronger than the field of the body that means the same, so that a client whose library
-knows no such field can say it, too.
+A header overrides the field of the body that means the same: a client library may not let its user
+set that field.
 """
 
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ def _possible(text: str | None) -> str | None:
         try:
             disconnect_policy(text)
         except ValueError:
-            raise ValueError("cancel_after_s is more than 0 and at most 86400") from None
+            raise ValueError("cancel_after_s must be more than 0 and at most 86400") from None
     return text
 
 
@@ -66,7 +66,7 @@ BackendHeader = Annotated[
 
 
 class Preferences(NamedTuple):
-    """What the headers of one call say."""
+    """The preferences in the headers of one call; None where a header is absent."""
 
     idempotency_key: str | None = None
     priority: Priority | None = None
@@ -74,7 +74,7 @@ class Preferences(NamedTuple):
     backend: str | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
-        """The request with what the headers say in place of what its body said."""
+        """The request with the headers' values in place of its own."""
         said: dict[str, Any] = {
             "priority": self.priority,
             "on_disconnect": self.on_disconnect,
@@ -94,4 +94,4 @@ async def _preferences(
 
 
 Preferred = Annotated[Preferences, Depends(_preferences)]
-"""A parameter of a route that makes jobs."""
+"""A route's parameter: the preferences of a call that submits jobs."""

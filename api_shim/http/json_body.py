@@ -1,8 +1,8 @@
-"""How the body of a request is taken: bounded while it comes, JSON only, and read strictly.
+"""Request bodies: bounded while they arrive, JSON only, parsed strictly.
 
-The bound is an ASGI middleware, so that it holds for every route and for bodies without a
-Content-Length; the parser is pydantic's, because Python's own takes NaN and half surrogates, which
-no other reader of the job could write again.
+The bound is an ASGI middleware, so it holds for every route and for bodies without a
+Content-Length. The parser is pydantic's: Python's own accepts NaN and lone surrogates, which no
+other process could encode again.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
-from api_shim.http.problems import Refusal, response_to
+from api_shim.http.problems import Refusal, error_response
 from contract.errors import PayloadTooLarge
 
 _MEBIBYTE: Final = 2**20
@@ -26,39 +26,39 @@ class Limit(NamedTuple):
 
     max_bytes: int
     setting: str
-    """What raises it."""
+    """The setting that raises it."""
 
     def refusal(self) -> Refusal:
-        """Of a body that is larger."""
+        """The error for a larger body."""
         return Refusal(
             PayloadTooLarge,
-            f"The body may have {self.max_bytes} bytes ({self.max_bytes / _MEBIBYTE:.1f} MiB): "
-            f"send less, or raise {self.setting}.",
+            f"The body may have at most {self.max_bytes} bytes "
+            f"({self.max_bytes / _MEBIBYTE:.1f} MiB): send less, or raise {self.setting}.",
         )
 
 
 class BodyLimit:
-    """Answers 413 to a body over the limit, before it is read when its length is announced."""
+    """Refuses a body over the limit with a 413, before it is read if it has a Content-Length."""
 
     def __init__(
         self, app: ASGIApp, *, max_bytes: int, by_path: Mapping[str, Limit] | None = None
     ) -> None:
-        """Guard this application; some paths have a limit of their own."""
+        """Wrap this application; `by_path` has paths with a limit of their own."""
         self._app = app
         self._usual = Limit(max_bytes, "FLEET_MAX_BODY_BYTES")
         self._by_path = by_path or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting."""
+        """Run the request, counting the bytes of its body."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         limit = self._by_path.get(scope["path"], self._usual)
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > limit.max_bytes:
-            # No `Connection: close`: the server drops the rest of the body unread, and a client
-            # that only listens after it has sent everything still hears the answer.
-            await response_to(limit.refusal(), scope)(scope, receive, send)
+            # No `Connection: close`: the server drops the rest of the body unread, so a client
+            # that reads only after it has sent everything still gets the response.
+            await error_response(limit.refusal(), scope)(scope, receive, send)
             return
         await self._app(scope, _counted(receive, limit), send)
 
@@ -79,11 +79,11 @@ def _counted(receive: Receive, limit: Limit) -> Receive:
 
 
 class _StrictRequest(Request):
-    """A request whose JSON is what every other reader would read."""
+    """A request whose JSON body is parsed strictly."""
 
     @override
     async def json(self) -> Any:
-        """The body, parsed; raises Refusal."""
+        """The parsed body; raises Refusal."""
         try:
             return from_json(await self.body(), allow_inf_nan=False)
         except ValueError as error:
@@ -91,18 +91,18 @@ class _StrictRequest(Request):
 
 
 def invalid_json(error: ValueError) -> Refusal:
-    """The refusal of a body that pydantic's parser does not read.
+    """The error for a body that is not valid JSON.
 
-    Its message has a position and what was expected there, never the text itself.
+    It names a position and what was expected there, never the body's text.
     """
     return Refusal("invalid_json", f"The body is not valid JSON in UTF-8: {error}.", status=400)
 
 
 class JsonRoute(APIRoute):
-    """A route whose body must say that it is JSON.
+    """A route that requires `Content-Type: application/json`.
 
-    That is also what keeps a web page elsewhere from using a shim on its reader's machine: a
-    browser does not send this content type across origins without asking first.
+    This also keeps web pages of other origins from using a shim on their visitor's machine: a
+    browser does not send this content type to another origin without a preflight request.
     """
 
     @override
@@ -124,8 +124,8 @@ def _require_json(headers: Headers) -> None:
     if media_type != "application/json":
         raise Refusal(
             "unsupported_media_type",
-            f"The body says it is {media_type[:80] or 'nothing in particular'}: "
-            "send it with Content-Type: application/json.",
+            f"The Content-Type is {media_type[:80] or 'missing'}: "
+            "send the body as application/json.",
             status=415,
         )
     encoding = headers.get("content-encoding", "identity").lower()

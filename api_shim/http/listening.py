@@ -1,6 +1,6 @@
-"""Whether a shim may listen where it is told to: only on loopback while no API key is configured.
+"""Whether a shim may listen on its address: only on loopback while no API key is configured.
 
-Apart from authentication.py, because `fleet up` checks it, too, and does not import FastAPI.
+Apart from authentication.py, because `fleet up` checks it too, and does not import FastAPI.
 """
 
 from ipaddress import IPv6Address, ip_address
@@ -11,7 +11,7 @@ from relay.connection import Connection
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name of one, is this machine's own."""
+    """Whether an address or host name is a loopback one."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 async def reason_not_to_start(settings: ShimSettings) -> str | None:
-    """Why a shim must not listen where it is told to, if it must not; raises RelayUnavailable."""
+    """Why a shim must not listen on its address, else None; raises RelayUnavailable."""
     if is_loopback(settings.host) or settings.insecure:
         return None
     async with Connection.open(settings) as connection:
@@ -31,7 +31,7 @@ async def reason_not_to_start(settings: ShimSettings) -> str | None:
     if table.count:
         return None
     return (
-        f"no API key is configured, so whoever reaches {settings.host} could do anything: start on "
-        "127.0.0.1, run `fleet keys create --tenant NAME --admin`, and start again; or, if "
-        "something else keeps others out, say so with --insecure (FLEET_INSECURE=1)"
+        f"no API key is configured, so every client that reaches {settings.host} would have full "
+        "access: start on 127.0.0.1, run `fleet keys create --tenant NAME --admin`, and start "
+        "again; or, if something else keeps others out, start with --insecure (FLEET_INSECURE=1)"
     )

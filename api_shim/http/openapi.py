@@ -1,9 +1,8 @@
-"""The document at /openapi.json: FastAPI's own, with what FastAPI cannot know put in.
+"""The document at /openapi.json: FastAPI's, with what FastAPI cannot know added.
 
-Four things: a sentence that sums each operation up; that problems are `application/problem+json`,
-but for drop-in surfaces; what an event looks like, since events are passed on unparsed and so are
-no response model of any route; and that every route asks for an API key, since that is the business
-of a layer around the routes.
+These are: a summary of each operation; `application/problem+json` for errors, except on the drop-in
+surfaces; the schema of events, which are passed on unparsed and so are no route's response model;
+and API keys, which a middleware checks.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ class Document:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, after_s: float) -> None:
-        """Render it after so many seconds, unless a client asks for it before."""
+        """Render it after `after_s` seconds, or at the first `read`."""
         self._timer = asyncio.get_running_loop().call_later(after_s, self._start)
 
     async def read(self) -> bytes:
@@ -39,7 +38,7 @@ class Document:
         return await asyncio.shield(self._start())
 
     def drop(self) -> None:
-        """Stop: no client will ask any more."""
+        """Stop rendering it."""
         if self._timer is not None:
             self._timer.cancel()
         if self._rendering is not None:
@@ -52,7 +51,7 @@ class Document:
 
 
 BEGIN_AFTER_S: Final = 20.0
-"""Rendered at the start of a shim, it would compete with its first requests for the processor."""
+"""At the start of a shim, rendering would compete with the first requests for the CPU."""
 
 
 _SCHEMAS: Final = "#/components/schemas/{model}"
@@ -63,31 +62,31 @@ _SENTENCE: Final = re.compile(r"(?<=\.) ")
 _CLAUSE: Final = re.compile(r"[:;] ")
 
 
-_MADE: Final[dict[tuple[str, ...], bytes]] = {}
+_ENCODED: Final[dict[tuple[str, ...], bytes]] = {}
 """By version and operations: applications of one process differ in settings, not in routes."""
 
 
 def install(app: FastAPI) -> Document:
-    """Make the application describe itself truly; return the document, to begin once it serves."""
+    """Replace the application's OpenAPI document; returns it, to be built when serving starts."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app)
         return app.openapi_schema
 
-    def made() -> bytes:
+    def encoded() -> bytes:
         key = (app.version, *sorted(str(route) for route in app.routes))
-        if key not in _MADE:
-            _MADE[key] = json_line(document())
-        return _MADE[key]
+        if key not in _ENCODED:
+            _ENCODED[key] = json_line(document())
+        return _ENCODED[key]
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
-    whole = Document(made)
+    whole = Document(encoded)
 
     async def send(request: Request) -> Response:  # noqa: ARG001 - the same for everybody
         return Response(await whole.read(), media_type="application/json")
 
-    # FastAPI's own route makes it on the loop.
+    # FastAPI's own route builds it on the event loop.
     app.router.routes[:] = [it for it in app.routes if getattr(it, "path", "") != _PATH]
     app.add_route(_PATH, send, include_in_schema=False)
     return whole
@@ -117,9 +116,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 
 def summary(description: str) -> str:
-    """The beginning of a description that says by itself what an operation does.
+    """The first sentence of a description, or its first clause if that is a phrase.
 
-    FastAPI makes titles of the names of functions, which say nothing to anybody else.
+    FastAPI's default, the function's name, says little.
     """
     sentence = _SENTENCE.split(" ".join(description.split()), maxsplit=1)[0].rstrip(".")
     clause = _CLAUSE.split(sentence, maxsplit=1)[0]
@@ -127,20 +126,20 @@ def summary(description: str) -> str:
 
 
 def _add_refusals(responses: dict[str, Any]) -> None:
-    # 422: a query field that is not known (query_fields.py).
+    # 422: an unknown query field (query_fields.py).
     for status, response in documented(401, 403, 422).items():
         responses.setdefault(str(status), {"description": response["description"]})
 
 
 def is_drop_in(path: str) -> bool:
-    """Whether a path belongs to a surface with an envelope of its own, which its routes name."""
+    """Whether a path belongs to a surface with an error format of its own."""
     return path.startswith(("/v1/", "/api/")) and not path.startswith("/api/v1/")
 
 
 def _drop_undocumented(responses: dict[str, Any]) -> None:
     for status, response in list(responses.items()):
         if _UNDOCUMENTED in str(response):
-            # FastAPI adds it to every route with a parameter; these parameters cannot be wrong.
+            # FastAPI adds it to every route with a parameter; these parameters cannot be invalid.
             del responses[status]
 
 
@@ -152,20 +151,20 @@ def _mark_problems(responses: dict[str, Any]) -> None:
 
 
 def _add_events(schemas: dict[str, Any]) -> None:
-    """Add `Event`: what a log says, each with the `id` and `at` that its frame has."""
+    """Add `Event`: every event of a log, with the `id` and `at` of its frame."""
     schema = TypeAdapter(KnownEvent).json_schema(ref_template=_SCHEMAS, mode="serialization")
     members = schema.pop("$defs")
     for name, member in members.items():
         if "type" in member.get("properties", {}) and "const" in member["properties"]["type"]:
             member["properties"] = {**_FRAME, **member["properties"]}
             member["required"] = sorted({*member.get("required", ()), "at", "type"})
-            # `Image` is an event here; nothing else that the API takes or gives has its name.
+            # The suffix: `Image` is an event here, and may name another schema later.
             name = f"{name}Event"  # noqa: PLW2901
         schemas.setdefault(name, member)
     mapping = schema["discriminator"]["mapping"]
     schema["discriminator"]["mapping"] = {kind: f"{ref}Event" for kind, ref in mapping.items()}
     schema["oneOf"] = [{"$ref": f"{each['$ref']}Event"} for each in schema["oneOf"]]
-    schemas["Event"] = {**schema, "title": "Event", "description": "One thing that a job says."}
+    schemas["Event"] = {**schema, "title": "Event", "description": "One event of a job's log."}
 
 
 _KEYS: Final[dict[str, Any]] = {
@@ -173,14 +172,14 @@ _KEYS: Final[dict[str, Any]] = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "flk_<id>_<secret>",
-        "description": "An API key. Needed once any is configured; until then only callers on the "
+        "description": "An API key. Needed once any is configured; until then only clients on the "
         "shim's own machine are served.",
     },
     "keyHeader": {
         "type": "apiKey",
         "in": "header",
         "name": "X-Api-Key",
-        "description": "The same key, where `Authorization` is somebody else's.",
+        "description": "The same key, where `Authorization` is used by a proxy.",
     },
 }
 _FRAME: Final[dict[str, Any]] = {

@@ -1,6 +1,7 @@
-"""Everything that can go wrong, as the caller sees it: RFC 9457 problem documents.
+"""Errors as clients see them: RFC 9457 problem documents.
 
-Invariant: every answer of 400 or more is `application/problem+json` with a stable `code`.
+Invariant: every response of 400 or more on the native surface is `application/problem+json` with a
+stable `code`; other surfaces render the same problem in their own envelope.
 """
 
 import difflib
@@ -47,18 +48,18 @@ Where = Literal["body", "query", "path", "header"]
 
 
 class FieldError(WireModel):
-    """One field that is wrong."""
+    """One invalid field."""
 
     field: str
     """Path in the body, as in `messages.0.role`, or the name of a parameter."""
     where: Where
     code: str
-    """Kind of mistake, as pydantic calls it: `missing`, `extra_forbidden`, ..."""
+    """pydantic's name of the error: `missing`, `extra_forbidden`, ..."""
     message: str
     limit: str | None = None
     """What is allowed."""
     remedy: str
-    """What to do."""
+    """How to fix it."""
 
 
 _LIMITS: Final[dict[str, str]] = {
@@ -86,14 +87,14 @@ _REMEDIES: Final[dict[str, str]] = {
     "dict_type": "send an object",
     "model_type": "send an object",
     "model_attributes_type": "send an object",
-    "union_tag_not_found": "add the field that tells the kinds apart",
+    "union_tag_not_found": "add the field that selects the kind",
 }
 
 
 def field_errors(
     errors: Iterable[Any], body: Any, known: Sequence[str] = ()
 ) -> tuple[FieldError, ...]:
-    """Ours for pydantic's; `known` are the body's fields, for a guess at a misspelt one."""
+    """Our errors for pydantic's; `known` are the body's fields, to suggest one for a typo."""
     found = (_field_error(error, body, known) for error in errors)
     return tuple(dict.fromkeys(found))
 
@@ -114,9 +115,9 @@ def _field_error(error: Any, body: Any, known: Sequence[str]) -> FieldError:
 
 
 def _as_written(path: Sequence[int | str], body: Any, kind: str) -> str:
-    """Only those steps of pydantic's path that the caller wrote.
+    """The steps of pydantic's path that are in the body.
 
-    Between them pydantic names the members of unions that it tried, which nobody sent.
+    Its path also names the members of a union that it tried.
     """
     steps: list[str] = []
     here = body
@@ -144,12 +145,12 @@ def _remedy(kind: str, name: str, limit: str | None, known: Sequence[str]) -> st
         return f"rename it to {close[0]}" if close else "remove it"
     if kind in _REMEDIES:
         return _REMEDIES[kind]
-    return f"send a value that is {limit}" if limit else "see /docs for what it takes"
+    return f"send a value that is {limit}" if limit else "see /docs for valid values"
 
 
 PROBLEM_JSON: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = 2.0
-"""For trouble that passes and whose source names no time."""
+"""For a temporary error that names no time."""
 
 _STATUS: Final[Mapping[type[Exception], int]] = {
     InvalidRequest: 422,
@@ -184,11 +185,11 @@ _CODES: Final[Mapping[int, str]] = {
     413: PayloadTooLarge.code,
     415: "unsupported_media_type",
 }
-"""Codes for what HTTP itself refuses."""
+"""Codes of errors that HTTP itself defines."""
 
 
 class Problem(WireModel):
-    """What went wrong, in RFC 9457's fields and a few of ours; `code` is what programs look at."""
+    """An error in RFC 9457's fields and a few of ours; programs check `code`."""
 
     type: str
     """`urn:llm-fleet:problem:<code>`"""
@@ -196,34 +197,34 @@ class Problem(WireModel):
     """The same for every problem of that code."""
     status: int
     detail: str
-    """What is wrong this time, and what would help."""
+    """What is wrong this time, and how to fix it."""
     code: str
     retryable: bool = False
     """Whether the same request may succeed later."""
     retry_after_s: float | None = None
     request_id: str | None = None
     errors: tuple[FieldError, ...] | None = None
-    """One entry for each field that is wrong."""
+    """One entry for each invalid field."""
     matches: tuple[str, ...] | None = None
-    """Names that exist and may have been meant."""
+    """Existing names that are close to the unknown one."""
     capabilities: tuple[str, ...] | None = None
     """What the named backend can do."""
     queue: str | None = None
     """The queue that is full."""
     scope: Literal["queue", "tenant"] | None = None
-    """Whether its own bound was met, or this tenant's."""
+    """Which bound was reached: the queue's or this tenant's."""
     limit: int | None = None
     """The bound."""
     held: int | None = None
-    """How much waits, in the bound's unit."""
+    """How much is waiting, in the bound's unit."""
     eta_s: float | None = None
-    """Seconds until a job that waited behind all of them would start; null when unknown."""
+    """Seconds until a job behind all of them would start; null when unknown."""
     checks: dict[str, str] | None = Field(default=None)
-    """What `/readyz` looked at: `ok`, or why not."""
+    """The checks of `/readyz`: `ok`, or the error."""
 
 
 class Refusal(HTTPException):
-    """Raised where the shim itself says no; carries the problem to answer with."""
+    """An error that the shim itself raises; carries the problem to respond with."""
 
     def __init__(
         self,
@@ -234,7 +235,7 @@ class Refusal(HTTPException):
         headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        """Name the class of the contract's error, or a code with its HTTP status."""
+        """`error` is a class of the contract, or a code; a code needs its HTTP `status`."""
         if isinstance(error, str):
             self.code, retryable = error, False
         else:
@@ -257,7 +258,7 @@ def _title(error: type[FleetError] | str, status: int) -> str:
 
 
 class ProblemResponse(Response):
-    """A problem on its way to the caller."""
+    """A problem as a response."""
 
     media_type = PROBLEM_JSON
 
@@ -270,7 +271,7 @@ class ProblemResponse(Response):
 
 
 def problem_of(error: Exception, scope: Scope) -> Problem:
-    """What the caller is told of an error; nothing of it for errors that are not ours."""
+    """The problem for an error; for a defect of ours it shows nothing but the request id."""
     request_id = scope.get("state", {}).get("request_id")
     match error:
         case Refusal():
@@ -292,17 +293,17 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
                 **error.facts,
             )  # fmt: skip
         case _:
-            detail = "Something broke in the shim; its log has the details under this request_id."
+            detail = "An internal error of the shim; its log has the details under this request_id."
             title = _title(InternalError, 500)
             return _problem(InternalError.code, title, 500, detail, request_id=request_id)
 
 
 Envelope = Callable[[Problem, Mapping[str, str]], Response]
-"""How a surface tells a problem, with these headers; natively a ProblemResponse."""
+"""Renders a problem, with these headers, as a surface does."""
 
 
-def response_to(error: Exception, scope: Scope) -> Response:
-    """What a caller is answered, also where no route was reached: in the words of its surface."""
+def error_response(error: Exception, scope: Scope) -> Response:
+    """The response to an error in the envelope of the path's surface, even if no route matched."""
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = "Bearer"
@@ -311,11 +312,11 @@ def response_to(error: Exception, scope: Scope) -> Response:
     surfaces = [prefix for prefix in envelopes if scope["path"].startswith(prefix)]
     if surfaces:
         return envelopes[max(surfaces, key=len)](problem, headers)
-    return natively(problem, headers)
+    return native_envelope(problem, headers)
 
 
-def natively(problem: Problem, headers: Mapping[str, str]) -> Response:
-    """The envelope of our own API, and of whatever belongs to no surface."""
+def native_envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The envelope of the native API and of paths that belong to no surface."""
     return ProblemResponse(problem, headers=headers)
 
 
@@ -353,14 +354,14 @@ def _of_http(error: HTTPException, status: int, scope: Scope, request_id: str | 
 
 
 def install(app: FastAPI, envelopes: Mapping[str, Envelope]) -> None:
-    """Make every error of the application a problem document.
+    """Render every error of the application as a problem.
 
-    Under the paths that begin like one of `envelopes` (the longest that fits) it is told that way.
+    `envelopes` are by path prefix; the longest prefix counts.
     """
     app.state.envelopes = envelopes
 
     async def answer(request: Request, error: Exception) -> Response:
-        return response_to(error, request.scope)
+        return error_response(error, request.scope)
 
     for kind in (HTTPException, RequestValidationError, FleetError):
         app.add_exception_handler(kind, answer)
@@ -370,7 +371,7 @@ Documented = Literal[400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 500,
 
 
 def documented(*statuses: Documented) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these statuses; 500 is always among them."""
+    """The `responses` of a route that may fail with these statuses, and with 500."""
     return {
         status: {"model": Problem, "description": _DESCRIPTIONS.get(status, "")}
         for status in sorted({*statuses, 500})
@@ -381,21 +382,21 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     400: "`invalid_json` (of a body), `invalid_cursor`, `wrong_kind` (the model is not for that "
     "kind of job; `matches` has models that are) or `not_supported` (`capabilities` says what the "
     "backend can do).",
-    401: "No API key, or one that is not known here, was revoked or has expired.",
-    403: "It takes an admin's key (`not_allowed`), or, while there are no keys, a caller on this "
-    "machine (`not_local`).",
+    401: "No API key, or one that is unknown, revoked or expired.",
+    403: "It requires an admin's key (`not_allowed`), or, while there are no keys, a client on "
+    "this machine (`not_local`).",
     404: "`job_not_found` (also of another tenant's), `unknown_backend`, `unknown_model`, "
     "`unknown_kind` or `unknown_key`; `matches` has close names.",
-    406: "No format that events are told in is accepted.",
-    409: "Several ids begin so (`ambiguous_id`), that name is taken (`name_taken`), the "
+    406: "The client accepts none of the formats of events.",
+    409: "Several ids have this prefix (`ambiguous_id`), the name is taken (`name_taken`), the "
     "Idempotency-Key belongs to another request "
-    "(`idempotency_key_reused`), the job is no dead letter (`not_dead`), or this shim was not "
+    "(`idempotency_key_reused`), the job is not a dead letter (`not_dead`), or this shim was not "
     "started by `fleet up` (`not_supervised`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown or out of range (`errors` names it).",
-    429: "The queue is full; Retry-After says when to come back.",
-    500: "A defect of ours.",
-    503: "No live worker (`no_worker`), Redis does not answer (`relay_unavailable`), or `fleet up` "
-    "does not (`control_lost`).",
+    429: "The queue is full; Retry-After says when to retry.",
+    500: "An internal error.",
+    503: "No live worker (`no_worker`), Redis does not respond (`relay_unavailable`), or "
+    "`fleet up` does not (`control_lost`).",
 }

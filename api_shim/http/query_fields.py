@@ -1,7 +1,7 @@
-"""Query fields of our own routes: one that a route does not know is refused, with those it does.
+"""Query fields of native routes: an unknown one is refused.
 
-Drop-in surfaces accept them, as real clients send them; here a misspelt filter that filters nothing
-would look like an answer.
+Drop-in surfaces accept them, because real clients send them. On a native route a misspelt filter
+would be ignored, and the response would look right.
 """
 
 import difflib
@@ -21,14 +21,14 @@ _MOST_TOLD: Final = 8
 async def only_known_fields(connection: HTTPConnection) -> None:
     """A dependency of native routes; raises Refusal (422) that names each unknown field.
 
-    A WebSocket is refused by its route, once it is open: before that, no reason can be told.
+    The WebSocket route checks this itself once it has accepted: before, it cannot send a reason.
     """
     if connection.scope["type"] == "http":
         demand_known_fields(connection)
 
 
 def demand_known_fields(connection: HTTPConnection) -> None:
-    """Return if the route knows every field of the query; raises Refusal."""
+    """Check that the route knows every field of the query; raises Refusal."""
     given = connection.query_params
     if not given:
         return
@@ -53,12 +53,12 @@ def _refusal(unknown: Sequence[str], known: Sequence[str]) -> Refusal:
             field=name[:_LONGEST_NAME],
             where="query",
             code="extra_forbidden",
-            message=f"It is not known: {has}.",
+            message=f"Unknown field: {has}.",
             remedy=_remedy(name, known),
         )
         for name in unknown
     )
-    return Refusal(InvalidRequest, f"Unknown in the query: {names}; {has}.", errors=errors)
+    return Refusal(InvalidRequest, f"Unknown query fields: {names}; {has}.", errors=errors)
 
 
 def _remedy(name: str, known: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""How a WebSocket ends: with a code and words, unless its other side was faster."""
+"""Closing a WebSocket with a code and a reason."""
 
 from contextlib import suppress
 from typing import Final
@@ -9,11 +9,11 @@ from api_shim.http.problems import Refusal, status_of
 from contract.errors import FleetError
 
 _PRIVATE_CLOSE: Final = 4000
-"""A WebSocket closes with this plus the HTTP status that the problem would have had."""
+"""Added to the problem's HTTP status, it is the close code."""
 
 
 async def refuse(socket: WebSocket, error: FleetError | Refusal) -> None:
-    """Close an accepted socket with what would have been a problem document."""
+    """Close an accepted WebSocket with the code and message of a problem."""
     if isinstance(error, Refusal):
         status, words = error.status_code, error.detail
     else:
@@ -22,6 +22,6 @@ async def refuse(socket: WebSocket, error: FleetError | Refusal) -> None:
 
 
 async def close(socket: WebSocket, code: int, reason: str) -> None:
-    """Close, unless the other side or the server was faster; a reason has up to 123 bytes."""
+    """Close, unless it is closed already; the reason is cut at 120 bytes (RFC 6455 allows 123)."""
     with suppress(RuntimeError, WebSocketDisconnect):
         await socket.close(code, reason.encode()[:120].decode(errors="ignore"))

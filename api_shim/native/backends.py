@@ -1,8 +1,8 @@
-"""Backends that come and go while the fleet runs: send_request for here, done by `fleet up`.
+"""Backends that are added and removed at run time; `fleet up` starts and ends their workers.
 
-Only for admins' keys, or, while there are none, for callers on this machine, because a backend is
-run as the user who runs the fleet. A DSN may hold a key: it goes through this process to `fleet up`
-and is never written anywhere.
+Allowed for admins' keys, or, while there are no keys, for clients on this machine, because a
+backend's process runs as the user who runs the fleet. A DSN may hold a key: it passes through this
+process to `fleet up` and is never written anywhere.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
-from api_shim.native.jobs import answer
+from api_shim.native.jobs import json_response
 from api_shim.submission.roster_cache import pools
 from api_shim.submission.roster_views import BackendView, backend_view
 from contract.errors import InvalidRequest, UnknownBackend
@@ -33,19 +33,19 @@ from contract.redis_keys import backend_of
 from contract.wire import WireModel
 
 _CONTROL_WITHIN_S: Final = 55.0
-"""Longer than `fleet up` lets a worker drain."""
+"""Longer than `fleet up` waits for a worker to drain."""
 _SEEN_WITHIN_S: Final = 12.0
 _LOOK_S: Final = 0.1
 _NOT_CHECKED: Final = "not checked yet"
 _INSTEAD: Final = (
     "This shim was not started by `fleet up`, so it cannot start or end workers. Start one with "
     "LLM_<NAME>=<type>://... and FLEET_WORKER_BACKEND=<name> in its environment (`python -m "
-    "workers`), or stop it: the roster follows by itself."
+    "workers`), or stop it: the roster updates itself."
 )
 
 
 class NewBackend(WireModel):
-    """A backend to start a worker for."""
+    """A backend to start workers for."""
 
     name: BackendName
     dsn: Annotated[SecretStr, Field(min_length=3, max_length=8192)]
@@ -53,7 +53,7 @@ class NewBackend(WireModel):
 
 
 class BackendStarts(WireModel):
-    """Its worker was started, and has not reported yet."""
+    """A backend whose worker was started and has not reported yet."""
 
     name: str
     status: str = "starting"
@@ -61,22 +61,22 @@ class BackendStarts(WireModel):
 
 
 class BackendRemoved(WireModel):
-    """No worker serves it any more."""
+    """A backend that no worker serves any more."""
 
     name: str
     workers: int
-    """How many were ended."""
+    """How many workers were ended."""
     waiting: int
-    """Jobs in its queues: they wait until a backend of that name is there again."""
+    """Jobs in its queues; they wait until a backend of that name is served again."""
 
 
 async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) -> None:
-    """Let admins pass; while there are no keys, callers on this machine. Raises Refusal."""
+    """Allow admins; without any key, clients on this machine. Raises Refusal."""
     if not dependencies.authenticator.has_keys and not is_local(connection):
         raise Refusal(
             "not_local",
             "While no API key is configured, backends are added and removed from the machine that "
-            "the fleet runs on: ask its shim at 127.0.0.1 there, without a proxy between.",
+            "the fleet runs on: use its shim at 127.0.0.1 there, without a proxy between.",
             status=403,
         )
 
@@ -95,7 +95,7 @@ _EXAMPLE: Final[Any] = {
     status_code=201,
     response_model=BackendView,
     responses={
-        201: {"description": "It is on the roster; `healthy` and `error` tell how it is."},
+        201: {"description": "It is on the roster; `healthy` and `error` show its state."},
         202: {"model": BackendStarts, "description": "Its worker has not reported yet."},
         **documented(400, 403, 409, 413, 415, 422, 503),
     },
@@ -103,9 +103,9 @@ _EXAMPLE: Final[Any] = {
 async def add(
     new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)], dependencies: Injected
 ) -> Response:
-    """Start workers for a backend, without a restart; ends with `fleet up`, which keeps no list."""
+    """Start workers for a backend at run time; `fleet up` does not remember it when it exits."""
     if new.name in pools(await dependencies.roster.workers()):
-        raise _taken(f"A live worker serves a backend {new.name} already")
+        raise _taken(f"A live worker already serves a backend {new.name}")
     told = await _told(dependencies, AddBackend(name=new.name, dsn=new.dsn))
     if told.error == "invalid":
         raise Refusal(InvalidRequest, told.message)
@@ -113,7 +113,9 @@ async def add(
         raise _taken(told.message)
     view = await _seen(dependencies, new.name)
     if view is None:
-        detail = "GET /api/v1/backends shows it when it has reported; `fleet up` says why not."
+        detail = (
+            "GET /api/v1/backends shows it when it has reported; `fleet up` prints why it does not."
+        )
         starts = BackendStarts(name=new.name, detail=detail)
         return Response(starts.model_dump_json(), 202, media_type="application/json")
     return Response(view.model_dump_json(), 201, media_type="application/json")
@@ -129,13 +131,13 @@ async def remove(
     name: Annotated[BackendName, Path(description="As it was added, or given to `fleet up`.")],
     dependencies: Injected,
 ) -> Response:
-    """End a backend's workers: what they do is finished or handed over, what waits waits on."""
+    """Drain a backend's workers and end them; queued jobs wait."""
     told = await _told(dependencies, RemoveBackend(name=name))
     if told.error is not None:
         raise Refusal(UnknownBackend, told.message)
     views = await dependencies.queue.positions.views(await dependencies.roster.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
-    return answer(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
+    return json_response(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
 
 
 def _taken(why: str) -> Refusal:
@@ -150,12 +152,12 @@ async def _told(dependencies: Dependencies, order: ControlRequest) -> ControlRes
         return await send_request(control, order, _CONTROL_WITHIN_S)
     except ControlLost as error:
         raise Refusal(
-            "control_lost", f"{error}: it may be ending.", status=503, retry_after_s=2.0
+            "control_lost", f"{error}: it may be shutting down.", status=503, retry_after_s=2.0
         ) from None
 
 
 async def _seen(dependencies: Dependencies, name: str) -> BackendView | None:
-    """The backend once a worker of it has looked at it; None if that takes too long."""
+    """The backend once a worker has probed it; None if that takes too long."""
     try:
         async with asyncio.timeout(_SEEN_WITHIN_S):
             while True:

@@ -1,6 +1,6 @@
-"""Dead letters over HTTP: look at jobs that ran out of attempts, run them again, forget them.
+"""Dead letters over HTTP: list jobs that ran out of attempts, retry them, delete them.
 
-A tenant does so with its own jobs, an admin with everybody's.
+A tenant has access to its own jobs, an admin to all.
 """
 
 from typing import Annotated, Final
@@ -12,7 +12,7 @@ from api_shim.http.authentication import Admin, Caller
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import documented
 from api_shim.native.enqueue import ACCEPTED
-from api_shim.native.jobs import JobId, answer, check_cursor, checked
+from api_shim.native.jobs import JobId, check_cursor, checked_id, json_response
 from api_shim.submission.submission import Submission, accepted
 from contract.errors import JobNotFound
 from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobRecord
@@ -30,13 +30,13 @@ async def _wanted(
     caller: Caller,
     queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
     kind: Kind | None = None,
-    tenant: Annotated[str | None, Query(description="For admins: whose.")] = None,
+    tenant: Annotated[str | None, Query(description="For admins: of this tenant.")] = None,
 ) -> DeadLetterFilter:
     return DeadLetterFilter(caller, queue, kind, tenant)
 
 
 Which = Annotated[DeadLetterFilter, Depends(_wanted)]
-Before = Annotated[str | None, Query(description="`next` of the answer before this one.")]
+Before = Annotated[str | None, Query(description="`next` of the previous response.")]
 
 
 @router.get(
@@ -51,15 +51,15 @@ async def page(
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
     before: Before = None,
 ) -> Response:
-    """List dead letters, the last to die first, each with its last error.
+    """List dead letters, the most recent first, each with its last error.
 
-    One that was retried is listed no longer.
+    One that was retried is no longer listed.
     """
     check_cursor(before)
     found = await dependencies.dead_letters.page(wanted, limit=limit, before=before)
     if wanted.seen_by.admin:
         found = found.model_copy(update={"unreadable": await dependencies.unreadable.count()})
-    return answer(found)
+    return json_response(found)
 
 
 @router.get(
@@ -71,8 +71,8 @@ async def page(
 async def messages(
     dependencies: Injected, _: Admin, limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50
 ) -> Response:
-    """List messages in queues that no worker could read, the newest first; for admins."""
-    return answer(await dependencies.unreadable.page(limit=limit))
+    """List messages in queues that no worker could read, newest first; admins only."""
+    return json_response(await dependencies.unreadable.page(limit=limit))
 
 
 @router.delete(
@@ -82,8 +82,8 @@ async def messages(
     responses=documented(403, 503),
 )
 async def purge_messages(dependencies: Injected, _: Admin) -> Response:
-    """Forget all messages that no worker could read; for admins."""
-    return answer(await dependencies.unreadable.purge())
+    """Delete all messages that no worker could read; admins only."""
+    return json_response(await dependencies.unreadable.purge())
 
 
 @router.get(
@@ -93,9 +93,9 @@ async def purge_messages(dependencies: Injected, _: Admin) -> Response:
     responses=documented(404, 409, 503),
 )
 async def show(id: JobId, dependencies: Injected, caller: Caller) -> Response:
-    """Look at one dead letter: its record, its last error, and what was asked for."""
+    """Get one dead letter: its record, its last error, and its request."""
     record = await _dead(dependencies, caller, id)
-    return answer(await dependencies.dead_letters.show(record), record.id)
+    return json_response(await dependencies.dead_letters.show(record), record.id)
 
 
 @router.post(
@@ -106,8 +106,8 @@ async def show(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     responses={202: ACCEPTED, **documented(404, 409, 422, 429, 503)},
 )
 async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
-    """Run a dead letter again, as a new job of its tenant; again: the same new job."""
-    record = await dependencies.records.seen(checked(id), caller)
+    """Retry a dead letter as a new job of its tenant; idempotent."""
+    record = await dependencies.records.seen(checked_id(id), caller)
     if record.dead_at is not None and record.retried_as is None:
         request = await dependencies.records.request(record.id)
         await Submission(dependencies.submission, caller, Preferences()).queue_for(request)
@@ -125,8 +125,10 @@ async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     responses=documented(404, 409, 503),
 )
 async def purge(id: JobId, dependencies: Injected, caller: Caller) -> Response:
-    """Forget one dead letter for good: its record, its log, what was asked for."""
-    return answer(await dependencies.dead_letters.purge(await _dead(dependencies, caller, id)))
+    """Delete one dead letter for good: its record, its log, its request."""
+    return json_response(
+        await dependencies.dead_letters.purge(await _dead(dependencies, caller, id))
+    )
 
 
 @router.delete(
@@ -136,13 +138,13 @@ async def purge(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     responses=documented(400, 422, 503),
 )
 async def purge_all(dependencies: Injected, wanted: Which, before: Before = None) -> Response:
-    """Forget dead letters for good, up to 500 a call: repeat with `next` while there is one."""
+    """Delete dead letters for good, up to 500 a call; repeat with `next` while there is one."""
     check_cursor(before)
-    return answer(await dependencies.dead_letters.purge_all(wanted, before=before))
+    return json_response(await dependencies.dead_letters.purge_all(wanted, before=before))
 
 
 async def _dead(dependencies: Dependencies, caller: Tenant, job_id: str) -> JobRecord:
-    record = await dependencies.records.seen(checked(job_id), caller)
+    record = await dependencies.records.seen(checked_id(job_id), caller)
     if record.dead_at is None:
         raise JobNotFound(f"there is no dead letter {record.id}: that job is {record.status}")
     return record

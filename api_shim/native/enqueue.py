@@ -1,4 +1,4 @@
-"""Putting a job on a queue: one route a kind, so that each has its own schema in /docs."""
+"""Enqueue routes: one per kind of job, so that each has its own schema in /docs."""
 
 import difflib
 from typing import Annotated, Any, Final
@@ -28,18 +28,18 @@ KINDS: Final[tuple[Kind, ...]] = (
     "chat", "embed", "pull", "image", "show", "running", "delete", "copy", "create", "load",
     "unload",
 )  # fmt: skip
-"""Kinds that a caller may ask for; `list` is what the roster answers."""
+"""Kinds that a client may enqueue; `list` is answered from the roster."""
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["enqueue"], route_class=JsonRoute)
 
 ACCEPTED: Final[dict[str, Any]] = {
-    "description": "The job waits; follow `events_url`.",
+    "description": "The job is queued; follow `events_url`.",
     "headers": {
-        "Location": {"schema": {"type": "string"}, "description": "Of the job."},
+        "Location": {"schema": {"type": "string"}, "description": "URL of the job."},
         "X-Fleet-Job": {"schema": {"type": "string"}, "description": "The job's id."},
         "Idempotent-Replayed": {
             "schema": {"type": "string", "const": "true"},
-            "description": "There if the Idempotency-Key was sent before: this is that job.",
+            "description": "Present if the Idempotency-Key was sent before: this is that job.",
         },
     },
 }
@@ -62,7 +62,7 @@ async def chat(
     ],
     submit: NativeSubmission,
 ) -> Response:
-    """Ask a model to continue a conversation; the answer streams as `delta` events."""
+    """Enqueue a chat; the result streams as `delta` events."""
     return await submit(request)
 
 
@@ -73,7 +73,7 @@ async def embed(
     ],
     submit: NativeSubmission,
 ) -> Response:
-    """Turn texts into vectors; the answer comes as `vectors` events in the order of `input`."""
+    """Embed texts; the result is `vectors` events in the order of `input`."""
     return await submit(request)
 
 
@@ -82,7 +82,7 @@ async def pull(
     request: Annotated[PullRequest, _example("A download", backend="ollama", model="llama3.2")],
     submit: NativeSubmission,
 ) -> Response:
-    """Download a model to a backend; the answer is `progress` events."""
+    """Pull a model to a backend; the result is `progress` events."""
     return await submit(request)
 
 
@@ -93,7 +93,7 @@ async def image(
     ],
     submit: NativeSubmission,
 ) -> Response:
-    """Make images from words; the answer is `image` events."""
+    """Generate images; the result is `image` events."""
     return await submit(request)
 
 
@@ -102,7 +102,7 @@ async def show(
     request: Annotated[ShowRequest, _example("All about a model", model="llama3.2")],
     submit: NativeSubmission,
 ) -> Response:
-    """Ask for everything a backend knows of a model; the answer is one `details` event."""
+    """Show all that a backend knows about a model; the result is one `details` event."""
     return await submit(request)
 
 
@@ -111,7 +111,7 @@ async def running(
     request: Annotated[RunningRequest, _example("On one backend", backend="ollama")],
     submit: NativeSubmission,
 ) -> Response:
-    """Ask a backend which models it has in memory; the answer is one `details` event."""
+    """List the models that a backend has in memory; the result is one `details` event."""
     return await submit(request)
 
 
@@ -131,7 +131,7 @@ async def copy(
     ],
     submit: NativeSubmission,
 ) -> Response:
-    """Give a model a second name."""
+    """Copy a model to a second name."""
     return await submit(request)
 
 
@@ -143,7 +143,7 @@ async def create(
     ],
     submit: NativeSubmission,
 ) -> Response:
-    """Make a model from another; the answer is `progress` events."""
+    """Create a model from another; the result is `progress` events."""
     return await submit(request)
 
 
@@ -152,7 +152,7 @@ async def load(
     request: Annotated[LoadRequest, _example("For an hour", model="llama3.2", keep_alive_s=3600)],
     submit: NativeSubmission,
 ) -> Response:
-    """Bring a model into memory."""
+    """Load a model into memory."""
     return await submit(request)
 
 
@@ -160,13 +160,13 @@ async def load(
 async def unload(
     request: Annotated[UnloadRequest, _example("Now", model="llama3.2")], submit: NativeSubmission
 ) -> Response:
-    """Take a model out of memory."""
+    """Unload a model from memory."""
     return await submit(request)
 
 
 @router.post("/{kind}", include_in_schema=False)
 async def unknown(kind: str) -> Response:
-    """Say that there is no such kind of job."""
+    """Refuse an unknown kind of job."""
     raise Refusal(
         "unknown_kind",
         f"There is no kind of job {kind[:40]!r}; there are {', '.join(KINDS)}.",

@@ -1,4 +1,4 @@
-"""Following a job: its events from any point on, over HTTP or a WebSocket, again and again."""
+"""Follow routes: a job's events from any cursor on, over HTTP or a WebSocket."""
 
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final
@@ -14,7 +14,7 @@ from api_shim.http.head import is_head
 from api_shim.http.problems import Refusal, documented
 from api_shim.http.query_fields import demand_known_fields
 from api_shim.http.websockets import close, refuse
-from api_shim.native.jobs import JobId, checked
+from api_shim.native.jobs import JobId, checked_id
 from contract.errors import FleetError
 from contract.events import LAST_WORDS, Cursor
 from contract.jobs import JobRecord
@@ -24,15 +24,15 @@ router = APIRouter(prefix="/api/v1/jobs", tags=["events"])
 After = Annotated[
     str | None,
     Query(
-        description="Id of the last event that the reader has seen, as in `1-17`; exact even if "
-        "Redis lost its last seconds with the `nonce` of `started` after it, as in `1-17.c0ffee42`."
+        description="Id of the last event that the client has received, as in `1-17`. With the "
+        "`nonce` of `started` appended (`1-17.c0ffee42`) it is exact even if Redis lost seconds."
     ),
 ]
 LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
-        description="Same as `after`, and stronger: a browser's EventSource keeps it true.",
+        description="Overrides `after`: a browser's EventSource sends the newer id.",
     ),
 ]
 _EVENT: Final = {"$ref": "#/components/schemas/Event"}
@@ -65,7 +65,7 @@ _TOLD: Final[dict[int | str, dict[str, Any]]] = {
             },
         },
     },
-    204: {"description": "The reader has seen the last word; there is nothing to come back for."},
+    204: {"description": "The client has received the terminal event; there are no more."},
 }
 
 
@@ -84,18 +84,18 @@ async def follow(
     after: After = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Follow a job: all of its events after the cursor, then live ones, until its last word.
+    """Follow a job: all of its events after the cursor, then live ones, until its terminal event.
 
-    Server-Sent Events, or NDJSON with `Accept: application/x-ndjson`. A WebSocket on the same
-    path gets one text frame an event. While the job waits, fresh `queued` events come without
-    an id. A stream that ends without a last word was cut off: come back with the cursor.
+    Server-Sent Events, or NDJSON with `Accept: application/x-ndjson`. A WebSocket on the same path
+    gets one text message an event. While the job waits, fresh `queued` events come without an id. A
+    stream that ends without a terminal event was cut off: reconnect with the cursor.
     """
     format = _accepted(request.headers.get("accept", "*/*"))
-    # An EventSource sends both when it comes back: its URL as it was, the header as it is now.
+    # An EventSource sends both when it reconnects: its URL unchanged, and the newer header.
     cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
-    record = await dependencies.records.seen(checked(id), caller)
+    record = await dependencies.records.seen(checked_id(id), caller)
     if is_head(request.scope):
-        # It takes no seat: one that leaves may end the job.
+        # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
         return Response(media_type=format.media_type, headers={"X-Fleet-Job": id})
     pages = await _opened(dependencies, record, cursor)
     if pages is None:
@@ -110,7 +110,7 @@ async def follow(
 
 
 def _accepted(accept: str) -> Format:
-    """The first format that the reader names; a browser's `*/*` means Server-Sent Events."""
+    """The first format that the client accepts; a browser's `*/*` means Server-Sent Events."""
     for offer in accept.lower().split(","):
         match offer.partition(";")[0].strip():
             case "application/x-ndjson" | "application/ndjson" | "application/jsonl":
@@ -121,7 +121,7 @@ def _accepted(accept: str) -> Format:
                 pass
     raise Refusal(
         "not_acceptable",
-        f"Events are told as {SSE.media_type} or {NDJSON.media_type}: accept one of them.",
+        f"Events are sent as {SSE.media_type} or {NDJSON.media_type}: accept one of them.",
         status=406,
     )
 
@@ -132,18 +132,18 @@ def _cursor(text: str | None, name: str) -> Cursor | None:
     try:
         return Cursor.parse(text)
     except ValueError as error:
-        raise Refusal("invalid_cursor", f"{name} is no cursor: {error}.", status=400) from None
+        raise Refusal("invalid_cursor", f"{name} is not a cursor: {error}.", status=400) from None
 
 
 async def _opened(dependencies: Dependencies, record: JobRecord, cursor: Cursor) -> Pages | None:
-    """All after the cursor, as it comes; None if that is nothing for ever.
+    """The events after the cursor; None if there are none and never will be.
 
     Raises RelayUnavailable.
     """
     if record.status in LAST_WORDS and await dependencies.log.is_at_its_end(record.id, cursor):
         return None
     logged = dependencies.log.follow(record.id, cursor, idle_s=dependencies.settings.keepalive_s)
-    return dependencies.positions.between(record.id, logged, waits=record.status == "queued")
+    return dependencies.positions.with_positions(record.id, logged, waits=record.status == "queued")
 
 
 @router.websocket("/{id}/events")
@@ -156,23 +156,23 @@ async def watch(
     after: After = None,
     last_event_id: LastEventId = None,
 ) -> None:
-    """Follow a job over a WebSocket; what the reader sends is ignored.
+    """Follow a job over a WebSocket; messages of the client are ignored.
 
-    A browser, which can send no header of its own here, offers its key as a subprotocol, beside
-    another one: `new WebSocket(url, ["fleet", "flk_..."])`.
+    A browser cannot send headers here, so it offers its key as a subprotocol, beside another one:
+    `new WebSocket(url, ["fleet", "flk_..."])`.
     """
     # Accepted first: a refused handshake cannot carry a close code.
     await socket.accept()
     try:
         demand_known_fields(socket)
         cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
-        following = _follow(socket, dependencies, checked(id), caller, cursor)
-        ending = await dependencies.open_calls.attend(following, socket.receive)
+        following = _follow(socket, dependencies, checked_id(id), caller, cursor)
+        ending = await dependencies.open_calls.run(following, socket.receive)
     except (FleetError, Refusal) as error:
         await refuse(socket, error)
         return
-    if ending is CallEnding.STOPPING:
-        await close(socket, 1012, "the shim restarts: come back with your cursor")
+    if ending is CallEnding.SHUTDOWN:
+        await close(socket, 1012, "the shim restarts: reconnect with your cursor")
     elif ending is CallEnding.FINISHED:
         await close(socket, 1000, "the job has ended")
 
@@ -180,7 +180,7 @@ async def watch(
 async def _follow(
     socket: WebSocket, dependencies: Dependencies, id: str, caller: Caller, cursor: Cursor
 ) -> None:
-    """Send the job's events. All waits for Redis are in here, so that a stopping shim ends them.
+    """Send the job's events. All waits for Redis are in here, so that a shutdown ends them.
 
     Raises JobNotFound, RelayUnavailable.
     """

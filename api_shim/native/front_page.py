@@ -1,7 +1,7 @@
-"""GET /: a page for browsers, and the heartbeat that clients of Ollama wait for.
+"""GET /: a page for browsers, and the heartbeat of Ollama for its clients.
 
-The page is static, needs no key and shows nothing of this fleet. It loads nothing from elsewhere,
-and its Content-Security-Policy allows one style, by its hash, and no script.
+The page is static, needs no key and shows nothing of this fleet. It loads nothing, and its
+Content-Security-Policy allows one style, by its hash, and no script.
 """
 
 import base64
@@ -16,7 +16,7 @@ from api_shim.http.problems import documented
 router = APIRouter(tags=["ollama"])
 
 HEARTBEAT: Final = "Ollama is running"
-"""What clients of Ollama wait for."""
+"""The response that clients of Ollama expect."""
 _STYLE: Final = """
 :root{color-scheme:light dark}
 body{font:16px/1.6 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}
@@ -90,19 +90,19 @@ _HEADERS: Final = {
 )
 @router.head("/", include_in_schema=False)
 async def get_root(accept: Annotated[str, Header(include_in_schema=False)] = "") -> Response:
-    """Say what this is: a page for browsers, and for clients of the original its heartbeat."""
+    """Get a page for browsers, or the heartbeat that clients of Ollama expect."""
     return front(accept)
 
 
 def front(accept: str) -> Response:
-    """The page for who accepts HTML by that name, as browsers do; else the heartbeat."""
+    """The page for clients that name `text/html` in Accept; else the heartbeat."""
     if wants_html(accept):
         return HTMLResponse(_PAGE, headers=_HEADERS)
     return PlainTextResponse(HEARTBEAT, headers={"Vary": "Accept"})
 
 
 def wants_html(accept: str) -> bool:
-    """Whether HTML is named with a weight, and no less wanted than plain text."""
+    """Whether `text/html` is accepted by name, and at least as much as `text/plain`."""
     weights = {}
     for offer in accept.lower().split(","):
         name, *options = (part.strip() for part in offer.split(";"))
@@ -112,7 +112,7 @@ def wants_html(accept: str) -> bool:
 
 
 def _weight(option: str) -> float:
-    """Of `q=0.5`; 1 for any other option."""
+    """The weight of `q=0.5`; 1 for any other option."""
     name, _, text = option.partition("=")
     try:
         return float(text) if name.strip() == "q" else 1.0

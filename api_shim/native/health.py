@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether the fleet behind it can take a job."""
+"""Health probes: whether this process is alive, and whether the fleet can accept a job."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from api_shim.dependencies import Injected
 from api_shim.http.problems import Refusal, documented
-from api_shim.native.jobs import answer
+from api_shim.native.jobs import json_response
 from contract.errors import NoWorker, RelayUnavailable
 from contract.wire import WireModel
 
@@ -14,25 +14,25 @@ router = APIRouter(tags=["health"])
 
 
 class Alive(WireModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: str = "alive"
 
 
 class Ready(WireModel):
-    """The fleet can take a job."""
+    """The fleet can accept a job."""
 
     status: str = "ready"
     checks: dict[str, str]
-    """What was looked at."""
+    """The result of each check."""
     workers: int
-    """How many are live and not draining."""
+    """Live workers that are not draining."""
 
 
 @router.get("/healthz", operation_id="is_alive", response_model=Alive, responses=documented())
 async def healthz() -> Response:
-    """Answer while the process lives, whatever is behind it; restart it if this fails."""
-    return answer(Alive())
+    """Check that the process is alive, whatever is behind it; restart it if this fails."""
+    return json_response(Alive())
 
 
 @router.get(
@@ -41,10 +41,10 @@ async def healthz() -> Response:
 async def readyz(
     dependencies: Injected,
     workers: Annotated[
-        int, Query(ge=0, description="Live workers that are expected; 0 asks for Redis alone.")
+        int, Query(ge=0, description="Live workers that are expected; 0 checks Redis alone.")
     ] = 1,
 ) -> Response:
-    """Answer 200 when Redis answers and enough workers are live; else say which check fails."""
+    """Check that Redis responds and enough workers are live; a 503 names the failed check."""
     try:
         await dependencies.connection.ping()
         live = [worker for worker in await dependencies.roster.workers() if not worker.draining]
@@ -59,8 +59,8 @@ async def readyz(
         why = f"{len(live)} live, {workers} expected"
         raise Refusal(
             NoWorker,
-            f"Redis answers, but there are too few workers: {why}.",
+            f"Redis responds, but there are too few workers: {why}.",
             checks={"redis": "ok", "workers": why},
             retry_after_s=2.0,
         )
-    return answer(Ready(checks={"redis": "ok", "workers": "ok"}, workers=len(live)))
+    return json_response(Ready(checks={"redis": "ok", "workers": "ok"}, workers=len(live)))

@@ -1,4 +1,4 @@
-"""Jobs after they were enqueued: look at one, wait for it, list them, cancel."""
+"""Routes for jobs after the enqueue: get, wait, list, cancel."""
 
 import asyncio
 import math
@@ -22,8 +22,8 @@ from contract.wire import WireModel
 JobId = Annotated[
     str,
     Path(
-        description="32 hexadecimal digits, as the enqueue answered; or the first four or more, "
-        "where only one of the caller's newest 100,000 jobs begins so."
+        description="32 hexadecimal digits, as the enqueue returned; or the first four or more, if "
+        "they are unique among the tenant's newest 100,000 jobs."
     ),
 ]
 
@@ -33,11 +33,8 @@ _LONGEST_PAGE: Final = 200
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
 
 
-def checked(job_id: str) -> str:
-    """An id that can be a job's, or the beginning of one.
-
-    Raises JobNotFound, so that nothing else becomes a key.
-    """
+def checked_id(job_id: str) -> str:
+    """A valid job id or prefix; raises JobNotFound, so that nothing else becomes a Redis key."""
     if not JOB_ID_BEGINNING.match(job_id):
         raise JobNotFound(
             f"there is no job {job_id[:64]}: an id has 32 hexadecimal digits, "
@@ -46,8 +43,8 @@ def checked(job_id: str) -> str:
     return job_id
 
 
-def answer(noun: WireModel, job_id: str | None = None) -> Response:
-    """A noun as JSON, with its nulls."""
+def json_response(noun: WireModel, job_id: str | None = None) -> Response:
+    """A model as JSON, with its nulls."""
     headers = {"Cache-Control": "no-store"}
     if job_id is not None:
         headers["X-Fleet-Job"] = job_id
@@ -66,9 +63,9 @@ async def page(
     queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
     backend: Annotated[str | None, Query(examples=["ollama"])] = None,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
-    before: Annotated[str | None, Query(description="`next` of the page before this one.")] = None,
+    before: Annotated[str | None, Query(description="`next` of the previous page.")] = None,
 ) -> Response:
-    """List the caller's jobs, newest first; an admin's key lists everybody's."""
+    """List the tenant's jobs, newest first; an admin's key lists all."""
     check_cursor(before)
     found = await dependencies.records.page(
         seen_by=caller,
@@ -79,15 +76,15 @@ async def page(
         limit=limit,
         before=before,
     )
-    return answer(found)
+    return json_response(found)
 
 
 def check_cursor(before: str | None) -> None:
-    """Return if a page can begin there; raises Refusal."""
+    """Check that a page can begin there; raises Refusal."""
     if before is not None and not _is_cursor(before):
         raise Refusal(
             "invalid_cursor",
-            f"before={before[:40]!r} is no cursor: use `next` of a page as it is.",
+            f"before={before[:40]!r} is not a cursor: use `next` of a page unchanged.",
             status=400,
         )
 
@@ -105,7 +102,7 @@ def _is_cursor(text: str) -> bool:
     response_model=JobView,
     responses=documented(404, 409, 422, 503),
 )
-async def look(
+async def get(
     id: JobId,
     request: Request,
     dependencies: Injected,
@@ -115,20 +112,17 @@ async def look(
         float,
         Query(ge=0, le=_LONGEST_WAIT_S, description="Seconds to wait for the job's end."),
     ] = 0,
-    result: Annotated[bool, Query(description="Whether to tell what it has said so far.")] = True,
+    result: Annotated[bool, Query(description="Whether to include the result so far.")] = True,
 ) -> Response:
-    """Look at a job: its record, its place, its answer so far; or wait until it has ended."""
-    record = await dependencies.records.seen(checked(id), caller)
+    """Get a job: its record, position and result so far; `wait_s` waits until it has ended."""
+    record = await dependencies.records.seen(checked_id(id), caller)
     if wait_s and record.status not in LAST_WORDS:
         async with dependencies.followers.follow(record) as follower:
             waiting = _until_the_end(dependencies, record.id, wait_s)
-            if (
-                await dependencies.open_calls.attend(waiting, request.receive)
-                is CallEnding.FINISHED
-            ):
+            if await dependencies.open_calls.run(waiting, request.receive) is CallEnding.FINISHED:
                 follower.returns()
         record = await dependencies.records.get(record.id)
-    return answer(await _view(dependencies, record, with_result=result), record.id)
+    return json_response(await _view(dependencies, record, with_result=result), record.id)
 
 
 async def _until_the_end(dependencies: Dependencies, job_id: str, wait_s: float) -> None:
@@ -163,9 +157,9 @@ async def cancel(
     id: JobId,
     dependencies: Injected,
     caller: Caller,
-    reason: Annotated[str, Query(max_length=200, description="Told to its followers.")] = "",
+    reason: Annotated[str, Query(max_length=200, description="Shown to its followers.")] = "",
 ) -> Response:
-    """Cancel a job in whatever phase it is; final at once, and the same answer again."""
-    record = await dependencies.records.seen(checked(id), caller)
+    """Cancel a job, whatever its status; idempotent, and effective at once."""
+    record = await dependencies.records.seen(checked_id(id), caller)
     cancelled = await dependencies.queue.cancel(record.id, by="caller", reason=reason)
-    return answer(cancelled, record.id)
+    return json_response(cancelled, record.id)

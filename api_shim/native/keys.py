@@ -1,6 +1,6 @@
-"""API keys over HTTP: made, listed and revoked by admins; the first one by a caller on the machine.
+"""API keys over HTTP: created, listed and revoked by admins; the first one from this machine.
 
-A key is in the answer to its making and nowhere else, ever.
+A key is in the response that creates it, and nowhere else.
 """
 
 from typing import Annotated, Any, Final
@@ -12,17 +12,17 @@ from api_shim.dependencies import Injected
 from api_shim.http.authentication import Admin, is_local
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import documented
-from api_shim.native.jobs import answer
+from api_shim.native.jobs import json_response
 from contract.errors import NotAllowed, UnknownKey
 from contract.tenants import KEY_ID_BEGINNING, IssuedKey, KeyFacts, KeyList, NewKey
 from relay.records import only_match
 
 
 async def allowed(connection: HTTPConnection, dependencies: Injected, _: Admin) -> None:
-    """Let admins pass; while there are no keys, callers on this machine. Raises NotAllowed."""
+    """Allow admins; without any key, clients on this machine. Raises NotAllowed."""
     if not dependencies.authenticator.has_keys and not is_local(connection):
         raise NotAllowed(
-            "The first key is made on the machine that the shim runs on, without a proxy between: "
+            "The first key is created on the machine that the shim runs on, without a proxy: "
             "run `fleet keys create --tenant NAME --admin` there, against 127.0.0.1."
         )
 
@@ -52,17 +52,17 @@ _EXAMPLES: Final[Any] = {
 async def create(
     new: Annotated[NewKey, Body(openapi_examples=_EXAMPLES)], dependencies: Injected
 ) -> Response:
-    """Make a key that names a tenant; the first one must be an admin's and not expire."""
+    """Create a key that names a tenant; the first one must be an admin's and not expire."""
     issued = await dependencies.api_keys.issue(new)
-    await dependencies.authenticator.renew()
+    await dependencies.authenticator.refresh()
     headers = {"Cache-Control": "no-store"}
     return Response(issued.model_dump_json(), 201, headers, media_type="application/json")
 
 
 @router.get("", operation_id="list_keys", response_model=KeyList, responses=documented(403, 503))
-async def all_(dependencies: Injected) -> Response:
-    """List keys: whose they are and what they may; never the keys themselves."""
-    return answer(KeyList(keys=await dependencies.authenticator.keys()))
+async def list_keys(dependencies: Injected) -> Response:
+    """List keys with their tenants and rights; never the keys themselves."""
+    return json_response(KeyList(keys=await dependencies.authenticator.keys()))
 
 
 @router.delete(
@@ -74,9 +74,7 @@ async def all_(dependencies: Injected) -> Response:
 async def revoke(
     id: Annotated[
         str,
-        Path(
-            description="Of the key, what stands between its two `_`; or enough of its beginning."
-        ),
+        Path(description="The part of the key between its two `_`, or a unique prefix of it."),
     ],
     dependencies: Injected,
 ) -> Response:
@@ -85,5 +83,5 @@ async def revoke(
         raise UnknownKey("There is no such key: an id has 16 hexadecimal digits.")
     ids = [key.id for key in await dependencies.authenticator.keys() if key.id.startswith(id)]
     gone = await dependencies.api_keys.revoke(only_match(id, ids) or id)
-    await dependencies.authenticator.renew()
-    return answer(gone)
+    await dependencies.authenticator.refresh()
+    return json_response(gone)

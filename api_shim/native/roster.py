@@ -1,4 +1,4 @@
-"""What the fleet is made of: backends, models, queues, workers, as live workers report them."""
+"""The roster over HTTP: backends, models, queues, workers, as live workers report them."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from api_shim.dependencies import Injected
 from api_shim.http.problems import Refusal, documented
-from api_shim.native.jobs import answer
+from api_shim.native.jobs import json_response
 from api_shim.submission.roster_cache import pools
 from api_shim.submission.roster_views import BackendView, ModelView, backend_view, model_views
 from contract.errors import UnknownBackend
@@ -29,7 +29,7 @@ class ModelList(WireModel):
 
 
 class QueueList(WireModel):
-    """Every queue that is served or holds jobs."""
+    """Every queue that is consumed or holds jobs."""
 
     queues: tuple[QueueView, ...]
 
@@ -47,9 +47,9 @@ class WorkerList(WireModel):
     responses=documented(503),
 )
 async def backends(dependencies: Injected) -> Response:
-    """List backends: their health, what they can do, their models and workers."""
+    """List backends: health, capabilities, models and workers."""
     found = pools(await dependencies.roster.workers()).values()
-    return answer(BackendList(backends=tuple(backend_view(pool) for pool in found)))
+    return json_response(BackendList(backends=tuple(backend_view(pool) for pool in found)))
 
 
 @router.get(
@@ -62,28 +62,28 @@ async def models(
     dependencies: Injected,
     backend: Annotated[str | None, Query(description="Only those of this backend.")] = None,
 ) -> Response:
-    """List models, those that chat first: whose they are, what they can do, what is in memory."""
+    """List models, chat models first: backend, capabilities, whether it is in memory."""
     found = pools(await dependencies.roster.workers())
     if backend is not None:
         if backend not in found:
             names = ", ".join(found) or "none"
             raise Refusal(UnknownBackend, f"There is no backend {backend[:40]}; live: {names}.")
         found = {backend: found[backend]}
-    return answer(ModelList(models=tuple(model_views(found.values()))))
+    return json_response(ModelList(models=tuple(model_views(found.values()))))
 
 
 @router.get(
     "/queues", operation_id="list_queues", response_model=QueueList, responses=documented(503)
 )
 async def queues(dependencies: Injected) -> Response:
-    """List queues: how many wait and run, how long the oldest has waited, who serves them."""
+    """List queues: depth, running jobs, age of the oldest job, workers."""
     views = await dependencies.queue.positions.views(await dependencies.roster.workers())
-    return answer(QueueList(queues=tuple(views)))
+    return json_response(QueueList(queues=tuple(views)))
 
 
 @router.get(
     "/workers", operation_id="list_workers", response_model=WorkerList, responses=documented(503)
 )
 async def workers(dependencies: Injected) -> Response:
-    """List live workers, as they report themselves."""
-    return answer(WorkerList(workers=tuple(await dependencies.roster.workers())))
+    """List live workers with their reports."""
+    return json_response(WorkerList(workers=tuple(await dependencies.roster.workers())))

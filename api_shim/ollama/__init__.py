@@ -1,1 +1,1 @@
-"""Ollama's API under /api: each endpoint a view of jobs, so that its clients reach any backend."""
+"""Ollama's API under /api: translators and thin routes over jobs of any backend."""

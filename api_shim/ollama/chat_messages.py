@@ -1,7 +1,7 @@
-"""Ollama's messages and tools as ours. Pure.
+"""Ollama's messages and tools as the contract's, and tool calls back. Pure.
 
-Ollama's own client drops the ids of tool calls, and most backends need them: ids are given anew,
-and a tool's answer goes to the call of that name, or else to the first that waits for one.
+Ollama's client drops the ids of tool calls, and most backends need them. New ids are assigned here,
+and a tool's result goes to the open call of that name, or else to the first open call.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from api_shim.http.problems import Refusal
 from api_shim.ollama.request_fields import OllamaRequestBody
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import ImagePart, Message, Part, Role, TextPart, Tool, ToolCall
 from contract.errors import InvalidRequest, ServerFault
 from contract.images import normalized
@@ -20,35 +20,35 @@ from contract.json_lines import json_line
 
 
 class OllamaFunctionCall(OllamaRequestBody):
-    """A function and what it was called with."""
+    """A function's name and arguments."""
 
     name: str
     arguments: dict[str, Any] | str | None = None
 
 
 class OllamaToolCall(OllamaRequestBody):
-    """A call that the assistant made."""
+    """A tool call of the assistant."""
 
     id: str | None = None
     function: OllamaFunctionCall
 
 
 class OllamaMessage(OllamaRequestBody):
-    """One turn of a conversation."""
+    """A message."""
 
     role: Role
     content: str | None = None
     thinking: str | None = None
     images: tuple[str, ...] | None = None
-    """Base64, without a `data:` prefix (one is taken, too)."""
+    """Base64; a `data:` prefix is accepted too."""
     tool_calls: tuple[OllamaToolCall, ...] | None = None
     tool_name: str | None = None
-    """Of a tool's answer: which function it is from."""
+    """Of a tool's result: the function's name."""
     tool_call_id: str | None = None
 
 
 class OllamaFunction(OllamaRequestBody):
-    """What a tool is for, and what it takes."""
+    """A function's description and parameters."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: str | None = None
@@ -58,28 +58,28 @@ class OllamaFunction(OllamaRequestBody):
 class OllamaTool(OllamaRequestBody):
     """A tool that the model may call."""
 
-    type: Annotated[str | None, LeftAlone(unless=("function",))] = "function"
+    type: Annotated[str | None, IgnoredField(unless=("function",))] = "function"
     function: OllamaFunction
 
 
-def tools(asked: Sequence[OllamaTool] | None) -> tuple[Tool, ...]:
-    """Their tools; an empty list means that there are none."""
+def tools(given: Sequence[OllamaTool] | None) -> tuple[Tool, ...]:
+    """The contract's tools; an empty list means none."""
     return tuple(
         Tool(
             name=each.function.name,
             description=each.function.description or "",
             parameters=each.function.parameters or {},
         )
-        for each in asked or ()
+        for each in given or ()
     )
 
 
-def messages(asked: Sequence[OllamaMessage]) -> tuple[Message, ...]:
-    """Their messages; raises InvalidRequest."""
+def messages(given: Sequence[OllamaMessage]) -> tuple[Message, ...]:
+    """The contract's messages; raises InvalidRequest."""
     waiting: list[ToolCall] = []
     found: list[Message] = []
     numbered = 0
-    for at, message in enumerate(asked):
+    for at, message in enumerate(given):
         calls: tuple[ToolCall, ...] = ()
         if message.tool_calls:
             calls = tuple(
@@ -104,15 +104,15 @@ def messages(asked: Sequence[OllamaMessage]) -> tuple[Message, ...]:
 def content(
     text: str | None, images: Sequence[str] | None, where: str = "images"
 ) -> str | tuple[Part, ...]:
-    """Text and images of a message: in Ollama the images stand beside the text.
+    """Text and images of a message; Ollama has the images beside the text.
 
     `where` names them in an error; raises InvalidRequest.
     """
-    shown = [image for image in images or () if image]
-    if not shown:
+    sent = [image for image in images or () if image]
+    if not sent:
         return text or ""
     parts: list[Part] = [TextPart(text=text)] if text else []
-    for at, image in enumerate(shown):
+    for at, image in enumerate(sent):
         try:
             parts.append(ImagePart(image=normalized(image)))
         except ValueError as error:
@@ -120,12 +120,12 @@ def content(
     return tuple(parts)
 
 
-def _call(where: str, asked: OllamaToolCall, number: int) -> ToolCall:
-    arguments = asked.function.arguments
+def _call(where: str, given: OllamaToolCall, number: int) -> ToolCall:
+    arguments = given.function.arguments
     if not isinstance(arguments, str):
         arguments = _json(where, arguments or {})
     return ToolCall(
-        id=asked.id or f"call_{number}", name=asked.function.name, arguments=arguments or "{}"
+        id=given.id or f"call_{number}", name=given.function.name, arguments=arguments or "{}"
     )
 
 
@@ -133,11 +133,11 @@ def _json(where: str, arguments: Mapping[str, Any]) -> str:
     try:
         return json_line(arguments).decode()
     except ValueError as error:
-        raise InvalidRequest(f"{where}: the arguments are no JSON: {error}") from None
+        raise InvalidRequest(f"{where}: the arguments cannot be encoded as JSON: {error}") from None
 
 
 def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> str | None:
-    """The id of the call that a tool's answer belongs to; that call waits no more."""
+    """The id of the call that a tool's result answers; removes the call from `waiting`."""
     if message.tool_call_id:
         waiting[:] = [call for call in waiting if call.id != message.tool_call_id]
         return message.tool_call_id
@@ -150,25 +150,25 @@ def _answered(message: OllamaMessage, waiting: list[ToolCall]) -> str | None:
 
 
 class ToolCallBuilder:
-    """The calls of one answer."""
+    """Builds the tool calls of a response from their fragments."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """No call is added yet."""
         self._calls: dict[int, dict[str, Any]] = {}
 
     @classmethod
     def of(cls, calls: Sequence[ToolCall]) -> "ToolCallBuilder":
-        """Calls that were put together elsewhere."""
+        """A builder with these whole calls."""
         made = cls()
         made.add({"index": at, **call.model_dump()} for at, call in enumerate(calls))
         return made
 
     def __len__(self) -> int:
-        """How many there are so far."""
+        """The number of calls so far."""
         return len(self._calls)
 
     def add(self, fragments: Iterable[Mapping[str, Any]]) -> None:
-        """Take fragments as they stand in a delta's JSON; those of one index belong together."""
+        """Add the fragments of a delta's JSON; those of one index form one call."""
         for fragment in fragments:
             call = self._calls.setdefault(fragment["index"], {"arguments": ""})
             call["id"] = fragment.get("id") or call.get("id")
@@ -177,7 +177,7 @@ class ToolCallBuilder:
 
     @property
     def whole(self) -> list[dict[str, Any]]:
-        """The calls as they stand in a message; raises Refusal if one broke off."""
+        """The calls as a message has them; raises Refusal if one is incomplete."""
         return [
             {
                 **({"id": call["id"]} if call["id"] else {}),
@@ -192,7 +192,7 @@ class ToolCallBuilder:
 
 
 def _object(name: str, text: str) -> dict[str, Any]:
-    """Arguments as an object; some models write the object as a string within the string."""
+    """Arguments as an object; some models encode the object as a string."""
     try:
         found = from_json(text or "{}")
         found = from_json(found) if isinstance(found, str) else found
@@ -201,8 +201,8 @@ def _object(name: str, text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refusal(
             ServerFault,
-            f"The model called {name[:64]!r} with arguments that are no JSON object, which this "
-            "API cannot tell; they may have been cut off by num_predict.",
+            f"The model called {name[:64]!r} with arguments that are not a JSON object, "
+            "which this API cannot return; num_predict may have cut them off.",
             status=502,
         )
     return found

@@ -1,9 +1,8 @@
 """A job's events as the lines of /api/chat and /api/generate. Pure.
 
-This is the chunk path: a line is put together by hand around the text of the event, which stays
-JSON as the worker wrote it. Invariant: an object a line, no empty line, and the last line has
-`done: true` or is an error.
-Source: ollama/ollama `api/types.go` (ChatResponse, GenerateResponse).
+This is the chunk path: a line is concatenated around the event's text, which stays JSON as the
+worker wrote it. Invariant: one object a line, no empty line, and the last line has `done: true` or
+is an error. Source: ollama/ollama `api/types.go` (ChatResponse, GenerateResponse).
 """
 
 import time
@@ -12,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in import TAKES_BACK
+from api_shim.following.drop_in import RESTARTS
 from api_shim.http.problems import Problem, Refusal, problem_of
 from api_shim.ollama.chat_messages import ToolCallBuilder
 from api_shim.ollama.errors import encoded
@@ -26,7 +25,7 @@ _TEXT: Final = b'"type":"delta","content":"'
 
 
 class LineShape(NamedTuple):
-    """How one endpoint says text: formats of what follows `created_at`, up to the line's end."""
+    """Formats of an endpoint's text fields, from `created_at` to the value of `done`."""
 
     content: bytes
     thinking: bytes
@@ -45,27 +44,27 @@ GENERATE: Final = LineShape(
 
 
 class ChatResponseLines:
-    """One answer, told as it comes."""
+    """Renders a job's events as lines."""
 
     media_type = NDJSON
 
     def __init__(self, model: str, shape: LineShape) -> None:
-        """Tell of this model, by the name that the caller has for it."""
+        """`model` is the name that the client sent."""
         self._head = b'{"model":%s,"created_at":"' % json_line(model)
         self._shape = shape
         self._calls = ToolCallBuilder()
 
     @property
     def keep_alive(self) -> bytes:
-        """A piece of text that is empty: NDJSON has nothing else that says nothing."""
+        """A line with empty text: NDJSON has no comments."""
         return self._line(stamp(time.time()), self._shape.content % b'""')
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
-        """The lines for these frames; empty where there is nothing to say."""
+    def render(self, frames: Sequence[Frame]) -> bytes:
+        """The lines for these frames."""
         return b"".join([self._told(frame) for frame in frames])
 
-    def fail(self, problem: Problem) -> bytes:
-        """The last line of an answer that failed."""
+    def render_error(self, problem: Problem) -> bytes:
+        """The last line of a response that failed."""
         return encoded(problem) + b"\n"
 
     def _told(self, frame: Frame) -> bytes:
@@ -73,14 +72,14 @@ class ChatResponseLines:
             return self._delta(frame.body)
         if frame.type == "done":
             return self._end(frame)
-        if frame.type in TAKES_BACK:
+        if frame.type in RESTARTS:
             self._calls = ToolCallBuilder()
         return b""
 
     def _delta(self, body: bytes) -> bytes:
-        """A fragment; nearly all of them are text and nothing else, and are not parsed.
+        """The line of a delta; most are text alone, and are not parsed.
 
-        A quote inside of a JSON string stands behind a backslash, so `","` is never inside of one.
+        Quotes in a JSON string are escaped, so `","` never occurs inside one.
         """
         at = body.find(_TEXT)
         if at > 0 and body[-2:] == b'"}' and body.find(b'","', at + len(_TEXT)) < 0:
@@ -112,9 +111,13 @@ class ChatResponseLines:
         at, calls = created(frame.body), b""
         if self._shape.has_calls and self._calls:
             try:
-                message = {"role": "assistant", "content": "", "tool_calls": self._calls.whole}
+                message = {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": self._calls.whole,
+                }
             except Refusal as error:
-                return self.fail(problem_of(error, {}))
+                return self.render_error(problem_of(error, {}))
             calls = self._line(at, b'"message":%s,"done":' % json_line(message))
         said = self._shape.content % b'""'
         return calls + self._line(at, said, b"true," + json_line(metrics(done))[1:])
@@ -123,8 +126,8 @@ class ChatResponseLines:
         return b'%s%s",%s%s\n' % (self._head, at, said, end)
 
 
-def whole(model: str, shape: LineShape, result: Result) -> bytes:
-    """The answer of a job that is done in one object; raises Refusal where it cannot be told."""
+def response_body(model: str, shape: LineShape, result: Result) -> bytes:
+    """The response of a job that is done as one object; raises Refusal for invalid tool calls."""
     calls = ToolCallBuilder.of(result.tool_calls)
     thinking = {"thinking": result.thinking} if result.thinking else {}
     likely = {"logprobs": result.logprobs} if result.logprobs else {}
@@ -147,8 +150,8 @@ def whole(model: str, shape: LineShape, result: Result) -> bytes:
     )
 
 
-def idle(model: str, shape: LineShape, reason: str, at: float) -> bytes:
-    """The answer to a request without words: the model was loaded, or unloaded, at unix `at`."""
+def load_response(model: str, shape: LineShape, reason: str, at: float) -> bytes:
+    """The response when the model was loaded or unloaded, at unix `at`."""
     said: dict[str, Any] = {"response": ""}
     if shape.has_calls:
         said = {"message": {"role": "assistant", "content": ""}}

@@ -1,4 +1,4 @@
-"""The routes of /api that make words and vectors: chat, generate, embed, embeddings."""
+"""Routes for chat, generate, embed and embeddings."""
 
 import asyncio
 import time
@@ -10,11 +10,18 @@ from api_shim.dependencies import Dependencies, DropIn, Injected
 from api_shim.following.drop_in import DropInCall
 from api_shim.ollama import chat_request, embed, schemas
 from api_shim.ollama.chat_request import GenerateBody, Generation, OllamaChatBody
-from api_shim.ollama.chat_response import CHAT, GENERATE, ChatResponseLines, LineShape, idle, whole
+from api_shim.ollama.chat_response import (
+    CHAT,
+    GENERATE,
+    ChatResponseLines,
+    LineShape,
+    load_response,
+    response_body,
+)
 from api_shim.ollama.embed import EmbedBody, EmbeddingsBody
-from api_shim.ollama.models import is_beyond
-from api_shim.ollama.request_fields import NamedModel, without_words
-from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, told
+from api_shim.ollama.models import is_unsupported
+from api_shim.ollama.request_fields import NamedModel, unused_when_loading
+from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, documented
 from api_shim.submission.roster_cache import pools
 from contract.chat import ChatRequest
 from contract.models import LoadRequest, UnloadRequest
@@ -23,13 +30,13 @@ router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
 
 
 def json(body: bytes, call: DropInCall) -> Response:
-    """One whole answer."""
+    """A JSON response that is not streamed."""
     headers = {"Cache-Control": "no-store", **call.headers}
     return Response(body, 200, headers, media_type="application/json")
 
 
 def example(summary: str, **value: Any) -> Any:
-    """A body that /docs shows."""
+    """A body parameter with an example for /docs."""
     return Body(openapi_examples={"example": {"summary": summary, "value": value}})
 
 
@@ -37,7 +44,7 @@ def example(summary: str, **value: Any) -> Any:
     "/chat",
     operation_id="ollama_chat",
     response_model=schemas.OllamaChatResponse,
-    responses=told(*JOB_ENDS, streamed=schemas.OllamaChatResponse),
+    responses=documented(*JOB_ENDS, streamed=schemas.OllamaChatResponse),
 )
 async def post_chat(
     body: Annotated[
@@ -48,62 +55,62 @@ async def post_chat(
     dependencies: Injected,
 ) -> Response:
     """Continue a conversation; without messages, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request.chat_to_job(body), CHAT, call, dependencies)
+    return await _generate(body, chat_request.chat_to_job(body), CHAT, call, dependencies)
 
 
 @router.post(
     "/generate",
     operation_id="ollama_generate",
     response_model=schemas.OllamaGenerateResponse,
-    responses=told(*JOB_ENDS, streamed=schemas.OllamaGenerateResponse),
+    responses=documented(*JOB_ENDS, streamed=schemas.OllamaGenerateResponse),
 )
 async def post_generate(
     body: Annotated[GenerateBody, example("A prompt", model="llama3.2", prompt="Why is it blue?")],
     call: DropIn,
     dependencies: Injected,
 ) -> Response:
-    """Go on from a prompt; without one, load the model, or unload it (keep_alive 0)."""
-    return await _words(body, chat_request.generate_to_job(body), GENERATE, call, dependencies)
+    """Continue a prompt; without one, load the model, or unload it (keep_alive 0)."""
+    return await _generate(body, chat_request.generate_to_job(body), GENERATE, call, dependencies)
 
 
-async def _words(
+async def _generate(
     body: Generation,
     job: ChatRequest | LoadRequest | UnloadRequest,
     shape: LineShape,
     call: DropInCall,
     dependencies: Dependencies,
 ) -> Response:
-    model = body.wanted
+    model = body.model_name
     if not isinstance(job, ChatRequest):
-        await _in_memory(job, body, call, dependencies)
+        await _load_or_unload(job, body, call, dependencies)
         reason = "unload" if isinstance(job, UnloadRequest) else "load"
-        return json(idle(model, shape, reason, time.time()), call)
+        return json(load_response(model, shape, reason, time.time()), call)
     record = await call.submit(job, body)
     if body.is_streamed:
         return call.stream(record, ChatResponseLines(model, shape))
-    return json(whole(model, shape, await call.whole(record)), call)
+    return json(response_body(model, shape, await call.result(record)), call)
 
 
-async def _in_memory(
+async def _load_or_unload(
     job: LoadRequest | UnloadRequest,
     asked: NamedModel,
     call: DropInCall,
     dependencies: Dependencies,
 ) -> None:
-    """Load or unload, where there is something to do: a hosted model is always there."""
-    call.leave_out(without_words(asked))
+    """Load or unload the model, if a backend can: hosted models need neither."""
+    call.add_ignored(unused_when_loading(asked))
     if isinstance(job, LoadRequest):
         fleet = pools(await dependencies.roster.workers())
-        if is_beyond(job, fleet.values()):
+        if is_unsupported(job, fleet.values()):
             return
-    await call.whole(await call.submit(job))
+    await call.result(await call.submit(job))
 
 
 @router.post(
     "/embed",
     operation_id="ollama_embed",
     response_model=schemas.OllamaEmbedResponse,
-    responses=told(*JOB_ENDS),
+    responses=documented(*JOB_ENDS),
 )
 async def post_embed(
     body: Annotated[
@@ -112,31 +119,31 @@ async def post_embed(
     call: DropIn,
     dependencies: Injected,
 ) -> Response:
-    """Turn texts into vectors of length 1; without texts, load the model."""
-    job = embed.to_job(body)
+    """Embed texts as vectors of length 1; without texts, load the model."""
+    job = embed.to_embed_job(body)
     if isinstance(job, LoadRequest | UnloadRequest):
-        await _in_memory(job, body, call, dependencies)
-        return json(embed.embedded(body.wanted, None), call)
-    result = await call.whole(await call.submit(job, body))
-    # Thousands of vectors are megabytes of JSON, and other calls' words wait meanwhile.
-    return json(await asyncio.to_thread(embed.embedded, body.wanted, result), call)
+        await _load_or_unload(job, body, call, dependencies)
+        return json(embed.embed_response(body.model_name, None), call)
+    result = await call.result(await call.submit(job, body))
+    # Thousands of vectors are megabytes of JSON, and the loop serves other calls meanwhile.
+    return json(await asyncio.to_thread(embed.embed_response, body.model_name, result), call)
 
 
 @router.post(
     "/embeddings",
     operation_id="ollama_embeddings",
     response_model=schemas.OllamaEmbeddingsResponse,
-    responses=told(*JOB_ENDS),
+    responses=documented(*JOB_ENDS),
 )
 async def post_embeddings(
     body: Annotated[EmbeddingsBody, example("One text", model="nomic-embed-text", prompt="one")],
     call: DropIn,
     dependencies: Injected,
 ) -> Response:
-    """Turn one text into a vector, as it was done before /api/embed."""
-    job = embed.to_job(body)
+    """Embed one text; the older form of /api/embed."""
+    job = embed.to_embed_job(body)
     if isinstance(job, LoadRequest | UnloadRequest):
-        await _in_memory(job, body, call, dependencies)
-        return json(embed.embedding(None), call)
-    result = await call.whole(await call.submit(job, body))
-    return json(embed.embedding(result), call)
+        await _load_or_unload(job, body, call, dependencies)
+        return json(embed.embeddings_response(None), call)
+    result = await call.result(await call.submit(job, body))
+    return json(embed.embeddings_response(result), call)

@@ -1,8 +1,7 @@
-"""POST /api/embed, and /api/embeddings, which came before it. Pure.
+"""POST /api/embed and its older form /api/embeddings: the request and the response. Pure.
 
-Source: ollama/ollama `server/routes.go` (EmbedHandler, EmbeddingsHandler): the vectors of `embed`
-have length 1, those of `embeddings` are as the model made them; no text, no vector, and the model
-is loaded.
+Source: ollama/ollama `server/routes.go` (EmbedHandler, EmbeddingsHandler): vectors of `embed` have
+length 1, those of `embeddings` are the model's; a request without text loads the model.
 """
 
 import math
@@ -12,16 +11,16 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from api_shim.ollama.request_fields import NamedModel, keep_alive_s, requested
+from api_shim.ollama.request_fields import NamedModel, build_request, keep_alive_s
 from api_shim.ollama.response_fields import metrics
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.submission.ignored_fields import IgnoredField
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line
 from contract.models import LoadRequest, UnloadRequest
 from contract.result import Result
 
 _LENGTH_TOLERANCE = 1e-3
-"""A vector whose length is 1 but for this is passed on as it came."""
+"""A vector this close to length 1 is returned unchanged."""
 
 
 def _one_shape(given: object) -> object:
@@ -38,52 +37,52 @@ def _one_shape(given: object) -> object:
 
 
 class EmbedBody(NamedModel):
-    """Texts to turn into vectors."""
+    """Texts to embed."""
 
     input: Annotated[str | tuple[str, ...] | None, BeforeValidator(_one_shape)] = None
     truncate: bool | None = None
-    """Absent means true."""
+    """The default is true."""
     dimensions: int | None = None
     keep_alive: float | str | None = None
-    options: Annotated[dict[str, Any] | None, LeftAlone()] = None
+    options: Annotated[dict[str, Any] | None, IgnoredField()] = None
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What there is to embed; an empty text alone is nothing."""
+        """The texts; an empty text alone counts as none."""
         if isinstance(self.input, str):
             return (self.input,) if self.input else ()
         return self.input or ()
 
 
 class EmbeddingsBody(NamedModel):
-    """One text to turn into a vector."""
+    """One text to embed."""
 
     prompt: str | None = None
     keep_alive: float | str | None = None
-    options: Annotated[dict[str, Any] | None, LeftAlone()] = None
+    options: Annotated[dict[str, Any] | None, IgnoredField()] = None
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What there is to embed, if anything."""
+        """The text, if any."""
         return (self.prompt,) if self.prompt else ()
 
 
-def to_job(body: EmbedBody | EmbeddingsBody) -> EmbedRequest | LoadRequest | UnloadRequest:
-    """The job that a request is; raises InvalidRequest."""
+def to_embed_job(body: EmbedBody | EmbeddingsBody) -> EmbedRequest | LoadRequest | UnloadRequest:
+    """The request; raises InvalidRequest."""
     seconds = keep_alive_s(body.keep_alive)
-    fields: dict[str, Any] = {"backend": body.backend, "model": body.wanted}
+    fields: dict[str, Any] = {"backend": body.backend, "model": body.model_name}
     if not body.texts:
         if seconds == 0:
-            return requested(UnloadRequest, **fields)
-        return requested(LoadRequest, keep_alive_s=seconds, **fields)
+            return build_request(UnloadRequest, **fields)
+        return build_request(LoadRequest, keep_alive_s=seconds, **fields)
     extra: dict[str, Any] = {}
     if isinstance(body, EmbedBody):
         extra = {"truncate": body.truncate, "dimensions": body.dimensions}
-    return requested(EmbedRequest, input=body.texts, keep_alive_s=seconds, **extra, **fields)
+    return build_request(EmbedRequest, input=body.texts, keep_alive_s=seconds, **extra, **fields)
 
 
 def rows(result: Result, *, unit: bool) -> list[list[float]]:
-    """The vectors of a job, `unit`: each of length 1."""
+    """The vectors of a result; `unit` scales each to length 1."""
     found = result.embeddings
     if found is None:
         return []
@@ -98,8 +97,8 @@ def _unit(vector: list[float]) -> list[float]:
     return [number / length for number in vector]
 
 
-def embedded(model: str, result: Result | None) -> bytes:
-    """The answer of `embed`; None where there was nothing to embed."""
+def embed_response(model: str, result: Result | None) -> bytes:
+    """The response of `embed`; `result` is None if there was no text."""
     told: dict[str, Any] = {"total_duration": 0, "load_duration": 0, "prompt_eval_count": 0}
     vectors: Sequence[Sequence[float]] = ()
     if result is not None:
@@ -108,7 +107,7 @@ def embedded(model: str, result: Result | None) -> bytes:
     return json_line({"model": model, "embeddings": vectors, **told})
 
 
-def embedding(result: Result | None) -> bytes:
-    """The answer of `embeddings`."""
+def embeddings_response(result: Result | None) -> bytes:
+    """The response of `embeddings`; `result` is None if there was no text."""
     vectors = [] if result is None else rows(result, unit=False)
     return json_line({"embedding": vectors[0] if vectors else []})

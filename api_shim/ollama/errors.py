@@ -1,9 +1,9 @@
-"""Problems in Ollama's envelope: `{"error": "<words>"}`. Pure.
+"""Problems in Ollama's envelope: `{"error": "<message>"}`. Pure.
 
-What the `ollama` client makes of it (ollama/ollama-python, `_client.py`): `error` must be a plain
-string; in a stream, a line that has one ends it. `code` beside it is ours, for programs.
-Statuses as in ollama/ollama `server/routes.go`: what is wrong with a request is 400, a full queue
-503 with words that programs look for.
+How the `ollama` client reads it (ollama/ollama-python, `_client.py`): `error` must be a string; in
+a stream, a line with one ends it. `code` is an addition of ours for programs. Statuses as in
+ollama/ollama `server/routes.go`: 400 for an invalid request, 503 with a known message for a full
+queue.
 """
 
 import math
@@ -23,31 +23,31 @@ _MISSING: Final[Mapping[str, str | None]] = {
     UnknownModel.code: "model not found",
     ModelMissing.code: None,
 }
-"""The same where nothing is gained by a pull; what a backend says of its own stands alone."""
+"""Prefixes where a pull does not help; a backend's own message needs none."""
 _WORDS: Final[Mapping[str, str]] = {
     UnknownModel.code: "model not found, try pulling it first",
     ModelMissing.code: "model not found, try pulling it first",
     QueueFull.code: "server busy, please try again",
     BackendBusy.code: "server busy, please try again",
 }
-"""What programs search the text of the original's errors for."""
+"""Ollama's messages, which programs search for."""
 
 
 class OllamaErrorResponse(BaseModel):
-    """The body of every answer of 400 or more, and the last line of a stream that failed."""
+    """The body of every response of 400 or more, and the last line of a stream that failed."""
 
     error: str
     code: str | None = None
-    """What programs look at; the original has none."""
+    """A stable code for programs; Ollama has none."""
 
 
 def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
-    """A problem as the answer to a call."""
+    """A problem as a response."""
     return _answered(problem, headers, encoded(problem))
 
 
 def library_envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
-    """The same where pulling the model is what was asked for, or would help nobody."""
+    """A problem as a response where the advice to pull the model is wrong."""
     return _answered(problem, headers, encoded(problem, can_pull=False))
 
 
@@ -60,7 +60,7 @@ def _answered(problem: Problem, headers: Mapping[str, str], body: bytes) -> Resp
 
 
 def encoded(problem: Problem, *, can_pull: bool = True) -> bytes:
-    """The envelope's JSON; in a stream it is a line. `can_pull`: whether to advise that."""
+    """The envelope as JSON, for a response or a line; `can_pull`: advise to pull the model."""
     words = _WORDS.get(problem.code)
     if problem.code in _MISSING and not can_pull:
         words = _MISSING[problem.code]

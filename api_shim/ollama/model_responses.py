@@ -1,7 +1,7 @@
-"""POST /api/pull and /api/create: jobs that tell how far they have come, line by line. Pure.
+"""POST /api/pull and /api/create: the requests, and progress as lines. Pure.
 
 Source: ollama/ollama `server/images.go` (PullModel), `server/create.go`, `api/types.go`
-(ProgressResponse): the line `success`, and nothing else, says that it went well.
+(ProgressResponse): only the line `success` means success.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from pydantic_core import from_json
 from api_shim.http.problems import Problem
 from api_shim.ollama.chat_response import NDJSON
 from api_shim.ollama.errors import encoded
-from api_shim.ollama.request_fields import NamedModel, requested
+from api_shim.ollama.request_fields import NamedModel, build_request
 from contract.errors import InvalidRequest
 from contract.events import Frame
 from contract.json_lines import json_line
 from contract.models import CreateRequest, PullRequest
 
 NO_BLOBS: Final = (
-    "a fleet does not carry files to its backends; make the model there (`ollama create` on that "
-    "machine), or pull one and name it in `from`"
+    "a fleet does not transfer files to its backends; create the model there (`ollama create` on "
+    "that machine), or pull one and name it in `from`"
 )
 SUCCESS: Final = b'{"status":"success"}\n'
 
@@ -31,11 +31,11 @@ class PullBody(NamedModel):
 
     insecure: bool | None = None
     stream: bool | None = None
-    """Absent means true."""
+    """The default is true."""
 
 
 class CreateBody(NamedModel):
-    """A model to make from another."""
+    """A model to create from another."""
 
     from_: str | None = Field(default=None, alias="from")
     template: str | None = None
@@ -49,31 +49,31 @@ class CreateBody(NamedModel):
     adapters: dict[str, str] | None = None
     """Refused: they name blobs."""
     stream: bool | None = None
-    """Absent means true."""
+    """The default is true."""
 
 
 def to_pull(body: PullBody) -> PullRequest:
-    """The job that a pull is; raises InvalidRequest."""
-    return requested(
+    """The request for a pull; raises InvalidRequest."""
+    return build_request(
         PullRequest,
         backend=body.backend,
-        model=body.wanted,
+        model=body.model_name,
         insecure=body.insecure,
     )
 
 
 def to_create(body: CreateBody) -> CreateRequest:
-    """The job that a create is; raises InvalidRequest."""
+    """The request for a create; raises InvalidRequest."""
     for field in ("files", "adapters"):
         if getattr(body, field):
             raise InvalidRequest(f"{field}: {NO_BLOBS}")
     if not body.from_:
         raise InvalidRequest("from: required; it names the model to start from")
     license = body.license
-    return requested(
+    return build_request(
         CreateRequest,
         backend=body.backend,
-        model=body.wanted,
+        model=body.model_name,
         source=body.from_,
         system=body.system,
         template=body.template,
@@ -84,22 +84,22 @@ def to_create(body: CreateBody) -> CreateRequest:
     )
 
 
-class Steps:
-    """A pull or a create as it comes; what one status says is said once."""
+class ProgressLines:
+    """Renders the progress of a pull or create; `success` is sent once."""
 
     media_type = NDJSON
     keep_alive = b'{"status":"waiting"}\n'
 
     def __init__(self, *, is_from_another: bool = False) -> None:
-        """Nothing told yet; `is_from_another`: it is made of a model, which a pull may bring."""
+        """`is_from_another`: the model is created from one that a pull may provide."""
         self._is_from_another = is_from_another
         self._has_succeeded = False
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
+    def render(self, frames: Sequence[Frame]) -> bytes:
         """The lines for these frames."""
         return b"".join([self._told(frame) for frame in frames])
 
-    def fail(self, problem: Problem) -> bytes:
+    def render_error(self, problem: Problem) -> bytes:
         """The last line of a job that failed."""
         return encoded(problem, can_pull=self._is_from_another) + b"\n"
 

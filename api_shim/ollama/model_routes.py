@@ -1,4 +1,4 @@
-"""The routes of /api that are about models themselves, and about the server."""
+"""Routes for models and for the server's version."""
 
 import time
 from typing import Annotated, Final
@@ -10,14 +10,14 @@ from api_shim.following.drop_in import DropInCall
 from api_shim.http.problems import Refusal
 from api_shim.ollama import model_responses, models, schemas
 from api_shim.ollama.chat_routes import example, json
-from api_shim.ollama.model_responses import CreateBody, PullBody, Steps
+from api_shim.ollama.model_responses import CreateBody, ProgressLines, PullBody
 from api_shim.ollama.models import CopyBody, DeleteBody, ShowBody
-from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, told
+from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, documented
 from api_shim.submission.roster_cache import pools
 from contract.models import CreateRequest, PullRequest
 
-SPOKEN: Final = "0.32.6"
-"""The release of ollama/ollama whose API this surface follows; clients ask for at least some."""
+OLLAMA_VERSION: Final = "0.32.6"
+"""The release of ollama/ollama whose API this surface follows; clients require a minimum."""
 _NO_PUSH: Final = (
     "push: a fleet does not publish models; run `ollama push` on the machine that has the model"
 )
@@ -29,12 +29,12 @@ router = APIRouter(prefix="/api", tags=["ollama"], route_class=AnyTypeRoute)
     "/pull",
     operation_id="ollama_pull",
     response_model=schemas.OllamaProgress,
-    responses=told(*JOB_ENDS, 507, streamed=schemas.OllamaProgress),
+    responses=documented(*JOB_ENDS, 507, streamed=schemas.OllamaProgress),
 )
 async def post_pull(
     body: Annotated[PullBody, example("A download", model="llama3.2")], call: DropIn
 ) -> Response:
-    """Download a model to the backend that can; several callers follow one download."""
+    """Download a model to a backend; concurrent requests share one download."""
     return await _build(model_responses.to_pull(body), body, call)
 
 
@@ -42,7 +42,7 @@ async def post_pull(
     "/create",
     operation_id="ollama_create",
     response_model=schemas.OllamaProgress,
-    responses=told(*JOB_ENDS, 507, streamed=schemas.OllamaProgress),
+    responses=documented(*JOB_ENDS, 507, streamed=schemas.OllamaProgress),
 )
 async def post_create(
     body: Annotated[
@@ -51,7 +51,7 @@ async def post_create(
     ],
     call: DropIn,
 ) -> Response:
-    """Make a model from another one of the same backend."""
+    """Create a model from another one of the same backend."""
     return await _build(model_responses.to_create(body), body, call)
 
 
@@ -60,8 +60,8 @@ async def _build(
 ) -> Response:
     record = await call.submit(job, body)
     if body.stream is not False:
-        return call.stream(record, Steps(is_from_another=isinstance(job, CreateRequest)))
-    await call.whole(record)
+        return call.stream(record, ProgressLines(is_from_another=isinstance(job, CreateRequest)))
+    await call.result(record)
     return json(model_responses.SUCCESS, call)
 
 
@@ -69,25 +69,25 @@ async def _build(
     "/tags",
     operation_id="ollama_tags",
     response_model=schemas.OllamaModelList,
-    responses=told(),
+    responses=documented(),
 )
 @router.head("/tags", include_in_schema=False)
 async def get_tags(dependencies: Injected) -> Response:
     """List the models of all backends."""
     found = pools(await dependencies.roster.workers()).values()
-    return _listed(models.tags(found, time.time()))
+    return _json(models.tags_response(found, time.time()))
 
 
 @router.get(
-    "/ps", operation_id="ollama_ps", response_model=schemas.OllamaModelList, responses=told()
+    "/ps", operation_id="ollama_ps", response_model=schemas.OllamaModelList, responses=documented()
 )
 async def get_ps(dependencies: Injected) -> Response:
     """List the models that a backend has in memory."""
     found = pools(await dependencies.roster.workers()).values()
-    return _listed(models.running(found, time.time()))
+    return _json(models.ps_response(found, time.time()))
 
 
-def _listed(body: bytes) -> Response:
+def _json(body: bytes) -> Response:
     return Response(body, 200, {"Cache-Control": "no-store"}, media_type="application/json")
 
 
@@ -95,47 +95,52 @@ def _listed(body: bytes) -> Response:
     "/show",
     operation_id="ollama_show",
     response_model=schemas.OllamaShowResponse,
-    responses=told(*JOB_ENDS),
+    responses=documented(*JOB_ENDS),
 )
 async def post_show(
     body: Annotated[ShowBody, example("All about a model", model="llama3.2")],
     call: DropIn,
     dependencies: Injected,
 ) -> Response:
-    """Tell all about a model: what its backend says, or what workers report of it."""
+    """Show a model: the backend's details, or what workers report."""
     job = models.to_show(body)
     fleet = pools(await dependencies.roster.workers()).values()
     reports = models.reports_of(job.model, job.backend, fleet)
-    is_beyond = models.is_beyond(job, fleet)
-    result = None if is_beyond else await call.whole(await call.submit(job, body))
+    is_unsupported = models.is_unsupported(job, fleet)
+    result = None if is_unsupported else await call.result(await call.submit(job, body))
     kinds = models.kinds_of(job.model, job.backend, fleet)
-    return json(models.shown(job.model, reports, result, time.time(), kinds), call)
+    return json(models.show_response(job.model, reports, result, time.time(), kinds), call)
 
 
 @router.post(
-    "/copy", operation_id="ollama_copy", response_class=Response, responses=told(*JOB_ENDS)
+    "/copy", operation_id="ollama_copy", response_class=Response, responses=documented(*JOB_ENDS)
 )
 async def post_copy(
     body: Annotated[CopyBody, example("A name", source="llama3.2", destination="assistant")],
     call: DropIn,
 ) -> Response:
-    """Give a model a second name; the answer is empty."""
-    await call.whole(await call.submit(models.to_copy(body), body))
+    """Copy a model to a second name; the response is empty."""
+    await call.result(await call.submit(models.to_copy(body), body))
     return Response(status_code=200, headers=dict(call.headers))
 
 
 @router.delete(
-    "/delete", operation_id="ollama_delete", response_class=Response, responses=told(*JOB_ENDS)
+    "/delete",
+    operation_id="ollama_delete",
+    response_class=Response,
+    responses=documented(*JOB_ENDS),
 )
 async def delete_delete(
     body: Annotated[DeleteBody, example("By name", model="llama3.2")], call: DropIn
 ) -> Response:
-    """Delete a model from its backend; the answer is empty."""
-    await call.whole(await call.submit(models.to_delete(body), body))
+    """Delete a model from its backend; the response is empty."""
+    await call.result(await call.submit(models.to_delete(body), body))
     return Response(status_code=200, headers=dict(call.headers))
 
 
-@router.post("/push", operation_id="ollama_push", responses=told(501), response_class=Response)
+@router.post(
+    "/push", operation_id="ollama_push", responses=documented(501), response_class=Response
+)
 async def post_push() -> Response:
     """Refused: a fleet does not publish models."""
     raise Refusal("not_supported", _NO_PUSH, status=501)
@@ -143,15 +148,18 @@ async def post_push() -> Response:
 
 @router.head("/blobs/{digest}", include_in_schema=False)
 async def head_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
-    """No blob is ever here."""
+    """No blob exists here."""
     return Response(status_code=404)
 
 
 @router.post(
-    "/blobs/{digest}", operation_id="ollama_blob", responses=told(501), response_class=Response
+    "/blobs/{digest}",
+    operation_id="ollama_blob",
+    responses=documented(501),
+    response_class=Response,
 )
 async def post_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
-    """Refused: a fleet carries no files to its backends."""
+    """Refused: a fleet does not transfer files to its backends."""
     raise Refusal("not_supported", f"blobs: {model_responses.NO_BLOBS}.", status=501)
 
 
@@ -159,9 +167,9 @@ async def post_blob(digest: str) -> Response:  # noqa: ARG001 - whichever it is
     "/version",
     operation_id="ollama_version",
     response_model=schemas.OllamaVersion,
-    responses=told(),
+    responses=documented(),
 )
 @router.head("/version", include_in_schema=False)
 async def get_version() -> Response:
-    """Tell which release of the original this API follows."""
-    return _listed(b'{"version":"%s"}' % SPOKEN.encode())
+    """Get the Ollama release whose API this follows."""
+    return _json(b'{"version":"%s"}' % OLLAMA_VERSION.encode())

@@ -1,8 +1,8 @@
-"""/api/tags, ps, show, copy, delete: models as Ollama lists and handles them. Pure.
+"""/api/tags, ps, show, copy, delete: models as Ollama lists them. Pure.
 
-The lists come from what workers report, so they tell of every backend's models. What no worker
-reports (digest, date, family) stands in them only as far as clients need it to be there.
-Source: ollama/ollama `api/types.go` (ListModelResponse, ProcessModelResponse, ShowResponse).
+The lists come from workers' reports, so they cover every backend. Fields that no worker reports
+(digest, date, family) are filled in as far as clients require them. Source: ollama/ollama
+`api/types.go` (ListModelResponse, ProcessModelResponse, ShowResponse).
 """
 
 import hashlib
@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from api_shim.http.error_hints import OLLAMA
-from api_shim.ollama.request_fields import NamedModel, OllamaRequest, requested
+from api_shim.ollama.request_fields import NamedModel, OllamaRequest, build_request
 from api_shim.ollama.response_fields import stamp
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.submission.ignored_fields import IgnoredField
 from api_shim.submission.roster_cache import Pool, listing
 from api_shim.submission.selection import absent
 from contract.errors import InvalidRequest
@@ -31,13 +31,13 @@ _CAPABILITIES: Final[Mapping[ModelTrait, str]] = {
     "image": "image",
 }
 _NEVER: Final = "2300-01-01T00:00:00Z"
-"""When a model leaves memory: nobody reports it, and clients take an absent one for the past."""
+"""When a model leaves memory: no worker reports it, and clients read an absent time as past."""
 
 
 class ShowBody(NamedModel):
-    """A model to tell about."""
+    """A model to show."""
 
-    verbose: Annotated[bool | None, LeftAlone(unless=(False,))] = None
+    verbose: Annotated[bool | None, IgnoredField(unless=(False,))] = None
 
 
 class DeleteBody(NamedModel):
@@ -45,47 +45,47 @@ class DeleteBody(NamedModel):
 
 
 class CopyBody(OllamaRequest):
-    """A model to give a second name."""
+    """A model to copy."""
 
     source: str = ""
     destination: str = ""
 
 
 def to_show(body: ShowBody) -> ShowRequest:
-    """The job that a show is; raises InvalidRequest."""
-    return requested(ShowRequest, backend=body.backend, model=body.wanted)
+    """The request for a show; raises InvalidRequest."""
+    return build_request(ShowRequest, backend=body.backend, model=body.model_name)
 
 
 def to_delete(body: DeleteBody) -> DeleteRequest:
-    """The job that a delete is; raises InvalidRequest."""
-    return requested(DeleteRequest, backend=body.backend, model=body.wanted)
+    """The request for a delete; raises InvalidRequest."""
+    return build_request(DeleteRequest, backend=body.backend, model=body.model_name)
 
 
 def to_copy(body: CopyBody) -> CopyRequest:
-    """The job that a copy is; raises InvalidRequest."""
+    """The request for a copy; raises InvalidRequest."""
     for field in ("source", "destination"):
         if not getattr(body, field):
             raise InvalidRequest(f"{field}: required")
-    return requested(
+    return build_request(
         CopyRequest, backend=body.backend, model=body.source, destination=body.destination
     )
 
 
 def reports_of(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[ModelReport]:
-    """What workers report of a model, on one backend or on all of them."""
+    """Reports about a model, of one backend or of all."""
     return [report for pool in _having(model, backend, fleet) for report in pool.find(model)]
 
 
 def kinds_of(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[ModelKind]:
-    """What a model is for, on one backend or on all of them, as far as that is known."""
+    """Kinds of jobs that a model does, on one backend or on any, as far as is known."""
     return [kind for pool in _having(model, backend, fleet) for kind in pool.kinds(model)]
 
 
-def is_beyond(request: LoadRequest | ShowRequest, fleet: Collection[Pool]) -> bool:
-    """Whether those who have the model have no way to load it, or to show more of it.
+def is_unsupported(request: LoadRequest | ShowRequest, fleet: Collection[Pool]) -> bool:
+    """Whether no backend that has the model can load it, or show more of it.
 
-    The one is always in memory, of the other the workers' reports tell all that there is to tell.
-    Raises Refusal where nobody has the model, which counts before what a backend can do.
+    Such a model is always in memory, and its workers' reports are all there is to show. Raises
+    Refusal if no backend has the model.
     """
     having = _having(request.model, request.backend, fleet)
     if not having and fleet and request.backend is None:
@@ -97,15 +97,15 @@ def _having(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[Pool
     return [pool for pool in fleet if pool.name == (backend or pool.name) and pool.find(model)]
 
 
-def tags(pools: Iterable[Pool], now: float) -> bytes:
-    """The list of all models; one that several backends have stands in it once."""
+def tags_response(pools: Iterable[Pool], now: float) -> bytes:
+    """The list of all models; one that several backends have is in it once."""
     return json_line(
         {"models": [_tag(name, owners, now) for name, owners in listing(pools).items()]}
     )
 
 
-def running(pools: Iterable[Pool], now: float) -> bytes:
-    """The list of the models that some backend has in memory."""
+def ps_response(pools: Iterable[Pool], now: float) -> bytes:
+    """The list of the models that a backend has in memory."""
     warm = {
         name: owners
         for name, owners in listing(pools).items()
@@ -114,16 +114,16 @@ def running(pools: Iterable[Pool], now: float) -> bytes:
     return json_line({"models": [_process(name, owners, now) for name, owners in warm.items()]})
 
 
-def shown(
+def show_response(
     model: str,
     reports: Sequence[ModelReport],
     result: Result | None,
     now: float,
     kinds: Sequence[ModelKind] = (),
 ) -> bytes:
-    """All about a model: what its backend told, over what workers report of it.
+    """A model's details as its backend returned them, filled up from workers' reports.
 
-    `kinds` are what it may be for, where nobody tells.
+    `kinds` stand in for capabilities that no worker reports.
     """
     told = (result.details if result else None) or {}
     known: dict[str, Any] = {
@@ -172,7 +172,7 @@ def _process(name: str, owners: Sequence[Pool], now: float) -> dict[str, Any]:
 
 
 def _digest(name: str) -> str:
-    """Something that is the same for one name: `ollama list` shows its first twelve characters."""
+    """A value that is stable for a name; `ollama list` shows its first twelve characters."""
     return hashlib.sha256(name.encode()).hexdigest()
 
 
@@ -193,7 +193,7 @@ def _details(reports: Sequence[ModelReport]) -> dict[str, Any]:
 
 
 def _info(reports: Sequence[ModelReport]) -> dict[str, Any]:
-    """Numbers under a made-up architecture: clients look for `<architecture>.context_length`."""
+    """Lengths under an architecture of our own: clients read `<architecture>.context_length`."""
     numbers = {
         "fleet.context_length": _most(report.context_length for report in reports),
         "fleet.embedding_length": _most(report.dimension for report in reports),
@@ -202,7 +202,7 @@ def _info(reports: Sequence[ModelReport]) -> dict[str, Any]:
 
 
 def _capabilities(reports: Sequence[ModelReport], kinds: Sequence[ModelKind]) -> list[str]:
-    """Ollama's words for what it can do; where nobody tells, the first thing that it may be for."""
+    """Ollama's names of a model's capabilities; if none is reported, its first kind."""
     traits = {trait for report in reports for trait in report.traits}
     if traits.isdisjoint(MODEL_KINDS):
         traits |= set(sorted(kinds, key=MODEL_KINDS.index)[:1])

@@ -1,8 +1,7 @@
-"""What requests of several endpoints share: options, `think`, `format`, and errors by field. Pure.
+"""Fields that requests of several endpoints share: options, `think`, `format`, `keep_alive`. Pure.
 
-Unknown fields are accepted, as the original does, and named; wrong ones are refused in the caller's
-words.
-Source: ollama/ollama `api/types.go` (Options, ThinkValue).
+Unknown fields are accepted, as Ollama does, and reported; invalid values are refused with Ollama's
+names of the fields. Source: ollama/ollama `api/types.go` (Options, ThinkValue).
 """
 
 import re
@@ -11,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from api_shim.submission.ignored_fields import Lenient
+from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import JsonFormat, ResponseFormat, SchemaFormat, TextFormat, Think
 from contract.errors import InvalidRequest
 from contract.requests import Request
@@ -44,43 +43,43 @@ _OPTIONS: Final[Mapping[str, str]] = {
         )
     },
 }
-"""The options of the original that mean the same on every backend, and our names for them."""
+"""Ollama's options that mean the same on every backend, and their names in the contract."""
 _NEGATIVE_IS_NONE: Final = frozenset({"num_predict", "top_k", "seed"})
-"""Options whose negative values say: without a limit, or whatever you like."""
+"""Options whose negative values mean no limit, or the default."""
 
 
-class OllamaRequestBody(Lenient):
-    """A part of a body; what it does not know is named in X-Fleet-Ignored."""
+class OllamaRequestBody(LenientModel):
+    """A part of a request's body; unknown fields are reported in X-Fleet-Ignored."""
 
 
 class OllamaRequest(OllamaRequestBody):
     """The body of a request."""
 
     backend: str | None = None
-    """Name of the backend: ours, for fleets where a model name fits several of them."""
+    """Name of the backend, an addition of ours for fleets where several have the model."""
 
 
 class NamedModel(OllamaRequest):
-    """A request that is about a model."""
+    """A request about a model."""
 
     model: str = ""
     name: str | None = None
-    """What `model` was called once."""
+    """The older name of `model`."""
 
     @property
-    def wanted(self) -> str:
+    def model_name(self) -> str:
         """The model's name; raises InvalidRequest."""
         found = self.model or self.name or ""
         if not found:
-            raise InvalidRequest("model: required; `ollama list` shows what there is")
+            raise InvalidRequest("model: required; `ollama list` shows all models")
         return found
 
 
 class Options(OllamaRequestBody):
-    """The options that mean the same on every backend; the others are the original's own."""
+    """The options that mean the same on every backend; others are specific to Ollama."""
 
     num_predict: Any = None
-    """Negative means without a limit."""
+    """A negative number means no limit."""
     num_ctx: Any = None
     temperature: Any = None
     top_p: Any = None
@@ -96,14 +95,14 @@ class Options(OllamaRequestBody):
 _WITHOUT_WORDS: Final = frozenset({"model", "name", "backend", "stream", "keep_alive"})
 
 
-def without_words(asked: NamedModel) -> tuple[str, ...]:
-    """Fields of a request that only loads or unloads a model, to which they say nothing."""
+def unused_when_loading(asked: NamedModel) -> tuple[str, ...]:
+    """Fields of a request that have no effect because it only loads or unloads a model."""
     fields = asked.model_dump(exclude_none=True, exclude=set(_WITHOUT_WORDS))
     return tuple(name for name, value in fields.items() if value)
 
 
-def requested(kind: type[AnyKind], /, **fields: Any) -> AnyKind:
-    """A request of the contract; raises InvalidRequest in the words of this surface."""
+def build_request(kind: type[AnyKind], /, **fields: Any) -> AnyKind:
+    """A request of the contract; raises InvalidRequest with Ollama's names of the fields."""
     try:
         return kind(**{name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
@@ -118,7 +117,7 @@ def _theirs(field: str) -> str:
 
 
 def options(given: Options | None) -> dict[str, Any]:
-    """The options as fields of a chat; raises InvalidRequest."""
+    """The options as fields of a `ChatRequest`; raises InvalidRequest."""
     fields: dict[str, Any] = {}
     for theirs, ours in _OPTIONS.items():
         value = getattr(given, theirs, None)
@@ -134,7 +133,7 @@ def _is_unlimited(name: str, value: Any) -> bool:
 
 
 def thinking(value: bool | str | None) -> Think:  # noqa: FBT001 - it is what the field is
-    """How much to think; raises InvalidRequest."""
+    """The reasoning effort; raises InvalidRequest."""
     if value is None or value == "":
         return "auto"
     if value not in _THINK:
@@ -145,8 +144,8 @@ def thinking(value: bool | str | None) -> Think:  # noqa: FBT001 - it is what th
     return _THINK[value]
 
 
-def answer_format(value: str | Mapping[str, Any] | None) -> ResponseFormat:
-    """The format of the answer; raises InvalidRequest."""
+def response_format_of(value: str | Mapping[str, Any] | None) -> ResponseFormat:
+    """The format of the response; raises InvalidRequest."""
     if value is None or value == "":
         return TextFormat()
     if value == "json":
@@ -166,7 +165,7 @@ _FOR_EVER: Final = -1.0
 
 
 def keep_alive_s(value: float | str | None) -> float | None:
-    """Seconds that a model stays loaded: -1 is for ever, 0 not at all, None as the server likes.
+    """Seconds that a model stays loaded: -1 for ever, 0 not at all, None for the server's default.
 
     Raises InvalidRequest.
     """
@@ -177,7 +176,7 @@ def keep_alive_s(value: float | str | None) -> float | None:
 
 
 def _parsed(text: str) -> float:
-    """Read `1h30m`; a number without a unit is seconds, as it is where it is no text."""
+    """Seconds of a duration such as `1h30m`; a number without a unit is seconds."""
     sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
     if re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", digits):
         return sign * float(digits)
@@ -188,7 +187,7 @@ def _parsed(text: str) -> float:
         seconds, end = seconds + float(part[1]) * _SECONDS[part[2]], part.end()
     if end != len(digits) or not digits:
         raise InvalidRequest(
-            'keep_alive: it is a number of seconds or a duration like "5m" or "1h30m"; '
-            "-1 keeps the model for ever, 0 lets it go at once"
+            'keep_alive: must be a number of seconds or a duration like "5m" or "1h30m"; '
+            "-1 keeps the model for ever, 0 unloads it at once"
         )
     return sign * seconds

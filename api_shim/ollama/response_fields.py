@@ -11,18 +11,18 @@ from contract.events import Done, Timings, Usage
 from contract.result import Result
 
 _REASONS: Final = {"length": "length", "content_filter": "content_filter"}
-"""Ollama says `stop` where there were tool calls, too."""
+"""Ollama has `stop` for tool calls too."""
 _AT: Final = b'"at":'
 
 
 def stamp(at: float) -> bytes:
-    """Unix seconds in RFC 3339, with milliseconds."""
+    """Unix seconds as RFC 3339 with milliseconds."""
     seconds, milliseconds = divmod(round(at * 1000), 1000)
     return b"%s.%03dZ" % (_second(seconds), milliseconds)
 
 
 def created(body: bytes) -> bytes:
-    """When an event was said, from its JSON as it is: `{"id":...,"at":1767225600.250,...`."""
+    """The time of an event, from its JSON unparsed: `{"id":...,"at":1767225600.250,...`."""
     at = body.find(_AT) + len(_AT)
     seconds, _, fraction = body[at : body.find(b",", at)].partition(b".")
     return b"%s.%sZ" % (_second(int(seconds)), fraction or b"000")
@@ -34,9 +34,9 @@ def _second(seconds: int) -> bytes:
 
 
 def metrics(told: Done | Result) -> dict[str, Any]:
-    """How an answer ended, how many tokens it took, and how long that was.
+    """The finish reason, token counts and durations of a result.
 
-    Clients make tokens a second of it, so words never took no time at all.
+    Clients divide tokens by `eval_duration`, so it is never 0 if there are tokens.
     """
     usage, timings = told.usage, told.timings or Timings()
     load_ms, first_ms = timings.load_ms or 0.0, timings.first_token_ms or 0.0
@@ -54,10 +54,10 @@ def metrics(told: Done | Result) -> dict[str, Any]:
 
 
 def _counts(usage: Usage) -> dict[str, int]:
-    """As in the original, they are left out where nobody counted."""
+    """Token counts; absent if the backend reported none, as with Ollama."""
     return {"prompt_eval_count": usage.prompt_tokens, "eval_count": usage.completion_tokens}
 
 
 def nanoseconds(milliseconds: float | None) -> int:
-    """What a duration is in an answer; one that nobody measured is 0."""
+    """A duration in nanoseconds; 0 if it was not measured."""
     return max(0, round((milliseconds or 0.0) * 1e6))

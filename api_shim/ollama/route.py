@@ -1,8 +1,8 @@
-"""How a request of this surface is read: as the original reads it, whatever type it says it has.
+"""Routes that accept JSON of any content type, as Ollama does.
 
-Recipes for curl name no type (`curl .../api/generate -d '{...}'`), and curl then says that it sends
-a form. Where a web page may have sent it (a browser says so in `Origin`), the type must be JSON all
-the same: a page elsewhere cannot send that without asking first.
+Recipes for curl set no type (`curl .../api/generate -d '{...}'`), so curl sends that of a form. A
+request with `Origin`, which a browser sends, must still have the type of JSON: a page of another
+origin cannot send that without a preflight request.
 """
 
 from collections.abc import Callable, Coroutine
@@ -18,24 +18,24 @@ from api_shim.ollama.errors import OllamaErrorResponse
 _JSON: Final = (b"content-type", b"application/json")
 _EVERYWHERE: Final = (400, 401, 403, 413, 500, 503)
 _DESCRIPTIONS: Final[dict[int, str]] = {
-    400: "Something is wrong with the request, or the model cannot do what is asked.",
-    401: "No API key, or one that is not known.",
-    403: "Not for this caller.",
-    404: "There is no such model.",
+    400: "The request is invalid, or the model does not support it.",
+    401: "No API key, or an unknown one.",
+    403: "Not allowed for this client.",
+    404: "The model does not exist.",
     409: "The job was cancelled, or the Idempotency-Key belongs to another request.",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     429: "The backend's account has no quota left.",
-    500: "A defect of ours.",
-    501: "It cannot work over a queue.",
+    500: "An internal error.",
+    501: "Not supported by a fleet.",
     502: "The backend failed.",
-    503: "The queue is full, nobody serves the model, or Redis does not answer.",
-    504: "It took too long.",
-    507: "The backend has no room on its disk.",
+    503: "The queue is full, no worker serves the model, or Redis does not respond.",
+    504: "The backend or the job timed out.",
+    507: "The backend's disk is full.",
 }
 
 
 class AnyTypeRoute(JsonRoute):
-    """A route that takes JSON by any name, unless a web page may have sent it."""
+    """A route that accepts JSON of any content type, unless a browser sent it."""
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -52,8 +52,10 @@ class AnyTypeRoute(JsonRoute):
         return lenient
 
 
-def told(*statuses: int, streamed: type[Any] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may fail so; `streamed`: what a line of its stream is."""
+def documented(
+    *statuses: int, streamed: type[Any] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route with these errors; `streamed` is the schema of a line."""
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": OllamaErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, *_EVERYWHERE})
@@ -68,4 +70,4 @@ def told(*statuses: int, streamed: type[Any] | None = None) -> dict[int | str, d
 
 
 JOB_ENDS: Final = (404, 409, 429, 502, 504)
-"""Statuses with which a job may end that is no pull."""
+"""Statuses with which a job may end, except a pull."""

@@ -1,4 +1,4 @@
-"""What this surface answers, as /docs shows it; never made at run time."""
+"""Schemas of responses, for /openapi.json only; responses are encoded without them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class OllamaMetrics(BaseModel):
-    """How an answer ended; durations are nanoseconds."""
+    """How a response ended; durations are nanoseconds."""
 
     model: str
     created_at: str
@@ -14,7 +14,7 @@ class OllamaMetrics(BaseModel):
     done_reason: str | None = None
     """`stop`, `length`, `content_filter`, `load`, `unload`; with `done` only."""
     total_duration: int | None = None
-    """From enqueue to the end: waiting counts."""
+    """From the enqueue to the end, waiting included."""
     load_duration: int | None = None
     prompt_eval_count: int | None = None
     prompt_eval_duration: int | None = None
@@ -24,7 +24,7 @@ class OllamaMetrics(BaseModel):
 
 
 class OllamaResponseMessage(BaseModel):
-    """What the assistant says."""
+    """The assistant's message."""
 
     role: str
     content: str
@@ -33,20 +33,20 @@ class OllamaResponseMessage(BaseModel):
 
 
 class OllamaChatResponse(OllamaMetrics):
-    """A chat's answer, or a piece of it."""
+    """The response of a chat, or a line of it."""
 
     message: OllamaResponseMessage
 
 
 class OllamaGenerateResponse(OllamaMetrics):
-    """A completion, or a piece of it."""
+    """The response of a completion, or a line of it."""
 
     response: str
     thinking: str | None = None
 
 
 class OllamaEmbedResponse(BaseModel):
-    """Vectors, in the order of the texts."""
+    """Vectors in the order of the texts."""
 
     model: str
     embeddings: list[list[float]]
@@ -58,11 +58,11 @@ class OllamaEmbedResponse(BaseModel):
 class OllamaEmbeddingsResponse(BaseModel):
     """One vector."""
 
-    embedding: list[float]
+    embeddings_response: list[float]
 
 
 class OllamaProgress(BaseModel):
-    """How far a pull or a create has come."""
+    """Progress of a pull or create."""
 
     status: str
     digest: str | None = None
@@ -86,13 +86,13 @@ class OllamaModel(BaseModel):
 
 
 class OllamaModelList(BaseModel):
-    """Models, whosever they are."""
+    """Models of all backends."""
 
     models: list[OllamaModel]
 
 
 class OllamaShowResponse(BaseModel):
-    """All about a model."""
+    """A model's details."""
 
     modified_at: str
     template: str
@@ -105,6 +105,6 @@ class OllamaShowResponse(BaseModel):
 
 
 class OllamaVersion(BaseModel):
-    """Which release of the original this API follows."""
+    """The Ollama release whose API this follows."""
 
     version: str

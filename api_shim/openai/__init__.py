@@ -1,1 +1,1 @@
-"""OpenAI's HTTP API under /v1, as its clients know it: views of jobs, a family of paths a file."""
+"""OpenAI's HTTP API under /v1: translators and thin routes over jobs, one file per resource."""

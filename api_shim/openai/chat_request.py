@@ -1,7 +1,7 @@
-"""POST /v1/chat/completions: the body, and the contract's request that it means. Pure.
+"""POST /v1/chat/completions: translates the body into a `ChatRequest`. Pure.
 
 Source: openai/openai-openapi, CreateChatCompletionRequest. `top_k`, `min_p`, `reasoning` and
-`chat_template_kwargs` are what vLLM's, llama-server's and OpenRouter's clients send besides.
+`chat_template_kwargs` are additions of vLLM, llama-server and OpenRouter.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from typing_extensions import override
 from api_shim.openai.request_fields import (
     OpenAIRequest,
     OpenAIRequestBody,
-    made,
-    shown,
-    unsupported,
-    wrong,
+    build_request,
+    image_part,
+    invalid_field,
+    unsupported_field,
 )
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import (
     DETAILS,
     ChatRequest,
@@ -62,30 +62,30 @@ _NOT_OF_ROLE: Final[dict[str, tuple[str, ...]]] = {
     "tool": _OF_ASSISTANTS[:-2],
     "function": _OF_ASSISTANTS[:-2],
 }
-"""Fields that messages of other roles than these do not have, by role."""
+"""Fields that have no effect in messages of a role; for other roles all of the assistant's."""
 
 
 class ImageUrl(OpenAIRequestBody):
-    """Where an image is."""
+    """The URL of an image."""
 
     url: str = Field(min_length=1)
     """http(s), or a data URL with base64."""
-    detail: Annotated[str | None, LeftAlone(unless=("auto",))] = None
-    """Left to the backend."""
+    detail: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    """The backend decides."""
 
 
 class ContentPartBody(OpenAIRequestBody):
     """A part of a message's content."""
 
     type: str
-    """`text`, `image_url` or `refusal`; sounds and files are refused."""
+    """`text`, `image_url` or `refusal`; audio and files are refused."""
     text: str | None = None
     image_url: ImageUrl | str | None = None
     refusal: str | None = None
 
 
 class FunctionCall(OpenAIRequestBody):
-    """Which function, with which arguments."""
+    """A function's name and arguments."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
@@ -93,17 +93,17 @@ class FunctionCall(OpenAIRequestBody):
 
 
 class ToolCallBody(OpenAIRequestBody):
-    """A call that the assistant made."""
+    """A tool call of the assistant."""
 
     id: str | None = None
     type: str = "function"
     function: FunctionCall | None = None
     extra_content: dict[str, Any] | None = None
-    """What the backend wants back with the call, as it came (Gemini's thought signature)."""
+    """Opaque data that the backend needs back with the call (Gemini's thought signature)."""
 
 
 class MessageBody(OpenAIRequestBody):
-    """One turn."""
+    """A message."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPartBody] | None = None
@@ -111,28 +111,28 @@ class MessageBody(OpenAIRequestBody):
     tool_calls: list[ToolCallBody] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
-    """Deprecated: a tool call without id."""
+    """Deprecated: a tool call without an id."""
     reasoning_content: str | None = None
-    """What the assistant thought, sent back to backends that have a word for it."""
+    """The assistant's reasoning, sent back to backends that accept it."""
     reasoning: str | None = None
-    """The same, as vLLM, Ollama and OpenRouter call it."""
+    """The same, as vLLM, Ollama and OpenRouter name it."""
     reasoning_details: list[dict[str, Any]] | None = None
-    """The same in OpenRouter's pieces, some of them signed or encrypted."""
+    """The same as OpenRouter's parts, some of them signed or encrypted."""
     refusal: str | None = None
     extra_content: dict[str, Any] | None = None
-    """What the backend wants back with the message, as it came."""
+    """Opaque data that the backend needs back with the message."""
 
     @property
     @override
-    def unused(self) -> tuple[str, ...]:
-        """What a message of this role has no place for."""
+    def unused_fields(self) -> tuple[str, ...]:
+        """Fields that have no effect in a message of this role."""
         unused = _NOT_OF_ROLE.get(self.role, _OF_ASSISTANTS)
         twice = ("refusal",) if self.content else ()
         return (*unused, *twice)
 
 
 def to_messages(messages: Iterable[MessageBody]) -> tuple[Message, ...]:
-    """Every turn; raises Refusal for what no backend is given."""
+    """The messages; raises Refusal for parts that no backend accepts."""
     return tuple(_message(f"messages.{at}", message) for at, message in enumerate(messages))
 
 
@@ -153,7 +153,7 @@ def _message(field: str, message: MessageBody) -> Message:
 
 
 def _thoughts(message: MessageBody) -> str | None:
-    """What the assistant thought, wherever it stands."""
+    """The assistant's reasoning, whichever field has it."""
     plain = message.reasoning_content or message.reasoning
     return plain or thoughts_in(message.reasoning_details or ()) or None
 
@@ -169,7 +169,7 @@ def _content(field: str, content: str | list[ContentPartBody] | None) -> str | t
         return content or ""
     parts = tuple(_part(f"{field}.{at}", part) for at, part in enumerate(content))
     texts = [part.text for part in parts if isinstance(part, TextPart)]
-    # Servers that know no parts get text where there is nothing else.
+    # Text alone is a string: some servers accept no parts.
     return _joined(texts) if len(texts) == len(parts) else parts
 
 
@@ -185,21 +185,21 @@ def _part(field: str, part: ContentPartBody) -> Part:
             return TextPart(text=part.refusal or "")
         case "image_url" if part.image_url:
             image = part.image_url
-            return shown(f"{field}.image_url", image if isinstance(image, str) else image.url)
+            return image_part(f"{field}.image_url", image if isinstance(image, str) else image.url)
         case "image_url":
-            raise wrong(f"{field}.image_url", "required in a part of type image_url")
+            raise invalid_field(f"{field}.image_url", "required in a part of type image_url")
         case other:
-            raise unsupported(
+            raise unsupported_field(
                 f"{field}.type",
-                f"parts of type {other[:40]!r} are not passed on; there are text and image_url",
+                f"parts of type {other[:40]!r} are not supported: use text or image_url",
             )
 
 
 def _calls(field: str, message: MessageBody) -> Iterable[ToolCall]:
     for at, call in enumerate(message.tool_calls or ()):
         if call.type != "function" or call.function is None:
-            raise unsupported(
-                f"{field}.tool_calls.{at}.type", "only calls of type function are passed on"
+            raise unsupported_field(
+                f"{field}.tool_calls.{at}.type", "only calls of type function are supported"
             )
         yield _call(call.function, id=call.id, provider_meta=call.extra_content)
     if message.function_call is not None:
@@ -223,27 +223,27 @@ class FunctionBody(OpenAIRequestBody):
     parameters: dict[str, Any] | None = None
     """A JSON schema."""
     strict: bool | None = None
-    """Whether the arguments of calls must be of that schema, where the backend can promise it."""
+    """Whether arguments must match the schema, where the backend can enforce it."""
 
 
 class ToolBody(OpenAIRequestBody):
-    """A tool; only functions are passed on."""
+    """A tool; only functions are supported."""
 
     type: str = "function"
     function: FunctionBody | None = None
 
 
 class FormatBody(OpenAIRequestBody):
-    """What the answer must look like: `text`, `json_object` or `json_schema`."""
+    """The format of the response: `text`, `json_object` or `json_schema`."""
 
     type: str
     json_schema: "SchemaBody | None" = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-    """With `json_object`, as llama-server's clients say it."""
+    """With `json_object`, as llama-server accepts it."""
 
 
 class SchemaBody(OpenAIRequestBody):
-    """A schema, and its name."""
+    """A JSON schema and its name."""
 
     name: str = "answer"
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
@@ -253,16 +253,16 @@ class SchemaBody(OpenAIRequestBody):
 def to_tools(
     tools: list[ToolBody] | None, functions: list[FunctionBody] | None
 ) -> tuple[Tool, ...]:
-    """The tools, those of the deprecated `functions` as well; raises Refusal."""
+    """The tools, including those of the deprecated `functions`; raises Refusal."""
     found: list[Tool] = []
     for at, tool in enumerate(tools or ()):
         if tool.type != "function":
-            raise unsupported(
+            raise unsupported_field(
                 f"tools.{at}.type",
-                f"tools of type {tool.type[:40]!r} run at OpenAI; only functions are passed on",
+                f"tools of type {tool.type[:40]!r} run at OpenAI: only functions are supported",
             )
         if tool.function is None:
-            raise wrong(f"tools.{at}.function", "required")
+            raise invalid_field(f"tools.{at}.function", "required")
         found.append(_tool(tool.function))
     return (*found, *(_tool(function) for function in functions or ()))
 
@@ -277,7 +277,7 @@ def _tool(function: FunctionBody) -> Tool:
 
 
 def to_choice(choice: str | dict[str, Any] | None, tools: tuple[Tool, ...]) -> tuple[Choice, Any]:
-    """How the model may choose, and the tools among which; raises Refusal."""
+    """The tool choice, and the tools that it allows; raises Refusal."""
     match choice:
         case None:
             return "auto", tools
@@ -292,7 +292,9 @@ def to_choice(choice: str | dict[str, Any] | None, tools: tuple[Tool, ...]) -> t
             mode: Choice = "required" if rest.get("mode") == "required" else "auto"
             return mode, tuple(tool for tool in tools if tool.name in names)
         case _:
-            raise wrong("tool_choice", "it is none, auto, required, or names a function of `tools`")
+            raise invalid_field(
+                "tool_choice", "must be none, auto, required, or name a function of `tools`"
+            )
 
 
 def _allowed(tool: object) -> str:
@@ -300,17 +302,19 @@ def _allowed(tool: object) -> str:
         case {"function": {"name": str(name)}}:
             return name
         case _:
-            raise wrong("tool_choice.allowed_tools.tools", "each names a function of `tools`")
+            raise invalid_field(
+                "tool_choice.allowed_tools.tools", "each must name a function of `tools`"
+            )
 
 
 def _named(name: str, tools: tuple[Tool, ...]) -> NamedTool:
     if name not in {tool.name for tool in tools}:
-        raise wrong("tool_choice", f"no tool is called {name[:64]!r}")
+        raise invalid_field("tool_choice", f"no tool is called {name[:64]!r}")
     return NamedTool(name=name)
 
 
 def to_format(format: FormatBody | None) -> ResponseFormat:
-    """What the answer must look like; raises Refusal."""
+    """The format of the response; raises Refusal."""
     match format:
         case None | FormatBody(type="text"):
             return TextFormat()
@@ -323,9 +327,9 @@ def to_format(format: FormatBody | None) -> ResponseFormat:
                 schema_=told.schema_ or {}, name=told.name, strict=bool(told.strict)
             )
         case FormatBody(type="json_schema"):
-            raise wrong("response_format.json_schema", "required with type json_schema")
+            raise invalid_field("response_format.json_schema", "required with type json_schema")
         case _:
-            raise wrong("response_format.type", "it is text, json_object or json_schema")
+            raise invalid_field("response_format.type", "must be text, json_object or json_schema")
 
 
 _THINK: Final[Mapping[str, Think]] = {
@@ -340,29 +344,29 @@ _THINK: Final[Mapping[str, Think]] = {
 
 
 class StreamOptions(OpenAIRequestBody):
-    """What a stream tells besides words."""
+    """What a stream contains besides text."""
 
     include_usage: bool = False
-    """Whether a last chunk without choices tells how many tokens it took."""
-    include_obfuscation: Annotated[bool | None, LeftAlone(unless=(False,))] = None
-    """Chunks are as long as their words: what hides that is not done."""
+    """Whether a last chunk without choices has the token counts."""
+    include_obfuscation: Annotated[bool | None, IgnoredField(unless=(False,))] = None
+    """Chunks are never padded, so text lengths are visible."""
 
 
 class ReasoningBody(OpenAIRequestBody):
-    """How hard to think, as OpenRouter's clients say it."""
+    """Reasoning options, as OpenRouter has them."""
 
     effort: str | None = None
     enabled: bool | None = None
 
 
 class TemplateBody(OpenAIRequestBody):
-    """What a chat template is told, as vLLM's and llama-server's clients say it."""
+    """Arguments of the chat template, as vLLM and llama-server have them."""
 
     enable_thinking: bool | None = None
 
 
 class Sampled(OpenAIRequest):
-    """What a request for text may say of how it is written, in a chat or without one."""
+    """Sampling options, shared by chats and completions."""
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -376,18 +380,18 @@ class Sampled(OpenAIRequest):
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     max_tokens: int | None = None
-    """Negative means without a limit, as local servers have it."""
+    """A negative number means no limit, as on local servers."""
     n: int | None = None
-    """1; ask several times for several answers."""
+    """Only 1 is supported; send several requests for several responses."""
 
     @property
     def with_usage(self) -> bool:
-        """Whether a stream ends with a chunk that tells the tokens."""
+        """Whether a stream ends with a chunk of token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
 class ChatBody(Sampled):
-    """A conversation to be continued."""
+    """A conversation to continue."""
 
     messages: Annotated[list[MessageBody], Field(min_length=1)]
     tools: list[ToolBody] | None = None
@@ -404,29 +408,29 @@ class ChatBody(Sampled):
     reasoning_effort: str | None = None
     """none, minimal, low, medium, high, xhigh or max."""
     reasoning: ReasoningBody | None = None
-    """`{"effort": ...}` or `{"enabled": ...}`, as some clients say it."""
+    """`{"effort": ...}` or `{"enabled": ...}`, as OpenRouter has it."""
     chat_template_kwargs: TemplateBody | None = None
-    """`{"enable_thinking": ...}`, as vLLM's and llama-server's clients say it."""
-    store: Annotated[bool | None, LeftAlone(unless=(False,))] = None
-    """Chats are not kept to be looked up as such; a response is (`/v1/responses`)."""
+    """`{"enable_thinking": ...}`, as vLLM and llama-server have it."""
+    store: Annotated[bool | None, IgnoredField(unless=(False,))] = None
+    """Chats cannot be retrieved later; responses can (`/v1/responses`)."""
     modalities: list[str] | None = None
-    """Text; sound is refused."""
+    """Only text is supported."""
 
     @property
     @override
-    def spelt(self) -> Mapping[str, str]:
+    def field_names(self) -> Mapping[str, str]:
         is_new = self.max_completion_tokens is not None
         return {"max_tokens": "max_completion_tokens"} if is_new else {}
 
 
 def to_chat(body: ChatBody) -> ChatRequest:
-    """The request; raises Refusal for what cannot be done."""
+    """The request; raises Refusal for what is not supported."""
     if any(modality != "text" for modality in body.modalities or ()):
-        raise unsupported("modalities", "answers are text")
+        raise unsupported_field("modalities", "only text is supported")
     tools = to_tools(body.tools, body.functions)
     choice, tools = to_choice(body.tool_choice or body.function_call, tools)
     limit = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    return made(
+    return build_request(
         ChatRequest,
         body,
         messages=to_messages(body.messages),
@@ -442,9 +446,9 @@ def to_chat(body: ChatBody) -> ChatRequest:
 
 
 def sampling(body: Sampled, limit: int | None) -> dict[str, Any]:
-    """How the text is written, in the contract's words; raises Refusal."""
+    """The sampling options as fields of a `ChatRequest`; raises Refusal."""
     if body.n is not None and body.n != 1:
-        raise unsupported("n", "a request has one answer here: send as many requests")
+        raise unsupported_field("n", "must be 1: send several requests")
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     return {
         "max_tokens": None if limit is not None and limit < 0 else limit,
@@ -473,9 +477,9 @@ def _think(body: ChatBody) -> Think:
 
 
 def to_think(effort: str | None, field: str) -> Think:
-    """How hard to think; raises Refusal that names the field."""
+    """The reasoning effort; raises Refusal that names the field."""
     if effort is None:
         return "auto"
     if effort not in _THINK:
-        raise wrong(field, f"it is one of {', '.join(_THINK)}")
+        raise invalid_field(field, f"must be one of {', '.join(_THINK)}")
     return _THINK[effort]

@@ -1,9 +1,9 @@
-"""A chat's answer in OpenAI's words, whole and in chunks. Pure.
+"""A chat's result as OpenAI's response body, and its events as OpenAI's chunks. Pure.
 
-The chunks are the hot path: everything that does not change is written once a stream, and a delta
-is a parse, one string and two concatenations.
-Source: openai/openai-openapi, CreateChatCompletion(Stream)Response. Thoughts stand in
-`reasoning_content`, where llama-server, DeepSeek and most clients have them; OpenAI tells none.
+Chunks are the hot path: the constant parts are encoded once a stream, so a delta costs a parse, one
+encoded string and two concatenations. Source: openai/openai-openapi,
+CreateChatCompletion(Stream)Response. Reasoning is in `reasoning_content`, as with llama-server,
+DeepSeek and most clients; OpenAI's API has none.
 """
 
 import re
@@ -23,14 +23,14 @@ from contract.result import Result
 DONE: Final = sse.encode(b"[DONE]")
 """The last event of a stream of chunks."""
 _COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
-"""An id that was counted, not thrown: it comes again in the next answer."""
+"""A call id that is a counter: other responses have the same one."""
 _ROLE: Final = b'{"role":"assistant","content":"","refusal":null}'
 _CALLS: Final = b'{"role":"assistant","content":null,"refusal":null}'
-"""The same of an answer that begins with a call: there are no words, not even none."""
+"""The first delta of a response that begins with a tool call: its content is null, not empty."""
 
 
-def whole(head: ResponseHead, result: Result) -> dict[str, Any]:
-    """The answer to a request that does not stream."""
+def response_body(head: ResponseHead, result: Result) -> dict[str, Any]:
+    """The response of a request that does not stream."""
     message: dict[str, Any] = {
         "role": "assistant",
         "content": result.content or (None if result.tool_calls or result.refusal else ""),
@@ -41,7 +41,7 @@ def whole(head: ResponseHead, result: Result) -> dict[str, Any]:
     if result.tool_calls:
         message["tool_calls"] = [
             {
-                "id": unique(call.id, head.job_id, at),
+                "id": unique_call_id(call.id, head.job_id, at),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
                 **_extra(call.provider_meta),
@@ -52,7 +52,7 @@ def whole(head: ResponseHead, result: Result) -> dict[str, Any]:
     choice = {
         "index": 0,
         "message": message,
-        "logprobs": likelihoods(result.logprobs),
+        "logprobs": logprobs_body(result.logprobs),
         "finish_reason": result.finish_reason or "stop",
     }
     return {
@@ -63,7 +63,7 @@ def whole(head: ResponseHead, result: Result) -> dict[str, Any]:
 
 
 def usage(used: Usage | None) -> dict[str, Any] | None:
-    """Tokens, as OpenAI counts them up; None where the backend told none."""
+    """Token counts as OpenAI has them; None if the backend reported none."""
     if used is None:
         return None
     return {
@@ -75,22 +75,22 @@ def usage(used: Usage | None) -> dict[str, Any] | None:
     }
 
 
-def likelihoods(told: Sequence[LogProb] | None) -> dict[str, Any] | None:
-    """How likely the tokens were, where that was asked for."""
+def logprobs_body(told: Sequence[LogProb] | None) -> dict[str, Any] | None:
+    """Log probabilities; None if none were requested."""
     if told is None:
         return None
     return {"content": [each.model_dump() for each in told], "refusal": None}
 
 
 def _extra(meta: dict[str, Any] | None) -> dict[str, Any]:
-    """What a backend wants back, where Google's own surface of this shape has it, too."""
+    """Opaque data of the backend, in the field that Google's OpenAI-compatible API uses."""
     return {"extra_content": meta} if meta else {}
 
 
-def unique(id: str | None, job_id: str, index: int) -> str:
-    """An id of a call that no other answer has: clients look results up by it.
+def unique_call_id(id: str | None, job_id: str, index: int) -> str:
+    """An id for a tool call that no other response has: clients look up results by it.
 
-    Servers without ids of their own count from 0 in every answer.
+    Some servers count from 0 in every response.
     """
     if id and not _COUNTED.match(id):
         return id
@@ -98,13 +98,13 @@ def unique(id: str | None, job_id: str, index: int) -> str:
 
 
 class ChatChunks:
-    """One answer as a stream of `chat.completion.chunk`."""
+    """Renders a job's events as `chat.completion.chunk`."""
 
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
     def __init__(self, head: ResponseHead, *, with_usage: bool) -> None:
-        """Tell this job's answer; `with_usage`: a last chunk tells the tokens."""
+        """`with_usage` adds a last chunk with the token counts."""
         self._job_id = head.job_id
         self._with_usage = with_usage
         self._has_begun = False
@@ -114,8 +114,8 @@ class ChatChunks:
         self._tail = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}" + sse.END
         self._end = b',"logprobs":null,"finish_reason":%s}]' + no_usage + b"}" + sse.END
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
-        """Their chunks."""
+    def render(self, frames: Sequence[Frame]) -> bytes:
+        """The chunks for these frames."""
         told, role = b"", _ROLE
         for frame in frames:
             if frame.type == "delta":
@@ -130,8 +130,8 @@ class ChatChunks:
             return self._delta + role + self._tail + told
         return told
 
-    def fail(self, problem: Problem) -> bytes:
-        """An event with an error, at which clients raise; no `[DONE]`, for it is not."""
+    def render_error(self, problem: Problem) -> bytes:
+        """An event with an error, at which clients raise; without `[DONE]`."""
         return sse.encode(encoded(problem))
 
     def _chunk(self, event: dict[str, Any]) -> bytes:
@@ -153,13 +153,13 @@ class ChatChunks:
             return b""
         if not told:
             return self._delta + json_line(delta) + self._tail
-        spelt = [{"bytes": None, **each} for each in told]
-        logprobs = json_line({"content": spelt, "refusal": None})
+        field_names = [{"bytes": None, **each} for each in told]
+        logprobs = json_line({"content": field_names, "refusal": None})
         tail = self._tail.replace(b'"logprobs":null', b'"logprobs":' + logprobs)
         return self._delta + json_line(delta) + tail
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
-        """A fragment; the first of an index has an id."""
+        """A fragment of a tool call; only the first one of an index has an id."""
         index = call["index"]
         function = {"arguments": call.get("arguments") or ""}
         if call.get("name"):
@@ -167,7 +167,7 @@ class ChatChunks:
         told = {"index": index, "function": function, **_extra(call.get("provider_meta"))}
         if not call.get("id"):
             return told
-        id = unique(call["id"], self._job_id, index)
+        id = unique_call_id(call["id"], self._job_id, index)
         return {**told, "id": id, "type": "function"}
 
     def _done(self, event: dict[str, Any]) -> bytes:
@@ -179,4 +179,4 @@ class ChatChunks:
 
 
 _PLAIN: Final = 4
-"""Keys of a delta that is nothing but content: id, at, type, content."""
+"""Number of keys of a delta with content alone: id, at, type, content."""

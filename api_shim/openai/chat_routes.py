@@ -1,4 +1,4 @@
-"""Chats, completions and embeddings: translate, take in, tell whole or as it comes."""
+"""Routes for chats, completions and embeddings: translate, submit, respond whole or as a stream."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from api_shim.dependencies import DropIn
 from api_shim.http.json_body import JsonRoute
 from api_shim.openai import chat_response, completions, embeddings, schemas
 from api_shim.openai.chat_request import ChatBody, to_chat
-from api_shim.openai.completions import CompletionBody, repeated, to_completion
+from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
 from api_shim.openai.embeddings import EmbeddingBody
-from api_shim.openai.response_head import ResponseHead, answered, heads
+from api_shim.openai.response_head import ResponseHead, json_response, response_headers
 from api_shim.openai.schemas import answers
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
@@ -46,8 +46,8 @@ async def chat(
     if body.stream:
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
         return call.stream(record, chunks)
-    result = await call.whole(record)
-    return answered(chat_response.whole(head, result), call.headers)
+    result = await call.result(record)
+    return json_response(chat_response.response_body(head, result), call.headers)
 
 
 @router.post(
@@ -60,14 +60,14 @@ async def completion(
     body: Annotated[CompletionBody, _example(model="llama3.2", prompt="Once upon a time")],
     call: DropIn,
 ) -> Response:
-    """Continue raw text, with no chat template around it."""
+    """Continue raw text, without a chat template."""
     record = await call.submit(to_completion(body), body)
-    head, echo = ResponseHead.of(record), repeated(body)
+    head, echo = ResponseHead.of(record), echoed_prompt(body)
     if body.stream:
-        chunks = completions.CompletionChunks(head, with_usage=body.with_usage, repeated=echo)
+        chunks = completions.CompletionChunks(head, with_usage=body.with_usage, echoed_prompt=echo)
         return call.stream(record, chunks)
-    result = await call.whole(record)
-    return answered(completions.whole(head, result, echo), call.headers)
+    result = await call.result(record)
+    return json_response(completions.response_body(head, result, echo), call.headers)
 
 
 @router.post(
@@ -82,14 +82,14 @@ async def embed(
 ) -> Response:
     """Turn texts into vectors."""
     record = await call.submit(embeddings.to_embed(body), body)
-    result = await call.whole(record)
+    result = await call.result(record)
     pieces = embeddings.pieces(ResponseHead.of(record), result, body.encoding_format)
-    head = heads(call.headers)
+    head = response_headers(call.headers)
     return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
 
 
 async def _unhurried(pieces: Iterator[bytes]) -> Any:
-    """Let others have their turn between two pieces of a large answer."""
+    """Yield to the event loop after each piece of a large response."""
     for piece in pieces:
         yield piece
         await asyncio.sleep(0)

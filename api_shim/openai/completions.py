@@ -1,6 +1,6 @@
-"""POST /v1/completions: the body, and the contract's request that it means. Pure.
+"""POST /v1/completions: the request and the response. Pure.
 
-Source: openai/openai-openapi, CreateCompletionRequest.
+Source: openai/openai-openapi, CreateCompletionRequest and CreateCompletionResponse.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from api_shim.openai.chat_request import Sampled, sampling
 from api_shim.openai.chat_response import DONE, usage
 from api_shim.openai.embeddings import Ids, ids, texts
 from api_shim.openai.errors import encoded
-from api_shim.openai.request_fields import made, unsupported, wrong
+from api_shim.openai.request_fields import build_request, invalid_field, unsupported_field
 from api_shim.openai.response_head import ResponseHead
 from contract import sse
 from contract.chat import ChatRequest
@@ -22,33 +22,34 @@ from contract.json_lines import json_line
 from contract.result import Result
 
 _DEFAULT_MAX_TOKENS: Final = 16
-"""OpenAI's, and vLLM's."""
+"""The default of OpenAI and vLLM."""
 
 
 class CompletionBody(Sampled):
-    """Raw text to be continued, with no chat template around it."""
+    """Raw text to continue, without a chat template."""
 
     prompt: str | list[str] | Ids | list[Ids]
-    """One text, or the ids of its tokens where the backend takes them; several texts are several
-    requests."""
+    """One text, or token ids where the backend accepts them; send several requests for several
+    texts.
+    """
     suffix: str | None = None
-    """What stands behind the answer, where the backend can fill in the middle."""
+    """Text after the completion, where the backend can fill in the middle."""
     echo: bool | None = None
-    """Whether the answer begins with the prompt."""
+    """Whether the response begins with the prompt."""
     best_of: int | None = None
-    """1; as `n`."""
+    """Only 1 is supported, as for `n`."""
     logprobs: int | None = None
-    """How many likely tokens to tell of in each place, where the backend can."""
+    """Number of likely tokens to report at each position, where the backend can."""
 
 
 def to_completion(body: CompletionBody) -> ChatRequest:
-    """The request; raises Refusal for what cannot be done."""
+    """The request; raises Refusal for what is not supported."""
     if body.best_of is not None and body.best_of != 1:
-        raise unsupported("best_of", "a request has one answer here")
+        raise unsupported_field("best_of", "must be 1: send several requests")
     prompt = _prompt(body)
     if body.echo and (body.logprobs is not None or not isinstance(prompt, str)):
-        raise unsupported("echo", "only the words of a text prompt are repeated")
-    return made(
+        raise unsupported_field("echo", "only a text prompt without logprobs can be echoed")
+    return build_request(
         ChatRequest,
         body,
         prompt=prompt,
@@ -59,8 +60,8 @@ def to_completion(body: CompletionBody) -> ChatRequest:
     )
 
 
-def repeated(body: CompletionBody) -> str:
-    """What the answer begins with besides its own words."""
+def echoed_prompt(body: CompletionBody) -> str:
+    """The text that the response repeats before its own; empty unless `echo`."""
     request = _prompt(body) if body.echo else ""
     return request if isinstance(request, str) else ""
 
@@ -68,17 +69,19 @@ def repeated(body: CompletionBody) -> str:
 def _prompt(body: CompletionBody) -> str | tuple[int, ...]:
     prompts: list[str | tuple[int, ...]] = [*texts(body.prompt), *ids(body.prompt)]
     if not any(prompts):
-        raise wrong("prompt", "it is empty, and there is nothing to go on from")
+        raise invalid_field("prompt", "must not be empty")
     if len(prompts) > 1:
-        raise unsupported("prompt", "a request has one prompt here: send one for each")
+        raise unsupported_field(
+            "prompt", "several prompts are not supported: send a request for each"
+        )
     return prompts[0]
 
 
-def whole(head: ResponseHead, result: Result, repeated: str = "") -> dict[str, Any]:
-    """The answer to a request that does not stream."""
-    told = None if result.logprobs is None else Offsets(len(repeated)).lists(result.logprobs)
+def response_body(head: ResponseHead, result: Result, echoed_prompt: str = "") -> dict[str, Any]:
+    """The response of a request that does not stream."""
+    told = None if result.logprobs is None else Offsets(len(echoed_prompt)).lists(result.logprobs)
     choice = {
-        "text": repeated + result.content,
+        "text": echoed_prompt + result.content,
         "index": 0,
         "logprobs": told,
         "finish_reason": result.finish_reason or "stop",
@@ -91,14 +94,14 @@ def whole(head: ResponseHead, result: Result, repeated: str = "") -> dict[str, A
 
 
 class Offsets:
-    """Likelihoods as this endpoint tells them: parallel lists, and where each token begins."""
+    """Log probabilities in this endpoint's form: parallel lists, with the offset of each token."""
 
     def __init__(self, begin: int = 0) -> None:
         """The first token begins after this many characters."""
         self._at = begin
 
     def lists(self, told: Iterable[LogProb]) -> dict[str, Any]:
-        """The next tokens."""
+        """The lists for the next tokens."""
         lists: dict[str, list[Any]] = {
             "text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": [],
         }  # fmt: skip
@@ -112,15 +115,15 @@ class Offsets:
 
 
 class CompletionChunks:
-    """One answer as a stream of `text_completion`."""
+    """Renders a job's events as chunks of `text_completion`."""
 
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
-    def __init__(self, head: ResponseHead, *, with_usage: bool, repeated: str = "") -> None:
-        """Tell this job's answer behind what it repeats."""
-        self._repeated = repeated
-        self._offsets = Offsets(len(repeated))
+    def __init__(self, head: ResponseHead, *, with_usage: bool, echoed_prompt: str = "") -> None:
+        """`echoed_prompt` is sent before the job's own text."""
+        self._echoed_prompt = echoed_prompt
+        self._offsets = Offsets(len(echoed_prompt))
         self._with_usage = with_usage
         self._head = sse.DATA + json_line(head.fields("cmpl", "text_completion"))[:-1]
         no_usage = b',"usage":null' if with_usage else b""
@@ -132,21 +135,21 @@ class CompletionChunks:
             + sse.END
         )
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
-        """Their chunks."""
+    def render(self, frames: Sequence[Frame]) -> bytes:
+        """The chunks for these frames."""
         told = b""
         for frame in frames:
             if frame.type == "delta":
                 told += self._delta(from_json(frame.body))
             elif frame.type == "done":
                 told += self._done(from_json(frame.body))
-        if told and self._repeated:
-            told = self._chunk % (json_line(self._repeated), b"null", b"null") + told
-            self._repeated = ""
+        if told and self._echoed_prompt:
+            told = self._chunk % (json_line(self._echoed_prompt), b"null", b"null") + told
+            self._echoed_prompt = ""
         return told
 
-    def fail(self, problem: Problem) -> bytes:
-        """An event with an error, at which clients raise; no `[DONE]`, for it is not."""
+    def render_error(self, problem: Problem) -> bytes:
+        """An event with an error, at which clients raise; without `[DONE]`."""
         return sse.encode(encoded(problem))
 
     def _delta(self, event: dict[str, Any]) -> bytes:

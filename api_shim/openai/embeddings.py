@@ -1,7 +1,7 @@
-"""Embeddings between OpenAI's words and the contract's. Pure.
+"""POST /v1/embeddings: the request and the response. Pure.
 
-Source: openai/openai-openapi, CreateEmbeddingRequest and -Response. The `openai` client asks for
-base64 unless it is told otherwise: little-endian float32, as the contract has them.
+Source: openai/openai-openapi, CreateEmbeddingRequest and CreateEmbeddingResponse. The `openai`
+client requests base64 by default: little-endian float32, as in the contract.
 """
 
 import base64
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from api_shim.openai.request_fields import OpenAIRequest, made, wrong
+from api_shim.openai.request_fields import OpenAIRequest, build_request, invalid_field
 from api_shim.openai.response_head import ResponseHead
 from contract.embeddings import EmbedRequest, unpack
 from contract.json_lines import json_line
@@ -23,9 +23,9 @@ Given = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 
 
 def in_one_shape(given: Any, most: int) -> Any:
-    """What was given, if it is in one of the shapes, with at most so many texts.
+    """The input, if it has one of the accepted forms and at most `most` texts.
 
-    Said here once; the members of a union would say it one by one. Raises PydanticCustomError.
+    Raises PydanticCustomError: one error, where a union would report one for each of its members.
     """
     if isinstance(given, str):
         return given
@@ -34,13 +34,13 @@ def in_one_shape(given: Any, most: int) -> Any:
     if wrong is not None:
         raise PydanticCustomError(
             "input_type",
-            "it is one text, a list of texts, ids of tokens, or a list of those{item}",
-            {"item": f"; its item {wrong} is none that fits" if isinstance(given, list) else ""},
+            "must be one text, a list of texts, a list of token ids, or a list of such lists{item}",
+            {"item": f"; item {wrong} is none of these" if isinstance(given, list) else ""},
         )
     if kinds[:1] != ["id"] and len(kinds) > most:
         raise PydanticCustomError(
             "too_long",
-            "it has {held} texts, and a request may have {max_length}: send several requests",
+            "has {held} texts, and a request may have {max_length}: send several requests",
             {"held": len(kinds), "max_length": most},
         )
     return given
@@ -55,14 +55,14 @@ def _kind(item: Any) -> str | None:
 
 
 def texts(given: Given) -> tuple[str, ...]:
-    """The texts; none if it is ids."""
+    """The texts of an input; empty if it is token ids."""
     if isinstance(given, str):
         return (given,)
     return tuple(each for each in given if isinstance(each, str))
 
 
 def ids(given: Given) -> tuple[tuple[int, ...], ...]:
-    """The ids of each text; none if it is texts."""
+    """The token ids of each text; empty if the input is texts."""
     one = tuple(each for each in given if isinstance(each, int))
     if one:
         return (one,)
@@ -72,13 +72,13 @@ def ids(given: Given) -> tuple[tuple[int, ...], ...]:
 MOST_INPUTS: Final = 2048
 _FLOAT_BYTES: Final = 4
 _ROWS_AT_ONCE: Final = 64
-"""Rows that are written without a break: a large answer must not hold everybody up."""
+"""Rows that are encoded without yielding to other calls."""
 
 Encoding = Literal["float", "base64"]
 
 
 class EmbeddingBody(OpenAIRequest):
-    """Texts to be turned into vectors."""
+    """Texts to embed."""
 
     input: Annotated[
         str
@@ -87,16 +87,16 @@ class EmbeddingBody(OpenAIRequest):
         | Annotated[list[Ids], Field(max_length=MOST_INPUTS)],
         BeforeValidator(partial(in_one_shape, most=MOST_INPUTS)),
     ]
-    """One text or up to 2,048; or ids of tokens, where the backend takes them."""
+    """One text or up to 2,048; or token ids, where the backend accepts them."""
     dimensions: int | None = None
     encoding_format: Encoding = "float"
 
 
 def to_embed(body: EmbeddingBody) -> EmbedRequest:
-    """The request; raises Refusal for what cannot be done."""
+    """The request; raises Refusal for what is not supported."""
     if not body.input:
-        raise wrong("input", "it is empty")
-    return made(
+        raise invalid_field("input", "must not be empty")
+    return build_request(
         EmbedRequest,
         body,
         input=texts(body.input),
@@ -105,8 +105,8 @@ def to_embed(body: EmbeddingBody) -> EmbedRequest:
     )
 
 
-def whole(head: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
-    """The answer as a value; `pieces` writes the same."""
+def response_body(head: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
+    """The response as a value; `pieces` encodes the same."""
     return {
         "object": "list",
         "data": [
@@ -118,7 +118,7 @@ def whole(head: ResponseHead, result: Result, encoding: Encoding) -> dict[str, A
 
 
 def pieces(head: ResponseHead, result: Result, encoding: Encoding) -> Iterator[bytes]:
-    """The answer's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
+    """The response's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
     yield b'{"object":"list","data":['
     page: list[bytes] = []
     for at, row in enumerate(_rows(result.embeddings, encoding)):

@@ -1,8 +1,8 @@
 """Problems in OpenAI's envelope: `{"error": {"message", "type", "param", "code"}}`. Pure.
 
-What the `openai` client makes of it (openai/openai-python, `_base_client.py`): the class of its
-exception follows the status; it tries again at 408, 409, 429 and from 500 on unless
-`x-should-retry` says otherwise, and waits as long as Retry-After says if that is short.
+How the `openai` client reads it (openai/openai-python, `_base_client.py`): the exception's class
+follows the status. The client retries on 408, 409, 429 and from 500 on, unless `x-should-retry` is
+false, and waits for Retry-After if that is short.
 """
 
 import math
@@ -27,7 +27,7 @@ from contract.errors import (
 from contract.json_lines import json_line
 
 _LONGEST_WAIT_S: Final = 119
-"""The client does not try again when it is told to wait for longer than two minutes."""
+"""The client does not retry if it must wait for two minutes or more."""
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
 _CODES: Final[Mapping[str, str]] = {
@@ -40,7 +40,7 @@ _CODES: Final[Mapping[str, str]] = {
     QuotaExhausted.code: "insufficient_quota",
     Refused.code: "content_filter",
 }
-"""The names that programs know; every other code is ours."""
+"""OpenAI's names for codes of ours; all other codes are sent as they are."""
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
     403: "permission_error",
@@ -50,25 +50,25 @@ _ABOUT_MODEL: Final = frozenset({UnknownModel.code, ModelMissing.code, WrongKind
 
 
 class OpenAIError(BaseModel):
-    """What went wrong."""
+    """An error."""
 
     message: str
     type: str
     """The family: `invalid_request_error`, `rate_limit_error`, `server_error`, ..."""
     param: str | None = None
-    """The field that is wrong, as in `messages.0.role`."""
+    """The invalid field, as in `messages.0.role`."""
     code: str | None = None
-    """What programs look at."""
+    """A stable code for programs."""
 
 
 class OpenAIErrorResponse(BaseModel):
-    """The body of every answer of 400 or more, and of an error in a stream."""
+    """The body of every response of 400 or more, and of an error in a stream."""
 
     error: OpenAIError = Field()
 
 
 def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
-    """A problem as the answer to a call."""
+    """A problem as a response."""
     said = {"Cache-Control": "no-store", **headers}
     said["x-should-retry"] = "true" if problem.retryable else "false"
     if problem.retry_after_s is not None:
@@ -79,7 +79,7 @@ def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
 
 
 def encoded(problem: Problem) -> bytes:
-    """The envelope's JSON, as a stream tells it, too."""
+    """The envelope as JSON, for a response or a stream."""
     return json_line(
         {
             "error": {
@@ -93,7 +93,7 @@ def encoded(problem: Problem) -> bytes:
 
 
 def known_code(code: str) -> str:
-    """The name that programs know for one of ours, if there is one."""
+    """OpenAI's name for a code of ours, or the code itself."""
     return _CODES.get(code, code)
 
 

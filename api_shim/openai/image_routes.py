@@ -1,4 +1,4 @@
-"""Images: made from words (JSON), or from words and an image (a form)."""
+"""Routes for images: generations (JSON) and edits (a form with an image)."""
 
 import base64
 from typing import Annotated, Any, Final
@@ -10,12 +10,12 @@ from starlette.datastructures import FormData, UploadFile
 
 from api_shim.dependencies import DropIn
 from api_shim.following.drop_in import DropInCall
-from api_shim.http.forms import MULTIPART, form_of
+from api_shim.http.forms import MULTIPART, open_form
 from api_shim.http.json_body import JsonRoute
 from api_shim.openai import images, schemas
 from api_shim.openai.images import Family, ImageBody, ImageEvents, to_image
-from api_shim.openai.request_fields import unsupported, wrong
-from api_shim.openai.response_head import ResponseHead, answered
+from api_shim.openai.request_fields import invalid_field, unsupported_field
+from api_shim.openai.response_head import ResponseHead, json_response
 from api_shim.openai.schemas import answers
 from contract.images import ImageRequest
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1", tags=["openai"], route_class=JsonRoute)
 forms = APIRouter(prefix="/v1", tags=["openai"])
 
 _MOST_FILES: Final = 17
-"""16 images, which is the original's limit, and a mask."""
+"""OpenAI's limit of 16 images, and a mask."""
 _FILES: Final = frozenset({"image", "image[]", "mask"})
 _EXAMPLE: Final[Any] = {
     "example": {
@@ -48,7 +48,7 @@ _FORM: Final[dict[str, Any]] = {
 async def image(
     body: Annotated[ImageBody, Body(openapi_examples=_EXAMPLE)], call: DropIn
 ) -> Response:
-    """Make images from words."""
+    """Generate images from a prompt."""
     return await _made(call, body, to_image(body), "image_generation")
 
 
@@ -59,8 +59,8 @@ async def _made(
     head = ResponseHead.of(record)
     if body.stream:
         return call.stream(record, ImageEvents(head, request, family))
-    result = await call.whole(record)
-    return answered(images.whole(head, request, result), call.headers)
+    result = await call.result(record)
+    return json_response(images.response_body(head, request, result), call.headers)
 
 
 @forms.post(
@@ -71,8 +71,8 @@ async def _made(
     openapi_extra={"requestBody": {"required": True, "content": {MULTIPART: {"schema": _FORM}}}},
 )
 async def edit(request: Request, call: DropIn) -> Response:
-    """Make an image from words and an image; a form with the fields of a generation."""
-    async with form_of(request, max_files=_MOST_FILES) as form:
+    """Edit an image by a prompt; a form with the fields of a generation."""
+    async with open_form(request, max_files=_MOST_FILES) as form:
         fields = {name: value for name, value in form.items() if isinstance(value, str) and value}
         try:
             body = ImageBody.model_validate(fields)
@@ -81,13 +81,13 @@ async def edit(request: Request, call: DropIn) -> Response:
             raise RequestValidationError(found, body=fields) from None
         images = [*_files(form, "image"), *_files(form, "image[]")]
         if len(images) > 1:
-            raise unsupported("image", "one image is edited at a time")
+            raise unsupported_field("image", "several images are not supported: send one")
         if not images:
-            raise wrong("image", "required: a file")
+            raise invalid_field("image", "required: a file")
         masks = [await _read(mask) for mask in _files(form, "mask")]
         asked = to_image(body, image=await _read(images[0]), mask=masks[0] if masks else None)
         files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
-        call.leave_out(name for name in files if name not in _FILES)
+        call.add_ignored(name for name in files if name not in _FILES)
     return await _made(call, body, asked, "image_edit")
 
 

@@ -1,7 +1,7 @@
-"""POST /v1/images/generations and /edits: the bodies, and the request that they mean. Pure.
+"""POST /v1/images/generations and /v1/images/edits: the request and the response. Pure.
 
 Source: openai/openai-openapi, CreateImageRequest and CreateImageEditRequest. `negative_prompt`,
-`seed`, `steps`, `guidance` and `strength` are ours, for backends that are not OpenAI.
+`seed`, `steps`, `guidance` and `strength` are additions of ours for other backends.
 """
 
 import re
@@ -13,9 +13,14 @@ from typing_extensions import override
 
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
-from api_shim.openai.request_fields import OpenAIRequest, made, unsupported, wrong
+from api_shim.openai.request_fields import (
+    OpenAIRequest,
+    build_request,
+    invalid_field,
+    unsupported_field,
+)
 from api_shim.openai.response_head import ResponseHead
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.submission.ignored_fields import IgnoredField
 from contract import sse
 from contract.events import Frame, Usage
 from contract.images import LEAST_PIXELS, MOST_PIXELS, ImageRequest
@@ -27,18 +32,18 @@ _PARTIAL: Final = 3
 
 
 class ImageBody(OpenAIRequest):
-    """What an image is to show, and how."""
+    """An image to generate or edit."""
 
     prompt: str
     n: int | None = None
     size: str | None = None
     """`<width>x<height>` in pixels, or `auto`."""
     response_format: str | None = None
-    """b64_json: images are not kept anywhere that an address could lead to."""
+    """Only b64_json is supported: no image is stored, so none has a URL."""
     output_format: Literal["png", "jpeg", "webp"] | None = None
-    background: Annotated[str | None, LeftAlone(unless=("auto",))] = None
-    quality: Annotated[str | None, LeftAlone(unless=("auto",))] = None
-    """Left to the backend."""
+    background: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    quality: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    """The backend decides."""
     partial_images: int | None = None
     """Previews to stream, where the backend has them."""
     stream: bool | None = None
@@ -47,25 +52,27 @@ class ImageBody(OpenAIRequest):
     steps: int | None = None
     guidance: float | None = None
     strength: float | None = None
-    """How far an edit goes from its image, 0 to 1."""
+    """How far an edit departs from its image, 0 to 1."""
 
     @property
     @override
-    def unused(self) -> tuple[str, ...]:
-        """Previews are only told in a stream."""
+    def unused_fields(self) -> tuple[str, ...]:
+        """Previews have no effect without a stream."""
         return () if self.stream else ("partial_images",)
 
 
 def to_image(body: ImageBody, *, image: str | None = None, mask: str | None = None) -> ImageRequest:
-    """The request; `image` and `mask` are base64. Raises Refusal for what cannot be done."""
+    """The request; `image` and `mask` are base64. Raises Refusal for what is not supported."""
     if body.response_format not in {None, "url", "b64_json"}:
-        raise wrong("response_format", "it is b64_json")
+        raise invalid_field("response_format", "must be b64_json")
     if body.response_format == "url":
-        raise unsupported("response_format", "images are not kept here: ask for b64_json")
+        raise unsupported_field(
+            "response_format", "images are not stored, so they have no URL: use b64_json"
+        )
     if body.background == "transparent":
-        raise unsupported("background", "no backend is known to leave it transparent")
+        raise unsupported_field("background", "no backend supports a transparent background")
     previews = body.partial_images if body.stream else None
-    return made(
+    return build_request(
         ImageRequest,
         body,
         prompt=body.prompt,
@@ -88,12 +95,12 @@ def _size(size: str | None) -> dict[str, Any]:
         return {}
     found = _SIZE.match(size or "")
     if found is None:
-        raise wrong("size", "it is auto, or looks like 1024x1024")
+        raise invalid_field("size", "must be auto or like 1024x1024")
     width, height = int(found[1]), int(found[2])
     if not all(LEAST_PIXELS <= side <= MOST_PIXELS for side in (width, height)):
-        raise wrong(
+        raise invalid_field(
             "size",
-            f"width and height are {LEAST_PIXELS} to {MOST_PIXELS} pixels each, not {size}",
+            f"width and height must be {LEAST_PIXELS} to {MOST_PIXELS} pixels each, not {size}",
         )
     return {"width": width, "height": height}
 
@@ -101,8 +108,8 @@ def _size(size: str | None) -> dict[str, Any]:
 Family = Literal["image_generation", "image_edit"]
 
 
-def whole(head: ResponseHead, request: ImageRequest, result: Result) -> dict[str, Any]:
-    """The answer to a request that does not stream."""
+def response_body(head: ResponseHead, request: ImageRequest, result: Result) -> dict[str, Any]:
+    """The response of a request that does not stream."""
     finished = [image for image in result.images if not image.partial]
     return {
         "created": head.created,
@@ -116,7 +123,7 @@ def whole(head: ResponseHead, request: ImageRequest, result: Result) -> dict[str
 
 
 def usage(used: Usage | None) -> dict[str, Any] | None:
-    """Tokens, as OpenAI counts them up; None of the many backends that count none."""
+    """Token counts as OpenAI has them; None if the backend reported none."""
     if used is None:
         return None
     return {
@@ -132,22 +139,22 @@ def _format(mime_type: str) -> str:
 
 
 class ImageEvents:
-    """Images as a stream of events."""
+    """Renders a job's images as a stream of events."""
 
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
     def __init__(self, head: ResponseHead, request: ImageRequest, family: Family) -> None:
-        """Tell this job's images."""
+        """`request` has the size, `family` the prefix of the events' names."""
         self._created = head.created
         self._size = f"{request.width}x{request.height}"
         self._family = family
         self._previews = 0
         self._held: dict[str, Any] | None = None
-        """An image that is finished, and for all that is known the last one."""
+        """A finished image that may be the last one, whose event has the usage."""
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
-        """Their events."""
+    def render(self, frames: Sequence[Frame]) -> bytes:
+        """The events for these frames."""
         told = b""
         for frame in frames:
             if frame.type == "image":
@@ -157,7 +164,7 @@ class ImageEvents:
                 told += self._finish(Usage.model_validate(fields) if fields else None)
         return told
 
-    def fail(self, problem: Problem) -> bytes:
+    def render_error(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise."""
         return sse.encode(encoded(problem), name=b"error")
 

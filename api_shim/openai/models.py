@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 
 def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
-    """The models by name. When they were made nobody tells; since when they are served is known."""
+    """The models by name; `created` is when a worker began to serve the backend."""
     every = list(workers)
     since = {
         report.name: int(min(w.started_at for w in every if report in w.backends))
@@ -43,7 +43,7 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
     responses=faults(503),
 )
 async def models(dependencies: Injected) -> Response:
-    """List models, of all backends, those that chat first; `owned_by` is a backend that has it."""
+    """List the models of all backends, chat models first; `owned_by` is a backend that has it."""
     found = cards(await dependencies.roster.workers())
     return _answer({"object": "list", "data": list(found.values())})
 
@@ -57,7 +57,7 @@ async def models(dependencies: Injected) -> Response:
 async def model(
     model: Annotated[str, Path(description="Its name, slashes and all.")], dependencies: Injected
 ) -> Response:
-    """Look at one model."""
+    """Get one model."""
     workers = await dependencies.roster.workers()
     found = find(cards(workers), model)
     if found is None:

@@ -1,7 +1,7 @@
-"""What requests of several endpoints share: whose, how urgent, and errors that name a field. Pure.
+"""Fields that requests of several endpoints share, and errors that name a field. Pure.
 
-Unknown fields are accepted, as real clients send them, and named; what is known and wrong is
-refused.
+Unknown fields are accepted, because real clients send them, and reported; invalid values of known
+fields are refused.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 
 from api_shim.http.problems import FieldError, Refusal
-from api_shim.submission.ignored_fields import Lenient
+from api_shim.submission.ignored_fields import LenientModel
 from contract.chat import ImagePart
 from contract.errors import FleetError, InvalidRequest, NotSupported
 from contract.images import normalized
@@ -24,7 +24,7 @@ _PRIORITIES: Final[Mapping[str, Priority]] = {
     "default": "standard",
     "flex": "batch",
 }
-"""By service tier; `auto` and whatever else is new leaves it to us."""
+"""By service tier; `auto` and unknown tiers leave it to the fleet."""
 _TIERS: Final[Mapping[Priority, str]] = {
     "interactive": "priority",
     "standard": "default",
@@ -37,41 +37,43 @@ _NAMES: Final[Mapping[str, str]] = {
     "mime_type": "output_format",
     "tokens": "input",
 }
-"""What fields of ours are called here, where they have another name."""
-_LONGEST_NOTES: Final = 16
-"""Entries that a job's metadata may have."""
+"""OpenAI's names for fields of the contract, where they differ."""
+_MOST_METADATA: Final = 16
+"""Entries of a job's metadata at most."""
 
 
-class OpenAIRequestBody(Lenient):
-    """A part of a request's body; what it does not know is named in X-Fleet-Ignored."""
+class OpenAIRequestBody(LenientModel):
+    """A part of a request's body; unknown fields are reported in X-Fleet-Ignored."""
 
 
 class OpenAIRequest(OpenAIRequestBody):
-    """The body of a request that makes a job."""
+    """The body of a request that submits a job."""
 
     model: str
-    """As `GET /v1/models` has it."""
+    """As listed by `GET /v1/models`."""
     backend: str | None = None
-    """Name of the backend: ours, for fleets where several have the model."""
+    """Name of the backend, an addition of ours for fleets where several have the model."""
     service_tier: str | None = None
-    """`priority` goes first, `flex` last (a job of class batch); the answer says what it was."""
+    """`priority` goes first, `flex` last (a job of priority batch); the response has the actual
+    tier.
+    """
     user: str | None = None
-    """The caller's own name for whoever asks; kept with the job, and sent nowhere."""
+    """The client's name for its user; kept with the job, and sent to no backend."""
     metadata: dict[str, Any] | None = None
-    """The caller's own notes; they come back with the job's record."""
+    """The client's own notes; they are returned with the job's record."""
 
     @property
-    def spelt(self) -> Mapping[str, str]:
-        """What fields of the contract are called here, where errors are to name them."""
+    def field_names(self) -> Mapping[str, str]:
+        """OpenAI's names for fields of the contract in this body, for error messages."""
         return {}
 
 
 def tier_of(priority: Priority) -> str:
-    """The service tier that a job of this class has had."""
+    """The service tier of a priority."""
     return _TIERS[priority]
 
 
-def wrong(
+def invalid_field(
     field: str,
     message: str,
     *,
@@ -79,36 +81,36 @@ def wrong(
     code: str | None = None,
     remedy: str = "change it",
 ) -> Refusal:
-    """A refusal that names a field; with a `code` that is none of the contract's, if need be."""
+    """An error that names a field; `code` replaces the error class's code."""
     told = FieldError(
         field=field, where="body", code=code or error.code, message=message, remedy=remedy
     )
     return Refusal(code or error, f"{field}: {message}", errors=(told,))
 
 
-def shown(field: str, image: str) -> ImagePart:
-    """An image of a message; raises Refusal for what is none."""
+def image_part(field: str, image: str) -> ImagePart:
+    """An image of a message; raises Refusal if it is invalid."""
     try:
         return ImagePart(image=normalized(image))
     except ValueError as error:
-        raise wrong(field, str(error)) from None
+        raise invalid_field(field, str(error)) from None
 
 
-def unsupported(field: str, message: str) -> Refusal:
-    """A refusal of what the original can do, and a fleet of backends cannot."""
-    return wrong(field, message, error=NotSupported, remedy="leave it out")
+def unsupported_field(field: str, message: str) -> Refusal:
+    """An error for a feature of OpenAI's that a fleet does not have."""
+    return invalid_field(field, message, error=NotSupported, remedy="leave it out")
 
 
-def made(kind: type[AnyKind], asked: OpenAIRequest, **fields: Any) -> AnyKind:
-    """A request of the contract from these fields, those that are None left out.
+def build_request(kind: type[AnyKind], body: OpenAIRequest, **fields: Any) -> AnyKind:
+    """A request of the contract from these fields, without those that are None.
 
-    Raises Refusal in the words of this surface.
+    Raises Refusal with OpenAI's names of the fields.
     """
     shared = {
-        "model": asked.model,
-        "backend": asked.backend,
-        "priority": _PRIORITIES.get(asked.service_tier or ""),
-        "metadata": _notes(asked),
+        "model": body.model,
+        "backend": body.backend,
+        "priority": _PRIORITIES.get(body.service_tier or ""),
+        "metadata": _metadata(body),
     }
     given = {name: value for name, value in (shared | fields).items() if value is not None}
     try:
@@ -116,13 +118,13 @@ def made(kind: type[AnyKind], asked: OpenAIRequest, **fields: Any) -> AnyKind:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
-        names = {**_NAMES, **asked.spelt}
+        names = {**_NAMES, **body.field_names}
         path[:1] = [names.get(name, name) for name in path[:1]]
-        raise wrong(".".join(path) or "body", first["msg"]) from None
+        raise invalid_field(".".join(path) or "body", first["msg"]) from None
 
 
-def _notes(asked: OpenAIRequest) -> dict[str, Any] | None:
-    notes = dict(asked.metadata or {})
-    if asked.user is not None and len(notes) < _LONGEST_NOTES:
-        notes.setdefault("user", asked.user)
-    return notes or None
+def _metadata(body: OpenAIRequest) -> dict[str, Any] | None:
+    metadata = dict(body.metadata or {})
+    if body.user is not None and len(metadata) < _MOST_METADATA:
+        metadata.setdefault("user", body.user)
+    return metadata or None

@@ -1,4 +1,4 @@
-"""What every answer says of itself, and how an answer leaves. Pure but for the response."""
+"""The fields that all responses share, and responses as JSON."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -12,7 +12,7 @@ from contract.requests import Priority
 
 
 class ResponseHead(NamedTuple):
-    """Which job an answer is of."""
+    """The job that a response belongs to."""
 
     job_id: str
     created: int
@@ -27,11 +27,11 @@ class ResponseHead(NamedTuple):
 
     @property
     def tier(self) -> str:
-        """The service tier that it had."""
+        """The job's service tier."""
         return tier_of(self.priority)
 
     def fields(self, id: str, object: str) -> dict[str, Any]:
-        """The first fields of an answer and of each of its chunks."""
+        """The first fields of a response and of each of its chunks."""
         return {
             "id": f"{id}-{self.job_id}",
             "object": object,
@@ -42,11 +42,11 @@ class ResponseHead(NamedTuple):
         }
 
 
-def answered(value: Any, headers: Mapping[str, str]) -> Response:
-    """A whole answer."""
-    return Response(json_line(value), 200, heads(headers), media_type="application/json")
+def json_response(value: Any, headers: Mapping[str, str]) -> Response:
+    """A response that is not streamed."""
+    return Response(json_line(value), 200, response_headers(headers), media_type="application/json")
 
 
-def heads(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers of a whole answer."""
+def response_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of a response that is not streamed."""
     return {"Cache-Control": "no-store", **headers}

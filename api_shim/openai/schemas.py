@@ -1,4 +1,4 @@
-"""The shapes of answers, for the document at /openapi.json; answers are written without them.
+"""Schemas of responses, for /openapi.json only; responses are encoded without them.
 
 Source: openai/openai-openapi, the schemas of the same names.
 """
@@ -12,7 +12,7 @@ from contract.sse import MEDIA_TYPE
 
 
 class OpenAISchema(BaseModel):
-    """A part of an answer."""
+    """A part of a response."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
@@ -23,7 +23,7 @@ class OpenAIModel(OpenAISchema):
     id: str
     object: Literal["model"]
     created: int
-    """Unix seconds since which it is served here."""
+    """Unix seconds since which this fleet serves it."""
     owned_by: str
     """A backend that has it."""
 
@@ -36,7 +36,7 @@ class OpenAIModelList(OpenAISchema):
 
 
 class TokenUsage(OpenAISchema):
-    """Tokens, as the backend counted them."""
+    """Token counts, as the backend reported them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -52,22 +52,22 @@ class _Answer(OpenAISchema):
     service_tier: Literal["priority", "default", "flex"]
     system_fingerprint: str | None
     usage: TokenUsage | None
-    """Null where the backend told none."""
+    """Null if the backend reported none."""
 
 
 class ChatCompletionToolCall(OpenAISchema):
-    """A call of a tool."""
+    """A tool call."""
 
     id: str
     type: Literal["function"]
     function: dict[str, str]
     """`name`, and `arguments` as JSON text."""
     extra_content: dict[str, Any] | None = None
-    """To be sent back with the call as it is; only some backends have it."""
+    """Opaque; send it back with the call. Only some backends have it."""
 
 
 class ChatCompletionMessage(OpenAISchema):
-    """What the assistant says."""
+    """The assistant's message."""
 
     role: Literal["assistant"]
     content: str | None
@@ -77,7 +77,7 @@ class ChatCompletionMessage(OpenAISchema):
 
 
 class ChatChoice(OpenAISchema):
-    """The one answer."""
+    """The only choice."""
 
     index: int
     message: ChatCompletionMessage
@@ -86,14 +86,14 @@ class ChatChoice(OpenAISchema):
 
 
 class ChatCompletion(_Answer):
-    """The answer of a chat."""
+    """The response of a chat."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
 
 
 class TextChoice(OpenAISchema):
-    """The one answer."""
+    """The only choice."""
 
     text: str
     index: int
@@ -102,7 +102,7 @@ class TextChoice(OpenAISchema):
 
 
 class TextCompletion(_Answer):
-    """The text behind a prompt."""
+    """The continuation of a prompt."""
 
     object: Literal["text_completion"]
     choices: list[TextChoice]
@@ -131,7 +131,7 @@ class ImageData(OpenAISchema):
 
     b64_json: str | None = None
     url: str | None = None
-    """Where the backend answers an address, and no bytes."""
+    """Set if the backend returns a URL instead of bytes."""
 
 
 class ImageList(OpenAISchema):
@@ -147,17 +147,18 @@ class ImageList(OpenAISchema):
 
 
 class OutputItem(OpenAISchema):
-    """A part of the answer, or of what was asked."""
+    """An item of the input or output."""
 
     id: str
     type: Literal["message", "reasoning", "function_call", "function_call_output"]
     status: Literal["in_progress", "completed", "incomplete"]
     role: Literal["assistant", "user", "system"] | None = None
     content: list[dict[str, Any]] | None = None
-    """Of a message: `output_text`, `refusal`, `input_text`, `input_image`; of thoughts:
-    `reasoning_text`."""
+    """Of a message: `output_text`, `refusal`, `input_text`, `input_image`; of reasoning:
+    `reasoning_text`.
+    """
     summary: list[dict[str, Any]] | None = None
-    """Thoughts, if summaries were asked for."""
+    """The reasoning, if summaries were requested."""
     encrypted_content: None = None
     call_id: str | None = None
     name: str | None = None
@@ -165,21 +166,21 @@ class OutputItem(OpenAISchema):
     """JSON text."""
     output: str | list[dict[str, Any]] | None = None
     extra_content: dict[str, Any] | None = None
-    """To be sent back with the item as it is; only some backends have it."""
+    """Opaque; send it back with the item. Only some backends have it."""
 
 
 class ResponseError(OpenAISchema):
-    """Why there is no answer."""
+    """Why the response failed."""
 
     code: str
     message: str
     param: str | None
     type: str
-    """Our own code of it."""
+    """The fleet's own code of the error."""
 
 
 class ResponseUsage(OpenAISchema):
-    """Tokens, as the backend counted them; zero where it did not."""
+    """Token counts, as the backend reported them; zero if it reported none."""
 
     input_tokens: int
     input_tokens_details: dict[str, int]
@@ -189,7 +190,7 @@ class ResponseUsage(OpenAISchema):
 
 
 class Response(OpenAISchema):
-    """What was asked, how it stands, what was answered so far."""
+    """A response: the request's settings, the status, and the output so far."""
 
     id: str
     object: Literal["response"]
@@ -224,7 +225,7 @@ class Response(OpenAISchema):
 
 
 class ResponseDeleted(OpenAISchema):
-    """What was deleted."""
+    """The response that was deleted."""
 
     id: str
     object: Literal["response"] = "response"
@@ -232,7 +233,7 @@ class ResponseDeleted(OpenAISchema):
 
 
 class ItemList(OpenAISchema):
-    """A page of what a response was asked."""
+    """A page of a response's input items."""
 
     object: Literal["list"]
     data: list[OutputItem]
@@ -243,22 +244,22 @@ class ItemList(OpenAISchema):
 
 _ALWAYS: Final = (401, 403, 500)
 JOB_ENDS: Final = (400, 404, 408, 409, 413, 415, 429, 502, 503, 504)
-"""Statuses that a call has which makes a job."""
+"""Statuses of a call that submits a job."""
 _DESCRIPTIONS: Final[dict[int, str]] = {
-    400: "A field is missing or wrong (`param` names it), or the model cannot do it.",
-    401: "No API key, or one that is not known here, was revoked or has expired.",
-    403: "Not for this caller.",
+    400: "A field is missing or invalid (`param` names it), or the model does not support it.",
+    401: "No API key, or one that is unknown, revoked or expired.",
+    403: "Not allowed for this client.",
     404: "`model_not_found`: no live backend has the model.",
-    408: "The caller hung up; nobody hears this.",
-    409: "Somebody cancelled the job, or the Idempotency-Key belongs to another request.",
+    408: "The client disconnected.",
+    409: "The job was cancelled, or the Idempotency-Key belongs to another request.",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
-    415: "The body is of another type.",
-    429: "`rate_limit_exceeded`: the queue is full, Retry-After says when to come back; or "
+    415: "The body has another content type.",
+    429: "`rate_limit_exceeded`: the queue is full, Retry-After says when to retry; or "
     "`insufficient_quota` of the backend's account.",
-    500: "A defect of ours.",
+    500: "An internal error.",
     502: "The backend failed.",
-    503: "Nobody serves the model, its backend is busy, or Redis does not answer.",
-    504: "It took too long.",
+    503: "No worker serves the model, its backend is busy, or Redis does not respond.",
+    504: "The backend or the job timed out.",
 }
 
 _EVENT: Final = {
@@ -270,7 +271,7 @@ _EVENT: Final = {
 
 
 def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may fail so."""
+    """The `responses` of a route that may fail with these statuses, and with 401, 403 and 500."""
     return {
         status: {"model": OpenAIErrorResponse, "description": _DESCRIPTIONS[status]}
         for status in sorted({*statuses, *_ALWAYS})
@@ -278,13 +279,13 @@ def faults(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def answers(whole: type[BaseModel], *, streams: str | None = None) -> dict[int | str, Any]:
-    """The `responses` of a route that makes a job; `streams`: an example of an event."""
+    """The `responses` of a route that submits a job; `streams` is an example of an event."""
     content: dict[str, Any] = {}
     if streams is not None:
         content[MEDIA_TYPE] = {"schema": _EVENT, "example": streams}
     good = {
         "model": whole,
-        "description": "The answer; with `stream` as it comes.",
+        "description": "The response; with `stream`, its events.",
         "headers": {
             "X-Fleet-Job": {
                 "schema": {"type": "string"},
@@ -292,7 +293,7 @@ def answers(whole: type[BaseModel], *, streams: str | None = None) -> dict[int |
             },
             "X-Fleet-Ignored": {
                 "schema": {"type": "string"},
-                "description": "Fields of the request that the backend has no word for.",
+                "description": "Fields of the request that have no effect.",
             },
         },
         "content": content,

@@ -1,8 +1,8 @@
-"""Bodies of drop-in surfaces: what they do not know is accepted, and named to the caller. Pure.
+"""Bodies of drop-in surfaces: unknown fields are accepted, and reported to the client. Pure.
 
-Real clients send fields that no backend here has a word for. Refusing them would break the clients,
-and dropping them in silence would mislead their users: `X-Fleet-Ignored` names each of them, as in
-`messages[].name`. A null is as if the field had been left out, on every level.
+Real clients send fields that no backend here supports. Refusing them would break clients, and
+dropping them silently would mislead users: `X-Fleet-Ignored` names each of them, as in
+`messages[].name`. A null means the same as an absent field, at every level.
 """
 
 import re
@@ -14,21 +14,21 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 HEADER: Final = "X-Fleet-Ignored"
 _MOST_NAMES: Final = 24
-"""Names that the header tells; it is a line that every proxy must take."""
+"""Names in the header at most; proxies limit the length of a line."""
 _LONGEST_NAME: Final = 64
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 
 
-class LeftAlone:
-    """Marks a field that is known and not acted upon: it is named when somebody sends it."""
+class IgnoredField:
+    """Marks a known field that has no effect: it is reported when a client sends it."""
 
     def __init__(self, *, unless: Sequence[Any] = ()) -> None:
-        """Not named for these values: they ask for what happens anyway."""
+        """`unless` are values that need no report, because they are what happens anyway."""
         self.unless = unless
 
 
-class Lenient(BaseModel):
-    """A part of a request's body; what it does not know is kept only to be named."""
+class LenientModel(BaseModel):
+    """A part of a request's body; unknown fields are kept only to be reported."""
 
     model_config = ConfigDict(
         frozen=True, extra="allow", use_attribute_docstrings=True, protected_namespaces=()
@@ -40,68 +40,68 @@ class Lenient(BaseModel):
         return without_nulls(fields)
 
     @property
-    def unused(self) -> tuple[str, ...]:
-        """Fields that are known, but mean nothing beside the others that were sent."""
+    def unused_fields(self) -> tuple[str, ...]:
+        """Known fields that have no effect beside the others that were sent."""
         return ()
 
 
 def without_nulls(fields: Any) -> Any:
-    """An object without the fields that are null; anything else as it is."""
+    """An object without its null fields; any other value unchanged."""
     if isinstance(fields, dict) and None in fields.values():
         return {name: value for name, value in fields.items() if value is not None}
     return fields
 
 
-def ignored(body: Lenient) -> tuple[str, ...]:
-    """Paths of all that was sent and nothing is done with, each once: `tools[].function.note`."""
+def ignored(body: LenientModel) -> tuple[str, ...]:
+    """Paths of all fields that were sent and have no effect, each once: `tools[].function.note`."""
     return tuple(dict.fromkeys(_paths(body, "")))
 
 
 def header_value(names: Iterable[str]) -> str:
-    """The names in one header: each once, bounded, and nothing in them that a header may not hold.
+    """The names as the header's value: each once, bounded, and only with characters that are safe.
 
-    They are the caller's own words, so they are not to be trusted.
+    The names come from the client, so they are untrusted.
     """
     safe = [_UNSAFE.sub("?", name[:_LONGEST_NAME]) for name in dict.fromkeys(names)]
     more = [f"and {len(safe) - _MOST_NAMES} more"] if len(safe) > _MOST_NAMES else []
     return ", ".join([*safe[:_MOST_NAMES], *more])
 
 
-def _paths(body: Lenient, prefix: str) -> Iterator[str]:
+def _paths(body: LenientModel, prefix: str) -> Iterator[str]:
     for name, value in (body.__pydantic_extra__ or {}).items():
-        if not _says_nothing(value):
+        if not _is_empty(value):
             yield prefix + name
-    unused = body.unused
+    unused = body.unused_fields
     for name, (theirs, mark) in _known(type(body)).items():
         if name not in body.model_fields_set:
             continue
         value, path = getattr(body, name), prefix + theirs
         if name not in unused and mark is None:
             yield from _deeper(value, path)
-        elif not _says_nothing(value) and (mark is None or value not in mark.unless):
+        elif not _is_empty(value) and (mark is None or value not in mark.unless):
             yield path
 
 
 def _deeper(value: Any, path: str) -> Iterator[str]:
-    if isinstance(value, Lenient):
+    if isinstance(value, LenientModel):
         yield from _paths(value, f"{path}.")
-    elif isinstance(value, list | tuple) and value and isinstance(value[0], Lenient):
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], LenientModel):
         for each in value:
             yield from _paths(each, f"{path}[].")
 
 
-def _says_nothing(value: Any) -> bool:
-    """Empty text, lists and objects are what libraries write where nobody said anything."""
+def _is_empty(value: Any) -> bool:
+    """Libraries send empty text, lists and objects for fields that their user has not set."""
     return value is None or value in ("", [], {}, ())
 
 
 @lru_cache(maxsize=256)
-def _known(kind: type[Lenient]) -> dict[str, tuple[str, LeftAlone | None]]:
-    """The fields of a body by our name: how a caller calls each, and its mark if it has one."""
+def _known(kind: type[LenientModel]) -> dict[str, tuple[str, IgnoredField | None]]:
+    """The fields of a body by attribute: its name on the wire, and its mark if it has one."""
     return {
         name: (
             field.alias or name,
-            next((mark for mark in field.metadata if isinstance(mark, LeftAlone)), None),
+            next((mark for mark in field.metadata if isinstance(mark, IgnoredField)), None),
         )
         for name, field in kind.model_fields.items()
     }

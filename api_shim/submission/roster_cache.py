@@ -1,4 +1,4 @@
-"""Backends as callers know them: a name is a pool; which of its workers answers is all the same."""
+"""The roster by backend: a pool is a backend with all workers that serve it."""
 
 import asyncio
 import time
@@ -12,35 +12,35 @@ from relay.roster import RosterStore
 
 
 class Pool:
-    """Everything that live workers report of one backend."""
+    """What all live workers report about one backend."""
 
     def __init__(self, name: str) -> None:
-        """Begin with no reports."""
+        """No report is added yet."""
         self.name = name
         self.reports: list[BackendReport] = []
         self.workers: list[str] = []
         self.queues: set[str] = set()
-        """Queues that somebody takes jobs from now; a draining worker takes none."""
+        """Queues that a worker consumes now; a draining worker consumes none."""
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it works for at least one worker."""
+        """Whether the backend is healthy for at least one worker."""
         return any(report.healthy for report in self.reports)
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        """What any worker says that it can do."""
+        """Capabilities that any worker reports."""
         return tuple(dict.fromkeys(c for report in self.reports for c in report.capabilities))
 
     @property
     def grants(self) -> frozenset[Feature] | None:
-        """What requests may wish for, wherever they run; None if that is not known."""
+        """Features that any worker reports the backend to grant; None if no worker reports them."""
         told = [frozenset(report.grants) for report in self.reports if report.grants is not None]
         return frozenset[Feature]().union(*told) if told else None
 
     @property
     def models(self) -> dict[str, list[ModelReport]]:
-        """By name: what each worker reports of the model."""
+        """By name: what each worker reports about the model."""
         models: dict[str, list[ModelReport]] = {}
         for report in self.reports:
             for model in report.models:
@@ -48,12 +48,12 @@ class Pool:
         return models
 
     def find(self, model: str) -> list[ModelReport]:
-        """What is reported of a model; a name without a tag means the one tagged `latest`."""
+        """The reports about a model; a name without a tag means the tag `latest`."""
         found = find(self.models, model)
         return [] if found is None else found[1]
 
     def kinds(self, model: str) -> list[ModelKind]:
-        """What a model that it has is for; empty if that is not known."""
+        """What kinds of jobs a model does; empty if that is unknown."""
         return kinds(self.find(model), self.capabilities)
 
     def lacks(self, model: str, kind: str) -> bool:
@@ -62,9 +62,9 @@ class Pool:
 
 
 def listing(found: Iterable[Pool]) -> dict[str, list[Pool]]:
-    """Every model's name and who has it, in the order of all lists: models that chat first.
+    """Models by name with their pools, in the order of all lists: chat models first.
 
-    Clients that take the first model of a list mean to chat with it.
+    Clients that take the first model of a list want to chat with it.
     """
     having: dict[str, list[Pool]] = {}
     for pool in found:
@@ -75,7 +75,7 @@ def listing(found: Iterable[Pool]) -> dict[str, list[Pool]]:
 
 
 def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
-    """Every backend of the fleet by its name."""
+    """Every backend of the fleet by name."""
     found: dict[str, Pool] = {}
     for worker in workers:
         for report in worker.backends:
@@ -88,10 +88,10 @@ def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
 
 
 class RosterCache:
-    """The roster, looked at no more often than needed: one look serves all who ask meanwhile."""
+    """A cached roster; concurrent callers share one read."""
 
     def __init__(self, roster: RosterStore, *, max_age_s: float) -> None:
-        """Trust a look for `max_age_s` seconds."""
+        """Cache for `max_age_s` seconds."""
         self._roster = roster
         self._max_age_s = max_age_s
         self._workers: list[WorkerReport] = []
@@ -99,7 +99,7 @@ class RosterCache:
         self._looking = asyncio.Lock()
 
     async def workers(self, *, max_age_s: float = 0.0) -> list[WorkerReport]:
-        """Every live worker as of `max_age_s` ago or later; raises RelayUnavailable."""
+        """Every live worker as of `max_age_s` seconds ago or later; raises RelayUnavailable."""
         asked_at = time.monotonic()
         async with self._looking:
             if self._looked_at < asked_at - max_age_s:
@@ -109,5 +109,5 @@ class RosterCache:
         return self._workers
 
     async def recent(self) -> list[WorkerReport]:
-        """Every live worker, by a look that may be a little old; raises RelayUnavailable."""
+        """Every live worker, from the cache if it is fresh enough; raises RelayUnavailable."""
         return await self.workers(max_age_s=self._max_age_s)

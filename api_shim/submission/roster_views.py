@@ -11,25 +11,25 @@ from contract.wire import WireModel
 
 
 class BackendView(WireModel):
-    """A backend over all workers that serve it."""
+    """A backend with all workers that serve it."""
 
     name: str
     type: str
     healthy: bool
-    """Whether it works for at least one worker."""
+    """Whether it is healthy for at least one worker."""
     error: str | None
-    """Why it, or one of its endpoints, does not work for one of them."""
+    """An error of it, or of one of its endpoints, that a worker reports."""
     endpoints: tuple[str, ...]
     """Every address, without credentials."""
     endpoints_down: tuple[str, ...] = ()
-    """Those that a worker could not use when it last looked or tried."""
+    """Addresses that are unhealthy or have an open circuit at a worker."""
     circuit_open_until: float | None = None
-    """Unix seconds until which no worker gives it jobs; null while one does."""
+    """Unix seconds until which no worker sends it jobs; null while one does."""
     version: str | None
     capabilities: tuple[Capability, ...]
     models: tuple[str, ...]
     queues: tuple[str, ...]
-    """Those that somebody takes jobs from now."""
+    """Its queues that a worker consumes now."""
     workers: tuple[str, ...]
 
 
@@ -42,7 +42,7 @@ class ModelView(ModelReport):
 
 
 def backend_view(pool: Pool) -> BackendView:
-    """What a caller sees of a pool."""
+    """A pool as clients see it."""
     return BackendView(
         name=pool.name,
         type=pool.reports[0].type,

@@ -1,10 +1,10 @@
-"""The backend that a request goes to: the one it names, or a live one that has the model.
+"""Selection of a request's backend: the one it names, or a live one that has the model.
 
 Pure: request, roster and queue loads in; a backend's name out, or a Refusal. `choose` is the one
-entry. Kinds that read, or do no more than a chat does (chat, embed, image, show, load), go to any
-pool that can serve them, the least loaded first. Kinds that change a backend go to the only one
-that fits; if several fit, the caller must name one, because no load balancer should choose whose
-model is deleted.
+entry point. Kinds that only read or compute (chat, embed, image, show, load) may go to any pool
+that serves them; the least loaded is chosen. Kinds that change a backend need a unique match; if
+several fit, the client must name one, because a load balancer should not choose whose model is
+deleted.
 
 A model that cannot be used is refused in one of three ways: no backend has it (`unknown_model`);
 one has it, but it is not for this kind of job (`wrong_kind`); one has it, but the backend cannot
@@ -39,7 +39,7 @@ from contract.roster import ModelReport, ModelTrait, QueueView
 _READING_KINDS: Final[frozenset[Kind]] = frozenset({"chat", "embed", "image", "show", "load"})
 """Kinds that any fitting backend may serve."""
 _MOST_MATCHES: Final = 20
-"""Names that a problem lists."""
+"""Names that a problem lists at most."""
 
 
 def choose(
@@ -51,11 +51,11 @@ def choose(
     """The name of the backend that takes the request.
 
     `loads` are the queues that are served or held a job lately; they decide between several fitting
-    pools, and tell a backend that is away from one that never was. They may be left out where
-    `depends_on_loads` is false. `hints` are the pointers of the caller's surface.
+    pools, and distinguish a backend that is down from an unknown one. They may be omitted where
+    `depends_on_loads` is false. `hints` are those of the client's surface.
 
     Raises Refusal: `unknown_backend` or `unknown_model` (404), `no_worker` (503), `wrong_kind` or
-    `not_supported` (400), `invalid_request` (422) if the caller must name a backend.
+    `not_supported` (400), `invalid_request` (422) if the client must name a backend.
     """
     if request.backend is not None:
         known = {backend_of(queue.name) for queue in loads}
@@ -66,7 +66,7 @@ def choose(
 
 
 def depends_on_loads(request: AnyRequest, pools: Mapping[str, Pool]) -> bool:
-    """Whether `choose` may need `loads`: they cost three round trips to Redis."""
+    """Whether `choose` may need `loads`, which cost three round trips to Redis."""
     if request.backend is not None:
         return request.backend not in pools
     return sum(_may_fit(request, pool) for pool in pools.values()) > 1
@@ -107,7 +107,7 @@ def _refuse_absent(
     backend: str, pools: Mapping[str, Pool], known: Collection[str], hints: ErrorHints
 ) -> NoReturn:
     if backend in known or not pools:
-        # It was here before, or no worker is live at all: the name may be right.
+        # It was served before, or no worker is live at all: the name may be right.
         raise _no_worker(backend, hints)
     raise Refusal(
         UnknownBackend,
@@ -123,9 +123,9 @@ def _no_worker(what: str, hints: ErrorHints) -> Refusal:
 def candidates(
     request: AnyRequest, pools: Mapping[str, Pool], hints: ErrorHints = NATIVE
 ) -> list[Pool]:
-    """The pools that can do a request that names no backend, best health first; at least one.
+    """The pools that can run a request that names no backend, healthy ones only if there are any.
 
-    Raises Refusal.
+    At least one; raises Refusal.
     """
     if not pools:
         raise _no_worker("anything", hints)
@@ -138,7 +138,7 @@ def candidates(
     if len(healthy) > 1 and request.kind not in _READING_KINDS:
         raise Refusal(
             InvalidRequest,
-            f"Several backends could be meant: name one of {_listed(p.name for p in healthy)} "
+            f"Several backends fit: name one of {_listed(p.name for p in healthy)} "
             f"in {hints.backend}.",
             matches=[pool.name for pool in healthy],
         )
@@ -146,7 +146,7 @@ def candidates(
 
 
 def _able(request: AnyRequest, pools: Mapping[str, Pool], hints: ErrorHints) -> list[Pool]:
-    """Those that can do it, of those that have the model where one is needed."""
+    """The pools that can run it and, where it needs a model, have the model."""
     able = [pool for pool in pools.values() if request.kind in pool.capabilities]
     model = _model_of(request)
     having = [pool for pool in pools.values() if pool.find(model)]
@@ -177,21 +177,21 @@ def _needs_model(request: AnyRequest) -> bool:
 
 
 def _model_of(request: AnyRequest) -> str:
-    """The model that must be there for the request to work."""
+    """The model that must exist for the request to work."""
     if isinstance(request, CreateRequest):
         return request.source
     return getattr(request, "model", "")
 
 
 def _is_for(kind: Kind, model: str, pool: Pool) -> bool:
-    """Whether a model that the pool has may do a kind of job there, as far as is known."""
+    """Whether a pool's model may run a kind of job there, as far as is known."""
     if kind not in MODEL_KINDS:
         return True
     return (not pool.capabilities or kind in pool.capabilities) and not pool.lacks(model, kind)
 
 
 def _wrong(request: AnyRequest, pool: Pool) -> list[str]:
-    """What of the request this pool cannot do, in words."""
+    """Why this pool cannot run the request, a clause each."""
     reports = pool.find(_model_of(request))
     return [*missing(request, reports), *ungranted(request, pool.grants)]
 
@@ -219,12 +219,12 @@ def _of_chat(request: ChatRequest) -> dict[ModelTrait, str]:
 
 
 def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
-    """What the model cannot do of what is asked, in words; empty if it can, or if unknown."""
+    """What the request needs and the model lacks, a clause each; empty if unknown."""
     every = list(reports)
     if not every:
         return []
     wrong = [
-        f"it does not support {trait} ({field} needs that)"
+        f"it does not support {trait} (needed by {field})"
         for trait, field in needs(request).items()
         if all(trait in report.lacks for report in every)
     ]
@@ -236,7 +236,7 @@ def missing(request: AnyRequest, reports: Iterable[ModelReport]) -> list[str]:
 
 
 def ungranted(request: AnyRequest, grants: Collection[Feature] | None) -> list[str]:
-    """What the backend has no word for and may not ignore, in words; empty if that is unknown."""
+    """Features of the request that the backend cannot grant and must not ignore, a clause each."""
     if grants is None:
         return []
     return [
@@ -249,11 +249,11 @@ def ungranted(request: AnyRequest, grants: Collection[Feature] | None) -> list[s
 def refuse(
     request: AnyRequest, model: str, wrong: Sequence[str], hints: ErrorHints = NATIVE
 ) -> None:
-    """Raise a Refusal that says what the model cannot do, if there is anything."""
+    """Raise a Refusal with these clauses, if there are any."""
     if wrong:
         raise Refusal(
             NotSupported,
-            f"The model {model[:80]} cannot do what is asked: {'; '.join(wrong)}. "
+            f"The model {model[:80]} does not support the request: {'; '.join(wrong)}. "
             f"Leave it out of the {request.kind} request, or choose another model "
             f"({hints.abilities}).",
         )
@@ -262,7 +262,7 @@ def refuse(
 def _pulling(
     request: AnyRequest, able: Sequence[Pool], pools: Mapping[str, Pool], hints: ErrorHints
 ) -> list[Pool]:
-    """Those that could fetch a model that nobody has, if the request wants that."""
+    """The pools that can pull the missing model, if the request has `on_missing: pull`."""
     pulling = [pool for pool in able if "pull" in pool.capabilities]
     if request.on_missing == "pull" and pulling:
         return pulling
@@ -270,7 +270,7 @@ def _pulling(
 
 
 def absent(model: str, pools: Collection[Pool], hints: ErrorHints) -> Refusal:
-    """Say that nobody has a model, and which names are close to its."""
+    """The error for a model that no backend has, with names that are close."""
     matches = close(model, {name for pool in pools for name in pool.models})
     meant = f"; close names: {', '.join(matches)}" if matches else ""
     can_pull = any("pull" in pool.capabilities for pool in pools)
@@ -294,7 +294,7 @@ def _refuse_kind(
 
 
 def models_for(kind: Kind, pools: Iterable[Pool]) -> list[str]:
-    """Models that are known to do a kind of job; if none is known to, those that may."""
+    """Models that are known to do a kind of job; if there are none, those that may."""
     known: set[str] = set()
     unknown: set[str] = set()
     for pool in pools:
@@ -316,7 +316,7 @@ def _refuse_verb(kind: Kind, pools: Sequence[Pool]) -> NoReturn:
 
 
 def least_loaded(model: str, candidates: Sequence[Pool], queues: Iterable[QueueView]) -> Pool:
-    """The candidate whose queue is shortest for its slots; among equals the one that is warm."""
+    """The candidate with the shortest queue per slot; of equals, one that has the model warm."""
     loads: dict[str, float] = {}
     for queue in queues:
         loads[queue.name] = (queue.depth + queue.in_flight) / max(queue.slots, 1)
@@ -330,7 +330,7 @@ def least_loaded(model: str, candidates: Sequence[Pool], queues: Iterable[QueueV
 
 
 def _queues_of(pool: Pool) -> list[str]:
-    """All queues of a pool: what pulls or embeds on a box is in the way of what chats there."""
+    """All queues of a pool: pulls and embeds on a backend delay its chats."""
     return [queue for queue in pool.queues if queue.rpartition(".")[0] == pool.name]
 
 

@@ -1,7 +1,7 @@
 """Submission of a request: the one way from any surface onto a queue.
 
-Every surface (native, OpenAI, Ollama, batches) submits its requests here, so that backend, headers,
-tenant and Idempotency-Key mean the same on all of them.
+Every surface (native, OpenAI, Ollama, batches) submits here, so that backend, headers, tenant and
+Idempotency-Key mean the same on all of them.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from relay.queue import Queue
 
 
 class SubmissionServices(NamedTuple):
-    """What submission needs of the process; built once, in `api_shim.dependencies`."""
+    """Services of the process that submission needs; built once, in `api_shim.dependencies`."""
 
     queue: Queue
     roster: RosterCache
@@ -48,8 +48,8 @@ class Submission:
     ) -> None:
         """For one call of `tenant`; `headers` are to be added to its response.
 
-        `enqueue_anyway`: enqueue for a named backend although no worker serves it. `hints` are the
-        pointers of its surface.
+        `enqueue_anyway`: enqueue for a named backend although no worker serves it. `hints` are
+        those of its surface.
         """
         self._services = services
         self._tenant = tenant
@@ -106,12 +106,12 @@ class Submission:
             request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True
         )
         if record.on_disconnect != request.on_disconnect:
-            # A pull that another caller began: it must not end with one of its callers.
+            # A pull that another client began: it must not end with one of its clients.
             await self._services.followers.merge_policy(record, request.on_disconnect)
         return record, place
 
     async def queue_for(self, request: AnyRequest) -> str:
-        """The queue that a request belongs on now; raises Refusal, RelayUnavailable."""
+        """The queue for a request now; raises Refusal, RelayUnavailable."""
         return queue_name(await self._backend(request), request.kind)
 
     async def _backend(self, request: AnyRequest) -> str:
@@ -121,7 +121,7 @@ class Submission:
         try:
             return await self._choose(request, await roster.recent())
         except Refusal:
-            # The cached roster may be old: only a fresh one may refuse a caller.
+            # The cached roster may be old: only a fresh one may refuse a client.
             return await self._choose(request, await roster.workers())
 
     async def _choose(self, request: AnyRequest, workers: list[WorkerReport]) -> str:

@@ -34,9 +34,9 @@ from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images import ImageBody, to_image
-from api_shim.openai.responses.items import Known
+from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
-from api_shim.submission.ignored_fields import Lenient, ignored
+from api_shim.submission.ignored_fields import LenientModel, ignored
 from contract.errors import FleetError
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in "xy"]
@@ -49,7 +49,7 @@ class Endpoint:
     """One of theirs, and how ours reads it."""
 
     theirs: Any
-    body: type[Lenient]
+    body: type[LenientModel]
     to: Callable[[Any], Any]
     fates: Mapping[str, str]
     values: Values = field(default_factory=dict)
@@ -98,7 +98,7 @@ def edited(body: ImageBody) -> Any:
     return to_image(body, image=IMAGE[0])
 
 
-def itself(body: Lenient) -> Any:
+def itself(body: LenientModel) -> Any:
     """What becomes no job."""
     return body
 
@@ -180,7 +180,7 @@ ENDPOINTS = {
     "responses": Endpoint(
         response_create_params.ResponseCreateParamsStreaming,
         ResponseBody,
-        lambda body: to_request(body, Known()),
+        lambda body: to_request(body, EarlierResponses()),
         known.RESPONSES,
         RESPONSE_VALUES,
         {"input": "x", "model": "x", "tools": FLAT_TOOLS},
@@ -219,12 +219,16 @@ ENDPOINTS = {
         {"prompt": "x"},
     ),
     "api/embed": Endpoint(
-        theirs.EmbedRequest, embed.EmbedBody, embed.to_job, known.OLLAMA_EMBED, known.OLLAMA_VALUES
+        theirs.EmbedRequest,
+        embed.EmbedBody,
+        embed.to_embed_job,
+        known.OLLAMA_EMBED,
+        known.OLLAMA_VALUES,
     ),
     "api/embeddings": Endpoint(
         theirs.EmbeddingsRequest,
         embed.EmbeddingsBody,
-        embed.to_job,
+        embed.to_embed_job,
         known.OLLAMA_EMBEDDINGS,
         known.OLLAMA_VALUES,
         {"prompt": "x"},

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from support.fixed_answers import FixedAnswers, answering
 
-from api_shim.batch.parts import good
+from api_shim.batch.parts import succeeded
 from fleet.cli.terminal import Terminal
 
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -252,7 +252,7 @@ def test_numbers_that_are_none_and_only_describe_are_not_told(
 
 
 def test_a_line_of_a_batchs_output_is_one_line() -> None:
-    line = good(0, "j", CUTS, {"content": CUTS, "vector": [float("nan")]}).line
+    line = succeeded(0, "j", CUTS, {"content": CUTS, "vector": [float("nan")]}).line
 
     assert len(line.decode().splitlines()) == 1
     assert json.loads(line)["response"]["body"] == {"content": CUTS, "vector": [None]}

@@ -107,7 +107,7 @@ async def test_a_shim_says_once_that_redis_is_missing(tmp_path: Path) -> None:
 
     assert "Traceback" not in process.text()
     assert process.text().count("the subscriber lost Redis") <= 2
-    assert process.text().count("cannot look for batches") <= 1
+    assert process.text().count("cannot read the list of batches") <= 1
 
 
 def test_an_address_has_no_password() -> None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.events import ResponseEvents
-from api_shim.openai.responses.items import Known
+from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.response import ResponseFacts
 from contract.events import Delta, Event, EventId, Frame, Queued, Started, ToolCallDelta
@@ -32,7 +32,9 @@ OURS = frozenset({"response.cancelled", "error"})
 
 def about(**fields: Any) -> ResponseFacts:
     body = ResponseBody.model_validate({"model": "m", "input": "hi", **fields})
-    return ResponseFacts(ResponseHead(JOB, 1767225600, "m", "standard"), to_request(body, Known()))
+    return ResponseFacts(
+        ResponseHead(JOB, 1767225600, "m", "standard"), to_request(body, EarlierResponses())
+    )
 
 
 def frames(*events: Event, attempt: int = 1) -> list[Frame]:
@@ -60,7 +62,7 @@ def without_code(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def told(log: list[Frame], **fields: Any) -> list[dict[str, Any]]:
-    return parsed(ResponseEvents(about(**fields)).tell(log))
+    return parsed(ResponseEvents(about(**fields)).render(log))
 
 
 def words(*texts: str) -> list[Delta]:

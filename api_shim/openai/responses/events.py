@@ -1,13 +1,13 @@
-"""A response as a stream: the events of its job's log in OpenAI's words, numbered. Pure.
+"""A response as a stream: its job's log as OpenAI's events, numbered. Pure.
 
-The numbers are a function of the log from its beginning and of nothing else, so any shim gives the
-same number to the same event, and `starting_after` works on all of them, for as long as the log
-lives (LocalAI #10993: only on the replica that has the stream; openai-python #2828: five minutes).
+The numbers depend on the log alone, read from its beginning. Every shim gives an event the same
+number, so `starting_after` works on all of them for as long as the log exists (LocalAI #10993: only
+on the replica that has the stream; openai-python #2828: five minutes).
 
-Where an attempt starts over, what was told cannot be taken back. That `reset` has a number of its
-own, and the events of the new attempt have the numbers after it: whoever has heard some of the old
-ones is told an error under that number; whoever asks later hears the new ones only.
-Source: openai/openai-openapi, ResponseStreamEvent.
+If an attempt starts over, text that was sent is invalid. The `reset` takes a number of its own, and
+the events of the new attempt have the numbers after it. A client that has received old events gets
+an error with that number; one that connects later receives the new events only. Source:
+openai/openai-openapi, ResponseStreamEvent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in import ANSWER_RESTARTED, TAKES_BACK, refusal_of
+from api_shim.following.drop_in import ANSWER_RESTARTED, RESTARTS, refusal_of
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai.errors import encoded
 from api_shim.openai.responses.output import Event, Output
@@ -28,31 +28,31 @@ Numbered = tuple[int, Event]
 
 
 class ResponseBuilder:
-    """One response from its job's events, heard one after the other from the first on."""
+    """Builds one response and its events from the frames of its job, in order from the first."""
 
-    def __init__(self, about: ResponseFacts) -> None:
-        """Nothing heard."""
-        self._about = about
-        self._forget()
+    def __init__(self, facts: ResponseFacts) -> None:
+        """No frame is added yet."""
+        self._facts = facts
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.next = 0
         """Number of the next event."""
         self.first = 0
-        """Number of the first event that holds: those before it were taken back."""
-        self.status: Status = "queued" if self._about.in_background else "in_progress"
-        self.output: Output = self._about.output
+        """Number of the first valid event: those before it belong to an attempt that was reset."""
+        self.status: Status = "queued" if self._facts.in_background else "in_progress"
+        self.output: Output = self._facts.output
         self._is_begun = self._has_started = self._has_refused = False
         self._ending: dict[str, Any] = {}
         self._spent: dict[str, Any] = {}
 
     @property
     def response(self) -> dict[str, Any]:
-        """The response as it stands."""
-        return self._about.response(self.status, self.output, **self._ending)
+        """The response so far."""
+        return self._facts.response(self.status, self.output, **self._ending)
 
-    def hear(self, frame: Frame) -> Iterator[Numbered]:
-        """The events that come of the next event of the log."""
+    def add(self, frame: Frame) -> Iterator[Numbered]:
+        """The numbered events that the next frame of the log adds."""
         for event in self._events(frame):
             event["sequence_number"] = self.next
             yield self.next, event
@@ -75,12 +75,12 @@ class ResponseBuilder:
                 yield from self._ended(frame)
             case "reset":
                 self.next += 1
-                self.first, self.output = self.next, self._about.output
+                self.first, self.output = self.next, self._facts.output
                 self._is_begun = self._has_started = self._has_refused = False
                 self._spent = {}
                 yield from self._started()
             case "log_reset":
-                self._forget()
+                self._reset()
             case _:
                 pass
 
@@ -121,56 +121,55 @@ class ResponseBuilder:
 
 
 class ResponseEvents:
-    """A response as a stream of typed events, from any number on."""
+    """Renders a response as a stream of events, from any number on."""
 
     media_type = sse.MEDIA_TYPE
     keep_alive = sse.KEEP_ALIVE
 
     def __init__(
-        self, about: ResponseFacts, *, after: int | None = None, known_reset: EventId | None = None
+        self, facts: ResponseFacts, *, after: int | None = None, known_reset: EventId | None = None
     ) -> None:
-        """Tell what comes after this number, or what holds.
+        """Send the events after number `after`; None sends all that are valid.
 
-        `known_reset`: the last one in the log that lies behind this reader; by its id.
+        `known_reset`: id of the last reset in the log that the client already knows of.
         """
-        self._builder = ResponseBuilder(about)
+        self._builder = ResponseBuilder(facts)
         self._after = -1 if after is None else after
-        self._has_told = after is not None
+        self._has_sent = after is not None
         self._known_reset = known_reset
 
-    def parted(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
-        """What can be told, and what ends the stream: words taken back that somebody has heard."""
+    def split_frames(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
+        """The frames that can be rendered, and the reset that ends the stream, if any."""
         for at, frame in enumerate(frames):
-            if frame.type in TAKES_BACK and self._has_told and not self._is_known(frame):
+            if frame.type in RESTARTS and self._has_sent and not self._is_known(frame):
                 return frames[:at], frame
         return frames, None
 
     def _is_known(self, frame: Frame) -> bool:
-        known = self._known_reset
-        return known is not None and frame.id is not None and frame.id <= known
+        earlier = self._known_reset
+        return earlier is not None and frame.id is not None and frame.id <= earlier
 
-    def tell(self, frames: Sequence[Frame]) -> bytes:
-        """Their events."""
+    def render(self, frames: Sequence[Frame]) -> bytes:
+        """The events for these frames."""
         told: list[bytes] = []
         for frame in frames:
-            if frame.type in TAKES_BACK:
+            if frame.type in RESTARTS:
                 told.clear()
-            for number, event in self._builder.hear(frame):
-                if number > self._after and not self._is_to_be_taken_back(frame):
+            for number, event in self._builder.add(frame):
+                if number > self._after and not self._is_superseded(frame):
                     told.append(_encode(event))
-        self._has_told = self._has_told or bool(told)
+        self._has_sent = self._has_sent or bool(told)
         return b"".join(told)
 
-    def _is_to_be_taken_back(self, frame: Frame) -> bool:
-        known = self._known_reset
-        return known is not None and frame.id is not None and frame.id < known
+    def _is_superseded(self, frame: Frame) -> bool:
+        earlier = self._known_reset
+        return earlier is not None and frame.id is not None and frame.id < earlier
 
-    def fail(self, problem: Problem) -> bytes:
+    def render_error(self, problem: Problem) -> bytes:
         """An error, at which clients raise.
 
-        It is told in both ways: as documented, and as the original does (openai-dotnet #881). Its
-        number is that of the reset, or, where the log knows nothing of it, of the last event that
-        was told, so that a reader who comes back misses nothing.
+        Its number is that of the reset; for an error that is not in the log, that of the last event
+        sent, so that a client which reconnects misses nothing.
         """
         is_in_log = problem.code == ANSWER_RESTARTED
         number = self._builder.next if is_in_log else max(self._builder.next - 1, self._after)
@@ -178,7 +177,11 @@ class ResponseEvents:
 
 
 def failure(problem: Problem, number: int) -> bytes:
-    """An error as an event."""
+    """An error as an event.
+
+    It has the fields twice: flat, as documented, and nested, as OpenAI sends them (openai-dotnet
+    #881).
+    """
     fault = from_json(encoded(problem))["error"]
     told = {"type": "error", "sequence_number": max(number, 0), **_flat(fault), "error": fault}
     return _encode(told)
@@ -189,7 +192,7 @@ def _encode(event: Event) -> bytes:
 
 
 def restarted() -> Refusal:
-    """What a reader is told who has heard words that were taken back."""
+    """The error for a client that has received events of an attempt that was reset."""
     return refusal_of(Reset(attempt=0, reason=""))
 
 

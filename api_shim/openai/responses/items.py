@@ -1,17 +1,21 @@
-"""Items of a conversation, as `/v1/responses` has them, between its words and the contract's. Pure.
+"""Items of `/v1/responses` as the contract's messages, and back. Pure.
 
-An item is a part of a turn: where the contract has one message of an assistant with thoughts, words
-and calls, here are several items. Each has an id that begins with its job's, so that a later
-request can name it (`item_reference`).
-Source: openai/openai-openapi, InputItem and Item.
+An item is a part of a message: an assistant message of the contract with reasoning, text and calls
+is several items here. An item's id contains its job's, so that a later request can name it
+(`item_reference`). Source: openai/openai-openapi, InputItem and Item.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from api_shim.openai.request_fields import OpenAIRequestBody, shown, unsupported, wrong
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.openai.request_fields import (
+    OpenAIRequestBody,
+    image_part,
+    invalid_field,
+    unsupported_field,
+)
+from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import Message, Part, Role, TextPart, ToolCall
 from contract.json_lines import json_line
 
@@ -29,26 +33,26 @@ class ItemPartBody(OpenAIRequestBody):
     """A part of an item's content."""
 
     type: str
-    """`input_text`, `output_text`, `refusal` or `input_image`; files and sounds are refused."""
+    """`input_text`, `output_text`, `refusal` or `input_image`; files and audio are refused."""
     text: str | None = None
     refusal: str | None = None
     image_url: str | None = None
     """http(s), or a data URL with base64."""
-    detail: Annotated[str | None, LeftAlone(unless=("auto",))] = None
-    """Left to the backend."""
+    detail: Annotated[str | None, IgnoredField(unless=("auto",))] = None
+    """The backend decides."""
 
 
 Content = str | list[ItemPartBody]
 
 
 class ItemBody(OpenAIRequestBody):
-    """A part of a conversation."""
+    """An item of the conversation."""
 
     type: str = "message"
     """`message`, `function_call`, `function_call_output`, `reasoning` or `item_reference`."""
     id: str | None = None
-    """Which item is referred to; in an item that is sent whole, only its name."""
-    status: Annotated[str | None, LeftAlone(unless=("completed",))] = None
+    """The id of the referenced item; of an item with content, only its name."""
+    status: Annotated[str | None, IgnoredField(unless=("completed",))] = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
     content: Content | None = None
     call_id: str | None = None
@@ -57,78 +61,84 @@ class ItemBody(OpenAIRequestBody):
     output: Content | None = None
     summary: list[ItemPartBody] | None = None
     extra_content: dict[str, Any] | None = None
-    """What the backend wants back with the item, as it came (Gemini's thought signature)."""
+    """Opaque data that the backend needs back with the item (Gemini's thought signature)."""
 
 
-class Piece(NamedTuple):
-    """What one item says, as a message of its own; `joined` makes turns of pieces."""
+class ItemMessage(NamedTuple):
+    """One item as a message of its own; `merge_messages` joins them."""
 
     id: str
     message: Message
 
 
-class Known(NamedTuple):
-    """What is known of earlier responses when a request is translated."""
+class EarlierResponses(NamedTuple):
+    """What a request takes from earlier responses."""
 
     past: tuple[Message, ...] = ()
-    """The conversation up to and with the answer that the request goes on from."""
+    """The conversation up to the previous response's output."""
     chain: tuple[str, ...] = ()
-    """The jobs in which it took place, the oldest first."""
-    pieces: Mapping[str, Message] = {}
-    """Items by id."""
+    """Ids of the jobs of that conversation, oldest first."""
+    item_messages: Mapping[str, Message] = {}
+    """Messages of referenced items, by item id."""
 
 
 def job_of(item_id: str) -> str | None:
-    """The job in which an item was said or asked; None if the id is not ours."""
+    """The job whose item this is; None if the id is not one of ours."""
     found = _ID.match(item_id)
     return found.group(1) if found else None
 
 
-def to_messages(items: Sequence[ItemBody], known: Known) -> tuple[Message, ...]:
-    """The turns that these items are; raises Refusal for what no backend is given."""
-    pieces = [
-        piece
+def to_messages(items: Sequence[ItemBody], earlier: EarlierResponses) -> tuple[Message, ...]:
+    """The messages of these items; raises Refusal for items that no backend accepts."""
+    item_messages = [
+        item_message
         for at, item in enumerate(items)
-        if (piece := _piece(f"input.{at}", item, known)) is not None
+        if (item_message := _piece(f"input.{at}", item, earlier)) is not None
     ]
-    return joined(pieces, known.past)
+    return merge_messages(item_messages, earlier.past)
 
 
-def joined(pieces: Iterable[Message], past: Sequence[Message] = ()) -> tuple[Message, ...]:
-    """Turns: the assistant's thoughts, words and calls that follow each other are one message."""
+def merge_messages(
+    item_messages: Iterable[Message], past: Sequence[Message] = ()
+) -> tuple[Message, ...]:
+    """Messages with consecutive reasoning, text and calls of the assistant merged into one."""
     turns: list[Message] = []
     tools = {call.id: call.name for message in past for call in message.tool_calls}
-    for piece in pieces:
-        tools |= {call.id: call.name for call in piece.tool_calls}
-        if turns and _belong_together(turns[-1], piece):
-            turns[-1] = _both(turns[-1], piece)
-        elif piece.role == "tool" and not piece.tool_name:
-            # Some servers know results by the name of the tool, not by the call's id.
-            turns.append(piece.model_copy(update={"tool_name": tools.get(piece.tool_call_id)}))
+    for item_message in item_messages:
+        tools |= {call.id: call.name for call in item_message.tool_calls}
+        if turns and _belong_together(turns[-1], item_message):
+            turns[-1] = _both(turns[-1], item_message)
+        elif item_message.role == "tool" and not item_message.tool_name:
+            # Some servers match results by the tool's name, not by the call's id.
+            turns.append(
+                item_message.model_copy(update={"tool_name": tools.get(item_message.tool_call_id)})
+            )
         else:
-            turns.append(piece)
+            turns.append(item_message)
     return tuple(turns)
 
 
-def _belong_together(turn: Message, piece: Message) -> bool:
-    """Calls and their results must be neighbours, so calls are in the last message before them."""
-    if not turn.role == piece.role == "assistant":
+def _belong_together(turn: Message, item_message: Message) -> bool:
+    """Calls must directly precede their results, so they are in the last message before them."""
+    if not turn.role == item_message.role == "assistant":
         return False
-    return bool(turn.tool_calls) or not (turn.content and (piece.content or piece.thinking))
+    return bool(turn.tool_calls) or not (
+        turn.content and (item_message.content or item_message.thinking)
+    )
 
 
-def _both(turn: Message, piece: Message) -> Message:
+def _both(turn: Message, item_message: Message) -> Message:
     return turn.model_copy(
         update={
-            "content": turn.text + piece.text,
-            "thinking": (turn.thinking or "") + (piece.thinking or "") or None,
-            "tool_calls": (*turn.tool_calls, *piece.tool_calls),
-            "provider_meta": piece.provider_meta or turn.provider_meta,
+            "content": turn.text + item_message.text,
+            "thinking": (turn.thinking or "") + (item_message.thinking or "") or None,
+            "tool_calls": (*turn.tool_calls, *item_message.tool_calls),
+            "provider_meta": item_message.provider_meta or turn.provider_meta,
         }
     )
 
 
-def _piece(field: str, item: ItemBody, known: Known) -> Message | None:
+def _piece(field: str, item: ItemBody, earlier: EarlierResponses) -> Message | None:
     match item.type:
         case "message":
             return _message(field, item)
@@ -141,25 +151,25 @@ def _piece(field: str, item: ItemBody, known: Known) -> Message | None:
             text = parts if isinstance(parts, str) else "".join(part.text or "" for part in parts)
             return Message(role="assistant", thinking=text) if text else None
         case "item_reference":
-            return _referred(field, item, known)
+            return _referred(field, item, earlier)
         case other:
-            raise unsupported(
-                f"{field}.type", f"items of type {other[:40]!r} are not passed on to backends"
+            raise unsupported_field(
+                f"{field}.type", f"items of type {other[:40]!r} are not supported"
             )
 
 
 def _message(field: str, item: ItemBody) -> Message:
     if item.role is None:
-        raise wrong(f"{field}.role", "required: user, assistant, system or developer")
+        raise invalid_field(f"{field}.role", "required: user, assistant, system or developer")
     content = _content(f"{field}.content", item.content)
     if item.role == "assistant" and not isinstance(content, str):
-        raise wrong(f"{field}.content", "what the assistant said is text")
+        raise invalid_field(f"{field}.content", "only text is supported in an assistant's message")
     return Message(role=_ROLES[item.role], content=content, provider_meta=item.extra_content)
 
 
 def _call(field: str, item: ItemBody) -> Message:
     if not item.name or not item.call_id:
-        raise wrong(field, "a function_call has a name and a call_id")
+        raise invalid_field(field, "name and call_id are required")
     arguments = item.arguments
     text = json_line(arguments).decode() if isinstance(arguments, dict) else arguments
     call = ToolCall(
@@ -173,16 +183,17 @@ def _call(field: str, item: ItemBody) -> Message:
 
 def _output(field: str, item: ItemBody) -> Message:
     if not item.call_id:
-        raise wrong(f"{field}.call_id", "required: the call whose result this is")
+        raise invalid_field(f"{field}.call_id", "required: the call whose result this is")
     content = _content(f"{field}.output", item.output)
     return Message(role="tool", content=content, tool_call_id=item.call_id, tool_name=item.name)
 
 
-def _referred(field: str, item: ItemBody, known: Known) -> Message | None:
-    found = known.pieces.get(item.id or "")
-    if found is None and job_of(item.id or "") not in known.chain:
-        raise wrong(f"{field}.id", "no item of a stored response has this id")
-    # What the chain has said stands in the conversation: clients name it as well (vercel/ai #15492)
+def _referred(field: str, item: ItemBody, earlier: EarlierResponses) -> Message | None:
+    found = earlier.item_messages.get(item.id or "")
+    if found is None and job_of(item.id or "") not in earlier.chain:
+        raise invalid_field(f"{field}.id", "no stored response has an item with this id")
+    # Items of the chain are in the conversation already; clients reference them too (vercel/ai
+    # #15492).
     return found
 
 
@@ -201,25 +212,28 @@ def _part(field: str, part: ItemPartBody) -> Part:
         case "refusal":
             return TextPart(text=part.refusal or "")
         case "input_image" if part.image_url:
-            return shown(f"{field}.image_url", part.image_url)
+            return image_part(f"{field}.image_url", part.image_url)
         case "input_image":
-            raise unsupported(field, "an image is passed on by its image_url (a data URL will do)")
+            raise unsupported_field(
+                field, "file_id is not supported: send the image as image_url (https or data)"
+            )
         case other:
-            raise unsupported(
+            raise unsupported_field(
                 f"{field}.type",
-                f"parts of type {other[:40]!r} are not passed on; there are input_text and "
-                "input_image",
+                f"parts of type {other[:40]!r} are not supported: use input_text or input_image",
             )
 
 
-def asked(job_id: str, messages: Sequence[Message]) -> Iterator[tuple[Piece, dict[str, Any]]]:
-    """What a job was asked: each item's piece, and how a list of input items tells it."""
+def input_items(
+    job_id: str, messages: Sequence[Message]
+) -> Iterator[tuple[ItemMessage, dict[str, Any]]]:
+    """The input items of a job: each as a message, and as the JSON of a list of items."""
     number = 0
     for message in messages:
-        for prefix, piece, fields in _items(message):
+        for prefix, item_message, fields in _items(message):
             id = f"{prefix}_{job_id}_in{number}"
             number += 1
-            yield Piece(id, piece), {"id": id, "status": "completed", **fields}
+            yield ItemMessage(id, item_message), {"id": id, "status": "completed", **fields}
 
 
 def _items(message: Message) -> Iterator[tuple[str, Message, dict[str, Any]]]:
@@ -236,17 +250,17 @@ def _items(message: Message) -> Iterator[tuple[str, Message, dict[str, Any]]]:
         yield "msg", alone, {**fields, **extra(message.provider_meta)}
     for call in message.tool_calls:
         fields = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-        piece = Message(role="assistant", tool_calls=(call,))
-        yield "fc", piece, {"type": "function_call", **fields, **extra(call.provider_meta)}
+        item_message = Message(role="assistant", tool_calls=(call,))
+        yield "fc", item_message, {"type": "function_call", **fields, **extra(call.provider_meta)}
 
 
 def reasoning(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """An item with thoughts."""
+    """A reasoning item."""
     return {"type": "reasoning", **fields, "encrypted_content": None}
 
 
 def extra(meta: dict[str, Any] | None) -> dict[str, Any]:
-    """What a backend wants back with an item."""
+    """Opaque data of the backend, as a field of an item."""
     return {"extra_content": meta} if meta else {}
 
 

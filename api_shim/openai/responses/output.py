@@ -10,8 +10,8 @@ Source: openai/openai-openapi, ResponseStreamEvent and OutputItem.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
-from api_shim.openai.chat_response import unique
-from api_shim.openai.responses.items import Piece, extra, reasoning
+from api_shim.openai.chat_response import unique_call_id
+from api_shim.openai.responses.items import ItemMessage, extra, reasoning
 from contract.chat import Message, ToolCall
 
 Event = dict[str, Any]
@@ -20,47 +20,49 @@ Kind = Literal["output_text", "refusal"]
 
 
 class ReasoningItem:
-    """What the model thought before it spoke."""
+    """The reasoning of the model."""
 
     def __init__(self, id: str, at: int, *, as_summary: bool) -> None:
-        """Nothing thought, in the item at this place."""
+        """An empty item at index `at` of the output; `as_summary` puts the text into `summary`."""
         self.id = id
         self.at = at
         self._texts: list[str] = []
         self._as_summary = as_summary
         part, text, index = _SUMMARY if as_summary else _RAW
         self._place = {"item_id": id, "output_index": at, index: 0}
-        self._part, self._text = part, text
+        self._part_event, self._text_event = part, text
 
-    def say(self, text: str) -> list[Event]:
-        """Add a fragment."""
+    def append(self, text: str) -> list[Event]:
+        """Add a fragment; returns its events."""
         begun: list[Event] = []
         if not self._texts:
-            begun.append({"type": f"{self._part}.added", **self._place, "part": self._told("")})
+            begun.append(
+                {"type": f"{self._part_event}.added", **self._place, "part": self._part("")}
+            )
         self._texts.append(text)
-        return [*begun, {"type": f"{self._text}.delta", **self._place, "delta": text}]
+        return [*begun, {"type": f"{self._text_event}.delta", **self._place, "delta": text}]
 
     def close(self, state: State) -> list[Event]:  # noqa: ARG002 - thoughts end in one way
-        """The events that end it."""
+        """The events that end the item."""
         text = "".join(self._texts)
         return [
-            {"type": f"{self._text}.done", **self._place, "text": text},
-            {"type": f"{self._part}.done", **self._place, "part": self._told(text)},
+            {"type": f"{self._text_event}.done", **self._place, "text": text},
+            {"type": f"{self._part_event}.done", **self._place, "part": self._part(text)},
         ]
 
     def value(self, state: State) -> dict[str, Any]:
-        """The item."""
-        parts = [self._told("".join(self._texts))] if self._texts else []
+        """The item as JSON."""
+        parts = [self._part("".join(self._texts))] if self._texts else []
         told = {"summary": parts} if self._as_summary else {"summary": [], "content": parts}
         return {"id": self.id, "status": state, **reasoning(told)}
 
-    def _told(self, text: str) -> dict[str, Any]:
+    def _part(self, text: str) -> dict[str, Any]:
         return {"type": "summary_text" if self._as_summary else "reasoning_text", "text": text}
 
     @property
-    def piece(self) -> Piece:
-        """What it is for a later request."""
-        return Piece(self.id, Message(role="assistant", thinking="".join(self._texts)))
+    def item_message(self) -> ItemMessage:
+        """The item as a message of a later request."""
+        return ItemMessage(self.id, Message(role="assistant", thinking="".join(self._texts)))
 
 
 _RAW: Final = ("response.content_part", "response.reasoning_text", "content_index")
@@ -75,7 +77,7 @@ class _Part:
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
         self.texts: list[str] = []
-        self.likelihoods: list[dict[str, Any]] = []
+        self.logprobs_body: list[dict[str, Any]] = []
 
     @property
     def text(self) -> str:
@@ -89,31 +91,31 @@ class _Part:
             "type": "output_text",
             "text": self.text,
             "annotations": [],
-            "logprobs": self.likelihoods,
+            "logprobs": self.logprobs_body,
         }
 
 
 class MessageItem:
-    """What the model said, or why it would not."""
+    """Text of the model, or its refusal."""
 
     def __init__(self, id: str, at: int, provider_meta: dict[str, Any] | None = None) -> None:
-        """Nothing said; what the backend wants back may have come before."""
+        """An empty item; `provider_meta` may have arrived before the text."""
         self.id = id
         self.at = at
         self.provider_meta = provider_meta
         self._parts: list[_Part] = []
 
-    def say(self, kind: Kind, text: str, logprobs: Sequence[Mapping[str, Any]]) -> list[Event]:
-        """Add a fragment."""
+    def append(self, kind: Kind, text: str, logprobs: Sequence[Mapping[str, Any]]) -> list[Event]:
+        """Add a fragment; returns its events."""
         events: list[Event] = []
         if not self._parts or self._parts[-1].kind != kind:
             events += self._end_of_part()
             self._parts.append(_Part(kind))
             part = self._parts[-1].value
             events.append({"type": "response.content_part.added", **self._place, "part": part})
-        part_now, likely = self._parts[-1], [_likely(each) for each in logprobs]
+        part_now, likely = self._parts[-1], [_logprob(each) for each in logprobs]
         part_now.texts.append(text)
-        part_now.likelihoods += likely
+        part_now.logprobs_body += likely
         event = {"type": f"response.{kind}.delta", **self._place, "delta": text}
         if kind == "output_text":
             event["logprobs"] = likely
@@ -131,7 +133,7 @@ class MessageItem:
         if not self._parts:
             return []
         part = self._parts[-1]
-        told: dict[str, Any] = {"text": part.text, "logprobs": part.likelihoods}
+        told: dict[str, Any] = {"text": part.text, "logprobs": part.logprobs_body}
         if part.kind == "refusal":
             told = {"refusal": part.text}
         return [
@@ -140,11 +142,11 @@ class MessageItem:
         ]
 
     def close(self, state: State) -> list[Event]:  # noqa: ARG002 - words end in one way
-        """The events that end it."""
+        """The events that end the item."""
         return self._end_of_part()
 
     def value(self, state: State) -> dict[str, Any]:
-        """The item."""
+        """The item as JSON."""
         return {
             "id": self.id,
             "type": "message",
@@ -155,28 +157,28 @@ class MessageItem:
         }
 
     @property
-    def piece(self) -> Piece:
-        """What it is for a later request."""
+    def item_message(self) -> ItemMessage:
+        """The item as a message of a later request."""
         text = "".join(part.text for part in self._parts)
         meta = self.provider_meta
-        return Piece(self.id, Message(role="assistant", content=text, provider_meta=meta))
+        return ItemMessage(self.id, Message(role="assistant", content=text, provider_meta=meta))
 
 
-def _likely(told: Mapping[str, Any]) -> dict[str, Any]:
+def _logprob(told: Mapping[str, Any]) -> dict[str, Any]:
     token = told["token"]
     return {
         "token": token,
         "bytes": list(told.get("bytes") or token.encode()),
         "logprob": told["logprob"],
-        "top_logprobs": [_likely(each) for each in told.get("top_logprobs") or ()],
+        "top_logprobs": [_logprob(each) for each in told.get("top_logprobs") or ()],
     }
 
 
 class FunctionCallItem:
-    """A call of one of the caller's functions."""
+    """A call of one of the client's functions."""
 
     def __init__(self, id: str, at: int, call_id: str, name: str) -> None:
-        """No arguments yet, in the item at this place."""
+        """A call without arguments yet."""
         self.id = id
         self._place = {"item_id": id, "output_index": at}
         self._call_id = call_id
@@ -184,8 +186,8 @@ class FunctionCallItem:
         self._arguments: list[str] = []
         self._provider_meta: dict[str, Any] | None = None
 
-    def say(self, fragment: Mapping[str, Any]) -> list[Event]:
-        """Add a fragment."""
+    def append(self, fragment: Mapping[str, Any]) -> list[Event]:
+        """Add a fragment; returns its events."""
         self._name = self._name or fragment.get("name") or ""
         self._provider_meta = fragment.get("provider_meta") or self._provider_meta
         text = fragment.get("arguments")
@@ -195,12 +197,12 @@ class FunctionCallItem:
         return [{"type": "response.function_call_arguments.delta", **self._place, "delta": text}]
 
     def close(self, state: State) -> list[Event]:
-        """The events that end it."""
+        """The events that end the item."""
         told = {"name": self._name, "arguments": self._whole(state)}
         return [{"type": "response.function_call_arguments.done", **self._place, **told}]
 
     def value(self, state: State) -> dict[str, Any]:
-        """The item."""
+        """The item as JSON."""
         return {
             "id": self.id,
             "type": "function_call",
@@ -215,15 +217,15 @@ class FunctionCallItem:
         return "".join(self._arguments) or ("{}" if state == "completed" else "")
 
     @property
-    def piece(self) -> Piece:
-        """What it is for a later request."""
+    def item_message(self) -> ItemMessage:
+        """The item as a message of a later request."""
         call = ToolCall(
             id=self._call_id,
             name=self._name,
             arguments=self._whole("completed"),
             provider_meta=self._provider_meta,
         )
-        return Piece(self.id, Message(role="assistant", tool_calls=(call,)))
+        return ItemMessage(self.id, Message(role="assistant", tool_calls=(call,)))
 
 
 _ADDED: Final = "response.output_item.added"
@@ -232,7 +234,7 @@ _DONE: Final = "response.output_item.done"
 
 class _Item(Protocol):
     @property
-    def piece(self) -> Piece: ...
+    def item_message(self) -> ItemMessage: ...
 
     def value(self, state: State) -> dict[str, Any]: ...
 
@@ -240,10 +242,10 @@ class _Item(Protocol):
 
 
 class Output:
-    """Everything that was said so far; each method returns what it adds to a stream."""
+    """The output so far; methods that add to it return the events of the addition."""
 
     def __init__(self, job_id: str, *, as_summary: bool = False) -> None:
-        """Nothing said; `as_summary` tells thoughts where summaries of them stand."""
+        """Empty output; `as_summary` puts reasoning into `summary`."""
         self._job_id = job_id
         self._as_summary = as_summary
         self._items: list[_Item] = []
@@ -253,20 +255,22 @@ class Output:
         self._meta: dict[str, Any] | None = None
 
     def __bool__(self) -> bool:
-        """Whether anything was said."""
+        """Whether there is any item."""
         return bool(self._items)
 
     def add(self, delta: Mapping[str, Any]) -> list[Event]:
-        """Take the fields of a `delta` event."""
+        """Add the fields of a `delta` event."""
         events: list[Event] = []
         if thinking := delta.get("thinking"):
-            events += self._thoughts(events).say(thinking)
+            events += self._reasoning(events).append(thinking)
         if content := delta.get("content"):
-            events += self._words(events).say("output_text", content, delta.get("logprobs") or ())
+            events += self._message(events).append(
+                "output_text", content, delta.get("logprobs") or ()
+            )
         if refusal := delta.get("refusal"):
-            events += self._words(events).say("refusal", refusal, ())
+            events += self._message(events).append("refusal", refusal, ())
         for fragment in delta.get("tool_calls") or ():
-            events += self._fragment(fragment)
+            events += self._append_call(fragment)
         if (meta := delta.get("provider_meta")) is not None:
             self._meta = meta
             if isinstance(self._open, MessageItem):
@@ -274,10 +278,10 @@ class Output:
         return events
 
     def close(self, state: State = "completed") -> list[Event]:
-        """End what is open: in order, or because there were too many words."""
+        """Close the open items; `state` is `incomplete` if the output was cut off."""
         if not self._items and state == "completed":
             events: list[Event] = []
-            self._words(events)
+            self._message(events)
             return events + self._close(0, state)
         return [
             event
@@ -287,13 +291,13 @@ class Output:
         ]
 
     def values(self, state: State) -> list[dict[str, Any]]:
-        """Every item; `state` is that of those which are open."""
+        """Every item as JSON; `state` is that of open items."""
         return [item.value(self._closed.get(at, state)) for at, item in enumerate(self._items)]
 
     @property
-    def pieces(self) -> list[Piece]:
-        """Every item as the message that it is for a later request."""
-        return [item.piece for item in self._items]
+    def item_messages(self) -> list[ItemMessage]:
+        """Every item as a message of a later request."""
+        return [item.item_message for item in self._items]
 
     def _close(self, at: int, state: State) -> list[Event]:
         self._closed[at] = state
@@ -301,7 +305,7 @@ class Output:
         return [*item.close(state), {"type": _DONE, "output_index": at, "item": item.value(state)}]
 
     def _begin(self, item: _Item, events: list[Event]) -> None:
-        """Another item, which ends the one that is open."""
+        """Begin another item, and close the open one."""
         if self._open is not None:
             events += self._close(self._open.at, "completed")
             self._open = None
@@ -312,29 +316,29 @@ class Output:
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self._job_id}_{len(self._items)}"
 
-    def _thoughts(self, events: list[Event]) -> ReasoningItem:
+    def _reasoning(self, events: list[Event]) -> ReasoningItem:
         if not isinstance(self._open, ReasoningItem):
             item = ReasoningItem(self._id("rs"), len(self._items), as_summary=self._as_summary)
             self._begin(item, events)
             self._open = item
         return self._open
 
-    def _words(self, events: list[Event]) -> MessageItem:
+    def _message(self, events: list[Event]) -> MessageItem:
         if not isinstance(self._open, MessageItem):
             item = MessageItem(self._id("msg"), len(self._items), self._meta)
             self._begin(item, events)
             self._open = item
         return self._open
 
-    def _fragment(self, fragment: Mapping[str, Any]) -> list[Event]:
+    def _append_call(self, fragment: Mapping[str, Any]) -> list[Event]:
         events: list[Event] = []
         index = fragment["index"]
         call = self._calls.get(index)
         if call is None:
-            call_id = unique(fragment.get("id"), self._job_id, index)
+            call_id = unique_call_id(fragment.get("id"), self._job_id, index)
             call = FunctionCallItem(
                 self._id("fc"), len(self._items), call_id, fragment.get("name") or ""
             )
             self._calls[index] = call
             self._begin(call, events)
-        return events + call.say(fragment)
+        return events + call.append(fragment)

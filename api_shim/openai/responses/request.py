@@ -1,4 +1,4 @@
-"""POST /v1/responses: the body, and the contract's request that it means. Pure.
+"""POST /v1/responses: translates the body into a `ChatRequest`. Pure.
 
 Source: openai/openai-openapi, CreateResponse.
 """
@@ -14,12 +14,12 @@ from api_shim.openai.chat_request import Choice, StreamOptions, to_choice, to_th
 from api_shim.openai.request_fields import (
     OpenAIRequest,
     OpenAIRequestBody,
-    made,
-    unsupported,
-    wrong,
+    build_request,
+    invalid_field,
+    unsupported_field,
 )
-from api_shim.openai.responses.items import ItemBody, Known, job_of, to_messages
-from api_shim.submission.ignored_fields import LeftAlone
+from api_shim.openai.responses.items import EarlierResponses, ItemBody, job_of, to_messages
+from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import (
     ChatRequest,
     JsonFormat,
@@ -33,7 +33,7 @@ from contract.chat import (
 from contract.redis_keys import JOB_ID
 
 BACKGROUND_DEADLINE_S: Final = 86400.0
-"""Nobody waits on a line for it; a job that never ends would hold its place for ever."""
+"""No client waits for a background response, so a bound keeps it from holding a slot for ever."""
 _RESPONSE: Final = "resp_"
 _WITH_LIKELIHOODS: Final = "message.output_text.logprobs"
 _ECHOED: Final = frozenset(
@@ -46,7 +46,7 @@ _ECHOED: Final = frozenset(
 
 
 class ResponseToolBody(OpenAIRequestBody):
-    """A tool; only functions are passed on."""
+    """A tool; only functions are supported."""
 
     type: str = "function"
     name: str | None = Field(default=None, min_length=1, max_length=64)
@@ -54,51 +54,51 @@ class ResponseToolBody(OpenAIRequestBody):
     parameters: dict[str, Any] | None = None
     """A JSON schema."""
     strict: bool | None = None
-    """Whether the arguments of calls must be of that schema, where the backend can promise it."""
+    """Whether arguments must match the schema, where the backend can enforce it."""
 
 
 class ResponseFormatBody(OpenAIRequestBody):
-    """What the answer must look like: `text`, `json_object` or `json_schema`."""
+    """The format of the response: `text`, `json_object` or `json_schema`."""
 
     type: str
     name: str | None = None
-    description: Annotated[str | None, LeftAlone()] = None
+    description: Annotated[str | None, IgnoredField()] = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
 class ResponseTextBody(OpenAIRequestBody):
-    """How the answer is written."""
+    """Options of the response's text."""
 
     format: ResponseFormatBody | None = None
-    verbosity: Annotated[str | None, LeftAlone(unless=("medium",))] = None
-    """No backend is told."""
+    verbosity: Annotated[str | None, IgnoredField(unless=("medium",))] = None
+    """Sent to no backend."""
 
 
 class ResponseReasoningBody(OpenAIRequestBody):
-    """How hard to think, and how thoughts are told."""
+    """Reasoning options."""
 
     effort: str | None = None
     """none, minimal, low, medium, high, xhigh or max."""
     summary: str | None = None
-    """With any word here thoughts are told as summaries, where some clients look for them."""
+    """Any value: reasoning is in `summary` instead of `content`, where some clients expect it."""
     generate_summary: str | None = None
     """Deprecated: `summary`."""
 
 
 class ResponseBody(OpenAIRequest):
-    """Something to answer."""
+    """A response to create."""
 
     input: str | list[ItemBody] | None = None
-    """What the user says, or a conversation; without it there is a `previous_response_id`."""
+    """A text or a list of items; may be omitted with a `previous_response_id`."""
     instructions: str | None = None
-    """What the model is told first, in this response only."""
+    """A system message for this response only."""
     previous_response_id: str | None = None
-    """The response to go on from."""
+    """The response to continue."""
     background: bool | None = None
-    """Answer at once that it is queued; look it up, or follow it, by its id."""
+    """Return at once; retrieve or follow the response by its id."""
     store: bool | None = None
-    """Whether it can be looked up afterwards; it can, unless this is false."""
+    """Whether it can be retrieved later; the default is true."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     tools: list[ResponseToolBody] | None = None
@@ -107,26 +107,27 @@ class ResponseBody(OpenAIRequest):
     text: ResponseTextBody | None = None
     reasoning: ResponseReasoningBody | None = None
     max_output_tokens: int | None = None
-    max_tool_calls: Annotated[int | None, LeftAlone()] = None
-    """No backend is told: there are no tools here but the caller's own."""
+    max_tool_calls: Annotated[int | None, IgnoredField()] = None
+    """Sent to no backend: there are no tools but the client's own."""
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     include: list[str] | None = None
-    """`message.output_text.logprobs`; the others are named as ignored."""
+    """`message.output_text.logprobs`; others are reported as ignored."""
     truncation: Literal["auto", "disabled"] | None = None
-    """Cut a conversation that is too long, or refuse it, where the backend can."""
-    prompt_cache_key: Annotated[str | None, LeftAlone()] = None
-    safety_identifier: Annotated[str | None, LeftAlone()] = None
+    """Whether to cut a conversation that is too long (`auto`) or refuse it, where the backend can.
+    """
+    prompt_cache_key: Annotated[str | None, IgnoredField()] = None
+    safety_identifier: Annotated[str | None, IgnoredField()] = None
     conversation: str | dict[str, Any] | None = None
-    """Refused: go on with `previous_response_id`."""
+    """Refused: use `previous_response_id`."""
     prompt: dict[str, Any] | None = None
-    """Refused: templates live at OpenAI."""
+    """Refused: prompt templates are stored at OpenAI."""
 
     @property
     @override
-    def unused(self) -> tuple[str, ...]:
-        """What goes with a wish that this request does not have."""
+    def unused_fields(self) -> tuple[str, ...]:
+        """Fields that have no effect beside the others."""
         include = self.include or ()
         others = [each for each in include if each != _WITH_LIKELIHOODS]
         alone = () if _WITH_LIKELIHOODS in include else ("top_logprobs",)
@@ -134,12 +135,12 @@ class ResponseBody(OpenAIRequest):
 
     @property
     @override
-    def spelt(self) -> Mapping[str, str]:
+    def field_names(self) -> Mapping[str, str]:
         return {"max_tokens": "max_output_tokens"}
 
     @property
     def previous_job(self) -> str | None:
-        """The job of the response to go on from; raises Refusal."""
+        """The job of the response to continue; raises Refusal."""
         given = self.previous_response_id
         if given is None:
             return None
@@ -150,25 +151,25 @@ class ResponseBody(OpenAIRequest):
 
     @property
     def named_jobs(self) -> frozenset[str]:
-        """The jobs whose items the input names."""
+        """The jobs whose items the input references."""
         items = self.input if isinstance(self.input, list) else ()
         named = {job_of(item.id or "") for item in items if item.type == "item_reference"}
         return frozenset(job for job in named if job is not None)
 
 
 def job_of_response(response_id: str) -> str | None:
-    """The job that a response is; None if it has no such id."""
+    """The job of a response; None if the id is invalid."""
     job_id = response_id.removeprefix(_RESPONSE)
     is_ours = job_id != response_id and JOB_ID.match(job_id)
     return job_id if is_ours else None
 
 
 def no_previous(response_id: str) -> Refusal:
-    """What a caller is told who goes on from a response that is not there; clients know the code.
+    """The error for a previous response that does not exist; clients know its code.
 
     Source: maximhq/bifrost #2441, lmstudio-bug-tracker #1188.
     """
-    return wrong(
+    return invalid_field(
         "previous_response_id",
         f"previous response with id {response_id[:64]!r} not found: it was never stored, or has "
         "expired; send the conversation as `input`",
@@ -176,16 +177,16 @@ def no_previous(response_id: str) -> Refusal:
     )
 
 
-def to_request(body: ResponseBody, known: Known) -> ChatRequest:
-    """The request; raises Refusal for what cannot be done."""
-    _must_be_possible(body)
+def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
+    """The request; raises Refusal for what is not supported."""
+    _check_supported(body)
     tools = _tools(body.tools or ())
     choice, tools = _choice(body.tool_choice, tools)
     is_background = bool(body.background)
-    return made(
+    return build_request(
         ChatRequest,
         body,
-        messages=_messages(body, known),
+        messages=_messages(body, earlier),
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
@@ -203,7 +204,7 @@ def to_request(body: ResponseBody, known: Known) -> ChatRequest:
             background=is_background,
             stored=body.store is not False,
             has_instructions=bool(body.instructions),
-            chain=known.chain,
+            chain=earlier.chain,
             echo=body.model_dump(
                 mode="json", by_alias=True, exclude_none=True, include=set(_ECHOED)
             ),
@@ -211,35 +212,39 @@ def to_request(body: ResponseBody, known: Known) -> ChatRequest:
     )
 
 
-def _must_be_possible(body: ResponseBody) -> None:
+def _check_supported(body: ResponseBody) -> None:
     if body.conversation is not None:
-        raise unsupported("conversation", "no conversations live here: use previous_response_id")
+        raise unsupported_field(
+            "conversation", "conversations are not stored: use previous_response_id"
+        )
     if body.prompt is not None:
-        raise unsupported("prompt", "no templates live here: send instructions and input")
+        raise unsupported_field(
+            "prompt", "prompt templates are not stored: send instructions and input"
+        )
     if body.background and body.store is False:
-        raise wrong("store", "what runs in the background is looked up afterwards: store it")
+        raise invalid_field("store", "a background response must be stored to be retrieved")
 
 
-def _messages(body: ResponseBody, known: Known) -> tuple[Message, ...]:
+def _messages(body: ResponseBody, earlier: EarlierResponses) -> tuple[Message, ...]:
     items = body.input
     if isinstance(items, str):
         items = [ItemBody(role="user", content=items)]
-    if not items and not known.past:
-        raise wrong("input", "it is empty, and there is nothing to go on from")
+    if not items and not earlier.past:
+        raise invalid_field("input", "required without previous_response_id")
     told = (Message(role="system", content=body.instructions),) if body.instructions else ()
-    return (*told, *known.past, *to_messages(items or (), known))
+    return (*told, *earlier.past, *to_messages(items or (), earlier))
 
 
 def _tools(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
     found: list[Tool] = []
     for at, tool in enumerate(tools):
         if tool.type != "function":
-            raise unsupported(
+            raise unsupported_field(
                 f"tools.{at}.type",
-                f"tools of type {tool.type[:40]!r} run at OpenAI; only functions are passed on",
+                f"tools of type {tool.type[:40]!r} run at OpenAI: only functions are supported",
             )
         if tool.name is None:
-            raise wrong(f"tools.{at}.name", "required")
+            raise invalid_field(f"tools.{at}.name", "required")
         description, parameters = tool.description or "", tool.parameters or {}
         found.append(
             Tool(
@@ -255,7 +260,7 @@ def _tools(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
 def _choice(
     choice: str | dict[str, Any] | None, tools: tuple[Tool, ...]
 ) -> tuple[Choice, tuple[Tool, ...]]:
-    """As a chat has it: there, the tools that are allowed stand one level deeper."""
+    """As for a chat, where `allowed_tools` is nested one level deeper."""
     match choice:
         case {"type": "allowed_tools", "tools": list(allowed), **rest}:
             named = [{"function": each} for each in allowed if isinstance(each, dict)]
@@ -275,6 +280,6 @@ def _format(format: ResponseFormatBody | None) -> ResponseFormat:
             name, strict = format.name or "answer", bool(format.strict)
             return SchemaFormat(schema_=schema, name=name, strict=strict)
         case ResponseFormatBody(type="json_schema"):
-            raise wrong("text.format.schema", "required with type json_schema")
+            raise invalid_field("text.format.schema", "required with type json_schema")
         case _:
-            raise wrong("text.format.type", "it is text, json_object or json_schema")
+            raise invalid_field("text.format.type", "must be text, json_object or json_schema")

@@ -1,4 +1,4 @@
-"""The object `response`: what was asked, how it stands, what was answered so far. Pure.
+"""The object `response`: the request's settings, the status, the output so far. Pure.
 
 Source: openai/openai-openapi, Response.
 """
@@ -41,17 +41,17 @@ _WHY_INCOMPLETE: Final[Mapping[str, str]] = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
 }
-"""By the reason for which the backend stopped; for any other the answer is whole."""
+"""Why an output is incomplete, by the backend's finish reason; other reasons mean completed."""
 
 
 class ResponseFacts:
-    """What a response says of itself, however it stands."""
+    """The fields of a response that do not depend on its status."""
 
     def __init__(self, head: ResponseHead, request: ChatRequest) -> None:
-        """Of the job's heading, and what was asked."""
+        """`head` and `request` are those of its job."""
         self.job_id = head.job_id
         notes = request.response_notes or ResponseNotes()
-        # Whoever enqueues a job natively may have written the notes, too.
+        # The notes are untrusted: a native job may have any.
         echo = {**_DEFAULTS, **{k: v for k, v in notes.echo.items() if k in _DEFAULTS}}
         reasoning = {**_REASONING, **_object(echo["reasoning"])}
         self.as_summary = bool(reasoning["summary"] or reasoning.pop("generate_summary", None))
@@ -75,11 +75,11 @@ class ResponseFacts:
 
     @property
     def output(self) -> Output:
-        """An output with nothing in it."""
+        """A new, empty output."""
         return Output(self.job_id, as_summary=self.as_summary)
 
     def response(self, status: Status, output: Output, **ending: Any) -> dict[str, Any]:
-        """The object; `ending` is what the end has told: `done`, `failed`."""
+        """The object; `ending` are fields that the end of the job sets."""
         is_under_way = status in {"queued", "in_progress"}
         return {
             **self._fields,
@@ -105,24 +105,24 @@ class ResponseEnding:
     """How a job that is done ends its response."""
 
     def __init__(self, finish_reason: str | None, *, has_refused: bool = False) -> None:
-        """By the reason for which the backend stopped."""
+        """`finish_reason` is the backend's."""
         self._reason = None if has_refused else _WHY_INCOMPLETE.get(finish_reason or "")
 
     @property
     def status(self) -> Literal["completed", "incomplete"]:
-        """Whether the answer is whole."""
+        """Whether the output is complete."""
         return "incomplete" if self._reason else "completed"
 
     def fields(self, used: Usage | None, at: float | None) -> dict[str, Any]:
-        """What the response tells of its end, at these unix seconds."""
+        """The fields that the end sets; `at` is unix seconds."""
         if self._reason:
             return {"incomplete_details": {"reason": self._reason}, "usage": usage(used)}
         return {"completed_at": None if at is None else int(at), "usage": usage(used)}
 
 
-def whole(about: ResponseFacts, result: Result) -> dict[str, Any]:
+def completed_response(facts: ResponseFacts, result: Result) -> dict[str, Any]:
     """The response of a job that is done."""
-    output = about.output
+    output = facts.output
     calls = [
         {"index": at, **call.model_dump(exclude_none=True)}
         for at, call in enumerate(result.tool_calls)
@@ -134,11 +134,11 @@ def whole(about: ResponseFacts, result: Result) -> dict[str, Any]:
     ending = ResponseEnding(result.finish_reason, has_refused=bool(result.refusal))
     output.close(ending.status)
     fields = ending.fields(result.usage, None)
-    return about.response(ending.status, output, **fields)
+    return facts.response(ending.status, output, **fields)
 
 
 def usage(used: Usage | None) -> dict[str, Any] | None:
-    """Tokens, as OpenAI counts them up here; None where the backend told none."""
+    """Token counts as the Responses API has them; None if the backend reported none."""
     if used is None:
         return None
     return {
@@ -151,7 +151,7 @@ def usage(used: Usage | None) -> dict[str, Any] | None:
 
 
 def error(failed: Failed) -> dict[str, Any]:
-    """Why there is no answer; `type` is our own code of it."""
+    """The error of a failed response; `type` is our own code."""
     refusal = refusal_of(failed)
     is_ours = refusal.status_code >= _SERVER_ERROR
     code = "server_error" if is_ours else known_code(failed.code)

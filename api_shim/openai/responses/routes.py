@@ -1,4 +1,4 @@
-"""Responses: created, streamed, followed again from any event on, looked up, cancelled, deleted."""
+"""Routes for responses: create, retrieve, stream, cancel, delete, list input items."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
@@ -11,12 +11,12 @@ from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
-from api_shim.openai.request_fields import wrong
-from api_shim.openai.response_head import answered
+from api_shim.openai.request_fields import invalid_field
+from api_shim.openai.response_head import json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure, restarted
-from api_shim.openai.responses.items import asked
+from api_shim.openai.responses.items import input_items
 from api_shim.openai.responses.request import ResponseBody, to_request
-from api_shim.openai.responses.store import KeptResponse, Responses, ResponseStore
+from api_shim.openai.responses.store import Responses, ResponseStore, StoredResponse
 from api_shim.openai.schemas import answers, faults
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
@@ -37,7 +37,7 @@ _EXAMPLES: Final[Any] = {
         "value": {"model": "llama3.2", "input": "Hello!", "instructions": "Be brief."},
     },
     "background": {
-        "summary": "To be looked up later",
+        "summary": "In the background",
         "value": {"model": "llama3.2", "input": "Tell me a story.", "background": True},
     },
 }
@@ -50,22 +50,22 @@ _EXAMPLES: Final[Any] = {
     responses=answers(shapes.Response, streams=_EVENT),
 )
 async def create(
-    body: Annotated[ResponseBody, Body(openapi_examples=_EXAMPLES)], call: DropIn, kept: Responses
+    body: Annotated[ResponseBody, Body(openapi_examples=_EXAMPLES)], call: DropIn, store: Responses
 ) -> Response:
-    """Answer, at once, as it comes, or in the background."""
-    request = to_request(body, await kept.known(body))
+    """Create a response: whole, as a stream, or in the background."""
+    request = to_request(body, await store.earlier(body))
     record = await call.submit(request, body)
-    response = KeptResponse(record, request)
+    response = StoredResponse(record, request)
     if body.stream:
         is_replayed = "Idempotent-Replayed" in call.headers
-        known_reset = (await kept.heard(response)).last_reset if is_replayed else None
-        events = ResponseEvents(response.about, known_reset=known_reset)
-        return call.stream(record, events, events.parted)
+        known_reset = (await store.replay(response)).last_reset if is_replayed else None
+        events = ResponseEvents(response.facts, known_reset=known_reset)
+        return call.stream(record, events, events.split_frames)
     if body.background:
-        return await _as_it_stands(response, kept, call.headers)
-    builder = ResponseBuilder(response.about)
-    await call.whole(record, lambda frame: list(builder.hear(frame)))
-    return answered(builder.response, call.headers)
+        return await _as_it_stands(response, store, call.headers)
+    builder = ResponseBuilder(response.facts)
+    await call.result(record, lambda frame: list(builder.add(frame)))
+    return json_response(builder.response, call.headers)
 
 
 @router.get(
@@ -77,37 +77,37 @@ async def create(
 async def retrieve(
     id: ResponseId,
     request: Request,
-    kept: Responses,
+    store: Responses,
     dependencies: Injected,
     *,
-    stream: Annotated[bool, Query(description="Its events, those of the past included.")] = False,
+    stream: Annotated[bool, Query(description="Stream its events, past ones included.")] = False,
     starting_after: Annotated[
         int | None,
-        Query(ge=0, description="With `stream`: the `sequence_number` of the last event seen."),
+        Query(ge=0, description="With `stream`: the `sequence_number` of the last event received."),
     ] = None,
 ) -> Response:
-    """Look at a response as it stands, or follow it from any event on; while it is kept."""
-    response = await kept.find(id)
-    heard = await kept.heard(response)
+    """Retrieve a response as it is now, or stream it from any event on; while it is stored."""
+    response = await store.find(id)
+    replay = await store.replay(response)
     headers = {"X-Fleet-Job": response.record.id}
     if not stream:
-        return _json(heard.builder.response, headers)
+        return _json(replay.builder.response, headers)
     if is_head(request.scope):
-        # It takes no seat: one that leaves may end the job.
+        # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
         return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)
-    taken_back = heard.builder.first - 1
+    taken_back = replay.builder.first - 1
     if starting_after is not None and starting_after < taken_back:
         told = failure(problem_of(restarted(), request.scope), taken_back)
         return Response(told, 200, {**_FRESH, **headers}, media_type=MEDIA_TYPE)
-    events = ResponseEvents(response.about, after=starting_after, known_reset=heard.last_reset)
+    events = ResponseEvents(response.facts, after=starting_after, known_reset=replay.last_reset)
     return AnswerStream(
         dependencies.log.follow(response.record.id, idle_s=dependencies.settings.keepalive_s),
         events,
         dependencies.open_calls,
         dependencies.followers.follow(response.record),
         headers=headers,
-        patience_s=dependencies.settings.keepalive_s,
-        parted=events.parted,
+        head_timeout_s=dependencies.settings.keepalive_s,
+        split_frames=events.split_frames,
     )
 
 
@@ -117,11 +117,11 @@ async def retrieve(
     response_model=shapes.Response,
     responses=faults(404, 503),
 )
-async def cancel(id: ResponseId, kept: Responses, dependencies: Injected) -> Response:
-    """End a response in whatever phase it is; final at once, and the same answer again."""
-    response = await kept.find(id)
+async def cancel(id: ResponseId, store: Responses, dependencies: Injected) -> Response:
+    """Cancel a response, whatever its status; idempotent, and effective at once."""
+    response = await store.find(id)
     await dependencies.queue.cancel(response.record.id, by="caller")
-    return await _as_it_stands(response, kept, {"X-Fleet-Job": response.record.id})
+    return await _as_it_stands(response, store, {"X-Fleet-Job": response.record.id})
 
 
 @router.delete(
@@ -130,9 +130,9 @@ async def cancel(id: ResponseId, kept: Responses, dependencies: Injected) -> Res
     response_model=shapes.ResponseDeleted,
     responses=faults(404, 503),
 )
-async def delete(id: ResponseId, kept: Responses, dependencies: Injected) -> Response:
-    """Forget a response, and end it first if it has not ended."""
-    record = (await kept.find(id)).record
+async def delete(id: ResponseId, store: Responses, dependencies: Injected) -> Response:
+    """Delete a response; one that has not ended is cancelled first."""
+    record = (await store.find(id)).record
     await dependencies.queue.cancel(record.id, by="caller", reason="its response was deleted")
     await BatchJobs(dependencies.connection).forget([record.id], record.tenant)
     return _json(shapes.ResponseDeleted(id=id).model_dump(), {})
@@ -146,21 +146,25 @@ async def delete(id: ResponseId, kept: Responses, dependencies: Injected) -> Res
 )
 async def list_input_items(
     id: ResponseId,
-    kept: Responses,
+    store: Responses,
     *,
-    after: Annotated[str | None, Query(description="The last item of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(description="Id of the last item of the previous page.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> Response:
-    """List what a response was asked, and what was said before it in its conversation."""
-    response = await kept.find(id)
-    items = [told for _, told in asked(response.record.id, response.conversation)]
+    """List the input items of a response, and the items of the conversation before it."""
+    response = await store.find(id)
+    items = [told for _, told in input_items(response.record.id, response.conversation)]
     if order == "desc":
         items.reverse()
     if after is not None:
         ids = [item["id"] for item in items]
         if after not in ids:
-            raise wrong("after", "it is no item of this response", remedy="use `last_id` as it is")
+            raise invalid_field(
+                "after", "not an item of this response", remedy="use `last_id` unchanged"
+            )
         items = items[ids.index(after) + 1 :]
     page = items[:limit]
     ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else _NOTHING
@@ -169,9 +173,9 @@ async def list_input_items(
 
 
 async def _as_it_stands(
-    response: KeptResponse, kept: ResponseStore, headers: Mapping[str, str]
+    response: StoredResponse, store: ResponseStore, headers: Mapping[str, str]
 ) -> Response:
-    return _json((await kept.heard(response)).builder.response, headers)
+    return _json((await store.replay(response)).builder.response, headers)
 
 
 def _json(value: Any, headers: Mapping[str, str]) -> Response:

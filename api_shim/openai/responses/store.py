@@ -1,7 +1,7 @@
-"""Responses that are there: the jobs behind their ids, and what a later one wants of them.
+"""Stored responses: the jobs behind their ids, and what a later request takes from them.
 
-There is no store of responses. A response is a view of a job, of its record (what was asked) and
-its log (what was answered), so it is there for as long as they are, on every shim.
+Nothing is stored beside the job: a response is a view of the job's record (its request) and log
+(its output), so it exists for as long as they do, on every shim.
 """
 
 from contextlib import aclosing
@@ -12,10 +12,15 @@ from fastapi import Depends
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
-from api_shim.openai.request_fields import wrong
+from api_shim.openai.request_fields import invalid_field
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.events import ResponseBuilder
-from api_shim.openai.responses.items import Known, Piece, asked, joined
+from api_shim.openai.responses.items import (
+    EarlierResponses,
+    ItemMessage,
+    input_items,
+    merge_messages,
+)
 from api_shim.openai.responses.request import ResponseBody, job_of_response, no_previous
 from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import ChatRequest, Message, ResponseNotes
@@ -26,49 +31,49 @@ from contract.result import Status
 from contract.tenants import Tenant
 
 _MOST_NAMED: Final = 100
-"""Responses whose items one request may name: each is looked up."""
+"""Responses whose items one request may reference; each costs reads of Redis."""
 _UNDER_WAY: Final[frozenset[Status]] = frozenset({"queued", "running"})
 
 
-class KeptResponse(NamedTuple):
-    """A response that can be looked up."""
+class StoredResponse(NamedTuple):
+    """A response that can be retrieved."""
 
     record: JobRecord
     request: ChatRequest
 
     @property
     def notes(self) -> ResponseNotes:
-        """What its request said that is no business of a backend."""
+        """Notes of its request that no backend needs."""
         return self.request.response_notes or ResponseNotes()
 
     @property
-    def about(self) -> ResponseFacts:
-        """What it says of itself."""
+    def facts(self) -> ResponseFacts:
+        """The fields that do not depend on its status."""
         return ResponseFacts(ResponseHead.of(self.record), self.request)
 
     @property
     def conversation(self) -> tuple[Message, ...]:
-        """What was asked, without instructions."""
+        """The messages of its request, without instructions."""
         return self.request.messages[1 if self.notes.has_instructions else 0 :]
 
 
-class ReadEvents(NamedTuple):
-    """A log that was read to where it ends now."""
+class Replay(NamedTuple):
+    """A log that was read to its current end."""
 
     builder: ResponseBuilder
     last_reset: EventId | None
 
 
 class ResponseStore:
-    """Looks up a caller's responses; whatever is somebody else's is not there."""
+    """Reads a tenant's responses; those of other tenants do not exist for it."""
 
     def __init__(self, dependencies: Dependencies, tenant: Tenant) -> None:
-        """For one call."""
+        """For one call of `tenant`."""
         self._dependencies = dependencies
         self._tenant = tenant
 
-    async def find(self, response_id: str) -> KeptResponse:
-        """A response by its id; raises Refusal if there is none, RelayUnavailable."""
+    async def find(self, response_id: str) -> StoredResponse:
+        """A response by its id; raises Refusal if it does not exist, RelayUnavailable."""
         job_id = job_of_response(response_id)
         found = None if job_id is None else await self._found(job_id)
         if found is None:
@@ -80,34 +85,43 @@ class ResponseStore:
             )
         return found
 
-    async def heard(self, kept: KeptResponse) -> ReadEvents:
-        """All that it has said until now; raises RelayUnavailable."""
-        builder, last_reset = ResponseBuilder(kept.about), None
-        async with aclosing(self._dependencies.log.read(kept.record.id)) as pages:
+    async def replay(self, stored: StoredResponse) -> Replay:
+        """The response built from its log so far; raises RelayUnavailable."""
+        builder, last_reset = ResponseBuilder(stored.facts), None
+        async with aclosing(self._dependencies.log.read(stored.record.id)) as pages:
             async for frames in pages:
                 for frame in frames:
-                    for _ in builder.hear(frame):
+                    for _ in builder.add(frame):
                         pass
                     if frame.type == "reset":
                         last_reset = frame.id
-        return ReadEvents(builder, last_reset)
+        return Replay(builder, last_reset)
 
-    async def known(self, body: ResponseBody) -> Known:
-        """What a request wants of earlier responses; raises Refusal, RelayUnavailable."""
+    async def earlier(self, body: ResponseBody) -> EarlierResponses:
+        """What a request takes from earlier responses; raises Refusal, RelayUnavailable."""
         past: tuple[Message, ...] = ()
         chain: tuple[str, ...] = ()
         if (previous := body.previous_job) is not None:
-            kept = await self._previous(previous, body.previous_response_id or "")
-            answer = await self._answer(kept)
-            past = (*kept.conversation, *joined(piece.message for piece in answer))
-            chain = (*kept.notes.chain, previous)
+            stored = await self._previous(previous, body.previous_response_id or "")
+            answer = await self._answer(stored)
+            past = (
+                *stored.conversation,
+                *merge_messages(item_message.message for item_message in answer),
+            )
+            chain = (*stored.notes.chain, previous)
         named = body.named_jobs.difference(chain)
         if len(named) > _MOST_NAMED:
-            raise wrong("input", f"it names items of more than {_MOST_NAMED} responses: send them")
-        pieces = {piece.id: piece.message for job in named for piece in await self._pieces(job)}
-        return Known(past, chain, pieces)
+            raise invalid_field(
+                "input", f"references items of more than {_MOST_NAMED} responses: send the items"
+            )
+        item_messages = {
+            item_message.id: item_message.message
+            for job in named
+            for item_message in await self._item_messages(job)
+        }
+        return EarlierResponses(past, chain, item_messages)
 
-    async def _found(self, job_id: str) -> KeptResponse | None:
+    async def _found(self, job_id: str) -> StoredResponse | None:
         try:
             record = await self._dependencies.records.seen(job_id, self._tenant)
             request = await self._dependencies.records.request(job_id)
@@ -115,32 +129,34 @@ class ResponseStore:
             return None
         if not isinstance(request, ChatRequest) or request.response_notes is None:
             return None
-        return KeptResponse(record, request) if request.response_notes.stored else None
+        return StoredResponse(record, request) if request.response_notes.stored else None
 
-    async def _previous(self, job_id: str, response_id: str) -> KeptResponse:
-        kept = await self._found(job_id)
-        if kept is None:
+    async def _previous(self, job_id: str, response_id: str) -> StoredResponse:
+        stored = await self._found(job_id)
+        if stored is None:
             raise no_previous(response_id)
-        if kept.record.status in _UNDER_WAY:
-            raise wrong(
-                "previous_response_id", "it is still under way", remedy="wait until it has ended"
+        if stored.record.status in _UNDER_WAY:
+            raise invalid_field(
+                "previous_response_id",
+                "the response has not ended",
+                remedy="wait until it has ended",
             )
-        return kept
+        return stored
 
-    async def _answer(self, kept: KeptResponse) -> list[Piece]:
-        return (await self.heard(kept)).builder.output.pieces
+    async def _answer(self, stored: StoredResponse) -> list[ItemMessage]:
+        return (await self.replay(stored)).builder.output.item_messages
 
-    async def _pieces(self, job_id: str) -> list[Piece]:
-        kept = await self._found(job_id)
-        if kept is None:
+    async def _item_messages(self, job_id: str) -> list[ItemMessage]:
+        stored = await self._found(job_id)
+        if stored is None:
             return []
-        said = [piece for piece, _ in asked(job_id, kept.conversation)]
-        return [*said, *await self._answer(kept)]
+        said = [item_message for item_message, _ in input_items(job_id, stored.conversation)]
+        return [*said, *await self._answer(stored)]
 
 
-async def _kept(dependencies: Injected, caller: Caller) -> ResponseStore:
+async def _response_store(dependencies: Injected, caller: Caller) -> ResponseStore:
     return ResponseStore(dependencies, caller)
 
 
-Responses = Annotated[ResponseStore, Depends(_kept)]
-"""A parameter of a route that looks responses up."""
+Responses = Annotated[ResponseStore, Depends(_response_store)]
+"""A route's parameter: reads responses of the tenant."""

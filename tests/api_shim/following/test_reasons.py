@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.shim import CHAT, problem, serving, stage
 
-from api_shim.following.queue_position import explained
+from api_shim.following.queue_position import with_reason
 from contract.jobs import QueuePlace
 from contract.roster import QueueReport, WorkerReport
 
@@ -23,39 +23,39 @@ def worker(name: str = "w", *, draining: bool = False, **facts: Any) -> WorkerRe
 
 
 def test_a_job_waits_for_those_before_it() -> None:
-    assert explained(THIRD, QUEUE, [worker()]) == THIRD
+    assert with_reason(THIRD, QUEUE, [worker()]) == THIRD
 
 
 @pytest.mark.parametrize("workers", [[], [worker(draining=True)]])
 def test_without_a_worker_it_waits_for_one_and_nobody_knows_how_long(
     workers: list[WorkerReport],
 ) -> None:
-    told = explained(THIRD, QUEUE, workers)
+    told = with_reason(THIRD, QUEUE, workers)
 
     assert told.reason == "waiting for a worker; 2 jobs before yours"
     assert told.eta_s is None
 
 
 def test_the_next_in_line_waits_for_the_model_that_loads() -> None:
-    assert explained(NEXT, QUEUE, [worker(loading="qwen3:8b")]).reason == "loading qwen3:8b"
+    assert with_reason(NEXT, QUEUE, [worker(loading="qwen3:8b")]).reason == "loading qwen3:8b"
 
 
 def test_an_open_circuit_is_told_with_its_time() -> None:
     broken = [worker("a", circuit_open_until=3661.0), worker("b", circuit_open_until=7200.0)]
 
-    assert explained(NEXT, QUEUE, broken).reason == "circuit open until 01:01:01 UTC"
+    assert with_reason(NEXT, QUEUE, broken).reason == "circuit open until 01:01:01 UTC"
 
 
 def test_the_open_circuit_of_a_model_is_told_to_its_own_jobs() -> None:
     resting = [worker("a", model_circuits={"mx": 3661.0}), worker("b", circuit_open_until=7200.0)]
-    mine = explained(NEXT, QUEUE, resting, "mx:latest")
+    mine = with_reason(NEXT, QUEUE, resting, "mx:latest")
 
     assert (mine.reason, mine.eta_s) == ("circuit of model mx:latest open until 01:01:01 UTC", None)
-    assert explained(NEXT, QUEUE, resting, "my") == NEXT
+    assert with_reason(NEXT, QUEUE, resting, "my") == NEXT
 
 
 def test_one_worker_whose_circuit_is_closed_is_enough() -> None:
-    assert explained(NEXT, QUEUE, [worker("a", circuit_open_until=9e9), worker("b")]) == NEXT
+    assert with_reason(NEXT, QUEUE, [worker("a", circuit_open_until=9e9), worker("b")]) == NEXT
 
 
 async def test_a_look_at_a_job_says_why_it_waits(shim: str, redis_url: str) -> None:

@@ -153,7 +153,7 @@ async def test_a_bad_cursor_is_named(cursor: str, shim: str, redis_url: str) -> 
         job = await finished(at)
         answer = await at.http.get(f"/api/v1/jobs/{job}/events", params={"after": cursor})
 
-        assert "after is no cursor" in problem(answer, 400, "invalid_cursor")["detail"]
+        assert "after is not a cursor" in problem(answer, 400, "invalid_cursor")["detail"]
 
 
 async def test_an_unknown_job_is_404_and_an_odd_accept_406(shim: str, redis_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Events as Ollama's lines: an object each, cheap, whole, and told to the end."""
+"""Events as Ollama's lines: an object each, cheap, response_body, and told to the end."""
 
 import json
 from typing import Any
@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 
 from api_shim.http.problems import Problem, Refusal
-from api_shim.ollama.chat_response import CHAT, GENERATE, ChatResponseLines, idle, whole
+from api_shim.ollama.chat_response import (
+    CHAT,
+    GENERATE,
+    ChatResponseLines,
+    load_response,
+    response_body,
+)
 from api_shim.ollama.errors import encoded, envelope
-from api_shim.ollama.model_responses import Steps
+from api_shim.ollama.model_responses import ProgressLines
 from contract.chat import ToolCall
 from contract.events import (
     Delta,
@@ -51,7 +57,7 @@ def frame(event: Event) -> Frame:
 
 def told(*events: Event, shape: Any = CHAT) -> list[dict[str, Any]]:
     """What a client that cuts lines as httpx does reads of them."""
-    text = ChatResponseLines("m", shape).tell([frame(event) for event in events]).decode()
+    text = ChatResponseLines("m", shape).render([frame(event) for event in events]).decode()
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -121,7 +127,7 @@ def test_a_call_that_was_cut_off_ends_in_an_error() -> None:
 
     assert "num_predict" in error["error"]
     with pytest.raises(Refusal):
-        whole("m", CHAT, result)
+        response_body("m", CHAT, result)
 
 
 def test_an_object_in_a_string_is_an_object() -> None:
@@ -141,7 +147,9 @@ def test_calls_that_nobody_heard_are_forgotten_when_the_attempt_is() -> None:
 def test_likelihoods_stand_beside_the_message() -> None:
     likely = (LogProb(token="hi", logprob=-0.5),)
     (line,) = told(Delta(content="hi", logprobs=likely))
-    answer = json.loads(whole("m", CHAT, fold([Delta(content="hi", logprobs=likely), DONE])))
+    answer = json.loads(
+        response_body("m", CHAT, fold([Delta(content="hi", logprobs=likely), DONE]))
+    )
 
     assert (line["message"]["content"], line["logprobs"][0]["token"]) == ("hi", "hi")
     assert answer["logprobs"][0]["logprob"] == -0.5
@@ -153,7 +161,7 @@ def test_a_refusal_is_what_was_said() -> None:
 
 def test_a_whole_answer_is_what_the_lines_add_up_to() -> None:
     result = fold([Delta(thinking="hm"), Delta(content="a"), Delta(content="b"), DONE])
-    chat, text = (json.loads(whole("m", shape, result)) for shape in (CHAT, GENERATE))
+    chat, text = (json.loads(response_body("m", shape, result)) for shape in (CHAT, GENERATE))
 
     assert chat["message"] == {"role": "assistant", "content": "ab", "thinking": "hm"}
     assert (text["response"], text["thinking"]) == ("ab", "hm")
@@ -163,7 +171,7 @@ def test_a_whole_answer_is_what_the_lines_add_up_to() -> None:
 
 def test_a_whole_answer_with_calls() -> None:
     delta = ToolCallDelta(index=0, id="c", name="look", arguments="")
-    answer = json.loads(whole("m", CHAT, fold([Delta(tool_calls=(delta,)), DONE])))
+    answer = json.loads(response_body("m", CHAT, fold([Delta(tool_calls=(delta,)), DONE])))
 
     assert answer["message"]["tool_calls"][0]["function"]["arguments"] == {}
     assert ToolCall(name="look").arguments == "{}"
@@ -176,15 +184,15 @@ def test_silence_is_a_line_that_adds_nothing() -> None:
 
 
 def test_an_answer_without_words_says_what_was_done() -> None:
-    answer = json.loads(idle("m", GENERATE, "load", AT))
+    answer = json.loads(load_response("m", GENERATE, "load", AT))
 
     assert (answer["response"], answer["done"], answer["done_reason"]) == ("", True, "load")
 
 
 def test_the_steps_of_a_pull_are_told_by_layer_and_end_with_success() -> None:
     layer = Progress(status="pulling aa", digest="sha256:aa", total_bytes=4, completed_bytes=2)
-    steps = Steps()
-    data = steps.tell([frame(layer), frame(Progress(status="success")), frame(Done())])
+    steps = ProgressLines()
+    data = steps.render([frame(layer), frame(Progress(status="success")), frame(Done())])
     lines = [json.loads(line) for line in data.splitlines()]
 
     assert lines[0] == {
@@ -194,7 +202,7 @@ def test_the_steps_of_a_pull_are_told_by_layer_and_end_with_success() -> None:
 
 
 def test_a_backend_that_never_says_success_is_believed_when_it_is_done() -> None:
-    data = Steps().tell([frame(Progress(status="writing")), frame(Done())])
+    data = ProgressLines().render([frame(Progress(status="writing")), frame(Done())])
 
     assert data.splitlines()[-1] == b'{"status":"success"}'
 
@@ -224,7 +232,7 @@ def test_a_problem_is_told_with_the_status_and_words_of_the_original(
 
 
 def test_an_error_in_a_stream_is_a_line() -> None:
-    line = ChatResponseLines("m", CHAT).fail(problem("server_fault", 502))
+    line = ChatResponseLines("m", CHAT).render_error(problem("server_fault", 502))
 
     assert line == encoded(problem("server_fault", 502)) + b"\n"
     assert line.count(b"\n") == 1

@@ -175,13 +175,13 @@ def test_an_empty_context_is_none() -> None:
 
 def test_texts_to_embed() -> None:
     def job(**fields: Any) -> Any:
-        return embed.to_job(embed.EmbedBody(model="m", **fields))
+        return embed.to_embed_job(embed.EmbedBody(model="m", **fields))
 
     assert job(input="one", dimensions=8, truncate=False).input == ("one",)
     assert job(input=["one", ""]).input == ("one", "")
     assert isinstance(job(input=""), LoadRequest)
     assert isinstance(job(input=[], keep_alive=0), UnloadRequest)
-    assert embed.to_job(embed.EmbeddingsBody(model="m", prompt="one")).kind == "embed"
+    assert embed.to_embed_job(embed.EmbeddingsBody(model="m", prompt="one")).kind == "embed"
 
 
 def test_a_model_is_made_from_another() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai.chat_request import ChatBody, to_chat
-from api_shim.openai.chat_response import ChatChunks, unique, whole
+from api_shim.openai.chat_response import ChatChunks, response_body, unique_call_id
 from api_shim.openai.response_head import ResponseHead
 from contract.chat import (
     ImagePart,
@@ -65,7 +65,7 @@ def frames(*events: Event) -> list[Frame]:
 def told(*events: Event, **options: Any) -> list[Any]:
     """The chunks of a stream, `[DONE]` as it is."""
     chunks = ChatChunks(HEADING, **{"with_usage": False, **options})
-    data = b"".join(chunks.tell([frame]) for frame in frames(*events))
+    data = b"".join(chunks.render([frame]) for frame in frames(*events))
     assert data.endswith(b"\n\n")
     lines = [event.removeprefix(b"data: ").decode() for event in data[:-2].split(b"\n\n")]
     return [line if line == "[DONE]" else json.loads(line) for line in lines]
@@ -214,7 +214,7 @@ def test_what_cannot_be_done_is_refused_by_its_field(given: dict[str, Any], fiel
 def test_an_answer_has_every_field_that_clients_read() -> None:
     call = ToolCallDelta(index=0, id="call_0", name="f", arguments="{}")
     usage = Usage(prompt_tokens=3, completion_tokens=4, cached_tokens=1, reasoning_tokens=2)
-    answer = whole(
+    answer = response_body(
         HEADING,
         fold(
             [
@@ -306,7 +306,9 @@ def test_what_a_backend_wants_back_goes_with_the_call_and_comes_back() -> None:
     meta = {"google": {"thoughtSignature": "s"}}
     call = ToolCallDelta(index=0, id="c1a2b3", name="f", arguments="{}", provider_meta=meta)
     _, streamed, _ = deltas(Delta(tool_calls=(call,)), Done())
-    message = whole(HEADING, fold([Delta(tool_calls=(call,)), Done()]))["choices"][0]["message"]
+    message = response_body(HEADING, fold([Delta(tool_calls=(call,)), Done()]))["choices"][0][
+        "message"
+    ]
     request = ask(messages=[message])
 
     assert streamed["tool_calls"][0]["extra_content"] == meta
@@ -330,7 +332,7 @@ def test_thoughts_refusals_and_likelihoods_have_their_places() -> None:
 @given(st.lists(st.text(min_size=1), max_size=5))
 def test_no_text_is_changed_and_none_cuts_a_line(texts: list[str]) -> None:
     chunks = ChatChunks(HEADING, with_usage=False)
-    data = chunks.tell(frames(*(Delta(content=text) for text in texts), Done()))
+    data = chunks.render(frames(*(Delta(content=text) for text in texts), Done()))
     lines = [line for line in data.decode().splitlines() if line]
     parsed = [json.loads(line.removeprefix("data: ")) for line in lines[1:-2]]
 
@@ -339,14 +341,14 @@ def test_no_text_is_changed_and_none_cuts_a_line(texts: list[str]) -> None:
 
 
 def test_ids_that_servers_count_are_made_unique_and_others_kept() -> None:
-    assert unique("call_0", "a" * 32, 0) == f"call_{'a' * 24}0"
+    assert unique_call_id("call_0", "a" * 32, 0) == f"call_{'a' * 24}0"
     # A template of Mistral's wants nine letters and digits, as its server has made them.
-    assert unique("a1B2c3D4e", "a" * 32, 0) == "a1B2c3D4e"
+    assert unique_call_id("a1B2c3D4e", "a" * 32, 0) == "a1B2c3D4e"
 
 
 def test_what_fails_in_a_stream_is_an_error_at_which_clients_raise() -> None:
     problem = Problem(type="t", title="T", status=502, detail="it broke", code="server_fault")
-    data = ChatChunks(HEADING, with_usage=False).fail(problem)
+    data = ChatChunks(HEADING, with_usage=False).render_error(problem)
 
     assert json.loads(data.removeprefix(b"data: ")) == {
         "error": {

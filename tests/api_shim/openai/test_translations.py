@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai import completions, images
-from api_shim.openai.completions import CompletionBody, repeated, to_completion
-from api_shim.openai.embeddings import EmbeddingBody, pieces, to_embed, whole
+from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
+from api_shim.openai.embeddings import EmbeddingBody, pieces, response_body, to_embed
 from api_shim.openai.errors import encoded, envelope
 from api_shim.openai.images import ImageBody, to_image
 from api_shim.openai.response_head import ResponseHead
@@ -58,7 +58,7 @@ def test_what_a_completion_cannot_be_is_refused(given: Any, field: str) -> None:
 def test_a_completion_tells_where_each_token_begins() -> None:
     body = completion(prompt="so ", echo=True)
     events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(content="ab", logprobs=(LIKELY,))]
-    answer = completions.whole(HEADING, fold([*events, Done()]), repeated(body))
+    answer = completions.response_body(HEADING, fold([*events, Done()]), echoed_prompt(body))
     (choice,) = answer["choices"]
 
     assert (choice["text"], answer["service_tier"]) == ("so abab", "flex")
@@ -72,11 +72,11 @@ def test_a_completion_tells_where_each_token_begins() -> None:
 
 def test_the_chunks_of_a_completion_say_the_same() -> None:
     chunks = completions.CompletionChunks(
-        ResponseHead("0" * 32, 0, "100%", "standard"), with_usage=True, repeated="so "
+        ResponseHead("0" * 32, 0, "100%", "standard"), with_usage=True, echoed_prompt="so "
     )
     done = Done(usage=Usage())
     events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(thinking="hm"), done]
-    data = chunks.tell([Frame.of(EventId(1, n), 1.5, e) for n, e in enumerate(events)])
+    data = chunks.render([Frame.of(EventId(1, n), 1.5, e) for n, e in enumerate(events)])
     told = [json.loads(line[6:]) for line in data.decode().split("\n\n")[:-2]]
 
     assert [chunk["model"] for chunk in told] == ["100%"] * 4
@@ -119,7 +119,7 @@ def test_vectors_are_written_in_pieces_as_they_would_be_whole(encoding: Any) -> 
     told = json.loads(b"".join(pieces(HEADING, result, encoding)))
     first = told["data"][149]["embedding"]
 
-    assert told == whole(HEADING, result, encoding)
+    assert told == response_body(HEADING, result, encoding)
     assert told["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
     assert first == (rows[149] if encoding == "float" else pack([rows[149]]))
 
@@ -169,7 +169,7 @@ def test_previews_are_counted_for_each_image_and_the_last_tells_the_tokens() -> 
         Image(index=1, data=data, partial=True), Image(index=1, data=data),
         Done(usage=Usage(prompt_tokens=5)),
     ]  # fmt: skip
-    told = events.tell([Frame.of(EventId(1, n), 1.5, e) for n, e in enumerate(job)]).decode()
+    told = events.render([Frame.of(EventId(1, n), 1.5, e) for n, e in enumerate(job)]).decode()
     parsed = [json.loads(line[6:]) for line in told.split("\n") if line.startswith("data: ")]
 
     assert [each["type"] for each in parsed] == [

@@ -168,19 +168,19 @@ def test_an_answer_that_another_worker_goes_on_with_looks_the_same() -> None:
 def test_words_that_somebody_has_heard_end_the_stream_when_they_are_taken_back() -> None:
     begun, reset = frames(QUEUED, STARTED, *words("a")), Reset(attempt=2, reason="")
     stream = ResponseEvents(about())
-    heard = parsed(stream.tell(begun))
-    good, end = stream.parted([Frame.of(EventId(2, 2), 1.5, reset)])
+    received = parsed(stream.render(begun))
+    good, end = stream.split_frames([Frame.of(EventId(2, 2), 1.5, reset)])
     assert (good, end is not None) == ([], True)
-    (last,) = parsed(stream.fail(problem_of(refusal_of(reset), {})))
+    (last,) = parsed(stream.render_error(problem_of(refusal_of(reset), {})))
 
-    assert last["sequence_number"] == heard[-1]["sequence_number"] + 1
+    assert last["sequence_number"] == received[-1]["sequence_number"] + 1
     assert last["code"] == last["error"]["code"] == "answer_restarted"
     assert last["message"] == last["error"]["message"]
 
 
 def test_the_number_of_an_error_that_is_not_in_the_log_is_the_last_event_s() -> None:
     stream = ResponseEvents(about())
-    heard = parsed(stream.tell(frames(QUEUED, STARTED, *words("a"))))
-    (last,) = parsed(stream.fail(problem_of(refusal_of(Cancelled(by="x")), {})))
+    received = parsed(stream.render(frames(QUEUED, STARTED, *words("a"))))
+    (last,) = parsed(stream.render_error(problem_of(refusal_of(Cancelled(by="x")), {})))
 
-    assert last["sequence_number"] == heard[-1]["sequence_number"]
+    assert last["sequence_number"] == received[-1]["sequence_number"]

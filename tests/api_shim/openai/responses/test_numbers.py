@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.responses import QUEUED, STARTED, about, call, frames, parsed, told
 
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents
-from api_shim.openai.responses.response import whole
+from api_shim.openai.responses.response import completed_response
 from contract.events import Cancelled, Delta, Done, Event, Failed, Frame, Reset
 from contract.result import fold
 
@@ -37,16 +37,16 @@ def test_numbers_depend_on_the_log_alone(
     # LocalAI #10993: a stream is resumed only on the replica that has it.
     log = frames(QUEUED, STARTED, *said, end)
     builder = ResponseBuilder(about())
-    every = [event for frame in log for _, event in builder.hear(frame)]
+    every = [event for frame in log for _, event in builder.add(frame)]
     resets = [frame.id for frame in log if frame.type == "reset"]
     last_reset = resets[-1] if resets else None
     holds = [event for event in every if event["sequence_number"] >= builder.first]
 
     fresh = ResponseEvents(about(), known_reset=last_reset)
-    assert parsed(b"".join(fresh.tell(page) for page in cut(log, places))) == holds
+    assert parsed(b"".join(fresh.render(page) for page in cut(log, places))) == holds
     assert holds[0]["type"] == "response.created"
     later = ResponseEvents(about(), after=builder.first + after, known_reset=last_reset)
-    assert parsed(b"".join(later.tell(page) for page in cut(log, places))) == holds[after + 1 :]
+    assert parsed(b"".join(later.render(page) for page in cut(log, places))) == holds[after + 1 :]
     assert builder.response == holds[-1]["response"]
 
 
@@ -76,7 +76,7 @@ def test_the_whole_answer_of_a_batch_s_row_says_the_same(said: list[Event], end:
     result = fold(frame.event for frame in log)
     if not isinstance(end, Done):
         return
-    row = whole(about(), result)
+    row = completed_response(about(), result)
 
     assert {**row, "output": 0, "completed_at": 0} == {**last, "output": 0, "completed_at": 0}
     assert texts(row) == texts(last)

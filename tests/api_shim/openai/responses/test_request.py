@@ -6,7 +6,7 @@ import pytest
 
 from api_shim.http.problems import Refusal
 from api_shim.openai.response_head import ResponseHead
-from api_shim.openai.responses.items import Known, asked, job_of, joined
+from api_shim.openai.responses.items import EarlierResponses, input_items, job_of, merge_messages
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import (
@@ -34,9 +34,9 @@ def says(part: dict[str, str]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [part]}]
 
 
-def ask(known: Known | None = None, **fields: Any) -> ChatRequest:
+def ask(known: EarlierResponses | None = None, **fields: Any) -> ChatRequest:
     body = ResponseBody.model_validate({"model": "m", "input": "hi", **fields})
-    return to_request(body, known or Known())
+    return to_request(body, known or EarlierResponses())
 
 
 def refused(**fields: Any) -> str:
@@ -94,7 +94,7 @@ def test_calls_stand_right_before_their_results_whatever_was_said_between() -> N
     words = Message(role="assistant", content="well")
     result = Message(role="tool", content="1", tool_call_id="c", tool_name="f")
 
-    turns = joined([words, words, call, words, result])
+    turns = merge_messages([words, words, call, words, result])
 
     assert [turn.text for turn in turns] == ["well", "wellwell", "1"]
     assert turns[1].tool_calls == call.tool_calls
@@ -199,7 +199,7 @@ def test_the_background_outlives_its_caller_and_the_usual_deadline() -> None:
 
 def test_a_response_goes_on_from_what_was_said_without_its_instructions() -> None:
     past = (Message(role="user", content="a"), Message(role="assistant", content="b"))
-    request = ask(Known(past, (OTHER,)), instructions="be brief", input="c")
+    request = ask(EarlierResponses(past, (OTHER,)), instructions="be brief", input="c")
 
     assert [message.text for message in request.messages] == ["be brief", "a", "b", "c"]
     assert response(request)["previous_response_id"] == f"resp_{OTHER}"
@@ -209,8 +209,8 @@ def test_an_item_may_be_named_and_one_of_the_chain_is_not_said_twice() -> None:
     # vercel/ai #15492: its converter names items that stand in the chain already.
     words = Message(role="assistant", content="b")
     named = [{"type": "item_reference", "id": f"msg_{OTHER}_0"}, {"role": "user", "content": "c"}]
-    with_item = ask(Known(pieces={f"msg_{OTHER}_0": words}), input=named)
-    in_chain = ask(Known((words,), (OTHER,)), input=named)
+    with_item = ask(EarlierResponses(item_messages={f"msg_{OTHER}_0": words}), input=named)
+    in_chain = ask(EarlierResponses((words,), (OTHER,)), input=named)
 
     assert [message.text for message in with_item.messages] == ["b", "c"]
     assert with_item.messages == in_chain.messages
@@ -223,12 +223,15 @@ def test_what_was_asked_is_told_in_items_that_mean_the_same() -> None:
         Message(role="assistant", content="b", thinking="hm", tool_calls=(call,)),
         Message(role="tool", content="1", tool_call_id="c", tool_name="f"),
     )
-    told = [item for _, item in asked(JOB, messages)]
+    told = [item for _, item in input_items(JOB, messages)]
 
     assert [item["type"] for item in told] == [
         "message", "reasoning", "message", "function_call", "function_call_output",
     ]  # fmt: skip
     assert ask(input=told).messages == messages
-    assert joined(piece.message for piece, _ in asked(JOB, messages)) == messages
+    assert (
+        merge_messages(item_message.message for item_message, _ in input_items(JOB, messages))
+        == messages
+    )
     assert {job_of(item["id"]) for item in told} == {JOB}
     assert len({item["id"] for item in told}) == 5

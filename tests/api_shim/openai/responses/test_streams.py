@@ -141,8 +141,8 @@ async def test_an_answer_that_is_continued_is_one_answer(shim: str, redis_url: s
 async def followed_until(at: Stage, id: str, word: str) -> list[Any]:
     data = b""
     async with at.http.stream("GET", f"/v1/responses/{id}", params={"stream": "true"}) as response:
-        async for piece in response.aiter_raw():
-            data += piece
+        async for item_message in response.aiter_raw():
+            data += item_message
             if f'"delta":"{word}"'.encode() in data:
                 return parsed(data)
     raise AssertionError(data)

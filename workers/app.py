@@ -1,7 +1,7 @@
 """The composition root of a worker process: settings are read here, objects are built here.
 
-python -m workers                          (what the Procfile says)
-celery -A workers.app worker -c 64 -Q ...  (the same app, in Celery's own words)
+python -m workers                          (as in the Procfile)
+celery -A workers.app worker -c 64 -Q ...  (the same app, started by Celery's own command)
 """
 
 import asyncio
@@ -9,12 +9,15 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from celery import Celery, bootsteps, signals
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker as worker_command
 from kombu.entity import Exchange
 from kombu.entity import Queue as CeleryQueue
 
@@ -34,10 +37,11 @@ from workers.settings import WorkerSettings, demand_agreement
 from workers.tasks import register_jobs, register_ticket, register_unreadable
 
 _ONE_SIGNAL_S: Final = 1.0
+"""Seconds within which two signals to stop count as one."""
 _SPARE_S: Final = 15.0
-"""Seconds beyond `drain_s` that the pool waits for what was handed over to end."""
+"""Seconds beyond `drain_s` for which the pool waits for the tasks of jobs that are handed over."""
 _LEAST_CONCURRENCY: Final = 256
-"""Celery's own bound; the slots of the backend are the real one, and may turn out to be more."""
+"""Celery's own bound. The slots of the backend are the real one; a probe may raise their number."""
 CELERY_SETTINGS: Final[dict[str, Any]] = {
     "worker_pool": "workers.celery_pool.pool:AsyncioPool",
     "task_acks_late": False,
@@ -53,31 +57,31 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
     # A Redis that is full or a replica for a while refuses kombu's own keys: try again.
     "broker_channel_error_retry": True,
     "broker_transport_options": {
-        # A ticket is a hint: kombu need not write down which ones are out, which a full Redis would
-        # refuse, nor deliver them again an hour later (celery #5935).
+        # A ticket is a hint: kombu need not record the unacknowledged ones, which a full Redis
+        # would refuse, nor deliver them again an hour later (celery #5935).
         "ack_emulation": False,
-        # How long kombu asks for the queues of the moment before it asks for others: a queue that
-        # is consumed again, because a slot became free, would wait a second for its turn.
+        # Seconds of one BRPOP. A queue that is consumed again, because a slot became free, is in
+        # the next one; the default would delay it by a second.
         "polling_interval": 0.2,
-        # None would wait for ever on a line whose other end is gone without a word.
+        # Without a timeout, a connection whose peer vanished would block for ever.
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
-        # An answer to BRPOP that is this overdue means a new connection.
+        # Seconds without a reply to BRPOP after which the connection is replaced.
         "health_check_interval": 5,
-        # No retries inside of redis-py: its listener reconnects there, and then reads, without a
-        # timeout and on the thread that does everything else, what nobody may ever say.
+        # No retries inside of redis-py: its listener would reconnect and then read without a
+        # timeout, on the thread of Celery's hub.
         "retry_on_timeout": False,
     },
 }
-"""What we ask of Celery; the reasons are in docs/adr/0001 and 0002."""
+"""The configuration of Celery; the reasons are in docs/adr/0001 and 0002."""
 
 
 def create_app() -> Celery:
-    """The Celery app of this process: one backend, its queues, its pool; connects to nothing.
+    """Return the Celery app of this process: one backend, its queues, its pool; does not connect.
 
-    Raises DsnError if the backend is not configured, InvalidSetting, or the BackendError that says
-    why it cannot be made here: a missing library, a folder without a model.
+    Raises DsnError if the backend is not configured, InvalidSetting, or a BackendError if its
+    adapter cannot be made here: a missing library, a folder without a model.
     """
     settings, relay_settings = WorkerSettings(), RelaySettings()
     demand_agreement(settings, relay_settings)
@@ -111,9 +115,9 @@ def create_app() -> Celery:
 
 
 class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
-    """SIGINT stops a worker as SIGTERM does; Celery's second SIGINT would cancel what runs.
+    """SIGINT stops a worker as SIGTERM does; Celery's second SIGINT would cancel running tasks.
 
-    `timeout` signals a process and its group: signals within a second are one.
+    `timeout` signals a process and its group, so two signals within a second count as one.
     """
 
     def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -149,7 +153,7 @@ def _connect_signals(lifetime: WorkerLifetime, relay_settings: RelaySettings) ->
 def wait_at_start(settings: RelaySettings) -> None:
     """Wait until Redis answers, before Celery connects to it; SIGTERM or SIGINT ends it with 0.
 
-    Celery itself would print a traceback, and the lifespan of the pool would give up.
+    Celery itself would print a traceback, and the lifespan of the pool would fail.
     """
 
     def leave(*_: object) -> None:
@@ -170,7 +174,7 @@ def print_line(line: str) -> None:
 
 
 def app_or_exit() -> Celery:
-    """The app; what it cannot be built from is one line on stderr and exit code 2."""
+    """Return the app. A wrong configuration is one line on stderr and exit code 2."""
     try:
         return create_app()
     except (DsnError, FleetError) as error:
@@ -178,10 +182,25 @@ def app_or_exit() -> Celery:
         sys.exit(2)
 
 
-def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendConfig:
-    """The backend that this worker serves; the scripted one needs no configuration.
+def run_worker(app: Celery, arguments: Sequence[str]) -> int:
+    """Run Celery's worker command, with extra arguments, until it ends; returns its exit code."""
+    name = WorkerSettings().worker_name
+    # The relay connects workers, so they need not know of each other through Celery.
+    quiet = ["--without-gossip", "--without-mingle", "--heartbeat-interval", "60"]
+    command = ["--loglevel", "INFO", "--hostname", f"{name}@%h", *quiet, *arguments]
+    # Not `worker_main`: it drops the exit code (0 for a worker that crashed), and loads every other
+    # command with its plugins, which is a quarter of the time of a start.
+    context = CLIContext(app=app, no_color=False, workdir=None)
+    code: int = worker_command.main(
+        args=command, prog_name="worker", obj=context, standalone_mode=False
+    )
+    return code
 
-    Raises DsnError if there is none of that name.
+
+def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendConfig:
+    """Return the backend of this worker; the scripted one needs no configuration.
+
+    Raises DsnError if no backend has the name in FLEET_WORKER_BACKEND.
     """
     by_name = {config.name: config for config in configs}
     if settings.worker_backend in by_name:
@@ -209,7 +228,7 @@ def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
 
 
 def _kinds_of(config: BackendConfig) -> tuple[Capability, ...]:
-    """What the backend's adapter can do; jobs get one of their own, made on the worker's loop."""
+    """Return what the backend's adapter can do; jobs use another one, made on the worker's loop."""
     adapter = build(config)
     try:
         return capabilities(adapter)
@@ -218,7 +237,7 @@ def _kinds_of(config: BackendConfig) -> tuple[Capability, ...]:
 
 
 def broker_url(settings: RelaySettings) -> str:
-    """The relay's Redis as Celery spells it: `unix:///path` becomes `redis+socket:///path`."""
+    """Return the URL of the relay's Redis for Celery: `unix:///path` is `redis+socket:///path`."""
     url = settings.redis_url.get_secret_value()
     if not url.startswith("unix://"):
         return url
@@ -228,7 +247,7 @@ def broker_url(settings: RelaySettings) -> str:
 
 
 def quiet_tickets(**_: object) -> None:
-    """Keep lines a ticket and lines a request out of the log: jobs have lines of their own."""
+    """Log no lines for tickets and HTTP requests: jobs have lines of their own."""
     for name in ("celery.worker.strategy", "celery.app.trace", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

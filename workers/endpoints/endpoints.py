@@ -39,7 +39,7 @@ IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load"})
 """Kinds of jobs that load their model into memory."""
 
 
-class Limits(NamedTuple):
+class ClaimLimits(NamedTuple):
     """Which jobs of a queue no endpoint with a free slot may run now; fields of ClaimFilter."""
 
     resting: frozenset[str]
@@ -166,7 +166,7 @@ class Reservation:
         return self._loaded and self._endpoint.name_of(self._loaded)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ClaimLimits:
         """Which jobs neither this endpoint nor another one with a free slot may run now."""
         return self._pool.limits(self._queue, self._endpoint)
 
@@ -293,7 +293,7 @@ class EndpointPool:
         """Return whether an endpoint takes one more job of `queue`."""
         return any(endpoint.takes(queue) for endpoint in self.all)
 
-    def limits(self, queue: str, held: Endpoint) -> Limits:
+    def limits(self, queue: str, held: Endpoint) -> ClaimLimits:
         """Return which jobs no endpoint with a free slot may run now; `held` counts as free."""
         room = [endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)]
         at = [endpoint.limits(queue) for endpoint in room]
@@ -303,7 +303,7 @@ class EndpointPool:
         models = set(running[0]).intersection(*running[1:])
         only = {model: frozenset(how[model] for how in running) for model in models}
         has_contexts = any(endpoint.has_contexts for endpoint in room)
-        return Limits(frozenset(resting), frozenset(failing), only if has_contexts else None)
+        return ClaimLimits(frozenset(resting), frozenset(failing), only if has_contexts else None)
 
     def claim_turn(self, queue: str) -> AbstractAsyncContextManager[None]:
         """Return a context for one claim; claims whose limits depend on each other take turns."""

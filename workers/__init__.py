@@ -1,1 +1,1 @@
-"""Queue in, backend out: Celery workers that take jobs and talk to the backend beside them."""
+"""Celery workers: each claims jobs from its queues and runs them at one backend."""

@@ -154,7 +154,7 @@ FACTORIES: Final[dict[str, Factory]] = {
 
 
 def build(config: BackendConfig) -> Backend:
-    """The backend that a configuration describes; opens no connection.
+    """Return the adapter of a configured backend; opens no connection.
 
     Raises NotSupported for an option with a wrong value, or a missing optional package.
     """

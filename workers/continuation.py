@@ -206,9 +206,9 @@ async def plan(request: AnyRequest, earlier: EarlierOutput, backend: Backend) ->
     if not earlier.answer.has_output:
         return Fresh()
     if not isinstance(request, ChatRequest):
-        return StartOver("this kind of job is done as a whole")
+        return StartOver("this kind of job is run as a whole")
     if earlier.has_unknown:
-        return StartOver("a worker of a newer version said what this one does not know")
+        return StartOver("a newer worker wrote events that this one cannot read")
     why = unsound(request, earlier.answer.result)
     if why is None and not await _continues(backend, request):
         why = "the backend cannot continue an answer"
@@ -228,13 +228,13 @@ def unsound(request: ChatRequest, answer: Result) -> str | None:
 
 def _unsound_request(request: ChatRequest) -> str | None:
     if not isinstance(request.response_format, TextFormat):
-        return "an answer in a format is written as a whole"
+        return "an answer in a format is generated as a whole"
     if request.tools and request.tool_choice != "none":
-        return "an answer that may call tools is written as a whole"
+        return "an answer that may call tools is generated as a whole"
     if request.logprobs:
-        return "how likely the tokens were is told of an answer as a whole"
+        return "log probabilities belong to a whole answer"
     if request.suffix is not None or isinstance(request.prompt, tuple):
-        return "text in the middle, or behind ids of tokens, is written as a whole"
+        return "text in the middle, or after ids of tokens, is generated as a whole"
     if request.prompt is not None:
         return None
     if request.think not in {"auto", "off"} or request.messages[-1].tool_calls:
@@ -244,9 +244,9 @@ def _unsound_request(request: ChatRequest) -> str | None:
 
 def _unsound_answer(answer: Result) -> str | None:
     if answer.thinking:
-        return "thoughts cannot be given back to the model"
+        return "thinking cannot be sent back to the model"
     if answer.refusal or answer.tool_calls or answer.provider_meta or not answer.content.strip():
-        return "nothing was said that could be continued"
+        return "there is no text that could be continued"
     if any(mark in answer.content for mark in _MARKS):
         return "the text looks like a mark of a chat template"
     return None
@@ -254,9 +254,9 @@ def _unsound_answer(answer: Result) -> str | None:
 
 def _unsound_end(request: ChatRequest, answer: Result) -> str | None:
     if answer.content.endswith(_REPLACEMENT):
-        return "the text ends inside of a letter"
+        return "the text ends inside of a character"
     if any(_begins_at_the_end(stop, answer.content) for stop in request.stop):
-        return "the text ends like the beginning of a stop word"
+        return "the text ends like the beginning of a stop sequence"
     return None
 
 
@@ -266,7 +266,7 @@ def _begins_at_the_end(stop: str, text: str) -> bool:
 
 async def _continues(backend: Backend, request: ChatRequest) -> bool:
     if request.prompt is not None and not isinstance(backend, HasModelLease):
-        return True  # raw text goes on wherever it ends; only a library may lose a space there
+        return True  # raw text continues anywhere; only a library may lose a space there
     return isinstance(backend, Prefill) and await backend.prefills(request.model)
 
 
@@ -281,9 +281,9 @@ def _with_beginning(request: ChatRequest, joiner: Joiner) -> ChatRequest:
         prompt = request.prompt + joiner.beginning
         return request.model_copy(update={"prompt": prompt, "max_tokens": limit})
     *earlier, last = request.messages
-    kept, own = (earlier, last.text) if last.role == "assistant" else (request.messages, "")
+    before, own = (earlier, last.text) if last.role == "assistant" else (request.messages, "")
     beginning = Message(role="assistant", content=own + joiner.beginning)
-    messages = (*kept, beginning)
+    messages = (*before, beginning)
     return request.model_copy(update={"messages": messages, "max_tokens": limit})
 
 
@@ -343,7 +343,7 @@ class Continuation:
         except (BackendRejected, NotSupported) as error:
             if is_resumed:
                 raise
-            raise _UnsoundError("the backend would not continue it") from error
+            raise _UnsoundError("the backend refused to continue it") from error
         except ContextExceeded:
             # The prompt fitted before, or there would be no output: the answer has filled the rest.
             if is_resumed:
@@ -355,7 +355,7 @@ class Continuation:
 
 def _demand_text(event: Delta | Done) -> None:
     if isinstance(event, Delta) and (event.thinking or event.tool_calls or event.refusal):
-        raise _UnsoundError("the model did something else than to go on")
+        raise _UnsoundError("the model did not continue the text")
 
 
 def _joined(joiner: Joiner, event: Event) -> Event | None:

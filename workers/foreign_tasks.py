@@ -92,9 +92,9 @@ class ForeignTasks:
     ) -> None:
         id = redis_keys.job_id(task_id)
         try:
-            whose = _tenant(tenant)
+            owner = _tenant(tenant)
             request = _request(kind, queue, fields)
-            await self._queue.enqueue(request, queue=queue, tenant=whose, job_id=id)
+            await self._queue.enqueue(request, queue=queue, tenant=owner, job_id=id)
         except RelayUnavailable:
             raise
         except (InvalidRequest, QueueFull) as error:
@@ -160,7 +160,7 @@ def foreign(text: bytes) -> ForeignMessage | None:
         envelope = json.loads(text)
         return ForeignMessage(envelope["headers"], json.loads(base64.b64decode(envelope["body"])))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        # The consumer sets it aside when it takes it (workers/celery_pool/message_check.py).
+        # The consumer sets it aside when it gets it (workers/celery_pool/message_check.py).
         return None
 
 

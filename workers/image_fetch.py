@@ -95,11 +95,11 @@ async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool)
     try:
         for _ in range(REDIRECTS + 1):
             _check(url, private=private)
-            async with session.get(url, allow_redirects=False) as answer:
-                if answer.status in {301, 302, 303, 307, 308}:
-                    url = url.join(_parsed(answer.headers.get("location", "")))
+            async with session.get(url, allow_redirects=False) as response:
+                if response.status in {301, 302, 303, 307, 308}:
+                    url = url.join(_parsed(response.headers.get("location", "")))
                     continue
-                return await _data_url(answer)
+                return await _data_url(response)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _refused(f"{url.host} could not be reached: {type(error).__name__}") from error
     raise _refused(f"{url.host} redirects more than {REDIRECTS} times")
@@ -126,19 +126,19 @@ def _check(url: URL, *, private: bool) -> None:
         raise _refused(f"{url.host} is not a public address")
 
 
-async def _data_url(answer: aiohttp.ClientResponse) -> str:
-    host = answer.url.host
-    if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
-        raise _refused(f"{host} answered {answer.status}")
-    if not answer.content_type.startswith("image/"):
-        raise NotSupported(f"an image of the messages: {host} sent {answer.content_type}")
+async def _data_url(response: aiohttp.ClientResponse) -> str:
+    host = response.url.host
+    if response.status != 200:  # noqa: PLR2004 - HTTP's own number
+        raise _refused(f"{host} answered {response.status}")
+    if not response.content_type.startswith("image/"):
+        raise NotSupported(f"an image of the messages: {host} sent {response.content_type}")
     data = bytearray()
-    async for piece in answer.content.iter_any():
+    async for piece in response.content.iter_any():
         data += piece
         if len(data) > LIMIT_BYTES:
             raise _refused(f"{host} sent more than {LIMIT_BYTES} bytes")
     encoded = await asyncio.to_thread(base64.b64encode, bytes(data))
-    return f"data:{answer.content_type};base64,{encoded.decode('ascii')}"
+    return f"data:{response.content_type};base64,{encoded.decode('ascii')}"
 
 
 def _refused(why: str) -> BackendError:

@@ -167,7 +167,7 @@ class ModelAffinity:
             self._loaded_as[model] = canonical(loaded)
 
     def on_nothing_claimed(self, queue: str, claim_filter: ClaimFilter) -> None:
-        """Try again later if a load or a running job has kept the claim from a job.
+        """Try again later if a load or a running job was the reason.
 
         Meanwhile the ticket is offered to other workers.
         """

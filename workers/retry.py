@@ -1,11 +1,11 @@
 """Whether and when a job that a backend failed is retried: one rule a class of error. Pure.
 
-Three kinds of failure. Those that say nothing about the job (BackendUnreachable, ModelLoading,
+Three kinds of failure. Those that do not depend on the job (BackendUnreachable, ModelLoading,
 BackendBusy) use up none of its attempts until its attempt number has passed the worker's patience
 (FLEET_RETRY_PATIENCE); then they do, so that no job is retried for ever. Those that the job may
-have brought about (ServerFault, ConnectionDropped, TruncatedStream, BackendStalled) use up one
-each. All others will be the same next time: a refusal, a bad request, a missing model, a key that
-is not accepted.
+have caused (ServerFault, ConnectionDropped, TruncatedStream, BackendStalled) use up one each, and
+so does StaleConnection, which is retried at once. All others would fail again: a refusal, a bad
+request, a missing model, a key that is not accepted.
 
 The wait is exponential with full jitter: anything between nothing and `base_s`, doubled with each
 attempt up to `cap_s`. The Retry-After of the backend is added to it.
@@ -55,26 +55,26 @@ RULES: Final[Mapping[type[FleetError], Rule]] = {
     TruncatedStream: Rule(base_s=0.5, cap_s=15.0, counts=True, has_begun=True),
     BackendStalled: Rule(base_s=1.0, cap_s=30.0, counts=True, has_begun=True),
 }
-"""By class; what is not here is never tried again. A connection may be reset after the request was
-read, so BackendUnreachable counts as begun."""
+"""By class of error; a class that is not here is never retried. A connection may be reset after the
+request was read, so BackendUnreachable counts as begun."""
 
 REPEATABLE: Final[Mapping[Kind, bool]] = {
     "chat": True,  # changes nothing but the bill
     "embed": True,
     "image": True,
-    "show": True,  # only asks
+    "show": True,  # reads only
     "list": True,
     "running": True,
-    "pull": True,  # goes on where it stopped
-    "load": True,  # what is in memory stays there, what is gone stays gone
+    "pull": True,  # continues where it stopped
+    "load": True,  # a model in memory stays there, an unloaded one stays unloaded
     "unload": True,
-    "copy": True,  # writes the same again under the same name
+    "copy": True,  # writes the same model under the same name again
     "create": True,
-    # The second one would say that the model is missing, or delete what was pulled anew meanwhile.
+    # A second one would fail with ModelMissing, or delete a model that was pulled again meanwhile.
     "delete": False,
 }
-"""Kinds of jobs that may be done twice. The others are tried again only where the backend cannot
-have begun: it said that it was busy or loading."""
+"""Kinds of jobs that may be executed twice. The others are retried only if the backend cannot have
+begun: it answered that it was busy or loading."""
 
 
 class Retry(NamedTuple):

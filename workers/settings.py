@@ -54,10 +54,10 @@ class WorkerSettings(FleetSettings):
 
 
 def demand_agreement(settings: WorkerSettings, relay: RelaySettings) -> None:
-    """Return if a worker can run with both; raises InvalidSetting, in one line.
+    """Check that these settings agree with those of the relay; raises InvalidSetting if not.
 
-    The watchdog must outlast a renewal that Redis does not answer: its silence is that long when
-    the worker first looks.
+    FLEET_WATCHDOG_S must be at least the time after which a renewal without an answer of Redis has
+    timed out, or the first one would end the worker.
     """
     least_s = relay.renew_s + relay.command_timeout_s
     if settings.watchdog_s < least_s:

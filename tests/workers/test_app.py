@@ -1,4 +1,4 @@
-"""A worker process put together: what is built to be looked at is closed again."""
+"""The adapter that is built for its capabilities alone is closed again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ SERVERS = ("ollama", "llamacpp", "llamacpp-router", "llamaswap", "lmstudio", "vl
            "gemini", "sd", "a1111")  # fmt: skip
 
 
-def noted(made: list[Backend], factory: Callable[[BackendConfig], Backend]) -> Any:
+def recorded(made: list[Backend], factory: Callable[[BackendConfig], Backend]) -> Any:
     def make(config: BackendConfig) -> Backend:
         made.append(factory(config))
         return made[-1]
@@ -36,11 +36,11 @@ def clients_of(thing: object, seen: set[int]) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_an_adapter_that_is_only_asked_what_it_can_do_is_closed(
+def test_an_adapter_that_is_built_for_its_capabilities_is_closed(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Backend] = []
-    monkeypatch.setitem(FACTORIES, kind, noted(made, FACTORIES[kind]))
+    monkeypatch.setitem(FACTORIES, kind, recorded(made, FACTORIES[kind]))
     config = BackendConfig(name="box", type=kind, url="http://127.0.0.1:1")
     slots = capacity(config, WorkerSettings())
     clients = [client for each in made for client in clients_of(each, set())]

@@ -9,17 +9,17 @@ from workers.delayed_wakeups import DelayedWakeups
 
 
 class Woken:
-    """What was woken, and when."""
+    """Records which queues were woken, and when."""
 
     def __init__(self) -> None:
         self.queues: list[str] = []
         self.times: list[float] = []
-        self.broken = False
+        self.fails = False
 
     async def __call__(self, queue: str) -> None:
         self.queues.append(queue)
         self.times.append(asyncio.get_running_loop().time())
-        if self.broken:
+        if self.fails:
             raise RelayUnavailable("gone")
 
     async def until(self, count: int) -> None:
@@ -29,7 +29,7 @@ class Woken:
 
 
 @asynccontextmanager
-async def ringing() -> AsyncIterator[tuple[DelayedWakeups, Woken]]:
+async def running() -> AsyncIterator[tuple[DelayedWakeups, Woken]]:
     woken = Woken()
     wakeups = DelayedWakeups(woken)
     async with asyncio.TaskGroup() as group:
@@ -38,8 +38,8 @@ async def ringing() -> AsyncIterator[tuple[DelayedWakeups, Woken]]:
         task.cancel()
 
 
-async def test_queues_are_woken_in_the_order_of_their_times_and_not_before() -> None:
-    async with ringing() as (wakeups, woken):
+async def test_queues_are_woken_in_the_order_of_their_delays_and_not_before() -> None:
+    async with running() as (wakeups, woken):
         began = asyncio.get_running_loop().time()
         wakeups.set("late", 0.15)
         wakeups.set("soon", 0.05)
@@ -51,7 +51,7 @@ async def test_queues_are_woken_in_the_order_of_their_times_and_not_before() -> 
 
 
 async def test_jobs_that_are_due_together_wake_their_queue_once() -> None:
-    async with ringing() as (wakeups, woken):
+    async with running() as (wakeups, woken):
         for _ in range(1000):
             wakeups.set("busy", 0.02)
         wakeups.set("other", 0.2)
@@ -61,9 +61,9 @@ async def test_jobs_that_are_due_together_wake_their_queue_once() -> None:
     assert len(woken.queues) < 20
 
 
-async def test_redis_that_is_away_for_a_moment_does_not_end_it() -> None:
-    async with ringing() as (wakeups, woken):
-        woken.broken = True
+async def test_an_error_of_redis_does_not_end_the_loop() -> None:
+    async with running() as (wakeups, woken):
+        woken.fails = True
         wakeups.set("first", 0.0)
         await woken.until(1)
         wakeups.set("second", 0.0)

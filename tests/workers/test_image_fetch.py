@@ -1,4 +1,4 @@
-"""Pictures named by URL: fetched within limits, and from nowhere else than the open internet."""
+"""Images named by URL are fetched within limits, and from public addresses only."""
 
 import base64
 from collections.abc import AsyncGenerator
@@ -25,7 +25,7 @@ def asking(*images: str) -> ChatRequest:
 
 @asynccontextmanager
 async def server() -> AsyncGenerator[str]:
-    async def picture(_: web.Request) -> web.Response:
+    async def image(_: web.Request) -> web.Response:
         return web.Response(body=PNG, content_type="image/png")
 
     async def page(_: web.Request) -> web.Response:
@@ -36,11 +36,11 @@ async def server() -> AsyncGenerator[str]:
 
     async def again(request: web.Request) -> web.Response:
         left = int(request.query["left"])
-        raise web.HTTPFound(f"/again?left={left - 1}" if left else "/picture")
+        raise web.HTTPFound(f"/again?left={left - 1}" if left else "/image")
 
     app = web.Application()
-    for path, answer in (("picture", picture), ("page", page), ("huge", huge), ("again", again)):
-        app.router.add_get(f"/{path}", answer)
+    for path, handler in (("image", image), ("page", page), ("huge", huge), ("again", again)):
+        app.router.add_get(f"/{path}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -49,9 +49,9 @@ async def server() -> AsyncGenerator[str]:
     await runner.cleanup()
 
 
-async def test_a_url_becomes_the_bytes_behind_it() -> None:
+async def test_a_url_is_replaced_by_a_data_url() -> None:
     async with server() as url:
-        fitted = await with_images(asking(f"{url}/picture", "aGk="), private=True)
+        fitted = await with_images(asking(f"{url}/image", "aGk="), private=True)
 
     assert fitted.messages[0].images == (
         "data:image/png;base64," + base64.b64encode(PNG).decode(),
@@ -59,7 +59,7 @@ async def test_a_url_becomes_the_bytes_behind_it() -> None:
     )
 
 
-async def test_a_request_without_urls_is_left_alone() -> None:
+async def test_a_request_without_urls_is_unchanged() -> None:
     request = asking("aGk=", "data:image/png;base64,aGk=")
 
     assert await with_images(request) is request
@@ -77,12 +77,12 @@ async def test_a_request_without_urls_is_left_alone() -> None:
         "http://0.0.0.0/x",
     ],
 )
-async def test_an_address_that_is_not_public_is_never_asked(url: str) -> None:
+async def test_an_address_that_is_not_public_gets_no_request(url: str) -> None:
     with pytest.raises(BackendRejected, match=r"not a public address|no public address"):
         await with_images(asking(url))
 
 
-async def test_what_is_no_image_is_refused() -> None:
+async def test_a_response_that_is_no_image_is_refused() -> None:
     async with server() as url:
         with pytest.raises(NotSupported, match="text/html"):
             await with_images(asking(f"{url}/page"), private=True)
@@ -103,7 +103,7 @@ async def test_some_redirects_are_followed_and_not_more() -> None:
     assert fitted.messages[0].images[0].startswith("data:image/png")
 
 
-async def test_what_does_not_answer_is_a_rejection() -> None:
+async def test_a_server_that_does_not_answer_is_a_rejection() -> None:
     with pytest.raises(BackendRejected, match="could not be reached"):
         await with_images(asking("http://127.0.0.1:1/x"), private=True)
 
@@ -112,5 +112,5 @@ async def test_what_does_not_answer_is_a_rejection() -> None:
     ("address", "public"),
     [("8.8.8.8", True), ("192.168.1.1", False), ("fe80::1%eth0", False), ("224.0.0.1", False)],
 )
-def test_public_is_what_the_open_internet_is(address: str, public: bool) -> None:  # noqa: FBT001
+def test_only_addresses_of_the_open_internet_are_public(address: str, public: bool) -> None:  # noqa: FBT001
     assert is_public(address) is public

@@ -1,4 +1,4 @@
-"""What a worker takes next: warm models, one load at a time, a slot in four without batch."""
+"""Which jobs a worker claims: warm models first, one load at a time, slots free of batch."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -20,7 +20,7 @@ CHAT = "box.chat"
 
 
 class Stage:
-    """A affinity worker whose backend swaps models, and the queues it has woken."""
+    """The affinity of a worker whose backend swaps models, and the queues that it has woken."""
 
     def __init__(self, slots: int = 4, **warm: bool | None) -> None:
         self.woken: list[str] = []
@@ -60,23 +60,23 @@ def job(id: str, model: str, queue: str = CHAT, **fields: Any) -> JobRecord:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("told", [{"a": None}, {"a": True, "b": True}, {"a": None, "b": True}])
-async def test_a_backend_without_cold_models_has_nothing_to_choose(
-    told: dict[str, bool | None],
+@pytest.mark.parametrize("reported", [{"a": None}, {"a": True, "b": True}, {"a": None, "b": True}])
+async def test_a_backend_without_cold_models_gets_any_job(
+    reported: dict[str, bool | None],
 ) -> None:
-    stage = Stage(**told)
+    stage = Stage(**reported)
     await stage.begin("1", "unknown")
 
     assert await stage.claim_filter() == ClaimFilter()
 
 
-async def test_what_the_backend_has_in_memory_is_warm_by_all_its_names() -> None:
+async def test_a_model_in_memory_is_warm_under_all_its_names() -> None:
     stage = Stage(**{"qwen3:latest": True, "big:70b": True, "cold": False})
 
     assert (await stage.claim_filter()).warm == frozenset({"qwen3", "qwen3:latest", "big:70b"})
 
 
-async def test_while_a_cold_model_loads_only_warm_ones_are_taken() -> None:
+async def test_while_a_cold_model_loads_only_jobs_of_warm_models_are_claimed() -> None:
     stage = Stage(a=True, b=False)
     await stage.begin("1", "b")
 
@@ -101,7 +101,7 @@ async def test_a_load_is_over_at_the_first_output(event: Any) -> None:
     assert stage.affinity.stale.is_set()
 
 
-async def test_a_load_that_fails_is_over_and_warms_nothing() -> None:
+async def test_a_load_that_fails_ends_and_leaves_no_warm_model() -> None:
     stage = Stage()
     record = await stage.begin("1", "a")
     stage.affinity.on_released(record)
@@ -109,7 +109,7 @@ async def test_a_load_that_fails_is_over_and_warms_nothing() -> None:
     assert await stage.claim_filter() == ClaimFilter(warm=frozenset())
 
 
-async def test_a_load_may_have_put_out_what_was_warm_before() -> None:
+async def test_a_load_may_have_evicted_the_models_that_were_warm() -> None:
     stage = Stage(a=True, b=False)
     await stage.begin("1", "b")
     stage.outputs("1")
@@ -119,7 +119,7 @@ async def test_a_load_may_have_put_out_what_was_warm_before() -> None:
     assert (await stage.claim_filter()).warm == frozenset({"a", "a:latest", "b", "b:latest"})
 
 
-async def test_what_ran_last_stays_warm_only_if_the_backend_does_not_list_it() -> None:
+async def test_the_model_that_ran_last_stays_warm_only_if_the_backend_does_not_list_it() -> None:
     stage = Stage(a=False)
     for id, model in (("1", "a"), ("2", "alias")):
         record = await stage.begin(id, model)
@@ -140,7 +140,7 @@ async def test_a_pull_is_no_load() -> None:
     assert not (await stage.claim_filter()).cold
 
 
-async def test_queues_that_found_nothing_for_a_load_try_again_when_it_is_over() -> None:
+async def test_queues_without_a_claim_during_a_load_are_woken_when_it_ends() -> None:
     stage = Stage()
     record = await stage.begin("1", "a")
     for queue in (CHAT, CHAT, "box.embed"):
@@ -154,7 +154,7 @@ async def test_queues_that_found_nothing_for_a_load_try_again_when_it_is_over() 
     assert sorted(stage.offered) == [CHAT, "box.embed"]
 
 
-async def test_nobody_is_woken_who_found_nothing_for_another_reason() -> None:
+async def test_a_queue_that_found_nothing_for_another_reason_is_not_woken() -> None:
     stage = Stage()
     stage.affinity.on_nothing_claimed(CHAT, await stage.claim_filter())
     record = await stage.begin("1", "a")
@@ -163,7 +163,7 @@ async def test_nobody_is_woken_who_found_nothing_for_another_reason() -> None:
     assert not stage.woken
 
 
-async def test_slots_that_ask_at_once_load_one_model() -> None:
+async def test_slots_that_claim_at_once_load_one_model() -> None:
     # lmstudio-bug-tracker #1751: parallel first requests load as many copies.
     stage = Stage(slots=8)
     waiting = [job(str(n), "a") for n in range(8)]
@@ -181,7 +181,7 @@ async def test_slots_that_ask_at_once_load_one_model() -> None:
     assert len(claimed) == 1
 
 
-async def test_nobody_knows_what_is_warm_before_the_first_look() -> None:
+async def test_no_model_is_warm_before_the_first_probe() -> None:
     affinity = ModelAffinity(Slots({CHAT: 4}), lambda _queue, _delay_s: None)
     async with affinity.turn(CHAT) as claim_filter:
         affinity.on_claimed(job("1", "a"))
@@ -195,7 +195,7 @@ async def test_nobody_knows_what_is_warm_before_the_first_look() -> None:
 
 
 async def evicting() -> tuple[Stage, JobRecord]:
-    """A backend that has put `a` out to load `b`, which outputs."""
+    """A backend that has evicted `a` to load `b`, whose job has begun its output."""
     stage = Stage()
     first = await stage.begin("1", "a")
     stage.outputs("1")
@@ -206,24 +206,24 @@ async def evicting() -> tuple[Stage, JobRecord]:
     return stage, second
 
 
-async def test_a_backend_that_puts_out_what_speaks_gets_one_model_at_a_time() -> None:
+async def test_a_backend_that_evicts_a_busy_model_gets_one_model_at_a_time() -> None:
     # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: busy models are evicted.
-    stage, speaking = await evicting()
-    while_it_speaks = await stage.claim_filter()
-    stage.affinity.on_released(speaking)
+    stage, running = await evicting()
+    while_it_runs = await stage.claim_filter()
+    stage.affinity.on_released(running)
     then = await stage.claim_filter()
     await stage.begin("3", "a")
 
-    assert while_it_speaks == ClaimFilter(frozenset({"b", "b:latest"}), cold=False, drains=True)
+    assert while_it_runs == ClaimFilter(frozenset({"b", "b:latest"}), cold=False, drains=True)
     assert then.cold
     assert await stage.claim_filter() == ClaimFilter(frozenset(), cold=False)
 
 
-async def test_who_waited_for_the_speaking_model_tries_again_when_all_are_done() -> None:
-    stage, speaking = await evicting()
+async def test_a_queue_that_waits_for_the_running_model_is_woken_at_its_last_end() -> None:
+    stage, running = await evicting()
     another = await stage.begin("3", "b")
     stage.affinity.on_nothing_claimed(CHAT, await stage.claim_filter())
-    stage.affinity.on_released(speaking)
+    stage.affinity.on_released(running)
     before = list(stage.woken)
     stage.affinity.on_released(another)
 
@@ -231,7 +231,7 @@ async def test_who_waited_for_the_speaking_model_tries_again_when_all_are_done()
 
 
 @pytest.mark.parametrize(("is_still_there", "drains"), [(True, False), (False, True)])
-async def test_the_next_look_decides_whether_the_model_was_put_out(
+async def test_the_next_probe_decides_whether_the_model_was_evicted(
     *, is_still_there: bool, drains: bool
 ) -> None:
     stage, _ = await evicting()
@@ -241,7 +241,7 @@ async def test_the_next_look_decides_whether_the_model_was_put_out(
 
 
 @pytest.mark.parametrize("error", [TruncatedStream("cut"), BackendBusy("busy")])
-async def test_an_answer_that_breaks_off_for_another_reason_changes_nothing(
+async def test_a_stream_that_breaks_for_another_reason_changes_nothing(
     error: BackendError,
 ) -> None:
     stage = Stage()
@@ -265,7 +265,7 @@ async def test_one_slot_in_four_is_kept_free_of_batch(slots: int, most: int) -> 
     assert taken == most
 
 
-async def test_claims_under_way_count_as_batch_until_they_are_decided() -> None:
+async def test_claims_in_progress_count_as_batch_until_they_return() -> None:
     stage = Stage(4, a=True)
     async with AsyncExitStack() as stack:
         claim_filters = [
@@ -281,10 +281,10 @@ async def test_claims_under_way_count_as_batch_until_they_are_decided() -> None:
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["claim", "speak", "end"]), st.sampled_from("abc")), max_size=80
+        st.tuples(st.sampled_from(["claim", "output", "end"]), st.sampled_from("abc")), max_size=80
     )
 )
-def test_whatever_happens_one_model_loads_and_the_reserve_is_kept(
+def test_in_any_order_of_events_one_model_loads_and_the_reserve_stays_free(
     steps: list[tuple[str, str]],
 ) -> None:
     with asyncio.Runner() as runner:
@@ -300,12 +300,12 @@ async def _play(steps: list[tuple[str, str]]) -> None:
                 priority = "batch" if claim_filter.batch else "standard"
                 id = str(number)
                 running[id] = await stage.begin(id, model, priority=priority)
-        elif running and step == "speak":
+        elif running and step == "output":
             stage.outputs(next(iter(running)))
         elif running and step == "end":
             stage.affinity.on_released(running.pop(next(iter(running))))
 
-        assert len(stage.affinity._loads) <= 1  # nobody but it knows of two
+        assert len(stage.affinity._loads) <= 1
         assert sum(record.priority == "batch" for record in running.values()) <= 3
     for record in running.values():
         stage.affinity.on_released(record)

@@ -17,13 +17,13 @@ def record(id: str, lost: int) -> JobRecord:
     )  # fmt: skip
 
 
-def test_jobs_that_outlived_one_worker_go_on_together() -> None:
+def test_jobs_that_lost_one_worker_run_together() -> None:
     poison_jobs = PoisonJobs()
 
     assert [poison_jobs.enter(record(f"j{n}", lost=n % 2)) for n in range(10)] == [True] * 10
 
 
-def test_of_jobs_that_outlived_two_one_runs_at_a_time() -> None:
+def test_jobs_that_lost_two_workers_run_one_at_a_time() -> None:
     poison_jobs = PoisonJobs()
     first, second = record("first", lost=2), record("second", lost=2)
     entered = [poison_jobs.enter(first), poison_jobs.enter(second)]
@@ -34,7 +34,7 @@ def test_of_jobs_that_outlived_two_one_runs_at_a_time() -> None:
     assert [*entered, poison_jobs.enter(second)] == [True, False, False, True]
 
 
-async def test_a_death_of_the_worker_is_counted_and_a_failure_of_the_backend_is_not(
+async def test_deaths_of_workers_are_counted_and_failures_of_the_backend_are_not(
     redis_url: str,
 ) -> None:
     async with relay_on(redis_url) as relay:
@@ -45,11 +45,11 @@ async def test_a_death_of_the_worker_is_counted_and_a_failure_of_the_backend_is_
         await relay.leases.hand_over(
             QUEUE, job, claim.attempt, reason="HTTP 500", counts=True, error=ServerFault("HTTP 500")
         )
-        kept = await relay.records.get(job)
+        stored = await relay.records.get(job)
 
-        assert (kept.lost, kept.tries) == (1, 2)
+        assert (stored.lost, stored.tries) == (1, 2)
 
 
-async def test_a_script_kills_nobody_who_was_not_told_that_it_may() -> None:
+async def test_a_script_ends_the_process_only_where_that_is_permitted() -> None:
     with pytest.raises(TruncatedStream):
         await told(Scripted().chat(asking("scripted-story:fail=die")))

@@ -1,4 +1,4 @@
-"""A request is cut to what its model can say."""
+"""A request is fitted to the limits and the kind of its model."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from workers.request_fitting import RequestFitting
 
 
 @pytest.mark.parametrize(
-    ("model", "wish", "got"),
+    ("model", "requested", "expected"),
     [
         ("small", 1000, 100),
         ("small", 50, 50),
@@ -19,8 +19,8 @@ from workers.request_fitting import RequestFitting
         ("zero", 1000, 1000),
     ],
 )
-def test_a_wish_for_more_than_the_ceiling_is_cut(
-    model: str, wish: int | None, got: int | None
+def test_max_tokens_is_cut_to_the_ceiling_of_the_model(
+    model: str, requested: int | None, expected: int | None
 ) -> None:
     fitting = RequestFitting()
     fitting.learn(
@@ -30,10 +30,10 @@ def test_a_wish_for_more_than_the_ceiling_is_cut(
         ]
     )
     request = ChatRequest(
-        model=model, messages=(Message(role="user", content="x"),), max_tokens=wish
+        model=model, messages=(Message(role="user", content="x"),), max_tokens=requested
     )
 
-    assert fitting.under_ceiling(request).max_tokens == got
+    assert fitting.under_ceiling(request).max_tokens == expected
 
 
 def fitted(*models: ModelReport) -> RequestFitting:
@@ -46,27 +46,27 @@ CHATS = ModelReport(name="qwen3:latest", traits=("chat",))
 EMBEDS = ModelReport(name="minilm:latest", traits=("embed",), lacks=("chat",))
 
 
-def asking(model: str) -> ChatRequest:
+def request_for(model: str) -> ChatRequest:
     return ChatRequest(model=model, messages=(Message(role="user", content="x"),))
 
 
-def test_a_job_for_a_model_of_another_kind_is_refused_before_the_backend_is_asked() -> None:
+def test_a_job_for_a_model_of_another_kind_is_refused_without_a_request() -> None:
     with pytest.raises(WrongKind, match="minilm is for embed jobs, not for chat; models for chat"):
-        fitted(CHATS, EMBEDS).demand_kind(asking("minilm"), ("chat", "embed"))
+        fitted(CHATS, EMBEDS).demand_kind(request_for("minilm"), ("chat", "embed"))
 
 
 @pytest.mark.parametrize("model", ["qwen3", "unheard-of"])
-def test_a_model_that_may_do_it_is_asked(model: str) -> None:
+def test_a_model_that_is_not_known_to_lack_the_kind_gets_the_request(model: str) -> None:
     made = fitted(CHATS, EMBEDS)
-    made.demand_kind(asking(model), ("chat", "embed"))
+    made.demand_kind(request_for(model), ("chat", "embed"))
 
-    assert made.under_ceiling(asking(model)) == asking(model)
+    assert made.under_ceiling(request_for(model)) == request_for(model)
 
 
-def test_a_model_that_the_backend_does_not_have_is_told_with_close_names() -> None:
+def test_the_error_of_a_missing_model_has_close_names() -> None:
     error = ModelMissing("model 'quen3' not found", upstream_status=404)
-    told = fitted(CHATS, EMBEDS).missing(error, "quen3")
+    named = fitted(CHATS, EMBEDS).missing(error, "quen3")
 
-    assert told.message == "model 'quen3' not found; close names: qwen3:latest"
-    assert told.upstream_status == 404
+    assert named.message == "model 'quen3' not found; close names: qwen3:latest"
+    assert named.upstream_status == 404
     assert fitted(CHATS).missing(error, "zephyr") is error

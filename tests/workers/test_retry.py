@@ -1,4 +1,4 @@
-"""The policy of retries: which errors, how long, and what they cost."""
+"""The rules of retries: which errors, after how long, and whether they use up an attempt."""
 
 from typing import get_args
 
@@ -47,7 +47,7 @@ def every_class() -> list[type[FleetError]]:
 
 
 @pytest.mark.parametrize("kind_of_error", every_class(), ids=lambda each: each.__name__)
-def test_what_says_that_it_is_retryable_has_a_rule_and_nothing_else(
+def test_exactly_the_retryable_errors_have_a_rule(
     kind_of_error: type[FleetError],
 ) -> None:
     again = retry(kind_of_error("it broke"), "chat", 1, patience=20)
@@ -55,7 +55,7 @@ def test_what_says_that_it_is_retryable_has_a_rule_and_nothing_else(
     assert kind_of_error.retryable == (again is not None) == (kind_of_error in RULES)
 
 
-def test_a_refusal_is_never_asked_again_whatever_it_says_of_later() -> None:
+def test_a_refusal_is_never_retried_even_with_retry_after() -> None:
     assert retry(Refused("no", retry_after_s=1.0), "chat", 1, patience=20) is None
 
 
@@ -73,27 +73,27 @@ def test_the_jitter_is_full() -> None:
     assert again == Retry(0.0, counts=True)
 
 
-def test_two_jobs_that_failed_together_do_not_come_back_together() -> None:
+def test_two_jobs_that_failed_together_are_not_retried_together() -> None:
     waits = {retry(ServerFault("it broke"), "chat", 5, patience=20) for _ in range(20)}
 
     assert len(waits) == 20
 
 
-@pytest.mark.parametrize("asked_s", [0.0, 2.0, 90.0, RETRY_AFTER_MOST_S])
-def test_nobody_comes_back_sooner_than_the_backend_asked(asked_s: float) -> None:
-    busy = BackendBusy("too many", retry_after_s=asked_s)
+@pytest.mark.parametrize("retry_after_s", [0.0, 2.0, 90.0, RETRY_AFTER_MOST_S])
+def test_no_retry_is_sooner_than_retry_after(retry_after_s: float) -> None:
+    busy = BackendBusy("too many", retry_after_s=retry_after_s)
     again = retry(busy, "chat", 1, patience=20, jitter=shortest)
 
     assert again
-    assert asked_s == again.delay_s
+    assert retry_after_s == again.delay_s
 
 
-def test_a_backend_that_asks_for_a_day_ends_the_job() -> None:
+def test_a_retry_after_of_a_day_fails_the_job() -> None:
     assert retry(BackendBusy("tomorrow", retry_after_s=86400.0), "chat", 1, patience=20) is None
 
 
 @pytest.mark.parametrize("kind_of_error", PATIENT, ids=lambda each: each.__name__)
-def test_what_says_nothing_about_the_job_costs_nothing_until_patience_ends(
+def test_an_error_that_does_not_depend_on_the_job_uses_no_attempt_until_patience_ends(
     kind_of_error: type[FleetError],
 ) -> None:
     costs = [tried(kind_of_error("down"), attempt, patience=3).counts for attempt in (1, 3, 4, 9)]
@@ -102,13 +102,13 @@ def test_what_says_nothing_about_the_job_costs_nothing_until_patience_ends(
 
 
 @pytest.mark.parametrize("kind_of_error", COUNTED, ids=lambda each: each.__name__)
-def test_what_the_job_may_have_brought_about_costs_an_attempt(
+def test_an_error_that_the_job_may_have_caused_uses_up_an_attempt(
     kind_of_error: type[FleetError],
 ) -> None:
     assert tried(kind_of_error("it broke")).counts
 
 
-def test_every_kind_says_whether_it_may_be_done_twice() -> None:
+def test_every_kind_of_job_is_repeatable_or_not() -> None:
     assert set(get_args(Kind)) == set(REPEATABLE)
 
 
@@ -122,5 +122,5 @@ def test_a_delete_that_may_have_happened_is_not_repeated(kind_of_error: type[Fle
 @pytest.mark.parametrize(
     ("delay_s", "words"), [(0.04, "0.0"), (3.04, "3.0"), (9.95, "9.9"), (42.4, "42")]
 )
-def test_the_log_says_why_and_when(delay_s: float, words: str) -> None:
+def test_the_reason_names_the_delay_and_the_error(delay_s: float, words: str) -> None:
     assert in_words(ServerFault("it broke"), delay_s) == f"retry in {words} s: it broke"

@@ -63,7 +63,7 @@ async def _list(endpoint: Endpoint, config: BackendConfig) -> None:
                 if slots and queue in endpoint.slots:
                     endpoint.slots[queue] = slots
     except TimeoutError:
-        raise BackendStalled(f"it did not tell its models within {MODELS_S:g} s") from None
+        raise BackendStalled(f"it did not list its models within {MODELS_S:g} s") from None
 
 
 def declared(reports: Iterable[ModelReport], config: BackendConfig) -> tuple[ModelReport, ...]:

@@ -1,4 +1,4 @@
-"""The circuit breaker, on a clock that the test turns."""
+"""The circuit breaker, with a clock that the test advances."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -101,28 +101,28 @@ def test_an_answer_between_them_starts_the_count_again() -> None:
 
 @pytest.mark.parametrize("verdict", [model_works, endpoint_works])
 @pytest.mark.parametrize("error", OF_A_REQUEST, ids=lambda error: error.message)
-def test_what_a_request_brought_about_opens_neither(verdict: Verdict, error: BackendError) -> None:
+def test_an_error_of_a_request_opens_neither(verdict: Verdict, error: BackendError) -> None:
     stage = Stage(verdict)
     stage.run(*[error] * 100)
 
     assert stage.breaker.admits
 
 
-def test_what_a_model_does_never_opens_the_circuit_of_its_endpoint() -> None:
+def test_an_error_of_a_model_never_opens_the_circuit_of_its_endpoint() -> None:
     stage = endpoint()
     stage.run(*[BROKEN] * 100)
 
     assert stage.breaker.admits
 
 
-def test_a_stream_that_breaks_off_does_not_wipe_out_what_was_counted() -> None:
+def test_a_stream_that_breaks_off_does_not_reset_the_count() -> None:
     stage = Stage()
     stage.run(BROKEN, BROKEN, TruncatedStream("cut"), BROKEN)
 
     assert not stage.breaker.admits
 
 
-def test_half_open_lets_one_job_through() -> None:
+def test_half_open_admits_one_job() -> None:
     breaker = Stage().half_opened(BROKEN).breaker
     admitted = breaker.admits
     breaker.enter()
@@ -130,23 +130,23 @@ def test_half_open_lets_one_job_through() -> None:
     assert (admitted, breaker.admits) == (True, False)
 
 
-async def test_half_open_lets_one_job_through_however_many_come_at_once() -> None:
+async def test_half_open_admits_one_of_many_concurrent_jobs() -> None:
     breaker = Stage().half_opened(BROKEN).breaker
-    through = 0
+    admitted = 0
 
     async def job() -> None:
-        nonlocal through
+        nonlocal admitted
         if breaker.admits:
             breaker.enter()
-            through += 1
+            admitted += 1
             await asyncio.sleep(0)
 
     await asyncio.gather(*(job() for _ in range(50)))
 
-    assert through == 1
+    assert admitted == 1
 
 
-def test_it_closes_at_the_first_word_of_the_trial_not_at_its_end() -> None:
+def test_it_closes_at_the_first_output_of_the_trial_not_at_its_end() -> None:
     stage = Stage().half_opened(BROKEN)
     trial = stage.breaker.enter()
     trial.answered()
@@ -168,7 +168,7 @@ def test_a_trial_that_fails_opens_it_for_twice_as_long() -> None:
     assert waits == [10.0, 20.0, 40.0, OPEN_MOST_S, OPEN_MOST_S, OPEN_MOST_S]
 
 
-def test_a_trial_that_was_cancelled_leaves_its_place_to_the_next() -> None:
+def test_after_a_cancelled_trial_the_next_job_is_one() -> None:
     breaker = Stage().half_opened(BROKEN).breaker
     breaker.enter().dropped()
 
@@ -176,7 +176,7 @@ def test_a_trial_that_was_cancelled_leaves_its_place_to_the_next() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["answered", "failed"])
-def test_what_began_before_it_opened_does_not_count_afterwards(outcome: str) -> None:
+def test_a_job_that_began_before_it_opened_does_not_count_afterwards(outcome: str) -> None:
     stage = Stage()
     old = stage.breaker.enter()
     stage.half_opened(BROKEN)
@@ -197,32 +197,32 @@ def test_time_alone_does_not_half_open_it() -> None:
     assert (early, stage.breaker.admits, stage.breaker.is_due) == (False, False, True)
 
 
-def test_a_look_that_is_answered_closes_an_endpoint_at_once_and_costs_no_job() -> None:
+def test_a_probe_that_is_answered_closes_an_endpoint_at_once_without_a_trial_job() -> None:
     stage = endpoint().opened(DOWN)
-    asked_at = stage.breaker.probe_at
+    probe_at = stage.breaker.probe_at
     stage.breaker.probe_succeeded()
     stage.breaker.enter()
 
-    assert asked_at == stage.now
+    assert probe_at == stage.now
     assert (stage.breaker.admits, stage.breaker.open_until) == (True, None)
 
 
 @pytest.mark.parametrize("error", [BROKEN, BackendBusy("503")], ids=lambda error: error.code)
-def test_an_endpoint_that_answers_a_look_with_an_error_is_there(error: BackendError) -> None:
+def test_an_endpoint_that_answers_a_probe_with_an_error_is_reachable(error: BackendError) -> None:
     stage = endpoint().opened(DOWN)
     stage.breaker.probe_failed(error)
 
     assert stage.breaker.admits
 
 
-def test_a_look_that_finds_nobody_opens_it_before_any_job_is_lost() -> None:
+def test_a_failed_probe_opens_it_before_any_job_fails() -> None:
     stage = endpoint()
     stage.breaker.probe_failed(DOWN)
 
     assert stage.breaker.open_until == 105.0
 
 
-def test_looks_while_it_is_open_do_not_put_its_end_off() -> None:
+def test_probes_while_it_is_open_do_not_extend_it() -> None:
     stage = endpoint().opened(DOWN)
     stage.now += 2.0
     stage.breaker.probe_failed(DOWN)
@@ -230,7 +230,7 @@ def test_looks_while_it_is_open_do_not_put_its_end_off() -> None:
     assert stage.breaker.open_until == stage.breaker.probe_at == 105.0
 
 
-def test_a_look_that_finds_nobody_when_it_is_due_costs_no_job() -> None:
+def test_a_failed_probe_when_it_is_due_opens_it_for_longer() -> None:
     stage = endpoint().opened(DOWN)
     stage.now = 105.0
     stage.breaker.probe_failed(DOWN)

@@ -1,4 +1,4 @@
-"""What is written down about models lies over what a server tells of them."""
+"""Declared facts about models override those that a server lists."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ max_output_tokens = 4096
 lacks = ["tools"]
 dimension = 1024
 """
-TOLD = ModelReport(
+LISTED = ModelReport(
     name="qwen/qwen3-vl",
     traits=("chat", "schema"),
     lacks=("vision", "embed"),
@@ -39,7 +39,7 @@ def config(tmp_path: Path) -> BackendConfig:
 
 
 def test_a_declared_fact_wins_and_the_others_stay(tmp_path: Path) -> None:
-    report, _ = declared([TOLD], config(tmp_path))
+    report, _ = declared([LISTED], config(tmp_path))
 
     assert (report.traits, report.lacks) == (("chat", "vision"), ("embed",))
     assert (report.context_length, report.max_output_tokens) == (32768, 4096)
@@ -47,14 +47,14 @@ def test_a_declared_fact_wins_and_the_others_stay(tmp_path: Path) -> None:
 
 
 def test_a_model_that_the_server_does_not_list_is_added(tmp_path: Path) -> None:
-    *_, hidden = declared([TOLD], config(tmp_path))
+    *_, hidden = declared([LISTED], config(tmp_path))
 
     assert hidden == ModelReport(name="hidden", lacks=("tools",), dimension=1024)
 
 
-def test_what_it_is_said_to_lack_is_no_trait(tmp_path: Path) -> None:
-    told = ModelReport(name="hidden", traits=("chat", "tools"))
-    _, report, *_ = declared([TOLD, told], config(tmp_path))
+def test_a_declared_lack_removes_the_trait(tmp_path: Path) -> None:
+    listed = ModelReport(name="hidden", traits=("chat", "tools"))
+    _, report, *_ = declared([LISTED, listed], config(tmp_path))
 
     assert (report.traits, report.lacks) == (("chat",), ("tools",))
 
@@ -62,4 +62,4 @@ def test_what_it_is_said_to_lack_is_no_trait(tmp_path: Path) -> None:
 def test_nothing_declared_changes_nothing() -> None:
     plain = BackendConfig.model_validate({"name": "x", "type": "ollama"})
 
-    assert declared([TOLD], plain) == (TOLD,)
+    assert declared([LISTED], plain) == (LISTED,)

@@ -1,4 +1,4 @@
-"""Which of a backend's endpoints takes a job, and what goes to all of them."""
+"""Which endpoint of a backend runs a job, and which kinds run at all of them."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -41,13 +41,13 @@ def taken(
     return reservation
 
 
-def place(endpoints: EndpointPool, job: str = "j", model: str | None = None) -> str | None:
+def placed_at(endpoints: EndpointPool, job: str = "j", model: str | None = None) -> str | None:
     with endpoints.reserve(CHAT) as reservation:
         assert reservation is not None
         return reservation.move(job, model)
 
 
-def test_a_job_goes_where_the_fewest_are() -> None:
+def test_a_job_goes_to_the_endpoint_with_the_fewest_jobs() -> None:
     endpoints = pair()
     with ExitStack() as stack:
         for number in range(3):
@@ -59,7 +59,7 @@ def test_a_job_goes_where_the_fewest_are() -> None:
 
 
 def test_no_endpoint_gets_more_than_its_slots() -> None:
-    # vllm #49538: a backend's gauges lag by seconds, so we count what is in flight ourselves.
+    # vllm #49538: a backend's gauges lag by seconds, so the pool counts the jobs in flight.
     endpoints = pair(slots=1)
     with ExitStack() as stack:
         taken(stack, endpoints)
@@ -71,15 +71,15 @@ def test_no_endpoint_gets_more_than_its_slots() -> None:
     assert endpoints.admit(CHAT)
 
 
-def test_an_endpoint_whose_circuit_is_open_gets_none() -> None:
+def test_an_endpoint_whose_circuit_is_open_gets_no_job() -> None:
     endpoints = pair()
     endpoints.all[0].breaker.probe_failed(DOWN)
 
-    assert {"b"} == {place(endpoints) for _ in range(5)}
+    assert {"b"} == {placed_at(endpoints) for _ in range(5)}
     assert endpoints.open_until is None
 
 
-def test_with_all_circuits_open_nobody_gets_one_until_the_first_is_due() -> None:
+def test_with_all_circuits_open_no_job_is_admitted_until_the_first_is_due() -> None:
     endpoints = pair()
     for each in endpoints.all:
         each.breaker.probe_failed(DOWN)
@@ -88,35 +88,40 @@ def test_with_all_circuits_open_nobody_gets_one_until_the_first_is_due() -> None
     assert endpoints.open_until == 5.0
 
 
-def test_an_endpoint_that_looks_unwell_is_the_second_choice() -> None:
+def test_an_unhealthy_endpoint_is_the_second_choice() -> None:
     endpoints = pair()
     endpoints.all[0].error = "HTTP 401"
 
-    assert place(endpoints) == "b"
+    assert placed_at(endpoints) == "b"
 
 
-def test_a_job_goes_where_its_model_is() -> None:
+def test_a_job_goes_to_an_endpoint_that_has_its_model() -> None:
     endpoints = EndpointPool([endpoint("a", qwen=None), endpoint("b", llama=None)])
 
-    assert (place(endpoints, model="llama"), place(endpoints, model="qwen:latest")) == ("b", "a")
-    assert place(endpoints, model="unheard-of") in {"a", "b"}
+    assert (placed_at(endpoints, model="llama"), placed_at(endpoints, model="qwen:latest")) == (
+        "b",
+        "a",
+    )
+    assert placed_at(endpoints, model="unheard-of") in {"a", "b"}
 
 
-def test_a_job_goes_where_its_model_is_warm() -> None:
+def test_a_job_goes_to_an_endpoint_where_its_model_is_warm() -> None:
     endpoints = EndpointPool([endpoint("a", qwen=False), endpoint("b", qwen=True)])
     with ExitStack() as stack:
         taken(stack, endpoints, model="qwen")
 
-        assert place(endpoints, model="qwen") == "b"
+        assert placed_at(endpoints, model="qwen") == "b"
 
 
-@pytest.mark.parametrize(("listed", "asked"), [("qwen:latest", "qwen"), ("qwen", "qwen:latest")])
-def test_a_model_is_warm_by_any_spelling_of_its_name(listed: str, asked: str) -> None:
+@pytest.mark.parametrize(
+    ("listed", "requested"), [("qwen:latest", "qwen"), ("qwen", "qwen:latest")]
+)
+def test_a_model_is_warm_by_any_spelling_of_its_name(listed: str, requested: str) -> None:
     endpoints = EndpointPool([endpoint("a", **{listed: False}), endpoint("b", **{listed: True})])
     with ExitStack() as stack:
-        taken(stack, endpoints, model=asked)
+        taken(stack, endpoints, model=requested)
 
-        assert place(endpoints, model=asked) == "b"
+        assert placed_at(endpoints, model=requested) == "b"
 
 
 def test_the_next_attempt_goes_to_another_endpoint() -> None:
@@ -128,20 +133,20 @@ def test_the_next_attempt_goes_to_another_endpoint() -> None:
     endpoints.all[0].breaker.succeeded()
     endpoints.all[1].breaker.succeeded()
 
-    assert {first, place(endpoints, "j")} == {"a", "b"}
+    assert {first, placed_at(endpoints, "j")} == {"a", "b"}
 
 
-def test_one_endpoint_alone_gets_the_next_attempt_too_and_the_log_names_none() -> None:
+def test_a_single_endpoint_gets_the_next_attempt_too_and_has_no_address_in_the_log() -> None:
     endpoints = EndpointPool([endpoint("a")])
     with endpoints.reserve(CHAT) as reservation:
         assert reservation is not None
         reservation.failed(ServerFault("HTTP 500"))
     endpoints.all[0].breaker.succeeded()
 
-    assert place(endpoints, "j") is None
+    assert placed_at(endpoints, "j") is None
 
 
-def test_a_place_that_nobody_used_is_given_back() -> None:
+def test_a_reservation_without_a_job_is_released() -> None:
     endpoints = pair(slots=1)
     for _ in range(10):
         with endpoints.reserve(CHAT) as reservation:
@@ -150,7 +155,7 @@ def test_a_place_that_nobody_used_is_given_back() -> None:
     assert endpoints.admit(CHAT)
 
 
-def test_what_changes_models_has_the_slots_of_one_endpoint() -> None:
+def test_a_kind_that_changes_models_has_the_slots_of_one_endpoint() -> None:
     endpoints = pair()
 
     assert (endpoints.slots(CHAT), endpoints.slots(PULL)) == (4, 1)
@@ -165,7 +170,7 @@ async def has(adapter: Scripted, model: str) -> bool:
     return model in {report.name for report in await adapter.models()}
 
 
-async def test_a_pull_fetches_to_every_endpoint_and_its_totals_only_rise() -> None:
+async def test_a_pull_runs_at_every_endpoint_and_its_totals_only_rise() -> None:
     backend, adapters = broadcast()
     events = [event async for event in backend.pull(PullRequest(model="scripted-story:chunks=1"))]
     totals = [
@@ -179,7 +184,7 @@ async def test_a_pull_fetches_to_every_endpoint_and_its_totals_only_rise() -> No
     assert [event for event in events if isinstance(event, Done)] == [events[-1]]
 
 
-async def test_a_pull_leaves_out_who_is_known_to_be_down() -> None:
+async def test_a_pull_skips_an_endpoint_that_is_known_to_be_down() -> None:
     backend, adapters = broadcast("b")
     _ = [event async for event in backend.pull(PullRequest(model="scripted-story:chunks=1"))]
     there = [await has(each, "scripted-story:chunks=1") for each in adapters.values()]
@@ -187,7 +192,7 @@ async def test_a_pull_leaves_out_who_is_known_to_be_down() -> None:
     assert there == [False, True]
 
 
-async def test_a_delete_that_finds_the_model_at_one_of_them_is_done() -> None:
+async def test_a_delete_that_finds_the_model_at_one_endpoint_succeeds() -> None:
     backend, adapters = broadcast()
     async for _ in adapters["b"].copy(CopyRequest(model="scripted-story", destination="mine")):
         pass
@@ -197,24 +202,24 @@ async def test_a_delete_that_finds_the_model_at_one_of_them_is_done() -> None:
     assert not await has(adapters["b"], "mine")
 
 
-async def test_a_delete_of_what_is_nowhere_says_so() -> None:
+async def test_a_delete_of_a_model_that_is_nowhere_fails() -> None:
     backend, _ = broadcast()
     with pytest.raises(ModelMissing):
         _ = [event async for event in backend.delete(DeleteRequest(model="unheard-of"))]
 
 
-async def test_a_copy_and_a_load_are_done_everywhere_and_running_says_where() -> None:
+async def test_a_copy_and_a_load_run_everywhere_and_running_names_the_endpoints() -> None:
     backend, adapters = broadcast()
     _ = [e async for e in backend.copy(CopyRequest(model="scripted-story", destination="mine"))]
     _ = [e async for e in backend.load(LoadRequest(model="mine"))]
-    told = [e async for e in backend.running()]
+    running = [e async for e in backend.running()]
 
     assert [await has(each, "mine") for each in adapters.values()] == [True, True]
-    assert isinstance(told[0], Details)
-    assert [each["endpoint"] for each in told[0].details["models"]] == ["a", "b"]
+    assert isinstance(running[0], Details)
+    assert [each["endpoint"] for each in running[0].details["models"]] == ["a", "b"]
 
 
-def test_a_model_is_listed_once_and_warm_where_any_has_it_so() -> None:
+def test_a_model_is_listed_once_and_warm_if_it_is_warm_anywhere() -> None:
     cold, warm = ModelReport(name="m", warm=False), ModelReport(name="m", warm=True)
 
     assert merged([[cold], [warm, ModelReport(name="n")]]) == (warm, ModelReport(name="n"))

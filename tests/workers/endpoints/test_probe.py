@@ -1,4 +1,4 @@
-"""A look at an endpoint: it counts as gone if nobody answers, and not if a list takes long."""
+"""A probe of an endpoint: without an answer it is down, with a slow list of models it is not."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -40,12 +40,12 @@ async def silent() -> AsyncGenerator[int]:
         listener.close()
 
 
-def test_a_looks_bound_is_shorter_than_the_clients_own() -> None:
+def test_the_bounds_of_a_probe_are_shorter_than_those_of_the_client() -> None:
     assert min(client.QUICK_S, client.CONNECT_S) > probe.CHECK_S
     assert client.QUICK_S > probe.MODELS_S
 
 
-async def test_a_server_that_accepts_and_never_answers_is_gone(
+async def test_a_server_that_accepts_and_never_answers_is_down(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(probe, "CHECK_S", 0.2)
@@ -68,4 +68,4 @@ async def test_a_list_that_takes_long_is_no_outage(monkeypatch: pytest.MonkeyPat
         await one.adapter.aclose()
 
     assert one.takes("box.chat")
-    assert "did not tell its models" in (one.error or "")
+    assert "did not list its models" in (one.error or "")

@@ -25,7 +25,7 @@ from contract.result import fold
 CLOSED_WITHIN_S = 1.0
 TALKATIVE = "scripted-story:chunks=5000,rate=20"
 DRAWING = "scripted-image:chunks=99,rate=9 a cat"
-ALONE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "60", "FLEET_REAP_S": "60"}
+ALONE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "55", "FLEET_REAP_S": "60"}
 """No renewal and no reaper comes in time to help."""
 
 

@@ -17,7 +17,7 @@ from contract.result import fold
 from relay.scripts import jobs
 from workers.scripted.server import ScriptedServer, serve
 
-LONG_LEASE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "60"}
+LONG_LEASE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "55"}
 SHORT_LEASE = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}
 WORDS = "scripted-story:chunks=5000,rate=20"
 SILENCE = "scripted-story:first=60"

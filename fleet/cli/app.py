@@ -20,7 +20,6 @@ from fleet.cli.commands import (
     logs,
     model,
     ps,
-    pull,
     roster,
     up,
 )
@@ -41,7 +40,7 @@ for command in (
     chat.chat,
     embed.embed,
     image.image,
-    pull.pull,
+    model.pull,
     model.show,
     model.load,
     model.unload,

@@ -17,11 +17,11 @@ from contract.events import (
     Resumed,
 )
 from contract.result import Fold, Result
-from fleet.cli.exit_codes import raise_unless_done
 from fleet.cli.progress_bars import ProgressBars
 from fleet.cli.terminal import Terminal
 from fleet.client.errors import AnswerRestarted
 from fleet.client.job import AsyncJob
+from fleet.client.results import demand_done
 
 
 class EventPrinter:
@@ -122,5 +122,5 @@ async def followed(job: AsyncJob, terminal: Terminal, after: EventId = BEGINNING
                 shown.add(frame)
     finally:
         shown.end()
-    raise_unless_done(job.id, shown.result)
+    demand_done(job.id, shown.result)
     return shown.result

@@ -10,8 +10,13 @@ import typer
 from rich.console import Console
 
 from contract.errors import FleetError, InvalidRequest, InvalidSetting
-from contract.result import Result
-from fleet.client.errors import FleetUnreachable, GaveUpWaiting, JobCancelled, NotAuthorised
+from fleet.client.errors import (
+    FleetUnreachable,
+    GaveUpWaiting,
+    JobCancelled,
+    JobEnded,
+    NotAuthorised,
+)
 
 
 class Exit(IntEnum):
@@ -38,33 +43,12 @@ _OF_ERRORS: dict[type[FleetError], Exit] = {
 }
 
 
-class JobEnded(FleetError):
-    """A job that a command waited for ended badly, which its events have told already."""
-
-    def __init__(self, message: str, exit_code: Exit) -> None:
-        """Keep the exit code for the shell."""
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def exit_of(error: FleetError) -> Exit:
     """The exit code that an error stands for."""
     if isinstance(error, JobEnded):
-        return error.exit_code
+        return Exit.DEAD_LETTERED if error.is_dead else Exit.JOB_FAILED
     codes = (code for kind, code in _OF_ERRORS.items() if isinstance(error, kind))
     return next(codes, Exit.FAILED)
-
-
-def raise_unless_done(job_id: str, result: Result) -> None:
-    """Raise JobEnded if a job's last word is not `done`."""
-    if result.error is not None:
-        what = f"job {job_id} failed ({result.error.code}): {result.error.message}"
-        if result.error.dead:
-            again = f"{what}; it is kept: `fleet dead retry {job_id}` runs it again"
-            raise JobEnded(again, Exit.DEAD_LETTERED)
-        raise JobEnded(what, Exit.JOB_FAILED)
-    if result.cancelled is not None:
-        raise JobEnded(f"job {job_id} was cancelled by {result.cancelled.by}", Exit.JOB_FAILED)
 
 
 def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:

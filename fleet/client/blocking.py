@@ -1,19 +1,22 @@
-"""Methods of asynchronous classes, for a thread without a loop: they stay written once, over there.
+"""Methods of asynchronous classes for a thread without a loop: each is written once, over there.
 
     class Client(Blocking):
         models = waits(AsyncClient.models)
         chat = steps(AsyncClient.chat)
 
-What comes out has the parameters, the words and the types of its sibling.
+The results have the parameters, the docstrings and the types of the asynchronous methods.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
-from fleet.client.thread_iteration import items_of
+from fleet.client.window import Taken
 
 Fields = ParamSpec("Fields")
 Answer = TypeVar("Answer")
@@ -57,3 +60,74 @@ def steps(
         return items_of(self._portal, ask(self._sibling, *args, **fields))
 
     return taken
+
+
+class _Pull(Generic[Item]):
+    """Takes one item at a time from an asynchronous generator, and can stop while it waits."""
+
+    def __init__(self, stream: AsyncGenerator[Item, None]) -> None:
+        self._stream = stream
+        self._step: asyncio.Task[Any] | None = None
+
+    async def step(self) -> tuple[Item] | None:
+        """The next item in a tuple, or None at the end."""
+        self._step = asyncio.current_task()
+        try:
+            return (await anext(self._stream),)
+        except StopAsyncIteration:
+            return None
+
+    async def close(self) -> None:
+        """End a step that was interrupted from outside, then the generator."""
+        if self._step is not None and not self._step.done():
+            self._step.cancel()
+            await asyncio.wait([self._step])
+        await self._stream.aclose()
+
+
+def items_of(
+    portal: BlockingPortal, stream: AsyncGenerator[Item, None]
+) -> Generator[Item, None, None]:
+    """The items of an asynchronous generator; closing this one early closes that one."""
+    pull = _Pull(stream)
+    try:
+        while (item := portal.call(pull.step)) is not None:
+            yield item[0]
+    finally:
+        portal.call(pull.close)
+
+
+def walk(
+    portal: BlockingPortal,
+    items: Iterable[Item],
+    work: Callable[[Item], Awaitable[Answer]],
+    width: int,
+    *,
+    ordered: bool,
+) -> Generator[Answer, None, None]:
+    """Like `window.in_order` or `as_done`; the items are taken by the caller's own thread.
+
+    A cursor of a database, or whatever else is read, may belong to that thread.
+    """
+    waiting: deque[Future[Answer]] = deque()
+    taken = Taken(items)
+    try:
+        for item in taken:
+            waiting.append(portal.start_task_soon(work, item))
+            if len(waiting) >= width:
+                yield _next(waiting, ordered=ordered).result()
+        while waiting:
+            yield _next(waiting, ordered=ordered).result()
+        taken.check()
+    finally:
+        for future in waiting:
+            future.cancel()
+        wait(waiting)
+
+
+def _next(waiting: deque[Future[Answer]], *, ordered: bool) -> Future[Answer]:
+    if ordered:
+        return waiting.popleft()
+    done = next(iter(wait(waiting, return_when=FIRST_COMPLETED).done))
+    waiting.remove(done)
+    return done

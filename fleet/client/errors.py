@@ -4,7 +4,8 @@ FleetError
 ├── FleetUnreachable    no shim of FLEET_URL answers
 ├── NotAuthorised       the shim does not accept our key
 ├── GaveUpWaiting       the caller's own patience ran out; the job goes on
-├── JobCancelled        somebody stopped the job that we waited for
+├── JobCancelled        the job was cancelled, so it has no result
+├── JobEnded            the job failed or was cancelled, and its events said so
 ├── AnswerRestarted     a stream of plain words cannot take back what it has said
 └── CannotStart         `fleet up` found the machine in a state that it will not work in
 """
@@ -35,6 +36,15 @@ class JobCancelled(FleetError):
     """The job was cancelled, so it has no result."""
 
     code = "cancelled"
+
+
+class JobEnded(FleetError):
+    """A job failed or was cancelled; its events have been shown already."""
+
+    def __init__(self, message: str, *, is_dead: bool = False) -> None:
+        """`is_dead`: all attempts failed, and the job is kept as a dead letter."""
+        super().__init__(message)
+        self.is_dead = is_dead
 
 
 class AnswerRestarted(FleetError):

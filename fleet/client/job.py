@@ -6,6 +6,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 from urllib.parse import quote
 
+from typing_extensions import override
+
 from contract.errors import FleetError, JobError, JobNotFound
 from contract.events import (
     BEGINNING,
@@ -19,16 +21,30 @@ from contract.events import (
 )
 from contract.jobs import JobAccepted, JobView
 from contract.result import Fold, Result
+from contract.sse import EventStream
 from contract.wire import decode
+from fleet.client.error_responses import error_class
 from fleet.client.errors import AnswerRestarted, GaveUpWaiting, JobCancelled
-from fleet.client.problems import error_class
 from fleet.client.reconnect import FollowState, Patience
-from fleet.client.sse import Decoder
 from fleet.client.transport import NO_ANSWER, Shims
 
 Answer = TypeVar("Answer")
 
 _TASK_PAUSE_S = 0.1
+
+
+class FrameDecoder(EventStream[Frame]):
+    """Decodes the event stream of one connection: bytes in pieces of any size, frames out.
+
+    Raises ValueError for an id that is not `<attempt>-<seq>`, BadEndpoint for an event over the
+    limit.
+    """
+
+    __slots__ = ()
+
+    @override
+    def _made(self, name: str, id: bytes, data: bytes) -> Frame:
+        return Frame(EventId.parse(id.decode()) if id else None, name, data)
 
 
 class AsyncJob:
@@ -76,7 +92,7 @@ class AsyncJob:
     async def _connection(
         self, seen: FollowState, patience: Patience
     ) -> AsyncGenerator[list[Frame], None]:
-        decoder = Decoder()
+        decoder = FrameDecoder()
         params = {"after": str(seen.cursor)}
         first = True
         async with (

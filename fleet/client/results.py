@@ -6,16 +6,31 @@ from typing import TYPE_CHECKING
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import InternalError
 from contract.result import Embeddings, Result
+from fleet.client.errors import JobEnded
 from fleet.client.map import MapResult
 
 if TYPE_CHECKING:
-    from fleet.embed.spool import Rows
+    import numpy as np
+
+    Rows = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 class WrongCount(InternalError):
-    """A job gave another number of vectors than it was given texts."""
+    """The number of vectors in a result is not the number of texts in its request."""
 
     code = "wrong_count"
+
+
+def demand_done(job_id: str, result: Result) -> None:
+    """Raise JobEnded unless a job's terminal event is `done`."""
+    if result.error is not None:
+        what = f"job {job_id} failed ({result.error.code}): {result.error.message}"
+        if result.error.dead:
+            again = f"{what}; it is kept: `fleet dead retry {job_id}` runs it again"
+            raise JobEnded(again, is_dead=True)
+        raise JobEnded(what)
+    if result.cancelled is not None:
+        raise JobEnded(f"job {job_id} was cancelled by {result.cancelled.by}")
 
 
 def images_of(result: Result) -> list[bytes]:

@@ -1,17 +1,61 @@
-"""What a fleet is made of, as its live workers tell: backends, models, queues, and the workers."""
+"""Backends, models, queues and workers: what a client reads of the roster, and its requests for it.
 
+Unlike the contract's models these ignore fields that a newer shim adds.
+"""
+
+from collections.abc import Iterable
 from typing import TypeVar
 from urllib.parse import quote
 
+from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from contract.json_lines import json_line
-from contract.roster import QueueView, WorkerReport
+from contract.roster import Capability, ModelReport, QueueView, WorkerReport
 from contract.wire import WireModel, decode
-from fleet.client.reports import BackendGone, BackendInfo, ModelInfo, listed
 from fleet.client.transport import Shims
 
 AnyNoun = TypeVar("AnyNoun", bound=WireModel)
+
+
+class BackendInfo(WireModel):
+    """A backend over all workers that serve it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    type: str
+    healthy: bool
+    error: str | None = None
+    endpoints: tuple[str, ...] = ()
+    endpoints_down: tuple[str, ...] = ()
+    circuit_open_until: float | None = None
+    version: str | None = None
+    capabilities: tuple[Capability, ...] = ()
+    models: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+
+
+class BackendGone(WireModel):
+    """A backend whose workers were ended."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    workers: int
+    """How many were ended."""
+    waiting: int
+    """Jobs in its queues: they wait until a backend of that name is there again."""
+
+
+class ModelInfo(ModelReport):
+    """A model, and the backend that has it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    backend: str
+    workers: int = 1
 
 
 class RosterClient:
@@ -52,4 +96,22 @@ class RosterClient:
         return await self._listed("workers", WorkerReport)
 
     async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
-        return listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
+        return _listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
+
+
+def _listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]:
+    """The list under its name, as in `{"backends": [...]}`."""
+    return tuple(noun.model_validate(item) for item in from_json(answer)[what])
+
+
+def model_for(capability: str, models: Iterable[ModelInfo]) -> ModelInfo | None:
+    """A model that can do this, as far as the servers tell: real before scripted, warm first."""
+    known = list(models)
+    able = [model for model in known if capability in model.traits]
+    unknown = [model for model in known if not model.traits]
+    return min(able or unknown, key=_preference, default=None)
+
+
+def _preference(model: ModelInfo) -> tuple[bool, bool, bool]:
+    scripted = model.name.startswith("scripted-")
+    return scripted, scripted and model.name != "scripted-story", not model.warm

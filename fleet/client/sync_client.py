@@ -21,10 +21,9 @@ from contract.jobs import JobAccepted
 from contract.requests import Kind
 from fleet.client.async_client import AsyncClient
 from fleet.client.batches import Batches as AsyncBatches
-from fleet.client.blocking import Blocking, steps, waits
+from fleet.client.blocking import Blocking, steps, waits, walk
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MapResult
-from fleet.client.thread_iteration import walk
 
 Fields = ParamSpec("Fields")
 

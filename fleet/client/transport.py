@@ -9,8 +9,8 @@ from typing import IO, Any
 import httpx
 
 from contract.errors import FleetError, RelayUnavailable
+from fleet.client.error_responses import error_of
 from fleet.client.errors import FleetUnreachable
-from fleet.client.problems import error_of
 from fleet.client.reconnect import Patience
 from fleet.client.settings import ClientSettings, addresses
 

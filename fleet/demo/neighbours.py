@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fleet.client.reports import ModelInfo, model_for
+from fleet.client.roster import ModelInfo, model_for
 from fleet.demo.minilm import MODEL_NAME
 from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage

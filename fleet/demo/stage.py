@@ -12,7 +12,7 @@ from urllib.parse import quote
 from honcho.printer import Printer
 
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import ModelInfo, model_for
+from fleet.client.roster import ModelInfo, model_for
 from fleet.local.launch_plan import Plan, PlannedBackend, shim_ports
 from fleet.local.up import Running, running
 from relay.settings import RelaySettings

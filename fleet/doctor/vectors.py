@@ -12,7 +12,7 @@ from typing import Final
 from contract.embeddings import unpack
 from contract.errors import FleetError
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import ModelInfo
+from fleet.client.roster import ModelInfo
 from fleet.doctor.finding import Finding, broken, note, ok
 from workers.embedding.packing_check import LEAST_COSINE, TEXTS, Likeness, likeness
 

@@ -30,12 +30,12 @@ from contract.errors import (
     WorkerLost,
 )
 from contract.requests import Request
-from fleet.cli.exit_codes import Exit, JobEnded, raise_unless_done
 from fleet.client.async_client import AsyncClient
+from fleet.client.errors import JobEnded
 from fleet.client.job import AsyncJob
 from fleet.client.map import MappedJobs, MapResult
 from fleet.client.requests import request_of
-from fleet.client.results import WrongCount, rows_of
+from fleet.client.results import WrongCount, demand_done, rows_of
 from fleet.client.window import in_order
 from fleet.embed.spool import Bad, Block, Rows
 from fleet.embed.text_files import Text
@@ -147,7 +147,7 @@ class Embedding:
         """What can be had of the texts of a job that failed."""
         if not isinstance(error, _OF_A_TEXT):
             if answer.job_id and answer.outcome:
-                raise_unless_done(answer.job_id, answer.outcome)
+                demand_done(answer.job_id, answer.outcome)
             raise error
         if len(rows) == 1:
             return [self._given_up(rows[0], error)]
@@ -175,8 +175,7 @@ class Embedding:
         if self._failed >= (_HOPELESS if self._worked else _SUSPICIOUS):
             raise JobEnded(
                 f"{self._failed} texts failed and none between them did not, so it is not the "
-                f"texts. The last: {error.message}",
-                Exit.JOB_FAILED,
+                f"texts. The last: {error.message}"
             )
         return _Found(
             row, None, Bad(row.at, error.code, _NAMED.sub("", error.message).lstrip(": "))

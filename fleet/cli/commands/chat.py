@@ -1,25 +1,29 @@
 """`fleet chat` and `fleet run`: ask a model and see the answer as it comes."""
 
 import asyncio
+import base64
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import typer
 
-from contract.chat import Message
+from contract.chat import ImagePart, Message, Part, TextPart
 from contract.errors import FleetError, UnknownModel
 from contract.result import Result
 from fleet.cli.commands.options import Backend, Json, Model, Url
 from fleet.cli.event_printer import EventPrinter
-from fleet.cli.exit_codes import Exit, complain, raise_unless_done, run
+from fleet.cli.exit_codes import Exit, complain, run
 from fleet.cli.interrupts import cancel
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.images import picture, spoken
-from fleet.client.reports import model_for
 from fleet.client.requests import chat_of
+from fleet.client.results import demand_done
+from fleet.client.roster import model_for
 
+_ADDRESSES: Final = ("http://", "https://", "data:")
 Prompt = Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk.")]
 System = Annotated[str | None, typer.Option(help="What the model is told first.")]
 Temperature = Annotated[float | None, typer.Option(help="0 for the likeliest words.")]
@@ -107,7 +111,7 @@ class Talk:
                 shown.end()
                 await cancel(job, self.terminal)
                 raise
-        raise_unless_done(job.id, shown.result)
+        demand_done(job.id, shown.result)
         return shown.result
 
     async def _chosen(self, fleet: AsyncClient) -> str:
@@ -123,7 +127,7 @@ class Talk:
 
 def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str] | None) -> None:
     try:
-        pictures = [picture(each) for each in images or ()]
+        pictures = [image_data(each) for each in images or ()]
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
     before = [Message(role="system", content=system)] if system else []
@@ -131,7 +135,7 @@ def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str]
         _converse(talk, before, pictures)
         return
     words = sys.stdin.read() if prompt is None else prompt
-    run(_once(talk, [*before, spoken(words, pictures)]))
+    run(_once(talk, [*before, user_message(words, pictures)]))
 
 
 async def _once(talk: Talk, messages: list[Message]) -> Exit:
@@ -150,7 +154,7 @@ def _converse(talk: Talk, messages: list[Message], pictures: list[str]) -> None:
             return
         if not words:
             continue
-        asked = [*messages, spoken(words, pictures)]
+        asked = [*messages, user_message(words, pictures)]
         try:
             result = asyncio.run(talk.answer(asked))
         except KeyboardInterrupt:
@@ -160,3 +164,18 @@ def _converse(talk: Talk, messages: list[Message], pictures: list[str]) -> None:
             continue
         messages = [*asked, Message(role="assistant", content=result.content)]
         pictures = []
+
+
+def image_data(source: str) -> str:
+    """A file in base64, or an `http`, `https` or `data` URL as it is; raises OSError."""
+    if source.lower().startswith(_ADDRESSES):
+        return source
+    return base64.b64encode(Path(source).expanduser().read_bytes()).decode()
+
+
+def user_message(text: str, images: Sequence[str]) -> Message:
+    """The message of a user: text, then images in base64 or by address."""
+    if not images:
+        return Message(role="user", content=text)
+    parts: list[Part] = [TextPart(text=text), *(ImagePart(image=each) for each in images)]
+    return Message(role="user", content=tuple(parts))

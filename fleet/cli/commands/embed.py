@@ -11,11 +11,12 @@ import typer
 from contract.errors import FleetError, UnknownModel
 from fleet.atomic_file import check_apart
 from fleet.cli.commands.options import Backend, Json, Model, Url
-from fleet.cli.exit_codes import Exit, JobEnded, run
+from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import JOBS_IN_FLIGHT, TEXTS_A_JOB, AsyncClient
-from fleet.client.reports import model_for
+from fleet.client.errors import JobEnded
+from fleet.client.roster import model_for
 from fleet.embed.text_files import FileSurvey, TextSource
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ async def _write(kept: "Spool", asked: _Asked, total: int, terminal: Terminal) -
     if not kept.dimension:
         first = next(each for block in kept.blocks() for each in block.bad)
         kept.delete()
-        raise JobEnded(f"no text could be embedded. The first: {first.message}", Exit.JOB_FAILED)
+        raise JobEnded(f"no text could be embedded. The first: {first.message}")
     rows = asked.source.rows()
     with (
         errors_file(asked.errors, wanted=kept.bad > 0) as errors,

@@ -14,13 +14,14 @@ from contract.result import Result
 from fleet.atomic_file import check_apart, whole
 from fleet.cli.commands.options import Backend, Json, Model, Url
 from fleet.cli.event_printer import EventPrinter
-from fleet.cli.exit_codes import Exit, raise_unless_done, run
+from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.job import AsyncJob
-from fleet.client.reports import model_for
 from fleet.client.requests import request_of
+from fleet.client.results import demand_done
+from fleet.client.roster import model_for
 
 _MIME_TYPES: Final = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 _PNG: Final = "image/png"
@@ -106,7 +107,7 @@ async def _followed(job: AsyncJob, terminal: Terminal) -> Result:
         if shown.result.status == "done":
             # Servers tell how far they are now and then, and say nothing more when it is there.
             bar.update(task, total=1.0, completed=1.0)
-    raise_unless_done(job.id, shown.result)
+    demand_done(job.id, shown.result)
     return shown.result
 
 

@@ -1,4 +1,4 @@
-"""`fleet show`, `load`, `unload`, `rm`, `cp`, `create`: one model, on the backend that has it."""
+"""`fleet pull`, `show`, `load`, `unload`, `rm`, `cp`, `create`: one model of a backend."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -6,19 +6,52 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import from_json
 
+from contract.errors import UnknownBackend
 from contract.json_lines import json_line
+from contract.models import PullRequest
 from contract.result import Result
 from fleet.cli.commands.options import Backend, Json, Url
 from fleet.cli.event_printer import followed
-from fleet.cli.exit_codes import Exit, raise_unless_done, run
+from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
 from fleet.cli.tables import Whole
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.requests import request_of
+from fleet.client.results import demand_done
 
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="As the backend names it.")]
 _LONGEST_VALUE = 160
+
+
+def pull(
+    model: Named,
+    *,
+    backend: Backend = None,
+    json: Json = False,
+    url: Url = None,
+) -> None:
+    """Download a model; Ctrl-C lets go of it, a second one cancels it."""
+    run(_pull(model, backend, Terminal(json=json), url))
+
+
+async def _pull(model: str, backend: str | None, terminal: Terminal, url: str | None) -> Exit:
+    async with AsyncClient(url) as fleet:
+        where = backend or await _only_puller(fleet)
+        job = await fleet.enqueue(PullRequest(model=model, backend=where))
+        await detachable(followed(job, terminal), lambda: [job], terminal)
+    terminal.say(f"{model} is on {where}")
+    return Exit.OK
+
+
+async def _only_puller(fleet: AsyncClient) -> str:
+    able = [each.name for each in await fleet.backends() if "pull" in each.capabilities]
+    if len(able) == 1:
+        return able[0]
+    names = ", ".join(able)
+    raise UnknownBackend(
+        f"name one with --backend: {names} can pull" if able else "no live backend can pull models"
+    )
 
 
 def show(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
@@ -30,7 +63,7 @@ async def _show(model: str, backend: str | None, terminal: Terminal, url: str | 
     async with AsyncClient(url) as fleet:
         job = await fleet.enqueue("show", model=model, backend=backend)
         result = await job.outcome()
-    raise_unless_done(job.id, result)
+    demand_done(job.id, result)
     details = result.details or {}
     if terminal.json:
         terminal.mapping(details)

@@ -12,7 +12,7 @@ from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Ago, Whole
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import BackendInfo
+from fleet.client.roster import BackendInfo
 
 _TELLS_WITHIN_S = 10.0
 

@@ -8,7 +8,7 @@ from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Whole, span
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.reports import BackendInfo
+from fleet.client.roster import BackendInfo
 
 
 def show_backends(

@@ -10,8 +10,8 @@ import pytest
 from support.up import Command, Up
 
 from fleet import Client
+from fleet.cli.commands.chat import image_data, user_message
 from fleet.cli.commands.model import facts, parameters
-from fleet.client.images import picture, spoken
 
 ON = ("--backend", "olla")
 
@@ -128,7 +128,7 @@ def test_chat_takes_pictures_and_thinks(fleet: Command, tmp_path: Path) -> None:
 def test_a_picture_is_a_file_or_an_address(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"bytes")
-    message = spoken("look", [picture(str(file)), picture("https://h/b.png")])
+    message = user_message("look", [image_data(str(file)), image_data("https://h/b.png")])
 
     assert message.images == (base64.b64encode(b"bytes").decode(), "https://h/b.png")
     assert message.text == "look"

@@ -5,9 +5,10 @@ import pytest
 from contract.errors import FleetError, JobNotFound, QueueError, QueueFull, RequestError
 from contract.events import Cancelled, Failed
 from contract.result import Result
-from fleet.cli.exit_codes import Exit, exit_of, raise_unless_done
+from fleet.cli.exit_codes import Exit, exit_of
+from fleet.client.error_responses import error_of
 from fleet.client.errors import FleetUnreachable, GaveUpWaiting, NotAuthorised
-from fleet.client.problems import error_of
+from fleet.client.results import demand_done
 
 
 def test_a_problem_becomes_the_class_of_its_code() -> None:
@@ -61,6 +62,6 @@ def test_each_error_has_its_exit_code(error: FleetError, code: int) -> None:
 )
 def test_each_bad_end_of_a_job_has_its_exit_code(result: Result, code: Exit) -> None:
     with pytest.raises(FleetError) as caught:
-        raise_unless_done("j", result)
+        demand_done("j", result)
 
     assert exit_of(caught.value) == code

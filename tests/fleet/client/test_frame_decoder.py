@@ -5,7 +5,7 @@ import time
 import pytest
 
 from contract.events import EventId
-from fleet.client.sse import Decoder
+from fleet.client.job import FrameDecoder
 
 STREAM = (
     ": hello\n\n"
@@ -17,7 +17,7 @@ STREAM = (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_are_the_same_however_the_bytes_are_cut(size: int) -> None:
-    decoder = Decoder()
+    decoder = FrameDecoder()
     pieces = (STREAM[at : at + size] for at in range(0, len(STREAM), size))
 
     frames = [frame for piece in pieces for frame in decoder.feed(piece)]
@@ -31,13 +31,13 @@ def test_events_are_the_same_however_the_bytes_are_cut(size: int) -> None:
 
 
 def test_a_keep_alive_is_no_event() -> None:
-    assert Decoder().feed(b": still here\n\n") == []
+    assert FrameDecoder().feed(b": still here\n\n") == []
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_every_end_of_a_line_ends_it_and_a_mark_at_the_start_is_none_of_it(end: bytes) -> None:
     stream = b"\xef\xbb\xbf" + b"id: 1-1\nevent: delta\ndata: {}\n\n".replace(b"\n", end)
-    decoder = Decoder()
+    decoder = FrameDecoder()
     frames = [frame for at in range(len(stream)) for frame in decoder.feed(stream[at : at + 1])]
 
     assert [(f.id, f.type, f.body) for f in frames + decoder.feed(b"")] == [
@@ -46,7 +46,7 @@ def test_every_end_of_a_line_ends_it_and_a_mark_at_the_start_is_none_of_it(end: 
 
 
 def test_an_event_of_ten_megabytes_costs_what_it_weighs() -> None:
-    decoder, piece = Decoder(), b"x" * 4096
+    decoder, piece = FrameDecoder(), b"x" * 4096
     began = time.process_time()
     decoder.feed(b"event: image\ndata: ")
     for _ in range(2560):

@@ -22,7 +22,7 @@ from workers.circuit_watch import CircuitWatch
 from workers.config import embed_requests_of, over_all
 from workers.delayed_wakeups import DelayedWakeups
 from workers.embedding.packer import Packer, PackingRules
-from workers.embedding.sending import Budget
+from workers.embedding.request_sender import Budget
 from workers.endpoints.circuit_breaker import CircuitBreaker, Verdict
 from workers.endpoints.endpoints import Endpoint, EndpointPool
 from workers.foreign_tasks import ForeignTasks

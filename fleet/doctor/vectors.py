@@ -14,7 +14,7 @@ from contract.errors import FleetError
 from fleet.client.async_client import AsyncClient
 from fleet.client.roster import ModelInfo
 from fleet.doctor.finding import Finding, broken, note, ok
-from workers.embedding.packing_check import LEAST_COSINE, TEXTS, Likeness, likeness
+from workers.embedding.packing_check import LEAST_COSINE, TEXTS, Similarity, similarity
 
 _JOB_S: Final = 120.0
 _CROWD: Final = 16
@@ -49,16 +49,16 @@ async def _checked(fleet: AsyncClient, model: ModelInfo) -> Finding:
         alone = [await _one(fleet, model, text) for text in (*TEXTS, *others)]
         packs = await _learnt(fleet, model)
         at_once = (_one(fleet, model, text, truncate=False) for text in TEXTS)
-        packed = likeness(alone[: len(TEXTS)], await asyncio.gather(*at_once))
+        packed = similarity(alone[: len(TEXTS)], await asyncio.gather(*at_once))
         rows = await _rows(fleet, model, others, truncate=False)
-        together = likeness(alone[len(TEXTS) :], rows)
+        together = similarity(alone[len(TEXTS) :], rows)
     except (FleetError, TimeoutError, IndexError) as error:
         fix = f"try `fleet embed` with the model {model.name}, and look at `fleet jobs`"
         return broken(what, str(error) or f"no answer within {_JOB_S:.0f} s", fix)
     return _judged(what, together, packed, packs=packs)
 
 
-def _judged(what: str, together: Likeness, packed: Likeness, *, packs: bool | None) -> Finding:
+def _judged(what: str, together: Similarity, packed: Similarity, *, packs: bool | None) -> Finding:
     detail = (
         f"least cosine to each text alone: {packed.cosine:.5f} as jobs at once,"
         f" {together.cosine:.5f} in one job; {_in_words(packs=packs)}"

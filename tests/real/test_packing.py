@@ -21,8 +21,8 @@ from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import LLAMACPP
 from workers.backends.protocols import Embed
 from workers.embedding.packer import Packer, PackingRules
-from workers.embedding.packing_check import likeness
-from workers.embedding.sending import Budget
+from workers.embedding.packing_check import similarity
+from workers.embedding.request_sender import Budget
 
 pytestmark = pytest.mark.real
 
@@ -79,7 +79,7 @@ async def check(backend: Embed, model: str) -> None:
 
         assert packer.packs(model) is True
         assert requests <= len(TEXTS) / 4
-        assert likeness(alone, packed).is_same
+        assert similarity(alone, packed).is_same
 
 
 async def test_llama_servers_vectors_are_the_same_in_company(llama_binary: Path) -> None:
@@ -108,7 +108,7 @@ async def test_where_company_changes_the_vectors_each_text_goes_alone(
 
         assert packer.packs("tiny") is False
         assert sizes == [1] * 40
-        assert likeness(alone, found).is_same
+        assert similarity(alone, found).is_same
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from contract.embeddings import EmbedRequest, unpack
 from contract.events import Done, Vectors
 from support.backends import against_server
 from workers.embedding.packer import Packer, PackingRules
-from workers.embedding.sending import Budget
+from workers.embedding.request_sender import Budget
 from workers.scripted.script import vector
 from workers.scripted.server import ScriptedServer
 

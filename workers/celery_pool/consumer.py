@@ -1,4 +1,4 @@
-"""Which queues a running worker takes from: pause one and resume it, from any thread."""
+"""Pauses and resumes the queues of a running worker, from any thread."""
 
 from typing import Any
 
@@ -6,28 +6,28 @@ from typing import Any
 class ConsumerControl:
     """The queues of one Celery consumer, which the `worker_ready` signal sends as its sender.
 
-    A change takes effect on the hub's thread, within a turn; of several, the last one holds. A
-    message that the broker has already handed out goes back to its queue. A paused queue stays
-    paused over a reconnection.
+    A change takes effect on the hub's thread, in its next turn; the last of several changes counts.
+    A message that was already delivered is returned to its queue. A paused queue stays paused after
+    a reconnection.
     """
 
     def __init__(self, consumer: Any) -> None:
-        """Keep the consumer; its queues stay as they are."""
+        """`consumer` is Celery's; no queue is paused yet."""
         self._consumer = consumer
         self._paused: set[str] = set()
 
     def pause(self, queue: str) -> None:
-        """Take no more from `queue`; again: no change."""
+        """Stop consuming from `queue`; no effect if it is paused."""
         self._paused.add(queue)
-        self._consumer.call_soon(self._settle, queue)
+        self._consumer.call_soon(self._apply, queue)
 
     def resume(self, queue: str) -> None:
-        """Take from `queue` again; not paused: no change."""
+        """Consume from `queue` again; no effect if it is not paused."""
         self._paused.discard(queue)
-        self._consumer.call_soon(self._settle, queue)
+        self._consumer.call_soon(self._apply, queue)
 
-    def _settle(self, queue: str) -> None:
-        # The hub keeps no order among its callbacks, so each looks at the wish, not at its cause.
+    def _apply(self, queue: str) -> None:
+        # The hub runs its callbacks in no fixed order, so each applies the current state.
         wanted = queue not in self._paused
         queues = self._consumer.app.amqp.queues
         if (queue in queues.consume_from) is wanted:

@@ -1,7 +1,7 @@
 """One Celery task while the pool runs it: its coroutine, its time limits, its one outcome.
 
 The coroutine and its timers live on the loop's thread. Celery's request may be touched on the hub's
-thread only, so whatever it must hear is posted there, in order, and `disowned` is read and written
+thread only, so every report to it is posted there, in order, and `disowned` is read and written
 there only.
 """
 
@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """What Celery's request wants to hear; each is called on the hub's thread."""
+    """The callbacks of Celery's request; each is called on the hub's thread."""
 
     on_result: Callable[[Any], None]
     on_error: Callable[[Any], None]
@@ -31,7 +31,7 @@ class Reports:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Seconds until the body is asked to end, and until it is made to; None for never."""
+    """Seconds until the soft limit is raised in the body, and until it is cancelled; or None."""
 
     soft_s: float | None
     hard_s: float | None
@@ -65,7 +65,7 @@ class Execution:
         self._task: asyncio.Task[Any] | None = None
 
     def terminate(self, _signal: object = None) -> None:
-        """Cancel the coroutine and report nothing: who terminates a task tells its outcome."""
+        """Cancel the coroutine and report nothing: the caller reports the outcome."""
         self._disowned = True
         self._thread.call(self._cancel)
 

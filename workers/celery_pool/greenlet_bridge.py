@@ -2,8 +2,8 @@
 
 Celery calls a task like any function: signals, request stack, retries and hooks surround a plain
 call. Here that whole call runs in a greenlet on the loop's thread. When the coroutine inside waits,
-the greenlet gives what it waits for to the asyncio task outside, and goes on when that is ready.
-The body thus sees both worlds: `self.request` and `self.retry` of Celery, `asyncio.current_task`
+the greenlet passes its awaitable to the asyncio task outside, and resumes when that is ready. So
+the body can use both: `self.request` and `self.retry` of Celery, `asyncio.current_task`
 and `asyncio.timeout` of the loop.
 """
 
@@ -30,7 +30,7 @@ class OutsidePoolError(RuntimeError):
     """A coroutine task was called where no asyncio pool runs it."""
 
     def __init__(self) -> None:
-        super().__init__("coroutine tasks run only in workers.pool:AsyncioPool")
+        super().__init__("coroutine tasks run only in workers.celery_pool.pool:AsyncioPool")
 
 
 class SoftTimeLimitCancellation(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The application's part of a worker that outlives every task: entered first, left last."""
+"""The application's context in a worker: entered before the first task, left after the last."""
 
 import asyncio
 import concurrent.futures
@@ -18,7 +18,7 @@ CANCEL_TIMEOUT_S = 2.0
 class Lifespan:
     """Holds one asynchronous context open on the loop from `enter` to `leave`.
 
-    `on_crash` is called on the loop's thread if the context ends before it was told to.
+    `on_crash` is called on the loop's thread if the context ends before `leave`.
     """
 
     def __init__(

@@ -158,11 +158,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             execution.terminate(signal)
 
     def grow(self, n: int = 1) -> None:
-        """Take `n` more tasks at a time."""
+        """Run `n` more tasks concurrently."""
         self.limit += n
 
     def shrink(self, n: int = 1) -> None:
-        """Take `n` fewer tasks at a time; those that run go on."""
+        """Run `n` fewer tasks concurrently; running tasks continue."""
         if n >= self.limit:
             message = f"cannot shrink a pool of {self.limit} by {n}"
             raise ValueError(message)
@@ -204,7 +204,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._hub.call_soon(noop)
 
     def on_close(self) -> None:
-        """Tell the lifespan of a shutdown that no signal announced."""
+        """Start draining on a shutdown without a signal."""
         self._thread.call(self._start_draining)
 
     def _on_crash(self) -> None:
@@ -218,7 +218,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _exit(self) -> None:
         logger.critical(
-            "broken down, and the main thread did not end it in %g s; that stands at\n%s",
+            "the pool failed, and the main thread did not exit in %g s; it is at\n%s",
             self.crash_timeout_s,
             stack(threading.main_thread()),
         )
@@ -279,6 +279,6 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._watch.cancel()
         self._lifespan.leave(self.leave_timeout_s)
         if not self._thread.stop(self.join_timeout_s):
-            logger.error("the asyncio loop did not stop; it stands at\n%s", self._thread.stack())
+            logger.error("the asyncio loop did not stop; it is at\n%s", self._thread.stack())
         self._deliver()
         _run_ready_callbacks(self._hub)

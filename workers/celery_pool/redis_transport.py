@@ -1,10 +1,10 @@
-"""Celery's line to Redis: kombu's own, which also lives with what is no message, and idles.
+"""Kombu's transport for Redis, which also handles malformed messages, long idle polls and events.
 
-Celery ends when it meets a message that it cannot take, and its queue has the message again for the
-next worker. Here everything is read once before it is delivered; what nobody can read is delivered
-as a call of UNREADABLE_TASK, which sets it aside with its bytes.
+Celery exits on a message that it cannot decode, and the message returns to its queue for the next
+worker. Here each message is decoded once before it is delivered; a malformed one is delivered as a
+call of UNREADABLE_TASK, which stores its bytes apart.
 
-An idle worker asks Redis every IDLE_S. The queues of a BRPOP cannot be changed while it waits, so
+An idle worker polls Redis every IDLE_S. The queues of a BRPOP cannot be changed while it waits, so
 one that lacks a queue, because no slot is free for it, ends after `polling_interval`.
 
 A queue whose key is no list fails the whole BRPOP: it is left out for WRONG_KEY_S, so that the
@@ -33,7 +33,7 @@ IDLE_S: Final = 10.0
 WRONG_KEY_S: Final = 10.0
 """Seconds for which a queue is left out whose key is no list."""
 _PINGS_S: Final = 25.0
-"""Between two pings on the line of Celery's remote control."""
+"""Seconds between two pings on the connection of Celery's remote control."""
 
 
 def use_for_redis() -> None:
@@ -43,7 +43,7 @@ def use_for_redis() -> None:
 
 
 class Channel(kombu_redis.Channel):
-    """Delivers what Celery can take; `queue_count` is how many queues the worker has."""
+    """Delivers well-formed messages; `queue_count` is how many queues the worker has."""
 
     from_transport_options = (  # type: ignore[assignment]
         *kombu_redis.Channel.from_transport_options,
@@ -86,7 +86,7 @@ class Channel(kombu_redis.Channel):
 
     @override
     def close(self) -> None:
-        """Close at once: Redis ends the BRPOP, whose answer kombu reads so that none is lost."""
+        """Close at once: Redis ends the BRPOP, and kombu reads its reply, so no message is lost."""
         if self._in_poll and self._client_id is not None:
             errors = (*self.connection_errors, *self.connection.channel_errors)
             with suppress(*errors), self.conn_or_acquire() as client:
@@ -150,14 +150,14 @@ class Channel(kombu_redis.Channel):
         except UnreadableMessage as error:
             deliver(set_aside(item, queue, error), queue)
         except Exception as error:  # noqa: BLE001 - Celery may raise anything over a message
-            # Whatever Celery meets in a message, it is the message that goes, with its bytes.
+            # Any exception is taken as a fault of the message, which is stored apart.
             _log.exception("Celery failed over a message in %s", queue)
             reason = f"Celery failed over it: {type(error).__name__}"
             deliver(set_aside(item, queue, UnreadableMessage(reason)), queue)
 
 
 class Poller(kombu_redis.MultiChannelPoller):
-    """Pings the line of the remote control now and then."""
+    """Pings the connection of the remote control every _PINGS_S."""
 
     _pinged_at = 0.0
 
@@ -174,7 +174,7 @@ class Transport(kombu_redis.Transport):
     Channel = Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Connect when asked."""
+        """Not connected yet."""
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         self.cycle = Poller()  # type: ignore[assignment, no-untyped-call]
 

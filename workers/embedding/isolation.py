@@ -1,12 +1,12 @@
-"""Finds the text that broke a request, by halves, so that it fails alone (openrag #465).
+"""Finds the text that made a request fail, by bisection, so that only its job fails (openrag #465).
 
-Groups that failed are halved level by level until each holds texts of one job only: that job fails,
-the others do not. An error that may have any cause is searched on, within one job, too: the rest of
-its texts may work, and the one that does not goes alone the next time. Where the error may mean
-that the server is broken, or that it takes nobody's options, four groups of which none works end
-the search: all of them have the error then, and each job is tried again by its own rules. What a
-server says of a text (it is too long, it is refused) is searched down to the one text, so that the
-job can be told which.
+- Groups that fail are halved until each has texts of one job only. That job fails, the others do
+  not.
+- An error that may have any cause (`OF_ANY`) is searched within one job too: the rest of its texts
+  may work, and the one that fails is sent alone the next time.
+- An error about a text (`OF_A_TEXT`) is searched down to the text, whose number is in the message.
+- If four groups or more all fail with an error that may be the server's, or that refuses the
+  options, the search ends: all jobs fail with it, and each is retried by its own rules.
 """
 
 import re
@@ -26,60 +26,60 @@ from contract.errors import (
     ServerFault,
     TruncatedStream,
 )
-from workers.embedding.wants import EmbedOrder, Want
+from workers.embedding.text_queue import EmbedJob, QueuedText
 
 OF_A_TEXT: Final = (BackendRejected, ContextExceeded, InputTooLarge, NotFinite, Refused)
-"""What a server says of a text itself, or what its vector is."""
+"""Errors about one text or its vector."""
 OF_ANY: Final = (BadAnswer, ServerFault, TruncatedStream)
-"""What a text may have caused, or not."""
+"""Errors that a text may have caused, or not."""
 _NUMBER: Final = re.compile(r"^(?:input|tokens)\[\d+\]")
 
 
-def give_up(
-    wants: Sequence[Want], error: BackendError, *, is_suspect: bool = False
-) -> list[EmbedOrder]:
-    """Fail all jobs that want one of these; returns them.
+def fail_jobs(
+    texts: Sequence[QueuedText], error: BackendError, *, is_suspect: bool = False
+) -> list[EmbedJob]:
+    """Fail all jobs that need one of the texts; returns them.
 
-    `is_suspect`: the text has broken a request before, when it was alone.
+    `is_suspect`: a request with this text alone has failed before.
     """
-    failed: dict[EmbedOrder, None] = {}
-    if isinstance(error, ConnectionDropped) and len({o for want in wants for o in want.orders}) > 1:
-        # Which text it was nobody knows: no attempt.
+    failed: dict[EmbedJob, None] = {}
+    if isinstance(error, ConnectionDropped) and len({o for text in texts for o in text.jobs}) > 1:
+        # The text is not known, so it does not count as an attempt of any job.
         error = BackendUnreachable(error.message, scope=error.scope)
-    for want in wants:
-        for order, rows in want.orders.items():
-            if order in failed:
+    for text in texts:
+        for job, rows in text.jobs.items():
+            if job in failed:
                 continue
-            is_one = len(wants) == 1 and (is_suspect or _is_its_own(order, error))
+            is_one = len(texts) == 1 and (is_suspect or _is_its_own(job, error))
             message = _numbered(error.message, rows) if is_one else error.message
-            if len(order.texts) == 1:
+            if len(job.texts) == 1:
                 message = error.message
-            order.fail(_copied(error, message, is_echo=bool(failed)))
-            failed[order] = None
+            job.fail(_copied(error, message, is_echo=bool(failed)))
+            failed[job] = None
     return list(failed)
 
 
-def _is_its_own(order: EmbedOrder, error: BackendError) -> bool:
-    """Whether one text is the cause: it is said, or others of its job have worked."""
-    has_worked = order.left_texts < len(order.texts)
+def _is_its_own(job: EmbedJob, error: BackendError) -> bool:
+    """Whether one text is the cause: by the error, or because other texts of the job worked."""
+    has_worked = job.left_texts < len(job.texts)
     return isinstance(error, OF_A_TEXT) or (isinstance(error, OF_ANY) and has_worked)
 
 
-def crash(wants: Iterable[Want], error: BaseException) -> None:
-    """Fail all jobs that want one of these with a defect of ours."""
-    for want in wants:
-        for order in want.orders:
-            order.fail(error)
+def fail_with_defect(texts: Iterable[QueuedText], error: BaseException) -> None:
+    """Fail all jobs that need one of the texts with an unexpected exception."""
+    for text in texts:
+        for job in text.jobs:
+            job.fail(error)
 
 
 def _numbered(message: str, rows: Sequence[int]) -> str:
-    """The message with the text's place in its job; an adapter may have counted in the request."""
+    """The message with the text's number in its job; the adapter's is the number in the request."""
     number = f"input[{rows[0]}]"
     return _NUMBER.sub(number, message) if _NUMBER.match(message) else f"{number}: {message}"
 
 
 def _copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError:
-    """The same error for one job: an exception that two raise has the traceback of both."""
+    """A copy of the error for one job: one exception raised twice has both tracebacks."""
     copy = type(error)(
         message,
         upstream_status=error.upstream_status,
@@ -93,74 +93,74 @@ def _copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError
 _OF_ALL: Final = (*OF_ANY, BackendRejected, NotFinite)
 _GROUPS: Final = 4
 
-Ask = Callable[[Sequence[Want]], Awaitable[None]]
-GiveUp = Callable[[Sequence[Want], BackendError], None]
-Group = tuple[Sequence[Want], BackendError]
-"""Texts that failed together, and with what."""
+Send = Callable[[Sequence[QueuedText]], Awaitable[None]]
+Fail = Callable[[Sequence[QueuedText], BackendError], None]
+Group = tuple[Sequence[QueuedText], BackendError]
+"""Texts of a request that failed, and its error."""
 
 
 class Isolation:
-    """One search; `ask` sends some texts or raises BackendError, `give_up` fails those jobs."""
+    """One search."""
 
-    def __init__(self, ask: Ask, give_up: GiveUp) -> None:
-        """Nothing is known yet."""
-        self._ask = ask
-        self._give_up = give_up
+    def __init__(self, send: Send, fail: Fail) -> None:
+        """`send` embeds texts or raises BackendError; `fail` fails the jobs of texts."""
+        self._send = send
+        self._fail = fail
 
-    async def of(self, wants: Sequence[Want], error: BackendError) -> None:
-        """Ask for what the error does not concern; give up what it does."""
-        groups = await self._mixed([(wants, error)])
+    async def run(self, texts: Sequence[QueuedText], error: BackendError) -> None:
+        """Search the texts of a failed request; embeds the good ones, fails the jobs of the bad."""
+        groups = await self._to_search([(texts, error)])
         while groups:
             halves = list(_halves(groups))
-            failed = [(half, why) for half in halves if (why := await self._trouble(half))]
-            if len(halves) >= _GROUPS and len(failed) == len(halves) and _is_of_all(failed):
+            failed = [(half, why) for half in halves if (why := await self._try(half))]
+            if len(halves) >= _GROUPS and len(failed) == len(halves) and _is_general(failed):
                 for group, why in failed:
-                    self._give_up(_wanted(group), why)
+                    self._fail(_pending(group), why)
                 return
-            groups = await self._mixed(failed)
+            groups = await self._to_search(failed)
 
-    async def _mixed(self, groups: Sequence[Group]) -> list[Group]:
-        """Those in which jobs are still to be told apart; the others are dealt with."""
+    async def _to_search(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups to halve further; the jobs of the others are failed."""
         mixed: list[Group] = []
         for group, error in groups:
-            wants = _wanted(group)
-            jobs = {order for want in wants for order in want.orders}
+            texts = _pending(group)
+            jobs = {job for text in texts for job in text.jobs}
             of_several = len(jobs) > 1 and isinstance(error, OF_A_TEXT)
-            if len(wants) > 1 and (of_several or isinstance(error, OF_ANY)):
-                mixed.append((wants, error))
+            if len(texts) > 1 and (of_several or isinstance(error, OF_ANY)):
+                mixed.append((texts, error))
             else:
-                await self._narrow(wants, error)
+                await self._narrow(texts, error)
         return mixed
 
-    async def _narrow(self, wants: Sequence[Want], error: BackendError) -> None:
-        """Fail a job, naming the text if the error is about one."""
-        while len(wants) > 1 and isinstance(error, OF_A_TEXT):
-            first, second = wants[: len(wants) // 2], wants[len(wants) // 2 :]
-            trouble = await self._trouble(first)
-            wants, error = (second, error) if trouble is None else (first, trouble)
-            wants = _wanted(wants)
-        self._give_up(wants, error)
+    async def _narrow(self, texts: Sequence[QueuedText], error: BackendError) -> None:
+        """Fail the jobs of a group; an error about a text is searched down to it."""
+        while len(texts) > 1 and isinstance(error, OF_A_TEXT):
+            first, second = texts[: len(texts) // 2], texts[len(texts) // 2 :]
+            failure = await self._try(first)
+            texts, error = (second, error) if failure is None else (first, failure)
+            texts = _pending(texts)
+        self._fail(texts, error)
 
-    async def _trouble(self, wants: Sequence[Want]) -> BackendError | None:
-        wants = _wanted(wants)
-        if not wants:
+    async def _try(self, texts: Sequence[QueuedText]) -> BackendError | None:
+        texts = _pending(texts)
+        if not texts:
             return None
         try:
-            await self._ask(wants)
+            await self._send(texts)
         except BackendError as error:
             return error
         return None
 
 
-def _halves(groups: Sequence[Group]) -> Iterator[Sequence[Want]]:
-    for wants, _ in groups:
-        yield wants[: len(wants) // 2]
-        yield wants[len(wants) // 2 :]
+def _halves(groups: Sequence[Group]) -> Iterator[Sequence[QueuedText]]:
+    for texts, _ in groups:
+        yield texts[: len(texts) // 2]
+        yield texts[len(texts) // 2 :]
 
 
-def _wanted(wants: Sequence[Want]) -> list[Want]:
-    return [want for want in wants if want.orders]
+def _pending(texts: Sequence[QueuedText]) -> list[QueuedText]:
+    return [text for text in texts if text.jobs]
 
 
-def _is_of_all(failed: Sequence[Group]) -> bool:
+def _is_general(failed: Sequence[Group]) -> bool:
     return all(isinstance(error, _OF_ALL) for _, error in failed)

@@ -1,4 +1,4 @@
-"""What texts must have in common to go into one request, and the request that they make."""
+"""The options that texts in one request share, and the request made of them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ Text = str | tuple[int, ...]
 
 
 class PackingOptions(NamedTuple):
-    """All of an embed request that its backend sees, besides the texts."""
+    """The fields of an embed request that its backend receives, besides the texts."""
 
     model: str
     dimensions: int | None = None
     truncate: bool | None = None
-    """None: the caller did not say, which some adapters tell apart."""
+    """None: not set by the client; some adapters distinguish that from a value."""
     keep_alive_s: float | None = None
     has_ids: bool = False
-    """Whether the texts are ids of tokens."""
+    """Whether the texts are token ids."""
 
     @classmethod
     def of(cls, request: EmbedRequest) -> "PackingOptions":
-        """Those of a request."""
+        """The options of a request."""
         return cls(
             request.model,
             request.dimensions,
@@ -47,16 +47,16 @@ class PackingOptions(NamedTuple):
         )
 
     def digest(self, text: Text) -> str:
-        """Names the vector of a text: the same for whoever asks for the same."""
-        asked = [self.model, self.dimensions, self.truncate is not False, self.has_ids, text]
-        return hashlib.sha256(to_json(asked)).hexdigest()
+        """The SHA-256 of a text and all options that determine its vector, in hex."""
+        fields = [self.model, self.dimensions, self.truncate is not False, self.has_ids, text]
+        return hashlib.sha256(to_json(fields)).hexdigest()
 
 
 def texts_of(request: EmbedRequest) -> tuple[Text, ...]:
-    """What a request wants embedded, in order."""
+    """The texts of a request, in order."""
     return request.input or request.tokens
 
 
 def tokens_of(text: Text) -> int:
-    """About how long a text is: four bytes are a token."""
+    """Estimated tokens of a text: one per four bytes. The exact number for token ids."""
     return 1 + len(text.encode()) // 4 if isinstance(text, str) else len(text)

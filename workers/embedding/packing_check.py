@@ -1,10 +1,13 @@
-"""What is known of a backend's models: whether a vector is the same alone and in company.
+"""Checks whether a model returns the same vectors for texts alone and in a batch.
 
-A model is asked once a worker's life, when texts of two jobs could first share a request, and after
-it has answered: a question must not load it a second time. Until the answer is there, and where it
-is no, no two jobs share one; where it is no, they also go out one after the other: a server that
-batches what comes at the same time has the same trouble with it (ollama #6262, and a llama-server
-that takes means over a causal model).
+Some servers return other vectors for a batch (ollama #6262, and a llama-server that averages over
+a causal model): padding that is not masked, or rows that are mixed up. Floating-point results
+differ with the order of summation, so the comparison has a tolerance.
+
+A model is checked once in a worker's life: when texts of two jobs could first share a request, and
+after its first response, because the check must not load it. Before the check, and if it fails, no
+two jobs share a request. If it fails, requests of the model are also sent one after the other: a
+server that batches concurrent requests has the same fault.
 """
 
 import asyncio
@@ -42,53 +45,53 @@ TEXTS: Final = (
     * 4,
 )
 """From one word to some ninety tokens: together, all but one are padded."""
-CROWDS: Final = (TEXTS, TEXTS[::-1], (*TEXTS, *TEXTS[::-1]) * 2)
-"""What to send together. While it does other work, a server may take the texts of a request one by
-one: a llama-server whose means are wrong in company looked right in 6 of 40 comparisons of six
-texts, and in none of 40 of four times as many."""
+BATCHES: Final = (TEXTS, TEXTS[::-1], (*TEXTS, *TEXTS[::-1]) * 2)
+"""The batches to compare. A busy server may process the texts of a request one by one: a
+llama-server with wrong means in a batch passed 6 of 40 comparisons of six texts,
+and none of 40 of 24 texts."""
 LEAST_COSINE: Final = 0.999
-"""Half precision in another order of summing stays above; a neighbour's vector is far below."""
+"""Half precision summed in another order stays above; another text's vector is far below."""
 MOST_STRETCH: Final = 0.01
-"""How far the two lengths may differ, as a part of the longer."""
+"""Largest difference of the two lengths, as a fraction of the longer."""
 
 
-class Likeness(NamedTuple):
+class Similarity(NamedTuple):
     """The worst pair of vectors."""
 
     cosine: float
     stretch: float
-    """Difference of the two lengths as a part of the longer."""
+    """Difference of the two lengths, as a fraction of the longer."""
 
     @property
     def is_same(self) -> bool:
-        """Whether both are within the tolerance; a number that is none is not."""
+        """Whether both are within the tolerance; NaN is not."""
         return self.cosine >= LEAST_COSINE and self.stretch <= MOST_STRETCH
 
 
-def likeness(alone: Sequence[Sequence[float]], together: Sequence[Sequence[float]]) -> Likeness:
-    """Compare row by row; rows of other widths, or another number of rows, are not alike at all."""
+def similarity(alone: Sequence[Sequence[float]], together: Sequence[Sequence[float]]) -> Similarity:
+    """The worst pair of rows; (0, 1) if widths or numbers of rows differ, NaN for a NaN."""
     if [len(row) for row in alone] != [len(row) for row in together]:
-        return Likeness(0.0, 1.0)
+        return Similarity(0.0, 1.0)
     pairs = [_pair(one, other) for one, other in zip(alone, together, strict=True)]
-    # min and max pass over nan, or do not, depending on its place.
+    # min and max ignore NaN or return it, depending on its position.
     if any(math.isnan(value) for pair in pairs for value in pair):
-        return Likeness(math.nan, math.nan)
-    return Likeness(min(pair.cosine for pair in pairs), max(pair.stretch for pair in pairs))
+        return Similarity(math.nan, math.nan)
+    return Similarity(min(pair.cosine for pair in pairs), max(pair.stretch for pair in pairs))
 
 
-def _pair(one: Sequence[float], other: Sequence[float]) -> Likeness:
+def _pair(one: Sequence[float], other: Sequence[float]) -> Similarity:
     lengths = math.hypot(*one), math.hypot(*other)
     if not all(lengths):
-        return Likeness(1.0, 0.0) if lengths[0] == lengths[1] else Likeness(0.0, 1.0)
+        return Similarity(1.0, 0.0) if lengths[0] == lengths[1] else Similarity(0.0, 1.0)
     cosine = sum(a * b for a, b in zip(one, other, strict=True)) / (lengths[0] * lengths[1])
-    return Likeness(cosine, abs(lengths[0] - lengths[1]) / max(lengths))
+    return Similarity(cosine, abs(lengths[0] - lengths[1]) / max(lengths))
 
 
 class PackingChecks:
     """The models of one endpoint."""
 
     def __init__(self, backend: Embed, on_verdict: Callable[[], None]) -> None:
-        """Nothing is known; `on_verdict` is called whenever that changes."""
+        """No model is checked yet; `on_verdict` is called after each check."""
         self._backend = backend
         self._on_verdict = on_verdict
         self._same: dict[str, bool] = {}
@@ -97,15 +100,15 @@ class PackingChecks:
         self._answered: dict[str, bool] = {}
 
     def of(self, model: str) -> bool | None:
-        """Whether it may be asked for texts of several jobs at once; None: not known yet."""
+        """Whether texts of several jobs may share a request; None before the check."""
         return self._same.get(untagged(model))
 
     def answered(self, model: str) -> None:
-        """The model is in memory."""
+        """Record that the model responded, so that it is in memory."""
         _keep(self._answered, untagged(model), value=True)
 
-    def find_out(self, options: PackingOptions) -> None:
-        """Ask, unless it is known, under way, went wrong lately, or might load the model."""
+    def start(self, options: PackingOptions) -> None:
+        """Start the check, unless it is done, running, failed lately, or might load the model."""
         model, now = untagged(options.model), asyncio.get_running_loop().time()
         if model in self._same or model in self._checks or model not in self._answered:
             return
@@ -117,10 +120,12 @@ class PackingChecks:
     def _checked(self, model: str, task: asyncio.Task[None]) -> None:
         self._checks.pop(model, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("the check of model %s met a defect of ours", model, exc_info=error)
+            _log.error(
+                "the check of model %s raised an unexpected exception", model, exc_info=error
+            )
 
     async def aclose(self) -> None:
-        """Stop asking."""
+        """Cancel the running checks."""
         checks = list(self._checks.values())
         for task in checks:
             task.cancel()
@@ -138,7 +143,7 @@ class PackingChecks:
                 found = await self._worst(options, alone)
         except (BackendError, TimeoutError, IndexError) as error:
             _log.warning(
-                "model %s: nobody knows if its texts may share a request: %s", model, error
+                "model %s: the check whether texts may share a request failed: %s", model, error
             )
             _keep(self._not_before, model, asyncio.get_running_loop().time() + _AGAIN_S)
             return
@@ -150,11 +155,11 @@ class PackingChecks:
         _keep(self._same, model, found.is_same)
         self._on_verdict()
 
-    async def _worst(self, options: PackingOptions, alone: Mapping[str, list[float]]) -> Likeness:
-        """How the first crowd differs that does, else how the last does."""
-        found = Likeness(1.0, 0.0)
-        for crowd in CROWDS:
-            found = likeness([alone[text] for text in crowd], await self._rows(options, crowd))
+    async def _worst(self, options: PackingOptions, alone: Mapping[str, list[float]]) -> Similarity:
+        """The result of the first batch that differs, else of the last batch."""
+        found = Similarity(1.0, 0.0)
+        for batch in BATCHES:
+            found = similarity([alone[text] for text in batch], await self._rows(options, batch))
             if not found.is_same:
                 break
         return found

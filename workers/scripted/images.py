@@ -64,7 +64,7 @@ class Gallery:
     """sd-server's and A1111's API over one queue of jobs."""
 
     def __init__(self, responses: ScriptedResponses) -> None:
-        """`responses` says which request shall fail."""
+        """`responses` decides which request fails."""
         self._responses = responses
         self._jobs: dict[str, _Job] = {}
         self._busy_until = 0.0

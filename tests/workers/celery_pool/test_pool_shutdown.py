@@ -172,7 +172,7 @@ def test_a_crash_ends_the_worker_whatever_its_main_thread_waits_for(
     server.redis.rpush("crash", "now")
 
     assert worker.exit_code() == 1
-    assert "the main thread did not end it in 3 s" in worker.log
+    assert "the main thread did not exit in 3 s" in worker.log
     assert "wait_for_nothing" in worker.log
 
 

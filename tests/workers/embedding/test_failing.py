@@ -15,7 +15,7 @@ from contract.errors import (
     ModelMissing,
     ServerFault,
 )
-from workers.embedding.packing_check import CROWDS
+from workers.embedding.packing_check import BATCHES
 
 WORDS = [f"text number {number}" for number in range(64)]
 
@@ -233,7 +233,7 @@ async def test_before_the_check_no_two_jobs_share_a_request() -> None:
         await stage.jobs(WORDS[:30])
         checks = {size for size in stage.sizes if size > 1}
 
-        assert checks <= {len(crowd) for crowd in CROWDS}
+        assert checks <= {len(crowd) for crowd in BATCHES}
 
 
 async def test_vectors_that_company_changes_are_never_packed() -> None:

@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from workers.embedding.packing_check import TEXTS, likeness
+from workers.embedding.packing_check import TEXTS, similarity
 
 ROWS = [[1.0, 0.0, 0.5], [0.2, -0.4, 0.1]]
 
 
 def test_the_same_vectors_are_alike() -> None:
-    assert likeness(ROWS, ROWS).is_same
-    assert likeness(ROWS, [[value * 1.0005 for value in row] for row in ROWS]).is_same
+    assert similarity(ROWS, ROWS).is_same
+    assert similarity(ROWS, [[value * 1.0005 for value in row] for row in ROWS]).is_same
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_the_same_vectors_are_alike() -> None:
     ids=["order", "count", "width", "length", "nan", "zero"],
 )
 def test_one_other_vector_is_enough(other: list[list[float]]) -> None:
-    assert not likeness(ROWS, other).is_same
+    assert not similarity(ROWS, other).is_same
 
 
 def test_the_texts_differ_in_length_so_that_they_are_padded() -> None:

@@ -121,7 +121,7 @@ class PackingChecks:
         self._checks.pop(model, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error(
-                "the check of model %s raised an unexpected exception", model, exc_info=error
+                "the check of model %s raised unexpectedly", model, exc_info=error
             )
 
     async def aclose(self) -> None:

@@ -58,11 +58,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tls_context() -> Iterator[None]:
-    """One for all clients: httpx reads all certificates for each, in 20 ms; no test needs them."""
+def httpx_for_tests() -> Iterator[None]:
+    """Patience on a busy machine, and one TLS context, which costs each new client 20 ms."""
     with pytest.MonkeyPatch.context() as patch:
         at = "httpx._transports.default.create_ssl_context"
         patch.setattr(at, cache(httpx.create_ssl_context))
+        for phase in ("connect", "read", "write", "pool"):
+            patch.setattr(f"httpx._config.DEFAULT_TIMEOUT_CONFIG.{phase}", 60.0)
         yield
 
 

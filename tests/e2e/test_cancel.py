@@ -22,7 +22,8 @@ from contract.jobs import AnyRequest
 from contract.models import PullRequest
 from contract.result import fold
 
-CLOSED_WITHIN_S = 1.0
+CLOSED_WITHIN_S = 10.0
+"""Of a busy machine; what else would close it, a renewal, comes after 60 s (`ALONE`)."""
 TALKATIVE = "scripted-story:chunks=5000,rate=20"
 DRAWING = "scripted-image:chunks=99,rate=9 a cat"
 ALONE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "55", "FLEET_REAP_S": "60"}
@@ -206,7 +207,7 @@ async def test_who_waits_for_a_pull_that_is_cancelled_fails(fleet: Fleet) -> Non
 async def test_stop_works_through_any_shim(fleet: Fleet) -> None:
     # open-webui #14340, #19840: stop pressed on another replica knew no such task.
     with serving(fleet.redis_url) as here, serving(fleet.redis_url) as there:
-        async with shared(fleet) as relay, httpx.AsyncClient(timeout=15) as http:
+        async with shared(fleet) as relay, httpx.AsyncClient(timeout=60) as http:
             body = {"model": TALKATIVE, "backend": "ollama", "messages": [USER]}
             job = (await http.post(f"{here}/api/v1/jobs/chat", json=body)).json()["id"]
             async with http.stream("GET", f"{here}/api/v1/jobs/{job}/events") as response:

@@ -50,7 +50,7 @@ def serving(url: str, **settings: Any) -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)  # it may be making its document, which costs a second of an idle core
         assert not thread.is_alive()
 
 

@@ -73,7 +73,7 @@ async def test_who_leaves_while_it_is_made_takes_it_from_nobody() -> None:
 
 
 def test_the_shim_tells_it_as_json(session_shim: str) -> None:
-    answer = httpx.get(f"{session_shim}/openapi.json", timeout=60)
+    answer = httpx.get(f"{session_shim}/openapi.json")
 
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["info"]["title"] == "llm-fleet"

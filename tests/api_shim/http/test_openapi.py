@@ -36,7 +36,7 @@ METHODS = {"get", "post", "delete"}
 
 @pytest.fixture
 def document(session_shim: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{session_shim}/openapi.json", timeout=60).json()
+    found: dict[str, Any] = httpx.get(f"{session_shim}/openapi.json").json()
     return found
 
 

@@ -87,7 +87,7 @@ async def test_ctrl_c_while_it_imports_is_no_traceback(program: str, tmp_path: P
 async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url: str) -> None:
     async with (
         relay_on(redis_url) as relay,
-        process(redis_url) as (shim, url),
+        process(redis_url, FLEET_SHUTDOWN_S="60") as (shim, url),
         httpx.AsyncClient(base_url=url) as http,
     ):
         at = Stage(http, relay)
@@ -101,7 +101,7 @@ async def test_on_sigterm_streams_end_at_once_and_the_exit_is_orderly(redis_url:
 
         assert rest == []
         assert code == 0
-        assert monotonic() - asked_at < 2
+        assert monotonic() - asked_at < 10
 
 
 async def read_slowly(pieces: AsyncGenerator[bytes, None]) -> None:

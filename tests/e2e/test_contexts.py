@@ -31,15 +31,15 @@ class Runner:
         now = asyncio.get_running_loop().time()
         wanted = (body.get("options") or {}).get("num_ctx")
         self.open = [(end, other) for end, other in self.open if end > now]
-        self.open.append((now + 0.08, wanted))  # its last line is sent after 0.1 s
+        self.open.append((now + 0.16, wanted))  # its last line is sent after 0.2 s
         self.order.append(wanted)
         self.most = max(self.most, len(self.open))
         beside = {other for _, other in self.open}
         if len(beside) > 1:
             self.mixed.append(tuple(beside))
         if "input" in body:
-            return Reply(b'{"embeddings":[[1.0]]}', delay_s=0.1)
-        return lines("a", "b", gap_s=0.05)
+            return Reply(b'{"embeddings":[[1.0]]}', delay_s=0.2)
+        return lines("a", "b", gap_s=0.1)
 
 
 @asynccontextmanager

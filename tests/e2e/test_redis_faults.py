@@ -176,7 +176,6 @@ async def test_a_run_that_redis_does_not_answer_is_given_back_and_not_failed(
 async def test_half_open_broker_connections_are_noticed(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    # celery #8030, #8091, #10205: a worker that lives and consumes nothing.
     # celery #8030, #8091, #10205: alive after a reconnect, and consuming nothing.
     async with behind_a_proxy(own_redis, tmp_path) as (relay, proxy, one):
         proxy.swallow()

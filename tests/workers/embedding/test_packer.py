@@ -14,7 +14,7 @@ WORDS = [f"text number {number}" for number in range(100)]
 
 
 async def test_a_lone_job_is_sent_at_once_as_one_request() -> None:
-    async with packing(wait_s=1.0) as stage:
+    async with packing(wait_s=30) as stage:
         began = monotonic()
         answer = await stage.job("a", "b", "c")
 
@@ -22,7 +22,7 @@ async def test_a_lone_job_is_sent_at_once_as_one_request() -> None:
         assert [close(row, text) for row, text in zip(answer.rows, "abc", strict=True)] == [
             True
         ] * 3
-        assert monotonic() - began < 0.5
+        assert monotonic() - began < 10
 
 
 @pytest.mark.parametrize("type", ["llamacpp", "ollama", "openai", "vllm", "generic"])

@@ -23,7 +23,7 @@ from contract.models import PullRequest
 from contract.result import fold
 
 CLOSED_WITHIN_S = 10.0
-"""Of a busy machine; what else would close it, a renewal, comes after 60 s (`ALONE`)."""
+"""Of a busy machine; what else would close it, a renewal, comes after 55 s (`ALONE`)."""
 TALKATIVE = "scripted-story:chunks=5000,rate=20"
 DRAWING = "scripted-image:chunks=99,rate=9 a cat"
 ALONE = {"FLEET_LEASE_S": "120", "FLEET_RENEW_S": "55", "FLEET_REAP_S": "60"}

@@ -16,7 +16,7 @@ from support.shape import PRODUCT, Function, name_of, tree
 
 from contract import errors
 
-CHECKED = ("contract", "relay")
+CHECKED = ("contract", "relay", "fleet/client")
 FILES = [
     path for path in PRODUCT if name_of(path).startswith(tuple(f"{name}/" for name in CHECKED))
 ]
@@ -27,7 +27,7 @@ ERRORS = {name for name, each in vars(errors).items() if inspect.isclass(each)} 
     if inspect.isclass(each) and issubclass(each, Exception)
 }
 QUANTITY = re.compile(
-    r"(^|_)(age|at|deadline|delay|duration|grace|interval|now|patience|size|timeout|ttl|until)$"
+    r"(^|_)(age|at|deadline|delay|duration|grace|interval|now|patience|timeout|ttl|until)$"
 )
 UNIT = re.compile(
     r"\b((milli)?seconds?|minutes?|bytes?|tokens?|characters?|pixels?|unix)\b", re.IGNORECASE

@@ -80,7 +80,7 @@ class Shims:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Body of the answer; raises the typed error that the shim answered with.
+        """Body of the response; raises the FleetError that the shim responded with.
 
         A question that may have been heard is asked again only where that does no harm: a POST
         without an Idempotency-Key is repeated only if the connection was never made.

@@ -37,7 +37,7 @@ def test_ids_order_by_attempt_then_by_sequence() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "1-", "-1", "a-b", "1-2-3", "1.5-0", "²-1"])
-def test_what_is_no_id_is_refused(text: str) -> None:
+def test_an_invalid_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="looks like 2-17"):
         EventId.parse(text)
 
@@ -79,7 +79,7 @@ def test_every_event_is_in_the_union() -> None:
     assert members | {Unknown} == set(Event.__subclasses__())
 
 
-def test_the_fold_puts_an_answer_together() -> None:
+def test_events_fold_into_a_result() -> None:
     result = fold(
         [
             Queued(queue="q.chat"),
@@ -105,14 +105,14 @@ def test_the_fold_puts_an_answer_together() -> None:
     ) == ('{"x":1}', "f", "c1")
 
 
-def test_a_reset_takes_back_what_was_said() -> None:
+def test_a_reset_discards_the_output() -> None:
     first = [Delta(content="half an ans"), Image(index=0, data="x")]
     result = fold([*first, Reset(attempt=2, reason="r"), Delta(content="whole"), Done()])
 
     assert (result.content, result.images) == ("whole", ())
 
 
-def test_a_resumed_answer_goes_on() -> None:
+def test_a_resumed_answer_continues() -> None:
     result = fold([Delta(content="one "), Resumed(attempt=2, reason="r"), Delta(content="two")])
 
     assert result.content == "one two"
@@ -126,7 +126,7 @@ def test_a_resumed_answer_goes_on() -> None:
         (Done(), "done"),
     ],
 )
-def test_the_last_word_is_the_status(last: Done | Failed | Cancelled, status: str) -> None:
+def test_the_terminal_event_is_the_status(last: Done | Failed | Cancelled, status: str) -> None:
     result = fold([Delta(content="part"), last])
 
     assert (status, "part") == (result.status, result.content)

@@ -1,4 +1,4 @@
-"""What may stand for an image."""
+"""Which texts are accepted as an image."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -45,7 +45,7 @@ def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str)
         ("data:image/png;base64", "a data URL looks like"),
     ],
 )
-def test_what_is_no_image_is_refused_with_the_reason(given: str, reason: str) -> None:
+def test_an_invalid_image_is_refused_with_the_reason(given: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         normalized(given)
 

@@ -1,4 +1,4 @@
-"""When two names mean one model."""
+"""Which names mean the same model."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_the_exact_name_is_found_before_another_spelling_of_it() -> None:
     assert find(models, "o") is None
 
 
-def test_the_rule_stands_in_one_place() -> None:
+def test_the_latest_rule_is_in_one_file() -> None:
     holders = [
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES

@@ -1,4 +1,4 @@
-"""What a newer version of the fleet wrote, read by this one: what is known of it, and no crash."""
+"""JSON of a newer version of the fleet: this version reads what it knows and does not fail."""
 
 import json
 from typing import Any
@@ -50,7 +50,7 @@ def test_a_report_is_read_without_what_is_not_known() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"v": 2, "name": 7}'])
-def test_what_is_no_report_is_none(text: str) -> None:
+def test_an_invalid_report_is_none(text: str) -> None:
     with pytest.raises(ValidationError):
         decode(WorkerReport, text)
 
@@ -85,6 +85,6 @@ def test_an_answer_is_whole_around_what_is_not_known() -> None:
     assert (result.content, result.status, result.finish_reason) == ("ab", "done", "stop")
 
 
-def test_a_caller_is_still_read_strictly() -> None:
+def test_input_of_clients_is_still_strict() -> None:
     with pytest.raises(ValidationError):
         any_request.validate_python({"kind": "pull", "model": "m", "mood": "good"})

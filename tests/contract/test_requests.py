@@ -1,4 +1,4 @@
-"""Requests: strict to callers, the same after a trip over the wire."""
+"""Requests: strict validation, and unchanged by encoding and decoding."""
 
 from typing import Any, get_args
 
@@ -67,7 +67,7 @@ def test_a_chat_has_a_deadline_unless_it_is_a_batch_job() -> None:
     ) == (600, None, 5)
 
 
-def test_a_message_tells_its_text_and_its_images() -> None:
+def test_a_message_has_its_text_and_images() -> None:
     message = Message.model_validate(
         {
             "role": "user",

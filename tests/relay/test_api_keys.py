@@ -1,4 +1,4 @@
-"""The table of API keys: digests only, never without somebody who may manage it, read by look."""
+"""The table of API keys: it holds digests only, and always a key that may manage the others."""
 
 import asyncio
 
@@ -57,7 +57,7 @@ async def test_redis_holds_no_key(redis_url: str, own_redis: RedisServer) -> Non
 @pytest.mark.parametrize(
     "wish", [NewKey(tenant="a"), NewKey(tenant="a", admin=True, expires_in_s=60)]
 )
-async def test_the_first_key_is_an_admins_for_ever(wish: NewKey, redis_url: str) -> None:
+async def test_the_first_key_must_be_an_admins_without_expiry(wish: NewKey, redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         tenants = ApiKeys(relay.connection)
         with pytest.raises(InvalidRequest, match="--admin"):
@@ -66,7 +66,7 @@ async def test_the_first_key_is_an_admins_for_ever(wish: NewKey, redis_url: str)
         assert (await tenants.refresh(ApiKeyTable())).count == 0
 
 
-async def test_the_last_admins_key_stays_as_long_as_there_are_others(redis_url: str) -> None:
+async def test_the_last_admins_key_cannot_be_revoked_before_the_others(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         tenants = ApiKeys(relay.connection)
         admin, other = await tenants.issue(ADMIN), await tenants.issue(NewKey(tenant="a"))
@@ -108,7 +108,7 @@ async def test_an_emptied_table_differs_from_a_lost_one(
         assert (lost.count, bool(lost.revision)) == (0, False)
 
 
-async def test_a_look_at_what_has_not_changed_is_the_same_table(redis_url: str) -> None:
+async def test_a_refresh_of_an_unchanged_table_returns_the_same_table(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)
@@ -119,7 +119,7 @@ async def test_a_look_at_what_has_not_changed_is_the_same_table(redis_url: str) 
         assert (await tenants.refresh(known)).count == 2
 
 
-async def test_what_a_newer_version_wrote_counts_as_a_key_that_nobody_has(
+async def test_an_entry_of_a_newer_version_counts_and_matches_no_key(
     redis_url: str, own_redis: RedisServer
 ) -> None:
     async with relay_on(redis_url) as relay:
@@ -129,7 +129,7 @@ async def test_what_a_newer_version_wrote_counts_as_a_key_that_nobody_has(
         assert (table.count, dict(table.entries)) == (1, {})
 
 
-async def test_an_expired_key_is_known_and_holds_no_more(redis_url: str) -> None:
+async def test_an_expired_key_is_found_and_not_valid(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         tenants = ApiKeys(relay.connection)
         await tenants.issue(ADMIN)

@@ -1,4 +1,4 @@
-"""A batch's record and its driver's lease: whoever has not the token changes nothing."""
+"""A batch's record and its driver's lease: without its token nothing changes."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -48,7 +48,7 @@ def a_file(file_id: str, tenant: str = "ann") -> StoredFile:
     )
 
 
-async def test_a_batch_is_as_it_was_wished(redis_url: str) -> None:
+async def test_a_batch_has_the_requested_fields(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         made = await batches.create(WISH, ANN, most=100)
         found = await batches.seen(made.id, ANN)
@@ -68,7 +68,7 @@ async def test_another_tenants_batch_is_unknown(redis_url: str) -> None:
         assert (await batches.seen(made.id, DEFAULT_TENANT)).id == made.id
 
 
-async def test_a_key_leads_to_one_batch(redis_url: str) -> None:
+async def test_an_idempotency_key_creates_one_batch(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         one = await batches.create(WISH, ANN, most=1, key="k")
         again = await batches.create(WISH, ANN, most=1, key="k")
@@ -79,7 +79,7 @@ async def test_a_key_leads_to_one_batch(redis_url: str) -> None:
         assert one.id == again.id != other.id
 
 
-async def test_a_tenant_may_have_so_many_under_way(redis_url: str) -> None:
+async def test_the_live_batches_of_a_tenant_are_bounded(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         await batches.create(WISH, ANN, most=1)
         with pytest.raises(QueueFull, match="FLEET_TENANT_BATCHES"):
@@ -88,7 +88,7 @@ async def test_a_tenant_may_have_so_many_under_way(redis_url: str) -> None:
         assert await batches.create(WISH, BOB, most=1)
 
 
-async def test_one_driver_has_it_until_its_lease_ends(redis_url: str) -> None:
+async def test_one_driver_has_a_batch_until_its_lease_ends(redis_url: str) -> None:
     async with batches_on(redis_url, lease_s=0.2) as (batches, _):
         made = await batches.create(WISH, ANN, most=100)
         first, second = await batches.take(made), await batches.take(made)
@@ -103,7 +103,7 @@ async def test_one_driver_has_it_until_its_lease_ends(redis_url: str) -> None:
         assert await batches.renew(third, 0, 0) is not None
 
 
-async def test_who_lets_go_is_followed_at_once(redis_url: str) -> None:
+async def test_a_released_batch_is_leased_at_once(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         lease = await taken(batches)
         await batches.issue(lease, 7)
@@ -147,7 +147,7 @@ async def test_a_row_is_marked_once(redis_url: str) -> None:
         assert (found.counts.completed, found.usage.prompt_tokens) == (2, 2)
 
 
-async def test_what_is_gathered_is_counted_before_it_is_listed(redis_url: str) -> None:
+async def test_answers_are_counted_before_their_part_is_committed(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         lease = await taken(batches)
         await batches.renew(lease, 2, 1)
@@ -178,7 +178,7 @@ async def test_a_batch_ends_with_its_files_when_every_row_is_marked(redis_url: s
         assert await batches.waiting(10) == []
 
 
-async def test_a_cancel_is_one_answer_until_the_end(redis_url: str) -> None:
+async def test_a_repeated_cancel_has_the_same_response(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         lease = await taken(batches)
         first = await batches.cancel(lease.batch)
@@ -191,7 +191,7 @@ async def test_a_cancel_is_one_answer_until_the_end(redis_url: str) -> None:
         assert await batches.finalize(lease, gives_up=True) == "cancelled"
 
 
-async def test_what_gave_up_stays_so_for_the_next_driver(redis_url: str) -> None:
+async def test_the_next_driver_knows_that_the_window_had_ended(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         lease = await taken(batches)
         assert await batches.finalize(lease, gives_up=True) == "expired"
@@ -205,7 +205,7 @@ async def test_what_gave_up_stays_so_for_the_next_driver(redis_url: str) -> None
             await batches.cancel(lease.batch)
 
 
-async def test_a_file_that_is_no_input_ends_it(redis_url: str) -> None:
+async def test_an_invalid_input_file_ends_the_batch(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         lease = await batches.take(await batches.create(WISH, ANN, most=1))
         assert lease is not None
@@ -217,7 +217,7 @@ async def test_a_file_that_is_no_input_ends_it(redis_url: str) -> None:
         assert await batches.create(WISH, ANN, most=1)
 
 
-async def test_batches_of_a_tenant_know_how_many_share(redis_url: str) -> None:
+async def test_a_renewal_returns_how_many_batches_of_the_tenant_are_driven(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         one, _two = await taken(batches), await taken(batches)
         await batches.create(WISH, ANN, most=100)
@@ -227,7 +227,7 @@ async def test_batches_of_a_tenant_know_how_many_share(redis_url: str) -> None:
         assert pulse.sharing == 2
 
 
-async def test_what_a_batch_reads_is_not_deleted(redis_url: str) -> None:
+async def test_the_input_of_a_batch_is_not_deleted(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         files, batches = Files(relay.connection), BatchStore(relay.connection)
         for file_id in (FILE, "file-" + "1" * 32):

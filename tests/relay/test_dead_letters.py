@@ -1,4 +1,4 @@
-"""Dead letters: listed, shown, run again once, forgotten."""
+"""Dead letters: list, show, retry and purge."""
 
 import asyncio
 from typing import Any
@@ -48,7 +48,7 @@ async def test_dead_letters_are_paged_the_last_to_die_first(redis_url: str) -> N
         assert rest.next is None
 
 
-async def test_dead_letters_are_chosen_by_queue_kind_and_tenant(redis_url: str) -> None:
+async def test_dead_letters_are_filtered_by_queue_kind_and_tenant(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         dead = DeadLetters(relay.connection)
         ours = (await died(relay)).id
@@ -61,7 +61,7 @@ async def test_dead_letters_are_chosen_by_queue_kind_and_tenant(redis_url: str) 
         assert await ids(dead, DeadLetterFilter(Tenant(name="b"), tenant="a")) == []
 
 
-async def test_a_dead_letter_shows_what_was_asked_for(redis_url: str) -> None:
+async def test_a_dead_letter_shows_its_request(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         view = await DeadLetters(relay.connection).show(await died(relay, "why?"))
 
@@ -69,7 +69,7 @@ async def test_a_dead_letter_shows_what_was_asked_for(redis_url: str) -> None:
         assert view.error is not None
 
 
-async def test_a_retry_is_a_new_job_and_the_second_one_is_the_first(redis_url: str) -> None:
+async def test_a_retry_is_a_new_job_and_a_second_retry_returns_it(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         dead, record = DeadLetters(relay.connection), await died(relay)
         first = await dead.retry(record, DEFAULT_TENANT)
@@ -108,7 +108,7 @@ async def test_a_retry_that_is_refused_can_be_repeated(redis_url: str) -> None:
         assert retried.is_new
 
 
-async def test_a_shim_that_dies_in_a_retry_is_finished_by_the_next_one(redis_url: str) -> None:
+async def test_the_next_retry_completes_one_whose_shim_died(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         dead, record = DeadLetters(relay.connection), await died(relay)
         chosen = "0" * 32
@@ -156,7 +156,7 @@ async def test_a_purged_letter_leaves_nothing(redis_url: str) -> None:
         assert (await relay.records.page()).jobs == ()
 
 
-async def test_a_purge_takes_what_matches_and_leaves_the_rest(redis_url: str) -> None:
+async def test_a_purge_deletes_only_what_matches(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         dead = DeadLetters(relay.connection)
         kept = (await died(relay, queue="other.chat")).id
@@ -168,7 +168,7 @@ async def test_a_purge_takes_what_matches_and_leaves_the_rest(redis_url: str) ->
         assert await ids(dead) == [kept]
 
 
-async def test_a_purge_is_bounded_and_says_where_it_goes_on(
+async def test_a_purge_is_bounded_and_returns_a_cursor(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.dead_letters._PURGED_AT_ONCE", 2)
@@ -192,7 +192,7 @@ async def test_cancel_of_a_dead_letter_answers_its_last_record(redis_url: str) -
         assert await ids(DeadLetters(relay.connection)) == [record.id]
 
 
-async def test_the_audit_forgets_letters_whose_record_has_expired(redis_url: str) -> None:
+async def test_the_reconciler_removes_letters_whose_record_has_expired(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         gone, there = await died(relay), await died(relay)
         await relay.connection.command("DEL", redis_keys.record(gone.id))

@@ -1,4 +1,4 @@
-"""Idempotency keys: what they lead to, who wins a race, how long they live."""
+"""Idempotency keys: one job per key, also in a race, and their time to live."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,7 @@ async def make_due(relay: Relay) -> None:
     await relay.connection.command("ZADD", redis_keys.IDEMPOTENCY, 0, key().name)
 
 
-def test_equal_requests_have_equal_keys_in_whatever_order_their_fields_are() -> None:
+def test_the_order_of_fields_does_not_change_a_key() -> None:
     turned = chat("once", metadata={"b": 2, "a": 1})
 
     assert key() == key(turned)
@@ -34,7 +34,7 @@ def test_equal_requests_have_equal_keys_in_whatever_order_their_fields_are() -> 
     assert key().fingerprint != Key.of("default", "order-17", ASK, "anyway").fingerprint
 
 
-def test_a_default_that_is_said_is_the_same_request() -> None:
+def test_an_explicit_default_is_the_same_request() -> None:
     said = type(ASK)(
         model="m", messages=(Message(role="user", content="once"),), max_attempts=3,
         metadata={"a": 1, "b": 2},
@@ -43,11 +43,11 @@ def test_a_default_that_is_said_is_the_same_request() -> None:
     assert key() == key(said)
 
 
-def test_what_a_caller_chose_is_not_in_redis() -> None:
+def test_redis_does_not_hold_the_clients_key() -> None:
     assert "secret" not in key(told="secret-17").name
 
 
-async def test_of_many_that_race_one_takes_the_key(redis_url: str) -> None:
+async def test_one_of_many_racing_requests_holds_the_key(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
         shims = [Idempotency(each.connection) for each in (relay, other)]
         holds = await asyncio.gather(
@@ -87,7 +87,7 @@ async def test_a_key_whose_job_was_refused_is_free_again(redis_url: str) -> None
         assert not await relay.connection.command("ZCARD", redis_keys.IDEMPOTENCY)
 
 
-async def test_a_key_whose_job_got_in_by_anothers_hand_is_kept(redis_url: str) -> None:
+async def test_a_key_whose_job_another_request_enqueued_is_kept(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         keys = Idempotency(relay.connection)
         hold = await keys.hold(key(), QUEUE)

@@ -1,4 +1,4 @@
-"""Residence: one worker has a model in memory; who dies, leaves or is idle makes room."""
+"""Model leases: one owner per model, which releases it, dies or is idle."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,12 +17,12 @@ def worker(relay: Relay, name: str) -> ModelLeases:
 
 
 def ignored() -> None:
-    """An owner that goes on using its model."""
+    """An owner that keeps its model in use."""
 
 
-async def claims(residence: ModelLeases, leave: Callable[[], None] = ignored) -> None:
+async def claims(leases: ModelLeases, leave: Callable[[], None] = ignored) -> None:
     async with asyncio.timeout(10):
-        await residence.claim("tiny", leave)
+        await leases.claim("tiny", leave)
 
 
 async def owner(relay: Relay) -> str | None:
@@ -54,7 +54,9 @@ async def test_another_waits_until_it_is_released(redis_url: str) -> None:
         await second.release("tiny")
 
 
-async def test_it_goes_to_who_waits_and_not_back_to_who_is_quicker(redis_url: str) -> None:
+async def test_the_model_passes_to_the_waiting_worker_not_back_to_a_faster_one(
+    redis_url: str,
+) -> None:
     async with relay_on(redis_url) as relay:
         first, second = worker(relay, "w1"), worker(relay, "w2")
         await claims(first)
@@ -71,7 +73,7 @@ async def test_it_goes_to_who_waits_and_not_back_to_who_is_quicker(redis_url: st
         await first.release("tiny")
 
 
-async def test_another_model_is_free_all_the_while(redis_url: str) -> None:
+async def test_another_model_can_be_claimed_meanwhile(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first, second = worker(relay, "w1"), worker(relay, "w2")
         await claims(first)
@@ -84,7 +86,7 @@ async def test_another_model_is_free_all_the_while(redis_url: str) -> None:
         await second.release("other")
 
 
-async def test_an_owner_is_told_that_another_waits(redis_url: str) -> None:
+async def test_the_owner_learns_that_another_worker_waits(redis_url: str) -> None:
     async with relay_on(redis_url, renew_s=0.05) as relay:
         first, second = worker(relay, "w1"), worker(relay, "w2")
         told = asyncio.Event()
@@ -132,7 +134,7 @@ async def test_the_lease_of_a_former_owner_is_not_released_by_it(redis_url: str)
         await second.release("tiny")
 
 
-async def test_who_lost_it_is_told_to_leave(redis_url: str) -> None:
+async def test_a_former_owner_has_to_leave(redis_url: str) -> None:
     async with relay_on(redis_url, renew_s=0.05) as relay:
         first = worker(relay, "w1")
         told = asyncio.Event()
@@ -146,7 +148,7 @@ async def test_who_lost_it_is_told_to_leave(redis_url: str) -> None:
         await relay.connection.command("DEL", KEY)
 
 
-async def test_no_key_lives_for_ever(redis_url: str) -> None:
+async def test_every_key_has_a_time_to_live(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first = worker(relay, "w1")
         await claims(first)
@@ -155,7 +157,7 @@ async def test_no_key_lives_for_ever(redis_url: str) -> None:
         await first.release("tiny")
 
 
-async def test_a_release_that_is_cancelled_says_so(redis_url: str) -> None:
+async def test_a_cancelled_release_raises_cancelled_error(redis_url: str) -> None:
     async with relay_on(redis_url, renew_s=60) as relay:
         first = worker(relay, "w1")
         await claims(first)

@@ -1,4 +1,4 @@
-"""The cache of vectors: it may forget at any time, and no trouble of its own reaches a job."""
+"""The cache of vectors: no error of the cache fails a job."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ def cache(relay: Relay, ttl_s: float = 60.0, backend: str = "box") -> VectorCach
     return VectorCache(relay.connection, backend, ttl_s)
 
 
-async def test_what_was_put_is_there_in_the_order_that_is_asked(redis_url: str) -> None:
+async def test_vectors_are_returned_in_the_requested_order(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         rows = {f"d{number}": bytes([number]) * 4 for number in range(200)}
         await cache(relay).put(rows)
@@ -31,7 +31,7 @@ async def test_backends_do_not_share_vectors(redis_url: str) -> None:
         assert await cache(relay, backend="other").get(["d"]) == [None]
 
 
-async def test_a_vector_lives_as_long_as_was_said(redis_url: str) -> None:
+async def test_a_vector_expires_after_its_ttl(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await cache(relay, ttl_s=30).put({"d": ROW})
 
@@ -39,7 +39,9 @@ async def test_a_vector_lives_as_long_as_was_said(redis_url: str) -> None:
         assert 0 < ttl_ms <= 30_000
 
 
-async def test_without_redis_nothing_is_known_and_nothing_raised(own_redis: RedisServer) -> None:
+async def test_without_redis_every_read_is_a_miss_and_nothing_raises(
+    own_redis: RedisServer,
+) -> None:
     async with relay_on(own_redis.url, command_timeout_s=1) as relay:
         one = cache(relay)
         await one.put({"d": ROW})
@@ -51,7 +53,7 @@ async def test_without_redis_nothing_is_known_and_nothing_raised(own_redis: Redi
         assert found == [None]
 
 
-async def test_a_redis_that_is_nearly_full_gets_no_more(own_redis: RedisServer) -> None:
+async def test_nothing_is_written_to_a_nearly_full_redis(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as relay:
         used = (await relay.connection.command("INFO", "memory"))["used_memory"]
         await relay.connection.command("CONFIG", "SET", "maxmemory", int(used * 1.1))
@@ -60,7 +62,7 @@ async def test_a_redis_that_is_nearly_full_gets_no_more(own_redis: RedisServer) 
         assert await relay.connection.command("EXISTS", redis_keys.vector("box", "d")) == 0
 
 
-async def test_a_full_redis_keeps_nothing_and_says_so_to_nobody(own_redis: RedisServer) -> None:
+async def test_a_full_redis_stores_nothing_and_raises_nothing(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as relay:
         one = cache(relay)
         await one.put({"first": ROW})

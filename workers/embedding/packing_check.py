@@ -120,9 +120,7 @@ class PackingChecks:
     def _checked(self, model: str, task: asyncio.Task[None]) -> None:
         self._checks.pop(model, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error(
-                "the check of model %s raised unexpectedly", model, exc_info=error
-            )
+            _log.error("the check of model %s raised unexpectedly", model, exc_info=error)
 
     async def aclose(self) -> None:
         """Cancel the running checks."""

@@ -156,7 +156,7 @@ class AsyncClient(RosterClient):
         **fields: Any,
     ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
         """Vectors in the order of the texts, one row each, as a float32 array."""
-        import numpy as np  # noqa: PLC0415 - half a second that only this method is worth
+        import numpy as np  # noqa: PLC0415 - imported only for vectors
 
         requests = ({"input": batch} for batch in batches(texts, texts_a_job))
         many = self.many(kind="embed", model=model, **fields)

@@ -1,4 +1,4 @@
-"""From an HTTP answer that is not a success to the error that it stands for. Pure."""
+"""Parses the body of an HTTP error response into an exception. Pure."""
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from fleet.client.errors import NotAuthorised
 
 
 class ProblemField(BaseModel):
-    """What we read of an error in OpenAI's envelope, which paths under `/v1` answer with."""
+    """The fields that we read of an error in OpenAI's envelope, as paths under `/v1` send it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -19,7 +19,7 @@ class ProblemField(BaseModel):
 
 
 class ProblemDocument(BaseModel):
-    """What we read of `application/problem+json` (RFC 9457), or of OpenAI's envelope."""
+    """The fields that we read of `application/problem+json` (RFC 9457) or OpenAI's envelope."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -36,12 +36,15 @@ def _family(root: type[FleetError]) -> Iterator[type[FleetError]]:
 
 
 def error_class(code: str) -> type[FleetError] | None:
-    """The class of our tree that carries this code."""
+    """The subclass of FleetError with this code; None if there is none."""
     return next((kind for kind in _family(FleetError) if kind.code == code), None)
 
 
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> FleetError:
-    """The typed error that a shim's answer stands for; unknown codes go by their status."""
+    """The exception for an error response: by its code, by `status` if the code is unknown.
+
+    `retry_after_s` is taken from the header `Retry-After` (seconds).
+    """
     try:
         problem = ProblemDocument.model_validate_json(body)
     except ValidationError:

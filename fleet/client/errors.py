@@ -1,33 +1,33 @@
-"""What can go wrong between a caller and the fleet; the rest of the tree is in `contract.errors`.
+"""Errors of clients and of `fleet up`; the rest of the tree is in `contract.errors`.
 
 FleetError
 ├── FleetUnreachable    no shim of FLEET_URL answers
 ├── NotAuthorised       the shim does not accept our key
-├── GaveUpWaiting       the caller's own patience ran out; the job goes on
+├── GaveUpWaiting       the caller's own time limit passed; the job continues
 ├── JobCancelled        the job was cancelled, so it has no result
 ├── JobEnded            the job failed or was cancelled, and its events said so
-├── AnswerRestarted     a stream of plain words cannot take back what it has said
-└── CannotStart         `fleet up` found the machine in a state that it will not work in
+├── AnswerRestarted     the answer began again, and text of it was yielded already
+└── CannotStart         `fleet up` cannot run on this machine as it is
 """
 
 from contract.errors import FleetError
 
 
 class FleetUnreachable(FleetError):
-    """None of the shims answered for as long as we were willing to try."""
+    """No shim responded within `give_up_s`."""
 
     code = "fleet_unreachable"
     retryable = True
 
 
 class NotAuthorised(FleetError):
-    """The shim wants a key, or another one."""
+    """The shim needs an API key, or rejected the one that was sent (HTTP 401 or 403)."""
 
     code = "not_authorised"
 
 
 class GaveUpWaiting(FleetError):
-    """The caller's time ran out before the job's last word; the job itself goes on."""
+    """The caller's time limit passed before the job ended; the job continues."""
 
     code = "gave_up_waiting"
 
@@ -48,7 +48,7 @@ class JobEnded(FleetError):
 
 
 class AnswerRestarted(FleetError):
-    """Another worker started the answer over, after words of it had been handed out."""
+    """A later attempt began the answer again after text of it had been yielded."""
 
     code = "answer_restarted"
     retryable = True

@@ -1,4 +1,4 @@
-"""What a job's result holds, as values of the language: images as bytes, vectors as an array."""
+"""Results of jobs as Python values: images as bytes, vectors as arrays."""
 
 import base64
 from typing import TYPE_CHECKING
@@ -34,14 +34,17 @@ def demand_done(job_id: str, result: Result) -> None:
 
 
 def images_of(result: Result) -> list[bytes]:
-    """The images that an image job's result holds, without previews."""
+    """The encoded images (PNG, JPEG, ...) of an image job's result, without previews."""
     found = (each.data for each in result.images if not each.partial)
     return [base64.b64decode(data) for data in found if data is not None]
 
 
 def array_of(found: Embeddings | None, expected: int) -> "Rows":
-    """The vectors of a job as a float32 array, one row a text; raises WrongCount."""
-    import numpy as np  # noqa: PLC0415 - half a second that only vectors are worth
+    """The vectors of a job as a float32 array of shape (texts, dimension).
+
+    Raises WrongCount unless there are `expected` of them.
+    """
+    import numpy as np  # noqa: PLC0415 - imported only for vectors
 
     if found is None or found.count != expected:
         count = found.count if found else 0
@@ -51,13 +54,16 @@ def array_of(found: Embeddings | None, expected: int) -> "Rows":
 
 
 def rows_of(answer: MapResult) -> "Rows":
-    """The vectors that answer an embed request, one row a text; raises what it failed with."""
+    """The vectors of an embed request as a float32 array of shape (texts, dimension).
+
+    Raises the error that the request failed with, and WrongCount.
+    """
     found, asked = answer.result.embeddings, answer.request
     assert isinstance(asked, EmbedRequest)  # noqa: S101 - for the type checker
     return array_of(found, asked.count)
 
 
 def vectors_of(result: Result) -> list[list[float]]:
-    """The rows that an embed job's result holds."""
+    """The vectors of an embed job's result, as lists; empty if it has none."""
     found = result.embeddings
     return unpack(found.data, found.dimension) if found else []

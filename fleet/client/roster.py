@@ -59,28 +59,32 @@ class ModelInfo(ModelReport):
 
 
 class RosterClient:
-    """The part of a client that looks at the fleet, and changes what it is made of."""
+    """Reads the roster, and adds and removes backends.
+
+    Every method raises FleetUnreachable, NotAuthorised, or the error that the shim responds with.
+    """
 
     def __init__(self, shims: Shims) -> None:
-        """Ask these."""
+        """Send requests to these shims."""
         self._shims = shims
 
     async def add_backend(self, name: str, dsn: str) -> BackendInfo | None:
-        """Start a worker for a backend; None: it has not reported yet.
+        """Start workers for a backend and return it; None if it has not reported yet.
 
-        Takes an admin's key; while the fleet has no keys, the shim must be local.
+        `dsn` is as in `ollama://host:11434`. Needs an admin's API key; while the fleet has no keys,
+        a shim on this machine.
         """
         body = json_line({"name": name, "dsn": dsn})
         answer = await self._shims.ask("POST", "/api/v1/backends", body=body)
         return None if "status" in from_json(answer) else decode(BackendInfo, answer)
 
     async def remove_backend(self, name: str) -> BackendGone:
-        """End a backend's workers; what waits for it waits on. Takes an admin's key, as above."""
+        """Stop a backend's workers; its jobs stay queued. Needs an admin's API key, as above."""
         path = f"/api/v1/backends/{quote(name, safe='')}"
         return decode(BackendGone, await self._shims.ask("DELETE", path))
 
     async def backends(self) -> tuple[BackendInfo, ...]:
-        """Every backend, as its live workers see it."""
+        """Every backend, as its live workers report it."""
         return await self._listed("backends", BackendInfo)
 
     async def models(self) -> tuple[ModelInfo, ...]:
@@ -105,7 +109,11 @@ def _listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...
 
 
 def model_for(capability: str, models: Iterable[ModelInfo]) -> ModelInfo | None:
-    """A model that can do this, as far as the servers tell: real before scripted, warm first."""
+    """A model with this capability (`chat`, `embed`, `image`); None if there is none.
+
+    Prefers real models to scripted ones and models in memory to others. Where no model reports its
+    capabilities, any model counts.
+    """
     known = list(models)
     able = [model for model in known if capability in model.traits]
     unknown = [model for model in known if not model.traits]

@@ -1,4 +1,4 @@
-"""Where the client finds the fleet. Read once, when a client is made or a command starts."""
+"""Settings of clients and of `fleet up`; read when a client is created or a command starts."""
 
 from contextvars import ContextVar
 from pathlib import Path
@@ -9,14 +9,14 @@ from relay.settings import FleetSettings, Seconds, default_folder
 
 
 class ClientSettings(FleetSettings):
-    """What a caller of the fleet needs to know."""
+    """Settings of a client: `FLEET_URL`, `FLEET_API_KEY`, `FLEET_GIVE_UP_S`."""
 
     url: str = "http://127.0.0.1:8700"
     """Address of the shim; several, separated by commas, are tried in turn."""
     api_key: SecretStr | None = None
-    """Names the caller to the shim; `fleet keys create` makes one."""
+    """Sent as a bearer token; `fleet keys create` makes one."""
     give_up_s: Seconds = 60.0
-    """Seconds without any answer from any shim after which a caller gives up."""
+    """Seconds without a response from any shim after which requests raise FleetUnreachable."""
 
 
 spoken_key: ContextVar[SecretStr | None] = ContextVar("spoken_key", default=None)

@@ -287,5 +287,5 @@ def _object(file: StoredFile) -> FileObject:
 
 def _answer(file: StoredFile, left_out: Sequence[str] = ()) -> Response:
     headers = {HEADER: header_value(left_out)} if left_out else {}
-    told = _object(file).model_dump_json()
-    return Response(told, headers=headers, media_type="application/json")
+    data = _object(file).model_dump_json()
+    return Response(data, headers=headers, media_type="application/json")

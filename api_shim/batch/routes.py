@@ -241,14 +241,16 @@ def _checked(batch_id: str) -> str:
 
 def _answer(batch: Batch, left_out: Sequence[str] = ()) -> Response:
     headers = {HEADER: header_value(left_out)} if left_out else {}
-    told = _object(batch).model_dump_json()
-    return Response(told, headers=headers, media_type="application/json")
+    data = _object(batch).model_dump_json()
+    return Response(data, headers=headers, media_type="application/json")
 
 
 def _object(batch: Batch) -> BatchObject:
     own = {"object", "errors", "usage", "metadata", "request_counts"}
     fields = {
-        name: _told(getattr(batch, name)) for name in BatchObject.model_fields if name not in own
+        name: _whole_seconds(getattr(batch, name))
+        for name in BatchObject.model_fields
+        if name not in own
     }
     return BatchObject(
         **fields,
@@ -259,7 +261,7 @@ def _object(batch: Batch) -> BatchObject:
     )
 
 
-def _told(value: object) -> object:
+def _whole_seconds(value: object) -> object:
     """Times are whole seconds there."""
     return int(value) if isinstance(value, float) else value
 

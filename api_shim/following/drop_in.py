@@ -93,7 +93,7 @@ _CLASSES: Final = {each.code: each for each in _classes(FleetError)}
 
 
 def ended(frame: Frame, headers: Mapping[str, str] | None = None) -> Refusal:
-    """What the caller is told of this frame, one of `FAILURES`."""
+    """The error response for a frame of one of the `FAILURES`."""
     return refusal_of(frame.event, headers)
 
 

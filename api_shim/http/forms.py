@@ -59,7 +59,7 @@ class _ParserEvents:
     """Collects what the parser's callbacks report."""
 
     def __init__(self) -> None:
-        self.news: list[FormPart | bytes] = []
+        self.items: list[FormPart | bytes] = []
         self.is_over = False
         self._parts = 0
         self._name = b""
@@ -88,12 +88,12 @@ class _ParserEvents:
         if b"name" not in options:
             raise _wrong("a part has no name")
         filename = options.get(b"filename")
-        self.news.append(
+        self.items.append(
             FormPart(_text(options[b"name"]), None if filename is None else _text(filename))
         )
 
     def data(self, data: bytes, start: int, end: int) -> None:
-        self.news.append(data[start:end])
+        self.items.append(data[start:end])
 
     def end(self) -> None:
         self.is_over = True
@@ -105,35 +105,35 @@ async def stream_form(request: Request) -> AsyncGenerator[FormPart | bytes, None
     _, options = parse_options_header(request.headers.get("content-type"))
     if b"boundary" not in options:
         raise _wrong("the Content-Type has no boundary")
-    heard = _ParserEvents()
+    events = _ParserEvents()
     try:
-        parser = _parser(options[b"boundary"], heard)
+        parser = _parser(options[b"boundary"], events)
         async for data in request.stream():
             parser.write(data)
-            for news in heard.news:
-                yield news
-            heard.news.clear()
+            for items in events.items:
+                yield items
+            events.items.clear()
         parser.finalize()
     except FormParserError as error:
         raise _wrong(str(error)) from None
     except ClientDisconnect:
         # No client reads this response; the access log records it.
         raise Refusal("caller_left", "The client disconnected.", status=408) from None
-    if not heard.is_over:
+    if not events.is_over:
         raise _wrong("it ends before its last boundary")
 
 
-def _parser(boundary: bytes, heard: _ParserEvents) -> MultipartParser:
+def _parser(boundary: bytes, events: _ParserEvents) -> MultipartParser:
     return MultipartParser(
         boundary,
         {
-            "on_part_begin": heard.begin,
-            "on_header_field": heard.header_name,
-            "on_header_value": heard.header_value,
-            "on_header_end": heard.header_end,
-            "on_headers_finished": heard.headers_end,
-            "on_part_data": heard.data,
-            "on_end": heard.end,
+            "on_part_begin": events.begin,
+            "on_header_field": events.header_name,
+            "on_header_value": events.header_value,
+            "on_header_end": events.header_end,
+            "on_headers_finished": events.headers_end,
+            "on_part_data": events.data,
+            "on_end": events.end,
         },
     )
 

@@ -11,7 +11,7 @@ from typing import Final
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_ASKED: Final = "fleet.asked"
+_ORIGINAL_METHOD: Final = "fleet.original_method"
 
 
 class HeadAsGet:
@@ -26,7 +26,7 @@ class HeadAsGet:
         """Run the request, as a GET if it is a HEAD."""
         if scope["type"] == "http" and scope["method"] == "HEAD" and not self._has_own(scope):
             # A copy: the server reads its own scope to know that it must not send a body.
-            scope = {**scope, "method": "GET", _ASKED: "HEAD"}
+            scope = {**scope, "method": "GET", _ORIGINAL_METHOD: "HEAD"}
         await self._app(scope, receive, send)
 
     def _has_own(self, scope: Scope) -> bool:
@@ -35,7 +35,7 @@ class HeadAsGet:
 
 def original_method(scope: Scope) -> str:
     """The method that the client has sent."""
-    method: str = scope.get(_ASKED) or scope.get("method", "")
+    method: str = scope.get(_ORIGINAL_METHOD) or scope.get("method", "")
     return method
 
 

@@ -106,11 +106,11 @@ async def add(
     """Start workers for a backend at run time; `fleet up` does not remember it when it exits."""
     if new.name in pools(await dependencies.roster.workers()):
         raise _taken(f"A live worker already serves a backend {new.name}")
-    told = await _told(dependencies, AddBackend(name=new.name, dsn=new.dsn))
-    if told.error == "invalid":
-        raise Refusal(InvalidRequest, told.message)
-    if told.error is not None:
-        raise _taken(told.message)
+    response = await _control(dependencies, AddBackend(name=new.name, dsn=new.dsn))
+    if response.error == "invalid":
+        raise Refusal(InvalidRequest, response.message)
+    if response.error is not None:
+        raise _taken(response.message)
     view = await _seen(dependencies, new.name)
     if view is None:
         detail = (
@@ -132,19 +132,19 @@ async def remove(
     dependencies: Injected,
 ) -> Response:
     """Drain a backend's workers and end them; queued jobs wait."""
-    told = await _told(dependencies, RemoveBackend(name=name))
-    if told.error is not None:
-        raise Refusal(UnknownBackend, told.message)
+    response = await _control(dependencies, RemoveBackend(name=name))
+    if response.error is not None:
+        raise Refusal(UnknownBackend, response.message)
     views = await dependencies.queue.positions.views(await dependencies.roster.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
-    return json_response(BackendRemoved(name=name, workers=told.processes, waiting=waiting))
+    return json_response(BackendRemoved(name=name, workers=response.processes, waiting=waiting))
 
 
 def _taken(why: str) -> Refusal:
     return Refusal("name_taken", f"{why}: choose another name, or remove that one.", status=409)
 
 
-async def _told(dependencies: Dependencies, order: ControlRequest) -> ControlResponse:
+async def _control(dependencies: Dependencies, order: ControlRequest) -> ControlResponse:
     control = dependencies.settings.control
     if control is None:
         raise Refusal("not_supervised", _INSTEAD, status=409)

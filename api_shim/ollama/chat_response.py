@@ -134,8 +134,8 @@ def response_body(model: str, shape: LineShape, result: Result) -> bytes:
     content = result.content + result.refusal
     said: dict[str, Any]
     if shape.has_calls:
-        asked = {"tool_calls": calls.whole} if calls else {}
-        said = {"message": {"role": "assistant", "content": content, **thinking, **asked}}
+        tool_calls = {"tool_calls": calls.whole} if calls else {}
+        said = {"message": {"role": "assistant", "content": content, **thinking, **tool_calls}}
     else:
         said = {"response": content, **thinking}
     return json_line(
@@ -155,5 +155,5 @@ def load_response(model: str, shape: LineShape, reason: str, at: float) -> bytes
     said: dict[str, Any] = {"response": ""}
     if shape.has_calls:
         said = {"message": {"role": "assistant", "content": ""}}
-    told = {"model": model, "created_at": stamp(at).decode(), **said}
-    return json_line({**told, "done": True, "done_reason": reason})
+    fields = {"model": model, "created_at": stamp(at).decode(), **said}
+    return json_line({**fields, "done": True, "done_reason": reason})

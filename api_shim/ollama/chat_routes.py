@@ -93,12 +93,12 @@ async def _generate(
 
 async def _load_or_unload(
     job: LoadRequest | UnloadRequest,
-    asked: NamedModel,
+    body: NamedModel,
     call: DropInCall,
     dependencies: Dependencies,
 ) -> None:
     """Load or unload the model, if a backend can: hosted models need neither."""
-    call.add_ignored(unused_when_loading(asked))
+    call.add_ignored(unused_when_loading(body))
     if isinstance(job, LoadRequest):
         fleet = pools(await dependencies.roster.workers())
         if is_unsupported(job, fleet.values()):

@@ -31,8 +31,8 @@ def _one_shape(given: object) -> object:
         return given
     raise PydanticCustomError(
         "input_type",
-        "it is one text or a list of texts{item}",
-        {"item": f"; its item {wrong} is no text" if isinstance(given, list) else ""},
+        "must be one text or a list of texts{item}",
+        {"item": f"; item {wrong} is no text" if isinstance(given, list) else ""},
     )
 
 
@@ -99,12 +99,12 @@ def _unit(vector: list[float]) -> list[float]:
 
 def embed_response(model: str, result: Result | None) -> bytes:
     """The response of `embed`; `result` is None if there was no text."""
-    told: dict[str, Any] = {"total_duration": 0, "load_duration": 0, "prompt_eval_count": 0}
+    counts: dict[str, Any] = {"total_duration": 0, "load_duration": 0, "prompt_eval_count": 0}
     vectors: Sequence[Sequence[float]] = ()
     if result is not None:
-        told = {name: value for name, value in metrics(result).items() if name in told}
+        counts = {name: value for name, value in metrics(result).items() if name in counts}
         vectors = rows(result, unit=True)
-    return json_line({"model": model, "embeddings": vectors, **told})
+    return json_line({"model": model, "embeddings": vectors, **counts})
 
 
 def embeddings_response(result: Result | None) -> bytes:

@@ -125,7 +125,7 @@ def show_response(
 
     `kinds` stand in for capabilities that no worker reports.
     """
-    told = (result.details if result else None) or {}
+    details = (result.details if result else None) or {}
     known: dict[str, Any] = {
         "modified_at": stamp(now).decode(),
         "template": "",
@@ -136,7 +136,7 @@ def show_response(
         "model_info": _info(reports),
         "capabilities": _capabilities(reports, kinds),
     }
-    fields = known | {name: value for name, value in told.items() if value is not None}
+    fields = known | {name: value for name, value in details.items() if value is not None}
     for name in ("details", "model_info"):
         if not isinstance(fields[name], dict):
             fields[name] = known[name]
@@ -163,8 +163,8 @@ def _tag(name: str, owners: Sequence[Pool], now: float) -> dict[str, Any]:
 
 def _process(name: str, owners: Sequence[Pool], now: float) -> dict[str, Any]:
     tag = _tag(name, owners, now)
-    kept = {field: tag[field] for field in ("name", "model", "size", "digest", "details")}
-    return kept | {
+    shared_fields = {field: tag[field] for field in ("name", "model", "size", "digest", "details")}
+    return shared_fields | {
         "expires_at": _NEVER,
         "size_vram": tag["size"],
         "context_length": _most(report.context_length for report in _reports(name, owners)),

@@ -95,9 +95,9 @@ class Options(OllamaRequestBody):
 _WITHOUT_WORDS: Final = frozenset({"model", "name", "backend", "stream", "keep_alive"})
 
 
-def unused_when_loading(asked: NamedModel) -> tuple[str, ...]:
+def unused_when_loading(body: NamedModel) -> tuple[str, ...]:
     """Fields of a request that have no effect because it only loads or unloads a model."""
-    fields = asked.model_dump(exclude_none=True, exclude=set(_WITHOUT_WORDS))
+    fields = body.model_dump(exclude_none=True, exclude=set(_WITHOUT_WORDS))
     return tuple(name for name, value in fields.items() if value)
 
 

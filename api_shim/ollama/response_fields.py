@@ -33,22 +33,22 @@ def _second(seconds: int) -> bytes:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
 
 
-def metrics(told: Done | Result) -> dict[str, Any]:
+def metrics(result: Done | Result) -> dict[str, Any]:
     """The finish reason, token counts and durations of a result.
 
     Clients divide tokens by `eval_duration`, so it is never 0 if there are tokens.
     """
-    usage, timings = told.usage, told.timings or Timings()
+    usage, timings = result.usage, result.timings or Timings()
     load_ms, first_ms = timings.load_ms or 0.0, timings.first_token_ms or 0.0
     total_ms = timings.total_ms or 0.0
-    spoken = nanoseconds(total_ms - (timings.queued_ms or 0.0) - first_ms)
+    eval_ns = nanoseconds(total_ms - (timings.queued_ms or 0.0) - first_ms)
     counts = {} if usage is None else _counts(usage)
     return {
-        "done_reason": _REASONS.get(told.finish_reason or "stop", "stop"),
+        "done_reason": _REASONS.get(result.finish_reason or "stop", "stop"),
         "total_duration": nanoseconds(total_ms),
         "load_duration": nanoseconds(load_ms),
         "prompt_eval_duration": nanoseconds(first_ms - load_ms),
-        "eval_duration": max(spoken, 1) if counts.get("eval_count") else spoken,
+        "eval_duration": max(eval_ns, 1) if counts.get("eval_count") else eval_ns,
         **counts,
     }
 

@@ -45,8 +45,8 @@ class AnyTypeRoute(JsonRoute):
         async def lenient(request: Request) -> Response:
             if "origin" in request.headers:
                 return await handler(request)
-            kept = [pair for pair in request.scope["headers"] if pair[0] != _JSON[0]]
-            scope = {**request.scope, "headers": [*kept, _JSON]}
+            others = [pair for pair in request.scope["headers"] if pair[0] != _JSON[0]]
+            scope = {**request.scope, "headers": [*others, _JSON]}
             return await handler(Request(scope, request.receive))
 
         return lenient

@@ -322,9 +322,9 @@ def to_format(format: FormatBody | None) -> ResponseFormat:
             return SchemaFormat(schema_=schema, strict=False)
         case FormatBody(type="json_object"):
             return JsonFormat()
-        case FormatBody(type="json_schema", json_schema=SchemaBody() as told):
+        case FormatBody(type="json_schema", json_schema=SchemaBody() as schema):
             return SchemaFormat(
-                schema_=told.schema_ or {}, name=told.name, strict=bool(told.strict)
+                schema_=schema.schema_ or {}, name=schema.name, strict=bool(schema.strict)
             )
         case FormatBody(type="json_schema"):
             raise invalid_field("response_format.json_schema", "required with type json_schema")

@@ -75,11 +75,11 @@ def usage(used: Usage | None) -> dict[str, Any] | None:
     }
 
 
-def logprobs_body(told: Sequence[LogProb] | None) -> dict[str, Any] | None:
+def logprobs_body(tokens: Sequence[LogProb] | None) -> dict[str, Any] | None:
     """Log probabilities; None if none were requested."""
-    if told is None:
+    if tokens is None:
         return None
-    return {"content": [each.model_dump() for each in told], "refusal": None}
+    return {"content": [each.model_dump() for each in tokens], "refusal": None}
 
 
 def _extra(meta: dict[str, Any] | None) -> dict[str, Any]:
@@ -116,19 +116,19 @@ class ChatChunks:
 
     def render(self, frames: Sequence[Frame]) -> bytes:
         """The chunks for these frames."""
-        told, role = b"", _ROLE
+        data, role = b"", _ROLE
         for frame in frames:
             if frame.type == "delta":
                 event = from_json(frame.body)
-                if not told and event.get("tool_calls") and not event.get("content"):
+                if not data and event.get("tool_calls") and not event.get("content"):
                     role = _CALLS
-                told += self._chunk(event)
+                data += self._chunk(event)
             elif frame.type == "done":
-                told += self._done(from_json(frame.body))
-        if told and not self._has_begun:
+                data += self._done(from_json(frame.body))
+        if data and not self._has_begun:
             self._has_begun = True
-            return self._delta + role + self._tail + told
-        return told
+            return self._delta + role + self._tail + data
+        return data
 
     def render_error(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise; without `[DONE]`."""
@@ -148,13 +148,13 @@ class ChatChunks:
         if calls := event.get("tool_calls"):
             delta["tool_calls"] = [self._call(call) for call in calls]
         delta |= _extra(event.get("provider_meta"))
-        told = event.get("logprobs")
-        if not delta and not told:
+        data = event.get("logprobs")
+        if not delta and not data:
             return b""
-        if not told:
+        if not data:
             return self._delta + json_line(delta) + self._tail
-        field_names = [{"bytes": None, **each} for each in told]
-        logprobs = json_line({"content": field_names, "refusal": None})
+        tokens = [{"bytes": None, **each} for each in data]
+        logprobs = json_line({"content": tokens, "refusal": None})
         tail = self._tail.replace(b'"logprobs":null', b'"logprobs":' + logprobs)
         return self._delta + json_line(delta) + tail
 
@@ -164,18 +164,18 @@ class ChatChunks:
         function = {"arguments": call.get("arguments") or ""}
         if call.get("name"):
             function = {"name": call["name"], **function}
-        told = {"index": index, "function": function, **_extra(call.get("provider_meta"))}
+        data = {"index": index, "function": function, **_extra(call.get("provider_meta"))}
         if not call.get("id"):
-            return told
+            return data
         id = unique_call_id(call["id"], self._job_id, index)
-        return {**told, "id": id, "type": "function"}
+        return {**data, "id": id, "type": "function"}
 
     def _done(self, event: dict[str, Any]) -> bytes:
-        told = self._delta + b"{}" + self._end % json_line(event.get("finish_reason") or "stop")
+        data = self._delta + b"{}" + self._end % json_line(event.get("finish_reason") or "stop")
         if self._with_usage and event.get("usage"):
             counts = usage(Usage.model_validate(event["usage"]))
-            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
-        return told + DONE
+            data += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
+        return data + DONE
 
 
 _PLAIN: Final = 4

@@ -79,11 +79,13 @@ def _prompt(body: CompletionBody) -> str | tuple[int, ...]:
 
 def response_body(head: ResponseHead, result: Result, echoed_prompt: str = "") -> dict[str, Any]:
     """The response of a request that does not stream."""
-    told = None if result.logprobs is None else Offsets(len(echoed_prompt)).lists(result.logprobs)
+    logprobs = (
+        None if result.logprobs is None else Offsets(len(echoed_prompt)).lists(result.logprobs)
+    )
     choice = {
         "text": echoed_prompt + result.content,
         "index": 0,
-        "logprobs": told,
+        "logprobs": logprobs,
         "finish_reason": result.finish_reason or "stop",
     }
     return {
@@ -100,12 +102,12 @@ class Offsets:
         """The first token begins after this many characters."""
         self._at = begin
 
-    def lists(self, told: Iterable[LogProb]) -> dict[str, Any]:
+    def lists(self, tokens: Iterable[LogProb]) -> dict[str, Any]:
         """The lists for the next tokens."""
         lists: dict[str, list[Any]] = {
             "text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": [],
         }  # fmt: skip
-        for each in told:
+        for each in tokens:
             lists["text_offset"].append(self._at)
             lists["token_logprobs"].append(each.logprob)
             lists["tokens"].append(each.token)
@@ -137,31 +139,31 @@ class CompletionChunks:
 
     def render(self, frames: Sequence[Frame]) -> bytes:
         """The chunks for these frames."""
-        told = b""
+        data = b""
         for frame in frames:
             if frame.type == "delta":
-                told += self._delta(from_json(frame.body))
+                data += self._delta(from_json(frame.body))
             elif frame.type == "done":
-                told += self._done(from_json(frame.body))
-        if told and self._echoed_prompt:
-            told = self._chunk % (json_line(self._echoed_prompt), b"null", b"null") + told
+                data += self._done(from_json(frame.body))
+        if data and self._echoed_prompt:
+            data = self._chunk % (json_line(self._echoed_prompt), b"null", b"null") + data
             self._echoed_prompt = ""
-        return told
+        return data
 
     def render_error(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise; without `[DONE]`."""
         return sse.encode(encoded(problem))
 
     def _delta(self, event: dict[str, Any]) -> bytes:
-        content, told = event.get("content"), event.get("logprobs")
-        if told:
-            lists = self._offsets.lists(LogProb.model_validate(each) for each in told)
+        content, tokens = event.get("content"), event.get("logprobs")
+        if tokens:
+            lists = self._offsets.lists(LogProb.model_validate(each) for each in tokens)
             return self._chunk % (json_line(content or ""), json_line(lists), b"null")
         return self._chunk % (json_line(content), b"null", b"null") if content else b""
 
     def _done(self, event: dict[str, Any]) -> bytes:
-        told = self._chunk % (b'""', b"null", json_line(event.get("finish_reason") or "stop"))
+        data = self._chunk % (b'""', b"null", json_line(event.get("finish_reason") or "stop"))
         if self._with_usage and event.get("usage"):
             counts = usage(Usage.model_validate(event["usage"]))
-            told += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
-        return told + DONE
+            data += self._head + b',"choices":[],"usage":' + json_line(counts) + b"}" + sse.END
+        return data + DONE

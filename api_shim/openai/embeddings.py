@@ -123,8 +123,8 @@ def pieces(head: ResponseHead, result: Result, encoding: Encoding) -> Iterator[b
     page: list[bytes] = []
     for at, row in enumerate(_rows(result.embeddings, encoding)):
         comma = b"," if at else b""
-        told = b'"%s"' % row.encode() if isinstance(row, str) else json_line(row)
-        page.append(b'%s{"object":"embedding","index":%d,"embedding":%s}' % (comma, at, told))
+        encoded = b'"%s"' % row.encode() if isinstance(row, str) else json_line(row)
+        page.append(b'%s{"object":"embedding","index":%d,"embedding":%s}' % (comma, at, encoded))
         if len(page) == _ROWS_AT_ONCE:
             yield b"".join(page)
             page.clear()

@@ -85,10 +85,12 @@ async def edit(request: Request, call: DropIn) -> Response:
         if not images:
             raise invalid_field("image", "required: a file")
         masks = [await _read(mask) for mask in _files(form, "mask")]
-        asked = to_image(body, image=await _read(images[0]), mask=masks[0] if masks else None)
+        image_request = to_image(
+            body, image=await _read(images[0]), mask=masks[0] if masks else None
+        )
         files = [name for name, value in form.multi_items() if isinstance(value, UploadFile)]
         call.add_ignored(name for name in files if name not in _FILES)
-    return await _made(call, body, asked, "image_edit")
+    return await _made(call, body, image_request, "image_edit")
 
 
 def _files(form: FormData, name: str) -> list[UploadFile]:

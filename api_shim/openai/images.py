@@ -155,28 +155,28 @@ class ImageEvents:
 
     def render(self, frames: Sequence[Frame]) -> bytes:
         """The events for these frames."""
-        told = b""
+        data = b""
         for frame in frames:
             if frame.type == "image":
-                told += self._image(from_json(frame.body))
+                data += self._image(from_json(frame.body))
             elif frame.type == "done":
                 fields = from_json(frame.body).get("usage")
-                told += self._finish(Usage.model_validate(fields) if fields else None)
-        return told
+                data += self._finish(Usage.model_validate(fields) if fields else None)
+        return data
 
     def render_error(self, problem: Problem) -> bytes:
         """An event with an error, at which clients raise."""
         return sse.encode(encoded(problem), name=b"error")
 
     def _image(self, image: dict[str, Any]) -> bytes:
-        told = self._finish(None)
+        data = self._finish(None)
         if not image.get("partial"):
             self._held = image
-            return told
+            return data
         index, self._previews = self._previews, self._previews + 1
         name = f"{self._family}.partial_image"
         fields = self._fields(name, image) | {"partial_image_index": index}
-        return told + sse.encode(json_line(fields), name=name.encode())
+        return data + sse.encode(json_line(fields), name=name.encode())
 
     def _finish(self, used: Usage | None) -> bytes:
         image, self._held = self._held, None

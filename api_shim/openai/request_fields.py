@@ -82,10 +82,10 @@ def invalid_field(
     remedy: str = "change it",
 ) -> Refusal:
     """An error that names a field; `code` replaces the error class's code."""
-    told = FieldError(
+    field_error = FieldError(
         field=field, where="body", code=code or error.code, message=message, remedy=remedy
     )
-    return Refusal(code or error, f"{field}: {message}", errors=(told,))
+    return Refusal(code or error, f"{field}: {message}", errors=(field_error,))
 
 
 def image_part(field: str, image: str) -> ImagePart:

@@ -35,8 +35,10 @@ class Pool:
     @property
     def grants(self) -> frozenset[Feature] | None:
         """Features that any worker reports the backend to grant; None if no worker reports them."""
-        told = [frozenset(report.grants) for report in self.reports if report.grants is not None]
-        return frozenset[Feature]().union(*told) if told else None
+        reported = [
+            frozenset(report.grants) for report in self.reports if report.grants is not None
+        ]
+        return frozenset[Feature]().union(*reported) if reported else None
 
     @property
     def models(self) -> dict[str, list[ModelReport]]:

@@ -74,8 +74,8 @@ def _is_down(endpoint: EndpointReport) -> bool:
 
 
 def _errors(report: BackendReport) -> Iterator[str]:
-    told = (report.error, *(endpoint.error for endpoint in report.endpoints))
-    return (error for error in told if error)
+    errors = (report.error, *(endpoint.error for endpoint in report.endpoints))
+    return (error for error in errors if error)
 
 
 def _circuit_open_until(pool: Pool) -> float | None:
@@ -100,5 +100,5 @@ def model_views(found: Iterable[Pool]) -> list[ModelView]:
 
 
 def _any_warm(reports: Iterable[ModelReport]) -> bool | None:
-    told = [report.warm for report in reports if report.warm is not None]
-    return any(told) if told else None
+    reported = [report.warm for report in reports if report.warm is not None]
+    return any(reported) if reported else None

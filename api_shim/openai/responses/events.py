@@ -102,7 +102,7 @@ class ResponseBuilder:
     def _done(self, fields: dict[str, Any]) -> Iterator[Event]:
         ending = ResponseEnding(fields.get("finish_reason"), has_refused=self._has_refused)
         yield from self.output.close(ending.status)
-        used = Usage.model_validate(told) if (told := fields.get("usage")) else None
+        used = Usage.model_validate(counts) if (counts := fields.get("usage")) else None
         self.status, self._ending = ending.status, ending.fields(used, fields["at"])
         yield self._lifecycle(f"response.{self.status}")
 
@@ -151,15 +151,15 @@ class ResponseEvents:
 
     def render(self, frames: Sequence[Frame]) -> bytes:
         """The events for these frames."""
-        told: list[bytes] = []
+        encoded_events: list[bytes] = []
         for frame in frames:
             if frame.type in RESTARTS:
-                told.clear()
+                encoded_events.clear()
             for number, event in self._builder.add(frame):
                 if number > self._after and not self._is_superseded(frame):
-                    told.append(_encode(event))
-        self._has_sent = self._has_sent or bool(told)
-        return b"".join(told)
+                    encoded_events.append(_encode(event))
+        self._has_sent = self._has_sent or bool(encoded_events)
+        return b"".join(encoded_events)
 
     def _is_superseded(self, frame: Frame) -> bool:
         earlier = self._known_reset
@@ -183,8 +183,8 @@ def failure(problem: Problem, number: int) -> bytes:
     #881).
     """
     fault = from_json(encoded(problem))["error"]
-    told = {"type": "error", "sequence_number": max(number, 0), **_flat(fault), "error": fault}
-    return _encode(told)
+    event = {"type": "error", "sequence_number": max(number, 0), **_flat(fault), "error": fault}
+    return _encode(event)
 
 
 def _encode(event: Event) -> bytes:

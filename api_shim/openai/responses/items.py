@@ -238,8 +238,11 @@ def input_items(
 
 def _items(message: Message) -> Iterator[tuple[str, Message, dict[str, Any]]]:
     if message.thinking:
-        told = {"summary": [], "content": [{"type": "reasoning_text", "text": message.thinking}]}
-        yield "rs", Message(role="assistant", thinking=message.thinking), reasoning(told)
+        content_fields = {
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": message.thinking}],
+        }
+        yield "rs", Message(role="assistant", thinking=message.thinking), reasoning(content_fields)
     if message.role == "tool":
         output = message.content if isinstance(message.content, str) else _parts(message)
         fields = {"call_id": message.tool_call_id, "output": output}

@@ -53,8 +53,8 @@ class ReasoningItem:
     def value(self, state: State) -> dict[str, Any]:
         """The item as JSON."""
         parts = [self._part("".join(self._texts))] if self._texts else []
-        told = {"summary": parts} if self._as_summary else {"summary": [], "content": parts}
-        return {"id": self.id, "status": state, **reasoning(told)}
+        fields = {"summary": parts} if self._as_summary else {"summary": [], "content": parts}
+        return {"id": self.id, "status": state, **reasoning(fields)}
 
     def _part(self, text: str) -> dict[str, Any]:
         return {"type": "summary_text" if self._as_summary else "reasoning_text", "text": text}
@@ -77,7 +77,7 @@ class _Part:
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
         self.texts: list[str] = []
-        self.logprobs_body: list[dict[str, Any]] = []
+        self.logprobs: list[dict[str, Any]] = []
 
     @property
     def text(self) -> str:
@@ -91,7 +91,7 @@ class _Part:
             "type": "output_text",
             "text": self.text,
             "annotations": [],
-            "logprobs": self.logprobs_body,
+            "logprobs": self.logprobs,
         }
 
 
@@ -115,7 +115,7 @@ class MessageItem:
             events.append({"type": "response.content_part.added", **self._place, "part": part})
         part_now, likely = self._parts[-1], [_logprob(each) for each in logprobs]
         part_now.texts.append(text)
-        part_now.logprobs_body += likely
+        part_now.logprobs += likely
         event = {"type": f"response.{kind}.delta", **self._place, "delta": text}
         if kind == "output_text":
             event["logprobs"] = likely
@@ -133,11 +133,11 @@ class MessageItem:
         if not self._parts:
             return []
         part = self._parts[-1]
-        told: dict[str, Any] = {"text": part.text, "logprobs": part.logprobs_body}
+        fields: dict[str, Any] = {"text": part.text, "logprobs": part.logprobs}
         if part.kind == "refusal":
-            told = {"refusal": part.text}
+            fields = {"refusal": part.text}
         return [
-            {"type": f"response.{part.kind}.done", **self._place, **told},
+            {"type": f"response.{part.kind}.done", **self._place, **fields},
             {"type": "response.content_part.done", **self._place, "part": part.value},
         ]
 
@@ -164,13 +164,13 @@ class MessageItem:
         return ItemMessage(self.id, Message(role="assistant", content=text, provider_meta=meta))
 
 
-def _logprob(told: Mapping[str, Any]) -> dict[str, Any]:
-    token = told["token"]
+def _logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
+    token = entry["token"]
     return {
         "token": token,
-        "bytes": list(told.get("bytes") or token.encode()),
-        "logprob": told["logprob"],
-        "top_logprobs": [_logprob(each) for each in told.get("top_logprobs") or ()],
+        "bytes": list(entry.get("bytes") or token.encode()),
+        "logprob": entry["logprob"],
+        "top_logprobs": [_logprob(each) for each in entry.get("top_logprobs") or ()],
     }
 
 
@@ -198,8 +198,8 @@ class FunctionCallItem:
 
     def close(self, state: State) -> list[Event]:
         """The events that end the item."""
-        told = {"name": self._name, "arguments": self._whole(state)}
-        return [{"type": "response.function_call_arguments.done", **self._place, **told}]
+        fields = {"name": self._name, "arguments": self._whole(state)}
+        return [{"type": "response.function_call_arguments.done", **self._place, **fields}]
 
     def value(self, state: State) -> dict[str, Any]:
         """The item as JSON."""

@@ -231,8 +231,8 @@ def _messages(body: ResponseBody, earlier: EarlierResponses) -> tuple[Message, .
         items = [ItemBody(role="user", content=items)]
     if not items and not earlier.past:
         raise invalid_field("input", "required without previous_response_id")
-    told = (Message(role="system", content=body.instructions),) if body.instructions else ()
-    return (*told, *earlier.past, *to_messages(items or (), earlier))
+    system = (Message(role="system", content=body.instructions),) if body.instructions else ()
+    return (*system, *earlier.past, *to_messages(items or (), earlier))
 
 
 def _tools(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:

@@ -97,8 +97,8 @@ async def retrieve(
         return Response(headers={**_FRESH, **headers}, media_type=MEDIA_TYPE)
     taken_back = replay.builder.first - 1
     if starting_after is not None and starting_after < taken_back:
-        told = failure(problem_of(restarted(), request.scope), taken_back)
-        return Response(told, 200, {**_FRESH, **headers}, media_type=MEDIA_TYPE)
+        data = failure(problem_of(restarted(), request.scope), taken_back)
+        return Response(data, 200, {**_FRESH, **headers}, media_type=MEDIA_TYPE)
     events = ResponseEvents(response.facts, after=starting_after, known_reset=replay.last_reset)
     return AnswerStream(
         dependencies.log.follow(response.record.id, idle_s=dependencies.settings.keepalive_s),
@@ -156,7 +156,7 @@ async def list_input_items(
 ) -> Response:
     """List the input items of a response, and the items of the conversation before it."""
     response = await store.find(id)
-    items = [told for _, told in input_items(response.record.id, response.conversation)]
+    items = [item for _, item in input_items(response.record.id, response.conversation)]
     if order == "desc":
         items.reverse()
     if after is not None:

@@ -22,9 +22,9 @@ async def test_a_form_of_too_many_fields_is_refused_with_the_limit(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([True], "input: it is one text or a list of texts; its item 0 is no text"),
-        (["a", ["b"]], "input: it is one text or a list of texts; its item 1 is no text"),
-        (True, "input: it is one text or a list of texts"),
+        ([True], "input: must be one text or a list of texts; item 0 is no text"),
+        (["a", ["b"]], "input: must be one text or a list of texts; item 1 is no text"),
+        (True, "input: must be one text or a list of texts"),
     ],
 )
 async def test_an_input_that_is_no_text_is_named_once(

@@ -43,7 +43,11 @@ _DEAD = "/api/v1/dead"
 
 
 class AsyncClient(RosterClient):
-    """A caller of the fleet. `url` may name several shims, separated by commas."""
+    """A client of the fleet. `url` may hold several shims, separated by commas.
+
+    Every method that sends a request raises FleetUnreachable, NotAuthorised, or the FleetError that
+    the shim responds with.
+    """
 
     def __init__(
         self,
@@ -53,13 +57,13 @@ class AsyncClient(RosterClient):
         give_up_s: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
+        """Defaults are FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S; raises InvalidSetting."""
         given = {"url": url, "api_key": api_key or spoken_key.get(), "give_up_s": give_up_s}
         known = {name: value for name, value in given.items() if value is not None}
         super().__init__(Shims(ClientSettings(**known), transport))  # type: ignore[arg-type]
 
     async def __aenter__(self) -> Self:
-        """Nothing to wait for."""
+        """Return the client; it connects on first use."""
         return self
 
     async def __aexit__(
@@ -68,7 +72,7 @@ class AsyncClient(RosterClient):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close every connection; jobs go on."""
+        """Close every connection; jobs continue."""
         await self.aclose()
 
     @property
@@ -77,13 +81,13 @@ class AsyncClient(RosterClient):
         return Batches(self._shims)
 
     async def aclose(self) -> None:
-        """Close every connection; jobs go on."""
+        """Close every connection; jobs continue."""
         await self._shims.aclose()
 
     async def enqueue(
         self, /, request: Request | Kind, *, idempotency_key: str | None = None, **fields: Any
     ) -> AsyncJob:
-        """Put a job on its queue; give a request, or a kind and its fields.
+        """Enqueue a job, from a request or from a kind and its fields.
 
         Raises InvalidRequest, UnknownModel, UnknownBackend, NoWorker, QueueFull, FleetUnreachable.
         """
@@ -108,12 +112,13 @@ class AsyncClient(RosterClient):
         idempotency_key: KeyOf | None = None,
         **fields: Any,
     ) -> AsyncGenerator[MapResult, None]:
-        """Answers to many requests, in their order or as they come, `in_flight` at a time.
+        """Yield results of many requests, `in_flight` at a time, in order or as they complete.
 
-        Give requests, or the `kind` and the fields of each (`fields` are those of all). They may
-        be more than memory holds. One that fails has an `error` in its answer, and stops no other;
-        a full queue is waited for. A run with an `idempotency_key`, made from index and request,
-        finds the jobs of an earlier one. Raises FleetUnreachable, NotAuthorised, RelayUnavailable.
+        Items are requests, or the fields of requests of `kind` (`fields` are those of all). They
+        may be larger than memory. One that fails has an `error` in its result and does not affect
+        the others; a full queue is retried. A run with an `idempotency_key`, made from index
+        and request, finds the jobs of an earlier one. Raises FleetUnreachable, NotAuthorised,
+        RelayUnavailable.
         """
         many = self.many(kind=kind, idempotency_key=idempotency_key, **fields)
         return many.answers(requests, in_flight, ordered=ordered)
@@ -121,13 +126,13 @@ class AsyncClient(RosterClient):
     def many(
         self, /, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
     ) -> MappedJobs:
-        """A run over many requests that can tell which of its jobs are under way; see `map`."""
+        """A run over many requests, with its running jobs in `under_way`; see `map`."""
         return MappedJobs(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
 
     def job(self, job_id: str) -> AsyncJob:
-        """A handle on a job that somebody enqueued, or a Celery task; nothing is asked yet.
+        """A handle on a job, or on a Celery task, by its id; sends no request.
 
-        The first digits of an id do, four or more, where only one of the caller's begins so.
+        A unique prefix of a job id, of four digits or more, is enough.
         """
         is_ours = JOB_ID_BEGINNING.match(job_id)
         return AsyncJob(self._shims, job_id if is_ours else named(job_id), given_as=job_id)
@@ -135,10 +140,10 @@ class AsyncClient(RosterClient):
     async def chat(
         self, /, words: Words, *, model: str, **fields: Any
     ) -> AsyncGenerator[str, None]:
-        """Words of an answer as they come; leaving the loop early cancels the job.
+        """Yield the text of an answer in pieces; closing the generator early cancels the job.
 
-        Raises the error the job failed with, and AnswerRestarted where another attempt took
-        words back: follow `enqueue("chat", ...).events()` to handle that yourself.
+        Raises the error that the job failed with, and AnswerRestarted if a later attempt began
+        the answer again: follow `enqueue("chat", ...).events()` to handle that yourself.
         """
         job = await self.enqueue(chat_of(words, {**fields, "model": model}))
         async with aclosing(job.words()) as pieces:
@@ -155,7 +160,11 @@ class AsyncClient(RosterClient):
         jobs_in_flight: int = JOBS_IN_FLIGHT,
         **fields: Any,
     ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
-        """Vectors in the order of the texts, one row each, as a float32 array."""
+        """Vectors as a float32 array of shape (texts, dimension), in the order of the texts.
+
+        Sends jobs of `texts_a_job` texts, `jobs_in_flight` at a time. Raises the error of the first
+        job that failed, and WrongCount.
+        """
         import numpy as np  # noqa: PLC0415 - imported only for vectors
 
         requests = ({"input": batch} for batch in batches(texts, texts_a_job))
@@ -165,7 +174,7 @@ class AsyncClient(RosterClient):
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     async def image(self, /, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
-        """Make images from words, `count` of them; `image` may hold the bytes of one to start from.
+        """Generate `count` images, from the bytes `image` if given; returns their encoded bytes.
 
         Raises the error that the job failed with.
         """
@@ -177,22 +186,22 @@ class AsyncClient(RosterClient):
     async def pull(
         self, /, model: str, *, backend: str | None = None, **fields: Any
     ) -> AsyncGenerator[AnyEvent, None]:
-        """Download a model to a backend; yields its events. Leaving early does not stop it."""
+        """Download a model to a backend; yields its events. Closing it does not cancel the job."""
         job = await self.enqueue(PullRequest(model=model, backend=backend, **fields))
         async with aclosing(job.events()) as events:
             async for event in events:
                 yield event
 
     async def show(self, /, model: str, **fields: Any) -> dict[str, Any]:
-        """Everything that a backend knows of a model."""
+        """The details of a model as its backend reports them."""
         return (await self._done("show", model=model, **fields)).details or {}
 
     async def load(self, /, model: str, **fields: Any) -> Result:
-        """Bring a model into memory, for `keep_alive_s` seconds where the backend can."""
+        """Load a model into memory, for `keep_alive_s` seconds where the backend can."""
         return await self._done("load", model=model, **fields)
 
     async def unload(self, /, model: str, **fields: Any) -> Result:
-        """Take a model out of memory."""
+        """Unload a model from memory."""
         return await self._done("unload", model=model, **fields)
 
     async def delete(self, /, model: str, **fields: Any) -> Result:
@@ -200,15 +209,15 @@ class AsyncClient(RosterClient):
         return await self._done("delete", model=model, **fields)
 
     async def copy(self, /, model: str, destination: str, **fields: Any) -> Result:
-        """Give a model a second name."""
+        """Copy a model to the name `destination`."""
         return await self._done("copy", model=model, destination=destination, **fields)
 
     async def create(self, /, model: str, source: str, **fields: Any) -> Result:
-        """Make a model from another, with `system`, `template` and `parameters`."""
+        """Create a model from `source`, with `system`, `template` and `parameters`."""
         return await self._done("create", model=model, source=source, **fields)
 
     async def running(self, backend: str | None = None) -> dict[str, Any]:
-        """What a backend tells of the models that it has in memory, under `models`."""
+        """The models that a backend has in memory, as it reports them, under `models`."""
         job = await self.enqueue(RunningRequest(backend=backend))
         return (await job.result()).details or {}
 
@@ -225,7 +234,7 @@ class AsyncClient(RosterClient):
         limit: int = 50,
         before: str | None = None,
     ) -> JobPage:
-        """Records, newest first; `before` is the `next` of the page before."""
+        """A page of records, newest first; `before` is the `next` of the previous page."""
         given = {
             "status": status,
             "kind": kind,
@@ -245,25 +254,25 @@ class AsyncClient(RosterClient):
         limit: int = 50,
         before: str | None = None,
     ) -> DeadPage:
-        """Dead letters, the last to die first; `before` is the `next` of the page before."""
+        """A page of dead letters, newest first; `before` is the `next` of the previous page."""
         given = {"queue": queue, "kind": kind, "tenant": tenant, "limit": limit, "before": before}
         return decode(DeadPage, await self._shims.ask("GET", _DEAD, params=_present(given)))
 
     async def dead_letter(self, job_id: str) -> DeadView:
-        """All about one dead letter, with what was asked for; raises JobNotFound."""
+        """One dead letter with its request; raises JobNotFound."""
         return decode(DeadView, await self._shims.ask("GET", f"{_DEAD}/{quote(job_id, safe='')}"))
 
     async def dead_messages(self, *, limit: int = 50) -> DeadMessages:
-        """Messages in queues that no worker could read, the newest first. Takes an admin's key."""
+        """Messages that no worker could read, newest first. Needs an admin's API key."""
         path = f"{_DEAD}/messages"
         return decode(DeadMessages, await self._shims.ask("GET", path, params={"limit": limit}))
 
     async def purge_dead_messages(self) -> int:
-        """Forget all of these. Returns how many; takes an admin's key."""
+        """Delete all unreadable messages; returns how many. Needs an admin's API key."""
         return decode(DeadPurged, await self._shims.ask("DELETE", f"{_DEAD}/messages")).purged
 
     async def purge_dead(self, /, job_id: str | None = None, **which: str | None) -> int:
-        """Forget one dead letter for good, or all of a `queue`, `kind` or `tenant`.
+        """Delete one dead letter, or all of a `queue`, `kind` or `tenant`.
 
         Returns how many; raises JobNotFound.
         """
@@ -277,7 +286,9 @@ class AsyncClient(RosterClient):
                 return purged
 
     async def create_key(self, /, tenant: str, **fields: Any) -> IssuedKey:
-        """Make an API key for a tenant; `.key` is shown this once. The first must be an admin's.
+        """Create an API key for a tenant; only this response has `.key`.
+
+        The first key must be an admin's.
 
         `fields` are those of `contract.tenants.NewKey`. Raises InvalidRequest, NotAuthorised.
         """
@@ -285,11 +296,11 @@ class AsyncClient(RosterClient):
         return decode(IssuedKey, await self._shims.ask("POST", "/api/v1/keys", body=body))
 
     async def keys(self) -> tuple[KeyFacts, ...]:
-        """Every API key, without the keys themselves. Takes an admin's key."""
+        """Every API key without its secret. Needs an admin's API key."""
         return await self._listed("keys", KeyFacts)
 
     async def revoke_key(self, key_id: str) -> KeyFacts:
-        """Take a key away; the shims refuse it within seconds. Raises UnknownKey, LastAdmin."""
+        """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
         return decode(KeyFacts, await self._shims.ask("DELETE", path))
 

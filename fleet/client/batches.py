@@ -1,4 +1,4 @@
-"""Batches as a caller has them: a file of requests goes up, a file of answers comes down."""
+"""Batches: upload a file of requests, download a file of results."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,7 +20,7 @@ _PAGE = 100
 
 
 class LineErrors(WireModel):
-    """What is wrong with an input file."""
+    """Errors in an input file, by line."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -28,7 +28,7 @@ class LineErrors(WireModel):
 
 
 class BatchView(WireModel):
-    """A batch, as `/v1/batches` tells it; fields that a newer shim adds are let be."""
+    """A batch as `/v1/batches` returns it; unknown fields are ignored. Times are unix seconds."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -47,15 +47,18 @@ class BatchView(WireModel):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether the batch is in a final state."""
         return self.status in ENDED
 
 
 class Batches:
-    """Submits, looks at, cancels and fetches; raises the shim's error, or FleetUnreachable."""
+    """Submits, reads, cancels and downloads batches.
+
+    Every method raises the FleetError that the shim responds with, or FleetUnreachable.
+    """
 
     def __init__(self, shims: Shims) -> None:
-        """Ask these shims."""
+        """Send requests to these shims."""
         self._shims = shims
 
     async def submit(
@@ -68,9 +71,9 @@ class Batches:
         metadata: dict[str, str] | None = None,
         backend: str | None = None,
     ) -> BatchView:
-        """Upload a file of requests, a JSON object a line, and begin its batch.
+        """Upload a file of requests (JSON lines) and start its batch.
 
-        All of them go to `backend`, if it is given.
+        `backend` is the backend of all requests; None: chosen for each.
         """
         answer = await self._shims.upload("/v1/files", {"purpose": "batch"}, name, file)
         wish: dict[str, Any] = {
@@ -87,11 +90,11 @@ class Batches:
         )
 
     async def look(self, batch_id: str) -> BatchView:
-        """A batch as it is now."""
+        """The current state of a batch."""
         return _view(await self._shims.ask("GET", f"/v1/batches/{batch_id}"))
 
     async def cancel(self, batch_id: str) -> BatchView:
-        """End a batch soon; what is done by then stands in its output."""
+        """Cancel a batch; requests that are done by then are in its output."""
         return _view(
             await self._shims.ask(
                 "POST", f"/v1/batches/{batch_id}/cancel", headers={"idempotency-key": batch_id}
@@ -106,9 +109,9 @@ class Batches:
     async def page(
         self, limit: int, after: str | None = None
     ) -> tuple[tuple[BatchView, ...], str | None]:
-        """Up to a hundred of the caller's batches, newest first, behind the one named `after`.
+        """Up to `limit` (at most 100) batches behind the id `after`, newest first, and the next id.
 
-        With the id behind which the next ones come, if there are some.
+        That id is the `after` of the next page, None at the end.
         """
         params = {"limit": limit} | ({"after": after} if after else {})
         answer = from_json(await self._shims.ask("GET", "/v1/batches", params=params))
@@ -116,9 +119,10 @@ class Batches:
         return found, found[-1].id if found and answer.get("has_more") else None
 
     async def fetch(self, file_id: str, into: BinaryIO) -> AsyncGenerator[int, None]:
-        """Write a file's bytes to `into`, which is at its beginning; yields how many came.
+        """Download a file to `into`, from position 0; yields the bytes of each piece.
 
-        A line that dies is taken up by another shim, from the beginning.
+        After a lost connection it starts again at another shim, and yields the negative number of
+        bytes that are dropped. Raises FleetUnreachable, also if `into` cannot seek then.
         """
         patience = self._shims.patience()
         path = f"/v1/files/{file_id}/content"
@@ -143,7 +147,7 @@ class Batches:
 
 
 def first_endpoint(file: Path) -> str:
-    """The endpoint that a file's first request names; raises InvalidRequest, OSError."""
+    """The `url` of the first request in a file; raises InvalidRequest, OSError."""
     with file.open("rb") as opened:
         line = next((line for line in opened if line.strip()), b"")
     try:

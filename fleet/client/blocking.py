@@ -1,4 +1,4 @@
-"""Methods of asynchronous classes for a thread without a loop: each is written once, over there.
+"""Synchronous methods made from asynchronous ones, so that each is written once.
 
     class Client(Blocking):
         models = waits(AsyncClient.models)
@@ -24,10 +24,10 @@ Item = TypeVar("Item")
 
 
 class Blocking:
-    """Something asynchronous, which lives on the loop behind a portal."""
+    """An object whose asynchronous sibling lives on the event loop behind a portal."""
 
     def __init__(self, portal: BlockingPortal, sibling: Any) -> None:
-        """Ask `sibling` there."""
+        """Call the methods of `sibling` through `portal`."""
         self._portal = portal
         self._sibling = sibling
 
@@ -35,7 +35,7 @@ class Blocking:
 def waits(
     ask: Callable[Concatenate[Any, Fields], Awaitable[Answer]],
 ) -> Callable[Concatenate[Any, Fields], Answer]:
-    """The method as one that returns when its answer is there."""
+    """The method as a synchronous one; raises what it raises."""
 
     @wraps(ask)
     def asked(self: Blocking, /, *args: Fields.args, **fields: Fields.kwargs) -> Answer:
@@ -51,7 +51,7 @@ async def _called(ask: Callable[..., Awaitable[Answer]], /, *args: Any, **fields
 def steps(
     ask: Callable[Concatenate[Any, Fields], AsyncGenerator[Item, None]],
 ) -> Callable[Concatenate[Any, Fields], Generator[Item, None, None]]:
-    """The method as a plain generator; closing that early closes the one behind it."""
+    """The method as a synchronous generator; closing it closes the asynchronous one."""
 
     @wraps(ask)
     def taken(
@@ -88,7 +88,7 @@ class _Pull(Generic[Item]):
 def items_of(
     portal: BlockingPortal, stream: AsyncGenerator[Item, None]
 ) -> Generator[Item, None, None]:
-    """The items of an asynchronous generator; closing this one early closes that one."""
+    """The items of an asynchronous generator; closing this generator closes that one."""
     pull = _Pull(stream)
     try:
         while (item := portal.call(pull.step)) is not None:
@@ -105,9 +105,9 @@ def walk(
     *,
     ordered: bool,
 ) -> Generator[Answer, None, None]:
-    """Like `window.in_order` or `as_done`; the items are taken by the caller's own thread.
+    """Like `window.in_order` or `as_done`; the items are read in the caller's thread.
 
-    A cursor of a database, or whatever else is read, may belong to that thread.
+    Their source, as a database cursor, may belong to that thread.
     """
     waiting: deque[Future[Answer]] = deque()
     taken = Taken(items)

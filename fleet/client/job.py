@@ -1,4 +1,4 @@
-"""A job as its caller holds it: follow its events through any shim, wait for it, cancel it."""
+"""A job handle: follow its events through any shim, wait for its result, cancel it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping
@@ -48,7 +48,10 @@ class FrameDecoder(EventStream[Frame]):
 
 
 class AsyncJob:
-    """A handle; it holds no connection unless one of its generators is being read."""
+    """A handle on a job; it has a connection only while one of its generators runs.
+
+    Every method that sends a request raises JobNotFound, NotAuthorised or FleetUnreachable.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,9 @@ class AsyncJob:
         *,
         given_as: str | None = None,
     ) -> None:
-        """Keep what the enqueue answered, if this handle comes from one.
+        """Store `accepted`, the response to the enqueue, if there was one.
 
-        `given_as` is the id as the caller wrote it: errors name that.
+        `given_as` is the id as the caller gave it, which errors name.
         """
         self._shims = shims
         self.id = job_id
@@ -69,10 +72,10 @@ class AsyncJob:
         self._path = f"/api/v1/jobs/{quote(job_id, safe='')}"
 
     async def pages(self, after: EventId = BEGINNING) -> AsyncGenerator[list[Frame], None]:
-        """Frames after a cursor to the last word, as many at a time as arrived together.
+        """Yield the frames after an event id up to the terminal event, in lists as they arrived.
 
-        A lost connection is taken up again after the last frame, at the next shim where there are
-        several. Raises JobNotFound, and FleetUnreachable when no shim answers for `give_up_s`.
+        After a lost connection it reconnects behind the last frame, to the next shim if there are
+        several. Raises JobNotFound, and FleetUnreachable after `give_up_s` without a response.
         """
         seen = FollowState(after)
         patience = self._shims.patience()
@@ -84,7 +87,7 @@ class AsyncJob:
                         yield frames
                 if await self._is_over(seen, began_at):
                     return
-                trouble: Exception = ConnectionError("the stream ended before the last word")
+                trouble: Exception = ConnectionError("the stream ended before the terminal event")
             except NO_ANSWER as error:
                 trouble = error
             await self._shims.pause(patience, trouble)
@@ -118,7 +121,7 @@ class AsyncJob:
     async def registered(self, timeout_s: float = 60.0) -> None:
         """Wait until a Celery message that was sent has become this job (docs/celery.md).
 
-        Raises GaveUpWaiting when no worker has taken it for `timeout_s`.
+        Raises GaveUpWaiting if no worker has received it within `timeout_s`.
         """
         until = asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -135,20 +138,26 @@ class AsyncJob:
                 return
 
     async def frames(self, after: EventId = BEGINNING) -> AsyncGenerator[Frame, None]:
-        """Like `events`, with the id, the time and the JSON of each."""
+        """Like `events`, with the id and the JSON of each event. Raises as `pages` does."""
         async with aclosing(self.pages(after)) as pages:
             async for page in pages:
                 for frame in page:
                     yield frame
 
     async def events(self, after: EventId = BEGINNING) -> AsyncGenerator[AnyEvent, None]:
-        """Every event to the last word, each once, whatever happens to shims and connections."""
+        """Yield every event after an id up to the terminal one, each once; reconnects if needed.
+
+        Raises as `pages` does.
+        """
         async with aclosing(self.frames(after)) as frames:
             async for frame in frames:
                 yield frame.event
 
     async def words(self) -> AsyncGenerator[str, None]:
-        """The words of a chat's answer as they come; leaving early cancels the job."""
+        """Yield the text of a chat in pieces; closing the generator early cancels the job.
+
+        Raises AnswerRestarted, JobCancelled, and the error that the job failed with.
+        """
         answer = Fold()
         try:
             async with aclosing(self.events()) as events:
@@ -164,17 +173,20 @@ class AsyncJob:
                 await self.cancel()
 
     async def result(self, timeout_s: float | None = None) -> Result:
-        """The whole answer, once the job is done.
+        """The result, once the job is done.
 
-        Raises the error it failed with, by its code; JobCancelled; GaveUpWaiting after
-        `timeout_s`, while the job goes on.
+        Raises the error that the job failed with, JobCancelled, and GaveUpWaiting after
+        `timeout_s`; the job continues then.
         """
         result = await self.outcome(timeout_s)
         raise_unless_done(self.id, result)
         return result
 
     async def outcome(self, timeout_s: float | None = None) -> Result:
-        """The answer after the last word, whichever that is; raises GaveUpWaiting."""
+        """The result once the job has ended, also if it failed or was cancelled.
+
+        Raises GaveUpWaiting after `timeout_s`.
+        """
         return await patiently(self._folded(), self, timeout_s)
 
     async def _folded(self) -> Result:
@@ -185,17 +197,17 @@ class AsyncJob:
         return answer.result
 
     async def view(self, wait_s: float | None = None) -> JobView:
-        """Its record and its answer so far; with `wait_s`, waits that long for the end."""
+        """The record of the job and its result so far; waits up to `wait_s` for its end."""
         params = {"wait_s": wait_s} if wait_s else None
         return decode(JobView, await self._ask("GET", self._path, params))
 
     async def cancel(self) -> JobView:
-        """Stop it in any phase; the answer is final, and the same when asked again."""
+        """Cancel the job in any phase; returns its final state. Can be repeated."""
         await self._ask("DELETE", self._path)
         return await self.view()
 
     async def retry(self) -> "AsyncJob":
-        """Run a dead letter again; the answer is the new job, and the same when asked again.
+        """Run a dead letter again; returns the new job, the same one if repeated.
 
         Raises NotDead, JobNotFound, NoWorker, QueueFull.
         """
@@ -210,7 +222,7 @@ class AsyncJob:
 
     @asynccontextmanager
     async def _names_what_was_given(self) -> AsyncGenerator[None]:
-        """Raise JobNotFound with the id that the caller wrote, where ours was made from it."""
+        """Raise JobNotFound with the id as the caller gave it."""
         try:
             yield
         except JobNotFound:
@@ -223,7 +235,7 @@ class AsyncJob:
 
 
 async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None) -> Answer:
-    """The answer of `work`; raises GaveUpWaiting after `timeout_s`, while the job goes on."""
+    """The result of `work`; raises GaveUpWaiting after `timeout_s`; the job continues."""
     try:
         async with asyncio.timeout(timeout_s):
             return await work

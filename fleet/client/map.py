@@ -1,6 +1,6 @@
-"""Many requests, a few of them under way at a time, each answered by itself.
+"""Many requests, a few in flight at a time.
 
-Invariant: a request that fails costs no other one its answer.
+Invariant: a request that fails does not affect the others.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from fleet.client.window import as_done, in_order
 
 REQUESTS_IN_FLIGHT = 16
 _FULL_S = 2.0
-"""How long to wait when a full queue names no time."""
+"""Pause before the next try where a full queue sends no `Retry-After`."""
 _RUNS = 20
-"""Jobs of one key that are looked at; each of them had failed before it was asked for again."""
+"""Most jobs of one key that are tried; each one before the last has failed."""
 _OF_ALL = (FleetUnreachable, NotAuthorised, RelayUnavailable)
-"""What no other request would fare better with."""
+"""Errors that every other request would meet, too."""
 
 Asked = Request | Mapping[str, Any]
 """A request, or the fields of one."""
@@ -33,31 +33,31 @@ KeyOf = str | Callable[[int, Request], str]
 
 @dataclass(frozen=True, slots=True)
 class MapResult:
-    """What became of one of many requests."""
+    """The result of one of many requests."""
 
     index: int
-    """Of the request among the others, from 0."""
+    """Position of the request, from 0."""
     request: Request | None = None
-    """None: what was given could not be made into one."""
+    """None if the item is no valid request."""
     job_id: str | None = None
     outcome: Result | None = None
-    """What the job said to its end, also of one that failed; None if there was no job."""
+    """The result, also of a job that failed; None if there was no job."""
     error: FleetError | None = None
     """Why there is no result."""
 
     @property
     def result(self) -> Result:
-        """The whole answer; raises `error` if there is one."""
+        """The result of the job; raises `error` if there is one."""
         if self.error is not None:
             raise self.error
         return self.outcome or Result()
 
 
 class Enqueue(Protocol):
-    """Puts a request on its queue, as `AsyncClient.enqueue`."""
+    """Enqueues a request, as `AsyncClient.enqueue` does."""
 
     async def __call__(self, request: Request, *, idempotency_key: str | None = None) -> AsyncJob:
-        """Its job; raises FleetError."""
+        """The new job; raises FleetError."""
         ...
 
 
@@ -67,7 +67,7 @@ class MappedJobs:
 
     enqueue: Enqueue
     patience: Callable[[], Patience]
-    """How long to wait for a worker, once there was one."""
+    """How long to retry without a worker, once there was one."""
     kind: Kind | None = None
     """Of items that are fields."""
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -79,12 +79,16 @@ class MappedJobs:
     def answers(
         self, items: Iterable[Asked], in_flight: int, *, ordered: bool = True
     ) -> AsyncGenerator[MapResult, None]:
-        """An answer for each item, in their order or as they come."""
+        """Yield a result for each item, in their order or as they complete. Raises as `one`."""
         walk = in_order if ordered else as_done
         return walk(enumerate(items), self.one, in_flight)
 
     async def one(self, numbered: tuple[int, Asked]) -> MapResult:
-        """The answer to one item; raises only what no other item would fare better with."""
+        """The result of one item and its index.
+
+        Raises only FleetUnreachable, NotAuthorised and RelayUnavailable; other errors are in the
+        result.
+        """
         index, item = numbered
         try:
             request = self._request(item)
@@ -117,7 +121,7 @@ class MappedJobs:
         return request_of(self.kind, {**self.fields, **item})
 
     async def _begun(self, index: int, request: Request) -> AsyncJob:
-        """Its job. One that a key leads to and that has failed is no reason to fail again."""
+        """The job of a request; one that failed in an earlier run is enqueued again."""
         if self.key is None:
             return await self._patiently(request, None)
         key = self._key(self.key, index, request)

@@ -1,6 +1,6 @@
-"""Where a follower stands in a job's log, and how long it keeps trying. Pure: the clock is given.
+"""The position of a subscriber in a job's log, and how long it retries. Pure.
 
-Invariant: no event is handed out twice, and none is handed out after one with a greater id.
+Invariant: no event is returned twice, and none after one with a greater id.
 """
 
 import random
@@ -36,12 +36,12 @@ class Backoff:
         return self._spread(pause)
 
     def reset(self) -> None:
-        """It worked: the next failure is the first again."""
+        """Start again at the first pause, after a success."""
         self._failures = 0
 
 
 def jitter(pause_s: float) -> float:
-    """Anything from nothing to the whole pause, so that a crowd does not come back as one."""
+    """A random time up to `pause_s`, so that many clients do not reconnect at once."""
     return random.uniform(0, pause_s)  # noqa: S311 - spreads load, guards nothing
 
 
@@ -50,7 +50,7 @@ _LONGEST_PAUSE_S = 3.0
 
 
 class Patience:
-    """Keeps trying, with growing pauses, until nothing was heard for `give_up_s`."""
+    """Retries with growing pauses until there was no response for `give_up_s`."""
 
     def __init__(self, give_up_s: float, clock: Callable[[], float]) -> None:
         """Start now."""
@@ -60,14 +60,14 @@ class Patience:
         self._heard_at = clock()
 
     def heard(self) -> None:
-        """Somebody answered: all is well again."""
+        """A response came: start again at the first pause."""
         self._heard_at = self._clock()
         self._backoff.reset()
 
     def pause_s(self, why: Exception, where: str, *, at_least_s: float = 0.0) -> float:
         """Seconds to wait before the next try.
 
-        Raises `why` if it is one of ours, else FleetUnreachable, when patience has run out.
+        After `give_up_s` it raises `why` if that is a FleetError, else FleetUnreachable.
         """
         pause = max(at_least_s, self._backoff.pause_s())
         silent_s = self._clock() - self._heard_at
@@ -82,21 +82,21 @@ class Patience:
 
 
 class FollowState:
-    """What one follower has seen."""
+    """The position of one subscriber."""
 
     def __init__(self, after: EventId = BEGINNING) -> None:
-        """Start after an event; from the beginning without one."""
+        """Start behind the event `after`."""
         self.last = after
         self.ended = False
         self._nonce: str | None = None
 
     @property
     def cursor(self) -> Cursor:
-        """Where to go on, exactly."""
+        """The cursor from which to reconnect."""
         return Cursor(self.last, self._nonce)
 
     def fresh(self, frames: Iterable[Frame]) -> list[Frame]:
-        """Those that were not seen before; live-only frames, which have no id, always pass."""
+        """The frames that are new; frames without an id are always new."""
         news = []
         for frame in frames:
             if self.ended or (frame.id is not None and frame.id <= self.last):

@@ -1,11 +1,11 @@
-"""The client for code without a loop: `AsyncClient`, run on a thread of its own.
+"""The synchronous client: `AsyncClient`, run in a thread of its own.
 
     with Client() as fleet:
         for word in fleet.chat("Why is the sky blue?", model="llama3.2"):
             print(word, end="")
 
-Nothing is written twice: every method is its asynchronous sibling's (blocking.py), but for those
-that hand out a handle, and `map`, whose requests belong to the thread of the caller.
+Every method is made from the asynchronous one (blocking.py), except those that return a handle, and
+`map`, which reads its requests in the caller's thread.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -45,12 +45,12 @@ class Job(Blocking):
 
     @property
     def id(self) -> str:
-        """Of the job."""
+        """The id of the job."""
         return str(self._sibling.id)
 
     @property
     def accepted(self) -> JobAccepted | None:
-        """What the enqueue answered, if this handle comes from one."""
+        """The response to the enqueue, if this handle is from one."""
         found: JobAccepted | None = self._sibling.accepted
         return found
 
@@ -67,7 +67,7 @@ class Job(Blocking):
 
 
 class Batches(Blocking):
-    """Submits, looks at, cancels and fetches batches; see `fleet.client.batches.Batches`."""
+    """Submits, reads, cancels and downloads batches; see `fleet.client.batches.Batches`."""
 
     submit = waits(AsyncBatches.submit)
     look = waits(AsyncBatches.look)
@@ -78,7 +78,7 @@ class Batches(Blocking):
 
 
 class Client(Blocking):
-    """A caller of the fleet; see `AsyncClient`. Close it, or use it in a `with`."""
+    """A client of the fleet; see `AsyncClient`. Close it, or use it in a `with` statement."""
 
     def __init__(
         self,
@@ -88,13 +88,13 @@ class Client(Blocking):
         give_up_s: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Take what is not given from FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S."""
+        """Defaults are FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S; raises InvalidSetting."""
         self._fleet = AsyncClient(url, api_key=api_key, give_up_s=give_up_s, transport=transport)
         self._stack = ExitStack()
         super().__init__(self._stack.enter_context(start_blocking_portal()), self._fleet)
 
     def __enter__(self) -> Self:
-        """Nothing to wait for."""
+        """Return the client; it connects on first use."""
         return self
 
     def __exit__(
@@ -103,11 +103,11 @@ class Client(Blocking):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close every connection; jobs go on."""
+        """Close every connection; jobs continue."""
         self.close()
 
     def close(self) -> None:
-        """Close every connection; jobs go on."""
+        """Close every connection; jobs continue."""
         with self._stack:
             self._portal.call(self._fleet.aclose)
 
@@ -117,9 +117,9 @@ class Client(Blocking):
         return Batches(self._portal, self._fleet.batches)
 
     def job(self, job_id: str) -> Job:
-        """A handle on a job that somebody enqueued; nothing is asked yet.
+        """A handle on a job by its id; sends no request.
 
-        The first digits of an id do, four or more, where only one of the caller's begins so.
+        A unique prefix of the id, of four digits or more, is enough.
         """
         return Job(self._portal, self._fleet.job(job_id))
 
@@ -134,9 +134,9 @@ class Client(Blocking):
         idempotency_key: KeyOf | None = None,
         **fields: Any,
     ) -> Generator[MapResult, None, None]:
-        """Answers to many requests, in their order or as they come; see `AsyncClient.map`.
+        """Yield results of many requests, in order or as they complete; see `AsyncClient.map`.
 
-        The requests are taken by the thread that takes the answers.
+        The requests are read in the thread that iterates.
         """
         many = self._fleet.many(kind=kind, idempotency_key=idempotency_key, **fields)
         return walk(self._portal, enumerate(requests), many.one, in_flight, ordered=ordered)

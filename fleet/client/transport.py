@@ -1,4 +1,4 @@
-"""HTTP to whichever shim answers: one question, one answer, and another shim when one is gone."""
+"""HTTP requests to the shims of a fleet: retries, and failover to the next shim."""
 
 import asyncio
 import time
@@ -17,23 +17,23 @@ from fleet.client.settings import ClientSettings, addresses
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 60.0
 _SILENCE_TIMEOUT_S = 45.0
-"""A shim sends a keep-alive every 15 s: three missed ones mean that the line is dead."""
+"""A shim sends a keep-alive every 15 s: three missed ones mean that the connection is lost."""
 _FIRST_CONTACT_S = 1.0
-"""How long to try when no shim ever answered: most likely none is running."""
+"""How long to retry before the first response of any shim: most likely none is running."""
 _DIRECT = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 """Loopback is never behind a proxy, whatever HTTP_PROXY says."""
 
 NO_ANSWER = (httpx.TransportError, RelayUnavailable)
-"""What another try, or another shim, may cure."""
+"""Errors that are retried at the next shim."""
 
 
 class Shims:
-    """The shims of one fleet; they are interchangeable, and one of them is the current one."""
+    """The interchangeable shims of one fleet; one of them is the current one."""
 
     def __init__(
         self, settings: ClientSettings, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        """Connect on first use; `transport` is for tests."""
+        """Connect on first use; `transport` is for tests. Raises FleetUnreachable without a URL."""
         self._addresses = addresses(settings.url)
         if not self._addresses:
             raise FleetUnreachable("FLEET_URL is empty: set it to http://host:8700 or unset it")
@@ -51,20 +51,20 @@ class Shims:
 
     @property
     def address(self) -> str:
-        """The shim that is asked next."""
+        """URL of the current shim."""
         return self._addresses[self._current % len(self._addresses)]
 
     def next(self) -> None:
-        """Ask the next shim from now on."""
+        """Make the next shim the current one."""
         self._current += 1
 
     def patience(self) -> Patience:
-        """How long to try: briefly if no shim ever answered, else for `give_up_s`."""
+        """How long to retry: 1 s if no shim has ever responded, else `give_up_s`."""
         give_up_s = self._give_up_s if self._answered else min(_FIRST_CONTACT_S, self._give_up_s)
         return Patience(give_up_s, time.monotonic)
 
     async def pause(self, patience: Patience, trouble: Exception) -> None:
-        """Turn to the next shim after a pause; raises when patience has run out."""
+        """Switch to the next shim after a pause; raises as `Patience.pause_s` does."""
         where = ", ".join(self._addresses)
         at_least_s = (isinstance(trouble, FleetError) and trouble.retry_after_s) or 0.0
         pause_s = patience.pause_s(trouble, where, at_least_s=at_least_s)
@@ -82,8 +82,8 @@ class Shims:
     ) -> bytes:
         """Body of the response; raises the FleetError that the shim responded with.
 
-        A question that may have been heard is asked again only where that does no harm: a POST
-        without an Idempotency-Key is repeated only if the connection was never made.
+        A POST without an Idempotency-Key is retried only if no connection was made. Raises
+        FleetUnreachable after the retries.
         """
         patience = self.patience()
         is_harmless = method != "POST" or "idempotency-key" in (headers or {})
@@ -105,9 +105,10 @@ class Shims:
     async def upload(
         self, path: str, fields: Mapping[str, str], name: str, file: IO[bytes]
     ) -> bytes:
-        """Send a form with a file, as it is read; raises the typed error of the answer.
+        """Send a form with a file, streamed; returns the body of the response.
 
-        It is sent again where that failed: an upload that broke off leaves nothing behind.
+        Retried from the start of the file: an upload that broke off leaves nothing behind. Raises
+        the FleetError that the shim responded with, or FleetUnreachable.
         """
         patience = self.patience()
         while True:
@@ -127,7 +128,11 @@ class Shims:
     async def stream(
         self, path: str, params: Mapping[str, Any], accept: str
     ) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
-        """Pieces of a long answer as they come; raises httpx.TransportError when the line dies."""
+        """The body of a streamed response in pieces.
+
+        Raises the FleetError that the shim responded with, httpx.TransportError if the connection
+        is lost or silent for 45 s. Nothing is retried.
+        """
         async with self._http.stream(
             "GET",
             self.address + path,

@@ -1,7 +1,7 @@
-"""Work on a stream of items, a few at a time: answers in the order of the items, or as they come.
+"""Concurrent work on a stream of items, with bounded width: results in order, or as they complete.
 
-Items are taken from their source only as there is room, so that it may be longer than memory. What
-their source raises comes after the answers to what it had given before.
+Items are read from their source only when there is room, so it may be larger than memory. An
+exception of the source is raised after the results of the items before it.
 """
 
 import asyncio
@@ -14,22 +14,22 @@ Answer = TypeVar("Answer")
 
 
 class Taken(Generic[Item]):
-    """Items of a source up to its end, or to where it breaks: `check` raises that."""
+    """Items of a source up to its end or its exception, which `check` raises."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        """Nothing is taken yet."""
+        """Read nothing yet."""
         self._items = items
         self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[Item]:
-        """Take one after the other."""
+        """Yield the items."""
         try:
             yield from self._items
         except Exception as error:  # noqa: BLE001 - raised by `check`, once the others are answered
             self._error = error
 
     def check(self) -> None:
-        """Raise what the source did."""
+        """Raise the exception of the source, if there was one."""
         if self._error is not None:
             raise self._error
 
@@ -37,9 +37,9 @@ class Taken(Generic[Item]):
 async def in_order(
     items: Iterable[Item], work: Callable[[Item], Awaitable[Answer]], width: int
 ) -> AsyncGenerator[Answer, None]:
-    """Yield `work(item)` for each item in order, with at most `width` of them under way.
+    """Yield `work(item)` for each item in order, with at most `width` running.
 
-    The first that raises ends it; closing it early cancels what is under way.
+    The first exception ends it; closing it early cancels the running ones.
     """
     waiting: deque[asyncio.Future[Answer]] = deque()
     taken = Taken(items)
@@ -58,7 +58,7 @@ async def in_order(
 async def as_done(
     items: Iterable[Item], work: Callable[[Item], Awaitable[Answer]], width: int
 ) -> AsyncGenerator[Answer, None]:
-    """Like `in_order`, with each answer as soon as it is there."""
+    """Like `in_order`, but yield each result as soon as it is complete."""
     under_way: set[asyncio.Future[Answer]] = set()
     taken = Taken(items)
     try:

@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from support.up import environment
+
 PROGRAMS: Final = ("workers", "api_shim", "workers.scripted.server")
 """What can be forked."""
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
@@ -96,6 +98,7 @@ class _Parent:
         # -P: modules beside the program have names that the fleet has, too.
         self._process = subprocess.Popen(
             [sys.executable, "-P", _SERVER],
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -58,7 +58,7 @@ class OllamaEmbedResponse(BaseModel):
 class OllamaEmbeddingsResponse(BaseModel):
     """One vector."""
 
-    embeddings_response: list[float]
+    embedding: list[float]
 
 
 class OllamaProgress(BaseModel):

@@ -26,7 +26,7 @@ async def job(at: Stage, policy: str) -> str:
 
 
 async def ended_by(at: Stage, id: str) -> str:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         last = (await at.relay.heard(id))[-1]
     return str(json.loads(last.body).get("by", last.type))
 

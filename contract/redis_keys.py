@@ -198,6 +198,16 @@ def worker_channel(worker: str) -> str:
     return f"fleet:worker:{worker}:orders"
 
 
+def idle(queue: str) -> str:
+    """Sorted set of workers with slots that wait for a wake-up of a queue, by how many."""
+    return f"fleet:q:{queue}:idle"
+
+
+def wake_channel(worker: str) -> str:
+    """Pub/sub channel on which a worker gets the name of a queue that has a new job."""
+    return f"fleet:worker:{worker}:wakes"
+
+
 def residence(backend: str, model: str) -> str:
     """Hash of the `owner` of a model in memory, when another `wanted` it last, and `by` whom."""
     return f"fleet:residence:{backend}:{model}"

@@ -148,12 +148,13 @@ class Log:
         async with self._subscriber.subscribe(redis_keys.channel(job_id)) as subscription:
             while True:
                 subscription.catch_up()
-                position = await where(self._connection, job_id, Cursor(cursor, nonce))
-                if position == "ended":
-                    return
-                if position == "lost":
-                    yield [Frame.of(None, self._connection.now(), LogReset(reason=_LOST))]
-                    cursor, nonce = BEGINNING, None
+                if cursor != BEGINNING:
+                    position = await where(self._connection, job_id, Cursor(cursor, nonce))
+                    if position == "ended":
+                        return
+                    if position == "lost":
+                        yield [Frame.of(None, self._connection.now(), LogReset(reason=_LOST))]
+                        cursor, nonce = BEGINNING, None
                 async with aclosing(
                     self._stored_then_live(job_id, subscription, cursor, idle_s)
                 ) as pages:
@@ -171,6 +172,8 @@ class Log:
             async for frames in pages:
                 yield frames
                 cursor = frames[-1].id or cursor
+        if cursor == BEGINNING:
+            await where(self._connection, job_id, Cursor(cursor))  # raises if there is no such job
         async with aclosing(live(subscription, cursor, idle_s)) as news:
             async for frames in news:
                 yield frames

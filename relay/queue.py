@@ -172,9 +172,13 @@ class Queue:
             tenant.limit_tokens or settings.tenant_limit_tokens,
         )
 
-    async def claim(self, queue: str, worker: str, taking: ClaimFilter = _ANY) -> Claim | None:
+    async def claim(
+        self, queue: str, worker: str, taking: ClaimFilter = _ANY, *, idle_slots: int = 0
+    ) -> Claim | None:
         """Lease the job that should run next to `worker`; None if no job waits that fits.
 
+        If none waits at all, the next jobs wake so many `idle_slots` of the worker, by its wake
+        channel, for up to a minute.
         Raises RelayUnavailable; a job that was leased nevertheless returns when its lease expires.
         """
         settings = self._connection.settings
@@ -186,6 +190,7 @@ class Queue:
                 lease_s=settings.lease_s,
                 patience_s=settings.affinity_patience_s,
                 look_ahead=LOOK_AHEAD,
+                idle_slots=idle_slots,
             )
         )
         if picked is None:
@@ -249,6 +254,14 @@ class Queue:
     async def give_ticket_back(self, queue: str) -> None:
         """Push a ticket again that was consumed while no slot was free."""
         await self._connection.command("LPUSH", queue, ticket(queue))
+
+    async def set_idle_slots(self, queue: str, worker: str, count: int) -> None:
+        """Note how many slots of a worker new jobs of a queue may wake; raises RelayUnavailable."""
+        key = redis_keys.idle(queue)
+        if count:
+            await self._connection.command("ZADD", key, "XX", count, worker)
+        else:
+            await self._connection.command("ZREM", key, worker)
 
     async def have_tickets(self, names: Sequence[str]) -> bool:
         """Whether tickets wait in any of these queues; raises RelayUnavailable."""

@@ -32,7 +32,7 @@ from workers.request_fitting import RequestFitting
 from workers.roster_reporter import RosterReporter
 from workers.run import RunServices
 from workers.settings import WorkerSettings
-from workers.slots import Slots
+from workers.slots import IdleSlots, Slots
 from workers.state import WorkerState
 from workers.worker import Worker
 
@@ -136,7 +136,8 @@ class WorkerLifetime:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
         subscriber, publisher = Subscriber(connection), Publisher(connection)
         wakeups = DelayedWakeups(Queue(connection).wake)
-        state = self._state(pool, endpoints, wakeups)
+        idle = IdleSlots(self._settings.worker_name, Queue(connection), self.slots, subscriber)
+        state = self._state(pool, endpoints, wakeups, idle)
         reporter = RosterReporter(state, connection, self._settings, self._config)
         services = RunServices(
             connection=connection, log=Log(connection, subscriber), queue=Queue(connection),
@@ -155,10 +156,10 @@ class WorkerLifetime:
             wake=partial(wakeups.set, delay_s=0.0),
         )  # fmt: skip
         loops = (
-            publisher.write(), subscriber.listen(), maintenance.renew(), maintenance.reap(),
-            maintenance.watch(), maintenance.obey(),
-            maintenance.drain(pool.draining, pool.hurrying), reporter.probe(), reporter.report(),
-            circuits.watch(), wakeups.run(),
+            publisher.write(), subscriber.listen(), idle.listen(), reporter.report(),
+            maintenance.renew(), maintenance.reap(), maintenance.watch(), maintenance.obey(),
+            maintenance.drain(pool.draining, pool.hurrying), wakeups.run(), circuits.watch(),
+            reporter.probe(),
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for loop in loops]
@@ -171,12 +172,17 @@ class WorkerLifetime:
                     task.cancel()
 
     def _state(
-        self, pool: AsyncioPool, endpoints: EndpointPool, wakeups: DelayedWakeups
+        self,
+        pool: AsyncioPool,
+        endpoints: EndpointPool,
+        wakeups: DelayedWakeups,
+        idle_slots: IdleSlots,
     ) -> WorkerState:
         return WorkerState(
             name=self._settings.worker_name,
             endpoints=endpoints,
             slots=self.slots,
+            idle_slots=idle_slots,
             affinity=ModelAffinity(self.slots, wakeups.set, self._models_stale),
             fitting=RequestFitting(private_images=self._settings.private_images),
             draining=pool.draining,

@@ -164,6 +164,7 @@ class Maintenance:
         A second signal sets `hurrying`, which ends the wait.
         """
         await draining.wait()
+        self._state.idle_slots.close()
         _log.warning("draining: %d jobs have %g s", len(self._state.held), self._settings.drain_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_s):

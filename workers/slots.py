@@ -1,9 +1,31 @@
-"""How many jobs of each queue a worker runs; a queue without a free slot is not consumed."""
+"""The slots of a worker: how many jobs of each queue it runs, and which wait for a next job.
 
+A queue without a free slot is not consumed. When a job ends and no other waits, the Celery task
+that ran it stays for a second (docs/adr/0035): a job that is enqueued meanwhile wakes it through
+Redis's pub/sub, so that a busy queue pays for Celery once and not for each job. A slot that waits
+is free: a ticket may take it, and then the wake-up is not needed.
+"""
+
+import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final, Never
 
+from contract.errors import RelayUnavailable
+from contract.redis_keys import wake_channel
+from relay.queue import Queue
+from relay.subscriber import Subscriber, Subscription
 from workers.celery_pool.consumer import ConsumerControl
+
+_log = logging.getLogger(__name__)
+
+_WAIT_S: Final = 1.0
+_SILENCE_S: Final = 60.0
+_RESUBSCRIBE_S: Final = 1.0
+
+Waiter = asyncio.Future[bool]
 
 
 class Slots:
@@ -55,3 +77,106 @@ class Slots:
         finally:
             self.taken[queue] -= 1
             self.settle(queue)
+
+
+class IdleSlots:
+    """The slots of one worker that wait for a wake-up."""
+
+    def __init__(self, worker: str, queue: Queue, slots: Slots, subscriber: Subscriber) -> None:
+        """Wait through `subscriber` once `listen` runs; before, no slot waits."""
+        self._worker = worker
+        self._queue = queue
+        self._slots = slots
+        self._subscriber = subscriber
+        self._waiting: dict[str, deque[Waiter]] = {}
+        self._is_listening = self._is_closed = False
+
+    def with_this(self, queue: str) -> int:
+        """How many slots of a queue wait if one that is taken now does, too; 0 if it may not.
+
+        One slot is left to tickets: Celery takes none while every slot has a task.
+        """
+        if not self._may_wait(queue, self._slots.taken.get(queue, 0)):
+            return 0
+        return len(self._waiting.get(queue, ())) + 1
+
+    def _may_wait(self, queue: str, taken: int) -> bool:
+        is_room = len(self._waiting.get(queue, ())) + taken < self._slots.capacity.get(queue, 0)
+        return self._is_listening and is_room
+
+    async def wait(self, queue: str) -> bool:
+        """Wait for a job of a queue, for a second; returns whether one may have come.
+
+        The slot that waits is not taken any more.
+        """
+        if not self._may_wait(queue, self._slots.taken.get(queue, 0) + 1):
+            return False
+        waiting = self._waiting.setdefault(queue, deque())
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiting.append(waiter)
+        timer = asyncio.get_running_loop().call_later(_WAIT_S, _expire, waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            if waiter in waiting:
+                waiting.remove(waiter)
+                await self._report(queue, len(waiting))
+
+    async def _report(self, queue: str, count: int) -> None:
+        try:
+            await self._queue.set_idle_slots(queue, self._worker, count)
+        except RelayUnavailable as error:
+            _log.warning("idle slots of %s are not reported: %s", queue, error)
+
+    async def listen(self) -> Never:
+        """Wake slots as jobs come, until cancelled."""
+        while True:
+            try:
+                async with self._subscriber.subscribe(wake_channel(self._worker)) as subscription:
+                    await self._wake_as_jobs_come(subscription)
+            except RelayUnavailable as error:
+                _log.warning("wake-ups are not received: %s", error)
+                await asyncio.sleep(_RESUBSCRIBE_S)
+            finally:
+                self._is_listening = False
+
+    async def _wake_as_jobs_come(self, subscription: Subscription) -> Never:
+        while True:
+            if subscription.behind:
+                subscription.catch_up()
+                self.wake_all()
+            self._is_listening = not self._is_closed
+            await subscription.wait(_SILENCE_S)
+            while subscription.messages:
+                queue = subscription.messages.popleft().decode()
+                if not self._wake(queue):
+                    await self._queue.give_ticket_back(queue)
+
+    def _wake(self, queue: str) -> bool:
+        """Wake the slot of a queue that has waited least; returns False if none waits."""
+        waiting = self._waiting.get(queue)
+        while waiting:
+            waiter = waiting.pop()
+            if not waiter.done():
+                waiter.set_result(True)
+                return True
+        return False
+
+    def wake_all(self) -> None:
+        """Have all slots look for jobs: a wake-up may have been lost."""
+        for queue in self._waiting:
+            while self._wake(queue):
+                pass
+
+    def close(self) -> None:
+        """End every wait, and let no slot wait from now on: the worker stops."""
+        self._is_closed, self._is_listening = True, False
+        for waiting in self._waiting.values():
+            for waiter in waiting:
+                _expire(waiter)
+
+
+def _expire(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

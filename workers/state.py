@@ -10,7 +10,7 @@ from relay.queue import StartedJob
 from workers.endpoints.endpoints import EndpointPool
 from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting
-from workers.slots import Slots
+from workers.slots import IdleSlots, Slots
 
 _ENDED_JOBS: Final = 256
 """Ids of ended jobs that are remembered."""
@@ -97,6 +97,7 @@ class WorkerState:
     name: str
     endpoints: EndpointPool
     slots: Slots
+    idle_slots: IdleSlots
     affinity: ModelAffinity
     fitting: RequestFitting
     draining: asyncio.Event

@@ -80,7 +80,7 @@ class Worker:
         self._poison_jobs = PoisonJobs()
 
     async def work(self, queue: str) -> None:
-        """Handle a ticket: run jobs of `queue`, one after another, until none waits.
+        """Handle a ticket: run jobs of `queue`, one by one, until none has come for a second.
 
         Without a free slot the ticket goes back to its queue. Raises RelayUnavailable; a job that
         was claimed nevertheless returns to its queue when its lease expires.
@@ -90,9 +90,12 @@ class Worker:
         if state.is_draining or not state.slots.is_free(queue):
             await self._queue.give_ticket_back(queue)
             return
-        with state.slots.one(queue):
-            while await self._work_once(queue) and not state.is_draining:
-                pass
+        while True:
+            with state.slots.one(queue):
+                while await self._work_once(queue) and not state.is_draining:
+                    pass
+            if not await self._state.idle_slots.wait(queue) or not state.slots.is_free(queue):
+                return
 
     async def _work_once(self, queue: str) -> bool:
         """Claim, start and run the next job. Returns False if there was none, or no endpoint."""
@@ -129,7 +132,8 @@ class Worker:
         self, queue: str, claim_filter: ClaimFilter, reservation: Reservation
     ) -> StartedJob | None:
         for _ in range(_STALE_CLAIMS):
-            claim = await self._queue.claim(queue, self._state.name, claim_filter)
+            idle = self._state.idle_slots.with_this(queue)
+            claim = await self._queue.claim(queue, self._state.name, claim_filter, idle_slots=idle)
             if claim is None:
                 return None
             address = reservation.move(claim.job_id, claim.loaded)

@@ -3,6 +3,7 @@
 Apart from authentication.py, because `fleet up` checks it too, and does not import FastAPI.
 """
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from api_shim.settings import ShimSettings
@@ -10,6 +11,7 @@ from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import Connection
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Whether an address or host name is a loopback one."""
     if host == "localhost" or host.endswith(".localhost"):

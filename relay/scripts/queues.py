@@ -5,13 +5,16 @@ The name of a queue is also the name of the list that holds its tickets.
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
 from contract.wire import VERSION
 from relay.connection import Argument, ScriptCall
 from relay.order import Arrival, ClaimFilter
 from relay.scripts.loader import load
+
+IDLE_S: Final = 60
+"""Seconds for which the idle slots of a worker are known that does not renew them."""
 
 
 class Place(NamedTuple):
@@ -48,8 +51,12 @@ def expect(
 
 
 def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
-    """Put a job into the backlog, unless it is there, and a ticket into the list if one lacks."""
-    args = [*_arriving(arrival), ticket]
+    """Put a job into the backlog, unless it is there, and wake a worker for it.
+
+    One with an idle slot is told by its wake channel; if there is none, and a ticket lacks, the
+    ticket goes into the list.
+    """
+    args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*")]
     return ScriptCall(load("queues/enqueue"), _keys(arrival.queue), args, _place)
 
 
@@ -61,11 +68,13 @@ def claim(
     lease_s: float,
     patience_s: float,
     look_ahead: int,
+    idle_slots: int = 0,
 ) -> ScriptCall[Picked | None]:
     """Lease the job that should run next to a worker for `lease_s` seconds; None if none fits.
 
     Up to `look_ahead` jobs that do not fit are passed over in each list. For `patience_s` seconds
-    jobs of a model in memory may overtake one that is not.
+    jobs of a model in memory may overtake one that is not. If no job waits at all, so many
+    `idle_slots` of the worker are noted: jobs that are enqueued meanwhile wake it.
     """
     wanted = {
         "choosy": fits.warm is not None,
@@ -78,6 +87,7 @@ def claim(
     args: list[Argument] = [
         *_head(queue), worker, VERSION, lease_s, look_ahead, int(fits.batch),
         "drains" if fits.drains else int(fits.cold), patience_s, json.dumps(wanted),
+        idle_slots, IDLE_S,
     ]  # fmt: skip
     return ScriptCall(load("queues/claim"), _keys(queue), args, _picked)
 
@@ -156,6 +166,7 @@ def _keys(queue: str) -> list[str]:
         queue,
         redis_keys.lines(queue),
         redis_keys.arrivals(queue),
+        redis_keys.idle(queue),
     ]
 
 

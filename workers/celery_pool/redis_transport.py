@@ -115,7 +115,7 @@ class Channel(kombu_redis.Channel):
             # Disconnected, so that the next turn connects again.
             line.disconnect()
             raise
-        except self.ResponseError as error:  # type: ignore[attr-defined]
+        except self.ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 raise
             self._leave_out_wrong_keys()

@@ -4,18 +4,21 @@
 -- nonce; status is '' but for a terminal event, which closes the record. Returns of each:
 -- 1 it is in the log, also from an earlier run; 0 refused: another nonce is in the record;
 -- 2 the log is shorter than the attempt has written: Redis came back with a shorter past.
-local answer = {}
+local answer, lengths, nonces = {}, {}, {}
 for i = 1, (#KEYS - 2) / 2 do
     local log, record = KEYS[1 + i * 2], KEYS[2 + i * 2]
     local channel, nonce, length, frame, status = unpack(ARGV, i * 5 - 3, i * 5 + 1)
     length = tonumber(length)
     local id = string.match(frame, '^%S+')
-    local is_length, holder = redis.call('XLEN', log), redis.call('HGET', record, 'nonce')
+    local is_length = lengths[log] or redis.call('XLEN', log)
+    if nonces[record] == nil then nonces[record] = redis.call('HGET', record, 'nonce') end
+    local holder = nonces[record]
     if is_length == length and holder == nonce then
         redis.call('XADD', log, id, 'f', frame)
         redis.call('PUBLISH', channel, frame)
-        answer[i] = 1
+        answer[i], is_length = 1, is_length + 1
         if status ~= '' then
+            nonces[record] = false
             local time, job = redis.call('TIME'), redis.call('HGET', record, 'id')
             redis.call('HSET', record, 'status', status, 'ended_at',
                        string.format('%.6f', time[1] + time[2] / 1e6))
@@ -31,5 +34,6 @@ for i = 1, (#KEYS - 2) / 2 do
         elseif is_length < length and holder == nonce then answer[i] = 2
         else answer[i] = 0 end
     end
+    lengths[log] = is_length
 end
 return answer

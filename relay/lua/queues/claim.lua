@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
 -- KEYS as shared/queue.lua
 -- ARGV as shared/queue.lua, then worker version lease_s look_ahead batch (1 or 0)
---   cold (1, 0 or 'drains') patience_s filter (JSON)
+--   cold (1, 0 or 'drains') patience_s filter (JSON) idle idle_s
 -- Leases the job that should run next (relay/order.py). Returns {id, attempt, now, model or '',
 -- context length or ''}; false: no job waits that fits. A job of a newer version stays where it
 -- is. Of a model whose last job failed, jobs at their first attempt go first: the jobs that are
--- retried may have caused the failure.
+-- retried may have caused the failure. If no job waits at all, the worker's idle slots, if it has
+-- more than 0, are noted for idle_s seconds.
 -- include shared/queue.lua
 local worker, lease_s = ARGV[3], ARGV[5]
 local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local batch, cold, drains = ARGV[7] == '1', ARGV[8] == '1', ARGV[8] == 'drains'
-local filter = cjson.decode(ARGV[10])
+local filter, idle_slots, idle_s = cjson.decode(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local most_lines = 256
 local function set_of(list)
     local set = {}
@@ -69,7 +70,13 @@ local id, job = first(batch and backlog or urgent)
 if not id and is_restricted then
     id, job = first_of(redis.call('ZRANGE', lines, 0, most_lines - 1))
 end
-if not id then return false end
+if not id then
+    if idle_slots > 0 and redis.call('ZCARD', backlog) == 0 then
+        redis.call('ZADD', idle, idle_slots, worker)
+        redis.call('EXPIRE', idle, idle_s)
+    end
+    return false
+end
 if is_choosy and job.model and not warm[spelled(job)] then
     local other, its = first_of(filter.warm)
     local passes = other and its.slack < job.slack + 1 and now - (job.passed or now) < patience
@@ -90,6 +97,6 @@ redis.call('HSET', holders, id, job.attempt .. ' ' .. worker)
 local reached = redis.call('HGET', clocks, 'now')
 if not reached or tonumber(reached) < job.start then
     redis.call('HSET', clocks, 'now', exact(job.start))
-    redis.call('EXPIRE', clocks, 86400)
+    if not reached then redis.call('EXPIRE', clocks, 86400) end
 end
 return {id, job.attempt, exact(now), job.model or '', job.ctx or ''}

@@ -1,9 +1,23 @@
 #!lua
--- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; ARGV besides: ticket.
+-- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; ARGV besides: ticket wake_pattern.
 -- Returns {position}, 0 if the job is held already; or a refusal (shared/arrival.lua).
 -- A ticket is only sent where there are fewer tickets than waiting jobs: every ticket claims one
 -- job or finds that none waits (docs/adr/0001). Of two jobs that start alike the first is first.
+-- No ticket either where a worker has an idle slot, which is told of the job by its channel
+-- (docs/adr/0035); a worker that does not listen any more is forgotten.
 -- include shared/arrival.lua
+local wakes = keys_like(ARGV[13])
+local function wakes_idle_slot()
+    while true do
+        local worker = redis.call('ZREVRANGE', idle, 0, 0)[1]
+        if not worker then return false end
+        if tonumber(redis.call('ZINCRBY', idle, -1, worker)) <= 0 then
+            redis.call('ZREM', idle, worker)
+        end
+        if redis.call('PUBLISH', wakes(worker), queue) > 0 then return true end
+        redis.call('ZREM', idle, worker)
+    end
+end
 local rank = redis.call('ZRANK', backlog, id)
 if rank then return {rank + 1} end
 if redis.call('HEXISTS', facts, id) == 1 then return {0} end
@@ -19,5 +33,7 @@ job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e
 redis.call('EXPIRE', clocks, 86400)
 note(id, job)
 wait(id, job)
-if redis.call('LLEN', tickets) <= depth then redis.call('LPUSH', tickets, ARGV[12]) end
+if redis.call('LLEN', tickets) <= depth and not wakes_idle_slot() then
+    redis.call('LPUSH', tickets, ARGV[12])
+end
 return {redis.call('ZRANK', backlog, id) + 1}

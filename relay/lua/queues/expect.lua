@@ -3,4 +3,4 @@
 -- Returns {what enqueue would return, the values of the counters}.
 -- include shared/arrival.lua
 local answer = refusal() or {redis.call('ZCOUNT', backlog, '-inf', exact(start() + job.slack)) + 1}
-return {answer, redis.call('MGET', unpack(KEYS, 13))}
+return {answer, redis.call('MGET', unpack(KEYS, 14))}

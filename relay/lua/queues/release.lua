@@ -4,16 +4,15 @@
 -- Removes a job that has ended. Returns its holder, '<attempt> <worker>'; false: it had none, or
 -- another than ARGV says.
 -- include shared/queue.lua
-local drained = KEYS[13]
+local drained = KEYS[14]
 local id, expected = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)
 if expected ~= '' and holder ~= expected then return false end
-leave(id, known(id))
+if not holder or redis.call('ZSCORE', backlog, id) then leave(id, known(id)) end
 redis.call('HDEL', facts, id)
 redis.call('ZREM', leases, id)
 redis.call('HDEL', holders, id)
 if holder then
-    redis.call('INCR', drained)
-    redis.call('EXPIRE', drained, 900)
+    if redis.call('INCR', drained) == 1 then redis.call('EXPIRE', drained, 900) end
 end
 return holder

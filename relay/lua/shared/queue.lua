@@ -1,12 +1,12 @@
 -- Names the first KEYS and ARGV of a queue's scripts:
--- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines arrivals
+-- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines arrivals idle
 -- ARGV queue line_pattern
 -- Keys beyond KEYS: line(variant), the part of the backlog of one model, loaded one way.
 -- Defines what moves a job: wait, leave, revive; and known, note, which read and write its facts.
 -- include shared/time.lua
 -- include shared/key_pattern.lua
 local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets, lines,
-    arrivals = unpack(KEYS)
+    arrivals, idle = unpack(KEYS)
 local queue = ARGV[1]
 local line = keys_like(ARGV[2])
 local function variant(job) return job.ctx and job.model .. '#ctx=' .. job.ctx or job.model end

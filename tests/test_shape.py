@@ -16,25 +16,10 @@ from support.shape import (
 )
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-DOCUMENTS = sorted(
-    [
-        ROOT / "README.md",
-        ROOT / "ARCHITECTURE.md",
-        ROOT / "CONTRIBUTING.md",
-        *(ROOT / "docs").rglob("*.md"),
-    ]
-)
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 40
 BANNED = {"utils", "helpers", "common", "base", "core", "manager", "misc"}
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_a_document_names_files_that_exist(path: Path) -> None:
-    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|lua))`", path.read_text(encoding="utf-8"))
-
-    assert [each for each in named if not (ROOT / each).is_file()] == []
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)

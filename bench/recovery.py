@@ -26,7 +26,7 @@ from typing_extensions import override
 from bench.processes import BACKEND, SLOTS, Running, environment, fleet, started, wait_for
 from fleet.local.process import commands
 from fleet.local.redis_server import free_port
-from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection
+from workers.scripted.http import HttpRequest, Reply, ScriptedConnection, StreamedReply
 from workers.scripted.server import ScriptedServer
 
 STREAMS: Final = 200
@@ -69,9 +69,9 @@ class _Noted(ScriptedConnection):
         self._backend = backend
         self._model = ""
 
-    def _answer(self, ask: Ask) -> Reply | Flow | None:
-        self._model = str(from_json(ask.body).get("model")) if ask.body else ""
-        return self._server.answer(ask)
+    def _answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        self._model = str(from_json(request.body).get("model")) if request.body else ""
+        return self._server.answer(request)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

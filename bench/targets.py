@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from pydantic_core import from_json
 
 from bench.wire import Answer, Line, get, post
-from workers.scripted.script import Prompt, parse, play
+from workers.scripted.script import Prompt, generate, parse
 
 PROMPT = "Tell me a story."
 
@@ -18,7 +18,7 @@ def model(chunks: int, rate: float = 0.0) -> str:
 
 def said_by(name: str) -> str:
     """What a scripted model says, word for word."""
-    return "".join(play(parse(name), Prompt(text=PROMPT)).content)
+    return "".join(generate(parse(name), Prompt(text=PROMPT)).content)
 
 
 class Heard(NamedTuple):

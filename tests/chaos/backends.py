@@ -10,7 +10,7 @@ from weakref import WeakSet
 from pydantic_core import from_json
 from typing_extensions import override
 
-from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection
+from workers.scripted.http import HttpRequest, Reply, ScriptedConnection, StreamedReply
 from workers.scripted.server import ScriptedServer
 
 
@@ -43,11 +43,11 @@ class _Watched(ScriptedConnection):
         self._streams = streams
         self._model: str | None = None
 
-    def _answered(self, ask: Ask) -> Reply | Flow | None:
+    def _answered(self, request: HttpRequest) -> Reply | StreamedReply | None:
         self._over()
-        answer = self._server.answer(ask)
-        if isinstance(answer, Flow):
-            self._model = str(from_json(ask.body).get("model"))
+        answer = self._server.answer(request)
+        if isinstance(answer, StreamedReply):
+            self._model = str(from_json(request.body).get("model"))
             self._streams.began(self._model)
         return answer
 

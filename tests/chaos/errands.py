@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from contract.embeddings import pack
 from workers.scripted.picture import png, words_of
-from workers.scripted.script import Prompt, parse, play, vector
+from workers.scripted.script import Prompt, generate, parse, vector
 
 Way = Literal["sse", "ndjson", "websocket"]
 Status = Literal["done", "failed", "cancelled"]
@@ -247,7 +247,7 @@ def _chat(
     """A chat whose model's name nobody else uses: `dim` means nothing to a chat."""
     name = f"{model},dim={5000 + number}"
     names = tuple(tool["name"] for tool in fields.get("tools", ()))
-    turn = play(parse(name), Prompt(text=text, tools=names))
+    turn = generate(parse(name), Prompt(text=text, tools=names))
     backends = [BOX, BOX, GPU, *([SCRIPTED] if is_scripted else [])]
     body = {
         "backend": backends[number % len(backends)], "model": name,

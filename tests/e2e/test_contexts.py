@@ -13,7 +13,7 @@ from support.relay import Relay, relay_on
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
 from contract.events import Failed
-from workers.scripted.http import Flow, Reply
+from workers.scripted.http import Reply, StreamedReply
 
 SLOW = {"FLEET_REAP_S": "60", "FLEET_AFFINITY_PATIENCE_S": "0.5"}
 
@@ -27,7 +27,7 @@ class Runner:
         self.mixed: list[tuple[int | None, ...]] = []
         self.most = 0
 
-    def answer(self, body: dict[str, Any]) -> Flow | Reply:
+    def answer(self, body: dict[str, Any]) -> StreamedReply | Reply:
         now = asyncio.get_running_loop().time()
         wanted = (body.get("options") or {}).get("num_ctx")
         self.open = [(end, other) for end, other in self.open if end > now]
@@ -53,11 +53,11 @@ async def fleet(redis_url: str, folder: Path) -> AsyncGenerator[tuple[Relay, Ser
 
 
 async def put(relay: Relay, count: int, *lengths: int | None) -> list[str]:
-    ask = ChatRequest(model="m", messages=(Message(role="user", content="hi"),))
+    request = ChatRequest(model="m", messages=(Message(role="user", content="hi"),))
     return [
         (
             await relay.queue.enqueue(
-                ask.model_copy(update={"context_length": length}), queue="box.chat"
+                request.model_copy(update={"context_length": length}), queue="box.chat"
             )
         )[0].id
         for _ in range(count)

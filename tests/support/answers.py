@@ -8,26 +8,33 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from workers.scripted.http import Ask, Flow, Reply, ScriptedConnection, SeenRequest, framed
+from workers.scripted.http import (
+    HttpRequest,
+    Reply,
+    ScriptedConnection,
+    ServerStats,
+    StreamedReply,
+    framed,
+)
 
-Answer = Callable[[dict[str, Any]], Reply | Flow | None]
+Answer = Callable[[dict[str, Any]], Reply | StreamedReply | None]
 """From a request's JSON; None drops the connection without a word."""
 
 
-def words(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> Flow:
+def words(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> StreamedReply:
     """A streamed chat in OpenAI's words."""
     chunks = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in said]
     chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
     lines = [b"data: %s\n\n" % to_json(chunk) for chunk in chunks] + [b"data: [DONE]\n\n"]
-    return Flow([framed(line) for line in lines], "text/event-stream", delay_s, gap_s)
+    return StreamedReply([framed(line) for line in lines], "text/event-stream", delay_s, gap_s)
 
 
-def lines(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> Flow:
+def lines(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> StreamedReply:
     """The same in Ollama's."""
     told: list[dict[str, Any]] = [{"message": {"content": word}, "done": False} for word in said]
     told += [{"message": {"content": ""}, "done": True, "done_reason": "stop"}]
     packets = [framed(to_json(each) + b"\n") for each in told]
-    return Flow(packets, "application/x-ndjson", delay_s, gap_s)
+    return StreamedReply(packets, "application/x-ndjson", delay_s, gap_s)
 
 
 def failing(message: str, status: int = 500, **headers: str) -> Reply:
@@ -42,12 +49,12 @@ class Server:
     def __init__(self, models: Mapping[str, Answer]) -> None:
         self.models = dict(models)
         self.asked: Counter[str] = Counter()
-        self.seen = SeenRequest()
+        self.seen = ServerStats()
         self.port = 0
         self.list_delay_s = 0.0
 
-    def answer(self, ask: Ask) -> Reply | Flow | None:
-        match ask.path:
+    def answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        match request.path:
             case "/v1/models":
                 return Reply(to_json({"data": [{"id": name} for name in self.models]}))
             case "/api/tags":
@@ -57,7 +64,7 @@ class Server:
                 return Reply(b'{"models":[]}')
             case "/health" | "/version" | "/api/version":
                 return Reply(b'{"version":"1"}')
-        body = from_json(ask.body)
+        body = from_json(request.body)
         self.asked[body["model"]] += 1
         return self.models[body["model"]](body)
 

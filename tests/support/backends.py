@@ -54,20 +54,20 @@ def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
 @asynccontextmanager
 async def against_server(type: str, **options: Any) -> AsyncIterator[tuple[Any, ScriptedServer]]:
     """A backend and the scripted server that it talks to, its usual models in memory."""
-    manner = type.removesuffix("-dev") if type in SWAPPING else None
-    async with serve(manner=manner) as server, aclosing(make(type, server.url, **options)) as it:
+    imitated = type.removesuffix("-dev") if type in SWAPPING else None
+    async with serve(imitate=imitated) as server, aclosing(make(type, server.url, **options)) as it:
         for name in server._catalog.names:
             server._catalog.set_warm(name, warm=True)
         yield it, server
 
 
 @asynccontextmanager
-async def against_manner(
+async def against_imitation(
     type: str, *models: str, **options: Any
 ) -> AsyncIterator[tuple[Any, ScriptedServer]]:
     """A backend that can swap and its server, all models cold, these among them."""
     async with (
-        serve(manner=type.removesuffix("-dev"), models=models) as server,
+        serve(imitate=type.removesuffix("-dev"), models=models) as server,
         aclosing(make(type, server.url, **options)) as backend,
     ):
         yield backend, server

@@ -1,1 +1,1 @@
-"""A scripted backend and server: models that do what their name says, for tests and the demo."""
+"""A scripted backend and server for tests and the demo: the name of a model sets its response."""

@@ -1,6 +1,7 @@
 """The scripted backend: an in-process backend whose model names are scripts (`script.py`).
 
-For tests and the demo, and the fallback when no real server is found; its story says so.
+It is for tests and the demo, and the fallback of `fleet up` when no real server is found; the text
+of its story says so.
 """
 
 import asyncio
@@ -55,21 +56,21 @@ from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
 from workers.scripted.picture import drawn
 from workers.scripted.script import (
-    EARLY,
+    EARLY_FAULTS,
     FORMS,
     Prompt,
     Script,
     Turn,
-    disagrees,
+    generate,
+    may_fail,
     parse,
-    play,
     vectors,
 )
 
 VERSION: Final = "scripted"
 EMBED_BATCH: Final = 64
 LAYERS: Final = (("sha256:" + "a" * 64, 4_000_000), ("sha256:" + "b" * 64, 1_000_000))
-"""What a pull pretends to fetch: digests and bytes."""
+"""The layers of a pull: digests and sizes in bytes."""
 PULL_STEPS: Final = 10
 
 _EARLY: Final[dict[str, BackendError]] = {
@@ -129,7 +130,7 @@ class ScriptedMemory:
 
 
 class Scripted:
-    """Plays scripts; its list of models can be pulled, copied and deleted."""
+    """Generates the responses of scripts; models can be pulled, copied and deleted."""
 
     grants: Final[frozenset[Feature]] = frozenset({"prompt", "suffix", "token_ids", "logprobs"})
 
@@ -172,15 +173,15 @@ class Scripted:
         """No connection is open."""
 
     async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
-        """Play the script of the model name; raises the error of its fault."""
+        """Generate the response of the model's script; raises the error of its fault."""
         script = self._script(request.model)
         fault = self._fault(script)
         if script.load and request.model not in self._warm:
             yield Phase(phase="loading")
             await asyncio.sleep(script.load)
         self._warm.use(request.model)
-        turn = play(script, prompt_of(request))
-        async for delta in self._recite(script, turn, fault, request):
+        turn = generate(script, prompt_of(request))
+        async for delta in self._stream_words(script, turn, fault, request):
             yield delta
         finish: FinishReason = "content_filter" if fault == "refuse" else finish_of(turn)
         yield Done(
@@ -193,8 +194,8 @@ class Scripted:
         script = self._script(request.model)
         dimension = request.dimensions or script.dim
         texts = texts_of(request)
-        if disagrees(script, texts) and (fault := self._fault(script)) is not None:
-            await self._misbehave(fault)
+        if may_fail(script, texts) and (fault := self._fault(script)) is not None:
+            await self._raise_fault(fault)
         for start in range(0, len(texts), EMBED_BATCH):
             rows = vectors(script, texts[start : start + EMBED_BATCH], dimension)
             yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
@@ -202,20 +203,20 @@ class Scripted:
         yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
-        """Draw patterns; raises the error of the script's fault."""
+        """Draw images; raises the error of the script's fault."""
         script = self._script(request.model)
         fault = self._fault(script)
         async for event in drawn(script, request, until=None if fault is None else script.after):
             yield event
         if fault is not None:
-            await self._misbehave(fault)
+            await self._raise_fault(fault)
         yield Done(ignored=("mime_type",) if request.mime_type != "image/png" else ())
 
     async def pull(self, request: PullRequest) -> Stream[Progress | Done]:
-        """Pretend to fetch two layers; `rate` in a scripted name is its steps a second."""
+        """Report the progress of two layers, `rate` steps per second if the name is a script."""
         script = parse(request.model if request.model.startswith(FORMS) else FORMS[0])
         if (fault := self._fault(script)) is not None:
-            await self._misbehave(fault)
+            await self._raise_fault(fault)
         yield Progress(status="pulling manifest")
         done_bytes, seen_bytes = 0, 0
         for digest, total in LAYERS:
@@ -244,18 +245,18 @@ class Scripted:
         yield Done()
 
     async def create(self, request: CreateRequest) -> Stream[Progress | Done]:
-        """A second name."""
+        """Register a model under the script of its source."""
         self._scripts[request.model] = self._form(request.source)
         yield Progress(status="success")
         yield Done()
 
     async def copy(self, request: CopyRequest) -> Stream[Done]:
-        """A second name."""
+        """Register a model under a second name."""
         self._scripts[request.destination] = self._form(request.model)
         yield Done()
 
     async def delete(self, request: DeleteRequest) -> Stream[Done]:
-        """Remove a name."""
+        """Delete a model."""
         self._form(request.model)
         self._scripts.pop(request.model, None)
         self._warm.drop(request.model)
@@ -280,7 +281,7 @@ class Scripted:
         self._warm.drop(request.model)
         yield Done()
 
-    async def _recite(
+    async def _stream_words(
         self, script: Script, turn: Turn, fault: str | None, request: ChatRequest
     ) -> AsyncGenerator[Delta, None]:
         await asyncio.sleep(script.first)
@@ -288,16 +289,16 @@ class Scripted:
             if fault is not None and at > script.after:
                 if fault == "refuse":
                     return
-                await self._misbehave(fault)
+                await self._raise_fault(fault)
             if self._evicts and script.model not in self._warm:
-                raise TruncatedStream("scripted: its model was put out of memory")
+                raise TruncatedStream("scripted: its model was evicted from memory")
             yield delta
             await asyncio.sleep(1 / script.rate if script.rate else 0)
         if fault is not None and fault != "refuse":
-            await self._misbehave(fault)
+            await self._raise_fault(fault)
 
-    async def _misbehave(self, fault: str) -> None:
-        """Fail as a backend with this fault would."""
+    async def _raise_fault(self, fault: str) -> None:
+        """Raise the error of a fault; `die` kills the process if `may_die` allows it."""
         match fault:
             case "die" if self._may_die:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -317,7 +318,7 @@ class Scripted:
             return None
         if script.times != math.inf:
             self._failed[script.model] += 1
-        if script.fail in EARLY:
+        if script.fail in EARLY_FAULTS:
             error = _EARLY[script.fail]
             raise type(error)(error.message, retry_after_s=error.retry_after_s, scope=error.scope)
         return script.fail
@@ -350,7 +351,7 @@ def prompt_of(request: ChatRequest) -> Prompt:
     users = [message for message in request.messages if message.role == "user"]
     return Prompt(
         text=users[-1].text if users else "",
-        said=last.text if last.role == "assistant" else "",
+        prefill=last.text if last.role == "assistant" else "",
         tools=tuple(tool.name for tool in request.tools) if request.tool_choice != "none" else (),
         max_tokens=request.max_tokens,
         stop=request.stop,

@@ -45,7 +45,7 @@ _EARLY: Final[dict[str, tuple[int, str, str, str]]] = {
     "auth": (401, "Invalid API Key", "authentication_error", ""),
     "crash": (500, "scripted crash", "server_error", "model runner has unexpectedly stopped"),
 }
-"""Status, OpenAI's message and type, and Ollama's message where it says it otherwise."""
+"""By fault: status, OpenAI's message and type, and Ollama's message if it differs."""
 
 
 class Catalog:
@@ -83,11 +83,11 @@ class Catalog:
 
     @property
     def warm(self) -> frozenset[str]:
-        """Those in memory."""
+        """The models in memory."""
         return frozenset(self._warm)
 
     def add(self, model: str) -> None:
-        """Add a model, with the script of its name."""
+        """Add a model; its name is its script, or the story if it is none."""
         self._models[model] = model if model.startswith(FORMS) else FORMS[0]
 
     def remove(self, model: str) -> None:
@@ -96,22 +96,25 @@ class Catalog:
         self._warm.discard(model)
 
     def script(self, model: str, *, is_pull: bool = False) -> Script:
-        """The script of a model; one that was pulled or copied recites its source's."""
+        """The script of a model; a pulled or copied one has the script of its source.
+
+        Raises ModelMissing, and InvalidRequest for an unknown parameter.
+        """
         source = self._models.get(model)
         if source is None and is_pull and not model.startswith(FORMS):
             source = FORMS[0]
         return replace(parse(source or model), model=model)
 
     def is_warm(self, model: str) -> bool:
-        """Whether it is in memory."""
+        """Whether a model is in memory."""
         return model in self._warm
 
     def set_warm(self, model: str, *, warm: bool) -> None:
-        """Load or unload."""
+        """Mark a model as loaded or unloaded."""
         (self._warm.add if warm else self._warm.discard)(model)
 
     def pull(self, model: str, *, is_missing: bool) -> list[dict[str, Any]]:
-        """The lines of a pull; `completed` is left out while it is 0."""
+        """Add a model, and return the lines of its pull; `completed` is omitted while it is 0."""
         lines: list[dict[str, Any]] = [{"status": "pulling manifest"}]
         if is_missing:
             return [*lines, {"error": "pull model manifest: file does not exist"}]
@@ -182,19 +185,19 @@ class Catalog:
 
 
 def json_reply(value: Any, *, delay_s: float = 0.0) -> Reply:
-    """A success."""
+    """A response of status 200; `value` is encoded as JSON."""
     return Reply(to_json(value), delay_s=delay_s)
 
 
 def error_reply(status: int, message: str, kind: str, *, is_ollama: bool = False) -> Reply:
-    """An error in the shape of either protocol."""
+    """An error response in the format of OpenAI or Ollama."""
     if is_ollama:
         return Reply(to_json({"error": message}), status)
     return Reply(openai_error(status, message, kind), status)
 
 
-def early(fault: str | None, *, is_ollama: bool) -> Reply:
-    """The response of a fault that replaces the stream."""
+def early_error(fault: str | None, *, is_ollama: bool) -> Reply:
+    """The response of a fault of EARLY_FAULTS."""
     if fault not in _EARLY:
         return Reply(_PAGE, content_type="text/html")
     status, message, kind, ollama_message = _EARLY[fault]

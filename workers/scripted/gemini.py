@@ -1,4 +1,4 @@
-"""The Gemini and Vertex APIs of the scripted server: translators first, then the handlers.
+"""The Gemini and Vertex APIs of the scripted server.
 
 `/token` issues access tokens, as Google Cloud does for service accounts.
 """
@@ -19,10 +19,10 @@ from contract.errors import (
 )
 from workers.backends.google.requests import FOREIGN_SIGNATURE
 from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
-from workers.scripted.http import Ask, Flow, Reply
+from workers.scripted.http import HttpRequest, Reply, StreamedReply
 from workers.scripted.picture import png
 from workers.scripted.responses import SSE, ScriptedResponses
-from workers.scripted.script import EARLY, FORMS, Prompt, Script, Turn, play, vector
+from workers.scripted.script import EARLY_FAULTS, FORMS, Prompt, Script, Turn, generate, vector
 from workers.scripted.wire import MESSAGE, sse
 
 _FINISH: Final = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS"}
@@ -43,13 +43,13 @@ _EARLY: Final = {
 
 
 def signature(name: str, text: str) -> str:
-    """The signature of a call, or of a text if there is no name."""
+    """The thought signature of a call, or of a text if `name` is empty."""
     return base64.b64encode(hashlib.sha256(f"{name} {text}".encode()).digest()).decode()
 
 
 @lru_cache(maxsize=64)
 def packets(script: Script, turn: Turn) -> tuple[bytes, ...]:
-    """The events of `:streamGenerateContent`, before any fault."""
+    """The events of `:streamGenerateContent`, without faults."""
     parts: list[dict[str, Any]] = [{"text": word, "thought": True} for word in turn.thinking]
     parts += [{"text": word} for word in turn.content]
     parts += calls(script, turn)
@@ -66,7 +66,7 @@ def packets(script: Script, turn: Turn) -> tuple[bytes, ...]:
 
 
 def calls(script: Script, turn: Turn) -> list[dict[str, Any]]:
-    """The parts that are calls; `arguments=null` writes no `args`, and only then no ids."""
+    """The parts with calls; those of `arguments=null` and `empty` have neither `args` nor ids."""
     parts: list[dict[str, Any]] = []
     for index, (name, text) in enumerate(turn.calls):
         call: dict[str, Any] = {"name": name}
@@ -75,7 +75,7 @@ def calls(script: Script, turn: Turn) -> list[dict[str, Any]]:
         parts.append({"functionCall": call})
     if parts:
         first = parts[0]["functionCall"]
-        parts[0]["thoughtSignature"] = _signed(first)
+        parts[0]["thoughtSignature"] = _signature_of(first)
     return parts
 
 
@@ -90,16 +90,16 @@ def usage(turn: Turn) -> dict[str, int]:
     }
 
 
-def early(fault: str | None) -> Reply:
-    """The response of a fault that replaces the stream."""
+def early_error(fault: str | None) -> Reply:
+    """The response of a fault of EARLY_FAULTS."""
     if fault not in _EARLY:
         return Reply(_PAGE, content_type="text/html")
     code, status, message = _EARLY[fault]
-    return refused(code, status, message, wait_s=2 if fault == "busy" else None)
+    return google_error(code, status, message, wait_s=2 if fault == "busy" else None)
 
 
-def refused(code: int, status: str, message: str, *, wait_s: int | None = None) -> Reply:
-    """An error; Google breaks its lines."""
+def google_error(code: int, status: str, message: str, *, wait_s: int | None = None) -> Reply:
+    """An error response; Google indents its JSON."""
     error: dict[str, Any] = {"code": 500 if code == 200 else code, "message": message}  # noqa: PLR2004
     error["status"] = status
     if wait_s is not None:
@@ -109,7 +109,7 @@ def refused(code: int, status: str, message: str, *, wait_s: int | None = None) 
 
 
 def stream_error(style: str) -> tuple[bytes, ...]:
-    """An error in the middle: bare and over many lines, as an array, or as an event."""
+    """An error in the middle of a stream: indented JSON, such JSON in an array, or an event."""
     error = {"error": {"code": 500, "message": MESSAGE, "status": "INTERNAL"}}
     match style:
         case "openai":
@@ -120,8 +120,8 @@ def stream_error(style: str) -> tuple[bytes, ...]:
             return (json.dumps(error, indent=2).encode(),)
 
 
-def unsigned(contents: Sequence[dict[str, Any]]) -> str | None:
-    """The name of the first call of this turn that lost its signature."""
+def call_without_signature(contents: Sequence[dict[str, Any]]) -> str | None:
+    """The name of this turn's first call if its signature is missing, else None."""
     turn: list[dict[str, Any]] = []
     for content in contents:
         is_question = content.get("role") == "user" and any("text" in p for p in content["parts"])
@@ -131,7 +131,7 @@ def unsigned(contents: Sequence[dict[str, Any]]) -> str | None:
         if not found:
             continue
         call = found[0]["functionCall"]
-        if found[0].get("thoughtSignature") not in {_signed(call), FOREIGN_SIGNATURE}:
+        if found[0].get("thoughtSignature") not in {_signature_of(call), FOREIGN_SIGNATURE}:
             return str(call["name"])
     return None
 
@@ -159,7 +159,7 @@ def prompt(body: dict[str, Any]) -> Prompt:
     )
 
 
-def _signed(call: dict[str, Any]) -> str:
+def _signature_of(call: dict[str, Any]) -> str:
     return signature(call["name"], to_json(call.get("args") or {}).decode())
 
 
@@ -171,10 +171,10 @@ def _chunk(script: Script, parts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-MOST_TEXTS: Final = 100
+MAX_TEXTS: Final = 100
 OUTPUT_LIMIT: Final = 2048
 SIDE: Final = 64
-"""Pixels of a picture."""
+"""Width and height of an image, in pixels."""
 _METHODS: Final = {"scripted-embed": ["embedContent", "batchEmbedContents"]}
 _NOT_FOUND: Final = 404
 
@@ -186,11 +186,13 @@ class ScriptedGemini:
         """`responses` builds the responses."""
         self._responses = responses
         self._tokens = 0
-        self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
+        self.handlers: dict[str, Callable[[HttpRequest], Reply | StreamedReply | None]] = {
             "/v1beta": self._answer,
             "/token": self._token,
         }
-        self._methods: dict[str, Callable[[Script, dict[str, Any]], Reply | Flow | None]] = {
+        self._methods: dict[
+            str, Callable[[Script, dict[str, Any]], Reply | StreamedReply | None]
+        ] = {
             "streamGenerateContent": self._chat,
             "generateContent": self._picture,
             "batchEmbedContents": self._embed,
@@ -198,33 +200,33 @@ class ScriptedGemini:
             "predict": self._predict,
         }
 
-    def _answer(self, ask: Ask) -> Reply | Flow | None:
-        path, _, method = unquote(ask.path).rpartition(":")
-        if ask.method == "GET":
-            return _listed(ask)
+    def _answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        path, _, method = unquote(request.path).rpartition(":")
+        if request.method == "GET":
+            return _model_list(request)
         if method not in self._methods or "/models/" not in path:
-            return refused(_NOT_FOUND, "NOT_FOUND", f"no {ask.method} {ask.path}")
+            return google_error(_NOT_FOUND, "NOT_FOUND", f"no {request.method} {request.path}")
         try:
             script = self._responses.catalog.script(path.partition("/models/")[2])
             fault = script.fail
-            if fault in EARLY and self._responses.fault(script):
-                return early(fault)
-            return self._methods[method](script, from_json(ask.body))
+            if fault in EARLY_FAULTS and self._responses.fault(script):
+                return early_error(fault)
+            return self._methods[method](script, from_json(request.body))
         except ModelMissing:
             message = f"models/{path} is not found for API version v1beta"
-            return refused(_NOT_FOUND, "NOT_FOUND", message)
+            return google_error(_NOT_FOUND, "NOT_FOUND", message)
         except (FleetError, ValueError) as error:
-            return refused(400, "INVALID_ARGUMENT", str(error))
+            return google_error(400, "INVALID_ARGUMENT", str(error))
 
-    def _chat(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
+    def _chat(self, script: Script, body: dict[str, Any]) -> Reply | StreamedReply | None:
         fault = self._responses.fault(script)
-        if name := unsigned(body["contents"]):
+        if name := call_without_signature(body["contents"]):
             raise ValueError(f"Function call {name} is missing a thought_signature.")
-        turn = play(script, prompt(body))
+        turn = generate(script, prompt(body))
         error = stream_error(script.style)
         return self._responses.flow(script, packets(script, turn), fault, 0, SSE, error=error)
 
-    def _picture(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
+    def _picture(self, script: Script, body: dict[str, Any]) -> Reply | StreamedReply | None:
         picture = png(prompt(body).text, SIDE, SIDE)
         data = {"mimeType": "image/png", "data": base64.b64encode(picture).decode()}
         content = {"role": "model", "parts": [{"inlineData": data}]}
@@ -235,24 +237,24 @@ class ScriptedGemini:
         usage = {"promptTokenCount": 3, "candidatesTokenCount": 1290}
         return json_reply({"candidates": [candidate], "usageMetadata": usage})
 
-    def _embed(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
-        asked = body["requests"]
-        if len(asked) > MOST_TEXTS:
+    def _embed(self, script: Script, body: dict[str, Any]) -> Reply | StreamedReply | None:
+        requests = body["requests"]
+        if len(requests) > MAX_TEXTS:
             raise ValueError("at most 100 requests can be in one batch")
-        texts = [each["content"]["parts"][0]["text"] for each in asked]
-        width = asked[0].get("outputDimensionality")
+        texts = [each["content"]["parts"][0]["text"] for each in requests]
+        width = requests[0].get("outputDimensionality")
         rows = [{"values": values} for values in self._rows(script, texts, width)]
         tokens = sum(len(text.split()) for text in texts)
         return json_reply({"embeddings": rows, "usageMetadata": {"promptTokenCount": tokens}})
 
-    def _embed_one(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
+    def _embed_one(self, script: Script, body: dict[str, Any]) -> Reply | StreamedReply | None:
         text = body["content"]["parts"][0]["text"]
-        wishes = body.get("embedContentConfig") or {}
-        rows = self._rows(script, [text], wishes.get("outputDimensionality"))
+        config = body.get("embedContentConfig") or {}
+        rows = self._rows(script, [text], config.get("outputDimensionality"))
         usage = {"promptTokenCount": len(text.split())}
         return json_reply({"embedding": {"values": rows[0]}, "usageMetadata": usage})
 
-    def _predict(self, script: Script, body: dict[str, Any]) -> Reply | Flow | None:
+    def _predict(self, script: Script, body: dict[str, Any]) -> Reply | StreamedReply | None:
         texts = [each["content"] for each in body["instances"]]
         rows = self._rows(script, texts, body["parameters"].get("outputDimensionality"))
         predictions = [
@@ -262,23 +264,23 @@ class ScriptedGemini:
         return json_reply({"predictions": predictions})
 
     def _rows(self, script: Script, texts: list[str], width: int | None) -> list[list[float]]:
-        """Vectors; those that were cut short are no unit vectors any more."""
+        """Vectors; with a `width` they have length 2: Gemini does not normalise shortened ones."""
         rows = [vector(text, width or script.dim) for text in texts]
         rows = rows if width is None else [[2 * value for value in row] for row in rows]
         return rows[:-1] if "short" in script.wire else rows
 
-    def _token(self, _: Ask) -> Reply:
+    def _token(self, _: HttpRequest) -> Reply:
         self._tokens += 1
         token = f"ya29.scripted-{self._tokens}"
         return json_reply({"access_token": token, "expires_in": 3600, "token_type": "Bearer"})
 
 
-def _listed(ask: Ask) -> Reply:
-    """A page of the list; the token is where the next begins."""
-    start, size = int(ask.query.get("pageToken", "0")), int(ask.query.get("pageSize", "50"))
+def _model_list(request: HttpRequest) -> Reply:
+    """A page of the model list; its token is the index of the next page."""
+    start, size = int(request.query.get("pageToken", "0")), int(request.query.get("pageSize", "50"))
     end = start + min(size, 3)
     more = {"nextPageToken": str(end)} if end < len(FORMS) else {}
-    if "publishers" in ask.path:
+    if "publishers" in request.path:
         names = [{"name": f"publishers/google/models/{form}"} for form in FORMS[start:end]]
         return json_reply({"publisherModels": names, **more})
     return json_reply({"models": [_item(form) for form in FORMS[start:end]], **more})

@@ -1,7 +1,7 @@
-"""HTTP/1.1 of the scripted server, as a raw asyncio protocol: 1,000 streams are cheap.
+"""HTTP/1.1 of the scripted server, as a raw asyncio protocol, so that 1,000 streams are cheap.
 
-A handler returns a `Reply`, or a `Flow` of encoded packets. Connections can fail like those of
-real servers: cut, reset and stall.
+A handler returns a `Reply`, or a `StreamedReply` of encoded packets. Connections can fail as those
+of real servers do: cut, reset and stall.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _WRITE_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class HttpRequest:
     """A request."""
 
     method: str
@@ -44,7 +44,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class StreamedReply:
     """A streamed response; each packet is one HTTP chunk, encoded by `framed`."""
 
     packets: Sequence[bytes]
@@ -54,36 +54,36 @@ class Flow:
     gap_s: float = 0.0
     ending: Ending = "end"
     is_slow: bool = False
-    """One packet a loop tick even without a gap, so that they stay apart on the wire."""
+    """One packet per loop iteration even without a gap, so that they arrive separately."""
 
 
-Handler = Callable[[Ask], "Reply | Flow | None"]
-"""None drops the connection."""
+Handler = Callable[[HttpRequest], "Reply | StreamedReply | None"]
+"""Returns the response to a request; None drops the connection."""
 
 
 @dataclass(slots=True)
-class SeenRequest:
-    """What the server received; `GET /_seen` returns it."""
+class ServerStats:
+    """Counters of a server; `GET /_seen` returns them."""
 
     requests: Counter[str] = field(default_factory=Counter)
     open: int = 0
-    """Streams, and answers that take their time."""
+    """Open streams and delayed responses."""
     aborted: int = 0
-    """Those of them whose client left before their end."""
+    """Streams and delayed responses whose client disconnected before the end."""
     finished: int = 0
     texts: deque[int] = field(default_factory=lambda: deque(maxlen=10_000))
-    """How many each request for vectors had."""
+    """The number of texts of each embed request, oldest first."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def note(self) -> None:
-        """Wake waiters for a change."""
+    def notify(self) -> None:
+        """Wake the waiters of `until`."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     async def until(
-        self, condition: Callable[["SeenRequest"], bool], limit_s: float = 10.0
+        self, condition: Callable[["ServerStats"], bool], limit_s: float = 10.0
     ) -> None:
-        """Wait for a condition; raises TimeoutError."""
+        """Wait until a condition holds; raises TimeoutError after `limit_s`."""
         async with asyncio.timeout(limit_s):
             while not condition(self):
                 await self.changed.wait()
@@ -95,17 +95,17 @@ def framed(packet: bytes) -> bytes:
 
 
 class ScriptedConnection(asyncio.Protocol):
-    """One connection; requests come one after the other."""
+    """One connection; it handles one request at a time."""
 
-    def __init__(self, handler: Handler, seen: SeenRequest) -> None:
-        """`handler` answers; `seen` is shared by all connections of a server."""
+    def __init__(self, handler: Handler, seen: ServerStats) -> None:
+        """`seen` is shared by all connections of a server."""
         self._handler = handler
         self._seen = seen
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser = httptools.HttpRequestParser(self)
         self._target, self._body = b"", bytearray()
-        self._flow: Flow | None = None
+        self._flow: StreamedReply | None = None
         self._is_answering = False
         self._next = 0
         self._timer: asyncio.Handle | None = None
@@ -125,9 +125,9 @@ class ScriptedConnection(asyncio.Protocol):
             self._timer.cancel()
         self._flow = None
         if self._is_answering:
-            self._closed()
+            self._end_answer()
             self._seen.aborted += 1
-            self._seen.note()
+            self._seen.notify()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -147,42 +147,42 @@ class ScriptedConnection(asyncio.Protocol):
             self._step()
 
     def on_url(self, url: bytes) -> None:
-        """httptools: a piece of the target."""
+        """httptools: a part of the request target."""
         self._target += url
 
     def on_body(self, body: bytes) -> None:
-        """httptools: a piece of the body."""
+        """httptools: a part of the body."""
         self._body += body
 
     def on_message_complete(self) -> None:
-        """httptools: the request is whole."""
+        """httptools: the request is complete."""
         target = urlsplit(self._target.decode("latin-1"))
         method = self._parser.get_method().decode()
-        ask = Ask(method, target.path, dict(parse_qsl(target.query)), bytes(self._body))
+        request = HttpRequest(method, target.path, dict(parse_qsl(target.query)), bytes(self._body))
         self._target, self._body = b"", bytearray()
-        self._seen.requests[ask.path] += 1
-        self._seen.note()
-        answer = self._handler(ask)
+        self._seen.requests[request.path] += 1
+        self._seen.notify()
+        answer = self._handler(request)
         if answer is None:
             self._transport.abort()
         elif isinstance(answer, Reply):
             if answer.delay_s:
-                self._opened()
-            self._later(answer.delay_s, lambda: self._reply(answer))
+                self._start_answer()
+            self._call_later(answer.delay_s, lambda: self._reply(answer))
         else:
             self._flow, self._next = answer, 0
-            self._opened()
-            self._later(answer.delay_s, self._begin)
+            self._start_answer()
+            self._call_later(answer.delay_s, self._begin)
 
-    def _opened(self) -> None:
+    def _start_answer(self) -> None:
         self._is_answering = True
         self._seen.open += 1
 
-    def _closed(self) -> None:
+    def _end_answer(self) -> None:
         self._is_answering = False
         self._seen.open -= 1
 
-    def _later(self, delay_s: float, what: Callable[[], None]) -> None:
+    def _call_later(self, delay_s: float, what: Callable[[], None]) -> None:
         if delay_s:
             self._timer = self._loop.call_later(delay_s, what)
         else:
@@ -191,9 +191,9 @@ class ScriptedConnection(asyncio.Protocol):
     def _reply(self, reply: Reply) -> None:
         self._timer = None
         if self._is_answering:
-            self._closed()
+            self._end_answer()
             self._seen.finished += 1
-            self._seen.note()
+            self._seen.notify()
         more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
         head = (
             f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, b'Other').decode()}\r\n"
@@ -236,7 +236,7 @@ class ScriptedConnection(asyncio.Protocol):
         if ending == "stall":
             return
         self._flow = None
-        self._closed()
+        self._end_answer()
         self._seen.finished += 1
         match ending:
             case "end":
@@ -245,11 +245,11 @@ class ScriptedConnection(asyncio.Protocol):
                 self._transport.close()
             case "reset":
                 _reset(self._transport)
-        self._seen.note()
+        self._seen.notify()
 
 
 def _reset(transport: asyncio.Transport) -> None:
-    """Close with RST: zero linger throws away what the socket still holds."""
+    """Close with RST: a linger of zero discards what the socket has not sent."""
     raw = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

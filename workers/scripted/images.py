@@ -1,11 +1,11 @@
 """Image APIs of the scripted server: sd-server's native API, A1111's, and OpenAI's.
 
-Requests of the first two name no scripted model, so the first word of a prompt is the
-script if it looks like one: `scripted-image:chunks=4,rate=10,fail=error:2 a cat`. A job takes
-`chunks` steps, `rate` of them a second; jobs run one after the other, as on the real ones.
+Requests to the first two name no scripted model, so the first word of the prompt is the
+script if it is one: `scripted-image:chunks=4,rate=10,fail=error:2 a cat`. A job takes
+`chunks` steps, `rate` of them per second; jobs run one after another, as on the real servers.
 
-Faults of sd-server's jobs: before anything those of `script.py`, then at a step error (the job
-failed), after (it is unknown), cut (its JSON breaks off), drop, stall (it never ends).
+Faults of sd-server's jobs: at the start those of `script.py`; at a step: error (the job failed),
+after (the job is unknown), cut (truncated JSON), drop, stall (the job never ends).
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from contract.errors import (
     FleetError,
     ModelMissing,
 )
-from workers.scripted.catalog import early, error_reply, json_reply
-from workers.scripted.http import Ask, Flow, Reply
+from workers.scripted.catalog import early_error, error_reply, json_reply
+from workers.scripted.http import HttpRequest, Reply, StreamedReply
 from workers.scripted.picture import CELLS, STEPS, png, script_in, words_of
 from workers.scripted.responses import SSE, ScriptedResponses
-from workers.scripted.script import EARLY, IMAGE, Script, parse
+from workers.scripted.script import EARLY_FAULTS, IMAGE, Script, parse
 from workers.scripted.wire import CREATED
 
 QUEUE_FULL: Final = {"error": "job queue is full"}
@@ -34,7 +34,7 @@ TITLE: Final = f"{IMAGE}.safetensors [5c819fed]"
 
 @dataclass(slots=True)
 class _Job:
-    """A picture that is being made, by the loop's clock."""
+    """An image job; times are those of the event loop."""
 
     script: Script
     fault: str | None
@@ -60,37 +60,37 @@ class _Job:
         return self.fault is not None and done >= self.script.after
 
 
-class Gallery:
-    """sd-server's and A1111's API over one queue of jobs."""
+class ScriptedDiffusion:
+    """The APIs of sd-server and A1111, with one queue of jobs."""
 
     def __init__(self, responses: ScriptedResponses) -> None:
-        """`responses` decides which request fails."""
+        """`responses` decides which requests fail."""
         self._responses = responses
         self._jobs: dict[str, _Job] = {}
         self._busy_until = 0.0
-        self._made: _Job | None = None
+        self._current: _Job | None = None
         self.interrupted: list[str] = []
-        """Tasks that were told to stop."""
-        self.surfaces: dict[str, Callable[[Ask], Reply | None]] = {
-            "/sdcpp/": self._native,
-            "/sdapi/": self._web_ui,
+        """Ids of the tasks that were cancelled or interrupted."""
+        self.handlers: dict[str, Callable[[HttpRequest], Reply | None]] = {
+            "/sdcpp/": self._sdcpp,
+            "/sdapi/": self._a1111,
         }
 
-    def _native(self, ask: Ask) -> Reply | None:
-        name = ask.path.removeprefix("/sdcpp/v1/")
+    def _sdcpp(self, request: HttpRequest) -> Reply | None:
+        name = request.path.removeprefix("/sdcpp/v1/")
         if name == "capabilities":
             return json_reply(
                 {"supported_modes": ["img_gen"], "output_formats_by_mode": {"img_gen": FORMATS}}
             )
         if name == "img_gen":
-            return self._queued(from_json(ask.body))
+            return self._enqueue(from_json(request.body))
         job_id = name.removeprefix("jobs/").removesuffix("/cancel")
         job = self._jobs.get(job_id)
         if job is None:
             return Reply(to_json({"error": "job not found"}), 404)
-        return self._cancel(job_id, job) if name.endswith("/cancel") else self._view(job_id, job)
+        return self._cancel(job_id, job) if name.endswith("/cancel") else self._status(job_id, job)
 
-    def _queued(self, body: dict[str, Any]) -> Reply | None:
+    def _enqueue(self, body: dict[str, Any]) -> Reply | None:
         sampling = body.get("sample_params") or {}
         job = self._job(body, sampling.get("sample_steps"), int(body.get("batch_count", 1)))
         if isinstance(job, Reply) or job is None:
@@ -100,7 +100,7 @@ class Gallery:
         answer = {"id": job_id, "kind": "img_gen", "status": "queued", "created": 1_750_000_000}
         return Reply(to_json(answer | {"poll_url": f"/sdcpp/v1/jobs/{job_id}"}), 202)
 
-    def _view(self, job_id: str, job: _Job) -> Reply | None:
+    def _status(self, job_id: str, job: _Job) -> Reply | None:
         now = _now()
         if job.is_at_fault(now):
             match job.fault:
@@ -147,30 +147,30 @@ class Gallery:
         self.interrupted.append(job_id)
         return json_reply(self._fields(job_id, job, _now()))
 
-    def _web_ui(self, ask: Ask) -> Reply | None:
-        match ask.path.removeprefix("/sdapi/v1/"):
+    def _a1111(self, request: HttpRequest) -> Reply | None:
+        match request.path.removeprefix("/sdapi/v1/"):
             case "sd-models":
                 return json_reply([{"title": TITLE, "model_name": IMAGE, "filename": "x"}])
             case "options":
                 return json_reply({"sd_model_checkpoint": TITLE})
             case "txt2img" | "img2img":
-                return self._answered(from_json(ask.body))
+                return self._txt2img(from_json(request.body))
             case "progress":
-                return self._progress(is_bare=ask.query.get("skip_current_image") == "true")
+                return self._progress(is_bare=request.query.get("skip_current_image") == "true")
             case "interrupt":
-                self.interrupted.append(self._made.task if self._made else "")
+                self.interrupted.append(self._current.task if self._current else "")
                 self._busy_until = 0.0
                 return json_reply(None)
             case _:
                 return Reply(to_json({"detail": "Not Found"}), 404)
 
-    def _answered(self, body: dict[str, Any]) -> Reply | None:
+    def _txt2img(self, body: dict[str, Any]) -> Reply | None:
         count = int(body.get("n_iter", 1))
         job = self._job(body, body.get("steps"), count)
         if isinstance(job, Reply) or job is None:
             return job
         job.task = str(body.get("force_task_id", ""))
-        self._made = job
+        self._current = job
         delay_s = job.ends_at - _now()
         match job.fault:
             case "error":
@@ -189,7 +189,7 @@ class Gallery:
         return json_reply({"images": images, "parameters": {}, "info": info}, delay_s=delay_s)
 
     def _progress(self, *, is_bare: bool) -> Reply:
-        job, now = self._made, _now()
+        job, now = self._current, _now()
         if job is None or now >= job.ends_at:
             return json_reply({"progress": 0.0, "eta_relative": 0.0, "current_image": None})
         preview = None if is_bare else _picture(job.body, None, cells=CELLS // 4)
@@ -204,7 +204,7 @@ class Gallery:
         )
 
     def _job(self, body: dict[str, Any], steps: int | None, count: int) -> _Job | Reply | None:
-        """A job at the end of the row; a reply for what is refused, None for a drop."""
+        """A new job at the end of the queue; a `Reply` refuses it, None drops the connection."""
         try:
             script = parse(script_in(str(body.get("prompt", ""))))
         except FleetError as error:
@@ -212,8 +212,8 @@ class Gallery:
         fault = self._responses.fault(script)
         if fault == "busy":
             return Reply(to_json(QUEUE_FULL), 429)
-        if fault in EARLY:
-            return early(fault, is_ollama=True)
+        if fault in EARLY_FAULTS:
+            return early_error(fault, is_ollama=True)
         if fault == "drop" and not script.after:
             return None
         begins_at = max(_now(), self._busy_until)
@@ -255,25 +255,27 @@ class ScriptedOpenAIImages:
     def __init__(self, responses: ScriptedResponses) -> None:
         """`responses` builds the responses."""
         self._responses = responses
-        self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
+        self.handlers: dict[str, Callable[[HttpRequest], Reply | StreamedReply | None]] = {
             "/v1/images/": self._answer
         }
 
-    def _answer(self, ask: Ask) -> Reply | Flow | None:
-        is_edit = ask.path.endswith("/edits")
+    def _answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        is_edit = request.path.endswith("/edits")
         try:
-            fields = form_fields(ask.body) if is_edit else from_json(ask.body)
+            fields = form_fields(request.body) if is_edit else from_json(request.body)
             script = self._responses.catalog.script(str(fields.get("model")))
             fault = self._responses.fault(script)
-            if fault in EARLY:
-                return early(fault, is_ollama=False)
+            if fault in EARLY_FAULTS:
+                return early_error(fault, is_ollama=False)
             if fault == "refuse":
                 return error_reply(400, "Your request was rejected.", "moderation_blocked")
             pictures = _openai_pictures(fields)
             if str(fields.get("stream")).lower() == "true":
                 kind = "image_edit" if is_edit else "image_generation"
                 return self._flow(script, kind, fields, pictures[0], fault)
-            return json_reply(_whole(fields, pictures), delay_s=self._responses.delay_s(script))
+            return json_reply(
+                _response_body(fields, pictures), delay_s=self._responses.delay_s(script)
+            )
         except ModelMissing as error:
             return error_reply(404, error.message, "model_not_found")
         except (FleetError, ValueError) as error:
@@ -281,18 +283,18 @@ class ScriptedOpenAIImages:
 
     def _flow(
         self, script: Script, kind: str, fields: dict[str, Any], picture: str, fault: str | None
-    ) -> Flow | None:
-        told = {"created_at": CREATED, "output_format": "png", "size": SIZE, "b64_json": picture}
+    ) -> StreamedReply | None:
+        common = {"created_at": CREATED, "output_format": "png", "size": SIZE, "b64_json": picture}
         events = [
-            _event(f"{kind}.partial_image", told | {"partial_image_index": index})
+            _event(f"{kind}.partial_image", common | {"partial_image_index": index})
             for index in range(int(fields.get("partial_images", 0)))
         ]
-        events.append(_event(f"{kind}.completed", told | {"usage": USAGE}))
+        events.append(_event(f"{kind}.completed", common | {"usage": USAGE}))
         return self._responses.flow(script, events, fault, 0, SSE)
 
 
 def form_fields(body: bytes) -> dict[str, Any]:
-    """The fields of a form; files as base64 under their field's name."""
+    """The fields of a multipart form; files are base64."""
     boundary = body.partition(b"\r\n")[0]
     fields: dict[str, Any] = {}
     for part in body.split(boundary)[1:-1]:
@@ -313,8 +315,8 @@ def _openai_pictures(fields: dict[str, Any]) -> list[str]:
     ]
 
 
-def _whole(fields: dict[str, Any], pictures: list[str]) -> dict[str, Any]:
-    """Addresses if they were asked for, else the pictures."""
+def _response_body(fields: dict[str, Any], pictures: list[str]) -> dict[str, Any]:
+    """The response body: URLs if the request wants them, else the images."""
     if fields.get("response_format") == "url":
         data = [{"url": f"http://pictures.test/{at}.png"} for at in range(len(pictures))]
         return {"created": CREATED, "data": data}

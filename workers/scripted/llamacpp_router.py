@@ -1,6 +1,6 @@
-"""The scripted server as a llama-server in router mode: loads, unloads and downloads over time.
+"""The scripted server as a llama-server in router mode: loads, unloads and downloads take time.
 
-GET /models/sse reports the events, as in the real one.
+GET /models/sse streams the events, as in the real server.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from contract.errors import FleetError
 from workers.scripted import wire
 from workers.scripted.backend import LAYERS, PULL_STEPS
 from workers.scripted.catalog import CONTEXT_LENGTH, VERSION, error_reply, json_reply
-from workers.scripted.http import Ask, Flow, Handler, Reply, framed
+from workers.scripted.http import Handler, HttpRequest, Reply, StreamedReply, framed
 from workers.scripted.responses import SSE, ScriptedResponses
 from workers.scripted.script import Script
 
@@ -25,10 +25,10 @@ _ENDLESS: Final = 1 << 40
 
 
 class RouterEvents(Sequence[bytes]):
-    """Packets that are not known yet: a comment where there is none."""
+    """The endless packets of one event stream: a comment when no event is pending."""
 
     def __init__(self) -> None:
-        """Nothing to tell."""
+        """No events."""
         self.pending: deque[bytes] = deque()
 
     @override
@@ -46,14 +46,14 @@ class RouterEvents(Sequence[bytes]):
 
 
 class ScriptedRouter:
-    """Its own paths; chats go to the usual ones, which load by themselves."""
+    """The paths of the router; a chat loads its model."""
 
-    def __init__(self, responses: ScriptedResponses, usual: Handler) -> None:
-        """All models cold, nobody listening."""
-        self._responses, self._catalog, self._usual = responses, responses.catalog, usual
+    def __init__(self, responses: ScriptedResponses, fallback: Handler) -> None:
+        """No model is loaded; `fallback` handles the chats."""
+        self._responses, self._catalog, self._fallback = responses, responses.catalog, fallback
         self._busy: dict[str, str] = {}
-        self._feeds: list[RouterEvents] = []
-        self.surfaces: dict[str, Handler] = {
+        self._subscribers: list[RouterEvents] = []
+        self.handlers: dict[str, Handler] = {
             "/models/sse": self._events,
             "/models/load": self._load,
             "/models/unload": self._unload,
@@ -61,28 +61,30 @@ class ScriptedRouter:
             "/v1/models": self._list,
             "/v1/chat/completions": self._chat,
             "/props": self._props,
-            **dict.fromkeys(("/api/", "/sdapi/"), _nothing),
+            **dict.fromkeys(("/api/", "/sdapi/"), _not_found),
         }
 
-    def _by_method(self, ask: Ask) -> Reply:
-        match ask.method:
+    def _by_method(self, request: HttpRequest) -> Reply:
+        match request.method:
             case "POST":
-                return self._download(str(from_json(ask.body)["model"]))
+                return self._download(str(from_json(request.body)["model"]))
             case "DELETE":
-                return self._delete(ask.query.get("model", ""))
+                return self._delete(request.query.get("model", ""))
             case _:
-                return self._list(ask)
+                return self._list(request)
 
-    def _events(self, _: Ask) -> Flow:
-        feed = RouterEvents()
-        self._feeds.append(feed)
-        return Flow(packets=feed, content_type=SSE, gap_s=TICK_S)
+    def _events(self, _: HttpRequest) -> StreamedReply:
+        subscriber = RouterEvents()
+        self._subscribers.append(subscriber)
+        return StreamedReply(packets=subscriber, content_type=SSE, gap_s=TICK_S)
 
-    def _tell(self, model: str, event: str, data: dict[str, Any]) -> None:
-        for feed in self._feeds:
-            feed.pending.append(framed(wire.sse({"model": model, "event": event, "data": data})))
+    def _publish(self, model: str, event: str, data: dict[str, Any]) -> None:
+        for subscriber in self._subscribers:
+            subscriber.pending.append(
+                framed(wire.sse({"model": model, "event": event, "data": data}))
+            )
 
-    def _list(self, _: Ask) -> Reply:
+    def _list(self, _: HttpRequest) -> Reply:
         names = [*self._catalog.names, *(n for n in self._busy if n not in self._catalog.names)]
         return json_reply({"object": "list", "data": [self._item(name) for name in names]})
 
@@ -103,31 +105,31 @@ class ScriptedRouter:
             **(meta if state == "loaded" else {}),
         }
 
-    def _props(self, ask: Ask) -> Reply | Flow | None:
-        if ask.query.get("model"):
-            return self._usual(ask)
+    def _props(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        if request.query.get("model"):
+            return self._fallback(request)
         return json_reply({"role": "router", "max_instances": 4, "build_info": VERSION})
 
-    def _chat(self, ask: Ask) -> Reply | Flow | None:
-        answer = self._usual(ask)
-        if isinstance(answer, Flow):
-            self._catalog.set_warm(str(from_json(ask.body).get("model")), warm=True)
+    def _chat(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        answer = self._fallback(request)
+        if isinstance(answer, StreamedReply):
+            self._catalog.set_warm(str(from_json(request.body).get("model")), warm=True)
         return answer
 
-    def _load(self, ask: Ask) -> Reply:
-        model = str(from_json(ask.body)["model"])
+    def _load(self, request: HttpRequest) -> Reply:
+        model = str(from_json(request.body)["model"])
         if model not in self._catalog.names:
             return error_reply(404, "model is not found", "not_found_error")
         if self._catalog.is_warm(model) or model in self._busy:
             return error_reply(400, "model is already running", "invalid_request_error")
         script = self._catalog.script(model)
         self._busy[model] = "loading"
-        self._tell(model, "model_status", {"status": "loading"})
+        self._publish(model, "model_status", {"status": "loading"})
         for value in (0.5, 1.0):
             progress = {"stages": ["text_model", "mmproj_model"], "current": "text_model"}
             data = {"status": "loading", "progress": progress | {"value": value}}
-            self._tell(model, "status_change", data)
-        self._later(script.load, lambda: self._end_load(script))
+            self._publish(model, "status_change", data)
+        self._call_later(script.load, lambda: self._end_load(script))
         return json_reply({"success": True})
 
     def _end_load(self, script: Script) -> None:
@@ -138,15 +140,15 @@ class ScriptedRouter:
         else:
             self._catalog.set_warm(script.model, warm=True)
             data = {"status": "loaded", "info": {}}
-        self._tell(script.model, "status_change", data)
+        self._publish(script.model, "status_change", data)
 
-    def _unload(self, ask: Ask) -> Reply:
-        model = str(from_json(ask.body)["model"])
+    def _unload(self, request: HttpRequest) -> Reply:
+        model = str(from_json(request.body)["model"])
         if not self._catalog.is_warm(model) and model not in self._busy:
             return error_reply(400, "model is not running", "invalid_request_error")
         self._busy.pop(model, None)
         self._catalog.set_warm(model, warm=False)
-        self._tell(model, "status_change", {"status": "unloaded", "exit_code": 0})
+        self._publish(model, "status_change", {"status": "unloaded", "exit_code": 0})
         return json_reply({"success": True})
 
     def _download(self, model: str) -> Reply:
@@ -160,19 +162,19 @@ class ScriptedRouter:
             text = "model validation failed, unable to download"
             return error_reply(400, text, "invalid_request_error")
         self._busy[model] = "downloading"
-        self._later(0.0, lambda: self._step(script, 1))
+        self._call_later(0.0, lambda: self._step(script, 1))
         return json_reply({"success": True})
 
     def _step(self, script: Script, step: int) -> None:
         model = script.model
         if model not in self._busy:
-            return  # POST /models/unload stops a download, too
+            return  # POST /models/unload also stops a download
         if step > PULL_STEPS or (script.fail == "crash" and step > script.after):
             del self._busy[model]
             if script.fail != "crash":
                 self._catalog.add(model)
             ending = "download_failed" if script.fail == "crash" else "download_finished"
-            self._tell(model, ending, {})
+            self._publish(model, ending, {})
             return
         files = {
             f"https://files.test/{digest[7:9]}.gguf": {
@@ -181,9 +183,9 @@ class ScriptedRouter:
             }
             for digest, total in LAYERS
         }
-        self._tell(model, "download_progress", {"progress": files})
+        self._publish(model, "download_progress", {"progress": files})
         gap_s = 1 / script.rate if script.rate else 0.0
-        self._later(gap_s, lambda: self._step(script, step + 1))
+        self._call_later(gap_s, lambda: self._step(script, step + 1))
 
     def _delete(self, model: str) -> Reply:
         if model not in self._catalog.names:
@@ -191,9 +193,9 @@ class ScriptedRouter:
         self._catalog.remove(model)
         return json_reply({"success": True})
 
-    def _later(self, delay_s: float, what: Callable[[], None]) -> None:
+    def _call_later(self, delay_s: float, what: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_s, what)
 
 
-def _nothing(ask: Ask) -> Reply:
-    return error_reply(404, f"no {ask.method} {ask.path}", "not_found_error")
+def _not_found(request: HttpRequest) -> Reply:
+    return error_reply(404, f"no {request.method} {request.path}", "not_found_error")

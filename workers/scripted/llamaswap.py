@@ -1,6 +1,6 @@
-"""The scripted server as llama-swap: starts models when they are asked for, lists what runs.
+"""The scripted server as llama-swap: starts models on demand, and lists the running ones.
 
-With `style=swap` a model is configured with `sendLoadingState`: a cold one says so in chunks.
+`style=swap` imitates the option `sendLoadingState`: a cold model reports its loading in chunks.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 from contract.errors import FleetError
 from workers.scripted import wire
 from workers.scripted.catalog import CONTEXT_LENGTH, json_reply
-from workers.scripted.http import Ask, Flow, Handler, Reply, framed
+from workers.scripted.http import Handler, HttpRequest, Reply, StreamedReply, framed
 from workers.scripted.responses import SSE, ScriptedResponses
 
 _LOADING: Final = tuple(
@@ -22,23 +22,23 @@ _LOADING: Final = tuple(
 
 
 class ScriptedLlamaSwap:
-    """The paths of llama-swap; others are handled as usual."""
+    """The paths of llama-swap."""
 
-    def __init__(self, responses: ScriptedResponses, usual: Handler) -> None:
-        """`usual` answers as a server behind it would."""
-        self._responses, self._catalog, self._usual = responses, responses.catalog, usual
-        self.surfaces: dict[str, Handler] = {
+    def __init__(self, responses: ScriptedResponses, fallback: Handler) -> None:
+        """`fallback` handles the chats, like the server behind llama-swap."""
+        self._responses, self._catalog, self._fallback = responses, responses.catalog, fallback
+        self.handlers: dict[str, Handler] = {
             "/v1/models": self._models,
             "/v1/chat/completions": self._chat,
             "/running": self._running,
             "/unload": self._unload,
             "/api/models/unload": self._unload,
             "/upstream/": self._upstream,
-            "/api/": _nothing,
-            "/props": _nothing,
+            "/api/": _not_found,
+            "/props": _not_found,
         }
 
-    def _models(self, _: Ask) -> Reply:
+    def _models(self, _: HttpRequest) -> Reply:
         return json_reply({"object": "list", "data": [self._item(n) for n in self._catalog.names]})
 
     def _item(self, name: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class ScriptedLlamaSwap:
             **facts,
         }
 
-    def _running(self, _: Ask) -> Reply:
+    def _running(self, _: HttpRequest) -> Reply:
         return json_reply(
             {
                 "running": [
@@ -78,16 +78,16 @@ class ScriptedLlamaSwap:
             }
         )
 
-    def _unload(self, ask: Ask) -> Reply:
-        name = unquote(ask.path.removeprefix("/unload").removeprefix("/api/models/unload"))[1:]
+    def _unload(self, request: HttpRequest) -> Reply:
+        name = unquote(request.path.removeprefix("/unload").removeprefix("/api/models/unload"))[1:]
         if name and name not in self._catalog.names:
             return _error(404, "model not found")
         for warm in [name] if name else list(self._catalog.warm):
             self._catalog.set_warm(warm, warm=False)
         return Reply(b"OK", content_type="text/plain")
 
-    def _upstream(self, ask: Ask) -> Reply:
-        name = unquote(ask.path.removeprefix("/upstream/")).removesuffix("/v1/models")
+    def _upstream(self, request: HttpRequest) -> Reply:
+        name = unquote(request.path.removeprefix("/upstream/")).removesuffix("/v1/models")
         try:
             script = self._catalog.script(name)
         except FleetError:
@@ -97,20 +97,20 @@ class ScriptedLlamaSwap:
             return _error(500, "unspecific error: upstream command exited prematurely")
         delay_s = self._responses.delay_s(script)
         self._catalog.set_warm(name, warm=True)
-        if fault == "missing":  # the server that was started has no such path
+        if fault == "missing":  # the started server has no such path
             return Reply(b'{"detail":"Not Found"}', 404)
         return Reply(b'{"data":[]}', delay_s=delay_s)
 
-    def _chat(self, ask: Ask) -> Reply | Flow | None:
-        name = str(from_json(ask.body).get("model"))
-        is_cold, answer = not self._catalog.is_warm(name), self._usual(ask)
-        is_telling = is_cold and "style=swap" in name
-        if isinstance(answer, Reply) and is_telling and answer.status >= 500:  # noqa: PLR2004
+    def _chat(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        name = str(from_json(request.body).get("model"))
+        is_cold, answer = not self._catalog.is_warm(name), self._fallback(request)
+        reports_loading = is_cold and "style=swap" in name
+        if isinstance(answer, Reply) and reports_loading and answer.status >= 500:  # noqa: PLR2004
             failure = framed(_error(answer.status, "unspecific error: it did not start").body)
-            return Flow(packets=(*_LOADING, failure), content_type=SSE)
-        if isinstance(answer, Flow):
+            return StreamedReply(packets=(*_LOADING, failure), content_type=SSE)
+        if isinstance(answer, StreamedReply):
             self._catalog.set_warm(name, warm=True)
-            if is_telling:
+            if reports_loading:
                 return replace(answer, packets=(*_LOADING, *answer.packets), delay_s=0.0)
         return answer
 
@@ -120,5 +120,5 @@ def _error(status: int, message: str) -> Reply:
     return Reply(to_json({"src": "llama-swap", "error": error}), status)
 
 
-def _nothing(ask: Ask) -> Reply:
-    return Reply(f"404 page not found: {ask.path}".encode(), 404, content_type="text/plain")
+def _not_found(request: HttpRequest) -> Reply:
+    return Reply(f"404 page not found: {request.path}".encode(), 404, content_type="text/plain")

@@ -8,7 +8,7 @@ from contract.errors import FleetError
 from workers.scripted import wire
 from workers.scripted.backend import LAYERS, PULL_STEPS
 from workers.scripted.catalog import CONTEXT_LENGTH, error_reply, json_reply
-from workers.scripted.http import Ask, Handler, Reply
+from workers.scripted.http import Handler, HttpRequest, Reply
 from workers.scripted.responses import ScriptedResponses
 
 _TOTAL = sum(total for _, total in LAYERS)
@@ -22,7 +22,7 @@ class ScriptedLmStudio:
         self._responses, self._catalog = responses, responses.catalog
         self._instances: dict[str, list[str]] = {}
         self._jobs: dict[str, tuple[str, int]] = {}
-        self.surfaces: dict[str, Handler] = {
+        self.handlers: dict[str, Handler] = {
             "/api/v1/models/load": self._load,
             "/api/v1/models/unload": self._unload,
             "/api/v1/models/download/status/": self._status,
@@ -31,7 +31,7 @@ class ScriptedLmStudio:
             **dict.fromkeys(("/api/", "/props", "/health", "/version", "/sdapi/"), _unexpected),
         }
 
-    def _models(self, _: Ask) -> Reply:
+    def _models(self, _: HttpRequest) -> Reply:
         return json_reply({"models": [self._item(name) for name in self._catalog.names]})
 
     def _item(self, name: str) -> dict[str, Any]:
@@ -49,8 +49,8 @@ class ScriptedLmStudio:
             "capabilities": {"vision": False, "trained_for_tool_use": name == "scripted-tools"},
         }
 
-    def _load(self, ask: Ask) -> Reply:
-        model = str(from_json(ask.body)["model"])
+    def _load(self, request: HttpRequest) -> Reply:
+        model = str(from_json(request.body)["model"])
         if model not in self._catalog.names:
             return error_reply(404, f"Model {model} not found", "model_not_found")
         ids = self._instances.setdefault(model, [])
@@ -59,16 +59,16 @@ class ScriptedLmStudio:
         answer = {"type": "llm", "instance_id": ids[-1], "status": "loaded"}
         return json_reply(answer | {"load_time_seconds": script.load}, delay_s=script.load)
 
-    def _unload(self, ask: Ask) -> Reply:
-        id = from_json(ask.body)["instance_id"]
+    def _unload(self, request: HttpRequest) -> Reply:
+        id = from_json(request.body)["instance_id"]
         for ids in self._instances.values():
             if id in ids:
                 ids.remove(id)
                 return json_reply({"instance_id": id})
         return error_reply(404, f"no instance {id}", "model_not_found")
 
-    def _download(self, ask: Ask) -> Reply:
-        model = str(from_json(ask.body)["model"])
+    def _download(self, request: HttpRequest) -> Reply:
+        model = str(from_json(request.body)["model"])
         if model in self._catalog.names:
             return json_reply({"status": "already_downloaded", "total_size_bytes": _TOTAL})
         try:
@@ -79,10 +79,10 @@ class ScriptedLmStudio:
             return error_reply(404, f"Model {model} not found", "model_not_found")
         job = f"job-{len(self._jobs) + 1}"
         self._jobs[job] = (model, 0)
-        return json_reply(self._told(job))
+        return json_reply(self._job_status(job))
 
-    def _status(self, ask: Ask) -> Reply | None:
-        job = ask.path.rpartition("/")[2]
+    def _status(self, request: HttpRequest) -> Reply | None:
+        job = request.path.rpartition("/")[2]
         if job not in self._jobs:
             return error_reply(404, f"no job {job}", "job_not_found")
         model, step = self._jobs[job]
@@ -93,9 +93,9 @@ class ScriptedLmStudio:
             self._jobs[job] = (model, min(step + 1, PULL_STEPS))
         if self._jobs[job][1] == PULL_STEPS:
             self._catalog.add(model)
-        return json_reply(self._told(job))
+        return json_reply(self._job_status(job))
 
-    def _told(self, job: str) -> dict[str, Any]:
+    def _job_status(self, job: str) -> dict[str, Any]:
         model, step = self._jobs[job]
         script = self._catalog.script(model, is_pull=True)
         fields: dict[str, Any] = {"job_id": job, "started_at": wire.CREATED_AT}
@@ -105,5 +105,7 @@ class ScriptedLmStudio:
         return fields | {"status": "completed" if step == PULL_STEPS else "downloading"}
 
 
-def _unexpected(ask: Ask) -> Reply:
-    return json_reply({"error": f"Unexpected endpoint or method. ({ask.method} {ask.path})"})
+def _unexpected(request: HttpRequest) -> Reply:
+    return json_reply(
+        {"error": f"Unexpected endpoint or method. ({request.method} {request.path})"}
+    )

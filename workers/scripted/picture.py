@@ -15,28 +15,28 @@ from workers.scripted.script import IMAGE, Script
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 CELLS: Final = 8
-"""Squares on a side of a finished picture; a preview has fewer."""
+"""Squares per side of a final image; a preview has fewer."""
 STEPS: Final = 4
-"""Where neither the request nor the script says how many."""
+"""Steps if neither the request nor the script sets them."""
 
 
 @lru_cache(maxsize=64)
 def png(text: str, width: int, height: int, cells: int = CELLS) -> bytes:
-    """A picture of these pixels, the same for the same text."""
+    """A PNG of `width` times `height` pixels, always the same for the same text."""
     digest = hashlib.sha256(text.encode()).digest()
     rows = []
     for row in range(cells):
-        # The left half decides, the right half mirrors it.
+        # The right half mirrors the left one.
         bits = [digest[6 + row] >> min(at, cells - 1 - at) & 1 for at in range(cells)]
         rows.append(b"\0" + bytes(bits[x * cells // width] for x in range(width)))
     pixels = b"".join(rows[y * cells // height] for y in range(height))
-    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # a palette, 8 bits a pixel
+    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # palette, 8 bits per pixel
     chunks = ((b"IHDR", head), (b"PLTE", digest[:6]), (b"IDAT", zlib.compress(pixels)))
     return SIGNATURE + b"".join(_chunk(*each) for each in (*chunks, (b"IEND", b"")))
 
 
 def size_of(image: bytes) -> tuple[int, int]:
-    """Width and height of a PNG; raises ValueError if it is none, or not whole."""
+    """Width and height of a PNG in pixels; raises ValueError if it is invalid or truncated."""
     if not image.startswith(SIGNATURE + struct.pack(">I", 13) + b"IHDR"):
         raise ValueError("not a PNG")
     at, kind, body = len(SIGNATURE), b"", b""
@@ -50,7 +50,7 @@ def size_of(image: bytes) -> tuple[int, int]:
             at += 12 + length
         zlib.decompress(body)
     except (struct.error, zlib.error) as error:
-        raise ValueError(f"it breaks off: {error}") from error
+        raise ValueError(f"truncated: {error}") from error
     width, height = struct.unpack_from(">II", image, 16)
     return width, height
 
@@ -64,7 +64,7 @@ def words_of(
 
 
 def script_in(prompt: str) -> str:
-    """The script for servers that know one model only: the prompt's first word, if it is one."""
+    """The script for a server of one model: the first word of the prompt, if it is a script."""
     first = prompt.split(maxsplit=1)[0] if prompt.split() else ""
     return first if first.partition(":")[0] == IMAGE else IMAGE
 
@@ -72,7 +72,7 @@ def script_in(prompt: str) -> str:
 async def drawn(
     script: Script, request: ImageRequest, *, until: int | None = None
 ) -> AsyncGenerator[Phase | Image, None]:
-    """Draw step by step, `until` this step if it is to fail there; previews lie on the way."""
+    """Draw step by step, with `request.partial_images` previews; stop before the step `until`."""
     words = words_of(
         request.prompt,
         negative=request.negative_prompt,

@@ -7,10 +7,10 @@ from pydantic_core import from_json
 
 from contract.errors import FleetError, ModelMissing
 from workers.scripted import wire
-from workers.scripted.catalog import early, error_reply
-from workers.scripted.http import Ask, Flow, Reply
+from workers.scripted.catalog import early_error, error_reply
+from workers.scripted.http import HttpRequest, Reply, StreamedReply
 from workers.scripted.responses import NDJSON, SSE, ScriptedResponses
-from workers.scripted.script import EARLY, Prompt, Script, Turn, play
+from workers.scripted.script import EARLY_FAULTS, Prompt, Script, Turn, generate
 
 LOGPROB = -0.5
 
@@ -21,24 +21,26 @@ class ScriptedRaw:
     def __init__(self, responses: ScriptedResponses) -> None:
         """`responses` builds the responses."""
         self._responses = responses
-        self.surfaces: dict[str, Callable[[Ask], Reply | Flow | None]] = {
+        self.handlers: dict[str, Callable[[HttpRequest], Reply | StreamedReply | None]] = {
             "/v1/completions": self._answer,
             "/api/generate": self._answer,
         }
 
-    def _answer(self, ask: Ask) -> Reply | Flow | None:
-        is_ollama = ask.path.startswith("/api/")
+    def _answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        is_ollama = request.path.startswith("/api/")
         try:
-            body = from_json(ask.body)
+            body = from_json(request.body)
             script = self._responses.catalog.script(str(body.get("model")))
             fault = self._responses.fault(script)
-            if fault in EARLY:
-                return early(fault, is_ollama=is_ollama)
+            if fault in EARLY_FAULTS:
+                return early_error(fault, is_ollama=is_ollama)
             if is_ollama:
-                turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
+                turn = generate(
+                    script, _prompt(body, (body.get("options") or {}).get("num_predict"))
+                )
                 return self._responses.flow(script, tuple(_lines(script, turn)), fault, 0, NDJSON)
-            turn = play(script, _prompt(body, body.get("max_tokens")))
-            packets = tuple(_chunks(script, turn, likely=body.get("logprobs") is not None))
+            turn = generate(script, _prompt(body, body.get("max_tokens")))
+            packets = tuple(_chunks(script, turn, with_logprobs=body.get("logprobs") is not None))
             return self._responses.flow(script, packets, fault, 0, SSE)
         except ModelMissing as error:
             return error_reply(404, error.message, "model_not_found", is_ollama=is_ollama)
@@ -52,7 +54,7 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
     return Prompt(text=text, max_tokens=limit if isinstance(limit, int) and limit >= 0 else None)
 
 
-def _chunks(script: Script, turn: Turn, *, likely: bool) -> Iterator[bytes]:
+def _chunks(script: Script, turn: Turn, *, with_logprobs: bool) -> Iterator[bytes]:
     head = {
         "id": "cmpl-scripted",
         "object": "text_completion",
@@ -60,8 +62,12 @@ def _chunks(script: Script, turn: Turn, *, likely: bool) -> Iterator[bytes]:
         "model": script.model,
     }
     for word in turn.content:
-        told = {"tokens": [word], "token_logprobs": [LOGPROB], "top_logprobs": [{word: LOGPROB}]}
-        choice = {"index": 0, "text": word, "logprobs": told if likely else None}
+        logprobs = {
+            "tokens": [word],
+            "token_logprobs": [LOGPROB],
+            "top_logprobs": [{word: LOGPROB}],
+        }
+        choice = {"index": 0, "text": word, "logprobs": logprobs if with_logprobs else None}
         yield wire.sse(head | {"choices": [choice | {"finish_reason": None}]})
     choice = {"index": 0, "text": "", "logprobs": None, "finish_reason": turn.finish}
     yield wire.sse(head | {"choices": [choice]})

@@ -8,7 +8,7 @@ from typing import Final
 
 from workers.scripted import wire
 from workers.scripted.catalog import Catalog
-from workers.scripted.http import Ending, Flow, framed
+from workers.scripted.http import Ending, StreamedReply, framed
 from workers.scripted.script import Script
 
 SSE: Final = "text/event-stream"
@@ -56,10 +56,11 @@ class ScriptedResponses:
         content_type: str,
         *,
         error: tuple[bytes, ...] = (),
-    ) -> Flow | None:
+    ) -> StreamedReply | None:
         """The response with its fault; None drops the connection.
 
-        The first `skipped` packets have no word; `error` is the bytes of an error packet.
+        The first `skipped` packets contain no word; `error` is the packets of an error in the
+        middle of the stream, by default those of the script's style.
         """
         if fault == "drop" and not script.after:
             return None
@@ -68,8 +69,8 @@ class ScriptedResponses:
             ending = _ENDINGS[fault]
             packets = packets[: skipped + script.after]
         if fault == "error":
-            packets = (*packets, *(error or _usual_error(script, content_type)))
-        return Flow(
+            packets = (*packets, *(error or _default_error(script, content_type)))
+        return StreamedReply(
             packets=_framed(script, tuple(packets)),
             content_type=content_type,
             delay_s=self.delay_s(script),
@@ -79,7 +80,7 @@ class ScriptedResponses:
         )
 
 
-def _usual_error(script: Script, content_type: str) -> tuple[bytes, ...]:
+def _default_error(script: Script, content_type: str) -> tuple[bytes, ...]:
     if content_type == NDJSON:
         return (wire.line({"error": wire.MESSAGE}),)
     return wire.stream_error(script.style)
@@ -87,4 +88,4 @@ def _usual_error(script: Script, content_type: str) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=64)
 def _framed(script: Script, packets: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    return tuple(framed(packet) for packet in wire.cut_up(script, packets))
+    return tuple(framed(packet) for packet in wire.split_packets(script, packets))

@@ -1,36 +1,47 @@
-"""What a scripted model says, and how it misbehaves: all of it is written in the model's name.
+"""Scripts: a model name that sets the response of a scripted model, and its faults.
 
     scripted-story:chunks=200,rate=50,fail=reset:20
 
-The part before the colon is the form, the part after it parameters, `name=value` with commas.
+Before the colon comes the form; after it, parameters as `name=value`, separated by commas.
 
-Forms: `scripted-story` tells a fixed text (by itself once, with `chunks` that many words of it,
-again and again); `scripted-echo` repeats the last user message word by word and counts its images;
-`scripted-think` thinks before the story; `scripted-tools` calls the request's tools;
-`scripted-embed` makes vectors; `scripted-image` draws, with a step for a word.
+Forms:
 
-Parameters: `chunks` words to say; `rate` words a second (0: as fast as can be); `first` seconds
-before the first word; `load` seconds that a cold model takes to load; `think` words of thinking;
-`calls` tool calls; `arguments` how a server writes them: text, object, null, empty; `size`
-characters that the first word is stretched to; `dim` width of vectors; `usage` where a server
-puts it: after the finish, with it, none; `wire` how a server cuts its bytes, joined by `+`:
-trickle (a byte at a time), crlf, multiline (of `data:`), split (packets end inside a character),
-unordered (embeddings from the last to the first), short (an embedding too few), float (ignore
-the wish for base64), company (a vector is another one in a list of texts); `poison` a word without
-which in its text the fault of an embedding does not come; `style` whose manners a server of
-OpenAI's shape has: llamacpp, old (llama-server before October 2025), vllm, lmstudio, openai, ollama
-(its /v1), swap, proxy;
-`fail` a fault, with `:N` after N words (else 0); `times` how often a model of exactly this name
-fails before it works (else always).
+- `scripted-story`: a fixed text; with `chunks` set, that many words of it, repeated as needed
+- `scripted-echo`: the last user message word by word, and the number of its images
+- `scripted-think`: thinking, then the story
+- `scripted-tools`: calls of the request's tools
+- `scripted-embed`: vectors
+- `scripted-image`: images; a step takes as long as a word
+
+Parameters:
+
+- `chunks`: words in the response
+- `rate`: words per second; 0 is unlimited
+- `first`: seconds before the first word
+- `load`: seconds that a cold model takes to load
+- `think`: words of thinking
+- `calls`: number of tool calls; `arguments`: their JSON type on the wire: text, object, null, empty
+- `size`: characters to which the first word is padded
+- `dim`: dimension of the vectors
+- `usage`: where a server sends the usage: after (the last chunk), with (that chunk), none
+- `wire`: how a server encodes its response, joined by `+`: trickle (one byte at a time), crlf,
+  multiline (several `data:` lines per event), split (packets end inside a character), unordered
+  (embeddings from last to first), short (one embedding too few), float (ignores a request for
+  base64), company (a vector depends on the other texts of its request)
+- `poison`: an embed request fails only if one of its texts contains this word
+- `style`: the server whose OpenAI-shaped responses are imitated: llamacpp, old (llama-server before
+  October 2025), vllm, lmstudio, openai, ollama (its /v1), swap, proxy
+- `fail`: a fault; `fail=NAME:N` fails after N words (default 0)
+- `times`: how many requests for a model of exactly this name fail before one succeeds (default all)
 
 Faults before the first word: html, body (status 200 with an error in it), busy (429 with
 Retry-After 2), loading (503), missing (404), context (400), auth (401), crash (500), drop.
-Faults at a word: after (ends cleanly without its last marker), cut (closes the connection), reset,
-stall (silent for ever), error (an error as that server writes it), refuse (finish_reason
-content_filter), die (kills the worker's own process where `scripted://?may_die=1` lets it; of a
-server it is a cut). With N greater than 0, `drop` is the same as `cut`.
+Faults at a word: after (the stream ends cleanly without its end marker), cut (the connection is
+closed), reset, stall (nothing more is sent), error (an error in the imitated server's format),
+refuse (finish_reason content_filter), die (kills the worker process if `scripted://?may_die=1`
+allows it; a cut from a server). With N greater than 0, `drop` is the same as `cut`.
 
-Invariant: the same name and the same request give the same words, always.
+Invariant: the same name and the same request always give the same words.
 """
 
 import hashlib
@@ -54,10 +65,10 @@ NOTICE: Final = (
     " LLM_<NAME>=ollama://host:11434 (openai://key@host, llamacpp://host:8080, ...) and restart."
 )
 STORY: Final = (
-    " Once upon a time a queue stood in front of a model. Whoever came was told how many stood"
-    " before him, and nobody lost a word, not even those who left and came back later."
+    " Once upon a time there was a queue before a model. Every client could see how many were ahead"
+    " of it, and no client lost a word, even after it left and reconnected later."
 )
-THOUGHT: Final = " The user wants to hear something; a story will do."
+THOUGHT: Final = " The user wants to read something; a story will do."
 IMAGE: Final = "scripted-image"
 FORMS: Final = (
     "scripted-story",
@@ -67,9 +78,11 @@ FORMS: Final = (
     "scripted-embed",
     IMAGE,
 )
-EARLY: Final = frozenset({"html", "body", "busy", "loading", "missing", "context", "auth", "crash"})
-"""Faults that answer instead of the stream."""
-FAULTS: Final = EARLY | {"drop", "after", "cut", "reset", "stall", "error", "refuse", "die"}
+EARLY_FAULTS: Final = frozenset(
+    {"html", "body", "busy", "loading", "missing", "context", "auth", "crash"}
+)
+"""Faults that replace the stream with an error response."""
+FAULTS: Final = EARLY_FAULTS | {"drop", "after", "cut", "reset", "stall", "error", "refuse", "die"}
 STYLES: Final = ("llamacpp", "old", "vllm", "lmstudio", "openai", "ollama", "swap", "proxy")
 _WIRES: Final = frozenset(
     {"trickle", "crlf", "multiline", "split", "unordered", "short", "float", "company"}
@@ -79,7 +92,7 @@ _WORD: Final = re.compile(r"\s*\S+|\s+\Z")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A model's name, understood."""
+    """A parsed model name; `after` is the N of `fail`, `first` and `load` are in seconds."""
 
     model: str
     form: str
@@ -103,39 +116,39 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What of a request a script looks at."""
+    """The parts of a request that a script uses."""
 
     text: str = ""
     """The last user message."""
-    said: str = ""
-    """A trailing assistant message: the answer goes on behind it."""
+    prefill: str = ""
+    """A trailing assistant message, which the response continues."""
     tools: tuple[str, ...] = ()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
-    """Looked for in what is said now, not in `said`: servers do the same."""
+    """Stop sequences; as in real servers, they match the response only, not `prefill`."""
     images: int = 0
-    """Of the last user message."""
+    """How many the last user message has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a scripted model answers."""
+    """The response of a scripted model; words carry the space before them."""
 
     thinking: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
     calls: tuple[tuple[str, str], ...] = ()
-    """Name, and arguments as JSON text."""
+    """Pairs of a name and its arguments as JSON text."""
     finish: str = "stop"
     prompt_tokens: int = field(default=0, kw_only=True)
 
     @property
     def completion_tokens(self) -> int:
-        """A word is a token here."""
+        """The number of words and calls: a word is a token here."""
         return len(self.thinking) + len(self.content) + len(self.calls)
 
 
 def parse(model: str) -> Script:
-    """Understand a model's name.
+    """Parse a model name.
 
     Raises ModelMissing for an unknown form and InvalidRequest for an unknown parameter.
     """
@@ -145,17 +158,17 @@ def parse(model: str) -> Script:
     given: dict[str, Any] = {"think": 8} if form == "scripted-think" else {}
     for item in filter(None, rest.split(",")):
         name, _, value = item.partition("=")
-        if name not in _READERS:
-            raise InvalidRequest(f"model: no parameter {name!r}; there are {', '.join(_READERS)}")
+        if name not in _PARSERS:
+            raise InvalidRequest(f"model: no parameter {name!r}; there are {', '.join(_PARSERS)}")
         try:
-            given |= _READERS[name](value)
+            given |= _PARSERS[name](value)
         except ValueError as error:
             raise InvalidRequest(f"model: {name}={value}: {error}") from None
     return Script(model=model, form=form, **given)
 
 
-def play(script: Script, prompt: Prompt) -> Turn:
-    """The answer of a script to a prompt."""
+def generate(script: Script, prompt: Prompt) -> Turn:
+    """The response of a script to a prompt."""
     if script.form == "scripted-tools" and script.calls:
         names = prompt.tools or ("lookup",)
         calls = tuple(
@@ -163,18 +176,18 @@ def play(script: Script, prompt: Prompt) -> Turn:
             for number, name in enumerate(islice(cycle(names), script.calls))
         )
         return Turn(calls=calls, prompt_tokens=_count(prompt.text), finish="tool_calls")
-    content = _before(prompt.stop, _rest(_content(script, prompt), prompt.said))
-    thinking = () if prompt.said else tuple(islice(cycle(_words(THOUGHT)), script.think))
+    content = _before_stop(prompt.stop, _after_prefill(_content(script, prompt), prompt.prefill))
+    thinking = () if prompt.prefill else tuple(islice(cycle(_words(THOUGHT)), script.think))
     finish = "stop"
     if prompt.max_tokens is not None and prompt.max_tokens < len(thinking) + len(content):
         thinking = thinking[: prompt.max_tokens]
         content, finish = content[: prompt.max_tokens - len(thinking)], "length"
-    prompt_tokens = _count(prompt.text) + len(_words(prompt.said))
+    prompt_tokens = _count(prompt.text) + len(_words(prompt.prefill))
     return Turn(thinking, content, finish=finish, prompt_tokens=prompt_tokens)
 
 
 def vector(text: str, dimension: int) -> list[float]:
-    """A unit vector made from a hash of each word: texts that share words lie close together."""
+    """A unit vector from hashes of the words, so that texts with common words are close."""
     sums = [0] * dimension
     for word in text.lower().split() or [text]:
         digest = hashlib.shake_256(word.encode()).digest(dimension)
@@ -185,14 +198,14 @@ def vector(text: str, dimension: int) -> list[float]:
 
 
 def vectors(script: Script, texts: Sequence[str], dimension: int) -> list[list[float]]:
-    """A vector of each text."""
+    """A vector per text, in order."""
     if "company" in script.wire and len(texts) > 1:
         texts = [f"{text} {texts[0]}" for text in texts]
     return [vector(text, dimension) for text in texts]
 
 
-def disagrees(script: Script, texts: Sequence[str]) -> bool:
-    """Whether the fault of the script may come over these texts."""
+def may_fail(script: Script, texts: Sequence[str]) -> bool:
+    """Whether the script's fault applies to these texts."""
     return any(script.poison in text for text in texts)
 
 
@@ -209,7 +222,7 @@ def _content(script: Script, prompt: Prompt) -> tuple[str, ...]:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Words with the space before them, so that together they are the text again."""
+    """Words with the space before them; joined they are the text again."""
     return tuple(_WORD.findall(text))
 
 
@@ -217,26 +230,26 @@ def _count(text: str) -> int:
     return len(text.split())
 
 
-def _rest(words: Sequence[str], said: str) -> tuple[str, ...]:
-    """What comes behind `said`; all of it if the words do not begin like that."""
-    left = said
+def _after_prefill(words: Sequence[str], prefill: str) -> tuple[str, ...]:
+    """The words after `prefill`; all of them if they do not start with it."""
+    rest = prefill
     for at, word in enumerate(words):
-        if not left.startswith(word):
-            tail = (word.removeprefix(left), *words[at + 1 :])
-            return tail if word.startswith(left) else tuple(words)
-        left = left[len(word) :]
-    return tuple(words) if left else ()
+        if not rest.startswith(word):
+            tail = (word.removeprefix(rest), *words[at + 1 :])
+            return tail if word.startswith(rest) else tuple(words)
+        rest = rest[len(word) :]
+    return tuple(words) if rest else ()
 
 
-def _before(stops: Sequence[str], words: tuple[str, ...]) -> tuple[str, ...]:
-    """The words up to the first stop word, of which not a letter is said."""
+def _before_stop(stops: Sequence[str], words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words before the first stop sequence, none of which is included."""
     text = "".join(words)
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
-    left, kept = min(ends, default=len(text)), []
+    rest, parts = min(ends, default=len(text)), []
     for word in words:
-        kept.append(word[:left])
-        left -= len(kept[-1])
-    return tuple(filter(None, kept)) if ends else words
+        parts.append(word[:rest])
+        rest -= len(parts[-1])
+    return tuple(filter(None, parts)) if ends else words
 
 
 def _fault(value: str) -> dict[str, Any]:
@@ -255,7 +268,7 @@ def _one_of(name: str, *values: str) -> Callable[[str], dict[str, Any]]:
     return read
 
 
-def _whole(name: str) -> Callable[[str], dict[str, Any]]:
+def _integer(name: str) -> Callable[[str], dict[str, Any]]:
     return lambda value: {name: max(0, int(value))}
 
 
@@ -270,16 +283,16 @@ def _wires(value: str) -> dict[str, Any]:
     return {"wire": names}
 
 
-_READERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
-    "chunks": _whole("chunks"),
+_PARSERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
+    "chunks": _integer("chunks"),
     "rate": _seconds("rate"),
     "first": _seconds("first"),
     "load": _seconds("load"),
-    "think": _whole("think"),
-    "calls": _whole("calls"),
+    "think": _integer("think"),
+    "calls": _integer("calls"),
     "arguments": _one_of("arguments", "text", "object", "null", "empty"),
-    "size": _whole("size"),
-    "dim": _whole("dim"),
+    "size": _integer("size"),
+    "dim": _integer("dim"),
     "usage": _one_of("usage", "after", "with", "none"),
     "style": _one_of("style", *STYLES),
     "wire": _wires,

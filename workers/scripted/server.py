@@ -1,10 +1,10 @@
-"""A server of scripted models that speaks the wire formats of several servers on one port.
+"""A server of scripted models that implements the APIs of several servers on one port.
 
     python -m workers.scripted.server --port 11500
 
-What a model says and how it misbehaves stands in its name (`script.py`). `GET /_seen` tells how
-many streams are open, finished and aborted; it is for tests that must know what a server sees.
-With `--manner llamaswap` and the like it has that server's own paths, too, and its list of models.
+The name of a model sets its response and its faults (`script.py`). For tests, `GET /_seen` counts
+the requests and how many streams are open, finished and aborted. `--imitate llamaswap`, for
+example, adds the paths that only that server has, and lists models as it does.
 """
 
 import argparse
@@ -23,53 +23,57 @@ from contract.errors import (
     NotSupported,
 )
 from workers.scripted import wire
-from workers.scripted.catalog import Catalog, early, error_reply, json_reply
+from workers.scripted.catalog import Catalog, early_error, error_reply, json_reply
 from workers.scripted.gemini import ScriptedGemini
-from workers.scripted.http import Ask, Flow, Handler, Reply, ScriptedConnection, SeenRequest
-from workers.scripted.images import Gallery, ScriptedOpenAIImages
+from workers.scripted.http import (
+    Handler,
+    HttpRequest,
+    Reply,
+    ScriptedConnection,
+    ServerStats,
+    StreamedReply,
+)
+from workers.scripted.images import ScriptedDiffusion, ScriptedOpenAIImages
 from workers.scripted.llamacpp_router import ScriptedRouter
 from workers.scripted.llamaswap import ScriptedLlamaSwap
 from workers.scripted.lmstudio import ScriptedLmStudio
 from workers.scripted.raw import ScriptedRaw
 from workers.scripted.responses import NDJSON, SSE, ScriptedResponses
-from workers.scripted.script import EARLY, Prompt, Script, disagrees, play, vectors
+from workers.scripted.script import EARLY_FAULTS, Prompt, Script, generate, may_fail, vectors
 from workers.scripted.vllm import ScriptedVllm
 
-Manner = Callable[[ScriptedResponses, Handler], dict[str, Handler]]
+Imitation = Callable[[ScriptedResponses, Handler], dict[str, Handler]]
 
-MANNERS: Final[dict[str, Manner]] = {
-    "llamacpp-router": lambda responses, usual: ScriptedRouter(responses, usual).surfaces,
-    "llamaswap": lambda responses, usual: ScriptedLlamaSwap(responses, usual).surfaces,
-    "lmstudio": lambda responses, usual: ScriptedLmStudio(responses, usual).surfaces,
-    "vllm": lambda responses, usual: ScriptedVllm(responses, usual).surfaces,
+IMITATIONS: Final[dict[str, Imitation]] = {
+    "llamacpp-router": lambda responses, fallback: ScriptedRouter(responses, fallback).handlers,
+    "llamaswap": lambda responses, fallback: ScriptedLlamaSwap(responses, fallback).handlers,
+    "lmstudio": lambda responses, fallback: ScriptedLmStudio(responses, fallback).handlers,
+    "vllm": lambda responses, fallback: ScriptedVllm(responses, fallback).handlers,
 }
 """The servers that the scripted server can imitate; their paths override the common ones."""
 
-
-Route = Callable[[dict[str, Any]], Reply | Flow | None]
-Surface = Callable[[Ask], Reply | Flow | None]
-"""Answers whatever its prefix of a path is asked, errors included."""
+Route = Callable[[dict[str, Any]], Reply | StreamedReply | None]
 
 
 class ScriptedServer:
-    """Answers requests; keeps what was seen."""
+    """Routes requests to handlers, and counts them in `seen`."""
 
-    def __init__(self, manner: str | None = None, models: Sequence[str] = ()) -> None:
-        """Nothing seen; `manner` is whom to pretend to be, `models` are listed beside the forms."""
-        self.seen = SeenRequest()
+    def __init__(self, imitate: str | None = None, models: Sequence[str] = ()) -> None:
+        """`imitate` is a key of IMITATIONS; `models` are listed with the forms."""
+        self.seen = ServerStats()
         self.url = ""
         self._catalog = Catalog()
         self._responses = ScriptedResponses(self._catalog)
-        self.gallery = Gallery(self._responses)
+        self.diffusion = ScriptedDiffusion(self._responses)
         for model in models:
             self._catalog.add(model)
-        own = MANNERS[manner](self._responses, self._usual) if manner else {}
-        self._surfaces: dict[str, Surface] = {
+        own = IMITATIONS[imitate](self._responses, self._fallback) if imitate else {}
+        self._handlers: dict[str, Handler] = {
             **own,
-            **self.gallery.surfaces,
-            **ScriptedGemini(self._responses).surfaces,
-            **ScriptedOpenAIImages(self._responses).surfaces,
-            **ScriptedRaw(self._responses).surfaces,
+            **self.diffusion.handlers,
+            **ScriptedGemini(self._responses).handlers,
+            **ScriptedOpenAIImages(self._responses).handlers,
+            **ScriptedRaw(self._responses).handlers,
         }
         self._routes: dict[str, Route] = {
             **self._catalog.routes,
@@ -89,79 +93,81 @@ class ScriptedServer:
             ),
         }
 
-    def answer(self, ask: Ask) -> Reply | Flow | None:
-        """The answer to a request; None drops the connection."""
-        for prefix, surface in self._surfaces.items():
-            if ask.path.startswith(prefix):
-                return surface(ask)
-        return self._usual(ask)
+    def answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        """The response to a request; None drops the connection."""
+        for prefix, surface in self._handlers.items():
+            if request.path.startswith(prefix):
+                return surface(request)
+        return self._fallback(request)
 
-    def _usual(self, ask: Ask) -> Reply | Flow | None:
-        is_ollama = ask.path.startswith("/api/")
-        route = self._routes.get(f"{ask.method} {ask.path}")
+    def _fallback(self, request: HttpRequest) -> Reply | StreamedReply | None:
+        is_ollama = request.path.startswith("/api/")
+        route = self._routes.get(f"{request.method} {request.path}")
         if route is None:
             return error_reply(
-                404, f"no {ask.method} {ask.path}", "not_found_error", is_ollama=is_ollama
+                404, f"no {request.method} {request.path}", "not_found_error", is_ollama=is_ollama
             )
         try:
-            return route(from_json(ask.body) if ask.body else {})
+            return route(from_json(request.body) if request.body else {})
         except ModelMissing as error:
             return error_reply(404, error.message, "model_not_found", is_ollama=is_ollama)
         except (FleetError, ValueError) as error:
             return error_reply(400, str(error), "invalid_request_error", is_ollama=is_ollama)
 
-    def _openai_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
+    def _openai_chat(self, body: dict[str, Any]) -> Reply | StreamedReply | None:
         script = self._chat_script(body)
         fault = self._responses.fault(script)
-        if fault in EARLY:
-            return early(fault, is_ollama=False)
+        if fault in EARLY_FAULTS:
+            return early_error(fault, is_ollama=False)
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
-        turn = play(script, _prompt(body, limit))
+        turn = generate(script, _prompt(body, limit))
         if not body.get("stream"):
             return json_reply(
-                wire.openai_whole(script, turn), delay_s=self._responses.delay_s(script)
+                wire.openai_response(script, turn), delay_s=self._responses.delay_s(script)
             )
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         packets = wire.openai_packets(script, turn, with_usage=with_usage)
-        # The first event only names the role, so N words are N + 1 events.
+        # The first event has only the role, so N words are N + 1 events.
         return self._responses.flow(script, packets, fault, 1, SSE)
 
-    def _ollama_chat(self, body: dict[str, Any]) -> Reply | Flow | None:
+    def _ollama_chat(self, body: dict[str, Any]) -> Reply | StreamedReply | None:
         if body.get("messages") or body.get("keep_alive") != 0:
-            script = self._chat_script(body)  # only an unload does not look at capabilities
+            script = self._chat_script(body)  # only an unload ignores the capabilities
         else:
             script = self._catalog.script(str(body.get("model")))
         if not body.get("messages"):
             is_unload = body.get("keep_alive") == 0
             self._catalog.set_warm(script.model, warm=not is_unload)
-            last = wire.ollama_last(script, play(script, Prompt()))
+            last = wire.ollama_last(script, generate(script, Prompt()))
             reason = {"done_reason": "unload" if is_unload else "load"}
             return json_reply(last | reason, delay_s=0.0 if is_unload else script.load)
         fault = self._responses.fault(script)
-        if fault in EARLY:
-            return early(fault, is_ollama=True)
-        turn = play(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
+        if fault in EARLY_FAULTS:
+            return early_error(fault, is_ollama=True)
+        turn = generate(script, _prompt(body, (body.get("options") or {}).get("num_predict")))
         if body.get("stream") is False:
             return json_reply(
-                wire.ollama_whole(script, turn), delay_s=self._responses.delay_s(script)
+                wire.ollama_response(script, turn), delay_s=self._responses.delay_s(script)
             )
         return self._responses.flow(script, wire.ollama_packets(script, turn), fault, 0, NDJSON)
 
-    def _pull(self, body: dict[str, Any]) -> Reply | Flow | None:
+    def _pull(self, body: dict[str, Any]) -> Reply | StreamedReply | None:
         model = str(body.get("model"))
         script = self._catalog.script(model, is_pull=True)
         fault = self._responses.fault(script)
         lines = self._catalog.pull(model, is_missing=fault == "missing")
         packets = tuple(wire.line(fields) for fields in lines)
-        return self._responses.flow(script, packets, None if fault in EARLY else fault, 0, NDJSON)
+        return self._responses.flow(
+            script, packets, None if fault in EARLY_FAULTS else fault, 0, NDJSON
+        )
 
-    def _openai_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
+    def _openai_embed(self, body: dict[str, Any]) -> Reply | StreamedReply | None:
         script, texts = self._embed_input(body)
         if script.form != "scripted-embed":
             return error_reply(501, "this model does not support embeddings", "not_supported_error")
-        fault = self._responses.fault(script) if disagrees(script, texts) else None
+        fault = self._responses.fault(script) if may_fail(script, texts) else None
         if fault is not None:
-            return early(fault, is_ollama=False) if fault in EARLY else None
+            return early_error(fault, is_ollama=False) if fault in EARLY_FAULTS else None
         as_base64 = body.get("encoding_format") == "base64" and "float" not in script.wire
         width = body.get("dimensions") or script.dim
         data = [
@@ -181,11 +187,11 @@ class ScriptedServer:
             delay_s=self._responses.delay_s(script),
         )
 
-    def _ollama_embed(self, body: dict[str, Any]) -> Reply | Flow | None:
+    def _ollama_embed(self, body: dict[str, Any]) -> Reply | StreamedReply | None:
         script, texts = self._embed_input(body)
-        fault = self._responses.fault(script) if disagrees(script, texts) else None
+        fault = self._responses.fault(script) if may_fail(script, texts) else None
         if fault is not None:
-            return early(fault, is_ollama=True) if fault in EARLY else None
+            return early_error(fault, is_ollama=True) if fault in EARLY_FAULTS else None
         rows = vectors(script, texts, body.get("dimensions") or script.dim)
         rows = rows[:-1] if "short" in script.wire else rows
         return json_reply(
@@ -217,11 +223,11 @@ async def serve(
     port: int = 0,
     host: str = "127.0.0.1",
     *,
-    manner: str | None = None,
+    imitate: str | None = None,
     models: Sequence[str] = (),
 ) -> AsyncIterator[ScriptedServer]:
-    """Run a server inside this loop; port 0 takes a free one, and `url` tells which."""
-    server = ScriptedServer(manner, models)
+    """Run a server in this event loop; with port 0 on a free port, which is part of its `url`."""
+    server = ScriptedServer(imitate, models)
     loop = asyncio.get_running_loop()
     connections: WeakSet[ScriptedConnection] = WeakSet()
 
@@ -243,15 +249,19 @@ async def serve(
 def main() -> None:
     """Parse the command line and serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help="0 takes a free one")
+    parser.add_argument("--port", type=int, required=True, help="0 picks a free one")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--manner", choices=sorted(MANNERS), help="whom to pretend to be")
-    parser.add_argument("--model", action="append", default=[], help="to list beside the forms")
+    parser.add_argument("--imitate", choices=sorted(IMITATIONS), help="the server to imitate")
+    parser.add_argument(
+        "--model", action="append", default=[], help="a model to list with the forms"
+    )
     given = parser.parse_args()
 
     async def run() -> None:
-        async with serve(given.port, given.host, manner=given.manner, models=given.model) as server:
-            print(server.url, flush=True)  # noqa: T201 - data for whoever started it
+        async with serve(
+            given.port, given.host, imitate=given.imitate, models=given.model
+        ) as server:
+            print(server.url, flush=True)  # noqa: T201 - output for the parent process
             await asyncio.Event().wait()
 
     with suppress(KeyboardInterrupt):
@@ -265,7 +275,7 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
     tools = body.get("tools") or ()
     return Prompt(
         text=_text(users[-1].get("content")) if users else "",
-        said=_text(last.get("content")) if last.get("role") == "assistant" else "",
+        prefill=_text(last.get("content")) if last.get("role") == "assistant" else "",
         tools=tuple(tool["function"]["name"] for tool in tools),
         max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
         stop=_stops(body.get("stop") or (body.get("options") or {}).get("stop")),
@@ -284,7 +294,7 @@ def _text(content: Any) -> str:
 
 
 def _images(message: dict[str, Any]) -> int:
-    """Ollama has them beside the content, OpenAI among its parts."""
+    """How many: Ollama sends them beside the content, OpenAI as parts of it."""
     content = message.get("content")
     parts = content if isinstance(content, list) else ()
     beside = list(message.get("images") or ())

@@ -1,4 +1,4 @@
-"""Scripted turns in the wire formats of Ollama and OpenAI-shaped servers; cached, no I/O.
+"""Scripted turns in the wire formats of Ollama and OpenAI-shaped servers. Pure; cached.
 
 Written from the same sources as the adapters, so that each tests the other.
 """
@@ -20,18 +20,18 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 def sse(value: Any) -> bytes:
-    """A value as an event."""
+    """A value as an SSE event."""
     return b"data: " + to_json(value) + b"\n\n"
 
 
 def line(value: Any) -> bytes:
-    """A value as a line."""
+    """A value as a line of NDJSON."""
     return to_json(value) + b"\n"
 
 
 @lru_cache(maxsize=64)
 def openai_packets(script: Script, turn: Turn, *, with_usage: bool) -> tuple[bytes, ...]:
-    """The events of POST /v1/chat/completions, before any fault."""
+    """The events of POST /v1/chat/completions, without faults."""
     key = "reasoning" if script.style in {"vllm", "lmstudio"} else "reasoning_content"
     first = {"role": "assistant", "content": None if script.style == "llamacpp" else ""}
     deltas: list[dict[str, Any]] = [first]
@@ -49,8 +49,8 @@ def openai_packets(script: Script, turn: Turn, *, with_usage: bool) -> tuple[byt
     return (*map(sse, chunks), DONE)
 
 
-def openai_whole(script: Script, turn: Turn) -> dict[str, Any]:
-    """The answer of POST /v1/chat/completions without streaming."""
+def openai_response(script: Script, turn: Turn) -> dict[str, Any]:
+    """The body of POST /v1/chat/completions without streaming."""
     message: dict[str, Any] = {"role": "assistant", "content": "".join(turn.content) or None}
     if turn.thinking:
         message["reasoning_content"] = "".join(turn.thinking)
@@ -68,7 +68,7 @@ def openai_whole(script: Script, turn: Turn) -> dict[str, Any]:
 
 
 def usage(turn: Turn) -> dict[str, int]:
-    """OpenAI's usage."""
+    """OpenAI's `usage`."""
     prompt, completion = turn.prompt_tokens, turn.completion_tokens
     return {
         "prompt_tokens": prompt,
@@ -78,12 +78,12 @@ def usage(turn: Turn) -> dict[str, int]:
 
 
 def openai_error(status: int, message: str, kind: str) -> bytes:
-    """An error's body as llama-server writes it."""
+    """An error body in llama-server's format."""
     return to_json({"error": {"code": status, "message": message, "type": kind}})
 
 
 def stream_error(style: str) -> tuple[bytes, ...]:
-    """An error in the middle of a stream, as the servers write it."""
+    """An error in the middle of a stream, in the format of the server that `style` names."""
     error = {"code": 500, "message": MESSAGE, "type": "server_error"}
     match style:
         case "old":
@@ -108,7 +108,7 @@ def stream_error(style: str) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=64)
 def ollama_packets(script: Script, turn: Turn) -> tuple[bytes, ...]:
-    """The lines of POST /api/chat, before any fault."""
+    """The lines of POST /api/chat, without faults."""
     messages: list[dict[str, Any]] = [{"content": "", "thinking": word} for word in turn.thinking]
     messages += [{"content": word} for word in turn.content]
     messages += [_ollama_calls(index, *call) for index, call in enumerate(turn.calls)]
@@ -116,8 +116,8 @@ def ollama_packets(script: Script, turn: Turn) -> tuple[bytes, ...]:
     return (*map(line, lines), line(ollama_last(script, turn)))
 
 
-def ollama_whole(script: Script, turn: Turn) -> dict[str, Any]:
-    """The answer of POST /api/chat without streaming."""
+def ollama_response(script: Script, turn: Turn) -> dict[str, Any]:
+    """The body of POST /api/chat without streaming."""
     message: dict[str, Any] = {"content": "".join(turn.content)}
     if turn.thinking:
         message["thinking"] = "".join(turn.thinking)
@@ -128,7 +128,7 @@ def ollama_whole(script: Script, turn: Turn) -> dict[str, Any]:
 
 
 def ollama_last(script: Script, turn: Turn) -> dict[str, Any]:
-    """The last line: counts are left out where they are not known; the reason ignores tools."""
+    """The last line; no counts with `usage=none`, and Ollama has no done_reason for tool calls."""
     counts = {"prompt_eval_count": turn.prompt_tokens, "eval_count": turn.completion_tokens}
     return _ollama_line(script, {"content": ""}) | {
         "done": True,
@@ -139,8 +139,8 @@ def ollama_last(script: Script, turn: Turn) -> dict[str, Any]:
     }
 
 
-def cut_up(script: Script, packets: Iterable[bytes]) -> Sequence[bytes]:
-    """The packets as the script wants them on the wire."""
+def split_packets(script: Script, packets: Iterable[bytes]) -> Sequence[bytes]:
+    """The packets with the newlines and boundaries of the script's `wire`."""
     wire = script.wire
     if "multiline" in wire:
         for key in (b'"created"', b'"modelVersion"'):
@@ -155,7 +155,7 @@ def cut_up(script: Script, packets: Iterable[bytes]) -> Sequence[bytes]:
 
 
 def embedding(vector: list[float], *, as_base64: bool) -> str | list[float]:
-    """A vector as OpenAI-shaped servers write it."""
+    """A vector in OpenAI's format: floats, or base64 of float32."""
     if not as_base64:
         return vector
     return base64.b64encode(array("f", vector).tobytes()).decode()
@@ -172,7 +172,7 @@ def _chunk(script: Script, choice: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _call_deltas(script: Script, index: int, name: str, text: str) -> list[dict[str, Any]]:
-    """Text comes in two fragments behind the name; the others come whole."""
+    """Text arguments are sent in two parts after the name, the other types in one."""
     whole: dict[str, Any] = {"object": from_json(text), "null": None, "empty": ""}
     head = {"index": index, "id": f"call_{index}", "type": "function"}
     if script.arguments in whole:
@@ -195,6 +195,6 @@ def _ollama_line(script: Script, message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ollama_calls(index: int, name: str, text: str) -> dict[str, Any]:
-    """A call is whole, its arguments an object; some versions repeat index 0."""
+    """A complete call with an object of arguments; some versions repeat index 0."""
     function = {"index": 0, "name": name, "arguments": from_json(text)}
     return {"content": "", "tool_calls": [{"id": f"call_{index}", "function": function}]}

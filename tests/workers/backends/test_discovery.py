@@ -56,7 +56,7 @@ def test_a_router_without_models_is_known_by_its_role() -> None:
 
 @pytest.mark.parametrize("type", ["llamacpp-router", "llamaswap", "lmstudio", "vllm"])
 async def test_each_server_is_known_by_its_own_answers(type: str) -> None:
-    async with serve(manner=type) as server:
+    async with serve(imitate=type) as server:
         [config] = await discover((int(server.url.rpartition(":")[2]),))
 
     assert (type, f"{server.url}/v1") == (config.type, config.url)

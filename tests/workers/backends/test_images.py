@@ -165,7 +165,7 @@ async def test_a_waiting_job_tells_its_place_and_is_taken_out_of_the_queue() -> 
         waiting = backend.image(drawing("sd"))
         event = await anext(waiting)
         await waiting.aclose()
-        cancelled = list(server.gallery.interrupted)
+        cancelled = list(server.diffusion.interrupted)
         first.cancel()
         await asyncio.wait({first})
 
@@ -181,7 +181,7 @@ async def test_a_job_that_runs_already_is_let_go_at_once() -> None:
             await making.aclose()
 
     assert event.type == "phase"
-    assert server.gallery.interrupted == []
+    assert server.diffusion.interrupted == []
 
 
 async def test_a1111_is_interrupted_when_nobody_wants_the_picture_any_more() -> None:
@@ -190,7 +190,7 @@ async def test_a1111_is_interrupted_when_nobody_wants_the_picture_any_more() -> 
         await server.seen.until(lambda seen: seen.requests["/sdapi/v1/progress"] > 0)
         making.cancel()
         await asyncio.wait({making})
-        [task] = server.gallery.interrupted
+        [task] = server.diffusion.interrupted
 
     assert making.cancelled()
     assert task.startswith("task(fleet-")
@@ -199,9 +199,9 @@ async def test_a1111_is_interrupted_when_nobody_wants_the_picture_any_more() -> 
 async def test_a_server_without_progress_makes_pictures_all_the_same() -> None:
     """As sd-server, which speaks a part of A1111's API."""
     async with against_server("a1111") as (backend, server):
-        surface = server.gallery.surfaces["/sdapi/"]
-        server._surfaces["/sdapi/"] = lambda ask: (
-            Reply(b"{}", 404) if ask.path.endswith("/progress") else surface(ask)
+        a1111 = server.diffusion.handlers["/sdapi/"]
+        server._handlers["/sdapi/"] = lambda request: (
+            Reply(b"{}", 404) if request.path.endswith("/progress") else a1111(request)
         )
         events = await told(backend.image(drawing("a1111", "chunks=4,rate=20")))
 

@@ -19,7 +19,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import images
-from support.backends import NETWORKED, Packets, against_manner, against_server, asking, make
+from support.backends import NETWORKED, Packets, against_imitation, against_server, asking, make
 
 from contract.chat import Tool
 from contract.embeddings import EmbedRequest
@@ -119,7 +119,7 @@ async def recorded(type: str, transport: Recording) -> AsyncIterator[Any]:
         async with images.serve() as server:
             yield images.make(type, server.url, transport=transport)
         return
-    against = against_manner if type == "llamacpp-router" else against_server
+    against = against_imitation if type == "llamacpp-router" else against_server
     arguments = ("scripted-story", CHAT, EMBED) if type == "llamacpp-router" else ()
     async with against(type, *arguments, transport=transport) as (backend, _):
         yield backend

@@ -1,7 +1,7 @@
 """The same questions to every adapter that can swap models, over a real socket."""
 
 import pytest
-from support.backends import SWAPPING, against_manner, asking, told
+from support.backends import SWAPPING, against_imitation, asking, told
 
 from contract.errors import (
     ModelMissing,
@@ -29,14 +29,14 @@ async def in_memory(backend: object) -> set[str]:
 
 @swapping
 async def test_it_is_what_the_protocol_says(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         assert isinstance(backend, SwapModels)
         assert {"running", "load", "unload"} <= set(capabilities(backend))
 
 
 @swapping
 async def test_a_model_is_loaded_once_and_then_unloaded(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         await told(backend.unload(UnloadRequest(model=EVERY_MODEL)))
         assert await in_memory(backend) == set()
         events = [event async for event in backend.load(LoadRequest(model=STORY))]
@@ -56,7 +56,7 @@ async def test_a_model_is_loaded_once_and_then_unloaded(type: str) -> None:
 
 @swapping
 async def test_the_roster_tells_what_is_in_memory(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         await told(backend.unload(UnloadRequest(model=EVERY_MODEL)))
         cold = {report.name: report.warm for report in await backend.models()}
         await told(backend.load(LoadRequest(model=STORY)))
@@ -67,7 +67,7 @@ async def test_the_roster_tells_what_is_in_memory(type: str) -> None:
 
 @swapping
 async def test_all_models_are_unloaded_with_one_word(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         await told(backend.load(LoadRequest(model=STORY)))
         await told(backend.load(LoadRequest(model="scripted-echo")))
         assert {STORY, "scripted-echo"} <= await in_memory(backend)
@@ -78,7 +78,7 @@ async def test_all_models_are_unloaded_with_one_word(type: str) -> None:
 
 @swapping
 async def test_a_model_that_it_does_not_have_is_missing(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         with pytest.raises(ModelMissing):
             await told(backend.load(LoadRequest(model="nobody")))
         with pytest.raises(ModelMissing):
@@ -87,7 +87,7 @@ async def test_a_model_that_it_does_not_have_is_missing(type: str) -> None:
 
 @swapping
 async def test_what_it_cannot_keep_alive_it_says(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         *_, done = [e async for e in backend.load(LoadRequest(model=STORY, keep_alive_s=60))]
 
     assert done.ignored == ("keep_alive_s",)
@@ -95,7 +95,7 @@ async def test_what_it_cannot_keep_alive_it_says(type: str) -> None:
 
 @swapping
 async def test_no_command_line_of_a_server_is_told(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         await told(backend.load(LoadRequest(model=STORY)))
         events = [event async for event in backend.running()]
         models = await backend.models()
@@ -105,7 +105,7 @@ async def test_no_command_line_of_a_server_is_told(type: str) -> None:
 
 @pytest.mark.parametrize("type", ["llamacpp-router", "llamaswap"])
 async def test_a_chat_says_that_its_model_loads_and_a_second_one_does_not(type: str) -> None:
-    async with against_manner(type) as (backend, _):
+    async with against_imitation(type) as (backend, _):
         first = [event async for event in backend.chat(asking(STORY))]
         second = [event async for event in backend.chat(asking(STORY))]
 
@@ -116,7 +116,7 @@ async def test_a_chat_says_that_its_model_loads_and_a_second_one_does_not(type: 
 @pytest.mark.parametrize("type", ["llamacpp-router", "llamaswap", "lmstudio"])
 async def test_a_cold_load_may_take_longer_than_any_limit_on_silence(type: str) -> None:
     slow = "scripted-story:load=0.3,chunks=2"
-    async with against_manner(type, slow, idle_s=0.05) as (backend, _):
+    async with against_imitation(type, slow, idle_s=0.05) as (backend, _):
         await told(backend.load(LoadRequest(model=slow)))
         result = await told(backend.chat(asking(slow)))
 

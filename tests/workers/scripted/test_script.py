@@ -25,7 +25,7 @@ from contract.models import (
 from contract.roster import Capability
 from workers.backends.protocols import capabilities
 from workers.scripted.backend import Scripted
-from workers.scripted.script import NOTICE, STORY, Prompt, parse, play, vector
+from workers.scripted.script import NOTICE, STORY, Prompt, generate, parse, vector
 
 
 def test_a_name_is_a_form_and_its_parameters() -> None:
@@ -56,19 +56,19 @@ def test_an_unknown_form_lists_the_known_ones() -> None:
 
 
 def test_the_story_says_what_it_is_and_how_to_get_a_real_model() -> None:
-    assert "".join(play(parse("scripted-story"), Prompt()).content) == (NOTICE + STORY)
+    assert "".join(generate(parse("scripted-story"), Prompt()).content) == (NOTICE + STORY)
     assert "LLM_<NAME>=ollama://" in NOTICE
 
 
 @pytest.mark.parametrize("text", ["", "  two  spaces ", "a\n\nb\t", "ünï 🌍"])
 def test_an_echo_is_the_text_itself(text: str) -> None:
-    assert text == "".join(play(parse("scripted-echo"), Prompt(text)).content)
+    assert text == "".join(generate(parse("scripted-echo"), Prompt(text)).content)
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 50, len(NOTICE + STORY)])
 def test_a_story_goes_on_where_it_was_cut(cut: int) -> None:
     said = (NOTICE + STORY)[:cut]
-    turn = play(parse("scripted-story"), Prompt(said=said))
+    turn = generate(parse("scripted-story"), Prompt(prefill=said))
 
     assert said + "".join(turn.content) == (NOTICE + STORY)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.backends import against_bytes, against_manner, told
+from support.backends import against_bytes, against_imitation, told
 
 from contract.errors import (
     BackendRejected,
@@ -37,7 +37,7 @@ async def pulled(backend: LlamaRouter, model: str) -> list[Progress]:
 
 
 async def test_it_pulls_and_deletes_but_makes_no_models() -> None:
-    async with against_manner("llamacpp-router") as (backend, _):
+    async with against_imitation("llamacpp-router") as (backend, _):
         assert isinstance(backend, Pull)
         assert isinstance(backend, Delete)
         assert not isinstance(backend, ManageModels)
@@ -45,7 +45,7 @@ async def test_it_pulls_and_deletes_but_makes_no_models() -> None:
 
 async def test_a_load_tells_how_far_it_is() -> None:
     slow = "scripted-story:load=0.05"
-    async with against_manner("llamacpp-router", slow) as (backend, _):
+    async with against_imitation("llamacpp-router", slow) as (backend, _):
         events = [event async for event in backend.load(LoadRequest(model=slow))]
 
     phases = [event.progress for event in events if isinstance(event, Phase)]
@@ -55,7 +55,7 @@ async def test_a_load_tells_how_far_it_is() -> None:
 
 async def test_a_model_whose_server_ends_did_not_load() -> None:
     broken = "scripted-story:fail=crash"
-    async with against_manner("llamacpp-router", broken) as (backend, _):
+    async with against_imitation("llamacpp-router", broken) as (backend, _):
         with pytest.raises(ServerFault, match="ended with code 1"):
             await told(backend.load(LoadRequest(model=broken)))
 
@@ -63,7 +63,7 @@ async def test_a_model_whose_server_ends_did_not_load() -> None:
 async def test_a_load_that_somebody_else_began_is_followed() -> None:
     slow = "scripted-story:load=0.05"
     async with (
-        against_manner("llamacpp-router", slow) as (backend, _),
+        against_imitation("llamacpp-router", slow) as (backend, _),
         aclosing(backend.load(LoadRequest(model=slow))) as first,
     ):
         await anext(first)
@@ -95,7 +95,7 @@ def test_what_is_no_event_says_nothing(raw: bytes) -> None:
 
 
 async def test_a_download_adds_up_its_files() -> None:
-    async with against_manner("llamacpp-router") as (backend, _):
+    async with against_imitation("llamacpp-router") as (backend, _):
         steps = await pulled(backend, NEW)
         names = {model.name for model in await backend.models()}
 
@@ -106,7 +106,7 @@ async def test_a_download_adds_up_its_files() -> None:
 
 
 async def test_what_is_there_is_not_downloaded_again() -> None:
-    async with against_manner("llamacpp-router") as (backend, _):
+    async with against_imitation("llamacpp-router") as (backend, _):
         [step] = await pulled(backend, "scripted-story")
 
     assert step.status == "success"
@@ -116,7 +116,7 @@ async def test_what_is_there_is_not_downloaded_again() -> None:
     ("fault", "error"), [("crash:3", ServerFault), ("missing", BackendRejected)]
 )
 async def test_a_download_that_fails_is_an_error(fault: str, error: type[Exception]) -> None:
-    async with against_manner("llamacpp-router") as (backend, _):
+    async with against_imitation("llamacpp-router") as (backend, _):
         with pytest.raises(error):
             await pulled(backend, f"scripted-story:fail={fault}")
 
@@ -140,7 +140,7 @@ def test_a_download_is_found_under_the_name_that_it_got(
 async def test_to_cancel_a_pull_stops_the_download() -> None:
     # ollama #13142: a pull cannot be cancelled.
     model = "scripted-story:rate=100"
-    async with against_manner("llamacpp-router") as (backend, server):
+    async with against_imitation("llamacpp-router") as (backend, server):
         async with aclosing(backend.pull(PullRequest(model=model))) as steps:
             await anext(steps)
 
@@ -149,7 +149,7 @@ async def test_to_cancel_a_pull_stops_the_download() -> None:
 
 
 async def test_only_what_was_downloaded_is_deleted() -> None:
-    async with against_manner("llamacpp-router", "org/mine:Q4") as (backend, _):
+    async with against_imitation("llamacpp-router", "org/mine:Q4") as (backend, _):
         assert [Done()] == [e async for e in backend.delete(DeleteRequest(model="org/mine:Q4"))]
         with pytest.raises(ModelMissing):
             await told(backend.delete(DeleteRequest(model="org/mine:Q4")))

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic_core import from_json, to_json
-from support.backends import against_bytes, against_manner, asking, told
+from support.backends import against_bytes, against_imitation, asking, told
 
 from contract.errors import (
     BackendBusy,
@@ -28,7 +28,7 @@ def envelope(message: Any, code: str) -> bytes:
 
 
 async def test_loading_is_not_taken_for_a_thought() -> None:
-    async with against_manner("llamaswap", TELLING) as (backend, _):
+    async with against_imitation("llamaswap", TELLING) as (backend, _):
         events = [event async for event in backend.chat(asking(TELLING))]
         result = await told(backend.chat(asking(TELLING)))
 
@@ -39,7 +39,7 @@ async def test_loading_is_not_taken_for_a_thought() -> None:
 
 async def test_loading_is_shown_although_the_list_does_not_tell_it() -> None:
     unlisted = "scripted-story:style=swap,load=0.1"
-    async with against_manner("llamaswap") as (backend, _):
+    async with against_imitation("llamaswap") as (backend, _):
         events = [event async for event in backend.chat(asking(unlisted))]
 
     assert [event for event in events if isinstance(event, Phase)] == [Phase(phase="loading")]
@@ -47,7 +47,7 @@ async def test_loading_is_shown_although_the_list_does_not_tell_it() -> None:
 
 async def test_a_start_that_failed_behind_its_loading_words_is_a_failure() -> None:
     broken = "scripted-story:style=swap,fail=crash"
-    async with against_manner("llamaswap", broken) as (backend, _):
+    async with against_imitation("llamaswap", broken) as (backend, _):
         with pytest.raises(ServerFault, match="did not start"):
             await told(backend.chat(asking(broken)))
 
@@ -115,7 +115,7 @@ async def test_it_makes_images_as_the_server_behind_it_does() -> None:
 
 async def test_a_model_whose_server_has_no_list_is_loaded_all_the_same() -> None:
     name = "scripted-embed:fail=missing"
-    async with against_manner("llamaswap", name) as (backend, _):
+    async with against_imitation("llamaswap", name) as (backend, _):
         events = [event async for event in backend.load(LoadRequest(model=name))]
 
     assert isinstance(events[-1], Done)
@@ -123,7 +123,7 @@ async def test_a_model_whose_server_has_no_list_is_loaded_all_the_same() -> None
 
 async def test_a_model_that_does_not_start_is_a_server_fault() -> None:
     name = "scripted-story:fail=crash"
-    async with against_manner("llamaswap", name) as (backend, _):
+    async with against_imitation("llamaswap", name) as (backend, _):
         with pytest.raises(ServerFault, match="exited"):
             await told(backend.load(LoadRequest(model=name)))
 

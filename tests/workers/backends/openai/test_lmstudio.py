@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import httpx
 import pytest
-from support.backends import against_bytes, against_manner, asking, told
+from support.backends import against_bytes, against_imitation, asking, told
 
 from contract.errors import (
     BackendStalled,
@@ -30,7 +30,7 @@ async def pulled(backend: LmStudio, model: str) -> list[Progress]:
 
 
 async def test_a_download_tells_its_bytes_until_it_is_whole() -> None:
-    async with against_manner("lmstudio") as (backend, _):
+    async with against_imitation("lmstudio") as (backend, _):
         steps = await pulled(backend, NEW)
         names = {report.name for report in await backend.models()}
 
@@ -41,7 +41,7 @@ async def test_a_download_tells_its_bytes_until_it_is_whole() -> None:
 
 
 async def test_what_is_there_already_is_no_job() -> None:
-    async with against_manner("lmstudio") as (backend, server):
+    async with against_imitation("lmstudio") as (backend, server):
         [step] = await pulled(backend, "scripted-story")
 
         assert not any("status" in path for path in server.seen.requests)
@@ -49,26 +49,26 @@ async def test_what_is_there_already_is_no_job() -> None:
 
 
 async def test_a_failed_download_says_why() -> None:
-    async with against_manner("lmstudio") as (backend, _):
+    async with against_imitation("lmstudio") as (backend, _):
         with pytest.raises(DiskFull, match="no space left"):
             await pulled(backend, "scripted-story:fail=crash:3")
 
 
 async def test_a_model_that_no_catalog_has_is_missing() -> None:
-    async with against_manner("lmstudio") as (backend, _):
+    async with against_imitation("lmstudio") as (backend, _):
         with pytest.raises(ModelMissing):
             await pulled(backend, "scripted-story:fail=missing")
 
 
 async def test_some_polls_may_get_lost_but_not_all() -> None:
-    async with against_manner("lmstudio") as (backend, _):
+    async with against_imitation("lmstudio") as (backend, _):
         assert await pulled(backend, "scripted-story:fail=drop,times=5")
         with pytest.raises(BackendUnreachable):
             await pulled(backend, "scripted-echo:fail=drop")
 
 
 async def test_a_download_that_does_not_go_on_is_given_up() -> None:
-    async with against_manner("lmstudio") as (backend, _):
+    async with against_imitation("lmstudio") as (backend, _):
         backend.stuck_s = 0.05
         with pytest.raises(BackendStalled, match="downloaded nothing"):
             await pulled(backend, "scripted-story:fail=stall")
@@ -76,7 +76,7 @@ async def test_a_download_that_does_not_go_on_is_given_up() -> None:
 
 async def test_to_cancel_a_pull_stops_the_asking() -> None:
     # ollama #13142: a pull cannot be cancelled.
-    async with against_manner("lmstudio") as (backend, server):
+    async with against_imitation("lmstudio") as (backend, server):
         backend.poll_s = 0.001
         async with aclosing(backend.pull(PullRequest(model="scripted-story:fail=stall"))) as steps:
             await anext(steps)
@@ -88,7 +88,7 @@ async def test_to_cancel_a_pull_stops_the_asking() -> None:
 
 
 async def test_a_loaded_model_gets_no_second_instance() -> None:
-    async with against_manner("lmstudio") as (backend, server):
+    async with against_imitation("lmstudio") as (backend, server):
         await told(backend.load(LoadRequest(model="scripted-story")))
         await told(backend.load(LoadRequest(model="scripted-story")))
 

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from support.backends import against_bytes, against_manner, asking, told
+from support.backends import against_bytes, against_imitation, asking, told
 
 from contract.chat import SchemaFormat
 from contract.models import LoadRequest, UnloadRequest
@@ -44,7 +44,7 @@ async def test_it_sleeps_at_level_one_and_is_woken_once() -> None:
 
 
 async def test_a_sleeping_server_is_cold() -> None:
-    async with against_manner("vllm-dev") as (backend, _):
+    async with against_imitation("vllm-dev") as (backend, _):
         await told(backend.unload(UnloadRequest(model="*")))
         models = await backend.models()
 

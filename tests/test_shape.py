@@ -8,9 +8,11 @@ import pytest
 from support.shape import (
     PRODUCT,
     ROOT,
+    Measure,
     functions,
     length,
     lines,
+    measures,
     name_of,
     tree,
 )
@@ -20,6 +22,11 @@ LONGEST_FILE = 500
 LONGEST_FUNCTION = 40
 BANNED = {"utils", "helpers", "common", "base", "core", "manager", "misc"}
 LEFT_OVER = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+
+
+@pytest.mark.parametrize("measure", measures(), ids=lambda measure: measure.name)
+def test_the_tree_keeps_its_bounds(measure: Measure) -> None:
+    assert measure.value <= measure.bound, measure.detail
 
 
 @pytest.mark.parametrize("path", PRODUCT, ids=name_of)

@@ -25,7 +25,7 @@ from contract.requests import Kind, Request
 from contract.result import Result, Status
 from contract.tenants import IssuedKey, KeyFacts
 from contract.wire import decode, encode
-from fleet.client.batches import Batches
+from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MappedJobs, MapResult
 from fleet.client.requests import Words, batches, body_of, chat_of, new_key, request_of
@@ -76,9 +76,9 @@ class AsyncClient(RosterClient):
         await self.aclose()
 
     @property
-    def batches(self) -> Batches:
+    def batches(self) -> AsyncBatches:
         """Files of requests, and the batches that run them."""
-        return Batches(self._shims)
+        return AsyncBatches(self._shims)
 
     async def aclose(self) -> None:
         """Close every connection; jobs continue."""

@@ -51,7 +51,7 @@ class BatchView(WireModel):
         return self.status in ENDED
 
 
-class Batches:
+class AsyncBatches:
     """Submits, reads, cancels and downloads batches.
 
     Every method raises the FleetError that the shim responds with, or FleetUnreachable.

@@ -20,7 +20,7 @@ from anyio.from_thread import start_blocking_portal
 from contract.jobs import JobAccepted
 from contract.requests import Kind
 from fleet.client.async_client import AsyncClient
-from fleet.client.batches import Batches as AsyncBatches
+from fleet.client.batches import AsyncBatches
 from fleet.client.blocking import Blocking, steps, waits, walk
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MapResult
@@ -67,7 +67,7 @@ class Job(Blocking):
 
 
 class Batches(Blocking):
-    """Submits, reads, cancels and downloads batches; see `fleet.client.batches.Batches`."""
+    """Submits, reads, cancels and downloads batches; see `fleet.client.batches.AsyncBatches`."""
 
     submit = waits(AsyncBatches.submit)
     look = waits(AsyncBatches.look)

@@ -19,7 +19,7 @@ class PromiseBroken(FleetError):
     code = "promise_broken"
 
 
-class Claim(NamedTuple):
+class ShownClaim(NamedTuple):
     """A row of the table at the end."""
 
     what: str
@@ -33,7 +33,7 @@ class Narrator:
         """Begin."""
         self.console = Console(highlight=False)
         self._began_at = time.monotonic()
-        self._shown: list[Claim] = []
+        self._shown: list[ShownClaim] = []
 
     def scene(self, title: str, promise: str) -> None:
         """Announce what will be seen."""
@@ -56,7 +56,7 @@ class Narrator:
 
     def measured(self, what: str, measured: str) -> None:
         """Keep a row for the table."""
-        self._shown.append(Claim(what, measured))
+        self._shown.append(ShownClaim(what, measured))
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:

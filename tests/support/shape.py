@@ -30,6 +30,14 @@ SUBJECTS = frozenset(
 )  # fmt: skip
 """Nouns of the contract and names of servers: the same subject, seen by another layer."""
 
+LARGE = {
+    "contract": "a module per kind of value that crosses a process boundary",
+    "fleet/cli/commands": "a module per command",
+    "relay": "a module per subject in Redis",
+    "workers": "the parts of one worker",
+}
+"""Folders that may have more than 16 modules, and why."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Graph = Mapping[str, frozenset[str]]
 
@@ -177,7 +185,7 @@ def measures() -> list[Measure]:
     """Every measure of the tree, with its bound."""
     sizes = {folder: len(files) for folder, files in folders().items()}
     fullest = max(sizes, key=lambda folder: sizes[folder])
-    crowded = sorted(folder for folder, size in sizes.items() if size > 16)
+    crowded = sorted(name for name, size in sizes.items() if size > 16 and name not in LARGE)
     long = {name_of(path): lines(path) for path in PRODUCT}
     spans = [length(function) for path in PRODUCT for function in functions(path)]
     graph = imports()
@@ -186,10 +194,10 @@ def measures() -> list[Measure]:
     small = [path for path in PRODUCT if path.name != "__init__.py" and lines(path) <= 60]
     return [
         Measure("modules in the fullest folder", sizes[fullest], 22, fullest),
-        Measure("folders of more than 16 modules", len(crowded), 6, ", ".join(crowded)),
+        Measure("other folders of more than 16 modules", len(crowded), 0, ", ".join(crowded)),
         Measure("import cycles of files", len(circles), 0, _joined(circles)),
         Measure("import cycles of folders", len(folder_circles), 0, _joined(folder_circles)),
-        Measure("class names defined twice", len(twice), 4, ", ".join(twice)),
+        Measure("class names defined twice", len(twice), 0, ", ".join(twice)),
         Measure("file names of two subjects", len(same), 0, ", ".join(same)),
         Measure("files of 60 lines or fewer", len(small), 42),
         Measure(

@@ -20,7 +20,7 @@ from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Ago, Id
 from fleet.cli.terminal import FEW, Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.batches import Batches, BatchView, first_endpoint
+from fleet.client.batches import AsyncBatches, BatchView, first_endpoint
 from fleet.client.errors import GaveUpWaiting
 from fleet.client.paging import gathered
 from fleet.embed.encoding import check_utf8_lines
@@ -144,7 +144,7 @@ async def _watch(
 
 
 async def _watched(
-    batches: Batches, batch: BatchView, timeout_s: float | None, terminal: Terminal
+    batches: AsyncBatches, batch: BatchView, timeout_s: float | None, terminal: Terminal
 ) -> Exit:
     last = batch
     try:
@@ -165,7 +165,7 @@ async def _watched(
     return _verdict(last, terminal)
 
 
-async def _news(batches: Batches, batch: BatchView) -> AsyncGenerator[BatchView, None]:
+async def _news(batches: AsyncBatches, batch: BatchView) -> AsyncGenerator[BatchView, None]:
     """The batch each time that it has changed, until it has ended."""
     yield batch
     while not batch.has_ended:
@@ -254,7 +254,7 @@ async def _results(
     return Exit.OK if batch.output_file_id else _verdict(batch, terminal)
 
 
-async def _fetch(batches: Batches, file_id: str, path: Path, terminal: Terminal) -> None:
+async def _fetch(batches: AsyncBatches, file_id: str, path: Path, terminal: Terminal) -> None:
     with terminal.downloading() as bar:
         task = bar.add_task(str(path), total=None)
         with whole(path) if str(path) != "-" else nullcontext(_stdout()) as opened:

@@ -9,8 +9,7 @@ from support.batches import echo, jsonl
 from support.up import Up, wait_until
 
 from fleet import AsyncClient, AsyncJob, Client, Job
-from fleet.client.batches import Batches as AsyncBatches
-from fleet.client.batches import BatchView
+from fleet.client.batches import AsyncBatches, BatchView
 from fleet.client.sync_client import Batches
 
 PAIRS: tuple[tuple[type, type], ...] = (

@@ -134,7 +134,7 @@ async def scores(
 @asynccontextmanager
 async def at_the_worker(backend: Embed, model: str, slots: int) -> AsyncGenerator[dict[str, Way]]:
     """The adapter with as many jobs at once as it has slots, and a packer over it."""
-    packer, free = Packer(backend, PackingRules(most=slots)), asyncio.Semaphore(slots)
+    packer, free = Packer(backend, PackingRules(max_requests=slots)), asyncio.Semaphore(slots)
 
     async def plain(job: Sequence[str]) -> None:
         async with free:

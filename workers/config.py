@@ -37,7 +37,7 @@ _SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", 
 """Kinds that keep a backend's disk or memory busy: one at a time."""
 _FEW: Final = 4
 PACKED_EMBEDS: Final = 64
-"""Embed jobs of a worker at once where it packs them; `Packer.has_room` bounds their texts."""
+"""Embed jobs of a worker at once where it packs them; `Packer.has_capacity` bounds their texts."""
 
 
 def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> list[BackendConfig]:

@@ -60,7 +60,7 @@ class WorkerLifetime:
         self._config = config
         self._slots_each = slots_each
         self._changed = asyncio.Event()
-        """Set whenever a circuit or the room of a packer changes."""
+        """Set whenever a circuit or the capacity of a packer changes."""
         self._models_stale = asyncio.Event()
         """Set when the backend should be probed again."""
 
@@ -101,22 +101,22 @@ class WorkerLifetime:
         return EndpointPool(endpoints, self._changed.set)
 
     def _packer(self, adapter: Backend, memory: VectorCache | None) -> Packer | None:
-        """What packs the texts of embed jobs of one endpoint; None if they are not packed."""
+        """The packer of an endpoint; None if its embed jobs are not packed."""
         settings = self._settings
         if not (settings.embed_pack and isinstance(adapter, Embed)):
             return None
         rules = PackingRules(
             budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
-            most=max(1, min(settings.embed_requests, embed_requests_of(self._config))),
+            max_requests=max(1, min(settings.embed_requests, embed_requests_of(self._config))),
             wait_s=settings.embed_pack_wait_s,
         )
         return Packer(
             adapter, rules, memory=memory,
-            on_room=self._on_room, on_verdict=self._models_stale.set,
+            on_capacity_change=self._on_capacity_change, on_checked=self._models_stale.set,
         )  # fmt: skip
 
-    def _on_room(self) -> None:
-        """Consume the queue of embed jobs while their packers have room for more."""
+    def _on_capacity_change(self) -> None:
+        """Consume the queue of embed jobs while one of their packers has capacity."""
         self.slots.settle(queue_name(self._config.name, "embed"))
         self._changed.set()
 

@@ -223,8 +223,8 @@ class ModelAffinity:
         return self._reported | all_spellings(here)
 
     def _must_wait(self, queue: str) -> bool:
-        room = self._for_batch(queue) - self._batch[queue]
-        if 0 < room <= self._claiming[queue]:
+        free = self._for_batch(queue) - self._batch[queue]
+        if 0 < free <= self._claiming[queue]:
             return True
         may_load = self._has_choice and not self._loads and kind_of(queue) in IN_MEMORY
         return may_load and any(

@@ -1,4 +1,4 @@
-"""A packer in front of an adapter in front of the scripted server, and jobs that ask it."""
+"""A packer with an adapter of the scripted server, and embed jobs that use it."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -15,11 +15,11 @@ from workers.scripted.server import ScriptedServer
 
 MODEL = "scripted-embed:dim=16"
 SLOW = "scripted-embed:dim=16,first=0.1"
-"""Answers after a tenth of a second."""
+"""Responds after 0.1 s."""
 
 
 class Answer:
-    """What one job was answered."""
+    """The events of one job."""
 
     def __init__(self) -> None:
         self.blocks: list[Vectors] = []
@@ -31,16 +31,16 @@ class Answer:
 
 
 class Stage:
-    """The packer, what its server saw, and jobs."""
+    """A packer, its server, and jobs."""
 
     def __init__(self, packer: Packer, server: ScriptedServer) -> None:
         self.packer = packer
         self.server = server
-        self.rooms: list[bool] = []
+        self.capacities: list[bool] = []
 
     @property
     def sizes(self) -> list[int]:
-        """Texts of each request for vectors so far."""
+        """The number of texts of each embed request so far."""
         return list(self.server.seen.texts)
 
     async def job(self, *texts: str, model: str = MODEL, **fields: Any) -> Answer:
@@ -54,7 +54,7 @@ class Stage:
         return answer
 
     async def jobs(self, texts: Sequence[str], model: str = MODEL) -> list[Any]:
-        """A job a text, all at once; what each was answered, or its error."""
+        """Run one job per text concurrently; return the result or the error of each."""
         work = (self.job(text, model=model) for text in texts)
         return await asyncio.gather(*work, return_exceptions=True)
 
@@ -82,17 +82,22 @@ async def packing(
     *,
     texts: int = 64,
     tokens: int = 16384,
-    most: int = 2,
+    max_requests: int = 2,
     wait_s: float = 0.02,
     **options: Any,
 ) -> AsyncGenerator[Stage]:
-    """A packer over an adapter of this type."""
+    """A packer with an adapter of this type."""
     async with against_server(type) as (backend, server):
-        rules = PackingRules(Budget(texts, tokens), most, wait_s)
-        rooms: list[bool] = []
-        packer = Packer(backend, rules, on_room=lambda: rooms.append(packer.has_room), **options)
+        rules = PackingRules(Budget(texts, tokens), max_requests, wait_s)
+        capacities: list[bool] = []
+        packer = Packer(
+            backend,
+            rules,
+            on_capacity_change=lambda: capacities.append(packer.has_capacity),
+            **options,
+        )
         stage = Stage(packer, server)
-        stage.rooms = rooms
+        stage.capacities = capacities
         try:
             yield stage
         finally:

@@ -26,7 +26,7 @@ from contract.errors import BackendError, BadAnswer, TruncatedStream
 Fields = TypeVar("Fields")
 
 LENIENT: Final = ConfigDict(extra="allow")
-"""Servers add fields as they like."""
+"""Unknown fields are allowed: servers add their own."""
 MOST: Final = 2**53
 """The greatest count or duration; JSON readers do not agree on greater integers."""
 _NAMES: Final[tuple[tuple[type, str], ...]] = (
@@ -57,8 +57,8 @@ class Shape(Generic[Fields]):
 def invalid_json(error: ValueError, *, is_cut: bool) -> BackendError:
     """The error for invalid JSON: TruncatedStream if the stream ended inside it, else BadAnswer."""
     if is_cut:
-        return TruncatedStream("the answer broke off in the middle of its JSON")
-    return BadAnswer(f"the backend's answer is no JSON: {error}")
+        return TruncatedStream("the answer ended in the middle of its JSON")
+    return BadAnswer(f"the backend's answer is not JSON: {error}")
 
 
 def _not_understood(error: ValidationError, value: Any) -> BadAnswer:

@@ -101,16 +101,16 @@ def _packed(rows: Sequence[Sequence[float]], first: int) -> str:
 
 
 def _not_packed(rows: Sequence[Sequence[Any]], first: int) -> BackendError:
-    """The error that names the number which has no place in a vector."""
+    """The error that names the first invalid number."""
     for at, row in enumerate(rows, first):
         for place, number in enumerate(row):
             where = f"input[{at}]: number {place} of its vector"
             is_number = isinstance(number, int | float)
             if number is None or (is_number and not abs(number) <= _FLOAT32_MOST):
-                return NotFinite(f"{where} is none (NaN or infinite)")
+                return NotFinite(f"{where} is not finite (NaN or infinite)")
             if not is_number:
-                return BadAnswer(f"{where} is something else than a number")
-    return BadAnswer("the backend answered numbers of a vector that float32 has no room for")
+                return BadAnswer(f"{where} is not a number")
+    return BadAnswer("the backend answered a vector with numbers that do not fit into float32")
 
 
 def width(row: Any) -> int | None:
@@ -139,7 +139,7 @@ def ordered(items: Sequence[Any]) -> list[Any]:
     given = [item.get("index") for item in items]
     indexes = [at if index is None else index for at, index in enumerate(given)]
     if sorted(indexes) != list(range(len(items))):
-        raise BadAnswer(f"the backend numbered its vectors {indexes[:8]}, not from 0 on")
+        raise BadAnswer(f"the backend numbered its vectors {indexes[:8]}, not from 0 up")
     return [
         item.get("embedding") for _, item in sorted(zip(indexes, items, strict=True), key=_first)
     ]

@@ -31,43 +31,43 @@ class Lifespan:
         self._thread = thread
         self._context = context
         self._on_crash = on_crash
-        self._over = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._life: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._running: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         async with self._context:
             self._entered.set_result(None)
-            await self._over.wait()
+            await self._leaving.wait()
 
     def enter(self, timeout_s: float) -> None:
         """Open the context; what it raises, or TimeoutError, is raised here."""
-        self._life = self._thread.submit(self._live())
+        self._running = self._thread.submit(self._run())
         concurrent.futures.wait(
-            {self._life, self._entered}, timeout_s, concurrent.futures.FIRST_COMPLETED
+            {self._running, self._entered}, timeout_s, concurrent.futures.FIRST_COMPLETED
         )
-        if self._life.done():
-            self._life.result()
+        if self._running.done():
+            self._running.result()
         if not self._entered.done():
-            self._life.cancel()
+            self._running.cancel()
             message = f"the application's lifespan was not entered within {timeout_s:g} s"
             raise TimeoutError(message)
-        self._life.add_done_callback(self._ended)
+        self._running.add_done_callback(self._ended)
 
     def leave(self, timeout_s: float) -> None:
         """Close the context, and cancel it where it does not close in time."""
-        self._thread.call(self._over.set)
+        self._thread.call(self._leaving.set)
         if not self._ends_within(timeout_s):
             logger.error("the application's lifespan did not end within %g s", timeout_s)
-            self._life.cancel()
+            self._running.cancel()
             self._ends_within(CANCEL_TIMEOUT_S)
 
     def _ends_within(self, timeout_s: float) -> bool:
-        return bool(concurrent.futures.wait({self._life}, timeout_s).done)
+        return bool(concurrent.futures.wait({self._running}, timeout_s).done)
 
     def _ended(self, life: concurrent.futures.Future[None]) -> None:
         error = None if life.cancelled() else life.exception()
         if error is not None:
             logger.critical("the application's lifespan failed", exc_info=error)
-        if not self._over.is_set():
+        if not self._leaving.is_set():
             self._on_crash()

@@ -1,4 +1,4 @@
-"""One uvloop loop in a thread of its own, reached from other threads by bounded calls."""
+"""A uvloop event loop in its own thread, with thread-safe calls."""
 
 import asyncio
 import concurrent.futures
@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """The loop and its thread, which calls `on_crash` if the loop ends before `stop`."""
+    """A loop and its thread; `on_crash` is called in it if the loop ends before `stop`."""
 
     def __init__(self, name: str, on_crash: Callable[[], None]) -> None:
-        """Make the loop; `start` lets it run."""
+        """Create the loop; `start` runs it."""
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._on_crash = on_crash
         self._stopping = False
-        self._asked_at = self._answered_at = monotonic()
+        self._pinged_at = self._ponged_at = monotonic()
         self._warned = False
 
     def start(self) -> None:
-        """Start the thread; what was submitted before runs first."""
+        """Start the thread; earlier submissions run first."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -44,7 +44,7 @@ class LoopThread:
             self.loop.close()
 
     def call(self, function: Callable[..., object], *args: object) -> None:
-        """Call `function` on the loop, soon; on a stopped loop, never. Safe in signal handlers."""
+        """Schedule `function` on the loop; ignored once closed. Safe in signal handlers."""
         try:
             self.loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
@@ -52,39 +52,39 @@ class LoopThread:
                 raise
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start a coroutine on the loop; the future is to be waited for with a timeout."""
+        """Start a coroutine on the loop; wait for its future with a timeout only."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop the loop; false if the thread, blocked, did not end in time."""
+        """Stop the loop; False if the thread is blocked and did not end in time."""
         self._stopping = True
         self.call(self.loop.stop)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def check(self, patience_s: float) -> None:
-        """Ask the loop for a sign of life, and log where it stands if the last one is overdue."""
+        """Ping the loop; log its stack, once, if it has not responded for `patience_s`."""
         now = monotonic()
-        if self._answered_at >= self._asked_at:
-            self._asked_at, self._warned = now, False
-            self.call(self._answer)
-        elif now - self._asked_at >= patience_s and not self._warned:
+        if self._ponged_at >= self._pinged_at:
+            self._pinged_at, self._warned = now, False
+            self.call(self._pong)
+        elif now - self._pinged_at >= patience_s and not self._warned:
             self._warned = True
             logger.warning(
                 "the asyncio loop has been blocked for %.1f s at\n%s",
-                now - self._asked_at,
+                now - self._pinged_at,
                 self.stack(),
             )
 
-    def _answer(self) -> None:
-        self._answered_at = monotonic()
+    def _pong(self) -> None:
+        self._ponged_at = monotonic()
 
     def stack(self) -> str:
-        """What the thread is doing now, as text for the log."""
+        """The stack trace of the thread, for the log."""
         return stack(self._thread)
 
 
 def stack(thread: threading.Thread) -> str:
-    """What a thread is doing now, as text for the log."""
+    """The stack trace of a thread, for the log."""
     frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 - no other way
     return "".join(traceback.format_stack(frame)) if frame else "(the thread has ended)"

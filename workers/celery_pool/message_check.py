@@ -1,4 +1,4 @@
-"""What stands in a queue's list, read before Celery does: a message that it can take, or bytes."""
+"""Validation of a queue's entries before Celery reads them: a task message, or unreadable bytes."""
 
 import base64
 import json
@@ -19,24 +19,24 @@ _LONGEST_REASON: Final = 200
 
 
 class UnreadableMessage(ValueError):
-    """It is no message that a worker can take; says why, and what is known of its task."""
+    """An entry that is not a task message; has the reason, and what is known of the task."""
 
     def __init__(self, reason: str, task: object = None, id: object = None) -> None:
-        """Keep the reason, and which job the message meant to be, where that is known."""
+        """`task` and `id` are those of the message, if it has them; other types count as None."""
         super().__init__(written(reason))
         self.reason = reason.encode("utf-8", "backslashreplace").decode()[:_LONGEST_REASON]
         self.kind = TASKS.get(task) if isinstance(task, str) else None
         self.task_id = id if isinstance(id, str) and id and self.kind else None
 
 
-def checked(item: bytes, queue: str, channel: Any) -> dict[str, Any]:
-    """The message in an entry of `queue`, as kombu delivers it; raises UnreadableMessage."""
+def read_message(item: bytes, queue: str, channel: Any) -> dict[str, Any]:
+    """The message of an entry of `queue`, as kombu delivers it; raises UnreadableMessage."""
     raw = _envelope(item)
-    # Where a message stands is what counts, not what it says of that.
+    # The actual queue counts; the message may name another one.
     raw["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
     headers = raw.get("headers") or {}
     if not isinstance(headers, dict):
-        raise UnreadableMessage("its headers are no object")
+        raise UnreadableMessage("its headers are not an object")
     body = _body(raw, channel, headers)
     if "task" not in headers and isinstance(body, dict):
         headers, body = body, [body.get("args", []), body.get("kwargs", {}), {}]
@@ -54,7 +54,7 @@ def _envelope(item: bytes) -> dict[str, Any]:
     if not isinstance(raw, dict) or not isinstance(raw.get("properties"), dict):
         raise UnreadableMessage("it is not the envelope of a message")
     if not isinstance(raw["properties"].get("delivery_tag"), str):
-        raise UnreadableMessage("its properties name no delivery_tag")
+        raise UnreadableMessage("its properties have no delivery_tag")
     return raw
 
 
@@ -65,22 +65,22 @@ def _body(raw: dict[str, Any], channel: Any, headers: dict[str, Any]) -> Any:
             raise error
         body = found.payload
     except Exception as error:
-        # Unpacking is kombu's, and of what: base64, compression, character set, content type.
-        reason = f"its body cannot be unpacked: {type(error).__name__}: {error}"
+        # kombu decodes base64, compression, character set and content type: anything may be raised.
+        reason = f"its body cannot be decoded: {type(error).__name__}: {error}"
         raise UnreadableMessage(reason, headers.get("task"), headers.get("id")) from error
     return body
 
 
 def _fault(task: Any, id: Any, headers: dict[str, Any], body: Any) -> str | None:
-    """Why Celery could not take it; None if it can."""
+    """Why Celery cannot run the task; None if it can."""
     if not isinstance(task, str) or task not in _KNOWN:
         return f"no worker knows the task {written(repr(task))}"
     if not isinstance(id, str) or not id:
-        return "its headers name no id"
+        return "its headers have no id"
     if not _is_call(body):
         return "its body is not [args, kwargs, embed]: a list, an object and an object"
     if "self" in body[1]:
-        # Celery's own name for the task: it would fail before the job has a record.
+        # Celery passes the task as `self`: the call would fail before the job has a record.
         return "keyword argument self: no request has such a field"
     return _fault_of_options(headers)
 
@@ -96,14 +96,14 @@ def _is_call(body: Any) -> bool:
 def _fault_of_options(headers: dict[str, Any]) -> str | None:
     for name in ("eta", "expires"):
         if not _is_time(headers.get(name)):
-            return f"its {name} is no time"
+            return f"its {name} is not a time"
     if not isinstance(headers.get("retries") or 0, int):
-        return "its retries are no number"
+        return "its retries are not a number"
     match headers.get("timelimit"):
         case None | [int() | float() | None, int() | float() | None]:
             return None
         case _:
-            return "its timelimit is no pair of seconds"
+            return "its timelimit is not a pair of seconds"
 
 
 def _is_time(value: Any) -> bool:
@@ -114,14 +114,14 @@ def _is_time(value: Any) -> bool:
     return True
 
 
-def set_aside(item: bytes, queue: str, error: UnreadableMessage) -> dict[str, Any]:
-    """The message that has this one kept, with its beginning."""
-    said = {
+def replacement(item: bytes, queue: str, error: UnreadableMessage) -> dict[str, Any]:
+    """The message to deliver instead: its task stores the entry's first `KEPT_BYTES` bytes."""
+    fields = {
         "reason": error.reason,
         "size_bytes": len(item),
         "data": base64.b64encode(item[:KEPT_BYTES]).decode(),
         "kind": error.kind,
         "task_id": error.task_id,
     }
-    raw: dict[str, Any] = json.loads(message(redis_keys.UNREADABLE_TASK, said, queue))
+    raw: dict[str, Any] = json.loads(message(redis_keys.UNREADABLE_TASK, fields, queue))
     return raw

@@ -21,7 +21,7 @@ from typing import Any
 from celery import signals
 from celery.concurrency.base import BasePool
 
-# Runs the acknowledgements that Celery queued, and nothing else: the hub stands still meanwhile.
+# Runs only the acknowledgements that Celery queued, while the hub is stopped.
 from celery.concurrency.prefork import _run_ready_callbacks
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE
@@ -40,18 +40,18 @@ logger = get_logger(__name__)
 
 @asynccontextmanager
 async def empty_lifespan(_pool: "AsyncioPool") -> AsyncIterator[None]:
-    """The lifespan of an application that has none."""
+    """The default lifespan."""
     yield
 
 
 class AsyncioPool(BasePool):  # type: ignore[misc]
-    """The pool, and what the application's lifespan gets to see of the worker.
+    """The pool; the application's lifespan receives it.
 
     `app.conf.fleet_lifespan`, a callable or its dotted name, takes the pool and returns an
     asynchronous context manager; it is entered on the loop before the first task and left after
-    the last. `loop` is the loop; `draining` is set, on the loop, as soon as the worker is told to
-    stop, `hurrying` when it is told a second time. `app.conf.fleet_drain_timeout_s` bounds the wait
-    for running tasks at a warm shutdown.
+    the last. `draining` is set, on the loop, by the first request to stop the worker, `hurrying`
+    by the second one. `app.conf.fleet_drain_timeout_s` bounds the wait for running tasks at a warm
+    shutdown.
     """
 
     watch_interval_s = 0.5

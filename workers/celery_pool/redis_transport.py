@@ -24,7 +24,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from typing_extensions import override
 
-from workers.celery_pool.message_check import UnreadableMessage, checked, set_aside
+from workers.celery_pool.message_check import UnreadableMessage, read_message, replacement
 
 _log = logging.getLogger(__name__)
 
@@ -51,26 +51,26 @@ class Channel(kombu_redis.Channel):
     )
     queue_count = 0
     _client_id: int | None = None
-    """Redis's id of the connection that BRPOP waits on; None if Redis does not say."""
+    """Redis's id of the connection that BRPOP waits on; None if it is not known."""
     _identified: Any = None
-    """The socket that has this id."""
+    """The socket with this id."""
 
     @override
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Every queue is taken to be a list."""
+        """At first every queue is assumed to be a list."""
         self._wrong: dict[str, str] = {}
-        """Type in Redis of each queue that is no list."""
-        self._look_again_at = 0.0
+        """Redis type of each queue key that is not a list."""
+        self._check_again_at = 0.0
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     @override
     def _brpop_start(self, timeout: float | None = None) -> None:
-        if self._wrong and time.monotonic() >= self._look_again_at:
+        if self._wrong and time.monotonic() >= self._check_again_at:
             self._leave_out_wrong_keys()
         self._identify()
         consumed = len(self.active_queues) - len(self._wrong)
         whole = self.queue_count and consumed >= self.queue_count
-        # Also what the poller holds an answer against that does not come.
+        # The poller also uses it as the timeout of a missing response.
         self.brpop_timeout = IDLE_S if whole else self.connection.brpop_timeout
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
 
@@ -101,7 +101,7 @@ class Channel(kombu_redis.Channel):
                 raise Empty
             queue, item = found[0].decode().rsplit(self.sep, 1)[0], found[1]
             self._queue_cycle.rotate(queue)
-            self._hand_on(queue, item)
+            self._deliver_item(queue, item)
             return True
         finally:
             self._in_poll = False
@@ -134,26 +134,26 @@ class Channel(kombu_redis.Channel):
                 )  # fmt: skip
         for queue in self._wrong.keys() - wrong.keys():
             _log.warning("key %s in Redis is right again: its queue is served", queue)
-        self._wrong, self._look_again_at = wrong, time.monotonic() + WRONG_KEY_S
+        self._wrong, self._check_again_at = wrong, time.monotonic() + WRONG_KEY_S
         self._update_queue_cycle()
 
     @override
     def _update_queue_cycle(self) -> None:
         self._queue_cycle.update([each for each in self.active_queues if each not in self._wrong])
 
-    def _hand_on(self, queue: str, item: bytes) -> None:
+    def _deliver_item(self, queue: str, item: bytes) -> None:
         deliver: Callable[[dict[str, Any], str], None] = self.connection._deliver  # noqa: SLF001
         try:
-            deliver(checked(item, queue, self), queue)
+            deliver(read_message(item, queue, self), queue)
         except self.connection_errors:
             raise
         except UnreadableMessage as error:
-            deliver(set_aside(item, queue, error), queue)
+            deliver(replacement(item, queue, error), queue)
         except Exception as error:  # noqa: BLE001 - Celery may raise anything over a message
             # Any exception is taken as a fault of the message, which is stored apart.
             _log.exception("Celery failed over a message in %s", queue)
             reason = f"Celery failed over it: {type(error).__name__}"
-            deliver(set_aside(item, queue, UnreadableMessage(reason)), queue)
+            deliver(replacement(item, queue, UnreadableMessage(reason)), queue)
 
 
 class Poller(kombu_redis.MultiChannelPoller):

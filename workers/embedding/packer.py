@@ -32,7 +32,7 @@ class VectorMemory(Protocol):
         ...
 
 
-_LATELY: Final = 8
+_RECENT_JOBS: Final = 8
 """Jobs whose sizes are the estimate for the next one."""
 _PUTS: Final = 4
 """Concurrent writes to the memory; the vectors of further requests are not stored."""
@@ -43,7 +43,7 @@ class PackingRules:
     """How an endpoint's texts are packed."""
 
     budget: Budget = field(default_factory=lambda: Budget(texts=256, tokens=16384))
-    most: int = 4
+    max_requests: int = 4
     """Concurrent requests."""
     wait_s: float = 0.005
     """Longest wait for further texts, only while the backend is busy."""
@@ -58,24 +58,24 @@ class Packer:
         rules: PackingRules,
         *,
         memory: VectorMemory | None = None,
-        on_room: Callable[[], None] = lambda: None,
-        on_verdict: Callable[[], None] = lambda: None,
+        on_capacity_change: Callable[[], None] = lambda: None,
+        on_checked: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_room` is called when `has_room` has changed, `on_verdict` when `packs` has."""
+        """The callbacks are called when `has_capacity`, and when `packs`, has changed."""
         self._backend = backend
         self._rules = rules
         self._memory = memory
-        self._on_room = on_room
-        self._checks = PackingChecks(backend, on_verdict)
+        self._on_capacity_change = on_capacity_change
+        self._checks = PackingChecks(backend, on_checked)
         self._sender = RequestSender(
             backend, self._budget, self._checks,
-            most=rules.most, wait_s=rules.wait_s, on_rows=self._keep,
+            max_requests=rules.max_requests, wait_s=rules.wait_s, on_rows=self._keep,
         )  # fmt: skip
         self._jobs: set[EmbedJob] = set()
         self._expected = 0
-        self._lately: deque[int] = deque([rules.budget.texts], maxlen=_LATELY)
-        self._most_texts = rules.budget.texts
-        self._had_room = True
+        self._recent_counts: deque[int] = deque([rules.budget.texts], maxlen=_RECENT_JOBS)
+        self._max_texts = rules.budget.texts
+        self._had_capacity = True
         self._puts: set[asyncio.Task[None]] = set()
 
     def packs(self, model: str) -> bool | None:
@@ -83,33 +83,33 @@ class Packer:
         return self._checks.of(model)
 
     @property
-    def has_room(self) -> bool:
-        """Whether the texts of one more job would be sent soon."""
-        rounds = self._rules.most + 1
+    def has_capacity(self) -> bool:
+        """Whether the worker should claim another job: its texts would be sent soon."""
+        rounds = self._rules.max_requests + 1
         texts = sum(job.left_texts for job in self._jobs)
         tokens = sum(job.left_tokens for job in self._jobs)
-        texts += self._expected * max(self._lately)
-        return texts < rounds * self._most_texts and tokens < rounds * self._rules.budget.tokens
+        texts += self._expected * max(self._recent_counts)
+        return texts < rounds * self._max_texts and tokens < rounds * self._rules.budget.tokens
 
     def expect(self, count: int) -> None:
         """Count jobs that are being claimed, whose number of texts is not known yet."""
         self._expected += count
-        self._notify_room()
+        self._notify_capacity()
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """The vectors of one job, in order, in blocks; raises BackendError."""
         options, job = PackingOptions.of(request), EmbedJob(texts_of(request))
         self._jobs.add(job)
-        self._lately.append(request.count)
-        self._most_texts = self._budget(request.model).texts
-        self._notify_room()
+        self._recent_counts.append(request.count)
+        self._max_texts = self._budget(request.model).texts
+        self._notify_capacity()
         try:
             while not job.is_complete:
                 job.changed.clear()
                 await self._queue_texts(job, options)
                 for event in job.events():
                     yield event
-                self._notify_room()
+                self._notify_capacity()
                 if job.error is not None:
                     raise job.error
                 if not (job.may_queue(self._window(options)) or job.is_complete):
@@ -119,7 +119,7 @@ class Packer:
             self._jobs.discard(job)
             self._sender.queue(options).remove(job)
             self._sender.send_due()
-            self._notify_room()
+            self._notify_capacity()
 
     async def aclose(self) -> None:
         """Cancel every request, and fail the jobs that wait with BackendUnreachable."""
@@ -139,7 +139,7 @@ class Packer:
 
     def _window(self, options: PackingOptions) -> int:
         """Most texts of one job that are queued or sent: their vectors are held in memory."""
-        return self._budget(options.model).texts * (self._rules.most + 1)
+        return self._budget(options.model).texts * (self._rules.max_requests + 1)
 
     async def _queue_texts(self, job: EmbedJob, options: PackingOptions) -> None:
         """Queue more texts of a job, or add their rows if the memory has them."""
@@ -174,7 +174,7 @@ class Packer:
         self._puts.add(task)
         task.add_done_callback(self._puts.discard)
 
-    def _notify_room(self) -> None:
-        if self.has_room is not self._had_room:
-            self._had_room = not self._had_room
-            self._on_room()
+    def _notify_capacity(self) -> None:
+        if self.has_capacity is not self._had_capacity:
+            self._had_capacity = not self._had_capacity
+            self._on_capacity_change()

@@ -39,7 +39,7 @@ TEXTS: Final = (
     "queue",
     "A worker takes the next job.",
     "Wer zu spät kommt, hört trotzdem jedes Wort: 列に並ぶ.",
-    "In the morning the post office opens at eight, and whoever waits is served in order. " * 2,
+    "In the morning the post office opens at eight, and each customer is served in order. " * 2,
     "0x1F, 3.14159 & <b>42</b>",
     "The river rises in the hills, runs past the mill and the old bridge, and ends in the sea. "
     * 4,
@@ -90,10 +90,10 @@ def _pair(one: Sequence[float], other: Sequence[float]) -> Similarity:
 class PackingChecks:
     """The models of one endpoint."""
 
-    def __init__(self, backend: Embed, on_verdict: Callable[[], None]) -> None:
-        """No model is checked yet; `on_verdict` is called after each check."""
+    def __init__(self, backend: Embed, on_checked: Callable[[], None]) -> None:
+        """No model is checked yet; `on_checked` is called after each check."""
         self._backend = backend
-        self._on_verdict = on_verdict
+        self._on_checked = on_checked
         self._same: dict[str, bool] = {}
         self._not_before: dict[str, float] = {}
         self._checks: dict[str, asyncio.Task[None]] = {}
@@ -151,7 +151,7 @@ class PackingChecks:
             model, "share" if found.is_same else "do not share", found.cosine,
         )  # fmt: skip
         _keep(self._same, model, found.is_same)
-        self._on_verdict()
+        self._on_checked()
 
     async def _worst(self, options: PackingOptions, alone: Mapping[str, list[float]]) -> Similarity:
         """The result of the first batch that differs, else of the last batch."""

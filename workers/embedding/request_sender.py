@@ -72,7 +72,7 @@ def next_batch(
 
 
 class RequestSender:
-    """The queues of one endpoint and its open requests, `most` at once."""
+    """The queues of one endpoint and its open requests, at most `max_requests`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class RequestSender:
         budget: Callable[[str], Budget],
         checks: PackingChecks,
         *,
-        most: int,
+        max_requests: int,
         wait_s: float,
         on_rows: Callable[[PackingOptions, Mapping[Text, bytes]], None],
     ) -> None:
@@ -88,7 +88,7 @@ class RequestSender:
         self._backend = backend
         self._budget = budget
         self._checks = checks
-        self._most = most
+        self._max_requests = max_requests
         self._wait_s = wait_s
         self._on_rows = on_rows
         self._queues: dict[PackingOptions, TextQueue] = {}
@@ -109,7 +109,9 @@ class RequestSender:
         if self._is_closed:
             for queue in self._queues.values():
                 self._fail(queue, list(queue.waiting.values()), _CLOSED)
-        while not self._is_closed and len(self._requests) < self._most and self._send_next():
+        while (
+            not self._is_closed and len(self._requests) < self._max_requests and self._send_next()
+        ):
             pass
         busy = {request.queue for request in self._requests}
         self._queues = {

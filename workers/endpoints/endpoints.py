@@ -86,7 +86,7 @@ class Endpoint:
 
     def takes(self, queue: str) -> bool:
         """Return whether one more job of `queue` can run here."""
-        if kind_of(queue) == "embed" and self.packer is not None and not self.packer.has_room:
+        if kind_of(queue) == "embed" and self.packer is not None and not self.packer.has_capacity:
             return False
         return self.breaker.admits and self.taken[queue] < self.slots.get(queue, 0)
 
@@ -295,14 +295,16 @@ class EndpointPool:
 
     def limits(self, queue: str, held: Endpoint) -> ClaimLimits:
         """Return which jobs no endpoint with a free slot may run now; `held` counts as free."""
-        room = [endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)]
-        at = [endpoint.limits(queue) for endpoint in room]
+        candidates = [
+            endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)
+        ]
+        at = [endpoint.limits(queue) for endpoint in candidates]
         resting = set[str].intersection(*(resting for resting, _, _ in at))
         failing = set[str]().union(*(failing for _, failing, _ in at))
         running = [how for _, _, how in at]
         models = set(running[0]).intersection(*running[1:])
         only = {model: frozenset(how[model] for how in running) for model in models}
-        has_contexts = any(endpoint.has_contexts for endpoint in room)
+        has_contexts = any(endpoint.has_contexts for endpoint in candidates)
         return ClaimLimits(frozenset(resting), frozenset(failing), only if has_contexts else None)
 
     def claim_turn(self, queue: str) -> AbstractAsyncContextManager[None]:
@@ -346,8 +348,10 @@ class EndpointPool:
                 endpoint.in_flight - (endpoint is held),
             )
 
-        room = [endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)]
-        return min(room, key=rank, default=None)
+        candidates = [
+            endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)
+        ]
+        return min(candidates, key=rank, default=None)
 
     @contextmanager
     def reserve(self, queue: str) -> Iterator[Reservation | None]:

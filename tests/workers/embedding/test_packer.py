@@ -1,4 +1,4 @@
-"""Many jobs, few requests: what shares one, when it goes out, and whose vectors are whose."""
+"""Packing: which texts share a request, when it is sent, and which job receives which vectors."""
 
 import asyncio
 from contextlib import aclosing
@@ -13,7 +13,7 @@ from contract.events import Done, Vectors
 WORDS = [f"text number {number}" for number in range(100)]
 
 
-async def test_a_lone_job_is_sent_at_once_as_one_request() -> None:
+async def test_a_single_job_is_sent_at_once_as_one_request() -> None:
     async with packing(wait_s=30) as stage:
         began = monotonic()
         answer = await stage.job("a", "b", "c")
@@ -27,8 +27,8 @@ async def test_a_lone_job_is_sent_at_once_as_one_request() -> None:
 
 @pytest.mark.parametrize("type", ["llamacpp", "ollama", "openai", "vllm", "generic"])
 async def test_texts_of_many_jobs_share_requests(type: str) -> None:
-    # One round trip a text: anything-llm #4529, open-webui #3965.
-    async with packing(type, most=1) as stage:
+    # One round trip per text: anything-llm #4529, open-webui #3965.
+    async with packing(type, max_requests=1) as stage:
         await stage.trusted(SLOW)
         answers = await stage.jobs(WORDS[:60], SLOW)
 
@@ -37,7 +37,7 @@ async def test_texts_of_many_jobs_share_requests(type: str) -> None:
 
 
 async def test_the_same_text_is_computed_once() -> None:
-    async with packing(most=1) as stage:
+    async with packing(max_requests=1) as stage:
         await stage.trusted(SLOW)
         answers = await stage.jobs(["first", *["same"] * 20, "other"], SLOW)
 
@@ -45,7 +45,7 @@ async def test_the_same_text_is_computed_once() -> None:
         assert all(close(answer.rows[0], "same") for answer in answers[1:21])
 
 
-async def test_a_text_joins_its_like_that_is_out_already() -> None:
+async def test_a_text_shares_the_open_request_of_the_same_text() -> None:
     async with packing() as stage:
         await stage.trusted(SLOW)
         await stage.jobs(["same", "same"], SLOW)
@@ -53,7 +53,7 @@ async def test_a_text_joins_its_like_that_is_out_already() -> None:
         assert stage.sizes == [1]
 
 
-async def test_repeated_texts_of_one_job_are_computed_once_and_stand_where_they_were() -> None:
+async def test_repeated_texts_of_one_job_are_computed_once_and_returned_in_place() -> None:
     async with packing() as stage:
         answer = await stage.job("a", "b", "a", "a")
 
@@ -61,8 +61,8 @@ async def test_repeated_texts_of_one_job_are_computed_once_and_stand_where_they_
         assert [close(row, t) for row, t in zip(answer.rows, "abaa", strict=True)] == [True] * 4
 
 
-async def test_options_that_differ_do_not_mix() -> None:
-    async with packing("vllm", most=1) as stage:
+async def test_texts_with_different_options_do_not_share_requests() -> None:
+    async with packing("vllm", max_requests=1) as stage:
         await stage.trusted(SLOW)
         await asyncio.gather(
             stage.job("first", model=SLOW),
@@ -74,24 +74,24 @@ async def test_options_that_differ_do_not_mix() -> None:
         assert stage.sizes == [1, 1, 1, 1]
 
 
-async def test_a_busy_backend_is_waited_for_and_then_gets_all_at_once() -> None:
-    async with packing(most=1, wait_s=0.0) as stage:
+async def test_texts_gather_while_the_backend_is_busy() -> None:
+    async with packing(max_requests=1, wait_s=0.0) as stage:
         await stage.trusted(SLOW)
         await stage.jobs(WORDS[:10], SLOW)
 
         assert stage.sizes == [1, 9]
 
 
-async def test_while_one_request_is_out_a_text_waits_a_moment_for_company() -> None:
-    async with packing(most=2, wait_s=0.02) as stage:
+async def test_while_one_request_is_open_a_text_waits_briefly_for_others() -> None:
+    async with packing(max_requests=2, wait_s=0.02) as stage:
         await stage.trusted(SLOW)
         await stage.jobs(WORDS[:10], SLOW)
 
         assert stage.sizes == [1, 9]
 
 
-async def test_no_more_requests_than_allowed_are_out() -> None:
-    async with packing(texts=4, most=3) as stage:
+async def test_open_requests_are_limited() -> None:
+    async with packing(texts=4, max_requests=3) as stage:
         await stage.trusted(SLOW)
         work = asyncio.create_task(stage.jobs(WORDS[:60], SLOW))
         most = 0
@@ -103,7 +103,7 @@ async def test_no_more_requests_than_allowed_are_out() -> None:
         assert sum(stage.sizes) == 60
 
 
-async def test_a_big_job_goes_out_in_several_requests_and_comes_back_in_order() -> None:
+async def test_a_big_job_is_split_into_requests_and_its_vectors_are_in_order() -> None:
     # One huge request fails as a whole (openrag #465).
     count = 2048
     texts = [f"t{number}" for number in range(count)]
@@ -116,8 +116,8 @@ async def test_a_big_job_goes_out_in_several_requests_and_comes_back_in_order() 
         assert all(close(row, text) for row, text in zip(answer.rows, texts, strict=True))
 
 
-async def test_rows_of_a_big_job_come_before_its_last_request_is_out() -> None:
-    async with packing(texts=10, most=1) as stage:
+async def test_rows_of_a_big_job_are_yielded_before_its_last_request_is_sent() -> None:
+    async with packing(texts=10, max_requests=1) as stage:
         async with aclosing(stage.packer.embed(request(*WORDS, model=SLOW))) as events:
             first = await anext(events)
 
@@ -127,7 +127,7 @@ async def test_rows_of_a_big_job_come_before_its_last_request_is_out() -> None:
 
 
 async def test_a_small_job_does_not_wait_for_all_of_a_big_one() -> None:
-    async with packing(texts=10, most=1) as stage:
+    async with packing(texts=10, max_requests=1) as stage:
         await stage.trusted(SLOW)
         big = asyncio.create_task(stage.job(*[f"b{n}" for n in range(300)], model=SLOW))
         while len(stage.sizes) < 2:
@@ -139,8 +139,8 @@ async def test_a_small_job_does_not_wait_for_all_of_a_big_one() -> None:
         big.cancel()
 
 
-async def test_what_a_request_cost_is_shared_by_length_and_adds_up() -> None:
-    async with packing(most=1) as stage:
+async def test_the_usage_of_a_request_is_divided_by_length() -> None:
+    async with packing(max_requests=1) as stage:
         await stage.trusted(SLOW)
         texts = ["first", "short", "a much longer text of nine words in all", "mid size one"]
         answers = await stage.jobs(texts, SLOW)
@@ -151,7 +151,7 @@ async def test_what_a_request_cost_is_shared_by_length_and_adds_up() -> None:
         assert spent[2] > spent[3] > 0
 
 
-async def test_what_a_lone_job_cost_is_what_the_server_told() -> None:
+async def test_the_usage_of_a_single_job_is_the_reported_one() -> None:
     async with packing() as stage:
         answer = await stage.job("one two three", "four five")
 
@@ -159,7 +159,7 @@ async def test_what_a_lone_job_cost_is_what_the_server_told() -> None:
         assert answer.done.usage.prompt_tokens == 5
 
 
-async def test_fields_that_the_backend_ignores_are_told_to_every_job() -> None:
+async def test_fields_that_the_backend_ignores_are_reported_to_every_job() -> None:
     async with packing("llamacpp") as stage:
         answer = await stage.job("a", keep_alive_s=5.0)
 
@@ -167,7 +167,7 @@ async def test_fields_that_the_backend_ignores_are_told_to_every_job() -> None:
         assert answer.done.ignored == ("keep_alive_s",)
 
 
-async def test_ids_of_tokens_are_packed_by_themselves() -> None:
+async def test_token_ids_are_packed_separately() -> None:
     async with packing("vllm") as stage:
         ids = EmbedRequest(model=MODEL, tokens=((1, 2), (3,)))
         events = [event async for event in stage.packer.embed(ids)]
@@ -176,17 +176,17 @@ async def test_ids_of_tokens_are_packed_by_themselves() -> None:
         assert stage.sizes == [2]
 
 
-async def test_a_full_hand_has_no_room_and_room_comes_back() -> None:
-    async with packing(texts=10, most=1) as stage:
-        assert stage.packer.has_room
+async def test_a_full_packer_has_no_capacity_until_its_jobs_end() -> None:
+    async with packing(texts=10, max_requests=1) as stage:
+        assert stage.packer.has_capacity
         await stage.job(*WORDS, model=MODEL)
 
-        assert stage.packer.has_room
-        assert stage.rooms == [False, True]
+        assert stage.packer.has_capacity
+        assert stage.capacities == [False, True]
 
 
-async def test_many_small_jobs_leave_room_for_more() -> None:
-    async with packing(texts=64, most=1) as stage:
+async def test_many_small_jobs_leave_capacity_for_more() -> None:
+    async with packing(texts=64, max_requests=1) as stage:
         await stage.jobs(WORDS[:64], SLOW)
 
-        assert stage.rooms == []
+        assert stage.capacities == []

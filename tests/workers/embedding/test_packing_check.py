@@ -1,4 +1,4 @@
-"""How alike two lists of vectors are: the worst pair counts, and what is no number is not alike."""
+"""Similarity of two lists of vectors: the worst pair decides, and NaN is not similar."""
 
 import math
 
@@ -9,7 +9,7 @@ from workers.embedding.packing_check import TEXTS, similarity
 ROWS = [[1.0, 0.0, 0.5], [0.2, -0.4, 0.1]]
 
 
-def test_the_same_vectors_are_alike() -> None:
+def test_equal_vectors_are_similar() -> None:
     assert similarity(ROWS, ROWS).is_same
     assert similarity(ROWS, [[value * 1.0005 for value in row] for row in ROWS]).is_same
 
@@ -26,7 +26,7 @@ def test_the_same_vectors_are_alike() -> None:
     ],
     ids=["order", "count", "width", "length", "nan", "zero"],
 )
-def test_one_other_vector_is_enough(other: list[list[float]]) -> None:
+def test_one_different_vector_is_enough(other: list[list[float]]) -> None:
     assert not similarity(ROWS, other).is_same
 
 

@@ -30,7 +30,7 @@ def drained(queue: TextQueue, budget: Budget, *, mixes: bool = True) -> list[lis
 
 
 @given(LENGTHS, st.integers(1, 30), st.integers(1, 4000))
-def test_every_text_goes_out_once_within_the_bounds(
+def test_every_text_is_sent_once_within_the_bounds(
     jobs: list[list[int]], texts: int, tokens: int
 ) -> None:
     packs = drained(queued(jobs), Budget(texts, tokens))
@@ -59,7 +59,7 @@ def test_without_mixing_each_request_is_of_one_job(jobs: list[list[int]]) -> Non
         assert len({job for text in pack for job in text.jobs}) == 1
 
 
-def test_texts_of_like_length_go_together() -> None:
+def test_texts_of_similar_length_are_sent_together() -> None:
     queue = queued([[10, 500] * 20])
     packs = drained(queue, Budget(20, 100_000))
 

@@ -92,16 +92,16 @@ class A1111:
         task = f"task(fleet-{uuid4().hex})"
         body = to_a1111(request, titles.get(request.model, request.model), task)
         path = "/sdapi/v1/img2img" if request.image else "/sdapi/v1/txt2img"
-        making = asyncio.create_task(
+        generation = asyncio.create_task(
             self._client.json("POST", path, body.fields, shape=shapes.IMAGES)
         )
         try:
-            async with aclosing(self._progress(making, task, request.partial_images)) as news:
+            async with aclosing(self._progress(generation, task, request.partial_images)) as news:
                 async for event in news:
                     yield event
-            answer = await making
+            answer = await generation
         finally:
-            await self._interrupt(making, task)
+            await self._interrupt(generation, task)
         images = _images(answer, request.count)
         for image in images:
             yield image
@@ -109,16 +109,16 @@ class A1111:
         yield Done(ignored=(*body.ignored, *missing))
 
     async def _progress(
-        self, making: asyncio.Task[Any], task: str, previews: int
+        self, generation: asyncio.Task[Any], task: str, previews: int
     ) -> AsyncGenerator[Phase | Image, None]:
         """Yield progress of the task until it ends; none if the server has no such path."""
         reported, shown = 0.0, 0
         yield Phase(phase="generating")
-        while not (await asyncio.wait({making}, timeout=self._poll_s))[0]:
+        while not (await asyncio.wait({generation}, timeout=self._poll_s))[0]:
             try:
                 state = await self._state(with_preview=shown < previews)
             except BadEndpoint:
-                await asyncio.wait({making})
+                await asyncio.wait({generation})
                 return
             except BackendError as error:
                 # A failed poll does not fail the job.
@@ -142,12 +142,12 @@ class A1111:
         path = f"/sdapi/v1/progress?skip_current_image={skip}"
         return await self._client.json("GET", path, limit_s=QUICK_S, shape=shapes.STATE)
 
-    async def _interrupt(self, making: asyncio.Task[Any], task: str) -> None:
+    async def _interrupt(self, generation: asyncio.Task[Any], task: str) -> None:
         """Interrupt a running task: the server does not notice closed connections."""
-        if making.done():
+        if generation.done():
             return
-        making.cancel()
-        await asyncio.wait({making})
+        generation.cancel()
+        await asyncio.wait({generation})
         try:
             async with asyncio.timeout(INTERRUPT_S):
                 with suppress(BadEndpoint):

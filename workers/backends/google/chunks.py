@@ -188,7 +188,7 @@ class ChunkReader:
         yield from self._chunks(self._sse.flush(), is_cut=True)
         bare = b"\n".join(self._bare)
         if bare and b"data:".startswith(bare):
-            raise TruncatedStream("the answer broke off at the beginning of a chunk")
+            raise TruncatedStream("the answer ended at the beginning of a chunk")
         if bare:
             raise error_from(0, bare, secrets=self._secrets)
 

@@ -175,7 +175,7 @@ class InMemory:
                     case GenerationStart(thinks=thinks, ignored=unsupported):
                         ignored += unsupported
                         # A continued response is past its thinking, and a grammar excludes it.
-                        parser.begin(thinks=thinks, answers=bool(chat.prefix or chat.schema))
+                        parser.begin(thinks=thinks, skips_thinking=bool(chat.prefix or chat.schema))
                     case str(text):
                         for delta in parser.add(text):
                             yield delta

@@ -64,7 +64,7 @@ def _raw_prompt(request: ChatRequest) -> str:
 def unsupported_fields(chat: TemplatedChat, template: str) -> tuple[str, ...]:
     """The fields that this template does not render; raises NotSupported for tools."""
     if chat.tools and "tools" not in template:
-        raise NotSupported("tools: the model's chat template has no place for them")
+        raise NotSupported("tools: the model's chat template does not render them")
     unsupported = []
     if chat.context and not any(word in template for word in chat.context):
         unsupported.append("think")

@@ -257,7 +257,7 @@ def _counting(library: Any) -> Any:  # noqa: C901 - a class of four short method
 def _foreign(
     error: type[BadEndpoint | ServerFault | NotSupported | BackendRejected], what: str
 ) -> Iterator[None]:
-    """Turn the library's errors, which have no types of their own, into one of ours."""
+    """Raise errors of the library, which are built-in exceptions, as BackendError."""
     try:
         yield
     except StreamClosed:

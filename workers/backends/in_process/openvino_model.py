@@ -125,8 +125,8 @@ class OpenVinoChat:
         status = self._library.StreamingStatus
 
         def on_text(text: str) -> Any:
-            said = stops.add(text)
-            if stream.is_closed or (said and not stream.put(said)):
+            passed = stops.add(text)
+            if stream.is_closed or (passed and not stream.put(passed)):
                 return status.CANCEL
             return status.STOP if stops.is_met else status.RUNNING
 
@@ -234,7 +234,7 @@ class OpenVinoEmbed:
 
 @contextmanager
 def _foreign(error: type[BadEndpoint | ServerFault | BackendRejected], what: str) -> Iterator[None]:
-    """Turn the library's errors, which are RuntimeErrors with stacks of C++, into one of ours."""
+    """Raise errors of the library, RuntimeErrors with C++ stack traces, as BackendError."""
     try:
         yield
     except Exception as problem:

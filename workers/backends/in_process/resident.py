@@ -119,7 +119,7 @@ class Resident(Generic[Model]):
 
     async def _drop_in_turn(self) -> None:
         async with self.turn():
-            _log.info("backend %s gives its model to another worker", self._name)
+            _log.info("backend %s unloads its model for another worker", self._name)
 
     async def run(
         self, work: Callable[[], Answer], keep: Callable[[Answer], None] | None = None

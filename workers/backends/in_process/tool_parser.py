@@ -54,9 +54,9 @@ class ToolParser:
         self._text = ""
         self._trims = True
 
-    def begin(self, *, thinks: bool = False, answers: bool = False) -> None:
-        """`thinks`: the prompt contains <think>; `answers`: there is no thinking."""
-        if answers:
+    def begin(self, *, thinks: bool = False, skips_thinking: bool = False) -> None:
+        """`thinks`: the prompt contains <think>; `skips_thinking`: the response has no thinking."""
+        if skips_thinking:
             self._state, self._trims = "answering", False
         elif thinks:
             self._state = "thinking"

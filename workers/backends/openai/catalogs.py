@@ -84,11 +84,11 @@ def lmstudio(listing: dict[str, Any]) -> list[ModelReport]:
 
 
 def _lmstudio(item: dict[str, Any]) -> ModelReport:
-    told, loaded = item.get("capabilities") or {}, item.get("loaded_instances") or ()
+    capabilities, loaded = item.get("capabilities") or {}, item.get("loaded_instances") or ()
     traits: list[ModelTrait] = ["embed"] if item.get("type") == "embedding" else ["chat", "schema"]
-    traits += ["vision"] if told.get("vision") else []
-    traits += ["tools"] if told.get("trained_for_tool_use") else []
-    traits += ["thinking"] if told.get("reasoning") else []
+    traits += ["vision"] if capabilities.get("vision") else []
+    traits += ["tools"] if capabilities.get("trained_for_tool_use") else []
+    traits += ["thinking"] if capabilities.get("reasoning") else []
     given = ((loaded[0].get("config") or {}) if loaded else {}).get("context_length")
     return ModelReport(
         name=item["key"],
@@ -103,8 +103,8 @@ def _lmstudio(item: dict[str, Any]) -> ModelReport:
 def _lacks_of_lmstudio(item: dict[str, Any], traits: Sequence[ModelTrait]) -> list[ModelTrait]:
     """Tools are never lacking: they work with models that were not trained for them."""
     lacks: list[ModelTrait] = ["chat"] if item.get("type") == "embedding" else ["embed"]
-    told = item.get("capabilities") or {}
-    return lacks + (["vision"] if "vision" in told and "vision" not in traits else [])
+    capabilities = item.get("capabilities") or {}
+    return lacks + (["vision"] if "vision" in capabilities and "vision" not in traits else [])
 
 
 def _items(listing: dict[str, Any]) -> Sequence[dict[str, Any]]:

@@ -235,9 +235,9 @@ class LlamaRouter(OpenAI):
                 if not has_ended:
                     await self._stop_download(request.model)
         # Only GET /models adds the new model to the list. A router without HTTPS, or an unknown
-        # name, ends in `download_finished`, too.
+        # name, also ends in `download_finished`.
         if not has_downloaded(request.model, await self._items()):
-            raise ServerFault("the router downloaded nothing; its log says why")
+            raise ServerFault("the router downloaded nothing; see its log")
         yield Progress(status="success")
         yield Done()
 
@@ -363,7 +363,7 @@ async def _downloading(events: Events) -> AsyncGenerator[Progress, None]:
             case "download_finished":
                 return
             case "download_failed":
-                raise ServerFault("the download failed; the router's log says why")
+                raise ServerFault("the download failed; see the router's log")
             case _:
                 pass  # the list changed, or an event of a later version
     raise TruncatedStream("the router ended its events before the download was complete")

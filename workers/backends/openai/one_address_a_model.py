@@ -65,7 +65,7 @@ class DeclaredEndpoints:
 
     async def check(self) -> str | None:
         """None while one address responds; else raises the error of the first."""
-        errors = await asyncio.gather(*(_trouble(it) for it in self._adapters.values()))
+        errors = await asyncio.gather(*(_error_of(it) for it in self._adapters.values()))
         if errors and all(errors):
             raise next(error for error in errors if error)
         return None
@@ -105,7 +105,7 @@ class DeclaredEndpoints:
                 yield event
 
     def _found(self, model: str) -> tuple[DeclaredEndpoint, OpenAI]:
-        """By its label, else by its id: whoever wrote the id in both places means it."""
+        """The endpoint with this name, else the first one with this id; raises ModelMissing."""
         names = [model] if model in self._endpoints else []
         names += [name for name, endpoint in self._endpoints.items() if endpoint.id == model]
         if not names:
@@ -114,8 +114,8 @@ class DeclaredEndpoints:
         return self._endpoints[names[0]], self._adapters[names[0]]
 
 
-async def _trouble(adapter: OpenAI) -> BackendError | None:
-    """Why a server is not there; one that only has no list of models is."""
+async def _error_of(adapter: OpenAI) -> BackendError | None:
+    """The error of a server; None if it responds, even without a model list."""
     try:
         await adapter.check()
     except BadEndpoint as error:
@@ -126,11 +126,11 @@ async def _trouble(adapter: OpenAI) -> BackendError | None:
 
 
 def _report(endpoint: DeclaredEndpoint) -> ModelReport:
-    told, length = endpoint.capabilities, endpoint.context_length
+    traits, length = endpoint.capabilities, endpoint.context_length
     return ModelReport(
         name=endpoint.name,
-        traits=told,
-        lacks=tuple(kind for kind in _KINDS if kind not in told) if told else (),
+        traits=traits,
+        lacks=tuple(kind for kind in _KINDS if kind not in traits) if traits else (),
         context_length=int(length / endpoint.token_modifier) if length else None,
         max_output_tokens=endpoint.max_output_tokens,
         dimension=endpoint.dimension,

@@ -1,4 +1,4 @@
-"""What a model in memory says is told apart, however it is cut."""
+"""Generated text is parsed into thinking, calls and content, however it is split."""
 
 from itertools import pairwise
 
@@ -12,14 +12,16 @@ THOUGHTFUL = "<think>\nhm, <b>\n</think>\n\nIt is 3 < 4."
 CALL = '<tool_call>{"name": "get_time", "arguments": {"city": "Oslo"}}</tool_call>'
 
 
-def heard(*pieces: str, thinks: bool = False, answers: bool = False, **how: bool) -> list[Delta]:
-    spoken = ToolParser(**how)
-    spoken.begin(thinks=thinks, answers=answers)
-    return [*(delta for piece in pieces for delta in spoken.add(piece)), *spoken.end()]
+def parsed(
+    *pieces: str, thinks: bool = False, skips_thinking: bool = False, **how: bool
+) -> list[Delta]:
+    parser = ToolParser(**how)
+    parser.begin(thinks=thinks, skips_thinking=skips_thinking)
+    return [*(delta for piece in pieces for delta in parser.add(piece)), *parser.end()]
 
 
 def joined(deltas: list[Delta]) -> tuple[str, str]:
-    """Thoughts, and answer."""
+    """The thinking and the content."""
     return (
         "".join(delta.thinking or "" for delta in deltas),
         "".join(delta.content or "" for delta in deltas),
@@ -31,50 +33,50 @@ def calls(deltas: list[Delta]) -> list[tuple[str | None, str | None]]:
 
 
 def test_thoughts_are_no_answer() -> None:
-    assert joined(heard(THOUGHTFUL)) == ("hm, <b>\n", "It is 3 < 4.")
+    assert joined(parsed(THOUGHTFUL)) == ("hm, <b>\n", "It is 3 < 4.")
 
 
 def test_thoughts_that_the_prompt_opened_are_thoughts() -> None:
-    assert joined(heard("hm</think>yes", thinks=True)) == ("hm", "yes")
+    assert joined(parsed("hm</think>yes", thinks=True)) == ("hm", "yes")
 
 
 def test_a_tag_after_the_first_word_is_a_word() -> None:
-    assert joined(heard("Write <think> so.")) == ("", "Write <think> so.")
+    assert joined(parsed("Write <think> so.")) == ("", "Write <think> so.")
 
 
 def test_an_answer_that_began_has_no_thoughts() -> None:
-    assert joined(heard("\n<think>", answers=True)) == ("", "\n<think>")
+    assert joined(parsed("\n<think>", skips_thinking=True)) == ("", "\n<think>")
 
 
 def test_plain_text_comes_as_it_came() -> None:
-    assert [delta.content for delta in heard(" a", " b")] == [" a", " b"]
+    assert [delta.content for delta in parsed(" a", " b")] == [" a", " b"]
 
 
 def test_what_looks_like_a_tag_to_the_end_is_text() -> None:
-    assert joined(heard("<thin")) == ("", "<thin")
-    assert joined(heard("no <tool_", calls=True)) == ("", "no <tool_")
+    assert joined(parsed("<thin")) == ("", "<thin")
+    assert joined(parsed("no <tool_", calls=True)) == ("", "no <tool_")
 
 
 def test_calls_stand_in_tags_beside_the_text() -> None:
-    deltas = heard(f"I look.{CALL}\n{CALL}", calls=True)
+    deltas = parsed(f"I look.{CALL}\n{CALL}", calls=True)
 
     assert joined(deltas)[1] == "I look."
     assert calls(deltas) == [("get_time", '{"city":"Oslo"}')] * 2
 
 
 def test_without_tools_a_tag_is_text() -> None:
-    assert joined(heard(CALL)) == ("", CALL)
+    assert joined(parsed(CALL)) == ("", CALL)
 
 
 def test_a_call_that_is_none_is_text() -> None:
-    deltas = heard("<tool_call>what?</tool_call>", calls=True)
+    deltas = parsed("<tool_call>what?</tool_call>", calls=True)
 
     assert calls(deltas) == []
     assert "what?" in joined(deltas)[1]
 
 
 def test_a_whole_answer_may_be_a_call() -> None:
-    assert calls(heard('{"name": "a", ', '"arguments": {}}', is_call=True)) == [("a", "{}")]
+    assert calls(parsed('{"name": "a", ', '"arguments": {}}', is_call=True)) == [("a", "{}")]
 
 
 @given(st.lists(st.integers(0, len(THOUGHTFUL + CALL)), max_size=30))
@@ -82,12 +84,12 @@ def test_no_cut_changes_what_is_heard(cuts: list[int]) -> None:
     text = THOUGHTFUL + CALL
     ends = [0, *sorted(cuts), len(text)]
     pieces = [text[start:end] for start, end in pairwise(ends)]
-    deltas = heard(*pieces, calls=True)
+    deltas = parsed(*pieces, calls=True)
 
-    assert joined(deltas) == joined(heard(text, calls=True))
+    assert joined(deltas) == joined(parsed(text, calls=True))
     assert calls(deltas) == [("get_time", '{"city":"Oslo"}')]
 
 
 @given(st.lists(st.text("<>/thinktol_c{} \n")))
 def test_nothing_that_is_said_breaks_it(pieces: list[str]) -> None:
-    assert isinstance(heard(*pieces, calls=True), list)
+    assert isinstance(parsed(*pieces, calls=True), list)

@@ -132,7 +132,9 @@ def drop_in_call(
 ) -> DropInCall:
     """The call of a drop-in route."""
     hints = hints_for(request.url.path)
-    submission = Submission(dependencies.submission, caller, preferences, hints=hints)
+    submission = Submission(
+        dependencies.submission, caller, preferences, hints=hints, is_followed=True
+    )
     return DropInCall(request, dependencies.following, submission)
 
 

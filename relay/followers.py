@@ -26,6 +26,7 @@ from contract.jobs import JobRecord
 from contract.requests import OnDisconnect, disconnect_text
 from relay.connection import Argument, Connection, ScriptCall
 from relay.queue import Queue
+from relay.scripts.jobs import attend
 from relay.scripts.loader import load
 
 _log = logging.getLogger(__name__)
@@ -73,24 +74,33 @@ class Followers:
         """
         self._connection = connection
         self._queue = Queue(connection)
-        self._process = uuid4().hex
+        self.process: Final = uuid4().hex
+        """The name of this process, with which `Queue.enqueue` can add it to a new job."""
         self._is_ending = is_ending
         self._jobs: dict[str, _LocalFollowers] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def follow(
-        self, record: JobRecord, *, grace_s: float = RECONNECT_GRACE_S
+        self,
+        record: JobRecord,
+        *,
+        grace_s: float = RECONNECT_GRACE_S,
+        is_registered: bool = False,
     ) -> AsyncGenerator[Follower]:
         """Count as a follower for as long as this is entered; raises RelayUnavailable.
 
         `grace_s`: how long `cancel` waits for this one to come back; 0 for one that cannot.
+        `is_registered`: the job was enqueued with this process as its first follower.
         """
         follower = Follower()
         if record.on_disconnect == "continue" or record.status in LAST_WORDS:
             yield follower
             return
-        await self._add(record.id)
+        if is_registered:
+            self._jobs.setdefault(record.id, _LocalFollowers()).count += 1
+        else:
+            await self._add(record.id)
         try:
             yield follower
         finally:
@@ -140,7 +150,7 @@ class Followers:
         if self._is_ending():
             return
         try:
-            call = leave(job_id, self._process, grace_s)
+            call = leave(job_id, self.process, grace_s)
             patience_s = await self._send(job_id, local, call, when=0)
         except RelayUnavailable as error:
             _log.warning(
@@ -153,7 +163,7 @@ class Followers:
             closing.add_done_callback(self._closing.discard)
 
     async def _attend(self, job_id: str, local: _LocalFollowers) -> None:
-        call = attend(job_id, self._process, self._connection.settings.lease_s)
+        call = attend(job_id, self.process, self._connection.settings.lease_s)
         await self._send(job_id, local, call, when=1)
 
     async def _send(
@@ -193,7 +203,7 @@ class Followers:
         lease_s = self._connection.settings.lease_s
         for at in range(0, len(jobs), _RENEWED_AT_ONCE):
             some = jobs[at : at + _RENEWED_AT_ONCE]
-            lost = await self._connection.call(renew(self._process, lease_s, some))
+            lost = await self._connection.call(renew(self.process, lease_s, some))
             for job_id in lost:
                 if (local := self._jobs.get(job_id)) is not None:
                     await self._attend(job_id, local)
@@ -201,12 +211,6 @@ class Followers:
 
 # Scripts: relay/lua/followers. A job that has ended, or whose policy is `continue`, has no
 # followers: each script deletes what is left of them and returns nil.
-
-
-def attend(job_id: str, process: str, lease_s: float) -> ScriptCall[bool]:
-    """Add a process to a job's followers for `lease_s` seconds, which stops the job's clock."""
-    args: list[Argument] = [job_id, process, lease_s]
-    return ScriptCall(load("followers/attend"), _keys(job_id), args, bool)
 
 
 def leave(job_id: str, process: str, grace_s: float | None) -> ScriptCall[float | None]:

@@ -84,11 +84,14 @@ class Queue:
         job_id: str | None = None,
         retry_of: str | None = None,
         expects_follower: bool = False,
+        first_follower: str | None = None,
     ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
         `expects_follower`: an HTTP client enqueues, so that a job which lives for its followers
         ends if none comes (docs/adr/0012). Not for retries and producers, who follow nothing.
+        `first_follower` is the process (`Followers.process`) that follows it from the start; it is
+        not registered if the job exists already.
         A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable;
         without a `job_id` of the caller's nothing is left behind then.
         """
@@ -100,7 +103,8 @@ class Queue:
         if expected.position < 0:
             raise _full(queue, tenant.name, expected, rate)
         try:
-            follower = self._first_follower(record) if expects_follower else []
+            is_for_client = expects_follower or first_follower is not None
+            follower = self._first_follower(record, first_follower) if is_for_client else []
             return await self._begun(
                 record, request, expected.position, arriving, rate=rate, follower=follower
             )
@@ -151,13 +155,16 @@ class Queue:
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
         return record, placed(place.position, rate) if place.position else QueuePlace()
 
-    def _first_follower(self, record: JobRecord) -> list[ScriptCall[Any]]:
+    def _first_follower(self, record: JobRecord, process: str | None) -> list[ScriptCall[Any]]:
         """What ends a job that lives for its followers and whose client leaves before it is one.
 
-        The client, or its shim, may die between enqueue and first follow (docs/adr/0012).
+        The client, or its shim, may die between enqueue and first follow (docs/adr/0012). A
+        `process` that follows from the start is registered at once.
         """
         if record.on_disconnect == "continue":
             return []
+        if process is not None:
+            return [jobs.attend(record.id, process, self._connection.settings.lease_s)]
         policy = record.on_disconnect
         patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
         lease_s = self._connection.settings.lease_s

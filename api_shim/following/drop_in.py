@@ -235,7 +235,7 @@ class DropInCall:
             if on_event is not None:
                 on_event(frame)
 
-        follower = self._services.followers.follow(record, grace_s=_NO_GRACE_S)
+        follower = self._follower(record)
         async with follower:
             reading = _read(self._pages(record), add)
             ending = await self._services.open_calls.run(reading, self._request.receive)
@@ -261,10 +261,15 @@ class DropInCall:
             self._pages(record),
             renderer,
             self._services.open_calls,
-            self._services.followers.follow(record, grace_s=_NO_GRACE_S),
+            self._follower(record),
             headers=self.headers,
             head_timeout_s=self._services.keepalive_s,
             split_frames=split_frames,
+        )
+
+    def _follower(self, record: JobRecord) -> AbstractAsyncContextManager[object]:
+        return self._services.followers.follow(
+            record, grace_s=_NO_GRACE_S, is_registered=self._submission.is_registered
         )
 
     def _pages(self, record: JobRecord) -> Pages:

@@ -17,6 +17,7 @@ from api_shim.submission.roster_cache import RosterCache, pools
 from api_shim.submission.selection import choose, depends_on_loads
 from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
+from contract.models import PullRequest
 from contract.redis_keys import backend_of, queue_name
 from contract.roster import QueueView, WorkerReport
 from contract.tenants import Tenant
@@ -45,17 +46,22 @@ class Submission:
         *,
         enqueue_anyway: bool = False,
         hints: ErrorHints = NATIVE,
+        is_followed: bool = False,
     ) -> None:
         """For one call of `tenant`; `headers` are to be added to its response.
 
         `enqueue_anyway`: enqueue for a named backend although no worker serves it. `hints` are
         those of its surface.
+        `is_followed`: the call follows its job to the end.
         """
         self._services = services
         self._tenant = tenant
         self._preferences = preferences
         self._enqueue_anyway = enqueue_anyway
         self._hints = hints
+        self._is_followed = is_followed
+        self.is_registered = False
+        """Whether this process has been the job's first follower since it was enqueued."""
         self.headers: dict[str, str] = {}
 
     async def __call__(self, request: AnyRequest) -> Response:
@@ -102,9 +108,13 @@ class Submission:
         self, request: AnyRequest, queue: str, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
         request = request.model_copy(update={"backend": backend_of(queue)})
+        # Only of these it is certain that the job is a new one.
+        is_new = job_id is None and not isinstance(request, PullRequest)
+        self.is_registered = is_new and self._is_followed
         record, place = await self._services.queue.enqueue(
-            request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True
-        )
+            request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True,
+            first_follower=self._services.followers.process if self.is_registered else None,
+        )  # fmt: skip
         if record.on_disconnect != request.on_disconnect:
             # A pull that another client began: it must not end with one of its clients.
             await self._services.followers.merge_policy(record, request.on_disconnect)

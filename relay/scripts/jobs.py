@@ -161,6 +161,15 @@ def expect_follower(job_id: str, grace_s: float) -> ScriptCall[bool]:
     return ScriptCall(load("followers/expect"), [redis_keys.FOLLOWED], [job_id, grace_s], bool)
 
 
+def attend(job_id: str, process: str, lease_s: float) -> ScriptCall[bool]:
+    """Add a process to a job's followers for `lease_s` seconds, which stops the job's clock.
+
+    Returns False for a job that has ended, or whose policy is `continue`.
+    """
+    keys = [redis_keys.record(job_id), redis_keys.audience(job_id), redis_keys.FOLLOWED]
+    return ScriptCall(load("followers/attend"), keys, [job_id, process, lease_s], bool)
+
+
 def _fields(event: Queued | Started | Failed | Cancelled) -> str:
     """The event's JSON without its opening brace, before which a script puts id and time."""
     return event.model_dump_json()[1:]

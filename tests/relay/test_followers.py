@@ -278,3 +278,48 @@ async def test_a_first_follower_in_time_stops_that_clock(
             await asyncio.sleep(1.2)
 
             assert (await relay.records.get(record.id)).status == "queued"
+
+
+async def followed_job(relay: Relay, process: str) -> JobRecord:
+    request = chat(on_disconnect="cancel")
+    record, _ = await relay.queue.enqueue(request, queue=QUEUE, first_follower=process)
+    return record
+
+
+async def test_a_job_has_its_first_follower_from_the_start(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay, audience(relay) as followers:
+        record = await followed_job(relay, followers.process)
+        assert await is_followed(relay, record)
+        before = await scripts_run(relay)
+        async with followers.follow(record, grace_s=0, is_registered=True):
+            assert await scripts_run(relay) == before
+
+        assert await ended(relay, record) == "disconnect"
+
+
+async def test_a_first_follower_that_never_comes_loses_its_lease(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.3, renew_s=0.1) as relay, audience(relay):
+        record = await followed_job(relay, "a process that died")
+
+        assert await ended(relay, record) == "disconnect"
+
+
+async def test_a_first_follower_renews_its_lease(redis_url: str) -> None:
+    async with (
+        relay_on(redis_url, lease_s=0.6, renew_s=0.1) as relay,
+        audience(relay) as followers,
+    ):
+        record = await followed_job(relay, followers.process)
+        async with followers.follow(record, is_registered=True):
+            await asyncio.sleep(1.5)
+            assert (await relay.records.get(record.id)).status == "queued"
+
+
+async def test_a_job_that_outlives_its_followers_registers_none(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        record, _ = await relay.queue.enqueue(
+            chat(on_disconnect="continue"), queue=QUEUE, first_follower="p"
+        )
+
+        assert not await is_followed(relay, record)
+        assert await nothing_is_watched(relay)

@@ -72,7 +72,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "files/delete": files.delete_record(FILE, "files/1"),
     "files/keep": files.keep_name("files/1", 1),
     "files/due": files.claim_due(1, 1),
-    "followers/attend": followers.attend(JOB, "p", 1),
+    "followers/attend": jobs.attend(JOB, "p", 1),
     "followers/expect": jobs.expect_follower(JOB, 1),
     "followers/leave": followers.leave(JOB, "p", None),
     "followers/renew": followers.renew("p", 1, [JOB, OTHER]),

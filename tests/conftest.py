@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,14 @@ SLOW = (
     "workers/celery_pool",
 )
 """Files and folders that start processes for every test; a single slow test is marked itself."""
+
+
+def pytest_configure() -> None:
+    """Let SIGINT interrupt what tests start, also where this process ignores it.
+
+    A shell ignores it for its jobs in the background, and children inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,7 +40,7 @@ def test_curls_own_content_type_will_do_for_ollama_and_is_explained_elsewhere(at
     openai = curl(f"{at.url}/v1/chat/completions", "-d", CHAT % "")
 
     assert json.loads(ollama)["message"]["content"] == "hello you"
-    assert "Content-Type: application/json" in json.loads(openai)["error"]["message"]
+    assert "send the body as application/json" in json.loads(openai)["error"]["message"]
 
 
 def test_streams_come_as_events_and_as_lines(at: Fleet) -> None:

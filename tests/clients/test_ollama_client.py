@@ -263,9 +263,15 @@ def test_a_caller_that_leaves_ends_its_job_and_the_backends_stream(at: Fleet) ->
     ) as response:
         next(response.iter_bytes())
         job = response.headers["x-fleet-job"]
-    ended = httpx.get(f"{at.url}/api/v1/jobs/{job}?wait_s=10").json()
 
-    assert (ended["status"], ended["result"]["cancelled"]["by"]) == ("cancelled", "disconnect")
+    def ended() -> bool:
+        # Not with `wait_s`, which would follow the job, and so keep it from being cancelled.
+        record = httpx.get(f"{at.url}/api/v1/jobs/{job}").json()
+        return record["status"] == "cancelled"
+
+    assert wait_until(ended)
+    result = httpx.get(f"{at.url}/api/v1/jobs/{job}?wait_s=1").json()["result"]
+    assert result["cancelled"]["by"] == "disconnect"
     assert wait_until(lambda: at.seen()["aborted"] == aborted + 1)
 
 

@@ -232,7 +232,7 @@ async def test_a_worker_that_starts_while_redis_is_full_works_once_there_is_room
         job = await enqueue(relay, "scripted-story:chunks=5")
         own_redis.say("CONFIG", "SET", "maxmemory", "1")
         with worker(own_redis.url, tmp_path) as one:
-            await until_logged(one, "the roster was not told")
+            await until_logged(one, "the report was not written to the roster")
             own_redis.say("CONFIG", "SET", "maxmemory", "0")
             frames = await heard(relay, job)
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombu_redis
 from typing_extensions import override
 
@@ -40,6 +40,8 @@ def use_for_redis() -> None:
     """Let kombu use this transport for the URLs of Redis."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
+        # Kombu remembers what it resolved, as for an application that has connected before.
+        _transport_cache.pop(scheme, None)
 
 
 class Channel(kombu_redis.Channel):

@@ -36,12 +36,12 @@ def worker(backend: str, *models: ModelReport, can: str = "chat pull") -> Worker
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"tools": [{"name": "f"}]}, "it does not support tools (tools needs that)"),
-        ({"messages": IMAGE}, "it does not support vision (messages needs that)"),
-        ({"think": "high"}, "it does not support thinking (think needs that)"),
+        ({"tools": [{"name": "f"}]}, "it does not support tools (needed by tools)"),
+        ({"messages": IMAGE}, "it does not support vision (needed by messages)"),
+        ({"think": "high"}, "it does not support thinking (needed by think)"),
         (
             {"response_format": {"type": "json_schema", "schema": {}}},
-            "it does not support schema (response_format needs that)",
+            "it does not support schema (needed by response_format)",
         ),
     ],
 )
@@ -79,7 +79,7 @@ def test_where_no_model_can_the_refusal_says_why() -> None:
 
         problem = problem_of(caught.value, {})
         assert (problem.code, problem.status) == ("not_supported", 400)
-        assert "it does not support thinking (think needs that)" in problem.detail
+        assert "it does not support thinking (needed by think)" in problem.detail
 
 
 def test_a_missing_model_goes_where_it_can_be_pulled() -> None:

@@ -90,9 +90,7 @@ class Queue:
 
         `expects_follower`: an HTTP client enqueues, so that a job which lives for its followers
         ends if none comes (docs/adr/0012). Not for retries and producers, who follow nothing.
-        `first_follower` is the process (`Followers.process`) that follows it from the start; it is
-        not registered if the job exists already.
-        A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable;
+        `first_follower` (`Followers.process`) is registered, unless the job exists already. A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable;
         without a `job_id` of the caller's nothing is left behind then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
@@ -103,8 +101,7 @@ class Queue:
         if expected.position < 0:
             raise _full(queue, tenant.name, expected, rate)
         try:
-            is_for_client = expects_follower or first_follower is not None
-            follower = self._first_follower(record, first_follower) if is_for_client else []
+            follower = self._first_follower(record, first_follower) if expects_follower else []
             return await self._begun(
                 record, request, expected.position, arriving, rate=rate, follower=follower
             )

@@ -282,7 +282,9 @@ async def test_a_first_follower_in_time_stops_that_clock(
 
 async def followed_job(relay: Relay, process: str) -> JobRecord:
     request = chat(on_disconnect="cancel")
-    record, _ = await relay.queue.enqueue(request, queue=QUEUE, first_follower=process)
+    record, _ = await relay.queue.enqueue(
+        request, queue=QUEUE, expects_follower=True, first_follower=process
+    )
     return record
 
 
@@ -318,7 +320,7 @@ async def test_a_first_follower_renews_its_lease(redis_url: str) -> None:
 async def test_a_job_that_outlives_its_followers_registers_none(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         record, _ = await relay.queue.enqueue(
-            chat(on_disconnect="continue"), queue=QUEUE, first_follower="p"
+            chat(on_disconnect="continue"), queue=QUEUE, expects_follower=True, first_follower="p"
         )
 
         assert not await is_followed(relay, record)

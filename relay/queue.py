@@ -90,8 +90,9 @@ class Queue:
 
         `expects_follower`: an HTTP client enqueues, so that a job which lives for its followers
         ends if none comes (docs/adr/0012). Not for retries and producers, who follow nothing.
-        `first_follower` (`Followers.process`) is registered, unless the job exists already. A pull of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable;
-        without a `job_id` of the caller's nothing is left behind then.
+        `first_follower` (`Followers.process`) is registered, unless the job exists already. A pull
+        of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable; without a
+        `job_id` of the caller's nothing is left behind then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from contract.images import ShownImage
 from contract.requests import Request
-from contract.wire import Asked, WireModel
+from contract.wire import ClientModel, WireModel
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -45,14 +45,14 @@ def thoughts_in(details: Iterable[Mapping[str, Any]]) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-class TextPart(Asked):
+class TextPart(ClientModel):
     """A piece of text in a message."""
 
     type: Literal["text"] = "text"
     text: str
 
 
-class ImagePart(Asked):
+class ImagePart(ClientModel):
     """An image in a message: base64 of its bytes, a data URL, or an http(s) URL."""
 
     type: Literal["image"] = "image"
@@ -62,7 +62,7 @@ class ImagePart(Asked):
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class ToolCall(Asked):
+class ToolCall(ClientModel):
     """A call that the assistant made; `arguments` is JSON text."""
 
     id: str | None = None
@@ -72,7 +72,7 @@ class ToolCall(Asked):
     """Data to send back with the call, as the backend sent it (Gemini's thought signature)."""
 
 
-class Message(Asked):
+class Message(ClientModel):
     """One message. `thinking` is the assistant's reasoning, for backends that accept it."""
 
     role: Role
@@ -99,7 +99,7 @@ class Message(Asked):
         return tuple(part.image for part in self.content if isinstance(part, ImagePart))
 
 
-class Tool(Asked):
+class Tool(ClientModel):
     """A function the model may call; `parameters` is a JSON schema."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -109,25 +109,25 @@ class Tool(Asked):
     """Whether the arguments of a call must match the schema, if the backend supports it."""
 
 
-class NamedTool(Asked):
+class NamedTool(ClientModel):
     """The one tool that the model must call."""
 
     name: str
 
 
-class TextFormat(Asked):
+class TextFormat(ClientModel):
     """Any text."""
 
     type: Literal["text"] = "text"
 
 
-class JsonFormat(Asked):
+class JsonFormat(ClientModel):
     """Any JSON object."""
 
     type: Literal["json_object"] = "json_object"
 
 
-class SchemaFormat(Asked):
+class SchemaFormat(ClientModel):
     """JSON that conforms to a schema."""
 
     type: Literal["json_schema"] = "json_schema"

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from contract.wire import Asked, WireModel
+from contract.wire import ClientModel, WireModel
 
 Kind = Literal[
     "chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy", "create",
@@ -51,7 +51,7 @@ def disconnect_policy(text: str) -> OnDisconnect:
     return CancelAfter(cancel_after_s=float(text.removeprefix(_CANCEL_AFTER)))
 
 
-class Request(Asked):
+class Request(ClientModel):
     """Fields that every kind of request takes besides its own."""
 
     kind: Kind

@@ -24,7 +24,7 @@ class WireModel(BaseModel):
     )
 
 
-class Asked(WireModel):
+class ClientModel(WireModel):
     """Base of models that clients send: a null is the same as a field left out."""
 
     @model_validator(mode="before")

@@ -1,1 +1,1 @@
-"""The wire between shim and workers: the only home of Redis, both ends of each wire in one file."""
+"""What shim and workers exchange through Redis: jobs, queues, logs, batches and the roster."""

@@ -49,8 +49,8 @@ class ClaimFilter(NamedTuple):
     failing: frozenset[str] = frozenset()
     """The same, that failed last: a job not tried yet goes before one that comes back."""
     only: Mapping[str, frozenset[str]] | None = None
-    """As what a model may run beside what runs, by its untagged name; others may as anything.
-    None: the backend loads a model in one way only, whatever context length a job asks for."""
+    """Variants in which a model that runs may be loaded, by its untagged name; other models may be
+    loaded in any. None: the backend loads a model in one way only, for any context length."""
 
 
 class Bounds(NamedTuple):

@@ -40,19 +40,19 @@ class AttemptLog:
     """The writing end of a job's log, for one attempt."""
 
     __slots__ = (
-        "_writer", "attempt", "channel", "id", "keys", "length", "nonce", "seq",
+        "_publisher", "attempt", "channel", "id", "keys", "length", "nonce", "seq",
         "size_bytes", "torn", "until_lost", "unwritten",
     )  # fmt: skip
 
-    def __init__(self, writer: "Publisher", claim: StartedJob) -> None:
+    def __init__(self, publisher: "Publisher", job: StartedJob) -> None:
         """Append after `started`, which `Queue.start` has written."""
-        self._writer = writer
-        self.id = claim.record.id
+        self._publisher = publisher
+        self.id = job.record.id
         self.keys = log_and_record(self.id)
         self.channel = redis_keys.channel(self.id)
-        self.attempt = claim.attempt
-        self.nonce = claim.record.nonce or ""
-        self.length = claim.length
+        self.attempt = job.attempt
+        self.nonce = job.record.nonce or ""
+        self.length = job.length
         self.seq = 1
         self.until_lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done once the job is not this attempt's any more: its run should be cancelled."""
@@ -66,7 +66,7 @@ class AttemptLog:
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
         self.unwritten += 1
-        self._writer.put(self, event)
+        self._publisher.put(self, event)
 
     @property
     def lost(self) -> bool:
@@ -81,19 +81,19 @@ class AttemptLog:
     async def flush(self) -> None:
         """Wait until every appended event is in the log; raises LeaseLost if one was refused."""
         while self.unwritten and not self.lost:
-            await self._writer.next_flush()
+            await self._publisher.next_flush()
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
 
     @property
     def must_wait(self) -> bool:
         """Whether so much is unwritten that a slow Redis should slow the backend's stream."""
-        return self._writer.is_full
+        return self._publisher.is_full
 
     async def wait_for_room(self) -> None:
         """Wait while more than `_FULL` events of this process are unwritten."""
-        while self._writer.is_full and not self.lost:
-            await self._writer.next_flush()
+        while self._publisher.is_full and not self.lost:
+            await self._publisher.next_flush()
 
 
 Batch = list[tuple[AttemptLog, NewFrame]]
@@ -109,9 +109,9 @@ class Publisher:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def attempt_log(self, claim: StartedJob) -> AttemptLog:
+    def attempt_log(self, job: StartedJob) -> AttemptLog:
         """The log of an attempt that `Queue.start` has started."""
-        return AttemptLog(self, claim)
+        return AttemptLog(self, job)
 
     def put(self, attempt_log: AttemptLog, event: Event) -> None:
         """Queue an event for the next script call."""

@@ -178,7 +178,7 @@ class Queue:
         )
 
     async def claim(
-        self, queue: str, worker: str, taking: ClaimFilter = _ANY, *, idle_slots: int = 0
+        self, queue: str, worker: str, claim_filter: ClaimFilter = _ANY, *, idle_slots: int = 0
     ) -> Claim | None:
         """Lease the job that should run next to `worker`; None if no job waits that fits.
 
@@ -191,7 +191,7 @@ class Queue:
             queues.claim(
                 queue,
                 worker,
-                taking,
+                claim_filter,
                 lease_s=settings.lease_s,
                 patience_s=settings.affinity_patience_s,
                 look_ahead=LOOK_AHEAD,

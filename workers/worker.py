@@ -161,7 +161,7 @@ class Worker:
         run = Run(
             job=job,
             backend=reservation.adapter,
-            packer=reservation if reservation.packs else None,
+            packer=reservation.packer,
             attempt_log=log,
             observer=RunReports(record.id, reservation, state.affinity, self._reporter),
             services=self._services,

@@ -1,7 +1,7 @@
 """The middleware that authenticates every call, before its body is read.
 
-It stores the client's key in the scope's state, where `authentication.Caller` reads it; a route
-that this middleware had not seen would fail for want of it.
+It stores the client's key in the scope's state, where `authentication.Caller` reads it. A route
+outside this middleware has no key there and fails.
 """
 
 import asyncio

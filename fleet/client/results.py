@@ -3,7 +3,7 @@
 import base64
 from typing import TYPE_CHECKING
 
-from contract.embeddings import EmbedRequest, unpack
+from contract.embeddings import EmbedRequest
 from contract.errors import InternalError
 from contract.result import Embeddings, Result
 from fleet.client.errors import JobEnded
@@ -61,9 +61,3 @@ def rows_of(answer: MapResult) -> "Rows":
     found, asked = answer.result.embeddings, answer.request
     assert isinstance(asked, EmbedRequest)  # noqa: S101 - for the type checker
     return array_of(found, asked.count)
-
-
-def vectors_of(result: Result) -> list[list[float]]:
-    """The vectors of an embed job's result, as lists; empty if it has none."""
-    found = result.embeddings
-    return unpack(found.data, found.dimension) if found else []

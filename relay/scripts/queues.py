@@ -53,8 +53,8 @@ def expect(
 def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
     """Put a job into the backlog, unless it is there, and wake a worker for it.
 
-    One with an idle slot is told by its wake channel; if there is none, and a ticket lacks, the
-    ticket goes into the list.
+    A message on its wake channel wakes one with an idle slot; if there is none, and a ticket is
+    missing, the ticket is pushed to the list.
     """
     args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*")]
     return ScriptCall(load("queues/enqueue"), _keys(arrival.queue), args, _place)
@@ -63,7 +63,7 @@ def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
 def claim(
     queue: str,
     worker: str,
-    fits: ClaimFilter,
+    claim_filter: ClaimFilter,
     *,
     lease_s: float,
     patience_s: float,
@@ -77,16 +77,16 @@ def claim(
     `idle_slots` of the worker are noted: jobs that are enqueued meanwhile wake it.
     """
     wanted = {
-        "choosy": fits.warm is not None,
-        "warm": sorted(fits.warm or ()),
-        "resting": sorted(fits.resting),
-        "failing": sorted(fits.failing),
-        "contexts": fits.only is not None,
-        "only": {model: sorted(variants) for model, variants in (fits.only or {}).items()},
+        "choosy": claim_filter.warm is not None,
+        "warm": sorted(claim_filter.warm or ()),
+        "resting": sorted(claim_filter.resting),
+        "failing": sorted(claim_filter.failing),
+        "contexts": claim_filter.only is not None,
+        "only": {model: sorted(variants) for model, variants in (claim_filter.only or {}).items()},
     }
     args: list[Argument] = [
-        *_head(queue), worker, VERSION, lease_s, look_ahead, int(fits.batch),
-        "drains" if fits.drains else int(fits.cold), patience_s, json.dumps(wanted),
+        *_head(queue), worker, VERSION, lease_s, look_ahead, int(claim_filter.batch),
+        "drains" if claim_filter.drains else int(claim_filter.cold), patience_s, json.dumps(wanted),
         idle_slots, IDLE_S,
     ]  # fmt: skip
     return ScriptCall(load("queues/claim"), _keys(queue), args, _picked)

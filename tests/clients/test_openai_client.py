@@ -13,9 +13,10 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from support.fleet import Fleet, fleet
+from support.images import size_of
 from support.up import wait_until
 
-from workers.scripted.picture import png, size_of
+from workers.scripted.picture import png
 
 SLOW = "scripted-story:chunks=400,rate=20"
 LATE = "scripted-story:chunks=2,first=2.5"

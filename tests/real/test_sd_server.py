@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.images import pictures, told
+from support.images import pictures, size_of, told
 from support.processes import worker
 from support.relay import relay_on
 
@@ -29,7 +29,7 @@ from fleet.real.serving import RealServer
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import MODEL, Sdcpp
 from workers.backends.discovery import discover
-from workers.scripted.picture import png, size_of
+from workers.scripted.picture import png
 
 pytestmark = pytest.mark.real
 LONG = 40

@@ -18,8 +18,8 @@ async def put(relay: Relay, model: str, count: int = 1, **fields: Any) -> list[s
     return [(await relay.queue.enqueue(request, queue=QUEUE))[0].id for _ in range(count)]
 
 
-async def claimed(relay: Relay, **taking: Any) -> str | None:
-    claim = await relay.start_next(QUEUE, "w", ClaimFilter(**taking))
+async def claimed(relay: Relay, **fields: Any) -> str | None:
+    claim = await relay.start_next(QUEUE, "w", ClaimFilter(**fields))
     return None if claim is None else claim.record.id
 
 
@@ -103,9 +103,9 @@ async def test_to_affinity_another_context_length_is_another_model(redis_url: st
     async with relay_on(redis_url) as relay:
         (plain,) = await put(relay, "m")
         (large,) = await put(relay, "m", context_length=8192)
-        taking: dict[str, Any] = {"warm": frozenset({LARGE}), "only": {}}
+        fields: dict[str, Any] = {"warm": frozenset({LARGE}), "only": {}}
 
-        assert [await claimed(relay, **taking) for _ in range(2)] == [large, plain]
+        assert [await claimed(relay, **fields) for _ in range(2)] == [large, plain]
 
 
 async def test_what_waits_to_be_loaded_otherwise_is_overtaken_for_the_patience_only(

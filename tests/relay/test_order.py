@@ -34,8 +34,8 @@ async def put(relay: Relay, tenant: Tenant, **fields: Any) -> str:
     return record.id
 
 
-async def claimed(relay: Relay, taking: ClaimFilter = ANYTHING) -> Any:
-    claim = await relay.start_next(QUEUE, "w", taking)
+async def claimed(relay: Relay, claim_filter: ClaimFilter = ANYTHING) -> Any:
+    claim = await relay.start_next(QUEUE, "w", claim_filter)
     return None if claim is None else claim.record
 
 

@@ -1,6 +1,8 @@
 """Image backends under test: each adapter against the scripted server, and what it tells."""
 
 import base64
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +11,7 @@ from contract.images import ImageRequest
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import MODEL, Sdcpp
 from workers.scripted.backend import Scripted
+from workers.scripted.picture import SIGNATURE
 from workers.scripted.server import ScriptedServer, serve
 
 NETWORKED = ("sd", "a1111")
@@ -58,3 +61,25 @@ def pictures(events: list[Any], *, partial: bool = False) -> list[bytes]:
     """The images, decoded."""
     found = (event for event in events if event.type == "image" and event.partial is partial)
     return [base64.b64decode(event.data, validate=True) for event in found]
+
+
+def size_of(image: bytes) -> tuple[int, int]:
+    """Width and height of a PNG in pixels; raises ValueError if it is invalid or truncated."""
+    if not image.startswith(SIGNATURE + struct.pack(">I", 13) + b"IHDR"):
+        raise ValueError("not a PNG")
+    at, kind, body = len(SIGNATURE), b"", b""
+    try:
+        while kind != b"IEND":
+            length, kind = struct.unpack_from(">I4s", image, at)
+            data = image[at + 8 : at + 8 + length]
+            if image[at + 8 + length : at + 12 + length] != struct.pack(
+                ">I", zlib.crc32(kind + data)
+            ):
+                raise ValueError(f"the chunk {kind!r} is broken")
+            body += data if kind == b"IDAT" else b""
+            at += 12 + length
+        zlib.decompress(body)
+    except (struct.error, zlib.error) as error:
+        raise ValueError(f"truncated: {error}") from error
+    width, height = struct.unpack_from(">II", image, 16)
+    return width, height

@@ -54,10 +54,10 @@ class Relay:
         return claim
 
     async def start_next(
-        self, queue: str, worker: str, taking: ClaimFilter | None = None
+        self, queue: str, worker: str, claim_filter: ClaimFilter | None = None
     ) -> StartedJob | None:
         """Claim the next job that has not ended, and start it: what a worker does."""
-        while claim := await self.queue.claim(queue, worker, taking or ClaimFilter()):
+        while claim := await self.queue.claim(queue, worker, claim_filter or ClaimFilter()):
             job = await self.queue.start(claim)
             if job is not None:
                 return job

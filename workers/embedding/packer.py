@@ -91,9 +91,13 @@ class Packer:
         texts += self._expected * max(self._recent_counts)
         return texts < rounds * self._max_texts and tokens < rounds * self._rules.budget.tokens
 
-    def expect(self, count: int) -> None:
-        """Count jobs that are being claimed, whose number of texts is not known yet."""
-        self._expected += count
+    def expect_job(self) -> "ExpectedJob":
+        """Count a job that is being claimed, whose number of texts is not known yet."""
+        self._count_expected(1)
+        return ExpectedJob(self, self._count_expected)
+
+    def _count_expected(self, change: int) -> None:
+        self._expected += change
         self._notify_capacity()
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
@@ -178,3 +182,24 @@ class Packer:
         if self.has_capacity is not self._had_capacity:
             self._had_capacity = not self._had_capacity
             self._on_capacity_change()
+
+
+class ExpectedJob:
+    """A job that a packer expects, until its texts arrive or it is known that none will."""
+
+    def __init__(self, packer: Embed, count: Callable[[int], None]) -> None:
+        """Made by `Packer.expect_job`, which has counted it; `count` changes that number."""
+        self._packer = packer
+        self._count = count
+        self._is_expected = True
+
+    def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
+        """Embed the job's texts together with those of other jobs; raises BackendError."""
+        self.settle()
+        return self._packer.embed(request)
+
+    def settle(self) -> None:
+        """Expect the job no longer; a second call changes nothing."""
+        if self._is_expected:
+            self._is_expected = False
+            self._count(-1)

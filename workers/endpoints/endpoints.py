@@ -15,14 +15,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from functools import partial
 from typing import Final, NamedTuple
 
-from contract.embeddings import EmbedRequest
-from contract.errors import BackendError, NotSupported
-from contract.events import Done, Phase, Vectors
+from contract.errors import BackendError
 from contract.model_names import canonical, is_same, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
-from workers.backends.protocols import Backend, GrantsFeatures, Stream
-from workers.embedding.packer import Packer
+from workers.backends.protocols import Backend, Embed, GrantsFeatures
+from workers.embedding.packer import ExpectedJob, Packer
 from workers.endpoints.broadcast import EVERYWHERE, Broadcast
 from workers.endpoints.circuit_breaker import (
     CircuitBreaker,
@@ -150,6 +148,7 @@ class Reservation:
         self._is_broadcast = len(endpoints.all) > 1 and kind_of(queue) in EVERYWHERE
         self._endpoint = endpoint
         self._permits: list[Permit] = []
+        self._expected_job: ExpectedJob | None = None
         self._loaded: str | None = None
         self._enter(None)
 
@@ -171,16 +170,9 @@ class Reservation:
         return self._pool.limits(self._queue, self._endpoint)
 
     @property
-    def packs(self) -> bool:
-        """Whether `embed` of this object runs the job in place of the adapter."""
-        return self._packer is not None
-
-    def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
-        """Embed the job's texts together with those of other jobs (embedding/packer.py)."""
-        if self._packer is None:
-            raise NotSupported(f"backend {self._pool.name} packs no texts")
-        self._stop_expecting()
-        return self._packer.embed(request)
+    def packer(self) -> Embed | None:
+        """What embeds the job's texts in place of the adapter (embedding/packer.py)."""
+        return self._expected_job
 
     def move(self, job_id: str, loaded: str | None) -> str | None:
         """Move to the endpoint that is best for the claimed job, whose model is `loaded` this way.
@@ -215,7 +207,8 @@ class Reservation:
 
     def release(self) -> None:
         """Free the slot."""
-        self._stop_expecting()
+        if self._expected_job is not None:
+            self._expected_job.settle()
         self._endpoint.taken[self._queue] -= 1
         for permit in self._permits:
             permit.dropped()
@@ -225,20 +218,12 @@ class Reservation:
 
     def _enter(self, loaded: str | None) -> None:
         self._endpoint.taken[self._queue] += 1
-        self._packer = self._endpoint.packer if kind_of(self._queue) == "embed" else None
-        if self._packer is not None:
-            self._packer.expect(1)
-        self._is_expected = True
+        packer = self._endpoint.packer if kind_of(self._queue) == "embed" else None
+        self._expected_job = None if packer is None else packer.expect_job()
         self._permits = [self._endpoint.breaker.enter()]
         if loaded is not None and not self._is_broadcast:
             self._loaded = loaded
             self._permits.append(self._endpoint.begin(self._queue, loaded))
-
-    def _stop_expecting(self) -> None:
-        """The packer has the job, or will not get it."""
-        if self._packer is not None and self._is_expected:
-            self._packer.expect(-1)
-        self._is_expected = False
 
 
 class EndpointPool:

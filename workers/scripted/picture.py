@@ -35,26 +35,6 @@ def png(text: str, width: int, height: int, cells: int = CELLS) -> bytes:
     return SIGNATURE + b"".join(_chunk(*each) for each in (*chunks, (b"IEND", b"")))
 
 
-def size_of(image: bytes) -> tuple[int, int]:
-    """Width and height of a PNG in pixels; raises ValueError if it is invalid or truncated."""
-    if not image.startswith(SIGNATURE + struct.pack(">I", 13) + b"IHDR"):
-        raise ValueError("not a PNG")
-    at, kind, body = len(SIGNATURE), b"", b""
-    try:
-        while kind != b"IEND":
-            length, kind = struct.unpack_from(">I4s", image, at)
-            data = image[at + 8 : at + 8 + length]
-            if image[at : at + 12 + length] != _chunk(kind, data):
-                raise ValueError(f"the chunk {kind!r} is broken")
-            body += data if kind == b"IDAT" else b""
-            at += 12 + length
-        zlib.decompress(body)
-    except (struct.error, zlib.error) as error:
-        raise ValueError(f"truncated: {error}") from error
-    width, height = struct.unpack_from(">II", image, 16)
-    return width, height
-
-
 def words_of(
     prompt: str, *, negative: str = "", start: str = "", strength: Any = None, seed: Any = None
 ) -> str:

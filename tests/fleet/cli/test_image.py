@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.images import size_of
 from support.up import DEADLINE_S, ROOT, Command, Up, environment
 
 from fleet import Client
-from workers.scripted.picture import png, size_of
+from workers.scripted.picture import png
 
 SMALL = ("--width", "48", "--height", "32")
 DRAWS = ("--backend", "scripted", "--model")

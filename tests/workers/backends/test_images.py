@@ -8,7 +8,7 @@ import pytest
 from support.backends import against_server as chatting
 from support.backends import asking
 from support.backends import told as folded
-from support.images import ALL, MODELS, NETWORKED, against_server, drawing, pictures, told
+from support.images import ALL, MODELS, NETWORKED, against_server, drawing, pictures, size_of, told
 
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
 from contract.errors import (
@@ -22,7 +22,6 @@ from contract.errors import (
 from contract.events import Done
 from workers.backends.protocols import Backend, GenerateImages, capabilities
 from workers.scripted.http import Reply
-from workers.scripted.picture import size_of
 
 every = pytest.mark.parametrize("type", ALL)
 networked = pytest.mark.parametrize("type", NETWORKED)

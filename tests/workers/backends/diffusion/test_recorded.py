@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from support.backends import WIRE
-from support.images import drawing, pictures, told
+from support.images import drawing, pictures, size_of, told
 
 from contract.errors import (
     BackendBusy,
@@ -18,7 +18,6 @@ from contract.errors import (
 )
 from contract.events import Done, Phase, Progress
 from workers.backends.diffusion.sdcpp import MODEL, Sdcpp
-from workers.scripted.picture import size_of
 
 CAPABILITIES = (WIRE / "sd-capabilities.json").read_bytes()
 QUEUE_FULL = b'{"error":"job queue is full"}'

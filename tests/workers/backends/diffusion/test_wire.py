@@ -5,6 +5,7 @@ import json
 
 import httpx
 import pytest
+from support.images import size_of
 
 from contract.errors import (
     AuthenticationRefused,
@@ -16,7 +17,7 @@ from contract.images import ImageRequest
 from workers.backends.diffusion.a1111 import A1111
 from workers.backends.diffusion.sdcpp import MODEL
 from workers.backends.diffusion.wire import base64_of, mime_type_of, to_a1111, to_sdcpp
-from workers.scripted.picture import png, size_of
+from workers.scripted.picture import png
 
 WHOLE = ImageRequest(
     model=MODEL,

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, told
+from support.images import size_of
 
 from contract.errors import (
     BackendBusy,
@@ -25,7 +26,7 @@ from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.images import to_image
 from workers.backends.protocols import GenerateImages, capabilities
 from workers.scripted.images import form_fields
-from workers.scripted.picture import png, size_of, words_of
+from workers.scripted.picture import png, words_of
 
 
 def asking(model: str = "scripted-image", **fields: Any) -> ImageRequest:

@@ -1,7 +1,8 @@
 """Comparison of model names: a name without a tag is the same as with the tag `latest`. Pure.
 
 `qwen3` and `qwen3:latest` are one model to Ollama, and so to the whole fleet: model names are
-compared only by these functions. A path means the model named by its last part, because servers
+compared only by these functions, and at a claim by `relay/lua/queues/claim.lua`, which repeats the
+rules of the tag (`untagged`) and of the context length (`variant`). A path means the model named by its last part, because servers
 that name a model by its file are listed here by the file's name alone.
 """
 

@@ -24,7 +24,8 @@ for model, names in pairs(filter.only) do only[model] = set_of(names) end
 local is_choosy, is_restricted = filter.choosy, next(resting) or next(only)
 revive(16)
 
--- The variant of a job's model that a worker loads: spelled as the job has it, and without :latest.
+-- The variant of a job's model that a worker loads: spelled as the job has it, and without :latest
+-- (the rules of contract/model_names.py).
 local function spelled(job) return filter.contexts and variant(job) or job.model end
 local function base(model) return (string.gsub(model, ':latest$', '')) end
 local function loaded(job)

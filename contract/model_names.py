@@ -2,8 +2,9 @@
 
 `qwen3` and `qwen3:latest` are one model to Ollama, and so to the whole fleet: model names are
 compared only by these functions, and at a claim by `relay/lua/queues/claim.lua`, which repeats the
-rules of the tag (`untagged`) and of the context length (`variant`). A path means the model named by its last part, because servers
-that name a model by its file are listed here by the file's name alone.
+rules of the tag (`untagged`) and of the context length (`variant`). A path means the model named by
+its last part, because servers that name a model by its file are listed here by the file's name
+alone.
 """
 
 import re

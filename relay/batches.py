@@ -177,7 +177,7 @@ class BatchStore:
             )
         return batch
 
-    async def seen(self, batch_id: str, tenant: Tenant) -> Batch:
+    async def get_for_tenant(self, batch_id: str, tenant: Tenant) -> Batch:
         """The record of a batch that this tenant may see: its own; an admin sees all.
 
         `batch_id` may be the prefix of an id, if only one of the tenant's own matches. Raises

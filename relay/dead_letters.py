@@ -44,7 +44,7 @@ _KEPT_MESSAGES: Final = 1000
 class DeadLetterFilter(NamedTuple):
     """Selects dead letters: those that a tenant sees and that match all other fields."""
 
-    seen_by: Tenant
+    visible_to: Tenant
     queue: str | None = None
     kind: Kind | None = None
     tenant: str | None = None
@@ -52,7 +52,7 @@ class DeadLetterFilter(NamedTuple):
     def matches(self, record: JobRecord) -> bool:
         """Whether a record is selected."""
         return (
-            sees(self.seen_by, record)
+            sees(self.visible_to, record)
             and self.queue in (None, record.queue)
             and self.kind in (None, record.kind)
             and self.tenant in (None, record.tenant)

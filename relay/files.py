@@ -42,7 +42,7 @@ class Files:
         at = await self._connection.call(create_record(file, stored_name(file.id), ttl_s))
         return file.model_copy(update={"created_at": at, "expires_at": at + ttl_s})
 
-    async def seen(self, file_id: str, tenant: Tenant) -> StoredFile:
+    async def get_for_tenant(self, file_id: str, tenant: Tenant) -> StoredFile:
         """The record of a file that this tenant may see: its own; an admin sees all.
 
         Raises UnknownFile, with the same message for another tenant's file; RelayUnavailable.

@@ -125,12 +125,12 @@ class Leases:
 
         A worker that holds it is notified. Raises RelayUnavailable.
         """
-        last_word = Failed(
+        terminal = Failed(
             code=error.code, message=error.message, retryable=error.retryable, dead=dead
         )
         settings = self._connection.settings
         ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
-        await self._connection.call(jobs.end(job_id, last_word, ttl_s=ttl_s, dead=dead))
+        await self._connection.call(jobs.end(job_id, terminal, ttl_s=ttl_s, dead=dead))
         worker = await self.release(queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
@@ -216,10 +216,10 @@ class Leases:
 
         Returns whether it was; raises RelayUnavailable.
         """
-        bare = await self._records.bare(job_id)
-        if bare is None:
+        state = await self._records.state(job_id)
+        if state is None:
             return False
-        facts = restored(bare.facts or await self._older(job_id), bare.created_at)
+        facts = restored(state.facts or await self._older(job_id), state.created_at)
         return await self._connection.call(
             queues.give_back(
                 queue,

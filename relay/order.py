@@ -1,22 +1,23 @@
 """The order of jobs inside a queue, from arrival to claim.
 
-Every waiting job has one number, its *virtual start*, in seconds of backend time: where the queue
-has come to (the start of the job claimed last, or now if nothing waits), or where the job's tenant
-has come to in its class if that is later; plus the slack of the class (contract/requests.py). A
-tenant's clock advances by the cost of each job divided by the tenant's weight. So tenants share by
-weight, a late one is served at once, classes age, no job starves, and a
-position is a rank. (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
+Every waiting job has one number, its *virtual start*, in seconds of backend time: the later of the
+queue's clock (the start of the job claimed last, or now if nothing waits) and the clock of the
+job's tenant in its class; plus the slack of the class (contract/requests.py). A tenant's clock
+advances by the cost of each job divided by the tenant's weight. So tenants share by weight, a
+tenant without waiting jobs is served next, classes age, no job starves, and a position is a rank.
+(Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
-A claim takes the smallest number, with three exceptions. A worker whose slots for `batch` are used
-up takes the first job of another class. A worker with warm models takes the first job of one of
-these before a cold head, if it is of no lesser class, and for no longer than the patience since the
-head was first passed over. Jobs that no endpoint may have now (`ClaimFilter.resting`, `.only`) are
-passed over, however many wait at the head: one failing model does not block the others.
+A claim takes the job with the smallest number, with three exceptions. A worker whose slots for
+`batch` are used up takes the first job of another class. A worker with loaded (warm) models takes
+the first job of one of these before a head whose model is not loaded (cold), if its class is not
+lower, and for at most `affinity_patience_s` since the head was first overtaken. Jobs that no
+endpoint may run now (`ClaimFilter.resting`, `.only`) are skipped, however many are at the head, so
+that one failing model does not block the others.
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
-`urgent` and the lines of models hold what the backlog holds of them; `lines` has the first job of
-each line; `load` counts what waits.
-Each script may be run twice. What holds, renews and returns a job is in leases.py.
+`urgent` and the lists of models (`line:<model>`) are subsets of the backlog; `lines` has the first
+job of each list; `load` counts the waiting jobs and tokens. Each script is idempotent. The code
+that holds, renews and returns jobs is in leases.py.
 """
 
 import json
@@ -30,27 +31,27 @@ from contract.requests import SLACK_S
 from contract.tenants import Tenant
 
 LOOK_AHEAD: Final = 32
-"""Jobs of a newer version that a claim may pass over before it gives up."""
+"""Jobs at the head of a list that a claim may skip before it gives up."""
 
 
 class ClaimFilter(NamedTuple):
     """Which jobs a worker can claim now."""
 
     warm: frozenset[str] | None = None
-    """Models whose jobs cost no load; None: every model is as good as another."""
+    """Models that are loaded; None: the claim does not prefer any model."""
     cold: bool = True
-    """Whether it takes other models' jobs at all: not while it loads one."""
+    """Whether jobs of models that are not loaded may be claimed: not while the worker loads one."""
     drains: bool = False
-    """With `cold=False`: whether warm ones, too, overtake a cold head for the patience only."""
+    """With `cold=False`: whether jobs of loaded models overtake a cold head for a limited time."""
     batch: bool = True
-    """Whether it takes jobs of class `batch`: not while these hold all the slots they may."""
+    """Whether jobs of class `batch` may be claimed: not while these use all slots they may have."""
     resting: frozenset[str] = frozenset()
-    """Models (contract/model_names.py, canonical) whose jobs no endpoint may have now."""
+    """Models (contract/model_names.py, canonical) whose jobs no endpoint may run now."""
     failing: frozenset[str] = frozenset()
-    """The same, that failed last: a job not tried yet goes before one that comes back."""
+    """Models whose last job failed: jobs without an attempt go before jobs that are retried."""
     only: Mapping[str, frozenset[str]] | None = None
-    """Variants in which a model that runs may be loaded, by its untagged name; other models may be
-    loaded in any. None: the backend loads a model in one way only, for any context length."""
+    """By untagged model name, the variants (context lengths) that may run beside the running jobs;
+    models that are not listed are not restricted. None: the backend ignores context lengths."""
 
 
 class Bounds(NamedTuple):
@@ -63,14 +64,14 @@ class Bounds(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A job that is to be put into a queue."""
+    """A job that is to be enqueued."""
 
     queue: str
     job_id: str
     facts: str
     """JSON, see `facts_of`."""
     share_s: float
-    """By how much it advances its tenant's clock: its cost by the tenant's weight."""
+    """Seconds by which the job advances its tenant's clock: its cost divided by the weight."""
     flow: str
     """Name of that clock: `<class> <tenant>`."""
     tenant: str
@@ -78,7 +79,7 @@ class Arrival(NamedTuple):
 
 
 def arrival(record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Bounds) -> Arrival:
-    """What a queue stores of a new job and checks before."""
+    """What a queue stores of a new job, and the bounds that it checks first."""
     cost = cost_of(request)
     return Arrival(
         record.queue,
@@ -92,15 +93,15 @@ def arrival(record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Boun
 
 
 def restored(facts: str, created_at: float) -> str:
-    """The facts of a job that its queue has lost: it starts where it would have in an empty one.
+    """The facts of a job that its queue has lost, with the virtual start of an empty queue.
 
-    `created_at` is in unix seconds. What a newer version has added to the facts stays.
+    `created_at` is in unix seconds. Fields that a newer version has added are kept.
     """
     return json.dumps({**json.loads(facts), "start": created_at, "at": created_at})
 
 
 def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -> str:
-    """What a claim must know of a job (JSON); `queues/enqueue` adds `start` (virtual) and `at`."""
+    """What a claim needs of a job (JSON); `queues/enqueue` adds `start` (virtual) and `at`."""
     facts = {
         "v": record.v,
         "attempt": record.attempt,

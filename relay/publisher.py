@@ -73,7 +73,7 @@ class AttemptLog:
         """Whether the job belongs to another attempt, or to none."""
         return self.until_lost.done()
 
-    def lose(self) -> None:
+    def mark_lost(self) -> None:
         """Let `until_lost` be done; a second call changes nothing."""
         if not self.until_lost.done():
             self.until_lost.set_result(None)
@@ -175,7 +175,7 @@ class Publisher:
                     attempt_log.torn = attempt_log.torn or (
                         outcome == TORN and not attempt_log.lost
                     )
-                    attempt_log.lose()
+                    attempt_log.mark_lost()
         if self._flushed is not None:
             self._flushed.set_result(None)
             self._flushed = None

@@ -61,7 +61,7 @@ class Reconciler:
             "ZRANGEBYSCORE", redis_keys.DEADLINES, "-inf", now, "LIMIT", 0, _AT_ONCE
         )
         for id in passed:
-            job = await self._records.bare(id.decode())
+            job = await self._records.state(id.decode())
             if job is None:
                 await self._connection.command("ZREM", redis_keys.DEADLINES, id)
             else:
@@ -122,7 +122,7 @@ class Reconciler:
         return [(job_id, queue.decode()) for job_id, queue in pairs if queue is not None]
 
     async def _restore(self, job_id: str) -> bool:
-        job = await self._records.bare(job_id)
+        job = await self._records.state(job_id)
         if job is None or job.status not in ("queued", "running"):
             return False
         _log.warning("queue %s had lost job %s", job.queue, job_id)

@@ -77,7 +77,7 @@ def requested(request: bytes) -> AnyRequest:
         ) from error
 
 
-class Bare(NamedTuple):
+class JobState(NamedTuple):
     """The fields needed to give a job back, which every version writes alike."""
 
     queue: str
@@ -85,7 +85,7 @@ class Bare(NamedTuple):
     attempt: int
     created_at: float
     facts: str | None
-    """What a claim must know of it (JSON, relay/order.py); older versions did not write it."""
+    """What a claim needs (JSON, relay/order.py); older versions did not write it."""
 
 
 class Records:
@@ -99,10 +99,10 @@ class Records:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
         return from_hash(await self._hash(job_id))
 
-    async def seen(self, job_id: str, tenant: Tenant) -> JobRecord:
+    async def get_for_tenant(self, job_id: str, tenant: Tenant) -> JobRecord:
         """The record of a job that this tenant may see: its own; an admin's sees any.
 
-        `job_id` may be the beginning of an id, if only one of those that it may see begins so.
+        `job_id` may be a prefix of an id, if only one id that the tenant may see has it.
         Raises JobNotFound, with the same text if it is another tenant's; AmbiguousId;
         RelayUnavailable.
         """
@@ -110,7 +110,7 @@ class Records:
         if not redis_keys.JOB_ID.match(job_id):
             index = redis_keys.RECENT if tenant.admin else redis_keys.recent(tenant.name)
             found = await id_from_prefix(self._connection, index, job_id, redis_keys.record)
-            # A Celery application may have chosen a task's id that looks like a beginning.
+            # A Celery application may have chosen a task's id that looks like a prefix.
             whole = found or redis_keys.job_id(job_id)
         record = await self.find(whole)
         if record is None or not sees(tenant, record):
@@ -128,14 +128,19 @@ class Records:
         """The request of a job; raises JobNotFound, NewerVersion, RelayUnavailable."""
         return requested((await self._hash(job_id))[b"request"])
 
-    async def bare(self, job_id: str) -> Bare | None:
-        """As much of a job as every version writes alike, or None; raises RelayUnavailable."""
-        found = await self._connection.command("HMGET", redis_keys.record(job_id), *Bare._fields)
+    async def state(self, job_id: str) -> JobState | None:
+        """The fields of a job that every version writes alike, or None.
+
+        Raises RelayUnavailable.
+        """
+        found = await self._connection.command(
+            "HMGET", redis_keys.record(job_id), *JobState._fields
+        )
         if found[0] is None:
             return None
         queue, status, attempt, created_at, facts = found
         text = None if facts is None else facts.decode()
-        return Bare(queue.decode(), status.decode(), int(attempt), float(created_at), text)
+        return JobState(queue.decode(), status.decode(), int(attempt), float(created_at), text)
 
     async def _hash(self, job_id: str) -> Hash:
         fields: Hash = await self._connection.command("HGETALL", redis_keys.record(job_id))
@@ -146,7 +151,7 @@ class Records:
     async def page(
         self,
         *,
-        seen_by: Tenant = DEFAULT_TENANT,
+        visible_to: Tenant = DEFAULT_TENANT,
         status: Status | None = None,
         kind: Kind | None = None,
         queue: str | None = None,
@@ -156,18 +161,19 @@ class Records:
     ) -> JobPage:
         """Jobs that match, newest first; `before` is the `next` of the page before this one.
 
-        A page with a `next` may hold fewer than `limit`, even none: so many others were looked at.
+        A page with a `next` may hold fewer than `limit`, even none: each page reads a
+        bounded number of records.
         """
         found: list[JobRecord] = []
-        cursor, looked_at = before, 0
-        key = redis_keys.RECENT if seen_by.admin else redis_keys.recent(seen_by.name)
+        cursor, read = before, 0
+        key = redis_keys.RECENT if visible_to.admin else redis_keys.recent(visible_to.name)
         async for cursor, record in self.newest_first(key, before):
-            looked_at += 1
+            read += 1
             if record and _matches(record, status=status, kind=kind, queue=queue, backend=backend):
                 found.append(record)
             if len(found) == limit:
                 return JobPage(jobs=tuple(found), next=cursor)
-        return JobPage(jobs=tuple(found), next=cursor if looked_at >= _LONGEST_SCAN else None)
+        return JobPage(jobs=tuple(found), next=cursor if read >= _LONGEST_SCAN else None)
 
     async def newest_first(
         self, key: str, before: str | None

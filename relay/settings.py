@@ -1,4 +1,7 @@
-"""Where Redis is, and how long things in it live. Read once, in a composition root."""
+"""Settings of the relay, and how any process reads settings.
+
+Settings are read once, in a composition root.
+"""
 
 import os
 import re
@@ -32,7 +35,7 @@ _PASSWORD: Final = re.compile(r"://[^/@\s]+@")
 
 
 def refusal(kind: type[BaseModel], error: ValidationError, given: Mapping[str, Any]) -> str:
-    """One line about everything that is wrong; `given` are arguments, which win over variables."""
+    """All errors of a validation in one line; `given` are arguments, which override variables."""
     return "; ".join(
         _one(str(each["loc"][0]), each, kind, given)
         if each["loc"]
@@ -69,7 +72,7 @@ def _shown(value: object) -> str:
 
 
 def _bounds(field: FieldInfo | None) -> str:
-    """As in `give a whole number from 1 to 1000`; empty where the field is no number."""
+    """As in `give a whole number from 1 to 1000`; empty if the field is not a number."""
     if field is None or not (limits := _limits(field)):
         return ""
     return f"give a {'whole ' if 'int' in repr(field.annotation) else ''}number {limits}"
@@ -106,7 +109,7 @@ MOST_BYTES: Final = 2**50
 _MOST_JOBS: Final = 10**9
 _MOST_TOKENS: Final = 10**15
 Seconds = Annotated[float, Field(gt=0, le=YEARS_S)]
-"""Some time. Every number has bounds on both sides: scripts, timers and clocks have theirs."""
+"""A duration. It has bounds on both sides, because scripts, timers and clocks have limits."""
 
 
 class FleetSettings(BaseSettings):
@@ -121,7 +124,7 @@ class FleetSettings(BaseSettings):
     )
 
     def __init__(self, **given: Any) -> None:
-        """Read the sources; raises InvalidSetting, in one line that holds no secret."""
+        """Read the sources; raises InvalidSetting, in one line without secrets."""
         try:
             super().__init__(**given)
         except ValidationError as error:
@@ -144,7 +147,7 @@ class FleetSettings(BaseSettings):
 
 
 class RelaySettings(FleetSettings):
-    """What the relay needs to know."""
+    """Settings of the relay."""
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     """`redis://`, `rediss://` or `unix:///path`; may hold a password."""
@@ -157,9 +160,9 @@ class RelaySettings(FleetSettings):
     queue_limit_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 500_000_000
     """Estimated tokens that may wait in one queue."""
     tenant_limit: Annotated[int | None, Field(ge=1, le=_MOST_JOBS)] = None
-    """Jobs of one tenant that may wait in one queue, where its key names no bound."""
+    """Jobs of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
-    """Estimated tokens of one tenant that may wait in one queue, where its key names no bound."""
+    """Estimated tokens of one tenant that may wait in one queue, if its API key sets no limit."""
     affinity_patience_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 20
     """Seconds for which jobs of a model in memory may overtake the head of their queue."""
     dead_ttl_s: Seconds = 7 * 86400
@@ -169,10 +172,10 @@ class RelaySettings(FleetSettings):
     renew_s: Seconds = 4
     """Seconds between two renewals; less than `lease_s`."""
     reap_s: Seconds = 3
-    """Seconds between two looks for expired leases."""
+    """Seconds between two checks for expired leases."""
     command_timeout_s: Seconds = 5
-    """Seconds that any one command may take before its connection counts as lost. Together with
-    `renew_s` well below `lease_s`, so that a half-open connection costs no lease."""
+    """Seconds that a command may take before its connection counts as lost. The sum of this and
+    `renew_s` should be well below `lease_s`, so that a half-open connection costs no lease."""
 
     @field_validator("redis_url")
     @classmethod

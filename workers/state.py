@@ -47,7 +47,7 @@ class HeldJobs:
         job_id = held.job.record.id
         self._by_id[job_id] = held
         if job_id in self._ended:
-            held.log.lose()
+            held.log.mark_lost()
 
     def remove(self, held: HeldJob) -> None:
         """Forget a job whose run has ended."""
@@ -69,7 +69,7 @@ class HeldJobs:
         """Cancel the run of a job whose lease is gone; an unknown id is ignored."""
         held = self._by_id.get(job_id)
         if held is not None:
-            held.log.lose()
+            held.log.mark_lost()
 
     def end(self, job_id: str) -> None:
         """Cancel the run of a job that was cancelled or failed elsewhere.
@@ -86,7 +86,7 @@ class HeldJobs:
         its lease had expired.
         """
         while (earlier := self._by_id.get(job_id)) is not None:
-            earlier.log.lose()
+            earlier.log.mark_lost()
             await earlier.over.wait()
 
 

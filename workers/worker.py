@@ -254,7 +254,7 @@ class Worker:
             some = all_held[at : at + _HANDED_OVER_AT_ONCE]
             await asyncio.gather(*(self._hand_over(held.job, reason) for held in some))
             for held in some:
-                held.log.lose()
+                held.log.mark_lost()
 
     async def _hand_over(self, job: StartedJob, reason: str) -> None:
         """Give a job back at once; while Redis is away it returns when its lease expires."""

@@ -231,7 +231,7 @@ async def page(
 )
 async def get(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Get a file's record."""
-    return _answer(await dependencies.files.seen(_checked(file_id), caller))
+    return _answer(await dependencies.files.get_for_tenant(_checked(file_id), caller))
 
 
 @router.get(
@@ -245,7 +245,7 @@ async def get(file_id: FileId, dependencies: Injected, caller: Caller) -> Respon
 )
 async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Download a file; it is streamed, never held in memory."""
-    file = await dependencies.files.seen(_checked(file_id), caller)
+    file = await dependencies.files.get_for_tenant(_checked(file_id), caller)
     download = Download(
         dependencies.storage.read(stored_name(file.id)), file, dependencies.open_calls
     )
@@ -261,7 +261,7 @@ async def content(file_id: FileId, dependencies: Injected, caller: Caller) -> Re
 )
 async def delete(file_id: FileId, dependencies: Injected, caller: Caller) -> Response:
     """Delete a file; a batch that already reads it continues."""
-    file = await dependencies.files.seen(_checked(file_id), caller)
+    file = await dependencies.files.get_for_tenant(_checked(file_id), caller)
     await dependencies.files.delete(file)
     gone = FileDeleted(id=file.id, object="file")
     return Response(gone.model_dump_json(), media_type="application/json")

@@ -174,7 +174,7 @@ async def _input(file_id: str, dependencies: Dependencies, tenant: Tenant) -> St
             "input_file_id", "must be the id of an uploaded file, as in file-0123..."
         )
     try:
-        file = await dependencies.files.seen(file_id, tenant)
+        file = await dependencies.files.get_for_tenant(file_id, tenant)
     except UnknownFile as error:
         raise invalid_field("input_file_id", error.message, error=UnknownFile) from None
     if file.purpose != "batch":
@@ -217,7 +217,7 @@ async def page(
 )
 async def get(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
     """Get a batch: its status and counts."""
-    return _answer(await dependencies.batches.seen(_checked(batch_id), caller))
+    return _answer(await dependencies.batches.get_for_tenant(_checked(batch_id), caller))
 
 
 @router.post(
@@ -228,7 +228,7 @@ async def get(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Resp
 )
 async def cancel(batch_id: BatchId, dependencies: Injected, caller: Caller) -> Response:
     """Cancel a batch; results so far are kept in its output. Idempotent."""
-    batch = await dependencies.batches.seen(_checked(batch_id), caller)
+    batch = await dependencies.batches.get_for_tenant(_checked(batch_id), caller)
     return _answer(await dependencies.batches.cancel(batch))
 
 

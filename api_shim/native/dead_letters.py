@@ -57,7 +57,7 @@ async def page(
     """
     check_cursor(before)
     found = await dependencies.dead_letters.page(wanted, limit=limit, before=before)
-    if wanted.seen_by.admin:
+    if wanted.visible_to.admin:
         found = found.model_copy(update={"unreadable": await dependencies.unreadable.count()})
     return json_response(found)
 
@@ -107,7 +107,7 @@ async def show(id: JobId, dependencies: Injected, caller: Caller) -> Response:
 )
 async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Retry a dead letter as a new job of its tenant; idempotent."""
-    record = await dependencies.records.seen(checked_id(id), caller)
+    record = await dependencies.records.get_for_tenant(checked_id(id), caller)
     if record.dead_at is not None and record.retried_as is None:
         request = await dependencies.records.request(record.id)
         await Submission(dependencies.submission, caller, Preferences()).queue_for(request)
@@ -144,7 +144,7 @@ async def purge_all(dependencies: Injected, wanted: Which, before: Before = None
 
 
 async def _dead(dependencies: Dependencies, caller: Tenant, job_id: str) -> JobRecord:
-    record = await dependencies.records.seen(checked_id(job_id), caller)
+    record = await dependencies.records.get_for_tenant(checked_id(job_id), caller)
     if record.dead_at is None:
         raise JobNotFound(f"there is no dead letter {record.id}: that job is {record.status}")
     return record

@@ -93,7 +93,7 @@ async def follow(
     format = _accepted(request.headers.get("accept", "*/*"))
     # An EventSource sends both when it reconnects: its URL unchanged, and the newer header.
     cursor = _cursor(last_event_id, "Last-Event-ID") or _cursor(after, "after") or Cursor()
-    record = await dependencies.records.seen(checked_id(id), caller)
+    record = await dependencies.records.get_for_tenant(checked_id(id), caller)
     if is_head(request.scope):
         # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
         return Response(media_type=format.media_type, headers={"X-Fleet-Job": id})
@@ -184,7 +184,7 @@ async def _follow(
 
     Raises JobNotFound, RelayUnavailable.
     """
-    record = await dependencies.records.seen(id, caller)
+    record = await dependencies.records.get_for_tenant(id, caller)
     pages = await _opened(dependencies, record, cursor)
     if pages is not None:
         async with dependencies.followers.follow(record):

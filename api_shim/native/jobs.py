@@ -68,7 +68,7 @@ async def page(
     """List the tenant's jobs, newest first; an admin's key lists all."""
     check_cursor(before)
     found = await dependencies.records.page(
-        seen_by=caller,
+        visible_to=caller,
         status=status,
         kind=kind,
         queue=queue,
@@ -115,7 +115,7 @@ async def get(
     result: Annotated[bool, Query(description="Whether to include the result so far.")] = True,
 ) -> Response:
     """Get a job: its record, position and result so far; `wait_s` waits until it has ended."""
-    record = await dependencies.records.seen(checked_id(id), caller)
+    record = await dependencies.records.get_for_tenant(checked_id(id), caller)
     if wait_s and record.status not in LAST_WORDS:
         async with dependencies.followers.follow(record) as follower:
             waiting = _until_the_end(dependencies, record.id, wait_s)
@@ -160,6 +160,6 @@ async def cancel(
     reason: Annotated[str, Query(max_length=200, description="Shown to its followers.")] = "",
 ) -> Response:
     """Cancel a job, whatever its status; idempotent, and effective at once."""
-    record = await dependencies.records.seen(checked_id(id), caller)
+    record = await dependencies.records.get_for_tenant(checked_id(id), caller)
     cancelled = await dependencies.queue.cancel(record.id, by="caller", reason=reason)
     return json_response(cancelled, record.id)

@@ -117,7 +117,7 @@ def hand_over(
 
 
 def end(
-    job_id: str, last_word: Failed | Cancelled, *, ttl_s: int, dead: bool = False
+    job_id: str, terminal: Failed | Cancelled, *, ttl_s: int, dead: bool = False
 ) -> ScriptCall[bool]:
     """Take a job from its holder, if any, and log its terminal event; False if it had ended.
 
@@ -131,7 +131,7 @@ def end(
         redis_keys.DEAD,
     ]
     args: list[Argument] = [
-        job_id, redis_keys.channel(job_id), last_word.type, ttl_s, _fields(last_word), int(dead),
+        job_id, redis_keys.channel(job_id), terminal.type, ttl_s, _fields(terminal), int(dead),
     ]  # fmt: skip
     return ScriptCall(load("jobs/end"), keys, args, bool)
 

@@ -14,18 +14,18 @@ from relay.order import Arrival, ClaimFilter
 from relay.scripts.loader import load
 
 IDLE_S: Final = 60
-"""Seconds for which the idle slots of a worker are known that does not renew them."""
+"""Seconds after which the recorded idle slots of a worker expire."""
 
 
 class Place(NamedTuple):
     """Where a job is or would be in the backlog."""
 
     position: int
-    """1: next; 0: held already; -1 to -4: refused by this bound of `Bounds`."""
+    """1: next; 0: held already; -1 to -4: refused, by the first to fourth field of `Bounds`."""
     held: int = 0
     """If refused: how many jobs or tokens wait."""
     limit: int = 0
-    """If refused: how many may."""
+    """If refused: how many jobs or tokens may wait."""
 
 
 class Picked(NamedTuple):
@@ -42,9 +42,9 @@ class Picked(NamedTuple):
 def expect(
     arrival: Arrival, counters: Sequence[str]
 ) -> ScriptCall[tuple[Place, list[bytes | None]]]:
-    """Where `enqueue` would put a job now. Writes nothing.
+    """Where `enqueue` would put a job now, and the values of the `counters` (keys).
 
-    Returns that, and the values of the counters (keys).
+    Writes nothing.
     """
     keys = [*_keys(arrival.queue), *counters]
     return ScriptCall(load("queues/expect"), keys, _arriving(arrival), _expected)
@@ -53,8 +53,8 @@ def expect(
 def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
     """Put a job into the backlog, unless it is there, and wake a worker for it.
 
-    A message on its wake channel wakes one with an idle slot; if there is none, and a ticket is
-    missing, the ticket is pushed to the list.
+    A worker with an idle slot gets a message on its wake channel. If there is none, and fewer
+    tickets than waiting jobs, the ticket is pushed.
     """
     args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*")]
     return ScriptCall(load("queues/enqueue"), _keys(arrival.queue), args, _place)
@@ -72,9 +72,9 @@ def claim(
 ) -> ScriptCall[Picked | None]:
     """Lease the job that should run next to a worker for `lease_s` seconds; None if none fits.
 
-    Up to `look_ahead` jobs that do not fit are passed over in each list. For `patience_s` seconds
-    jobs of a model in memory may overtake one that is not. If no job waits at all, so many
-    `idle_slots` of the worker are noted: jobs that are enqueued meanwhile wake it.
+    Up to `look_ahead` jobs that do not fit are skipped in each list. For `patience_s` seconds
+    jobs of a model in memory may overtake one that is not. If no job waits at all, the
+    number of `idle_slots` of the worker is recorded, so that the next enqueue wakes it.
     """
     wanted = {
         "choosy": claim_filter.warm is not None,
@@ -93,9 +93,9 @@ def claim(
 
 
 def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[str | None]:
-    """Remove a job that has ended, if `holder` (`<attempt> <worker>`; empty: anybody) has it.
+    """Remove a job that has ended, if `holder` (`<attempt> <worker>`; empty: any) has it.
 
-    Returns its holder, if it had one, and counts it in `drained` (a key) then.
+    Returns its holder; if it had one, the job is counted in `drained` (a key).
     """
     args = [*_head(queue), job_id, holder]
     return ScriptCall(load("queues/release"), [*_keys(queue), drained], args, _text)
@@ -104,7 +104,7 @@ def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[st
 def give_back(
     queue: str, job_id: str, *, old: int, new: int, delay_s: float, ticket: str, facts: str
 ) -> ScriptCall[bool]:
-    """Put a job that attempt `old` or no attempt holds back at its place, as attempt `new`.
+    """Return a job that attempt `old` or no attempt holds to its place, as attempt `new`.
 
     It waits again after `delay_s` seconds. `facts` (JSON) are for a job whose facts are lost.
     Returns whether it was moved.
@@ -114,17 +114,17 @@ def give_back(
 
 
 def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[int]:
-    """Let delayed jobs that are due wait again, and send tickets as far as they are missing.
+    """Move delayed jobs that are due to the backlog, and push missing tickets.
 
-    Forgets the name of a queue that was empty for `idle_s` seconds. Returns how many tickets are
-    still missing; negative if there are more than jobs that wait.
+    Removes the name of a queue that was empty for `idle_s` seconds. Returns how many tickets are
+    still missing; negative if there are more tickets than waiting jobs.
     """
     args: list[Argument] = [*_head(queue), idle_s, *tickets]
     return ScriptCall(load("queues/wake"), _keys(queue), args, int)
 
 
 def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
-    """The id of the waiting job that was enqueued first; None where none waits.
+    """The id of the waiting job that was enqueued first; None if no job waits.
 
     Removes up to `limit` entries that an older version left behind.
     """
@@ -137,7 +137,8 @@ def renew(
 ) -> ScriptCall[tuple[float, list[str]]]:
     """Renew a worker's leases on jobs (id and attempt) for `lease_s` seconds.
 
-    Returns Redis's time (unix seconds), and the ids that it does not hold or that are cancelled.
+    Returns Redis's time (unix seconds), and the ids of jobs that the worker does not hold or that
+    are cancelled.
     """
     records = [redis_keys.record(job_id) for job_id, _ in jobs]
     keys = [redis_keys.leases(queue), redis_keys.holders(queue), *records]

@@ -67,7 +67,7 @@ async def run(fleet: Fleet, backend: str, model: str, **fields: object) -> list[
         request = ChatRequest(model=model, messages=(Message(role="user", content="tell"),), **once)
         record, _ = await relay.queue.enqueue(request, queue=f"{backend}.chat")
         async with asyncio.timeout(20):
-            return await relay.heard(record.id)
+            return await relay.frames(record.id)
 
 
 def failure(frames: list[Frame]) -> Failed:

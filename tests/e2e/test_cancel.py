@@ -97,7 +97,7 @@ async def until_said(relay: Relay, job: str, *types: str) -> None:
 
 async def heard(relay: Relay, job: str) -> list[Frame]:
     async with asyncio.timeout(15):
-        return await relay.heard(job)
+        return await relay.frames(job)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ async def test_the_worker_is_dead_and_nobody_knows_yet(redis_url: str, tmp_path:
         await asyncio.to_thread(dead.wait)
         record = await relay.queue.cancel(job, by="caller")
         left = await left_in_queues(relay)
-        frames = await relay.heard(job)
+        frames = await relay.frames(job)
         await relay.leases.release_worker(dead.name)
 
         assert "cancelled" == record.status == frames[-1].type
@@ -74,7 +74,7 @@ async def test_a_stopped_worker_adds_nothing_when_it_wakes_up_and_lets_go_of_its
     async with running(redis_url, tmp_path, model, **env) as (relay, server, stopped, job):
         stopped.send(signal.SIGSTOP)
         record = await relay.queue.cancel(job, by="caller")
-        frames = await relay.heard(job)
+        frames = await relay.frames(job)
         again = await relay.queue.cancel(job, by="caller")
         await asyncio.sleep(1.5 if env is SHORT_LEASE else 0)
         stopped.send(signal.SIGCONT)
@@ -99,7 +99,7 @@ async def test_the_stopped_worker_takes_the_next_job_when_it_wakes_up(
         )
         record, _ = await relay.queue.enqueue(request, queue="ollama.chat")
         async with asyncio.timeout(10):
-            frames = await relay.heard(record.id)
+            frames = await relay.frames(record.id)
 
         assert frames[-1].type == "done"
 

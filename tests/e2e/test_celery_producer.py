@@ -94,7 +94,7 @@ async def test_the_same_message_twice_is_one_job(redis_url: str, tmp_path: Path)
             for _ in range(3):
                 await send(redis_url, task_id=id)
             await ended(relay, id)
-            frames = await relay.heard(job_id(id))
+            frames = await relay.frames(job_id(id))
 
             assert [f.type for f in frames].count("started") == 1
 

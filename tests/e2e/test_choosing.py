@@ -45,7 +45,7 @@ async def working(
 
 async def told(relay: Relay, jobs: Sequence[str]) -> list[list[Frame]]:
     async with asyncio.timeout(30):
-        return [await relay.heard(job) for job in jobs]
+        return [await relay.frames(job) for job in jobs]
 
 
 async def records(relay: Relay, jobs: Sequence[str]) -> list[JobRecord]:

@@ -51,7 +51,7 @@ async def place(relay: Relay, job: str) -> str:
 
 async def ended(relay: Relay, *jobs: str) -> list[str]:
     async with asyncio.timeout(30):
-        logs = await asyncio.gather(*(relay.heard(job) for job in jobs))
+        logs = await asyncio.gather(*(relay.frames(job) for job in jobs))
     return [frames[-1].type for frames in logs]
 
 
@@ -124,7 +124,7 @@ async def test_of_two_endpoints_the_one_that_works_takes_the_jobs(
             await until(relay, lambda backend, _: backend.healthy)
             jobs = [await enqueue(relay, max_attempts=1) for _ in range(10)]
             ends = await ended(relay, *jobs)
-            logs = await asyncio.gather(*(relay.heard(job) for job in jobs))
+            logs = await asyncio.gather(*(relay.frames(job) for job in jobs))
             places = {f.event.endpoint for log in logs for f in log if f.type == "started"}
             backend, queue = await reported(relay)
 
@@ -175,7 +175,7 @@ async def test_an_endpoint_that_dies_in_mid_answer_is_replaced_by_another(
             first = next(f.event.endpoint for f in frames if f.type == "started")
             both[int(first.rpartition(":")[2])].popen.kill()
             async with asyncio.timeout(20):
-                frames = await relay.heard(job)
+                frames = await relay.frames(job)
             places = [f.event.endpoint for f in frames if f.type == "started"]
 
             assert frames[-1].type == "done"

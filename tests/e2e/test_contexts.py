@@ -68,7 +68,7 @@ async def put(relay: Relay, count: int, *lengths: int | None) -> list[str]:
 async def ended(relay: Relay, jobs: list[str]) -> set[str]:
     """How they ended: the last words' types, a failure with its message."""
     async with asyncio.timeout(40):
-        logs = await asyncio.gather(*(relay.heard(job) for job in jobs))
+        logs = await asyncio.gather(*(relay.frames(job) for job in jobs))
     lasts = [frames[-1].event for frames in logs]
     return {event.message if isinstance(event, Failed) else event.type for event in lasts}
 

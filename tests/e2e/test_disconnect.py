@@ -51,7 +51,7 @@ async def asking(url: str, policy: str) -> AsyncIterator[tuple[httpx.AsyncClient
 
 async def last_word(relay: Relay, job: str) -> tuple[str, str]:
     async with asyncio.timeout(15):
-        event = (await relay.heard(job))[-1].event
+        event = (await relay.frames(job))[-1].event
     return event.type, getattr(event, "by", "")
 
 
@@ -110,7 +110,7 @@ async def test_a_caller_of_a_killed_shim_who_comes_back_elsewhere_keeps_the_job(
                         pieces = response.aiter_text()
                         with pytest.raises(TimeoutError):
                             async with asyncio.timeout(3):  # three leases
-                                await relay.heard(job)
+                                await relay.frames(job)
                         assert await anext(pieces)
                     status = (await http.delete(f"/api/v1/jobs/{job}")).json()["status"]
 

@@ -76,7 +76,7 @@ async def holder(relay: Relay, job: str, workers: list[WorkerProcess]) -> Worker
 
 async def whole(relay: Relay) -> str:
     job = await enqueue(relay, "scripted-story:chunks=100")
-    return fold(frame.event for frame in await relay.heard(job)).content
+    return fold(frame.event for frame in await relay.frames(job)).content
 
 
 async def test_a_worker_told_to_stop_is_heard_of_elsewhere_in_two_seconds(

@@ -38,7 +38,7 @@ async def fleet(
 async def answer(relay: Relay, request: AnyRequest) -> Result:
     record, _ = await relay.queue.enqueue(request, queue=f"ollama.{request.kind}")
     async with asyncio.timeout(20):
-        return fold(frame.event for frame in await relay.heard(record.id))
+        return fold(frame.event for frame in await relay.frames(record.id))
 
 
 def ask(model: str, **fields: Any) -> ChatRequest:

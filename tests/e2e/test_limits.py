@@ -36,7 +36,7 @@ async def test_an_answer_that_is_too_long_fails_and_keeps_all_that_was_said(
             await one.ready(relay)
             record, _ = await relay.queue.enqueue(request_, queue=f"ollama.{request_.kind}")
             async with asyncio.timeout(20):
-                frames = await relay.heard(record.id)
+                frames = await relay.frames(record.id)
             await server.seen.until(lambda seen: seen.open == 0, limit_s=1.0)
 
         said_bytes = sum(len(frame.to_wire()) for frame in frames)
@@ -59,7 +59,7 @@ async def test_the_cap_is_the_jobs_and_not_each_attempts(redis_url: str, tmp_pat
         await relay.leases.release_worker("before")
         with worker(redis_url, tmp_path, **CAP):
             async with asyncio.timeout(20):
-                frames = await relay.heard(record.id)
+                frames = await relay.frames(record.id)
 
         assert frames[-1].event.code == "log_full"
 
@@ -82,7 +82,7 @@ async def test_a_shim_that_redis_drops_for_being_slow_goes_on_from_the_log(
                 slow.send(signal.SIGCONT)
                 async with asyncio.timeout(30):
                     heard += [event async for event in events]
-            logged = [json.loads(frame.body) for frame in await relay.heard(job)]
+            logged = [json.loads(frame.body) for frame in await relay.frames(job)]
 
         assert b"client_output_buffer_limit_disconnections:1" in dropped
         assert logged == [event for event in heard if "id" in event]

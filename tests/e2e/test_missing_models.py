@@ -51,7 +51,7 @@ async def ask_for_missing(folder: Path, url: str, wish: str) -> list[Frame]:
                 on_missing=wish,
             )
             record, _ = await relay.queue.enqueue(request, queue="scripted.chat")
-            return await relay.heard(record.id)
+            return await relay.frames(record.id)
 
 
 async def test_a_missing_model_is_a_failure_of_its_own(redis_url: str, tmp_path: Path) -> None:

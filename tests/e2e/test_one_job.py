@@ -30,7 +30,7 @@ async def enqueue(relay: Relay, request: object, kind: str = "chat") -> str:
 
 async def heard(relay: Relay, job: str) -> list[Frame]:
     async with asyncio.timeout(40):
-        return await relay.heard(job)
+        return await relay.frames(job)
 
 
 async def until_delta(relay: Relay, job: str, count: int = 5) -> None:

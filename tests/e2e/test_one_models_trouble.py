@@ -41,7 +41,7 @@ async def put(relay: Relay, model: str, count: int, **fields: object) -> list[st
 
 async def ended(relay: Relay, jobs: list[str], within_s: float) -> list[JobRecord]:
     async with asyncio.timeout(within_s):
-        await asyncio.gather(*(relay.heard(job) for job in jobs))
+        await asyncio.gather(*(relay.frames(job) for job in jobs))
     return [await relay.records.get(job) for job in jobs]
 
 

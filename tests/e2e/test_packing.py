@@ -39,7 +39,7 @@ async def enqueue(relay: Relay, *texts: str, model: str = SLOW, **fields: Any) -
 
 async def result(relay: Relay, job: str) -> Result:
     async with asyncio.timeout(40):
-        return fold(frame.event for frame in await relay.heard(job))
+        return fold(frame.event for frame in await relay.frames(job))
 
 
 async def results(relay: Relay, *jobs: str) -> list[Result]:

@@ -23,7 +23,7 @@ async def enqueue(relay: Relay, model: str, **fields: object) -> str:
 
 async def heard(relay: Relay, job: str) -> list[Frame]:
     async with asyncio.timeout(60):
-        return await relay.heard(job)
+        return await relay.frames(job)
 
 
 class Supervisor:

@@ -36,7 +36,7 @@ async def enqueue(relay: Relay, request: ChatRequest) -> str:
 
 async def heard(relay: Relay, job: str, within_s: float = 40.0) -> list[Frame]:
     async with asyncio.timeout(within_s):
-        return await relay.heard(job)
+        return await relay.frames(job)
 
 
 async def until_delta(relay: Relay, job: str, count: int = 5) -> None:

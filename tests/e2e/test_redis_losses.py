@@ -36,7 +36,7 @@ async def enqueue(relay: Relay, model: str = SLOW, **fields: object) -> str:
 
 async def heard(relay: Relay, job: str, **arguments: object) -> list[Frame]:
     async with asyncio.timeout(40):
-        return await relay.heard(job, **arguments)
+        return await relay.frames(job, **arguments)
 
 
 async def until_delta(relay: Relay, job: str, count: int) -> EventId:

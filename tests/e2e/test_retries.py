@@ -29,7 +29,7 @@ async def enqueue(relay: Relay, model: str, **fields: object) -> str:
 
 async def run(relay: Relay, model: str, **fields: object) -> list[Frame]:
     async with asyncio.timeout(30):
-        return await relay.heard(await enqueue(relay, model, **fields))
+        return await relay.frames(await enqueue(relay, model, **fields))
 
 
 async def until_put_off(relay: Relay, job: str) -> Frame:
@@ -88,7 +88,7 @@ async def test_what_cannot_be_mended_ends_as_a_dead_letter_with_the_last_error(
     async with shared(fleet) as relay:
         job = await enqueue(relay, "scripted-story:fail=crash", max_attempts=2)
         async with asyncio.timeout(20):
-            frames = await relay.heard(job)
+            frames = await relay.frames(job)
         record = await relay.records.get(job)
 
         assert types(frames) == ["queued", "started", "queued", "started", "failed"]
@@ -102,7 +102,7 @@ async def test_what_will_be_the_same_next_time_is_not_tried_again(fleet: Fleet, 
     async with shared(fleet) as relay:
         job = await enqueue(relay, f"scripted-story:fail={fault}")
         async with asyncio.timeout(20):
-            frames = await relay.heard(job)
+            frames = await relay.frames(job)
 
         assert types(frames) == ["queued", "started", "failed"]
         assert (await relay.records.get(job)).dead_at is None
@@ -155,7 +155,7 @@ async def test_a_cancel_between_two_tries_is_final(fleet: Fleet) -> None:
         await until_put_off(relay, job)
         record = await relay.queue.cancel(job, by="caller")
         later = await run(relay, "scripted-story:chunks=1,fail=busy,times=1")
-        frames = await relay.heard(job)
+        frames = await relay.frames(job)
 
         assert record.status == "cancelled"
         assert types(frames) == ["queued", "started", "queued", "cancelled"]
@@ -180,7 +180,7 @@ async def test_a_job_that_waits_for_its_next_try_is_in_nobodys_way(
         job = await enqueue(relay, "scripted-story:chunks=2,fail=busy,times=1")
         await until_put_off(relay, job)
         neighbour = await run(relay, "scripted-story:chunks=3")
-        frames = await relay.heard(job)
+        frames = await relay.frames(job)
 
         assert neighbour[-1].type == frames[-1].type == "done"
         assert neighbour[-1].at < frames[-1].at

@@ -40,7 +40,7 @@ async def test_a_newer_request_waits_for_a_worker_that_can_read_it(
             reason = await queued_again(relay, record.id)
             # The next version's worker, which knows the field.
             await relay.connection.command("HSET", redis_keys.record(record.id), "request", request)
-            frames = await relay.heard(record.id)
+            frames = await relay.frames(record.id)
 
             assert "newer version" in reason
             assert "mood" in reason
@@ -57,4 +57,4 @@ async def test_a_ticket_of_a_newer_version_is_a_ticket(redis_url: str, tmp_path:
         with worker(redis_url, tmp_path, FLEET_REAP_S="600") as one:
             await one.ready(relay)
 
-            assert (await relay.heard(record.id))[-1].type == "done"
+            assert (await relay.frames(record.id))[-1].type == "done"

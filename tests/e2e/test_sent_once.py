@@ -19,7 +19,7 @@ async def ended(relay: Relay, model: str, **fields: object) -> JobRecord:
     request = ChatRequest(model=model, messages=(Message(role="user", content="hi"),), **fields)
     record, _ = await relay.queue.enqueue(request, queue="box.chat")
     async with asyncio.timeout(20):
-        await relay.heard(record.id)
+        await relay.frames(record.id)
     return await relay.records.get(record.id)
 
 
@@ -57,7 +57,7 @@ async def test_a_stale_connection_costs_one_attempt_and_no_wait(
                 await one.ready(relay)
                 await ended(relay, "good")
                 record = await ended(relay, "m")
-                frames = await relay.heard(record.id)
+                frames = await relay.frames(record.id)
 
     reasons = [frame.event.reason for frame in frames if frame.type == "queued"]
     assert (record.status, record.tries, server.asked["m"]) == ("done", 2, 2)

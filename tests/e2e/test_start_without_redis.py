@@ -70,7 +70,7 @@ async def test_a_worker_serves_once_redis_is_there(own_redis: RedisServer, tmp_p
             )
             record, _ = await relay.queue.enqueue(request, queue="scripted.chat")
             async with asyncio.timeout(30):
-                frames = await relay.heard(record.id)
+                frames = await relay.frames(record.id)
 
     assert frames[-1].type == "done"
 

@@ -87,7 +87,7 @@ async def still_serves(relay: Relay) -> None:
     """A job after it is done."""
     request = any_request.validate_python({"kind": "chat", **ASK})
     record, _ = await relay.queue.enqueue(request, queue=QUEUE)
-    frames = await relay.heard(record.id)
+    frames = await relay.frames(record.id)
 
     assert frames[-1].type == "done"
 
@@ -215,7 +215,7 @@ async def test_a_queues_key_that_is_no_list_is_named_once_and_other_queues_are_s
             for ask in asks:
                 job, _ = await relay.queue.enqueue(ask, queue=QUEUE)
                 async with asyncio.timeout(20):
-                    assert (await relay.heard(job.id))[-1].type == "done"
+                    assert (await relay.frames(job.id))[-1].type == "done"
                 await asyncio.sleep(0.5)
 
             assert one.text().count("key scripted.embed in Redis is a string") == 1
@@ -228,7 +228,7 @@ async def test_a_queues_key_that_is_no_list_is_named_once_and_other_queues_are_s
             )
             job, _ = await relay.queue.enqueue(embed, queue="scripted.embed")
             async with asyncio.timeout(30):
-                assert (await relay.heard(job.id))[-1].type == "done"
+                assert (await relay.frames(job.id))[-1].type == "done"
 
 
 async def test_a_job_for_such_a_queue_is_refused_for_now(redis_url: str) -> None:

@@ -144,7 +144,7 @@ async def test_a_worker_that_dies_in_the_middle_costs_no_token(
         async with relay_on(redis_url) as relay:
             await first.ready(relay)
             job = (await relay.queue.enqueue(request, queue="llamacpp.chat"))[0].id
-            whole = fold(frame.event for frame in await relay.heard(job))
+            whole = fold(frame.event for frame in await relay.frames(job))
             job = (await relay.queue.enqueue(request, queue="llamacpp.chat"))[0].id
             seen = 0
             async with asyncio.timeout(20), aclosing(relay.log.follow(job)) as pages:
@@ -155,7 +155,7 @@ async def test_a_worker_that_dies_in_the_middle_costs_no_token(
             first.send(signal.SIGKILL)
             with worker(redis_url, tmp_path, "llamacpp", **env):
                 async with asyncio.timeout(30):
-                    frames = await relay.heard(job)
+                    frames = await relay.frames(job)
             continued = fold(frame.event for frame in frames)
 
             assert [frame.type for frame in frames].count("resumed") == 1

@@ -43,7 +43,7 @@ async def test_a_chat_streams_from_a_real_server_and_repeats_with_its_seed(
                 (await relay.queue.enqueue(ask("tell"), queue="llamacpp.chat"))[0].id
                 for _ in range(3)
             ]
-            answers = [await relay.heard(job) for job in jobs]
+            answers = [await relay.frames(job) for job in jobs]
             result = fold(frame.event for frame in answers[0])
 
             assert result.status == "done"
@@ -71,7 +71,7 @@ async def test_an_answer_survives_the_death_of_its_worker(
         async with relay_on(redis_url) as relay:
             await first.ready(relay)
             record, _ = await relay.queue.enqueue(ask("tell"), queue="llamacpp.chat")
-            whole = text(await relay.heard(record.id))
+            whole = text(await relay.frames(record.id))
             record, _ = await relay.queue.enqueue(ask("tell"), queue="llamacpp.chat")
             async with asyncio.timeout(10):
                 while (await relay.records.get(record.id)).status == "queued":
@@ -79,7 +79,7 @@ async def test_an_answer_survives_the_death_of_its_worker(
             first.send(signal.SIGKILL)
             with worker(redis_url, tmp_path, "llamacpp", **dsn(chat_server)):
                 async with asyncio.timeout(20):
-                    frames = await relay.heard(record.id)
+                    frames = await relay.frames(record.id)
 
             # With a seed, an answer that is continued takes another course (test_continuation.py).
             assert text(frames) == whole or "resumed" in [frame.type for frame in frames]
@@ -115,7 +115,7 @@ async def test_embeddings_come_from_a_real_server_in_order(
             for batch in (texts, (texts[0],)):
                 request = EmbedRequest(model="tiny", input=batch)
                 record, _ = await relay.queue.enqueue(request, queue="llamacpp.embed")
-                embeddings = fold(f.event for f in await relay.heard(record.id)).embeddings
+                embeddings = fold(f.event for f in await relay.frames(record.id)).embeddings
                 assert embeddings is not None
                 assert embeddings.count == len(batch)
                 rows.append(unpack(embeddings.data, embeddings.dimension))

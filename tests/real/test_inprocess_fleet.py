@@ -32,7 +32,7 @@ async def enqueue(relay: Relay, **fields: object) -> str:
 
 
 async def result(relay: Relay, job: str) -> Result:
-    return fold(frame.event for frame in await relay.heard(job))
+    return fold(frame.event for frame in await relay.frames(job))
 
 
 async def owner(relay: Relay) -> bytes | None:

@@ -171,7 +171,7 @@ async def embedded(relay: Relay, texts: Sequence[str]) -> Rows:
     async def one(text: str) -> list[float]:
         request = EmbedRequest(model="minilm", input=(text,))
         record, _ = await relay.queue.enqueue(request, queue="local.embed")
-        found = fold(frame.event for frame in await relay.heard(record.id)).embeddings
+        found = fold(frame.event for frame in await relay.frames(record.id)).embeddings
         assert found is not None
         return unpack(found.data, found.dimension)[0]
 

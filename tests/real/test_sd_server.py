@@ -157,7 +157,7 @@ async def test_a_picture_comes_through_the_whole_fleet(
         async with relay_on(redis_url) as relay:
             await one.ready(relay)
             record, _ = await relay.queue.enqueue(cat(), queue="sd.image")
-            result = fold(frame.event for frame in await relay.heard(record.id))
+            result = fold(frame.event for frame in await relay.frames(record.id))
             [image] = result.images
 
             assert result.status == "done"
@@ -179,7 +179,7 @@ async def test_a_cancel_ends_the_job_while_the_server_still_draws(
             await relay.queue.cancel(record.id, by="caller")
             after, _ = await relay.queue.enqueue(cat(), queue="sd.image")
             async with asyncio.timeout(60):
-                result = fold(frame.event for frame in await relay.heard(after.id))
+                result = fold(frame.event for frame in await relay.frames(after.id))
 
             assert (await relay.records.get(record.id)).status == "cancelled"
             assert result.status == "done"

@@ -51,7 +51,7 @@ def a_file(file_id: str, tenant: str = "ann") -> StoredFile:
 async def test_a_batch_has_the_requested_fields(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         made = await batches.create(WISH, ANN, most=100)
-        found = await batches.seen(made.id, ANN)
+        found = await batches.get_for_tenant(made.id, ANN)
 
         assert found == made
         assert (found.status, found.metadata, found.tenant) == ("validating", {"a": "b"}, ANN)
@@ -62,10 +62,10 @@ async def test_another_tenants_batch_is_unknown(redis_url: str) -> None:
     async with batches_on(redis_url) as (batches, _):
         made = await batches.create(WISH, ANN, most=100)
         with pytest.raises(UnknownBatch):
-            await batches.seen(made.id, BOB)
+            await batches.get_for_tenant(made.id, BOB)
 
         assert (await batches.page(BOB, limit=10)).batches == ()
-        assert (await batches.seen(made.id, DEFAULT_TENANT)).id == made.id
+        assert (await batches.get_for_tenant(made.id, DEFAULT_TENANT)).id == made.id
 
 
 async def test_an_idempotency_key_creates_one_batch(redis_url: str) -> None:
@@ -140,7 +140,7 @@ async def test_a_row_is_marked_once(redis_url: str) -> None:
             await batches.commit(lease, part("0-a.output", 0, 2)),  # its answer was lost
             await batches.commit(lease, part("1-a.output", 1, 2)),
         ]
-        found = await batches.seen(lease.batch.id, ANN)
+        found = await batches.get_for_tenant(lease.batch.id, ANN)
 
         assert answers == [True, True, False]
         assert await batches.done_rows(lease.batch.id) == bytes([0b10100000])
@@ -151,7 +151,7 @@ async def test_answers_are_counted_before_their_part_is_committed(redis_url: str
     async with batches_on(redis_url) as (batches, _):
         lease = await taken(batches)
         await batches.renew(lease, 2, 1)
-        counts = (await batches.seen(lease.batch.id, ANN)).counts
+        counts = (await batches.get_for_tenant(lease.batch.id, ANN)).counts
 
         assert (counts.completed, counts.failed) == (2, 1)
 
@@ -165,8 +165,8 @@ async def test_a_batch_ends_with_its_files_when_every_row_is_marked(redis_url: s
         status = await batches.finalize(lease, gives_up=False)
         assert status == "completed"
         late = await batches.finish(lease, status, files=(output, None))
-        found = await batches.seen(lease.batch.id, ANN)
-        file = await Files(relay.connection).seen(output.id, ANN)
+        found = await batches.get_for_tenant(lease.batch.id, ANN)
+        file = await Files(relay.connection).get_for_tenant(output.id, ANN)
 
         assert (early, late) == (False, True)
         assert (found.status, found.output_file_id) == ("completed", output.id)
@@ -211,7 +211,7 @@ async def test_an_invalid_input_file_ends_the_batch(redis_url: str) -> None:
         assert lease is not None
         wrong = LineError(code="c", message="m", line=2)
         assert await batches.finish(lease, "failed", errors=[wrong])
-        found = await batches.seen(lease.batch.id, ANN)
+        found = await batches.get_for_tenant(lease.batch.id, ANN)
 
         assert (found.status, found.errors) == ("failed", (wrong,))
         assert await batches.create(WISH, ANN, most=1)
@@ -236,7 +236,7 @@ async def test_the_input_of_a_batch_is_not_deleted(redis_url: str) -> None:
                 await batches.create(WISH, ANN, most=1)
             await files.delete(file)
         with pytest.raises(UnknownFile):
-            await files.seen(FILE, ANN)
+            await files.get_for_tenant(FILE, ANN)
 
         assert await files.due() == [stored_name("file-" + "1" * 32)]
 
@@ -258,7 +258,7 @@ async def test_another_tenants_file_is_unknown(redis_url: str) -> None:
         files = Files(relay.connection)
         await files.create(a_file(FILE), ttl_s=100)
         with pytest.raises(UnknownFile):
-            await files.seen(FILE, BOB)
+            await files.get_for_tenant(FILE, BOB)
 
         assert (await files.page(BOB, limit=5)).files == ()
         assert [file.id for file in (await files.page(ANN, limit=5)).files] == [FILE]

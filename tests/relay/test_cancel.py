@@ -86,7 +86,7 @@ async def test_it_is_final_at_once_and_leaves_nothing(
         assert left == await left_in_queues(relay) == []
         assert await relay.start_next(QUEUE, "w2") is None
         assert ("cancelled", said) == (result.status, result.content)
-        assert (await relay.heard(job))[-1].event.reason == "enough"
+        assert (await relay.frames(job))[-1].event.reason == "enough"
 
 
 @pytest.mark.parametrize("phase", [running, half_handed_over, waiting_again, delayed])
@@ -108,7 +108,7 @@ async def test_a_claim_that_is_slower_than_the_cancel_begins_nothing(redis_url: 
         answer = await relay.connection.call(jobs.start(job, started))
 
         assert answer is None
-        assert [frame.type for frame in await relay.heard(job)] == ["queued", "cancelled"]
+        assert [frame.type for frame in await relay.frames(job)] == ["queued", "cancelled"]
 
 
 async def half_cancelled(relay: Relay, job: str) -> None:
@@ -173,7 +173,7 @@ async def test_cancels_that_race_with_each_other_and_the_end_agree(redis_url: st
             attempt_log = await spoken(relay)
             cancels = [each.queue.cancel(attempt_log.id, by="caller") for each in (relay, other)]
             _, *told = await asyncio.gather(done(relay, attempt_log, at % 6 * 0.0003), *cancels)
-            ends.add(last := (await relay.heard(attempt_log.id))[-1].type)
+            ends.add(last := (await relay.frames(attempt_log.id))[-1].type)
             assert {last} == {record.status for record in told}
 
         assert {"done", "cancelled"} == ends

@@ -16,7 +16,7 @@ async def listening(relay: Relay, worker: str) -> AsyncGenerator[list[str]]:
     heard: list[str] = []
 
     async def listen() -> None:
-        async with relay.reader.subscribe(redis_keys.wake_channel(worker)) as subscription:
+        async with relay.subscriber.subscribe(redis_keys.wake_channel(worker)) as subscription:
             subscription.catch_up()
             ready.set()
             while await subscription.wait(30):

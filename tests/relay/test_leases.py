@@ -95,7 +95,7 @@ async def test_a_job_whose_workers_always_die_fails_after_its_attempts(redis_url
             async with asyncio.timeout(10):
                 while (await relay.records.get(job)).status == "running":
                     await relay.leases.reap()
-        frames = await relay.heard(job)
+        frames = await relay.frames(job)
 
         assert frames[-1].type == "failed"
         assert frames[-1].event.code == "worker_lost"
@@ -182,7 +182,7 @@ async def test_who_fails_a_job_that_runs_takes_it_away_first(redis_url: str, *, 
         attempt_log.append(Failed(code="internal_error", message="mine", retryable=False))
         async with asyncio.timeout(5):
             await attempt_log.until_lost
-        frames = await relay.heard(job_id)
+        frames = await relay.frames(job_id)
 
         assert [frame.type for frame in frames][-2:] == ["delta", "failed"]
         assert frames[-1].id == EventId(claim.attempt + 1, 0)

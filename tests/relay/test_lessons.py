@@ -17,7 +17,7 @@ async def test_a_follower_that_comes_at_any_moment_misses_no_word(redis_url: str
         followers = []
         for word in words(120):
             attempt_log.append(word)
-            followers.append(asyncio.create_task(other.heard(job)))
+            followers.append(asyncio.create_task(other.frames(job)))
             await attempt_log.flush()
         attempt_log.append(Done())
         views = await asyncio.gather(*followers)

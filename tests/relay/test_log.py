@@ -28,7 +28,7 @@ async def test_a_late_subscriber_hears_everything(redis_url: str) -> None:
         job = await relay.enqueue()
         await relay.run(await relay.claim(), *words(3))
 
-        assert types(await relay.heard(job)) == [
+        assert types(await relay.frames(job)) == [
             "queued",
             "started",
             "delta",
@@ -42,7 +42,7 @@ async def test_fifty_subscribers_hear_the_same(redis_url: str) -> None:
     # batch-gateway #644: two replicas that share one list of results take them from each other.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        followers = [asyncio.create_task(relay.heard(job)) for _ in range(50)]
+        followers = [asyncio.create_task(relay.frames(job)) for _ in range(50)]
         claim = await relay.claim()
         attempt_log = relay.attempt_log(claim)
         for word in words(200):
@@ -61,10 +61,10 @@ async def test_a_follower_who_returns_with_any_cursor_misses_and_doubles_nothing
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.run(await relay.claim(), *words(40))
-        whole = await relay.heard(job)
+        whole = await relay.frames(job)
 
         for at, frame in enumerate(whole):
-            assert whole[at + 1 :] == await relay.heard(job, after=frame.id)
+            assert whole[at + 1 :] == await relay.frames(job, after=frame.id)
 
 
 async def test_a_follower_on_another_connection_continues_where_the_first_stopped(
@@ -83,7 +83,7 @@ async def test_a_follower_on_another_connection_continues_where_the_first_stoppe
                     break
         attempt_log.append(Delta(content="two"))
         attempt_log.append(Done())
-        rest = await other.heard(job, after=first[-1].id)
+        rest = await other.frames(job, after=first[-1].id)
 
         assert types(first + rest) == ["queued", "started", "delta", "delta", "done"]
 
@@ -122,7 +122,7 @@ async def test_a_gap_on_the_channel_is_read_from_the_log(
     monkeypatch.setattr(Subscription, "receive", drop_first)
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        follower = asyncio.create_task(relay.heard(job))
+        follower = asyncio.create_task(relay.frames(job))
         attempt_log = relay.attempt_log(await relay.claim())
         for text in ("a", "lost", "b"):
             attempt_log.append(Delta(content=text))
@@ -137,7 +137,7 @@ async def test_a_gap_on_the_channel_is_read_from_the_log(
 async def test_what_is_said_while_the_listener_is_away_is_heard(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as here, relay_on(own_redis.url) as there:
         job = await there.enqueue()
-        follower = asyncio.create_task(here.heard(job))
+        follower = asyncio.create_task(here.frames(job))
         for _ in range(8):
             claim = await there.claim()
             attempt_log = there.attempt_log(claim)
@@ -183,7 +183,7 @@ async def test_unicode_survives(redis_url: str) -> None:
 async def test_an_unknown_job_cannot_be_followed(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         with pytest.raises(JobNotFound, match="no job"):
-            await relay.heard("0" * 32)
+            await relay.frames("0" * 32)
 
 
 async def test_silence_is_reported_with_empty_pages(redis_url: str) -> None:
@@ -207,7 +207,7 @@ async def test_nothing_is_said_after_the_last_word(redis_url: str) -> None:
 
         with pytest.raises(LeaseLost):
             await attempt_log.flush()
-        assert types(await relay.heard(job)) == ["queued", "started", "cancelled"]
+        assert types(await relay.frames(job)) == ["queued", "started", "cancelled"]
 
 
 async def test_a_batch_that_is_sent_twice_stands_once(redis_url: str) -> None:
@@ -230,7 +230,7 @@ async def test_a_batch_that_is_sent_twice_stands_once(redis_url: str) -> None:
 async def test_a_restart_of_redis_loses_no_word(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as relay:
         job = await relay.enqueue()
-        follower = asyncio.create_task(relay.heard(job))
+        follower = asyncio.create_task(relay.frames(job))
         attempt_log = relay.attempt_log(await relay.claim())
         said = words(60)
         for at, word in enumerate(said):
@@ -249,7 +249,7 @@ async def test_ten_thousand_words_said_at_once_arrive_in_order(redis_url: str) -
     # hatchet #1455: no order above a thousand events in 20 ms.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        follower = asyncio.create_task(relay.heard(job))
+        follower = asyncio.create_task(relay.frames(job))
         claim = await relay.claim()
         await relay.run(claim, *words(10_000))
         await follower
@@ -267,7 +267,7 @@ async def test_a_unix_socket_and_a_password_serve_as_well(own_redis: RedisServer
     ):
         async with relay_on(url) as relay:
             job = await relay.enqueue()
-            follower = asyncio.create_task(relay.heard(job))
+            follower = asyncio.create_task(relay.frames(job))
             await relay.run(await relay.claim(), *words(2))
 
             assert types(await follower)[-1] == "done"

@@ -26,10 +26,10 @@ async def test_an_expired_lease_on_a_newer_job_is_taken_back(redis_url: str) -> 
         await newer(relay, job)
         while not await relay.leases.reap():
             pass
-        bare = await relay.records.bare(job)
+        state = await relay.records.state(job)
 
-        assert bare is not None
-        assert (bare.status, bare.attempt) == ("queued", 2)
+        assert state is not None
+        assert (state.status, state.attempt) == ("queued", 2)
         assert await relay.connection.command("ZSCORE", redis_keys.backlog(QUEUE), job)
         kept = await relay.connection.command("HGET", redis_keys.record(job), "request")
         assert json.loads(kept)["mood"] == "good"
@@ -76,11 +76,11 @@ async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue(deadline_s=0.01)
         await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
-        while (bare := await relay.records.bare(job)) and bare.status == "queued":
+        while (state := await relay.records.state(job)) and state.status == "queued":
             await relay.reconciler.reconcile()
 
-        assert bare is not None
-        assert bare.status == "failed"
+        assert state is not None
+        assert state.status == "failed"
 
 
 async def test_a_claim_leaves_what_it_cannot_read_to_others_and_says_so(redis_url: str) -> None:
@@ -102,7 +102,7 @@ async def test_events_of_a_newer_version_reach_followers_as_they_are(redis_url: 
         await relay.connection.command("XADD", redis_keys.log(job), "1-2", "f", wire)
         last = b'1-3 done {"id":"1-3","at":1.0,"type":"done","finish_reason":"tired"}'
         await relay.connection.command("XADD", redis_keys.log(job), "1-3", "f", last)
-        heard = await relay.heard(job)
+        heard = await relay.frames(job)
 
         assert [frame.type for frame in heard][-2:] == ["citation", "done"]
         assert heard[-2].body in wire

@@ -146,7 +146,7 @@ async def test_a_queued_job_can_be_cancelled_and_again(redis_url: str) -> None:
         assert first.status == "cancelled"
         assert first == again
         assert None is await relay.start_next(QUEUE, "w1")
-        assert [frame.type for frame in await relay.heard(job)] == ["queued", "cancelled"]
+        assert [frame.type for frame in await relay.frames(job)] == ["queued", "cancelled"]
 
 
 async def test_a_finished_job_stays_finished_when_cancelled(redis_url: str) -> None:
@@ -167,7 +167,7 @@ async def test_the_worker_of_a_cancelled_job_is_told(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.claim("w7")
-        async with relay.reader.subscribe("fleet:worker:w7:orders") as subscription:
+        async with relay.subscriber.subscribe("fleet:worker:w7:orders") as subscription:
             subscription.catch_up()
             await relay.queue.cancel(job, by="caller")
             await subscription.wait(5)

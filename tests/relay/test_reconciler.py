@@ -16,7 +16,7 @@ async def test_a_job_past_its_deadline_fails_in_the_queue(redis_url: str) -> Non
         async with asyncio.timeout(5):
             while (await relay.records.get(job)).status == "queued":
                 await relay.reconciler.reconcile()
-        frames = await relay.heard(job)
+        frames = await relay.frames(job)
 
         assert frames[-1].event.code == "deadline_exceeded"
         assert None is await relay.start_next(QUEUE, "w1")
@@ -92,7 +92,7 @@ async def test_another_takes_over_when_it_falls_silent(redis_url: str) -> None:
         assert await Maintainer(relay.connection, "w1").acquire()
         other, began = Maintainer(relay.connection, "w2"), time.monotonic()
         async with (
-            relay.reader.subscribe(redis_keys.MAINTAINER_CHANNEL) as subscription,
+            relay.subscriber.subscribe(redis_keys.MAINTAINER_CHANNEL) as subscription,
             asyncio.timeout(5),
         ):
             while not await other.acquire():
@@ -106,7 +106,7 @@ async def test_another_takes_over_at_once_when_it_leaves(redis_url: str) -> None
         one, other = (Maintainer(relay.connection, name) for name in ("w1", "w2"))
         await one.acquire()
         async with (
-            relay.reader.subscribe(redis_keys.MAINTAINER_CHANNEL) as subscription,
+            relay.subscriber.subscribe(redis_keys.MAINTAINER_CHANNEL) as subscription,
             asyncio.timeout(5),
         ):
             waiting = asyncio.create_task(other.wait_until_free(subscription))

@@ -30,10 +30,10 @@ async def test_a_beginning_that_is_one_jobs_stands_for_it(redis_url: str) -> Non
         await put(relay, A, B, C)
         records = Records(relay.connection)
 
-        assert (await records.seen("ffff", MINE)).id == C
-        assert (await records.seen("abcd1", MINE)).id == B
-        assert (await records.seen(A, MINE)).id == A
-        assert (await records.seen("abcd1", ADMIN)).id == B
+        assert (await records.get_for_tenant("ffff", MINE)).id == C
+        assert (await records.get_for_tenant("abcd1", MINE)).id == B
+        assert (await records.get_for_tenant(A, MINE)).id == A
+        assert (await records.get_for_tenant("abcd1", ADMIN)).id == B
 
 
 async def test_a_beginning_of_several_says_how_many(redis_url: str) -> None:
@@ -41,7 +41,7 @@ async def test_a_beginning_of_several_says_how_many(redis_url: str) -> None:
         await put(relay, A, B, C)
 
         with pytest.raises(AmbiguousId, match=r"^2 ids begin with abcd"):
-            await Records(relay.connection).seen("abcd", MINE)
+            await Records(relay.connection).get_for_tenant("abcd", MINE)
 
 
 async def test_others_jobs_are_neither_found_nor_counted(redis_url: str) -> None:
@@ -50,11 +50,11 @@ async def test_others_jobs_are_neither_found_nor_counted(redis_url: str) -> None
         await put(relay, B, C, tenant="other")
         records = Records(relay.connection)
 
-        assert (await records.seen("abcd", MINE)).id == A
+        assert (await records.get_for_tenant("abcd", MINE)).id == A
         with pytest.raises(JobNotFound):
-            await records.seen("ffff", MINE)
+            await records.get_for_tenant("ffff", MINE)
         with pytest.raises(AmbiguousId):
-            await records.seen("abcd", ADMIN)
+            await records.get_for_tenant("abcd", ADMIN)
 
 
 async def test_a_celery_task_whose_id_looks_like_a_beginning_is_found_all_the_same(
@@ -63,7 +63,7 @@ async def test_a_celery_task_whose_id_looks_like_a_beginning_is_found_all_the_sa
     async with relay_on(redis_url) as relay:
         await put(relay, redis_keys.job_id("deadbeef"))
 
-        found = await Records(relay.connection).seen("deadbeef", MINE)
+        found = await Records(relay.connection).get_for_tenant("deadbeef", MINE)
 
     assert found.id == redis_keys.job_id("deadbeef")
 
@@ -74,9 +74,9 @@ async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> No
         await put(relay, B, C, expired=True)
         records = Records(relay.connection)
 
-        assert (await records.seen("abcd", MINE)).id == A
+        assert (await records.get_for_tenant("abcd", MINE)).id == A
         with pytest.raises(JobNotFound):
-            await records.seen("ffff", MINE)
+            await records.get_for_tenant("ffff", MINE)
 
 
 async def test_the_look_is_bounded_and_goes_over_every_page(
@@ -100,4 +100,4 @@ async def test_a_beginning_of_very_many_stops_early(redis_url: str) -> None:
         await put(relay, *(f"abcd{number:028x}" for number in range(30)))
 
         with pytest.raises(AmbiguousId, match=r"^30 or more"):
-            await Records(relay.connection).seen("abcd", MINE)
+            await Records(relay.connection).get_for_tenant("abcd", MINE)

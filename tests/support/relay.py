@@ -1,4 +1,4 @@
-"""The relay put together by hand, as a shim and a worker would."""
+"""The relay, built by hand, as a shim and a worker would."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -30,13 +30,13 @@ def chat(text: str = "hello", **fields: Any) -> ChatRequest:
 
 
 class Relay:
-    """Every noun of the relay over one connection."""
+    """The objects of the relay over one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.reader = Subscriber(connection)
-        self.writer = Publisher(connection)
-        self.log = Log(connection, self.reader)
+        self.subscriber = Subscriber(connection)
+        self.publisher = Publisher(connection)
+        self.log = Log(connection, self.subscriber)
         self.queue = Queue(connection)
         self.leases = Leases(connection)
         self.reconciler = Reconciler(connection)
@@ -64,10 +64,10 @@ class Relay:
         return None
 
     def attempt_log(self, claim: StartedJob) -> AttemptLog:
-        return self.writer.attempt_log(claim)
+        return self.publisher.attempt_log(claim)
 
     async def run(self, claim: StartedJob, *events: Event, worker: str = "w1") -> None:
-        """Say the events and a `done`, then let go of the job: what a worker does."""
+        """Append the events and a `done`, then release the job: what a worker does."""
         attempt_log = self.attempt_log(claim)
         for event in (*events, Done()):
             attempt_log.append(event)
@@ -76,7 +76,7 @@ class Relay:
             claim.record.queue, claim.record.id, Holder(claim.attempt, worker)
         )
 
-    async def heard(
+    async def frames(
         self, job_id: str, after: EventId = BEGINNING, nonce: str | None = None
     ) -> list[Frame]:
         """Follow a job to its end."""
@@ -90,7 +90,10 @@ async def relay_on(url: str, **settings: Any) -> AsyncGenerator[Relay]:
     chosen = RelaySettings(redis_url=SecretStr(url)).model_copy(update=settings)
     async with Connection.open(chosen) as connection, asyncio.TaskGroup() as group:
         relay = Relay(connection)
-        tasks = [group.create_task(relay.reader.listen()), group.create_task(relay.writer.write())]
+        tasks = [
+            group.create_task(relay.subscriber.listen()),
+            group.create_task(relay.publisher.write()),
+        ]
         try:
             yield relay
         finally:

@@ -16,7 +16,7 @@ async def idle_slots(
 ) -> AsyncGenerator[tuple[Relay, IdleSlots, Slots]]:
     async with relay_on(redis_url) as relay:
         slots = Slots({QUEUE: capacity})
-        idle = IdleSlots("w1", relay.queue, slots, relay.reader)
+        idle = IdleSlots("w1", relay.queue, slots, relay.subscriber)
         listening = asyncio.create_task(idle.listen())
         try:
             async with asyncio.timeout(5):

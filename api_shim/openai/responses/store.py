@@ -123,7 +123,7 @@ class ResponseStore:
 
     async def _found(self, job_id: str) -> StoredResponse | None:
         try:
-            record = await self._dependencies.records.seen(job_id, self._tenant)
+            record = await self._dependencies.records.get_for_tenant(job_id, self._tenant)
             request = await self._dependencies.records.request(job_id)
         except JobNotFound:
             return None

@@ -1,6 +1,6 @@
 -- KEYS keys; ARGV id keeps (1: may manage keys and does not expire) json revision limit
--- Returns the key's entry, '<keeps> <created_at> <json>'; 'first': the first key must keep;
--- 'full': there are as many as may be. The same id again returns its entry.
+-- Stores a new key. Returns its entry, '<keeps> <created_at> <json>' (also if the id exists);
+-- 'first': the first key must have keeps = 1; 'full': the limit of keys is reached.
 local keys = KEYS[1]
 local id, keeps, json, revision, limit = unpack(ARGV)
 local existing = redis.call('HGET', keys, id)

@@ -1,5 +1,5 @@
 -- KEYS keys; ARGV known revision
--- Returns {now, revision}, and the table (HGETALL) if its revision is another one.
+-- Returns {now, revision}, and the table (HGETALL) if its revision is not the known one.
 local time = redis.call('TIME')
 local now = string.format('%d.%06d', time[1], time[2])
 local revision = redis.call('HGET', KEYS[1], 'revision') or ''

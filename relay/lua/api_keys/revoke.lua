@@ -1,6 +1,6 @@
 -- KEYS keys; ARGV id revision
--- Returns the entry of the key that was deleted; false: there is none; 'last': it must stay,
--- because no other key may manage those that are left.
+-- Deletes a key. Returns its entry; false: there is none; 'last': it is not deleted, because no
+-- other key could manage the remaining ones.
 local keys = KEYS[1]
 local id, revision = unpack(ARGV)
 local entry = redis.call('HGET', keys, id)

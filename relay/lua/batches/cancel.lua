@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing
--- Returns 1 if the status has changed, else 0; then the record (HGETALL).
+-- Cancels a batch. Returns 1 if the status has changed, else 0; then the record (HGETALL).
 -- include shared/batch.lua
 -- include shared/time.lua
 local status, changed = get('status'), 0

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing
 -- ARGV token part completed failed prompt completion cached reasoning row...
--- Returns 1 if the part is listed, its rows marked and counted; 0: a row was marked before;
--- false: the lease is lost.
+-- Lists a part, and marks and counts its rows. Returns 1; 0: a row was marked before; false: the
+-- lease is lost.
 -- include shared/driven.lua
 local part = ARGV[2]
 if get('last_part') == part then return 1 end

@@ -1,7 +1,8 @@
 #!lua
 -- KEYS batch rows parts live index sharing stored held
 -- ARGV id window_s spare_s parts_name input_name limit (field value)...
--- Returns the record (HGETALL); false: the tenant has as many batches as it may.
+-- Creates a batch, unless it exists. Returns the record (HGETALL); false: the tenant's limit of
+-- batches is reached.
 -- include shared/batch.lua
 -- include shared/listing.lua
 local stored, held = KEYS[7], KEYS[8]

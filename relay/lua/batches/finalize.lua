@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing; ARGV token gives_up (1 or 0)
--- Returns {status, '1' if it gives up, else ''}; false: the lease is lost.
+-- Begins to write the output. Returns {status, '1' if it gives up unanswered rows, else ''};
+-- false: the lease is lost.
 -- include shared/driven.lua
 -- include shared/time.lua
 if get('status') == 'in_progress' then

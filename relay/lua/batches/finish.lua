@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing stored files, then the record of each file to create
 -- ARGV token id status line_errors parts_name keep_s ttl_s, then of each file: field id name json
--- Returns 1; 0: there are rows without an answer; false: the lease is lost.
+-- Creates the records of the files and ends the batch. Returns 1; 0: there are rows without an
+-- answer; false: the lease is lost.
 -- include shared/driven.lua
 -- include shared/file.lua
 local stored, files = KEYS[7], KEYS[8]

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing; ARGV token lease_s pending_completed pending_failed
--- Returns {status, now, driven batches of the tenant}; false: the lease is lost.
+-- Renews the driver's lease and stores the counts of rows not yet in a part. Returns {status, now,
+-- number of the tenant's batches that have a driver}; false: the lease is lost.
 -- include shared/driven.lua
 -- include shared/time.lua
 redis.call('ZADD', live, 'XX', exact(now + ARGV[2]), get('id'))

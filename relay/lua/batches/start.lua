@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing; ARGV token total
--- Returns 1; false: the lease is lost. A batch that is being cancelled stays so.
+-- Starts a validated batch of total rows. Returns 1, also if it is being cancelled; false: the
+-- lease is lost.
 -- include shared/driven.lua
 -- include shared/time.lua
 redis.call('HSET', batch, 'total', ARGV[2])

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS batch rows parts live index sharing; ARGV id token lease_s
--- Returns the record (HGETALL); false: the batch has ended, or another driver's lease is good.
+-- Acquires the driver's lease. Returns the record (HGETALL); false: the batch has ended, or
+-- another driver's lease is valid.
 -- include shared/batch.lua
 -- include shared/time.lua
 local id, token, lease_s = unpack(ARGV)

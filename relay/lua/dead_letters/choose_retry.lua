@@ -1,7 +1,7 @@
 #!lua
 -- KEYS record dead; ARGV id new_id
--- Returns the id of the job that repeats the dead one, the first that was chosen, and 1 as long
--- as that may not have been enqueued; false: the job is no dead letter.
+-- Chooses the id of the job that repeats a dead one; the first choice is kept. Returns {id, 1 if
+-- the retry may not have been enqueued yet, else 0}; false: the job is not a dead letter.
 local record, dead = unpack(KEYS)
 local id, new_id = unpack(ARGV)
 local dead_at, retried_as = unpack(redis.call('HMGET', record, 'dead_at', 'retried_as'))

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS record dead; ARGV id chosen_id new_id
--- The retry is enqueued, as new_id: the dead letter leaves the list. Returns 1 if it was in it.
+-- The retry was enqueued as new_id: removes the dead letter from the list. Returns 1; 0: it was
+-- not in the list.
 local record, dead = unpack(KEYS)
 local id, chosen_id, new_id = unpack(ARGV)
 if redis.call('HGET', record, 'retried_as') == chosen_id then

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS messages counts; ARGV limit ttl_s queue reason size_bytes data job_id
--- Keeps one message, the newest limit of them, and counts it. Returns 1.
+-- Stores an unreadable message, of which the newest limit are kept, and counts it. Returns 1.
 local messages, counts = unpack(KEYS)
 local limit, ttl_s, queue, reason, size_bytes, data, job_id = unpack(ARGV)
 redis.call('XADD', messages, 'MAXLEN', limit, '*', 'queue', queue, 'reason', reason,

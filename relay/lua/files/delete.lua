@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS file index stored; ARGV id name
--- Returns 1 if the record existed, else 0. The bytes are due from now on.
+-- Deletes a file's record; its bytes are due for deletion now. Returns 1; 0: there was no record.
 local time = redis.call('TIME')
 local deleted = redis.call('DEL', KEYS[1])
 redis.call('ZREM', KEYS[2], ARGV[1])

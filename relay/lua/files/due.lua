@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS stored held; ARGV limit claim_s
--- Returns the names to delete now. No other caller gets them for claim_s seconds.
+-- Returns the names of objects to delete now. They are not returned again for claim_s seconds.
 -- include shared/time.lua
 local stored, held = unpack(KEYS)
 redis.call('ZREMRANGEBYSCORE', held, '-inf', exact(now))

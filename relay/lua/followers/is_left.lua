@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS record audience followed; ARGV job
--- Returns 1 if the job has been without followers for as long as it may; else false. The clock of
--- a lease that has expired starts when it did.
+-- Returns 1 if the time that the job may be without followers is over; else false. After a lease
+-- has expired, the timer runs from its expiry.
 -- include shared/followed.lua
 local due = redis.call('ZSCORE', followed, job)
 if not due or tonumber(due) > now then return false end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- KEYS record audience followed; ARGV job process grace_s ('': to leave is no disconnect)
--- Removes a process. Returns the seconds on the clock if this has started it; else false.
+-- KEYS record audience followed; ARGV job process grace_s ('': not a disconnect)
+-- Removes a process. Returns the seconds of the timer if this has started it; else false.
 -- include shared/followed.lua
 local process, grace_s = ARGV[2], ARGV[3]
 redis.call('ZREM', audience, process)

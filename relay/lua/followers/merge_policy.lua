@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS record audience followed; ARGV job policy patience_s ('': not cancel_after_s)
--- Gives a job that several callers share the most lenient of their policies. Returns 1 if it has
--- changed; else false.
+-- Sets the policy of a job that several clients share to the most lenient of theirs. Returns 1 if
+-- it has changed; else false.
 -- include shared/followed.lua
 local new_policy, new_patience_s = ARGV[2], ARGV[3]
 if new_policy == 'continue' then

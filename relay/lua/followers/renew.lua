@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS followed audience...; ARGV process lease_s job...
--- Renews a process's leases. Returns the jobs that it does not follow as far as Redis knows.
+-- Renews a process's leases. Returns the jobs for which it is not registered.
 -- include shared/time.lua
 local followed, process, lease_s = KEYS[1], ARGV[1], ARGV[2]
 local lost = {}

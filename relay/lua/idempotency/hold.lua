@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
 -- KEYS key keys; ARGV fingerprint job queue ('' to read only) ttl_s renew_s record_pattern
--- Keys beyond KEYS: the record of the job that the key leads to.
--- Returns {job, queue, 1} if the key is new, {job, queue, 0} if it leads to the same request,
--- {job, queue, -1} if to another one; false: it leads to none, and was only read.
+-- Keys beyond KEYS: the record of the key's job.
+-- Binds an Idempotency-Key to a job. Returns {job, queue, 1} if the key is new, {job, queue, 0} if
+-- it belongs to the same request, {job, queue, -1} if to another one; false: it has no job (only
+-- when reading).
 -- include shared/idempotency.lua
 local key, keys = unpack(KEYS)
 local fingerprint, new_job, new_queue, ttl_s, renew_s, record_pattern = unpack(ARGV)

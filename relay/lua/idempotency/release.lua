@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS key keys record; ARGV job
--- Returns 1 if the key was deleted; 0: it leads to another job, or its job was accepted.
+-- Deletes a key whose job was not accepted. Returns 1; 0: it belongs to another job, or its job
+-- was accepted.
 local key, keys, record = unpack(KEYS)
 if redis.call('HGET', key, 'job') ~= ARGV[1] then return 0 end
 local status, tries = unpack(redis.call('HMGET', record, 'status', 'tries'))

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS keys; ARGV ttl_s renew_s limit record_pattern
--- Keys beyond KEYS: the members of keys that are due, and the records of the jobs they lead to.
--- Returns how many keys were due: each lives as long as its job's record.
+-- Keys beyond KEYS: the members of keys that are due, and the records of their jobs.
+-- Extends keys so that each lives as long as its job's record. Returns the number of keys that
+-- were due.
 -- include shared/idempotency.lua
 local keys = KEYS[1]
 local ttl_s, renew_s, limit, record_pattern = unpack(ARGV)

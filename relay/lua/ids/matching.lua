@@ -1,5 +1,6 @@
 -- KEYS index (a sorted set by time); ARGV prefix first last
--- Returns how many ids have these ranks, counted from the newest, then those with the prefix.
+-- Returns the number of ids from rank first to last, counted from the newest, then those of them
+-- that have the prefix.
 local prefix, first, last = unpack(ARGV)
 local ids = redis.call('ZREVRANGE', KEYS[1], first, last)
 local found = {#ids}

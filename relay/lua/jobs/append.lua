@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- KEYS live deadlines (log record)...; ARGV ttl_s (channel nonce length frame status)...
--- Adds and publishes frames of any jobs, each if its log has this length and its record this
--- nonce; status is '' but for a terminal event, which closes the record. Returns of each:
--- 1 it is in the log, also from an earlier run; 0 refused: another nonce is in the record;
--- 2 the log is shorter than the attempt has written: Redis came back with a shorter past.
+-- Appends and publishes frames of several jobs, each if its log has this length and its record
+-- this nonce. status is '' except for a terminal event, which closes the record. Returns for each
+-- frame: 1 it is in the log, also from an earlier run; 0 refused, the record has another nonce;
+-- 2 the log is shorter than what the attempt has appended, because Redis has lost recent writes.
 local answer, lengths, nonces = {}, {}, {}
 for i = 1, (#KEYS - 2) / 2 do
     local log, record = KEYS[1 + i * 2], KEYS[2 + i * 2]

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- KEYS record log live deadlines dead; ARGV id channel status ttl_s last_word is_dead (1 or 0)
--- Takes a job from its holder and writes its terminal event; a dead letter is listed.
--- Returns 1; 0: it had ended before, or does not exist.
+-- KEYS record log live deadlines dead; ARGV id channel status ttl_s terminal is_dead (1 or 0)
+-- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
+-- dead letter is added to dead. Returns 1; 0: it had ended before, or does not exist.
 -- include shared/event.lua
 -- include shared/ended.lua
 local record, log, live, deadlines, dead = unpack(KEYS)
-local id, channel, new_status, ttl_s, last_word, is_dead = unpack(ARGV)
+local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
 local status, attempt = unpack(redis.call('HMGET', record, 'status', 'attempt'))
 if not status then
     redis.call('ZREM', live, id)
@@ -16,7 +16,7 @@ if ended[status] then return 0 end
 attempt = tonumber(attempt) + 1
 redis.call('HSET', record, 'attempt', attempt, 'status', new_status, 'ended_at', exact(now))
 redis.call('HDEL', record, 'nonce')
-add_event(log, channel, attempt, 0, new_status, last_word)
+add_event(log, channel, attempt, 0, new_status, terminal)
 if is_dead == '1' then
     redis.call('HSET', record, 'dead_at', exact(now))
     redis.call('ZADD', dead, exact(now), id)

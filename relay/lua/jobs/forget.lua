@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- KEYS recent tenants_recent dead (record log)...; ARGV id...
--- Deletes the records and logs of those that have ended. Returns how many.
+-- Deletes the records and logs of the jobs that have ended. Returns their number.
 -- include shared/ended.lua
 local deleted = 0
 for i, id in ipairs(ARGV) do

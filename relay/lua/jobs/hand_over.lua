@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS record log; ARGV channel attempt counts (1 or 0) queued is_lost (1 or 0)
--- Takes a job from its holder: raises the attempt and writes queued. Returns {state, attempt}:
--- 'queued'; 'ended'; 'stale' (it was taken before); 'exhausted' (no attempt is left, nothing was
--- written).
+-- Takes a job from its holder: increments the attempt and appends queued. Returns {state,
+-- attempt}: 'queued'; 'ended'; 'stale' (another attempt holds it); 'exhausted' (no attempt is
+-- left, nothing was written). If counts is 0, the attempt is not counted as a try.
 -- include shared/event.lua
 -- include shared/ended.lua
 local record, log = unpack(KEYS)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS record log; ARGV channel attempt worker nonce started
--- Writes started for a claimed job. Returns {length of the log, record (HGETALL)}, also if it is
--- run again after a lost reply; false: the claim is out of date.
+-- Appends started for a claimed job. Returns {length of the log, record (HGETALL)}, also if it is
+-- repeated after a lost reply; false: the claim is no longer valid.
 -- include shared/event.lua
 local record, log = unpack(KEYS)
 local channel, claimed, worker, nonce, started = unpack(ARGV)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- KEYS maintainer; ARGV worker ttl_ms channel
--- Takes or renews the lease and publishes the worker's name. Returns 1; 0: another worker has it.
+-- Acquires or renews the lease and publishes the worker's name. Returns 1; 0: another worker has
+-- it.
 local maintainer = KEYS[1]
 local worker, ttl_ms, channel = unpack(ARGV)
 local holder = redis.call('GET', maintainer)

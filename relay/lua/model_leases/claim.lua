@@ -1,5 +1,6 @@
 -- KEYS lease; ARGV worker lease_ms
--- Returns 1 if the worker owns the model; 0: another does, and the request is noted for it.
+-- Acquires the lease. Returns 1; 0: another worker owns the model, and the request is recorded for
+-- it.
 local lease = KEYS[1]
 local worker, lease_ms = unpack(ARGV)
 local owner = redis.call('HGET', lease, 'owner')

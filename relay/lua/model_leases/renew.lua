@@ -1,6 +1,6 @@
 -- KEYS lease; ARGV worker lease_ms wanted_s
--- Returns 'held'; 'wanted': another worker requested the model in the last wanted_s seconds;
--- 'lost': another worker owns it. A lease that Redis has lost is made anew.
+-- Renews the lease, or creates it if Redis has lost it. Returns 'held'; 'wanted': another worker
+-- requested the model in the last wanted_s seconds; 'lost': another worker owns it.
 local lease = KEYS[1]
 local worker, lease_ms, wanted_s = unpack(ARGV)
 local owner = redis.call('HGET', lease, 'owner')

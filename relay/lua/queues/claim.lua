@@ -3,10 +3,10 @@
 -- ARGV as shared/queue.lua, then worker version lease_s look_ahead batch (1 or 0)
 --   cold (1, 0 or 'drains') patience_s filter (JSON) idle idle_s
 -- Leases the job that should run next (relay/order.py). Returns {id, attempt, now, model or '',
--- context length or ''}; false: no job waits that fits. A job of a newer version stays where it
--- is. Of a model whose last job failed, jobs at their first attempt go first: the jobs that are
--- retried may have caused the failure. If no job waits at all, the worker's idle slots, if it has
--- more than 0, are noted for idle_s seconds.
+-- context length or ''}; false: no waiting job fits. A job of a newer version keeps its
+-- place. For a model whose last job failed, jobs at their first attempt go first, because retried
+-- jobs may have caused the failure. If no job waits at all, the worker's idle slots, if it has
+-- more than 0, are recorded for idle_s seconds.
 -- include shared/queue.lua
 local worker, lease_s = ARGV[3], ARGV[5]
 local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[9])

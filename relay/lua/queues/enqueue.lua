@@ -1,10 +1,10 @@
 #!lua
--- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; ARGV besides: ticket wake_pattern.
+-- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then ARGV ticket wake_pattern.
 -- Returns {position}, 0 if the job is held already; or a refusal (shared/arrival.lua).
--- A ticket is only sent where there are fewer tickets than waiting jobs: every ticket claims one
--- job or finds that none waits (docs/adr/0001). Of two jobs that start alike the first is first.
--- No ticket either where a worker has an idle slot, which is told of the job by its channel
--- (docs/adr/0035); a worker that does not listen any more is forgotten.
+-- A ticket is sent only if there are fewer tickets than waiting jobs: every ticket claims one job
+-- or finds that none waits (docs/adr/0001). Of two jobs with the same virtual start the earlier
+-- one is first. If a worker has an idle slot, it gets a message on its wake channel instead of a
+-- ticket (docs/adr/0035); a worker that no longer subscribes to its channel is removed.
 -- include shared/arrival.lua
 local wakes = keys_like(ARGV[13])
 local function wakes_idle_slot()

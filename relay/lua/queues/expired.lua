@@ -1,6 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- KEYS leases holders; ARGV limit
--- Returns, of each lease that has expired, the job's id and its holder ('': none is known).
+-- Returns, for each expired lease, the job's id and its holder ('': unknown).
 -- include shared/time.lua
 local leases, holders = unpack(KEYS)
 local answer = {}

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS as shared/queue.lua
 -- ARGV as shared/queue.lua, then id old_attempt new_attempt delay_s ticket facts
--- Puts a held or lost job back at the place it had, now or after delay_s. facts are used if Redis
--- has lost them. Returns 1; 0: another attempt holds it, or it waits already.
+-- Returns a held or lost job to its place in the queue, now or after delay_s. facts are used if
+-- Redis has lost them. Returns 1; 0: another attempt holds it, or it waits already.
 -- include shared/queue.lua
 local id, old_attempt, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)

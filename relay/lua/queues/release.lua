@@ -2,7 +2,7 @@
 -- KEYS as shared/queue.lua, then drained (the counter of this minute)
 -- ARGV as shared/queue.lua, then id holder ('': any)
 -- Removes a job that has ended. Returns its holder, '<attempt> <worker>'; false: it had none, or
--- another than ARGV says.
+-- another one than holder.
 -- include shared/queue.lua
 local drained = KEYS[14]
 local id, expected = unpack(ARGV, 3)

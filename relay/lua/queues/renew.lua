@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS leases holders record...; ARGV worker lease_s (id attempt)...
--- Returns now, then the ids whose lease the worker does not hold. A cancelled job is one of them,
--- because its canceller may have died before it could tell the worker.
+-- Renews a worker's leases. Returns now, then the ids whose lease the worker does not hold, and
+-- those of cancelled jobs, because the process that cancelled may have died before it notified the
+-- worker.
 -- include shared/time.lua
 local leases, holders = KEYS[1], KEYS[2]
 local worker, lease_s = ARGV[1], ARGV[2]

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- KEYS as shared/queue.lua; ARGV as shared/queue.lua, then idle_s ticket...
--- Moves delayed jobs that are due to the backlog and pushes lost tickets: there must be as many
--- as waiting jobs. Removes the name of a queue that was empty for idle_s. Returns how many
--- tickets are still missing.
+-- Moves delayed jobs that are due to the backlog, and pushes missing tickets, so that there are as
+-- many as waiting jobs. Removes the name of a queue that was empty for idle_s. Returns the number
+-- of tickets that are still missing.
 -- include shared/queue.lua
 revive(100)
 local used_at = redis.call('ZSCORE', queues, queue)

@@ -1,6 +1,7 @@
 -- Names the next ARGV of expect and enqueue: id facts cost_s flow tenant, then the bounds: jobs
--- tokens tenant_jobs tenant_tokens ('': none). Defines refusal(), {-1 to -4 for the bound that is
--- exceeded, what it holds, its limit} or nil, and start(), the virtual start of the job.
+-- tokens tenant_jobs tenant_tokens ('': none). Defines refusal(), which returns {-1 to -4 for the
+-- exceeded bound, its present value, its limit} or nil; and start(), which returns the virtual
+-- start of the job.
 -- include shared/queue.lua
 local id, job, cost_s, flow, tenant = ARGV[3], cjson.decode(ARGV[4]), unpack(ARGV, 5, 7)
 local depth = redis.call('ZCARD', backlog)

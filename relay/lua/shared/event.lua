@@ -1,5 +1,5 @@
--- Defines add_event(...): adds an event to a log and publishes it. fields is the event's JSON
--- without its opening brace; id and time are put before them.
+-- Defines add_event(...): appends an event to a log and publishes it. fields is the event's JSON
+-- without its opening brace; id and time are inserted before it.
 -- include shared/time.lua
 local function add_event(log, channel, attempt, seq, type, fields)
     local id = attempt .. '-' .. seq

@@ -1,4 +1,4 @@
--- Defines create_file(...): writes a file's record unless it exists. Returns when it was created.
+-- Defines create_file(...): writes a file's record unless it exists. Returns its creation time.
 -- include shared/listing.lua
 local function create_file(file, index, stored, id, name, json, ttl_s)
     local created_at = redis.call('HGET', file, 'created_at')

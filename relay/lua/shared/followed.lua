@@ -1,6 +1,6 @@
--- Names what a follower's scripts begin with: KEYS record audience followed; ARGV job. Defines
--- patience_s, the seconds of cancel_after_s. Returns false from the script, and forgets the
--- followers, if the job has ended or outlives them.
+-- Names the first KEYS and ARGV of the followers' scripts: KEYS record audience followed; ARGV
+-- job. Defines patience_s, the seconds of cancel_after_s. Returns false from the script, and
+-- deletes the followers, if the job has ended or its policy is continue.
 -- include shared/time.lua
 -- include shared/ended.lua
 local record, audience, followed = unpack(KEYS)

@@ -1,5 +1,5 @@
 -- Defines list(index, id, keep_s): adds an id to a sorted set by creation time, which keeps the
--- newest 100,000 and lives for at least keep_s seconds more.
+-- newest 100,000 and expires in keep_s seconds or later.
 -- include shared/time.lua
 local function list(index, id, keep_s)
     redis.call('ZADD', index, exact(now), id)

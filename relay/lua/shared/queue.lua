@@ -1,8 +1,9 @@
 -- Names the first KEYS and ARGV of a queue's scripts:
 -- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines arrivals idle
 -- ARGV queue line_pattern
--- Keys beyond KEYS: line(variant), the part of the backlog of one model, loaded one way.
--- Defines what moves a job: wait, leave, revive; and known, note, which read and write its facts.
+-- Keys beyond KEYS: line(variant), the part of the backlog for one model with one context length.
+-- Defines wait, leave and revive, which move a job; known and note, which read and write its
+-- facts.
 -- include shared/time.lua
 -- include shared/key_pattern.lua
 local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets, lines,

@@ -27,7 +27,7 @@ async def job(at: Stage, policy: str) -> str:
 
 async def ended_by(at: Stage, id: str) -> str:
     async with asyncio.timeout(30):
-        last = (await at.relay.heard(id))[-1]
+        last = (await at.relay.frames(id))[-1]
     return str(json.loads(last.body).get("by", last.type))
 
 
@@ -93,7 +93,7 @@ async def test_a_follower_on_another_shim_keeps_the_job(shim: str, redis_url: st
                     pass
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.6):
-                        await here.relay.heard(id)
+                        await here.relay.frames(id)
 
             assert await ended_by(here, id) == "disconnect"
 
@@ -107,7 +107,7 @@ async def test_a_browser_that_comes_back_at_once_loses_nothing(shim: str, redis_
             claim = await at.relay.claim()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2.5):  # longer than `cancel` waits
-                    await at.relay.heard(id)
+                    await at.relay.frames(id)
             await at.relay.run(claim, Delta(content="a"))
             rest = [event["type"] async for event in sse(response) if "id" in event]
 

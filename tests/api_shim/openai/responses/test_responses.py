@@ -195,7 +195,7 @@ async def test_who_waits_for_a_whole_answer_and_hangs_up_ends_it(shim: str, redi
             asking = group.create_task(at.http.post("/v1/responses", json=ASKED))
             claim = await claimed(at)
             asking.cancel()
-        frames = await at.relay.heard(claim.record.id)
+        frames = await at.relay.frames(claim.record.id)
 
         assert frames[-1].type == "cancelled"
 

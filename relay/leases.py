@@ -1,8 +1,8 @@
 """Leases of workers on jobs: renewed in bulk, and taken away when they expire.
 
-A hand-over has two halves, each a script that may be run twice, so that a reaper which dies between
-them is finished by the next: first the log side (`jobs/hand_over` fences the old holder), then the
-queue side (`queues/give_back` puts the job into the backlog). A fenced holder forgets its job
+A hand-over has two halves, each an idempotent script, so that the next maintainer completes it if
+one dies between them: first the log (`jobs/hand_over` fences the former holder), then the queue
+(`queues/give_back` puts the job into the backlog). A fenced holder forgets its job
 without touching the queue; only a holder whose terminal event is in the log releases.
 """
 

@@ -44,7 +44,7 @@ async def running(relay: Relay) -> str:
 
 
 async def half_handed_over(relay: Relay) -> str:
-    """The reaper died between hand_over and give_back."""
+    """The maintainer died between hand_over and give_back."""
     job = (await spoken(relay)).id
     await relay.connection.call(
         jobs.hand_over(job, 1, Queued(queue=QUEUE), counts=True, is_lost=True)

@@ -194,7 +194,7 @@ async def test_every_key_of_an_ended_job_expires(redis_url: str) -> None:
         keys = await relay.connection.command("KEYS", "*")
         lasting = {key.decode() for key in keys if await relay.connection.command("TTL", key) < 0}
 
-        # The tickets are Celery's queue; the other two are owned by the reaper (ARCHITECTURE.md).
+        # The tickets are Celery's queue; the maintainer deletes the other two (ARCHITECTURE.md).
         assert {QUEUE, "fleet:queues", "fleet:recent"} == lasting
 
 

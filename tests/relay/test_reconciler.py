@@ -1,4 +1,4 @@
-"""The audit: deadlines pass in the queue, lost jobs come back, lists are trimmed."""
+"""The reconciler: deadlines in the queue, lost jobs are restored, lists are trimmed."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ async def lose_queue(relay: Relay) -> None:
 
 
 async def age(relay: Relay, job: str) -> None:
-    """Make a job old enough that the audit looks at it."""
+    """Make a job old enough that the reconciler checks it."""
     record = f"fleet:j:{job}:record"
     created_at = float(await relay.connection.command("HGET", record, "created_at"))
     await relay.connection.command("ZADD", "fleet:live", created_at - 60, job)

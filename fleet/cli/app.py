@@ -1,4 +1,4 @@
-"""The `fleet` command: its groups put together. Each group is a file in `fleet/commands/`."""
+"""The `fleet` command, put together from the modules of `fleet/cli/commands`."""
 
 import sys
 
@@ -28,7 +28,7 @@ from fleet.cli.exit_codes import complain, exit_of
 
 app = typer.Typer(
     name="fleet",
-    help="A queue in front of language-model backends: start it, ask it, look at it.",
+    help="A queue in front of language-model backends: start it, send requests, inspect it.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
@@ -68,7 +68,7 @@ for name, group in (
 
 
 def main() -> None:
-    """Entry point of the console script; a command may read settings before it runs."""
+    """Entry point of the console script; reports an InvalidSetting that parsing options raised."""
     try:
         app()
     except InvalidSetting as error:

@@ -1,4 +1,4 @@
-"""Exit codes of the `fleet` command, and the one place where an error becomes one."""
+"""Exit codes of the `fleet` command, and the mapping from errors to them."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ from fleet.client.errors import (
 
 
 class Exit(IntEnum):
-    """What a script can tell apart."""
+    """Exit codes; scripts rely on them."""
 
     OK = 0
     FAILED = 1
@@ -44,7 +44,7 @@ _OF_ERRORS: dict[type[FleetError], Exit] = {
 
 
 def exit_of(error: FleetError) -> Exit:
-    """The exit code that an error stands for."""
+    """The exit code for an error."""
     if isinstance(error, JobEnded):
         return Exit.DEAD_LETTERED if error.is_dead else Exit.JOB_FAILED
     codes = (code for kind, code in _OF_ERRORS.items() if isinstance(error, kind))
@@ -52,7 +52,7 @@ def exit_of(error: FleetError) -> Exit:
 
 
 def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:
-    """Run a command to its exit code; what went wrong is said on stderr."""
+    """Run a command and exit with its code; an error is printed on stderr."""
     try:
         code = asyncio.run(command) or Exit.OK
     except FleetError as error:
@@ -64,7 +64,7 @@ def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:
 
 
 def complain(error: FleetError) -> None:
-    """Say on stderr what went wrong."""
+    """Print an error on stderr."""
     Console(stderr=True, soft_wrap=True).print(
         f"[bold red]error[/]: {_escaped(error.message)}", highlight=False
     )

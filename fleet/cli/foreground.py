@@ -1,4 +1,4 @@
-"""`fleet up` behind its options: start everything, greet, report changes, stop on a signal."""
+"""Runs `fleet up`: start everything, print the greeting, report changes, stop on a signal."""
 
 import asyncio
 import os
@@ -24,9 +24,9 @@ from relay.roster import RosterStore
 from relay.settings import RelaySettings
 
 _WIDTH: Final = 80
-"""Columns of the greeting where the output is no terminal."""
+"""Columns of the greeting if the output is not a terminal."""
 _ONE_SIGNAL_S: Final = 1.0
-"""Signals within this of the first count once: `timeout` signals a process and its group."""
+"""Signals within this time after the first count as one: `timeout` sends two."""
 
 
 async def serve(
@@ -50,30 +50,30 @@ async def serve(
     found = tuple(replace(each, processes=workers) for each in known)
     plan = Plan(folder, host, shim_ports(host, port, shims), found, variables)
     terminal = Terminal(json=json)
-    with closing(Journal(terminal.tell, folder, verbose=verbose)) as journal:
+    with closing(Journal(terminal.notice, folder, verbose=verbose)) as journal:
         return await _until_stopped(plan, terminal, journal)
 
 
 class _Stop:
-    """The first signal asks for an orderly end, one after it ends everything at once."""
+    """The first signal requests an orderly stop, a later one kills everything."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.asked: asyncio.Future[Exit] = loop.create_future()
+        self.requested: asyncio.Future[Exit] = loop.create_future()
         self.fleet: Running | None = None
         self._loop = loop
-        self._asked_at = 0.0
+        self._requested_at = 0.0
         loop.add_signal_handler(signal.SIGINT, self._signal, Exit.INTERRUPTED)
         loop.add_signal_handler(signal.SIGTERM, self._signal, Exit.OK)
         loop.add_signal_handler(signal.SIGHUP, self._signal, Exit.OK)
 
     def _signal(self, code: Exit) -> None:
-        if not self.asked.done():
-            self.asked.set_result(code)
-            self._asked_at = self._loop.time()
+        if not self.requested.done():
+            self.requested.set_result(code)
+            self._requested_at = self._loop.time()
             if self.fleet is not None:
                 self.fleet.say("stops: running streams may end; Ctrl-C again ends them now")
-        elif self.fleet is not None and self._loop.time() - self._asked_at >= _ONE_SIGNAL_S:
+        elif self.fleet is not None and self._loop.time() - self._requested_at >= _ONE_SIGNAL_S:
             self.fleet.kill()
 
 
@@ -81,14 +81,14 @@ async def _until_stopped(plan: Plan, terminal: Terminal, journal: Journal) -> Ex
     """Serve until a signal; raises CannotStart."""
     stop = _Stop()
     serving = asyncio.create_task(_serve(plan, terminal, stop, journal))
-    either: set[asyncio.Future[Any]] = {serving, stop.asked}
+    either: set[asyncio.Future[Any]] = {serving, stop.requested}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
         serving.cancel()
         await asyncio.wait([serving])
     if not serving.cancelled():
         serving.result()
-    return await stop.asked
+    return await stop.requested
 
 
 async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) -> None:
@@ -105,15 +105,15 @@ async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) 
         watch = Watch(RosterStore(connection), fleet.say)
         found = await watch.first({each.name for each in plan.backends})
         ready()
-        _tell(fleet, found, terminal, asks_for_key=await _asks_for_key(connection))
+        _print_ready(fleet, found, terminal, needs_key=await _needs_key(connection))
         await watch.keep()
 
 
 @asynccontextmanager
 async def _waiting(terminal: Terminal, *, is_quiet: bool) -> AsyncGenerator[Callable[[], None]]:
-    """A word that goes away, where somebody looks, until it is ready."""
-    starting = terminal.talk.status("starting Redis, the shim and the workers ...")
-    if is_quiet and terminal.talk.is_terminal:
+    """Show a spinner on a terminal until the yielded function is called."""
+    starting = terminal.stderr.status("starting Redis, the shim and the workers ...")
+    if is_quiet and terminal.stderr.is_terminal:
         starting.start()
     try:
         yield starting.stop
@@ -121,18 +121,18 @@ async def _waiting(terminal: Terminal, *, is_quiet: bool) -> AsyncGenerator[Call
         starting.stop()
 
 
-async def _asks_for_key(connection: Connection) -> bool:
-    """Whether a caller needs a key, and this shell has none to give."""
+async def _needs_key(connection: Connection) -> bool:
+    """Whether the fleet has API keys, and FLEET_API_KEY is not set here."""
     has_keys = bool((await ApiKeys(connection).refresh(ApiKeyTable())).count)
     return has_keys and ClientSettings().api_key is None
 
 
-def _tell(
-    fleet: Running, found: dict[str, Pool], terminal: Terminal, *, asks_for_key: bool
+def _print_ready(
+    fleet: Running, found: dict[str, Pool], terminal: Terminal, *, needs_key: bool
 ) -> None:
     plan = fleet.plan
     if terminal.json:
-        terminal.mapping(
+        terminal.write_json_object(
             {
                 "ready": True,
                 "urls": list(plan.urls),
@@ -149,8 +149,8 @@ def _tell(
         plan.urls,
         plan.backends,
         found,
-        asks_for_key=asks_for_key,
+        asks_for_key=needs_key,
         width=width,
         folder=elsewhere,
     )
-    terminal.words("".join(f"{line}\n" for line in lines))
+    terminal.write("".join(f"{line}\n" for line in lines))

@@ -1,4 +1,4 @@
-"""Ctrl-C in long jobs: the first lets go of them, a second one soon after cancels them."""
+"""Ctrl-C while jobs run: the first one detaches from them, a second one within 3 s cancels them."""
 
 import asyncio
 import signal
@@ -20,9 +20,9 @@ async def detachable(
     jobs: Callable[[], Iterable[AsyncJob]],
     terminal: Terminal,
 ) -> Answer:
-    """The answer of `work`; raises KeyboardInterrupt after Ctrl-C, when all is said and done.
+    """The result of `work`; after Ctrl-C detaches from or cancels its jobs.
 
-    `jobs` tells which jobs are under way at that moment.
+    `jobs` returns the jobs that are running at that moment. Raises KeyboardInterrupt after Ctrl-C.
     """
     interrupts: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -35,7 +35,7 @@ async def detachable(
             return doing.result()
         running = list(jobs())
         await _ended(doing)
-        await _let_go(running, interrupts, terminal)
+        await _detach(running, interrupts, terminal)
     finally:
         await _ended(doing)
         await _ended(interrupted)
@@ -43,17 +43,17 @@ async def detachable(
     raise KeyboardInterrupt
 
 
-async def _let_go(
+async def _detach(
     jobs: list[AsyncJob], interrupts: asyncio.Queue[None], terminal: Terminal
 ) -> None:
     if not jobs:
         return
     for job in jobs:
-        terminal.say(
-            f"job {job.id} goes on without this terminal: follow it with `fleet jobs watch "
+        terminal.message(
+            f"job {job.id} continues without this terminal: follow it with `fleet jobs watch "
             f"{job.id}`, cancel it with `fleet jobs cancel {job.id}`"
         )
-    terminal.say(f"Ctrl-C again within {SECOND_WITHIN_S:g} s cancels", style="bold")
+    terminal.message(f"Ctrl-C again within {SECOND_WITHIN_S:g} s cancels", style="bold")
     try:
         async with asyncio.timeout(SECOND_WITHIN_S):
             await interrupts.get()
@@ -64,15 +64,15 @@ async def _let_go(
 
 
 async def cancel(job: AsyncJob, terminal: Terminal) -> None:
-    """Cancel a job on the way out, and say how it went."""
+    """Cancel a job and print its final state; a failure is printed, too."""
     try:
         async with asyncio.timeout(_CANCEL_WITHIN_S):
             view = await job.cancel()
     except (FleetError, TimeoutError) as error:
-        why = str(error) or "no answer"
-        terminal.say(f"could not cancel job {job.id} ({why}): `fleet jobs cancel {job.id}`")
+        why = str(error) or "no response"
+        terminal.message(f"could not cancel job {job.id} ({why}): `fleet jobs cancel {job.id}`")
     else:
-        terminal.say(f"job {job.id}: {view.status}")
+        terminal.message(f"job {job.id}: {view.status}")
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

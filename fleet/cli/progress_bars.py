@@ -1,4 +1,4 @@
-"""How far something is as a person sees it: a bar a layer of a download, or one for a phase."""
+"""Progress bars for a job: one for each layer of a download, or one for a phase."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -10,21 +10,21 @@ from rich.progress import TaskID
 from contract.events import Phase, Progress
 from fleet.cli.terminal import Terminal
 
-_SHOWN = 12
-"""Characters of a digest, as servers themselves show it."""
+_DIGEST_LENGTH = 12
+"""Characters of a digest that are shown, as Ollama does."""
 
 
 class ProgressBars:
-    """The bars; none is drawn before there is something to tell."""
+    """The bars of one job; nothing is drawn before the first progress."""
 
     def __init__(self, terminal: Terminal) -> None:
-        """Draw there."""
+        """Draw on this terminal."""
         self._terminal = terminal
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        """Nothing to draw yet."""
+        """Return the bars."""
         return self
 
     def __exit__(
@@ -33,15 +33,15 @@ class ProgressBars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bars as they stand."""
+        """Stop drawing; the bars keep their last state."""
         self.close()
 
     def add(self, progress: Progress) -> bool:
-        """Draw what this says; False if it says nothing of a layer."""
+        """Update the bar of a layer; False if the event is not about a layer."""
         if not (progress.digest and progress.total_bytes):
             return False
-        bars = self._drawn(self._terminal.downloading)
-        name = progress.digest.rpartition(":")[2][:_SHOWN]
+        bars = self._started(self._terminal.bytes_bar)
+        name = progress.digest.rpartition(":")[2][:_DIGEST_LENGTH]
         if progress.overall_total_bytes:
             overall = progress.overall_completed_bytes
             self._move(bars, "total", overall, progress.overall_total_bytes)
@@ -49,13 +49,13 @@ class ProgressBars:
         return True
 
     def enter(self, phase: Phase) -> bool:
-        """Draw how far the way to the answer is; False if that is not known, or behind us."""
-        if phase.progress is None or phase.phase == "generating":  # the answer has a bar itself
+        """Update the bar of a phase before the answer; False if its progress is unknown."""
+        if phase.progress is None or phase.phase == "generating":
             return False
-        self._move(self._drawn(self._terminal.nearing), phase.phase, phase.progress, 1.0)
+        self._move(self._started(self._terminal.share_bar), phase.phase, phase.progress, 1.0)
         return True
 
-    def _drawn(self, make: Callable[[], Bars]) -> Bars:
+    def _started(self, make: Callable[[], Bars]) -> Bars:
         if self._bars is None:
             self._bars = make()
             self._bars.start()
@@ -66,13 +66,13 @@ class ProgressBars:
             self._tasks[name] = bars.add_task(name, total=total)
         bars.update(self._tasks[name], total=total, completed=completed or 0)
 
-    def close(self, *, is_whole: bool = False) -> None:
-        """Stop drawing; a later layer begins new bars.
+    def close(self, *, is_complete: bool = False) -> None:
+        """Stop drawing; later progress starts new bars.
 
-        `is_whole`: what they showed is there, also if nobody told of its last part.
+        `is_complete`: show 100 %, also if the last progress event said less.
         """
         if self._bars is not None:
-            for task in self._bars.tasks if is_whole else ():
+            for task in self._bars.tasks if is_complete else ():
                 self._bars.update(task.id, completed=task.total)
             self._bars.stop()
         self._bars, self._tasks = None, {}

@@ -1,4 +1,4 @@
-"""Where a command's words go: data to stdout, talk to stderr, and with --json one object a line."""
+"""Output of a command: data on stdout, messages on stderr; with --json one JSON object a line."""
 
 import sys
 import time
@@ -26,81 +26,81 @@ from contract.wire import WireModel, encode
 from fleet.cli.tables import lines
 
 _LINE_EVERY_S = 30.0
-FEW = 20
-"""Rows of a table that a person sees without asking for more."""
+DEFAULT_ROWS = 20
+"""Rows of a table on a terminal without --limit and --all."""
 
 
 class Terminal:
-    """Both streams of one command."""
+    """The output streams of one command."""
 
     def __init__(self, *, json: bool = False) -> None:
-        """With `json`, tables and words become JSON."""
+        """With `json`, tables are printed as JSON."""
         self.json = json
         self.is_interactive = sys.stdout.isatty()
-        self.talk = Console(stderr=True)
-        self._out = Console()
+        self.stderr = Console(stderr=True)
+        self._stdout = Console()
 
     @property
     def width(self) -> int | None:
-        """Columns that a person sees; None where nobody looks."""
-        return self._out.width if self.is_interactive else None
+        """Columns of the terminal; None if stdout is not a terminal."""
+        return self._stdout.width if self.is_interactive else None
 
-    def say(self, text: str, style: str = "dim") -> None:
-        """A line of talk."""
-        self.talk.print(escape(text), style=style, highlight=False, soft_wrap=True)
+    def message(self, text: str, style: str = "dim") -> None:
+        """Print a line on stderr."""
+        self.stderr.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
-    def tell(self, text: str) -> None:
-        """A line of talk that is not beside the point."""
-        self.say(text, style="none")
+    def notice(self, text: str) -> None:
+        """Print a line on stderr, not dimmed."""
+        self.message(text, style="none")
 
-    def words(self, text: str) -> None:
-        """A piece of an answer, shown at once."""
+    def write(self, text: str) -> None:
+        """Write text to stdout and flush it."""
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    def line(self, body: bytes) -> None:
-        """A line of JSON."""
+    def write_json(self, body: bytes) -> None:
+        """Write a JSON document to stdout as one line."""
         sys.stdout.write(one_line(body).decode() + "\n")
         sys.stdout.flush()
 
-    def mapping(self, fields: dict[str, object]) -> None:
-        """A line of JSON made of these."""
-        self.line(json_line(fields))
+    def write_json_object(self, fields: dict[str, object]) -> None:
+        """Write a JSON object of these fields to stdout as one line."""
+        self.write_json(json_line(fields))
 
-    def room(self, limit: int | None, *, all_: bool) -> int | None:
-        """Rows to show: so many, or all (None); a person who says nothing sees the first few."""
+    def row_limit(self, limit: int | None, *, all_: bool) -> int | None:
+        """Number of rows to show, None: all. Without options: 20 on a terminal, else all."""
         if limit is not None or all_:
             return None if all_ else limit
-        return FEW if self.is_interactive and not self.json else None
+        return DEFAULT_ROWS if self.is_interactive and not self.json else None
 
-    def rows(
+    def print_rows(
         self,
         nouns: Sequence[WireModel],
         columns: Sequence[str],
         cells: Iterable[Sequence[object]],
         most: int | None = None,
     ) -> None:
-        """A table of things, or one JSON object a line; the first `most` of them."""
+        """Print the first `most` nouns: a table of their cells, or with --json an object each."""
         shown = nouns[:most]
         if self.json:
             for noun in shown:
-                self.line(encode(noun))
+                self.write_json(encode(noun))
             return
-        self.table(columns, islice(cells, most))
+        self.print_table(columns, islice(cells, most))
         if len(shown) < len(nouns):
-            self.say(f"{len(shown)} of {len(nouns)}: --all shows the others, too")
+            self.message(f"{len(shown)} of {len(nouns)}: --all shows all of them")
 
-    def table(self, columns: Sequence[str], cells: Iterable[Sequence[object]]) -> None:
-        """A table; numbers stand to the right. In a pipe a row is a line, and nothing is cut."""
+    def print_table(self, columns: Sequence[str], cells: Iterable[Sequence[object]]) -> None:
+        """Print a table, numbers right-aligned. In a pipe a row is a line, and nothing is cut."""
         header, *rows = lines(columns, cells, time.time(), self.width)
         if self.is_interactive:
-            self._out.print(Text(header, "bold"), no_wrap=True, crop=False)
+            self._stdout.print(Text(header, "bold"), no_wrap=True, crop=False)
         else:
-            self.words(f"{header}\n")
-        self.words("".join(f"{row}\n" for row in rows))
+            self.write(f"{header}\n")
+        self.write("".join(f"{row}\n" for row in rows))
 
-    def counting(self, what: str) -> Progress:
-        """A bar for things that are counted, with rate and time left."""
+    def count_bar(self, what: str) -> Progress:
+        """A progress bar for counted things, with their rate and the time left."""
         return Progress(
             TextColumn(f"{what} {{task.description}}"),
             BarColumn(),
@@ -108,48 +108,50 @@ class Terminal:
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=self.talk,
+            console=self.stderr,
         )
 
     @contextmanager
-    def steps(
+    def step_bar(
         self, what: str, name: str, total: int, done: int = 0
     ) -> Iterator[Callable[[int], None]]:
-        """Count steps with a bar, or with a line now and then where nobody sees a bar."""
-        with self.counting(what) as bar:
+        """Count steps with a bar, or with a line every 30 s if stderr is not a terminal."""
+        with self.count_bar(what) as bar:
             task = bar.add_task(name, total=total, completed=done, rate="")
-            told_at = time.monotonic()
+            printed_at = time.monotonic()
 
             def advance(count: int) -> None:
-                nonlocal told_at
+                nonlocal printed_at
                 bar.advance(task, count)
                 at = bar.tasks[task]
                 rate = f"{at.speed:.0f}/s" if at.speed else ""
                 bar.update(task, rate=rate)
-                if not self.talk.is_terminal and time.monotonic() - told_at >= _LINE_EVERY_S:
-                    told_at = time.monotonic()
+                if not self.stderr.is_terminal and time.monotonic() - printed_at >= _LINE_EVERY_S:
+                    printed_at = time.monotonic()
                     left_s = (at.time_remaining or 0) if rate else 0
-                    self.say(f"{what} {at.completed:.0f} of {total}, {rate}, {left_s:.0f} s left")
+                    self.message(
+                        f"{what} {at.completed:.0f} of {total}, {rate}, {left_s:.0f} s left"
+                    )
 
             yield advance
 
-    def nearing(self) -> Progress:
-        """A bar for a share of a whole that is not counted."""
+    def share_bar(self) -> Progress:
+        """A progress bar in percent."""
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
-            console=self.talk,
+            console=self.stderr,
         )
 
-    def downloading(self) -> Progress:
-        """A bar for bytes."""
+    def bytes_bar(self) -> Progress:
+        """A progress bar for bytes."""
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            console=self.talk,
+            console=self.stderr,
         )

@@ -1,4 +1,4 @@
-"""The asynchronous client: put a job on a queue, follow it from anywhere, take its result.
+"""The asynchronous client: enqueue a job, follow it through any shim, get its result.
 
 async with AsyncClient() as fleet:
     job = await fleet.enqueue("chat", model="llama3.2", messages=[...])
@@ -27,11 +27,11 @@ from contract.tenants import IssuedKey, KeyFacts
 from contract.wire import decode, encode
 from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
-from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MappedJobs, MapResult
-from fleet.client.requests import Words, batches, body_of, chat_of, new_key, request_of
+from fleet.client.map import REQUESTS_IN_FLIGHT, KeyFactory, MappedJobs, MapResult, RequestLike
+from fleet.client.requests import ChatInput, batches, body_of, chat_of, new_key, request_of
 from fleet.client.results import images_of, rows_of
 from fleet.client.roster import RosterClient
-from fleet.client.settings import ClientSettings, spoken_key
+from fleet.client.settings import ClientSettings, api_key_option
 from fleet.client.transport import Shims
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AsyncClient(RosterClient):
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Defaults are FLEET_URL, FLEET_API_KEY and FLEET_GIVE_UP_S; raises InvalidSetting."""
-        given = {"url": url, "api_key": api_key or spoken_key.get(), "give_up_s": give_up_s}
+        given = {"url": url, "api_key": api_key or api_key_option.get(), "give_up_s": give_up_s}
         known = {name: value for name, value in given.items() if value is not None}
         super().__init__(Shims(ClientSettings(**known), transport))  # type: ignore[arg-type]
 
@@ -91,11 +91,11 @@ class AsyncClient(RosterClient):
 
         Raises InvalidRequest, UnknownModel, UnknownBackend, NoWorker, QueueFull, FleetUnreachable.
         """
-        whole = request_of(request, fields)
-        answer = await self._shims.ask(
+        job_request = request_of(request, fields)
+        answer = await self._shims.request(
             "POST",
-            f"/api/v1/jobs/{whole.kind}",
-            body=body_of(whole),
+            f"/api/v1/jobs/{job_request.kind}",
+            body=body_of(job_request),
             headers={"idempotency-key": idempotency_key or uuid4().hex},
         )
         accepted = decode(JobAccepted, answer)
@@ -104,12 +104,12 @@ class AsyncClient(RosterClient):
     def map(
         self,
         /,
-        requests: Iterable[Asked],
+        requests: Iterable[RequestLike],
         *,
         in_flight: int = REQUESTS_IN_FLIGHT,
         ordered: bool = True,
         kind: Kind | None = None,
-        idempotency_key: KeyOf | None = None,
+        idempotency_key: KeyFactory | None = None,
         **fields: Any,
     ) -> AsyncGenerator[MapResult, None]:
         """Yield results of many requests, `in_flight` at a time, in order or as they complete.
@@ -121,13 +121,18 @@ class AsyncClient(RosterClient):
         RelayUnavailable.
         """
         many = self.many(kind=kind, idempotency_key=idempotency_key, **fields)
-        return many.answers(requests, in_flight, ordered=ordered)
+        return many.results(requests, in_flight, ordered=ordered)
 
     def many(
-        self, /, *, kind: Kind | None = None, idempotency_key: KeyOf | None = None, **fields: Any
+        self,
+        /,
+        *,
+        kind: Kind | None = None,
+        idempotency_key: KeyFactory | None = None,
+        **fields: Any,
     ) -> MappedJobs:
         """A run over many requests, with its running jobs in `under_way`; see `map`."""
-        return MappedJobs(self.enqueue, self._shims.patience, kind, fields, idempotency_key)
+        return MappedJobs(self.enqueue, self._shims.retry_timer, kind, fields, idempotency_key)
 
     def job(self, job_id: str) -> AsyncJob:
         """A handle on a job, or on a Celery task, by its id; sends no request.
@@ -138,7 +143,7 @@ class AsyncClient(RosterClient):
         return AsyncJob(self._shims, job_id if is_ours else named(job_id), given_as=job_id)
 
     async def chat(
-        self, /, words: Words, *, model: str, **fields: Any
+        self, /, words: ChatInput, *, model: str, **fields: Any
     ) -> AsyncGenerator[str, None]:
         """Yield the text of an answer in pieces; closing the generator early cancels the job.
 
@@ -169,7 +174,7 @@ class AsyncClient(RosterClient):
 
         requests = ({"input": batch} for batch in batches(texts, texts_a_job))
         many = self.many(kind="embed", model=model, **fields)
-        async with aclosing(many.answers(requests, jobs_in_flight)) as answers:
+        async with aclosing(many.results(requests, jobs_in_flight)) as answers:
             found = [rows_of(answer) async for answer in answers]
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
@@ -194,34 +199,34 @@ class AsyncClient(RosterClient):
 
     async def show(self, /, model: str, **fields: Any) -> dict[str, Any]:
         """The details of a model as its backend reports them."""
-        return (await self._done("show", model=model, **fields)).details or {}
+        return (await self._result_of("show", model=model, **fields)).details or {}
 
     async def load(self, /, model: str, **fields: Any) -> Result:
         """Load a model into memory, for `keep_alive_s` seconds where the backend can."""
-        return await self._done("load", model=model, **fields)
+        return await self._result_of("load", model=model, **fields)
 
     async def unload(self, /, model: str, **fields: Any) -> Result:
         """Unload a model from memory."""
-        return await self._done("unload", model=model, **fields)
+        return await self._result_of("unload", model=model, **fields)
 
     async def delete(self, /, model: str, **fields: Any) -> Result:
         """Delete a model from a backend."""
-        return await self._done("delete", model=model, **fields)
+        return await self._result_of("delete", model=model, **fields)
 
     async def copy(self, /, model: str, destination: str, **fields: Any) -> Result:
         """Copy a model to the name `destination`."""
-        return await self._done("copy", model=model, destination=destination, **fields)
+        return await self._result_of("copy", model=model, destination=destination, **fields)
 
     async def create(self, /, model: str, source: str, **fields: Any) -> Result:
         """Create a model from `source`, with `system`, `template` and `parameters`."""
-        return await self._done("create", model=model, source=source, **fields)
+        return await self._result_of("create", model=model, source=source, **fields)
 
     async def running(self, backend: str | None = None) -> dict[str, Any]:
         """The models that a backend has in memory, as it reports them, under `models`."""
         job = await self.enqueue(RunningRequest(backend=backend))
         return (await job.result()).details or {}
 
-    async def _done(self, kind: Kind, **fields: Any) -> Result:
+    async def _result_of(self, kind: Kind, **fields: Any) -> Result:
         return await (await self.enqueue(kind, **fields)).result()
 
     async def jobs(
@@ -243,7 +248,9 @@ class AsyncClient(RosterClient):
             "limit": limit,
             "before": before,
         }
-        return decode(JobPage, await self._shims.ask("GET", "/api/v1/jobs", params=_present(given)))
+        return decode(
+            JobPage, await self._shims.request("GET", "/api/v1/jobs", params=_present(given))
+        )
 
     async def dead(
         self,
@@ -256,20 +263,22 @@ class AsyncClient(RosterClient):
     ) -> DeadPage:
         """A page of dead letters, newest first; `before` is the `next` of the previous page."""
         given = {"queue": queue, "kind": kind, "tenant": tenant, "limit": limit, "before": before}
-        return decode(DeadPage, await self._shims.ask("GET", _DEAD, params=_present(given)))
+        return decode(DeadPage, await self._shims.request("GET", _DEAD, params=_present(given)))
 
     async def dead_letter(self, job_id: str) -> DeadView:
         """One dead letter with its request; raises JobNotFound."""
-        return decode(DeadView, await self._shims.ask("GET", f"{_DEAD}/{quote(job_id, safe='')}"))
+        return decode(
+            DeadView, await self._shims.request("GET", f"{_DEAD}/{quote(job_id, safe='')}")
+        )
 
     async def dead_messages(self, *, limit: int = 50) -> DeadMessages:
         """Messages that no worker could read, newest first. Needs an admin's API key."""
         path = f"{_DEAD}/messages"
-        return decode(DeadMessages, await self._shims.ask("GET", path, params={"limit": limit}))
+        return decode(DeadMessages, await self._shims.request("GET", path, params={"limit": limit}))
 
     async def purge_dead_messages(self) -> int:
         """Delete all unreadable messages; returns how many. Needs an admin's API key."""
-        return decode(DeadPurged, await self._shims.ask("DELETE", f"{_DEAD}/messages")).purged
+        return decode(DeadPurged, await self._shims.request("DELETE", f"{_DEAD}/messages")).purged
 
     async def purge_dead(self, /, job_id: str | None = None, **which: str | None) -> int:
         """Delete one dead letter, or all of a `queue`, `kind` or `tenant`.
@@ -280,7 +289,7 @@ class AsyncClient(RosterClient):
         purged, before = 0, None
         while True:
             params = _present({**which, "before": before})
-            gone = decode(DeadPurged, await self._shims.ask("DELETE", path, params=params))
+            gone = decode(DeadPurged, await self._shims.request("DELETE", path, params=params))
             purged, before = purged + gone.purged, gone.next
             if before is None:
                 return purged
@@ -293,7 +302,7 @@ class AsyncClient(RosterClient):
         `fields` are those of `contract.tenants.NewKey`. Raises InvalidRequest, NotAuthorised.
         """
         body = encode(new_key(tenant, fields))
-        return decode(IssuedKey, await self._shims.ask("POST", "/api/v1/keys", body=body))
+        return decode(IssuedKey, await self._shims.request("POST", "/api/v1/keys", body=body))
 
     async def keys(self) -> tuple[KeyFacts, ...]:
         """Every API key without its secret. Needs an admin's API key."""
@@ -302,7 +311,7 @@ class AsyncClient(RosterClient):
     async def revoke_key(self, key_id: str) -> KeyFacts:
         """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
-        return decode(KeyFacts, await self._shims.ask("DELETE", path))
+        return decode(KeyFacts, await self._shims.request("DELETE", path))
 
 
 def _present(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class AsyncBatches:
         `backend` is the backend of all requests; None: chosen for each.
         """
         answer = await self._shims.upload("/v1/files", {"purpose": "batch"}, name, file)
-        wish: dict[str, Any] = {
+        body: dict[str, Any] = {
             "input_file_id": from_json(answer)["id"],
             "endpoint": endpoint,
             "completion_window": completion_window,
@@ -86,24 +86,24 @@ class AsyncBatches:
         if backend is not None:
             headers["x-fleet-backend"] = backend
         return _view(
-            await self._shims.ask("POST", "/v1/batches", body=json_line(wish), headers=headers)
+            await self._shims.request("POST", "/v1/batches", body=json_line(body), headers=headers)
         )
 
     async def look(self, batch_id: str) -> BatchView:
         """The current state of a batch."""
-        return _view(await self._shims.ask("GET", f"/v1/batches/{batch_id}"))
+        return _view(await self._shims.request("GET", f"/v1/batches/{batch_id}"))
 
     async def cancel(self, batch_id: str) -> BatchView:
         """Cancel a batch; requests that are done by then are in its output."""
         return _view(
-            await self._shims.ask(
+            await self._shims.request(
                 "POST", f"/v1/batches/{batch_id}/cancel", headers={"idempotency-key": batch_id}
             )
         )
 
     async def newest(self, limit: int = _PAGE) -> tuple[BatchView, ...]:
         """The caller's batches, newest first."""
-        answer = await self._shims.ask("GET", "/v1/batches", params={"limit": limit})
+        answer = await self._shims.request("GET", "/v1/batches", params={"limit": limit})
         return tuple(BatchView.model_validate(each) for each in from_json(answer)["data"])
 
     async def page(
@@ -114,7 +114,7 @@ class AsyncBatches:
         That id is the `after` of the next page, None at the end.
         """
         params = {"limit": limit} | ({"after": after} if after else {})
-        answer = from_json(await self._shims.ask("GET", "/v1/batches", params=params))
+        answer = from_json(await self._shims.request("GET", "/v1/batches", params=params))
         found = tuple(BatchView.model_validate(each) for each in answer["data"])
         return found, found[-1].id if found and answer.get("has_more") else None
 
@@ -124,7 +124,7 @@ class AsyncBatches:
         After a lost connection it starts again at another shim, and yields the negative number of
         bytes that are dropped. Raises FleetUnreachable, also if `into` cannot seek then.
         """
-        patience = self._shims.patience()
+        retries = self._shims.retry_timer()
         path = f"/v1/files/{file_id}/content"
         is_over = False
         while not is_over:
@@ -138,8 +138,8 @@ class AsyncBatches:
                 is_over = True
             except NO_ANSWER as trouble:
                 if size_bytes and not into.seekable():
-                    raise FleetUnreachable(f"{path} broke off: fetch it into a file") from trouble
-                await self._shims.pause(patience, trouble)
+                    raise FleetUnreachable(f"{path} was interrupted: write to a file") from trouble
+                await self._shims.pause(retries, trouble)
                 yield -size_bytes
                 if size_bytes:
                     into.seek(0)
@@ -156,7 +156,7 @@ def first_endpoint(file: Path) -> str:
         url = None
     if not isinstance(url, str):
         raise InvalidRequest(
-            f"the first line of {file} is no request: a line looks like "
+            f"the first line of {file} is not a request: a line looks like "
             '{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {...}}'
         )
     return url

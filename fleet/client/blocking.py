@@ -1,8 +1,8 @@
 """Synchronous methods made from asynchronous ones, so that each is written once.
 
     class Client(Blocking):
-        models = waits(AsyncClient.models)
-        chat = steps(AsyncClient.chat)
+        models = blocking_method(AsyncClient.models)
+        chat = blocking_generator(AsyncClient.chat)
 
 The results have the parameters, the docstrings and the types of the asynchronous methods.
 """
@@ -16,15 +16,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
-from fleet.client.window import Taken
+from fleet.client.window import SourceItems
 
 Fields = ParamSpec("Fields")
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 Item = TypeVar("Item")
 
 
 class Blocking:
-    """An object whose asynchronous sibling lives on the event loop behind a portal."""
+    """A synchronous wrapper of an asynchronous object, which runs on a portal's event loop."""
 
     def __init__(self, portal: BlockingPortal, sibling: Any) -> None:
         """Call the methods of `sibling` through `portal`."""
@@ -32,38 +32,38 @@ class Blocking:
         self._sibling = sibling
 
 
-def waits(
-    ask: Callable[Concatenate[Any, Fields], Awaitable[Answer]],
-) -> Callable[Concatenate[Any, Fields], Answer]:
-    """The method as a synchronous one; raises what it raises."""
+def blocking_method(
+    method: Callable[Concatenate[Any, Fields], Awaitable[Output]],
+) -> Callable[Concatenate[Any, Fields], Output]:
+    """The synchronous form of an asynchronous method; raises what it raises."""
 
-    @wraps(ask)
-    def asked(self: Blocking, /, *args: Fields.args, **fields: Fields.kwargs) -> Answer:
-        return self._portal.call(partial(_called, ask, self._sibling, *args, **fields))
+    @wraps(method)
+    def blocking(self: Blocking, /, *args: Fields.args, **fields: Fields.kwargs) -> Output:
+        return self._portal.call(partial(_call, method, self._sibling, *args, **fields))
 
-    return asked
-
-
-async def _called(ask: Callable[..., Awaitable[Answer]], /, *args: Any, **fields: Any) -> Answer:
-    return await ask(*args, **fields)
+    return blocking
 
 
-def steps(
-    ask: Callable[Concatenate[Any, Fields], AsyncGenerator[Item, None]],
+async def _call(method: Callable[..., Awaitable[Output]], /, *args: Any, **fields: Any) -> Output:
+    return await method(*args, **fields)
+
+
+def blocking_generator(
+    method: Callable[Concatenate[Any, Fields], AsyncGenerator[Item, None]],
 ) -> Callable[Concatenate[Any, Fields], Generator[Item, None, None]]:
     """The method as a synchronous generator; closing it closes the asynchronous one."""
 
-    @wraps(ask)
-    def taken(
+    @wraps(method)
+    def blocking(
         self: Blocking, /, *args: Fields.args, **fields: Fields.kwargs
     ) -> Generator[Item, None, None]:
-        return items_of(self._portal, ask(self._sibling, *args, **fields))
+        return items_of(self._portal, method(self._sibling, *args, **fields))
 
-    return taken
+    return blocking
 
 
 class _Pull(Generic[Item]):
-    """Takes one item at a time from an asynchronous generator, and can stop while it waits."""
+    """Reads an asynchronous generator item by item; can be closed while it waits for one."""
 
     def __init__(self, stream: AsyncGenerator[Item, None]) -> None:
         self._stream = stream
@@ -78,7 +78,7 @@ class _Pull(Generic[Item]):
             return None
 
     async def close(self) -> None:
-        """End a step that was interrupted from outside, then the generator."""
+        """Cancel a step that the caller's thread no longer waits for, then close the generator."""
         if self._step is not None and not self._step.done():
             self._step.cancel()
             await asyncio.wait([self._step])
@@ -97,35 +97,35 @@ def items_of(
         portal.call(pull.close)
 
 
-def walk(
+def map_blocking(
     portal: BlockingPortal,
     items: Iterable[Item],
-    work: Callable[[Item], Awaitable[Answer]],
+    work: Callable[[Item], Awaitable[Output]],
     width: int,
     *,
     ordered: bool,
-) -> Generator[Answer, None, None]:
-    """Like `window.in_order` or `as_done`; the items are read in the caller's thread.
+) -> Generator[Output, None, None]:
+    """Like `window.in_order` or `as_done`, but items are read in the caller's thread.
 
-    Their source, as a database cursor, may belong to that thread.
+    Some sources may only be used there, as a database cursor.
     """
-    waiting: deque[Future[Answer]] = deque()
-    taken = Taken(items)
+    waiting: deque[Future[Output]] = deque()
+    source = SourceItems(items)
     try:
-        for item in taken:
+        for item in source:
             waiting.append(portal.start_task_soon(work, item))
             if len(waiting) >= width:
                 yield _next(waiting, ordered=ordered).result()
         while waiting:
             yield _next(waiting, ordered=ordered).result()
-        taken.check()
+        source.raise_error()
     finally:
         for future in waiting:
             future.cancel()
         wait(waiting)
 
 
-def _next(waiting: deque[Future[Answer]], *, ordered: bool) -> Future[Answer]:
+def _next(waiting: deque[Future[Output]], *, ordered: bool) -> Future[Output]:
     if ordered:
         return waiting.popleft()
     done = next(iter(wait(waiting, return_when=FIRST_COMPLETED).done))

@@ -50,7 +50,7 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> FleetError
     except ValidationError:
         problem = ProblemDocument(detail=body[:200].decode("utf-8", "replace"))
     message = problem.detail or problem.error.message or problem.title
-    message = message or f"the shim answered {status} without a reason"
+    message = message or f"the shim responded with {status} without a reason"
     kind = error_class(problem.code or problem.error.code or "") or _by_status(status)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         kind = NotAuthorised

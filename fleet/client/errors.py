@@ -1,12 +1,12 @@
 """Errors of clients and of `fleet up`; the rest of the tree is in `contract.errors`.
 
 FleetError
-├── FleetUnreachable    no shim of FLEET_URL answers
-├── NotAuthorised       the shim does not accept our key
+├── FleetUnreachable    no shim of FLEET_URL responds
+├── NotAuthorised       the shim rejected the API key, or needs one
 ├── GaveUpWaiting       the caller's own time limit passed; the job continues
 ├── JobCancelled        the job was cancelled, so it has no result
-├── JobEnded            the job failed or was cancelled, and its events said so
-├── AnswerRestarted     the answer began again, and text of it was yielded already
+├── JobEnded            the job failed or was cancelled; for the command line
+├── AnswerRestarted     a later attempt restarted an answer of which text was yielded already
 └── CannotStart         `fleet up` cannot run on this machine as it is
 """
 
@@ -39,7 +39,7 @@ class JobCancelled(FleetError):
 
 
 class JobEnded(FleetError):
-    """A job failed or was cancelled; its events have been shown already."""
+    """A job failed or was cancelled; raised by commands that have printed its events."""
 
     def __init__(self, message: str, *, is_dead: bool = False) -> None:
         """`is_dead`: all attempts failed, and the job is kept as a dead letter."""

@@ -24,8 +24,8 @@ from contract.result import Fold, Result
 from contract.sse import EventStream
 from contract.wire import decode
 from fleet.client.error_responses import error_class
-from fleet.client.errors import AnswerRestarted, GaveUpWaiting, JobCancelled
-from fleet.client.reconnect import FollowState, Patience
+from fleet.client.errors import AnswerRestarted, GaveUpWaiting, JobCancelled, JobEnded
+from fleet.client.reconnect import FollowState, RetryTimer
 from fleet.client.transport import NO_ANSWER, Shims
 
 Answer = TypeVar("Answer")
@@ -78,37 +78,37 @@ class AsyncJob:
         several. Raises JobNotFound, and FleetUnreachable after `give_up_s` without a response.
         """
         seen = FollowState(after)
-        patience = self._shims.patience()
+        retries = self._shims.retry_timer()
         while True:
             began_at = seen.last
             try:
-                async with aclosing(self._connection(seen, patience)) as news:
-                    async for frames in news:
+                async with aclosing(self._connection(seen, retries)) as lists:
+                    async for frames in lists:
                         yield frames
                 if await self._is_over(seen, began_at):
                     return
                 trouble: Exception = ConnectionError("the stream ended before the terminal event")
             except NO_ANSWER as error:
                 trouble = error
-            await self._shims.pause(patience, trouble)
+            await self._shims.pause(retries, trouble)
 
     async def _connection(
-        self, seen: FollowState, patience: Patience
+        self, seen: FollowState, retries: RetryTimer
     ) -> AsyncGenerator[list[Frame], None]:
         decoder = FrameDecoder()
         params = {"after": str(seen.cursor)}
         first = True
         async with (
-            self._names_what_was_given(),
+            self._naming_given_id(),
             self._shims.stream(f"{self._path}/events", params, "text/event-stream") as pieces,
         ):
             async for piece in pieces:
-                news = seen.fresh(decoder.feed(piece))
-                if news or not first:
-                    patience.heard()
+                frames = seen.new_frames(decoder.feed(piece))
+                if frames or not first:
+                    retries.reset()
                 first = False
-                if news:
-                    yield news
+                if frames:
+                    yield frames
                 if seen.ended:
                     return
 
@@ -130,7 +130,7 @@ class AsyncJob:
             except JobNotFound:
                 if asyncio.get_running_loop().time() > until:
                     raise GaveUpWaiting(
-                        f"no worker has made a job of task {self.id} for {timeout_s:g} s: is there "
+                        f"no worker has received task {self.id} within {timeout_s:g} s: is there "
                         "one for the queue that it was sent to?"
                     ) from None
                 await asyncio.sleep(_TASK_PAUSE_S)
@@ -187,7 +187,7 @@ class AsyncJob:
 
         Raises GaveUpWaiting after `timeout_s`.
         """
-        return await patiently(self._folded(), self, timeout_s)
+        return await with_time_limit(self._folded(), self, timeout_s)
 
     async def _folded(self) -> Result:
         answer = Fold()
@@ -199,11 +199,11 @@ class AsyncJob:
     async def view(self, wait_s: float | None = None) -> JobView:
         """The record of the job and its result so far; waits up to `wait_s` for its end."""
         params = {"wait_s": wait_s} if wait_s else None
-        return decode(JobView, await self._ask("GET", self._path, params))
+        return decode(JobView, await self._request("GET", self._path, params))
 
     async def cancel(self) -> JobView:
         """Cancel the job in any phase; returns its final state. Can be repeated."""
-        await self._ask("DELETE", self._path)
+        await self._request("DELETE", self._path)
         return await self.view()
 
     async def retry(self) -> "AsyncJob":
@@ -211,17 +211,17 @@ class AsyncJob:
 
         Raises NotDead, JobNotFound, NoWorker, QueueFull.
         """
-        accepted = decode(JobAccepted, await self._ask("POST", f"{self._path}/retry"))
+        accepted = decode(JobAccepted, await self._request("POST", f"{self._path}/retry"))
         return AsyncJob(self._shims, accepted.id, accepted)
 
-    async def _ask(
+    async def _request(
         self, method: str, path: str, params: Mapping[str, float] | None = None
     ) -> bytes:
-        async with self._names_what_was_given():
-            return await self._shims.ask(method, path, params=params)
+        async with self._naming_given_id():
+            return await self._shims.request(method, path, params=params)
 
     @asynccontextmanager
-    async def _names_what_was_given(self) -> AsyncGenerator[None]:
+    async def _naming_given_id(self) -> AsyncGenerator[None]:
         """Raise JobNotFound with the id as the caller gave it."""
         try:
             yield
@@ -234,8 +234,10 @@ class AsyncJob:
             ) from None
 
 
-async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None) -> Answer:
-    """The result of `work`; raises GaveUpWaiting after `timeout_s`; the job continues."""
+async def with_time_limit(
+    work: Awaitable[Answer], job: AsyncJob, timeout_s: float | None
+) -> Answer:
+    """The result of `work`; raises GaveUpWaiting after `timeout_s`; the job continues then."""
     try:
         async with asyncio.timeout(timeout_s):
             return await work
@@ -243,16 +245,31 @@ async def patiently(work: Awaitable[Answer], job: AsyncJob, timeout_s: float | N
         if timeout_s is None:
             raise
         raise GaveUpWaiting(
-            f"job {job.id} has not ended after {timeout_s:g} s; it goes on: "
+            f"job {job.id} has not ended after {timeout_s:g} s; it continues: "
             f"follow it with `fleet jobs watch {job.id}`"
         ) from error
 
 
 def raise_unless_done(job_id: str, result: Result) -> None:
-    """Raise the error that a job ended with, if it did not end with `done`."""
+    """Raise the error that a job failed with, or JobCancelled; return if it is done.
+
+    The error has the class that its code stands for, as if it had been raised here.
+    """
     if result.cancelled is not None:
         reason = result.cancelled.reason or "no reason given"
         raise JobCancelled(f"job {job_id} was cancelled by {result.cancelled.by}: {reason}")
     if result.error is not None:
         kind: type[FleetError] = error_class(result.error.code) or JobError
         raise kind(result.error.message)
+
+
+def raise_job_ended(job_id: str, result: Result) -> None:
+    """Like `raise_unless_done`, but raise JobEnded, which the command line has exit codes for."""
+    if result.error is not None:
+        what = f"job {job_id} failed ({result.error.code}): {result.error.message}"
+        if result.error.dead:
+            again = f"{what}; it is kept: `fleet dead retry {job_id}` runs it again"
+            raise JobEnded(again, is_dead=True)
+        raise JobEnded(what)
+    if result.cancelled is not None:
+        raise JobEnded(f"job {job_id} was cancelled by {result.cancelled.by}")

@@ -13,21 +13,21 @@ from contract.requests import Kind, Request
 from contract.result import Result
 from fleet.client.errors import FleetUnreachable, NotAuthorised
 from fleet.client.job import AsyncJob, raise_unless_done
-from fleet.client.reconnect import Patience
+from fleet.client.reconnect import RetryTimer
 from fleet.client.requests import request_of
 from fleet.client.window import as_done, in_order
 
 REQUESTS_IN_FLIGHT = 16
-_FULL_S = 2.0
-"""Pause before the next try where a full queue sends no `Retry-After`."""
-_RUNS = 20
-"""Most jobs of one key that are tried; each one before the last has failed."""
-_OF_ALL = (FleetUnreachable, NotAuthorised, RelayUnavailable)
-"""Errors that every other request would meet, too."""
+_QUEUE_FULL_PAUSE_S = 2.0
+"""Pause before the next try if a full queue sends no `Retry-After`."""
+_MAX_RUNS = 20
+"""Most jobs to enqueue under one key: the next one only if the last failed or was cancelled."""
+_FATAL_ERRORS = (FleetUnreachable, NotAuthorised, RelayUnavailable)
+"""Errors that all other requests would fail with, too: they end the run."""
 
-Asked = Request | Mapping[str, Any]
+RequestLike = Request | Mapping[str, Any]
 """A request, or the fields of one."""
-KeyOf = str | Callable[[int, Request], str]
+KeyFactory = str | Callable[[int, Request], str]
 """Makes an Idempotency-Key of a request's index and the request; a name gets the index added."""
 
 
@@ -66,24 +66,24 @@ class MappedJobs:
     """One run over many requests. `under_way` are the jobs that have not ended."""
 
     enqueue: Enqueue
-    patience: Callable[[], Patience]
-    """How long to retry without a worker, once there was one."""
+    retry_timer: Callable[[], RetryTimer]
+    """How long to retry after NoWorker, if an earlier request found a worker."""
     kind: Kind | None = None
-    """Of items that are fields."""
+    """Kind of the items that are fields."""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """Of all items that are fields; an item's own come first."""
-    key: KeyOf | None = None
+    """Defaults for items that are fields."""
+    key: KeyFactory | None = None
     under_way: dict[str, AsyncJob] = field(default_factory=dict)
-    _worked: bool = False
+    _had_worker: bool = False
 
-    def answers(
-        self, items: Iterable[Asked], in_flight: int, *, ordered: bool = True
+    def results(
+        self, items: Iterable[RequestLike], in_flight: int, *, ordered: bool = True
     ) -> AsyncGenerator[MapResult, None]:
         """Yield a result for each item, in their order or as they complete. Raises as `one`."""
-        walk = in_order if ordered else as_done
-        return walk(enumerate(items), self.one, in_flight)
+        run = in_order if ordered else as_done
+        return run(enumerate(items), self.one, in_flight)
 
-    async def one(self, numbered: tuple[int, Asked]) -> MapResult:
+    async def one(self, numbered: tuple[int, RequestLike]) -> MapResult:
         """The result of one item and its index.
 
         Raises only FleetUnreachable, NotAuthorised and RelayUnavailable; other errors are in the
@@ -95,23 +95,23 @@ class MappedJobs:
         except InvalidRequest as error:
             return MapResult(index, error=error)
         try:
-            job = await self._begun(index, request)
-        except _OF_ALL:
+            job = await self._enqueue(index, request)
+        except _FATAL_ERRORS:
             raise
         except FleetError as error:
             return MapResult(index, request, error=error)
         self.under_way[job.id] = job
         try:
             outcome = await job.outcome()
-        except _OF_ALL:
+        except _FATAL_ERRORS:
             raise
-        except FleetError as error:  # its record has expired, or is gone
+        except FleetError as error:  # as JobNotFound, if its record has expired
             return MapResult(index, request, job.id, error=error)
         finally:
             self.under_way.pop(job.id, None)
         return MapResult(index, request, job.id, outcome, _error_of(job.id, outcome))
 
-    def _request(self, item: Asked) -> Request:
+    def _request(self, item: RequestLike) -> Request:
         if isinstance(item, Request):
             return item
         if not isinstance(item, Mapping):
@@ -120,37 +120,37 @@ class MappedJobs:
             raise InvalidRequest("name the kind of these fields, as in kind='chat'")
         return request_of(self.kind, {**self.fields, **item})
 
-    async def _begun(self, index: int, request: Request) -> AsyncJob:
-        """The job of a request; one that failed in an earlier run is enqueued again."""
+    async def _enqueue(self, index: int, request: Request) -> AsyncJob:
+        """Enqueue a request, or find its job of an earlier run unless that failed."""
         if self.key is None:
-            return await self._patiently(request, None)
+            return await self._enqueue_with_retries(request, None)
         key = self._key(self.key, index, request)
-        for run in range(1, _RUNS):
-            job = await self._patiently(request, key if run == 1 else f"{key}-{run}")
+        for run in range(1, _MAX_RUNS):
+            job = await self._enqueue_with_retries(request, key if run == 1 else f"{key}-{run}")
             if job.accepted is None or job.accepted.status not in {"failed", "cancelled"}:
                 return job
-        return await self._patiently(request, None)
+        return await self._enqueue_with_retries(request, None)
 
     @staticmethod
-    def _key(key: KeyOf, index: int, request: Request) -> str:
-        found: object = f"{key}-{index}" if isinstance(key, str) else key(index, request)
-        if not (isinstance(found, str) and found.isascii() and found.isprintable() and found):
+    def _key(key: KeyFactory, index: int, request: Request) -> str:
+        made: object = f"{key}-{index}" if isinstance(key, str) else key(index, request)
+        if not (isinstance(made, str) and made.isascii() and made.isprintable() and made):
             raise InvalidRequest("an Idempotency-Key is made of visible ASCII characters")
-        return found
+        return made
 
-    async def _patiently(self, request: Request, key: str | None) -> AsyncJob:
-        patience = self.patience()
+    async def _enqueue_with_retries(self, request: Request, key: str | None) -> AsyncJob:
+        retries = self.retry_timer()
         while True:
             try:
                 job = await self.enqueue(request, idempotency_key=key)
             except QueueFull as full:
-                await asyncio.sleep(full.retry_after_s or _FULL_S)
-            except NoWorker as nobody:
-                if not self._worked:
+                await asyncio.sleep(full.retry_after_s or _QUEUE_FULL_PAUSE_S)
+            except NoWorker as error:
+                if not self._had_worker:
                     raise
-                await asyncio.sleep(patience.pause_s(nobody, "the fleet"))
+                await asyncio.sleep(retries.pause_s(error, "the fleet"))
             else:
-                self._worked = True
+                self._had_worker = True
                 return job
 
 

@@ -49,19 +49,19 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 3.0
 
 
-class Patience:
-    """Retries with growing pauses until there was no response for `give_up_s`."""
+class RetryTimer:
+    """Pauses between retries; ends them when there was no response for `give_up_s`."""
 
     def __init__(self, give_up_s: float, clock: Callable[[], float]) -> None:
         """Start now."""
         self._give_up_s = give_up_s
         self._clock = clock
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, jitter)
-        self._heard_at = clock()
+        self._last_response_at = clock()
 
-    def heard(self) -> None:
-        """A response came: start again at the first pause."""
-        self._heard_at = self._clock()
+    def reset(self) -> None:
+        """Start again at the first pause, after a response."""
+        self._last_response_at = self._clock()
         self._backoff.reset()
 
     def pause_s(self, why: Exception, where: str, *, at_least_s: float = 0.0) -> float:
@@ -70,19 +70,19 @@ class Patience:
         After `give_up_s` it raises `why` if that is a FleetError, else FleetUnreachable.
         """
         pause = max(at_least_s, self._backoff.pause_s())
-        silent_s = self._clock() - self._heard_at
+        silent_s = self._clock() - self._last_response_at
         if silent_s + pause <= self._give_up_s:
             return pause
         if isinstance(why, FleetError):
             raise why
         reason = str(why) or type(why).__name__
         raise FleetUnreachable(
-            f"no answer from {where} for {silent_s:.0f} s ({reason}): is `fleet up` running there?"
+            f"no response from {where} for {silent_s:.0f} s ({reason}): is `fleet up` running?"
         ) from why
 
 
 class FollowState:
-    """The position of one subscriber."""
+    """The position of one subscriber in a job's log."""
 
     def __init__(self, after: EventId = BEGINNING) -> None:
         """Start behind the event `after`."""
@@ -95,21 +95,21 @@ class FollowState:
         """The cursor from which to reconnect."""
         return Cursor(self.last, self._nonce)
 
-    def fresh(self, frames: Iterable[Frame]) -> list[Frame]:
-        """The frames that are new; frames without an id are always new."""
-        news = []
+    def new_frames(self, frames: Iterable[Frame]) -> list[Frame]:
+        """The frames after the position, which moves behind them; those without an id are new."""
+        found = []
         for frame in frames:
             if self.ended or (frame.id is not None and frame.id <= self.last):
                 continue
-            self._note(frame)
-            news.append(frame)
-        return news
+            self._advance(frame)
+            found.append(frame)
+        return found
 
-    def _note(self, frame: Frame) -> None:
+    def _advance(self, frame: Frame) -> None:
         self.ended = frame.is_last
         self.last = frame.id or self.last
         if frame.type == "log_reset":
-            # The log comes again from its beginning.
+            # The shim sends the log again from its beginning.
             self.last, self._nonce = BEGINNING, None
         elif frame.type == "started" and isinstance(event := frame.event, Started):
             self._nonce = event.nonce

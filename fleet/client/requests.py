@@ -1,4 +1,4 @@
-"""What a caller may say, made into requests: validated here, before anything is sent. Pure."""
+"""Builds requests from a caller's arguments, and validates them before anything is sent. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,19 +16,22 @@ from contract.wire import must_be_text
 
 _REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 Item = TypeVar("Item")
-Words = str | Sequence[Message | Mapping[str, Any]]
-"""A prompt, or a conversation."""
+ChatInput = str | Sequence[Message | Mapping[str, Any]]
+"""A prompt, or the messages of a conversation."""
 
 
 def request_of(request: Request | Kind, fields: Mapping[str, Any]) -> Request:
-    """A request from its kind and fields, or as it is; raises InvalidRequest naming the field."""
+    """A request from its kind and fields; a request is returned as it is.
+
+    Raises InvalidRequest, which names the field.
+    """
     if isinstance(request, Request):
         if fields:
             raise InvalidRequest("give either a request or a kind with fields, not both")
         return request
     model = REQUESTS.get(request)
     if model is None:
-        raise InvalidRequest(f"no kind of job is called {request!r}: try {', '.join(REQUESTS)}")
+        raise InvalidRequest(f"unknown kind of job {request!r}: use one of {', '.join(REQUESTS)}")
     must_be_text(dict(fields), request)
     try:
         return model.model_validate(fields)
@@ -37,7 +40,7 @@ def request_of(request: Request | Kind, fields: Mapping[str, Any]) -> Request:
 
 
 def new_key(tenant: str, fields: Mapping[str, Any]) -> NewKey:
-    """A wish for an API key; raises InvalidRequest naming the field."""
+    """The request for a new API key of a tenant; raises InvalidRequest, which names the field."""
     try:
         return NewKey.model_validate({**fields, "tenant": tenant})
     except ValidationError as error:
@@ -50,28 +53,31 @@ def _invalid(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{where}: {first['msg']}")
 
 
-def chat_of(words: Words, fields: Mapping[str, Any]) -> ChatRequest:
-    """A chat request from a prompt or a conversation."""
-    messages = [{"role": "user", "content": words}] if isinstance(words, str) else list(words)
+def chat_of(chat: ChatInput, fields: Mapping[str, Any]) -> ChatRequest:
+    """A chat request from a prompt or messages; raises InvalidRequest, which names the field."""
+    messages = [{"role": "user", "content": chat}] if isinstance(chat, str) else list(chat)
     request = request_of("chat", {**fields, "messages": messages})
     assert isinstance(request, ChatRequest)  # noqa: S101 - REQUESTS says so; for the type checker
     return request
 
 
 def body_of(request: Request) -> bytes:
-    """The JSON that a shim takes; the kind stands in the path. Raises InvalidRequest."""
+    """The JSON body of a request, without its kind, which is in the path.
+
+    Raises InvalidRequest for a string that is not valid Unicode.
+    """
     try:
         body = request.model_dump_json(exclude={"kind"}, exclude_none=True, by_alias=True).encode()
     except (PydanticSerializationError, UnicodeEncodeError):
         must_be_text(request.model_dump(), request.kind)
         raise
-    if _REPLACED in body:  # what the serializer makes of the name of a field that is no text
+    if _REPLACED in body:  # pydantic puts it in place of a lone surrogate in a field's name
         must_be_text(request.model_dump(), request.kind)
     return body
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of up to `size` items, taken only as they are asked for."""
+    """Yield lists of up to `size` items; reads the source only as needed."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from contract.embeddings import EmbedRequest
 from contract.errors import InternalError
 from contract.result import Embeddings, Result
-from fleet.client.errors import JobEnded
 from fleet.client.map import MapResult
 
 if TYPE_CHECKING:
@@ -19,18 +18,6 @@ class WrongCount(InternalError):
     """The number of vectors in a result is not the number of texts in its request."""
 
     code = "wrong_count"
-
-
-def demand_done(job_id: str, result: Result) -> None:
-    """Raise JobEnded unless a job's terminal event is `done`."""
-    if result.error is not None:
-        what = f"job {job_id} failed ({result.error.code}): {result.error.message}"
-        if result.error.dead:
-            again = f"{what}; it is kept: `fleet dead retry {job_id}` runs it again"
-            raise JobEnded(again, is_dead=True)
-        raise JobEnded(what)
-    if result.cancelled is not None:
-        raise JobEnded(f"job {job_id} was cancelled by {result.cancelled.by}")
 
 
 def images_of(result: Result) -> list[bytes]:
@@ -53,11 +40,11 @@ def array_of(found: Embeddings | None, expected: int) -> "Rows":
     return flat.reshape(found.count, found.dimension).astype(np.float32, copy=False)
 
 
-def rows_of(answer: MapResult) -> "Rows":
+def rows_of(mapped: MapResult) -> "Rows":
     """The vectors of an embed request as a float32 array of shape (texts, dimension).
 
     Raises the error that the request failed with, and WrongCount.
     """
-    found, asked = answer.result.embeddings, answer.request
-    assert isinstance(asked, EmbedRequest)  # noqa: S101 - for the type checker
-    return array_of(found, asked.count)
+    found, request = mapped.result.embeddings, mapped.request
+    assert isinstance(request, EmbedRequest)  # noqa: S101 - for the type checker
+    return array_of(found, request.count)

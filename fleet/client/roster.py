@@ -75,13 +75,13 @@ class RosterClient:
         a shim on this machine.
         """
         body = json_line({"name": name, "dsn": dsn})
-        answer = await self._shims.ask("POST", "/api/v1/backends", body=body)
+        answer = await self._shims.request("POST", "/api/v1/backends", body=body)
         return None if "status" in from_json(answer) else decode(BackendInfo, answer)
 
     async def remove_backend(self, name: str) -> BackendGone:
         """Stop a backend's workers; its jobs stay queued. Needs an admin's API key, as above."""
         path = f"/api/v1/backends/{quote(name, safe='')}"
-        return decode(BackendGone, await self._shims.ask("DELETE", path))
+        return decode(BackendGone, await self._shims.request("DELETE", path))
 
     async def backends(self) -> tuple[BackendInfo, ...]:
         """Every backend, as its live workers report it."""
@@ -100,7 +100,7 @@ class RosterClient:
         return await self._listed("workers", WorkerReport)
 
     async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
-        return _listed(noun, what, await self._shims.ask("GET", f"/api/v1/{what}"))
+        return _listed(noun, what, await self._shims.request("GET", f"/api/v1/{what}"))
 
 
 def _listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]:

@@ -19,21 +19,21 @@ class ClientSettings(FleetSettings):
     """Seconds without a response from any shim after which requests raise FleetUnreachable."""
 
 
-spoken_key: ContextVar[SecretStr | None] = ContextVar("spoken_key", default=None)
-"""The key that the running command was given with `--api-key`."""
+api_key_option: ContextVar[SecretStr | None] = ContextVar("api_key_option", default=None)
+"""The value of `--api-key` while a command runs; used before FLEET_API_KEY."""
 
 
 class UpSettings(FleetSettings):
-    """What `fleet up` takes from the environment; its options win over these."""
+    """Settings of `fleet up`; command-line options override them."""
 
     data_dir: Path | None = None
-    """Folder of the embedded Redis server and of files; `fleet up` makes it."""
+    """Folder of the embedded Redis server and of files; `fleet up` creates it."""
     host: str = "127.0.0.1"
     """Address that the shims listen on."""
 
 
 def data_folder(given: Path | None = None) -> Path:
-    """The folder that `fleet up` keeps its data in: the given, else the configured, else ours."""
+    """The data folder of `fleet up`: `given`, else FLEET_DATA_DIR, else the default one."""
     return given or UpSettings().data_dir or default_folder()
 
 

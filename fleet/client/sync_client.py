@@ -1,4 +1,4 @@
-"""The synchronous client: `AsyncClient`, run in a thread of its own.
+"""The synchronous client: runs `AsyncClient` on an event loop in another thread.
 
     with Client() as fleet:
         for word in fleet.chat("Why is the sky blue?", model="llama3.2"):
@@ -21,23 +21,23 @@ from contract.jobs import JobAccepted
 from contract.requests import Kind
 from fleet.client.async_client import AsyncClient
 from fleet.client.batches import AsyncBatches
-from fleet.client.blocking import Blocking, steps, waits, walk
+from fleet.client.blocking import Blocking, blocking_generator, blocking_method, map_blocking
 from fleet.client.job import AsyncJob
-from fleet.client.map import REQUESTS_IN_FLIGHT, Asked, KeyOf, MapResult
+from fleet.client.map import REQUESTS_IN_FLIGHT, KeyFactory, MapResult, RequestLike
 
 Fields = ParamSpec("Fields")
 
 
-def _hands_out_a_job(
-    ask: Callable[Concatenate[Any, Fields], Awaitable[AsyncJob]],
+def _job_method(
+    method: Callable[Concatenate[Any, Fields], Awaitable[AsyncJob]],
 ) -> Callable[Concatenate[Any, Fields], "Job"]:
-    found = waits(ask)
+    call = blocking_method(method)
 
-    @wraps(ask)
-    def asked(self: Blocking, /, *args: Fields.args, **fields: Fields.kwargs) -> "Job":
-        return Job(self._portal, found(self, *args, **fields))
+    @wraps(method)
+    def blocking(self: Blocking, /, *args: Fields.args, **fields: Fields.kwargs) -> "Job":
+        return Job(self._portal, call(self, *args, **fields))
 
-    return asked
+    return blocking
 
 
 class Job(Blocking):
@@ -54,27 +54,27 @@ class Job(Blocking):
         found: JobAccepted | None = self._sibling.accepted
         return found
 
-    pages = steps(AsyncJob.pages)
-    frames = steps(AsyncJob.frames)
-    events = steps(AsyncJob.events)
-    words = steps(AsyncJob.words)
-    result = waits(AsyncJob.result)
-    outcome = waits(AsyncJob.outcome)
-    registered = waits(AsyncJob.registered)
-    view = waits(AsyncJob.view)
-    cancel = waits(AsyncJob.cancel)
-    retry = _hands_out_a_job(AsyncJob.retry)
+    pages = blocking_generator(AsyncJob.pages)
+    frames = blocking_generator(AsyncJob.frames)
+    events = blocking_generator(AsyncJob.events)
+    words = blocking_generator(AsyncJob.words)
+    result = blocking_method(AsyncJob.result)
+    outcome = blocking_method(AsyncJob.outcome)
+    registered = blocking_method(AsyncJob.registered)
+    view = blocking_method(AsyncJob.view)
+    cancel = blocking_method(AsyncJob.cancel)
+    retry = _job_method(AsyncJob.retry)
 
 
 class Batches(Blocking):
     """Submits, reads, cancels and downloads batches; see `fleet.client.batches.AsyncBatches`."""
 
-    submit = waits(AsyncBatches.submit)
-    look = waits(AsyncBatches.look)
-    cancel = waits(AsyncBatches.cancel)
-    newest = waits(AsyncBatches.newest)
-    page = waits(AsyncBatches.page)
-    fetch = steps(AsyncBatches.fetch)
+    submit = blocking_method(AsyncBatches.submit)
+    look = blocking_method(AsyncBatches.look)
+    cancel = blocking_method(AsyncBatches.cancel)
+    newest = blocking_method(AsyncBatches.newest)
+    page = blocking_method(AsyncBatches.page)
+    fetch = blocking_generator(AsyncBatches.fetch)
 
 
 class Client(Blocking):
@@ -126,12 +126,12 @@ class Client(Blocking):
     def map(
         self,
         /,
-        requests: Iterable[Asked],
+        requests: Iterable[RequestLike],
         *,
         in_flight: int = REQUESTS_IN_FLIGHT,
         ordered: bool = True,
         kind: Kind | None = None,
-        idempotency_key: KeyOf | None = None,
+        idempotency_key: KeyFactory | None = None,
         **fields: Any,
     ) -> Generator[MapResult, None, None]:
         """Yield results of many requests, in order or as they complete; see `AsyncClient.map`.
@@ -139,32 +139,32 @@ class Client(Blocking):
         The requests are read in the thread that iterates.
         """
         many = self._fleet.many(kind=kind, idempotency_key=idempotency_key, **fields)
-        return walk(self._portal, enumerate(requests), many.one, in_flight, ordered=ordered)
+        return map_blocking(self._portal, enumerate(requests), many.one, in_flight, ordered=ordered)
 
-    enqueue = _hands_out_a_job(AsyncClient.enqueue)
-    chat = steps(AsyncClient.chat)
-    embed = waits(AsyncClient.embed)
-    image = waits(AsyncClient.image)
-    pull = steps(AsyncClient.pull)
-    show = waits(AsyncClient.show)
-    load = waits(AsyncClient.load)
-    unload = waits(AsyncClient.unload)
-    delete = waits(AsyncClient.delete)
-    copy = waits(AsyncClient.copy)
-    create = waits(AsyncClient.create)
-    running = waits(AsyncClient.running)
-    jobs = waits(AsyncClient.jobs)
-    dead = waits(AsyncClient.dead)
-    dead_letter = waits(AsyncClient.dead_letter)
-    purge_dead = waits(AsyncClient.purge_dead)
-    dead_messages = waits(AsyncClient.dead_messages)
-    purge_dead_messages = waits(AsyncClient.purge_dead_messages)
-    add_backend = waits(AsyncClient.add_backend)
-    remove_backend = waits(AsyncClient.remove_backend)
-    create_key = waits(AsyncClient.create_key)
-    keys = waits(AsyncClient.keys)
-    revoke_key = waits(AsyncClient.revoke_key)
-    backends = waits(AsyncClient.backends)
-    models = waits(AsyncClient.models)
-    queues = waits(AsyncClient.queues)
-    workers = waits(AsyncClient.workers)
+    enqueue = _job_method(AsyncClient.enqueue)
+    chat = blocking_generator(AsyncClient.chat)
+    embed = blocking_method(AsyncClient.embed)
+    image = blocking_method(AsyncClient.image)
+    pull = blocking_generator(AsyncClient.pull)
+    show = blocking_method(AsyncClient.show)
+    load = blocking_method(AsyncClient.load)
+    unload = blocking_method(AsyncClient.unload)
+    delete = blocking_method(AsyncClient.delete)
+    copy = blocking_method(AsyncClient.copy)
+    create = blocking_method(AsyncClient.create)
+    running = blocking_method(AsyncClient.running)
+    jobs = blocking_method(AsyncClient.jobs)
+    dead = blocking_method(AsyncClient.dead)
+    dead_letter = blocking_method(AsyncClient.dead_letter)
+    purge_dead = blocking_method(AsyncClient.purge_dead)
+    dead_messages = blocking_method(AsyncClient.dead_messages)
+    purge_dead_messages = blocking_method(AsyncClient.purge_dead_messages)
+    add_backend = blocking_method(AsyncClient.add_backend)
+    remove_backend = blocking_method(AsyncClient.remove_backend)
+    create_key = blocking_method(AsyncClient.create_key)
+    keys = blocking_method(AsyncClient.keys)
+    revoke_key = blocking_method(AsyncClient.revoke_key)
+    backends = blocking_method(AsyncClient.backends)
+    models = blocking_method(AsyncClient.models)
+    queues = blocking_method(AsyncClient.queues)
+    workers = blocking_method(AsyncClient.workers)

@@ -11,7 +11,7 @@ import httpx
 from contract.errors import FleetError, RelayUnavailable
 from fleet.client.error_responses import error_of
 from fleet.client.errors import FleetUnreachable
-from fleet.client.reconnect import Patience
+from fleet.client.reconnect import RetryTimer
 from fleet.client.settings import ClientSettings, addresses
 
 _CONNECT_TIMEOUT_S = 5.0
@@ -58,20 +58,20 @@ class Shims:
         """Make the next shim the current one."""
         self._current += 1
 
-    def patience(self) -> Patience:
-        """How long to retry: 1 s if no shim has ever responded, else `give_up_s`."""
+    def retry_timer(self) -> RetryTimer:
+        """A timer for retries: ends after 1 s if no shim has ever responded, else `give_up_s`."""
         give_up_s = self._give_up_s if self._answered else min(_FIRST_CONTACT_S, self._give_up_s)
-        return Patience(give_up_s, time.monotonic)
+        return RetryTimer(give_up_s, time.monotonic)
 
-    async def pause(self, patience: Patience, trouble: Exception) -> None:
-        """Switch to the next shim after a pause; raises as `Patience.pause_s` does."""
+    async def pause(self, retries: RetryTimer, trouble: Exception) -> None:
+        """Switch to the next shim after a pause; raises as `RetryTimer.pause_s` does."""
         where = ", ".join(self._addresses)
         at_least_s = (isinstance(trouble, FleetError) and trouble.retry_after_s) or 0.0
-        pause_s = patience.pause_s(trouble, where, at_least_s=at_least_s)
+        pause_s = retries.pause_s(trouble, where, at_least_s=at_least_s)
         self.next()
         await asyncio.sleep(pause_s)
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -85,7 +85,7 @@ class Shims:
         A POST without an Idempotency-Key is retried only if no connection was made. Raises
         FleetUnreachable after the retries.
         """
-        patience = self.patience()
+        retries = self.retry_timer()
         is_harmless = method != "POST" or "idempotency-key" in (headers or {})
         sent = {"content-type": "application/json", **(headers or {})} if body else headers
         while True:
@@ -100,7 +100,7 @@ class Shims:
             except NO_ANSWER as trouble:
                 if not is_harmless and not _never_sent(trouble):
                     raise _final(trouble, self.address) from trouble
-                await self.pause(patience, trouble)
+                await self.pause(retries, trouble)
 
     async def upload(
         self, path: str, fields: Mapping[str, str], name: str, file: IO[bytes]
@@ -110,7 +110,7 @@ class Shims:
         Retried from the start of the file: an upload that broke off leaves nothing behind. Raises
         the FleetError that the shim responded with, or FleetUnreachable.
         """
-        patience = self.patience()
+        retries = self.retry_timer()
         while True:
             file.seek(0)
             try:
@@ -122,7 +122,7 @@ class Shims:
                     return response.content
                 raise error_of(response.status_code, response.content, response.headers)
             except NO_ANSWER as trouble:
-                await self.pause(patience, trouble)
+                await self.pause(retries, trouble)
 
     @asynccontextmanager
     async def stream(
@@ -164,6 +164,6 @@ def _final(trouble: Exception, address: str) -> FleetError:
     if isinstance(trouble, FleetError):
         return trouble
     return FleetUnreachable(
-        f"{address} went away before it answered ({type(trouble).__name__}): "
-        "look with `fleet jobs` whether the job was taken, then try again"
+        f"the connection to {address} was lost before a response ({type(trouble).__name__}): "
+        "check with `fleet jobs` whether the job was enqueued, then try again"
     )

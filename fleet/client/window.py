@@ -10,14 +10,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 
-class Taken(Generic[Item]):
-    """Items of a source up to its end or its exception, which `check` raises."""
+class SourceItems(Generic[Item]):
+    """Items of a source up to its end or its exception, which `raise_error` raises later."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        """Read nothing yet."""
+        """Nothing is read before the iteration."""
         self._items = items
         self._error: Exception | None = None
 
@@ -25,44 +25,44 @@ class Taken(Generic[Item]):
         """Yield the items."""
         try:
             yield from self._items
-        except Exception as error:  # noqa: BLE001 - raised by `check`, once the others are answered
+        except Exception as error:  # noqa: BLE001 - raised by `raise_error`, after the results
             self._error = error
 
-    def check(self) -> None:
+    def raise_error(self) -> None:
         """Raise the exception of the source, if there was one."""
         if self._error is not None:
             raise self._error
 
 
 async def in_order(
-    items: Iterable[Item], work: Callable[[Item], Awaitable[Answer]], width: int
-) -> AsyncGenerator[Answer, None]:
+    items: Iterable[Item], work: Callable[[Item], Awaitable[Output]], width: int
+) -> AsyncGenerator[Output, None]:
     """Yield `work(item)` for each item in order, with at most `width` running.
 
     The first exception ends it; closing it early cancels the running ones.
     """
-    waiting: deque[asyncio.Future[Answer]] = deque()
-    taken = Taken(items)
+    waiting: deque[asyncio.Future[Output]] = deque()
+    source = SourceItems(items)
     try:
-        for item in taken:
+        for item in source:
             waiting.append(asyncio.ensure_future(work(item)))
             if len(waiting) >= width:
                 yield await waiting.popleft()
         while waiting:
             yield await waiting.popleft()
-        taken.check()
+        source.raise_error()
     finally:
         await _cancelled(waiting)
 
 
 async def as_done(
-    items: Iterable[Item], work: Callable[[Item], Awaitable[Answer]], width: int
-) -> AsyncGenerator[Answer, None]:
+    items: Iterable[Item], work: Callable[[Item], Awaitable[Output]], width: int
+) -> AsyncGenerator[Output, None]:
     """Like `in_order`, but yield each result as soon as it is complete."""
-    under_way: set[asyncio.Future[Answer]] = set()
-    taken = Taken(items)
+    under_way: set[asyncio.Future[Output]] = set()
+    source = SourceItems(items)
     try:
-        for item in taken:
+        for item in source:
             under_way.add(asyncio.ensure_future(work(item)))
             if len(under_way) >= width:
                 for task in await _ended(under_way):
@@ -70,18 +70,18 @@ async def as_done(
         while under_way:
             for task in await _ended(under_way):
                 yield task.result()
-        taken.check()
+        source.raise_error()
     finally:
         await _cancelled(under_way)
 
 
-async def _ended(under_way: set[asyncio.Future[Answer]]) -> set[asyncio.Future[Answer]]:
+async def _ended(under_way: set[asyncio.Future[Output]]) -> set[asyncio.Future[Output]]:
     done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
     under_way -= done
     return done
 
 
-async def _cancelled(tasks: Iterable[asyncio.Future[Answer]]) -> None:
+async def _cancelled(tasks: Iterable[asyncio.Future[Output]]) -> None:
     left = list(tasks)
     for task in left:
         task.cancel()

@@ -1,8 +1,8 @@
-"""Tables whose cells are separated by a character: which one it is, the names, the rows.
+"""Reads delimited tables (CSV, TSV): detects the delimiter, yields the header and the rows.
 
-The character is found by trying each: it must give the header two columns or more, and every row
-that is looked at as many as the header. Where several do, the usual one of the file's suffix wins;
-where none does, a file whose header it splits. What stays open is refused, not guessed.
+A delimiter fits if it splits the header into two columns or more, and every sampled row into as
+many. If several fit, the default of the file's suffix is taken; if none fits, one that splits the
+header. A file that stays ambiguous is rejected.
 """
 
 import csv
@@ -22,16 +22,16 @@ _ROWS: Final = 100
 
 
 def rows_of(file: Path, delimiter: str | None = None) -> Iterator[list[str]]:
-    """The header, then every row that is not empty; the delimiter is detected if it is None.
+    """Yield the header, then every row that is not empty; detects the delimiter if it is None.
 
-    Bytes that are no UTF-8 come as surrogates. Raises OSError, and InvalidRequest for a header with
-    two columns of one name, an open quote, or a delimiter that cannot be told.
+    Bytes that are not UTF-8 become surrogates. Raises OSError, and InvalidRequest for a header
+    with two columns of one name, an unclosed quote, or an ambiguous delimiter.
     """
     csv.field_size_limit(_LONGEST_FIELD)
     how = encoding_of(file)
     delimiter = delimiter or _detected(file, how)
     with file.open(encoding=how.name, errors=how.errors, newline="") as opened:
-        # Strict: an open quote would make one text of all that follows.
+        # Strict: else an unclosed quote would make one cell of the rest of the file.
         table = csv.reader(opened, delimiter=delimiter, strict=True)
         try:
             names = next(table, [])
@@ -45,17 +45,16 @@ def rows_of(file: Path, delimiter: str | None = None) -> Iterator[list[str]]:
 
 
 def check_names(file: Path, names: Sequence[str]) -> None:
-    """Raises InvalidRequest if two columns have one name; those without a name are let be."""
-    twice = dict.fromkeys(name for name in names if name and names.count(name) > 1)
-    if twice:
+    """Raises InvalidRequest if two columns have one name; columns may have none."""
+    repeated = dict.fromkeys(name for name in names if name and names.count(name) > 1)
+    if repeated:
         raise InvalidRequest(
-            f"{file}: more than one column is called {', '.join(map(repr, twice))}: give each a "
-            "name of its own"
+            f"{file}: more than one column is named {', '.join(map(repr, repeated))}: rename them"
         )
 
 
 def _detected(file: Path, how: Encoding) -> str:
-    """What separates the cells; raises InvalidRequest where that cannot be told."""
+    """The delimiter of a file; raises InvalidRequest if it is ambiguous."""
     usual = USUAL[file.suffix.lower()]
     tables = {each: _sampled(file, how, each) for each in _CANDIDATES}
     splits = [each for each, rows in tables.items() if rows and len(rows[0]) > 1]
@@ -67,21 +66,21 @@ def _detected(file: Path, how: Encoding) -> str:
             return found[0]
         if found:
             raise InvalidRequest(
-                f"{file}: its cells may be separated by {' or '.join(_NAMES[d] for d in found)}: "
-                "say which with --delimiter"
+                f"{file}: its delimiter may be {' or '.join(_NAMES[d] for d in found)}: "
+                "name it with --delimiter"
             )
     return usual
 
 
 def _sampled(file: Path, how: Encoding, delimiter: str) -> list[list[str]]:
-    """The first rows as this delimiter cuts them; none if it cannot."""
+    """The first rows, split by this delimiter; none if they cannot be parsed."""
     with file.open("rb") as opened:
         sample = opened.read(SAMPLE_BYTES + 1)
     is_whole = len(sample) <= SAMPLE_BYTES
-    words = sample.decode(how.name, errors="replace" if how.is_utf8 else "ignore")
+    text = sample.decode(how.name, errors="replace" if how.is_utf8 else "ignore")
     rows: list[list[str]] = []
     try:
-        for row in csv.reader(io.StringIO(words, newline=""), delimiter=delimiter, strict=is_whole):
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=is_whole):
             if row:
                 rows.append(row)
             if len(rows) > _ROWS:

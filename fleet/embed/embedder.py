@@ -1,9 +1,8 @@
-"""From texts to vectors: a few jobs at a time, in order, each text's trouble its own.
+"""Embeds texts with a few jobs at a time, in order; a text that fails does not affect the others.
 
-A job that fails because of a text is asked again without it: the job says which text it was, or it
-is looked for by halves. Where a text may have broken a server or a worker, each is asked alone, so
-that the worker packs them anew and only the one pays. What is wrong with all of them (no such
-model, no backend) ends the run.
+If a job fails because of one text, the others are sent again without it: the error names the text,
+or it is found by bisection. If a text may have crashed a server or a worker, each text is sent in a
+job of its own. Errors that concern all texts (unknown model, no backend) end the run.
 """
 
 import re
@@ -32,34 +31,34 @@ from contract.errors import (
 from contract.requests import Request
 from fleet.client.async_client import AsyncClient
 from fleet.client.errors import JobEnded
-from fleet.client.job import AsyncJob
+from fleet.client.job import AsyncJob, raise_job_ended
 from fleet.client.map import MappedJobs, MapResult
 from fleet.client.requests import request_of
-from fleet.client.results import WrongCount, demand_done, rows_of
+from fleet.client.results import WrongCount, rows_of
 from fleet.client.window import in_order
 from fleet.embed.spool import Bad, Block, Rows
 from fleet.embed.text_files import Text
 
 _BREAKS: Final = (BadAnswer, ServerFault, TruncatedStream, WorkerLost)
-"""What one of the texts may have caused, or something else."""
+"""Errors that one of the texts may have caused, or something else."""
 _OF_A_TEXT: Final = (
     BackendRejected, ContextExceeded, InputTooLarge, InvalidRequest, LogFull, NotFinite,
     PayloadTooLarge, Refused, WrongCount, *_BREAKS,
 )  # fmt: skip
-"""What does not concern every text: one of them, or so many together."""
+"""Errors that do not concern every text: of one text, or of a job's size."""
 _NAMED: Final = re.compile(r"^input\[(\d+)\]")
-"""How a worker says which text of a job it was."""
+"""How a worker names the text of a job that failed."""
 _ALONE: Final = 3
 _TOGETHER: Final = 2
-"""Attempts: what breaks a server is found sooner one by one, with other texts between that work."""
+"""Attempts of jobs with one text and with more: a text that crashes a server is found alone."""
 _ALONE_AT_ONCE: Final = 32
-"""Jobs of one text each, out of a job that broke something: a worker packs them again."""
+"""Jobs of one text each that are in flight at once; the worker packs them into requests."""
 _MOST_CHARACTERS: Final = 4 * 2**20
-"""Of all texts of a job: a shim takes no request of any size."""
-_SUSPICIOUS: Final = 8
-"""Texts that may fail while none has succeeded yet."""
-_HOPELESS: Final = 1000
-"""Texts that may fail one after the other, later."""
+"""Characters of all texts of a job: shims limit the size of a request."""
+_MOST_FAILURES_AT_START: Final = 8
+"""Texts that may fail before the first success."""
+_MOST_FAILURES: Final = 1000
+"""Texts that may fail in a row after the first success."""
 
 
 class _Row(NamedTuple):
@@ -85,21 +84,21 @@ class Embedding:
     priority: str = "standard"
     dimensions: int | None = None
     run: str = ""
-    """Names the run, so that it finds the jobs again that it had begun before it was killed."""
+    """Id of the run: after a restart it finds its jobs by it."""
     _failed: int = 0
-    """Texts since the last one that did not."""
-    _worked: bool = False
+    """Texts that failed since the last success."""
+    _has_succeeded: bool = False
     _many: MappedJobs = field(init=False)
 
     def __post_init__(self) -> None:
-        """Nothing is asked yet; raises InvalidRequest for what no job could be asked for."""
-        wishes = {
+        """Raises InvalidRequest for invalid options; sends no request."""
+        given = {
             "model": self.model, "backend": self.backend, "priority": self.priority,
             "dimensions": self.dimensions,
         }  # fmt: skip
-        said: dict[str, Any] = {name: value for name, value in wishes.items() if value is not None}
-        request_of("embed", {**said, "input": ["a text"]})
-        self._many = self.fleet.many(kind="embed", **said)
+        fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        request_of("embed", {**fields, "input": ["a text"]})
+        self._many = self.fleet.many(kind="embed", **fields)
 
     @property
     def under_way(self) -> list[AsyncJob]:
@@ -107,9 +106,9 @@ class Embedding:
         return list(self._many.under_way.values())
 
     def blocks(self, texts: Iterator[Text], first: int = 0) -> AsyncGenerator[Block, None]:
-        """Vectors of the texts, of which the first is row `first`, in order.
+        """Yield the vectors of the texts in order; the first text is row `first`.
 
-        No more texts are taken than are under way. Raises JobEnded, and what ends every job.
+        Texts are read only as jobs are sent. Raises JobEnded, and errors that concern all texts.
         """
         self._many.key = self._key if self.run else None
         return in_order(_batches(texts, first, self.texts_a_job), self._block, self.jobs_in_flight)
@@ -132,29 +131,29 @@ class Embedding:
         if not rows:
             return []
         attempts = _ALONE if len(rows) == 1 else _TOGETHER
-        asked = {"input": [row.text for row in rows], "max_attempts": attempts}
-        answer = await self._many.one((rows[0].at, asked))
+        fields = {"input": [row.text for row in rows], "max_attempts": attempts}
+        answer = await self._many.one((rows[0].at, fields))
         try:
             vectors = rows_of(answer)
         except FleetError as error:
-            return await self._without(rows, answer, error)
-        self._failed, self._worked = 0, True
+            return await self._after_failure(rows, answer, error)
+        self._failed, self._has_succeeded = 0, True
         return [_found(row, vector) for row, vector in zip(rows, vectors, strict=True)]
 
-    async def _without(
+    async def _after_failure(
         self, rows: Sequence[_Row], answer: MapResult, error: FleetError
     ) -> list[_Found]:
-        """What can be had of the texts of a job that failed."""
+        """Send the texts of a failed job again, without the one that failed or in smaller jobs."""
         if not isinstance(error, _OF_A_TEXT):
             if answer.job_id and answer.outcome:
-                demand_done(answer.job_id, answer.outcome)
+                raise_job_ended(answer.job_id, answer.outcome)
             raise error
         if len(rows) == 1:
             return [self._given_up(rows[0], error)]
         named = _NAMED.match(error.message)
         at = int(named[1]) if named else len(rows)
         if isinstance(error, _BREAKS):
-            if at < len(rows):  # the others have worked; it may have been chance
+            if at < len(rows):  # the error may not be the named text's: it is sent again, last
                 before, after = (
                     await self._embedded(rows[:at]),
                     await self._embedded(rows[at + 1 :]),
@@ -170,19 +169,19 @@ class Embedding:
         return [*await self._embedded(rows[:middle]), *await self._embedded(rows[middle:])]
 
     def _given_up(self, row: _Row, error: FleetError) -> _Found:
-        """Raises JobEnded where it can hardly be the text's fault."""
+        """The row with its error; raises JobEnded if too many texts failed in a row."""
         self._failed += 1
-        if self._failed >= (_HOPELESS if self._worked else _SUSPICIOUS):
+        if self._failed >= (_MOST_FAILURES if self._has_succeeded else _MOST_FAILURES_AT_START):
             raise JobEnded(
-                f"{self._failed} texts failed and none between them did not, so it is not the "
-                f"texts. The last: {error.message}"
+                f"{self._failed} texts failed in a row, so the cause is not the texts. The last "
+                f"error: {error.message}"
             )
         return _Found(
             row, None, Bad(row.at, error.code, _NAMED.sub("", error.message).lstrip(": "))
         )
 
     def _key(self, first: int, request: Request) -> str:
-        """The same texts in the same place of the same run are the same job."""
+        """The Idempotency-Key of a job, from the run, the first row and the texts."""
         digest = sha256(request.model_dump_json().encode()).hexdigest()
         return f"embed-{self.run}-{first}-{digest[:32]}"
 
@@ -193,7 +192,7 @@ class _Batch(NamedTuple):
 
 
 def _batches(texts: Iterator[Text], first: int, size: int) -> Iterator[_Batch]:
-    """Up to `size` texts, and about four million characters, at a time."""
+    """Yield batches of up to `size` texts and about four million characters."""
     batch, characters = _Batch(first, []), 0
     for text in texts:
         if batch.texts and (
@@ -210,7 +209,7 @@ def _batches(texts: Iterator[Text], first: int, size: int) -> Iterator[_Batch]:
 def _found(row: _Row, vector: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> _Found:
     if np.isfinite(vector).all():
         return _Found(row, vector)
-    return _Found(row, None, Bad(row.at, "not_finite", "its vector has numbers that are none"))
+    return _Found(row, None, Bad(row.at, "not_finite", "its vector has NaN or infinity"))
 
 
 def _block_of(batch: _Batch, found: Sequence[_Found], bad: Sequence[Bad]) -> Block:

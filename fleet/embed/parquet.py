@@ -1,4 +1,4 @@
-"""Parquet, read and written with pyarrow, which comes with the extra `parquet`."""
+"""Reads and writes Parquet files with pyarrow, which the extra `parquet` installs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 _ROWS_AT_ONCE = 1024
 _GROUP_BYTES = 32 * 2**20
-"""Vectors that are gathered into one group of rows."""
+"""Size of the vectors in one row group."""
 
 
 class NoParquet(InvalidRequest):
-    """The library is not installed."""
+    """pyarrow is not installed."""
 
     code = "no_parquet"
 
@@ -30,13 +30,13 @@ def parquet() -> Any:
 
 
 def column_names(file: Path) -> tuple[str, ...]:
-    """Names of the columns; raises NoParquet, and InvalidRequest for a file that is no Parquet."""
+    """Names of the columns; raises NoParquet, and InvalidRequest for an invalid file."""
     with _opened(file) as opened:
         return tuple(opened.schema_arrow.names)
 
 
 def rows(file: Path, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    """Some columns' values, row after row, a bounded number of them in memory."""
+    """Yield the values of the named columns, row by row; reads 1024 rows at a time."""
     with _opened(file) as opened:
         for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE, columns=list(names)):
             values = batch.to_pydict()
@@ -76,8 +76,8 @@ class VectorColumns:
     def write(
         self, ids: list[str | None], vectors: "np.ndarray[Any, Any]", has: "np.ndarray[Any, Any]"
     ) -> None:
-        """Add rows: `vectors` has one for each id, which is null where `has` says so."""
-        import numpy as np  # noqa: PLC0415 - half a second that only vectors are worth
+        """Add rows, a vector for each id; where the mask `has` is False, it is written as null."""
+        import numpy as np  # noqa: PLC0415 - slow to import
 
         arrow, dimension = self._arrow, vectors.shape[1]
         offsets = np.concatenate([[0], np.cumsum(has * dimension)]).astype(np.int32)
@@ -93,7 +93,7 @@ class VectorColumns:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left, and the file's end."""
+        """Write the remaining rows and the footer."""
         self._flush()
         self._writer.close()
 

@@ -1,9 +1,9 @@
-"""Vectors of a run that is not finished, in a file beside its output, so that it can go on.
+"""Stores the vectors of an unfinished run in a file beside its output, so that it can continue.
 
-The file is a list of records, each with its length and checksum, so that whatever a killed process
-or a lost machine left at its end is recognised and cut off.
+The file is a list of records, each with length and checksum: an incomplete record at its end, left
+by a killed process or a power failure, is detected and cut off.
 
-Invariant: what is read back was written whole, by one run, in the order of the rows.
+Invariant: the records read back are complete, of one run, and in the order of the rows.
 """
 
 import fcntl
@@ -28,39 +28,39 @@ _HEAD: Final = struct.Struct("<4sIII")
 """Magic, bytes of JSON, bytes of numbers, checksum of both."""
 _MAGIC: Final = b"flv1"
 _SYNC_BYTES: Final = 64 * 2**20
-"""Bytes that a machine which loses its power may cost."""
+"""Bytes after which the file is synced: at most these are lost in a power failure."""
 
 
 class Facts(BaseModel):
-    """What a run is about; another run does not go on where this one stopped."""
+    """The input and options of a run; only a run with the same ones can continue it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     digest: str
-    """Of the input."""
+    """SHA-256 of the input."""
     column: str | None
     delimiter: str | None = None
     model: str
     backend: str | None
     dimensions: int | None
     run: str = ""
-    """A random word: the first part of the Idempotency-Keys of its jobs."""
+    """A random id: the first part of the Idempotency-Keys of its jobs."""
 
 
 class Bad(NamedTuple):
     """A row without a vector."""
 
     row: int
-    """Of the input, from 0."""
+    """Index in the input, from 0."""
     code: str
     message: str
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows in order, `count` of them; `rows` has as many, with NaN where there is no vector.
+    """`count` consecutive rows; `rows` is (count, dimension), NaN for a row without a vector.
 
-    Its width is 0 if none of them has one.
+    The dimension is 0 if no row has a vector.
     """
 
     count: int
@@ -75,20 +75,20 @@ class _Meta(BaseModel):
 
 
 class OtherRun(InvalidRequest):
-    """Beside the output lies what another run has left."""
+    """The spool beside the output belongs to a run with other input or options."""
 
     code = "other_run"
 
 
 def path_for(out: Path) -> Path:
-    """Where the spool of an output lies."""
+    """Path of the spool of an output file."""
     return out.with_name(f".{out.name}.part")
 
 
 def facts_of(out: Path) -> Facts | None:
-    """What the run is about that was interrupted before it could write this output, if one was.
+    """Facts of the interrupted run that was to write this output.
 
-    None also for one that has kept no vector: nothing is lost with it.
+    None if there is none, or if its spool has no vectors yet.
     """
     try:
         with path_for(out).open("rb") as file:
@@ -103,9 +103,9 @@ def facts_of(out: Path) -> Facts | None:
 
 @contextmanager
 def spool(out: Path, facts: Facts, *, restart: bool = False) -> Iterator["Spool"]:
-    """The spool of an output, with what an earlier run has left in it unless `restart`.
+    """Open the spool of an output, with the rows of an earlier run unless `restart`.
 
-    It stays when the context ends; `Spool.delete` is for who has written the output. Raises
+    The file stays when the context ends; call `Spool.delete` once the output is written. Raises
     OtherRun, and InvalidRequest if another process uses it or it cannot be written.
     """
     path = path_for(out)
@@ -122,10 +122,10 @@ def spool(out: Path, facts: Facts, *, restart: bool = False) -> Iterator["Spool"
 
 
 class Spool:
-    """An open spool. `rows` are in it, `bad` of them without a vector."""
+    """An open spool with `rows` rows, `bad` of them without a vector."""
 
     def __init__(self, path: Path, file: BinaryIO, facts: Facts, *, restart: bool) -> None:
-        """Read what is there; raises OtherRun."""
+        """Read the rows that it has; raises OtherRun."""
         self.path = path
         self._file = file
         self.rows = self.bad = self.dimension = self._unsynced = 0
@@ -141,8 +141,8 @@ class Spool:
             self._begin(facts)
         elif difference:
             raise OtherRun(
-                f"{self.path} is of an interrupted run that was not asked the same ({difference}): "
-                "finish that one, or give it up with --restart"
+                f"{self.path} is of an interrupted run with other options ({difference}): finish "
+                "that one, or discard it with --restart"
             )
 
     def _begin(self, facts: Facts) -> None:
@@ -173,8 +173,8 @@ class Spool:
         width = block.rows.shape[1]
         if width and self.dimension not in {0, width}:
             raise OtherRun(
-                f"vectors of {width} numbers came, and {self.path} has some of {self.dimension}: "
-                "the model has changed; begin again with --restart"
+                f"the model returned vectors of length {width}, and {self.path} has vectors of "
+                f"length {self.dimension}: the model has changed; start again with --restart"
             )
         meta = _Meta(count=block.count, dimension=width, bad=block.bad)
         self._add(meta.model_dump_json().encode(), block.rows.astype("<f4").tobytes())
@@ -192,7 +192,7 @@ class Spool:
             self._unsynced = 0
 
     def blocks(self) -> Iterator[Block]:
-        """All rows from the first; those without a vector have NaN, as wide as the others."""
+        """Yield all rows from the first; those without a vector are NaN in every column."""
         self._file.seek(0)
         _record(self._file)
         while found := _record(self._file):
@@ -203,12 +203,12 @@ class Spool:
             yield Block(meta.count, rows.astype(np.float32, copy=False), meta.bad)
 
     def delete(self) -> None:
-        """The output is there: nobody needs this any more."""
+        """Delete the file."""
         self.path.unlink(missing_ok=True)
 
 
 def _record(file: BinaryIO) -> tuple[bytes, bytes] | None:
-    """The next record; None at the end, or where the rest is not whole."""
+    """The next record; None at the end, or if it is incomplete."""
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None

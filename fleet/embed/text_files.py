@@ -1,6 +1,6 @@
-"""Texts from a file, a row at a time: lines, JSON lines, CSV, Parquet.
+"""Reads texts from a file, row by row: lines, JSON lines, CSV, Parquet.
 
-A row that holds no text says so and stands in its place: it must not cost the others theirs.
+A row without a valid text is yielded with its problem, so that the others are not affected.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from fleet.embed.parquet import column_names
 from fleet.embed.parquet import rows as parquet_rows
 
 _USUAL: Final = ("text", "input")
-"""What texts are called where nobody says else."""
+"""Default names of the column of texts."""
 _ID: Final = "id"
 
 
@@ -28,28 +28,28 @@ class Text(NamedTuple):
 
     text: str
     id: Any = None
-    """What the row calls itself, if it does."""
+    """Value of the column `id`, if there is one."""
     problem: str | None = None
-    """Why it is none."""
+    """Why the row has no valid text; None if it has."""
 
 
 class FileSurvey(NamedTuple):
-    """What a file holds."""
+    """Counts over a whole file."""
 
     rows: int
     texts: int
-    """Rows that hold a text."""
+    """Rows with a valid text."""
     digest: str
-    """Of the bytes: another file has another one."""
+    """SHA-256 of the file's bytes, in hexadecimal."""
     problem: str | None
-    """Of the first row that is no text."""
+    """Problem of the first row without a valid text."""
 
 
 @dataclass(frozen=True)
 class TextSource:
     """A file of texts; `column` names the field or column that they are in.
 
-    `delimiter` separates the cells of a table; None finds out which one does.
+    `delimiter` separates the cells of a table; None: detected.
     """
 
     file: Path
@@ -57,21 +57,21 @@ class TextSource:
     delimiter: str | None = None
 
     def rows(self) -> Iterator[Text]:
-        """Every row; raises InvalidRequest for what cannot be read, or not any further."""
+        """Yield every row; raises InvalidRequest if the file cannot be read."""
         kind = self.file.suffix.lower()
         if kind not in _READERS:
-            raise InvalidRequest(f"{self.file}: texts are read from {', '.join(_READERS)}")
+            raise InvalidRequest(f"{self.file}: the file must be one of {', '.join(_READERS)}")
         if self.column and kind == ".txt":
             raise InvalidRequest(f"{self.file} has no columns: leave --column out")
         if self.delimiter is not None and kind not in USUAL:
-            raise InvalidRequest(f"{self.file} is no table of cells: leave --delimiter out")
+            raise InvalidRequest(f"{self.file} is not a delimited table: leave --delimiter out")
         try:
             yield from _READERS[kind](self)
         except OSError as error:
             raise InvalidRequest(f"cannot read {self.file}: {error.strerror}") from error
 
     def survey(self) -> FileSurvey:
-        """Read all of it once; raises InvalidRequest if no row is a text."""
+        """Read the whole file once; raises InvalidRequest if no row has a valid text."""
         rows = texts = 0
         problem = None
         for row in self.rows():
@@ -79,7 +79,7 @@ class TextSource:
             texts += row.problem is None
             problem = problem or row.problem
         if rows and not texts:
-            raise InvalidRequest(f"no row of {self.file} is a text. The first: {problem}")
+            raise InvalidRequest(f"no row of {self.file} has a text. The first: {problem}")
         with self.file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return FileSurvey(rows, texts, digest, problem)
@@ -120,20 +120,20 @@ def _json_line(line: str, column: str | None) -> Text:
 
 
 def _has_twice(line: str, name: str) -> bool:
-    """Whether the object itself, and not one in it, has two fields of that name."""
+    """Whether the outermost object has two fields of that name."""
     pairs: list[tuple[str, Any]] = []
 
-    def seen(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        pairs[:] = found  # the outermost object is told last
+    def keep_last(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # called for the outermost object last
         return {}
 
-    json.loads(line, object_pairs_hook=seen)
+    json.loads(line, object_pairs_hook=keep_last)
     return sum(key == name for key, _ in pairs) > 1
 
 
 def _checked(value: Any, id: Any = None) -> Text:
     if not isinstance(value, str):
-        return Text("", id, f"it is not a text but {value!r:.40}")
+        return Text("", id, f"it is not a string but {value!r:.40}")
     if not value.strip():
         return Text("", id, "it is empty")
     return Text(value, id)
@@ -148,7 +148,7 @@ def _separated(source: TextSource) -> Iterator[Text]:
 
 
 def _places(file: Path, names: Sequence[str], column: str | None) -> tuple[int, int | None]:
-    """Where texts and ids are."""
+    """Indexes of the columns of texts and ids; None if there are no ids."""
     name = _column_of(file, names, column)
     return names.index(name), names.index(_ID) if _ID in names and name != _ID else None
 
@@ -159,8 +159,8 @@ def _column_of(file: Path, names: Sequence[str], column: str | None) -> str:
     usual = [name for name in _USUAL if name in names]
     if column is None and (usual or len(names) == 1):
         return usual[0] if usual else names[0]
-    which = "say in which column the texts are" if column is None else f"no column {column!r}"
-    raise InvalidRequest(f"{file}: {which}; with --column one of: {', '.join(names) or 'none'}")
+    which = "name the column of the texts" if column is None else f"no column {column!r}"
+    raise InvalidRequest(f"{file}: {which}; --column can be: {', '.join(names) or 'none'}")
 
 
 def _cell(cells: Sequence[str], width: int, at: int, id_at: int | None) -> Text:
@@ -168,10 +168,10 @@ def _cell(cells: Sequence[str], width: int, at: int, id_at: int | None) -> Text:
     if id_at is not None and id_at < len(cells):
         id = cells[id_at].encode(errors="replace").decode()
     if at >= len(cells):
-        return Text("", id, f"it has {len(cells)} cells, and the text's would be number {at + 1}")
+        return Text("", id, f"it has {len(cells)} cells, and the text is number {at + 1}")
     if len(cells) > width:
         return Text(
-            "", id, f"it has {len(cells)} cells, and the header {width}: quote a text that holds "
+            "", id, f"it has {len(cells)} cells, and the header {width}: quote a text with "
             "the delimiter",
         )  # fmt: skip
     if undecoded_at(cells[at]) is not None:

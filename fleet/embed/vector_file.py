@@ -1,6 +1,6 @@
-"""The file of vectors that a run ends with: JSON lines, a numpy array, or Parquet.
+"""Writes vectors to a file: JSON lines, a numpy array, or Parquet.
 
-Every row of the input has its row here, in order; one without a vector is null, or NaN.
+The output has the rows of the input, in order; one without a vector is null, or NaN.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,19 +20,19 @@ from fleet.embed.text_files import Text
 
 
 class VectorWriter(Protocol):
-    """Takes rows in order."""
+    """Writes rows in order."""
 
     def write(self, texts: list[Text], block: Block, /) -> None:
         """Add the rows of a block."""
         ...
 
     def close(self) -> None:
-        """Write what belongs at the end."""
+        """Write the end of the file, if the format has one."""
         ...
 
 
 class JsonLines:
-    """One object a line: `index`, the input's `id` if it has one, `embedding`, maybe `error`."""
+    """One object a line: `index`, `id` if the input has one, `embedding`, `error` if it failed."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Write to an open file."""
@@ -40,7 +40,7 @@ class JsonLines:
         self._index = 0
 
     def write(self, texts: list[Text], block: Block, /) -> None:
-        """Nine digits: as many as a float32 needs to be read back as the same."""
+        """Add the rows of a block; nine digits are enough to read a float32 back exactly."""
         numbers = ",".join(["%.9g"] * block.rows.shape[1])
         bad = {each.row: each.message for each in block.bad}
         for text, row in zip(texts, block.rows, strict=True):
@@ -50,8 +50,8 @@ class JsonLines:
             if self._index in bad:
                 line = json_line({**head, "embedding": None, "error": bad[self._index]})
             else:
-                said = numbers % tuple(row.tolist())
-                line = json_line(head)[:-1] + b',"embedding":[' + said.encode() + b"]}"
+                vector = numbers % tuple(row.tolist())
+                line = json_line(head)[:-1] + b',"embedding":[' + vector.encode() + b"]}"
             self._file.write(line + b"\n")
             self._index += 1
 
@@ -60,7 +60,7 @@ class JsonLines:
 
 
 class Npy:
-    """A float32 array, one row a text; its header, which says how many, is written first."""
+    """A float32 array of shape (texts, dimension); the header with the shape is written first."""
 
     def __init__(self, file: IO[bytes], total: int) -> None:
         """Write to an open file."""
@@ -90,18 +90,18 @@ class Parquet:
         self._index = 0
 
     def write(self, texts: list[Text], block: Block, /) -> None:
-        """Add the rows of a block; what a text calls itself becomes text."""
+        """Add the rows of a block; ids are written as strings."""
         has = np.ones(block.count, dtype=bool)
         has[[each.row - self._index for each in block.bad]] = False
-        self._columns.write([_spoken(text.id) for text in texts], block.rows, has)
+        self._columns.write([_id_text(text.id) for text in texts], block.rows, has)
         self._index += block.count
 
     def close(self) -> None:
-        """Write the file's end."""
+        """Write the footer."""
         self._columns.close()
 
 
-def _spoken(id: Any) -> str | None:
+def _id_text(id: Any) -> str | None:
     return id if id is None or isinstance(id, str) else json_line(id).decode()
 
 
@@ -113,18 +113,21 @@ _WRITERS: Final[dict[str, Callable[[IO[bytes], int], VectorWriter]]] = {
 
 
 def check_output(file: Path) -> None:
-    """Raises InvalidRequest if no such file can be written here."""
+    """Raises InvalidRequest if the file's format is unknown or its folder is missing."""
     if file.suffix.lower() not in _WRITERS:
-        raise InvalidRequest(f"{file}: name the output {', '.join(_WRITERS)}")
+        raise InvalidRequest(f"{file}: the output must be one of {', '.join(_WRITERS)}")
     if file.suffix.lower() == ".parquet":
         parquet()
     if not file.parent.is_dir():
-        raise InvalidRequest(f"{file.parent} is no folder: nothing could be written there")
+        raise InvalidRequest(f"{file.parent} is not a folder")
 
 
 @contextmanager
 def output(file: Path, total: int) -> Iterator[VectorWriter]:
-    """A writer for `total` rows; the file appears when the context ends well, or not at all."""
+    """A writer for `total` rows; the file is created if the context ends without an exception.
+
+    Raises as `check_output` does.
+    """
     check_output(file)
     with whole(file) as opened:
         writer = _WRITERS[file.suffix.lower()](opened, total)
@@ -135,7 +138,7 @@ def output(file: Path, total: int) -> Iterator[VectorWriter]:
 
 
 class Errors:
-    """A line for each row without a vector: `index`, `id`, `text`, `code`, `message`."""
+    """Writes a line for each row without a vector: `index`, `id`, `text`, `code`, `message`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         """Write to an open file."""
@@ -143,21 +146,21 @@ class Errors:
         self._first = 0
 
     def write(self, texts: list[Text], block: Block) -> None:
-        """Add what is bad in a block."""
+        """Add the rows of a block that have no vector."""
         for bad in block.bad:
             text = texts[bad.row - self._first]
-            told = {
+            fields = {
                 "index": bad.row, "id": text.id, "text": text.text or None,
                 "code": bad.code, "message": bad.message,
             }  # fmt: skip
-            line = {name: value for name, value in told.items() if value is not None}
+            line = {name: value for name, value in fields.items() if value is not None}
             self._file.write(json_line(line) + b"\n")
         self._first += block.count
 
 
 @contextmanager
 def errors_file(file: Path, *, wanted: bool) -> Iterator[Errors]:
-    """Where rows without a vector are told; if there are none, an earlier run's file goes."""
+    """A writer of the errors file; if not `wanted`, deletes that of an earlier run."""
     if wanted:
         with whole(file) as opened:
             yield Errors(opened)

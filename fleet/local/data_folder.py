@@ -16,7 +16,7 @@ from fleet.client.errors import CannotStart
 
 _ENDING_S = 5.0
 """How long the server of a `fleet up` that was killed may take to end."""
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def _take(descriptor: int, folder: Path) -> None:
                 f"the data folder {folder} is in use by another `fleet up` (pid {holder or '?'}): "
                 "stop that one, or name another folder with --data-dir"
             )
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
 
 
 def _lives(pid: str) -> bool:

@@ -18,7 +18,7 @@ import sys
 from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_S = 0.3
+_POLL_S = 0.3
 
 
 def _die_with_parent() -> None:
@@ -33,7 +33,7 @@ def _watch(parent: int, command: list[str]) -> int:
         signal.signal(number, lambda received, _: child.send_signal(received))
     while True:
         with suppress(subprocess.TimeoutExpired):
-            return child.wait(_LOOK_S)
+            return child.wait(_POLL_S)
         if os.getppid() != parent:
             child.kill()
 

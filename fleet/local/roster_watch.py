@@ -10,7 +10,7 @@ from api_shim.submission.roster_views import backend_view
 from contract.errors import RelayUnavailable
 from relay.roster import RosterStore
 
-_LOOK_S: Final = 2.0
+_POLL_S: Final = 2.0
 _FIRST_LOOK_S: Final = 0.1
 _CHECKED_WITHIN_S: Final = 10.0
 _UNCHECKED: Final = "not checked yet"
@@ -46,7 +46,7 @@ class Watch:
     async def keep(self) -> None:
         """Tell of every change, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
             await self.look()
 
     async def look(self) -> None:

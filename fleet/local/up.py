@@ -37,7 +37,7 @@ _READY_WITHIN_S = 60.0
 _SERVER_STOPS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 40.0
 """A worker lets its streams finish for a while, then hands them back."""
-_LOOK_S = 0.05
+_POLL_S = 0.05
 _HOPELESS_STARTS = 3
 
 
@@ -93,7 +93,7 @@ class Running:
             with suppress(httpx.TransportError):  # it does not listen yet
                 if (await http.get(url)).is_success:
                     return
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
 
 @asynccontextmanager

@@ -259,7 +259,7 @@ def test_a_line_of_a_batchs_output_is_one_line() -> None:
 
 
 def test_a_line_that_the_command_writes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    Terminal(json=True).line(json.dumps({"text": CUTS}, ensure_ascii=False).encode())
+    Terminal(json=True).write_json(json.dumps({"text": CUTS}, ensure_ascii=False).encode())
 
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"text": CUTS}]
 

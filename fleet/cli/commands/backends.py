@@ -16,17 +16,17 @@ app = typer.Typer(help="List backends; add or remove one while the fleet runs.")
 
 @app.callback(invoke_without_command=True)
 def all_(context: typer.Context, *, json: Json = False, url: Url = None) -> None:
-    """List backends when no other verb is given: health, address, what they can do."""
+    """List backends if no command is given: health, address, capabilities."""
     if context.invoked_subcommand is None:
         terminal = Terminal(json=json)
-        run(_list(terminal, url, terminal.room(None, all_=False)))
+        run(_list(terminal, url, terminal.row_limit(None, all_=False)))
 
 
 @app.command("list")
 def list_(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
-    """List backends: health, address, what they can do."""
+    """List backends: health, address, capabilities."""
     terminal = Terminal(json=json)
-    run(_list(terminal, url, terminal.room(limit, all_=all_)))
+    run(_list(terminal, url, terminal.row_limit(limit, all_=all_)))
 
 
 async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
@@ -41,18 +41,18 @@ def add(
         str,
         typer.Argument(
             metavar="NAME=DSN",
-            help="As in box=ollama://10.0.0.5:11434; NAME=- reads the DSN from stdin, where no "
-            "other user of this machine sees its key.",
+            help="As in box=ollama://10.0.0.5:11434; NAME=- reads the DSN from stdin, which keeps "
+            "its key out of the process list.",
         ),
     ],
     *,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Start a worker for a backend in the running fleet; it ends with `fleet up`."""
+    """Start a worker for a backend in the running fleet; it stops with `fleet up`."""
     name, equals, dsn = backend.partition("=")
     if not (name and equals and dsn):
-        raise typer.BadParameter("wants NAME=DSN, as in box=ollama://10.0.0.5:11434")
+        raise typer.BadParameter("expected NAME=DSN, as in box=ollama://10.0.0.5:11434")
     run(_add(name, sys.stdin.readline().strip() if dsn == "-" else dsn, Terminal(json=json), url))
 
 
@@ -60,12 +60,12 @@ async def _add(name: str, dsn: str, terminal: Terminal, url: str | None) -> Exit
     async with AsyncClient(url) as fleet:
         found = await fleet.add_backend(name, dsn)
     if found is None:
-        terminal.say(
-            f"the worker of {name} starts; `fleet backends` shows it when it is there, and the "
-            "`fleet logs` says why if it is not"
+        terminal.message(
+            f"the worker of {name} is starting; `fleet backends` shows it once it has reported, "
+            "`fleet logs` shows why if it does not"
         )
         if terminal.json:
-            terminal.mapping({"name": name, "status": "starting"})
+            terminal.write_json_object({"name": name, "status": "starting"})
         return Exit.OK
     show_backends(terminal, (found,))
     return Exit.OK if found.healthy else Exit.FAILED
@@ -73,12 +73,12 @@ async def _add(name: str, dsn: str, terminal: Terminal, url: str | None) -> Exit
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="Of the backend.")],
+    name: Annotated[str, typer.Argument(help="Name of the backend.")],
     *,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """End a backend's workers; what they do is finished or handed over, what waits waits on."""
+    """Stop a backend's workers; running jobs are finished or handed over, others stay queued."""
     run(_remove(name, Terminal(json=json), url))
 
 
@@ -86,8 +86,8 @@ async def _remove(name: str, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
         gone = await fleet.remove_backend(name)
     if terminal.json:
-        terminal.rows((gone,), (), ())
+        terminal.print_rows((gone,), (), ())
         return Exit.OK
-    wait = f"; {gone.waiting} jobs wait until it is there again" if gone.waiting else ""
-    terminal.say(f"{name} is gone{wait}")
+    wait = f"; {gone.waiting} jobs wait until it is added again" if gone.waiting else ""
+    terminal.message(f"{name} is removed{wait}")
     return Exit.OK

@@ -1,4 +1,4 @@
-"""`fleet chat` and `fleet run`: ask a model and see the answer as it comes."""
+"""`fleet chat` and `fleet run`: send a prompt to a model and stream the answer."""
 
 import asyncio
 import base64
@@ -19,24 +19,24 @@ from fleet.cli.exit_codes import Exit, complain, run
 from fleet.cli.interrupts import cancel
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
+from fleet.client.job import raise_job_ended
 from fleet.client.requests import chat_of
-from fleet.client.results import demand_done
 from fleet.client.roster import model_for
 
 _ADDRESSES: Final = ("http://", "https://", "data:")
-Prompt = Annotated[str | None, typer.Argument(help="Without it: stdin, or a talk.")]
-System = Annotated[str | None, typer.Option(help="What the model is told first.")]
-Temperature = Annotated[float | None, typer.Option(help="0 for the likeliest words.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer.")]
+Prompt = Annotated[str | None, typer.Argument(help="Without it: stdin, or a conversation.")]
+System = Annotated[str | None, typer.Option(help="System prompt.")]
+Temperature = Annotated[float | None, typer.Option(help="0 always picks the likeliest token.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Maximum length of the answer.")]
 Think = Annotated[
     str | None, typer.Option(help="auto, off, on, minimal, low, medium, high, xhigh.")
 ]
 Images = Annotated[
     list[str] | None,
-    typer.Option("--image", "-i", metavar="FILE|URL", help="To look at; may be given again."),
+    typer.Option("--image", "-i", metavar="FILE|URL", help="An image; can be repeated."),
 ]
 OnMissing = Annotated[
-    str | None, typer.Option(help="fail, or pull the model first where it is missing.")
+    str | None, typer.Option(help="fail, or pull the model first if it is missing.")
 ]
 
 
@@ -54,7 +54,7 @@ def chat(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Ask a model; Ctrl-C cancels the answer."""
+    """Send a prompt to a model; Ctrl-C cancels the answer."""
     fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
     fields |= {"think": think, "on_missing": on_missing}
     talk = Talk(Terminal(json=json), url, model, fields)
@@ -62,7 +62,7 @@ def chat(
 
 
 def run_(
-    model: Annotated[str, typer.Argument(help="Pulled first where it is missing.")],
+    model: Annotated[str, typer.Argument(help="Pulled first if it is missing.")],
     prompt: Prompt = None,
     *,
     backend: Backend = None,
@@ -74,7 +74,7 @@ def run_(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Talk with a model, which is pulled first where it is missing; Ctrl-C cancels the answer."""
+    """Like `chat`, but pull the model first if it is missing; Ctrl-C cancels the answer."""
     fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
     fields |= {"think": think, "on_missing": "pull"}
     talk = Talk(Terminal(json=json), url, model, fields)
@@ -82,60 +82,63 @@ def run_(
 
 
 class Talk:
-    """Turns of one conversation with one model."""
+    """A conversation with one model."""
 
     def __init__(
         self, terminal: Terminal, url: str | None, model: str | None, fields: dict[str, Any]
     ) -> None:
-        """Choose the model at the first turn if none is named; drop fields that are None."""
+        """`fields` are of every request, those that are None left out.
+
+        If `model` is None, the first turn chooses one.
+        """
         self.terminal = terminal
         self._url = url
         self._model = model
         self._fields = {name: value for name, value in fields.items() if value is not None}
 
     async def answer(self, messages: list[Message]) -> Result:
-        """Show the answer as it comes; when it is interrupted, cancel the job.
+        """Stream the answer to the terminal; cancels the job if it is interrupted.
 
-        Raises JobEnded when the job ends without an answer.
+        Raises JobEnded if the job fails or is cancelled.
         """
         async with AsyncClient(self._url) as fleet:
-            self._model = self._model or await self._chosen(fleet)
+            self._model = self._model or await self._choose(fleet)
             request = chat_of(messages, {"model": self._model, **self._fields})
             job = await fleet.enqueue(request)
-            shown = EventPrinter(self.terminal)
+            printer = EventPrinter(self.terminal)
             try:
                 async with aclosing(job.frames()) as frames:
                     async for frame in frames:
-                        shown.add(frame)
+                        printer.add(frame)
             except (asyncio.CancelledError, FleetError):
-                shown.end()
+                printer.end()
                 await cancel(job, self.terminal)
                 raise
-        demand_done(job.id, shown.result)
-        return shown.result
+        raise_job_ended(job.id, printer.result)
+        return printer.result
 
-    async def _chosen(self, fleet: AsyncClient) -> str:
+    async def _choose(self, fleet: AsyncClient) -> str:
         backend = self._fields.get("backend")
         models = await fleet.models()
         found = model_for("chat", (m for m in models if backend in {None, m.backend}))
         if found is None:
-            raise UnknownModel("no model here can chat: look at `fleet models`, or pull one")
+            raise UnknownModel("no model can chat: see `fleet models`, or pull one")
         self._fields["backend"] = found.backend
-        self.terminal.say(f"{found.name} on {found.backend}")
+        self.terminal.message(f"{found.name} on {found.backend}")
         return found.name
 
 
 def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str] | None) -> None:
     try:
-        pictures = [image_data(each) for each in images or ()]
+        encoded = [image_data(each) for each in images or ()]
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
     before = [Message(role="system", content=system)] if system else []
     if prompt is None and sys.stdin.isatty():
-        _converse(talk, before, pictures)
+        _converse(talk, before, encoded)
         return
-    words = sys.stdin.read() if prompt is None else prompt
-    run(_once(talk, [*before, user_message(words, pictures)]))
+    text = sys.stdin.read() if prompt is None else prompt
+    run(_once(talk, [*before, user_message(text, encoded)]))
 
 
 async def _once(talk: Talk, messages: list[Message]) -> Exit:
@@ -143,27 +146,27 @@ async def _once(talk: Talk, messages: list[Message]) -> Exit:
     return Exit.OK
 
 
-def _converse(talk: Talk, messages: list[Message], pictures: list[str]) -> None:
-    talk.terminal.say("/bye or Ctrl-D ends; Ctrl-C stops an answer")
+def _converse(talk: Talk, messages: list[Message], images: list[str]) -> None:
+    talk.terminal.message("/bye or Ctrl-D ends the conversation; Ctrl-C cancels an answer")
     while True:
         try:
-            words = input(">>> ").strip()
+            text = input(">>> ").strip()
         except (EOFError, KeyboardInterrupt):
             return
-        if words == "/bye":
+        if text == "/bye":
             return
-        if not words:
+        if not text:
             continue
-        asked = [*messages, user_message(words, pictures)]
+        sent = [*messages, user_message(text, images)]
         try:
-            result = asyncio.run(talk.answer(asked))
+            result = asyncio.run(talk.answer(sent))
         except KeyboardInterrupt:
             continue
         except FleetError as error:
             complain(error)
             continue
-        messages = [*asked, Message(role="assistant", content=result.content)]
-        pictures = []
+        messages = [*sent, Message(role="assistant", content=result.content)]
+        images = []
 
 
 def image_data(source: str) -> str:
@@ -174,7 +177,7 @@ def image_data(source: str) -> str:
 
 
 def user_message(text: str, images: Sequence[str]) -> Message:
-    """The message of a user: text, then images in base64 or by address."""
+    """A user's message: text, then images in base64 or by URL."""
     if not images:
         return Message(role="user", content=text)
     parts: list[Part] = [TextPart(text=text), *(ImagePart(image=each) for each in images)]

@@ -1,4 +1,4 @@
-"""`fleet config show`: every setting, its value, and where that comes from."""
+"""`fleet config show`: every setting, its value, and the origin of the value."""
 
 import os
 import tomllib
@@ -12,17 +12,17 @@ from pydantic import SecretStr
 from contract.errors import InvalidRequest
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Whole
+from fleet.cli.tables import Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.settings import ClientSettings, UpSettings, data_folder
 from relay.settings import FleetSettings, RelaySettings
 from workers.backends.dsn import VARIABLE_PREFIX, WELL_KNOWN
 
-app = typer.Typer(help="Look at the configuration.", no_args_is_help=True)
+app = typer.Typer(help="Show the configuration.", no_args_is_help=True)
 
 
 class Setting(NamedTuple):
-    """One setting as this process sees it."""
+    """A setting, its value and the origin of the value."""
 
     name: str
     value: str
@@ -32,7 +32,7 @@ class Setting(NamedTuple):
 @app.command()
 def show(
     *,
-    origin: Annotated[bool, typer.Option("--origin", help="Where each value comes from.")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Show origins of values.")] = False,
     json: Json = False,
 ) -> None:
     """Show every setting; secrets are masked."""
@@ -43,21 +43,21 @@ async def _show(terminal: Terminal, *, with_origin: bool) -> Exit:
     found = [*_settings(), *_backends()]
     if terminal.json:
         for each in found:
-            terminal.mapping(each._asdict())
+            terminal.write_json_object(each._asdict())
         return Exit.OK
     width = 3 if with_origin else 2
-    columns = ("name", Whole("value"), "origin")
-    terminal.table(columns[:width], (each[:width] for each in found))
+    columns = ("name", Wrapped("value"), "origin")
+    terminal.print_table(columns[:width], (each[:width] for each in found))
     return Exit.OK
 
 
 def _settings() -> Iterator[Setting]:
     file = _file()
     shown: set[str] = set()
-    kinds: list[type[FleetSettings]] = [ClientSettings, UpSettings, RelaySettings, *_others()]
-    for kind in kinds:
-        values = kind()
-        for name in kind.model_fields:
+    classes: list[type[FleetSettings]] = [ClientSettings, UpSettings, RelaySettings, *_others()]
+    for settings in classes:
+        values = settings()
+        for name in settings.model_fields:
             if name not in shown:
                 shown.add(name)
                 value = data_folder().resolve() if name == "data_dir" else getattr(values, name)
@@ -65,7 +65,7 @@ def _settings() -> Iterator[Setting]:
 
 
 def _others() -> tuple[type[FleetSettings], ...]:
-    from api_shim.settings import ShimSettings  # noqa: PLC0415 - only this command wants them
+    from api_shim.settings import ShimSettings  # noqa: PLC0415 - slow to import
     from workers.settings import WorkerSettings  # noqa: PLC0415
 
     return ShimSettings, WorkerSettings
@@ -88,7 +88,7 @@ def _backends() -> Iterator[Setting]:
 
 
 def _masked(value: object) -> str:
-    """Addresses without the key in them; other secrets not at all."""
+    """The text of a value; of a secret URL without its credentials, of other secrets `***`."""
     if not isinstance(value, SecretStr):
         return str(value)
     protocol, separator, rest = value.get_secret_value().partition("://")

@@ -1,4 +1,4 @@
-"""`fleet dead`: jobs that ran out of attempts, and messages that are none: look, retry, forget."""
+"""`fleet dead`: dead letters and unreadable messages: list, show, retry, purge."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,32 +8,32 @@ import typer
 
 from contract.jobs import DeadLetter, DeadView
 from contract.wire import encode
-from fleet.cli.commands.jobs import JobId, retried
+from fleet.cli.commands.jobs import JobId, retry_all
 from fleet.cli.commands.options import All, Json, Newest, Url
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Ago, Id, Whole
-from fleet.cli.terminal import FEW, Terminal
+from fleet.cli.tables import Ago, Id, Wrapped
+from fleet.cli.terminal import DEFAULT_ROWS, Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.paging import gathered
+from fleet.client.paging import collect_pages
 
 app = typer.Typer(
     help="Jobs that ran out of attempts: list, show, retry, purge.", no_args_is_help=False
 )
 
 Jobs = Annotated[
-    list[str] | None, typer.Argument(metavar="JOB...", help="Ids, or enough of their beginnings.")
+    list[str] | None, typer.Argument(metavar="JOB...", help="Ids, or unique prefixes.")
 ]
 Queue = Annotated[str | None, typer.Option(help="As in ollama.chat.")]
 Kind = Annotated[str | None, typer.Option(help="chat, embed, pull ...")]
-Tenant = Annotated[str | None, typer.Option(help="Whose, for admins.")]
+Tenant = Annotated[str | None, typer.Option(help="Only of this tenant; for admins.")]
 _COLUMNS: Final = ("job", "queue", "model", "tenant", "tries", "died", "error")
 
 
 @app.callback(invoke_without_command=True)
 def newest(context: typer.Context) -> None:
-    """List the last to die when no other verb is given."""
+    """List the newest dead letters if no command is given."""
     if context.invoked_subcommand is None:
-        run(_list({}, FEW, Terminal(), None))
+        run(_list({}, DEFAULT_ROWS, Terminal(), None))
 
 
 @app.command("list")
@@ -42,12 +42,12 @@ def list_(
     queue: Queue = None,
     kind: Kind = None,
     tenant: Tenant = None,
-    limit: Newest = FEW,
+    limit: Newest = DEFAULT_ROWS,
     all_: All = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """List dead letters, the last to die first, each with its last error."""
+    """List dead letters, newest first, each with its last error."""
     most = None if all_ else limit
     run(_list(_which(queue, kind, tenant), most, Terminal(json=json), url))
 
@@ -69,24 +69,24 @@ async def _list(
             unreadable = found.unreadable or unreadable
             return found.letters, found.next
 
-        letters, has_more = await gathered(page, most)
-    terminal.rows(letters, _COLUMNS, (_row(letter) for letter in letters))
+        letters, has_more = await collect_pages(page, most)
+    terminal.print_rows(letters, _COLUMNS, (_row(letter) for letter in letters))
     if has_more and not terminal.json:
-        terminal.say(f"the last {len(letters)}: --limit N shows more, --all all of them")
+        terminal.message(f"the newest {len(letters)}: --limit N shows more, --all all of them")
     if unreadable:
-        terminal.say(f"{unreadable} messages could not be read: `fleet dead messages`")
+        terminal.message(f"{unreadable} messages could not be read: `fleet dead messages`")
     return Exit.OK
 
 
 @app.command()
 def messages(
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200)] = FEW,
-    purge: Annotated[bool, typer.Option("--purge", help="Forget all of them.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200)] = DEFAULT_ROWS,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete all of them.")] = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """List what stood in a queue and was no message; --json has its first bytes in base64."""
+    """List messages that no worker could read; --json has their first bytes in base64."""
     run(_messages(limit, Terminal(json=json), url, purge=purge))
 
 
@@ -98,11 +98,11 @@ async def _messages(limit: int, terminal: Terminal, url: str | None, *, purge: b
         (Ago(it.at), it.queue, it.size_bytes, it.job_id and Id(it.job_id), it.reason)
         for it in page.messages
     )
-    terminal.rows(page.messages, ("set aside", "queue", "bytes", "job", Whole("why")), rows)
+    terminal.print_rows(page.messages, ("set aside", "queue", "bytes", "job", Wrapped("why")), rows)
     if page.total > len(page.messages):
-        terminal.say(f"{page.total} in all; the newest 1,000 are kept")
+        terminal.message(f"{page.total} in total; the newest 1,000 are kept")
     if gone is not None:
-        terminal.say(f"{gone} messages forgotten")
+        terminal.message(f"{gone} messages deleted")
     return Exit.OK
 
 
@@ -121,7 +121,7 @@ def _time(at: float | None) -> str | None:
 
 @app.command()
 def show(job: JobId, *, json: Json = False, url: Url = None) -> None:
-    """Look at a dead letter: its record, its last error; with --json also what was asked for."""
+    """Show a dead letter: its record and last error; with --json also its request."""
     run(_show(job, Terminal(json=json), url))
 
 
@@ -129,9 +129,9 @@ async def _show(job_id: str, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
         view = await fleet.dead_letter(job_id)
     if terminal.json:
-        terminal.line(encode(view))
+        terminal.write_json(encode(view))
     else:
-        terminal.table(("field", Whole("value")), _facts(view))
+        terminal.print_table(("field", Wrapped("value")), _facts(view))
     return Exit.OK
 
 
@@ -151,15 +151,15 @@ def retry(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Run dead letters again, each as a new job; again: the same new job."""
-    run(retried(jobs, Terminal(json=json), url))
+    """Run dead letters again, each as a new job; repeated: the same new job."""
+    run(retry_all(jobs, Terminal(json=json), url))
 
 
 @app.command()
 def purge(
     jobs: Jobs = None,
     *,
-    all_: Annotated[bool, typer.Option("--all", help="All, or all that match.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="All of them, or all that match.")] = False,
     queue: Queue = None,
     kind: Kind = None,
     tenant: Tenant = None,
@@ -167,14 +167,14 @@ def purge(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Forget dead letters for good: those named, or --all that match. Asks before."""
+    """Delete dead letters: those named, or --all that match. Asks for confirmation."""
     which = _which(queue, kind, tenant)
     if bool(jobs) == all_ or (jobs and which):
-        raise typer.BadParameter("name either the jobs, or --all with what they must match")
+        raise typer.BadParameter("give either jobs, or --all with filters")
     what = f"{len(jobs)} dead letters" if jobs else "all dead letters"
     matching = "".join(f" of {name} {value}" for name, value in which.items())
     if not yes:
-        typer.confirm(f"Forget {what}{matching} for good?", abort=True, err=True)
+        typer.confirm(f"Delete {what}{matching}?", abort=True, err=True)
     run(_purge(jobs or [], which, Terminal(json=json), url))
 
 
@@ -187,7 +187,7 @@ async def _purge(
         else:
             purged = await fleet.purge_dead(**which)
     if terminal.json:
-        terminal.mapping({"purged": purged})
+        terminal.write_json_object({"purged": purged})
     else:
-        terminal.say(f"{purged} dead letters forgotten")
+        terminal.message(f"{purged} dead letters deleted")
     return Exit.OK

@@ -1,4 +1,4 @@
-"""`fleet demo`: see it work, with every claim checked while you watch."""
+"""`fleet demo`: shows the main features, and checks that each works."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,11 +17,11 @@ def demo(
         bool, typer.Option("--llama", help="Chat with the real llama-server and a tiny model.")
     ] = False,
     without_embeddings: Annotated[
-        bool, typer.Option("--without-embeddings", help="Leave the embedding model out.")
+        bool, typer.Option("--without-embeddings", help="Skip the embedding model.")
     ] = False,
 ) -> None:
-    """Stream, drop, resume, kill, embed: on free ports, in a folder that goes away."""
-    from fleet.demo.narrator import Narrator  # noqa: PLC0415 - only the demo wants its scenes
+    """Stream, disconnect, resume, kill, embed: on free ports, in a temporary folder."""
+    from fleet.demo.narrator import Narrator  # noqa: PLC0415 - slow to import
     from fleet.demo.play import play  # noqa: PLC0415
 
     narrator = Narrator()
@@ -41,7 +41,7 @@ async def _llama(narrator: Any) -> None:
 
 
 async def _checked(scenes: Coroutine[Any, Any, None]) -> Exit:
-    """Run the scenes; whatever goes wrong is said, with the processes' last lines."""
+    """Run the scenes; prints the notes of an error, which are the processes' last lines."""
     from fleet.demo.minilm import WeightsMissing  # noqa: PLC0415
 
     try:
@@ -49,10 +49,10 @@ async def _checked(scenes: Coroutine[Any, Any, None]) -> Exit:
     except asyncio.CancelledError:
         raise
     except WeightsMissing as error:
-        Terminal().say(f"{error}; or leave them out with --without-embeddings", "red")
+        Terminal().message(f"{error}; or skip them with --without-embeddings", "red")
         return Exit.FAILED
     except Exception as error:
         for note in getattr(error, "__notes__", ()):
-            Terminal().say(note)
+            Terminal().message(note)
         raise
     return Exit.OK

@@ -1,4 +1,4 @@
-"""`fleet doctor`: look at everything, a row each; exit 1 if something that is needed is broken."""
+"""`fleet doctor`: check this machine, a row a check; exit 1 if something needed is broken."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,48 +8,51 @@ import typer
 
 from fleet.cli.commands.options import Json, Url
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Whole
+from fleet.cli.tables import Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.doctor.finding import Finding
 from fleet.doctor.vectors import vectors
 
-app = typer.Typer(help="Find what is wrong on this machine, and say the fix.")
+app = typer.Typer(help="Find what is wrong on this machine, and how to fix it.")
 
 
 @app.callback(invoke_without_command=True)
 def doctor(context: typer.Context, *, json: Json = False) -> None:
-    """Find what is wrong on this machine, and say the fix."""
+    """Find what is wrong on this machine, and how to fix it."""
     if context.invoked_subcommand is None:
         run(_doctor(Terminal(json=json)))
 
 
 @app.command()
 def embed(
-    model: Annotated[str | None, typer.Argument(help="Else every model that embeds.")] = None,
+    model: Annotated[str | None, typer.Argument(help="[default: every model that embeds]")] = None,
     *,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Compare vectors of texts that are sent alone and together: may jobs share requests?"""
+    """Compare vectors of texts sent alone and together, to see whether jobs may share requests."""
 
     async def command() -> Exit:
         async with AsyncClient(url) as fleet:
-            return _told(await vectors(fleet, model), Terminal(json=json))
+            return _report(await vectors(fleet, model), Terminal(json=json))
 
     run(command())
 
 
 async def _doctor(terminal: Terminal) -> Exit:
-    return _told(await findings(), terminal)
+    return _report(await findings(), terminal)
 
 
-def _told(found: Sequence[Finding], terminal: Terminal) -> Exit:
-    terminal.rows(found, ("", Whole("what"), Whole("found")), (_row(each) for each in found))
-    sick = [each for each in found if each.state == "broken"]
-    if sick:
-        terminal.say(f"{len(sick)} broken: {', '.join(each.what for each in sick)}", "bold red")
-    return Exit.FAILED if sick else Exit.OK
+def _report(found: Sequence[Finding], terminal: Terminal) -> Exit:
+    """Print the findings; returns the exit code."""
+    terminal.print_rows(
+        found, ("", Wrapped("what"), Wrapped("found")), (_row(each) for each in found)
+    )
+    broken = [each.what for each in found if each.state == "broken"]
+    if broken:
+        terminal.message(f"{len(broken)} broken: {', '.join(broken)}", "bold red")
+    return Exit.FAILED if broken else Exit.OK
 
 
 def _row(found: Finding) -> tuple[str, str, str]:
@@ -59,8 +62,8 @@ def _row(found: Finding) -> tuple[str, str, str]:
 
 
 async def findings() -> list[Finding]:
-    """Everything, in the order in which a person would ask."""
-    # They load every backend, which no other command should wait for.
+    """The findings of all checks, in the order in which they are shown."""
+    # Imported here because they import every backend.
     from fleet.doctor import machine, services  # noqa: PLC0415
 
     redis, shims, backends = await asyncio.gather(

@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 Column = Annotated[
     str | None,
-    typer.Option("--column", "--field", "-c", help="Where the text is.  [default: text or input]"),
+    typer.Option("--column", "--field", "-c", help="Of the text.  [default: text or input]"),
 ]
 Delimiter = Annotated[
     str | None,
-    typer.Option(help="Between cells of a table, as in ';'; tab has a name.  [default: detected]"),
+    typer.Option(help="Delimiter of a table's cells, as in ';' or tab.  [default: detected]"),
 ]
 Errors = Annotated[
     Path | None,
-    typer.Option(help="Which texts have no vector, and why.  [default: <out>.errors.jsonl]"),
+    typer.Option(help="File of the texts that failed, and why.  [default: <out>.errors.jsonl]"),
 ]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What the command line says."""
+class _Options:
+    """Options of the command line."""
 
     source: TextSource
     out: Path
@@ -62,11 +62,11 @@ def embed(
     model: Model = None,
     backend: Backend = None,
     dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Of a vector, where the model lets one choose.")
+        int | None, typer.Option(min=1, help="Length of a vector, if the model supports it.")
     ] = None,
     errors: Errors = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Forget what an interrupted run has done.")
+        bool, typer.Option("--restart", help="Discard the results of an interrupted run.")
     ] = False,
     texts_a_job: Annotated[int, typer.Option(min=1, max=8192)] = TEXTS_A_JOB,
     jobs_in_flight: Annotated[int, typer.Option(min=1, max=1000)] = JOBS_IN_FLIGHT,
@@ -74,21 +74,21 @@ def embed(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Turn texts into vectors, in order; interrupted, the same command goes on where it was.
+    """Embed texts, in order; after an interruption the same command continues where it stopped.
 
-    The output appears when it is whole. A text that cannot be embedded has no vector in it (null,
-    or NaN), stands in the file of errors, and costs no other one its own.
+    The output is written when all texts are done. A text that cannot be embedded has no vector in
+    it (null, or NaN) and is listed in the file of errors; the other texts are not affected.
     """
     source = TextSource(file, column, _character(delimiter))
-    asked = _Asked(
+    options = _Options(
         source, out, errors or out.with_name(f"{out.name}.errors.jsonl"),
         model, backend, dimensions, restart,
     )  # fmt: skip
-    more = {
+    job_fields = {
         "texts_a_job": texts_a_job, "jobs_in_flight": jobs_in_flight, "priority": priority,
         "dimensions": dimensions,
     }  # fmt: skip
-    run(_embed(asked, more, Terminal(json=json), url))
+    run(_embed(options, job_fields, Terminal(json=json), url))
 
 
 def _character(delimiter: str | None) -> str | None:
@@ -98,101 +98,113 @@ def _character(delimiter: str | None) -> str | None:
     return found
 
 
-async def _embed(asked: _Asked, more: dict[str, Any], terminal: Terminal, url: str | None) -> Exit:
+async def _embed(
+    options: _Options, job_fields: dict[str, Any], terminal: Terminal, url: str | None
+) -> Exit:
     from fleet.embed.embedder import Embedding  # noqa: PLC0415 - numpy takes half a second to import
     from fleet.embed.spool import Facts, facts_of, path_for, spool  # noqa: PLC0415
     from fleet.embed.vector_file import check_output  # noqa: PLC0415
 
-    check_output(asked.out)
-    check_apart([asked.source.file], [asked.out, asked.errors, path_for(asked.out)])
-    survey = asked.source.survey()
+    check_output(options.out)
+    check_apart([options.source.file], [options.out, options.errors, path_for(options.out)])
+    survey = options.source.survey()
     if not survey.rows:
-        terminal.say(f"{asked.source.file} holds no text: nothing to do")
+        terminal.message(f"{options.source.file} has no texts: nothing to do")
         return Exit.FAILED
-    before = None if asked.restart else facts_of(asked.out)
+    before = None if options.restart else facts_of(options.out)
     async with AsyncClient(url) as fleet:
-        model = asked.model or (before.model if before else await _chosen(fleet, asked, terminal))
-        work = Embedding(fleet, model, asked.backend, **more)
+        model = options.model or (
+            before.model if before else await _choose(fleet, options, terminal)
+        )
+        work = Embedding(fleet, model, options.backend, **job_fields)
         facts = Facts(
             digest=survey.digest,
-            column=asked.source.column,
-            delimiter=asked.source.delimiter,
+            column=options.source.column,
+            delimiter=options.source.delimiter,
             model=model,
-            backend=asked.backend,
-            dimensions=asked.dimensions,
+            backend=options.backend,
+            dimensions=options.dimensions,
         )
-        with spool(asked.out, facts, restart=asked.restart) as kept:
-            work.run = kept.facts.run
-            await _fill(kept, work, asked, survey, terminal)
-            await _write(kept, asked, survey.rows, terminal)
-            return _verdict(kept, asked, survey.rows, terminal)
+        with spool(options.out, facts, restart=options.restart) as spooled:
+            work.run = spooled.facts.run
+            await _fill(spooled, work, options, survey, terminal)
+            await _write(spooled, options, survey.rows, terminal)
+            return _report(spooled, options, survey.rows, terminal)
 
 
 async def _fill(
-    kept: "Spool", work: "Embedding", asked: _Asked, survey: FileSurvey, terminal: Terminal
+    spooled: "Spool", work: "Embedding", options: _Options, survey: FileSurvey, terminal: Terminal
 ) -> None:
-    """Embed what is not in the spool yet."""
-    if kept.rows:
-        terminal.say(f"{kept.rows} of {survey.rows} rows were done before: going on from there")
+    """Embed the rows that are not in the spool yet."""
+    if spooled.rows:
+        terminal.message(
+            f"{spooled.rows} of {survey.rows} rows are done already: continuing from there"
+        )
 
-    async def all_of_it() -> None:
-        texts = islice(asked.source.rows(), kept.rows, None)
-        with terminal.steps("embed", work.model, survey.rows, kept.rows) as advance:
-            async for block in work.blocks(texts, kept.rows):
-                kept.add(block)
+    async def embed_rest() -> None:
+        texts = islice(options.source.rows(), spooled.rows, None)
+        with terminal.step_bar("embed", work.model, survey.rows, spooled.rows) as advance:
+            async for block in work.blocks(texts, spooled.rows):
+                spooled.add(block)
                 advance(block.count)
 
     try:
-        await detachable(all_of_it(), lambda: work.under_way, terminal)
+        await detachable(embed_rest(), lambda: work.under_way, terminal)
     except (FleetError, KeyboardInterrupt):
-        if kept.rows:
-            terminal.say(
-                f"{kept.rows} of {survey.rows} rows are kept in {kept.path}: the same command goes "
-                "on from there"
+        if spooled.rows:
+            terminal.message(
+                f"{spooled.rows} of {survey.rows} rows are kept in {spooled.path}: "
+                "the same command continues from there"
             )
         raise
 
 
-async def _write(kept: "Spool", asked: _Asked, total: int, terminal: Terminal) -> None:
-    """Make the files out of the spool; each appears whole or not at all."""
+async def _write(spooled: "Spool", options: _Options, total: int, terminal: Terminal) -> None:
+    """Write the output files from the spool; each is written completely or not at all."""
     from fleet.embed.vector_file import errors_file, output  # noqa: PLC0415
 
-    if not kept.dimension:
-        first = next(each for block in kept.blocks() for each in block.bad)
-        kept.delete()
-        raise JobEnded(f"no text could be embedded. The first: {first.message}")
-    rows = asked.source.rows()
+    if not spooled.dimension:
+        first = next(each for block in spooled.blocks() for each in block.bad)
+        spooled.delete()
+        raise JobEnded(f"no text could be embedded. The first error: {first.message}")
+    rows = options.source.rows()
     with (
-        errors_file(asked.errors, wanted=kept.bad > 0) as errors,
-        output(asked.out, total) as writer,
-        terminal.steps("write", str(asked.out), total) as advance,
+        errors_file(options.errors, wanted=spooled.bad > 0) as errors,
+        output(options.out, total) as writer,
+        terminal.step_bar("write", str(options.out), total) as advance,
     ):
-        for block in kept.blocks():
+        for block in spooled.blocks():
             texts = list(islice(rows, block.count))
             writer.write(texts, block)
             errors.write(texts, block)
             advance(block.count)
-            # A second of writing must not be deaf to Ctrl-C.
-            await asyncio.sleep(0)
-    kept.delete()
+            await asyncio.sleep(0)  # so that Ctrl-C is handled between blocks
+    spooled.delete()
 
 
-def _verdict(kept: "Spool", asked: _Asked, total: int, terminal: Terminal) -> Exit:
-    terminal.say(f"{total - kept.bad} vectors in {asked.out}")
-    if kept.bad:
-        terminal.say(
-            f"{kept.bad} of {total} texts have none: {asked.errors} says why", style="bold red"
+def _report(spooled: "Spool", options: _Options, total: int, terminal: Terminal) -> Exit:
+    terminal.message(f"{total - spooled.bad} vectors in {options.out}")
+    if spooled.bad:
+        terminal.message(
+            f"{spooled.bad} of {total} texts have none: {options.errors} says why", style="bold red"
         )
     if terminal.json:
-        told = {"rows": total, "failed": kept.bad, "model": kept.facts.model, "out": str(asked.out)}
-        terminal.mapping({**told, **({"errors": str(asked.errors)} if kept.bad else {})})
-    return Exit.JOB_FAILED if kept.bad else Exit.OK
+        summary = {
+            "rows": total,
+            "failed": spooled.bad,
+            "model": spooled.facts.model,
+            "out": str(options.out),
+        }
+        terminal.write_json_object(
+            {**summary, **({"errors": str(options.errors)} if spooled.bad else {})}
+        )
+    return Exit.JOB_FAILED if spooled.bad else Exit.OK
 
 
-async def _chosen(fleet: AsyncClient, asked: _Asked, terminal: Terminal) -> str:
+async def _choose(fleet: AsyncClient, options: _Options, terminal: Terminal) -> str:
     models = await fleet.models()
-    found = model_for("embed", (each for each in models if asked.backend in {None, each.backend}))
+    found = model_for("embed", (each for each in models if options.backend in {None, each.backend}))
     if found is None:
-        raise UnknownModel("no model here can embed: look at `fleet models`, or name one")
-    terminal.say(f"{found.name} on {found.backend}")
+        raise UnknownModel("no model can embed: see `fleet models`, or name one")
+    terminal.message(f"{found.name} on {found.backend}")
     return found.name

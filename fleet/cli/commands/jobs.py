@@ -1,4 +1,4 @@
-"""`fleet jobs`: list them, look at one, follow one, cancel one, run a dead one again."""
+"""`fleet jobs`: list, show, watch and cancel jobs, and retry dead letters."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,29 +13,29 @@ from contract.requests import Kind
 from contract.result import Status
 from contract.wire import WireModel, encode
 from fleet.cli.commands.options import All, Json, Newest, Timeout, Url
-from fleet.cli.event_printer import followed
+from fleet.cli.event_printer import print_events
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
-from fleet.cli.tables import Ago, Id, Whole
-from fleet.cli.terminal import FEW, Terminal
+from fleet.cli.tables import Ago, Id, Wrapped
+from fleet.cli.terminal import DEFAULT_ROWS, Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.job import patiently
-from fleet.client.paging import gathered
+from fleet.client.job import with_time_limit
+from fleet.client.paging import collect_pages
 
 app = typer.Typer(
-    help="List jobs, look at one, follow one, cancel one, run a dead one again.",
+    help="List, show, watch and cancel jobs; retry dead letters.",
     no_args_is_help=False,
 )
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or enough of its beginning.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or a unique prefix.")]
 _COLUMNS = ("job", "status", "queue", "model", "try", "age")
 
 
 @app.callback(invoke_without_command=True)
 def newest(context: typer.Context) -> None:
-    """List the newest jobs when no other verb is given."""
+    """List the newest jobs if no command is given."""
     if context.invoked_subcommand is None:
-        run(_list(Terminal(), None, JobChoice(), FEW))
+        run(_list(Terminal(), None, JobFilter(), DEFAULT_ROWS))
 
 
 @app.command("list")
@@ -44,7 +44,7 @@ def list_(
     status: Annotated[str | None, typer.Option(help="queued, running, done, failed ...")] = None,
     kind: Annotated[str | None, typer.Option(help="chat, embed, pull ...")] = None,
     queue: Annotated[str | None, typer.Option(help="As in ollama.chat.")] = None,
-    limit: Newest = FEW,
+    limit: Newest = DEFAULT_ROWS,
     all_: All = False,
     json: Json = False,
     url: Url = None,
@@ -52,31 +52,31 @@ def list_(
     """List jobs, newest first."""
     given = {"status": status, "kind": kind, "queue": queue}
     try:
-        wanted = JobChoice.model_validate({name: value for name, value in given.items() if value})
+        wanted = JobFilter.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
         raise typer.BadParameter(error.errors()[0]["msg"]) from error
     run(_list(Terminal(json=json), url, wanted, None if all_ else limit))
 
 
-class JobChoice(WireModel):
-    """Which jobs to list."""
+class JobFilter(WireModel):
+    """Which jobs to list; None: all."""
 
     status: Status | None = None
     kind: Kind | None = None
     queue: str | None = None
 
 
-async def _list(terminal: Terminal, url: str | None, wanted: JobChoice, most: int | None) -> Exit:
+async def _list(terminal: Terminal, url: str | None, wanted: JobFilter, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
 
         async def page(limit: int, before: str | None) -> tuple[Sequence[JobRecord], str | None]:
             found = await fleet.jobs(**dict(wanted), limit=limit, before=before)
             return found.jobs, found.next
 
-        jobs, has_more = await gathered(page, most)
-    terminal.rows(jobs, _COLUMNS, (_row(record) for record in jobs))
+        jobs, has_more = await collect_pages(page, most)
+    terminal.print_rows(jobs, _COLUMNS, (_row(record) for record in jobs))
     if has_more and not terminal.json:
-        terminal.say(f"the newest {len(jobs)}: --limit N shows more, --all all of them")
+        terminal.message(f"the newest {len(jobs)}: --limit N shows more, --all all of them")
     return Exit.OK
 
 
@@ -89,7 +89,7 @@ def _row(record: JobRecord) -> tuple[object, ...]:
 
 @app.command()
 def show(job: JobId, *, json: Json = False, url: Url = None) -> None:
-    """Look at one job: its record, where it stands, what it said so far."""
+    """Show a job: its record, its position in the queue, its result so far."""
     run(_show(job, Terminal(json=json), url))
 
 
@@ -97,9 +97,9 @@ async def _show(job_id: str, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
         view = await fleet.job(job_id).view()
     if terminal.json:
-        terminal.line(encode(view))
+        terminal.write_json(encode(view))
     else:
-        terminal.table(("field", Whole("value")), _facts(view))
+        terminal.print_table(("field", Wrapped("value")), _facts(view))
     return Exit.OK
 
 
@@ -109,12 +109,12 @@ def _facts(view: JobView) -> list[tuple[str, object]]:
         if name in facts:
             facts[name] = datetime.fromtimestamp(facts[name]).astimezone().isoformat(" ", "seconds")
     result = view.result
-    told = {
+    shown = {
         "error": result.error and f"{result.error.code}: {result.error.message}",
         "vectors": result.embeddings and result.embeddings.count,
         "words": result.content,
     }
-    return [(name, value) for name, value in (facts | told).items() if value not in (None, "")]
+    return [(name, value) for name, value in (facts | shown).items() if value not in (None, "")]
 
 
 @app.command()
@@ -126,7 +126,7 @@ def watch(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Follow a job from its first word, or from a cursor; Ctrl-C lets go, a second one cancels."""
+    """Print a job's events, all or after an id; Ctrl-C detaches, a second one cancels."""
     try:
         cursor = EventId.parse(after) if after else BEGINNING
     except ValueError as error:
@@ -139,14 +139,14 @@ async def _watch(
 ) -> Exit:
     async with AsyncClient(url) as fleet:
         job = fleet.job(job_id)
-        watching = patiently(followed(job, terminal, after), job, timeout_s)
+        watching = with_time_limit(print_events(job, terminal, after), job, timeout_s)
         await detachable(watching, lambda: [job], terminal)
     return Exit.OK
 
 
 @app.command()
 def cancel(job: JobId, *, json: Json = False, url: Url = None) -> None:
-    """Cancel a job in any phase; again: the same answer."""
+    """Cancel a job in any phase; repeated: the same output."""
     run(_cancel(job, Terminal(json=json), url))
 
 
@@ -154,26 +154,26 @@ async def _cancel(job_id: str, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
         view = await fleet.job(job_id).cancel()
     if terminal.json:
-        terminal.line(encode(view))
+        terminal.write_json(encode(view))
     else:
-        terminal.words(f"{view.id} {view.status}\n")
+        terminal.write(f"{view.id} {view.status}\n")
     return Exit.OK
 
 
 @app.command()
 def retry(job: JobId, *, json: Json = False, url: Url = None) -> None:
-    """Run a dead letter again as a new job; again: the same new job."""
-    run(retried([job], Terminal(json=json), url))
+    """Run a dead letter again as a new job; repeated: the same new job."""
+    run(retry_all([job], Terminal(json=json), url))
 
 
-async def retried(job_ids: list[str], terminal: Terminal, url: str | None) -> Exit:
-    """Run dead letters again, and say as which jobs."""
+async def retry_all(job_ids: list[str], terminal: Terminal, url: str | None) -> Exit:
+    """Run dead letters again, and print the ids of the new jobs."""
     async with AsyncClient(url) as fleet:
         for job_id in job_ids:
             new = await fleet.job(job_id).retry()
             if terminal.json and new.accepted is not None:
-                terminal.line(encode(new.accepted))
+                terminal.write_json(encode(new.accepted))
             else:
-                terminal.words(f"{new.id}\n")
-                terminal.say(f"{job_id} runs again: `fleet jobs watch {new.id}` follows it")
+                terminal.write(f"{new.id}\n")
+                terminal.message(f"{job_id} runs again: `fleet jobs watch {new.id}` follows it")
     return Exit.OK

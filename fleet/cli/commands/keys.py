@@ -1,4 +1,4 @@
-"""`fleet keys`: make a tenant's API key, list keys, revoke one."""
+"""`fleet keys`: create, list and revoke API keys of tenants."""
 
 import re
 from typing import Annotated, Final
@@ -14,7 +14,7 @@ from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.requests import new_key
 
-app = typer.Typer(help="Make, list and revoke API keys, which name tenants.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys of tenants.", no_args_is_help=True)
 
 _COLUMNS: Final = (
     "id", "tenant", "weight", "admin", "jobs", "tokens", "name", "created", "expires",
@@ -25,15 +25,15 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def _duration_s(text: str) -> float:
     match = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if match is None:
-        raise typer.BadParameter("wants a number and s, m, h or d, as in 90d")
+        raise typer.BadParameter("expected a number and s, m, h or d, as in 90d")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 @app.command()
 def create(
     *,
-    tenant: Annotated[str, typer.Option(help="Whose jobs it makes and sees.")],
-    weight: Annotated[float, typer.Option(help="Twice the weight, twice the share.")] = 1.0,
+    tenant: Annotated[str, typer.Option(help="Tenant whose jobs it creates and sees.")],
+    weight: Annotated[float, typer.Option(help="Share of the slots, relative to others.")] = 1.0,
     admin: Annotated[
         bool, typer.Option("--admin", help="Sees all jobs; manages backends, keys, dead jobs.")
     ] = False,
@@ -41,60 +41,60 @@ def create(
         int | None, typer.Option(help="Jobs of the tenant that may wait in one queue.")
     ] = None,
     limit_tokens: Annotated[
-        int | None, typer.Option(help="Estimated tokens of it that may wait in one queue.")
+        int | None, typer.Option(help="Estimated tokens of those jobs.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Who or what holds it, for people.")] = "",
+    name: Annotated[str, typer.Option(help="Label, as who or what uses it.")] = "",
     expires: Annotated[
         str | None, typer.Option(help="When, as in 90d or 12h.  [default: never]")
     ] = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Make a key and show it, this once. The first key must be an admin's (--admin)."""
+    """Create a key and print it, only this once. The first key must be an admin's (--admin)."""
     expires_in_s = _duration_s(expires) if expires else None
 
     async def command() -> Exit:
-        wish = new_key(
+        new = new_key(
             tenant,
             {
                 "weight": weight, "admin": admin, "limit_jobs": limit_jobs,
                 "limit_tokens": limit_tokens, "name": name, "expires_in_s": expires_in_s,
             },
         )  # fmt: skip
-        return await _create(wish, Terminal(json=json), url)
+        return await _create(new, Terminal(json=json), url)
 
     run(command())
 
 
-async def _create(wish: NewKey, terminal: Terminal, url: str | None) -> Exit:
+async def _create(new: NewKey, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
-        issued = await fleet.create_key(**dict(wish))
+        issued = await fleet.create_key(**dict(new))
     _show(issued, terminal)
     return Exit.OK
 
 
 def _show(issued: IssuedKey, terminal: Terminal) -> None:
     if terminal.json:
-        terminal.line(encode(issued))
+        terminal.write_json(encode(issued))
         return
-    terminal.words(f"{issued.key.get_secret_value()}\n")
-    terminal.say(
-        f"the key of {issued.tenant}, shown this once: keep it, and set it as FLEET_API_KEY "
-        f"(`fleet keys revoke {issued.id}` takes it back)"
+    terminal.write(f"{issued.key.get_secret_value()}\n")
+    terminal.message(
+        f"the key of {issued.tenant}, shown only once: keep it, and set it as FLEET_API_KEY "
+        f"(`fleet keys revoke {issued.id}` revokes it)"
     )
 
 
 @app.command("list")
 def list_(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
-    """List keys, newest first: whose they are and what they may; never the keys themselves."""
+    """List keys, newest first: tenant, limits and rights; never the keys themselves."""
     terminal = Terminal(json=json)
-    run(_list(terminal, url, terminal.room(limit, all_=all_)))
+    run(_list(terminal, url, terminal.row_limit(limit, all_=all_)))
 
 
 async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
         found = sorted(await fleet.keys(), key=lambda key: -key.created_at)
-    terminal.rows(found, _COLUMNS, (_row(key) for key in found), most)
+    terminal.print_rows(found, _COLUMNS, (_row(key) for key in found), most)
     return Exit.OK
 
 
@@ -109,15 +109,13 @@ def _row(key: KeyFacts) -> tuple[object, ...]:
 def revoke(
     id: Annotated[
         str,
-        typer.Argument(
-            help="Of the key, what stands between its two `_`; or enough of its beginning."
-        ),
+        typer.Argument(help="Id of the key, the part between its two `_`; or a unique prefix."),
     ],
     *,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Take a key away: within seconds it is refused, and its open streams end."""
+    """Revoke a key: within seconds it is rejected, and its open streams end."""
     run(_revoke(id, Terminal(json=json), url))
 
 
@@ -125,7 +123,7 @@ async def _revoke(key_id: str, terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
         gone = await fleet.revoke_key(key_id)
     if terminal.json:
-        terminal.line(encode(gone))
+        terminal.write_json(encode(gone))
     else:
-        terminal.say(f"the key {gone.id} of {gone.tenant} is revoked")
+        terminal.message(f"the key {gone.id} of {gone.tenant} is revoked")
     return Exit.OK

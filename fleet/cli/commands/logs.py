@@ -1,4 +1,4 @@
-"""`fleet logs`: what the processes of `fleet up` have printed, and print."""
+"""`fleet logs`: the output of the processes of `fleet up`."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from fleet.cli.terminal import Terminal
 from fleet.client.settings import data_folder
 from fleet.local.log_files import Line, Reading, log_folder, processes
 
-_LOOK_S: Final = 0.25
+_POLL_S: Final = 0.25
 
 
 def logs(
@@ -23,23 +23,24 @@ def logs(
         list[str] | None,
         typer.Argument(
             metavar="[PROCESS]...",
-            help="As in shim.1, worker-ollama.1, redis or fleet; `worker` and `worker-*` are all "
-            "whose name begins so.  [default: all]",
+            help="As in shim.1, worker-ollama.1, redis or fleet; `worker` and `worker-*` match "
+            "every worker.  [default: all]",
         ),
     ] = None,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes; Ctrl-C ends it.")
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines; Ctrl-C ends it.")
     ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, max=1_000_000, help="Newest lines to begin with.")
+        int,
+        typer.Option("--lines", "-n", min=0, max=1_000_000, help="Number of newest lines."),
     ] = 100,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of that `fleet up`.  [default: FLEET_DATA_DIR]")
+        Path | None, typer.Option(help="Its data folder.  [default: FLEET_DATA_DIR]")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what the processes of `fleet up` print, on this machine, running or not."""
+    """Print the output of the processes of `fleet up` on this machine, running or not."""
     folder = log_folder(data_folder(data_dir).resolve())
     run(_logs(folder, process or (), lines, Terminal(json=json), follow=follow))
 
@@ -53,7 +54,7 @@ async def _logs(
     try:
         _show(reading.last(count), terminal)
         while follow:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
             _show(reading.new(), terminal)
     finally:
         reading.close()
@@ -61,34 +62,34 @@ async def _logs(
 
 
 def wants(process: str, wanted: Sequence[str]) -> bool:
-    """Whether a process is among those that were named; none named means all."""
+    """Whether a process matches a name or pattern in `wanted`; an empty one matches all."""
     return not wanted or any(
         fnmatch(process, each) or process.startswith((f"{each}.", f"{each}-")) for each in wanted
     )
 
 
 def _check(folder: Path, wanted: Sequence[str]) -> None:
-    """Return if there is something to show; raises InvalidRequest."""
+    """Raises InvalidRequest if there are no logs, or none of a wanted process."""
     known = processes(folder)
     if not known:
         raise InvalidRequest(
             f"there are no logs in {folder}: `fleet up` writes them; if it was started with "
-            "--data-dir, name that folder here, too"
+            "--data-dir, give the same one here"
         )
     for each in wanted:
         if not any(wants(process, [each]) for process in known):
-            raise InvalidRequest(f"no process is called {each}; there are {', '.join(known)}")
+            raise InvalidRequest(f"no process is named {each}; there are {', '.join(known)}")
 
 
 def _show(lines: Sequence[Line], terminal: Terminal) -> None:
     width = max((len(line.process) for line in lines), default=0)
     for line in lines:
         if terminal.json:
-            terminal.mapping({"at": line.at, "process": line.process, "text": line.text})
+            terminal.write_json_object({"at": line.at, "process": line.process, "text": line.text})
             continue
         text = "".join(each if each.isprintable() or each == "\t" else "?" for each in line.text)
         if terminal.is_interactive:
             at = line.at.astimezone().strftime("%H:%M:%S")
-            terminal.words(f"{at} {line.process:<{width}} | {text}\n")
+            terminal.write(f"{at} {line.process:<{width}} | {text}\n")
         else:
-            terminal.words(f"{line.at.isoformat()} {line.process} | {text}\n")
+            terminal.write(f"{line.at.isoformat()} {line.process} | {text}\n")

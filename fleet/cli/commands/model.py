@@ -11,14 +11,14 @@ from contract.json_lines import json_line
 from contract.models import PullRequest
 from contract.result import Result
 from fleet.cli.commands.options import Backend, Json, Url
-from fleet.cli.event_printer import followed
+from fleet.cli.event_printer import print_events
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
-from fleet.cli.tables import Whole
+from fleet.cli.tables import Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
+from fleet.client.job import raise_job_ended
 from fleet.client.requests import request_of
-from fleet.client.results import demand_done
 
 Named = Annotated[str, typer.Argument(metavar="MODEL", help="As the backend names it.")]
 _LONGEST_VALUE = 160
@@ -31,7 +31,7 @@ def pull(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Download a model; Ctrl-C lets go of it, a second one cancels it."""
+    """Download a model; Ctrl-C detaches from the job, a second one cancels it."""
     run(_pull(model, backend, Terminal(json=json), url))
 
 
@@ -39,8 +39,8 @@ async def _pull(model: str, backend: str | None, terminal: Terminal, url: str | 
     async with AsyncClient(url) as fleet:
         where = backend or await _only_puller(fleet)
         job = await fleet.enqueue(PullRequest(model=model, backend=where))
-        await detachable(followed(job, terminal), lambda: [job], terminal)
-    terminal.say(f"{model} is on {where}")
+        await detachable(print_events(job, terminal), lambda: [job], terminal)
+    terminal.message(f"{model} is on {where}")
     return Exit.OK
 
 
@@ -55,7 +55,7 @@ async def _only_puller(fleet: AsyncClient) -> str:
 
 
 def show(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
-    """Show everything that a backend knows of a model."""
+    """Show the details of a model as its backend reports them."""
     run(_show(model, backend, Terminal(json=json), url))
 
 
@@ -63,17 +63,17 @@ async def _show(model: str, backend: str | None, terminal: Terminal, url: str | 
     async with AsyncClient(url) as fleet:
         job = await fleet.enqueue("show", model=model, backend=backend)
         result = await job.outcome()
-    demand_done(job.id, result)
+    raise_job_ended(job.id, result)
     details = result.details or {}
     if terminal.json:
-        terminal.mapping(details)
+        terminal.write_json_object(details)
     else:
-        terminal.table(("field", Whole("value")), facts(details))
+        terminal.print_table(("field", Wrapped("value")), facts(details))
     return Exit.OK
 
 
 def facts(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A row a field, as in `details.family`; long texts are cut, `--json` has them whole."""
+    """A row for each field, nested ones as `details.family`; long texts are cut."""
     rows: list[tuple[str, str]] = []
     for name, value in details.items():
         if isinstance(value, dict):
@@ -94,21 +94,21 @@ def load(
     model: Named,
     *,
     keep_alive: Annotated[
-        float | None, typer.Option(help="Seconds to stay in memory; negative: for ever.")
+        float | None, typer.Option(help="Seconds to stay in memory; negative: forever.")
     ] = None,
     backend: Backend = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Bring a model into memory."""
+    """Load a model into memory."""
     fields = {"model": model, "keep_alive_s": keep_alive, "backend": backend}
-    run(_done("load", fields, f"{model} is in memory", Terminal(json=json), url))
+    run(_done("load", fields, f"{model} is loaded", Terminal(json=json), url))
 
 
 def unload(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
-    """Take a model out of memory."""
+    """Unload a model from memory."""
     fields = {"model": model, "backend": backend}
-    run(_done("unload", fields, f"{model} is out of memory", Terminal(json=json), url))
+    run(_done("unload", fields, f"{model} is unloaded", Terminal(json=json), url))
 
 
 def rm(model: Named, *, backend: Backend = None, json: Json = False, url: Url = None) -> None:
@@ -119,23 +119,23 @@ def rm(model: Named, *, backend: Backend = None, json: Json = False, url: Url = 
 
 def cp(
     source: Annotated[str, typer.Argument(help="The model.")],
-    destination: Annotated[str, typer.Argument(help="Its second name.")],
+    destination: Annotated[str, typer.Argument(help="Name of the copy.")],
     *,
     backend: Backend = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Give a model a second name."""
+    """Copy a model to another name."""
     fields = {"model": source, "destination": destination, "backend": backend}
-    run(_done("copy", fields, f"{destination} is {source}", Terminal(json=json), url))
+    run(_done("copy", fields, f"{destination} is a copy of {source}", Terminal(json=json), url))
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="Of the new model.")],
+    name: Annotated[str, typer.Argument(help="Name of the new model.")],
     *,
-    source: Annotated[str, typer.Option("--from", help="The model to make it from.")],
-    system: Annotated[str | None, typer.Option(help="What it is told first.")] = None,
-    template: Annotated[str | None, typer.Option(help="Of its prompt.")] = None,
+    source: Annotated[str, typer.Option("--from", help="The model to create it from.")],
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    template: Annotated[str | None, typer.Option(help="Template of the prompt.")] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="As in temperature=0.2."),
@@ -144,7 +144,7 @@ def create(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Make a model from another, with a system prompt and parameters of its own."""
+    """Create a model from another, with its own system prompt and parameters."""
     fields = {
         "model": name,
         "source": source,
@@ -153,16 +153,19 @@ def create(
         "parameters": parameters(parameter or ()),
         "backend": backend,
     }
-    run(_done("create", fields, f"{name} is made from {source}", Terminal(json=json), url))
+    run(_done("create", fields, f"{name} is created from {source}", Terminal(json=json), url))
 
 
 def parameters(given: Sequence[str]) -> dict[str, Any]:
-    """`key=value` each; a value is JSON or else text, and a key given twice is a list."""
+    """Parse `key=value` arguments; a value is JSON or else text, a repeated key makes a list.
+
+    Raises typer.BadParameter.
+    """
     found: dict[str, Any] = {}
     for each in given:
         key, equals, text = each.partition("=")
         if not (key and equals):
-            raise typer.BadParameter(f"{each}: wants KEY=VALUE, as in temperature=0.2")
+            raise typer.BadParameter(f"{each}: expected KEY=VALUE, as in temperature=0.2")
         try:
             value = from_json(text)
         except ValueError:
@@ -180,9 +183,9 @@ async def _done(
     request = request_of(kind, {name: value for name, value in fields.items() if value is not None})
     async with AsyncClient(url) as fleet:
         job = await fleet.enqueue(request)
-        result: Result = await detachable(followed(job, terminal), lambda: [job], terminal)
+        result: Result = await detachable(print_events(job, terminal), lambda: [job], terminal)
     where = f" on {job.accepted.queue.rpartition('.')[0]}" if job.accepted else ""
-    terminal.say(f"{success}{where}")
+    terminal.message(f"{success}{where}")
     if result.ignored:
-        terminal.say(f"ignored: {', '.join(result.ignored)}")
+        terminal.message(f"ignored: {', '.join(result.ignored)}")
     return Exit.OK

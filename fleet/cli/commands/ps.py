@@ -1,4 +1,4 @@
-"""`fleet ps`: which models are in memory just now, over all backends."""
+"""`fleet ps`: the models that backends have in memory."""
 
 import asyncio
 from datetime import datetime
@@ -9,12 +9,12 @@ from contract.models import RunningRequest
 from contract.wire import WireModel
 from fleet.cli.commands.options import All, Backend, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Ago, Whole
+from fleet.cli.tables import Ago, Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.roster import BackendInfo
 
-_TELLS_WITHIN_S = 10.0
+_TIMEOUT_S = 10.0
 
 
 class Loaded(WireModel):
@@ -23,7 +23,7 @@ class Loaded(WireModel):
     backend: str
     model: str
     details: dict[str, Any]
-    """What the backend tells of it."""
+    """Details as the backend reports them."""
 
 
 def ps(
@@ -34,9 +34,9 @@ def ps(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """List models in memory: asked of the backends that can tell, else from the roster."""
+    """List models in memory, as backends report them, or as the roster has them."""
     terminal = Terminal(json=json)
-    run(_ps(backend, terminal, url, terminal.room(limit, all_=all_)))
+    run(_ps(backend, terminal, url, terminal.row_limit(limit, all_=all_)))
 
 
 async def _ps(backend: str | None, terminal: Terminal, url: str | None, most: int | None) -> Exit:
@@ -44,9 +44,9 @@ async def _ps(backend: str | None, terminal: Terminal, url: str | None, most: in
         known = [each for each in await fleet.backends() if backend in {None, each.name}]
         found = await asyncio.gather(*(_loaded(fleet, each, terminal) for each in known))
     rows = [each for group in found for each in group]
-    terminal.rows(
+    terminal.print_rows(
         rows,
-        (Whole("model"), "backend", "size MB", "in VRAM MB", "until", "state"),
+        (Wrapped("model"), "backend", "size MB", "in VRAM MB", "until", "state"),
         ((each.model, each.backend, *_cells(each.details)) for each in rows),
         most,
     )
@@ -56,9 +56,9 @@ async def _ps(backend: str | None, terminal: Terminal, url: str | None, most: in
 async def _loaded(fleet: AsyncClient, backend: BackendInfo, terminal: Terminal) -> list[Loaded]:
     if "running" in backend.capabilities and backend.healthy:
         try:
-            return await _told(fleet, backend.name)
+            return await _running(fleet, backend.name)
         except FleetError as error:
-            terminal.say(f"{backend.name}: {error.message}; here is what it said last")
+            terminal.message(f"{backend.name}: {error.message}; showing its last report")
     models = [each for each in await fleet.models() if each.backend == backend.name and each.warm]
     return [
         Loaded(
@@ -70,9 +70,9 @@ async def _loaded(fleet: AsyncClient, backend: BackendInfo, terminal: Terminal) 
     ]
 
 
-async def _told(fleet: AsyncClient, backend: str) -> list[Loaded]:
-    job = await fleet.enqueue(RunningRequest(backend=backend, deadline_s=_TELLS_WITHIN_S))
-    details = (await job.result(_TELLS_WITHIN_S)).details or {}
+async def _running(fleet: AsyncClient, backend: str) -> list[Loaded]:
+    job = await fleet.enqueue(RunningRequest(backend=backend, deadline_s=_TIMEOUT_S))
+    details = (await job.result(_TIMEOUT_S)).details or {}
     return [
         Loaded(backend=backend, model=str(each.get("name") or each.get("model")), details=each)
         for each in details.get("models", ())
@@ -89,9 +89,9 @@ def _cells(details: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
-def _time(told: object) -> object:
-    """A time as a backend writes it, as one that a table can tell; anything else as it is."""
+def _time(reported: object) -> object:
+    """A reported ISO 8601 time as a table cell; any other value unchanged."""
     try:
-        return Ago(datetime.fromisoformat(str(told)).timestamp()) if told else None
+        return Ago(datetime.fromisoformat(str(reported)).timestamp()) if reported else None
     except (ValueError, OverflowError):
-        return told
+        return reported

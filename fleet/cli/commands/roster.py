@@ -1,11 +1,11 @@
-"""`fleet models`, `queues`, `workers`: what the fleet is made of just now."""
+"""`fleet models`, `queues`, `workers`: lists from the roster of live workers."""
 
 from datetime import UTC, datetime
 
 from contract.roster import QueueView
 from fleet.cli.commands.options import All, Backend, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Whole, span
+from fleet.cli.tables import Wrapped, span
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.roster import BackendInfo
@@ -14,8 +14,8 @@ from fleet.client.roster import BackendInfo
 def show_backends(
     terminal: Terminal, found: tuple[BackendInfo, ...], most: int | None = None
 ) -> None:
-    """A row a backend."""
-    columns = ("backend", "type", "address", "models", "workers", "can", Whole("healthy"))
+    """Print a table of backends, a row each; the first `most` of them."""
+    columns = ("backend", "type", "address", "models", "workers", "can", Wrapped("healthy"))
     rows = (
         (
             each.name,
@@ -31,7 +31,7 @@ def show_backends(
         )
         for each in found
     )
-    terminal.rows(found, columns, rows, most)
+    terminal.print_rows(found, columns, rows, most)
 
 
 def _health(backend: BackendInfo) -> str:
@@ -49,9 +49,9 @@ def models(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """List models: whose they are, what they can do, whether they are in memory."""
+    """List models: backend, capabilities, whether they are in memory."""
     terminal = Terminal(json=json)
-    run(_models(backend, terminal, url, terminal.room(limit, all_=all_)))
+    run(_models(backend, terminal, url, terminal.row_limit(limit, all_=all_)))
 
 
 async def _models(
@@ -60,7 +60,7 @@ async def _models(
     async with AsyncClient(url) as fleet:
         found = [each for each in await fleet.models() if backend in {None, each.backend}]
     columns = (
-        Whole("model"), "backend", "warm", "context", "dimension", "size MB", "traits",
+        Wrapped("model"), "backend", "warm", "context", "dimension", "size MB", "traits",
     )  # fmt: skip
     rows = (
         (
@@ -74,14 +74,14 @@ async def _models(
         )
         for each in found
     )
-    terminal.rows(found, columns, rows, most)
+    terminal.print_rows(found, columns, rows, most)
     return Exit.OK
 
 
 def queues(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
-    """List queues, busy ones first: how many wait, for how long, how many run."""
+    """List queues, busy ones first: waiting and running jobs, age of the oldest."""
     terminal = Terminal(json=json)
-    run(_queues(terminal, url, terminal.room(limit, all_=all_)))
+    run(_queues(terminal, url, terminal.row_limit(limit, all_=all_)))
 
 
 async def _queues(terminal: Terminal, url: str | None, most: int | None) -> Exit:
@@ -100,7 +100,7 @@ async def _queues(terminal: Terminal, url: str | None, most: int | None) -> Exit
         )
         for each in found
     )
-    terminal.rows(found, columns, rows, most)
+    terminal.print_rows(found, columns, rows, most)
     return Exit.OK
 
 
@@ -109,15 +109,15 @@ def _busy_first(queue: QueueView) -> tuple[bool, bool, str]:
 
 
 def workers(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
-    """List live workers: where they run, what they do."""
+    """List live workers: host, process, backends, running jobs."""
     terminal = Terminal(json=json)
-    run(_workers(terminal, url, terminal.room(limit, all_=all_)))
+    run(_workers(terminal, url, terminal.row_limit(limit, all_=all_)))
 
 
 async def _workers(terminal: Terminal, url: str | None, most: int | None) -> Exit:
     async with AsyncClient(url) as fleet:
         found = await fleet.workers()
-    columns = (Whole("worker"), "host", "pid", "backends", "running", "slots", "draining")
+    columns = (Wrapped("worker"), "host", "pid", "backends", "running", "slots", "draining")
     rows = (
         (
             each.name,
@@ -130,5 +130,5 @@ async def _workers(terminal: Terminal, url: str | None, most: int | None) -> Exi
         )
         for each in found
     )
-    terminal.rows(found, columns, rows, most)
+    terminal.print_rows(found, columns, rows, most)
     return Exit.OK

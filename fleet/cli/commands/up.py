@@ -1,4 +1,4 @@
-"""`fleet up`: the whole fleet on this machine, in the foreground."""
+"""`fleet up`: runs the whole fleet on this machine, in the foreground."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,31 +11,29 @@ from fleet.cli.exit_codes import run
 
 def up(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the first shim; 0: free.")] = 8700,
-    shims: Annotated[int, typer.Option(min=1, max=64, help="HTTP processes.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="First port; 0: free ones.")] = 8700,
+    shims: Annotated[int, typer.Option(min=1, max=64, help="Number of HTTP processes.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes for each backend.")] = 1,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the embedded Redis.  [default: FLEET_DATA_DIR]")
+        Path | None, typer.Option(help="Data folder.  [default: FLEET_DATA_DIR]")
     ] = None,
     backend: Annotated[
         list[str] | None, typer.Option(metavar="NAME=DSN", help="As in box=ollama://10.0.0.5.")
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure", help="Serve everybody, not only this machine, while there are no keys."
-        ),
+        typer.Option("--insecure", help="While there are no API keys, serve other machines, too."),
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what every process prints.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run everything on this machine; Ctrl-C ends it, a second one at once.
+    """Run the whole fleet on this machine; Ctrl-C stops it, a second one immediately.
 
-    It prints five lines, then only what changes; `fleet logs` has what the processes print.
+    It prints five lines, then only changes; `fleet logs` has the output of its processes.
     """
-    from fleet.cli.foreground import serve  # noqa: PLC0415 - imports all that a fleet consists of
+    from fleet.cli.foreground import serve  # noqa: PLC0415 - slow to import
 
     run(
         serve(

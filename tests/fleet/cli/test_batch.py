@@ -33,7 +33,7 @@ def test_a_file_of_requests_becomes_a_file_of_answers(
 
     assert (submitted.returncode, fetched.returncode) == (0, 0)
     assert batch.startswith("batch_")
-    assert "completed, 5 of 6 answered, 1 failed" in submitted.stderr
+    assert "completed, 5 of 6 completed, 1 failed" in submitted.stderr
     assert sorted(line["custom_id"] for line in lines) == [f"r{n}" for n in range(5)]
     assert "context_length_exceeded" in errors.read_text()
 
@@ -57,7 +57,7 @@ def test_all_its_requests_can_go_to_one_backend(fleet: Command, tmp_path: Path) 
     path.write_bytes(jsonl([nameless]))
     submitted = fleet("batch", "submit", str(path), "-b", "scripted", "--wait")
 
-    assert "completed, 1 of 1 answered" in submitted.stderr
+    assert "completed, 1 of 1 completed" in submitted.stderr
 
 
 def test_results_can_go_to_stdout(fleet: Command, file: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_file_without_a_request_is_not_sent(fleet: Command, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("encode", "why"),
     [
-        (lambda data: data.decode().encode("utf-16"), "UTF-16, and only UTF-8"),
+        (lambda data: data.decode().encode("utf-16"), "UTF-16, not UTF-8"),
         (lambda data: data.replace(b"\n", b"\r"), "carriage return alone"),
     ],
 )

@@ -87,7 +87,7 @@ def test_what_the_backend_cannot_do_is_said(fleet: Command, tmp_path: Path) -> N
     said = fleet("image", "a cat", "-o", str(tmp_path / "cat.webp"), *SMALL)
 
     assert said.returncode == 0
-    assert "ignored, the backend has no such thing: mime_type" in said.stderr
+    assert "ignored, the backend does not support it: mime_type" in said.stderr
     assert "cat.webp, which is image/png" in said.stderr
 
 
@@ -116,7 +116,7 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_made(
     failed = fleet("image", "a cat", "-o", str(tmp_path / "nowhere" / "cat.png"))
 
     assert failed.returncode == 2
-    assert "is no folder" in failed.stderr
+    assert "is not a folder" in failed.stderr
 
 
 def test_the_first_ctrl_c_lets_go_of_the_job_and_the_second_cancels_it(

@@ -40,7 +40,7 @@ def test_load_and_unload_show_in_ps(fleet: Command) -> None:
     cold = fleet("ps", *ON, "--json")
 
     assert (loaded.returncode, loaded.stdout, unloaded.returncode) == (0, "", 0)
-    assert "scripted-tools is in memory on olla" in loaded.stderr
+    assert "scripted-tools is loaded on olla" in loaded.stderr
     assert [json.loads(line)["model"] for line in warm.stdout.splitlines()] == ["scripted-tools"]
     assert cold.stdout == ""
 

@@ -12,16 +12,16 @@ from fleet.cli.terminal import Terminal
 
 def shown(*events: Event) -> str:
     terminal = Terminal()
-    terminal.talk = Console(file=io.StringIO(), width=80)
+    terminal.stderr = Console(file=io.StringIO(), width=80)
     found = EventPrinter(terminal)
     for event in events:
         if isinstance(event, Delta):
             found._delta(event)
         else:
-            found._around(event)
+            found._print_other(event)
     found.end()
-    assert isinstance(terminal.talk.file, io.StringIO)
-    return terminal.talk.file.getvalue()
+    assert isinstance(terminal.stderr.file, io.StringIO)
+    return terminal.stderr.file.getvalue()
 
 
 @pytest.mark.parametrize(

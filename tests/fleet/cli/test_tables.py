@@ -2,11 +2,11 @@
 
 import pytest
 
-from fleet.cli.tables import Ago, Id, Whole, lines, span
+from fleet.cli.tables import Ago, Id, Wrapped, lines, span
 
 NOW = 1_000_000.0
 IDS = [Id("0123456789abcdef" * 2), Id("0123456aaaabcdef" * 2), Id("f" * 32)]
-COLUMNS = ("job", "queue", Whole("model"), "try", "age")
+COLUMNS = ("job", "queue", Wrapped("model"), "try", "age")
 ROWS = [(id, "box.chat", "a model with a name that is long" * 3, 1, Ago(NOW - 70)) for id in IDS]
 
 
@@ -16,7 +16,7 @@ def test_a_terminal_shows_every_row_within_its_width() -> None:
 
 
 def test_a_column_that_goes_on_below_is_narrowed_before_others_are_cut() -> None:
-    columns = ("set aside", "queue", "bytes", "job", Whole("why"))
+    columns = ("set aside", "queue", "bytes", "job", Wrapped("why"))
     rows = [(Ago(NOW - 10), "scripted.embed", 281, IDS[0], "its body is no list " * 9)]
     header, *found = lines(columns, rows, NOW, 80)
 
@@ -51,7 +51,7 @@ def test_a_pipe_gets_every_cell_whole_and_one_line_a_row() -> None:
 
 def test_what_must_be_whole_goes_on_in_the_next_line_and_what_need_not_is_cut() -> None:
     cut = lines(("a", "b"), [["x" * 50, "y" * 50]], NOW, 41)
-    whole = lines(("a", Whole("b")), [["x" * 10, "y" * 50]], NOW, 40)
+    whole = lines(("a", Wrapped("b")), [["x" * 10, "y" * 50]], NOW, 40)
 
     assert (len(cut[1]), cut[1].count("…")) == (41, 2)
     assert "".join(line.replace("x", "").strip("… ") for line in whole[1:]) == "y" * 50

@@ -1,4 +1,4 @@
-"""An HTTP answer becomes the error of our tree that it stands for."""
+"""An HTTP error response becomes the exception of its code."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from contract.result import Result
 from fleet.cli.exit_codes import Exit, exit_of
 from fleet.client.error_responses import error_of
 from fleet.client.errors import FleetUnreachable, GaveUpWaiting, NotAuthorised
-from fleet.client.results import demand_done
+from fleet.client.job import raise_job_ended
 
 
 def test_a_problem_becomes_the_class_of_its_code() -> None:
@@ -62,6 +62,6 @@ def test_each_error_has_its_exit_code(error: FleetError, code: int) -> None:
 )
 def test_each_bad_end_of_a_job_has_its_exit_code(result: Result, code: Exit) -> None:
     with pytest.raises(FleetError) as caught:
-        demand_done("j", result)
+        raise_job_ended("j", result)
 
     assert exit_of(caught.value) == code

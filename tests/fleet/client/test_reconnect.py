@@ -1,4 +1,4 @@
-"""A cursor never repeats, and patience ends."""
+"""A cursor never repeats, and retries ends."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from contract.events import (
     Frame,
 )
 from fleet.client.errors import FleetUnreachable
-from fleet.client.reconnect import Backoff, FollowState, Patience
+from fleet.client.reconnect import Backoff, FollowState, RetryTimer
 
 
 def frame(id: EventId | None, event: Event) -> Frame:
@@ -27,41 +27,41 @@ END = frame(EventId(1, 3), Done())
 def test_what_was_seen_is_dropped_and_what_has_no_id_passes() -> None:
     cursor = FollowState(BEGINNING)
 
-    assert cursor.fresh([WORD, LIVE]) == [WORD, LIVE]
-    assert cursor.fresh([WORD, LIVE, END]) == [LIVE, END]
+    assert cursor.new_frames([WORD, LIVE]) == [WORD, LIVE]
+    assert cursor.new_frames([WORD, LIVE, END]) == [LIVE, END]
     assert cursor.ended
 
 
 def test_nothing_comes_after_the_last_word() -> None:
     cursor = FollowState(BEGINNING)
 
-    assert cursor.fresh([END, LIVE, frame(EventId(2, 0), Done())]) == [END]
+    assert cursor.new_frames([END, LIVE, frame(EventId(2, 0), Done())]) == [END]
 
 
 def test_patience_ends_when_nobody_was_heard_for_long_enough() -> None:
     now = [0.0]
-    patience = Patience(10.0, lambda: now[0])
+    retries = RetryTimer(10.0, lambda: now[0])
 
-    assert patience.pause_s(ConnectionError("refused"), "http://a") <= 0.1
+    assert retries.pause_s(ConnectionError("refused"), "http://a") <= 0.1
     now[0] = 11.0
     with pytest.raises(FleetUnreachable, match=r"http://a for 11 s \(refused\).*fleet up"):
-        patience.pause_s(ConnectionError("refused"), "http://a")
+        retries.pause_s(ConnectionError("refused"), "http://a")
 
 
 def test_an_error_of_ours_is_raised_as_it_is() -> None:
     with pytest.raises(RelayUnavailable):
-        Patience(0.0, lambda: 1.0).pause_s(RelayUnavailable("gone"), "http://a", at_least_s=1.0)
+        RetryTimer(0.0, lambda: 1.0).pause_s(RelayUnavailable("gone"), "http://a", at_least_s=1.0)
 
 
 def test_being_heard_restores_patience() -> None:
     now = [0.0]
-    patience = Patience(10.0, lambda: now[0])
+    retries = RetryTimer(10.0, lambda: now[0])
     now[0] = 9.0
 
-    patience.heard()
+    retries.reset()
     now[0] = 15.0
 
-    assert patience.pause_s(ConnectionError("refused"), "http://a") <= 0.1
+    assert retries.pause_s(ConnectionError("refused"), "http://a") <= 0.1
 
 
 def test_pauses_double_up_to_a_bound_and_start_over_after_success() -> None:

@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_where_it_was(up: Up, fleet: Command, tmp_path: Pat
     fleet("embed", str(source), "-o", str(whole), *EMBED)
 
     assert said.returncode == 0
-    assert "were done before" in said.stderr.replace("\n", " ")
+    assert "rows are done" in said.stderr.replace("\n", " ")
     assert np.array_equal(vectors_in(out), vectors_in(whole))
     assert not path_for(out).exists()
 
@@ -218,7 +218,7 @@ def test_ctrl_c_keeps_what_is_done_and_a_second_one_cancels_the_rest(
         rest = run.stderr.read()
 
         assert run.wait(DEADLINE_S) == 130
-        assert "the same command goes on" in rest.replace("\n", " ")
+        assert "the same command continues" in rest.replace("\n", " ")
         assert not out.exists()
         assert running() == 0
 
@@ -244,10 +244,10 @@ def test_another_model_does_not_go_on_with_the_vectors_of_the_first(
     ("words", "why"),
     [
         ("t.csv -o o.npy --column nope", "no column 'nope'"),
-        ("t.txt -o o.csv", "name the output"),
-        ("t.txt -o no/such/folder/o.npy", "is no folder"),
+        ("t.txt -o o.csv", "the output must be one of"),
+        ("t.txt -o no/such/folder/o.npy", "is not a folder"),
         ("t.txt -o o.npy --priority soon", "priority"),
-        ("t.xlsx -o o.npy", "texts are read from"),
+        ("t.xlsx -o o.npy", "the file must be one of"),
         ("t.csv -o o.npy --delimiter ;;", "one character"),
         ("t.txt -o o.npy --delimiter ;", "leave --delimiter out"),
     ],

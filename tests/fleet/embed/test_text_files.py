@@ -84,10 +84,10 @@ def test_a_short_row_of_a_table_and_one_in_another_encoding_say_so(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "content", "column", "why"),
     [
-        ("t.csv", "a,b\n1,2\n", None, "one of: a, b"),
+        ("t.csv", "a,b\n1,2\n", None, "can be: a, b"),
         ("t.csv", "a,b\n1,2\n", "c", "no column 'c'"),
         ("t.txt", "one\n", "c", "no columns"),
-        ("t.json", "[]", None, "read from .txt"),
+        ("t.json", "[]", None, "must be one of .txt"),
         ("t.parquet", "no parquet", None, "cannot be read"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_table_that_several_delimiters_fit_is_refused_until_it_is_said_which(
 ) -> None:
     file = written(tmp_path / "t.csv", "id;text|note\n1;apple|x\n")
 
-    with pytest.raises(InvalidRequest, match=r"a semicolon or a bar: say which with --delimiter"):
+    with pytest.raises(InvalidRequest, match=r"a semicolon or a bar: name it with --delimiter"):
         read(file)
     assert list(TextSource(file, "text|note", ";").rows()) == [Text("apple|x", "1")]
     with pytest.raises(InvalidRequest, match="leave --delimiter out"):
@@ -147,7 +147,7 @@ def test_a_table_that_several_delimiters_fit_is_refused_until_it_is_said_which(
 def test_a_row_of_more_cells_than_names_loses_none_of_its_text_in_silence(tmp_path: Path) -> None:
     first, second = read(written(tmp_path / "t.csv", "text\napple, pear\ncherry\n"))
 
-    assert "quote a text that holds the delimiter" in (first.problem or "")
+    assert "quote a text with the delimiter" in (first.problem or "")
     assert second == Text("cherry")
 
 
@@ -165,7 +165,7 @@ def test_two_columns_of_one_name_are_refused_in_every_kind_of_file(tmp_path: Pat
     )
 
     for file in (table, tmp_path / "t.parquet"):
-        with pytest.raises(InvalidRequest, match="more than one column is called 'text'"):
+        with pytest.raises(InvalidRequest, match="more than one column is named 'text'"):
             read(file)
     assert twice.problem == 'it has the field "text" twice'
     assert inside == Text("a")

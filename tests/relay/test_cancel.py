@@ -1,4 +1,4 @@
-"""Cancel while nobody works on a job: it is final at once, and no queue holds anything of it."""
+"""Cancel while no worker has the job: it is final at once, and no queue has an entry of it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -76,7 +76,7 @@ async def test_it_is_final_at_once_and_leaves_nothing(
         said = (await relay.log.result(job)).content
         record = await relay.queue.cancel(job, by="caller", reason="enough")
         left = await left_in_queues(relay)
-        again = await relay.queue.cancel(job, by="somebody else")
+        again = await relay.queue.cancel(job, by="another client")
         await asyncio.sleep(0.1)  # leases and delays of before are over
         await relay.leases.reap()
         await relay.reconciler.reconcile()
@@ -90,7 +90,7 @@ async def test_it_is_final_at_once_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("phase", [running, half_handed_over, waiting_again, delayed])
-async def test_what_was_said_before_can_be_read(
+async def test_events_before_the_cancel_can_be_read(
     phase: Callable[[Relay], Awaitable[str]], redis_url: str
 ) -> None:
     async with relay_on(redis_url) as relay:
@@ -131,7 +131,7 @@ async def test_a_shim_that_dies_in_a_cancel_is_finished_by_the_next_cancel(
         assert await left_in_queues(relay) == []
 
 
-async def test_its_worker_hears_of_it_when_it_renews(redis_url: str) -> None:
+async def test_its_worker_finds_the_cancel_when_it_renews(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job, other = await claimed(relay), await claimed(relay)
         await half_cancelled(relay, job)

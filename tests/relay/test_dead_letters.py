@@ -131,7 +131,7 @@ async def test_only_a_dead_letter_can_be_retried(redis_url: str) -> None:
         assert await relay.start_next(QUEUE, "w") is None
 
 
-async def test_a_retry_whose_job_has_expired_says_so(redis_url: str) -> None:
+async def test_a_retry_whose_job_has_expired_is_an_error(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         dead, record = DeadLetters(relay.connection), await died(relay)
         retried = await dead.retry(record, DEFAULT_TENANT)
@@ -206,7 +206,7 @@ async def test_the_reconciler_removes_letters_whose_record_has_expired(redis_url
 async def test_a_retried_job_of_a_client_that_has_gone_runs_without_a_follower(
     redis_url: str,
 ) -> None:
-    # Jobs of drop-in clients live for their followers; whoever retries one is not its client.
+    # Jobs of drop-in clients live for their followers; a retry does not come from that client.
     async with relay_on(redis_url, lease_s=0.3, renew_s=0.1) as relay:
         audience = Followers(relay.connection)
         record = await died(relay, on_disconnect="cancel")

@@ -100,7 +100,7 @@ async def test_a_job_that_is_to_continue_costs_nothing_and_continues(redis_url: 
         assert (await relay.records.get(record.id)).status == "queued"
 
 
-async def test_a_job_that_nobody_has_followed_yet_is_left_alone(redis_url: str) -> None:
+async def test_a_job_without_a_first_follower_is_not_cancelled_early(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         record = await job(relay, "cancel")
         await relay.reconciler.reconcile()
@@ -108,7 +108,7 @@ async def test_a_job_that_nobody_has_followed_yet_is_left_alone(redis_url: str) 
         assert (await relay.records.get(record.id)).status == "queued"
 
 
-async def test_whoever_comes_back_in_time_stops_the_clock(redis_url: str) -> None:
+async def test_a_follower_that_returns_in_time_stops_the_timer(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, audience(relay) as here, audience(relay) as there:
         record = await job(relay, AFTER_A_MOMENT)
         async with here.follow(record):
@@ -184,7 +184,7 @@ async def test_a_process_that_redis_forgot_is_counted_again(redis_url: str) -> N
         assert await ended(relay, record) == "disconnect"
 
 
-async def test_a_shim_that_is_told_to_end_leaves_time_to_come_back(redis_url: str) -> None:
+async def test_a_shim_that_stops_leaves_its_followers_time_to_reconnect(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, audience(relay, is_ending=lambda: True) as ending:
         record = await job(relay, "cancel")
         async with ending.follow(record, grace_s=0):
@@ -218,7 +218,7 @@ async def test_nothing_is_left_of_a_job_that_has_ended(redis_url: str) -> None:
         assert await nothing_is_watched(relay)
 
 
-async def test_followers_that_come_and_go_at_once_leave_nobody_uncounted(redis_url: str) -> None:
+async def test_followers_that_come_and_go_at_once_are_all_counted(redis_url: str) -> None:
     async with relay_on(redis_url) as relay, audience(relay) as here:
         record = await job(relay, "cancel")
 
@@ -248,7 +248,7 @@ async def test_a_shared_pull_lives_as_long_as_its_most_patient_caller(redis_url:
 
 
 @pytest.mark.parametrize("policy", ["cancel", AFTER_A_MOMENT])
-async def test_a_job_that_nobody_ever_follows_ends_after_the_lease(
+async def test_a_job_without_followers_ends_after_the_lease(
     redis_url: str, policy: OnDisconnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.queue.FIRST_FOLLOW_S", 0.0)

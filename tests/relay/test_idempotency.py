@@ -14,8 +14,8 @@ from relay.idempotency import Idempotency, Key
 ASK = chat("once", metadata={"a": 1, "b": 2})
 
 
-def key(request: Any = ASK, tenant: str = "default", told: str = "order-17") -> Key:
-    return Key.of(tenant, told, request)
+def key(request: Any = ASK, tenant: str = "default", value: str = "order-17") -> Key:
+    return Key.of(tenant, value, request)
 
 
 async def ttl_s(relay: Relay, name: str) -> int:
@@ -44,7 +44,7 @@ def test_an_explicit_default_is_the_same_request() -> None:
 
 
 def test_redis_does_not_hold_the_clients_key() -> None:
-    assert "secret" not in key(told="secret-17").name
+    assert "secret" not in key(value="secret-17").name
 
 
 async def test_one_of_many_racing_requests_holds_the_key(redis_url: str) -> None:

@@ -7,7 +7,7 @@ from contract.result import fold
 from relay.publisher import joined
 
 
-async def test_joined_fragments_say_what_they_said_apart(redis_url: str) -> None:
+async def test_joined_fragments_have_the_same_text(redis_url: str) -> None:
     call = ToolCallDelta(index=0, id="c", name="f", arguments="{}")
     said = [
         Delta(thinking="a"),

@@ -1,4 +1,4 @@
-"""Leases: whoever stops renewing loses the job, and cannot add a word to it."""
+"""Leases: a worker that stops renewing loses the job, and cannot append to its log."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ async def test_a_renewed_lease_is_not_handed_over(redis_url: str) -> None:
             assert await relay.leases.reap() == 0
 
 
-async def test_a_worker_that_wakes_up_late_cannot_add_a_word(redis_url: str) -> None:
+async def test_a_worker_that_wakes_up_late_cannot_append(redis_url: str) -> None:
     # llm-d-async PR #412: the fencing token.
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()
@@ -57,7 +57,7 @@ async def test_a_worker_that_wakes_up_late_cannot_add_a_word(redis_url: str) -> 
         assert (await relay.log.result(job)).content == "from the first"
 
 
-async def test_a_zombie_is_refused_before_the_next_attempt_says_a_word(redis_url: str) -> None:
+async def test_a_former_holder_is_refused_before_the_next_attempt_appends(redis_url: str) -> None:
     async with relay_on(redis_url, lease_s=0.05) as relay:
         job = await relay.enqueue()
         zombie = relay.attempt_log(await relay.claim("w1"))

@@ -9,7 +9,7 @@ from contract.errors import QueueFull
 from contract.events import Done
 
 
-async def test_a_follower_that_comes_at_any_moment_misses_no_word(redis_url: str) -> None:
+async def test_a_follower_that_subscribes_at_any_moment_misses_no_event(redis_url: str) -> None:
     # scale-agentex #330, PostHog #59109: the cursor was taken after "connected" had been said.
     async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
         job = await relay.enqueue()
@@ -53,7 +53,7 @@ async def test_a_limit_holds_against_many_who_come_at_once(redis_url: str) -> No
         assert (await here.queue.positions.views([]))[0].depth == 10
 
 
-async def test_whoever_enqueues_at_once_from_many_places_loses_no_job(redis_url: str) -> None:
+async def test_concurrent_enqueues_from_many_clients_lose_no_job(redis_url: str) -> None:
     # litellm scheduler.py: the queue is one list that all replicas read, change and write back.
     async with relay_on(redis_url) as here, relay_on(redis_url) as there:
         at_once = [at.queue.enqueue(chat(), queue=QUEUE) for at in (here, there) for _ in range(40)]

@@ -1,4 +1,4 @@
-"""The log: late, many, slow and returning followers all hear the same."""
+"""The log: late, concurrent, slow and returning followers all receive the same events."""
 
 import asyncio
 from contextlib import aclosing
@@ -22,8 +22,8 @@ def types(frames: list[Frame]) -> list[str]:
     return [frame.type for frame in frames]
 
 
-async def test_a_late_subscriber_hears_everything(redis_url: str) -> None:
-    # Hatchet, Inngest: what is said before the first subscriber comes is dropped, by design.
+async def test_a_late_subscriber_receives_everything(redis_url: str) -> None:
+    # Hatchet, Inngest: events before the first subscription are dropped, by design.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.run(await relay.claim(), *words(3))
@@ -134,7 +134,7 @@ async def test_a_gap_on_the_channel_is_read_from_the_log(
         assert [f.event.content for f in frames if f.type == "delta"] == ["a", "lost", "b"]
 
 
-async def test_what_is_said_while_the_listener_is_away_is_heard(own_redis: RedisServer) -> None:
+async def test_events_during_a_lost_subscription_are_received(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as here, relay_on(own_redis.url) as there:
         job = await there.enqueue()
         follower = asyncio.create_task(here.frames(job))
@@ -156,7 +156,7 @@ async def test_what_is_said_while_the_listener_is_away_is_heard(own_redis: Redis
         assert logged == frames
 
 
-async def test_a_listener_that_is_back_makes_its_followers_look(own_redis: RedisServer) -> None:
+async def test_after_a_reconnect_followers_read_the_log(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as here, relay_on(own_redis.url) as there:
         job = await there.enqueue()
         attempt_log = there.attempt_log(await there.claim())
@@ -197,7 +197,7 @@ async def test_silence_is_reported_with_empty_pages(redis_url: str) -> None:
             assert await anext(pages) == []
 
 
-async def test_nothing_is_said_after_the_last_word(redis_url: str) -> None:
+async def test_nothing_is_appended_after_the_terminal_event(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         claim = await relay.claim()
@@ -227,7 +227,7 @@ async def test_a_batch_that_is_sent_twice_stands_once(redis_url: str) -> None:
         ]
 
 
-async def test_a_restart_of_redis_loses_no_word(own_redis: RedisServer) -> None:
+async def test_a_restart_of_redis_loses_no_event(own_redis: RedisServer) -> None:
     async with relay_on(own_redis.url) as relay:
         job = await relay.enqueue()
         follower = asyncio.create_task(relay.frames(job))
@@ -245,7 +245,7 @@ async def test_a_restart_of_redis_loses_no_word(own_redis: RedisServer) -> None:
         assert [EventId(1, seq) for seq in range(63)] == [frame.id for frame in frames]
 
 
-async def test_ten_thousand_words_said_at_once_arrive_in_order(redis_url: str) -> None:
+async def test_ten_thousand_events_appended_at_once_arrive_in_order(redis_url: str) -> None:
     # hatchet #1455: no order above a thousand events in 20 ms.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
@@ -259,7 +259,7 @@ async def test_ten_thousand_words_said_at_once_arrive_in_order(redis_url: str) -
         )
 
 
-async def test_a_unix_socket_and_a_password_serve_as_well(own_redis: RedisServer) -> None:
+async def test_a_unix_socket_and_a_password_work_as_well(own_redis: RedisServer) -> None:
     own_redis.say("CONFIG", "SET", "requirepass", "secret word")
     for url in (
         own_redis.unix_url + "&password=secret%20word",

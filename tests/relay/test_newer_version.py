@@ -1,4 +1,4 @@
-"""Version N beside N + 1 in one Redis: what the newer one wrote is carried, and stops nobody."""
+"""Version N beside N + 1 in one Redis: the older one keeps data of the newer and continues."""
 
 import json
 
@@ -83,7 +83,7 @@ async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None
         assert state.status == "failed"
 
 
-async def test_a_claim_leaves_what_it_cannot_read_to_others_and_says_so(redis_url: str) -> None:
+async def test_a_claim_returns_a_job_that_it_cannot_read_with_the_reason(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")

@@ -120,7 +120,7 @@ arrivals = some.lists(
 @pytest.mark.slow
 @on_redis
 @given(before=arrivals, after=arrivals)
-def test_nobody_is_overtaken_for_longer_than_the_bound(
+def test_no_job_is_overtaken_for_longer_than_the_bound(
     redis_url: str, before: list[Arrival | None], after: list[Arrival | None]
 ) -> None:
     """By a flow of another tenant's: no more work than the classes' difference and one job."""

@@ -125,7 +125,7 @@ async def test_a_record_tells_when_things_happened_by_the_clock_of_redis(redis_u
         assert seconds - 10 < record.created_at < record.started_at < record.ended_at
 
 
-async def test_a_full_queue_says_so_and_keeps_nothing(redis_url: str) -> None:
+async def test_a_full_queue_refuses_and_keeps_nothing(redis_url: str) -> None:
     # ollama #7758: a limit on the queue without effect.
     async with relay_on(redis_url, queue_limit=2) as relay:
         for _ in range(2):
@@ -141,7 +141,7 @@ async def test_a_queued_job_can_be_cancelled_and_again(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         first = await relay.queue.cancel(job, by="caller", reason="changed my mind")
-        again = await relay.queue.cancel(job, by="somebody else")
+        again = await relay.queue.cancel(job, by="another client")
 
         assert first.status == "cancelled"
         assert first == again
@@ -163,7 +163,7 @@ async def test_an_unknown_job_cannot_be_cancelled(redis_url: str) -> None:
             await relay.queue.cancel("f" * 32, by="caller")
 
 
-async def test_the_worker_of_a_cancelled_job_is_told(redis_url: str) -> None:
+async def test_the_worker_of_a_cancelled_job_is_notified(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
         await relay.claim("w7")

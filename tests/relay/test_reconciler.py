@@ -117,7 +117,7 @@ async def test_another_takes_over_at_once_when_it_leaves(redis_url: str) -> None
             assert await other.acquire()
 
 
-async def test_a_look_at_a_hundred_idle_queues_costs_a_few_commands(redis_url: str) -> None:
+async def test_a_check_of_a_hundred_idle_queues_costs_a_few_commands(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         for at in range(100):
             await relay.connection.command("ZADD", redis_keys.QUEUES, time.time(), f"b{at}.chat")

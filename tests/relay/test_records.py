@@ -36,7 +36,7 @@ async def test_a_beginning_that_is_one_jobs_stands_for_it(redis_url: str) -> Non
         assert (await records.get_for_tenant("abcd1", ADMIN)).id == B
 
 
-async def test_a_beginning_of_several_says_how_many(redis_url: str) -> None:
+async def test_a_prefix_of_several_ids_is_an_error_with_their_number(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await put(relay, A, B, C)
 
@@ -57,7 +57,7 @@ async def test_others_jobs_are_neither_found_nor_counted(redis_url: str) -> None
             await records.get_for_tenant("abcd", ADMIN)
 
 
-async def test_a_celery_task_whose_id_looks_like_a_beginning_is_found_all_the_same(
+async def test_a_celery_task_whose_id_looks_like_a_prefix_is_found(
     redis_url: str,
 ) -> None:
     async with relay_on(redis_url) as relay:
@@ -68,7 +68,7 @@ async def test_a_celery_task_whose_id_looks_like_a_beginning_is_found_all_the_sa
     assert found.id == redis_keys.job_id("deadbeef")
 
 
-async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> None:
+async def test_expired_jobs_do_not_make_a_prefix_ambiguous(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await put(relay, A)
         await put(relay, B, C, expired=True)
@@ -79,7 +79,7 @@ async def test_jobs_that_have_expired_stand_in_nobodys_way(redis_url: str) -> No
             await records.get_for_tenant("ffff", MINE)
 
 
-async def test_the_look_is_bounded_and_goes_over_every_page(
+async def test_the_search_is_bounded_and_covers_every_page(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_records, "_SCAN_PAGE", 10)

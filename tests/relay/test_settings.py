@@ -44,7 +44,7 @@ def test_every_number_has_bounds_on_both_sides(kind: type[FleetSettings], name: 
 
 @pytest.mark.parametrize("value", WRONG)
 @pytest.mark.parametrize(("kind", "name"), NUMBERS)
-def test_a_number_that_cannot_be_is_told_in_a_line(
+def test_a_number_out_of_range_is_an_error_of_one_line(
     kind: type[FleetSettings], name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"FLEET_{name.upper()}", value)
@@ -55,7 +55,7 @@ def test_a_number_that_cannot_be_is_told_in_a_line(
     assert "\n" not in line
 
 
-def test_a_value_of_the_file_is_told_as_such(
+def test_an_error_in_the_file_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,7 +67,7 @@ def test_a_value_of_the_file_is_told_as_such(
 
 
 @pytest.mark.parametrize("content", [b"breaker_failures = \n", "x = 1".encode("utf-16")])
-def test_a_file_that_cannot_be_read_is_told(
+def test_a_file_that_cannot_be_read_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -138,7 +138,7 @@ def test_what_is_no_redis_url_is_one_line_without_its_value(
 
 
 @pytest.mark.parametrize("words", [("-m", "api_shim"), ("-m", "fleet", "up", "--port", "0")])
-def test_no_process_starts_with_a_storage_of_files_that_nobody_knows(
+def test_no_process_starts_with_an_unknown_storage_of_files(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     code, lines = started(tmp_path, words, FLEET_FILES_URL="bogus://me:secret@box/files")

@@ -1,4 +1,4 @@
-"""Lines to Redis that are half-open, where packets vanish and nobody is told."""
+"""Half-open connections to Redis: packets are lost without an error."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ async def two_relays(redis: RedisServer) -> AsyncGenerator[tuple[Relay, Proxy, R
 
 
 async def hear_a_word(here: Relay, proxy: Proxy, there: Relay, *, is_cut: bool) -> None:
-    """Follow a job whose word is said while the follower's listener is cut off."""
+    """Follow a job to which an event is appended while the subscription is cut off."""
     job = await there.enqueue()
     async with aclosing(here.log.follow(job)) as following:
         heard = [*await anext(following)]
@@ -61,7 +61,7 @@ async def test_a_listener_that_connects_into_silence_tries_again(
         assert time.monotonic() - began_at < 8 * TIMEOUT_S + 1
 
 
-async def test_a_command_on_a_half_open_connection_is_asked_again(
+async def test_a_command_on_a_half_open_connection_is_sent_again(
     redis_server: RedisServer,
 ) -> None:
     async with two_relays(redis_server) as (here, proxy, _):
@@ -75,7 +75,7 @@ async def test_a_command_on_a_half_open_connection_is_asked_again(
         assert time.monotonic() - began_at < 3 * TIMEOUT_S
 
 
-async def test_nobody_waits_long_for_a_redis_that_never_answers(redis_server: RedisServer) -> None:
+async def test_no_call_waits_long_for_a_redis_that_never_replies(redis_server: RedisServer) -> None:
     async with two_relays(redis_server) as (here, proxy, _):
         await here.connection.ping()
         proxy.swallow()

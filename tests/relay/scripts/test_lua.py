@@ -153,7 +153,7 @@ def test_no_script_knows_how_a_key_is_named(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_script_says_what_goes_in_and_what_comes_out(path: str) -> None:
+def test_a_script_documents_its_keys_arguments_and_reply(path: str) -> None:
     comments = "\n".join(re.findall(r"^--.*", source(path), re.MULTILINE))
 
     assert re.search("Defines|Names|Returns", comments)
@@ -174,7 +174,7 @@ def test_an_undefined_global_is_found(text: str, fault: str) -> None:
     assert undefined(text) == {fault}
 
 
-def test_a_local_that_nobody_uses_is_found() -> None:
+def test_an_unused_local_is_found() -> None:
     assert unused("local a, b = 1, 2\nfor i = 1, a do return 'b' end") == {"b", "i"}
 
 

@@ -1,4 +1,4 @@
-"""The error tree; each class has a `code`, and `retryable` says whether a retry can help.
+"""The error tree; each class has a `code`, and `retryable` is whether a retry can help.
 
 FleetError
 ├── RequestError            the caller must change something
@@ -42,10 +42,10 @@ FleetError
 │   ├── ModelMissing            the backend does not have the model
 │   ├── ContextExceeded         prompt longer than the context
 │   ├── InputTooLarge           one input longer than the backend's batch
-│   ├── DiskFull                its disk has no room for a model
+│   ├── DiskFull                its disk is too full for a model
 │   ├── NotSupported            the model or backend cannot do it
 │   ├── AuthenticationRefused   401 or 403
-│   ├── BadEndpoint             the address does not speak its type's protocol
+│   ├── BadEndpoint             the address does not serve its type's API
 │   ├── BadAnswer               its response has an unknown shape
 │   ├── NotFinite               a vector holds NaN or an infinity
 │   ├── BackendRejected         any other 4xx

@@ -5,7 +5,7 @@ The items do not depend on how the bytes were cut into packets. Does no I/O.
 A line ends at a line feed, a carriage return, or both; a byte-order mark at the start is not part
 of the first line (WHATWG HTML, 9.2.5 and 9.2.6). Each byte is read once, so that the cost of an
 event is linear in its size, and an event has a size limit, so that an endless one does not fill the
-memory. A subclass of `EventStream` says what an event is decoded to.
+memory. Subclasses of `EventStream` define what an event is decoded to.
 """
 
 from abc import ABC, abstractmethod
@@ -156,7 +156,7 @@ class EventStream(ABC, Generic[Item]):
     def flush(self) -> list[Item]:
         """Return the event that the end of the stream cut short, if any.
 
-        The clause says to drop it; we keep it because some servers omit the last blank line.
+        The standard drops it; it is returned because some servers omit the last blank line.
         """
         self._after_return = False
         rest = self._start.rest() + self._lines.rest()

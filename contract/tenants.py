@@ -53,7 +53,7 @@ class _Rights(WireModel):
     limit_tokens: Limit | None = None
     """Most estimated tokens of the tenant's waiting jobs in one queue."""
     name: Annotated[str, Field(max_length=80)] = ""
-    """A note of who or what uses the key."""
+    """A note for humans, such as the client that uses the key."""
 
     @property
     def owner(self) -> Tenant:

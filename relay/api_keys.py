@@ -3,9 +3,9 @@
 Redis holds a SHA-256 digest of each key, never the key. A slow hash (bcrypt, argon2) protects
 passwords that people chose; a key is 256 random bits, and every request computes the hash.
 
-Invariants, kept by the scripts: while there is any key, there is one that may manage the others
-and does not expire, so nobody can lock himself out; and once there was a key, the table keeps its
-`revision`, so that a table whose keys were all revoked differs from one that Redis has lost.
+Invariants of the scripts: while there is any key, one of them may manage the others and does not
+expire, so that no operator is locked out; once there was a key, the table has a `revision`, so
+that a table whose keys were all revoked differs from one that Redis has lost.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ MOST_KEYS: Final = 10_000
 
 
 class _Stored(WireModel):
-    """A key's entry in Redis, but for its time of creation; `wish` is a name in Redis."""
+    """The stored JSON of a key, without its time of creation; `wish` is a field name in Redis."""
 
     digest: str
     wish: NewKey
@@ -90,11 +90,11 @@ class ApiKeys:
         )
         if entry == b"first":
             raise InvalidRequest(
-                "admin: the first key must be an admin's that does not expire, or nobody could "
-                "manage the fleet any more (--admin)"
+                "admin: the first key must be an admin key that does not expire, or no key could "
+                "manage the fleet (--admin)"
             )
         if entry == b"full":
-            raise InvalidRequest(f"there are {MOST_KEYS} keys, as many as may be: revoke some")
+            raise InvalidRequest(f"there are {MOST_KEYS} keys, the limit: revoke some")
         return IssuedKey(**dict(_read(key_id, entry).facts), key=SecretStr(key))
 
     async def revoke(self, key_id: str) -> KeyFacts:

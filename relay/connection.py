@@ -73,7 +73,7 @@ class WrongKeyType(RelayUnavailable):
 def relay_errors() -> Generator[None]:
     """Turn Redis's errors into RelayUnavailable; a defect of ours (a wrong script) stays.
 
-    A cancellation that came meanwhile is raised: redis-py sends with `asyncio.wait_for`, which
+    A cancellation in the meantime is raised: redis-py sends with `asyncio.wait_for`, which
     before Python 3.12 may swallow one (python/cpython #86296), and did in half of the cases.
     """
     task = asyncio.current_task()

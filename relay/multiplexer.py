@@ -133,7 +133,7 @@ class _Line(asyncio.Protocol):
         if is_silent and self._is_suspect:
             self.fail(RedisTimeoutError("Redis is silent"))
             return
-        # A process that was stopped meanwhile runs its timers before it reads what has arrived.
+        # After a pause of the process, timers run before the received data is read.
         self._is_suspect = is_silent
         again_s = _SECOND_LOOK_S if is_silent else self._timeout_s - silent_s
         self._timer = self._loop.call_later(again_s, self._check)
@@ -212,7 +212,7 @@ class Multiplexer:
         return reply if read is None else read(reply)
 
     async def _connected(self) -> _Line:
-        """The connection; of callers that come meanwhile, all wait for the same one."""
+        """The connection; concurrent callers wait for the same attempt to connect."""
         if self._line is not None and self._line.failure is None:
             return self._line
         if self._connecting is None:
@@ -250,7 +250,7 @@ class Multiplexer:
 
 
 def _again(failure: RedisError) -> RedisError:
-    """The same error for another caller, who adds a traceback of his own."""
+    """A copy of the error for another caller, with its own traceback."""
     return type(failure)(*failure.args)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.images import pictures, size_of, told
+from support.images import collected, pictures, size_of
 from support.processes import worker
 from support.relay import relay_on
 
@@ -42,10 +42,10 @@ def sd_server() -> Iterator[RealServer]:
     try:
         find()
     except NotBuilt as missing:
-        told = f"NO REAL SD-SERVER, NOTHING IS PROVED: {missing}"
+        reason = f"NO REAL SD-SERVER, NOTHING IS PROVED: {missing}"
         if os.environ.get("LLM_FLEET_REAL_SD") == "require":
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(reason)
+        pytest.skip(reason)
     with running_sd_server() as server:
         yield server
 
@@ -78,7 +78,7 @@ async def test_it_is_found_and_tells_what_it_can(sd_server: RealServer) -> None:
 
 async def test_words_become_a_png_and_a_seed_repeats_it(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
-        one, again, other = [await told(backend.image(cat(seed=seed))) for seed in (7, 7, 8)]
+        one, again, other = [await collected(backend.image(cat(seed=seed))) for seed in (7, 7, 8)]
 
     assert size_of(pictures(one)[0]) == (64, 64)
     assert pictures(one) == pictures(again) != pictures(other)
@@ -87,7 +87,7 @@ async def test_words_become_a_png_and_a_seed_repeats_it(sd_server: RealServer) -
 
 async def test_without_a_seed_every_picture_is_another_one(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
-        one, two = [await told(backend.image(cat(seed=None))) for _ in range(2)]
+        one, two = [await collected(backend.image(cat(seed=None))) for _ in range(2)]
 
     assert pictures(one) != pictures(two)
 
@@ -95,8 +95,8 @@ async def test_without_a_seed_every_picture_is_another_one(sd_server: RealServer
 async def test_a_picture_is_made_from_another_one(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
         start = "data:image/png;base64," + base64.b64encode(png("a dog", 64, 64)).decode()
-        little = await told(backend.image(cat(image=start, strength=0.2, steps=4)))
-        much = await told(backend.image(cat(image=start, strength=0.9, steps=4)))
+        little = await collected(backend.image(cat(image=start, strength=0.2, steps=4)))
+        much = await collected(backend.image(cat(image=start, strength=0.9, steps=4)))
 
     assert size_of(pictures(little)[0]) == size_of(pictures(much)[0]) == (64, 64)
     assert pictures(little) != pictures(much)
@@ -105,7 +105,7 @@ async def test_a_picture_is_made_from_another_one(sd_server: RealServer) -> None
 
 async def test_several_come_in_the_format_that_was_asked_for(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
-        events = await told(backend.image(cat(count=2, mime_type="image/jpeg")))
+        events = await collected(backend.image(cat(count=2, mime_type="image/jpeg")))
         images = [event for event in events if event.type == "image"]
 
     assert [(image.index, image.mime_type) for image in images] == [
@@ -117,7 +117,7 @@ async def test_several_come_in_the_format_that_was_asked_for(sd_server: RealServ
 
 async def test_a_format_that_it_was_not_built_with_is_ignored(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
-        events = await told(backend.image(cat(mime_type="image/webp")))
+        events = await collected(backend.image(cat(mime_type="image/webp")))
 
     assert size_of(pictures(events)[0]) == (64, 64)
     assert events[-1].ignored == ("mime_type",)
@@ -126,7 +126,7 @@ async def test_a_format_that_it_was_not_built_with_is_ignored(sd_server: RealSer
 async def test_an_image_that_is_none_is_rejected(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
         with pytest.raises(BackendRejected, match="invalid generation parameters"):
-            await told(backend.image(cat(image="bm90IGFuIGltYWdl")))
+            await collected(backend.image(cat(image="bm90IGFuIGltYWdl")))
 
 
 async def test_a_waiting_job_is_taken_out_of_the_queue_and_a_running_one_let_go(
@@ -144,7 +144,7 @@ async def test_a_waiting_job_is_taken_out_of_the_queue_and_a_running_one_let_go(
                 assert (await anext(next_one)).status == "number 1 in the queue of the server"
             async with asyncio.timeout(1):
                 await running.aclose()
-        after = await told(backend.image(cat()))
+        after = await collected(backend.image(cat()))
 
     assert size_of(pictures(after)[0]) == (64, 64)
 
@@ -188,9 +188,11 @@ async def test_a_cancel_ends_the_job_while_the_server_still_draws(
 async def test_the_part_of_a1111s_api_that_it_speaks_makes_a_picture(sd_server: RealServer) -> None:
     backend = A1111("a1111", sd_server.root, poll_s=0.05)
     [report] = await backend.models()
-    events = await told(backend.image(cat(model=report.name)))
+    events = await collected(backend.image(cat(model=report.name)))
     start = base64.b64encode(pictures(events)[0]).decode()
-    again = await told(backend.image(cat(model=report.name, image=start, strength=0.5, count=2)))
+    again = await collected(
+        backend.image(cat(model=report.name, image=start, strength=0.5, count=2))
+    )
     await backend.aclose()
 
     assert size_of(pictures(events)[0]) == size_of(pictures(again)[0]) == (64, 64)

@@ -113,11 +113,11 @@ async def against_bytes(
         await backend.aclose()
 
 
-def asking(model: str, text: str = "tell me a story", **fields: Any) -> ChatRequest:
+def chat_request(model: str, text: str = "tell me a story", **fields: Any) -> ChatRequest:
     """A chat with one user message."""
     return ChatRequest(model=model, messages=(Message(role="user", content=text),), **fields)
 
 
-async def told(stream: Any) -> Result:
-    """Everything that a stream of events tells, folded."""
+async def folded(stream: Any) -> Result:
+    """The result of a stream of events."""
     return fold([event async for event in stream])

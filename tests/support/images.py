@@ -52,7 +52,7 @@ def drawing(type: str, script: str = "", **fields: Any) -> ImageRequest:
     )
 
 
-async def told(stream: Any) -> list[Any]:
+async def collected(stream: Any) -> list[Any]:
     """Every event."""
     return [event async for event in stream]
 

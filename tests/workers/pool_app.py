@@ -47,26 +47,26 @@ class HurriedPool(AsyncioPool):
     crash_timeout_s = 3.0
 
 
-def tell(name: str, word: object) -> None:
+def push(name: str, word: object) -> None:
     """Append `word` to the list `name`."""
     journal.rpush(name, str(word))
 
 
 @asynccontextmanager
 async def journal_lifespan(pool: AsyncioPool) -> AsyncIterator[None]:
-    """Tell when it begins, when the worker drains, and when it ends."""
+    """Report the begin, the drain of the worker, and the end."""
     assert asyncio.get_running_loop() is pool.loop
 
-    async def tell_of_drain() -> None:
+    async def report_drain() -> None:
         await pool.draining.wait()
-        tell("lifespan", "draining")
+        push("lifespan", "draining")
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(tell_of_drain())
-        tell("lifespan", "entered")
+        tasks.create_task(report_drain())
+        push("lifespan", "entered")
         yield
         await asyncio.sleep(0)
-        tell("lifespan", "left")
+        push("lifespan", "left")
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ async def failing_lifespan(_pool: AsyncioPool) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def crashing_lifespan(_pool: AsyncioPool) -> AsyncIterator[None]:
-    """Fail while tasks run, when the test says so."""
+    """Fail while tasks run, if the test requests it."""
 
     async def fail_on_word() -> None:
         await asyncio.to_thread(journal.blpop, "crash", 20)
@@ -96,7 +96,7 @@ async def crashing_lifespan_of_a_stuck_worker(pool: AsyncioPool) -> AsyncIterato
     """Fail while the main thread waits for something that does not come."""
 
     def wait_for_nothing() -> None:
-        tell("main", "stuck")
+        push("main", "stuck")
         time.sleep(3600)
 
     async with crashing_lifespan(pool):
@@ -106,7 +106,7 @@ async def crashing_lifespan_of_a_stuck_worker(pool: AsyncioPool) -> AsyncIterato
 
 @asynccontextmanager
 async def exiting_lifespan(_pool: AsyncioPool) -> AsyncIterator[None]:
-    """Take the whole loop down, when the test says so."""
+    """Take the whole loop down, if the test requests it."""
 
     async def exit_on_word() -> None:
         await asyncio.to_thread(journal.blpop, "crash", 20)
@@ -120,7 +120,7 @@ async def exiting_lifespan(_pool: AsyncioPool) -> AsyncIterator[None]:
 @asynccontextmanager
 async def stuck_lifespan(_pool: AsyncioPool) -> AsyncIterator[None]:
     """Refuse to end."""
-    tell("lifespan", "entered")
+    push("lifespan", "entered")
     yield
     await asyncio.sleep(3600)
 
@@ -135,18 +135,18 @@ async def echo(word: str) -> str:
 @async_task(app, name="wait")
 async def wait(name: str, seconds: float = 3600) -> str:
     """Tell that it started, sleep, and tell how that ended."""
-    tell(name, "started")
+    push(name, "started")
     try:
         await asyncio.sleep(seconds)
     except SoftTimeLimitExceeded:
-        tell(name, "soft limit")
+        push(name, "soft limit")
         raise
     except asyncio.CancelledError:
-        tell(name, "cancelled")
+        push(name, "cancelled")
         raise
     finally:
-        tell(name, "finally")
-    tell(name, "finished")
+        push(name, "finally")
+    push(name, "finished")
     return "slept"
 
 
@@ -155,17 +155,17 @@ async def wait_in_group(name: str) -> None:
     """Sleep in a child task, which a time limit must end too."""
 
     async def child() -> None:
-        tell(name, "started")
+        push(name, "started")
         try:
             await asyncio.sleep(3600)
         finally:
-            tell(name, "child ended")
+            push(name, "child ended")
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(child())
 
 
-async def hear_end(name: str) -> None:
+async def wait_for_end(name: str) -> None:
     """Wait until the test pushes a word to the list `name:end`."""
     while journal.lpop(f"{name}:end") is None:
         await asyncio.sleep(0.02)
@@ -173,17 +173,17 @@ async def hear_end(name: str) -> None:
 
 @async_task(app, name="wait_for_word")
 async def wait_for_word(name: str) -> None:
-    """Tell that it started, and end when it hears the word for it."""
-    tell(name, "started")
-    await hear_end(name)
-    tell(name, "finished")
+    """Report the start, and end when the test pushes to `name:end`."""
+    push(name, "started")
+    await wait_for_end(name)
+    push(name, "finished")
 
 
 @async_task(app, name="late", acks_late=True)
 async def late(name: str) -> None:
     """Do the same, acknowledged at the end."""
-    tell(name, "started")
-    await hear_end(name)
+    push(name, "started")
+    await wait_for_end(name)
 
 
 @async_task(app, name="fail", bind=True)
@@ -198,27 +198,27 @@ async def fail(self: Any) -> None:
 async def try_again(self: Any, name: str) -> int:
     """Retry twice, then return the number of retries."""
     await asyncio.sleep(0)
-    tell(name, f"attempt {self.request.retries} of {self.request.id}")
+    push(name, f"attempt {self.request.retries} of {self.request.id}")
     if self.request.retries < 2:
         raise self.retry(countdown=0)
     return int(self.request.retries)
 
 
 class Hooked(Task):  # type: ignore[misc]
-    """A task whose hooks tell."""
+    """A task whose hooks report."""
 
     def on_success(self, retval: str, *_: object) -> None:
-        tell(retval, "on_success")
+        push(retval, "on_success")
 
     def on_failure(self, exc: Exception, *_: object) -> None:
-        tell(str(exc), "on_failure")
+        push(str(exc), "on_failure")
 
 
 @async_task(app, name="hooked", bind=True, base=Hooked)
 async def hooked(self: Any, name: str, *, good: bool) -> str:
-    """Succeed or fail, with hooks and signals around it that tell."""
+    """Succeed or fail, with hooks and signals around it that report."""
     await asyncio.sleep(0)
-    tell(name, f"body of {self.request.id}")
+    push(name, f"body of {self.request.id}")
     if not good:
         raise ValueError(name)
     return name
@@ -226,7 +226,7 @@ async def hooked(self: Any, name: str, *, good: bool) -> str:
 
 @async_task(app, name="cancel_itself")
 async def cancel_itself() -> None:
-    """End by a cancellation that nobody asked Celery for."""
+    """End by a cancellation that Celery did not request."""
     raise asyncio.CancelledError
 
 
@@ -248,7 +248,7 @@ async def meet(name: str, number: int) -> None:
 @async_task(app, name="block")
 async def block(name: str, seconds: float) -> None:
     """Block the loop, as no coroutine should."""
-    tell(name, "started")
+    push(name, "started")
     time.sleep(seconds)  # noqa: ASYNC251
 
 
@@ -267,28 +267,28 @@ def steer(verb: str, queue: str) -> None:
 @signals.task_prerun.connect
 def _tell_prerun(task: Any, args: Any, **_: object) -> None:
     if task.name == "hooked":
-        tell(args[0], "prerun")
+        push(args[0], "prerun")
 
 
 @signals.task_postrun.connect
 def _tell_postrun(task: Any, args: Any, state: str, **_: object) -> None:
     if task.name == "hooked":
-        tell(args[0], f"postrun {state}")
+        push(args[0], f"postrun {state}")
 
 
 @signals.task_failure.connect
 def _tell_failure(sender: Any, args: Any, **_: object) -> None:
     if sender.name == "hooked":
-        tell(args[0], "failure")
+        push(args[0], "failure")
 
 
 @signals.worker_ready.connect
 def _tell_ready(sender: Any, **_: object) -> None:
     intake.append(ConsumerControl(sender))
-    tell("worker", "ready")
+    push("worker", "ready")
 
 
 @async_task(app, name="tally")
 async def tally(name: str, number: int) -> None:
     """Tell a number."""
-    tell(name, number)
+    push(name, number)

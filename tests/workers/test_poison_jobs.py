@@ -1,7 +1,7 @@
 """Jobs with which workers died run apart from each other."""
 
 import pytest
-from support.backends import asking, told
+from support.backends import chat_request, folded
 from support.relay import QUEUE, relay_on
 
 from contract.errors import ServerFault, TruncatedStream
@@ -52,4 +52,4 @@ async def test_deaths_of_workers_are_counted_and_failures_of_the_backend_are_not
 
 async def test_a_script_ends_the_process_only_where_that_is_permitted() -> None:
     with pytest.raises(TruncatedStream):
-        await told(Scripted().chat(asking("scripted-story:fail=die")))
+        await folded(Scripted().chat(chat_request("scripted-story:fail=die")))

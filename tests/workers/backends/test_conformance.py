@@ -8,8 +8,8 @@ from support.backends import (
     NETWORKED,
     OPENAI_SHAPED,
     against_server,
-    asking,
-    told,
+    chat_request,
+    folded,
 )
 
 from contract.chat import Message, NamedTool, Tool
@@ -42,7 +42,7 @@ async def test_a_backend_is_what_the_protocols_say(type: str) -> None:
 @every
 async def test_an_answer_arrives_word_by_word_and_ends_with_one_last_word(type: str) -> None:
     async with against_server(type) as (backend, _):
-        events = [event async for event in backend.chat(asking("scripted-echo", TEXT))]
+        events = [event async for event in backend.chat(chat_request("scripted-echo", TEXT))]
 
     assert all(isinstance(event, Delta) for event in events[:-1])
     assert isinstance(events[-1], Done)
@@ -53,7 +53,7 @@ async def test_an_answer_arrives_word_by_word_and_ends_with_one_last_word(type: 
 @every
 async def test_usage_is_read_behind_the_finish(type: str) -> None:
     async with against_server(type) as (backend, _):
-        result = await told(backend.chat(asking("scripted-echo", "one two three")))
+        result = await folded(backend.chat(chat_request("scripted-echo", "one two three")))
 
     assert result.usage is not None
     assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (3, 3)
@@ -62,8 +62,8 @@ async def test_usage_is_read_behind_the_finish(type: str) -> None:
 @networked
 async def test_usage_beside_the_finish_is_read_and_none_is_no_fault(type: str) -> None:
     async with against_server(type) as (backend, _):
-        beside = await told(backend.chat(asking("scripted-echo:usage=with", "one two")))
-        missing = await told(backend.chat(asking("scripted-echo:usage=none", "one two")))
+        beside = await folded(backend.chat(chat_request("scripted-echo:usage=with", "one two")))
+        missing = await folded(backend.chat(chat_request("scripted-echo:usage=none", "one two")))
 
     assert beside.usage is not None
     assert beside.usage.completion_tokens == 2
@@ -73,7 +73,7 @@ async def test_usage_beside_the_finish_is_read_and_none_is_no_fault(type: str) -
 @every
 async def test_thoughts_are_told_apart_from_words(type: str) -> None:
     async with against_server(type) as (backend, _):
-        result = await told(backend.chat(asking("scripted-think:think=4,chunks=2")))
+        result = await folded(backend.chat(chat_request("scripted-think:think=4,chunks=2")))
 
     assert result.thinking == " The user wants to"
     assert result.content == "This is"
@@ -83,7 +83,7 @@ async def test_thoughts_are_told_apart_from_words(type: str) -> None:
 async def test_reasoning_is_read_under_both_its_names(style: str) -> None:
     # litellm #20246, Qwen-Agent #843: a field of another name is dropped without a word.
     async with against_server("generic") as (backend, _):
-        result = await told(backend.chat(asking(f"scripted-think:think=4,style={style}")))
+        result = await folded(backend.chat(chat_request(f"scripted-think:think=4,style={style}")))
 
     assert result.thinking == " The user wants to"
 
@@ -91,7 +91,9 @@ async def test_reasoning_is_read_under_both_its_names(style: str) -> None:
 @every
 async def test_parallel_tool_calls_are_put_together(type: str) -> None:
     async with against_server(type) as (backend, _):
-        result = await told(backend.chat(asking("scripted-tools:calls=2", "hi", tools=(LOOKUP,))))
+        result = await folded(
+            backend.chat(chat_request("scripted-tools:calls=2", "hi", tools=(LOOKUP,)))
+        )
 
     assert result.finish_reason == "tool_calls"
     assert [call.name for call in result.tool_calls] == ["lookup", "lookup"]
@@ -114,7 +116,7 @@ async def test_arguments_may_be_text_an_object_or_nothing(
 ) -> None:
     async with against_server(type) as (backend, _):
         model = f"scripted-tools:arguments={shape}"
-        result = await told(backend.chat(asking(model, "x", tools=(LOOKUP,))))
+        result = await folded(backend.chat(chat_request(model, "x", tools=(LOOKUP,))))
 
     assert arguments == result.tool_calls[0].arguments
 
@@ -122,7 +124,7 @@ async def test_arguments_may_be_text_an_object_or_nothing(
 @every
 async def test_an_answer_cut_by_its_length_says_so(type: str) -> None:
     async with against_server(type) as (backend, _):
-        result = await told(backend.chat(asking("scripted-story", max_tokens=3)))
+        result = await folded(backend.chat(chat_request("scripted-story", max_tokens=3)))
 
     assert result.finish_reason == "length"
     assert result.content == "This is the"
@@ -130,15 +132,15 @@ async def test_an_answer_cut_by_its_length_says_so(type: str) -> None:
 
 @pytest.mark.parametrize("type", ["ollama", "llamacpp", "vllm", "scripted"])
 async def test_a_trailing_assistant_message_is_continued(type: str) -> None:
-    request = asking("scripted-story")
-    said = Message(role="assistant", content=NOTICE[:40])
+    request = chat_request("scripted-story")
+    prefill = Message(role="assistant", content=NOTICE[:40])
     async with against_server(type) as (backend, _):
         assert await backend.prefills("scripted-story")
-        result = await told(
-            backend.chat(request.model_copy(update={"messages": (*request.messages, said)}))
+        result = await folded(
+            backend.chat(request.model_copy(update={"messages": (*request.messages, prefill)}))
         )
 
-    assert said.text + result.content == NOTICE + STORY
+    assert prefill.text + result.content == NOTICE + STORY
 
 
 WIRES = ["trickle", "crlf", "multiline", "split", "trickle+crlf+multiline"]
@@ -150,7 +152,7 @@ async def test_the_answer_is_the_same_however_its_bytes_are_cut(type: str, wire:
     if type == "ollama" and "multiline" in wire:
         wire = wire.replace("+multiline", "").replace("multiline", "split")
     async with against_server(type) as (backend, _):
-        result = await told(backend.chat(asking(f"scripted-echo:wire={wire}", TEXT)))
+        result = await folded(backend.chat(chat_request(f"scripted-echo:wire={wire}", TEXT)))
 
     assert result.content == TEXT
 
@@ -158,7 +160,7 @@ async def test_the_answer_is_the_same_however_its_bytes_are_cut(type: str, wire:
 @networked
 async def test_a_line_of_ten_megabytes_arrives_whole(type: str) -> None:
     async with against_server(type) as (backend, _):
-        result = await told(backend.chat(asking("scripted-echo:size=10000000", "x y")))
+        result = await folded(backend.chat(chat_request("scripted-echo:size=10000000", "x y")))
 
     assert len(result.content) == 10_000_002
 
@@ -168,7 +170,7 @@ async def test_vectors_come_once_each_and_in_order(type: str) -> None:
     texts = tuple(f"text number {number}" for number in range(150))
     async with against_server(type) as (backend, _):
         request = EmbedRequest(model="scripted-embed:wire=unordered,dim=8", input=texts)
-        result = await told(backend.embed(request))
+        result = await folded(backend.embed(request))
 
     assert result.embeddings is not None
     assert result.embeddings.count == 150
@@ -183,14 +185,14 @@ async def test_a_vector_too_few_is_an_error(type: str) -> None:
     async with against_server(type) as (backend, _):
         request = EmbedRequest(model="scripted-embed:wire=short", input=("a", "b"))
         with pytest.raises(BadAnswer, match="1 vectors for 2 texts"):
-            await told(backend.embed(request))
+            await folded(backend.embed(request))
 
 
 @pytest.mark.parametrize("type", OPENAI_SHAPED)
 async def test_vectors_may_be_numbers_although_base64_was_asked_for(type: str) -> None:
     async with against_server(type) as (backend, _):
         request = EmbedRequest(model="scripted-embed:wire=float,dim=4", input=("a",))
-        result = await told(backend.embed(request))
+        result = await folded(backend.embed(request))
 
     assert result.embeddings is not None
     assert result.embeddings.dimension == 4
@@ -200,14 +202,14 @@ async def test_vectors_may_be_numbers_although_base64_was_asked_for(type: str) -
 async def test_an_unknown_model_is_missing(type: str) -> None:
     async with against_server(type) as (backend, _):
         with pytest.raises(ModelMissing):
-            await told(backend.chat(asking("nobody-knows-it")))
+            await folded(backend.chat(chat_request("nobody-knows-it")))
 
 
 @every
 async def test_many_streams_run_beside_each_other(type: str) -> None:
     async with against_server(type) as (backend, _):
-        requests = [asking("scripted-story:chunks=2") for _ in range(200)]
-        results = await asyncio.gather(*(told(backend.chat(request)) for request in requests))
+        requests = [chat_request("scripted-story:chunks=2") for _ in range(200)]
+        results = await asyncio.gather(*(folded(backend.chat(request)) for request in requests))
 
     assert {"This is"} == {result.content for result in results}
 
@@ -215,9 +217,9 @@ async def test_many_streams_run_beside_each_other(type: str) -> None:
 async def test_a_named_tool_is_forced_where_only_required_is_known() -> None:
     async with against_server("llamacpp") as (backend, _):
         other = Tool(name="other")
-        result = await told(
+        result = await folded(
             backend.chat(
-                asking(
+                chat_request(
                     "scripted-tools",
                     tools=(LOOKUP, other),
                     tool_choice=NamedTool(name="other"),

@@ -11,9 +11,9 @@ from support.backends import (
     NETWORKED,
     OPENAI_SHAPED,
     against_server,
-    asking,
+    chat_request,
+    folded,
     make,
-    told,
 )
 
 from contract.errors import (
@@ -58,14 +58,14 @@ async def test_an_error_before_the_first_word_has_its_class(
 ) -> None:
     async with against_server(type) as (backend, _):
         with pytest.raises(error):
-            await told(backend.chat(asking(f"scripted-story:fail={fault}")))
+            await folded(backend.chat(chat_request(f"scripted-story:fail={fault}")))
 
 
 @every
 async def test_a_busy_backend_names_its_wait(type: str) -> None:
     async with against_server(type) as (backend, _):
         with pytest.raises(BackendBusy) as caught:
-            await told(backend.chat(asking("scripted-story:fail=busy")))
+            await folded(backend.chat(chat_request("scripted-story:fail=busy")))
 
     assert caught.value.retry_after_s == 2.0
 
@@ -86,7 +86,7 @@ async def words_before(error: type[BackendError], stream: Any) -> str:
 @every
 async def test_an_answer_without_its_last_marker_is_a_failure(type: str, fault: str) -> None:
     async with against_server(type) as (backend, _):
-        stream = backend.chat(asking(f"scripted-story:fail={fault}:3,rate=500"))
+        stream = backend.chat(chat_request(f"scripted-story:fail={fault}:3,rate=500"))
         words = await words_before(TruncatedStream, stream)
 
     assert words == "This is the"
@@ -95,7 +95,9 @@ async def test_an_answer_without_its_last_marker_is_a_failure(type: str, fault: 
 @every
 async def test_an_error_in_the_middle_comes_after_the_words_before_it(type: str) -> None:
     async with against_server(type) as (backend, _):
-        words = await words_before(ServerFault, backend.chat(asking("scripted-story:fail=error:3")))
+        words = await words_before(
+            ServerFault, backend.chat(chat_request("scripted-story:fail=error:3"))
+        )
 
     assert words == "This is the"
 
@@ -107,22 +109,22 @@ STYLES = ["llamacpp", "old", "vllm", "lmstudio", "openai", "swap", "proxy"]
 @pytest.mark.parametrize("type", OPENAI_SHAPED)
 async def test_an_error_in_the_middle_is_seen_in_every_shape(type: str, style: str) -> None:
     async with against_server(type) as (backend, _):
-        stream = backend.chat(asking(f"scripted-story:fail=error:1,style={style}"))
+        stream = backend.chat(chat_request(f"scripted-story:fail=error:1,style={style}"))
         with pytest.raises(ServerFault, match="scripted error in the middle"):
-            await told(stream)
+            await folded(stream)
 
 
 async def test_an_error_that_the_server_swallowed_is_a_failure_all_the_same() -> None:
     async with against_server("generic") as (backend, _):
         with pytest.raises(TruncatedStream):
-            await told(backend.chat(asking("scripted-story:fail=error:1,style=ollama")))
+            await folded(backend.chat(chat_request("scripted-story:fail=error:1,style=ollama")))
 
 
 @every
 async def test_a_backend_that_falls_silent_is_given_up(type: str) -> None:
     async with against_server(type, idle_s=0.05) as (backend, _):
         words = await words_before(
-            BackendStalled, backend.chat(asking("scripted-story:fail=stall:2"))
+            BackendStalled, backend.chat(chat_request("scripted-story:fail=stall:2"))
         )
 
     assert words == "This is"
@@ -132,7 +134,7 @@ async def test_a_backend_that_falls_silent_is_given_up(type: str) -> None:
 async def test_no_silence_is_too_long_before_the_first_word(type: str) -> None:
     # ollama #7408: a client's timeout aborts the load, and its retries begin anew.
     async with against_server(type, idle_s=0.05) as (backend, _):
-        result = await told(backend.chat(asking("scripted-echo:first=0.3", "hi")))
+        result = await folded(backend.chat(chat_request("scripted-echo:first=0.3", "hi")))
 
     assert result.content == "hi"
 
@@ -140,7 +142,7 @@ async def test_no_silence_is_too_long_before_the_first_word(type: str) -> None:
 @networked
 async def test_closing_the_stream_closes_the_socket(type: str) -> None:
     async with against_server(type) as (backend, server):
-        async with aclosing(backend.chat(asking("scripted-story:rate=20"))) as events:
+        async with aclosing(backend.chat(chat_request("scripted-story:rate=20"))) as events:
             await anext(events)
             assert server.seen.open == 1
         await server.seen.until(lambda seen: seen.aborted == 1, limit_s=1.0)
@@ -151,7 +153,9 @@ async def test_closing_the_stream_closes_the_socket(type: str) -> None:
 @networked
 async def test_cancelling_the_task_closes_the_socket(type: str) -> None:
     async with against_server(type) as (backend, server):
-        task = asyncio.create_task(told(backend.chat(asking("scripted-story:fail=stall:1"))))
+        task = asyncio.create_task(
+            folded(backend.chat(chat_request("scripted-story:fail=stall:1")))
+        )
         await server.seen.until(lambda seen: seen.open == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -162,7 +166,7 @@ async def test_cancelling_the_task_closes_the_socket(type: str) -> None:
 @networked
 async def test_a_cancel_before_the_first_word_closes_the_socket(type: str) -> None:
     async with against_server(type) as (backend, server):
-        task = asyncio.create_task(told(backend.chat(asking("scripted-story:first=60"))))
+        task = asyncio.create_task(folded(backend.chat(chat_request("scripted-story:first=60"))))
         await server.seen.until(lambda seen: seen.open == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -176,10 +180,10 @@ async def test_a_prompt_that_drops_a_connection_that_was_used_is_not_sent_again(
 ) -> None:
     async with against_server(type) as (backend, server):
         for _ in range(2):  # llama-server closes a connection after a stream, others keep it
-            await told(backend.chat(asking("scripted-echo", "hi")))
+            await folded(backend.chat(chat_request("scripted-echo", "hi")))
         before = _asked(server)
         with pytest.raises(ConnectionDropped):
-            await told(backend.chat(asking("scripted-echo:fail=drop,times=1", "hi")))
+            await folded(backend.chat(chat_request("scripted-echo:fail=drop,times=1", "hi")))
 
         assert _asked(server) - before == 1
 
@@ -190,7 +194,7 @@ async def test_a_prompt_that_drops_a_connection_never_used_before_is_not_sent_ag
 ) -> None:
     async with against_server(type) as (backend, server):
         with pytest.raises(BackendUnreachable):
-            await told(backend.chat(asking("scripted-echo:fail=drop,times=1", "hi")))
+            await folded(backend.chat(chat_request("scripted-echo:fail=drop,times=1", "hi")))
 
         assert _asked(server) == 1
 

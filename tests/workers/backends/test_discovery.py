@@ -1,4 +1,4 @@
-"""Servers on default ports are found and told apart."""
+"""Servers on default ports are found and identified."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ def owned(by: str, id: str = "m") -> dict[str, Any]:
         ({}, owned("vllm"), {}, "vllm"),
         ({}, owned("library"), {"models": []}, "ollama"),
         ({}, owned("llama-swap"), {}, "llamaswap"),
-        ({}, owned("somebody"), {}, "generic"),
+        ({}, owned("unknown"), {}, "generic"),
         ({}, owned("x", "sd-cpp-local"), {}, "sd"),
         ({}, {}, {}, None),
     ],

@@ -175,7 +175,7 @@ def test_the_environment_names_backends() -> None:
     configs = from_environment(
         {
             "LLM_BOX": "ollama://box",
-            "LLM_MODEL": "somebody else's",
+            "LLM_MODEL": "another program's",
             "OLLAMA_URL": "box2:11434",
             "LMSTUDIO_URL": "https://k@studio",
             "PATH": "x://y",

@@ -1,11 +1,11 @@
-"""What only some backends have words for: how it is said, refused, or named as ignored."""
+"""Features of some backends: sent, refused, or reported as ignored."""
 
 from typing import Any
 
 import httpx
 import pytest
 from pydantic_core import from_json
-from support.backends import against_bytes, against_server, asking, make, told
+from support.backends import against_bytes, against_server, chat_request, folded, make
 
 from contract.chat import ChatRequest, Message, Tool
 from contract.embeddings import EmbedRequest
@@ -20,13 +20,13 @@ from workers.backends.openai.requests import to_chat, to_completion
 from workers.backends.protocols import grants, ungranted
 
 RAW = ChatRequest(model="m", prompt="Once", max_tokens=5, stop=("x",), frequency_penalty=1)
-WISHFUL = asking(
+WISHFUL = chat_request(
     "m", frequency_penalty=1, presence_penalty=-1, logit_bias={"3": 40}, logprobs=True,
     top_logprobs=2, parallel_tool_calls=False, tools=(Tool(name="f"),),
 )  # fmt: skip
 
 
-def test_every_wish_is_seen() -> None:
+def test_every_feature_of_a_request_is_found() -> None:
     assert set(features_of(WISHFUL)) == {
         "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "parallel_tool_calls",
     }  # fmt: skip
@@ -35,7 +35,7 @@ def test_every_wish_is_seen() -> None:
     )  # fmt: skip
     assert features_of(EmbedRequest(model="m", tokens=((1,),))) == ("token_ids",)
     assert features_of(ImageRequest(model="m", prompt="p", mask="AAAA")) == ("mask",)
-    assert features_of(asking("m", parallel_tool_calls=True)) == ()
+    assert features_of(chat_request("m", parallel_tool_calls=True)) == ()
 
 
 def test_a_hosted_dialect_says_all_of_them() -> None:
@@ -73,7 +73,7 @@ def test_ollama_lays_no_template_around_raw_text_but_around_a_hole() -> None:
 async def test_raw_text_is_continued(type: str) -> None:
     async with against_server(type) as (backend, _):
         request = ChatRequest(model="scripted-echo", prompt="one two three", max_tokens=2)
-        result = await told(backend.chat(request))
+        result = await folded(backend.chat(request))
 
     assert (result.content, result.finish_reason) == ("one two", "length")
 
@@ -103,7 +103,7 @@ async def test_likelihoods_of_a_chunk_travel_with_its_words() -> None:
         b'"logprob":-0.5,"bytes":[97],"top_logprobs":[]}]},"finish_reason":"stop"}]}\n\n'
     )
     async with against_bytes("vllm", chunk, b"data: [DONE]\n\n") as backend:
-        result = await told(backend.chat(asking("m", logprobs=True)))
+        result = await folded(backend.chat(chat_request("m", logprobs=True)))
 
     assert result.content == "a"
     assert result.logprobs == (LogProb(token="a", logprob=-0.5, bytes=(97,)),)
@@ -117,7 +117,7 @@ async def test_ids_of_tokens_are_sent_as_they_are() -> None:
         return httpx.Response(200, json={"data": [{"index": 0, "embedding": [1.0]}]})
 
     async with against_bytes("vllm", handler=handler) as backend:
-        await told(backend.embed(EmbedRequest(model="m", tokens=((1, 2),))))
+        await folded(backend.embed(EmbedRequest(model="m", tokens=((1, 2),))))
 
     assert seen == [[[1, 2]]]
 

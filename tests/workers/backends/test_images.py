@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 from support.backends import against_server as chatting
-from support.backends import asking
-from support.backends import told as folded
-from support.images import ALL, MODELS, NETWORKED, against_server, drawing, pictures, size_of, told
+from support.backends import chat_request, folded
+from support.images import (
+    ALL,
+    MODELS,
+    NETWORKED,
+    against_server,
+    collected,
+    drawing,
+    pictures,
+    size_of,
+)
 
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
 from contract.errors import (
@@ -42,7 +50,7 @@ async def test_a_backend_is_what_the_protocols_say(type: str) -> None:
 @every
 async def test_words_become_a_picture_and_one_last_word(type: str) -> None:
     async with against_server(type) as (backend, _):
-        events = await told(backend.image(drawing(type)))
+        events = await collected(backend.image(drawing(type)))
 
     assert [size_of(picture) for picture in pictures(events)] == [(48, 32)]
     assert isinstance(events[-1], Done)
@@ -52,7 +60,7 @@ async def test_words_become_a_picture_and_one_last_word(type: str) -> None:
 @every
 async def test_as_many_pictures_come_as_were_asked_for_and_in_order(type: str) -> None:
     async with against_server(type) as (backend, _):
-        events = await told(backend.image(drawing(type, count=3)))
+        events = await collected(backend.image(drawing(type, count=3)))
 
     assert [event.index for event in events if event.type == "image"] == [0, 1, 2]
     assert len(set(pictures(events))) == 3
@@ -66,7 +74,7 @@ async def test_the_seed_and_the_negative_prompt_arrive(type: str) -> None:
     )  # fmt: skip
     async with against_server(type) as (backend, _):
         one, two, three, again = [
-            pictures(await told(backend.image(drawing(type, **fields)))) for fields in variants
+            pictures(await collected(backend.image(drawing(type, **fields)))) for fields in variants
         ]
 
     assert one == again
@@ -76,10 +84,10 @@ async def test_the_seed_and_the_negative_prompt_arrive(type: str) -> None:
 @every
 async def test_a_picture_is_made_from_another_one(type: str) -> None:
     async with against_server(type) as (backend, _):
-        first = pictures(await told(backend.image(drawing(type, seed=1))))[0]
+        first = pictures(await collected(backend.image(drawing(type, seed=1))))[0]
         data_url = "data:image/png;base64," + base64.b64encode(first).decode()
-        made = await told(backend.image(drawing(type, seed=1, image=data_url, strength=0.5)))
-        other = await told(backend.image(drawing(type, seed=1, image=data_url, strength=0.9)))
+        made = await collected(backend.image(drawing(type, seed=1, image=data_url, strength=0.5)))
+        other = await collected(backend.image(drawing(type, seed=1, image=data_url, strength=0.9)))
 
     assert size_of(pictures(made)[0]) == (48, 32)
     assert len({first, *pictures(made), *pictures(other)}) == 3
@@ -89,7 +97,7 @@ async def test_a_picture_is_made_from_another_one(type: str) -> None:
 @every
 async def test_how_far_it_is_is_told(type: str) -> None:
     async with against_server(type) as (backend, _):
-        events = await told(backend.image(drawing(type, "chunks=5,rate=20")))
+        events = await collected(backend.image(drawing(type, "chunks=5,rate=20")))
     phases = [event.progress for event in events if event.type == "phase"]
 
     assert {event.phase for event in events if event.type == "phase"} == {"generating"}
@@ -103,8 +111,8 @@ async def test_how_far_it_is_is_told(type: str) -> None:
 async def test_previews_come_before_the_picture_and_only_when_asked_for(type: str) -> None:
     script = "chunks=10,rate=40"
     async with against_server(type) as (backend, _):
-        events = await told(backend.image(drawing(type, script, partial_images=2)))
-        without = await told(backend.image(drawing(type, script)))
+        events = await collected(backend.image(drawing(type, script, partial_images=2)))
+        without = await collected(backend.image(drawing(type, script)))
 
     assert len(pictures(events, partial=True)) == 2
     assert [event.partial for event in events if event.type == "image"] == [True, True, False]
@@ -114,7 +122,7 @@ async def test_previews_come_before_the_picture_and_only_when_asked_for(type: st
 async def test_what_sd_server_cannot_express_is_told() -> None:
     async with against_server("sd") as (backend, _):
         request = drawing("sd", mime_type="image/webp", strength=0.2, partial_images=1)
-        done = (await told(backend.image(request.model_copy(update={"model": "other"}))))[-1]
+        done = (await collected(backend.image(request.model_copy(update={"model": "other"}))))[-1]
 
     assert set(done.ignored) == {"mime_type", "strength", "partial_images", "model"}
 
@@ -133,7 +141,7 @@ async def test_what_sd_server_cannot_express_is_told() -> None:
 async def test_a_fault_has_its_class(type: str, fault: str, error: type[BackendError]) -> None:
     async with against_server(type) as (backend, _):
         with pytest.raises(error) as raised:
-            await told(backend.image(drawing(type, f"rate=50,fail={fault}")))
+            await collected(backend.image(drawing(type, f"rate=50,fail={fault}")))
 
     assert raised.value.retryable is error.retryable
 
@@ -142,24 +150,24 @@ async def test_a_fault_has_its_class(type: str, fault: str, error: type[BackendE
 async def test_an_answer_that_breaks_off_is_none(type: str) -> None:
     async with against_server(type) as (backend, _):
         with pytest.raises((BadEndpoint, TruncatedStream)):
-            await told(backend.image(drawing(type, "rate=50,fail=cut:1")))
+            await collected(backend.image(drawing(type, "rate=50,fail=cut:1")))
 
 
 async def test_a_job_that_sd_server_lost_is_its_fault() -> None:
     async with against_server("sd") as (backend, _):
         with pytest.raises(ServerFault, match="does not have our job any more"):
-            await told(backend.image(drawing("sd", "rate=50,fail=after:1")))
+            await collected(backend.image(drawing("sd", "rate=50,fail=after:1")))
 
 
 async def test_the_reason_of_a_failed_job_is_told() -> None:
     async with against_server("sd") as (backend, _):
         with pytest.raises(ServerFault, match="generate_image returned no results"):
-            await told(backend.image(drawing("sd", "rate=50,fail=error:1")))
+            await collected(backend.image(drawing("sd", "rate=50,fail=error:1")))
 
 
 async def test_a_waiting_job_tells_its_place_and_is_taken_out_of_the_queue() -> None:
     async with against_server("sd") as (backend, server):
-        first = asyncio.create_task(told(backend.image(drawing("sd", "chunks=3,rate=2"))))
+        first = asyncio.create_task(collected(backend.image(drawing("sd", "chunks=3,rate=2"))))
         await server.seen.until(lambda seen: seen.requests["/sdcpp/v1/img_gen"] == 1)
         waiting = backend.image(drawing("sd"))
         event = await anext(waiting)
@@ -183,9 +191,9 @@ async def test_a_job_that_runs_already_is_let_go_at_once() -> None:
     assert server.diffusion.interrupted == []
 
 
-async def test_a1111_is_interrupted_when_nobody_wants_the_picture_any_more() -> None:
+async def test_a1111_is_interrupted_when_the_stream_is_closed() -> None:
     async with against_server("a1111") as (backend, server):
-        making = asyncio.create_task(told(backend.image(drawing("a1111", "chunks=9,rate=1"))))
+        making = asyncio.create_task(collected(backend.image(drawing("a1111", "chunks=9,rate=1"))))
         await server.seen.until(lambda seen: seen.requests["/sdapi/v1/progress"] > 0)
         making.cancel()
         await asyncio.wait({making})
@@ -196,13 +204,13 @@ async def test_a1111_is_interrupted_when_nobody_wants_the_picture_any_more() -> 
 
 
 async def test_a_server_without_progress_makes_pictures_all_the_same() -> None:
-    """As sd-server, which speaks a part of A1111's API."""
+    """As sd-server, which implements a part of A1111's API."""
     async with against_server("a1111") as (backend, server):
         a1111 = server.diffusion.handlers["/sdapi/"]
         server._handlers["/sdapi/"] = lambda request: (
             Reply(b"{}", 404) if request.path.endswith("/progress") else a1111(request)
         )
-        events = await told(backend.image(drawing("a1111", "chunks=4,rate=20")))
+        events = await collected(backend.image(drawing("a1111", "chunks=4,rate=20")))
 
     assert len(pictures(events)) == 1
 
@@ -210,13 +218,13 @@ async def test_a_server_without_progress_makes_pictures_all_the_same() -> None:
 @pytest.mark.parametrize("type", ["ollama", "openai", "llamacpp", "scripted"])
 async def test_a_picture_feeds_straight_back_into_a_chat(type: str) -> None:
     async with against_server("sd") as (painter, _):
-        events = await told(painter.image(drawing("sd", count=2)))
+        events = await collected(painter.image(drawing("sd", count=2)))
     parts = [ImagePart(image=event.data) for event in events if event.type == "image"]
     message = Message(role="user", content=(TextPart(text="what is it?"), *parts))
     async with chatting(type) as (backend, _):
         request = ChatRequest(model="scripted-echo", messages=(message,))
         seen = await folded(backend.chat(request))
-        blind = await folded(backend.chat(asking("scripted-echo", "what is it?")))
+        blind = await folded(backend.chat(chat_request("scripted-echo", "what is it?")))
 
     assert seen.content == "what is it? [images: 2]"
     assert blind.content == "what is it?"

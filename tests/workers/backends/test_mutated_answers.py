@@ -1,6 +1,6 @@
 """Whatever a backend sends, each adapter ends with an answer or an error of our tree.
 
-Every adapter is asked everything that it can do, once, and what the server said is kept. Then the
+Each adapter runs all its operations once, and the responses are recorded. Then the
 same answers come again, one of them changed: a value replaced, a field gone, bytes cut or swapped.
 """
 
@@ -19,7 +19,14 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import images
-from support.backends import NETWORKED, Packets, against_imitation, against_server, asking, make
+from support.backends import (
+    NETWORKED,
+    Packets,
+    against_imitation,
+    against_server,
+    chat_request,
+    make,
+)
 
 from contract.chat import Tool
 from contract.embeddings import EmbedRequest
@@ -41,9 +48,9 @@ TOOL = Tool(name="lookup", parameters={"type": "object"})
 CHAT = "scripted-echo"
 EMBED = "scripted-embed:dim=4"
 REQUESTS = [
-    asking(CHAT, "one two"),
-    asking("scripted-tools:calls=2", tools=(TOOL,)),
-    asking("scripted-think:think=2,chunks=1"),
+    chat_request(CHAT, "one two"),
+    chat_request("scripted-tools:calls=2", tools=(TOOL,)),
+    chat_request("scripted-think:think=2,chunks=1"),
     EmbedRequest(model=EMBED, input=("a", "b")),
     ImageRequest(model="scripted-image", prompt="a cat", width=48, height=32, partial_images=1),
     RunningRequest(),
@@ -58,7 +65,7 @@ Key = tuple[str, str, str]
 Reply = tuple[int, str, bytes]
 LIMIT_S = 5.0
 EXAMPLES = int(os.environ.get("LLM_FLEET_EXAMPLES", "60"))
-"""The usual ones are the same each time; whoever changes an adapter asks for 1,000 others."""
+"""The usual ones are the same each time; for changes of an adapter run 1,000 others."""
 
 
 class Recording(httpx.AsyncBaseTransport):
@@ -66,13 +73,13 @@ class Recording(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self._inner = httpx.AsyncHTTPTransport()
-        self.heard: dict[Key, Reply] = {}
+        self.replies: dict[Key, Reply] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         answer = await self._inner.handle_async_request(request)
         body = await answer.aread()
         kept = answer.status_code, answer.headers.get("content-type", ""), body
-        self.heard.setdefault(key_of(request), kept)
+        self.replies.setdefault(key_of(request), kept)
         return httpx.Response(answer.status_code, headers=answer.headers, stream=Packets([body]))
 
     async def aclose(self) -> None:
@@ -95,10 +102,10 @@ async def ask_everything(backend: Any, model: str | None = None) -> None:
     for question in (backend.check, backend.models):
         await settled(question())
     for request in REQUESTS:
-        told = request
+        changed = request
         if model and isinstance(request, ImageRequest):
-            told = request.model_copy(update={"model": model})
-        await settled(ask(backend, told))
+            changed = request.model_copy(update={"model": model})
+        await settled(ask(backend, changed))
 
 
 async def settled(question: Any) -> None:
@@ -132,7 +139,7 @@ def answers_of(type: str) -> dict[Key, Reply]:
         async with recorded(type, transport) as backend:
             await ask_everything(backend, images.MODELS.get(type))
             await backend.aclose()
-        return transport.heard
+        return transport.replies
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(record())

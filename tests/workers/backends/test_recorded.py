@@ -1,11 +1,11 @@
-"""What real servers said, byte for byte, and answers that only a broken one gives."""
+"""Recorded responses of real servers, and responses that only a broken one sends."""
 
 import json
 from typing import Any
 
 import httpx
 import pytest
-from support.backends import WIRE, against_bytes, asking, told
+from support.backends import WIRE, against_bytes, chat_request, folded
 
 from contract.chat import Tool
 from contract.errors import (
@@ -24,7 +24,7 @@ LLAMACPP_STREAM = (WIRE / "llamacpp-chat-stream.sse").read_bytes()
 
 async def answer(type: str, *packets: bytes | Exception, **options: Any) -> Result:
     async with against_bytes(type, *packets, **options) as backend:
-        return await told(backend.chat(asking("tiny")))
+        return await folded(backend.chat(chat_request("tiny")))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1 << 20])
@@ -45,7 +45,7 @@ async def test_a_recorded_stream_of_llama_server_is_understood(size: int) -> Non
 async def test_a_recorded_tool_call_is_put_together_although_it_was_cut() -> None:
     raw = (WIRE / "llamacpp-tool-stream.sse").read_bytes()
     async with against_bytes("llamacpp", raw) as backend:
-        result = await told(backend.chat(asking("tiny", tools=(Tool(name="f"),))))
+        result = await folded(backend.chat(chat_request("tiny", tools=(Tool(name="f"),))))
 
     assert result.finish_reason == "length"
     assert result.tool_calls[0].name == "f"
@@ -148,9 +148,9 @@ async def test_calls_without_index_or_id_are_told_apart() -> None:
 
 
 async def test_done_without_finish_is_an_end_only_if_something_was_said() -> None:
-    said = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
+    body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
 
-    assert (await answer("generic", said)).content == "hi"
+    assert (await answer("generic", body)).content == "hi"
     with pytest.raises(TruncatedStream):
         await answer("generic", b"data: [DONE]\n\n")
 

@@ -216,11 +216,11 @@ def test_a_server_is_told_to_continue_a_trailing_assistant_message(type: str) ->
 
 def test_a_wish_to_cut_texts_is_ignored_aloud_only_if_somebody_wished() -> None:
     silent = EmbedRequest(model="m", input=("a",))
-    spoken = EmbedRequest(model="m", input=("a",), truncate=True)
+    request = EmbedRequest(model="m", input=("a",), truncate=True)
 
     assert requests.to_embed(silent, DIALECTS["openai"]).ignored == ()
-    assert requests.to_embed(spoken, DIALECTS["openai"]).ignored == ("truncate",)
-    assert requests.to_embed(spoken, DIALECTS["vllm"]).fields["truncate_prompt_tokens"] == -1
+    assert requests.to_embed(request, DIALECTS["openai"]).ignored == ("truncate",)
+    assert requests.to_embed(request, DIALECTS["vllm"]).fields["truncate_prompt_tokens"] == -1
 
 
 @pytest.mark.parametrize("arguments", ['{"a":1}', {"a": 1}, None, ""])

@@ -1,7 +1,7 @@
 """The same questions to every adapter that can swap models, over a real socket."""
 
 import pytest
-from support.backends import SWAPPING, against_imitation, asking, told
+from support.backends import SWAPPING, against_imitation, chat_request, folded
 
 from contract.errors import (
     ModelMissing,
@@ -19,7 +19,7 @@ STORY = "scripted-story"
 
 
 async def in_memory(backend: object) -> set[str]:
-    """Names that `running` tells."""
+    """The names of `running`."""
     assert isinstance(backend, SwapModels)
     events = [event async for event in backend.running()]
     assert isinstance(events[0], Details)
@@ -37,14 +37,14 @@ async def test_it_is_what_the_protocol_says(type: str) -> None:
 @swapping
 async def test_a_model_is_loaded_once_and_then_unloaded(type: str) -> None:
     async with against_imitation(type) as (backend, _):
-        await told(backend.unload(UnloadRequest(model=EVERY_MODEL)))
+        await folded(backend.unload(UnloadRequest(model=EVERY_MODEL)))
         assert await in_memory(backend) == set()
         events = [event async for event in backend.load(LoadRequest(model=STORY))]
         assert STORY in await in_memory(backend)
         again = [event async for event in backend.load(LoadRequest(model=STORY))]
         count = len(await in_memory(backend))
         gone = [event async for event in backend.unload(UnloadRequest(model=STORY))]
-        await told(backend.unload(UnloadRequest(model=STORY)))
+        await folded(backend.unload(UnloadRequest(model=STORY)))
 
         assert await in_memory(backend) == set()
     assert events[0] == Phase(phase="loading")
@@ -57,9 +57,9 @@ async def test_a_model_is_loaded_once_and_then_unloaded(type: str) -> None:
 @swapping
 async def test_the_roster_tells_what_is_in_memory(type: str) -> None:
     async with against_imitation(type) as (backend, _):
-        await told(backend.unload(UnloadRequest(model=EVERY_MODEL)))
+        await folded(backend.unload(UnloadRequest(model=EVERY_MODEL)))
         cold = {report.name: report.warm for report in await backend.models()}
-        await told(backend.load(LoadRequest(model=STORY)))
+        await folded(backend.load(LoadRequest(model=STORY)))
         warm = {report.name: report.warm for report in await backend.models()}
 
     assert (cold[STORY], warm[STORY]) == (False, True)
@@ -68,10 +68,10 @@ async def test_the_roster_tells_what_is_in_memory(type: str) -> None:
 @swapping
 async def test_all_models_are_unloaded_with_one_word(type: str) -> None:
     async with against_imitation(type) as (backend, _):
-        await told(backend.load(LoadRequest(model=STORY)))
-        await told(backend.load(LoadRequest(model="scripted-echo")))
+        await folded(backend.load(LoadRequest(model=STORY)))
+        await folded(backend.load(LoadRequest(model="scripted-echo")))
         assert {STORY, "scripted-echo"} <= await in_memory(backend)
-        await told(backend.unload(UnloadRequest(model=EVERY_MODEL)))
+        await folded(backend.unload(UnloadRequest(model=EVERY_MODEL)))
 
         assert await in_memory(backend) == set()
 
@@ -80,9 +80,9 @@ async def test_all_models_are_unloaded_with_one_word(type: str) -> None:
 async def test_a_model_that_it_does_not_have_is_missing(type: str) -> None:
     async with against_imitation(type) as (backend, _):
         with pytest.raises(ModelMissing):
-            await told(backend.load(LoadRequest(model="nobody")))
+            await folded(backend.load(LoadRequest(model="nobody")))
         with pytest.raises(ModelMissing):
-            await told(backend.unload(UnloadRequest(model="nobody")))
+            await folded(backend.unload(UnloadRequest(model="nobody")))
 
 
 @swapping
@@ -96,7 +96,7 @@ async def test_what_it_cannot_keep_alive_it_says(type: str) -> None:
 @swapping
 async def test_no_command_line_of_a_server_is_told(type: str) -> None:
     async with against_imitation(type) as (backend, _):
-        await told(backend.load(LoadRequest(model=STORY)))
+        await folded(backend.load(LoadRequest(model=STORY)))
         events = [event async for event in backend.running()]
         models = await backend.models()
 
@@ -106,8 +106,8 @@ async def test_no_command_line_of_a_server_is_told(type: str) -> None:
 @pytest.mark.parametrize("type", ["llamacpp-router", "llamaswap"])
 async def test_a_chat_says_that_its_model_loads_and_a_second_one_does_not(type: str) -> None:
     async with against_imitation(type) as (backend, _):
-        first = [event async for event in backend.chat(asking(STORY))]
-        second = [event async for event in backend.chat(asking(STORY))]
+        first = [event async for event in backend.chat(chat_request(STORY))]
+        second = [event async for event in backend.chat(chat_request(STORY))]
 
     assert first[0] == Phase(phase="loading")
     assert not any(isinstance(event, Phase) for event in [*first[1:], *second])
@@ -117,7 +117,7 @@ async def test_a_chat_says_that_its_model_loads_and_a_second_one_does_not(type: 
 async def test_a_cold_load_may_take_longer_than_any_limit_on_silence(type: str) -> None:
     slow = "scripted-story:load=0.3,chunks=2"
     async with against_imitation(type, slow, idle_s=0.05) as (backend, _):
-        await told(backend.load(LoadRequest(model=slow)))
-        result = await told(backend.chat(asking(slow)))
+        await folded(backend.load(LoadRequest(model=slow)))
+        result = await folded(backend.chat(chat_request(slow)))
 
     assert result.content == "This is"

@@ -1,4 +1,4 @@
-"""What the assistant thought, sent back with a conversation: said in each server's words, or named.
+"""Reasoning of earlier assistant messages: sent in each server's field, or reported as ignored.
 
 So with `strict` tools, and with a wish to think that names no level.
 """
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic_core import from_json
-from support.backends import against_bytes, make, told
+from support.backends import against_bytes, folded, make
 
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
 from contract.errors import BackendRejected
@@ -32,8 +32,8 @@ OLLAMA_DONE = b'{"message":{"role":"assistant","content":"a"},"done":true,"done_
 
 
 def conversation(turn: Message = TURN, **fields: Any) -> ChatRequest:
-    asked = Message(role="user", content="hi")
-    return ChatRequest(model="m", messages=(asked, turn, RESULT), **fields)
+    question = Message(role="user", content="hi")
+    return ChatRequest(model="m", messages=(question, turn, RESULT), **fields)
 
 
 @pytest.mark.parametrize(
@@ -110,12 +110,12 @@ def test_pieces_of_thoughts_go_back_as_they_came_to_openrouter_alone() -> None:
 
 
 def test_a_template_is_given_thoughts_and_one_without_a_place_for_them_is_named() -> None:
-    asked = templated(conversation())
+    chat = templated(conversation())
 
-    assert asked.messages[1]["reasoning_content"] == "secret thoughts"
-    assert unsupported_fields(asked, "{{ message.reasoning_content }} {{ tools }}") == ()
-    assert unsupported_fields(asked, "{{ message.thinking }}") == ()
-    assert unsupported_fields(asked, "{{ enable_thinking }}") == ("messages[].thinking",)
+    assert chat.messages[1]["reasoning_content"] == "secret thoughts"
+    assert unsupported_fields(chat, "{{ message.reasoning_content }} {{ tools }}") == ()
+    assert unsupported_fields(chat, "{{ message.thinking }}") == ()
+    assert unsupported_fields(chat, "{{ enable_thinking }}") == ("messages[].thinking",)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def levelless(seen: list[Any]) -> Any:
 async def test_a_level_becomes_true_at_ollama_for_a_model_without_levels_and_is_named() -> None:
     seen: list[Any] = []
     async with against_bytes("ollama", handler=levelless(seen)) as backend:
-        result = await told(backend.chat(conversation(think="high")))
+        result = await folded(backend.chat(conversation(think="high")))
 
     assert (result.content, result.ignored, seen) == ("a", ("think",), ["high", True])
 
@@ -226,13 +226,13 @@ async def test_another_refusal_of_ollama_stays_a_refusal() -> None:
 
     async with against_bytes("ollama", handler=handler) as backend:
         with pytest.raises(BackendRejected, match="no: "):
-            await told(backend.chat(conversation(think="high")))
+            await folded(backend.chat(conversation(think="high")))
 
 
 async def test_what_raw_text_cannot_say_to_ollama_is_named() -> None:
     raw = ChatRequest(model="m", prompt="Once", think="high", truncate=False)
     async with against_bytes("ollama", OLLAMA_DONE) as backend:
-        result = await told(backend.chat(raw))
+        result = await folded(backend.chat(raw))
 
     assert result.ignored == ("think",)
     assert wire.to_generate(raw)["truncate"] is False

@@ -1,7 +1,7 @@
 """Vectors of a response that cannot be used are an error."""
 
 import pytest
-from support.backends import against_bytes, told
+from support.backends import against_bytes, folded
 
 from contract.embeddings import EmbedRequest
 from contract.errors import NotFinite, NotSupported
@@ -10,7 +10,7 @@ from contract.errors import NotFinite, NotSupported
 async def test_null_in_a_vector_is_an_error() -> None:
     async with against_bytes("ollama", b'{"embeddings":[[1.0,null]]}') as backend:
         with pytest.raises(NotFinite, match=r"input\[0\]: number 1"):
-            await told(backend.embed(EmbedRequest(model="m", input=("a",))))
+            await folded(backend.embed(EmbedRequest(model="m", input=("a",))))
 
 
 async def test_a_width_that_was_not_asked_for_is_refused() -> None:
@@ -18,4 +18,4 @@ async def test_a_width_that_was_not_asked_for_is_refused() -> None:
     async with against_bytes("llamacpp", raw) as backend:
         request = EmbedRequest(model="m", input=("a",), dimensions=2)
         with pytest.raises(NotSupported, match="vectors of 3 numbers"):
-            await told(backend.embed(request))
+            await folded(backend.embed(request))

@@ -21,14 +21,14 @@ DEADLINE_S = 15
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def eventually(ask: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
-    """Ask until the answer is true; the answer, or a failed test."""
+    """Call `ask` until it returns a true value, and return that; fails after `deadline_s`."""
     give_up_at = monotonic() + deadline_s
     while not (answer := ask()):
         assert monotonic() < give_up_at, f"not true within {deadline_s} s"
@@ -38,7 +38,7 @@ def eventually(ask: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
 
 @dataclass
 class Broker:
-    """The server, and what a test wants to know of it."""
+    """The Redis server, and a client of it."""
 
     url: str
     folder: Path
@@ -46,19 +46,19 @@ class Broker:
     redis: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Connect, as a caller of tasks does."""
+        """Connect."""
         self.redis = Redis.from_url(self.url, decode_responses=True, socket_timeout=None)
         self.client = Celery("client", broker=self.url, backend=self.url, set_as_current=False)
         self.client.conf.task_default_queue = "main"
 
-    def hear(self, name: str) -> str:
-        """The next word of the list `name`, waited for."""
-        heard = self.redis.blpop([name], timeout=DEADLINE_S)
-        assert heard is not None, f"nothing heard in {name}"
-        return str(heard[1])
+    def pop(self, name: str) -> str:
+        """Wait for the next item of the list `name`."""
+        popped = self.redis.blpop([name], timeout=DEADLINE_S)
+        assert popped is not None, f"list {name} stayed empty"
+        return str(popped[1])
 
-    def heard(self, name: str) -> list[str]:
-        """Every word of the list `name` so far."""
+    def items(self, name: str) -> list[str]:
+        """The items of the list `name` so far."""
         return list(self.redis.lrange(name, 0, -1))
 
     def send(self, task: str, *args: object, **options: Any) -> Any:
@@ -87,7 +87,7 @@ class Worker:
         return self.log_path.read_text()
 
     def stop(self) -> None:
-        """End it at once: what a test wants of a shutdown it has seen by now."""
+        """Kill it."""
         self.process.kill()
         self.process.wait(DEADLINE_S)
 
@@ -115,7 +115,7 @@ def start_worker(broker: Broker, *options: str, ready: bool = True, **environmen
     worker = Worker(process, log_path)
     if ready:
         try:
-            assert broker.hear("worker") == "ready"
+            assert broker.pop("worker") == "ready"
         except BaseException:
             worker.stop()
             sys.stderr.write(worker.log)

@@ -28,9 +28,9 @@ def name() -> str:
 
 def answer(server: Broker, question: str) -> Any:
     """What the one worker answers to an inspection."""
-    asked = getattr(server.client.control.inspect(limit=1, timeout=1), question)
-    # A question that is asked before the worker listens for questions is lost: ask again.
-    (only,) = eventually(asked).values()
+    inspect = getattr(server.client.control.inspect(limit=1, timeout=1), question)
+    # An inspection before the worker has subscribed is lost, so it is repeated.
+    (only,) = eventually(inspect).values()
     return only
 
 
@@ -52,13 +52,13 @@ def test_a_coroutine_can_ask_for_its_own_retry(server: Broker, name: str) -> Non
     result = server.send("try_again", name)
 
     assert result.get(timeout=5) == 2
-    assert server.heard(name) == [f"attempt {number} of {result.id}" for number in range(3)]
+    assert server.items(name) == [f"attempt {number} of {result.id}" for number in range(3)]
 
 
 def test_signals_and_hooks_surround_a_success(server: Broker, name: str) -> None:
     result = server.send("hooked", name, kwargs={"good": True})
 
-    assert [server.hear(name) for _ in range(4)] == [
+    assert [server.pop(name) for _ in range(4)] == [
         "prerun",
         f"body of {result.id}",
         "on_success",
@@ -69,7 +69,7 @@ def test_signals_and_hooks_surround_a_success(server: Broker, name: str) -> None
 def test_signals_and_hooks_surround_a_failure(server: Broker, name: str) -> None:
     result = server.send("hooked", name, kwargs={"good": False})
 
-    assert [server.hear(name) for _ in range(5)] == [
+    assert [server.pop(name) for _ in range(5)] == [
         "prerun",
         f"body of {result.id}",
         "on_failure",
@@ -99,11 +99,11 @@ def test_a_thousand_coroutines_meet_in_one_process(server: Broker, name: str) ->
 def test_a_revoked_task_is_cancelled(server: Broker, name: str) -> None:
     # celery concurrency/thread.py: the pool of threads cannot end a task.
     result = server.send("wait", name)
-    assert server.hear(name) == "started"
+    assert server.pop(name) == "started"
 
     server.client.control.revoke(result.id, terminate=True)
 
-    assert [server.hear(name), server.hear(name)] == ["cancelled", "finally"]
+    assert [server.pop(name), server.pop(name)] == ["cancelled", "finally"]
     with pytest.raises(TaskRevokedError):
         result.get(timeout=5)
     eventually(lambda: answer(server, "stats")["pool"]["running"] == 0)
@@ -117,7 +117,7 @@ def test_a_task_revoked_before_it_starts_never_starts(server: Broker, name: str)
 
     with pytest.raises(TaskRevokedError):
         result.get(timeout=5)
-    assert server.heard(name) == []
+    assert server.items(name) == []
 
 
 def test_a_coroutine_cancelled_from_inside_is_reported_revoked(server: Broker) -> None:
@@ -131,7 +131,7 @@ def test_the_soft_time_limit_is_raised_in_the_coroutine(server: Broker, name: st
 
     with pytest.raises(SoftTimeLimitExceeded):
         result.get(timeout=5)
-    assert server.heard(name) == ["started", "soft limit", "finally"]
+    assert server.items(name) == ["started", "soft limit", "finally"]
 
 
 def test_the_soft_time_limit_leaves_no_child_behind(server: Broker, name: str) -> None:
@@ -139,7 +139,7 @@ def test_the_soft_time_limit_leaves_no_child_behind(server: Broker, name: str) -
 
     with pytest.raises(SoftTimeLimitExceeded):
         result.get(timeout=5)
-    assert server.heard(name) == ["started", "child ended"]
+    assert server.items(name) == ["started", "child ended"]
 
 
 def test_the_hard_time_limit_cancels_the_coroutine(server: Broker, name: str) -> None:
@@ -147,7 +147,7 @@ def test_the_hard_time_limit_cancels_the_coroutine(server: Broker, name: str) ->
 
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=5)
-    assert [server.hear(name) for _ in range(3)] == ["started", "cancelled", "finally"]
+    assert [server.pop(name) for _ in range(3)] == ["started", "cancelled", "finally"]
 
 
 def test_a_task_that_exits_does_not_take_the_loop_along(server: Broker) -> None:
@@ -158,7 +158,7 @@ def test_a_task_that_exits_does_not_take_the_loop_along(server: Broker) -> None:
 
 def test_the_worker_answers_inspections(server: Broker, name: str) -> None:
     result = server.send("wait_for_word", name)
-    assert server.hear(name) == "started"
+    assert server.pop(name) == "started"
 
     (active,) = answer(server, "active")
     assert active["id"] == result.id
@@ -177,7 +177,7 @@ def test_a_running_task_survives_a_lost_connection(
     server: Broker, shared_worker: Worker, name: str
 ) -> None:
     result = server.send("wait_for_word", name)
-    assert server.hear(name) == "started"
+    assert server.pop(name) == "started"
     # A message that is not acknowledged yet would be delivered again: kombu's way, not the pool's.
     eventually(lambda: not server.redis.exists("unacked"))
 
@@ -188,7 +188,7 @@ def test_a_running_task_survives_a_lost_connection(
     server.redis.rpush(f"{name}:end", "now")
 
     assert consuming
-    assert server.hear(name) == "finished"
+    assert server.pop(name) == "finished"
     eventually(lambda: server.client.AsyncResult(result.id).state == "SUCCESS")
     assert server.send("echo", "alive").get(timeout=10) == "alive"
 
@@ -221,7 +221,7 @@ def flower(server: Broker) -> Iterator[str]:
 
 
 def fetch(url: str) -> str:
-    """The body, or nothing while nobody listens."""
+    """The body, or None while no server listens."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return str(response.read(), "utf-8")

@@ -12,12 +12,12 @@ def test_no_more_messages_leave_the_queue_than_tasks_run(server: Broker, start: 
     start("-c", "3")
     for _ in range(10):
         server.send("wait_for_word", "task")
-    assert [server.hear("task") for _ in range(3)] == ["started"] * 3
+    assert [server.pop("task") for _ in range(3)] == ["started"] * 3
     assert server.redis.llen("main") == 7
 
     server.redis.rpush("task:end", "now")
 
-    assert [server.hear("task") for _ in range(2)] == ["finished", "started"]
+    assert [server.pop("task") for _ in range(2)] == ["finished", "started"]
     assert server.redis.llen("main") == 6
 
 
@@ -33,7 +33,7 @@ def test_the_pool_grows_and_shrinks_by_remote_control(server: Broker, start: Sta
     control.pool_shrink(4, reply=True, limit=1)
     server.redis.rpush("task:end", *["now"] * 4)
 
-    eventually(lambda: server.heard("task").count("finished") == 4)
+    eventually(lambda: server.items("task").count("finished") == 4)
     assert server.redis.llen("main") == 5
     (refusal,) = control.pool_shrink(1, reply=True, limit=1)
     assert "cannot shrink a pool of 1 by 1" in str(refusal)
@@ -49,10 +49,10 @@ def test_a_paused_queue_keeps_its_messages(server: Broker, start: Start) -> None
         server.send("tally", "done", number, queue="side")
     assert server.send("echo", "meanwhile").get(timeout=5) == "meanwhile"
     eventually(lambda: server.redis.llen("side") == 20)
-    assert server.heard("done") == []
+    assert server.items("done") == []
 
     server.send("steer", "resume", "side").get(timeout=5)
-    assert sorted(server.hear("done") for _ in range(20)) == sorted(map(str, range(20)))
+    assert sorted(server.pop("done") for _ in range(20)) == sorted(map(str, range(20)))
 
 
 def test_no_message_is_lost_or_doubled_by_pausing(server: Broker, start: Start) -> None:
@@ -64,5 +64,5 @@ def test_no_message_is_lost_or_doubled_by_pausing(server: Broker, start: Start) 
     server.send("steer", "resume", "side")
 
     eventually(lambda: server.redis.llen("done") == 300)
-    assert len(set(server.heard("done"))) == 300
+    assert len(set(server.items("done"))) == 300
     assert "Canceling queue side" in worker.log

@@ -15,14 +15,14 @@ def test_a_warm_shutdown_waits_for_tasks_and_then_for_the_lifespan(
 ) -> None:
     worker = start("-c", "4")
     result = server.send("wait_for_word", "lifespan")
-    eventually(lambda: server.heard("lifespan") == ["entered", "started"])
+    eventually(lambda: server.items("lifespan") == ["entered", "started"])
 
     worker.signal(SIGTERM)
-    eventually(lambda: server.heard("lifespan")[-1] == "draining")
+    eventually(lambda: server.items("lifespan")[-1] == "draining")
     server.redis.rpush("lifespan:end", "now")
 
     assert worker.exit_code() == 0
-    assert server.heard("lifespan")[2:] == ["draining", "finished", "left"]
+    assert server.items("lifespan")[2:] == ["draining", "finished", "left"]
     assert result.state == "SUCCESS"
 
 
@@ -34,14 +34,14 @@ def test_a_shutdown_by_remote_control_is_announced_too(server: Broker, start: St
     server.client.control.shutdown()
 
     assert worker.exit_code() == 0
-    assert server.heard("lifespan") == ["entered", "draining", "left"]
+    assert server.items("lifespan") == ["entered", "draining", "left"]
 
 
-def test_acknowledgements_go_on_while_tasks_end(server: Broker, start: Start) -> None:
+def test_acknowledgements_continue_while_tasks_end(server: Broker, start: Start) -> None:
     worker = start("-c", "4")
     server.send("wait_for_word", "first")
     server.send("late", "second")
-    assert [server.hear("first"), server.hear("second")] == ["started", "started"]
+    assert [server.pop("first"), server.pop("second")] == ["started", "started"]
     assert server.redis.hlen("unacked") == 1
 
     worker.signal(SIGTERM)
@@ -53,12 +53,12 @@ def test_acknowledgements_go_on_while_tasks_end(server: Broker, start: Start) ->
     assert worker.exit_code() == 0
 
 
-def test_a_draining_worker_hands_back_what_arrives_late(server: Broker, start: Start) -> None:
+def test_a_draining_worker_returns_late_messages(server: Broker, start: Start) -> None:
     worker = start("-c", "4")
     server.send("wait_for_word", "task")
-    assert server.hear("task") == "started"
+    assert server.pop("task") == "started"
     worker.signal(SIGTERM)
-    eventually(lambda: server.heard("lifespan")[-1] == "draining")
+    eventually(lambda: server.items("lifespan")[-1] == "draining")
     eventually(lambda: "Warm shutdown" in worker.log)
 
     # One message may be taken in the turn in which the signal arrives.
@@ -77,30 +77,30 @@ def test_a_cold_shutdown_cancels_running_tasks(
 ) -> None:
     worker = start("-c", "4")
     server.send("wait", "task")
-    assert [server.hear("task"), server.hear("lifespan")] == ["started", "entered"]
+    assert [server.pop("task"), server.pop("lifespan")] == ["started", "entered"]
 
     for number, one in enumerate(signals):
         if number:
-            assert server.hear("lifespan") == "draining"
+            assert server.pop("lifespan") == "draining"
         worker.signal(one)
 
     worker.exit_code()
-    assert server.heard("task") == ["cancelled", "finally"]
-    assert server.heard("lifespan")[-1] == "left"
+    assert server.items("task") == ["cancelled", "finally"]
+    assert server.items("lifespan")[-1] == "left"
 
 
 def test_tasks_that_outlast_the_drain_are_cancelled(server: Broker, start: Start) -> None:
     worker = start("-c", "4", POOL_TEST_DRAIN_TIMEOUT_S="0.2")
     server.send("wait", "task")
-    assert server.hear("task") == "started"
+    assert server.pop("task") == "started"
 
     worker.signal(SIGTERM)
 
     assert worker.exit_code() == 0
-    assert server.heard("task") == ["cancelled", "finally"]
+    assert server.items("task") == ["cancelled", "finally"]
 
 
-def test_a_blocked_loop_does_not_keep_the_worker(server: Broker, start: Start) -> None:
+def test_a_blocked_loop_does_not_prevent_the_shutdown(server: Broker, start: Start) -> None:
     worker = start(
         "-c",
         "4",
@@ -108,7 +108,7 @@ def test_a_blocked_loop_does_not_keep_the_worker(server: Broker, start: Start) -
         CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
     )
     server.send("block", "task", 3600)
-    assert server.hear("task") == "started"
+    assert server.pop("task") == "started"
 
     worker.signal(SIGTERM)
 
@@ -140,7 +140,7 @@ def test_a_lifespan_that_cannot_begin_ends_the_worker(start: Start) -> None:
 
 
 @pytest.mark.parametrize("lifespan", ["crashing_lifespan", "exiting_lifespan"])
-def test_a_crash_beside_the_tasks_ends_the_worker(
+def test_a_crash_of_the_lifespan_ends_the_worker(
     server: Broker, start: Start, lifespan: str
 ) -> None:
     worker = start(
@@ -150,7 +150,7 @@ def test_a_crash_beside_the_tasks_ends_the_worker(
         CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
     )
     server.send("wait", "task")
-    assert server.hear("task") == "started"
+    assert server.pop("task") == "started"
 
     server.redis.rpush("crash", "now")
 
@@ -167,7 +167,7 @@ def test_a_crash_ends_the_worker_whatever_its_main_thread_waits_for(
         POOL_TEST_LIFESPAN="crashing_lifespan_of_a_stuck_worker",
         CELERY_CUSTOM_WORKER_POOL="tests.workers.pool_app:HurriedPool",
     )
-    assert server.hear("main") == "stuck"
+    assert server.pop("main") == "stuck"
 
     server.redis.rpush("crash", "now")
 
@@ -179,7 +179,7 @@ def test_a_crash_ends_the_worker_whatever_its_main_thread_waits_for(
 def test_the_pool_can_be_chosen_in_the_configuration(server: Broker, start: Start) -> None:
     start("-c", "2", POOL_TEST_POOL="workers.celery_pool.pool:AsyncioPool")
 
-    # A question that is asked before the worker listens for questions is lost: ask again.
-    told = eventually(lambda: server.client.control.inspect(limit=1, timeout=1).stats())
-    (stats,) = told.values()
+    # An inspection before the worker has subscribed is lost, so it is repeated.
+    replies = eventually(lambda: server.client.control.inspect(limit=1, timeout=1).stats())
+    (stats,) = replies.values()
     assert stats["pool"]["implementation"] == "workers.celery_pool.pool:AsyncioPool"

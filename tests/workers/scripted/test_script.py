@@ -1,11 +1,11 @@
-"""What scripted models say, and how they misbehave."""
+"""Responses and faults of scripted models."""
 
 import math
 import time
 from typing import get_args
 
 import pytest
-from support.backends import asking, told
+from support.backends import chat_request, folded
 
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -28,7 +28,7 @@ from workers.scripted.backend import Scripted
 from workers.scripted.script import NOTICE, STORY, Prompt, generate, parse, vector
 
 
-def test_a_name_is_a_form_and_its_parameters() -> None:
+def test_a_name_is_a_form_with_parameters() -> None:
     script = parse("scripted-story:chunks=200,rate=50,fail=reset:20,wire=crlf+split,times=2")
 
     assert (script.chunks, script.rate, script.fail, script.after) == (200, 50.0, "reset", 20)
@@ -45,7 +45,7 @@ def test_a_name_is_a_form_and_its_parameters() -> None:
         "scripted-story:usage=never",
     ],
 )
-def test_a_parameter_that_is_wrong_is_named(model: str) -> None:
+def test_an_invalid_parameter_is_named_in_the_error(model: str) -> None:
     with pytest.raises(InvalidRequest, match="model: "):
         parse(model)
 
@@ -66,11 +66,11 @@ def test_an_echo_is_the_text_itself(text: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 50, len(NOTICE + STORY)])
-def test_a_story_goes_on_where_it_was_cut(cut: int) -> None:
-    said = (NOTICE + STORY)[:cut]
-    turn = generate(parse("scripted-story"), Prompt(prefill=said))
+def test_a_story_continues_a_prefill(cut: int) -> None:
+    prefill = (NOTICE + STORY)[:cut]
+    turn = generate(parse("scripted-story"), Prompt(prefill=prefill))
 
-    assert said + "".join(turn.content) == (NOTICE + STORY)
+    assert prefill + "".join(turn.content) == (NOTICE + STORY)
 
 
 def test_vectors_are_of_length_one_and_close_for_close_texts() -> None:
@@ -80,26 +80,26 @@ def test_vectors_are_of_length_one_and_close_for_close_texts() -> None:
     assert math.dist(fleet, again) < math.dist(fleet, other)
 
 
-async def test_a_fault_with_times_goes_away() -> None:
+async def test_a_fault_with_times_ends_after_that_many_requests() -> None:
     backend = Scripted()
-    request = asking("scripted-echo:fail=busy,times=2", "hi")
+    request = chat_request("scripted-echo:fail=busy,times=2", "hi")
     for _ in range(2):
         with pytest.raises(BackendBusy):
-            await told(backend.chat(request))
+            await folded(backend.chat(request))
 
-    assert (await told(backend.chat(request))).content == "hi"
+    assert (await folded(backend.chat(request))).content == "hi"
 
 
-async def test_words_come_at_their_rate() -> None:
+async def test_words_are_sent_at_the_given_rate() -> None:
     began = time.monotonic()
-    await told(Scripted().chat(asking("scripted-story:chunks=10,rate=100")))
+    await folded(Scripted().chat(chat_request("scripted-story:chunks=10,rate=100")))
 
     assert 0.08 < time.monotonic() - began < 2.0
 
 
 async def test_a_cold_model_loads_first_and_a_warm_one_does_not() -> None:
     backend = Scripted()
-    request = asking("scripted-echo:load=0.01", "hi")
+    request = chat_request("scripted-echo:load=0.01", "hi")
     first = [event.type async for event in backend.chat(request)]
     second = [event.type async for event in backend.chat(request)]
 
@@ -109,32 +109,32 @@ async def test_a_cold_model_loads_first_and_a_warm_one_does_not() -> None:
 
 async def test_models_can_be_pulled_copied_made_shown_and_deleted() -> None:
     backend = Scripted()
-    pulled = await told(backend.pull(PullRequest(model="new")))
+    pulled = await folded(backend.pull(PullRequest(model="new")))
     assert pulled.progress is not None
     assert pulled.progress.overall_total_bytes == pulled.progress.overall_completed_bytes
-    await told(backend.copy(CopyRequest(model="new", destination="newer")))
-    await told(backend.create(CreateRequest(model="newest", source="newer")))
-    shown = await told(backend.show(ShowRequest(model="newest")))
+    await folded(backend.copy(CopyRequest(model="new", destination="newer")))
+    await folded(backend.create(CreateRequest(model="newest", source="newer")))
+    shown = await folded(backend.show(ShowRequest(model="newest")))
     assert shown.details is not None
-    await told(backend.delete(DeleteRequest(model="new")))
+    await folded(backend.delete(DeleteRequest(model="new")))
 
     assert {"newer", "newest"} <= {model.name for model in await backend.models()}
     with pytest.raises(ModelMissing):
-        await told(backend.chat(asking("new")))
+        await folded(backend.chat(chat_request("new")))
 
 
 async def test_models_are_loaded_and_unloaded() -> None:
     backend = Scripted()
-    await told(backend.load(LoadRequest(model="scripted-echo")))
+    await folded(backend.load(LoadRequest(model="scripted-echo")))
     assert [m.name for m in await backend.models() if m.warm] == ["scripted-echo"]
-    await told(backend.unload(UnloadRequest(model="scripted-echo")))
+    await folded(backend.unload(UnloadRequest(model="scripted-echo")))
 
     assert [model.name for model in await backend.models() if model.warm] == []
 
 
 async def test_the_dimension_of_a_request_counts_more_than_the_models() -> None:
     request = EmbedRequest(model="scripted-embed:dim=8", input=("a",), dimensions=3)
-    result = await told(Scripted().embed(request))
+    result = await folded(Scripted().embed(request))
 
     assert result.embeddings is not None
     assert result.embeddings.dimension == 3

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from support.backends import WIRE
-from support.images import drawing, pictures, size_of, told
+from support.images import collected, drawing, pictures, size_of
 
 from contract.errors import (
     BackendBusy,
@@ -24,7 +24,7 @@ QUEUE_FULL = b'{"error":"job queue is full"}'
 """Not recorded but read: async_jobs.h, 64 jobs."""
 
 
-def said(name: str, status: int = 200) -> httpx.Response:
+def recorded(name: str, status: int = 200) -> httpx.Response:
     body = (WIRE / f"sd-{name}.json").read_bytes()
     return httpx.Response(status, content=body, headers={"content-type": "application/json"})
 
@@ -34,39 +34,42 @@ async def playing(
     *views: httpx.Response, accepted: httpx.Response | None = None
 ) -> AsyncIterator[tuple[Sdcpp, list[str]]]:
     """An sd-server that answers each question about its job with the next view."""
-    asked: list[str] = []
+    requests: list[str] = []
     rest: Iterator[httpx.Response] = iter(views)
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(f"{request.method} {request.url.path}")
+        requests.append(f"{request.method} {request.url.path}")
         match request.url.path.removeprefix("/sdcpp/v1/").partition("/")[0]:
             case "capabilities":
                 return httpx.Response(200, content=CAPABILITIES)
             case "img_gen":
-                return accepted or said("accepted", 202)
+                return accepted or recorded("accepted", 202)
             case "jobs" if request.method == "POST":
-                return said("cancelled")
+                return recorded("cancelled")
             case "jobs":
                 return next(rest)
             case _:
-                return said("models")
+                return recorded("models")
 
     backend = Sdcpp("sd", "http://sd.test", transport=httpx.MockTransport(answer))
     try:
-        yield backend, asked
+        yield backend, requests
     finally:
         await backend.aclose()
 
 
-async def test_a_job_is_told_from_its_place_to_its_picture() -> None:
-    async with playing(said("queued"), said("generating"), said("completed")) as (backend, asked):
-        events = await told(backend.image(drawing("sd", count=1)))
+async def test_the_events_of_a_job_are_its_place_its_phase_and_its_image() -> None:
+    async with playing(recorded("queued"), recorded("generating"), recorded("completed")) as (
+        backend,
+        requests,
+    ):
+        events = await collected(backend.image(drawing("sd", count=1)))
 
     assert isinstance(events[0], Progress)
     assert [type(event) for event in events[1:2]] == [Phase]
     assert size_of(pictures(events)[0]) == (64, 64)
     assert events[-1] == Done()
-    assert not [question for question in asked if question.endswith("/cancel")]
+    assert not [each for each in requests if each.endswith("/cancel")]
 
 
 async def test_it_has_one_model_that_makes_images() -> None:
@@ -78,42 +81,42 @@ async def test_it_has_one_model_that_makes_images() -> None:
 
 
 async def test_the_format_it_was_not_built_with_is_known_from_its_capabilities() -> None:
-    async with playing(said("completed")) as (backend, _):
-        events = await told(backend.image(drawing("sd", mime_type="image/webp")))
+    async with playing(recorded("completed")) as (backend, _):
+        events = await collected(backend.image(drawing("sd", mime_type="image/webp")))
 
     assert events[-1].ignored == ("mime_type",)
 
 
 async def test_a_job_that_somebody_else_cancelled_is_a_fault() -> None:
-    async with playing(said("generating"), said("cancelled")) as (backend, _):
+    async with playing(recorded("generating"), recorded("cancelled")) as (backend, _):
         with pytest.raises(ServerFault, match="job cancelled by client"):
-            await told(backend.image(drawing("sd")))
+            await collected(backend.image(drawing("sd")))
 
 
 async def test_a_job_that_is_gone_is_a_fault() -> None:
-    for gone in (said("unknown-404", 404), httpx.Response(410, json={"error": "job expired"})):
-        async with playing(said("generating"), gone) as (backend, _):
+    for gone in (recorded("unknown-404", 404), httpx.Response(410, json={"error": "job expired"})):
+        async with playing(recorded("generating"), gone) as (backend, _):
             with pytest.raises(ServerFault, match="any more"):
-                await told(backend.image(drawing("sd")))
+                await collected(backend.image(drawing("sd")))
 
 
 async def test_closing_asks_to_cancel_what_waits_and_is_glad_of_the_answer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with playing(said("queued")) as (backend, asked):
+    async with playing(recorded("queued")) as (backend, requests):
         making = backend.image(drawing("sd"))
         await anext(making)
         await making.aclose()
 
-    assert asked[-1].startswith("POST /sdcpp/v1/jobs/job_")
-    assert asked[-1].endswith("/cancel")
+    assert requests[-1].startswith("POST /sdcpp/v1/jobs/job_")
+    assert requests[-1].endswith("/cancel")
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (said("bad-400", 400), BackendRejected),
+        (recorded("bad-400", 400), BackendRejected),
         (httpx.Response(429, content=QUEUE_FULL), BackendBusy),
         (httpx.Response(202, json={"status": "queued"}), BadEndpoint),
         (httpx.Response(202, content=b'{"id":"job_'), BadEndpoint),
@@ -124,11 +127,11 @@ async def test_closing_asks_to_cancel_what_waits_and_is_glad_of_the_answer(
 async def test_a_refusal_has_its_class(
     answer: httpx.Response, error: type[BadEndpoint | BackendBusy | BackendRejected]
 ) -> None:
-    async with playing(accepted=answer) as (backend, asked):
+    async with playing(accepted=answer) as (backend, requests):
         with pytest.raises(error):
-            await told(backend.image(drawing("sd")))
+            await collected(backend.image(drawing("sd")))
 
-    assert not [question for question in asked if "/jobs/" in question]
+    assert not [each for each in requests if "/jobs/" in each]
 
 
 @pytest.mark.parametrize(
@@ -145,10 +148,10 @@ async def test_a_refusal_has_its_class(
 async def test_nonsense_is_a_failure_of_the_backend(view: dict[str, object]) -> None:
     async with playing(httpx.Response(200, json=view)) as (backend, _):
         with pytest.raises((BadAnswer, BadEndpoint, ServerFault)):
-            await told(backend.image(drawing("sd")))
+            await collected(backend.image(drawing("sd")))
 
 
 def test_the_recorded_picture_is_a_picture() -> None:
-    data = said("completed").json()["result"]["images"][0]["b64_json"]
+    data = recorded("completed").json()["result"]["images"][0]["b64_json"]
 
     assert size_of(base64.b64decode(data)) == (64, 64)

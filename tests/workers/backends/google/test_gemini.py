@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
-from support.backends import against_bytes, against_server, asking, told
+from support.backends import against_bytes, against_server, chat_request, folded
 
 from contract.chat import (
     ChatRequest,
@@ -56,10 +56,10 @@ def chunk(*parts: dict[str, Any], finish: str | None = None, **more: Any) -> dic
 
 async def answer(*packets: bytes, **options: Any) -> Result:
     async with against_bytes("gemini", *packets, **options) as backend:
-        return await told(backend.chat(asking("gemini-3-pro")))
+        return await folded(backend.chat(chat_request("gemini-3-pro")))
 
 
-def said(result: Result) -> Message:
+def message_of(result: Result) -> Message:
     return Message(
         role="assistant",
         content=result.content,
@@ -107,13 +107,13 @@ async def test_an_answer_goes_back_part_for_part_as_it_came(parts: list[dict[str
     end = chunk({"text": ""}, finish="STOP")
     result = await answer(sse(*(chunk(part) for part in parts), end))
 
-    assert [{"role": "model", "parts": parts}] == sent_back(said(result))
+    assert [{"role": "model", "parts": parts}] == sent_back(message_of(result))
 
 
 @pytest.mark.parametrize("parts", ANSWERS.values(), ids=ANSWERS)
 async def test_parts_may_share_a_chunk_and_survive_json(parts: list[dict[str, Any]]) -> None:
     result = await answer(sse(chunk(*parts, finish="STOP")))
-    message = Message.model_validate_json(said(result).model_dump_json())
+    message = Message.model_validate_json(message_of(result).model_dump_json())
 
     assert [{"role": "model", "parts": parts}] == sent_back(message)
 
@@ -124,12 +124,12 @@ async def test_thoughts_that_nobody_signed_go_back_in_one_part_and_words_are_joi
 
     assert (result.thinking, result.content) == ("hm", "Hello")
     sent = [{"text": "hm", "thought": True}, {"text": "Hello"}]
-    assert sent_back(said(result)) == [{"role": "model", "parts": sent}]
+    assert sent_back(message_of(result)) == [{"role": "model", "parts": sent}]
 
 
 async def test_an_edited_answer_goes_without_the_order_that_it_no_longer_has() -> None:
     result = await answer(sse(chunk(*ANSWERS["two signed texts"], finish="STOP")))
-    edited = said(result).model_copy(update={"content": "something else"})
+    edited = message_of(result).model_copy(update={"content": "something else"})
 
     assert sent_back(edited) == [{"role": "model", "parts": [{"text": "something else"}]}]
 
@@ -137,19 +137,19 @@ async def test_an_edited_answer_goes_without_the_order_that_it_no_longer_has() -
 async def test_tools_are_used_over_two_turns_by_a_server_that_looks_at_signatures() -> None:
     lookup = Tool(name="lookup", parameters={"type": "object"})
     async with against_server("gemini") as (backend, _):
-        request = asking("scripted-tools:calls=2", "x", tools=(lookup,))
-        first = await told(backend.chat(request))
+        request = chat_request("scripted-tools:calls=2", "x", tools=(lookup,))
+        first = await folded(backend.chat(request))
         results = [
             Message(role="tool", content="7", tool_call_id=each.id, tool_name=each.name)
             for each in first.tool_calls
         ]
-        messages = (*request.messages, said(first), *results)
-        second = await told(backend.chat(request.model_copy(update={"messages": messages})))
-        bare = said(first).tool_calls[0].model_copy(update={"provider_meta": None})
+        messages = (*request.messages, message_of(first), *results)
+        second = await folded(backend.chat(request.model_copy(update={"messages": messages})))
+        bare = message_of(first).tool_calls[0].model_copy(update={"provider_meta": None})
         forged = Message(role="assistant", tool_calls=(bare,))
         messages = (*request.messages, forged, results[0])
         with pytest.raises(Exception, match="missing a thought_signature"):
-            await told(backend.chat(request.model_copy(update={"messages": messages})))
+            await folded(backend.chat(request.model_copy(update={"messages": messages})))
 
     assert len({each.id for each in first.tool_calls}) == 2
     assert second.status == "done"
@@ -203,7 +203,7 @@ def test_every_option_has_its_name() -> None:
 
 
 def test_what_it_cannot_express_is_named() -> None:
-    request = asking("m", min_p=0.1, keep_alive_s=1, truncate=True, shift=False)
+    request = chat_request("m", min_p=0.1, keep_alive_s=1, truncate=True, shift=False)
 
     assert to_chat(request).ignored == ("min_p", "keep_alive_s", "truncate")
 
@@ -430,7 +430,7 @@ async def test_the_key_goes_into_its_header_and_into_no_error() -> None:
 
     async with against_bytes("gemini", handler=handler) as backend:
         with pytest.raises(Exception, match=r"\*\*\* is odd"):
-            await told(backend.chat(asking("gemini-3-pro")))
+            await folded(backend.chat(chat_request("gemini-3-pro")))
 
     assert seen[0].headers["x-goog-api-key"] == "k3y"
     assert "authorization" not in seen[0].headers
@@ -442,7 +442,7 @@ async def test_the_key_goes_into_its_header_and_into_no_error() -> None:
 async def test_a_name_does_not_lead_to_other_paths(type: str, model: str) -> None:
     async with against_bytes(type, b"") as backend:
         with pytest.raises(ModelMissing, match="not a valid Google model name"):
-            await told(backend.chat(asking(model)))
+            await folded(backend.chat(chat_request(model)))
 
 
 async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
@@ -459,7 +459,7 @@ async def test_vectors_come_a_hundred_at_a_time_and_are_made_unit_vectors_again(
     texts = tuple(f"text {number}" for number in range(101))
     async with against_server("gemini") as (backend, server):
         request = EmbedRequest(model="scripted-embed", input=texts, dimensions=8)
-        result = await told(backend.embed(request))
+        result = await folded(backend.embed(request))
 
     assert server.seen.requests.total() == 2
     assert unpack(result.embeddings.data, 8)[100] == pytest.approx(vector("text 100", 8), abs=1e-6)
@@ -470,10 +470,10 @@ async def test_images_are_made_one_a_request_and_a_refusal_is_one() -> None:
         request = ImageRequest(
             model="scripted-image", prompt="a cat", count=2, width=1600, height=900
         )
-        result = await told(backend.image(request))
+        result = await folded(backend.image(request))
         refused = ImageRequest(model="scripted-image:fail=refuse", prompt="a cat")
         with pytest.raises(Refused, match="IMAGE_SAFETY"):
-            await told(backend.image(refused))
+            await folded(backend.image(refused))
 
     assert server.seen.requests.total() == 3
     assert [image.index for image in result.images] == [0, 1]
@@ -483,7 +483,7 @@ async def test_images_are_made_one_a_request_and_a_refusal_is_one() -> None:
 async def test_a_picture_is_seen() -> None:
     message = Message(role="user", content=(TextPart(text="look"), ImagePart(image=PNG)))
     async with against_server("gemini") as (backend, _):
-        result = await told(backend.chat(ChatRequest(model="scripted-echo", messages=(message,))))
+        result = await folded(backend.chat(ChatRequest(model="scripted-echo", messages=(message,))))
 
     assert result.content == "look [images: 1]"
 
@@ -492,7 +492,7 @@ async def test_a_picture_is_seen() -> None:
 async def test_an_error_in_the_middle_is_seen_on_a_socket(style: str) -> None:
     async with against_server("gemini") as (backend, _):
         with pytest.raises(ServerFault, match="scripted error in the middle"):
-            await told(backend.chat(asking(f"scripted-story:fail=error:2,style={style}")))
+            await folded(backend.chat(chat_request(f"scripted-story:fail=error:2,style={style}")))
 
 
 async def test_a_schema_and_a_tool_reach_the_server() -> None:
@@ -504,8 +504,10 @@ async def test_a_schema_and_a_tool_reach_the_server() -> None:
         return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body)
 
     async with against_bytes("gemini", handler=handler) as backend:
-        request = asking("gemini-3-pro", response_format=SchemaFormat(schema={"type": "object"}))
-        result = await told(backend.chat(request))
+        request = chat_request(
+            "gemini-3-pro", response_format=SchemaFormat(schema={"type": "object"})
+        )
+        result = await folded(backend.chat(request))
 
     assert result.content == "{}"
     assert seen[0]["generationConfig"]["responseJsonSchema"] == {"type": "object"}

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from support.backends import against_server, asking, told
+from support.backends import against_server, chat_request, folded
 
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
@@ -49,15 +49,15 @@ def key_file(path: Path, token_uri: str) -> Path:
 
 
 class Cloud:
-    """Answers as Vertex would, and remembers what it was asked."""
+    """Responds as Vertex does, and records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[httpx.Request] = []
+        self.requests: list[httpx.Request] = []
         self.tokens: list[str] = []
         self.refused: set[str] = set()
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
+        self.requests.append(request)
         self.tokens.append(request.headers["authorization"])
         if request.headers.get("authorization") in self.refused:
             return httpx.Response(401, json={"error": {"code": 401, "message": "expired"}})
@@ -91,7 +91,7 @@ EMBED = EmbedRequest(model="gemini-embedding-2", input=("a",))
 
 async def test_one_token_is_asked_for_and_kept(tmp_path: Path) -> None:
     async with signed(tmp_path) as (backend, cloud, server):
-        await asyncio.gather(*(told(backend.embed(EMBED)) for _ in range(5)))
+        await asyncio.gather(*(folded(backend.embed(EMBED)) for _ in range(5)))
 
     assert server.seen.requests["/token"] == 1
     assert cloud.tokens == ["Bearer ya29.scripted-1"] * 5
@@ -100,15 +100,15 @@ async def test_one_token_is_asked_for_and_kept(tmp_path: Path) -> None:
 async def test_a_token_that_was_taken_back_is_replaced_once(tmp_path: Path) -> None:
     async with signed(tmp_path, quota_project="payer") as (backend, cloud, _):
         cloud.refused.add("Bearer ya29.scripted-1")
-        await told(backend.embed(EMBED))
+        await folded(backend.embed(EMBED))
         cloud.refused.add("Bearer ya29.scripted-2")
         cloud.refused.add("Bearer ya29.scripted-3")
         with pytest.raises(AuthenticationRefused):
-            await told(backend.embed(EMBED))
+            await folded(backend.embed(EMBED))
 
     assert cloud.tokens[:2] == ["Bearer ya29.scripted-1", "Bearer ya29.scripted-2"]
     assert len(cloud.tokens) == 4
-    assert cloud.asked[0].headers["x-goog-user-project"] == "payer"
+    assert cloud.requests[0].headers["x-goog-user-project"] == "payer"
 
 
 async def test_the_loop_runs_while_a_token_is_asked_for(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_the_loop_runs_while_a_token_is_asked_for(tmp_path: Path) -> None:
 
     async with signed(tmp_path) as (backend, _, _):
         ticking = asyncio.create_task(tick())
-        await told(backend.embed(EMBED))
+        await folded(backend.embed(EMBED))
         ticking.cancel()
 
     assert ticks > 10
@@ -187,11 +187,11 @@ def test_without_project_and_key_nobody_pays() -> None:
 
 async def test_a_model_stands_below_project_and_location(tmp_path: Path) -> None:
     async with signed(tmp_path) as (backend, cloud, _):
-        await told(backend.embed(EMBED.model_copy(update={"input": ("a", "b"), "dimensions": 2})))
+        await folded(backend.embed(EMBED.model_copy(update={"input": ("a", "b"), "dimensions": 2})))
 
     where = "/v1beta1/projects/p/locations/eu/publishers/google/models/"
-    assert cloud.asked[0].url.path == f"{where}gemini-embedding-2:embedContent"
-    assert json.loads(cloud.asked[1].content) == {
+    assert cloud.requests[0].url.path == f"{where}gemini-embedding-2:embedContent"
+    assert json.loads(cloud.requests[1].content) == {
         "content": {"parts": [{"text": "b"}]},
         "embedContentConfig": {"autoTruncate": True, "outputDimensionality": 2},
     }
@@ -201,7 +201,7 @@ async def test_text_models_predict_many_at_once_and_the_first_gemini_one_alone()
     async with against_server("vertex") as (backend, server):
         texts = tuple(f"text {number}" for number in range(5))
         request = EmbedRequest(model="scripted-embed", input=texts, dimensions=8)
-        result = await told(backend.embed(request))
+        result = await folded(backend.embed(request))
 
     assert server.seen.requests.total() == 1
     assert result.usage.prompt_tokens == 10
@@ -225,7 +225,7 @@ async def test_who_may_not_list_models_names_them(status: int, is_told: bool) ->
 
 async def test_it_chats_as_gemini_does() -> None:
     async with against_server("vertex") as (backend, server):
-        result = await told(backend.chat(asking("scripted-echo", "one two")))
+        result = await folded(backend.chat(chat_request("scripted-echo", "one two")))
 
     assert result.content == "one two"
     assert "/projects/p/locations/global/" in next(iter(server.seen.requests))

@@ -55,21 +55,26 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("status", [400, 500, 0])
-@pytest.mark.parametrize("who", SENTENCES)
-def test_a_prompt_that_is_too_long_is_one_error_in_all_words(who: str, status: int) -> None:
-    body = {"object": "error", "message": SENTENCES[who], "type": "BadRequestError", "code": status}
+@pytest.mark.parametrize("server", SENTENCES)
+def test_a_prompt_that_is_too_long_is_one_error_in_all_words(server: str, status: int) -> None:
+    body = {
+        "object": "error",
+        "message": SENTENCES[server],
+        "type": "BadRequestError",
+        "code": status,
+    }
 
     assert type(error_from(status, json.dumps(body).encode())) is ContextExceeded
 
 
 def test_every_word_of_the_table_is_in_a_sentence() -> None:
-    said = [sentence.lower() for sentence in SENTENCES.values()]
+    sentences = [sentence.lower() for sentence in SENTENCES.values()]
     older = {
         "context length exceeded", "context overflow", "exceed_context_size_error",
         "greater than the context length", "longer than the context length",
     }  # fmt: skip
 
-    assert {word for word in CONTEXT_WORDS if not any(word in each for each in said)} <= older
+    assert {word for word in CONTEXT_WORDS if not any(word in each for each in sentences)} <= older
 
 
 @pytest.mark.parametrize(

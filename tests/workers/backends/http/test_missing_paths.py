@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.backends import told
+from support.backends import folded
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
@@ -26,7 +26,7 @@ def answering(body: Any, status: int) -> httpx.MockTransport:
 async def refusal(adapter: Any, stream: Any) -> BackendError:
     try:
         with pytest.raises(BackendError) as caught:
-            await told(stream)
+            await folded(stream)
     finally:
         await adapter.aclose()
     return caught.value

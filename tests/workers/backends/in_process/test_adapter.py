@@ -1,4 +1,4 @@
-"""One model in the worker's memory: how it comes, who uses it, when it goes.
+"""One model in the worker's memory: loading, use by one job at a time, unloading.
 
 The library is a parrot; the real ones are in tests/real/test_inprocess_*.
 """
@@ -38,10 +38,10 @@ class Parrot:
         log.append(f"load {name}")
 
     def chat(
-        self, request: ChatRequest, asked: TemplatedChat, feed: ThreadStream[GeneratedItem]
+        self, request: ChatRequest, chat: TemplatedChat, feed: ThreadStream[GeneratedItem]
     ) -> None:
         feed.put(GenerationStart(thinks=False))
-        text = asked.messages[-1]["content"]
+        text = chat.messages[-1]["content"]
         if text == "break":
             raise ServerFault("it broke")
         for word in text.split():
@@ -180,8 +180,10 @@ async def test_a_model_is_claimed_before_it_is_loaded_and_released_after(parrots
     assert landlord.log == ["claim tiny", "release tiny", "claim other", "release other"]
 
 
-async def test_who_is_told_to_leave_does_when_its_job_has_ended(parrots: Parrots) -> None:
-    # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: models are evicted while they speak.
+async def test_a_model_is_unloaded_for_another_worker_after_its_job(
+    parrots: Parrots,
+) -> None:
+    # LM Studio #671, #1796, llama.cpp #21678, llama-swap #588: evicted while generating.
     landlord = Landlord()
     async with backend_of(parrots) as backend:
         backend.use_model_lease(landlord)

@@ -30,10 +30,10 @@ def ask(*messages: Message, **fields: Any) -> ChatRequest:
 
 
 def test_turns_are_plain_text() -> None:
-    said = Message(role="assistant", content="yes")
+    answer = Message(role="assistant", content="yes")
     parts = Message(role="user", content=(TextPart(text="a"), TextPart(text="b")))
 
-    assert templated(ask(USER, said, parts)).messages == [
+    assert templated(ask(USER, answer, parts)).messages == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "yes"},
         {"role": "user", "content": "ab"},
@@ -41,16 +41,16 @@ def test_turns_are_plain_text() -> None:
 
 
 def test_an_answer_that_began_is_no_turn() -> None:
-    asked = templated(ask(USER, Message(role="assistant", content="It is")))
+    chat = templated(ask(USER, Message(role="assistant", content="It is")))
 
-    assert (len(asked.messages), asked.prefix) == (1, "It is")
+    assert (len(chat.messages), chat.prefix) == (1, "It is")
 
 
 def test_arguments_of_a_call_are_an_object() -> None:
     calls = (ToolCall(name="a", arguments='{"x": 1}'),)
-    asked = templated(ask(USER, Message(role="assistant", tool_calls=calls), USER))
+    chat = templated(ask(USER, Message(role="assistant", tool_calls=calls), USER))
 
-    assert asked.messages[1]["tool_calls"] == [
+    assert chat.messages[1]["tool_calls"] == [
         {"id": "call_0", "type": "function", "function": {"name": "a", "arguments": {"x": 1}}}
     ]
 
@@ -87,11 +87,11 @@ def test_a_format_is_a_schema() -> None:
 
 
 def test_tools_are_offered_and_none_is_forced() -> None:
-    asked = templated(ask(tools=TOOLS))
+    chat = templated(ask(tools=TOOLS))
 
-    assert asked.tools is not None
-    assert [tool["function"]["name"] for tool in asked.tools] == ["a", "b"]
-    assert (asked.schema, asked.is_call) == (None, False)
+    assert chat.tools is not None
+    assert [tool["function"]["name"] for tool in chat.tools] == ["a", "b"]
+    assert (chat.schema, chat.is_call) == (None, False)
     assert templated(ask(tools=TOOLS, tool_choice="none")).tools is None
 
 

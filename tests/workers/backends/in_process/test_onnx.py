@@ -41,8 +41,8 @@ async def events(backend: LocalEmbed, *texts: str, **fields: Any) -> list[Any]:
     return [event async for event in backend.embed(request)]
 
 
-def rows(heard: list[Any]) -> np.ndarray:
-    blocks = [event for event in heard if isinstance(event, Vectors)]
+def rows(received: list[Any]) -> np.ndarray:
+    blocks = [event for event in received if isinstance(event, Vectors)]
     counts = [block.count for block in blocks]
     assert [block.index for block in blocks] == [sum(counts[:at]) for at in range(len(blocks))]
     data = b"".join(base64.b64decode(block.data) for block in blocks)
@@ -107,11 +107,11 @@ async def test_a_batch_changes_no_vector(folder: Path) -> None:
 async def test_rows_come_in_order_and_blocks_are_bounded(folder: Path) -> None:
     texts = [letters(1 + at * 7 % 26) for at in range(1100)]
     async with serving(folder) as backend:
-        heard = await events(backend, *texts)
+        received = await events(backend, *texts)
 
-    vectors = rows(heard)
+    vectors = rows(received)
     assert len(vectors) == 1100
-    assert max(event.count for event in heard[:-1]) <= BLOCK_ROWS
+    assert max(event.count for event in received[:-1]) <= BLOCK_ROWS
     np.testing.assert_allclose(
         vectors[1099], expected(texts[1099], lambda hidden: hidden.mean(0)), atol=1e-5
     )
@@ -135,12 +135,12 @@ async def test_an_empty_text_has_a_vector(folder: Path) -> None:
 
 async def test_a_text_that_is_too_long_is_cut_and_keeps_its_last_token(folder: Path) -> None:
     async with serving(folder) as backend:
-        heard = await events(backend, letters(500))
+        received = await events(backend, letters(500))
 
     np.testing.assert_allclose(
-        rows(heard)[0], expected(letters(30), lambda hidden: hidden.mean(0)), atol=1e-5
+        rows(received)[0], expected(letters(30), lambda hidden: hidden.mean(0)), atol=1e-5
     )
-    assert heard[-1].usage.prompt_tokens == 32
+    assert received[-1].usage.prompt_tokens == 32
 
 
 async def test_or_refused_before_any_row_with_its_place_and_length(folder: Path) -> None:
@@ -253,7 +253,7 @@ async def test_a_cancelled_job_stops_after_the_batch_that_runs(
         held = Held(permits=0)
         held.run(backend, monkeypatch)
         job = group.create_task(events(backend, *("a" for _ in range(50))))
-        await held.waiting.wait()  # the loop goes on while the model is busy
+        await held.waiting.wait()  # the loop runs while the model is busy
         job.cancel()
         held.permits.release(50)
 

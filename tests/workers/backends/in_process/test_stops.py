@@ -6,27 +6,27 @@ from hypothesis import strategies as st
 from workers.backends.in_process.stops import Stops
 
 
-def said(pieces: list[str], *words: str) -> tuple[str, bool]:
+def streamed(pieces: list[str], *words: str) -> tuple[str, bool]:
     stops = Stops(words)
     text = "".join(stops.add(piece) for piece in pieces)
     return text + stops.rest(), stops.is_met
 
 
 def test_nothing_of_the_word_is_said() -> None:
-    assert said(["one EN", "D two"], "END") == ("one ", True)
+    assert streamed(["one EN", "D two"], "END") == ("one ", True)
 
 
 def test_what_only_began_like_it_is_said() -> None:
-    assert said(["one EN", "OUGH"], "END") == ("one ENOUGH", False)
-    assert said(["one EN"], "END") == ("one EN", False)
+    assert streamed(["one EN", "OUGH"], "END") == ("one ENOUGH", False)
+    assert streamed(["one EN"], "END") == ("one EN", False)
 
 
 def test_the_first_of_two_wins() -> None:
-    assert said(["a b c"], "c", "b") == ("a ", True)
+    assert streamed(["a b c"], "c", "b") == ("a ", True)
 
 
 @given(st.lists(st.text("ab", max_size=4)), st.text("ab", min_size=1, max_size=4))
 def test_cuts_change_nothing(pieces: list[str], word: str) -> None:
     whole = "".join(pieces)
 
-    assert said(pieces, word) == (whole.partition(word)[0], word in whole)
+    assert streamed(pieces, word) == (whole.partition(word)[0], word in whole)

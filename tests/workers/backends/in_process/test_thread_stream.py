@@ -1,4 +1,4 @@
-"""Items come from a thread in order, and whoever stops listening stops the thread."""
+"""A stream from a thread: items are in order, and closing it stops the thread."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,32 +29,32 @@ async def test_items_come_in_order_to_the_last(thread: ThreadPoolExecutor) -> No
 async def test_what_the_thread_raises_is_raised_after_what_it_said(
     thread: ThreadPoolExecutor,
 ) -> None:
-    heard: list[int] = []
+    received: list[int] = []
 
     def fail(feed: ThreadStream[int]) -> None:
         feed.put(1)
         raise ValueError("two")
 
     items = ThreadStream[int]().items(fail, thread)
-    heard.append(await anext(items))
+    received.append(await anext(items))
     with pytest.raises(ValueError, match="two"):
         await anext(items)
-    assert heard == [1]
+    assert received == [1]
 
 
 async def test_the_thread_is_never_far_ahead(thread: ThreadPoolExecutor) -> None:
-    said: list[int] = []
+    sent: list[int] = []
 
     def talk(feed: ThreadStream[int]) -> None:
-        while feed.put(len(said)):
-            said.append(len(said))
+        while feed.put(len(sent)):
+            sent.append(len(sent))
 
     async with aclosing(ThreadStream[int]().items(talk, thread)) as items:
         await anext(items)
-        while len(said) < MAX_BUFFERED:
+        while len(sent) < MAX_BUFFERED:
             await asyncio.sleep(0)
 
-    assert len(said) <= MAX_BUFFERED + 1
+    assert len(sent) <= MAX_BUFFERED + 1
 
 
 async def test_a_thread_that_goes_on_talking_is_not_waited_for_by_room(

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.backends import against_bytes, told
+from support.backends import against_bytes, folded
 
 from contract.errors import TruncatedStream
 from contract.models import LoadRequest, PullRequest, ShowRequest, UnloadRequest
@@ -19,7 +19,7 @@ async def test_a_pull_adds_up_its_layers_and_demands_success() -> None:
         b'{"status":"pulling bb","digest":"sha256:bb","total":50,"completed":10}\n'
     )
     async with against_bytes("ollama", lines + b'{"status":"success"}\n') as backend:
-        result = await told(backend.pull(PullRequest(model="m")))
+        result = await folded(backend.pull(PullRequest(model="m")))
     assert result.progress is not None
     assert (
         result.progress.overall_total_bytes,
@@ -28,24 +28,24 @@ async def test_a_pull_adds_up_its_layers_and_demands_success() -> None:
 
     async with against_bytes("ollama", lines) as backend:
         with pytest.raises(TruncatedStream, match="success"):
-            await told(backend.pull(PullRequest(model="m")))
+            await folded(backend.pull(PullRequest(model="m")))
 
 
 async def test_loading_falls_back_to_embed_for_an_embedding_model() -> None:
-    asked: list[tuple[str, Any]] = []
+    requests: list[tuple[str, Any]] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        asked.append((request.url.path, json.loads(request.content)))
-        if request.url.path == "/api/chat" and "keep_alive" not in asked[-1][1]:
+        requests.append((request.url.path, json.loads(request.content)))
+        if request.url.path == "/api/chat" and "keep_alive" not in requests[-1][1]:
             return httpx.Response(400, json={"error": '"m" does not support chat'})
         return httpx.Response(200, json={"embeddings": []})
 
     async with against_bytes("ollama", handler=handler) as backend:
-        await told(backend.load(LoadRequest(model="m")))
-        await told(backend.unload(UnloadRequest(model="m")))
+        await folded(backend.load(LoadRequest(model="m")))
+        await folded(backend.unload(UnloadRequest(model="m")))
 
-    assert [path for path, _ in asked] == ["/api/chat", "/api/embed", "/api/chat"]
-    assert asked[2][1]["keep_alive"] == 0
+    assert [path for path, _ in requests] == ["/api/chat", "/api/embed", "/api/chat"]
+    assert requests[2][1]["keep_alive"] == 0
 
 
 async def test_show_is_asked_once_a_digest() -> None:
@@ -68,7 +68,7 @@ async def test_show_is_asked_once_a_digest() -> None:
     async with against_bytes("ollama", handler=handler) as backend:
         await backend.models()
         [model] = await backend.models()
-        result = await told(backend.show(ShowRequest(model="m")))
+        result = await folded(backend.show(ShowRequest(model="m")))
 
     assert (
         model.traits,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic_core import from_json
-from support.backends import against_bytes, asking, told
+from support.backends import against_bytes, chat_request, folded
 
 from contract.chat import ChatRequest, ImagePart, Message, SchemaFormat, TextPart
 from contract.embeddings import EmbedRequest, unpack
@@ -39,7 +39,7 @@ def sse(*deltas: dict[str, Any], finish: str = "stop") -> bytes:
 
 async def answer(*packets: bytes, **options: Any) -> Result:
     async with against_bytes("openai", *packets, **options) as backend:
-        return await told(backend.chat(asking("gpt-5.1")))
+        return await folded(backend.chat(chat_request("gpt-5.1")))
 
 
 async def test_a_refusal_is_told_apart_from_an_answer() -> None:
@@ -141,7 +141,7 @@ async def embedded(*texts: str) -> tuple[list[int], list[list[float]]]:
 
     async with against_bytes("openai", handler=handler) as backend:
         request = EmbedRequest(model="text-embedding-3-small", input=texts)
-        result = await told(backend.embed(request))
+        result = await folded(backend.embed(request))
     return sizes, unpack(result.embeddings.data, 2) if result.embeddings else []
 
 
@@ -163,7 +163,7 @@ async def test_no_request_has_more_tokens_than_openai_takes() -> None:
 def test_the_text_of_an_assistant_is_one_string_however_it_came() -> None:
     # llama.cpp #14353: a beginning in parts is dropped by older servers.
     parts = (TextPart(text="It "), TextPart(text="is"))
-    request = asking("m").model_copy(
+    request = chat_request("m").model_copy(
         update={"messages": (Message(role="assistant", content=parts),)}
     )
 

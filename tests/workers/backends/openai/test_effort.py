@@ -1,4 +1,4 @@
-"""Each generation of OpenAI's models is told how hard to think in its own words."""
+"""The reasoning effort for each generation of OpenAI's models."""
 
 import pytest
 

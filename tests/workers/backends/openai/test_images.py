@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic_core import from_json
-from support.backends import against_bytes, against_server, told
+from support.backends import against_bytes, against_server, folded
 from support.images import size_of
 
 from contract.errors import (
@@ -29,7 +29,7 @@ from workers.scripted.images import form_fields
 from workers.scripted.picture import png, words_of
 
 
-def asking(model: str = "scripted-image", **fields: Any) -> ImageRequest:
+def chat_request(model: str = "scripted-image", **fields: Any) -> ImageRequest:
     return ImageRequest(model=model, prompt="a cat", **fields)
 
 
@@ -64,7 +64,8 @@ async def test_a_server_of_ones_own_says_that_it_makes_images(dsn: str, has_imag
 async def test_every_image_comes_once_and_with_its_price() -> None:
     async with against_server("openai") as (backend, _):
         events = [
-            event async for event in backend.image(asking(count=2, width=48, height=32, seed=7))
+            event
+            async for event in backend.image(chat_request(count=2, width=48, height=32, seed=7))
         ]
 
     images = [event for event in events if isinstance(event, Image)]
@@ -79,7 +80,7 @@ async def test_every_image_comes_once_and_with_its_price() -> None:
 
 async def test_previews_come_before_the_image() -> None:
     async with against_server("openai") as (backend, _):
-        events = [event async for event in backend.image(asking(partial_images=2))]
+        events = [event async for event in backend.image(chat_request(partial_images=2))]
 
     assert [event.partial for event in events[:-1]] == [True, True, False]
     assert {event.index for event in events[:-1]} == {0}
@@ -89,8 +90,10 @@ async def test_previews_come_before_the_image() -> None:
 async def test_an_image_is_made_from_an_image(partial_images: int) -> None:
     start = encoded("start")
     async with against_server("openai") as (backend, server):
-        result = await told(
-            backend.image(asking(image=start, partial_images=partial_images, width=64, height=64))
+        result = await folded(
+            backend.image(
+                chat_request(image=start, partial_images=partial_images, width=64, height=64)
+            )
         )
 
     assert server.seen.requests["/v1/images/edits"] == 1
@@ -100,7 +103,7 @@ async def test_an_image_is_made_from_an_image(partial_images: int) -> None:
 
 def test_a_form_holds_its_fields_and_its_file() -> None:
     start = encoded("start")
-    body = to_image(asking("gpt-image-1", image=f"data:image/png;base64,{start}"), "openai")
+    body = to_image(chat_request("gpt-image-1", image=f"data:image/png;base64,{start}"), "openai")
     content, content_type = body.content
 
     assert form_fields(content) == {
@@ -117,7 +120,7 @@ def test_a_form_holds_its_fields_and_its_file() -> None:
 
 def test_an_image_that_is_no_base64_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not base64"):
-        to_image(asking(image="abcde"), "openai")
+        to_image(chat_request(image="abcde"), "openai")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_an_image_that_is_no_base64_is_refused() -> None:
 def test_a_size_is_the_nearest_that_the_model_knows(
     dialect: str, model: str, wish: dict[str, int], size: str | None, ignored: tuple[str, ...]
 ) -> None:
-    body = to_image(asking(model, **wish), dialect)
+    body = to_image(chat_request(model, **wish), dialect)
 
     assert isinstance(body.content, dict)
     assert body.content.get("size") == size
@@ -150,7 +153,7 @@ def test_a_size_is_the_nearest_that_the_model_knows(
 
 
 def test_servers_of_ones_own_are_asked_for_bytes_and_never_for_events() -> None:
-    body = to_image(asking("sd", partial_images=2, mime_type="image/jpeg"), "generic")
+    body = to_image(chat_request("sd", partial_images=2, mime_type="image/jpeg"), "generic")
 
     assert body.content == {
         "model": "sd",
@@ -168,7 +171,7 @@ async def test_an_address_is_passed_on() -> None:
         return httpx.Response(200, json={"created": 1, "data": [{"url": "https://x.test/a.png"}]})
 
     async with against_bytes("openai", handler=handler) as backend:
-        result = await told(backend.image(asking("dall-e-3")))
+        result = await folded(backend.image(chat_request("dall-e-3")))
 
     assert (result.images[0].url, result.images[0].data) == ("https://x.test/a.png", None)
 
@@ -187,9 +190,9 @@ async def test_an_error_instead_of_an_image_has_its_class(
 ) -> None:
     async with against_server("openai") as (backend, _):
         with pytest.raises(error):
-            await told(backend.image(asking(f"scripted-image:fail={fault}")))
+            await folded(backend.image(chat_request(f"scripted-image:fail={fault}")))
         with pytest.raises(ModelMissing):
-            await told(backend.image(asking("nobody-knows-it")))
+            await folded(backend.image(chat_request("nobody-knows-it")))
 
 
 @pytest.mark.parametrize(
@@ -197,17 +200,19 @@ async def test_an_error_instead_of_an_image_has_its_class(
     [("after:1", TruncatedStream), ("cut:1", TruncatedStream), ("error:1", ServerFault)],
 )
 async def test_previews_alone_are_no_image(fault: str, error: type[Exception]) -> None:
-    request = asking(f"scripted-image:fail={fault},style=openai", partial_images=2)
+    request = chat_request(f"scripted-image:fail={fault},style=openai", partial_images=2)
     async with against_server("openai") as (backend, _):
         with pytest.raises(error):
-            await told(backend.image(request))
+            await folded(backend.image(request))
 
 
 @pytest.mark.parametrize("wire", ["trickle", "crlf", "split"])
 async def test_the_image_is_the_same_however_its_bytes_are_cut(wire: str) -> None:
     async with against_server("openai") as (backend, _):
         model = f"scripted-image:wire={wire}"
-        result = await told(backend.image(asking(model, partial_images=1, width=16, height=16)))
+        result = await folded(
+            backend.image(chat_request(model, partial_images=1, width=16, height=16))
+        )
 
     assert size_of(base64.b64decode(result.images[0].data or "")) == (16, 16)
 
@@ -217,4 +222,4 @@ async def test_an_answer_without_an_image_is_a_failure(data: list[Any]) -> None:
     raw = httpx.Response(200, json={"data": data}).content
     async with against_bytes("openai", raw, content_type="application/json") as backend:
         with pytest.raises((TruncatedStream, ServerFault)):
-            await told(backend.image(asking("gpt-image-1")))
+            await folded(backend.image(chat_request("gpt-image-1")))

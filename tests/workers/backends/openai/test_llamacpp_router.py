@@ -1,11 +1,11 @@
-"""What a llama-server in router mode tells by and by: loads, downloads and their failures."""
+"""Events of a llama-server in router mode: loads, downloads and their failures."""
 
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
-from support.backends import against_bytes, against_imitation, told
+from support.backends import against_bytes, against_imitation, folded
 
 from contract.errors import (
     BackendRejected,
@@ -57,7 +57,7 @@ async def test_a_model_whose_server_ends_did_not_load() -> None:
     broken = "scripted-story:fail=crash"
     async with against_imitation("llamacpp-router", broken) as (backend, _):
         with pytest.raises(ServerFault, match="ended with code 1"):
-            await told(backend.load(LoadRequest(model=broken)))
+            await folded(backend.load(LoadRequest(model=broken)))
 
 
 async def test_a_load_that_somebody_else_began_is_followed() -> None:
@@ -152,9 +152,9 @@ async def test_only_what_was_downloaded_is_deleted() -> None:
     async with against_imitation("llamacpp-router", "org/mine:Q4") as (backend, _):
         assert [Done()] == [e async for e in backend.delete(DeleteRequest(model="org/mine:Q4"))]
         with pytest.raises(ModelMissing):
-            await told(backend.delete(DeleteRequest(model="org/mine:Q4")))
+            await folded(backend.delete(DeleteRequest(model="org/mine:Q4")))
         with pytest.raises(NotSupported, match="preset"):
-            await told(backend.delete(DeleteRequest(model="scripted-story")))
+            await folded(backend.delete(DeleteRequest(model="scripted-story")))
 
 
 async def test_a_router_that_stops_telling_is_a_failure() -> None:
@@ -176,7 +176,7 @@ async def test_a_router_that_stops_telling_is_a_failure() -> None:
         {"u": {"done": 1, "total": 4}, "v": {"done": 2, "total": 6}},
         {"progress": {"u": {"done": 1, "total": 4}, "v": {"done": 2, "total": 6}}},
     ],
-    ids=["as its page says", "as its source does"],
+    ids=["documented", "implemented"],
 )
 def test_bytes_are_read_in_both_shapes(data: dict[str, Any]) -> None:
     step = DownloadProgress().progress(data)

@@ -1,11 +1,11 @@
-"""What llama-swap adds to an answer, and what its list tells: its words taken from its source."""
+"""The chunks and lists of llama-swap, with texts from its source."""
 
 from typing import Any
 
 import httpx
 import pytest
 from pydantic_core import from_json, to_json
-from support.backends import against_bytes, against_imitation, asking, told
+from support.backends import against_bytes, against_imitation, chat_request, folded
 
 from contract.errors import (
     BackendBusy,
@@ -29,8 +29,8 @@ def envelope(message: Any, code: str) -> bytes:
 
 async def test_loading_is_not_taken_for_a_thought() -> None:
     async with against_imitation("llamaswap", TELLING) as (backend, _):
-        events = [event async for event in backend.chat(asking(TELLING))]
-        result = await told(backend.chat(asking(TELLING)))
+        events = [event async for event in backend.chat(chat_request(TELLING))]
+        result = await folded(backend.chat(chat_request(TELLING)))
 
     assert [event for event in events if isinstance(event, Phase)] == [Phase(phase="loading")]
     assert result.thinking == " The user"
@@ -40,7 +40,7 @@ async def test_loading_is_not_taken_for_a_thought() -> None:
 async def test_loading_is_shown_although_the_list_does_not_tell_it() -> None:
     unlisted = "scripted-story:style=swap,load=0.1"
     async with against_imitation("llamaswap") as (backend, _):
-        events = [event async for event in backend.chat(asking(unlisted))]
+        events = [event async for event in backend.chat(chat_request(unlisted))]
 
     assert [event for event in events if isinstance(event, Phase)] == [Phase(phase="loading")]
 
@@ -49,7 +49,7 @@ async def test_a_start_that_failed_behind_its_loading_words_is_a_failure() -> No
     broken = "scripted-story:style=swap,fail=crash"
     async with against_imitation("llamaswap", broken) as (backend, _):
         with pytest.raises(ServerFault, match="did not start"):
-            await told(backend.chat(asking(broken)))
+            await folded(backend.chat(chat_request(broken)))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_its_errors_have_their_class(
     sent = {"status": status, "content_type": "application/json", "retry_after": "1"}
     async with against_bytes("llamaswap", body, **sent) as backend:
         with pytest.raises(error) as caught:
-            await told(backend.chat(asking("m")))
+            await folded(backend.chat(chat_request("m")))
 
     assert getattr(caught.value, "retry_after_s", None) == 1.0
 
@@ -125,25 +125,25 @@ async def test_a_model_that_does_not_start_is_a_server_fault() -> None:
     name = "scripted-story:fail=crash"
     async with against_imitation("llamaswap", name) as (backend, _):
         with pytest.raises(ServerFault, match="exited"):
-            await told(backend.load(LoadRequest(model=name)))
+            await folded(backend.load(LoadRequest(model=name)))
 
 
 async def test_a_name_with_slashes_is_unloaded_by_that_name() -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        asked.append(f"{request.method} {request.url.raw_path.decode()}")
+        requests.append(f"{request.method} {request.url.raw_path.decode()}")
         return httpx.Response(200, text="OK")
 
     async with against_bytes("llamaswap", handler=handler) as backend:
-        await told(backend.unload(UnloadRequest(model="org/model v2:Q4")))
-        await told(backend.unload(UnloadRequest(model="*")))
+        await folded(backend.unload(UnloadRequest(model="org/model v2:Q4")))
+        await folded(backend.unload(UnloadRequest(model="*")))
 
-    assert asked == ["POST /api/models/unload/org/model%20v2%3AQ4", "GET /unload"]
+    assert requests == ["POST /api/models/unload/org/model%20v2%3AQ4", "GET /unload"]
 
 
 def test_the_list_tells_what_the_configuration_says() -> None:
-    told = model_report(
+    report = model_report(
         {
             "id": "vl",
             "architecture": {"input_modalities": ["text", "image"], "output_modalities": ["text"]},
@@ -153,21 +153,21 @@ def test_the_list_tells_what_the_configuration_says() -> None:
         }
     )
 
-    assert told.traits == ("chat", "vision", "tools")
-    assert (told.lacks, told.warm, told.context_length) == (("image",), True, 32768)
+    assert report.traits == ("chat", "vision", "tools")
+    assert (report.lacks, report.warm, report.context_length) == (("image",), True, 32768)
 
 
 def test_an_image_model_does_not_chat() -> None:
     shape = {"input_modalities": ["text"], "output_modalities": ["image"]}
-    told = model_report(
+    report = model_report(
         {"id": "sd", "architecture": shape, "capabilities": {"image_generation": True}}
     )
 
-    assert told.traits == ("image",)
-    assert told.lacks == ("chat", "vision")
+    assert report.traits == ("image",)
+    assert report.lacks == ("chat", "vision")
 
 
 def test_what_is_not_configured_is_unknown() -> None:
-    told = model_report({"id": "m"})
+    report = model_report({"id": "m"})
 
-    assert (told.traits, told.lacks, told.warm, told.context_length) == ((), (), None, None)
+    assert (report.traits, report.lacks, report.warm, report.context_length) == ((), (), None, None)

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import httpx
 import pytest
-from support.backends import against_bytes, against_imitation, asking, told
+from support.backends import against_bytes, against_imitation, chat_request, folded
 
 from contract.errors import (
     BackendStalled,
@@ -89,28 +89,28 @@ async def test_to_cancel_a_pull_stops_the_asking() -> None:
 
 async def test_a_loaded_model_gets_no_second_instance() -> None:
     async with against_imitation("lmstudio") as (backend, server):
-        await told(backend.load(LoadRequest(model="scripted-story")))
-        await told(backend.load(LoadRequest(model="scripted-story")))
+        await folded(backend.load(LoadRequest(model="scripted-story")))
+        await folded(backend.load(LoadRequest(model="scripted-story")))
 
         assert server.seen.requests["/api/v1/models/load"] == 1
 
 
 async def test_every_instance_of_a_model_is_unloaded_and_one_by_its_own_name() -> None:
-    asked: list[str] = []
+    bodies: list[str] = []
     instances = [{"id": "m"}, {"id": "m:2"}, {"id": "m:3"}]
 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             listing = {"models": [{"key": "org/m", "loaded_instances": instances}]}
             return httpx.Response(200, json=listing)
-        asked.append(request.content.decode())
+        bodies.append(request.content.decode())
         return httpx.Response(200, json={"instance_id": "x"})
 
     async with against_bytes("lmstudio", handler=handler) as backend:
-        await told(backend.unload(UnloadRequest(model="m:2")))
-        await told(backend.unload(UnloadRequest(model="org/m")))
+        await folded(backend.unload(UnloadRequest(model="m:2")))
+        await folded(backend.unload(UnloadRequest(model="org/m")))
 
-    assert [f'{{"instance_id":"{id}"}}' for id in ("m:2", "m", "m:2", "m:3")] == asked
+    assert [f'{{"instance_id":"{id}"}}' for id in ("m:2", "m", "m:2", "m:3")] == bodies
 
 
 async def test_a_version_without_these_paths_says_so() -> None:
@@ -119,4 +119,4 @@ async def test_a_version_without_these_paths_says_so() -> None:
         with pytest.raises(BadEndpoint, match="Unexpected endpoint"):
             await pulled(backend, NEW)
         with pytest.raises(BadEndpoint, match="Unexpected endpoint"):
-            await told(backend.chat(asking("m")))
+            await folded(backend.chat(chat_request("m")))

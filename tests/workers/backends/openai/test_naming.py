@@ -1,4 +1,4 @@
-"""Models are named by their alias or their file, never by a path of somebody's machine."""
+"""Models are named by their alias or their file, never by a path."""
 
 import json
 from typing import Any
@@ -20,29 +20,29 @@ NAME = "qwen3-0.6b.Q4_K_M.gguf"
 
 
 class Server:
-    """Lists one model under a path, and remembers what it was asked for."""
+    """Lists one model under a path, and remembers what it was body for."""
 
     def __init__(self, *items: dict[str, Any]) -> None:
         self.items = list(items) or [{"id": PATH, "meta": {"n_ctx": 512}}]
-        self.asked: list[str] = []
+        self.models: list[str] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         match request.url.path:
             case "/v1/models" | "/models" if request.method == "GET":
                 return httpx.Response(200, json={"object": "list", "data": self.items})
             case "/v1/chat/completions" | "/v1/completions":
-                self.asked.append(json.loads(request.content)["model"])
+                self.models.append(json.loads(request.content)["model"])
                 words = 'data: {"choices":[{"index":0,"delta":{"content":"hi"},'
                 words += '"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
                 return httpx.Response(
                     200, text=words, headers={"content-type": "text/event-stream"}
                 )
             case "/v1/embeddings":
-                asked = json.loads(request.content)
-                self.asked.append(asked["model"])
-                if isinstance(asked["input"], str):  # llama-server's probe for embeddings
+                body = json.loads(request.content)
+                self.models.append(body["model"])
+                if isinstance(body["input"], str):  # llama-server's probe for embeddings
                     return httpx.Response(501, json={"error": {"message": "no embeddings"}})
-                rows = [{"index": n, "embedding": [1.0, 0.0]} for n in range(len(asked["input"]))]
+                rows = [{"index": n, "embedding": [1.0, 0.0]} for n in range(len(body["input"]))]
                 return httpx.Response(200, json={"data": rows})
             case "/is_sleeping":
                 return httpx.Response(200, json={"is_sleeping": False})
@@ -64,19 +64,19 @@ def chat(model: str) -> ChatRequest:
 
 
 @pytest.mark.parametrize("dialect", [LLAMACPP, VLLM, GENERIC], ids=lambda it: it.type)
-async def test_a_path_is_never_a_name_and_the_server_hears_its_own(dialect: Dialect) -> None:
+async def test_a_path_is_never_a_name_and_the_server_gets_its_own(dialect: Dialect) -> None:
     server = Server()
     backend = speaker(server, dialect)
     names = [model.name for model in await backend.models()]
-    server.asked.clear()
-    for asked in (NAME, PATH, "/another/way/to/" + NAME):
-        _ = [event async for event in backend.chat(chat(asked))]
-        _ = [event async for event in backend.chat(ChatRequest(model=asked, prompt="hello"))]
-        _ = [event async for event in backend.embed(EmbedRequest(model=asked, input=("x",)))]
+    server.models.clear()
+    for model in (NAME, PATH, "/another/way/to/" + NAME):
+        _ = [event async for event in backend.chat(chat(model))]
+        _ = [event async for event in backend.chat(ChatRequest(model=model, prompt="hello"))]
+        _ = [event async for event in backend.embed(EmbedRequest(model=model, input=("x",)))]
     await backend.aclose()
 
     assert names == [NAME]
-    assert server.asked == [PATH] * 9
+    assert server.models == [PATH] * 9
 
 
 async def test_an_alias_that_the_server_lists_is_the_name() -> None:
@@ -86,7 +86,7 @@ async def test_an_alias_that_the_server_lists_is_the_name() -> None:
     _ = [event async for event in backend.chat(chat("qwen3"))]
     await backend.aclose()
 
-    assert (names, server.asked[-1]) == (["qwen3"], PATH)
+    assert (names, server.models[-1]) == (["qwen3"], PATH)
 
 
 async def test_names_that_are_none_of_a_machine_stay_as_they_are() -> None:
@@ -103,13 +103,13 @@ async def test_a_router_tells_no_path_of_what_it_runs_either() -> None:
     backend = speaker(server, LLAMACPP_ROUTER)
     assert isinstance(backend, LlamaRouter)
     names = [model.name for model in await backend.models()]
-    told = [event async for event in backend.running()]
+    running = [event async for event in backend.running()]
     _ = [event async for event in backend.chat(chat(NAME))]
     await backend.aclose()
 
     assert names == [NAME]
-    assert "/home" not in repr(told)
-    assert server.asked == [PATH]
+    assert "/home" not in repr(running)
+    assert server.models == [PATH]
 
 
 async def test_vllm_is_loaded_by_its_name_and_by_its_path() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
-from support.backends import asking, told
+from support.backends import chat_request, folded
 
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -63,14 +63,14 @@ async def test_a_request_goes_to_the_address_that_has_its_model(tmp_path: Path) 
         assert isinstance(backend, Chat)
         assert isinstance(backend, Embed)
         await backend.check()
-        by_label = await told(backend.chat(asking("Parrot", "one two")))
-        by_id = await told(backend.chat(asking("scripted-echo", "one two")))
+        by_label = await folded(backend.chat(chat_request("Parrot", "one two")))
+        by_id = await folded(backend.chat(chat_request("scripted-echo", "one two")))
         request = EmbedRequest(model="scripted-embed:dim=8", input=("a", "b"))
-        vectors = (await told(backend.embed(request))).embeddings
+        vectors = (await folded(backend.embed(request))).embeddings
         with pytest.raises(BackendUnreachable):
-            await told(backend.chat(asking("gone")))
+            await folded(backend.chat(chat_request("gone")))
         with pytest.raises(ModelMissing, match="Parrot"):
-            await told(backend.chat(asking("nobody")))
+            await folded(backend.chat(chat_request("nobody")))
         await backend.aclose()
 
     assert (by_label.content, by_id.content) == ("one two", "one two")

@@ -1,8 +1,8 @@
-"""A vLLM that may sleep, one that may not, and what is never said to either."""
+"""vLLM with and without sleep mode, and requests that are never sent."""
 
 import httpx
 import pytest
-from support.backends import against_bytes, against_imitation, asking, told
+from support.backends import against_bytes, against_imitation, chat_request, folded
 
 from contract.chat import SchemaFormat
 from contract.models import LoadRequest, UnloadRequest
@@ -24,28 +24,28 @@ async def test_only_one_in_development_mode_can_swap(dsn: str, *, sleeps: bool) 
 
 
 async def test_it_sleeps_at_level_one_and_is_woken_once() -> None:
-    asked: list[str] = []
+    paths: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.raw_path.decode())
+        paths.append(request.url.raw_path.decode())
         if request.url.path == "/is_sleeping":
-            return httpx.Response(200, json={"is_sleeping": "/sleep?level=1" in asked})
+            return httpx.Response(200, json={"is_sleeping": "/sleep?level=1" in paths})
         return httpx.Response(
             200, json={"data": [{"id": "m"}]} if request.method == "GET" else None
         )
 
     async with against_bytes("vllm-dev", handler=handler) as backend:
-        await told(backend.load(LoadRequest(model="m")))
-        await told(backend.unload(UnloadRequest(model="m")))
-        await told(backend.load(LoadRequest(model="m")))
+        await folded(backend.load(LoadRequest(model="m")))
+        await folded(backend.unload(UnloadRequest(model="m")))
+        await folded(backend.load(LoadRequest(model="m")))
 
-    orders = [path for path in asked if path.startswith(("/sleep", "/wake_up"))]
+    orders = [path for path in paths if path.startswith(("/sleep", "/wake_up"))]
     assert orders == ["/sleep?level=1", "/wake_up"]
 
 
 async def test_a_sleeping_server_is_cold() -> None:
     async with against_imitation("vllm-dev") as (backend, _):
-        await told(backend.unload(UnloadRequest(model="*")))
+        await folded(backend.unload(UnloadRequest(model="*")))
         models = await backend.models()
 
     assert {False} == {model.warm for model in models}
@@ -54,7 +54,7 @@ async def test_a_sleeping_server_is_cold() -> None:
 
 def test_a_schema_is_sent_as_a_response_format_because_guided_json_is_ignored() -> None:
     """vLLM 0.33 answers 200 with unconstrained text to `guided_json` and its like."""
-    body = to_chat(asking("m", response_format=SchemaFormat(schema={"type": "object"})), VLLM)
+    body = to_chat(chat_request("m", response_format=SchemaFormat(schema={"type": "object"})), VLLM)
 
     assert body.fields["response_format"]["type"] == "json_schema"
     assert not [name for name in body.fields if name.startswith("guided")]
@@ -62,7 +62,7 @@ def test_a_schema_is_sent_as_a_response_format_because_guided_json_is_ignored() 
 
 @pytest.mark.parametrize(("think", "wanted"), [("off", None), ("high", "high")])
 def test_thinking_is_told_to_the_template_and_as_an_effort(think: str, wanted: str | None) -> None:
-    fields = to_chat(asking("m", think=think), VLLM).fields
+    fields = to_chat(chat_request("m", think=think), VLLM).fields
 
     assert fields["chat_template_kwargs"] == {"enable_thinking": think != "off"}
     assert fields.get("reasoning_effort") == wanted

@@ -144,7 +144,7 @@ async def test_a_cut_at_any_character_loses_and_repeats_nothing(text: str) -> No
         assert result(*texts(text[:cut]), *again).content == text
 
 
-async def test_an_answer_is_continued_as_often_as_it_breaks_off() -> None:
+async def test_an_answer_is_continued_as_often_as_it_is_cut() -> None:
     request = ask("scripted-story:chunks=40")
     uninterrupted = await whole(request)
     log: list[Event] = []
@@ -280,7 +280,7 @@ async def test_max_tokens_counts_the_earlier_output() -> None:
     assert backend.requests[0].max_tokens == 7
 
 
-async def test_an_answer_as_long_as_it_may_be_is_done() -> None:
+async def test_an_answer_at_its_length_limit_is_done() -> None:
     request = ask(max_tokens=3)
     chosen = await plan(request, earlier_output(*texts("a", " b", " c")), Scripted())
 

@@ -101,7 +101,7 @@ async def test_a_load_is_over_at_the_first_output(event: Any) -> None:
     assert stage.affinity.stale.is_set()
 
 
-async def test_a_load_that_fails_ends_and_leaves_no_warm_model() -> None:
+async def test_a_failed_load_ends_without_a_warm_model() -> None:
     stage = Stage()
     record = await stage.begin("1", "a")
     stage.affinity.on_released(record)

@@ -47,7 +47,9 @@ async def test_a_slot_waits_and_the_next_job_wakes_it(redis_url: str) -> None:
         assert not await relay.queue.have_tickets([QUEUE])
 
 
-async def test_a_slot_that_has_waited_a_second_is_reported_as_idle_no_more(redis_url: str) -> None:
+async def test_a_slot_that_has_waited_a_second_is_no_longer_reported_as_idle(
+    redis_url: str,
+) -> None:
     async with idle_slots(redis_url) as (relay, idle, slots):
         assert not await end_of_a_job(relay, idle, slots)
         await relay.queue.enqueue(chat(), queue=QUEUE)

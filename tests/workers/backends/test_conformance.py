@@ -71,7 +71,7 @@ async def test_usage_beside_the_finish_is_read_and_none_is_no_fault(type: str) -
 
 
 @every
-async def test_thoughts_are_told_apart_from_words(type: str) -> None:
+async def test_thinking_is_separate_from_content(type: str) -> None:
     async with against_server(type) as (backend, _):
         result = await folded(backend.chat(chat_request("scripted-think:think=4,chunks=2")))
 
@@ -122,7 +122,7 @@ async def test_arguments_may_be_text_an_object_or_nothing(
 
 
 @every
-async def test_an_answer_cut_by_its_length_says_so(type: str) -> None:
+async def test_an_answer_cut_by_its_length_has_finish_reason_length(type: str) -> None:
     async with against_server(type) as (backend, _):
         result = await folded(backend.chat(chat_request("scripted-story", max_tokens=3)))
 
@@ -166,7 +166,7 @@ async def test_a_line_of_ten_megabytes_arrives_whole(type: str) -> None:
 
 
 @every
-async def test_vectors_come_once_each_and_in_order(type: str) -> None:
+async def test_each_vector_is_yielded_once_and_in_order(type: str) -> None:
     texts = tuple(f"text number {number}" for number in range(150))
     async with against_server(type) as (backend, _):
         request = EmbedRequest(model="scripted-embed:wire=unordered,dim=8", input=texts)
@@ -189,7 +189,7 @@ async def test_a_vector_too_few_is_an_error(type: str) -> None:
 
 
 @pytest.mark.parametrize("type", OPENAI_SHAPED)
-async def test_vectors_may_be_numbers_although_base64_was_asked_for(type: str) -> None:
+async def test_vectors_may_be_numbers_although_base64_was_requested(type: str) -> None:
     async with against_server(type) as (backend, _):
         request = EmbedRequest(model="scripted-embed:wire=float,dim=4", input=("a",))
         result = await folded(backend.embed(request))

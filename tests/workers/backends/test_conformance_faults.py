@@ -93,7 +93,7 @@ async def test_an_answer_without_its_last_marker_is_a_failure(type: str, fault: 
 
 
 @every
-async def test_an_error_in_the_middle_comes_after_the_words_before_it(type: str) -> None:
+async def test_an_error_in_the_middle_is_raised_after_the_words_before_it(type: str) -> None:
     async with against_server(type) as (backend, _):
         words = await words_before(
             ServerFault, backend.chat(chat_request("scripted-story:fail=error:3"))

@@ -32,7 +32,7 @@ def owned(by: str, id: str = "m") -> dict[str, Any]:
         ({}, {}, {}, None),
     ],
 )
-def test_servers_are_told_apart_by_what_they_answer(
+def test_servers_are_identified_by_their_responses(
     native: dict[str, Any], listing: dict[str, Any], tags: dict[str, Any], type: str | None
 ) -> None:
     assert type == identified(native, listing, tags, {})

@@ -38,7 +38,7 @@ def test_every_feature_of_a_request_is_found() -> None:
     assert features_of(chat_request("m", parallel_tool_calls=True)) == ()
 
 
-def test_a_hosted_dialect_says_all_of_them() -> None:
+def test_a_hosted_dialect_sends_all_of_them() -> None:
     fields = to_chat(WISHFUL, DIALECTS["openai"]).fields
 
     assert (fields["frequency_penalty"], fields["presence_penalty"]) == (1, -1)
@@ -97,7 +97,7 @@ def test_no_likelihoods_are_none(given: Any) -> None:
     assert read_logprobs(given) is None
 
 
-async def test_likelihoods_of_a_chunk_travel_with_its_words() -> None:
+async def test_logprobs_are_on_the_delta_of_their_text() -> None:
     chunk = (
         b'data: {"choices":[{"delta":{"content":"a"},"logprobs":{"content":[{"token":"a",'
         b'"logprob":-0.5,"bytes":[97],"top_logprobs":[]}]},"finish_reason":"stop"}]}\n\n'
@@ -132,7 +132,7 @@ async def test_ids_of_tokens_are_refused_with_the_remedy_elsewhere(type: str) ->
         await backend.aclose()
 
 
-async def test_what_cannot_be_said_and_changes_little_is_named() -> None:
+async def test_minor_unsupported_fields_are_reported() -> None:
     backend = make("gemini", "http://backend.test")
     try:
         request = WISHFUL.model_copy(update={"logprobs": False})

@@ -48,7 +48,7 @@ async def test_a_backend_is_what_the_protocols_say(type: str) -> None:
 
 
 @every
-async def test_words_become_a_picture_and_one_last_word(type: str) -> None:
+async def test_a_prompt_becomes_an_image_and_one_done_event(type: str) -> None:
     async with against_server(type) as (backend, _):
         events = await collected(backend.image(drawing(type)))
 
@@ -58,7 +58,7 @@ async def test_words_become_a_picture_and_one_last_word(type: str) -> None:
 
 
 @every
-async def test_as_many_pictures_come_as_were_asked_for_and_in_order(type: str) -> None:
+async def test_the_requested_number_of_images_is_yielded_in_order(type: str) -> None:
     async with against_server(type) as (backend, _):
         events = await collected(backend.image(drawing(type, count=3)))
 
@@ -95,7 +95,7 @@ async def test_a_picture_is_made_from_another_one(type: str) -> None:
 
 
 @every
-async def test_how_far_it_is_is_told(type: str) -> None:
+async def test_progress_is_reported(type: str) -> None:
     async with against_server(type) as (backend, _):
         events = await collected(backend.image(drawing(type, "chunks=5,rate=20")))
     phases = [event.progress for event in events if event.type == "phase"]
@@ -108,7 +108,7 @@ async def test_how_far_it_is_is_told(type: str) -> None:
 
 
 @pytest.mark.parametrize("type", ["a1111", "scripted"])
-async def test_previews_come_before_the_picture_and_only_when_asked_for(type: str) -> None:
+async def test_previews_come_before_the_image_and_only_on_request(type: str) -> None:
     script = "chunks=10,rate=40"
     async with against_server(type) as (backend, _):
         events = await collected(backend.image(drawing(type, script, partial_images=2)))
@@ -119,7 +119,7 @@ async def test_previews_come_before_the_picture_and_only_when_asked_for(type: st
     assert pictures(without, partial=True) == []
 
 
-async def test_what_sd_server_cannot_express_is_told() -> None:
+async def test_fields_that_sd_server_cannot_express_are_reported() -> None:
     async with against_server("sd") as (backend, _):
         request = drawing("sd", mime_type="image/webp", strength=0.2, partial_images=1)
         done = (await collected(backend.image(request.model_copy(update={"model": "other"}))))[-1]
@@ -147,7 +147,7 @@ async def test_a_fault_has_its_class(type: str, fault: str, error: type[BackendE
 
 
 @networked
-async def test_an_answer_that_breaks_off_is_none(type: str) -> None:
+async def test_a_truncated_answer_is_an_error(type: str) -> None:
     async with against_server(type) as (backend, _):
         with pytest.raises((BadEndpoint, TruncatedStream)):
             await collected(backend.image(drawing(type, "rate=50,fail=cut:1")))
@@ -159,13 +159,13 @@ async def test_a_job_that_sd_server_lost_is_its_fault() -> None:
             await collected(backend.image(drawing("sd", "rate=50,fail=after:1")))
 
 
-async def test_the_reason_of_a_failed_job_is_told() -> None:
+async def test_the_error_of_a_failed_job_has_its_reason() -> None:
     async with against_server("sd") as (backend, _):
         with pytest.raises(ServerFault, match="generate_image returned no results"):
             await collected(backend.image(drawing("sd", "rate=50,fail=error:1")))
 
 
-async def test_a_waiting_job_tells_its_place_and_is_taken_out_of_the_queue() -> None:
+async def test_a_queued_job_reports_its_place_and_can_be_cancelled() -> None:
     async with against_server("sd") as (backend, server):
         first = asyncio.create_task(collected(backend.image(drawing("sd", "chunks=3,rate=2"))))
         await server.seen.until(lambda seen: seen.requests["/sdcpp/v1/img_gen"] == 1)
@@ -180,7 +180,7 @@ async def test_a_waiting_job_tells_its_place_and_is_taken_out_of_the_queue() -> 
     assert cancelled == ["job_00000001"]
 
 
-async def test_a_job_that_runs_already_is_let_go_at_once() -> None:
+async def test_closing_does_not_wait_for_a_running_job() -> None:
     async with against_server("sd") as (backend, server):
         making = backend.image(drawing("sd", "chunks=3,rate=1"))
         event = await anext(making)

@@ -123,7 +123,7 @@ async def test_an_error_with_status_200_is_an_error(data: bytes, error: type[Exc
         await answer("lmstudio", data, content_type="application/json")
 
 
-async def test_a_refusal_and_a_filter_are_told_in_the_answer() -> None:
+async def test_a_refusal_and_a_filter_are_part_of_the_answer() -> None:
     raw = (
         b'data: {"choices":[{"index":0,"delta":{"refusal":"I will not."}}]}\n\n'
         b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"content_filter"}]}\n\n'
@@ -133,7 +133,7 @@ async def test_a_refusal_and_a_filter_are_told_in_the_answer() -> None:
     assert (result.refusal, result.finish_reason) == ("I will not.", "content_filter")
 
 
-async def test_calls_without_index_or_id_are_told_apart() -> None:
+async def test_calls_without_index_or_id_are_separate() -> None:
     raw = (
         b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"name":"a","arguments":"{"}}]}}]}'
         b'\n\ndata: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"}"}}]}}]}\n\n'
@@ -147,7 +147,7 @@ async def test_calls_without_index_or_id_are_told_apart() -> None:
     assert result.finish_reason == "tool_calls"
 
 
-async def test_done_without_finish_is_an_end_only_if_something_was_said() -> None:
+async def test_done_without_a_finish_reason_is_an_end_only_after_content() -> None:
     body = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
 
     assert (await answer("generic", body)).content == "hi"

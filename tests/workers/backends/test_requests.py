@@ -41,7 +41,7 @@ def to(type: str, request: ChatRequest) -> tuple[dict[str, Any], tuple[str, ...]
     return requests.to_chat(request, DIALECTS[type])
 
 
-def test_what_was_not_asked_for_is_not_sent() -> None:
+def test_unset_fields_are_not_sent() -> None:
     plain = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
 
     assert plain | {"options": {}} == to("ollama", chat())[0]
@@ -121,7 +121,7 @@ def test_the_length_has_each_servers_name(type: str, field: str) -> None:
         ("openai", "xhigh", {"reasoning_effort": "xhigh"}),
     ],
 )
-def test_thinking_is_wished_for_in_each_servers_words(
+def test_thinking_is_sent_in_each_servers_fields(
     type: str, think: Any, expected: dict[str, Any]
 ) -> None:
     body, ignored = to(type, chat(think=think))
@@ -179,7 +179,7 @@ def test_images_are_raw_for_ollama_and_urls_for_the_others() -> None:
 
 
 @pytest.mark.parametrize("type", ["ollama", "lmstudio"])
-def test_an_image_by_url_is_refused_where_nobody_fetches_it(type: str) -> None:
+def test_an_image_url_is_refused_if_the_server_does_not_fetch_it(type: str) -> None:
     message = Message(role="user", content=(ImagePart(image="https://x/y.png"),))
 
     with pytest.raises(NotSupported, match=r"messages\[0\]"):
@@ -208,13 +208,13 @@ def test_arguments_that_are_no_object_cannot_go_to_ollama() -> None:
 
 
 @pytest.mark.parametrize("type", ["llamacpp", "vllm"])
-def test_a_server_is_told_to_continue_a_trailing_assistant_message(type: str) -> None:
+def test_the_flags_to_continue_an_assistant_message_are_sent(type: str) -> None:
     body = to(type, chat(Message(role="assistant", content="a")))[0]
 
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
-def test_a_wish_to_cut_texts_is_ignored_aloud_only_if_somebody_wished() -> None:
+def test_truncate_is_reported_as_ignored_only_if_it_was_set() -> None:
     silent = EmbedRequest(model="m", input=("a",))
     request = EmbedRequest(model="m", input=("a",), truncate=True)
 
@@ -224,5 +224,5 @@ def test_a_wish_to_cut_texts_is_ignored_aloud_only_if_somebody_wished() -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"a":1}', {"a": 1}, None, ""])
-def test_arguments_become_text_whatever_they_were(arguments: Any) -> None:
+def test_arguments_of_any_type_become_text(arguments: Any) -> None:
     assert isinstance(from_json(arguments_text(arguments)), dict)

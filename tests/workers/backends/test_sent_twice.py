@@ -88,7 +88,7 @@ async def test_a_prompt_is_sent_once_also_on_a_stale_connection() -> None:
     assert server.requests == ["GET", method]
 
 
-async def test_the_prompt_after_it_uses_a_new_connection_whatever_is_idle() -> None:
+async def test_the_next_prompt_uses_a_new_connection_despite_idle_ones() -> None:
     method, how = PROMPT
     server = Server(good=1)
     async with against(server) as client:

@@ -28,7 +28,7 @@ async def in_memory(backend: object) -> set[str]:
 
 
 @swapping
-async def test_it_is_what_the_protocol_says(type: str) -> None:
+async def test_it_implements_the_protocol(type: str) -> None:
     async with against_imitation(type) as (backend, _):
         assert isinstance(backend, SwapModels)
         assert {"running", "load", "unload"} <= set(capabilities(backend))
@@ -55,7 +55,7 @@ async def test_a_model_is_loaded_once_and_then_unloaded(type: str) -> None:
 
 
 @swapping
-async def test_the_roster_tells_what_is_in_memory(type: str) -> None:
+async def test_the_reports_show_which_models_are_in_memory(type: str) -> None:
     async with against_imitation(type) as (backend, _):
         await folded(backend.unload(UnloadRequest(model=EVERY_MODEL)))
         cold = {report.name: report.warm for report in await backend.models()}
@@ -86,7 +86,7 @@ async def test_a_model_that_it_does_not_have_is_missing(type: str) -> None:
 
 
 @swapping
-async def test_what_it_cannot_keep_alive_it_says(type: str) -> None:
+async def test_an_unsupported_keep_alive_is_reported(type: str) -> None:
     async with against_imitation(type) as (backend, _):
         *_, done = [e async for e in backend.load(LoadRequest(model=STORY, keep_alive_s=60))]
 
@@ -94,7 +94,7 @@ async def test_what_it_cannot_keep_alive_it_says(type: str) -> None:
 
 
 @swapping
-async def test_no_command_line_of_a_server_is_told(type: str) -> None:
+async def test_no_command_line_of_a_server_is_shown(type: str) -> None:
     async with against_imitation(type) as (backend, _):
         await folded(backend.load(LoadRequest(model=STORY)))
         events = [event async for event in backend.running()]
@@ -104,7 +104,7 @@ async def test_no_command_line_of_a_server_is_told(type: str) -> None:
 
 
 @pytest.mark.parametrize("type", ["llamacpp-router", "llamaswap"])
-async def test_a_chat_says_that_its_model_loads_and_a_second_one_does_not(type: str) -> None:
+async def test_only_the_first_chat_reports_that_its_model_loads(type: str) -> None:
     async with against_imitation(type) as (backend, _):
         first = [event async for event in backend.chat(chat_request(STORY))]
         second = [event async for event in backend.chat(chat_request(STORY))]

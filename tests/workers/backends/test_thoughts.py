@@ -122,7 +122,7 @@ def test_a_template_is_given_thoughts_and_one_without_a_place_for_them_is_named(
     ("type", "is_said"),
     [("openai", True), ("generic", True), ("vllm", False), ("llamacpp", False), ("gemini", False)],
 )
-async def test_strict_is_said_of_a_tool_or_named(type: str, is_said: bool) -> None:  # noqa: FBT001
+async def test_strict_is_sent_with_a_tool_or_reported(type: str, is_said: bool) -> None:  # noqa: FBT001
     request = conversation(tools=(Tool(name="look", strict=True),))
     backend = make(type, "http://backend.test")
     named = "tools[].strict" in ungranted(request, backend)
@@ -171,7 +171,7 @@ async def test_endpoints_grant_what_their_servers_do_and_name_what_one_of_them_c
         ("openai", {"reasoning_effort": "medium"}),
     ],
 )
-def test_to_think_without_a_level_says_no_level_where_that_can_be_said(
+def test_thinking_without_a_level_sends_no_level_if_possible(
     type: str, expected: dict[str, Any]
 ) -> None:
     body, ignored = requests.to_chat(conversation(think="on"), DIALECTS[type])
@@ -180,7 +180,7 @@ def test_to_think_without_a_level_says_no_level_where_that_can_be_said(
     assert ignored == ()
 
 
-def test_ollama_is_told_true_where_no_level_was_named() -> None:
+def test_ollama_gets_true_without_a_level() -> None:
     assert wire.to_chat(conversation(think="on"))["think"] is True
     assert wire.to_chat(conversation(think="high"))["think"] == "high"
 

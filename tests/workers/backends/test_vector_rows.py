@@ -13,7 +13,7 @@ async def test_null_in_a_vector_is_an_error() -> None:
             await folded(backend.embed(EmbedRequest(model="m", input=("a",))))
 
 
-async def test_a_width_that_was_not_asked_for_is_refused() -> None:
+async def test_a_width_other_than_the_requested_one_is_refused() -> None:
     raw = b'{"data":[{"index":0,"embedding":[1,2,3]}]}'
     async with against_bytes("llamacpp", raw) as backend:
         request = EmbedRequest(model="m", input=("a",), dimensions=2)

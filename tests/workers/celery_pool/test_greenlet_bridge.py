@@ -111,6 +111,6 @@ def test_a_cancellation_enters_as_what_it_is_made_into() -> None:
     assert asyncio.run(main()) == "out of time"
 
 
-def test_a_coroutine_task_called_outside_of_the_pool_says_so() -> None:
+def test_a_coroutine_task_outside_of_the_pool_raises_an_explanation() -> None:
     with pytest.raises(OutsidePoolError, match="AsyncioPool"):
         await_(double(1))

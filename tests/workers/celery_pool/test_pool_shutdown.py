@@ -158,7 +158,7 @@ def test_a_crash_of_the_lifespan_ends_the_worker(
     assert "CRITICAL" in worker.log
 
 
-def test_a_crash_ends_the_worker_whatever_its_main_thread_waits_for(
+def test_a_crash_ends_the_worker_even_if_its_main_thread_is_blocked(
     server: Broker, start: Start
 ) -> None:
     worker = start(

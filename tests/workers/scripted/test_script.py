@@ -55,7 +55,7 @@ def test_an_unknown_form_lists_the_known_ones() -> None:
         parse("llama3")
 
 
-def test_the_story_says_what_it_is_and_how_to_get_a_real_model() -> None:
+def test_the_story_explains_how_to_get_a_real_model() -> None:
     assert "".join(generate(parse("scripted-story"), Prompt()).content) == (NOTICE + STORY)
     assert "LLM_<NAME>=ollama://" in NOTICE
 
@@ -140,5 +140,5 @@ async def test_the_dimension_of_a_request_counts_more_than_the_models() -> None:
     assert result.embeddings.dimension == 3
 
 
-def test_it_can_be_asked_for_everything() -> None:
+def test_it_has_every_capability() -> None:
     assert set(get_args(Capability)) == set(capabilities(Scripted()))

@@ -87,20 +87,20 @@ async def test_the_format_it_was_not_built_with_is_known_from_its_capabilities()
     assert events[-1].ignored == ("mime_type",)
 
 
-async def test_a_job_that_somebody_else_cancelled_is_a_fault() -> None:
+async def test_a_job_that_another_client_cancelled_is_a_fault() -> None:
     async with playing(recorded("generating"), recorded("cancelled")) as (backend, _):
         with pytest.raises(ServerFault, match="job cancelled by client"):
             await collected(backend.image(drawing("sd")))
 
 
-async def test_a_job_that_is_gone_is_a_fault() -> None:
+async def test_a_job_that_the_server_lost_is_a_fault() -> None:
     for gone in (recorded("unknown-404", 404), httpx.Response(410, json={"error": "job expired"})):
         async with playing(recorded("generating"), gone) as (backend, _):
             with pytest.raises(ServerFault, match="any more"):
                 await collected(backend.image(drawing("sd")))
 
 
-async def test_closing_asks_to_cancel_what_waits_and_is_glad_of_the_answer(
+async def test_closing_cancels_a_queued_job_and_ignores_the_error_of_the_response(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with playing(recorded("queued")) as (backend, requests):

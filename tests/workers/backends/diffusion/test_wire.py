@@ -123,7 +123,7 @@ def a1111(handler: httpx.MockTransport, **options: str) -> A1111:
     return A1111("a1111", "http://box:7860", transport=handler, **options)
 
 
-async def test_user_and_password_are_sent_and_never_told() -> None:
+async def test_user_and_password_are_sent_and_never_shown() -> None:
     seen: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -148,7 +148,7 @@ def web_ui(answer: object) -> httpx.MockTransport:
     return httpx.MockTransport(handle)
 
 
-async def test_a_checkpoint_that_is_not_there_is_not_asked_for() -> None:
+async def test_an_unknown_checkpoint_is_not_requested() -> None:
     backend = a1111(web_ui({}))
     with pytest.raises(ModelMissing, match="dogs"):
         [event async for event in backend.image(ImageRequest(model="dogs", prompt="x"))]

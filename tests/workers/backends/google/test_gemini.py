@@ -103,7 +103,7 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("parts", ANSWERS.values(), ids=ANSWERS)
-async def test_an_answer_goes_back_part_for_part_as_it_came(parts: list[dict[str, Any]]) -> None:
+async def test_an_answer_is_sent_back_with_the_same_parts(parts: list[dict[str, Any]]) -> None:
     end = chunk({"text": ""}, finish="STOP")
     result = await answer(sse(*(chunk(part) for part in parts), end))
 
@@ -118,7 +118,7 @@ async def test_parts_may_share_a_chunk_and_survive_json(parts: list[dict[str, An
     assert [{"role": "model", "parts": parts}] == sent_back(message)
 
 
-async def test_thoughts_that_nobody_signed_go_back_in_one_part_and_words_are_joined() -> None:
+async def test_unsigned_thoughts_are_sent_back_as_one_part_and_text_is_joined() -> None:
     parts = [{"text": "hm", "thought": True}, {"text": "Hel"}, {"text": "lo"}]
     result = await answer(sse(*(chunk(part) for part in parts), chunk(finish="STOP")))
 
@@ -155,7 +155,7 @@ async def test_tools_are_used_over_two_turns_by_a_server_that_looks_at_signature
     assert second.status == "done"
 
 
-def test_results_of_tools_stand_in_one_turn_in_the_order_of_the_calls() -> None:
+def test_tool_results_are_one_turn_in_the_order_of_the_calls() -> None:
     calls = (ToolCall(id="a", name="f"), ToolCall(id="b", name="f"))
     turns = sent_back(
         Message(role="assistant", tool_calls=calls),
@@ -171,7 +171,7 @@ def test_results_of_tools_stand_in_one_turn_in_the_order_of_the_calls() -> None:
     ]
 
 
-def test_a_call_of_another_model_says_that_it_is_one() -> None:
+def test_a_call_of_another_model_has_the_foreign_signature() -> None:
     message = Message(role="assistant", tool_calls=(ToolCall(id="a", name="f"),))
 
     assert sent_back(message)[0]["parts"][0]["thoughtSignature"].startswith("skip_thought")
@@ -219,7 +219,7 @@ def test_what_it_cannot_express_is_named() -> None:
         ("gemini-3-pro", "xhigh", {"thinkingLevel": "HIGH", "includeThoughts": True}),
     ],
 )
-def test_each_generation_is_told_how_hard_to_think(
+def test_thinking_is_configured_for_each_generation(
     model: str, think: Any, config: dict[str, Any]
 ) -> None:
     assert chat(model, think=think)["generationConfig"] == {"thinkingConfig": config}
@@ -268,7 +268,7 @@ def test_tools_are_declared_and_chosen(choice: Any, config: dict[str, Any]) -> N
     assert body["toolConfig"] == {"functionCallingConfig": config}
 
 
-def test_a_schema_is_asked_for_as_json_schema() -> None:
+def test_a_schema_is_sent_as_json_schema() -> None:
     schema = {"type": "object"}
     kept = {"responseMimeType": "application/json", "responseJsonSchema": schema}
 
@@ -321,7 +321,7 @@ async def test_a_prompt_that_is_blocked_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "OTHER"])
-async def test_a_model_that_gives_up_may_be_asked_again(reason: str) -> None:
+async def test_an_abnormal_finish_reason_is_retryable(reason: str) -> None:
     with pytest.raises(ServerFault, match=reason):
         await answer(sse(chunk({"text": "a"}), chunk(finish=reason)))
 
@@ -411,7 +411,7 @@ async def test_a_busy_answer_names_its_wait_in_the_details() -> None:
     assert caught.value.retry_after_s == 12.5
 
 
-async def test_a_daily_quota_does_not_come_back_in_a_minute() -> None:
+async def test_a_daily_quota_is_not_retryable() -> None:
     with pytest.raises(QuotaExhausted):
         await answer(refusal(429, "RESOURCE_EXHAUSTED", QUOTA, RETRY), status=429)
 
@@ -455,7 +455,7 @@ async def test_a_list_of_many_pages_is_read_to_its_end() -> None:
     assert (story.context_length, story.max_output_tokens) == (8192, 2048)
 
 
-async def test_vectors_come_a_hundred_at_a_time_and_are_made_unit_vectors_again() -> None:
+async def test_texts_are_sent_in_hundreds_and_vectors_normalized() -> None:
     texts = tuple(f"text {number}" for number in range(101))
     async with against_server("gemini") as (backend, server):
         request = EmbedRequest(model="scripted-embed", input=texts, dimensions=8)

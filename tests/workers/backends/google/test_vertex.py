@@ -89,7 +89,7 @@ async def signed(
 EMBED = EmbedRequest(model="gemini-embedding-2", input=("a",))
 
 
-async def test_one_token_is_asked_for_and_kept(tmp_path: Path) -> None:
+async def test_one_token_is_fetched_and_reused(tmp_path: Path) -> None:
     async with signed(tmp_path) as (backend, cloud, server):
         await asyncio.gather(*(folded(backend.embed(EMBED)) for _ in range(5)))
 
@@ -111,7 +111,7 @@ async def test_a_token_that_was_taken_back_is_replaced_once(tmp_path: Path) -> N
     assert cloud.requests[0].headers["x-goog-user-project"] == "payer"
 
 
-async def test_the_loop_runs_while_a_token_is_asked_for(tmp_path: Path) -> None:
+async def test_the_loop_is_not_blocked_while_a_token_is_fetched(tmp_path: Path) -> None:
     ticks = 0
 
     async def tick() -> None:
@@ -180,12 +180,12 @@ async def test_express_mode_has_a_key_and_no_project() -> None:
     assert backend._path("gemini-3-pro", "x") == "/publishers/google/models/gemini-3-pro:x"
 
 
-def test_without_project_and_key_nobody_pays() -> None:
+def test_a_project_or_a_key_is_required() -> None:
     with pytest.raises(NotSupported, match="needs a project"):
         build(parse("LLM_CLOUD", "vertex://eu"))
 
 
-async def test_a_model_stands_below_project_and_location(tmp_path: Path) -> None:
+async def test_the_path_of_a_model_has_project_and_location(tmp_path: Path) -> None:
     async with signed(tmp_path) as (backend, cloud, _):
         await folded(backend.embed(EMBED.model_copy(update={"input": ("a", "b"), "dimensions": 2})))
 
@@ -208,14 +208,17 @@ async def test_text_models_predict_many_at_once_and_the_first_gemini_one_alone()
     assert unpack(result.embeddings.data, 8)[4] == pytest.approx(vector("text 4", 8), abs=1e-6)
 
 
-@pytest.mark.parametrize(("status", "is_told"), [(403, True), (404, True), (401, False)])
-async def test_who_may_not_list_models_names_them(status: int, is_told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("status", "is_allowed"), [(403, True), (404, True), (401, False)])
+async def test_an_account_that_may_not_list_uses_the_configured_models(
+    status: int,
+    is_allowed: bool,  # noqa: FBT001
+) -> None:
     refusal = httpx.MockTransport(
         lambda _: httpx.Response(status, json={"error": {"code": status}})
     )
     url = "https://aiplatform.test/v1beta1"
     backend = Vertex("v", url, project="p", models=("gemini-3-pro",), transport=refusal)
-    if is_told:
+    if is_allowed:
         assert [each.name for each in await backend.models()] == ["gemini-3-pro"]
     else:
         with pytest.raises(AuthenticationRefused):

@@ -56,7 +56,7 @@ SENTENCES = {
 
 @pytest.mark.parametrize("status", [400, 500, 0])
 @pytest.mark.parametrize("server", SENTENCES)
-def test_a_prompt_that_is_too_long_is_one_error_in_all_words(server: str, status: int) -> None:
+def test_each_servers_message_for_a_long_prompt_is_one_error(server: str, status: int) -> None:
     body = {
         "object": "error",
         "message": SENTENCES[server],

@@ -65,7 +65,7 @@ def test_sse_is_read_in_every_form_that_servers_write_it(
         )
     )
 )
-def test_sse_says_the_same_wherever_its_packets_are_cut(pieces: list[bytes]) -> None:
+def test_sse_events_do_not_depend_on_the_packets(pieces: list[bytes]) -> None:
     raw = b"".join(pieces)
     whole = sse(raw)
 
@@ -96,7 +96,7 @@ def test_blank_lines_of_ndjson_are_skipped_and_the_last_needs_no_end() -> None:
     assert ndjson(b"\n1\n \n2\r\n3") == [b"1", b"2\r", b"3"]
 
 
-def test_a_byte_order_mark_is_none_of_the_first_line() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_line() -> None:
     assert ndjson(b"\xef", b"\xbb\xbf{}\n{}") == [b"{}", b"{}"]
     assert ndjson(b"\xef\xbb\xbf") == []
 

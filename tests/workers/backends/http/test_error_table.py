@@ -123,7 +123,7 @@ SAID = '{"error":{"message":"%s"}}'
 
 @pytest.mark.parametrize("status", [0, 429, 500, 503])
 @pytest.mark.parametrize("phrase", [*LOADING, *BUSY], ids=lambda phrase: phrase.words)
-def test_a_server_that_says_it_is_busy_is_whatever_its_status(phrase: Phrase, status: int) -> None:
+def test_busy_words_mean_busy_with_any_status(phrase: Phrase, status: int) -> None:
     error = error_from(status, SAID % f"Sorry: {phrase.words.upper()}, friend")
 
     assert type(error) is (errors.ModelLoading if phrase in LOADING else errors.BackendBusy)
@@ -142,7 +142,7 @@ def test_a_server_that_says_it_is_busy_is_whatever_its_status(phrase: Phrase, st
         (400, "the prompt 'why is my server busy' has no stop", "BackendRejected"),
     ],
 )
-def test_words_decide_where_a_status_may_mean_both(status: int, words: str, name: str) -> None:
+def test_words_decide_if_a_status_is_ambiguous(status: int, words: str, name: str) -> None:
     assert getattr(errors, name) is type(error_from(status, SAID % words))
 
 
@@ -192,7 +192,7 @@ def test_no_answer_is_without_an_error_class(status: int, body: bytes) -> None:
     assert len(error.message) < 600
 
 
-def test_a_page_is_told_by_its_title() -> None:
+def test_an_html_page_is_named_by_its_title() -> None:
     error = error_from(502, b"<html><title> Bad Gateway </title>" + b"x" * 9000)
 
     assert error.message == "an HTML page titled 'Bad Gateway' (HTTP 502)"
@@ -225,7 +225,7 @@ def test_no_message_repeats_a_key(text: str) -> None:
         (None, None),
     ],
 )
-def test_the_wait_that_a_backend_asks_for_is_read(
+def test_the_retry_delay_of_a_backend_is_read(
     headers: dict[str, str] | None, expected: float | None
 ) -> None:
     assert expected == retry_after_s(headers)

@@ -64,7 +64,7 @@ def test_a_refused_connection_was_not_dropped() -> None:
     assert was_dropped(httpx.ReadError("reset"))
 
 
-def test_silence_is_told_from_a_break_once_the_answer_began() -> None:
+def test_after_the_response_began_a_timeout_differs_from_a_broken_connection() -> None:
     assert BackendStalled is type(to_backend_error(httpx.ReadTimeout("t"), "http://x", began=True))
     assert TruncatedStream is type(to_backend_error(httpx.ReadError("t"), "http://x", began=True))
 

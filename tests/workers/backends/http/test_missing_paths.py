@@ -62,7 +62,7 @@ async def test_an_ollama_without_embed_is_named_with_the_path() -> None:
     assert "backend box has no /api/embed at http://box" in error.message
 
 
-async def test_an_answer_about_the_model_is_none_about_the_path() -> None:
+async def test_an_error_about_the_model_is_not_one_about_the_path() -> None:
     body = {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}
     adapter = OpenAIImages(
         "box", "http://box/v1", DIALECTS["generic"], transport=answering(body, 404)

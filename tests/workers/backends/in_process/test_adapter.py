@@ -117,7 +117,7 @@ async def test_the_first_job_loads_and_the_next_does_not(parrots: Parrots) -> No
     assert parrots.log == ["load chat", "close chat"]
 
 
-async def test_nothing_is_loaded_before_a_job_asks(parrots: Parrots) -> None:
+async def test_nothing_is_loaded_before_the_first_job(parrots: Parrots) -> None:
     async with backend_of(parrots) as backend:
         assert await backend.check() == "parrot 1"
         assert [report.warm for report in await backend.models()] == [False, False]
@@ -142,7 +142,7 @@ async def test_a_vector_cut_short_gets_its_length_back(parrots: Parrots) -> None
     assert rows == [[0.0, 1.0]]
 
 
-async def test_a_job_that_breaks_leaves_the_model_to_the_next(parrots: Parrots) -> None:
+async def test_after_a_failed_job_the_next_one_uses_the_model(parrots: Parrots) -> None:
     async with backend_of(parrots) as backend:
         with pytest.raises(BackendError):
             await answer(backend, ask("break"))
@@ -152,7 +152,9 @@ async def test_a_job_that_breaks_leaves_the_model_to_the_next(parrots: Parrots) 
     assert parrots.log == ["load chat", "close chat"]
 
 
-async def test_a_model_whose_job_was_cancelled_while_it_loaded_stays(parrots: Parrots) -> None:
+async def test_a_model_stays_loaded_if_its_job_is_cancelled_during_the_load(
+    parrots: Parrots,
+) -> None:
     # ollama #7408, LocalAI #10719: an aborted load begins anew, or leaks what it had loaded.
     parrots.may_load.clear()
     async with backend_of(parrots) as backend:
@@ -200,7 +202,7 @@ async def test_a_model_is_unloaded_for_another_worker_after_its_job(
     assert after == ["claim tiny", "release tiny"]
 
 
-async def test_who_is_told_to_leave_and_is_idle_does_so_now(parrots: Parrots) -> None:
+async def test_an_idle_model_is_unloaded_for_another_worker_at_once(parrots: Parrots) -> None:
     landlord = Landlord()
     async with backend_of(parrots) as backend:
         backend.use_model_lease(landlord)

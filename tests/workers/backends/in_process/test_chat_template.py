@@ -74,7 +74,7 @@ def test_images_are_refused() -> None:
         ("low", {"enable_thinking": True, "reasoning_effort": "low"}),
     ],
 )
-def test_templates_are_told_whether_to_think(think: Any, context: dict[str, Any]) -> None:
+def test_templates_get_the_thinking_variables(think: Any, context: dict[str, Any]) -> None:
     assert templated(ask(think=think)).context == context
 
 
@@ -106,19 +106,19 @@ def test_a_call_that_must_be_made_is_a_schema_of_its_json() -> None:
     assert len(any_of_them.schema["anyOf"]) == 2
 
 
-def test_a_tool_that_nobody_offered_cannot_be_forced() -> None:
+def test_a_tool_that_was_not_offered_cannot_be_forced() -> None:
     with pytest.raises(NotSupported, match="'c'"):
         templated(ask(tools=TOOLS, tool_choice=NamedTool(name="c")))
 
 
-def test_what_cannot_be_done_is_told() -> None:
+def test_ignored_fields_are_reported() -> None:
     wishes = {"truncate": True, "shift": True, "keep_alive_s": 60.0}
 
     assert templated(ask(**wishes)).ignored == ("truncate", "shift", "keep_alive_s")
     assert templated(ask(truncate=False, shift=False, keep_alive_s=0)).ignored == ()
 
 
-def test_what_a_template_has_no_place_for_is_told_or_refused() -> None:
+def test_fields_that_a_template_does_not_render_are_reported_or_refused() -> None:
     assert unsupported_fields(templated(ask(think="off")), "{% if enable_thinking %}") == ()
     assert unsupported_fields(templated(ask(think="off")), "{{ messages }}") == ("think",)
     with pytest.raises(NotSupported, match="tools"):

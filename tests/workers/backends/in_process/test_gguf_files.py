@@ -33,6 +33,6 @@ def test_all_parts_of_a_model_count(folder: Path) -> None:
     assert [size_bytes(path) for path in gguf_files(folder).values()] == [4, 8, 4]
 
 
-def test_a_name_that_is_nearly_right_is_told(folder: Path) -> None:
+def test_a_close_name_is_suggested(folder: Path) -> None:
     with pytest.raises(ModelMissing, match="did you mean 'big'"):
         model_file("box", gguf_files(folder), "bigg")

@@ -85,7 +85,7 @@ async def test_vectors_are_what_numpy_makes_of_them(folder: Path) -> None:
         ({"pooling_mode_mean_tokens": True}, lambda hidden: hidden.mean(0)),
     ],
 )
-async def test_pooling_is_what_the_folder_says(
+async def test_pooling_follows_the_configuration_of_the_folder(
     tmp_path: Path, config: dict[str, Any], pooling: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     folder = write_tiny_bert(tmp_path / "tiny-bert", **{"1_Pooling__config": config})
@@ -104,7 +104,7 @@ async def test_a_batch_changes_no_vector(folder: Path) -> None:
         )
 
 
-async def test_rows_come_in_order_and_blocks_are_bounded(folder: Path) -> None:
+async def test_rows_are_in_order_and_blocks_are_bounded(folder: Path) -> None:
     texts = [letters(1 + at * 7 % 26) for at in range(1100)]
     async with serving(folder) as backend:
         received = await events(backend, *texts)
@@ -169,7 +169,7 @@ async def test_another_model_is_missing_and_a_close_name_is_hinted_at(folder: Pa
                 await anext(backend.embed(EmbedRequest(model=name, input=("a",))))
 
 
-async def test_the_roster_hears_what_the_folder_says(tmp_path: Path) -> None:
+async def test_the_report_has_the_facts_of_the_folder(tmp_path: Path) -> None:
     folder = write_tiny_bert(tmp_path / "tiny-bert", sentence_bert_config={"max_seq_length": 24})
     async with serving(folder) as backend:
         (report,) = await backend.models()
@@ -207,7 +207,7 @@ def test_an_unknown_pooling_is_refused(tmp_path: Path) -> None:
         LocalEmbed("local", folder)
 
 
-def test_a_folder_without_a_model_says_which_files_it_lacks(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_a_model_names_the_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match=r"model\.onnx nor onnx/model\.onnx"):
         LocalEmbed("local", tmp_path)
 

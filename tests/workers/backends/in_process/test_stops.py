@@ -12,11 +12,11 @@ def streamed(pieces: list[str], *words: str) -> tuple[str, bool]:
     return text + stops.rest(), stops.is_met
 
 
-def test_nothing_of_the_word_is_said() -> None:
+def test_no_part_of_a_stop_word_is_sent() -> None:
     assert streamed(["one EN", "D two"], "END") == ("one ", True)
 
 
-def test_what_only_began_like_it_is_said() -> None:
+def test_text_that_only_begins_like_a_stop_word_is_sent() -> None:
     assert streamed(["one EN", "OUGH"], "END") == ("one ENOUGH", False)
     assert streamed(["one EN"], "END") == ("one EN", False)
 

@@ -16,7 +16,7 @@ def thread() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-async def test_items_come_in_order_to_the_last(thread: ThreadPoolExecutor) -> None:
+async def test_all_items_are_yielded_in_order(thread: ThreadPoolExecutor) -> None:
     def count(feed: ThreadStream[int]) -> None:
         for number in range(1000):
             feed.put(number)
@@ -26,7 +26,7 @@ async def test_items_come_in_order_to_the_last(thread: ThreadPoolExecutor) -> No
     )
 
 
-async def test_what_the_thread_raises_is_raised_after_what_it_said(
+async def test_the_exception_of_the_thread_is_raised_after_its_items(
     thread: ThreadPoolExecutor,
 ) -> None:
     received: list[int] = []
@@ -57,15 +57,15 @@ async def test_the_thread_is_never_far_ahead(thread: ThreadPoolExecutor) -> None
     assert len(sent) <= MAX_BUFFERED + 1
 
 
-async def test_a_thread_that_goes_on_talking_is_not_waited_for_by_room(
+async def test_after_the_close_put_returns_false_without_blocking(
     thread: ThreadPoolExecutor,
 ) -> None:
-    def stubborn(feed: ThreadStream[int]) -> None:
+    def producer(feed: ThreadStream[int]) -> None:
         while feed.put(1):
             pass
         for _ in range(2 * MAX_BUFFERED):
             assert not feed.put(2)
 
     async with asyncio.timeout(5):
-        async with aclosing(ThreadStream[int]().items(stubborn, thread)) as items:
+        async with aclosing(ThreadStream[int]().items(producer, thread)) as items:
             assert await anext(items) == 1

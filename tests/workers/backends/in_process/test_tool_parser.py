@@ -48,7 +48,7 @@ def test_an_answer_that_began_has_no_thoughts() -> None:
     assert joined(parsed("\n<think>", skips_thinking=True)) == ("", "\n<think>")
 
 
-def test_plain_text_comes_as_it_came() -> None:
+def test_plain_text_is_unchanged() -> None:
     assert [delta.content for delta in parsed(" a", " b")] == [" a", " b"]
 
 
@@ -57,7 +57,7 @@ def test_what_looks_like_a_tag_to_the_end_is_text() -> None:
     assert joined(parsed("no <tool_", calls=True)) == ("", "no <tool_")
 
 
-def test_calls_stand_in_tags_beside_the_text() -> None:
+def test_calls_are_parsed_from_tags_in_the_text() -> None:
     deltas = parsed(f"I look.{CALL}\n{CALL}", calls=True)
 
     assert joined(deltas)[1] == "I look."
@@ -68,7 +68,7 @@ def test_without_tools_a_tag_is_text() -> None:
     assert joined(parsed(CALL)) == ("", CALL)
 
 
-def test_a_call_that_is_none_is_text() -> None:
+def test_an_invalid_call_is_text() -> None:
     deltas = parsed("<tool_call>what?</tool_call>", calls=True)
 
     assert calls(deltas) == []
@@ -80,7 +80,7 @@ def test_a_whole_answer_may_be_a_call() -> None:
 
 
 @given(st.lists(st.integers(0, len(THOUGHTFUL + CALL)), max_size=30))
-def test_no_cut_changes_what_is_heard(cuts: list[int]) -> None:
+def test_splitting_the_text_does_not_change_the_result(cuts: list[int]) -> None:
     text = THOUGHTFUL + CALL
     ends = [0, *sorted(cuts), len(text)]
     pieces = [text[start:end] for start, end in pairwise(ends)]
@@ -91,5 +91,5 @@ def test_no_cut_changes_what_is_heard(cuts: list[int]) -> None:
 
 
 @given(st.lists(st.text("<>/thinktol_c{} \n")))
-def test_nothing_that_is_said_breaks_it(pieces: list[str]) -> None:
+def test_any_text_can_be_parsed(pieces: list[str]) -> None:
     assert isinstance(parsed(*pieces, calls=True), list)

@@ -48,7 +48,7 @@ async def test_loading_falls_back_to_embed_for_an_embedding_model() -> None:
     assert requests[2][1]["keep_alive"] == 0
 
 
-async def test_show_is_asked_once_a_digest() -> None:
+async def test_show_is_requested_once_per_digest() -> None:
     shows: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:

@@ -27,7 +27,7 @@ JINJA = "{% for message in messages %}{{ message.content }}{% endfor %}"
         {"template": LIBRARY, "renderer": "qwen3-coder"},
     ],
 )
-def test_a_template_that_asks_for_the_last_message_goes_on(shown: dict[str, Any]) -> None:
+def test_a_template_that_tests_for_the_last_message_continues_it(shown: dict[str, Any]) -> None:
     assert leaves_open(shown)
 
 

@@ -42,7 +42,7 @@ async def answer(*packets: bytes, **options: Any) -> Result:
         return await folded(backend.chat(chat_request("gpt-5.1")))
 
 
-async def test_a_refusal_is_told_apart_from_an_answer() -> None:
+async def test_a_refusal_is_separate_from_content() -> None:
     first = {"role": "assistant", "content": "", "refusal": None}
     result = await answer(sse(first, {"refusal": "I can"}, {"refusal": "not."}))
 
@@ -57,7 +57,7 @@ async def test_a_refusal_that_was_not_streamed_is_one_as_well() -> None:
     assert (result.refusal, result.content) == ("No.", "")
 
 
-async def test_an_answer_that_a_filter_cut_says_so() -> None:
+async def test_an_answer_that_a_filter_cut_has_finish_reason_content_filter() -> None:
     result = await answer(sse({"content": "I wi"}, finish="content_filter"))
 
     assert (result.content, result.finish_reason) == ("I wi", "content_filter")
@@ -80,7 +80,7 @@ async def test_cached_and_reasoning_tokens_are_read() -> None:
         "organization_usage_limit_exceeded",
     ],
 )
-async def test_money_that_is_gone_does_not_come_back(code: str) -> None:
+async def test_exhausted_credit_is_not_retryable(code: str) -> None:
     error = {"message": "m", "type": "insufficient_quota", "param": None, "code": code}
     for body in (error, error | {"type": "requests"}):
         with pytest.raises(QuotaExhausted) as caught:

@@ -29,7 +29,7 @@ from workers.scripted.images import form_fields
 from workers.scripted.picture import png, words_of
 
 
-def chat_request(model: str = "scripted-image", **fields: Any) -> ImageRequest:
+def image_request(model: str = "scripted-image", **fields: Any) -> ImageRequest:
     return ImageRequest(model=model, prompt="a cat", **fields)
 
 
@@ -37,7 +37,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(png(text, 16, 16)).decode()
 
 
-async def test_only_who_has_the_endpoints_can_make_images() -> None:
+async def test_only_backends_with_the_endpoints_can_generate_images() -> None:
     plain = OpenAI("x", "http://box/v1", DIALECTS["generic"])
     images = OpenAIImages("x", "http://box/v1", DIALECTS["generic"])
 
@@ -54,18 +54,21 @@ async def test_only_who_has_the_endpoints_can_make_images() -> None:
         ("generic://k@host?images=1", True),
     ],
 )
-async def test_a_server_of_ones_own_says_that_it_makes_images(dsn: str, has_images: bool) -> None:  # noqa: FBT001
+async def test_a_self_hosted_server_generates_images_if_configured(
+    dsn: str,
+    has_images: bool,  # noqa: FBT001
+) -> None:
     backend = build(parse("LLM_X", dsn))
     await backend.aclose()
 
     assert has_images == ("image" in capabilities(backend))
 
 
-async def test_every_image_comes_once_and_with_its_price() -> None:
+async def test_every_image_is_yielded_once_and_usage_is_reported() -> None:
     async with against_server("openai") as (backend, _):
         events = [
             event
-            async for event in backend.image(chat_request(count=2, width=48, height=32, seed=7))
+            async for event in backend.image(image_request(count=2, width=48, height=32, seed=7))
         ]
 
     images = [event for event in events if isinstance(event, Image)]
@@ -80,7 +83,7 @@ async def test_every_image_comes_once_and_with_its_price() -> None:
 
 async def test_previews_come_before_the_image() -> None:
     async with against_server("openai") as (backend, _):
-        events = [event async for event in backend.image(chat_request(partial_images=2))]
+        events = [event async for event in backend.image(image_request(partial_images=2))]
 
     assert [event.partial for event in events[:-1]] == [True, True, False]
     assert {event.index for event in events[:-1]} == {0}
@@ -92,7 +95,7 @@ async def test_an_image_is_made_from_an_image(partial_images: int) -> None:
     async with against_server("openai") as (backend, server):
         result = await folded(
             backend.image(
-                chat_request(image=start, partial_images=partial_images, width=64, height=64)
+                image_request(image=start, partial_images=partial_images, width=64, height=64)
             )
         )
 
@@ -103,7 +106,7 @@ async def test_an_image_is_made_from_an_image(partial_images: int) -> None:
 
 def test_a_form_holds_its_fields_and_its_file() -> None:
     start = encoded("start")
-    body = to_image(chat_request("gpt-image-1", image=f"data:image/png;base64,{start}"), "openai")
+    body = to_image(image_request("gpt-image-1", image=f"data:image/png;base64,{start}"), "openai")
     content, content_type = body.content
 
     assert form_fields(content) == {
@@ -120,7 +123,7 @@ def test_a_form_holds_its_fields_and_its_file() -> None:
 
 def test_an_image_that_is_no_base64_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not base64"):
-        to_image(chat_request(image="abcde"), "openai")
+        to_image(image_request(image="abcde"), "openai")
 
 
 @pytest.mark.parametrize(
@@ -145,15 +148,15 @@ def test_an_image_that_is_no_base64_is_refused() -> None:
 def test_a_size_is_the_nearest_that_the_model_knows(
     dialect: str, model: str, wish: dict[str, int], size: str | None, ignored: tuple[str, ...]
 ) -> None:
-    body = to_image(chat_request(model, **wish), dialect)
+    body = to_image(image_request(model, **wish), dialect)
 
     assert isinstance(body.content, dict)
     assert body.content.get("size") == size
     assert body.ignored == ignored
 
 
-def test_servers_of_ones_own_are_asked_for_bytes_and_never_for_events() -> None:
-    body = to_image(chat_request("sd", partial_images=2, mime_type="image/jpeg"), "generic")
+def test_self_hosted_servers_get_requests_for_base64_without_a_stream() -> None:
+    body = to_image(image_request("sd", partial_images=2, mime_type="image/jpeg"), "generic")
 
     assert body.content == {
         "model": "sd",
@@ -171,7 +174,7 @@ async def test_an_address_is_passed_on() -> None:
         return httpx.Response(200, json={"created": 1, "data": [{"url": "https://x.test/a.png"}]})
 
     async with against_bytes("openai", handler=handler) as backend:
-        result = await folded(backend.image(chat_request("dall-e-3")))
+        result = await folded(backend.image(image_request("dall-e-3")))
 
     assert (result.images[0].url, result.images[0].data) == ("https://x.test/a.png", None)
 
@@ -190,9 +193,9 @@ async def test_an_error_instead_of_an_image_has_its_class(
 ) -> None:
     async with against_server("openai") as (backend, _):
         with pytest.raises(error):
-            await folded(backend.image(chat_request(f"scripted-image:fail={fault}")))
+            await folded(backend.image(image_request(f"scripted-image:fail={fault}")))
         with pytest.raises(ModelMissing):
-            await folded(backend.image(chat_request("nobody-knows-it")))
+            await folded(backend.image(image_request("nobody-knows-it")))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ async def test_an_error_instead_of_an_image_has_its_class(
     [("after:1", TruncatedStream), ("cut:1", TruncatedStream), ("error:1", ServerFault)],
 )
 async def test_previews_alone_are_no_image(fault: str, error: type[Exception]) -> None:
-    request = chat_request(f"scripted-image:fail={fault},style=openai", partial_images=2)
+    request = image_request(f"scripted-image:fail={fault},style=openai", partial_images=2)
     async with against_server("openai") as (backend, _):
         with pytest.raises(error):
             await folded(backend.image(request))
@@ -211,7 +214,7 @@ async def test_the_image_is_the_same_however_its_bytes_are_cut(wire: str) -> Non
     async with against_server("openai") as (backend, _):
         model = f"scripted-image:wire={wire}"
         result = await folded(
-            backend.image(chat_request(model, partial_images=1, width=16, height=16))
+            backend.image(image_request(model, partial_images=1, width=16, height=16))
         )
 
     assert size_of(base64.b64decode(result.images[0].data or "")) == (16, 16)
@@ -222,4 +225,4 @@ async def test_an_answer_without_an_image_is_a_failure(data: list[Any]) -> None:
     raw = httpx.Response(200, json={"data": data}).content
     async with against_bytes("openai", raw, content_type="application/json") as backend:
         with pytest.raises((TruncatedStream, ServerFault)):
-            await folded(backend.image(chat_request("gpt-image-1")))
+            await folded(backend.image(image_request("gpt-image-1")))

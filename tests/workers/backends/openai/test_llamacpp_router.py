@@ -43,7 +43,7 @@ async def test_it_pulls_and_deletes_but_makes_no_models() -> None:
         assert not isinstance(backend, ManageModels)
 
 
-async def test_a_load_tells_how_far_it_is() -> None:
+async def test_a_load_reports_its_progress() -> None:
     slow = "scripted-story:load=0.05"
     async with against_imitation("llamacpp-router", slow) as (backend, _):
         events = [event async for event in backend.load(LoadRequest(model=slow))]
@@ -60,7 +60,7 @@ async def test_a_model_whose_server_ends_did_not_load() -> None:
             await folded(backend.load(LoadRequest(model=broken)))
 
 
-async def test_a_load_that_somebody_else_began_is_followed() -> None:
+async def test_a_load_of_another_client_is_followed() -> None:
     slow = "scripted-story:load=0.05"
     async with (
         against_imitation("llamacpp-router", slow) as (backend, _),
@@ -73,7 +73,7 @@ async def test_a_load_that_somebody_else_began_is_followed() -> None:
     assert events[-1] == Done()
 
 
-async def test_a_version_that_tells_no_events_is_asked_again_and_again() -> None:
+async def test_a_version_without_events_is_polled() -> None:
     states = iter(("unloaded", "loading", "loading", "loaded"))
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -90,7 +90,7 @@ async def test_a_version_that_tells_no_events_is_asked_again_and_again() -> None
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model":1}'])
-def test_what_is_no_event_says_nothing(raw: bytes) -> None:
+def test_invalid_events_are_ignored(raw: bytes) -> None:
     assert parse_event(raw).get("event") is None
 
 
@@ -198,7 +198,7 @@ def test_the_stages_of_a_load_follow_each_other(progress: Any, part: float | Non
     assert part == load_progress({"status": "loading", "progress": progress})
 
 
-def test_what_a_model_can_do_is_told_when_it_ran() -> None:
+def test_traits_are_reported_once_a_model_was_loaded() -> None:
     item = {"id": "m", "architecture": {"input_modalities": ["text", "image"]}}
     cold = model_report(item | {"status": {"value": "unloaded", "args": []}}, {})
     props = {
@@ -215,7 +215,7 @@ def test_what_a_model_can_do_is_told_when_it_ran() -> None:
     assert (warm.warm, warm.traits[-1], warm.context_length) == (True, "tools", 4096)
 
 
-def test_a_model_that_embeds_is_told_by_its_options() -> None:
+def test_an_embedding_model_is_recognized_by_its_options() -> None:
     told_so = {"value": "loaded", "args": ["llama-server", "--embeddings"]}
     embedder = model_report({"id": "e", "status": told_so, "meta": {"n_embd": 384}}, {})
 

@@ -45,7 +45,7 @@ async def test_loading_is_shown_although_the_list_does_not_tell_it() -> None:
     assert [event for event in events if isinstance(event, Phase)] == [Phase(phase="loading")]
 
 
-async def test_a_start_that_failed_behind_its_loading_words_is_a_failure() -> None:
+async def test_a_start_that_fails_after_loading_chunks_is_an_error() -> None:
     broken = "scripted-story:style=swap,fail=crash"
     async with against_imitation("llamaswap", broken) as (backend, _):
         with pytest.raises(ServerFault, match="did not start"):
@@ -64,7 +64,7 @@ async def test_a_start_that_failed_behind_its_loading_words_is_a_failure() -> No
         {},
     ],
 )
-def test_what_a_model_says_is_not_taken_for_loading(chunk: dict[str, Any]) -> None:
+def test_reasoning_of_a_model_is_not_a_loading_chunk(chunk: dict[str, Any]) -> None:
     assert not is_loading(chunk)
 
 
@@ -113,7 +113,7 @@ async def test_it_makes_images_as_the_server_behind_it_does() -> None:
     assert isinstance(done, Done)
 
 
-async def test_a_model_whose_server_has_no_list_is_loaded_all_the_same() -> None:
+async def test_a_model_whose_server_has_no_list_counts_as_loaded() -> None:
     name = "scripted-embed:fail=missing"
     async with against_imitation("llamaswap", name) as (backend, _):
         events = [event async for event in backend.load(LoadRequest(model=name))]
@@ -142,7 +142,7 @@ async def test_a_name_with_slashes_is_unloaded_by_that_name() -> None:
     assert requests == ["POST /api/models/unload/org/model%20v2%3AQ4", "GET /unload"]
 
 
-def test_the_list_tells_what_the_configuration_says() -> None:
+def test_the_list_has_the_facts_of_the_configuration() -> None:
     report = model_report(
         {
             "id": "vl",

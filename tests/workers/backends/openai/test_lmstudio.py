@@ -29,7 +29,7 @@ async def pulled(backend: LmStudio, model: str) -> list[Progress]:
     return [step for step in steps if isinstance(step, Progress)]
 
 
-async def test_a_download_tells_its_bytes_until_it_is_whole() -> None:
+async def test_a_download_reports_its_bytes_until_it_is_complete() -> None:
     async with against_imitation("lmstudio") as (backend, _):
         steps = await pulled(backend, NEW)
         names = {report.name for report in await backend.models()}
@@ -48,7 +48,7 @@ async def test_what_is_there_already_is_no_job() -> None:
     assert step.status == "already_downloaded"
 
 
-async def test_a_failed_download_says_why() -> None:
+async def test_the_error_of_a_failed_download_has_the_reason() -> None:
     async with against_imitation("lmstudio") as (backend, _):
         with pytest.raises(DiskFull, match="no space left"):
             await pulled(backend, "scripted-story:fail=crash:3")
@@ -67,7 +67,7 @@ async def test_some_polls_may_get_lost_but_not_all() -> None:
             await pulled(backend, "scripted-echo:fail=drop")
 
 
-async def test_a_download_that_does_not_go_on_is_given_up() -> None:
+async def test_a_download_without_progress_is_given_up() -> None:
     async with against_imitation("lmstudio") as (backend, _):
         backend.stuck_s = 0.05
         with pytest.raises(BackendStalled, match="downloaded nothing"):
@@ -113,7 +113,7 @@ async def test_every_instance_of_a_model_is_unloaded_and_one_by_its_own_name() -
     assert [f'{{"instance_id":"{id}"}}' for id in ("m:2", "m", "m:2", "m:3")] == bodies
 
 
-async def test_a_version_without_these_paths_says_so() -> None:
+async def test_a_version_without_these_paths_raises_not_supported() -> None:
     body = b'{"error":"Unexpected endpoint or method. (POST /api/v1/models/download)"}'
     async with against_bytes("lmstudio", body, content_type="application/json") as backend:
         with pytest.raises(BadEndpoint, match="Unexpected endpoint"):

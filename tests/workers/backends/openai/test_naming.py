@@ -98,7 +98,7 @@ async def test_names_that_are_none_of_a_machine_stay_as_they_are() -> None:
     assert names == listed
 
 
-async def test_a_router_tells_no_path_of_what_it_runs_either() -> None:
+async def test_a_router_reports_no_path() -> None:
     server = Server({"id": PATH, "status": {"value": "loaded"}})
     backend = speaker(server, LLAMACPP_ROUTER)
     assert isinstance(backend, LlamaRouter)
@@ -120,7 +120,7 @@ async def test_vllm_is_loaded_by_its_name_and_by_its_path() -> None:
     await backend.aclose()
 
 
-def test_two_files_of_one_name_are_told_apart() -> None:
+def test_two_files_of_one_name_get_different_names() -> None:
     names = ModelNames()
     paths = ["/a/m.gguf", "/b/m.gguf", "m.gguf"]
     shown = [each.name for each in names.shown(ModelReport(name=path) for path in paths)]

@@ -135,7 +135,7 @@ def test_a_backend_of_endpoints_has_slots(tmp_path: Path) -> None:
         ({"type": "endpoints", "endpoints": [{"url": "h:80", "id": "m"}]}, "must look like"),
     ],
 )
-def test_what_is_wrong_in_the_table_is_said(fields: dict[str, Any], words: str) -> None:
+def test_the_error_names_the_fault_of_the_table(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words) as caught:
         BackendConfig.model_validate({"name": "x", **fields})
 

@@ -61,7 +61,7 @@ def test_a_schema_is_sent_as_a_response_format_because_guided_json_is_ignored() 
 
 
 @pytest.mark.parametrize(("think", "wanted"), [("off", None), ("high", "high")])
-def test_thinking_is_told_to_the_template_and_as_an_effort(think: str, wanted: str | None) -> None:
+def test_thinking_is_sent_to_the_template_and_as_an_effort(think: str, wanted: str | None) -> None:
     fields = to_chat(chat_request("m", think=think), VLLM).fields
 
     assert fields["chat_template_kwargs"] == {"enable_thinking": think != "off"}

@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from relay.settings import DAY_S, MOST_BYTES, YEARS_S, RelaySettings, Seconds, default_folder
+from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds, default_folder
+from relay.settings import RelaySettings
 
 _STORES: Final = frozenset(
     {

@@ -1,149 +1,13 @@
-"""Settings of the relay, and how any process reads settings.
+"""Settings of the relay. Read once, in a composition root."""
 
-Settings are read once, in a composition root.
-"""
+from typing import Annotated, Final, Self
 
-import os
-import re
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import (
-    BaseModel,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from typing_extensions import override
+from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
 
-from contract.errors import InvalidSetting
-
-_LONGEST: Final = 60
-_PASSWORD: Final = re.compile(r"://[^/@\s]+@")
-
-
-def refusal(kind: type[BaseModel], error: ValidationError, given: Mapping[str, Any]) -> str:
-    """All errors of a validation in one line; `given` are arguments, which override variables."""
-    return "; ".join(
-        _one(str(each["loc"][0]), each, kind, given)
-        if each["loc"]
-        else each["msg"].removeprefix("Value error, ")  # of a validator of several settings
-        for each in error.errors(include_url=False, include_context=False)
-    )
-
-
-def _one(name: str, error: Any, kind: type[BaseModel], given: Mapping[str, Any]) -> str:
-    field = kind.model_fields.get(name)
-    value = "" if field is None or _is_secret(field) else f" = {_shown(error['input'])}"
-    bounds = _bounds(field)
-    reason = bounds or error["msg"].removeprefix("Value error, ")
-    return f"{_origin(name, given)}{value}: {reason}"
-
-
-def _origin(name: str, given: Mapping[str, Any]) -> str:
-    """The name under which the value was set: argument, variable or key of fleet.toml."""
-    if name in given:
-        return name
-    variable = f"FLEET_{name.upper()}"
-    if any(found.upper() == variable for found in os.environ):
-        return variable
-    return f"fleet.toml: {name}"
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return SecretStr.__name__ in repr(field.annotation)
-
-
-def _shown(value: object) -> str:
-    text = _PASSWORD.sub("://***@", " ".join(str(value).split()))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def _bounds(field: FieldInfo | None) -> str:
-    """As in `give a whole number from 1 to 1000`; empty if the field is not a number."""
-    if field is None or not (limits := _limits(field)):
-        return ""
-    return f"give a {'whole ' if 'int' in repr(field.annotation) else ''}number {limits}"
-
-
-def bounds_of(field: FieldInfo) -> dict[str, float]:
-    """A field's limits by `ge`, `gt`, `le` and `lt`."""
-    kinds = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}
-    return {
-        name: getattr(found, name)
-        for found in field.metadata
-        for kind, name in kinds.items()
-        if isinstance(found, kind)
-    }
-
-
-def _limits(field: FieldInfo) -> str:
-    limits = bounds_of(field)
-    low = f"from {limits['ge']:g}" if "ge" in limits else ""
-    low = f"above {limits['gt']:g}" if "gt" in limits else low
-    high = f"to {limits['le']:g}" if "le" in limits else ""
-    return " ".join(filter(None, (low, high)))
-
-
-def default_folder() -> Path:
-    """The default folder for data: $XDG_DATA_HOME/llm-fleet."""
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(home) / "llm-fleet"
-
-
-DAY_S: Final = 86400
-YEARS_S: Final = 10 * 366 * DAY_S
-MOST_BYTES: Final = 2**50
 _MOST_JOBS: Final = 10**9
 _MOST_TOKENS: Final = 10**15
-Seconds = Annotated[float, Field(gt=0, le=YEARS_S)]
-"""A duration. It has bounds on both sides, because scripts, timers and clocks have limits."""
-
-
-class FleetSettings(BaseSettings):
-    """Settings of any fleet process: defaults, then `fleet.toml`, then `FLEET_*` variables."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="FLEET_",
-        toml_file="fleet.toml",
-        extra="ignore",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
-
-    def __init__(self, **given: Any) -> None:
-        """Read the sources; raises InvalidSetting, in one line without secrets."""
-        try:
-            super().__init__(**given)
-        except ValidationError as error:
-            raise InvalidSetting(refusal(type(self), error, given)) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise InvalidSetting(f"fleet.toml cannot be read: {error}") from None
-
-    @classmethod
-    @override
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the environment before the file, and the file before the defaults."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
 class RelaySettings(FleetSettings):
@@ -180,7 +44,7 @@ class RelaySettings(FleetSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, url: SecretStr) -> SecretStr:
-        # Clients of the shim read their settings from this module and need no Redis library.
+        # The `fleet` command imports this module and needs no Redis library to start.
         from redis.asyncio.connection import parse_url  # noqa: PLC0415
 
         try:

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from contract.errors import InvalidSetting
-from relay.settings import DAY_S, YEARS_S, FleetSettings, RelaySettings, Seconds
+from contract.settings import DAY_S, YEARS_S, FleetSettings, Seconds
+from relay.settings import RelaySettings
 
 
 class WorkerSettings(FleetSettings):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from relay.settings import FleetSettings, Seconds, default_folder
+from contract.settings import FleetSettings, Seconds, default_folder
 
 
 class ClientSettings(FleetSettings):

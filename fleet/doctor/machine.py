@@ -8,10 +8,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from contract.settings import default_folder
 from fleet.client.settings import UpSettings
 from fleet.doctor.finding import Finding, broken, note, ok
 from fleet.local.redis_server import port_is_free
-from relay.settings import default_folder
 
 _OLDEST_PYTHON = (3, 11)
 _FEW_FILES = 4096

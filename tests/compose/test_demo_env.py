@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.settings import FleetSettings
+from contract.settings import FleetSettings
 from workers.backend_registry import FACTORIES, build
 from workers.backends.dsn import WELL_KNOWN, from_environment
 from workers.config import DEFAULT_SLOTS

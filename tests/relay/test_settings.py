@@ -11,8 +11,9 @@ from support.up import ROOT, environment
 
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting
+from contract.settings import FleetSettings, bounds_of
 from fleet.client.settings import ClientSettings, UpSettings
-from relay.settings import FleetSettings, RelaySettings, bounds_of
+from relay.settings import RelaySettings
 from workers.settings import WorkerSettings
 
 KINDS: tuple[type[FleetSettings], ...] = (ShimSettings, WorkerSettings, ClientSettings, UpSettings)

@@ -10,12 +10,13 @@ import typer
 from pydantic import SecretStr
 
 from contract.errors import InvalidRequest
+from contract.settings import FleetSettings
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.settings import ClientSettings, UpSettings, data_folder
-from relay.settings import FleetSettings, RelaySettings
+from relay.settings import RelaySettings
 from workers.backends.dsn import VARIABLE_PREFIX, WELL_KNOWN
 
 app = typer.Typer(help="Show the configuration.", no_args_is_help=True)

@@ -63,7 +63,7 @@ CELERY_SETTINGS: Final[dict[str, Any]] = {
         # Seconds of one BRPOP. A queue that is consumed again, because a slot became free, is in
         # the next one; the default would delay it by a second.
         "polling_interval": 0.2,
-        # Without a timeout, a connection whose peer vanished would block for ever.
+        # Without a timeout, a connection whose peer vanished would block forever.
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,

@@ -10,7 +10,7 @@
   model at a time; a cold first job waits for those that run, and may be overtaken as before
   (LM Studio #671, #1796, llama.cpp #21678, llama-swap #588). The next probe decides: if the model
   is still in memory, its answer broke off for another reason. The rule ends after some minutes.
-- One slot in four is kept free of class `batch`, from four slots up.
+- From four slots up, one slot in four runs no job of class `batch`.
 
 A model that jobs load with different context lengths (contract/model_names.py) counts as one model
 for each length: warm as it was loaded last, cold otherwise.
@@ -52,7 +52,7 @@ _INTERRUPTED: Final = (TruncatedStream, ServerFault, BackendUnreachable)
 """Errors of an answer whose model was evicted."""
 _ONE_IN: Final = 4
 _OFFER_S: Final = 0.5
-"""Seconds between two offers, to other workers, of tickets that this one cannot use meanwhile."""
+"""Seconds between two offers, to other workers, of tickets that this one cannot use now."""
 _EVICTS_S: Final = 300.0
 """Seconds for which a backend that evicts busy models gets one model at a time."""
 

@@ -2,7 +2,7 @@
 
 Three kinds of failure. Those that do not depend on the job (BackendUnreachable, ModelLoading,
 BackendBusy) use up none of its attempts until its attempt number has passed the worker's patience
-(FLEET_RETRY_PATIENCE); then they do, so that no job is retried for ever. Those that the job may
+(FLEET_RETRY_PATIENCE); then they do, so that no job is retried forever. Those that the job may
 have caused (ServerFault, ConnectionDropped, TruncatedStream, BackendStalled) use up one each, and
 so does StaleConnection, which is retried at once. All others would fail again: a refusal, a bad
 request, a missing model, a key that is not accepted.

@@ -48,7 +48,7 @@ class WorkerSettings(FleetSettings):
     embed_requests: Annotated[int, Field(ge=1, le=1000)] = 8
     """Embed requests at once to one address, where its slots allow as many."""
     embed_cache_ttl_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 0
-    """Seconds for which a computed vector is kept for the same text; 0: not at all."""
+    """Seconds for which a computed vector is reused for the same text; 0: not at all."""
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit; at
     least FLEET_RENEW_S + FLEET_COMMAND_TIMEOUT_S."""

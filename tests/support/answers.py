@@ -1,4 +1,4 @@
-"""A server inside the test's own loop that answers with whatever a function says."""
+"""A server in the test's own loop, with a function per model that returns the response."""
 
 import asyncio
 from collections import Counter
@@ -18,22 +18,22 @@ from workers.scripted.http import (
 )
 
 Answer = Callable[[dict[str, Any]], Reply | StreamedReply | None]
-"""From a request's JSON; None drops the connection without a word."""
+"""Returns the response to a request's JSON; None drops the connection."""
 
 
-def words(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> StreamedReply:
-    """A streamed chat in OpenAI's words."""
-    chunks = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in said]
+def words(*texts: str, gap_s: float = 0.0, delay_s: float = 0.0) -> StreamedReply:
+    """A streamed chat in OpenAI's format."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": word}}]} for word in texts]
     chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
     lines = [b"data: %s\n\n" % to_json(chunk) for chunk in chunks] + [b"data: [DONE]\n\n"]
     return StreamedReply([framed(line) for line in lines], "text/event-stream", delay_s, gap_s)
 
 
-def lines(*said: str, gap_s: float = 0.0, delay_s: float = 0.0) -> StreamedReply:
-    """The same in Ollama's."""
-    told: list[dict[str, Any]] = [{"message": {"content": word}, "done": False} for word in said]
-    told += [{"message": {"content": ""}, "done": True, "done_reason": "stop"}]
-    packets = [framed(to_json(each) + b"\n") for each in told]
+def lines(*texts: str, gap_s: float = 0.0, delay_s: float = 0.0) -> StreamedReply:
+    """A streamed chat in Ollama's format."""
+    items: list[dict[str, Any]] = [{"message": {"content": word}, "done": False} for word in texts]
+    items += [{"message": {"content": ""}, "done": True, "done_reason": "stop"}]
+    packets = [framed(to_json(each) + b"\n") for each in items]
     return StreamedReply(packets, "application/x-ndjson", delay_s, gap_s)
 
 
@@ -44,7 +44,7 @@ def failing(message: str, status: int = 500, **headers: str) -> Reply:
 
 
 class Server:
-    """What stands where, and what was asked for: `asked` counts by model."""
+    """Responds for each model by its function; `asked` counts requests by model."""
 
     def __init__(self, models: Mapping[str, Answer]) -> None:
         self.models = dict(models)
@@ -58,8 +58,8 @@ class Server:
             case "/v1/models":
                 return Reply(to_json({"data": [{"id": name} for name in self.models]}))
             case "/api/tags":
-                told = to_json({"models": [self._tag(name) for name in self.models]})
-                return Reply(told, delay_s=self.list_delay_s)
+                listing = to_json({"models": [self._tag(name) for name in self.models]})
+                return Reply(listing, delay_s=self.list_delay_s)
             case "/api/ps":
                 return Reply(b'{"models":[]}')
             case "/health" | "/version" | "/api/version":
@@ -75,7 +75,7 @@ class Server:
 
 @asynccontextmanager
 async def answering(**models: Answer) -> AsyncGenerator[Server]:
-    """A server of these models; underscores in their names are what they are."""
+    """Run a server of these models."""
     server = Server(models)
     loop = asyncio.get_running_loop()
     connections: list[ScriptedConnection] = []

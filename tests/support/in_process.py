@@ -1,4 +1,4 @@
-"""Backends with models in memory: what their tests ask, and the libraries they need."""
+"""Helpers for backends with models in memory, and the check for their libraries."""
 
 import importlib.util
 import os
@@ -13,19 +13,19 @@ from workers.backends.in_process.adapter import InMemory
 
 
 def needed(package: str) -> None:
-    """Skip the module loudly, or fail it where the libraries are required."""
+    """Skip the module, or fail it if the libraries are required."""
     if importlib.util.find_spec(package) is not None:
         return
-    told = (
+    reason = (
         f"NO {package}, NOTHING IS PROVED of in-process models here:"
         " python -m fleet.real.inprocess test"
     )
     if os.environ.get("LLM_FLEET_INPROCESS") == "require":
-        pytest.fail(told)
-    pytest.skip(told, allow_module_level=True)
+        pytest.fail(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
-def ask(content: str = "Tell me of the queue.", **fields: Any) -> ChatRequest:
+def ask(content: str = "Describe the queue.", **fields: Any) -> ChatRequest:
     fields = {"model": "tiny", "messages": (Message(role="user", content=content),), **fields}
     return ChatRequest(**fields)
 

@@ -18,7 +18,7 @@ from workers.image_fetch import is_public, with_images
 PNG = b"\x89PNG not really"
 
 
-def asking(*images: str) -> ChatRequest:
+def chat_request(*images: str) -> ChatRequest:
     parts = (TextPart(text="look"), *(ImagePart(image=image) for image in images))
     return ChatRequest(model="m", messages=(Message(role="user", content=parts),))
 
@@ -51,7 +51,7 @@ async def server() -> AsyncGenerator[str]:
 
 async def test_a_url_is_replaced_by_a_data_url() -> None:
     async with server() as url:
-        fitted = await with_images(asking(f"{url}/image", "aGk="), private=True)
+        fitted = await with_images(chat_request(f"{url}/image", "aGk="), private=True)
 
     assert fitted.messages[0].images == (
         "data:image/png;base64," + base64.b64encode(PNG).decode(),
@@ -60,7 +60,7 @@ async def test_a_url_is_replaced_by_a_data_url() -> None:
 
 
 async def test_a_request_without_urls_is_unchanged() -> None:
-    request = asking("aGk=", "data:image/png;base64,aGk=")
+    request = chat_request("aGk=", "data:image/png;base64,aGk=")
 
     assert await with_images(request) is request
 
@@ -79,33 +79,33 @@ async def test_a_request_without_urls_is_unchanged() -> None:
 )
 async def test_an_address_that_is_not_public_gets_no_request(url: str) -> None:
     with pytest.raises(BackendRejected, match=r"not a public address|no public address"):
-        await with_images(asking(url))
+        await with_images(chat_request(url))
 
 
 async def test_a_response_that_is_no_image_is_refused() -> None:
     async with server() as url:
         with pytest.raises(NotSupported, match="text/html"):
-            await with_images(asking(f"{url}/page"), private=True)
+            await with_images(chat_request(f"{url}/page"), private=True)
 
 
 async def test_too_many_bytes_are_refused() -> None:
     async with server() as url:
         with pytest.raises(BackendRejected, match="more than"):
-            await with_images(asking(f"{url}/huge"), private=True)
+            await with_images(chat_request(f"{url}/huge"), private=True)
 
 
 async def test_some_redirects_are_followed_and_not_more() -> None:
     async with server() as url:
-        fitted = await with_images(asking(f"{url}/again?left=2"), private=True)
+        fitted = await with_images(chat_request(f"{url}/again?left=2"), private=True)
         with pytest.raises(BackendRejected, match="redirects more than 3 times"):
-            await with_images(asking(f"{url}/again?left=9"), private=True)
+            await with_images(chat_request(f"{url}/again?left=9"), private=True)
 
     assert fitted.messages[0].images[0].startswith("data:image/png")
 
 
 async def test_a_server_that_does_not_answer_is_a_rejection() -> None:
     with pytest.raises(BackendRejected, match="could not be reached"):
-        await with_images(asking("http://127.0.0.1:1/x"), private=True)
+        await with_images(chat_request("http://127.0.0.1:1/x"), private=True)
 
 
 @pytest.mark.parametrize(

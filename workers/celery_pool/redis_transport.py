@@ -182,7 +182,7 @@ class Transport(kombu_redis.Transport):
 
 
 class SentOnce(EventDispatcher):  # type: ignore[misc]
-    """Sends each event once; one that cannot be sent is kept until there is a connection again.
+    """Sends each event once; an event that cannot be sent waits for the next connection.
 
     Celery's own dispatcher retries without an end on the thread that consumes: a worker that is
     stopped meanwhile would not exit.

@@ -200,7 +200,7 @@ class RequestSender:
             queue.remove(job)
 
     async def _embed(self, queue: TextQueue, texts: Sequence[QueuedText]) -> None:
-        """Embed texts in one request; raises BackendError, and rows received before are kept."""
+        """Embed texts in one request; raises BackendError; rows received before it are stored."""
         request = queue.options.request([text.text for text in texts])
         rows: dict[QueuedText, bytes] = {}
         done: Done | None = None

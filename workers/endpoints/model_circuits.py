@@ -13,7 +13,7 @@ from contract.model_names import canonical, model_of, untagged
 from workers.endpoints.circuit_breaker import CircuitBreaker, Permit
 
 _REMEMBERED: Final = 1000
-"""Bound of circuits, and of models whose last way of loading is kept: clients choose names."""
+"""Bound of the circuits and of the stored models: clients choose the names."""
 
 
 class ModelCircuits:

@@ -145,7 +145,7 @@ class BatchStore:
         """Create a batch; with an idempotency `key` that has a batch, return that one.
 
         Raises QueueFull if `most` of the tenant's batches have not ended, KeyReused if the key's
-        batch has other fields.
+        batch has other fields; RelayUnavailable.
         """
         batch_id = f"batch_{_digest(tenant.name, key) if key else uuid4().hex}"
         fields = await self._connection.call(
@@ -181,7 +181,8 @@ class BatchStore:
         """The record of a batch that this tenant may see: its own; an admin sees all.
 
         `batch_id` may be the prefix of an id, if only one of the tenant's own matches. Raises
-        UnknownBatch, with the same message for another tenant's batch; AmbiguousId.
+        UnknownBatch, with the same message for another tenant's batch; AmbiguousId;
+        RelayUnavailable.
         """
         if not BATCH_ID.match(batch_id):
             index = redis_keys.batches(tenant.name)
@@ -197,7 +198,7 @@ class BatchStore:
     async def page(self, tenant: Tenant, *, limit: int, after: str | None = None) -> BatchPage:
         """The tenant's own batches, newest first; `after` is the last id of the page before.
 
-        Raises UnknownBatch if that is not in the list.
+        Raises UnknownBatch if that is not in the list; RelayUnavailable.
         """
         index = redis_keys.batches(tenant.name)
         start = await place_after(self._connection, index, after, "desc")
@@ -214,7 +215,10 @@ class BatchStore:
         return [batch_of(fields) if b"id" in fields else None for fields in answers]
 
     async def cancel(self, batch: Batch) -> Batch:
-        """Cancel a batch; may be repeated. Raises BatchEnded if it ended otherwise."""
+        """Cancel a batch; may be repeated.
+
+        Raises BatchEnded if it ended otherwise; RelayUnavailable.
+        """
         changed, fields = await self._connection.call(batches.cancel(batch.id, batch.tenant.name))
         found = batch_of(fields)
         if not changed and found.status not in {"cancelling", "cancelled"}:
@@ -222,7 +226,10 @@ class BatchStore:
         return found
 
     async def waiting(self, limit: int) -> list[Batch]:
-        """Up to `limit` batches without a driver, the longest waiting first."""
+        """Up to `limit` batches without a driver, the longest waiting first.
+
+        Raises RelayUnavailable.
+        """
         now = f"{self._connection.now():.6f}"
         ids = await self._connection.command(
             "ZRANGEBYSCORE", redis_keys.BATCHES, "-inf", now, "LIMIT", 0, limit
@@ -234,7 +241,10 @@ class BatchStore:
         return [batch for batch in found if batch]
 
     async def take(self, batch: Batch) -> BatchLease | None:
-        """Lease a batch without a driver; None if another driver has it."""
+        """Lease a batch without a driver; None if another driver has it.
+
+        Raises RelayUnavailable.
+        """
         driver = batches.DriverToken(batch.id, batch.tenant.name, token_hex(8))
         lease_s = self._connection.settings.lease_s
         fields = await self._connection.call(batches.take(driver, lease_s))
@@ -246,7 +256,7 @@ class BatchStore:
     async def renew(self, lease: BatchLease, completed: int, failed: int) -> BatchPulse | None:
         """Renew the lease, and write the number of rows whose answers are in no part yet.
 
-        Returns None if another driver has the batch.
+        Returns None if another driver has the batch. Raises RelayUnavailable.
         """
         lease_s = self._connection.settings.lease_s
         answer = await self._connection.call(
@@ -259,21 +269,31 @@ class BatchStore:
         return BatchPulse(_status.validate_python(status), now, sharing)
 
     async def free(self, lease: BatchLease) -> None:
-        """Release the lease, so that another shim can drive the batch at once."""
+        """Release the lease, so that another shim can drive the batch at once.
+
+        Raises RelayUnavailable.
+        """
         await self._connection.call(batches.free(lease.driver))
 
     async def start(self, lease: BatchLease, total: int) -> bool:
-        """Record that the input is valid and has `total` rows; false if the lease is lost."""
+        """Record that the input is valid and has `total` rows; false if the lease is lost.
+
+        Raises RelayUnavailable.
+        """
         return await self._connection.call(batches.start(lease.driver, total))
 
     async def issue(self, lease: BatchLease, rows: int) -> bool:
-        """Record that rows before `rows` may be enqueued; false if the lease is lost."""
+        """Record that rows before `rows` may be enqueued; false if the lease is lost.
+
+        Raises RelayUnavailable.
+        """
         return await self._connection.call(batches.issue(lease.driver, rows))
 
     async def finalize(self, lease: BatchLease, *, gives_up: bool) -> LastStatus | None:
         """Record that no more rows are run: all have ended, or the window has (`gives_up`).
 
-        Returns the status that the batch will end with; None if the lease is lost.
+        Returns the status that the batch will end with; None if the lease is lost. Raises
+        RelayUnavailable.
         """
         answer = await self._connection.call(batches.finalize(lease.driver, gives_up=gives_up))
         if answer is None:
@@ -284,19 +304,23 @@ class BatchStore:
         return "expired" if has_given_up else "completed"
 
     async def done_rows(self, batch_id: str) -> bytes:
-        """One bit per row, the highest bit of each byte first: whether a part has its answer."""
+        """One bit per row, the highest bit of each byte first: whether a part has its answer.
+
+        Raises RelayUnavailable.
+        """
         bits: bytes | None = await self._connection.command("GET", redis_keys.batch_rows(batch_id))
         return bits or b""
 
     async def parts(self, batch_id: str) -> list[str]:
-        """Names of the committed parts, in order of their commits."""
+        """Names of the committed parts, in order of their commits; raises RelayUnavailable."""
         found = await self._connection.command("LRANGE", redis_keys.batch_parts(batch_id), 0, -1)
         return [name.decode() for name in found]
 
     async def commit(self, lease: BatchLease, part: BatchPart) -> bool:
         """List a part that is stored, and mark its rows; false if the lease is lost.
 
-        It is lost, too, if a row is marked already, which only another driver can have done.
+        It is lost, too, if a row is marked already, which only another driver can have done. Raises
+        RelayUnavailable.
         """
         return await self._connection.call(
             batches.commit(
@@ -319,7 +343,7 @@ class BatchStore:
     ) -> bool:
         """End a batch, with the records of its output and error file, whose bytes are stored.
 
-        Returns False if the lease is lost, or not all rows are marked.
+        Returns False if the lease is lost, or not all rows are marked. Raises RelayUnavailable.
         """
         fields = ("output_file_id", "error_file_id")
         created = zip(fields, files, strict=True)
@@ -344,11 +368,17 @@ class BatchJobs:
         self._connection = connection
 
     async def statuses(self, job_ids: Sequence[str]) -> list[Status | None]:
-        """The status of each job, in order; None if there is no record."""
+        """The status of each job, in order; None if there is no record.
+
+        Raises RelayUnavailable.
+        """
         return await self._connection.call(jobs.statuses(job_ids))
 
     async def forget(self, job_ids: Sequence[str], tenant: str) -> None:
-        """Delete records and logs of jobs that have ended and whose answers are stored."""
+        """Delete records and logs of jobs that have ended and whose answers are stored.
+
+        Raises RelayUnavailable.
+        """
         for at in range(0, len(job_ids), _FORGOTTEN_AT_ONCE):
             await self._connection.call(jobs.forget(job_ids[at : at + _FORGOTTEN_AT_ONCE], tenant))
 

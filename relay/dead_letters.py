@@ -207,7 +207,10 @@ class UnreadableMessages:
     async def put(
         self, queue: str, *, reason: str, size_bytes: int, data: bytes, job_id: str | None = None
     ) -> None:
-        """Store the first 64 KiB of a message whose whole size is `size_bytes`."""
+        """Store the first 64 KiB of a message whose whole size is `size_bytes`.
+
+        Raises RelayUnavailable.
+        """
         ttl_s = int(self._connection.settings.dead_ttl_s)
         await self._connection.call(
             keep_message(
@@ -222,7 +225,7 @@ class UnreadableMessages:
         )
 
     async def page(self, *, limit: int = 100) -> DeadMessages:
-        """Up to `limit` messages, newest first."""
+        """Up to `limit` messages, newest first; raises RelayUnavailable."""
         entries, counts = await self._connection.pipeline(
             [
                 ("XREVRANGE", redis_keys.UNREADABLE, "+", "-", "COUNT", limit),
@@ -235,11 +238,11 @@ class UnreadableMessages:
         )
 
     async def count(self) -> int:
-        """The number of stored messages."""
+        """The number of stored messages; raises RelayUnavailable."""
         return int(await self._connection.command("XLEN", redis_keys.UNREADABLE))
 
     async def purge(self) -> DeadPurged:
-        """Delete all messages."""
+        """Delete all messages; raises RelayUnavailable."""
         kept, _ = await self._connection.pipeline(
             [
                 ("XLEN", redis_keys.UNREADABLE),

@@ -53,7 +53,10 @@ class Files:
         return file
 
     async def delete(self, file: StoredFile) -> None:
-        """Delete a record; its bytes are deleted soon. Raises UnknownFile if there is none."""
+        """Delete a record; its bytes are deleted soon.
+
+        Raises UnknownFile if there is none; RelayUnavailable.
+        """
         if not await self._connection.call(delete_record(file, stored_name(file.id))):
             raise no_file(file.id)
 
@@ -68,7 +71,7 @@ class Files:
     ) -> FilePage:
         """The tenant's own files by creation; `after` is the last id of the page before.
 
-        Raises UnknownFile if that is not in the list.
+        Raises UnknownFile if that is not in the list; RelayUnavailable.
         """
         index = redis_keys.files(tenant.name)
         start = await place_after(self._connection, index, after, order)
@@ -94,22 +97,28 @@ class Files:
         return [_file(answer) for answer in answers]
 
     async def keep(self, name: str, keep_s: float = WRITING_S) -> None:
-        """Do not delete this name in the storage for `keep_s` seconds."""
+        """Do not delete this name in the storage for `keep_s` seconds; raises RelayUnavailable."""
         await self._connection.call(keep_name(name, keep_s))
 
     async def due(self) -> list[str]:
-        """Claim names in the storage that are due; the caller deletes them."""
+        """Claim names in the storage that are due; the caller deletes them.
+
+        Raises RelayUnavailable.
+        """
         return await self._connection.call(claim_due(_AT_ONCE, _CLAIM_S))
 
     async def forget(self, name: str) -> None:
-        """Remove a name that was deleted from the index."""
+        """Remove a name that was deleted from the index; raises RelayUnavailable."""
         await self._connection.command("ZREM", redis_keys.STORED, name)
 
 
 async def place_after(
     connection: Connection, index: str, after: str | None, order: Order
 ) -> int | None:
-    """The rank that follows the member `after` in a sorted set; None if it is not a member."""
+    """The rank that follows the member `after` in a sorted set; None if it is not a member.
+
+    Raises RelayUnavailable.
+    """
     if after is None:
         return 0
     rank = await connection.command("ZRANK" if order == "asc" else "ZREVRANK", index, after)
@@ -119,7 +128,7 @@ async def place_after(
 async def ids_from(
     connection: Connection, index: str, start: int, count: int, order: Order
 ) -> list[str]:
-    """Up to `count` members of a sorted set from a rank on."""
+    """Up to `count` members of a sorted set from a rank on; raises RelayUnavailable."""
     words: list[Argument] = ["ZRANGE", index, start, start + count - 1]
     members = await connection.command(*words, *(["REV"] if order == "desc" else []))
     return [member.decode() for member in members]

@@ -136,7 +136,10 @@ class Leases:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
 
     async def release_worker(self, worker: str) -> int:
-        """Hand over every lease of a worker that is known to be dead. Returns how many."""
+        """Hand over every lease of a worker that is known to be dead. Returns how many.
+
+        Raises RelayUnavailable.
+        """
         moved = 0
         for queue in await self._queues():
             flat = await self._connection.command("HGETALL", redis_keys.holders(queue))

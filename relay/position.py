@@ -24,7 +24,10 @@ class Positions:
         self._connection = connection
 
     async def place(self, record: JobRecord) -> QueuePlace:
-        """The position of a waiting job; an empty place if it does not wait."""
+        """The position of a waiting job; an empty place if it does not wait.
+
+        Raises RelayUnavailable.
+        """
         if record.status != "queued":
             return QueuePlace()
         rank, due, counts = await self._connection.pipeline(
@@ -56,7 +59,10 @@ class Positions:
         return sum(count for _, count in ended) / elapsed_s
 
     async def views(self, workers: Sequence[WorkerReport]) -> list[QueueView]:
-        """Every queue that a live worker serves or that held a job lately."""
+        """Every queue that a live worker serves or that held a job lately.
+
+        Raises RelayUnavailable.
+        """
         members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
         served = {queue.name for worker in workers for queue in worker.queues}
         queues = sorted(served | {member.decode() for member in members})

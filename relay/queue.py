@@ -257,7 +257,7 @@ class Queue:
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
-        """Push a ticket again that was consumed while no slot was free."""
+        """Push a ticket again that was consumed while no slot was free; raises RelayUnavailable."""
         await self._connection.command("LPUSH", queue, ticket(queue))
 
     async def set_idle_slots(self, queue: str, worker: str, count: int) -> None:

@@ -13,9 +13,9 @@ import uvloop
 from support.redis_server import RedisServer
 
 SLOW = (
+    "api_shim/http/test_listening.py",
     "api_shim/test_main.py",
     "api_shim/test_schemathesis.py",
-    "api_shim/test_start.py",
     "clients/test_docs.py",
     "clients/test_llm.py",
     "clients/test_node.py",

@@ -101,3 +101,23 @@ def test_failed_is_said_by_a_run_or_by_who_took_the_job_away() -> None:
 
 def test_a_process_has_one_list_of_open_calls() -> None:
     assert makers_of("OpenCalls") == {"api_shim/__main__.py", "api_shim/app.py"}
+
+
+MIRRORED = [
+    path
+    for name in ("api_shim", "contract", "relay", "workers")
+    for path in (ROOT / "tests" / name).rglob("test_*.py")
+]
+
+
+@pytest.mark.parametrize("path", MIRRORED, ids=name_of)
+def test_a_test_file_has_the_name_of_its_module_or_lists_its_subjects(path: Path) -> None:
+    folder = ROOT / path.parent.relative_to(ROOT / "tests")
+    words = path.stem.split("_")[1:]
+    names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
+    modules = [folder / f"{each}.py" for name in names for each in (name, f"__{name}__")]
+    listed = re.search(r"^Subjects: (.*)\.$", ast.get_docstring(tree(path)) or "", re.MULTILINE)
+    subjects = [ROOT / each for each in listed[1].split(", ")] if listed else []
+
+    assert any(each.exists() for each in modules) or subjects
+    assert [each for each in subjects if not each.exists()] == []

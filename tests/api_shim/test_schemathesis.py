@@ -1,7 +1,9 @@
-"""Every operation of /openapi.json, asked with examples and with fuzzed requests, right and wrong.
+"""Every operation of /openapi.json, with examples and with fuzzed requests, valid and invalid.
 
-Whatever is asked, the answer is one that the document tells of, and never a fault of ours. What is
-asked for by name exists half of the time: a scripted model, a job, a file, a batch, a response.
+Every response is one that the document describes, and never an internal error. Half of the time the
+request names something that exists: a scripted model, a job, a file, a batch, a response.
+
+Subjects: api_shim/app.py, api_shim/http/openapi.py.
 """
 
 import zlib

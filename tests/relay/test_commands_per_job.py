@@ -1,4 +1,7 @@
-"""What a job costs Redis, counted and not timed, so that no change makes it dearer unnoticed."""
+"""The commands that a job costs Redis are counted, so that no change makes it dearer unnoticed.
+
+Subjects: relay/queue.py, relay/publisher.py, relay/leases.py.
+"""
 
 from typing import Any
 

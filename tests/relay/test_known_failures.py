@@ -1,4 +1,7 @@
-"""Failures that users of other systems met, asked of the relay; each names who met it."""
+"""Failures that users of other systems reported do not happen in the relay; each test names one.
+
+Subjects: relay/queue.py, relay/leases.py, relay/log.py.
+"""
 
 import asyncio
 

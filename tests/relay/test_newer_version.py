@@ -1,4 +1,7 @@
-"""Version N beside N + 1 in one Redis: the older one keeps data of the newer and continues."""
+"""Two versions in one Redis: the older one keeps what the newer one wrote, and does not fail.
+
+Subjects: relay/queue.py, relay/records.py, relay/roster.py.
+"""
 
 import json
 

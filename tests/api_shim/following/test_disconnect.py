@@ -1,4 +1,7 @@
-"""A caller leaves: `on_disconnect` says what becomes of the job, when all on all shims have."""
+"""When the last client of a job leaves, at any shim, `on_disconnect` decides what becomes of it.
+
+Subjects: api_shim/following/drop_in.py, api_shim/following/event_stream.py, relay/followers.py.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Wherever a path takes an id it takes an unambiguous beginning of one, and only of one's own."""
+"""A path that has an id accepts an unambiguous prefix of it, among the tenant's own ids only.
+
+Subjects: relay/records.py, relay/batches.py, api_shim/native/jobs.py.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Ollama's API as calls meet it: heads, statuses, keep-alives, and what cannot be taken back."""
+"""Ollama's API over HTTP: headers, statuses, keep-alives, and errors after the first bytes.
+
+Subjects: api_shim/ollama/chat_routes.py, api_shim/ollama/errors.py, api_shim/following/drop_in.py.
+"""
 
 import asyncio
 import json

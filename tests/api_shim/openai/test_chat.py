@@ -1,4 +1,7 @@
-"""A chat between OpenAI's words and the contract's."""
+"""A chat is translated from OpenAI's API to the contract, and back.
+
+Subjects: api_shim/openai/chat_request.py, api_shim/openai/chat_response.py.
+"""
 
 import json
 from typing import Any

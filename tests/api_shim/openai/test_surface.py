@@ -1,4 +1,7 @@
-"""The surface over HTTP, the worker played by the test: what proxies and clients see."""
+"""OpenAI's API over HTTP, as proxies and clients see it; the test plays the worker.
+
+Subjects: api_shim/openai/chat_routes.py, api_shim/openai/errors.py, api_shim/following/drop_in.py.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,7 @@
-"""Completions, embeddings and images between OpenAI's words and the contract's."""
+"""Completions, embeddings and images are translated from OpenAI's API to the contract, and back.
+
+Subjects: api_shim/openai/completions.py, api_shim/openai/embeddings.py, api_shim/openai/images.py.
+"""
 
 import base64
 import json

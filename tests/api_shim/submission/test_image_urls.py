@@ -1,4 +1,7 @@
-"""Images that are none, on every surface that takes images: 400 (natively 422) with the reason."""
+"""An invalid image is 400 (natively 422) with the reason, in every API that accepts images.
+
+Subjects: contract/images.py, api_shim/http/problems.py.
+"""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,7 @@
-"""Every Lua script is sound, knows no key's name, and is listed if its keys span slots."""
+"""Every Lua script is sound, contains no key's name, and is listed if its keys span slots.
+
+Subjects: relay/scripts/loader.py.
+"""
 
 import re
 from pathlib import Path

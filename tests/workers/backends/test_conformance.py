@@ -1,4 +1,7 @@
-"""The same questions to every adapter, over a real socket."""
+"""Every adapter behaves alike, over a real socket.
+
+Subjects: workers/backends/protocols.py.
+"""
 
 import asyncio
 

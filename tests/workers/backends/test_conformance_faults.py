@@ -1,4 +1,7 @@
-"""The same faults to every adapter, over a real socket: errors, silence, cancel."""
+"""Every adapter fails alike, over a real socket: errors, silence, cancel.
+
+Subjects: workers/backends/protocols.py.
+"""
 
 import asyncio
 from contextlib import aclosing

@@ -1,4 +1,7 @@
-"""The same questions to every adapter that makes images, over a real socket."""
+"""Every adapter that makes images behaves alike, over a real socket.
+
+Subjects: workers/backends/protocols.py.
+"""
 
 import asyncio
 import base64

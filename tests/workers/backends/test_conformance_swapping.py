@@ -1,4 +1,7 @@
-"""The same questions to every adapter that can swap models, over a real socket."""
+"""Every adapter that can swap models behaves alike, over a real socket.
+
+Subjects: workers/backends/protocols.py.
+"""
 
 import pytest
 from support.backends import SWAPPING, against_imitation, chat_request, folded

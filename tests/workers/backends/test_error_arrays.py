@@ -1,4 +1,7 @@
-"""A chat that is answered with status 200 and a JSON array in place of a stream, over real HTTP."""
+"""A chat that is answered with status 200 and a JSON array in place of a stream, over real HTTP.
+
+Subjects: workers/backends/http/client.py, workers/backends/http/error_table.py.
+"""
 
 import pytest
 from support.answers import answering

@@ -1,4 +1,7 @@
-"""Features of some backends: sent, refused, or reported as ignored."""
+"""A feature that only some backends support is sent, refused, or named as ignored.
+
+Subjects: contract/features.py, workers/backends/protocols.py, workers/backends/logprobs.py.
+"""
 
 from typing import Any
 

@@ -1,7 +1,10 @@
 """Whatever a backend sends, each adapter ends with an answer or an error of our tree.
 
-Each adapter runs all its operations once, and the responses are recorded. Then the
-same answers come again, one of them changed: a value replaced, a field gone, bytes cut or swapped.
+Every adapter runs every request that it supports once, and the server's responses are recorded.
+Then the same responses are sent again, one of them changed: a value replaced, a field removed,
+bytes cut or swapped.
+
+Subjects: workers/backends/http/client.py, workers/backends/protocols.py.
 """
 
 import asyncio

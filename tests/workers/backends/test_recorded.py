@@ -1,4 +1,7 @@
-"""Recorded responses of real servers, and responses that only a broken one sends."""
+"""Recorded responses of real servers, and responses that only a broken server sends, are decoded.
+
+Subjects: workers/backends/openai/chunks.py, workers/backends/ollama/wire.py.
+"""
 
 import json
 from typing import Any

@@ -1,4 +1,7 @@
-"""Our requests in the words of each server."""
+"""A request of the contract is translated for each server.
+
+Subjects: workers/backends/openai/requests.py, workers/backends/ollama/wire.py.
+"""
 
 from typing import Any
 

@@ -1,6 +1,8 @@
 """Reasoning of earlier assistant messages: sent in each server's field, or reported as ignored.
 
-So with `strict` tools, and with a wish to think that names no level.
+So are `strict` tools, and a request to think that names no level.
+
+Subjects: workers/backends/openai/requests.py, workers/backends/ollama/wire.py.
 """
 
 from typing import Any

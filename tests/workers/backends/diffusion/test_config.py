@@ -1,4 +1,7 @@
-"""Image servers in one line of configuration."""
+"""Image servers are configured in one line.
+
+Subjects: workers/backend_registry.py, workers/backends/dsn.py.
+"""
 
 import pytest
 

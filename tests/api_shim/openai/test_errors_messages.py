@@ -1,4 +1,4 @@
-"""What is wrong is said in one sentence, with the field's own name and its bounds."""
+"""An error is one sentence, with the field's own name and its bounds."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A lone surrogate, half of a character, is no text: refused by name wherever JSON comes in."""
+"""A lone surrogate, half of a character, is refused by its field's name in any JSON body."""
 
 import json
 from typing import Any

@@ -1,4 +1,7 @@
-"""What Ollama's requests are as jobs."""
+"""Requests of Ollama's API become requests of the contract.
+
+Subjects: api_shim/ollama/chat_request.py, api_shim/ollama/embed.py, api_shim/ollama/models.py.
+"""
 
 from typing import Any
 

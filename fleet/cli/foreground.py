@@ -16,7 +16,7 @@ from fleet.client.settings import ClientSettings, UpSettings, data_folder
 from fleet.local.greeting import greeting
 from fleet.local.launch_plan import Plan, backends, shim_ports
 from fleet.local.log_files import Journal, log_folder
-from fleet.local.roster_watch import Watch
+from fleet.local.roster_watch import RosterWatch
 from fleet.local.up import Running, running
 from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import Connection
@@ -99,14 +99,14 @@ async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) 
     ):
         stop.fleet = fleet
         for each in plan.backends:
-            journal.tell(f"backend {each.name}: {each.why}")
-        journal.tell(f"redis: {fleet.server.why}")
+            journal.log(f"backend {each.name}: {each.why}")
+        journal.log(f"redis: {fleet.server.why}")
         await fleet.ready()
-        watch = Watch(RosterStore(connection), fleet.say)
-        found = await watch.first({each.name for each in plan.backends})
+        watch = RosterWatch(RosterStore(connection), fleet.say)
+        found = await watch.wait_checked({each.name for each in plan.backends})
         ready()
         _print_ready(fleet, found, terminal, needs_key=await _needs_key(connection))
-        await watch.keep()
+        await watch.run()
 
 
 @asynccontextmanager
@@ -149,7 +149,7 @@ def _print_ready(
         plan.urls,
         plan.backends,
         found,
-        asks_for_key=needs_key,
+        needs_key=needs_key,
         width=width,
         folder=elsewhere,
     )

@@ -9,7 +9,7 @@ from fleet.demo.minilm import MODEL_NAME, not_installed, write_minilm
 from fleet.demo.narrator import Narrator
 from fleet.demo.scenes import dropped_subscriber, killed_worker
 from fleet.demo.stage import Stage, local_embeddings, stage
-from fleet.local.launch_plan import PlannedBackend, found_backends
+from fleet.local.launch_plan import PlannedBackend, discovered_backends
 from fleet.real.cache import cache_folder
 
 Scene = Callable[[Stage, Narrator], Awaitable[None]]
@@ -27,7 +27,7 @@ async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
     """Play every scene; raises PromiseBroken, CannotStart, WeightsMissing."""
     if with_embeddings and (reason := not_installed()):
         raise CannotStart(f"{reason} (or leave the embeddings out: --without-embeddings)")
-    found = await found_backends()
+    found = await discovered_backends()
     _say_what_was_found(narrator, found)
     planned = [replace(each, processes=2) for each in found]
     planned.append(PlannedBackend("scripted", processes=1 if found else 2))

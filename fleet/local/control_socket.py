@@ -1,7 +1,7 @@
-"""The ear of `fleet up`: a socket in its data folder, on which its shims ask for backends.
+"""The control socket of `fleet up`: its shims send it requests to add and remove backends.
 
-Whoever can open the socket can run workers as this user, so only this user can: it has mode 0600
-before anybody can connect. Orders and answers are in `api_shim.control`.
+A process that can open the socket can run workers as this user, so it has mode 0600 before it
+accepts connections. Requests and responses are in `api_shim.control`.
 """
 
 import asyncio
@@ -24,24 +24,24 @@ from api_shim.control import (
     decode_request,
     send,
 )
-from fleet.local.launch_plan import named_backend
+from fleet.local.launch_plan import backend_from_dsn
 from fleet.local.redis_server import LONGEST_SOCKET_PATH
 from fleet.local.worker_teams import WorkerTeams
 from workers.backends.dsn import DsnError
 
-_HEARD_WITHIN_S: Final = 5.0
-_CALLERS: Final = 16
-"""More than these at once wait until their patience ends."""
+_READ_TIMEOUT_S: Final = 5.0
+_MAX_CLIENTS: Final = 16
+"""Clients served at once; others wait."""
 
 
 @contextmanager
-def address(folder: Path, *, is_ours: bool) -> Generator[Path]:
-    """Where to listen: in the data folder, if it is locked for us and its path is short enough.
+def address(folder: Path, *, is_locked: bool) -> Generator[Path]:
+    """Path of the socket: in the data folder, if it is locked and the path is short enough.
 
-    Else in a new folder of our own, which goes away with us.
+    Else in a temporary folder, deleted when the context ends.
     """
     path = folder.resolve() / "control.sock"
-    if is_ours and len(str(path).encode()) <= LONGEST_SOCKET_PATH:
+    if is_locked and len(str(path).encode()) <= LONGEST_SOCKET_PATH:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="fleet-") as own:
@@ -50,102 +50,102 @@ def address(folder: Path, *, is_ours: bool) -> Generator[Path]:
 
 @contextmanager
 def _bound(path: Path) -> Generator[socket.socket]:
-    path.unlink(missing_ok=True)  # of a `fleet up` that was killed: the folder is locked
-    with socket.socket(socket.AF_UNIX) as line:
-        line.bind(str(path))
+    path.unlink(missing_ok=True)  # left by a killed `fleet up`: we hold the folder's lock
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
         try:
-            path.chmod(0o600)  # before anybody can connect: nobody listens yet
-            yield line
+            path.chmod(0o600)  # before it listens, so before a client can connect
+            yield listener
         finally:
             path.unlink(missing_ok=True)
 
 
 class ControlSocket:
-    """Carries out orders; `say` tells the person at the terminal of it, without any key."""
+    """Handles requests; `say` prints messages about them, which never contain a key."""
 
-    def __init__(self, crew: WorkerTeams, say: Callable[[str], None]) -> None:
-        """Work for this crew."""
-        self._crew = crew
+    def __init__(self, teams: WorkerTeams, say: Callable[[str], None]) -> None:
+        """Start and stop the workers of `teams`."""
+        self._teams = teams
         self._say = say
-        self._free = asyncio.Semaphore(_CALLERS)
-        self._callers: set[asyncio.Task[None]] = set()
+        self._free = asyncio.Semaphore(_MAX_CLIENTS)
+        self._clients: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def listening(self, path: Path) -> AsyncGenerator[None]:
-        """Take orders until this ends; then nobody is left who waits for an answer."""
-        with _bound(path) as line:
-            server = await asyncio.start_unix_server(self._call, sock=line, limit=LONGEST_LINE)
+        """Serve requests until the context ends; requests that are in progress are cancelled."""
+        with _bound(path) as listener:
+            server = await asyncio.start_unix_server(self._call, sock=listener, limit=LONGEST_LINE)
             try:
                 yield
             finally:
                 server.close()
-                for task in self._callers:
+                for task in self._clients:
                     task.cancel()
-                await asyncio.gather(*self._callers, return_exceptions=True)
+                await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer), name="control")
-        self._callers.add(task)
-        task.add_done_callback(self._callers.discard)
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with self._free:
-                async with asyncio.timeout(_HEARD_WITHIN_S):
+                async with asyncio.timeout(_READ_TIMEOUT_S):
                     line = await reader.readuntil(b"\n")
-                await send(writer, await self._obeyed(line))
+                await send(writer, await self._response(line))
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError) as error:
-            self._say(f"an order on the control socket broke off ({type(error).__name__})")
+            self._say(f"a request on the control socket failed ({type(error).__name__})")
         finally:
             await close_writer(writer)
 
-    async def _obeyed(self, line: bytes) -> ControlResponse:
+    async def _response(self, line: bytes) -> ControlResponse:
         try:
-            return await self.obey(decode_request(line))
+            return await self.handle(decode_request(line))
         except ValueError as error:
             return ControlResponse(error="invalid", message=str(error))
 
-    async def obey(self, order: ControlRequest) -> ControlResponse:
-        """Carry out an order."""
-        match order:
+    async def handle(self, request: ControlRequest) -> ControlResponse:
+        """Handle a request; an error is in the response."""
+        match request:
             case AddBackend():
-                return self._add(order)
+                return self._add(request)
             case RemoveBackend():
-                return await self._remove(order.name)
+                return await self._remove(request.name)
             case ListBackends():
-                return ControlResponse(backends=self._staff())
+                return ControlResponse(backends=self._backends())
 
-    def _add(self, order: AddBackend) -> ControlResponse:
-        name = order.name
-        if name in self._crew.teams:
-            leaving = self._crew.teams[name].leaving is not None
-            state = "is being removed; wait a little" if leaving else "is there already"
+    def _add(self, request: AddBackend) -> ControlResponse:
+        name = request.name
+        if name in self._teams.teams:
+            leaving = self._teams.teams[name].stopping is not None
+            state = "is being removed; try again later" if leaving else "exists already"
             return ControlResponse(error="taken", message=f"backend {name} {state}")
         try:
-            backend = named_backend(name, order.dsn.get_secret_value(), "added while running")
+            backend = backend_from_dsn(name, request.dsn.get_secret_value(), "added while running")
         except DsnError as error:
             return ControlResponse(error="invalid", message=str(error))
-        self._crew.hire(backend)
-        self._say(f"backend {name} was added: its worker starts")
-        return ControlResponse(processes=backend.processes, backends=self._staff())
+        self._teams.start(backend)
+        self._say(f"backend {name} was added: its worker is starting")
+        return ControlResponse(processes=backend.processes, backends=self._backends())
 
     async def _remove(self, name: str) -> ControlResponse:
-        team = self._crew.teams.get(name)
+        team = self._teams.teams.get(name)
         if team is None:
             return ControlResponse(error="unknown", message=f"`fleet up` runs no backend {name}")
-        self._say(f"backend {name} is removed: its workers finish what they do")
+        self._say(f"backend {name} is being removed: its workers finish their jobs")
         processes = len(team.entries)
-        await self._crew.dismiss(name)
-        self._say(f"backend {name} is gone")
-        return ControlResponse(processes=processes, backends=self._staff())
+        await self._teams.stop(name)
+        self._say(f"backend {name} is removed")
+        return ControlResponse(processes=processes, backends=self._backends())
 
-    def _staff(self) -> tuple[BackendProcesses, ...]:
+    def _backends(self) -> tuple[BackendProcesses, ...]:
         return tuple(
             BackendProcesses(
                 name=name,
                 why=team.backend.why,
                 processes=len(team.entries),
-                is_leaving=team.leaving is not None,
+                is_leaving=team.stopping is not None,
             )
-            for name, team in sorted(self._crew.teams.items())
+            for name, team in sorted(self._teams.teams.items())
         )

@@ -1,8 +1,7 @@
-"""The data folder of `fleet up`: who may use it, and what lies in it.
+"""The lock of `fleet up` on its data folder.
 
-Invariant: one embedded server at a time. The lock is held by every process that has the file
-open, and the server inherits it: as long as a server lives, its folder is taken, even when the
-`fleet up` that started it is gone.
+Invariant: one embedded server at a time. The server inherits the descriptor of the lock file, so
+the folder stays locked as long as the server runs, even if the `fleet up` that started it died.
 """
 
 import fcntl
@@ -15,13 +14,13 @@ from pathlib import Path
 from fleet.client.errors import CannotStart
 
 _ENDING_S = 5.0
-"""How long the server of a `fleet up` that was killed may take to end."""
+"""How long to wait for the server of a killed `fleet up` to end."""
 _POLL_S = 0.05
 
 
 @contextmanager
 def locked(folder: Path) -> Generator[int]:
-    """Make the folder and hold its lock; yields the descriptor that a server must inherit.
+    """Create the folder and hold its lock; yields the descriptor that the server must inherit.
 
     Raises CannotStart if another `fleet up` has it, or if it cannot be written.
     """
@@ -34,7 +33,7 @@ def locked(folder: Path) -> Generator[int]:
             "--data-dir or FLEET_DATA_DIR"
         ) from error
     try:
-        _take(descriptor, folder)
+        _lock(descriptor, folder)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
@@ -42,14 +41,14 @@ def locked(folder: Path) -> Generator[int]:
         os.close(descriptor)
 
 
-def _take(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path) -> None:
     deadline = time.monotonic() + _ENDING_S
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        if _lives(holder) or time.monotonic() >= deadline:
+        if _is_running(holder) or time.monotonic() >= deadline:
             raise CannotStart(
                 f"the data folder {folder} is in use by another `fleet up` (pid {holder or '?'}): "
                 "stop that one, or name another folder with --data-dir"
@@ -57,7 +56,7 @@ def _take(descriptor: int, folder: Path) -> None:
         time.sleep(_POLL_S)
 
 
-def _lives(pid: str) -> bool:
+def _is_running(pid: str) -> bool:
     if not pid.isdecimal():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The five lines with which `fleet up` says that it is there. Pure: facts in, lines out."""
+"""The five lines that `fleet up` prints when it is ready. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -10,7 +10,7 @@ from fleet.client.settings import ClientSettings
 from fleet.local.launch_plan import STAND_IN, PlannedBackend
 
 _LABEL: Final = 10
-_NOTHING_FOUND: Final = "none found ({name} stands in): start Ollama, then `fleet up` again"
+_NOTHING_FOUND: Final = "none found ({name} is used): start Ollama, then `fleet up` again"
 
 
 def greeting(
@@ -18,13 +18,13 @@ def greeting(
     planned: Sequence[PlannedBackend],
     found: Mapping[str, Pool],
     *,
-    asks_for_key: bool,
+    needs_key: bool,
     width: int,
     folder: str | None = None,
 ) -> list[str]:
-    """Address, page, backends, models, first command: a line each, lists cut to the width.
+    """Address, page, backends, models, a first command: a line each, lists cut to `width`.
 
-    `folder` is the data folder where `fleet logs` would not find it by itself.
+    `folder` is the data folder if it is not the default one.
     """
     room = width - _LABEL
     first = urls[0]
@@ -33,7 +33,7 @@ def greeting(
         ("page", f"{first}/ (/docs has the API)"),
         ("backends", _backends(planned, found, room)),
         ("models", _models(found, room)),
-        ("try", _command(first, found, asks_for_key=asks_for_key)),
+        ("try", _command(first, found, needs_key=needs_key)),
     )
     return [f"{label:<{_LABEL}}{text}" for label, text in lines]
 
@@ -51,12 +51,12 @@ def _backends(planned: Sequence[PlannedBackend], found: Mapping[str, Pool], room
     if stand_in is not None and len(found) <= 1:
         return _NOTHING_FOUND.format(name=stand_in)
     names = list(dict.fromkeys([*(each.name for each in planned), *found]))
-    return fitted([_backend(name, found.get(name)) for name in names], room) or "none"
+    return fit_list([_backend(name, found.get(name)) for name in names], room) or "none"
 
 
 def _backend(name: str, pool: Pool | None) -> str:
     if pool is None:
-        return f"{name} (starts)"
+        return f"{name} (starting)"
     view = backend_view(pool)
     address = view.endpoints[0].rpartition("://")[2] if view.endpoints else ""
     where = f" {address}" if address else ""
@@ -66,10 +66,10 @@ def _backend(name: str, pool: Pool | None) -> str:
 def _models(found: Mapping[str, Pool], room: int) -> str:
     names = [model.name for model in sorted(_reports(found), key=_chats_first)]
     if names:
-        return fitted(list(dict.fromkeys(names)), room)
+        return fit_list(list(dict.fromkeys(names)), room)
     if any("pull" in pool.capabilities and pool.is_healthy for pool in found.values()):
-        return "none yet: `fleet pull llama3.2` fetches one"
-    return "none yet: `fleet backends` says why"
+        return "none yet: `fleet pull llama3.2` downloads one"
+    return "none yet: `fleet backends` shows why"
 
 
 def _reports(found: Mapping[str, Pool]) -> Iterable[ModelReport]:
@@ -80,9 +80,9 @@ def _chats_first(model: ModelReport) -> tuple[bool, bool, str]:
     return "chat" not in model.traits, not model.warm, model.name
 
 
-def _command(url: str, found: Mapping[str, Pool], *, asks_for_key: bool) -> str:
+def _command(url: str, found: Mapping[str, Pool], *, needs_key: bool) -> str:
     needs = [] if url == ClientSettings.model_fields["url"].default else [f"FLEET_URL={url}"]
-    needs += ["FLEET_API_KEY=..."] if asks_for_key else []
+    needs += ["FLEET_API_KEY=..."] if needs_key else []
     models = list(_reports(found))
     if any("chat" in each.traits or not each.traits for each in models):
         command = "fleet chat Hello" if needs else 'fleet chat "Why is the sky blue?"'
@@ -95,8 +95,8 @@ def _command(url: str, found: Mapping[str, Pool], *, asks_for_key: bool) -> str:
     return " ".join([*needs, command])
 
 
-def fitted(names: Sequence[str], room: int) -> str:
-    """Names with commas between, as many as there is room for, and how many more there are."""
+def fit_list(names: Sequence[str], room: int) -> str:
+    """Names separated by commas, as many as fit in `room` columns, and the number of others."""
     for count in range(len(names), 1, -1):
         left = len(names) - count
         text = ", ".join(names[:count]) + (f" and {left} more" if left else "")

@@ -1,4 +1,4 @@
-"""What `fleet up` is to start: addresses, backends, how many of each. Decided beforehand."""
+"""Plans what `fleet up` starts: addresses, backends, and the number of processes of each."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from workers.backends.dsn import WELL_KNOWN, BackendConfig, DsnError, parse
 from workers.config import configured
 
 STAND_IN = (
-    "no model server answers on this machine's default ports, so a scripted one stands in: start "
+    "no model server responds on this machine's default ports, so a scripted one is used: start "
     "Ollama, llama-server, LM Studio or vLLM, or give --backend NAME=DSN"
 )
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
@@ -26,44 +26,44 @@ class PlannedBackend:
 
     name: str
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What its workers need in their environment, as in `LLM_BOX=ollama://...`; may hold keys."""
+    """Environment variables of its workers, as in `LLM_BOX=ollama://...`; may contain keys."""
     why: str = ""
-    """Where it comes from, in words."""
+    """Where it comes from, for messages."""
     processes: int = 1
     """Workers to start for it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that `fleet up` was asked for."""
+    """Everything that `fleet up` starts."""
 
     folder: Path
     host: str = "127.0.0.1"
     ports: tuple[int, ...] = (8700,)
     backends: tuple[PlannedBackend, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
-    """More environment for every process."""
+    """Additional environment variables of every process."""
 
     @property
     def workers(self) -> int:
-        """Worker processes, over all backends."""
+        """Number of worker processes over all backends."""
         return sum(backend.processes for backend in self.backends)
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where each shim answers, for callers on this machine."""
+        """URL of each shim, for clients on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
         return tuple(f"http://{host}:{port}" for port in self.ports)
 
 
 async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[PlannedBackend]:
-    """Those given as `NAME=DSN`, else those configured, else those found on default ports.
+    """The backends given as `NAME=DSN`, else those configured, else those on default ports.
 
-    With none of all these the scripted one, which says what it is. A folder of embeddings (type
-    `local`) stands beside any of them. Raises CannotStart.
+    If there are none, the scripted backend. A configured backend of type `local`, which only
+    embeds, is used beside discovered ones. Raises CannotStart.
     """
     if given:
-        return [given_backend(option) for option in given]
+        return [backend_from_option(option) for option in given]
     try:
         known = configured(environ)
     except DsnError as error:
@@ -71,41 +71,41 @@ async def backends(given: Sequence[str], environ: Mapping[str, str]) -> list[Pla
     planned = [PlannedBackend(each.name, why="configured") for each in known]
     if any(each.type != "local" for each in known):
         return planned
-    return planned + (await found_backends() or [PlannedBackend("scripted", why=STAND_IN)])
+    return planned + (await discovered_backends() or [PlannedBackend("scripted", why=STAND_IN)])
 
 
-async def found_backends() -> list[PlannedBackend]:
-    """The model servers that answer on this machine's default ports."""
-    return [found_backend(each) for each in await discover()]
+async def discovered_backends() -> list[PlannedBackend]:
+    """The model servers that respond on this machine's default ports."""
+    return [backend_from_discovery(each) for each in await discover()]
 
 
-def given_backend(option: str) -> PlannedBackend:
-    """A backend from `NAME=DSN`; raises CannotStart if it does not look like that."""
+def backend_from_option(option: str) -> PlannedBackend:
+    """A backend from `NAME=DSN`; raises CannotStart."""
     name, equals, dsn = option.partition("=")
     if not equals or not _NAME.match(name):
         raise CannotStart(
-            "--backend wants NAME=DSN, as in --backend ollama=ollama://127.0.0.1:11434; NAME is "
-            "made of small letters, digits and _"
+            "--backend expects NAME=DSN, as in --backend ollama=ollama://127.0.0.1:11434; NAME "
+            "has lower-case letters, digits and _"
         )
     try:
-        return named_backend(name, dsn, "given with --backend")
+        return backend_from_dsn(name, dsn, "given with --backend")
     except DsnError as error:
         raise CannotStart(f"--backend {name}: {error}") from error
 
 
-def named_backend(name: str, dsn: str, why: str) -> PlannedBackend:
-    """A backend from its name and its DSN; raises DsnError, which never repeats a key."""
+def backend_from_dsn(name: str, dsn: str, why: str) -> PlannedBackend:
+    """A backend from its name and its DSN; raises DsnError, which never contains a key."""
     if not _NAME.match(name):
-        raise DsnError(f"{name}: a name is made of small letters, digits and _, a letter first")
+        raise DsnError(f"{name}: a name has lower-case letters, digits and _, a letter first")
     variable = f"LLM_{name.upper()}"
-    if "@" in dsn.partition("?")[2]:  # a key with a bare ?, whose rest would pass for an option
+    if "@" in dsn.partition("?")[2]:  # a key with an unescaped ?, whose rest would be an option
         raise DsnError(f"{variable}: write ? and @ of a key percent-encoded, as %3F and %40")
     parse(variable, dsn)
     return PlannedBackend(name, {variable: dsn}, why)
 
 
-def found_backend(config: BackendConfig) -> PlannedBackend:
-    """Tell a server that discovery found to its workers."""
+def backend_from_discovery(config: BackendConfig) -> PlannedBackend:
+    """A backend from a server that discovery found."""
     name = config.name.replace("-", "_")  # a shell drops variables with a dash
     protocol, _, address = config.url.partition("://")
     dsn = f"{config.type}+{protocol}://{address}"
@@ -115,7 +115,7 @@ def found_backend(config: BackendConfig) -> PlannedBackend:
 def shim_ports(host: str, port: int, shims: int) -> tuple[int, ...]:
     """A port for each shim: from `port` up, or free ones for 0. Raises CannotStart.
 
-    A free port may be taken by somebody else before its shim listens; then the shim says so.
+    Another program may take a free port before the shim listens; then the shim fails to start.
     """
     if port == 0:
         ports: dict[int, None] = {}
@@ -125,16 +125,16 @@ def shim_ports(host: str, port: int, shims: int) -> tuple[int, ...]:
     for wanted in range(port, port + shims):
         if not port_is_free(host, wanted):
             raise CannotStart(
-                f"port {wanted} on {host} is taken by another program: stop that one, or choose "
-                "another port with --port (0 takes free ones)"
+                f"port {wanted} on {host} is in use by another program: stop that one, or choose "
+                "another port with --port (0: free ones)"
             )
     return tuple(range(port, port + shims))
 
 
 def child_environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Ours, with this interpreter's folder first on PATH: `python` in a line means this one.
+    """Our environment with the variables in `more`, and this interpreter's folder first on PATH.
 
-    A variable in `more` hides whatever else names the same backend.
+    A variable in `more` replaces every other variable that names the same backend.
     """
     hidden = {variable for variable, name in WELL_KNOWN.items() if f"LLM_{name.upper()}" in more}
     kept = {

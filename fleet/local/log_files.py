@@ -1,9 +1,9 @@
-"""What the processes of `fleet up` print, kept in the data folder: written here, read here.
+"""Writes and reads the output of the processes of `fleet up`, in files of the data folder.
 
     <data folder>/logs/<process>.log     the newest lines; then .log.1, .log.2, .log.3
 
-Each line is `<UTC time> <text>`. Invariant: a process takes `FILES` times `FILE_BYTES` at most, and
-there are files of `PROCESSES` processes at most; the ones that were written least lately go first.
+Each line is `<UTC time> <text>`. Invariant: the files of a process have at most `FILES` times
+`FILE_BYTES`, and there are files of at most `PROCESSES` processes; the oldest are deleted.
 """
 
 import logging
@@ -31,7 +31,7 @@ _LINE: Final = re.compile(rb"(\d{4}-\d\d-\d\dT\S+) ?(.*)")
 
 
 def log_folder(data_folder: Path) -> Path:
-    """Where the files lie."""
+    """The folder of the log files."""
     return data_folder / "logs"
 
 
@@ -44,57 +44,57 @@ class Line(NamedTuple):
 
 
 class _File(RotatingFileHandler):
-    """The files of one process; `trouble` is told why a line could not be written."""
+    """The files of one process; calls `on_error` if a line could not be written."""
 
-    def __init__(self, path: Path, trouble: Callable[[Exception], None]) -> None:
+    def __init__(self, path: Path, on_error: Callable[[Exception], None]) -> None:
         super().__init__(
             path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8", delay=True
         )
-        self._trouble = trouble
+        self._on_error = on_error
 
     def add(self, line: str) -> None:
         try:
             self.emit(logging.makeLogRecord({"msg": line}))
         except OSError as error:
-            self._trouble(error)
+            self._on_error(error)
 
     @override
     def handleError(self, record: logging.LogRecord) -> None:
-        # `emit` calls this inside of its `except`: what it caught goes on to `add`.
+        # `emit` calls this in its `except` block: raise what it caught, for `add`.
         raise  # noqa: PLE0704
 
 
 class Journal(Printer):  # type: ignore[misc] # honcho ships no types
-    """A printer that files every line, and shows only what `fleet up` itself has to say."""
+    """A honcho printer that writes every line to files, and shows only the lines of `fleet up`."""
 
     def __init__(
         self, show: Callable[[str], object], data_folder: Path, *, verbose: bool = False
     ) -> None:
-        """Write below the data folder; with `verbose`, show the lines of processes, too."""
+        """Write to `logs` in the data folder; with `verbose`, show the lines of processes, too."""
         super().__init__(sys.stderr)
         self._show = show
         self.folder = log_folder(data_folder)
         self.is_quiet = not verbose
         self._open: dict[str, _File] = {}
-        self._has_trouble = False
+        self._has_failed = False
 
     @override
     def write(self, message: Message) -> None:
-        """File a message, and print it where somebody wants to see it."""
-        text = self._keep(message)
+        """Write a message to its file, and show it if it is to be shown."""
+        text = self._write_file(message)
         if not self.is_quiet:
             super().write(message)
         elif message.name == OWN_NAME:
             self._show(f"{message.time:%H:%M:%S} {text}")
 
-    def tell(self, text: str) -> None:
-        """Note something that only who reads the files wants to know."""
+    def log(self, text: str) -> None:
+        """Write a line of `fleet up` to its file only; with `verbose`, show it, too."""
         message = Message("line", text, datetime.now().astimezone(), OWN_NAME, None)
-        self._keep(message)
+        self._write_file(message)
         if not self.is_quiet:
             super().write(message)
 
-    def _keep(self, message: Message) -> str:
+    def _write_file(self, message: Message) -> str:
         data = message.data
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
         at = message.time.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
@@ -106,20 +106,20 @@ class Journal(Printer):  # type: ignore[misc] # honcho ships no types
         found = self._open.get(process)
         if found is None:
             if len(self._open) >= PROCESSES:
-                self.close()  # each opens again with its next line
+                self.close()  # a file is opened again with its next line
             try:
                 self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self.folder.mkdir(mode=0o700, exist_ok=True)
-                _forget_the_oldest(self.folder)
+                _delete_oldest(self.folder)
             except OSError as error:
-                self._trouble(error)
-            found = self._open[process] = _File(self.folder / f"{process}{_SUFFIX}", self._trouble)
+                self._on_error(error)
+            found = self._open[process] = _File(self.folder / f"{process}{_SUFFIX}", self._on_error)
         return found
 
-    def _trouble(self, error: Exception) -> None:
-        """Say once that lines are lost; the fleet goes on without them."""
-        if not self._has_trouble:
-            self._has_trouble = True
+    def _on_error(self, error: Exception) -> None:
+        """Report once that lines are lost; the fleet continues without them."""
+        if not self._has_failed:
+            self._has_failed = True
             self._show(f"logs cannot be written to {self.folder}: {error}")
 
     def close(self) -> None:
@@ -129,8 +129,8 @@ class Journal(Printer):  # type: ignore[misc] # honcho ships no types
         self._open.clear()
 
 
-def _forget_the_oldest(folder: Path) -> None:
-    """Make room for one more process."""
+def _delete_oldest(folder: Path) -> None:
+    """Delete the files of the oldest processes, until there is room for one more process."""
     newest_first = sorted(folder.glob(f"*{_SUFFIX}"), key=_written_at, reverse=True)
     for path in newest_first[PROCESSES - 1 :]:
         for each in _files_of(folder, path.name.removesuffix(_SUFFIX)):
@@ -144,31 +144,31 @@ def _written_at(path: Path) -> float:
 
 
 def _files_of(folder: Path, process: str) -> list[Path]:
-    """Oldest first."""
+    """The files of a process, oldest first."""
     newest = folder / f"{process}{_SUFFIX}"
     older = [newest.with_name(f"{newest.name}.{number}") for number in range(FILES - 1, 0, -1)]
     return [*older, newest]
 
 
 def processes(folder: Path) -> list[str]:
-    """Names of the processes that have printed something."""
+    """Names of the processes that have log files, sorted."""
     return sorted(path.name.removesuffix(_SUFFIX) for path in folder.glob(f"*{_SUFFIX}"))
 
 
-class Reading:
-    """The lines of some processes in the order of their times, and then those that come."""
+class LogReader:
+    """Reads the lines of some processes in the order of their times, then follows new ones."""
 
     def __init__(self, folder: Path, wants: Callable[[str], bool]) -> None:
-        """Read the files of each process that `wants` says yes to, also if it starts later."""
+        """Read the files of each process for which `wants` is true, also if it starts later."""
         self._folder = folder
         self._wants = wants
-        self._ends: dict[str, _End] = {}
+        self._ends: dict[str, _LogTail] = {}
 
     def last(self, count: int) -> Sequence[Line]:
-        """The newest lines over all processes; `new` goes on after them."""
+        """The newest lines over all processes; `new` continues after them."""
         found: list[Line] = []
         for process in self._processes():
-            end = self._ends[process] = _End(self._folder / f"{process}{_SUFFIX}", process)
+            end = self._ends[process] = _LogTail(self._folder / f"{process}{_SUFFIX}", process)
             lines = end.lines()
             for path in reversed(_files_of(self._folder, process)[:-1]):
                 if len(lines) >= count:
@@ -179,11 +179,11 @@ class Reading:
         return sorted(found, key=lambda line: line.at)[-count:]
 
     def new(self) -> Sequence[Line]:
-        """What was printed since the last call."""
+        """The lines written since the last call."""
         found: list[Line] = []
         for process in self._processes():
             if process not in self._ends:
-                self._ends[process] = _End(self._folder / f"{process}{_SUFFIX}", process)
+                self._ends[process] = _LogTail(self._folder / f"{process}{_SUFFIX}", process)
             found += self._ends[process].lines()
         return sorted(found, key=lambda line: line.at)
 
@@ -196,8 +196,8 @@ class Reading:
         return [process for process in processes(self._folder) if self._wants(process)]
 
 
-class _End:
-    """The growing end of a process's newest file, which may be another file tomorrow."""
+class _LogTail:
+    """Reads the end of a process's newest file, and follows its rotation."""
 
     def __init__(self, path: Path, process: str) -> None:
         self._path = path
@@ -206,10 +206,10 @@ class _End:
         self._rest = b""
 
     def lines(self) -> list[Line]:
-        """Whole lines that were not read before."""
+        """Complete lines that were not read before."""
         found = self._read()
-        if self._has_turned():
-            found += self._read()  # what was written between our look and the turn
+        if self._was_rotated():
+            found += self._read()  # what was written before the rotation
             self.close()
             found += self._read()
         return found
@@ -223,8 +223,8 @@ class _End:
         *whole, self._rest = (self._rest + self._file.read()).split(b"\n")
         return list(_read(whole, self._process))
 
-    def _has_turned(self) -> bool:
-        """Whether the open file is no longer the newest one."""
+    def _was_rotated(self) -> bool:
+        """Whether the open file is not the newest one any more."""
         if self._file is None:
             return False
         with suppress(FileNotFoundError):
@@ -238,7 +238,7 @@ class _End:
 
 
 def _read(lines: Iterable[bytes], process: str) -> Iterator[Line]:
-    """Lines as they were written; what is none, as after a full disk, is left out."""
+    """Parse lines; incomplete ones, as after a full disk, are left out."""
     for line in lines:
         match = _LINE.fullmatch(line)
         if match is not None:

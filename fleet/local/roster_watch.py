@@ -1,4 +1,4 @@
-"""What `fleet up` sees of its backends: how they stand at the start, and then only what changes."""
+"""Reports the state of backends for `fleet up`: at the start, and then each change."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,24 +11,24 @@ from contract.errors import RelayUnavailable
 from relay.roster import RosterStore
 
 _POLL_S: Final = 2.0
-_FIRST_LOOK_S: Final = 0.1
+_FIRST_POLL_S: Final = 0.1
 _CHECKED_WITHIN_S: Final = 10.0
 _UNCHECKED: Final = "not checked yet"
 _GONE: Final = "is gone: no live worker serves it"
 
 
-class Watch:
-    """Looks at the roster again and again; `say` is told what is new in it."""
+class RosterWatch:
+    """Polls the roster, and passes each change of a backend's state to `say`."""
 
     def __init__(self, roster: RosterStore, say: Callable[[str], None]) -> None:
-        """Nothing is known yet."""
+        """No state is known yet."""
         self._roster = roster
         self._say = say
         self._states: dict[str, str] = {}
-        self._is_blind = False
+        self._is_unreachable = False
 
-    async def first(self, names: set[str]) -> dict[str, Pool]:
-        """Backends once all of these have been checked, or as they are after a few seconds.
+    async def wait_checked(self, names: set[str]) -> dict[str, Pool]:
+        """The backends, once all of `names` have been checked or 10 s have passed.
 
         Raises RelayUnavailable.
         """
@@ -39,28 +39,28 @@ class Watch:
                     found = pools(await self._roster.workers())
                     if names <= {name for name, pool in found.items() if _is_checked(pool)}:
                         break
-                    await asyncio.sleep(_FIRST_LOOK_S)
+                    await asyncio.sleep(_FIRST_POLL_S)
         self._states = _states(found)
         return found
 
-    async def keep(self) -> None:
-        """Tell of every change, until cancelled."""
+    async def run(self) -> None:
+        """Report every change, until cancelled."""
         while True:
             await asyncio.sleep(_POLL_S)
-            await self.look()
+            await self.refresh()
 
-    async def look(self) -> None:
-        """Tell what has changed since the last look."""
+    async def refresh(self) -> None:
+        """Report what has changed since the last call."""
         try:
             states = _states(pools(await self._roster.workers()))
         except RelayUnavailable as error:
-            if not self._is_blind:
-                self._say(f"Redis does not answer: {error.message}")
-            self._is_blind = True
+            if not self._is_unreachable:
+                self._say(f"Redis does not respond: {error.message}")
+            self._is_unreachable = True
             return
-        if self._is_blind:
-            self._say("Redis answers again")
-            self._is_blind = False
+        if self._is_unreachable:
+            self._say("Redis responds again")
+            self._is_unreachable = False
         for name, state in states.items():
             if state != self._states.get(name):
                 self._say(f"backend {name} {state}")
@@ -80,12 +80,12 @@ def _states(found: dict[str, Pool]) -> dict[str, str]:
 
 
 def state_of(pool: Pool) -> str:
-    """How a backend is, in words that change only when that does."""
+    """A backend's state as text."""
     view = backend_view(pool)
     if not view.healthy:
-        return f"is lost: {view.error or 'no reason given'}"
+        return f"is unhealthy: {view.error or 'no reason given'}"
     if view.circuit_open_until is not None:
-        return f"rests, it failed again and again: {view.error or 'no reason given'}"
+        return f"is paused after repeated failures: {view.error or 'no reason given'}"
     if view.endpoints_down:
-        return f"works, without {', '.join(view.endpoints_down)}"
+        return f"works without {', '.join(view.endpoints_down)}"
     return "works"

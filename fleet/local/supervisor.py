@@ -1,6 +1,6 @@
-"""Keeps processes running: starts them again when they die, and ends them all when it ends.
+"""Keeps processes running: restarts them when they die, and stops them all at its end.
 
-Invariant: after `async with Supervisor(...)` none of its processes runs any more.
+Invariant: after `async with Supervisor(...)` none of its processes is running.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from fleet.local.process import Child
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 STABLE_S = 10.0
-"""A process that ran this long was well: when it dies it is started again at once."""
+"""A process that ran this long is restarted without a pause."""
 OWN_NAME = "fleet"
-"""Whose lines are the supervisor's own, among those of the processes."""
+"""Name of the supervisor's own lines, among those of the processes."""
 _LONGEST_REASON = 200
 _KILLED_WITHIN_S = 5.0
 
@@ -41,31 +41,31 @@ class SupervisedEntry:
     name: str
     command: str
     environment: Callable[[], dict[str, str]] = field(repr=False)
-    """Asked at every start; may hold keys."""
-    died: Callable[[dict[str, str]], Awaitable[None]] = _nothing_to_do
-    """Told, with the environment it was started in, at once when it died unasked."""
+    """Called at every start; may contain keys."""
+    on_death: Callable[[dict[str, str]], Awaitable[None]] = _nothing_to_do
+    """Called, with the environment of the run, when it died without being stopped."""
     colour: str = ""
     inherited: Sequence[int] = ()
-    """File descriptors that the process keeps."""
+    """File descriptors that the process inherits."""
     starts: int = field(default=0, init=False)
     exit_code: int | None = field(default=None, init=False)
-    """Of the last run; None while the first one lasts."""
+    """Exit code of the last run; None during the first."""
     child: Child | None = field(default=None, init=False)
     started_with: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     """Environment of the current or last run."""
-    last_words: str = field(default="", init=False)
-    """The last line that it printed, which is where a program that gives up says why."""
-    ending: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    """Set when it is not to be started again."""
+    last_line: str = field(default="", init=False)
+    """The last line that it printed, which is the reason if it failed."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Set when it is not to be restarted."""
 
     @property
     def pid(self) -> int | None:
-        """While it runs."""
+        """Process id; None if it does not run."""
         return self.child.pid if self.child else None
 
 
 class Supervisor:
-    """The entries that live and end together."""
+    """Runs a group of processes."""
 
     def __init__(self, printer: Printer, stop_within_s: float) -> None:
         """Give processes `stop_within_s` to end after SIGTERM; then they are killed."""
@@ -76,7 +76,7 @@ class Supervisor:
         self.entries: list[SupervisedEntry] = []
 
     async def __aenter__(self) -> Self:
-        """Nothing is started yet."""
+        """Return the supervisor; nothing is started yet."""
         return self
 
     async def __aexit__(
@@ -85,7 +85,7 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End everything: SIGTERM, a bounded wait, SIGKILL."""
+        """Stop every process: SIGTERM, a bounded wait, SIGKILL."""
         try:
             self._end(signal.SIGTERM)
             await self._all_ended(self._stop_within_s)
@@ -96,20 +96,20 @@ class Supervisor:
             if task.done():
                 task.result()
 
-    def keep(self, entry: SupervisedEntry) -> None:
-        """Start it, and start it again whenever it ends."""
+    def supervise(self, entry: SupervisedEntry) -> None:
+        """Start a process, and restart it when it ends."""
         self.entries.append(entry)
         self._printer.width = max(self._printer.width, len(entry.name))
         task = asyncio.create_task(self._keep(entry), name=entry.name)
-        task.add_done_callback(self._unwatched)
+        task.add_done_callback(self._on_task_end)
         self._tasks[entry] = task
         if self._is_stopping:
-            entry.ending.set()
+            entry.stopping.set()
 
-    async def drop(self, entry: SupervisedEntry) -> None:
-        """End one for good: SIGTERM, a bounded wait, SIGKILL; the others go on.
+    async def remove(self, entry: SupervisedEntry) -> None:
+        """Stop one process: SIGTERM, a bounded wait, SIGKILL; the others continue.
 
-        When this is cancelled meanwhile, the process is ended with all others.
+        If this is cancelled, the process is stopped with all others.
         """
         task = self._tasks[entry]
         _end(entry, signal.SIGTERM)
@@ -123,13 +123,13 @@ class Supervisor:
             task.result()
 
     def kill(self) -> None:
-        """End everything at once, with SIGKILL."""
+        """Send SIGKILL to every process."""
         self._end(signal.SIGKILL)
 
-    def _unwatched(self, task: asyncio.Task[None]) -> None:
-        """Say so at once when a defect of ours ends the watch over a process."""
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        """Report that a process is no longer supervised, because of an unexpected exception."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.say(f"{task.get_name()} is not watched any more: {error!r}")
+            self.say(f"{task.get_name()} is no longer supervised: {error!r}")
 
     def _end(self, number: signal.Signals) -> None:
         self._is_stopping = True
@@ -142,24 +142,24 @@ class Supervisor:
 
     async def _keep(self, entry: SupervisedEntry) -> None:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        while not entry.ending.is_set():
+        while not entry.stopping.is_set():
             began_at = time.monotonic()
             entry.started_with = entry.environment()
             await self._run(entry)
-            if entry.ending.is_set():
+            if entry.stopping.is_set():
                 if entry.exit_code:
-                    self.say(f"{entry.name} {how_it_ended(entry)}")
+                    self.say(f"{entry.name} {exit_reason(entry)}")
                 return
             is_stable = time.monotonic() - began_at >= STABLE_S
             if is_stable:
                 backoff.reset()
             pause_s = 0.0 if is_stable else backoff.pause_s()
             when = f" in {pause_s:g} s" if pause_s else ""
-            self.say(f"{entry.name} {how_it_ended(entry)}: it starts again{when}")
-            await entry.died(entry.started_with)
+            self.say(f"{entry.name} {exit_reason(entry)}: restarting{when or ' now'}")
+            await entry.on_death(entry.started_with)
             if pause_s:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(entry.ending.wait(), pause_s)
+                    await asyncio.wait_for(entry.stopping.wait(), pause_s)
 
     async def _run(self, entry: SupervisedEntry) -> None:
         entry.child = Child(
@@ -170,36 +170,36 @@ class Supervisor:
             inherited=entry.inherited,
         )
         entry.starts += 1
-        entry.last_words = ""
-        entry.exit_code = await entry.child.ended(partial(self._heard, entry))
+        entry.last_line = ""
+        entry.exit_code = await entry.child.wait(partial(self._on_line, entry))
         entry.child = None
 
-    def _heard(self, entry: SupervisedEntry, message: Message) -> None:
+    def _on_line(self, entry: SupervisedEntry, message: Message) -> None:
         data = message.data
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else str(data)
-        entry.last_words = text.strip()[:_LONGEST_REASON] or entry.last_words
+        entry.last_line = text.strip()[:_LONGEST_REASON] or entry.last_line
         self._write(message)
 
     def _write(self, message: Message) -> None:
         self._printer.write(message)
 
     def say(self, text: str) -> None:
-        """A line of our own among those of the processes."""
+        """Print a line of the supervisor."""
         now = datetime.now().astimezone()
         self._printer.write(Message("line", text, now, OWN_NAME, None))
 
 
 def _end(entry: SupervisedEntry, number: signal.Signals) -> None:
-    entry.ending.set()
+    entry.stopping.set()
     if entry.child is not None:
         entry.child.signal(number)
 
 
-def how_it_ended(entry: SupervisedEntry) -> str:
-    """In words, as in `was killed by SIGKILL`; with what it said last, if it gave up itself."""
+def exit_reason(entry: SupervisedEntry) -> str:
+    """How a process ended, as in `was killed by SIGKILL`; with its last line if it failed."""
     exit_code = entry.exit_code or 0
     if exit_code >= 0:
-        why = f" ({entry.last_words})" if exit_code and entry.last_words else ""
+        why = f" ({entry.last_line})" if exit_code and entry.last_line else ""
         return f"ended with exit code {exit_code}{why}"
     try:
         return f"was killed by {signal.Signals(-exit_code).name}"
@@ -208,5 +208,5 @@ def how_it_ended(entry: SupervisedEntry) -> str:
 
 
 def silent_printer() -> Printer:
-    """For a supervisor that nobody listens to."""
+    """A printer that discards everything."""
     return Printer(io.StringIO())

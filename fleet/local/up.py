@@ -1,7 +1,7 @@
-"""The whole fleet on this machine, as one context: everything that it starts ends with it.
+"""Runs the whole fleet on this machine as one context manager: all its processes end with it.
 
-Order of life: the folder's lock, the embedded server (if any), then shims and workers; they end in
-the opposite order, so that workers can hand their jobs back to a server that still answers.
+Order of the start: the folder's lock, the embedded server (if any), then shims and workers. They
+stop in the reverse order, so that workers can return their jobs to a server that still runs.
 """
 
 import asyncio
@@ -36,14 +36,14 @@ _SERVER_STARTS_WITHIN_S = 15.0
 _READY_WITHIN_S = 60.0
 _SERVER_STOPS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 40.0
-"""A worker lets its streams finish for a while, then hands them back."""
+"""A worker lets its jobs finish for a while, then returns them to the queue."""
 _POLL_S = 0.05
-_HOPELESS_STARTS = 3
+_MAX_STARTS = 3
 
 
 @dataclass
 class Running:
-    """A fleet that was started."""
+    """A running fleet."""
 
     plan: Plan
     server: ServerChoice
@@ -56,24 +56,24 @@ class Running:
         return [entry for each in self.supervisors for entry in each.entries]
 
     def worker_pid(self, worker: str) -> int | None:
-        """Pid of a worker by the name that it has in the roster and in `started` events."""
+        """Pid of a worker by its name in the roster and in `started` events; None if unknown."""
         for entry in self.entries:
             if entry.started_with.get("FLEET_WORKER_NAME") == worker:
                 return entry.pid
         return None
 
     def say(self, text: str) -> None:
-        """A line of the fleet's own among those of its processes."""
+        """Print a line of the fleet itself."""
         for supervisor in self.supervisors[-1:]:
             supervisor.say(text)
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Send SIGKILL to every process."""
         for supervisor in reversed(self.supervisors):
             supervisor.kill()
 
     async def ready(self, workers: int | None = None) -> None:
-        """Return when every shim sees so many workers (None: all of them); raises CannotStart."""
+        """Wait until every shim sees so many workers (None: all); raises CannotStart after 60 s."""
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
             try:
                 async with asyncio.timeout(_READY_WITHIN_S):
@@ -82,15 +82,15 @@ class Running:
                         await self._ready(http, f"{url}/readyz?workers={expected}")
             except TimeoutError:
                 raise CannotStart(
-                    f"not ready after {_READY_WITHIN_S:.0f} s{_last_words(self.entries)}"
+                    f"not ready after {_READY_WITHIN_S:.0f} s{_last_lines(self.entries)}"
                 ) from None
 
     async def _ready(self, http: httpx.AsyncClient, url: str) -> None:
         while True:
             for entry in self.entries:
-                if entry.starts >= _HOPELESS_STARTS and entry.exit_code:
-                    raise CannotStart(f"{entry.name} does not stay up{_last_words([entry])}")
-            with suppress(httpx.TransportError):  # it does not listen yet
+                if entry.starts >= _MAX_STARTS and entry.exit_code:
+                    raise CannotStart(f"{entry.name} does not stay up{_last_lines([entry])}")
+            with suppress(httpx.TransportError):  # not listening yet
                 if (await http.get(url)).is_success:
                     return
             await asyncio.sleep(_POLL_S)
@@ -100,9 +100,9 @@ class Running:
 async def running(
     plan: Plan, printer: Printer, settings: RelaySettings
 ) -> AsyncGenerator[Running, None]:
-    """Start the plan; every process of it is gone when this ends.
+    """Start everything in the plan; no process is left when the context ends.
 
-    Raises CannotStart, and InvalidSetting for what its processes would not start with.
+    Raises CannotStart, and InvalidSetting for settings that its processes would reject.
     """
     ShimSettings()
     demand_agreement(WorkerSettings(), settings)
@@ -114,19 +114,19 @@ async def running(
             lock = stack.enter_context(locked(plan.folder))
             servers = await stack.enter_async_context(Supervisor(printer, _SERVER_STOPS_WITHIN_S))
             fleet.supervisors.append(servers)
-            servers.keep(_server(fleet, lock, next(colours)))
-        await _answers(fleet)
-        await _demand_keys(fleet)
+            servers.supervise(_server(fleet, lock, next(colours)))
+        await _wait_for_redis(fleet)
+        await _check_keys(fleet)
         processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
         fleet.supervisors.append(processes)
-        socket = stack.enter_context(address(plan.folder, is_ours=choice.binary is not None))
-        crew = WorkerTeams(processes, fleet.relay, _shared(fleet), colours)
-        stack.push_async_callback(crew.aclose)
-        await stack.enter_async_context(ControlSocket(crew, processes.say).listening(socket))
+        socket = stack.enter_context(address(plan.folder, is_locked=choice.binary is not None))
+        teams = WorkerTeams(processes, fleet.relay, _shared(fleet), colours)
+        stack.push_async_callback(teams.aclose)
+        await stack.enter_async_context(ControlSocket(teams, processes.say).listening(socket))
         for entry in _shims(fleet, socket, colours):
-            processes.keep(entry)
+            processes.supervise(entry)
         for backend in plan.backends:
-            crew.hire(backend)
+            teams.start(backend)
         yield fleet
 
 
@@ -145,8 +145,8 @@ def _server(fleet: Running, lock: int, colour: str) -> SupervisedEntry:
     )
 
 
-async def _answers(fleet: Running) -> None:
-    """Wait for Redis; raises CannotStart if ours does not come up or a configured one is gone."""
+async def _wait_for_redis(fleet: Running) -> None:
+    """Wait for Redis; raises CannotStart if it does not start, or a configured one is not there."""
     try:
         async with (
             asyncio.timeout(_SERVER_STARTS_WITHIN_S),
@@ -161,15 +161,15 @@ async def _answers(fleet: Running) -> None:
     except (TimeoutError, RelayUnavailable) as error:
         if fleet.server.binary is None:
             raise CannotStart(
-                "the server that FLEET_REDIS_URL names does not answer: start it, or unset "
-                "FLEET_REDIS_URL to let `fleet up` start one of its own"
+                "the server that FLEET_REDIS_URL names does not respond: start it, or unset "
+                "FLEET_REDIS_URL to let `fleet up` start an embedded one"
             ) from error
-        why = _last_words(fleet.entries)
+        why = _last_lines(fleet.entries)
         raise CannotStart(f"the embedded Redis server did not start{why}") from error
 
 
-async def _demand_keys(fleet: Running) -> None:
-    """Raise CannotStart if no shim would start because no API key is configured."""
+async def _check_keys(fleet: Running) -> None:
+    """Raises CannotStart if shims would not start because there are no API keys."""
     variables = fleet.plan.variables
     insecure: dict[str, Any] = (
         {"insecure": variables["FLEET_INSECURE"]} if "FLEET_INSECURE" in variables else {}
@@ -180,10 +180,10 @@ async def _demand_keys(fleet: Running) -> None:
         raise CannotStart(why_not)
 
 
-def _last_words(entries: Iterable[SupervisedEntry]) -> str:
-    """What those said last that have ended or do not get on, behind a colon."""
-    said = [f"{each.name} said {each.last_words!r}" for each in entries if each.last_words]
-    return ": " + "; ".join(said) if said else ""
+def _last_lines(entries: Iterable[SupervisedEntry]) -> str:
+    """The last lines of processes, after a colon; empty if they printed nothing."""
+    found = [f"{each.name} printed {each.last_line!r}" for each in entries if each.last_line]
+    return ": " + "; ".join(found) if found else ""
 
 
 def _shims(fleet: Running, socket: Path, colours: Iterator[str]) -> Iterator[SupervisedEntry]:

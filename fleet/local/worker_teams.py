@@ -1,7 +1,6 @@
-"""The workers of a running fleet, backend by backend: some may come and go while it runs.
+"""The workers of a running fleet by backend; backends can be added and removed while it runs.
 
-Invariant: what a backend is reached with, its key among it, is only ever in the environment of its
-own workers.
+Invariant: a backend's DSN, which may contain a key, is only in the environment of its own workers.
 """
 
 import asyncio
@@ -28,11 +27,11 @@ class WorkerTeam:
 
     backend: PlannedBackend
     entries: list[SupervisedEntry] = field(default_factory=list)
-    leaving: asyncio.Task[None] | None = None
+    stopping: asyncio.Task[None] | None = None
 
 
 class WorkerTeams:
-    """All teams; `shared` is the environment that every process of the fleet has."""
+    """All teams; `shared` are the environment variables of every process of the fleet."""
 
     def __init__(
         self,
@@ -41,47 +40,47 @@ class WorkerTeams:
         shared: dict[str, str],
         colours: Iterator[str],
     ) -> None:
-        """Nobody works yet."""
+        """No worker is started yet."""
         self._processes = processes
         self._relay = relay
         self._shared = shared
         self._colours = colours
         self.teams: dict[str, WorkerTeam] = {}
 
-    def hire(self, backend: PlannedBackend) -> None:
-        """Start a backend's workers; its name must be free."""
+    def start(self, backend: PlannedBackend) -> None:
+        """Start a backend's workers; there must be no backend of that name."""
         team = self.teams[backend.name] = WorkerTeam(backend)
         command = worker_command(backend.name)
         environment = partial(self._environment, backend)
         for number in range(1, backend.processes + 1):
             name = f"worker-{backend.name}.{number}"
             entry = SupervisedEntry(
-                name, command, environment, died=self._died, colour=next(self._colours)
+                name, command, environment, on_death=self._died, colour=next(self._colours)
             )
             team.entries.append(entry)
-            self._processes.keep(entry)
+            self._processes.supervise(entry)
 
-    async def dismiss(self, name: str) -> None:
-        """Let a backend's workers finish or hand over what they do, and end them for good.
+    async def stop(self, name: str) -> None:
+        """Stop a backend's workers, which finish their jobs or return them to the queue.
 
-        It goes on when the caller does not wait; whoever asks meanwhile waits for the same end.
+        Continues if the caller is cancelled; a second call waits for the first one.
         """
         team = self.teams[name]
-        if team.leaving is None:
-            team.leaving = asyncio.create_task(self._dismiss(team), name=f"dismiss {name}")
-        await asyncio.shield(team.leaving)
+        if team.stopping is None:
+            team.stopping = asyncio.create_task(self._stop(team), name=f"dismiss {name}")
+        await asyncio.shield(team.stopping)
 
     async def aclose(self) -> None:
-        """Stop waiting for those who leave: they end with everybody else."""
-        waiting = [team.leaving for team in self.teams.values() if team.leaving is not None]
+        """Stop waiting for workers that are stopping: they end with the others."""
+        waiting = [team.stopping for team in self.teams.values() if team.stopping is not None]
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _dismiss(self, team: WorkerTeam) -> None:
+    async def _stop(self, team: WorkerTeam) -> None:
         names = [each.started_with.get("FLEET_WORKER_NAME", "") for each in team.entries]
-        await asyncio.gather(*(self._processes.drop(each) for each in team.entries))
-        # Who was killed left jobs and a report behind; for the others this finds nothing.
+        await asyncio.gather(*(self._processes.remove(each) for each in team.entries))
+        # A worker that was killed left jobs and a report; for others this is a no-op.
         await asyncio.gather(*(self._release(name, is_gone=True) for name in names if name))
         del self.teams[team.backend.name]
 
@@ -99,10 +98,10 @@ class WorkerTeams:
         await self._release(environment["FLEET_WORKER_NAME"])
 
     async def _release(self, worker: str, *, is_gone: bool = False) -> None:
-        """Give a dead worker's jobs to the others at once, instead of when its leases expire.
+        """Requeue a dead worker's jobs now, instead of when its leases expire.
 
-        Its report stays for a few seconds, so that nobody is refused while it starts again;
-        unless it `is_gone` for good.
+        Its report in the roster stays until it expires, so that jobs are accepted while it
+        restarts; if `is_gone`, it is removed.
         """
         try:
             async with (
@@ -114,9 +113,9 @@ class WorkerTeams:
                     await RosterStore(connection).leave(worker)
         except (RelayUnavailable, TimeoutError):
             self._processes.say(
-                f"could not hand over the jobs of {worker}: they move when its leases expire"
+                f"could not requeue the jobs of {worker}: that happens when its leases expire"
             )
         else:
             if jobs:
                 many = "s" * (jobs > 1)
-                self._processes.say(f"handed over {jobs} job{many} of {worker}")
+                self._processes.say(f"requeued {jobs} job{many} of {worker}")

@@ -13,7 +13,7 @@ from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.terminal import Terminal
 from fleet.client.settings import data_folder
-from fleet.local.log_files import Line, Reading, log_folder, processes
+from fleet.local.log_files import Line, LogReader, log_folder, processes
 
 _POLL_S: Final = 0.25
 
@@ -50,7 +50,7 @@ async def _logs(
 ) -> Exit:
     if not follow:
         _check(folder, wanted)
-    reading = Reading(folder, lambda process: wants(process, wanted))
+    reading = LogReader(folder, lambda process: wants(process, wanted))
     try:
         _show(reading.last(count), terminal)
         while follow:

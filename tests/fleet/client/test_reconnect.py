@@ -38,7 +38,7 @@ def test_nothing_comes_after_the_last_word() -> None:
     assert cursor.new_frames([END, LIVE, frame(EventId(2, 0), Done())]) == [END]
 
 
-def test_patience_ends_when_nobody_was_heard_for_long_enough() -> None:
+def test_retries_end_when_there_was_no_response_for_long_enough() -> None:
     now = [0.0]
     retries = RetryTimer(10.0, lambda: now[0])
 
@@ -53,7 +53,7 @@ def test_an_error_of_ours_is_raised_as_it_is() -> None:
         RetryTimer(0.0, lambda: 1.0).pause_s(RelayUnavailable("gone"), "http://a", at_least_s=1.0)
 
 
-def test_being_heard_restores_patience() -> None:
+def test_a_response_restarts_the_timer() -> None:
     now = [0.0]
     retries = RetryTimer(10.0, lambda: now[0])
     now[0] = 9.0

@@ -29,10 +29,10 @@ KEY = "sk-sesame-4711"
 async def listening(folder: Path, said: list[str]) -> AsyncGenerator[Path]:
     """The ear of a fleet whose only backend `here` has no process."""
     async with Supervisor(silent_printer(), 5) as processes:
-        crew = WorkerTeams(processes, RelaySettings(), {}, iter(["1"] * 9))
-        crew.hire(PlannedBackend("here", why="given", processes=0))
+        teams = WorkerTeams(processes, RelaySettings(), {}, iter(["1"] * 9))
+        teams.start(PlannedBackend("here", why="given", processes=0))
         path = folder / "control.sock"
-        async with ControlSocket(crew, said.append).listening(path):
+        async with ControlSocket(teams, said.append).listening(path):
             yield path
         assert not path.exists()
 
@@ -90,7 +90,7 @@ async def test_an_order_that_breaks_off_or_never_ends_is_dropped(
             assert await spoken(path, line)
 
         assert (await send_request(path, ListBackends(), 5)).error is None
-        assert "broke off" in said[0]
+        assert "failed" in said[0]
 
 
 async def test_names_are_looked_at(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_an_order_with_a_key_does_not_show_it() -> None:
 
 def test_it_listens_in_the_data_folder_or_where_it_can(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
-    with address(tmp_path, is_ours=True) as path:
+    with address(tmp_path, is_locked=True) as path:
         assert path == tmp_path.resolve() / "control.sock"
-    for folder, is_ours in ((deep, True), (tmp_path, False)):
-        with address(folder, is_ours=is_ours) as path:
+    for folder, is_locked in ((deep, True), (tmp_path, False)):
+        with address(folder, is_locked=is_locked) as path:
             assert path.parent.is_dir()
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert not path.parent.exists()

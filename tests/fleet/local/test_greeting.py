@@ -4,7 +4,7 @@ import pytest
 
 from api_shim.submission.roster_cache import Pool
 from contract.roster import BackendReport, EndpointReport, ModelReport
-from fleet.local.greeting import fitted, greeting
+from fleet.local.greeting import fit_list, greeting
 from fleet.local.launch_plan import STAND_IN, PlannedBackend
 
 URL = "http://127.0.0.1:8700"
@@ -32,9 +32,7 @@ def said(
     *pools: Pool, why: str = "configured", key: bool = False, url: str = URL
 ) -> dict[str, str]:
     planned = [PlannedBackend(each.name, why=why) for each in pools]
-    lines = greeting(
-        [url], planned, {each.name: each for each in pools}, asks_for_key=key, width=80
-    )
+    lines = greeting([url], planned, {each.name: each for each in pools}, needs_key=key, width=80)
     assert len(lines) == 5
     assert max(map(len, lines)) <= 80
     return {line[:10].strip(): line[10:] for line in lines}
@@ -59,14 +57,14 @@ def test_each_line_has_its_fact() -> None:
 def test_when_no_backend_was_found_it_says_what_to_do() -> None:
     told = said(pool("scripted", CHATS), why=STAND_IN)
 
-    assert "none found (scripted stands in): start Ollama" in told["backends"]
+    assert "none found (scripted is used): start Ollama" in told["backends"]
 
 
 def test_a_backend_that_is_down_is_said_with_its_reason() -> None:
     told = said(pool("box", error="connection refused"))
 
     assert told["backends"] == "box 127.0.0.1:11434 (down: connection refused)"
-    assert told["models"] == "none yet: `fleet backends` says why"
+    assert told["models"] == "none yet: `fleet backends` shows why"
     assert "fleet pull" in said(pool("box"))["models"]
 
 
@@ -95,7 +93,7 @@ def test_the_first_command_names_what_the_shell_does_not_know() -> None:
     [("/d", "`fleet logs -f --data-dir /d`"), ("/x" * 40, "`fleet logs --data-dir ...`")],
 )
 def test_logs_that_lie_elsewhere_are_found_from_the_first_line(folder: str, expected: str) -> None:
-    first = greeting([URL], [], {}, asks_for_key=False, width=80, folder=folder)[0]
+    first = greeting([URL], [], {}, needs_key=False, width=80, folder=folder)[0]
 
     assert first.endswith(f"; {expected})")
     assert len(first) <= 80
@@ -112,4 +110,4 @@ def test_a_list_never_is_longer_than_its_room(room: int) -> None:
     names = ["a" * 30, "b" * 20, "c"]
 
     for count in range(4):
-        assert len(fitted(names[:count], room)) <= room
+        assert len(fit_list(names[:count], room)) <= room

@@ -10,10 +10,10 @@ import pytest
 from fleet.client.errors import CannotStart
 from fleet.local.launch_plan import (
     Plan,
+    backend_from_discovery,
+    backend_from_option,
     backends,
     child_environment,
-    found_backend,
-    given_backend,
     shim_ports,
 )
 from fleet.local.process import commands, worker_command
@@ -34,7 +34,7 @@ def test_a_backend_has_its_own_line_or_the_one_for_any() -> None:
 
 
 def test_a_given_backend_becomes_a_variable_of_its_workers() -> None:
-    found = given_backend("box_7=ollama://10.0.0.5")
+    found = backend_from_option("box_7=ollama://10.0.0.5")
 
     assert (found.name, found.variables) == ("box_7", {"LLM_BOX_7": "ollama://10.0.0.5"})
 
@@ -42,12 +42,12 @@ def test_a_given_backend_becomes_a_variable_of_its_workers() -> None:
 @pytest.mark.parametrize("option", ["box", "Box=ollama://x", "box=nonsense", "box=what://x"])
 def test_a_backend_that_makes_no_sense_is_refused(option: str) -> None:
     with pytest.raises(CannotStart, match="--backend"):
-        given_backend(option)
+        backend_from_option(option)
 
 
 def test_no_message_repeats_a_key() -> None:
     with pytest.raises(CannotStart) as caught:
-        given_backend("box=what://sesame@host")
+        backend_from_option("box=what://sesame@host")
 
     assert "sesame" not in str(caught.value)
 
@@ -73,7 +73,7 @@ async def test_a_folder_of_embeddings_alone_leaves_room_for_a_chat() -> None:
     ],
 )
 def test_what_was_found_reaches_its_workers_unchanged(config: BackendConfig) -> None:
-    planned = found_backend(config)
+    planned = backend_from_discovery(config)
     ((variable, dsn),) = planned.variables.items()
 
     assert parse(variable, dsn) == config.model_copy(update={"name": planned.name})

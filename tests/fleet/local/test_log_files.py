@@ -16,7 +16,7 @@ from support.up import DEADLINE_S, ROOT, Command, Up, environment, wait_until
 
 from fleet.cli.commands.logs import wants
 from fleet.local import log_files
-from fleet.local.log_files import Journal, Reading, log_folder, processes
+from fleet.local.log_files import Journal, LogReader, log_folder, processes
 from fleet.local.supervisor import OWN_NAME
 
 
@@ -25,7 +25,7 @@ def message(text: str | bytes, name: str = "shim.1", second: int = 0) -> Message
 
 
 def texts(folder: Path, count: int = 100, process: str = "") -> list[str]:
-    reading = Reading(log_folder(folder), lambda name: name.startswith(process))
+    reading = LogReader(log_folder(folder), lambda name: name.startswith(process))
     try:
         return [line.text for line in reading.last(count)]
     finally:
@@ -101,7 +101,7 @@ def test_following_loses_no_line_where_files_turn(
     monkeypatch.setattr(log_files, "FILE_BYTES", 1000)
     journal = Journal(print, tmp_path)
     journal.write(message("0"))
-    reading = Reading(log_folder(tmp_path), lambda _: True)
+    reading = LogReader(log_folder(tmp_path), lambda _: True)
     heard = [line.text for line in reading.last(10)]
     for number in range(1, 100):
         journal.write(message(f"{number}"))
@@ -119,7 +119,7 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     file = log_folder(tmp_path) / "shim.1.log"
     file.parent.mkdir()
     file.write_bytes(b"2026-01-01T12:00:00.000Z on")
-    reading = Reading(file.parent, lambda _: True)
+    reading = LogReader(file.parent, lambda _: True)
     first = reading.last(10)
     with file.open("ab") as more:
         more.write(b"ce\nno line of ours\n")

@@ -90,7 +90,7 @@ def test_a_name_is_taken_whoever_has_it(
         ({"name": "x", "dsn": f"openai://a?{KEY}@h/v1"}, "percent-encoded"),
         ({"name": "x", "dsn": f"openai://a/{KEY}@h/v1"}, "percent-encoded"),
         ({"name": "x", "dsn": f"openai://h?slots={KEY}"}, "slots"),
-        ({"name": "x-y", "dsn": f"openai://{KEY}@h"}, "small letters"),
+        ({"name": "x-y", "dsn": f"openai://{KEY}@h"}, "lower-case letters"),
         ({"name": "x/../y", "dsn": f"openai://{KEY}@h"}, "name"),
         ({"name": "x", "dsn": f"openai://{KEY}@h", "key": KEY}, "key"),
         ({"name": "x"}, "dsn"),
@@ -171,7 +171,7 @@ def test_the_command_adds_lists_and_removes(fleet: Command, box: str, up: Up) ->
     assert "cli" in {json.loads(line)["name"] for line in listed.splitlines()}
     assert "choose another name" in again.stderr
     assert json.loads(removed.stdout) == {"name": "cli", "workers": 1, "waiting": 0}
-    assert wait_until(lambda: up.said("backend cli is gone"))
+    assert wait_until(lambda: up.said("backend cli is removed"))
 
 
 @pytest.mark.parametrize("words", [("add", "x"), ("add", "x="), ("add", "x=nonsense"), ("remove",)])

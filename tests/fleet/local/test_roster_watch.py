@@ -3,7 +3,7 @@
 from support.relay import relay_on
 
 from contract.roster import BackendReport, EndpointReport, WorkerReport
-from fleet.local.roster_watch import Watch
+from fleet.local.roster_watch import RosterWatch
 
 
 def report(*, error: str | None = None, circuit: float | None = None) -> WorkerReport:
@@ -26,9 +26,9 @@ def report(*, error: str | None = None, circuit: float | None = None) -> WorkerR
 async def test_each_change_is_said_once(redis_url: str) -> None:
     said: list[str] = []
     async with relay_on(redis_url) as relay:
-        watch = Watch(relay.roster, said.append)
+        watch = RosterWatch(relay.roster, said.append)
         await relay.roster.report(report())
-        await watch.first({"box"})
+        await watch.wait_checked({"box"})
         for each in (
             report(),
             report(error="connection refused"),
@@ -37,14 +37,14 @@ async def test_each_change_is_said_once(redis_url: str) -> None:
             report(),
         ):
             await relay.roster.report(each)
-            await watch.look()
+            await watch.refresh()
         await relay.roster.leave("box-1")
-        await watch.look()
-        await watch.look()
+        await watch.refresh()
+        await watch.refresh()
 
     assert said == [
-        "backend box is lost: connection refused",
-        "backend box rests, it failed again and again: no reason given",
+        "backend box is unhealthy: connection refused",
+        "backend box is paused after repeated failures: no reason given",
         "backend box works",
         "backend box is gone: no live worker serves it",
     ]
@@ -53,9 +53,9 @@ async def test_each_change_is_said_once(redis_url: str) -> None:
 async def test_a_backend_that_comes_later_is_said(redis_url: str) -> None:
     said: list[str] = []
     async with relay_on(redis_url) as relay:
-        watch = Watch(relay.roster, said.append)
-        await watch.first(set())
+        watch = RosterWatch(relay.roster, said.append)
+        await watch.wait_checked(set())
         await relay.roster.report(report())
-        await watch.look()
+        await watch.refresh()
 
     assert said == ["backend box works"]

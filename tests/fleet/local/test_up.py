@@ -123,7 +123,7 @@ def test_a_worker_that_is_killed_is_started_again_and_its_job_goes_on(mending: U
     assert (whole.status, whole.attempt) == ("done", 2)
     assert len(whole.content.split()) == 60
     assert sum(kind in {"done", "failed", "cancelled"} for kind in types) == 1
-    assert mending.said("handed over 1 job of scripted-")
+    assert mending.said("requeued 1 job of scripted-")
 
 
 def test_a_follower_outlives_the_only_shim(mending: Up) -> None:
@@ -245,7 +245,7 @@ def test_it_prints_five_lines_and_then_only_what_changes(tmp_path: Path) -> None
     assert [line.split()[0] for line in lines] == ["address", "page", "backends", "models", "try"]
     assert max(map(len, lines)) <= 81
     assert rest == ""
-    assert words[0].startswith("worker-box.1 was killed by SIGKILL: it starts again")
+    assert words[0].startswith("worker-box.1 was killed by SIGKILL: restarting")
     assert words[1:] == ["stops: running streams may end; Ctrl-C again ends them now"]
 
 

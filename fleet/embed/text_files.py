@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from pydantic_core import from_json
 
 from contract.errors import InvalidRequest
-from fleet.embed.delimited import USUAL, check_names, rows_of
+from fleet.embed.delimited import USUAL, check_names, check_single_column, rows_of
 from fleet.embed.encoding import lines_of, undecoded_at
 from fleet.embed.parquet import column_names
 from fleet.embed.parquet import rows as parquet_rows
@@ -142,6 +142,8 @@ def _checked(value: Any, id: Any = None) -> Text:
 def _separated(source: TextSource) -> Iterator[Text]:
     table = rows_of(source.file, source.delimiter)
     names = next(table)
+    if len(names) == 1 and source.column is None:
+        check_single_column(source.file, names[0], (_ID, *_USUAL))
     at, id_at = _places(source.file, names, source.column)
     for cells in table:
         yield _cell(cells, len(names), at, id_at)

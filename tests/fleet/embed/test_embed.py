@@ -311,3 +311,17 @@ def test_a_table_with_semicolons_is_embedded_cell_by_cell(
     with Client(up.url) as client:
         wanted = client.embed(["apple, pear", "cherry"], model="scripted-embed")
     assert np.array_equal(vectors_in(out), wanted)
+
+
+@pytest.mark.parametrize("content", ['id;text\n1;apple\n2;"pear\n3;plum\n', "id^text\n1^apple\n"])
+def test_a_table_that_cannot_be_split_is_refused_with_its_line(
+    fleet: Command, tmp_path: Path, content: str
+) -> None:
+    source, out = tmp_path / "t.csv", tmp_path / "o.jsonl"
+    source.write_text(content)
+    refused = fleet("embed", str(source), "-o", str(out), *EMBED)
+
+    assert refused.returncode == 2
+    assert ", line " in refused.stderr
+    assert "--delimiter" in refused.stderr
+    assert not out.exists()

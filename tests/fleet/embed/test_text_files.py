@@ -156,6 +156,47 @@ def test_an_open_quote_is_refused_with_its_line(tmp_path: Path) -> None:
         read(written(tmp_path / "t.csv", 'id,text\n1,"apple\n2,cherry\n'))
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("rows", ['1{0}apple\n2{0}"pear\n3{0}plum\n', '1{0}"apple\n2{0}pear\n'])
+def test_an_open_quote_is_refused_whatever_the_delimiter(
+    tmp_path: Path, delimiter: str, rows: str
+) -> None:
+    file = written(tmp_path / "t.csv", f"id{delimiter}text\n{rows.format(delimiter)}")
+
+    with pytest.raises(InvalidRequest, match=r"line \d: unexpected end of data: .*--delimiter"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    "header", ["id^text", "id:text", "nr~body", "id : text", "id\x01text", "id\x1ftext", "id text"]
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_a_header_with_an_unknown_delimiter_is_refused(
+    tmp_path: Path, name: str, header: str
+) -> None:
+    file = written(tmp_path / name, f"{header}\n1^apple\n")
+
+    with pytest.raises(InvalidRequest, match=r"line 1: .* --delimiter, or the column with --col"):
+        read(file)
+    assert read(file, header) == [Text("1^apple")]
+
+
+def test_a_given_delimiter_that_is_not_in_the_header_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "t.csv", "id;text\n1;apple\n")
+
+    with pytest.raises(InvalidRequest, match="';' may be its delimiter"):
+        list(TextSource(file, None, "^").rows())
+
+
+@pytest.mark.parametrize(
+    "header", ["text", "review-text", "review text", "Is it good? (yes)", '"a:b"', "Größe"]
+)
+def test_one_column_with_a_plain_or_quoted_name_is_read(tmp_path: Path, header: str) -> None:
+    file = written(tmp_path / "t.csv", f"{header}\napple: 1;2\n")
+
+    assert read(file) == [Text("apple: 1;2")]
+
+
 def test_two_columns_of_one_name_are_refused_in_every_kind_of_file(tmp_path: Path) -> None:
     table = written(tmp_path / "t.csv", "id,text,text\n1,apple,pear\n")
     columns = pa.table([["apple"], ["pear"]], names=["text", "text"])

@@ -117,14 +117,16 @@ async def running(
             servers.supervise(_server(fleet, lock, next(colours)))
         await _wait_for_redis(fleet)
         await _check_keys(fleet)
-        processes = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
-        fleet.supervisors.append(processes)
+        # Ended in reverse: shims after the workers, so that streams which end meanwhile are read.
+        shims = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
+        workers = await stack.enter_async_context(Supervisor(printer, _STOPS_WITHIN_S))
+        fleet.supervisors += [shims, workers]
         socket = stack.enter_context(address(plan.folder, is_locked=choice.binary is not None))
-        teams = WorkerTeams(processes, fleet.relay, _shared(fleet), colours)
+        teams = WorkerTeams(workers, fleet.relay, _shared(fleet), colours)
         stack.push_async_callback(teams.aclose)
-        await stack.enter_async_context(ControlSocket(teams, processes.say).listening(socket))
+        await stack.enter_async_context(ControlSocket(teams, workers.say).listening(socket))
         for entry in _shims(fleet, socket, colours):
-            processes.supervise(entry)
+            shims.supervise(entry)
         for backend in plan.backends:
             teams.start(backend)
         yield fleet

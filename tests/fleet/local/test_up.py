@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from support.up import DEADLINE_S, ROOT, Up, environment, start_up, stop, wait_until
@@ -82,6 +83,20 @@ def test_a_later_second_signal_ends_everything_at_once(own: Up) -> None:
     assert own.process.wait(DEADLINE_S) == 0
     assert own.said("was killed by SIGKILL")
     assert own.living() == []
+
+
+def test_a_stream_that_runs_when_the_fleet_stops_is_read_to_its_end(own: Up) -> None:
+    model = "scripted-story:chunks=20,rate=10"
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "backend": "scripted"}
+    job = httpx.post(f"{own.url}/api/v1/jobs/chat", json=body).json()
+    with httpx.stream("GET", f"{own.url}{job['events_url']}", timeout=DEADLINE_S) as events:
+        lines = events.iter_lines()
+        next(line for line in lines if line == "event: delta")
+        own.process.send_signal(signal.SIGTERM)
+        types = [line for line in lines if line.startswith("event: ")]
+
+    assert types[-1] == "event: done"
+    own.process.wait(DEADLINE_S)
 
 
 def test_kill_minus_nine_leaves_no_process_behind_and_the_folder_free(

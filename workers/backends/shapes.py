@@ -29,6 +29,7 @@ LENIENT: Final = ConfigDict(extra="allow")
 """Unknown fields are allowed: servers add their own."""
 MOST: Final = 2**53
 """The greatest count or duration; JSON readers do not agree on greater integers."""
+_MOST_DIGITS: Final = len(str(MOST))
 _NAMES: Final[tuple[tuple[type, str], ...]] = (
     (bool, "true or false"),
     (int, "a number"),
@@ -103,10 +104,23 @@ def none_if_invalid(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 def count(value: Any) -> int | None:
-    """An integer from 0 to `MOST`, else None; it may be a JSON float (Ollama's `model_info`)."""
+    """A whole number from 0 to `MOST`, else None.
+
+    It may be a JSON float (Ollama's `model_info`) or text of digits.
+    """
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return count(int(value)) if len(value) <= _MOST_DIGITS else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if 0 <= value <= MOST else None
+    return int(value) if 0 <= value <= MOST and value == int(value) else None
+
+
+def _token_count(value: Any) -> int | None:
+    """A count, None for null; raises ValueError for anything else."""
+    found = count(value)
+    if found is None and value is not None:
+        raise ValueError("not a whole number")
+    return found
 
 
 def _measure(value: Any) -> float | None:
@@ -142,6 +156,8 @@ def items_with(field: str) -> Callable[[Any], Any]:
 
 Count = Annotated[int | None, BeforeValidator(count)]
 """A number of tokens, bytes or the like; None for anything else."""
+TokenCount = Annotated[int | None, BeforeValidator(_token_count)]
+"""A number of tokens or null; anything else makes the usage unknown."""
 Measure = Annotated[float | None, BeforeValidator(_measure)]
 """A finite number; None for anything else."""
 Name = Annotated[str, BeforeValidator(_name)]

@@ -15,6 +15,7 @@ from workers.backends.shapes import (
     OptionalText,
     Shape,
     TextList,
+    TokenCount,
     items_with,
     none_if_invalid,
 )
@@ -24,11 +25,11 @@ from workers.backends.shapes import (
 class GeminiUsageFields(TypedDict, total=False):
     """`usageMetadata`."""
 
-    promptTokenCount: Count
-    toolUsePromptTokenCount: Count
-    candidatesTokenCount: Count
-    thoughtsTokenCount: Count
-    cachedContentTokenCount: Count
+    promptTokenCount: TokenCount
+    toolUsePromptTokenCount: TokenCount
+    candidatesTokenCount: TokenCount
+    thoughtsTokenCount: TokenCount
+    cachedContentTokenCount: TokenCount
 
 
 Usage = Annotated[GeminiUsageFields | None, WrapValidator(none_if_invalid)]

@@ -245,7 +245,7 @@ class ChatLines:
             finish = "tool_calls"
         return Done(
             finish_reason=finish,
-            usage=_usage(line.get("prompt_eval_count"), line.get("eval_count")),
+            usage=_usage(line),
             timings=timings(line),
         )
 
@@ -264,11 +264,17 @@ class ChatLines:
         )
 
 
-def _usage(prompt: int | None, completion: int | None) -> Usage | None:
-    """The usage in tokens; a fully cached prompt has no count. None without counts."""
-    if prompt is None and completion is None:
+def _usage(line: dict[str, Any]) -> Usage | None:
+    """The usage in tokens; a fully cached prompt has no count.
+
+    None without counts, and if one of them is not a whole number: the shape reads it as null.
+    """
+    counts = [line[name] for name in ("prompt_eval_count", "eval_count") if name in line]
+    if not counts or None in counts:
         return None
-    return Usage(prompt_tokens=prompt or 0, completion_tokens=completion or 0)
+    return Usage(
+        prompt_tokens=line.get("prompt_eval_count", 0), completion_tokens=line.get("eval_count", 0)
+    )
 
 
 def timings(line: dict[str, Any]) -> Timings:

@@ -282,8 +282,8 @@ def content_text(content: Content, where: str) -> ContentText:
             thinking.append(_thought(part, f"{where}[{at}]"))
         elif kind == "refusal":
             refusal.append(part.get("refusal") or "")
-        elif isinstance(part.get("text"), str):
-            text.append(part.get("text") or "")
+        elif "text" in part:
+            text.append(part["text"] or "")
         elif kind not in _EMPTY_TYPES:
             raise BadAnswer(f"the backend's answer is not understood at {where}[{at}]: no text")
     return ContentText("".join(text), "".join(thinking), "".join(refusal))

@@ -19,6 +19,7 @@ from workers.backends.shapes import (
     OptionalText,
     Shape,
     TextList,
+    TokenCount,
     items_with,
     none_if_invalid,
     object_items,
@@ -29,8 +30,8 @@ from workers.backends.shapes import (
 class OpenAIUsageDetails(TypedDict, total=False):
     """Parts of a token count."""
 
-    cached_tokens: Count
-    reasoning_tokens: Count
+    cached_tokens: TokenCount
+    reasoning_tokens: TokenCount
 
 
 UsageDetails = Annotated[OpenAIUsageDetails | None, WrapValidator(none_if_invalid)]
@@ -40,10 +41,10 @@ UsageDetails = Annotated[OpenAIUsageDetails | None, WrapValidator(none_if_invali
 class OpenAIUsageFields(TypedDict, total=False):
     """`usage` of OpenAI-shaped servers."""
 
-    prompt_tokens: Count
-    completion_tokens: Count
-    input_tokens: Count
-    output_tokens: Count
+    prompt_tokens: TokenCount
+    completion_tokens: TokenCount
+    input_tokens: TokenCount
+    output_tokens: TokenCount
     prompt_tokens_details: UsageDetails
     completion_tokens_details: UsageDetails
     input_tokens_details: UsageDetails

@@ -46,6 +46,9 @@ REQUESTS: dict[Kind, type[Request]] = {
     "unload": UnloadRequest,
 }
 
+TASKS: dict[str, Kind] = {f"fleet.{kind}": kind for kind in REQUESTS}
+"""Kinds of jobs by the Celery task that other applications send for them."""
+
 
 class JobRecord(WireModel):
     """A job's record; times are unix seconds by Redis's clock."""

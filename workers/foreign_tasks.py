@@ -26,7 +26,7 @@ from contract.errors import (
     QueueFull,
     RelayUnavailable,
 )
-from contract.jobs import REQUESTS, any_request
+from contract.jobs import TASKS, any_request
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import must_be_text, written
@@ -36,8 +36,6 @@ from relay.queue import Queue
 
 _log = logging.getLogger(__name__)
 
-TASKS: Final[dict[str, Kind]] = {f"fleet.{kind}": kind for kind in REQUESTS}
-"""Kinds of jobs by the name of their Celery task."""
 TENANT_HEADER: Final = "fleet_tenant"
 """Header of the message that names the tenant; a producer that can write to Redis is trusted."""
 _AT_ONCE: Final = 100

@@ -7,11 +7,12 @@ from typing import Any
 from celery import Celery
 
 from contract.errors import RelayUnavailable
+from contract.jobs import TASKS
 from contract.redis_keys import TICKET_TASK, UNREADABLE_TASK
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT
 from workers.celery_pool.greenlet_bridge import async_task
-from workers.foreign_tasks import TASKS, TENANT_HEADER, fields_of
+from workers.foreign_tasks import TENANT_HEADER, fields_of
 from workers.lifetime import WorkerLifetime
 
 _log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.json import loads
 
 from contract import redis_keys
+from contract.jobs import TASKS
 from contract.wire import written
 from relay.dead_letters import KEPT_BYTES
 from relay.tickets import message
-from workers.foreign_tasks import TASKS
 
 _KNOWN: Final = frozenset({redis_keys.TICKET_TASK, redis_keys.UNREADABLE_TASK, *TASKS})
 _ACCEPTED: Final = frozenset({"application/json"})

@@ -1,1 +1,1 @@
-"""What the demonstration needs: sentences a reader can judge, and a model small enough to carry."""
+"""The demo: its scenes, its sentences, and the small embedding model that it uses."""

@@ -1,9 +1,9 @@
-"""Draws a BERT encoder as an ONNX graph from its weights, without torch.
+"""Builds the ONNX graph of a BERT encoder from its weights, without torch.
 
 Inputs `input_ids`, `attention_mask`, `token_type_ids` (int64, [batch, sequence], both free);
 output `last_hidden_state` (float32, [batch, sequence, hidden]). Names of weights are those of
 Hugging Face's `BertModel`. Only plain operators of opset 17 are used, which every runtime since
-2022 knows; runtimes fuse what they like when they load it.
+2022 supports; runtimes fuse nodes when they load it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ OPSET: Final = 17
 """The first with LayerNormalization."""
 IR_VERSION: Final = 8
 HIDDEN: Final = -1e9
-"""Added to the score of a padding token: its share of the attention underflows to zero."""
+"""Added to the score of a padding token: its attention weight underflows to zero."""
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class BertShape:
-    """The numbers of `config.json` that a graph depends on."""
+    """The values of `config.json` that the graph depends on."""
 
     layers: int
     heads: int
@@ -39,7 +39,7 @@ class BertShape:
         activation = config.get("hidden_act", "gelu")
         if config.get("model_type") != "bert" or activation != "gelu":
             kind = f"{config.get('model_type')} with {activation}"
-            raise ValueError(f"only BERT with gelu can be drawn, not {kind}")
+            raise ValueError(f"only BERT with gelu is supported, not {kind}")
         return cls(
             layers=config["num_hidden_layers"],
             heads=config["num_attention_heads"],
@@ -57,20 +57,20 @@ class _Drawing:
         self.constants: dict[str, Any] = {}
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; the name of that output."""
+        """Add a node with one output; returns the name of that output."""
         output = f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
     def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        """Add a constant once; its name."""
+        """Add a constant, once; returns its name."""
         if name not in self.constants:
             array = np.ascontiguousarray(value, dtype=dtype)
             self.constants[name] = numpy_helper.from_array(array, name)
         return name
 
     def weight(self, name: str) -> str:
-        """A tensor of the model, as it is."""
+        """Add a weight of the model; returns its name."""
         return self.constant(name, self.weights[name])
 
     def linear(self, x: str, name: str, scale: float = 1.0) -> str:
@@ -92,7 +92,7 @@ class _Drawing:
 def bert_model(config: Mapping[str, Any], weights: Mapping[str, Array]) -> onnx.ModelProto:
     """The model of a parsed `config.json` and its weights.
 
-    Raises ValueError if it is not a BERT that can be drawn, KeyError for a missing weight.
+    Raises ValueError for another architecture, KeyError for a missing weight.
     """
     shape = BertShape.of(config)
     drawing = _Drawing(weights)

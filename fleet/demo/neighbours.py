@@ -1,4 +1,4 @@
-"""The scene with the real embedding model: some hundred sentences, and who stands next to one."""
+"""The scene with the real embedding model: embeds sentences, and shows the nearest to one."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from fleet.embed.text_files import Text
 _TEXTS_A_JOB = 32
 _NEIGHBOURS = 4
 _RELATED = 0.3
-"""Cosine: unrelated sentences of this model stay below, paraphrases come far above."""
+"""Cosine similarity: with this model unrelated sentences are below, paraphrases far above."""
 _SAME = 0.999
 
 
@@ -37,7 +37,7 @@ def sentences() -> list[str]:
 
 
 async def nearest_neighbours(stage: Stage, narrator: Narrator) -> None:
-    """Embed every sentence through the queue; show the nearest ones of one of them."""
+    """Embed every sentence through the queue; show the nearest neighbours of one of them."""
     texts = sentences()
     narrator.scene(
         "3 · Real embeddings",

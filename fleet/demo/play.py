@@ -1,4 +1,4 @@
-"""The demo from its first line to its last: what is found, three scenes, a table."""
+"""Runs the demo: finds model servers, plays three scenes, prints a table."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,11 +14,11 @@ from fleet.real.cache import cache_folder
 
 Scene = Callable[[Stage, Narrator], Awaitable[None]]
 
-_GO_ON = """\
-[bold]fleet up[/]                                 everything on this machine, to keep
-[bold]fleet chat[/] "Why is the sky blue?"        ask; Ctrl-C cancels
-[bold]fleet embed[/] texts.txt -o vectors.npy     a file in, a file out
-[bold]fleet jobs[/], [bold]fleet models[/], [bold]fleet doctor[/]   look around; find what is wrong
+_NEXT_STEPS = """\
+[bold]fleet up[/]                                 run the fleet on this machine
+[bold]fleet chat[/] "Why is the sky blue?"        chat; Ctrl-C cancels
+[bold]fleet embed[/] texts.txt -o vectors.npy     embed a file of texts
+[bold]fleet jobs[/], [bold]fleet models[/], [bold]fleet doctor[/]   list jobs and models; check
 A real chat model: start Ollama, llama-server, LM Studio or vLLM here and run this again, or
 [bold]fleet up --backend box=ollama://10.0.0.5[/]; [bold]make demo-llama[/] builds llama.cpp."""
 
@@ -26,7 +26,7 @@ A real chat model: start Ollama, llama-server, LM Studio or vLLM here and run th
 async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
     """Play every scene; raises PromiseBroken, CannotStart, WeightsMissing."""
     if with_embeddings and (reason := not_installed()):
-        raise CannotStart(f"{reason} (or leave the embeddings out: --without-embeddings)")
+        raise CannotStart(f"{reason} (or skip the embeddings: --without-embeddings)")
     found = await discovered_backends()
     _say_what_was_found(narrator, found)
     planned = [replace(each, processes=2) for each in found]
@@ -34,18 +34,18 @@ async def play(narrator: Narrator, *, with_embeddings: bool) -> None:
     scenes: list[Scene] = [dropped_subscriber, killed_worker]
     if with_embeddings:
         folder = cache_folder() / "minilm"
-        with narrator.waiting(f"{MODEL_NAME} as ONNX (written once a machine)"):
+        with narrator.waiting(f"{MODEL_NAME} as ONNX (written once)"):
             await asyncio.to_thread(write_minilm, folder)
         planned.append(local_embeddings(folder))
         scenes.append(_nearest_neighbours)
     await _play(narrator, planned, scenes)
-    narrator.finish(_GO_ON)
+    narrator.finish(_NEXT_STEPS)
 
 
 async def play_with(narrator: Narrator, backend: PlannedBackend) -> None:
-    """The first scene with one given backend, which may be too quick to be killed in time."""
+    """Play only the first scene, with one backend: it may be too fast for the second one."""
     await _play(narrator, [backend], [dropped_subscriber])
-    narrator.finish(_GO_ON)
+    narrator.finish(_NEXT_STEPS)
 
 
 async def _nearest_neighbours(stage: Stage, narrator: Narrator) -> None:
@@ -72,8 +72,8 @@ def _say_what_was_found(narrator: Narrator, found: list[PlannedBackend]) -> None
         narrator.say(f"{each.name}: {each.why}", "green")
     if not found:
         narrator.say(
-            "no model server answers on this machine's default ports (Ollama 11434, llama-server "
-            "8080, LM Studio 1234, vLLM 8000): a scripted backend recites instead, and says so"
+            "no model server responds on this machine's default ports (Ollama 11434, llama-server "
+            "8080, LM Studio 1234, vLLM 8000): the scripted backend is used instead"
         )
 
 

@@ -1,4 +1,4 @@
-"""The two scenes of the main job: a subscriber that drops, and a worker that dies."""
+"""Two scenes: a subscriber that disconnects, and a worker that dies."""
 
 import asyncio
 import os
@@ -23,20 +23,20 @@ from fleet.demo.narrator import Narrator, promise
 from fleet.demo.stage import Stage
 
 _WORDS_BEFORE = 25
-"""Fragments to see before the subscriber drops, or the worker is killed."""
+"""Fragments to receive before the subscriber disconnects, or the worker is killed."""
 _MISSED = 10
-"""Events that must happen while nobody listens."""
+"""Events to wait for while the subscriber is disconnected."""
 _MISSED_WITHIN_S = 60.0
 _LOOK_S = 0.05
 _CHUNKS = 100
 
 
 async def dropped_subscriber(stage: Stage, narrator: Narrator) -> None:
-    """Stream an answer, drop in the middle, resume on the other shim; nothing lost or doubled."""
+    """Stream an answer, disconnect, resume on the other shim; nothing is lost or repeated."""
     narrator.scene(
-        "1 · The subscriber drops",
-        "An answer streams from the first shim. In the middle the line is cut; a second shim takes "
-        "over from the last event that was seen.",
+        "1 · The subscriber disconnects",
+        "An answer streams from the first shim. The connection is closed in the middle; the "
+        "subscriber resumes at a second shim after the last event received.",
     )
     job = await stage.first.enqueue(_request(stage, "Tell a short story about a queue."))
     narrator.say(f"job {job.id} through {stage.fleet.plan.urls[0]}")
@@ -45,28 +45,28 @@ async def dropped_subscriber(stage: Stage, narrator: Narrator) -> None:
     first_s = time.monotonic() - began_at
     cursor = _ids(seen)[-1]
     narrator.end_words()
-    narrator.say(f"the line is cut after event {cursor}; the answer goes on without us", "red")
+    narrator.say(f"disconnected after event {cursor}; the answer continues", "red")
     missed = await _happened_after(stage, job.id, cursor)
-    narrator.say(f"{missed} events later: back, through {stage.fleet.plan.urls[1]}")
+    narrator.say(f"{missed} events later: connected again, to {stage.fleet.plan.urls[1]}")
     seen += await _seen(stage.second.job(job.id), narrator, "green", after=cursor)
     narrator.end_words()
     log = [frame async for frame in stage.first.job(job.id).frames()]
     promise(_ids(seen) == _ids(log), "the events seen are those of the log, once each, in order")
-    promise(_bodies(seen) == _bodies(log), "every event reads the same for everybody")
+    promise(_bodies(seen) == _bodies(log), "every event has the same bytes for every reader")
     result = fold(frame.event for frame in log)
     promise(result.status == "done", f"the job ends well (it ended {result.status})")
     narrator.measured(
-        "late, dropped and resumed elsewhere: nothing lost, nothing doubled",
-        f"{len(_ids(log))} events, {missed} while nobody listened; cut after {first_s:.1f} s",
+        "disconnected and resumed elsewhere: nothing lost, nothing repeated",
+        f"{len(_ids(log))} events, {missed} while disconnected, after {first_s:.1f} s",
     )
 
 
 async def killed_worker(stage: Stage, narrator: Narrator) -> None:
-    """Kill the worker in the middle of an answer; the answer arrives whole all the same."""
+    """Kill the worker in the middle of an answer; the answer is complete all the same."""
     narrator.scene(
         "2 · The worker dies",
-        "The worker that speaks is killed with -9 in the middle of its answer. Another one takes "
-        "the job over, and nothing that the dead one might still say gets in between.",
+        "The worker that runs the job is killed with -9 in the middle of its answer. Another one "
+        "takes over the job, and late events of the dead one are rejected.",
     )
     request = _request(stage, "Tell another story, about a worker that never gave up.")
     job = await stage.first.enqueue(request)
@@ -87,15 +87,18 @@ async def killed_worker(stage: Stage, narrator: Narrator) -> None:
     result = fold(frame.event for frame in seen)
     promise(result.status == "done", f"the job ends well (it ended {result.status})")
     promise(result.attempt > 1, "another attempt finished it")
-    promise(sum(frame.is_last for frame in seen) == 1, "there is exactly one last word")
-    promise(_ids(seen) == sorted(set(_ids(seen))), "ids only rise: no word of the dead comes late")
+    promise(sum(frame.is_last for frame in seen) == 1, "there is exactly one terminal event")
+    promise(
+        _ids(seen) == sorted(set(_ids(seen))),
+        "event ids only increase",
+    )
     if stage.is_scripted:
         whole = await stage.first.enqueue(_request(stage, request.messages[0].text, rate=0))
         expected = (await whole.result()).content
-        promise(result.content == expected, "the answer is, word for word, the undisturbed one")
+        promise(result.content == expected, "the answer is the same as without a kill")
     narrator.measured(
-        "a worker killed with -9: the answer arrives whole",
-        f"next word {again_s or 0:.2f} s after the kill; attempt {result.attempt}; one last word",
+        "a worker killed with -9: the answer is complete",
+        f"next text {again_s or 0:.2f} s after the kill; attempt {result.attempt}",
     )
 
 
@@ -104,11 +107,11 @@ def _after_death(
 ) -> float | None:
     match frame.event:
         case Started(worker=worker, attempt=attempt):
-            narrator.say(f"{worker} has it now, attempt {attempt}")
+            narrator.say(f"{worker} runs the job, attempt {attempt}")
         case Resumed(reason=reason):
-            narrator.say(f"it goes on behind the words that were said ({reason})")
+            narrator.say(f"the answer continues after the text so far ({reason})")
         case Reset(reason=reason):
-            narrator.say(f"it starts over, and every reader is told so ({reason})")
+            narrator.say(f"the answer restarts, and every reader gets a reset event ({reason})")
         case Delta(content=str(words)):
             alive = frame.id is not None and frame.id.attempt > 1
             narrator.words(words, "green" if alive else "cyan")
@@ -133,7 +136,7 @@ async def _seen(
     after: EventId = BEGINNING,
     stop_after: int | None = None,
 ) -> list[Frame]:
-    """Show words to the end, or until so many fragments came; returns the frames."""
+    """Print text up to the end, or up to `stop_after` fragments; returns the frames."""
     seen: list[Frame] = []
     fragments = 0
     frames: AsyncGenerator[Frame, None]
@@ -149,7 +152,7 @@ async def _seen(
 
 
 async def _happened_after(stage: Stage, job_id: str, cursor: EventId) -> int:
-    """Wait until enough events happened behind our back, or the job ended; returns how many."""
+    """Wait for ten events after the cursor, or the end of the job; returns how many."""
     missed = 0
     async with asyncio.timeout(_MISSED_WITHIN_S):
         async with aclosing(stage.second.job(job_id).frames(cursor)) as frames:

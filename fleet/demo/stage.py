@@ -1,4 +1,4 @@
-"""Where the demo plays: a whole fleet on free loopback ports, in a folder that goes away."""
+"""The fleet of the demo: on free loopback ports, in a temporary folder."""
 
 import os
 import shutil
@@ -22,29 +22,29 @@ _LAST_LINES = 30
 
 
 class Stage(NamedTuple):
-    """What a scene plays on."""
+    """A running fleet, and a client of each of its two shims."""
 
     fleet: Running
     first: AsyncClient
-    """Asks the first shim, and only that one."""
+    """A client of the first shim only."""
     second: AsyncClient
     chat: ModelInfo
-    """The model that answers."""
+    """The chat model."""
 
     @property
     def is_scripted(self) -> bool:
-        """Whether the answers are recited."""
+        """Whether the chat model is a scripted one."""
         return self.chat.name.startswith("scripted-")
 
 
 def local_embeddings(folder: Path) -> PlannedBackend:
-    """Workers that embed with the model in a folder, inside their own process."""
+    """A backend whose workers run the model in a folder themselves."""
     return PlannedBackend("local", {"LLM_LOCAL": f"local://{quote(str(folder))}"}, "real model")
 
 
 @asynccontextmanager
 async def stage(planned: Sequence[PlannedBackend]) -> AsyncGenerator[Stage, None]:
-    """Start everything; whoever is named `local` may come later than the others."""
+    """Start everything and wait until it is ready, except for the backend `local`."""
     folder = Path(tempfile.mkdtemp(prefix="fleet-demo-"))
     log = folder / "processes.log"
     try:
@@ -77,4 +77,4 @@ async def _playing(
 
 def _tail(log: Path) -> str:
     last = log.read_text(encoding="utf-8").splitlines()[-_LAST_LINES:]
-    return os.linesep.join(["the processes said last:", *last])
+    return os.linesep.join(["the last lines of the processes:", *last])

@@ -1,4 +1,4 @@
-"""Reads a `.safetensors` file with numpy alone: a length, a JSON table of contents, the numbers.
+"""Reads a `.safetensors` file with numpy: a length, a JSON header, the data.
 
 Format: https://github.com/huggingface/safetensors#format
 """
@@ -17,15 +17,15 @@ _TYPES: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": 
 
 
 def read_tensors(path: Path) -> dict[str, Array]:
-    """Every tensor of the file by name, mapped into memory and not yet read from disk.
+    """Every tensor of the file by name, memory-mapped.
 
-    Raises ValueError if the file is cut short, or holds a type that numpy does not know (BF16).
+    Raises ValueError if the file is truncated, or has a type that numpy does not support (BF16).
     """
     with path.open("rb") as file:
         length_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         header = file.read(length_bytes)
     if len(header) < length_bytes:
-        raise ValueError(f"{path} ends inside its table of contents")
+        raise ValueError(f"{path} ends inside its header")
     table: dict[str, dict[str, Any]] = from_json(header)
     table.pop("__metadata__", None)
     data = np.memmap(path, np.uint8, "r", offset=_LENGTH_BYTES + length_bytes)

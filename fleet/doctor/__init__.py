@@ -1,1 +1,1 @@
-"""`fleet doctor`: what is wrong on this machine, and what to do about it."""
+"""`fleet doctor`: finds what is wrong on this machine, and how to fix it."""

@@ -1,4 +1,4 @@
-"""What the doctor finds: one row each, with a fix in words wherever something is not well."""
+"""The result of a check of `fleet doctor`."""
 
 from typing import Literal
 
@@ -8,25 +8,25 @@ State = Literal["ok", "note", "broken"]
 
 
 class Finding(WireModel):
-    """One thing that was looked at."""
+    """The result of one check, with a fix if it is not `ok`."""
 
     what: str
     state: State
-    """`note`: something is missing that nobody needs now; `broken`: the fleet does not work so."""
+    """`note`: something optional is missing; `broken`: the fleet cannot work."""
     detail: str
     fix: str = ""
 
 
 def ok(what: str, detail: str) -> Finding:
-    """All is well."""
+    """A finding that nothing is wrong."""
     return Finding(what=what, state="ok", detail=detail)
 
 
 def note(what: str, detail: str, fix: str) -> Finding:
-    """It would be good to know."""
+    """A finding that something optional is missing."""
     return Finding(what=what, state="note", detail=detail, fix=fix)
 
 
 def broken(what: str, detail: str, fix: str) -> Finding:
-    """It does not work like this."""
+    """A finding that the fleet cannot work."""
     return Finding(what=what, state="broken", detail=detail, fix=fix)

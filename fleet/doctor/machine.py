@@ -1,4 +1,4 @@
-"""The machine itself: Python, ports, folders, limits, what is installed."""
+"""Checks of the machine: Python, ports, folders, limits, installed packages."""
 
 import os
 import platform
@@ -15,13 +15,13 @@ from fleet.local.redis_server import port_is_free
 
 _OLDEST_PYTHON = (3, 11)
 _FEW_FILES = 4096
-"""Each stream holds a socket in the shim and one in the worker."""
+"""Each stream needs a socket in the shim and one in the worker."""
 _LITTLE_ROOM_BYTES = 2**30
 _PORT = 8700
 
 
 def python() -> Finding:
-    """The interpreter that everything runs on."""
+    """The version of Python."""
     found = platform.python_version()
     if sys.version_info[:2] < _OLDEST_PYTHON:
         return broken("python", found, "install Python 3.11 or newer and make the .venv again")
@@ -29,21 +29,21 @@ def python() -> Finding:
 
 
 def port(shim_answers: bool) -> Finding:  # noqa: FBT001 - a fact, named by its parameter
-    """Whether `fleet up` could listen where it listens by default."""
+    """Whether the default port of `fleet up` is free."""
     host = UpSettings().host
     if port_is_free(host, _PORT):
         return ok("port", f"{_PORT} on {host} is free for `fleet up`")
     if shim_answers:
-        return ok("port", f"{_PORT} on {host} is taken by a running fleet")
+        return ok("port", f"{_PORT} on {host} is in use by a running fleet")
     return note(
         "port",
-        f"{_PORT} on {host} is taken by another program",
-        "stop that program, or start with `fleet up --port 8701` (0 takes a free one)",
+        f"{_PORT} on {host} is in use by another program",
+        "stop that program, or start with `fleet up --port 8701` (0: a free one)",
     )
 
 
 def data_folder() -> Finding:
-    """Whether the embedded server could keep its data."""
+    """Whether the data folder is writable, and has free space."""
     folder = UpSettings().data_dir or default_folder()
     place = next(each for each in (folder, *folder.parents) if each.exists())
     fix = "set FLEET_DATA_DIR, or give --data-dir, to a folder that you may write to"
@@ -52,12 +52,12 @@ def data_folder() -> Finding:
     free_bytes = shutil.disk_usage(place).free
     room = f"{folder}, {free_bytes / 2**30:.1f} GiB free"
     if free_bytes < _LITTLE_ROOM_BYTES:
-        return note("data folder", room, "make room: logs of jobs live there for a day")
+        return note("data folder", room, "free some space: logs of jobs are kept there for a day")
     return ok("data folder", room)
 
 
 def open_files() -> Finding:
-    """How many streams one process may hold."""
+    """The limit of open files, which bounds the streams of a process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _FEW_FILES:
         fix = (
@@ -68,7 +68,7 @@ def open_files() -> Finding:
 
 
 def local_embeddings() -> Finding:
-    """What the backend `local` needs."""
+    """Whether the packages of the backend type `local` are installed."""
     missing = [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]
     if missing:
         return note(
@@ -80,11 +80,11 @@ def local_embeddings() -> Finding:
 
 
 def llama_server() -> Finding:
-    """Whether the real llama-server of the demo and the tests is there."""
-    from fleet.real.llama_server import NotBuilt, find  # noqa: PLC0415 - only the doctor asks
+    """Whether the llama-server of the demo and the tests is built."""
+    from fleet.real.llama_server import NotBuilt, find  # noqa: PLC0415 - only needed here
 
     try:
         found: Path = find()
     except NotBuilt as error:
-        return note("llama-server", str(error), "`make demo-llama` builds it, once a machine")
+        return note("llama-server", str(error), "`make demo-llama` builds it, once")
     return ok("llama-server", str(found))

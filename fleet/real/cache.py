@@ -1,4 +1,4 @@
-"""Where things are kept that are made once a machine, and how two makers keep apart."""
+"""The cache of files that are built once on a machine, and its locks."""
 
 import fcntl
 import os
@@ -9,23 +9,23 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`LLM_FLEET_CACHE`, else `llm-fleet` in the user's cache; it need not exist yet."""
-    if told := os.environ.get("LLM_FLEET_CACHE"):
-        return Path(told)
+    """`LLM_FLEET_CACHE`, else `llm-fleet` in the user's cache; it may not exist yet."""
+    if named := os.environ.get("LLM_FLEET_CACHE"):
+        return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-fleet"
 
 
 @contextmanager
 def alone(target: Path) -> Iterator[None]:
-    """Be the only one who makes `target`; waits for another maker, and says so on stderr.
+    """Hold the lock for building `target`; waits for another process, with a line on stderr.
 
-    The lock is the kernel's: it goes with its process, however that ends.
+    The kernel releases the lock when the process ends.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(f".{target.name}.lock").open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stderr.write(f"somebody else makes {target}: waiting\n")
+            sys.stderr.write(f"another process is building {target}: waiting\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

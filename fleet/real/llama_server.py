@@ -1,4 +1,4 @@
-"""The real llama-server of this machine: finds it, builds it once, runs it with a tiny model.
+"""Finds the real llama-server, builds it once, runs it with a tiny model.
 
     python -m fleet.real.llama_server build [--jobs N]  build it into the cache, once
     python -m fleet.real.llama_server path              print where it is; exit code 1 if nowhere
@@ -40,7 +40,7 @@ build_once = BINARY.build_once
 
 
 def run(options: list[str]) -> int:
-    """Become the server, on port 8080 with the tiny model unless the options say otherwise."""
+    """Exec the server, on port 8080 with the tiny model unless the options say otherwise."""
     from fleet.real.tiny_model import tiny_model  # noqa: PLC0415 - gguf belongs to an extra
 
     binary = str(find())
@@ -50,7 +50,7 @@ def run(options: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the first word says; the exit code."""
+    """Run a command; returns the exit code."""
     return BINARY.command(arguments, run, __doc__)
 
 

@@ -1,4 +1,4 @@
-"""A llama-server that runs as long as a `with` block, on a port of its own."""
+"""Runs a llama-server on a free port, as a context manager."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -27,11 +27,11 @@ def running_llama_server(
     slots: int = 16,
     ready_s: float = READY_S,
 ) -> Iterator[LlamaServer]:
-    """Run the server with `slots` parallel requests, and with further options of its own.
+    """Run the server with `slots` parallel requests, and with further options.
 
-    Without a model it speaks with the tiny one; with several by name it is a router, which loads
-    them when they are asked for. At the end it is told to stop twice, then killed: with streams
-    in flight it ignores the first word. Raises NotBuilt or DidNotStart.
+    `model` is a file, by default the tiny model; with several by name the server is a router, which
+    loads them on demand. At the end it gets SIGTERM twice, because with streams in flight it
+    ignores the first, then SIGKILL. Raises NotBuilt or DidNotStart.
     """
     words = [str(find()), "--host", "127.0.0.1", "-np", str(slots), *OPTIONS]
     words += [*(["--embeddings"] if embeddings else []), *options]

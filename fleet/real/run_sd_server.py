@@ -1,4 +1,4 @@
-"""An sd-server that runs as long as a `with` block, with the tiny model, on a port of its own."""
+"""Runs an sd-server with the tiny model on a free port, as a context manager."""
 
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ READY_S: Final = 60.0
 
 @contextmanager
 def running_sd_server(*options: str, ready_s: float = READY_S) -> Iterator[RealServer]:
-    """Run the server; a 64x64 image takes it about a second. Raises NotBuilt or DidNotStart."""
+    """Run the server; a 64x64 image takes about a second. Raises NotBuilt or DidNotStart."""
     words = [str(find()), *tiny_flux().options, "--listen-ip", "127.0.0.1", *OPTIONS, *options]
     with tempfile.TemporaryDirectory(prefix="sd-server-") as place:
         log_path = Path(place) / "log.txt"

@@ -1,4 +1,4 @@
-"""The real sd-server (stable-diffusion.cpp) of this machine: finds it, builds it once, runs it.
+"""Finds the real sd-server (stable-diffusion.cpp), builds it once, runs it with a tiny model.
 
     python -m fleet.real.sd_server build [--jobs N]  build it into the cache, once (6 minutes)
     python -m fleet.real.sd_server path              print where it is; exit code 1 if nowhere
@@ -38,8 +38,8 @@ build_once = BINARY.build_once
 
 
 def run(options: list[str]) -> int:
-    """Become the server, on port 1234 with the tiny model unless the options say otherwise."""
-    from fleet.real.tiny_flux import tiny_flux  # noqa: PLC0415 - numpy takes its time to import
+    """Exec the server, on port 1234 with the tiny model unless the options say otherwise."""
+    from fleet.real.tiny_flux import tiny_flux  # noqa: PLC0415 - imports numpy
 
     binary = str(find())
     has_model = {"-m", "--model", "--diffusion-model"} & set(options)
@@ -49,7 +49,7 @@ def run(options: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the first word says; the exit code."""
+    """Run a command; returns the exit code."""
     return BINARY.command(arguments, run, __doc__)
 
 

@@ -1,4 +1,4 @@
-"""A real server as a process of ours, on a port of its own, from its start to its end."""
+"""Starts and stops the process of a real server, on a free port."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ PORT_TRIES: Final = 3
 
 
 class DidNotStart(Exception):
-    """The server ended or was not ready in time; the message holds the end of its log."""
+    """The server ended or was not ready in time; the message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealServer:
-    """A server that answers."""
+    """A server that is ready."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -30,17 +30,17 @@ class RealServer:
 
     @property
     def root(self) -> str:
-        """Address of what is not OpenAI's: `/health`, `/props`, `/sdcpp/v1/...`."""
+        """Base URL of the server's own paths: `/health`, `/props`, `/sdcpp/v1/...`."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """Base of the OpenAI-shaped paths."""
+        """Base URL of the OpenAI-compatible paths."""
         return f"{self.root}/v1"
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
+        """The output so far."""
         return self.log_path.read_text(errors="replace")
 
 
@@ -51,9 +51,9 @@ def started(
     give_up_at: float,
     port_option: str = "--port",
 ) -> RealServer:
-    """Start it, again on another port if somebody took the free one first.
+    """Start a server; tries another port if the free one was taken meanwhile.
 
-    It is ready once `ready_path` answers 200. Raises DidNotStart.
+    It is ready when `ready_path` returns 200. Raises DidNotStart.
     """
     tries = PORT_TRIES
     while True:
@@ -64,7 +64,7 @@ def started(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # A router has children, which must go with it.
+                # A router has child processes, which must be killed with it.
                 start_new_session=True,
             )
         server = RealServer(port, process, log_path)
@@ -82,9 +82,9 @@ def started(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Tell it to stop twice, then kill it and its children."""
-    for word in (signal.SIGTERM, signal.SIGTERM):
-        process.send_signal(word)
+    """Send SIGTERM twice, then SIGKILL to the server and its children."""
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
             break
@@ -94,7 +94,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _is_ready(server: RealServer, path: str, give_up_at: float) -> bool:
-    """Ask until it is healthy; False if it ended or time is up."""
+    """Poll until the server is ready; False if it ended or time is up."""
     while monotonic() < give_up_at and server.process.poll() is None:
         connection = HTTPConnection("127.0.0.1", server.port, timeout=1)
         with suppress(OSError, HTTPException), closing(connection):

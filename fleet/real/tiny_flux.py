@@ -2,9 +2,9 @@
 
     python -m fleet.real.tiny_flux [FOLDER]
 
-Its images show nothing, but they go through the same code as those of a real model. The same
-edition is the same bytes. The text encoder's shape is fixed in stable-diffusion.cpp (CLIP-L, 246
-MB); its file is sparse, so that it takes some kilobytes of disk.
+Its images are noise, made by the same code as those of a real model. The bytes of an edition are
+always the same. The text encoder's shape is fixed in stable-diffusion.cpp (CLIP-L, 246 MB); its
+file is sparse, so it takes some kilobytes of disk space.
 """
 
 import json
@@ -55,7 +55,7 @@ class TinyFlux:
 
     @property
     def options(self) -> list[str]:
-        """What sd-server is told to load them; a turn has few steps and no guidance."""
+        """Options of sd-server that load the files, with few steps and no guidance."""
         return [
             *("--diffusion-model", str(self.diffusion)),
             *("--tae", str(self.autoencoder)),
@@ -65,7 +65,7 @@ class TinyFlux:
 
 
 class _Weights:
-    """Tensors by name, drawn one after the other from one seed."""
+    """Random tensors by name, from one seed."""
 
     def __init__(self) -> None:
         self.tensors: Tensors = {}
@@ -203,7 +203,7 @@ def _save(path: Path, tensors: Tensors) -> None:
 
 
 def _save_zeros(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A hole behind the header: it reads as zeros."""
+    """Write a sparse file, whose data reads as zeros."""
     head, size_bytes = _header("F16", shapes, FLOAT16_BYTES)
     with path.open("wb") as file:
         file.write(head)
@@ -224,7 +224,7 @@ def _header(kind: str, shapes: dict[str, tuple[int, ...]], width: int) -> tuple[
 
 
 def main(arguments: list[str]) -> int:
-    """Write the model where the first word says, or into the cache; print where it is."""
+    """Write the model to the given folder, or into the cache; print its path."""
     model = write_model(Path(arguments[0])) if arguments else tiny_flux()
     sys.stdout.write(f"{model.diffusion.parent}\n")
     return os.EX_OK

@@ -2,12 +2,12 @@
 
     python -m fleet.real.tiny_model [OUT.gguf]
 
-It says nothing that makes sense, at some thousand words a second, through the same code as a real
-model. The same file serves chat and, with `--embeddings`, vectors. The same shape is the same file.
+It writes nonsense, some thousand words a second, with the same code as a real model. The file is
+for chat and, with `--embeddings`, for vectors. The bytes of a shape are always the same.
 
-How it is steered: every token carries the same number in dimension 0, and no layer writes there,
-so column 0 of the output weights is a bias. It keeps bytes and control tokens from being said
-(unless a grammar allows nothing else), and sets how likely the end of an answer is.
+Every token has the same value in dimension 0, and no layer writes there, so column 0 of the output
+weights is a bias. It suppresses byte and control tokens (unless a grammar allows nothing else),
+and sets the probability of the end of an answer.
 """
 
 import math
@@ -31,9 +31,9 @@ TAGS: Final = ("<tool_call>", "</tool_call>")
 PAD_ID: Final = 0
 END_ID: Final = CONTROL.index("<|im_end|>")
 TOOL_CALL_ID: Final = len(CONTROL)
-"""Where it is said, llama.cpp's grammar makes name and arguments of a call valid."""
+"""After this token llama.cpp's grammar makes name and arguments of a call valid."""
 CONSTANT: Final = 4.0
-"""What every token carries in dimension 0."""
+"""Value of every token in dimension 0."""
 NEVER: Final = -25.0
 CALL: Final = 40.0
 CALLED: Final = 60.0
@@ -50,7 +50,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class TinyShape:
-    """How large the model is and how much it talks."""
+    """Size of the model and length of its answers."""
 
     width: int = 64
     layers: int = 2
@@ -61,7 +61,7 @@ class TinyShape:
     mean_answer_tokens: int = 60
     """At temperature 1, without a limit."""
     calls_tools: bool = False
-    """Whether it makes calls and says nothing else, where `tool_choice` requires one."""
+    """Whether it makes a call and writes nothing else, if `tool_choice` requires one."""
     seed: int = 1
 
 
@@ -69,7 +69,7 @@ DEFAULT: Final = TinyShape()
 
 
 def tiny_model(*, calls_tools: bool = False) -> Path:
-    """The model in the cache, written now if it was not there."""
+    """Path of the model in the cache; writes it unless it exists."""
     path = cache_folder() / f"tiny{'-tools' if calls_tools else ''}-{EDITION}.gguf"
     with alone(path):
         if not path.is_file():
@@ -78,7 +78,7 @@ def tiny_model(*, calls_tools: bool = False) -> Path:
 
 
 def write_model(path: Path, shape: TinyShape = DEFAULT) -> None:
-    """Write the model to `path`, whole or not at all."""
+    """Write the model to `path`, completely or not at all."""
     dice = np.random.default_rng(shape.seed)
     tokens = vocabulary(shape, dice)
     with tempfile.TemporaryDirectory(prefix=".tiny-", dir=path.parent) as place:
@@ -130,7 +130,7 @@ def _describe(writer: gguf.GGUFWriter, shape: TinyShape, tokens: list[str]) -> N
     writer.add_vocab_size(len(tokens))
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_tokenizer_model("gpt2")
-    # This one takes a whole word for a token without asking the merges.
+    # This one looks up a whole word as a token before it applies the merges.
     writer.add_tokenizer_pre("llama-bpe")
     writer.add_token_list(tokens)
     writer.add_token_types([_type(at) for at in range(len(tokens))])
@@ -197,7 +197,7 @@ def _output(shape: TinyShape, tokens: list[str], weights: Array) -> Array:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the model to the path given, or into the cache; print where."""
+    """Write the model to the given path, or into the cache; print its path."""
     if arguments:
         path = Path(arguments[0])
         write_model(path)

@@ -15,11 +15,11 @@ from fleet.real.tiny_model import tiny_model
 WIDTH: Final = 16
 MAX_TOKENS: Final = 128
 VOCABULARY: Final = 1024
-"""At least the tiny model's."""
+"""At least that of the tiny model."""
 
 
 def exported_chat(folder: Path) -> Path:
-    """The tiny GGUF as a folder with graph, weights and tokenizer, made within `folder`."""
+    """Export the tiny GGUF as a folder with graph, weights and tokenizer, inside `folder`."""
     import openvino_genai  # noqa: PLC0415 - its package is optional
 
     place = folder / "tiny-chat"
@@ -34,7 +34,7 @@ def exported_chat(folder: Path) -> Path:
 
 
 def exported_embedder(folder: Path, chat: Path) -> Path:
-    """A folder with a model that embeds, with the tokenizer of an exported chat model."""
+    """Write a model that embeds into a folder, with the tokenizer of an exported chat model."""
     import openvino  # noqa: PLC0415
 
     place = folder / "tiny-embed"

@@ -1,4 +1,4 @@
-"""`fleet doctor embed`: whether vectors are the same alone, in one job, and as jobs at once."""
+"""`fleet doctor embed`: whether vectors are the same alone, in one job, and as concurrent jobs."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_a_backend_whose_vectors_change_in_company_is_not_packed(running: Fleet)
 
     assert (code, found["state"]) == (0, "note"), found
     assert "no jobs share a request" in found["detail"]
-    assert "1.00000 as jobs at once" in found["detail"]
+    assert "1.00000 as concurrent jobs" in found["detail"]
 
 
 def test_a_model_that_nobody_has_is_a_note(running: Fleet) -> None:

@@ -157,7 +157,7 @@ def test_a_full_disk_is_seen_before_anything_is_fetched(
     usage = namedtuple("usage", "total used free")  # noqa: PYI024 - as shutil's own
     monkeypatch.setattr(build, "ROOM_BYTES", 2_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 100_000_000))
-    with pytest.raises(build.CannotBuild, match=r"0\.1 GB of room.* LLM_FLEET_CACHE"):
+    with pytest.raises(build.CannotBuild, match=r"0\.1 GB of free space.* LLM_FLEET_CACHE"):
         llama_server.build_once()
 
 

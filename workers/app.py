@@ -253,7 +253,7 @@ def quiet_tickets(**_: object) -> None:
 
 
 def __getattr__(name: str) -> Celery:
-    """Build the app when `celery -A workers.app` asks for it, and not on import."""
+    """Build the app when `celery -A workers.app` reads it, and not on import."""
     if name in {"app", "celery"}:
         globals()["app"] = globals()["celery"] = made = app_or_exit()
         return made

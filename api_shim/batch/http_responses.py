@@ -64,7 +64,7 @@ def listing(kind: type[BaseModel], data: Sequence[_Named], *, has_more: bool) ->
 class Download(Response):
     """A file, streamed from the storage; it ends early if the client disconnects or the shim stops.
 
-    The body is then shorter than its Content-Length, which tells the client to download it again.
+    The body is then shorter than its Content-Length, so the client downloads it again.
     """
 
     def __init__(

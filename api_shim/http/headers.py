@@ -75,12 +75,12 @@ class Preferences(NamedTuple):
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with the headers' values in place of its own."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             "priority": self.priority,
             "on_disconnect": self.on_disconnect,
             "backend": self.backend,
         }
-        return request.model_copy(update={k: v for k, v in said.items() if v is not None})
+        return request.model_copy(update={k: v for k, v in values.items() if v is not None})
 
 
 async def _preferences(

@@ -83,7 +83,7 @@ def install(app: FastAPI) -> Document:
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
     whole = Document(encoded)
 
-    async def send(request: Request) -> Response:  # noqa: ARG001 - the same for everybody
+    async def send(request: Request) -> Response:  # noqa: ARG001 - the same for all clients
         return Response(await whole.read(), media_type="application/json")
 
     # FastAPI's own route builds it on the event loop.
@@ -118,7 +118,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def summary(description: str) -> str:
     """The first sentence of a description, or its first clause if that is a phrase.
 
-    FastAPI's default, the function's name, says little.
+    FastAPI's default, the function's name, is not clear enough.
     """
     sentence = _SENTENCE.split(" ".join(description.split()), maxsplit=1)[0].rstrip(".")
     clause = _CLAUSE.split(sentence, maxsplit=1)[0]

@@ -61,13 +61,13 @@ class ChatResponseLines:
 
     def render(self, frames: Sequence[Frame]) -> bytes:
         """The lines for these frames."""
-        return b"".join([self._told(frame) for frame in frames])
+        return b"".join([self._render_frame(frame) for frame in frames])
 
     def render_error(self, problem: Problem) -> bytes:
         """The last line of a response that failed."""
         return encoded(problem) + b"\n"
 
-    def _told(self, frame: Frame) -> bytes:
+    def _render_frame(self, frame: Frame) -> bytes:
         if frame.type == "delta":
             return self._delta(frame.body)
         if frame.type == "done":
@@ -97,12 +97,12 @@ class ChatResponseLines:
             return b""
         text = json_line(content)
         if thinking:
-            said = self._shape.thinking % (text, json_line(thinking))
+            middle = self._shape.thinking % (text, json_line(thinking))
         else:
-            said = self._shape.content % text
+            middle = self._shape.content % text
         if likely:
-            said = b'"logprobs":%s,%s' % (json_line(likely), said)
-        return self._line(created(body), said)
+            middle = b'"logprobs":%s,%s' % (json_line(likely), middle)
+        return self._line(created(body), middle)
 
     def _end(self, frame: Frame) -> bytes:
         done = frame.event
@@ -119,11 +119,11 @@ class ChatResponseLines:
             except Refusal as error:
                 return self.render_error(problem_of(error, {}))
             calls = self._line(at, b'"message":%s,"done":' % json_line(message))
-        said = self._shape.content % b'""'
-        return calls + self._line(at, said, b"true," + json_line(metrics(done))[1:])
+        middle = self._shape.content % b'""'
+        return calls + self._line(at, middle, b"true," + json_line(metrics(done))[1:])
 
-    def _line(self, at: bytes, said: bytes, end: bytes = b"false}") -> bytes:
-        return b'%s%s",%s%s\n' % (self._head, at, said, end)
+    def _line(self, at: bytes, middle: bytes, end: bytes = b"false}") -> bytes:
+        return b'%s%s",%s%s\n' % (self._head, at, middle, end)
 
 
 def response_body(model: str, shape: LineShape, result: Result) -> bytes:
@@ -132,17 +132,19 @@ def response_body(model: str, shape: LineShape, result: Result) -> bytes:
     thinking = {"thinking": result.thinking} if result.thinking else {}
     likely = {"logprobs": result.logprobs} if result.logprobs else {}
     content = result.content + result.refusal
-    said: dict[str, Any]
+    text_fields: dict[str, Any]
     if shape.has_calls:
         tool_calls = {"tool_calls": calls.whole} if calls else {}
-        said = {"message": {"role": "assistant", "content": content, **thinking, **tool_calls}}
+        text_fields = {
+            "message": {"role": "assistant", "content": content, **thinking, **tool_calls}
+        }
     else:
-        said = {"response": content, **thinking}
+        text_fields = {"response": content, **thinking}
     return json_line(
         {
             "model": model,
             "created_at": stamp(time.time()).decode(),
-            **said,
+            **text_fields,
             **likely,
             "done": True,
             **metrics(result),
@@ -152,8 +154,8 @@ def response_body(model: str, shape: LineShape, result: Result) -> bytes:
 
 def load_response(model: str, shape: LineShape, reason: str, at: float) -> bytes:
     """The response when the model was loaded or unloaded, at unix `at`."""
-    said: dict[str, Any] = {"response": ""}
+    text_fields: dict[str, Any] = {"response": ""}
     if shape.has_calls:
-        said = {"message": {"role": "assistant", "content": ""}}
-    fields = {"model": model, "created_at": stamp(at).decode(), **said}
+        text_fields = {"message": {"role": "assistant", "content": ""}}
+    fields = {"model": model, "created_at": stamp(at).decode(), **text_fields}
     return json_line({**fields, "done": True, "done_reason": reason})

@@ -52,11 +52,11 @@ def library_envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
 
 
 def _answered(problem: Problem, headers: Mapping[str, str], body: bytes) -> Response:
-    said = {"Cache-Control": "no-store", **headers}
+    all_headers = {"Cache-Control": "no-store", **headers}
     if problem.retry_after_s is not None:
-        said["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
+        all_headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after_s)))
     status = _STATUS_OF_CODE.get(problem.code) or _STATUS.get(problem.status, problem.status)
-    return Response(body, status, said, media_type="application/json")
+    return Response(body, status, all_headers, media_type="application/json")
 
 
 def encoded(problem: Problem, *, can_pull: bool = True) -> bytes:

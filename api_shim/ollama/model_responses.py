@@ -97,21 +97,21 @@ class ProgressLines:
 
     def render(self, frames: Sequence[Frame]) -> bytes:
         """The lines for these frames."""
-        return b"".join([self._told(frame) for frame in frames])
+        return b"".join([self._render_frame(frame) for frame in frames])
 
     def render_error(self, problem: Problem) -> bytes:
         """The last line of a job that failed."""
         return encoded(problem, can_pull=self._is_from_another) + b"\n"
 
-    def _told(self, frame: Frame) -> bytes:
+    def _render_frame(self, frame: Frame) -> bytes:
         if frame.type == "done":
             return b"" if self._has_succeeded else SUCCESS
         if frame.type != "progress":
             return b""
         fields = from_json(frame.body)
         self._has_succeeded = fields["status"] == "success"
-        said = {name: fields.get(ours) for name, ours in _FIELDS.items()}
-        return json_line({k: v for k, v in said.items() if v is not None}) + b"\n"
+        progress = {name: fields.get(ours) for name, ours in _FIELDS.items()}
+        return json_line({k: v for k, v in progress.items() if v is not None}) + b"\n"
 
 
 _FIELDS: Final = {

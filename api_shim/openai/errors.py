@@ -69,13 +69,13 @@ class OpenAIErrorResponse(BaseModel):
 
 def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
     """A problem as a response."""
-    said = {"Cache-Control": "no-store", **headers}
-    said["x-should-retry"] = "true" if problem.retryable else "false"
+    all_headers = {"Cache-Control": "no-store", **headers}
+    all_headers["x-should-retry"] = "true" if problem.retryable else "false"
     if problem.retry_after_s is not None:
         wait_s = min(_LONGEST_WAIT_S, max(1, math.ceil(problem.retry_after_s)))
-        said["Retry-After"] = str(wait_s)
+        all_headers["Retry-After"] = str(wait_s)
     status = _BAD_REQUEST if problem.status == _UNPROCESSABLE else problem.status
-    return Response(encoded(problem), status, said, media_type="application/json")
+    return Response(encoded(problem), status, all_headers, media_type="application/json")
 
 
 def encoded(problem: Problem) -> bytes:

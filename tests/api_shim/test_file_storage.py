@@ -61,14 +61,14 @@ async def test_a_name_deletes_what_is_under_it(storage: Storage) -> None:
     assert await read(storage, "batches/two/1") == b"y"
 
 
-async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageUnavailable, match="FLEET_FILES_URL"):
         await written(Storage(str(tmp_path / "file" / "x")), "a", b"x")
 
 
 @pytest.mark.parametrize("url", ["nonsense://x", "abfs://container"])
-async def test_a_storage_that_nobody_knows_is_told(url: str) -> None:
+async def test_an_unknown_storage_is_an_error(url: str) -> None:
     with pytest.raises(StorageUnavailable):
         await written(Storage(url), "a", b"x")
 

@@ -32,7 +32,7 @@ from api_shim.settings import ShimSettings
 CASES: Final = 12
 """Of each operation, beside its examples."""
 ON_PURPOSE: Final = ("no_worker", "not_supported")
-"""Codes with which a fleet says in the 500s what it does not have, which is no fault of its own."""
+"""Codes of 5xx responses for what a fleet does not have, which is no internal error."""
 CHECKS: Any = [status_code_conformance, content_type_conformance, response_schema_conformance]
 DOCUMENT: Final = schemathesis.openapi.from_dict(create_app(ShimSettings()).openapi())
 FOUND: Final = [each.ok() for each in DOCUMENT.get_all_operations()]
@@ -46,7 +46,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 @dataclass(frozen=True)
 class Stage:
-    """A running fleet, an admin's key, and what there is to be asked for."""
+    """A running fleet, an admin's key, and the names of what exists."""
 
     url: str
     headers: dict[str, str]

@@ -121,7 +121,7 @@ async def test_a_fault_before_the_first_word_has_its_own_code(
         ("error", {"server_fault", "backend_error", "backend_rejected", "truncated_stream"}),
     ],
 )
-async def test_a_fault_in_mid_stream_keeps_what_was_said_and_is_no_success(
+async def test_a_fault_in_mid_stream_keeps_the_output_and_is_no_success(
     fleet: Fleet, backend: str, fault: str, codes: set[str]
 ) -> None:
     # AutoGPT #11877: no last word after an error, and subscribers wait for ever.

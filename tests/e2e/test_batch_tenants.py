@@ -1,4 +1,4 @@
-"""Batches of several tenants: nobody sees another's, nobody waits behind another's many."""
+"""Batches of several tenants: none sees another's, none waits behind another's many."""
 
 import time
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def callers(fleet: Keyed) -> Iterator[tuple[OpenAI, OpenAI]]:
         yield made[0], made[1]
 
 
-def test_nobody_sees_anothers_files_and_batches(callers: tuple[OpenAI, OpenAI]) -> None:
+def test_no_tenant_sees_anothers_files_and_batches(callers: tuple[OpenAI, OpenAI]) -> None:
     ann, bob = callers
     file_id = uploaded(ann, [echo(1)])
     batch = begun(ann, [echo(1)])
@@ -91,7 +91,7 @@ def test_batches_of_one_tenant_share_its_window(callers: tuple[OpenAI, OpenAI]) 
     assert counts.completed < 70
 
 
-def test_a_model_that_nobody_has_fails_its_rows_after_a_while(
+def test_a_model_of_no_backend_fails_its_rows_after_a_while(
     callers: tuple[OpenAI, OpenAI],
 ) -> None:
     ann, _ = callers

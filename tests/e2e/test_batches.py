@@ -43,7 +43,7 @@ def shims(own_redis: RedisServer, tmp_path: Path) -> Iterator[tuple[ShimProcess,
 
 # litellm-docs #1567: a restarted gateway fails all its running batches.
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_another_shim_goes_on_where_the_driver_died(
+def test_another_shim_continues_where_the_driver_died(
     shims: tuple[ShimProcess, ShimProcess], how: signal.Signals
 ) -> None:
     # batch-gateway #644: two replicas share one list of results, and results vanish.

@@ -175,7 +175,7 @@ async def test_a_cancel_that_races_with_the_end_agrees_with_the_log(fleet: Fleet
         assert (told[0], told[-1]) == ("cancelled", "done")
 
 
-async def test_a_chat_that_waits_for_a_pull_ends_and_the_pull_goes_on(fleet: Fleet) -> None:
+async def test_a_chat_that_waits_for_a_pull_ends_and_the_pull_continues(fleet: Fleet) -> None:
     async with shared(fleet) as relay:
         model = "scripted-story:rate=12,chunks=3,fail=missing,times=1"
         chat = await enqueue(relay, ask(model, on_missing="pull"))

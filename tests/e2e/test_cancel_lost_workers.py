@@ -51,7 +51,9 @@ async def logged(relay: Relay, job: str) -> list[Frame]:
     return [frame async for page in relay.log.read(job) for frame in page]
 
 
-async def test_the_worker_is_dead_and_nobody_knows_yet(redis_url: str, tmp_path: Path) -> None:
+async def test_the_worker_is_dead_and_its_lease_has_not_expired(
+    redis_url: str, tmp_path: Path
+) -> None:
     async with running(redis_url, tmp_path, WORDS, **LONG_LEASE) as (relay, _, dead, job):
         dead.send(signal.SIGKILL)
         await asyncio.to_thread(dead.wait)

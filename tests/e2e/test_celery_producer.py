@@ -132,7 +132,7 @@ async def test_messages_that_wait_have_a_place_and_can_be_cancelled(
         ({"headers": {"fleet_tenant": "No Such!"}}, "fleet_tenant"),
     ],
 )
-async def test_what_is_no_request_is_a_failed_job_that_says_why(
+async def test_what_is_no_request_is_a_failed_job_with_the_reason(
     redis_url: str, tmp_path: Path, more: dict[str, object], why: str
 ) -> None:
     with worker(redis_url, tmp_path) as one:
@@ -168,7 +168,7 @@ async def test_redis_that_restarts_between_send_and_start_costs_no_job(
             assert await ended(relay, task) == "done"
 
 
-async def test_a_client_says_when_nobody_takes_a_message(redis_url: str) -> None:
+async def test_a_producer_gets_an_error_when_no_worker_takes_a_message(redis_url: str) -> None:
     nobody = pytest.raises(GaveUpWaiting, match="is there one for the queue")
     with serving(redis_url) as shim, Client(shim) as fleet, nobody:
         await asyncio.to_thread(fleet.job(str(uuid4())).registered, 0.2)
@@ -208,7 +208,7 @@ async def test_a_producer_with_a_model_of_another_kind_reads_which_models_are(
     assert "scripted-embed is for embed jobs, not for chat; models for chat: " in error.message
 
 
-async def test_a_producer_whose_model_nobody_has_reads_close_names(
+async def test_a_producer_whose_model_is_missing_gets_close_names(
     redis_url: str, tmp_path: Path
 ) -> None:
     error = await failure(

@@ -133,7 +133,9 @@ async def test_a_job_that_one_worker_cannot_take_for_its_load_goes_to_another(
             assert (await relay.records.get(jobs[0])).status == "running"
 
 
-async def test_a_waiting_queue_is_told_what_is_loaded(redis_url: str, tmp_path: Path) -> None:
+async def test_a_waiting_queue_reports_which_model_is_loaded(
+    redis_url: str, tmp_path: Path
+) -> None:
     slow = "scripted-story:load=2,chunks=3"
     async with working(redis_url, tmp_path, "room=1&slots=2", slow, B) as (relay, jobs):
         seen: set[str | None] = set()

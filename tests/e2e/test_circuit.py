@@ -14,7 +14,7 @@ from contract.chat import ChatRequest, Message
 from contract.roster import BackendReport, QueueReport
 
 QUICK = {"FLEET_CHECK_S": "60", "FLEET_BREAKER_OPEN_S": "0.5", "FLEET_REAP_S": "60"}
-"""Looks at the backend only when a circuit is due; reapers that help nobody."""
+"""The backend is probed only when a circuit is due, and reapers come too late to help."""
 
 
 def server(folder: Path, port: int) -> Process:

@@ -101,7 +101,7 @@ async def test_resuming_at_every_event_of_a_continued_answer_equals_the_replay_b
             assert rest == b"\n\n".join([head, *blocks[number:], b""])
 
 
-async def test_a_reader_who_stays_through_a_hand_over_hears_what_the_replay_says(
+async def test_a_subscriber_during_a_hand_over_receives_what_a_replay_has(
     redis_url: str, tmp_path: Path
 ) -> None:
     async with handed_over(redis_url, tmp_path, ask(LONG), 60) as (at, job):
@@ -136,7 +136,7 @@ async def test_a_structured_answer_starts_over(redis_url: str, tmp_path: Path) -
         assert answer(frames).content == (await uninterrupted(at.relay, request)).content
 
 
-async def test_a_stream_that_the_backend_cuts_goes_on_in_the_next_attempt(
+async def test_a_stream_that_the_backend_cuts_continues_in_the_next_attempt(
     redis_url: str, tmp_path: Path
 ) -> None:
     # bifrost #2917: no retry once a stream has opened, because nobody counts what was sent.

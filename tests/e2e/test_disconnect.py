@@ -56,7 +56,7 @@ async def last_word(relay: Relay, job: str) -> tuple[str, str]:
 
 
 async def until_idle(relay: Relay, one: WorkerProcess) -> None:
-    """Wait until the worker says that it has nothing in hand: its backend's stream is closed."""
+    """Wait until the worker reports no job: its backend's stream is closed."""
     async with asyncio.timeout(15):
         while any(
             queue.in_flight

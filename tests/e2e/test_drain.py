@@ -1,4 +1,4 @@
-"""Workers that are told to stop: how soon another one speaks, and that all is kept."""
+"""Workers that stop: how soon another one continues, and that no output is lost."""
 
 import asyncio
 import signal
@@ -79,7 +79,7 @@ async def whole(relay: Relay) -> str:
     return fold(frame.event for frame in await relay.frames(job)).content
 
 
-async def test_a_worker_told_to_stop_is_heard_of_elsewhere_in_two_seconds(
+async def test_jobs_of_a_stopping_worker_continue_elsewhere_in_two_seconds(
     redis_url: str, tmp_path: Path
 ) -> None:
     async with two(redis_url, tmp_path, FLEET_DRAIN_S="0") as (relay, workers):

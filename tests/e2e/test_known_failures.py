@@ -1,4 +1,4 @@
-"""Failures that users of other systems met, asked of the whole fleet; each names who met it."""
+"""Failures that users of other systems reported do not happen in a fleet; each test names one."""
 
 import asyncio
 import json

@@ -27,7 +27,7 @@ VECTORS = EmbedRequest(model="scripted-embed:dim=512", input=("a",) * 2000)
 
 
 @pytest.mark.parametrize("request_", [STORY, VECTORS], ids=["chat", "embed"])
-async def test_an_answer_that_is_too_long_fails_and_keeps_all_that_was_said(
+async def test_an_answer_that_is_too_long_fails_and_keeps_its_output(
     redis_url: str, tmp_path: Path, request_: AnyRequest
 ) -> None:
     async with serve() as server, relay_on(redis_url) as relay:
@@ -64,7 +64,7 @@ async def test_the_cap_is_the_jobs_and_not_each_attempts(redis_url: str, tmp_pat
         assert frames[-1].event.code == "log_full"
 
 
-async def test_a_shim_that_redis_drops_for_being_slow_goes_on_from_the_log(
+async def test_a_shim_that_redis_drops_for_being_slow_continues_from_the_log(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
     # redis-py #1261, redis #3893: Redis drops a subscriber that does not read, and what it missed.

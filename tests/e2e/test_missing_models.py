@@ -1,4 +1,4 @@
-"""A model that is not there: pulled once for all who ask, and the job goes on."""
+"""A missing model is pulled once for all jobs that need it, and these continue."""
 
 import asyncio
 from pathlib import Path

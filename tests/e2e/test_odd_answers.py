@@ -39,7 +39,7 @@ def chat(url: str, path: str, *, stream: bool, **fields: Any) -> httpx.Response:
 
 
 def events(url: str, **fields: Any) -> list[dict[str, Any]]:
-    """What the native stream says of a chat."""
+    """The events of a chat in the native stream."""
     answer = chat(url, "/api/v1/jobs/chat", stream=False, **fields)
     assert answer.status_code == 202, answer.text
     job = answer.headers["x-fleet-job"]
@@ -180,7 +180,7 @@ def test_content_in_parts_is_words_and_thoughts(*, stream: bool, url: str) -> No
     assert items[-1]["content"][0]["text"] == "Hi"
 
 
-def test_a_shape_that_nobody_knows_is_a_bad_answer_with_its_path(url: str) -> None:
+def test_an_unknown_shape_is_a_bad_answer_with_its_path(url: str) -> None:
     ANSWERS.deltas("m", {"content": {"not": "text"}})
     failed = events(url)[-1]
     error = chat(url, "/v1/chat/completions", stream=True).json()["error"]
@@ -235,7 +235,7 @@ def test_a_vector_that_is_none_fails_its_text_on_every_surface(number: str, url:
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/api/chat"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_numbers_that_are_none_and_only_describe_are_not_told(
+def test_invalid_numbers_that_only_describe_are_left_out(
     path: str, *, stream: bool, url: str
 ) -> None:
     likely = '{"content":[{"token":"a","logprob":NaN}]}'
@@ -313,7 +313,7 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_an_answer_that_ends_tells_its_usage_once_and_whole(url: str) -> None:
+def test_an_answer_that_ends_has_its_usage_once_and_whole(url: str) -> None:
     last = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
     ANSWERS.streams["m"] = [counted("a", 1), counted("b", 2), last, b"data: [DONE]\n\n"]
     done = events(url)[-1]
@@ -325,7 +325,7 @@ def test_an_answer_that_ends_tells_its_usage_once_and_whole(url: str) -> None:
     assert [usage["total_tokens"] for usage in told] == [5]
 
 
-def test_who_counts_nothing_tells_nothing_on_every_surface(url: str) -> None:
+def test_a_backend_without_usage_has_none_in_every_api(url: str) -> None:
     ANSWERS.deltas("m", {"content": "Hi"})
     ANSWERS.rows = {"hi": "[0.5,1]"}
     options = {"include_usage": True}

@@ -85,7 +85,7 @@ async def test_embeddings_and_pulls_go_the_same_way(redis_url: str, tmp_path: Pa
             assert shown.details
 
 
-async def test_an_answer_goes_on_where_a_killed_worker_stopped(
+async def test_an_answer_continues_where_a_killed_worker_stopped(
     redis_url: str, tmp_path: Path
 ) -> None:
     # llm-d-async #404, PR #412: a destructive pop; a hard kill lost ten of 64 jobs.
@@ -156,9 +156,7 @@ async def test_a_deadline_ends_a_running_job(redis_url: str, tmp_path: Path) -> 
             assert "delta" in types(frames)
 
 
-async def test_a_worker_told_to_stop_hands_its_job_to_the_next(
-    redis_url: str, tmp_path: Path
-) -> None:
+async def test_a_stopping_worker_hands_its_job_to_the_next(redis_url: str, tmp_path: Path) -> None:
     with worker(redis_url, tmp_path) as first, worker(redis_url, tmp_path) as second:
         async with relay_on(redis_url) as relay:
             await asyncio.gather(first.ready(relay), second.ready(relay))
@@ -252,7 +250,7 @@ async def test_a_worker_holds_a_thousand_streams(redis_url: str, tmp_path: Path)
             assert len({text(frames) for frames in ends}) == 1
 
 
-async def test_a_worker_that_cannot_know_its_backend_says_so(
+async def test_a_worker_with_an_unknown_backend_exits_with_the_reason(
     redis_url: str, tmp_path: Path
 ) -> None:
     lost = WorkerProcess(redis_url, tmp_path, backend="nowhere")

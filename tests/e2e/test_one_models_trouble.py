@@ -1,4 +1,4 @@
-"""One model's trouble is in nobody else's way: real workers, and a server that fails by model."""
+"""A failing model does not delay others: real workers, and a server that fails by model."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -90,7 +90,7 @@ async def test_once_it_works_again_its_own_jobs_run(redis_url: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("bad", [IN_A_200, None], ids=["error in a 200", "dropped"])
-async def test_errors_of_requests_and_dropped_connections_starve_nobody(
+async def test_errors_of_requests_and_dropped_connections_starve_no_other_model(
     redis_url: str, tmp_path: Path, bad: Reply | None
 ) -> None:
     async with fleet(redis_url, tmp_path, mx=lambda _: bad, my=lambda _: words("hi")) as (
@@ -116,7 +116,7 @@ async def test_errors_inside_answers_of_status_200_make_their_model_rest(
         assert server.asked["mx"] < 15
 
 
-async def test_malformed_vectors_starve_nobody(redis_url: str, tmp_path: Path) -> None:
+async def test_malformed_vectors_starve_no_other_model(redis_url: str, tmp_path: Path) -> None:
     def one(number: object) -> Answer:
         return lambda body: Reply(
             b'{"data":[%s]}'

@@ -25,7 +25,7 @@ BIN = str(Path(sys.executable).parent)
 
 @pytest.fixture(scope="module")
 def fleet_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of somebody who has just typed `fleet up`.
+    """The environment of a user who has just typed `fleet up`.
 
     The first of their models by name only embeds: the examples must choose one that chats.
     """

@@ -140,7 +140,7 @@ async def test_every_connection_may_be_killed_at_once_and_again(
         assert later[-1].type == "done"
 
 
-async def test_a_worker_on_half_open_connections_goes_on_when_packets_pass_again(
+async def test_a_worker_on_half_open_connections_continues_when_packets_pass_again(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:
     async with behind_a_proxy(own_redis, tmp_path) as (relay, proxy, _):

@@ -115,7 +115,7 @@ async def test_a_worker_whose_words_redis_forgot_hands_the_job_over_and_it_ends_
         assert frames[-1].id > (2, 0)
 
 
-async def test_a_follower_from_the_lost_future_is_told_to_forget(
+async def test_a_follower_with_a_cursor_that_redis_lost_gets_log_reset(
     durable_redis: RedisServer, tmp_path: Path
 ) -> None:
     async with running(durable_redis, tmp_path) as relay:

@@ -15,7 +15,7 @@ from contract.events import Failed, Frame, Queued
 from contract.result import fold
 
 RARELY = {"FLEET_REAP_S": "60"}
-"""Reapers that come too late to help: whoever delays a job must wake it."""
+"""Reapers come too late to help: the worker that delays a job must wake it."""
 
 
 def ask(model: str, **fields: object) -> ChatRequest:
@@ -173,7 +173,7 @@ async def test_a_deadline_that_passes_between_two_tries_holds(
         assert frames[-1].at - frames[0].at < 2.0
 
 
-async def test_a_job_that_waits_for_its_next_try_is_in_nobodys_way(
+async def test_a_job_that_waits_for_its_next_try_blocks_no_other(
     redis_url: str, tmp_path: Path
 ) -> None:
     async with own(redis_url, tmp_path, LLM_SCRIPTED="scripted://?slots=1") as relay:

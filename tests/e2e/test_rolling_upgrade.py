@@ -1,4 +1,4 @@
-"""A worker of this version beside one of the next: it leaves what it cannot read, and says so."""
+"""A worker of this version beside one of the next: it leaves what it cannot read, and logs it."""
 
 import asyncio
 import json

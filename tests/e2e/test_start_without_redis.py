@@ -1,4 +1,4 @@
-"""A process started before Redis says so in one line, waits, and serves once Redis is there."""
+"""A process started before Redis logs it in one line, waits, and serves once Redis is there."""
 
 import asyncio
 import signal
@@ -31,7 +31,7 @@ def silent() -> Iterator[int]:
 
 @contextmanager
 def refusing() -> Iterator[int]:
-    """A port that nobody listens on."""
+    """A port on which no process listens."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -92,7 +92,7 @@ async def test_celerys_own_command_waits_as_well(own_redis: RedisServer, tmp_pat
     assert "Traceback" not in process.text()
 
 
-async def test_a_shim_says_once_that_redis_is_missing(tmp_path: Path) -> None:
+async def test_a_shim_logs_once_that_redis_is_missing(tmp_path: Path) -> None:
     with refusing() as at:
         process = Process(
             [sys.executable, "-m", "api_shim", "--port", "0"],

@@ -28,7 +28,7 @@ async def http_job(relay: Relay, policy: OnDisconnect) -> JobRecord:
 
 
 async def ended(relay: Relay, record: JobRecord) -> str:
-    """Wait for the job's last word: who or what ended it."""
+    """Wait for the job's terminal event: who or what ended it."""
     async with asyncio.timeout(10):
         last = (await relay.frames(record.id))[-1].event
     return str(getattr(last, "by", last.type))

@@ -38,7 +38,7 @@ async def test_a_late_subscriber_receives_everything(redis_url: str) -> None:
         ]
 
 
-async def test_fifty_subscribers_hear_the_same(redis_url: str) -> None:
+async def test_fifty_subscribers_receive_the_same(redis_url: str) -> None:
     # batch-gateway #644: two replicas that share one list of results take them from each other.
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()

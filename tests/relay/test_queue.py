@@ -112,7 +112,7 @@ async def test_the_same_id_twice_is_one_job(redis_url: str) -> None:
         assert record.created_at == (await relay.records.get("a" * 32)).created_at
 
 
-async def test_a_record_tells_when_things_happened_by_the_clock_of_redis(redis_url: str) -> None:
+async def test_a_record_has_its_times_by_the_clock_of_redis(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue(deadline_s=50)
         await relay.run(await relay.claim())

@@ -272,10 +272,10 @@ def _parts(message: Message) -> list[dict[str, Any]]:
         return [{"type": "output_text", "text": message.text, "annotations": [], "logprobs": []}]
     if isinstance(message.content, str):
         return [{"type": "input_text", "text": message.content}]
-    return [_told(part) for part in message.content]
+    return [_part_fields(part) for part in message.content]
 
 
-def _told(part: Part) -> dict[str, Any]:
+def _part_fields(part: Part) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "input_text", "text": part.text}
     return {"type": "input_image", "image_url": part.image, "detail": "auto"}

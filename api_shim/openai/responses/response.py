@@ -128,8 +128,8 @@ def completed_response(facts: ResponseFacts, result: Result) -> dict[str, Any]:
         for at, call in enumerate(result.tool_calls)
     ]
     likely = [each.model_dump() for each in result.logprobs or ()]
-    said = {"thinking": result.thinking, "content": result.content, "logprobs": likely}
-    output.add({**said, "refusal": result.refusal, "provider_meta": result.provider_meta})
+    words = {"thinking": result.thinking, "content": result.content, "logprobs": likely}
+    output.add({**words, "refusal": result.refusal, "provider_meta": result.provider_meta})
     output.add({"tool_calls": calls})
     ending = ResponseEnding(result.finish_reason, has_refused=bool(result.refusal))
     output.close(ending.status)

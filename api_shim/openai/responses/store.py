@@ -150,8 +150,8 @@ class ResponseStore:
         stored = await self._found(job_id)
         if stored is None:
             return []
-        said = [item_message for item_message, _ in input_items(job_id, stored.conversation)]
-        return [*said, *await self._answer(stored)]
+        inputs = [item_message for item_message, _ in input_items(job_id, stored.conversation)]
+        return [*inputs, *await self._answer(stored)]
 
 
 async def _response_store(dependencies: Injected, caller: Caller) -> ResponseStore:

@@ -1,4 +1,4 @@
-"""Cursors that the log does not hold: what Redis forgot, a follower is told to forget."""
+"""Cursors that the log does not contain, because Redis lost events, get `log_reset`."""
 
 import pytest
 from support.relay import words
@@ -20,7 +20,7 @@ async def told(at: Stage, job: str, cursor: str) -> list[str]:
         return [event["type"] async for event in sse(response)]
 
 
-async def test_a_cursor_from_the_future_is_told_so_and_hears_the_whole_log(
+async def test_a_cursor_from_the_future_gets_log_reset_and_the_whole_log(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -31,7 +31,7 @@ async def test_a_cursor_from_the_future_is_told_so_and_hears_the_whole_log(
         assert ["log_reset", *whole] == await told(at, job, "7-0")
 
 
-async def test_a_cursor_of_another_attempt_of_that_number_is_told_so(
+async def test_a_cursor_of_another_attempt_of_that_number_gets_log_reset(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -41,7 +41,7 @@ async def test_a_cursor_of_another_attempt_of_that_number_is_told_so(
         assert ["log_reset", *whole] == await told(at, job, "1-3.0badcafe")
 
 
-async def test_an_exact_cursor_goes_on_where_it_was(shim: str, redis_url: str) -> None:
+async def test_an_exact_cursor_continues_where_it_was(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at)
         nonce = next(e["nonce"] for e in await at.heard(job) if e["type"] == "started")
@@ -49,7 +49,7 @@ async def test_an_exact_cursor_goes_on_where_it_was(shim: str, redis_url: str) -
         assert await told(at, job, f"1-4.{nonce}") == ["delta", "delta", "done"]
 
 
-async def test_whoever_saw_the_end_is_told_that_nothing_comes(shim: str, redis_url: str) -> None:
+async def test_a_client_that_saw_the_end_receives_nothing_more(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at)
         last = (await at.heard(job))[-1]["id"]

@@ -27,7 +27,7 @@ def test_a_job_waits_for_those_before_it() -> None:
 
 
 @pytest.mark.parametrize("workers", [[], [worker(draining=True)]])
-def test_without_a_worker_it_waits_for_one_and_nobody_knows_how_long(
+def test_without_a_worker_it_waits_for_one_for_an_unknown_time(
     workers: list[WorkerReport],
 ) -> None:
     told = with_reason(THIRD, QUEUE, workers)
@@ -40,13 +40,13 @@ def test_the_next_in_line_waits_for_the_model_that_loads() -> None:
     assert with_reason(NEXT, QUEUE, [worker(loading="qwen3:8b")]).reason == "loading qwen3:8b"
 
 
-def test_an_open_circuit_is_told_with_its_time() -> None:
+def test_an_open_circuit_is_reported_with_its_time() -> None:
     broken = [worker("a", circuit_open_until=3661.0), worker("b", circuit_open_until=7200.0)]
 
     assert with_reason(NEXT, QUEUE, broken).reason == "circuit open until 01:01:01 UTC"
 
 
-def test_the_open_circuit_of_a_model_is_told_to_its_own_jobs() -> None:
+def test_the_open_circuit_of_a_model_is_reported_to_its_own_jobs() -> None:
     resting = [worker("a", model_circuits={"mx": 3661.0}), worker("b", circuit_open_until=7200.0)]
     mine = with_reason(NEXT, QUEUE, resting, "mx:latest")
 
@@ -58,7 +58,7 @@ def test_one_worker_whose_circuit_is_closed_is_enough() -> None:
     assert with_reason(NEXT, QUEUE, [worker("a", circuit_open_until=9e9), worker("b")]) == NEXT
 
 
-async def test_a_look_at_a_job_says_why_it_waits(shim: str, redis_url: str) -> None:
+async def test_a_job_s_record_has_the_reason_why_it_waits(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         asked = {**CHAT, "backend": "gone"}
         accepted = await at.http.post("/api/v1/jobs/chat?enqueue_anyway=true", json=asked)
@@ -67,7 +67,7 @@ async def test_a_look_at_a_job_says_why_it_waits(shim: str, redis_url: str) -> N
         assert (seen["position"], seen["reason"]) == (1, "waiting for a worker")
 
 
-async def test_a_full_queue_says_how_full_and_when_to_come_back(redis_url: str) -> None:
+async def test_a_full_queue_reports_its_size_and_when_to_retry(redis_url: str) -> None:
     with serving(redis_url, queue_limit=1) as shim:
         async with stage(shim, redis_url) as at:
             await at.announce()

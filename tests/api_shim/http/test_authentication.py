@@ -128,7 +128,7 @@ async def test_a_pull_is_shared_inside_a_tenant_only(fleet: Keyed, redis_url: st
         assert (await b.get(f"/api/v1/jobs/{others}")).json()["tenant"] == "b"
 
 
-async def test_an_admin_sees_and_cancels_everybodys(fleet: Keyed, redis_url: str) -> None:
+async def test_an_admin_sees_and_cancels_jobs_of_all_tenants(fleet: Keyed, redis_url: str) -> None:
     async with stage(fleet.url, redis_url) as at, fleet.caller("a") as a, fleet.admin as admin:
         await at.announce()
         job = (await a.post("/api/v1/jobs/chat", json=CHAT)).json()["id"]
@@ -244,7 +244,7 @@ async def test_a_socket_closes_with_4401_when_its_key_is_revoked(
             assert line.close_code == 4401
 
 
-async def test_without_redis_nobody_is_let_in(tmp_path: Path) -> None:
+async def test_without_redis_no_client_is_authenticated(tmp_path: Path) -> None:
     redis = RedisServer(tmp_path)
     with keyed(redis.url, command_timeout_s=1) as fleet:
         redis.stop()
@@ -287,7 +287,7 @@ async def test_without_keys_only_this_machine_is_served(headers: dict[str, str],
     problem(httpx.get(f"{shim}/api/v1/jobs", headers=headers), 403, "not_local")
 
 
-async def test_on_another_address_nobody_is_served_without_keys(redis_url: str) -> None:
+async def test_on_another_address_no_client_is_served_without_keys(redis_url: str) -> None:
     with serving(redis_url, host="0.0.0.0") as shim:
         body = {"tenant": "boss", "admin": True}
         answers = [httpx.get(f"{shim}/api/v1/jobs"), httpx.post(f"{shim}/api/v1/keys", json=body)]
@@ -296,7 +296,9 @@ async def test_on_another_address_nobody_is_served_without_keys(redis_url: str) 
             assert "127.0.0.1" in problem(answer, 401, "not_authenticated")["detail"]
 
 
-async def test_told_to_be_insecure_it_serves_everybody_until_there_is_a_key(redis_url: str) -> None:
+async def test_with_the_insecure_setting_it_serves_all_clients_until_there_is_a_key(
+    redis_url: str,
+) -> None:
     far = {"x-forwarded-for": "10.0.0.9"}
     body = {"tenant": "boss", "admin": True}
     with serving(redis_url, host="0.0.0.0", insecure=True, key_max_age_s=0.2) as shim:

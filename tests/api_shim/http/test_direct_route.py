@@ -75,7 +75,7 @@ async def test_a_direct_answer_is_the_one_that_fastapi_gives(
         ({}, "?limit=1"),
     ],
 )
-async def test_a_request_that_says_more_is_served_by_fastapi(
+async def test_a_request_with_more_fields_is_served_by_fastapi(
     headers: dict[str, str], query: str, shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:

@@ -1,4 +1,4 @@
-"""Where a shim may listen: on another address than loopback only with keys, or told to."""
+"""A shim listens on another address than loopback only with keys, or with the insecure setting."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ async def test_on_loopback_it_starts_without_a_key(host: str, redis_url: str) ->
         assert shim.returncode is None
 
 
-async def test_told_to_be_insecure_it_starts_anywhere(redis_url: str) -> None:
+async def test_with_the_insecure_setting_it_starts_anywhere(redis_url: str) -> None:
     port = str(free_port())
     async with started(redis_url, "--insecure", "--host", EVERYWHERE, "--port", port) as (shim, _):
         assert shim.returncode is None
@@ -75,7 +75,7 @@ async def test_with_a_key_it_starts_anywhere_and_asks_for_it(redis_url: str) -> 
             assert httpx.get(jobs, headers=bearer(fleet.key)).status_code == 200
 
 
-async def test_when_it_cannot_know_it_starts_and_lets_nobody_in() -> None:
+async def test_when_it_cannot_know_it_starts_and_authenticates_no_client() -> None:
     port = str(free_port())
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     async with started(nowhere, "--host", EVERYWHERE, "--port", port) as (shim, said):

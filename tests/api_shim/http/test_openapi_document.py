@@ -21,7 +21,7 @@ class Press:
         return b"{}"
 
 
-async def test_the_loop_goes_on_while_it_is_made_and_it_is_made_once() -> None:
+async def test_the_loop_runs_while_it_is_made_and_it_is_made_once() -> None:
     press = Press()
     document = Document(press)
     readers = [asyncio.create_task(document.read()) for _ in range(5)]
@@ -58,7 +58,7 @@ async def test_the_document_is_not_rendered_while_a_shim_starts() -> None:
     assert press.threads == []
 
 
-async def test_who_leaves_while_it_is_made_takes_it_from_nobody() -> None:
+async def test_a_client_that_leaves_while_it_is_made_stops_it_for_no_other() -> None:
     press = Press()
     document = Document(press)
     leaving, staying = (asyncio.create_task(document.read()) for _ in range(2))
@@ -72,7 +72,7 @@ async def test_who_leaves_while_it_is_made_takes_it_from_nobody() -> None:
     assert await staying == b"{}"
 
 
-def test_the_shim_tells_it_as_json(session_shim: str) -> None:
+def test_the_shim_sends_it_as_json(session_shim: str) -> None:
     answer = httpx.get(f"{session_shim}/openapi.json")
 
     assert answer.headers["content-type"] == "application/json"

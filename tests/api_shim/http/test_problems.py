@@ -72,14 +72,14 @@ def test_every_error_of_the_contract_has_a_problem(kind: type[FleetError]) -> No
     assert (told.retry_after_s is not None) == kind.retryable
 
 
-def test_of_an_error_that_is_not_ours_nothing_is_told() -> None:
+def test_an_error_that_is_not_ours_is_reported_without_details() -> None:
     told = problem_of(RuntimeError("password"), {"state": {"request_id": "r"}})
 
     assert (told.status, told.code, told.request_id) == (500, "internal_error", "r")
     assert "password" not in told.model_dump_json()
 
 
-async def test_when_our_own_code_breaks_the_answer_is_a_problem_and_the_log_says_where(
+async def test_when_our_own_code_raises_the_response_is_a_problem_and_the_log_has_the_place(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken = create_app(ShimSettings())  # nobody has started it, so it has no relay

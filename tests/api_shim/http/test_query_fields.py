@@ -14,7 +14,7 @@ ID = "0" * 32
 
 
 def native(document: dict[str, Any], method: str) -> dict[str, list[str]]:
-    """Every native path of a method, and the query fields that the document tells of."""
+    """Every native path of a method, and the query fields that the document lists."""
     return {
         path: [each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"]
         for path, operations in document["paths"].items()
@@ -46,7 +46,9 @@ async def test_every_native_route_refuses_a_query_field_that_it_does_not_know(
         assert all(field in error["message"] for field in routes[path]), path
 
 
-async def test_a_misspelt_filter_is_told_how_it_is_spelt(shim: str, redis_url: str) -> None:
+async def test_a_misspelt_filter_is_refused_with_the_right_spelling(
+    shim: str, redis_url: str
+) -> None:
     async with stage(shim, redis_url) as at:
         answer = await at.http.get("/api/v1/jobs", params={"statsu": "running"})
 
@@ -80,7 +82,7 @@ async def test_drop_in_surfaces_accept_whatever_stands_in_the_query(
     assert answer.status_code == 200
 
 
-async def test_a_websocket_says_which_field_it_does_not_know(shim: str) -> None:
+async def test_a_websocket_is_refused_with_the_unknown_field(shim: str) -> None:
     url = f"{shim.replace('http', 'ws')}/api/v1/jobs/{ID}/events?from=1"
     async with connect(url) as socket:
         await socket.wait_closed()

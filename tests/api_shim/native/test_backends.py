@@ -7,7 +7,7 @@ from support.shim import problem, serving, stage
 BODY = {"name": "box", "dsn": "openai://sk-sesame@h/v1"}
 
 
-async def test_a_shim_on_its_own_says_what_to_do_instead(shim: str, redis_url: str) -> None:
+async def test_a_shim_on_its_own_refuses_with_the_remedy(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         added = await at.http.post("/api/v1/backends", json=BODY)
         removed = await at.http.delete("/api/v1/backends/box")
@@ -24,7 +24,7 @@ async def test_a_name_on_the_roster_is_taken(shim: str, redis_url: str) -> None:
         problem(await at.http.post("/api/v1/backends", json=BODY), 409, "name_taken")
 
 
-async def test_a_fleet_up_that_is_gone_is_said(redis_url: str, tmp_path: Path) -> None:
+async def test_a_fleet_up_that_has_ended_is_reported(redis_url: str, tmp_path: Path) -> None:
     with serving(redis_url, control=tmp_path / "control.sock") as shim:
         async with stage(shim, redis_url) as at:
             answer = await at.http.post("/api/v1/backends", json=BODY)

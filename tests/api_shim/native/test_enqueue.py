@@ -13,7 +13,7 @@ NAME = "^[a-z][a-z0-9_-]{0,39}$"
 ROLES = "'system', 'user', 'assistant' or 'tool'"
 
 
-async def test_a_chat_is_accepted_and_says_where_to_follow_it(shim: str, redis_url: str) -> None:
+async def test_a_chat_is_accepted_with_the_address_to_follow_it(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         await at.announce()
         answer = await at.http.post(CHAT_PATH, json={**CHAT, "backend": "scripted"})
@@ -82,7 +82,9 @@ async def test_an_unknown_model_is_answered_with_close_names(shim: str, redis_ur
         assert problem(answer, 404, "unknown_model")["matches"] == ["llama3.2:3b"]
 
 
-async def test_a_backend_that_cannot_do_it_says_what_it_can(shim: str, redis_url: str) -> None:
+async def test_a_backend_without_the_capability_is_refused_with_its_capabilities(
+    shim: str, redis_url: str
+) -> None:
     async with stage(shim, redis_url) as at:
         await at.announce(capabilities=("embed", "show"))
         answer = await at.http.post(CHAT_PATH, json={**CHAT, "backend": "scripted"})
@@ -233,7 +235,7 @@ async def test_a_body_that_is_no_object_is_422(body: bytes, shim: str, redis_url
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
     ],
 )
-async def test_a_body_must_say_that_it_is_json(
+async def test_a_body_must_have_a_json_content_type(
     headers: dict[str, str], shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:

@@ -22,7 +22,9 @@ async def finished(at: Stage, *texts: str) -> str:
     return job
 
 
-async def test_a_late_reader_hears_everything_in_any_language(shim: str, redis_url: str) -> None:
+async def test_a_late_subscriber_receives_everything_in_any_language(
+    shim: str, redis_url: str
+) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at, *TEXT)
         heard = await at.heard(job)
@@ -45,7 +47,7 @@ async def test_a_stream_has_the_headers_that_proxies_and_browsers_need(
         assert answer.text.startswith("retry: 1000\n\nid: 1-0\nevent: queued\ndata: {")
 
 
-async def test_ndjson_says_the_same_a_line_an_event(shim: str, redis_url: str) -> None:
+async def test_ndjson_has_the_same_events_one_a_line(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at, *TEXT)
         headers = {"Accept": "application/x-ndjson"}
@@ -55,7 +57,7 @@ async def test_ndjson_says_the_same_a_line_an_event(shim: str, redis_url: str) -
         assert [json.loads(line) for line in answer.text.split("\n")[:-1]] == await at.heard(job)
 
 
-async def test_fifty_readers_hear_the_same_live(shim: str, redis_url: str) -> None:
+async def test_fifty_subscribers_receive_the_same_live(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue()
         readers = [asyncio.create_task(at.heard(job)) for _ in range(50)]
@@ -88,7 +90,7 @@ async def test_a_reader_who_returns_at_any_event_misses_and_doubles_nothing(
             assert await at.heard(job, **cursor) == whole[seen:]
 
 
-async def test_a_reader_cut_off_at_every_event_of_a_live_stream_hears_all(
+async def test_a_subscriber_disconnected_at_every_event_of_a_live_stream_receives_all(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -138,7 +140,9 @@ async def test_a_stream_begun_on_one_shim_is_resumed_on_another(shim: str, redis
             assert [e.get("content") for e in await rest] == ["two", None]
 
 
-async def test_who_has_heard_the_last_word_gets_204_and_stops(shim: str, redis_url: str) -> None:
+async def test_a_client_that_has_the_terminal_event_gets_204_and_stops(
+    shim: str, redis_url: str
+) -> None:
     async with stage(shim, redis_url) as at:
         job = await finished(at, "a")
         last = (await at.heard(job))[-1]["id"]
@@ -168,7 +172,7 @@ async def test_an_unknown_job_is_404_and_an_odd_accept_406(shim: str, redis_url:
         problem(answer, 406, "not_acceptable")
 
 
-async def test_a_waiting_reader_is_told_each_new_position(shim: str, redis_url: str) -> None:
+async def test_a_waiting_subscriber_receives_each_new_position(shim: str, redis_url: str) -> None:
     # ollama #2004, #5253, gpustack #2116, vllm #13395: nobody is told how long the queue is.
     async with stage(shim, redis_url) as at:
         jobs = [await at.relay.enqueue() for _ in range(3)]
@@ -184,7 +188,7 @@ async def test_a_waiting_reader_is_told_each_new_position(shim: str, redis_url: 
         assert positions == [3, 2, 1]
 
 
-async def test_a_reader_who_returns_while_the_job_waits_is_told_where_it_stands(
+async def test_a_subscriber_that_reconnects_while_the_job_waits_receives_its_position(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -233,7 +237,7 @@ async def test_a_reader_who_leaves_is_forgotten_at_once(
         await eventually(lambda: followers(redis_server, running) == 0)
 
 
-async def test_a_reader_who_stops_reading_slows_nobody(
+async def test_a_subscriber_that_stops_reading_slows_no_other(
     shim: str, redis_url: str, redis_server: RedisServer
 ) -> None:
     async with stage(shim, redis_url) as at:

@@ -1,4 +1,4 @@
-"""Following over a WebSocket: the same events, one a frame, and a close code that says why."""
+"""Following over a WebSocket: the same events, one a frame, and a close code with the reason."""
 
 import json
 from contextlib import suppress
@@ -29,7 +29,7 @@ async def told(line: ClientConnection) -> list[dict[str, Any]]:
     return [event async for text in line if "id" in (event := json.loads(text))]
 
 
-async def test_a_socket_tells_what_the_stream_tells_and_closes_with_1000(
+async def test_a_socket_sends_what_the_stream_sends_and_closes_with_1000(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -61,7 +61,7 @@ async def test_a_socket_resumes_after_its_cursor(shim: str, redis_url: str) -> N
         ("0" * 32, "?after=x", 4400, "invalid_cursor"),
     ],
 )
-async def test_a_refused_socket_says_why(
+async def test_a_refused_socket_closes_with_the_reason(
     job: str, query: str, code: int, why: str, shim: str
 ) -> None:
     async with socket(shim, job, query) as line:
@@ -70,7 +70,7 @@ async def test_a_refused_socket_says_why(
         assert (got, reason.partition(":")[0]) == (code, why)
 
 
-async def test_what_a_reader_says_is_ignored_and_their_leaving_noticed(
+async def test_what_a_client_sends_is_ignored_and_its_disconnect_noticed(
     shim: str, redis_url: str, redis_server: RedisServer
 ) -> None:
     async with stage(shim, redis_url) as at:

@@ -32,7 +32,7 @@ class Links(HTMLParser):
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "", "text/plain", "text/html;q=0"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_clients_of_ollama_hear_their_heartbeat(shim: str, method: str, accept: str) -> None:
+def test_clients_of_ollama_receive_their_heartbeat(shim: str, method: str, accept: str) -> None:
     beat = httpx.request(method, shim, headers={"accept": accept})
 
     assert (beat.status_code, beat.headers["content-type"]) == (200, "text/plain; charset=utf-8")
@@ -54,7 +54,7 @@ def test_a_browser_sees_a_page_whose_links_lead_somewhere(shim: str) -> None:
     assert head.headers["content-type"] == answer.headers["content-type"]
 
 
-def test_the_page_loads_and_runs_nothing_and_its_policy_says_so(shim: str) -> None:
+def test_the_page_loads_and_runs_nothing_and_its_policy_forbids_it(shim: str) -> None:
     answer = httpx.get(shim, headers={"accept": CHROME})
     policy = dict(
         part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";")

@@ -1,4 +1,4 @@
-"""Alive, ready, and what a caller hears when Redis is away."""
+"""Alive, ready, and the responses while Redis is unavailable."""
 
 import asyncio
 
@@ -34,12 +34,12 @@ async def test_it_waits_for_as_many_workers_as_are_expected(shim: str, redis_url
 
 @pytest.fixture
 def lost(own_redis: RedisServer) -> str:
-    """A server that has gone, at an address where nobody listens."""
+    """A server that has stopped, at an address where no process listens."""
     own_redis.stop()
     return own_redis.url
 
 
-async def test_without_redis_it_is_alive_but_not_ready_and_says_so(lost: str) -> None:
+async def test_without_redis_it_is_alive_but_reports_not_ready(lost: str) -> None:
     job = f"/api/v1/jobs/{'0' * 32}"
     with serving(lost) as shim:
         async with httpx.AsyncClient(base_url=shim, timeout=20) as http:

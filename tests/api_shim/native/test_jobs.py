@@ -11,9 +11,7 @@ from support.shim import eventually, followers, problem, stage
 from contract.events import Delta
 
 
-async def test_a_job_tells_its_record_its_place_and_what_it_has_said(
-    shim: str, redis_url: str
-) -> None:
+async def test_a_job_has_its_record_its_place_and_its_output(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         job = await at.relay.enqueue(metadata={"row": 7, "ä": "🦜"})
         waiting = (await at.http.get(f"/api/v1/jobs/{job}")).json()
@@ -66,7 +64,9 @@ async def test_a_long_poll_whose_caller_leaves_is_forgotten(
         await eventually(lambda: followers(redis_server, job) == 0)
 
 
-async def test_a_cancelled_job_says_so_and_says_it_again(shim: str, redis_url: str) -> None:
+async def test_a_cancelled_job_is_reported_and_may_be_cancelled_again(
+    shim: str, redis_url: str
+) -> None:
     async with stage(shim, redis_url) as at:
         for claimed in (False, True):
             job = await at.relay.enqueue()

@@ -18,7 +18,7 @@ async def test_workers_of_one_backend_are_one_pool(shim: str, redis_url: str) ->
         assert backend["workers"] == ["w1", "w2"]
 
 
-async def test_models_say_whose_they_are_and_whether_they_are_warm(
+async def test_models_have_their_backend_and_whether_they_are_warm(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -42,7 +42,7 @@ async def test_models_of_no_backend_are_404(shim: str, redis_url: str) -> None:
         problem(answer, 404, "unknown_backend")
 
 
-async def test_queues_say_who_waits_and_who_works(shim: str, redis_url: str) -> None:
+async def test_queues_have_their_jobs_and_workers(shim: str, redis_url: str) -> None:
     # KEDA #6719, #647: scale on load and on the oldest job's age, not on length.
     # litellm #361, #31830: a queue whose depth one can see.
     async with stage(shim, redis_url) as at:

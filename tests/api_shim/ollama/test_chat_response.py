@@ -1,4 +1,4 @@
-"""Events as Ollama's lines: an object each, cheap, response_body, and told to the end."""
+"""A job's events as lines of Ollama's API, one JSON object each, and as one response."""
 
 import json
 from typing import Any
@@ -92,7 +92,7 @@ def test_what_is_not_for_this_client_is_no_line() -> None:
     assert told(Started(attempt=1, worker="w", backend="b"), Delta(provider_meta={"a": "b"})) == []
 
 
-def test_the_last_line_tells_why_it_ended_and_how_long_it_took() -> None:
+def test_the_last_line_has_the_reason_of_the_end_and_the_durations() -> None:
     (last,) = told(DONE)
 
     assert (last["done"], last["done_reason"], last["message"]["content"]) == (True, "length", "")
@@ -137,7 +137,7 @@ def test_an_object_in_a_string_is_an_object() -> None:
     assert calls["message"]["tool_calls"][0]["function"]["arguments"] == {"at": 1}
 
 
-def test_calls_that_nobody_heard_are_forgotten_when_the_attempt_is() -> None:
+def test_calls_that_were_not_sent_are_discarded_with_the_attempt() -> None:
     call = ToolCallDelta(index=0, id="c", name="look", arguments='{"at":')
     (last,) = told(Delta(tool_calls=(call,)), Reset(attempt=2, reason=""), Done())
 
@@ -155,7 +155,7 @@ def test_likelihoods_stand_beside_the_message() -> None:
     assert answer["logprobs"][0]["logprob"] == -0.5
 
 
-def test_a_refusal_is_what_was_said() -> None:
+def test_a_refusal_is_the_content() -> None:
     assert told(Delta(refusal="no"))[0]["message"]["content"] == "no"
 
 
@@ -183,13 +183,13 @@ def test_silence_is_a_line_that_adds_nothing() -> None:
     assert (line["message"]["content"], line["done"]) == ("", False)
 
 
-def test_an_answer_without_words_says_what_was_done() -> None:
+def test_a_load_is_an_empty_text_with_its_reason() -> None:
     answer = json.loads(load_response("m", GENERATE, "load", AT))
 
     assert (answer["response"], answer["done"], answer["done_reason"]) == ("", True, "load")
 
 
-def test_the_steps_of_a_pull_are_told_by_layer_and_end_with_success() -> None:
+def test_the_steps_of_a_pull_are_sent_by_layer_and_end_with_success() -> None:
     layer = Progress(status="pulling aa", digest="sha256:aa", total_bytes=4, completed_bytes=2)
     steps = ProgressLines()
     data = steps.render([frame(layer), frame(Progress(status="success")), frame(Done())])
@@ -201,7 +201,7 @@ def test_the_steps_of_a_pull_are_told_by_layer_and_end_with_success() -> None:
     assert [line["status"] for line in lines[1:]] == ["success"]
 
 
-def test_a_backend_that_never_says_success_is_believed_when_it_is_done() -> None:
+def test_a_backend_that_never_sends_success_succeeds_when_it_is_done() -> None:
     data = ProgressLines().render([frame(Progress(status="writing")), frame(Done())])
 
     assert data.splitlines()[-1] == b'{"status":"success"}'
@@ -221,7 +221,7 @@ def problem(code: str, status: int, **fields: Any) -> Problem:
         ("not_authenticated", 401, 401, "why"),
     ],
 )
-def test_a_problem_is_told_with_the_status_and_words_of_the_original(
+def test_a_problem_has_the_status_and_text_of_the_original(
     code: str, status: int, theirs: int, words: str
 ) -> None:
     response = envelope(problem(code, status, retry_after_s=1.2), {"X-Fleet-Job": "j"})

@@ -56,7 +56,7 @@ def test_no_models_is_a_list_and_not_null() -> None:
     )
 
 
-def test_what_a_backend_tells_stands_before_what_workers_report() -> None:
+def test_what_a_backend_answers_overrides_what_workers_report() -> None:
     told = fold(
         [Details(details={"template": "T", "model_info": {"x": 1}, "license": None}), Done()]
     )
@@ -73,7 +73,7 @@ def test_a_model_that_no_backend_shows_is_shown_from_reports() -> None:
     assert shown["capabilities"] == ["completion", "tools"]
 
 
-def test_what_nobody_who_has_a_model_can_do_needs_no_job() -> None:
+def test_what_no_backend_of_a_model_can_do_needs_no_job() -> None:
     hosted, box = pool("x", CHAT), pool("y", EMBED, can=("load",))
 
     assert models.is_unsupported(LoadRequest(model="a"), [hosted, box])

@@ -83,7 +83,7 @@ def test_formats_are_translated() -> None:
         (0, 0), (0.0, 0), ("0", 0), (-1, -1), ("-1", -1), ("-1m", -1), (-5, -1), (None, None),
     ],
 )  # fmt: skip
-def test_a_model_is_kept_for_as_long_as_is_said(asked: Any, seconds: float | None) -> None:
+def test_a_model_is_kept_for_as_long_as_requested(asked: Any, seconds: float | None) -> None:
     assert chatting(keep_alive=asked).keep_alive_s == seconds
 
 
@@ -157,7 +157,7 @@ def test_a_prompt_is_a_users_turn_behind_the_system() -> None:
     assert [(m.role, m.text) for m in job.messages] == [("system", "Be brief."), ("user", "hello")]
 
 
-def test_raw_prompts_and_gaps_are_text_to_go_on_from() -> None:
+def test_raw_prompts_and_gaps_are_text_to_continue() -> None:
     raw, gap = generating(raw=True), generating(suffix="end")
 
     assert (raw.prompt, raw.suffix, raw.messages) == ("hello", None, ())

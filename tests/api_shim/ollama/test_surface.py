@@ -61,9 +61,7 @@ async def test_the_head_of_a_stream_names_the_job_and_what_the_lines_are(
         ]
 
 
-async def test_a_job_that_waits_is_kept_alive_by_lines_that_say_nothing(
-    hasty: str, redis_url: str
-) -> None:
+async def test_a_job_that_waits_is_kept_alive_by_empty_lines(hasty: str, redis_url: str) -> None:
     async with stage(hasty, redis_url) as at, AsyncExitStack() as stack:
         await at.announce()
         response = await stack.enter_async_context(at.http.stream("POST", "/api/chat", json=ASKING))
@@ -96,7 +94,7 @@ async def test_words_that_are_taken_back_end_the_stream_with_an_error(
         await response.aclose()
 
 
-async def test_words_that_nobody_heard_are_taken_back_in_silence(shim: str, redis_url: str) -> None:
+async def test_text_that_was_not_sent_is_discarded_silently(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at, asyncio.TaskGroup() as group:
         await at.announce()
         headers = {"Idempotency-Key": "one"}
@@ -207,7 +205,7 @@ async def test_a_name_with_and_without_its_tag_is_the_same_model(shim: str, redi
             assert json.loads((await asking).text)["model"] == name
 
 
-async def test_where_several_backends_could_be_meant_a_header_says_which(
+async def test_where_several_backends_could_be_meant_a_header_selects_one(
     shim: str, redis_url: str
 ) -> None:
     async with stage(shim, redis_url) as at:
@@ -270,7 +268,7 @@ async def test_native_paths_under_api_are_native(shim: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_pull_of_what_is_not_there_is_not_told_to_pull_it_first(
+async def test_a_failed_pull_of_a_missing_model_does_not_advise_a_pull(
     shim: str, redis_url: str, *, stream: bool
 ) -> None:
     async with stage(shim, redis_url) as at, asyncio.TaskGroup() as group:

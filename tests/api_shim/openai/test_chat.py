@@ -147,7 +147,7 @@ def test_options_keep_their_meaning() -> None:
         ({"chat_template_kwargs": {"enable_thinking": False}}, "off"),
     ],
 )
-def test_effort_is_told_in_many_ways(given: dict[str, Any], think: str) -> None:
+def test_effort_is_set_in_many_ways(given: dict[str, Any], think: str) -> None:
     assert ask(**given).think == think
 
 

@@ -37,7 +37,7 @@ async def claimed(at: Stage, kind: str = "chat") -> StartedJob:
 
 
 async def said(at: Stage, *events: Any, body: Any = STREAM, path: str = "chat/completions") -> Any:
-    """The answer to a call whose job says these."""
+    """The response to a request whose job has these events."""
     await at.announce()
     asking = asyncio.create_task(at.http.post(f"/v1/{path}", json=body))
     attempt_log = at.relay.attempt_log(
@@ -96,7 +96,7 @@ async def test_a_new_attempt_before_any_word_is_not_seen(shim: str, redis_url: s
         ]
 
 
-async def test_an_answer_that_goes_on_is_one_answer(shim: str, redis_url: str) -> None:
+async def test_an_answer_that_is_continued_is_one_answer(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         resumed = Resumed(attempt=2, reason="x")
         answer = await said(at, Delta(content="a"), resumed, Delta(content="b"), Done(), body=CHAT)
@@ -173,7 +173,7 @@ async def test_who_hangs_up_while_the_job_waits_cancels_it(shim: str, redis_url:
         assert len(ids) == 2
 
 
-async def test_a_shim_that_stops_says_so_in_the_stream(own_redis: RedisServer) -> None:
+async def test_a_shim_that_stops_sends_an_error_in_the_stream(own_redis: RedisServer) -> None:
     serving_it = serving(own_redis.url)
     shim = serving_it.__enter__()
     async with stage(shim, own_redis.url) as at:
@@ -200,7 +200,7 @@ async def test_a_key_is_asked_for_in_openai_s_words(own_redis: RedisServer) -> N
     assert right.json() == {"object": "list", "data": []}
 
 
-async def test_paths_that_are_not_there_are_told_in_the_same_words(shim: str) -> None:
+async def test_unknown_paths_are_refused_in_the_same_format(shim: str) -> None:
     async with httpx.AsyncClient(base_url=shim) as http:
         absent = await http.post("/v1/audio/speech", json={})
         method = await http.get("/v1/chat/completions")

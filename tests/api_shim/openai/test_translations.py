@@ -58,7 +58,7 @@ def test_what_a_completion_cannot_be_is_refused(given: Any, field: str) -> None:
     assert caught.value.extra["errors"][0].field == field
 
 
-def test_a_completion_tells_where_each_token_begins() -> None:
+def test_a_completion_has_the_offset_of_each_token() -> None:
     body = completion(prompt="so ", echo=True)
     events = [Delta(content="ab", logprobs=(LIKELY,)), Delta(content="ab", logprobs=(LIKELY,))]
     answer = completions.response_body(HEADING, fold([*events, Done()]), echoed_prompt(body))
@@ -73,7 +73,7 @@ def test_a_completion_tells_where_each_token_begins() -> None:
     }
 
 
-def test_the_chunks_of_a_completion_say_the_same() -> None:
+def test_the_chunks_of_a_completion_are_the_same_text() -> None:
     chunks = completions.CompletionChunks(
         ResponseHead("0" * 32, 0, "100%", "standard"), with_usage=True, echoed_prompt="so "
     )
@@ -164,7 +164,7 @@ def test_images_that_cannot_be_made_are_refused(given: dict[str, Any], field: st
     assert caught.value.extra["errors"][0].field == field
 
 
-def test_previews_are_counted_for_each_image_and_the_last_tells_the_tokens() -> None:
+def test_previews_are_counted_for_each_image_and_the_last_event_has_the_tokens() -> None:
     events = images.ImageEvents(HEADING, ImageRequest(model="m", prompt="p"), "image_edit")
     data = base64.b64encode(b"x").decode()
     job = [

@@ -18,7 +18,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==",
 
 
 async def answered(at: Stage, path: str, body: Any, *events: Any, kind: str = "chat") -> Any:
-    """The answer to a call whose job says these; somebody serves the model."""
+    """The response to a request whose job has these events; a worker serves the model."""
     asking = asyncio.create_task(at.http.post(path, json=body))
     async with asyncio.timeout(5):
         while (claim := await at.relay.start_next(f"scripted.{kind}", "w1")) is None:
@@ -44,7 +44,7 @@ def test_every_level_of_a_body_names_what_it_does_not_know_once() -> None:
     assert to_chat(body).tools[0].parameters == {"odd": None}
 
 
-def test_what_says_nothing_or_asks_for_what_happens_anyway_is_not_named() -> None:
+def test_empty_fields_and_defaults_are_not_named() -> None:
     body = ChatBody.model_validate(
         {**CHAT, "store": False, "audio": None, "annotations": [], "whatever": {}, "note": ""}
     )

@@ -76,7 +76,7 @@ def test_a_pull_goes_where_pulls_are_taken_if_that_is_one_place() -> None:
     assert (several.code, several.extra["matches"]) == ("invalid_request", ["a", "b"])
 
 
-def test_nobody_chooses_for_the_caller_whose_model_is_deleted() -> None:
+def test_the_client_must_choose_whose_model_is_deleted() -> None:
     assert refused(DeleteRequest(model="m"), worker("a", "m"), worker("b", "m")).status_code == 422
     assert fit(DeleteRequest(model="m"), worker("a", "m"), worker("b", "n")) == ["a"]
 
@@ -87,7 +87,7 @@ def test_a_model_is_created_where_its_source_is() -> None:
     assert fit(request, worker("a", "m", serves="create"), worker("b", "n")) == ["a"]
 
 
-def test_a_backend_whose_queue_nobody_serves_is_503() -> None:
+def test_a_backend_whose_queue_no_worker_serves_is_503() -> None:
     error = refused(chat("m"), worker("a", "m", serves="pull"))
 
     assert (error.code, error.status_code) == ("no_worker", 503)

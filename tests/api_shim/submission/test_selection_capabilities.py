@@ -45,7 +45,7 @@ def worker(backend: str, *models: ModelReport, can: str = "chat pull") -> Worker
         ),
     ],
 )
-def test_a_chat_that_needs_what_its_model_lacks_says_which_field(
+def test_a_chat_that_needs_what_its_model_lacks_is_refused_with_the_field(
     fields: dict[str, Any], told: str
 ) -> None:
     assert missing(ask(**fields), [TEXT_ONLY]) == [told]
@@ -71,7 +71,7 @@ def test_a_backend_whose_model_can_is_found_among_those_that_cannot() -> None:
     assert [pool.name for pool in candidates(ask(think="low"), fleet)] == ["able"]
 
 
-def test_where_no_model_can_the_refusal_says_why() -> None:
+def test_where_no_model_can_the_refusal_has_the_reason() -> None:
     fleet = pools([worker("plain", TEXT_ONLY)])
     for backend in (None, "plain"):
         with pytest.raises(Refusal, match="does not support thinking") as caught:

@@ -53,7 +53,7 @@ OPENAI_CHATS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 
 
 @pytest.mark.parametrize("path", OPENAI_CHATS)
-def test_what_nobody_has_is_404_in_words_of_v1(at: httpx.Client, path: str) -> None:
+def test_a_model_of_no_backend_is_404_in_the_format_of_v1(at: httpx.Client, path: str) -> None:
     answer = asked(at, path, "quen3")
     error = answer.json()["error"]
 
@@ -64,7 +64,7 @@ def test_what_nobody_has_is_404_in_words_of_v1(at: httpx.Client, path: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/embed", "/api/show"])
-def test_what_nobody_has_is_404_in_words_of_ollama(at: httpx.Client, path: str) -> None:
+def test_a_model_of_no_backend_is_404_in_the_format_of_ollama(at: httpx.Client, path: str) -> None:
     answer = asked(at, path, "quen3")
     error = answer.json()["error"]
 
@@ -75,7 +75,7 @@ def test_what_nobody_has_is_404_in_words_of_ollama(at: httpx.Client, path: str) 
     assert "GET /" not in error
 
 
-def test_what_nobody_has_is_404_natively(at: httpx.Client) -> None:
+def test_a_model_of_no_backend_is_404_natively(at: httpx.Client) -> None:
     told = problem(asked(at, "/api/v1/jobs/chat", "quen3"), 404, "unknown_model")
 
     assert told["matches"] == ["qwen3:latest"]
@@ -170,9 +170,7 @@ def test_a_verb_that_the_backend_lacks_is_400_for_ollama_clients(
 
 
 @pytest.mark.parametrize("path", ["/api/pull", "/api/delete", "/api/copy"])
-def test_nobody_is_told_to_pull_first_what_a_pull_would_not_help(
-    at: httpx.Client, path: str
-) -> None:
+def test_a_pull_is_not_advised_where_it_would_not_help(at: httpx.Client, path: str) -> None:
     body = {"model": "zephyr", "source": "zephyr", "destination": "n", "backend": "nobody"}
     by_path = {"/api/pull": {"model": "zephyr", "backend": "nobody"}}
     method = "DELETE" if path == "/api/delete" else "POST"
@@ -219,7 +217,7 @@ def test_lists_put_models_that_chat_first(at: httpx.Client) -> None:
     assert [model["name"] for model in natively] == expected
 
 
-def test_a_model_of_which_nothing_is_told_completes_and_one_that_embeds_does_not(
+def test_a_model_without_traits_completes_and_one_that_embeds_does_not(
     at: httpx.Client,
 ) -> None:
     tags = {

@@ -43,7 +43,7 @@ async def test_a_backend_is_what_the_protocols_say(type: str) -> None:
 
 
 @every
-async def test_an_answer_arrives_word_by_word_and_ends_with_one_last_word(type: str) -> None:
+async def test_an_answer_arrives_word_by_word_and_ends_with_one_terminal_event(type: str) -> None:
     async with against_server(type) as (backend, _):
         events = [event async for event in backend.chat(chat_request("scripted-echo", TEXT))]
 

@@ -172,7 +172,7 @@ async def test_ollama_lines_without_a_last_one_are_a_failure(lines: bytes) -> No
         await answer("ollama", lines)
 
 
-async def test_ollama_may_say_something_in_its_last_line() -> None:
+async def test_ollama_may_send_text_in_its_last_line() -> None:
     call = {"function": {"index": 0, "name": "f", "arguments": {"x": 1}}}
     last = {
         "message": {"content": "a", "tool_calls": [call]},

@@ -231,7 +231,7 @@ async def test_another_refusal_of_ollama_stays_a_refusal() -> None:
             await folded(backend.chat(conversation(think="high")))
 
 
-async def test_what_raw_text_cannot_say_to_ollama_is_named() -> None:
+async def test_what_a_raw_prompt_cannot_send_to_ollama_is_named() -> None:
     raw = ChatRequest(model="m", prompt="Once", think="high", truncate=False)
     async with against_bytes("ollama", OLLAMA_DONE) as backend:
         result = await folded(backend.chat(raw))

@@ -31,7 +31,7 @@ def numbers(events: list[dict[str, Any]]) -> list[int]:
     return [event["sequence_number"] for event in events]
 
 
-def test_words_are_told_in_typed_and_numbered_events() -> None:
+def test_text_is_sent_in_typed_and_numbered_events() -> None:
     log = frames(QUEUED, STARTED, *words("a", "b"), Done(usage=Usage(prompt_tokens=3)))
     events = told(log)
 
@@ -48,7 +48,7 @@ def test_words_are_told_in_typed_and_numbered_events() -> None:
     assert {event["response"]["id"] for event in events if "response" in event} == {f"resp_{JOB}"}
 
 
-def test_the_background_says_that_it_is_queued() -> None:
+def test_a_background_response_is_reported_as_queued() -> None:
     events = told(frames(QUEUED, STARTED), background=True)
 
     assert types(events) == ["created", "queued", "in_progress"]
@@ -134,7 +134,7 @@ def test_an_answer_that_was_cut_is_incomplete(reason: Any, why: str) -> None:
     ("code", "known"),
     [("server_fault", "server_error"), ("context_exceeded", "context_length_exceeded")],
 )
-def test_a_failure_is_told_with_what_was_said_before_it(code: str, known: str) -> None:
+def test_a_failure_is_sent_with_the_output_before_it(code: str, known: str) -> None:
     events = told(frames(QUEUED, STARTED, *words("a"), Failed(code=code, message="oh")))
     last = events[-1]["response"]
 
@@ -143,7 +143,7 @@ def test_a_failure_is_told_with_what_was_said_before_it(code: str, known: str) -
     assert (last["status"], last["output"][0]["status"]) == ("failed", "incomplete")
 
 
-def test_what_is_cancelled_before_it_began_says_so() -> None:
+def test_a_response_cancelled_before_it_began_is_reported_as_cancelled() -> None:
     events = told(frames(QUEUED, Cancelled(by="caller")), background=True)
 
     assert types(events) == ["created", "queued", "cancelled"]
@@ -157,7 +157,7 @@ def test_an_answer_without_a_word_is_an_empty_message() -> None:
     assert [item["type"] for item in events[-1]["response"]["output"]] == ["message"]
 
 
-def test_an_answer_that_another_worker_goes_on_with_looks_the_same() -> None:
+def test_an_answer_that_another_worker_continues_looks_the_same() -> None:
     rest = Frame.of(EventId(2, 0), 1.5, QUEUED), Frame.of(EventId(2, 1), 1.5, STARTED)
     resumed = Frame.of(EventId(2, 2), 1.5, Resumed(attempt=2, reason="its worker died"))
     begun, end = frames(QUEUED, STARTED, *words("a")), frames(*words("b"), Done(), attempt=3)
@@ -165,7 +165,7 @@ def test_an_answer_that_another_worker_goes_on_with_looks_the_same() -> None:
     assert told([*begun, *rest, resumed, *end]) == told([*begun, *end])
 
 
-def test_words_that_somebody_has_heard_end_the_stream_when_they_are_taken_back() -> None:
+def test_text_that_was_sent_ends_the_stream_when_it_is_reset() -> None:
     begun, reset = frames(QUEUED, STARTED, *words("a")), Reset(attempt=2, reason="")
     stream = ResponseEvents(about())
     received = parsed(stream.render(begun))

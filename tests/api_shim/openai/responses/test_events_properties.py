@@ -1,4 +1,4 @@
-"""What must hold of a response's events whatever a job says, and however its log is read."""
+"""What must hold of a response's events for any output, however the log is read."""
 
 from itertools import pairwise
 from typing import Any
@@ -70,7 +70,7 @@ def test_events_keep_the_order_that_clients_rely_on(said: list[Event]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(SAID.filter(lambda event: event.type == "delta"), max_size=12), ENDS)
-def test_the_whole_answer_of_a_batch_s_row_says_the_same(said: list[Event], end: Event) -> None:
+def test_the_whole_answer_of_a_batch_s_row_is_the_same(said: list[Event], end: Event) -> None:
     log = frames(QUEUED, STARTED, *said, end)
     last = told(log)[-1]["response"]
     result = fold(frame.event for frame in log)

@@ -51,7 +51,7 @@ def response(request: ChatRequest) -> dict[str, Any]:
     return about.response("queued", about.output)
 
 
-def test_a_string_is_what_the_user_says() -> None:
+def test_a_string_is_a_message_of_the_user() -> None:
     request = ask(instructions="be kind")
 
     assert request.messages == (
@@ -89,7 +89,7 @@ def test_items_of_the_assistant_that_follow_each_other_are_one_turn() -> None:
     )
 
 
-def test_calls_stand_right_before_their_results_whatever_was_said_between() -> None:
+def test_calls_come_right_before_their_results_whatever_messages_were_between() -> None:
     call = Message(role="assistant", tool_calls=(ToolCall(id="c", name="f"),))
     words = Message(role="assistant", content="well")
     result = Message(role="tool", content="1", tool_call_id="c", tool_name="f")
@@ -197,7 +197,7 @@ def test_the_background_outlives_its_caller_and_the_usual_deadline() -> None:
     assert "on_disconnect" not in ask().model_fields_set
 
 
-def test_a_response_goes_on_from_what_was_said_without_its_instructions() -> None:
+def test_a_response_continues_the_conversation_without_its_instructions() -> None:
     past = (Message(role="user", content="a"), Message(role="assistant", content="b"))
     request = ask(EarlierResponses(past, (OTHER,)), instructions="be brief", input="c")
 
@@ -205,7 +205,7 @@ def test_a_response_goes_on_from_what_was_said_without_its_instructions() -> Non
     assert response(request)["previous_response_id"] == f"resp_{OTHER}"
 
 
-def test_an_item_may_be_named_and_one_of_the_chain_is_not_said_twice() -> None:
+def test_an_item_may_be_referenced_and_one_of_the_chain_is_not_repeated() -> None:
     # vercel/ai #15492: its converter names items that stand in the chain already.
     words = Message(role="assistant", content="b")
     named = [{"type": "item_reference", "id": f"msg_{OTHER}_0"}, {"role": "user", "content": "c"}]
@@ -216,7 +216,7 @@ def test_an_item_may_be_named_and_one_of_the_chain_is_not_said_twice() -> None:
     assert with_item.messages == in_chain.messages
 
 
-def test_what_was_asked_is_told_in_items_that_mean_the_same() -> None:
+def test_input_items_mean_the_same_as_the_request() -> None:
     call = ToolCall(id="c", name="f", arguments="{}", provider_meta={"signature": "s"})
     messages = (
         Message(role="user", content=(TextPart(text="a"), ImagePart(image="http://x/y.png"))),

@@ -40,7 +40,9 @@ async def test_the_background_is_answered_at_once_and_looked_up_later(
         assert {told["created_at"], done["created_at"]} == {int(claim.record.created_at)}
 
 
-async def test_a_response_is_cancelled_once_and_says_so_again(shim: str, redis_url: str) -> None:
+async def test_a_response_is_cancelled_once_and_a_second_cancel_returns_it(
+    shim: str, redis_url: str
+) -> None:
     async with on_stage(shim, redis_url) as at:
         told = await asked(at)
         claim = await claimed(at)
@@ -88,7 +90,7 @@ async def test_a_response_that_is_deleted_is_gone_and_its_job_with_it(
         assert await at.relay.connection.command("EXISTS", record_key(job)) == 0
 
 
-async def test_a_response_goes_on_from_another(shim: str, redis_url: str) -> None:
+async def test_a_response_continues_another(shim: str, redis_url: str) -> None:
     async with on_stage(shim, redis_url) as at:
         first = await answered(at, Delta(content="b"), input="a", instructions="one")
         second = await answered(

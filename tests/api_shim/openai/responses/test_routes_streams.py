@@ -68,9 +68,7 @@ async def test_a_stream_begins_before_anybody_works_on_it(shim: str, redis_url: 
         assert response.headers["x-fleet-job"] in first.decode()
 
 
-async def test_a_failure_after_words_is_an_event_with_what_was_said(
-    shim: str, redis_url: str
-) -> None:
+async def test_a_failure_after_text_is_an_event_with_the_output(shim: str, redis_url: str) -> None:
     async with on_stage(shim, redis_url) as at:
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(at.http.post("/v1/responses", json=STREAM))
@@ -84,7 +82,7 @@ async def test_a_failure_after_words_is_an_event_with_what_was_said(
         assert said(events[-1]["response"]) == "heard"
 
 
-async def test_words_that_are_taken_back_end_their_streams_and_later_ones_hear_the_new(
+async def test_a_reset_ends_open_streams_and_later_ones_receive_the_new_text(
     shim: str, redis_url: str
 ) -> None:
     async with on_stage(shim, redis_url) as at:

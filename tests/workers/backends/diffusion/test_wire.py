@@ -94,7 +94,7 @@ def test_an_address_is_no_image() -> None:
         (b"RIFF\0\0\0\0WEBP", "image/webp"),
     ],
 )
-def test_a_picture_is_what_its_first_bytes_say(magic: bytes, mime_type: str) -> None:
+def test_the_type_of_a_picture_is_read_from_its_first_bytes(magic: bytes, mime_type: str) -> None:
     image = base64.b64encode(magic).decode()
 
     assert mime_type_of(image, "png") == mime_type

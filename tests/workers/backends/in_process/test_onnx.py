@@ -117,7 +117,7 @@ async def test_rows_are_in_order_and_blocks_are_bounded(folder: Path) -> None:
     )
 
 
-async def test_the_last_word_counts_the_tokens(folder: Path) -> None:
+async def test_the_terminal_event_counts_the_tokens(folder: Path) -> None:
     async with serving(folder) as backend:
         last = (await events(backend, "a b c", "", keep_alive_s=5))[-1]
 

@@ -37,7 +37,7 @@ async def test_loading_is_not_taken_for_a_thought() -> None:
     assert "".join(getattr(event, "thinking", "") or "" for event in events) == " The user"
 
 
-async def test_loading_is_shown_although_the_list_does_not_tell_it() -> None:
+async def test_loading_is_reported_although_the_list_lacks_it() -> None:
     unlisted = "scripted-story:style=swap,load=0.1"
     async with against_imitation("llamaswap") as (backend, _):
         events = [event async for event in backend.chat(chat_request(unlisted))]

@@ -19,6 +19,7 @@ from contract.events import (
 from contract.result import Fold, Result
 from fleet.cli.progress_bars import ProgressBars
 from fleet.cli.terminal import Terminal
+from fleet.cli.visible import visible
 from fleet.client.errors import AnswerRestarted
 from fleet.client.job import AsyncJob, raise_job_ended
 
@@ -77,7 +78,7 @@ class EventPrinter:
         if delta.thinking:
             self._is_thinking = True
             self._terminal.stderr.print(
-                delta.thinking, style="dim italic", end="", highlight=False, markup=False
+                visible(delta.thinking), style="dim italic", end="", highlight=False, markup=False
             )
         text = (delta.content or "") + (delta.refusal or "")
         if text:

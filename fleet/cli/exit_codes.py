@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from contract.errors import FleetError, InvalidRequest, InvalidSetting
+from fleet.cli.visible import visible
 from fleet.client.errors import (
     FleetUnreachable,
     GaveUpWaiting,
@@ -66,7 +67,7 @@ def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:
 def complain(error: FleetError) -> None:
     """Print an error on stderr."""
     Console(stderr=True, soft_wrap=True).print(
-        f"[bold red]error[/]: {_escaped(error.message)}", highlight=False
+        f"[bold red]error[/]: {_escaped(visible(error.message))}", highlight=False
     )
     sys.stderr.flush()
 

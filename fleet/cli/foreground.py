@@ -153,4 +153,5 @@ def _print_ready(
         width=width,
         folder=elsewhere,
     )
-    terminal.write("".join(f"{line}\n" for line in lines))
+    for line in lines:
+        terminal.write_line(line)

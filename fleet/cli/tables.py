@@ -11,6 +11,8 @@ from typing import Final
 
 from rich.cells import cell_len, chop_cells, set_cell_size
 
+from fleet.cli.visible import visible
+
 _UNITS: Final = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -98,7 +100,7 @@ def _text(value: object, now: float) -> str:
         case float():
             return f"{value:.1f}"
         case _:
-            return " ".join(part for part in str(value).split() if part) or "-"
+            return visible(" ".join(part for part in str(value).split() if part)) or "-"
 
 
 def _short(cells: Sequence[object], now: float, *, is_wrapped: bool) -> list[str]:
@@ -106,9 +108,9 @@ def _short(cells: Sequence[object], now: float, *, is_wrapped: bool) -> list[str
     ids = {cell for cell in cells if isinstance(cell, Id)}
     length = _id_length(ids)
     return [
-        cell[:length]
+        visible(cell[:length])
         if isinstance(cell, Id)
-        else str(cell)
+        else visible(str(cell))
         if is_wrapped and isinstance(cell, str) and cell
         else _text(cell, now)
         for cell in cells

@@ -24,6 +24,7 @@ from rich.text import Text
 from contract.json_lines import json_line, one_line
 from contract.wire import WireModel, encode
 from fleet.cli.tables import lines
+from fleet.cli.visible import visible, visible_json
 
 _LINE_EVERY_S = 30.0
 DEFAULT_ROWS = 20
@@ -47,20 +48,24 @@ class Terminal:
 
     def message(self, text: str, style: str = "dim") -> None:
         """Print a line on stderr."""
-        self.stderr.print(escape(text), style=style, highlight=False, soft_wrap=True)
+        self.stderr.print(escape(visible(text)), style=style, highlight=False, soft_wrap=True)
 
     def notice(self, text: str) -> None:
         """Print a line on stderr, not dimmed."""
         self.message(text, style="none")
 
     def write(self, text: str) -> None:
-        """Write text to stdout and flush it."""
-        sys.stdout.write(text)
+        """Write text to stdout and flush it; on a terminal, control characters are escaped."""
+        sys.stdout.write(visible(text.replace("\r", "")) if self.is_interactive else text)
         sys.stdout.flush()
+
+    def write_line(self, text: str) -> None:
+        """Write a line to stdout, with control characters escaped."""
+        self.write(f"{visible(text)}\n")
 
     def write_json(self, body: bytes) -> None:
         """Write a JSON document to stdout as one line."""
-        sys.stdout.write(one_line(body).decode() + "\n")
+        sys.stdout.write(visible_json(one_line(body).decode()) + "\n")
         sys.stdout.flush()
 
     def write_json_object(self, fields: dict[str, object]) -> None:
@@ -117,7 +122,7 @@ class Terminal:
     ) -> Iterator[Callable[[int], None]]:
         """Count steps with a bar, or with a line every 30 s if stderr is not a terminal."""
         with self.count_bar(what) as bar:
-            task = bar.add_task(name, total=total, completed=done, rate="")
+            task = bar.add_task(escape(visible(name)), total=total, completed=done, rate="")
             printed_at = time.monotonic()
 
             def advance(count: int) -> None:

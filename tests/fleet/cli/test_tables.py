@@ -86,3 +86,13 @@ def test_each_value_has_its_words(value: object, shown: str) -> None:
 def test_an_empty_table_is_its_header() -> None:
     assert lines(("a", "b"), [], NOW, 80) == ["a  b"]
     assert (span(59.9), span(3600), span(-1)) == ("59s", "1h", "0s")
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_control_characters_of_a_cell_are_shown_escaped(width: int | None) -> None:
+    evil = "x\x1b[31mRED\x1b]0;T\x07\x9b2J\x7f\u202e"
+    columns = ("job", "model", Wrapped("why"))
+    found = "\n".join(lines(columns, [[Id(evil), evil, evil]], NOW, width))
+
+    assert not any(each in found for each in "\x1b\x07\x9b\x7f\u202e")
+    assert r"x\x1b[31m" in found

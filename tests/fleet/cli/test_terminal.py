@@ -54,8 +54,8 @@ def busy(up: Up) -> Iterator[list[str]]:
         yield [job.id for job in jobs]
 
 
-def seen(up: Up, *words: str, columns: int = 80) -> list[str]:
-    """Lines that a command shows in a terminal, without colours."""
+def raw_output(up: Up, *words: str, columns: int = 80) -> str:
+    """All that a command writes to a terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
@@ -78,7 +78,13 @@ def seen(up: Up, *words: str, columns: int = 80) -> list[str]:
         data += piece
     os.close(ours)
     assert process.wait(DEADLINE_S) == 0
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).splitlines()
+    return data.decode()
+
+
+def seen(up: Up, *words: str, columns: int = 80) -> list[str]:
+    """Lines that a command shows in a terminal, without colours."""
+    shown = raw_output(up, *words, columns=columns)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).splitlines()
 
 
 @pytest.mark.parametrize("words", LISTS, ids=" ".join)
@@ -136,3 +142,30 @@ def test_a_pipe_has_whole_ids_and_names(fleet: Command, busy: list[str]) -> None
 
     assert {line.split()[0] for line in lines} >= set(busy)
     assert any("scripted-story:chunks=1,rate=1000.000000000000000000000001" in it for it in lines)
+
+
+EVIL = "a\x1b[31mRED\x1b]0;T\x07\x9b2J\u202eb\tc"
+
+
+def test_the_answer_of_a_model_cannot_control_the_terminal(up: Up, fleet: Command) -> None:
+    chat = ("chat", "-m", "scripted-echo", "-b", "scripted", EVIL)
+    shown = raw_output(up, *chat)
+
+    assert r"a\x1b[31mRED\x1b]0;T\x07\x9b2J\u202eb" in shown
+    assert not any(each in shown for each in "\x1b\x07\x9b\u202e")
+    assert EVIL in fleet(*chat).stdout
+
+
+def test_json_on_a_terminal_has_its_control_characters_escaped(up: Up, fleet: Command) -> None:
+    shown = raw_output(up, "chat", "-m", "scripted-echo", "-b", "scripted", "--json", EVIL)
+
+    assert not any(each in shown for each in "\x1b\x07\x9b\u202e")
+    events = [json.loads(line) for line in shown.splitlines()]
+    assert EVIL in "".join(each.get("content") or "" for each in events)
+
+
+def test_an_error_that_names_what_was_sent_has_it_escaped(fleet: Command) -> None:
+    refused = fleet("jobs", "show", "x\x1b[31m\x9b")
+
+    assert refused.returncode != 0
+    assert not any(each in refused.stderr for each in "\x1b\x9b")

@@ -1,4 +1,7 @@
-"""Counts that are no whole number, and null texts, in responses of every HTTP adapter."""
+"""Counts that are no whole number, and null texts, in responses of every HTTP adapter.
+
+Subjects: workers/backends/shapes.py, workers/backends/openai/chunks.py.
+"""
 
 import json
 from typing import Any

@@ -4,7 +4,7 @@ Invariant: `end` returns only if a `finishReason` or a `blockReason` was receive
 other end marker (python-genai 2.19, `types.py`). Does no I/O.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -18,6 +18,7 @@ from contract.events import Delta, Done, FinishReason, ToolCallDelta, Usage
 from workers.backends.google.requests import SIGNATURE, PartOrder, call_meta
 from workers.backends.http.decoders import BARE, Sse
 from workers.backends.http.error_table import error_from, error_in
+from workers.backends.http.json_text import StreamJson
 from workers.backends.shapes import invalid_json
 from workers.backends.tools import arguments_text
 
@@ -177,6 +178,7 @@ class ChunkReader:
         """`secrets` are redacted from errors."""
         self._secrets = secrets
         self._sse = Sse()
+        self._texts = StreamJson()
         self._bare: list[bytes] = []
 
     def feed(self, packet: bytes) -> Iterator[dict[str, Any]]:
@@ -194,7 +196,7 @@ class ChunkReader:
 
     def whole(self, body: bytes) -> Iterator[dict[str, Any]]:
         """The chunks of a body that is one JSON text: an object, or an array of objects."""
-        value = self._parsed(body, is_cut=True)
+        value = self._parsed(body, is_cut=True)[-1]
         for item in value if isinstance(value, list) else [value]:
             yield self._checked(item)
 
@@ -207,7 +209,8 @@ class ChunkReader:
             elif data == _DONE:
                 continue  # an end marker of proxies; Gemini has none
             else:
-                yield self._checked(self._parsed(data, is_cut=is_cut))
+                for value in self._parsed(data, is_cut=is_cut):
+                    yield self._checked(value)
 
     def _add_bare(self, line: bytes) -> None:
         """Collect a bare line; raises the error once the JSON is complete.
@@ -222,9 +225,9 @@ class ChunkReader:
                 return
             raise error_in(value, secrets=self._secrets)
 
-    def _parsed(self, data: bytes, *, is_cut: bool) -> Any:
+    def _parsed(self, data: bytes, *, is_cut: bool) -> Sequence[Any]:
         try:
-            return from_json(data)
+            return self._texts.read(data)
         except ValueError as error:
             raise invalid_json(error, is_cut=is_cut) from None
 

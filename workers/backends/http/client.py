@@ -31,7 +31,7 @@ from typing import Any, Final, NamedTuple, cast
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from contract.errors import (
     BackendError,
@@ -43,6 +43,7 @@ from contract.errors import (
 from contract.sse import BYTE_ORDER_MARK
 from workers.backends.http.error_table import error_from
 from workers.backends.http.foreign_errors import FOREIGN_ERRORS, foreign_errors, was_dropped
+from workers.backends.http.json_text import parse_json
 from workers.backends.shapes import ANYTHING, Shape
 
 
@@ -281,7 +282,7 @@ class BackendClient:
         if not raw.strip():
             return {}
         try:
-            parsed = from_json(raw)
+            parsed = parse_json(raw)
         except ValueError:
             raise BadEndpoint(f"{self.url}{path} did not answer with JSON") from None
         # LM Studio responds to unknown paths with status 200 and an `error`.

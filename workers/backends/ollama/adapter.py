@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import httpx
-from pydantic_core import from_json
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
@@ -35,6 +34,7 @@ from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S, BackendClient
 from workers.backends.http.decoders import Ndjson
 from workers.backends.http.error_table import error_in, unwrap_array
+from workers.backends.http.json_text import StreamJson
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.ollama import shapes, wire
 from workers.backends.ollama.wire import leaves_open
@@ -265,7 +265,7 @@ class Ollama:
         self, path: str, body: dict[str, Any], idle_s: float | None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the objects of a response; raises the BackendError of an `error` line."""
-        decoder = Ndjson()
+        decoder, texts = Ndjson(), StreamJson()
         async with (
             self._client.open(
                 "POST", path, body, accept="application/x-ndjson", pooled=idle_s is None
@@ -274,20 +274,24 @@ class Ollama:
         ):
             async for packet in packets:
                 for line in decoder.feed(packet):
-                    yield self._parsed(line)
+                    for fields in self._parsed(texts, line):
+                        yield fields
                     answer.start_idle_timeout(idle_s or self._idle_s)
             for line in decoder.flush():
-                yield self._parsed(line, is_cut=True)
+                for fields in self._parsed(texts, line, is_cut=True):
+                    yield fields
 
-    def _parsed(self, line: bytes, *, is_cut: bool = False) -> dict[str, Any]:
+    def _parsed(
+        self, texts: StreamJson, line: bytes, *, is_cut: bool = False
+    ) -> list[dict[str, Any]]:
         try:
-            fields = from_json(line)
+            values = texts.read(line)
         except ValueError as error:
             raise invalid_json(error, is_cut=is_cut) from None
-        found = unwrap_array(fields)
+        found = unwrap_array(values[-1])
         if isinstance(found, dict) and "error" in found:
             raise error_in(found, secrets=self._client.secrets)
-        return ANYTHING.read(fields)
+        return [ANYTHING.read(fields) for fields in values]
 
     async def _shown_of(self, model: str | None) -> dict[str, Any]:
         body = {"model": model}

@@ -10,7 +10,6 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
-from pydantic_core import from_json
 
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
@@ -29,6 +28,7 @@ from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.http.error_table import error_from, error_in, unwrap_array
+from workers.backends.http.json_text import StreamJson
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
@@ -218,38 +218,40 @@ class OpenAI:
 
     async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[dict[str, Any] | None, None]:
         """Yield parsed chunks, then None for `[DONE]`; raises the error of an error chunk."""
+        texts = StreamJson()
         if answer.content_type == "application/json":
             # An error with status 200 (LM Studio), or a response that was not streamed.
-            yield self._parsed(await answer.read(), is_cut=True)
+            yield self._parsed(texts, await answer.read(), is_cut=True)[-1]
             return
         decoder = Sse()
         async with aclosing(answer.packets()) as packets:
             async for packet in packets:
                 for name, data in decoder.feed(packet):
-                    chunk = self._parsed(data, name)
-                    yield chunk
-                    if chunk is None:
-                        return
+                    for chunk in self._parsed(texts, data, name):
+                        yield chunk
+                        if chunk is None:
+                            return
         for name, data in decoder.flush():
-            yield self._parsed(data, name, is_cut=True)
+            for chunk in self._parsed(texts, data, name, is_cut=True):
+                yield chunk
 
     def _parsed(
-        self, data: bytes, name: str = MESSAGE, *, is_cut: bool = False
-    ) -> dict[str, Any] | None:
-        """The JSON object of an event; `is_cut`: the stream ended before its blank line."""
+        self, texts: StreamJson, data: bytes, name: str = MESSAGE, *, is_cut: bool = False
+    ) -> Sequence[dict[str, Any] | None]:
+        """The JSON objects of an event; `is_cut`: the stream ended before its blank line."""
         if data == b"[DONE]":
-            return None
+            return (*texts.rest(), None)
         try:
-            chunk = from_json(data)
+            chunks = texts.read(data)
         except ValueError as error:
             if name not in {ERROR, BARE}:
                 raise invalid_json(error, is_cut=is_cut) from None
             # The router of llama-server appends "proxy error: ..." when its child dies.
             raise error_from(0, data, secrets=self._client.secrets) from None
-        found = unwrap_array(chunk)
+        found = unwrap_array(chunks[-1])
         if name == ERROR or (isinstance(found, dict) and found.get("error")):
             raise error_in(found, secrets=self._client.secrets)
-        return ANYTHING.read(chunk)
+        return [ANYTHING.read(chunk) for chunk in chunks]
 
     async def _props(self) -> dict[str, Any]:
         try:

@@ -7,10 +7,9 @@ returns only if a terminal marker was seen. A stream that ends without one was t
 
 from typing import Any, Final, NamedTuple, cast
 
-from pydantic_core import from_json
-
 from contract.errors import BadAnswer, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
+from workers.backends.http.json_text import parse_json
 from workers.backends.logprobs import read_logprobs
 from workers.backends.openai.shapes import (
     CHUNK,
@@ -43,7 +42,7 @@ class _OpenCall:
     def is_whole(self) -> bool:
         """Whether the arguments are a complete JSON object."""
         try:
-            return isinstance(from_json("".join(self.arguments)), dict)
+            return isinstance(parse_json("".join(self.arguments).encode()), dict)
         except ValueError:
             return False
 

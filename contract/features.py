@@ -16,6 +16,7 @@ Feature = Literal[
     "prompt", "suffix", "token_ids", "logprobs", "mask",
     "frequency_penalty", "presence_penalty", "repeat_penalty", "context_length", "logit_bias",
     "parallel_tool_calls", "messages[].thinking", "messages[].reasoning_details", "tools[].strict",
+    "messages[].extra_content", "messages[].tool_calls[].extra_content", "messages[].tool_name",
 ]  # fmt: skip
 
 REMEDIES: Final[Mapping[Feature, str]] = {
@@ -58,6 +59,24 @@ def _of_chat(request: ChatRequest) -> tuple[Feature, ...]:
         "messages[].reasoning_details": any(
             DETAILS in (message.provider_meta or {}) for message in request.messages
         ),
+        "messages[].extra_content": any(
+            (message.provider_meta or {}).keys() - {DETAILS} for message in request.messages
+        ),
+        "messages[].tool_calls[].extra_content": any(
+            call.provider_meta for message in request.messages for call in message.tool_calls
+        ),
+        "messages[].tool_name": _names_tools(request),
         "tools[].strict": any(tool.strict for tool in request.tools),
     }
     return tuple(feature for feature, is_used in uses.items() if is_used)
+
+
+def _names_tools(request: ChatRequest) -> bool:
+    """Whether a tool result has a name that is not found by the id of its call."""
+    names = {call.id: call.name for message in request.messages for call in message.tool_calls}
+    return any(
+        message.role == "tool"
+        and message.tool_name
+        and message.tool_name != names.get(message.tool_call_id)
+        for message in request.messages
+    )

@@ -10,12 +10,13 @@ import pytest
 from pydantic_core import from_json
 from support.backends import against_bytes, against_server, chat_request, folded, make
 
-from contract.chat import ChatRequest, Message, Tool
+from contract.chat import ChatRequest, Message, Tool, ToolCall
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from contract.events import LogProb
 from contract.features import REMEDIES, features_of
 from contract.images import ImageRequest
+from workers.backends.google.requests import to_chat as to_gemini
 from workers.backends.logprobs import read_logprobs
 from workers.backends.ollama.wire import to_generate
 from workers.backends.openai.dialects import DIALECTS
@@ -141,7 +142,11 @@ async def test_minor_unsupported_fields_are_reported() -> None:
         request = WISHFUL.model_copy(update={"logprobs": False})
 
         assert ungranted(request, backend) == ("logit_bias", "parallel_tool_calls")
-        assert grants(backend) == {"frequency_penalty", "presence_penalty", "messages[].thinking"}
+        assert grants(backend) == {
+            "frequency_penalty", "presence_penalty", "messages[].thinking",
+            "messages[].extra_content", "messages[].tool_calls[].extra_content",
+            "messages[].tool_name",
+        }  # fmt: skip
     finally:
         await backend.aclose()
 
@@ -164,3 +169,58 @@ def test_a_refusal_always_has_a_remedy() -> None:
 def test_a_chat_has_messages_or_a_prompt(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"messages|prompt"):
         ChatRequest(model="m", **fields)
+
+
+SIGNED = {"google": {"thought_signature": "c2ln"}}
+NAMED_RESULT = ChatRequest(
+    model="gemini-3-pro",
+    messages=(
+        Message(role="user", content="hi"),
+        Message(
+            role="assistant",
+            tool_calls=(ToolCall(id="a", name="f", provider_meta=SIGNED),),
+            provider_meta={"google": {"parts": []}},
+        ),
+        Message(role="tool", content="1", tool_call_id="a", tool_name="g"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("type", "expected"),
+    [
+        ("generic", {"extra_content", "tool_calls[].extra_content", "tool_name"}),
+        ("openai", {"extra_content", "tool_calls[].extra_content", "tool_name"}),
+        ("lmstudio", {"extra_content", "tool_calls[].extra_content", "tool_name"}),
+        ("vllm", {"extra_content", "tool_calls[].extra_content"}),
+        ("llamacpp", {"extra_content", "tool_calls[].extra_content"}),
+        ("ollama", {"extra_content", "tool_calls[].extra_content"}),
+        ("gemini", set()),
+    ],
+)
+async def test_data_of_earlier_answers_is_sent_or_reported(type: str, expected: set[str]) -> None:
+    backend = make(type, "http://backend.test")
+    try:
+        assert set(ungranted(NAMED_RESULT, backend)) == {f"messages[].{name}" for name in expected}
+    finally:
+        await backend.aclose()
+
+
+def test_the_name_of_a_tool_that_the_id_of_its_call_gives_is_no_feature() -> None:
+    result = NAMED_RESULT.messages[2].model_copy(update={"tool_name": "f"})
+    request = NAMED_RESULT.model_copy(update={"messages": (*NAMED_RESULT.messages[:2], result)})
+
+    assert "messages[].tool_name" not in features_of(request)
+
+
+def test_a_tool_result_has_its_name_where_the_server_reads_it() -> None:
+    sent = {type: to_chat(NAMED_RESULT, DIALECTS[type]).fields for type in ("vllm", "generic")}
+
+    assert sent["vllm"]["messages"][2]["name"] == "g"
+    assert "name" not in sent["generic"]["messages"][2]
+
+
+def test_a_signature_is_sent_to_gemini_also_under_its_compatible_name() -> None:
+    turn = to_gemini(NAMED_RESULT).fields["contents"][1]
+
+    assert turn["parts"][0]["thoughtSignature"] == "c2ln"

@@ -32,6 +32,10 @@ from workers.backends.vector_rows import VectorRows, batches, unit
 
 EMBED_BATCH: Final = 100
 """Texts of one request; more are a 400 (python-genai 2.19, `models.py`)."""
+_GRANTS: Final[frozenset[Feature]] = frozenset({
+    "frequency_penalty", "presence_penalty", "messages[].thinking", "messages[].extra_content",
+    "messages[].tool_calls[].extra_content", "messages[].tool_name",
+})  # fmt: skip
 MAX_PAGES: Final = 20
 """Pages of a list that are read; more are an endless loop."""
 
@@ -62,8 +66,8 @@ class Gemini:
 
     @property
     def grants(self) -> frozenset[Feature]:
-        """The supported features: two penalties, and thoughts in messages."""
-        return frozenset({"frequency_penalty", "presence_penalty", "messages[].thinking"})
+        """The supported features: two penalties, and what messages hold of earlier answers."""
+        return _GRANTS
 
     async def check(self) -> str | None:
         """GET one page of models; no version is reported."""

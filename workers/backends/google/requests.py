@@ -31,6 +31,8 @@ from workers.backends.inline_images import inline
 
 META: Final = "google"
 SIGNATURE: Final = "thoughtSignature"
+COMPATIBLE_SIGNATURE: Final = "thought_signature"
+"""Its name in `extra_content` of Google's OpenAI-compatible API."""
 FOREIGN_SIGNATURE: Final = "skip_thought_signature_validator"
 """The signature for calls of other models (ai.google.dev, thought signatures)."""
 
@@ -114,7 +116,8 @@ def call_part(at: int, call: ToolCall) -> dict[str, Any]:
     meta = google_meta(call.provider_meta)
     id = {"id": meta["id"]} if "id" in meta else {}
     part: dict[str, Any] = {"functionCall": {**id, "name": call.name, "args": arguments}}
-    return part | ({SIGNATURE: meta[SIGNATURE]} if SIGNATURE in meta else {})
+    signature = meta.get(SIGNATURE, meta.get(COMPATIBLE_SIGNATURE))
+    return part | ({SIGNATURE: signature} if signature is not None else {})
 
 
 def google_meta(meta: dict[str, Any] | None) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class LlamaRuntime:
             "repeat_penalty",
             "logit_bias",
             "messages[].thinking",
+            "messages[].tool_name",
         }
     )
     continues: Final = True

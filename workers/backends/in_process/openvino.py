@@ -43,7 +43,13 @@ class OpenVinoRuntime:
     """The `Runtime` of exported models and GGUF files."""
 
     grants: Final[frozenset[Feature]] = frozenset(
-        {"prompt", "frequency_penalty", "presence_penalty", "messages[].thinking"}
+        {
+            "prompt",
+            "frequency_penalty",
+            "presence_penalty",
+            "messages[].thinking",
+            "messages[].tool_name",
+        }
     )
     continues: Final = False
     """Its streamer decodes new tokens alone: SentencePiece drops the space before the first."""

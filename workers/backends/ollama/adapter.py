@@ -48,7 +48,7 @@ PULL_IDLE_S: Final = 1800.0
 SHOWS_AT_ONCE: Final = 4
 _GRANTS: Final[frozenset[Feature]] = frozenset(
     {"prompt", "suffix", "logprobs", "frequency_penalty", "presence_penalty", "repeat_penalty",
-     "context_length", "messages[].thinking"}
+     "context_length", "messages[].thinking", "messages[].tool_name"}
 )  # fmt: skip
 
 

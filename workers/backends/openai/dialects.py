@@ -19,7 +19,9 @@ _OLDEST: Final[frozenset[Feature]] = frozenset(
 )  # fmt: skip
 _IDS: Final[frozenset[Feature]] = _OLDEST | {"token_ids"}
 """Accepts token ids in place of text, for completions and embeddings."""
-_LOCAL: Final[frozenset[Feature]] = _IDS | {"repeat_penalty", "messages[].thinking"}
+_LOCAL: Final[frozenset[Feature]] = _IDS | {
+    "repeat_penalty", "messages[].thinking", "messages[].tool_name"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

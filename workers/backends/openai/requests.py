@@ -236,6 +236,8 @@ def _message(at: int, message: Message, dialect: Dialect) -> dict[str, Any]:
         ]
     if message.role == "tool":
         fields["tool_call_id"] = message.tool_call_id or "call_0"
+        if message.tool_name and "messages[].tool_name" in dialect.grants:
+            fields["name"] = message.tool_name
     return fields
 
 

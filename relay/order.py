@@ -52,6 +52,9 @@ class ClaimFilter(NamedTuple):
     only: Mapping[str, frozenset[str]] | None = None
     """By untagged model name, the variants (context lengths) that may run beside the running jobs;
     models that are not listed are not restricted. None: the backend ignores context lengths."""
+    one_runner: bool = False
+    """With `only`: whether every worker of the queue uses the same server, so that the variants of
+    the jobs that others hold count, too."""
 
 
 class Bounds(NamedTuple):

@@ -82,6 +82,7 @@ def claim(
         "resting": sorted(claim_filter.resting),
         "failing": sorted(claim_filter.failing),
         "contexts": claim_filter.only is not None,
+        "one_runner": claim_filter.one_runner,
         "only": {model: sorted(variants) for model, variants in (claim_filter.only or {}).items()},
     }
     args: list[Argument] = [

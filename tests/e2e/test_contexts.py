@@ -84,6 +84,19 @@ async def test_jobs_with_different_context_lengths_never_share_a_runner(
         assert runner.most > 1
 
 
+async def test_nor_do_they_with_two_workers_at_it(redis_url: str, tmp_path: Path) -> None:
+    async with fleet(redis_url, tmp_path) as (relay, server, runner):
+        dsn = f"ollama://127.0.0.1:{server.port}?slots=6"
+        with worker(redis_url, tmp_path, "box", LLM_BOX=dsn, **SLOW) as other:
+            await other.ready(relay)
+            jobs = await put(relay, 10, 4096, 8192, None)
+
+            assert await ended(relay, jobs) == {"done"}
+            starts = [(await relay.records.get(job)).worker for job in jobs]
+        assert runner.mixed == []
+        assert len(set(starts)) == 2
+
+
 async def test_nor_do_an_embed_job_and_a_chat(redis_url: str, tmp_path: Path) -> None:
     async with fleet(redis_url, tmp_path) as (relay, _, runner):
         chats = await put(relay, 6, 8192)

@@ -125,6 +125,35 @@ async def test_what_waits_to_be_loaded_otherwise_is_overtaken_for_the_patience_o
         assert turn == large
 
 
+async def test_what_other_workers_hold_keeps_its_context_length(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        (large,) = await put(relay, "m", context_length=8192)
+        assert await claimed(relay, only={}, one_runner=True) == large
+        (plain,) = await put(relay, "m")
+        (more,) = await put(relay, "m", context_length=8192)
+        (other,) = await put(relay, "n", context_length=1024)
+
+        # Another worker, which runs nothing itself.
+        begun = [await claimed(relay, only={}, one_runner=True) for _ in range(3)]
+        assert begun == [more, other, None]
+        for job in (large, more):
+            await relay.leases.release(QUEUE, job, None)
+        assert await claimed(relay, only={}, one_runner=True) == plain
+
+
+async def test_a_context_length_that_other_workers_hold_back_gets_its_turn(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay, relay_on(redis_url, affinity_patience_s=0) as late:
+        (first,) = await put(relay, "m")
+        assert await claimed(relay, only={}, one_runner=True) == first
+        (large,) = await put(relay, "m", context_length=8192)
+        (later,) = await put(relay, "m")
+
+        assert await claimed(late, only={}, one_runner=True) is None
+        await relay.leases.release(QUEUE, first, None)
+        assert await claimed(late, only={}, one_runner=True) == large
+        assert later
+
+
 async def test_the_index_of_lines_holds_the_first_job_of_each_and_ends_with_them(
     redis_url: str,
 ) -> None:

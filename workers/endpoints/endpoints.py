@@ -43,6 +43,7 @@ class ClaimLimits(NamedTuple):
     resting: frozenset[str]
     failing: frozenset[str]
     only: Mapping[str, frozenset[str]] | None
+    one_runner: bool = False
 
 
 class Endpoint:
@@ -290,7 +291,12 @@ class EndpointPool:
         models = set(running[0]).intersection(*running[1:])
         only = {model: frozenset(how[model] for how in running) for model in models}
         has_contexts = any(endpoint.has_contexts for endpoint in candidates)
-        return ClaimLimits(frozenset(resting), frozenset(failing), only if has_contexts else None)
+        return ClaimLimits(
+            frozenset(resting),
+            frozenset(failing),
+            only if has_contexts else None,
+            one_runner=has_contexts and len(self.all) == 1,
+        )
 
     def claim_turn(self, queue: str) -> AbstractAsyncContextManager[None]:
         """Return a context for one claim; claims whose limits depend on each other take turns."""

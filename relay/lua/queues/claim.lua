@@ -21,7 +21,6 @@ end
 local warm, resting, failing = set_of(filter.warm), set_of(filter.resting), set_of(filter.failing)
 local only, full = {}, {}
 for model, names in pairs(filter.only) do only[model] = set_of(names) end
-local is_choosy, is_restricted = filter.choosy, next(resting) or next(only)
 revive(16)
 
 -- The variant of a job's model that a worker loads: spelled as the job has it, and without :latest
@@ -32,6 +31,18 @@ local function loaded(job)
     local ctx = filter.contexts and job.ctx
     return base(job.model) .. (ctx and '#ctx=' .. ctx or '')
 end
+-- Jobs that other workers hold run at the same server: their models stay loaded as they are.
+if filter.one_runner then
+    for _, held in ipairs(redis.call('ZRANGE', leases, 0, most_lines - 1)) do
+        local its = known(held)
+        if its and its.model then
+            local names = only[base(its.model)] or {}
+            names[loaded(its)] = true
+            only[base(its.model)] = names
+        end
+    end
+end
+local is_choosy, is_restricted = filter.choosy, next(resting) or next(only)
 -- Whether an endpoint may have the job now. A job that waits until its model is loaded another way
 -- is overtaken by jobs of what is loaded for no longer than the patience; then these wait, too.
 local function may_run(id, job)

@@ -1,5 +1,6 @@
 """Image requests, and the validation of images in requests."""
 
+import base64
 import re
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,12 @@ _CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 _IN_NO_HOST: Final = re.compile(r"[\s%<>^|\\\"`{}]")
 _HEAD: Final = 1000
 """Characters in which the head of a data URL must end."""
+_FORMATS: Final = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM", re.DOTALL
+)
+"""First bytes of PNG, JPEG, GIF, WebP and BMP."""
+_HEAD_DIGITS: Final = 16
+"""Digits of base64 that hold the first 12 bytes."""
 _INSTEAD: Final = "give base64, a data URL, or an http or https URL"
 _LOOKS: Final = "a data URL looks like data:image/png;base64,..."
 
@@ -52,10 +59,20 @@ def _data_url(rest: str) -> str:
 
 
 def _base64(text: str) -> str:
-    """The text, if its characters are those of base64; it is not decoded here."""
+    """The text as plain base64: one line, padded, of the usual alphabet.
+
+    Only its beginning is decoded. Raises ValueError unless it is base64 of a known image format.
+    """
     if not _ALPHABET.fullmatch(text) or not text.strip():
         raise ValueError(f"it is neither base64 nor a URL: {_INSTEAD}")
-    return text
+    joined = "".join(text.split()).replace("-", "+").replace("_", "/")
+    digits = joined.rstrip("=")
+    plain = digits + "=" * (-len(digits) % 4)
+    if len(digits) % 4 == 1 or joined not in {digits, plain}:
+        raise ValueError(f"it is base64 of a wrong length: {_INSTEAD}")
+    if not _FORMATS.match(base64.b64decode(plain[:_HEAD_DIGITS])):
+        raise ValueError(f"it is no PNG, JPEG, GIF, WebP or BMP image: {_INSTEAD}")
+    return plain
 
 
 def _address(url: str) -> str:

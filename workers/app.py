@@ -33,7 +33,7 @@ from workers.celery_pool.consumer import ConsumerControl
 from workers.celery_pool.redis_transport import EventsSentOnce, use_for_redis
 from workers.config import configured, over_all, slots_of
 from workers.lifetime import WorkerLifetime
-from workers.settings import WorkerSettings, demand_agreement
+from workers.settings import WorkerSettings, demand_agreement, wanted_kinds
 from workers.tasks import register_jobs, register_ticket, register_unreadable
 
 _ONE_SIGNAL_S: Final = 1.0
@@ -215,7 +215,7 @@ def chosen(settings: WorkerSettings, configs: list[BackendConfig]) -> BackendCon
 
 def capacity(config: BackendConfig, settings: WorkerSettings) -> dict[str, int]:
     """Slots of one endpoint by queue, for each kind that it can do and the settings want."""
-    wanted = {kind.strip() for kind in settings.worker_kinds.split(",") if kind.strip()}
+    wanted = wanted_kinds(settings.worker_kinds)
     can = _kinds_of(config)
     if unknown := wanted - set(can):
         raise DsnError(

@@ -23,6 +23,7 @@ from contract.errors import (
     BackendRejected,
     NotSupported,
 )
+from contract.images import normalized
 
 LIMIT_BYTES: Final = 20 * 2**20
 LIMIT_S: Final = 30.0
@@ -138,7 +139,12 @@ async def _data_url(response: aiohttp.ClientResponse) -> str:
         if len(data) > LIMIT_BYTES:
             raise _refused(f"{host} sent more than {LIMIT_BYTES} bytes")
     encoded = await asyncio.to_thread(base64.b64encode, bytes(data))
-    return f"data:{response.content_type};base64,{encoded.decode('ascii')}"
+    try:
+        return normalized(f"data:{response.content_type};base64,{encoded.decode('ascii')}")
+    except ValueError:
+        raise NotSupported(
+            f"an image of the messages: {host} sent no PNG, JPEG, GIF, WebP or BMP image"
+        ) from None
 
 
 def _refused(why: str) -> BackendError:

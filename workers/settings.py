@@ -2,11 +2,12 @@
 
 import os
 import socket
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from contract.errors import InvalidSetting
+from contract.requests import Kind
 from contract.settings import DAY_S, YEARS_S, FleetSettings, Seconds
 from relay.settings import RelaySettings
 
@@ -52,6 +53,22 @@ class WorkerSettings(FleetSettings):
     watchdog_s: Seconds = 60
     """Seconds without an answer from Redis, or without a ticket while some wait, before exit; at
     least FLEET_RENEW_S + FLEET_COMMAND_TIMEOUT_S."""
+
+    @field_validator("worker_kinds")
+    @classmethod
+    def _are_kinds(cls, kinds: str) -> str:
+        unknown = wanted_kinds(kinds) - set(get_args(Kind))
+        if unknown:
+            raise ValueError(
+                f"{', '.join(sorted(unknown))} is no kind of jobs: give some of "
+                f"{', '.join(get_args(Kind))}, with commas between, or leave it empty for all"
+            )
+        return kinds
+
+
+def wanted_kinds(kinds: str) -> set[str]:
+    """The kinds that the setting `worker_kinds` names; none: all."""
+    return {kind.strip() for kind in kinds.split(",") if kind.strip()}
 
 
 def demand_agreement(settings: WorkerSettings, relay: RelaySettings) -> None:

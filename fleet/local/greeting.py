@@ -42,7 +42,7 @@ def _address(urls: Sequence[str], folder: str | None, room: int) -> str:
     where = f" --data-dir {folder}" if folder else ""
     text = f"{' '.join(urls)} (Ctrl-C ends it; `fleet logs -f{where}`)"
     if where and len(text) > room:
-        return f"{' '.join(urls)} (Ctrl-C ends it; `fleet logs --data-dir ...`)"
+        return f"{' '.join(urls)} (Ctrl-C ends it)"
     return text
 
 

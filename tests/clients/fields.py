@@ -313,8 +313,8 @@ IMAGE_VALUES: Final[Mapping[str, tuple[Any, ...]]] = {
 """Values to send where any of the type would not do, as of OpenAI's images."""
 OLLAMA_VALUES: Final[Mapping[str, tuple[Any, ...]]] = {
     "messages[].role": ("user", "assistant"),
-    "messages[].images": (["aGk="], ["aGo="]),
-    "images": (["aGk="], ["aGo="]),
+    "messages[].images": (["iVBORw0KGgo="], ["iVBORw0KGgoA"]),
+    "images": (["iVBORw0KGgo="], ["iVBORw0KGgoA"]),
     "format": ("json", {"type": "object"}),
     "keep_alive": (5, 6),
     "context": ([1],),

@@ -107,6 +107,7 @@ RESPONSE_VALUES = {
     "input": ("x", "y"),
     "input[message].role": ("user", "system"),
     "input[message].content[input_image].image_url": IMAGE,
+    "input[function_call_output].output[input_image].image_url": IMAGE,
     "input[function_call_output].output": ("x", "y"),
     "metadata": ({"a": "b"}, {"a": "c"}),
     "service_tier": ("priority", "flex"),

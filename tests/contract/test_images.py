@@ -1,5 +1,7 @@
 """Which texts are accepted as an image."""
 
+import base64
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -9,10 +11,10 @@ from contract.images import ShownImage, inline_only, normalized
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("aGk=", "aGk="),
-        ("data:image/png;base64,aGk=", "data:image/png;base64,aGk="),
-        ("DATA:IMAGE/PNG;BASE64,aGkQ", "data:image/png;base64,aGkQ"),
-        ("data:;base64,aGk=", "data:;base64,aGk="),
+        ("iVBORw0KGgo=", "iVBORw0KGgo="),
+        ("data:image/png;base64,iVBORw0KGgo=", "data:image/png;base64,iVBORw0KGgo="),
+        ("DATA:IMAGE/PNG;BASE64,iVBORw0KGgoA", "data:image/png;base64,iVBORw0KGgoA"),
+        ("data:;base64,iVBORw0KGgo=", "data:;base64,iVBORw0KGgo="),
         ("HTTP://Box:80/Cat.png", "http://Box:80/Cat.png"),
         ("https://x.test/a.png?B=c", "https://x.test/a.png?B=c"),
         ("https://x.test/a cat.png\n", "https://x.test/a cat.png"),
@@ -41,7 +43,7 @@ def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str)
         ("file:///etc/passwd", "file URLs are not fetched"),
         ("FTP://x.test/a.png", "ftp URLs are not fetched"),
         ("C:\\cat.png", "c URLs are not fetched"),
-        ("data:image/png,aGk=", "a data URL looks like"),
+        ("data:image/png,iVBORw0KGgo=", "a data URL looks like"),
         ("data:image/png;base64", "a data URL looks like"),
     ],
 )
@@ -51,7 +53,7 @@ def test_an_invalid_image_is_refused_with_the_reason(given: str, reason: str) ->
 
 
 def test_an_image_to_work_on_is_no_address() -> None:
-    assert inline_only("DATA:image/png;base64,aGk=") == "data:image/png;base64,aGk="
+    assert inline_only("DATA:image/png;base64,iVBORw0KGgo=") == "data:image/png;base64,iVBORw0KGgo="
     with pytest.raises(ValueError, match="not the address of an image"):
         inline_only("HTTPS://x.test/a.png")
 
@@ -59,10 +61,25 @@ def test_an_image_to_work_on_is_no_address() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        "data:image/png;base64,@@@@", "data:;base64,", "data:text/html;base64,aGk=",
+        "data:image/png;base64,@@@@", "data:;base64,", "data:text/html;base64,iVBORw0KGgo=",
         "not base64 !!", " ",
     ],
 )  # fmt: skip
 def test_what_can_be_no_image_is_refused(image: str) -> None:
     with pytest.raises(ValidationError, match=r"base64|no image"):
         TypeAdapter(ShownImage).validate_python(image)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x89PNG\r\n\x1a\n....", b"\xff\xd8\xff\xe0", b"GIF87a", b"GIF89a..",
+        b"RIFF\x00\x01\x02\nWEBPVP8 ", b"BM....",
+    ],
+)  # fmt: skip
+def test_each_known_format_is_accepted_in_every_spelling_of_base64(data: bytes) -> None:
+    plain = base64.b64encode(data).decode()
+    unpadded = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    for text in (plain, unpadded, f"\n{plain[:5]} {plain[5:]}\r\n"):
+        assert normalized(text) == plain
+        assert normalized(f"data:image/x;base64,{text}") == f"data:image/x;base64,{plain}"

@@ -25,7 +25,7 @@ def test_a_request_survives_the_wire() -> None:
         tools=[{"name": "f", "parameters": {"type": "object", "default": None}}],
         response_format={"type": "json_schema", "schema": {"const": None}},
         tool_choice={"name": "f"},
-        messages=[{"role": "user", "content": [{"type": "image", "image": "aGk="}]}],
+        messages=[{"role": "user", "content": [{"type": "image", "image": "iVBORw0KGgo="}]}],
         metadata={"nothing": None},
     )
 
@@ -73,13 +73,13 @@ def test_a_message_has_its_text_and_images() -> None:
             "role": "user",
             "content": [
                 {"type": "text", "text": "a"},
-                {"type": "image", "image": "x"},
+                {"type": "image", "image": "iVBORw0KGgo="},
                 {"type": "text", "text": "b"},
             ],
         }
     )
 
-    assert (message.text, message.images) == ("ab", ("x",))
+    assert (message.text, message.images) == ("ab", ("iVBORw0KGgo=",))
 
 
 def test_requests_are_immutable() -> None:

@@ -177,7 +177,7 @@ async def test_a_prompt_longer_than_the_context_is_told_apart(file: Path) -> Non
 
 
 async def test_images_are_refused(file: Path) -> None:
-    message = Message(role="user", content=(ImagePart(image="aGVsbG8="),))
+    message = Message(role="user", content=(ImagePart(image="iVBORw0KGgo="),))
     async with running_in(file) as backend:
         with pytest.raises(NotSupported, match="images"):
             await answer(backend, ask(messages=(message,)))

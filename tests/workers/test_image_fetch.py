@@ -15,7 +15,7 @@ from contract.errors import (
 from workers import image_fetch
 from workers.image_fetch import is_public, with_images
 
-PNG = b"\x89PNG not really"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
 
 
 def chat_request(*images: str) -> ChatRequest:
@@ -34,13 +34,16 @@ async def server() -> AsyncGenerator[str]:
     async def huge(_: web.Request) -> web.Response:
         return web.Response(body=bytes(image_fetch.LIMIT_BYTES + 1), content_type="image/png")
 
+    async def drawing(_: web.Request) -> web.Response:
+        return web.Response(body=b"<svg></svg>", content_type="image/svg+xml")
+
     async def again(request: web.Request) -> web.Response:
         left = int(request.query["left"])
         raise web.HTTPFound(f"/again?left={left - 1}" if left else "/image")
 
     app = web.Application()
-    for path, handler in (("image", image), ("page", page), ("huge", huge), ("again", again)):
-        app.router.add_get(f"/{path}", handler)
+    for handler in (image, page, huge, drawing, again):
+        app.router.add_get(f"/{handler.__name__}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -51,16 +54,16 @@ async def server() -> AsyncGenerator[str]:
 
 async def test_a_url_is_replaced_by_a_data_url() -> None:
     async with server() as url:
-        fitted = await with_images(chat_request(f"{url}/image", "aGk="), private=True)
+        fitted = await with_images(chat_request(f"{url}/image", "iVBORw0KGgo="), private=True)
 
     assert fitted.messages[0].images == (
         "data:image/png;base64," + base64.b64encode(PNG).decode(),
-        "aGk=",
+        "iVBORw0KGgo=",
     )
 
 
 async def test_a_request_without_urls_is_unchanged() -> None:
-    request = chat_request("aGk=", "data:image/png;base64,aGk=")
+    request = chat_request("iVBORw0KGgo=", "data:image/png;base64,iVBORw0KGgo=")
 
     assert await with_images(request) is request
 
@@ -86,6 +89,12 @@ async def test_a_response_that_is_no_image_is_refused() -> None:
     async with server() as url:
         with pytest.raises(NotSupported, match="text/html"):
             await with_images(chat_request(f"{url}/page"), private=True)
+
+
+async def test_an_image_of_an_unknown_format_is_refused() -> None:
+    async with server() as url:
+        with pytest.raises(NotSupported, match="sent no PNG, JPEG, GIF, WebP or BMP image"):
+            await with_images(chat_request(f"{url}/drawing"), private=True)
 
 
 async def test_too_many_bytes_are_refused() -> None:

@@ -9,6 +9,7 @@ _MAGIC: Final = (
     ("/9j/", "image/jpeg"),
     ("UklGR", "image/webp"),
     ("R0lGOD", "image/gif"),
+    ("Qk", "image/bmp"),
 )
 """Prefixes of the base64 of each type."""
 

@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="Its id, or a unique prefix.")]
-_COLUMNS = ("job", "status", "queue", "model", "try", "age")
+_COLUMNS = ("job", "status", "queue", "model", "tries", "age")
 
 
 @app.callback(invoke_without_command=True)
@@ -82,7 +82,7 @@ async def _list(terminal: Terminal, url: str | None, wanted: JobFilter, most: in
 
 def _row(record: JobRecord) -> tuple[object, ...]:
     return (
-        Id(record.id), record.status, record.queue, record.model, record.attempt,
+        Id(record.id), record.status, record.queue, record.model, record.tries,
         Ago(record.created_at),
     )  # fmt: skip
 

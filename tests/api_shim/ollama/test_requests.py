@@ -117,12 +117,12 @@ def test_tools_are_described_and_an_empty_list_is_none() -> None:
 
 def test_images_stand_beside_the_text() -> None:
     (message,) = chatting(
-        messages=[{"role": "user", "content": "see", "images": ["aGk="]}]
+        messages=[{"role": "user", "content": "see", "images": ["iVBORw0KGgo="]}]
     ).messages
-    (alone,) = generating(prompt="see", images=["aGk="]).messages
+    (alone,) = generating(prompt="see", images=["iVBORw0KGgo="]).messages
 
-    assert message.images == alone.images == ("aGk=",)
-    assert message.content[1] == ImagePart(image="aGk=")
+    assert message.images == alone.images == ("iVBORw0KGgo=",)
+    assert message.content[1] == ImagePart(image="iVBORw0KGgo=")
 
 
 def test_answers_of_tools_find_the_calls_whose_ids_the_client_dropped() -> None:

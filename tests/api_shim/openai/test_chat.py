@@ -79,7 +79,7 @@ def deltas(*events: Event) -> list[dict[str, Any]]:
 
 
 def test_roles_and_parts_become_the_contract_s() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
     request = ask(
         messages=[
@@ -94,7 +94,7 @@ def test_roles_and_parts_become_the_contract_s() -> None:
         Message(role="system", content="be kind"),
         Message(
             role="user",
-            content=(TextPart(text="look"), ImagePart(image="data:image/png;base64,AAAA")),
+            content=(TextPart(text="look"), ImagePart(image="data:image/png;base64,iVBORw0KGgo=")),
         ),
         Message(
             role="assistant",

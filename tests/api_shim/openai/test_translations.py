@@ -138,9 +138,9 @@ def test_an_image_s_wishes_become_the_contract_s() -> None:
         stream=True,
     )
 
-    assert to_image(body, image="AAAA", mask="BBBB") == ImageRequest(
+    assert to_image(body, image="iVBORw0KGgo=", mask="iVBORw0KGgoA") == ImageRequest(
         model="m", prompt="p", count=2, width=64, height=32, mime_type="image/jpeg",
-        partial_images=3, image="AAAA", mask="BBBB",
+        partial_images=3, image="iVBORw0KGgo=", mask="iVBORw0KGgoA",
     )  # fmt: skip
     assert to_image(ImageBody(model="m", prompt="p", size="auto", partial_images=1)) == (
         ImageRequest(model="m", prompt="p")

@@ -14,7 +14,10 @@ from api_shim.submission.ignored_fields import header_value, ignored
 from contract.events import Delta, Done
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}
+IMAGE = {
+    "type": "image_url",
+    "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"},
+}
 
 
 async def answered(at: Stage, path: str, body: Any, *events: Any, kind: str = "chat") -> Any:

@@ -19,6 +19,12 @@ WRONG = {
     "http://1.2.3.4:99999/": "not a URL",
     "file:///etc/passwd": "file URLs are not fetched",
     "ftp://x.test/a.png": "ftp URLs are not fetched",
+    "/etc/passwd": "no PNG, JPEG, GIF, WebP or BMP image",
+    "//etc/passwd": "no PNG, JPEG, GIF, WebP or BMP image",
+    "data:image/png;base64,/etc/passwd": "no PNG, JPEG, GIF, WebP or BMP image",
+    "data:image/svg+xml;base64,PHN2Zz48L3N2Zz4=": "no PNG, JPEG, GIF, WebP or BMP image",
+    "iVBORw0KGgoAA": "base64 of a wrong length",
+    "iVBORw0KGgo==": "base64 of a wrong length",
 }
 
 
@@ -66,13 +72,13 @@ async def claimed(at: Any) -> StartedJob:
 async def test_a_scheme_in_capitals_is_one(path: str, shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         await at.announce()
-        body = {"model": "m", **bodies("DATA:IMAGE/PNG;BASE64,aGk=")[path]}
+        body = {"model": "m", **bodies("DATA:IMAGE/PNG;BASE64,iVBORw0KGgo=")[path]}
         asking = asyncio.create_task(at.http.post(path, json=body))
         request = (await claimed(at)).request
         asking.cancel()
         await asyncio.wait({asking})
 
-        assert b'"data:image/png;base64,aGk="' in request
+        assert b'"data:image/png;base64,iVBORw0KGgo="' in request
 
 
 async def test_the_field_is_named(shim: str, redis_url: str) -> None:

@@ -12,7 +12,7 @@ from contract.roster import BackendReport, ModelReport, QueueReport, WorkerRepor
 
 TEXT_ONLY = ModelReport(name="m", traits=("chat",), lacks=("vision", "tools", "thinking", "schema"))
 UNKNOWN = ModelReport(name="m", traits=("chat",))
-IMAGE = [{"role": "user", "content": [{"type": "image", "image": "aGk="}]}]
+IMAGE = [{"role": "user", "content": [{"type": "image", "image": "iVBORw0KGgo="}]}]
 
 
 def ask(**fields: Any) -> Any:

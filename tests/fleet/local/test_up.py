@@ -274,9 +274,9 @@ def test_verbose_shows_what_processes_print(tmp_path: Path) -> None:
 
 def test_a_worker_that_does_not_start_is_said_with_its_own_words(tmp_path: Path) -> None:
     failed = subprocess.run(
-        [*UP, "--data-dir", str(tmp_path), "--backend", "s=scripted://"],
+        [*UP, "--data-dir", str(tmp_path), "--backend", "s=vllm://127.0.0.1:1"],
         cwd=ROOT,
-        env=environment(FLEET_WORKER_KINDS="dance"),
+        env=environment(FLEET_WORKER_KINDS="image"),
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -285,8 +285,28 @@ def test_a_worker_that_does_not_start_is_said_with_its_own_words(tmp_path: Path)
 
     assert failed.returncode == 1
     assert "worker-s.1 does not stay up" in failed.stderr
-    assert "FLEET_WORKER_KINDS=dance" in failed.stderr
+    assert "FLEET_WORKER_KINDS=image" in failed.stderr
     assert len(failed.stderr.splitlines()) <= 6
+
+
+def test_a_kind_of_jobs_that_does_not_exist_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    failed = subprocess.run(
+        [*UP, "--data-dir", str(tmp_path), "--backend", "s=scripted://"],
+        cwd=ROOT,
+        env=environment(FLEET_WORKER_KINDS="chat,foo"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert failed.returncode == 2
+    assert len(failed.stderr.splitlines()) == 1
+    assert "FLEET_WORKER_KINDS" in failed.stderr
+    assert "foo is no kind of jobs" in failed.stderr
+    assert failed.stdout == ""
 
 
 def test_what_it_prints_about_itself_is_json(up: Up) -> None:

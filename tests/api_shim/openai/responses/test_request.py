@@ -22,7 +22,7 @@ from contract.chat import (
 )
 
 JOB, OTHER = "0" * 32, "1" * 32
-IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
+IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
 LOOK = {"type": "function", "name": "look", "parameters": {"type": "object", "default": None}}
 
 
@@ -81,7 +81,7 @@ def test_items_of_the_assistant_that_follow_each_other_are_one_turn() -> None:
         Message(role="system", content="be kind"),
         Message(
             role="user",
-            content=(TextPart(text="look"), ImagePart(image="data:image/png;base64,AAAA")),
+            content=(TextPart(text="look"), ImagePart(image="data:image/png;base64,iVBORw0KGgo=")),
         ),
         Message(role="assistant", content="so", thinking="hm", tool_calls=calls),
         Message(role="tool", content="42", tool_call_id="c1", tool_name="f"),

@@ -23,7 +23,7 @@ WHOLE = ImageRequest(
     model=MODEL,
     prompt="a cat",
     negative_prompt="dogs",
-    image="data:image/png;base64,aGk=",
+    image="data:image/png;base64,iVBORw0KGgo=",
     strength=0.5,
     width=64,
     height=48,
@@ -47,7 +47,7 @@ def test_every_field_reaches_sd_server() -> None:
         "batch_count": 2,
         "seed": 7,
         "sample_params": {"sample_steps": 3, "guidance": {"txt_cfg": 1.5}},
-        "init_image": "aGk=",
+        "init_image": "iVBORw0KGgo=",
         "strength": 0.5,
         "output_format": "jpeg",
     }
@@ -58,7 +58,7 @@ def test_every_field_but_the_format_reaches_a1111() -> None:
 
     assert body.ignored == ("mime_type",)
     assert body.fields["override_settings"] == {"sd_model_checkpoint": "cats.safetensors [1]"}
-    assert body.fields["init_images"] == ["aGk="]
+    assert body.fields["init_images"] == ["iVBORw0KGgo="]
     assert (body.fields["n_iter"], body.fields["batch_size"]) == (2, 1)
     assert (body.fields["cfg_scale"], body.fields["denoising_strength"]) == (1.5, 0.5)
 

@@ -41,7 +41,7 @@ from workers.backends.google.chunks import ChunkReader
 from workers.backends.google.requests import contents, to_chat
 from workers.scripted.script import vector
 
-PNG = "iVBORw0KGgoAAAA"
+PNG = "iVBORw0KGgoAAAA="
 USER = Message(role="user", content="hi")
 
 
@@ -229,7 +229,7 @@ def test_system_messages_and_images_have_their_places() -> None:
     pictures = (
         TextPart(text="what?"),
         ImagePart(image=PNG),
-        ImagePart(image="data:image/gif;base64,R0"),
+        ImagePart(image="data:image/gif;base64,R0lGODlh"),
     )
     body = chat(
         "m",
@@ -240,7 +240,7 @@ def test_system_messages_and_images_have_their_places() -> None:
     assert body["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
     assert body["contents"][0]["parts"][1:] == [
         {"inlineData": {"mimeType": "image/png", "data": PNG}},
-        {"inlineData": {"mimeType": "image/gif", "data": "R0"}},
+        {"inlineData": {"mimeType": "image/gif", "data": "R0lGODlh"}},
     ]
 
 

@@ -63,7 +63,7 @@ def test_arguments_that_are_no_json_are_the_callers_fault() -> None:
 
 def test_images_are_refused() -> None:
     with pytest.raises(NotSupported, match="images"):
-        templated(ask(Message(role="user", content=(ImagePart(image="aGk="),))))
+        templated(ask(Message(role="user", content=(ImagePart(image="iVBORw0KGgo="),))))
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_form_holds_its_fields_and_its_file() -> None:
 
 def test_an_image_that_is_no_base64_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not base64"):
-        to_image(image_request(image="abcde"), "openai")
+        to_image(image_request().model_copy(update={"image": "abcde"}), "openai")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ _PATH: Final = re.compile(
 _SEPARATORS: Final = re.compile(r"[\\/]+")
 _CLOSE: Final = 0.75
 """Similarity (0 to 1) from which a name may be a misspelling of another: `phi3` and `phi4`."""
+_LESS: Final = 0.15
+"""How much less similar than the best a name may be."""
 _SIGNIFICANT: Final = 3
 """Characters from which a part of a name is compared."""
 
@@ -66,10 +68,12 @@ def close(name: str, names: Iterable[str], most: int = 5) -> list[str]:
     """Up to `most` names that are similar to `name`, the most similar first.
 
     Similar is a name that contains the other (`llama` and `llama3.2:3b-instruct`), or that differs
-    in a letter or two of the part between the maker and the tag. Ignores case.
+    in a letter or two of the part between the maker and the tag, and hardly less than the most
+    similar one. Ignores case.
     """
     similarity = {each: _similarity(_stem(name), _stem(each)) for each in names}
-    found = [each for each in sorted(similarity) if similarity[each] >= _CLOSE]
+    least = max(_CLOSE, max(similarity.values(), default=0) - _LESS)
+    found = [each for each in sorted(similarity) if similarity[each] >= least]
     return sorted(found, key=lambda each: -similarity[each])[:most]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.model_names import find, is_same, spellings, untagged
+from contract.model_names import close, find, is_same, spellings, untagged
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("contract", "relay", "workers", "api_shim", "fleet")
@@ -43,6 +43,14 @@ def test_the_exact_name_is_found_before_another_spelling_of_it() -> None:
     assert find(models, "m") == ("m", 2)
     assert find(models, "n") == ("n:latest", 3)
     assert find(models, "o") is None
+
+
+def test_close_names_are_hardly_less_similar_than_the_closest() -> None:
+    names = ["scripted-echo", "scripted-tools", "scripted-story"]
+
+    assert close("scripted-echoo", names) == ["scripted-echo"]
+    assert close("phi3", ["phi4", "gemma"]) == ["phi4"]
+    assert close("llama", ["llama3.2:3b", "llama3.1:8b"]) == ["llama3.1:8b", "llama3.2:3b"]
 
 
 def test_the_latest_rule_is_in_one_file() -> None:

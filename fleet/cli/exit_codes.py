@@ -44,6 +44,10 @@ _OF_ERRORS: dict[type[FleetError], Exit] = {
 }
 
 
+_COMMANDS = {"GET /api/v1/models": "`fleet models`", "POST /api/v1/jobs/pull": "`fleet pull`"}
+"""Commands by the request that each makes."""
+
+
 def exit_of(error: FleetError) -> Exit:
     """The exit code for an error."""
     if isinstance(error, JobEnded):
@@ -67,9 +71,16 @@ def run(command: Coroutine[Any, Any, Exit | None]) -> NoReturn:
 def complain(error: FleetError) -> None:
     """Print an error on stderr."""
     Console(stderr=True, soft_wrap=True).print(
-        f"[bold red]error[/]: {_escaped(visible(error.message))}", highlight=False
+        f"[bold red]error[/]: {_escaped(visible(_as_commands(error.message)))}", highlight=False
     )
     sys.stderr.flush()
+
+
+def _as_commands(text: str) -> str:
+    """The message with commands in place of the paths that the shim recommends."""
+    for path, command in _COMMANDS.items():
+        text = text.replace(path, command)
+    return text
 
 
 def _escaped(text: str) -> str:

@@ -27,6 +27,13 @@ def test_a_model_that_nobody_has(fleet: Command, texts: tuple[str, ...]) -> None
         assert refused(fleet, *words, "nobody-has-this").startswith(NOBODY)
 
 
+def test_a_refusal_recommends_commands(fleet: Command) -> None:
+    said = refused(fleet, "chat", "x", "-m", "nobody-has-this")
+
+    assert "`fleet models` lists them all; `fleet pull` fetches one" in " ".join(said.split())
+    assert "/api/v1" not in said
+
+
 def test_a_model_that_is_for_another_kind_of_job(fleet: Command, texts: tuple[str, ...]) -> None:
     chat = refused(fleet, "chat", "x", *ON, "scripted-embed")
     embed = refused(fleet, *texts, *ON, "scripted-echo")

@@ -77,7 +77,7 @@ def test_a_purge_asks_first(fleet: Command, dead: str) -> None:
 
 
 def test_a_purge_of_all_that_match(fleet: Command, dead: str) -> None:
-    none = fleet("dead", "purge", "--all", "--kind", "embed", "--yes", "--json")
+    none = fleet("dead", "purge", "--all", "--queue", "nowhere.chat", "--yes", "--json")
     all_ = fleet("dead", "purge", "--all", "--queue", "scripted.chat", "--yes", "--json")
 
     assert json.loads(none.stdout) == {"purged": 0}

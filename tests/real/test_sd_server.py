@@ -126,7 +126,7 @@ async def test_a_format_that_it_was_not_built_with_is_ignored(sd_server: RealSer
 async def test_an_image_that_is_none_is_rejected(sd_server: RealServer) -> None:
     async with speaking_to(sd_server) as backend:
         with pytest.raises(BackendRejected, match="invalid generation parameters"):
-            await collected(backend.image(cat(image="bm90IGFuIGltYWdl")))
+            await collected(backend.image(cat(image="iVBORw0KGgpub3QgYW4gaW1hZ2U=")))
 
 
 async def test_a_waiting_job_is_taken_out_of_the_queue_and_a_running_one_let_go(

@@ -127,10 +127,10 @@ def test_chat_takes_pictures_and_thinks(fleet: Command, tmp_path: Path) -> None:
 
 def test_a_picture_is_a_file_or_an_address(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
-    file.write_bytes(b"bytes")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n")
     message = user_message("look", [image_data(str(file)), image_data("https://h/b.png")])
 
-    assert message.images == (base64.b64encode(b"bytes").decode(), "https://h/b.png")
+    assert message.images == (base64.b64encode(file.read_bytes()).decode(), "https://h/b.png")
     assert message.text == "look"
 
 

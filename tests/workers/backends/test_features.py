@@ -38,7 +38,7 @@ def test_every_feature_of_a_request_is_found() -> None:
         "prompt", "suffix", "token_ids", "frequency_penalty",
     )  # fmt: skip
     assert features_of(EmbedRequest(model="m", tokens=((1,),))) == ("token_ids",)
-    assert features_of(ImageRequest(model="m", prompt="p", mask="AAAA")) == ("mask",)
+    assert features_of(ImageRequest(model="m", prompt="p", mask="iVBORw0KGgo=")) == ("mask",)
     assert features_of(chat_request("m", parallel_tool_calls=True)) == ()
 
 

@@ -29,7 +29,7 @@ from workers.backends.openai import requests
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.tools import arguments_text
 
-PNG = "iVBORw0KGgoAAAA"
+PNG = "iVBORw0KGgoAAAA="
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 

@@ -104,6 +104,9 @@ CONNECT_S: Final = 10.0
 QUICK_S: Final = 10.0
 """Timeout in seconds for requests that need no model: health, version, lists."""
 ERROR_BODY_BYTES: Final = 64 * 1024
+_DISTRUST_S: Final = 600.0
+"""Prompts use new connections for so long after one has met a closed one: this server closes idle
+connections sooner than KEEP_IDLE_S."""
 KEEP_IDLE_S: Final = 4.0
 """Seconds; llama-server closes an idle connection after 5 s, so the client closes it first."""
 STALE_S: Final = 1.0
@@ -311,8 +314,8 @@ class BackendClient:
     async def _send_once(self, request: "_Request") -> httpx.Response:
         """Send a request that must not be repeated, on an idle connection if one is sound.
 
-        Raises StaleConnection if that was closed at once. New connections are used for as long
-        after that as other idle ones may be left.
+        Raises StaleConnection if that was closed at once; then new connections are used for a
+        while.
         """
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
@@ -329,7 +332,7 @@ class BackendClient:
             is_late = loop.time() - sent_at > STALE_S
             if not (reused and was_dropped(error)) or is_late:
                 raise
-            self._fresh_until = loop.time() + KEEP_IDLE_S
+            self._fresh_until = loop.time() + _DISTRUST_S
             raise StaleConnection(
                 f"{self.url} closed an idle connection when it was used again"
             ) from error

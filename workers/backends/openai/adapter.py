@@ -157,7 +157,7 @@ class OpenAI:
         chunks = self.chunk_reader()
         is_marked = False
         async with (
-            self._post(path, body.fields, "text/event-stream", pooled=True) as answer,
+            self._post(path, body.fields, "text/event-stream", is_prompt=True) as answer,
             aclosing(self._chunks(answer)) as parsed,
         ):
             try:
@@ -180,9 +180,10 @@ class OpenAI:
 
     @asynccontextmanager
     async def _post(
-        self, path: str, body: Any, accept: str, *, pooled: bool = False
+        self, path: str, body: Any, accept: str, *, is_prompt: bool = False
     ) -> AsyncGenerator[BackendResponse]:
         """Open the response to a POST; raises NotSupported if the server has no such path."""
+        pooled = is_prompt and self.dialect.pools_prompts
         with needs_path(self.name, self._client.url, path):
             async with self._client.open(
                 "POST", path, body, accept=accept, pooled=pooled
@@ -205,7 +206,7 @@ class OpenAI:
                     "/embeddings",
                     body.fields | {"input": texts},
                     shape=shapes.EMBEDDINGS,
-                    pooled=True,
+                    pooled=self.dialect.pools_prompts,
                 )
             rows.spend((answer.get("usage") or {}).get("prompt_tokens"))
             yield rows.add(ordered(answer.get("data") or ()), len(texts))
@@ -285,7 +286,7 @@ class OpenAI:
                     {"model": model, "input": "a"},
                     limit_s=QUICK_S,
                     shape=shapes.EMBEDDINGS,
-                    pooled=True,
+                    pooled=self.dialect.pools_prompts,
                 )
                 vectors = ordered(answer.get("data") or ())
                 self._dimension[model] = width(vectors[0]) if vectors else None

@@ -43,6 +43,9 @@ class Dialect:
     """Whether tool_choice may name a tool; else only that tool is sent, as required."""
     json_object: bool = True
     """Whether `json_object` is supported; else the schema of any object is sent."""
+    pools_prompts: bool = True
+    """Whether a prompt may use an idle connection; not where the server closes them when it likes,
+    because a prompt that meets a closed one costs its job an attempt (docs/adr/0025)."""
     image_urls: bool = True
     """Whether an image may be an http(s) URL; else data URLs only."""
     truncate: Support = "unknown"
@@ -72,6 +75,8 @@ LLAMACPP: Final = Dialect(
     named_tool=False,
     # `shift` depends on the flag --context-shift; a prompt that is too long is always refused.
     truncate="never",
+    # It closes its connection after every stream, and after 100 requests (cpp-httplib).
+    pools_prompts=False,
     # It continues without flags too, but then repeats the prefill.
     prefill="flags",
     embed_encoding="base64",
@@ -83,6 +88,7 @@ LLAMASWAP: Final = Dialect(
     type="llamaswap",
     health_path="/health",
     # A proxy, most often for llama-server.
+    pools_prompts=False,
     sampling=frozenset({"top_k", "min_p"}),
     think="template",
     named_tool=False,

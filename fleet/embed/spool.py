@@ -97,7 +97,7 @@ def facts_of(out: Path) -> Facts | None:
                 if _Meta.model_validate_json(row[0]).dimension:
                     return Facts.model_validate_json(facts[0])
     except FileNotFoundError:
-        pass
+        return None
     return None
 
 

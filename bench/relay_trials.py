@@ -168,9 +168,7 @@ async def read_ours(bench: Bench) -> None:
 
 
 def _drained(subscription: Subscription) -> int:
-    some = len(subscription.messages)
-    subscription.messages.clear()
-    return some
+    return sum(message.count(b"\n") + 1 for message in subscription.take())
 
 
 async def _all_of(works: Any) -> None:

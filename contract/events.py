@@ -4,6 +4,7 @@ Invariant: exactly one `Done`, `Failed` or `Cancelled` ends a log, and its id is
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -331,6 +332,13 @@ class Frame:
         """The form in the log and on the channel."""
         return b"%s %s %s" % (str(self.id or BEGINNING).encode(), self.type.encode(), self.body)
 
+    @classmethod
+    def from_entry(cls, data: bytes) -> "list[Frame]":
+        """Read what `to_entry` wrote: one frame or more."""
+        if b"\n" not in data:
+            return [cls.from_wire(data)]
+        return [cls.from_wire(line) for line in data.split(b"\n")]
+
     @property
     def is_last(self) -> bool:
         """Whether this is the terminal event of the log."""
@@ -363,6 +371,14 @@ class Frame:
     def __repr__(self) -> str:
         """The body, for a failed test."""
         return f"Frame({self.body.decode()})"
+
+
+def to_entry(frames: Sequence[bytes]) -> bytes:
+    """An entry of the log, and message of the channel: frames (`to_wire`), a line each.
+
+    Their JSON has no line break: RFC 8259, section 7.
+    """
+    return b"\n".join(frames)
 
 
 _FORM: Final = re.compile(r"^(\d{1,18})-(\d{1,18})(?:\.([0-9a-f]{1,32}))?$")

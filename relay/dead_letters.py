@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
-from contract.events import Failed, Frame
+from contract.events import Failed
 from contract.jobs import (
     DeadLetter,
     DeadMessage,
@@ -31,6 +31,7 @@ from contract.jobs import (
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.connection import Argument, Connection, ScriptCall
+from relay.log import frames_of
 from relay.queue import Queue
 from relay.records import Records, sees
 from relay.scripts.loader import load
@@ -181,7 +182,7 @@ class DeadLetters:
 def _error(entries: Sequence[Any]) -> Failed | None:
     if not entries:
         return None
-    event = Frame.from_wire(entries[0][1][b"f"]).event
+    event = frames_of(entries)[-1].event
     return event if isinstance(event, Failed) else None
 
 

@@ -30,17 +30,17 @@ async def where(
     last, there, begun = await connection.pipeline(
         [
             ("XREVRANGE", log, "+", "-", "COUNT", 1),
-            ("XRANGE", log, str(seen), str(seen)),
+            ("XRANGE", log, str(seen), "+", "COUNT", 1),
             ("XRANGE", log, str(started), str(started)),
         ]
     )
     if not last:
         raise JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
     if seen != BEGINNING:
-        frames = [Frame.from_wire(frame_of(entry)) for entry in begun]
-        if not there or (nonce and seen >= started and nonce_in(frames) != nonce):
+        is_there = any(frame.id == seen for frame in frames_of(there))
+        if not is_there or (nonce and seen >= started and nonce_in(frames_of(begun)) != nonce):
             return "lost"
-    frame = Frame.from_wire(frame_of(last[0]))
+    frame = frames_of(last)[-1]
     return "ended" if frame.is_last and frame.id == seen else "open"
 
 
@@ -52,10 +52,16 @@ def nonce_in(frames: Sequence[Frame]) -> str | None:
     return None
 
 
-def frame_of(entry: Any) -> bytes:
-    """The frame in an entry of a stream."""
-    frame: bytes = entry[1][b"f"]
-    return frame
+def frames_of(entries: Sequence[Any], after: EventId = BEGINNING) -> list[Frame]:
+    """The frames in entries of the stream, without those up to `after`.
+
+    An entry has the id of its last frame: the first one that a read after a cursor returns may
+    begin before the cursor.
+    """
+    frames = [frame for entry in entries for frame in Frame.from_entry(entry[1][b"f"])]
+    if frames and (first := frames[0].id) is not None and first <= after:
+        return [frame for frame in frames if frame.id is None or frame.id > after]
+    return frames
 
 
 async def live(
@@ -68,9 +74,9 @@ async def live(
             return
         if subscription.behind:
             return
+        received = [frame for message in subscription.take() for frame in Frame.from_entry(message)]
         frames: list[Frame] = []
-        while subscription.messages:
-            frame = Frame.from_wire(subscription.messages.popleft())
+        for frame in received:
             if frame.id is None or frame.id <= cursor:  # received and read from the log
                 continue
             # Also at a new attempt: how many events the one before it had is not known.
@@ -108,11 +114,11 @@ class Log:
             entries: list[Any] = await self._connection.command(
                 "XRANGE", redis_keys.log(job_id), f"({cursor}", "+", "COUNT", count
             )
-            frames = [Frame.from_wire(frame_of(entry)) for entry in entries]
+            frames = frames_of(entries, cursor)
             if frames:
                 yield frames
                 cursor = frames[-1].id or cursor
-            if len(frames) < count:
+            if len(entries) < count:
                 return
             size_bytes = sum(len(frame.body) for frame in frames)
             count = _HEAVY_PAGE if size_bytes * _PAGE > _HEAVY_BYTES * count else _PAGE

@@ -9,20 +9,20 @@ unchanged: the ids of events make that idempotent (lua/jobs/append.lua).
 import asyncio
 import logging
 import random
-from typing import Final
+from typing import Final, NamedTuple
 
 from contract import redis_keys
 from contract.errors import LeaseLost, RelayUnavailable
 from contract.events import (
-    LAST_WORDS,
     Delta,
     Event,
     EventId,
     Frame,
+    to_entry,
 )
 from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
-from relay.scripts.jobs import REFUSED, TORN, NewFrame, append, log_and_record
+from relay.scripts.jobs import REFUSED, TORN, NewFrames, append, keys_of
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class AttemptLog:
         """Append after `started`, which `Queue.start` has written."""
         self._publisher = publisher
         self.id = job.record.id
-        self.keys = log_and_record(self.id)
+        self.keys = keys_of(self.id)
         self.channel = redis_keys.channel(self.id)
         self.attempt = job.attempt
         self.nonce = job.record.nonce or ""
@@ -96,7 +96,15 @@ class AttemptLog:
             await self._publisher.next_flush()
 
 
-Batch = list[tuple[AttemptLog, NewFrame]]
+class Group(NamedTuple):
+    """The frames of one attempt in a batch: one entry of its log."""
+
+    attempt_log: AttemptLog
+    events: int
+    frames: NewFrames
+
+
+Batch = list[Group]
 
 
 class Publisher:
@@ -144,33 +152,35 @@ class Publisher:
         size_bytes = 0
         while self._pending and len(batches) < _BATCHES and size_bytes < _BATCH_BYTES:
             batches.append(self._next_batch())
-            size_bytes += sum(len(entry[3]) for _, entry in batches[-1])
+            size_bytes += sum(len(group.frames.data) for group in batches[-1])
         return batches
 
     def _next_batch(self) -> Batch:
         now = self._connection.now()
-        batch: Batch = []
+        waiting: dict[AttemptLog, list[Frame]] = {}
         taken = size_bytes = 0
         for attempt_log, event in self._pending:
             if taken == _BATCH or size_bytes > _BATCH_BYTES:
                 break
             taken += 1
-            entry = _entry(attempt_log, event, now)
-            size_bytes += len(entry[3])
-            batch.append((attempt_log, entry))
+            attempt_log.seq += 1
+            frame = Frame.of(EventId(attempt_log.attempt, attempt_log.seq), now, event)
+            size_bytes += len(frame.body)
+            waiting.setdefault(attempt_log, []).append(frame)
         del self._pending[:taken]
-        return batch
+        return [_group(attempt_log, frames) for attempt_log, frames in waiting.items()]
 
     async def _send(self, batches: list[Batch]) -> None:
         ttl_s = int(self._connection.settings.log_ttl_s)
         calls = [
-            append([(attempt_log.keys, entry) for attempt_log, entry in batch], ttl_s)
+            append([(group.attempt_log.keys, group.frames) for group in batch], ttl_s)
             for batch in batches
         ]
-        answers = await self._until_answered(calls, events=sum(map(len, batches)))
+        waiting = sum(group.events for batch in batches for group in batch)
+        answers = await self._until_answered(calls, events=waiting)
         for batch, answer in zip(batches, answers, strict=True):
-            for (attempt_log, _), outcome in zip(batch, answer, strict=True):
-                attempt_log.unwritten -= 1
+            for (attempt_log, events, _), outcome in zip(batch, answer, strict=True):
+                attempt_log.unwritten -= events
                 if outcome in (REFUSED, TORN):
                     attempt_log.torn = attempt_log.torn or (
                         outcome == TORN and not attempt_log.lost
@@ -193,14 +203,20 @@ class Publisher:
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
 
 
-def _entry(attempt_log: AttemptLog, event: Event, now: float) -> NewFrame:
-    attempt_log.seq += 1
-    frame = Frame.of(EventId(attempt_log.attempt, attempt_log.seq), now, event).to_wire()
-    attempt_log.size_bytes += len(frame)
-    status = event.type if event.type in LAST_WORDS else ""
-    entry = (attempt_log.channel, attempt_log.nonce, attempt_log.length, frame, status)
+def _group(attempt_log: AttemptLog, frames: list[Frame]) -> Group:
+    data = to_entry([frame.to_wire() for frame in frames])
+    attempt_log.size_bytes += len(data)
+    last, length = frames[-1], attempt_log.length
     attempt_log.length += 1
-    return entry
+    status = last.type if last.is_last else ""
+    return Group(
+        attempt_log,
+        len(frames),
+        NewFrames(
+            attempt_log.id, attempt_log.channel, attempt_log.nonce, length, str(last.id), data,
+            status,
+        ),
+    )  # fmt: skip
 
 
 def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Event]]:

@@ -57,7 +57,7 @@ class StartedJob(NamedTuple):
     request: bytes
     """The request as it was written: JSON, not validated yet."""
     length: int
-    """Events in its log; `started` is the last."""
+    """Entries in its log; `started` is the last."""
 
     @property
     def attempt(self) -> int:

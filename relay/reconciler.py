@@ -167,9 +167,8 @@ class Maintainer:
         intervals = _SILENT_INTERVALS + random.random()  # noqa: S311 - so that not all try at once
         while await subscription.wait(intervals * self._connection.settings.reap_s):
             subscription.catch_up()
-            was_released = bool(subscription.messages) and not subscription.messages[-1]
-            subscription.messages.clear()
-            if was_released:
+            messages = subscription.take()
+            if messages and not messages[-1]:
                 return
 
 

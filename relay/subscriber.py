@@ -10,7 +10,6 @@ replaced when no reply comes.
 import asyncio
 import logging
 import random
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -26,6 +25,8 @@ _log = logging.getLogger(__name__)
 _READ_BYTES: Final = 256 * 1024
 _BUFFERED: Final = 512
 """Messages that a subscription buffers before its follower falls back to the log."""
+_BUFFERED_BYTES: Final = 256 * 1024
+"""Bytes of these messages; one message that is larger is buffered alone."""
 _SILENCE: Final = 2.5
 """Timeouts of a command (`command_timeout_s`; a ping is sent in each) until silence means a lost
 connection."""
@@ -36,12 +37,13 @@ _RECONNECT_CAP_S: Final = 2.0
 class Subscription:
     """The buffered messages of one subscriber to a channel."""
 
-    __slots__ = ("_timer", "_until", "_waiter", "behind", "messages")
+    __slots__ = ("_size_bytes", "_timer", "_until", "_waiter", "behind", "messages")
 
     def __init__(self) -> None:
         """Start behind: messages before the subscription were not received."""
-        self.messages: deque[bytes] = deque()
+        self.messages: list[bytes] = []
         self.behind = True
+        self._size_bytes = 0
         self._waiter: asyncio.Future[bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._until = 0.0
@@ -50,16 +52,24 @@ class Subscription:
         """Buffer a message, or fall behind if the buffer is full."""
         if self.behind:
             return
-        if len(self.messages) >= _BUFFERED:
+        self._size_bytes += len(message)
+        if self.messages and (
+            len(self.messages) >= _BUFFERED or self._size_bytes > _BUFFERED_BYTES
+        ):
             self.fall_behind()
         else:
             self.messages.append(message)
             self._wake()
 
+    def take(self) -> list[bytes]:
+        """Remove the buffered messages, and return them."""
+        taken, self.messages, self._size_bytes = self.messages, [], 0
+        return taken
+
     def fall_behind(self) -> None:
         """Drop the buffer: the follower has to read the log."""
         self.behind = True
-        self.messages.clear()
+        self.take()
         self._wake()
 
     def catch_up(self) -> None:

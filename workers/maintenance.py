@@ -152,8 +152,8 @@ class Maintenance:
                     while True:
                         subscription.catch_up()
                         await subscription.wait(60.0)
-                        while subscription.messages:
-                            self._state.held.end(subscription.messages.popleft().decode())
+                        for job_id in subscription.take():
+                            self._state.held.end(job_id.decode())
             except RelayUnavailable as error:
                 _log.warning("cancels are not received: %s", error)
                 await asyncio.sleep(1.0)

@@ -148,8 +148,8 @@ class IdleSlots:
                 self.wake_all()
             self._is_listening = not self._is_closed
             await subscription.wait(_SILENCE_S)
-            while subscription.messages:
-                queue = subscription.messages.popleft().decode()
+            for message in subscription.take():
+                queue = message.decode()
                 if not self._wake(queue):
                     await self._queue.give_ticket_back(queue)
 

@@ -66,33 +66,47 @@ def start(job_id: str, started: Started) -> ScriptCall[tuple[int, Hash] | None]:
     return ScriptCall(load("jobs/start"), keys, args, _started)
 
 
-NewFrame = tuple[str, str, int, bytes, str]
-"""A frame to add to a log, as `append` sends it: channel of the job; nonce of the attempt, which
-must be in the record; entries that the log must have before; the frame; status, empty but for a
-terminal event. A plain tuple, because one is made for each chunk (bench/relay_path.py)."""
+class NewFrames(NamedTuple):
+    """Frames to add to one job's log; `append` sends the fields in this order."""
+
+    id: str
+    channel: str
+    nonce: str
+    """Of the attempt; the record must have it."""
+    length: int
+    """How many entries the log must have before."""
+    last: str
+    """The id of the last frame: the entry's."""
+    data: bytes
+    """`contract.events.to_entry` of the frames."""
+    status: str
+    """The job's new status if the last frame is a terminal event, else empty."""
 
 
-def log_and_record(job_id: str) -> tuple[str, str]:
-    """The keys that `append` needs of a job: make them once a job, not once a frame."""
-    return redis_keys.log(job_id), redis_keys.record(job_id)
+def keys_of(job_id: str) -> tuple[str, str, str]:
+    """The keys that `append` needs of a job: make them once a job, not once a call."""
+    return redis_keys.log(job_id), redis_keys.record(job_id), redis_keys.audience(job_id)
 
 
 WRITTEN, REFUSED, TORN = 1, 0, 2
-"""Results of `append` for one frame: it is in the log; another attempt has the job; the log is
-shorter than what this attempt has written, because Redis restarted with older data."""
+"""Results of `append` for one job: its frames are in the log; another attempt has the job; the log
+is shorter than what this attempt has written, because Redis restarted with older data."""
 
 
-def append(frames: Sequence[tuple[tuple[str, str], NewFrame]], ttl_s: int) -> ScriptCall[list[int]]:
-    """Add frames to the logs of any jobs and publish them; one that is there already counts.
+def append(
+    jobs: Sequence[tuple[tuple[str, str, str], NewFrames]], ttl_s: int
+) -> ScriptCall[list[int]]:
+    """Add frames to the logs of any jobs and publish them; what is there already counts.
 
-    Each comes with the `log_and_record` of its job. Record and log of a job whose terminal event
-    is written live for `ttl_s` seconds more. Returns WRITTEN, REFUSED or TORN for each frame.
+    Each job, once, with its `keys_of`. Record and log of a job whose terminal event is written
+    live for `ttl_s` seconds more; it has no followers then. Returns WRITTEN, REFUSED or TORN for
+    each job.
     """
-    keys: list[str] = [redis_keys.LIVE, redis_keys.DEADLINES]
+    keys: list[str] = [redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED]
     args: list[Argument] = [ttl_s]
-    for log_and_its_record, frame in frames:
-        keys += log_and_its_record
-        args += frame
+    for its_keys, frames in jobs:
+        keys += its_keys
+        args += frames
     return ScriptCall(load("jobs/append"), keys, args, list)
 
 

@@ -8,13 +8,17 @@ from support.redis_server import RedisServer
 from support.relay import QUEUE, relay_on, words
 from support.shim import eventually, followers
 
+from contract import redis_keys
 from contract.errors import JobNotFound, LeaseLost
 from contract.events import (
+    Cursor,
     Delta,
     Done,
     EventId,
     Frame,
+    to_entry,
 )
+from relay.scripts import jobs
 from relay.subscriber import Subscription
 
 
@@ -65,6 +69,47 @@ async def test_a_follower_who_returns_with_any_cursor_misses_and_doubles_nothing
 
         for at, frame in enumerate(whole):
             assert whole[at + 1 :] == await relay.frames(job, after=frame.id)
+
+
+async def test_events_that_are_appended_at_once_are_one_entry_with_all_their_cursors(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        await relay.run(await relay.claim(), *words(40))
+        whole = await relay.frames(job)
+
+        assert [frame.id for frame in whole[2:]] == [EventId(1, seq) for seq in range(2, 43)]
+        assert await relay.connection.command("XLEN", redis_keys.log(job)) < 10
+        for frame in whole:
+            assert frame.id is not None
+            assert not await relay.log.is_at_its_end(job, Cursor(frame.id)) or frame.is_last
+        reset = await relay.frames(job, after=EventId(1, 99))
+        assert types(reset)[0] == "log_reset"
+
+
+async def test_an_append_whose_reply_was_lost_is_written_once(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        claim = await relay.claim()
+        frames = [Frame.of(EventId(1, 2 + at), 1.0, word) for at, word in enumerate(words(3))]
+        call = jobs.append(
+            [
+                (
+                    jobs.keys_of(job),
+                    jobs.NewFrames(
+                        job, redis_keys.channel(job), claim.record.nonce or "", claim.length,
+                        "1-4", to_entry([frame.to_wire() for frame in frames]), "",
+                    ),
+                )
+            ],
+            60,
+        )  # fmt: skip
+        assert await relay.connection.call(call) == [jobs.WRITTEN]
+        assert await relay.connection.call(call) == [jobs.WRITTEN]
+
+        pages = [page async for page in relay.log.read(job)]
+        assert [frame for page in pages for frame in page][2:] == frames
 
 
 async def test_a_follower_on_another_connection_continues_where_the_first_stopped(

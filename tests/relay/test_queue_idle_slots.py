@@ -20,8 +20,7 @@ async def listening(relay: Relay, worker: str) -> AsyncGenerator[list[str]]:
             subscription.catch_up()
             ready.set()
             while await subscription.wait(30):
-                while subscription.messages:
-                    heard.append(subscription.messages.popleft().decode())
+                heard.extend(message.decode() for message in subscription.take())
 
     ready = asyncio.Event()
     task = asyncio.create_task(listen())

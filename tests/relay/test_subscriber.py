@@ -11,6 +11,7 @@ from support.redis_server import RedisServer
 from support.relay import Relay, relay_on, words
 
 from contract.errors import RelayUnavailable
+from relay.subscriber import Subscription
 
 TIMEOUT_S = 0.4
 
@@ -101,3 +102,24 @@ async def test_scripts_that_are_forgotten_all_the_time_run_all_the_same(
         await asyncio.wait(forgetting)
 
         assert list(range(300)) == answers
+
+
+@pytest.mark.parametrize(
+    ("messages", "fits"),
+    [
+        ([b"x"] * 512, True),
+        ([b"x"] * 513, False),
+        ([b"x" * 2**20], True),
+        ([b"x" * 2**17] * 3, False),
+    ],
+    ids=["many", "too many", "one that is large", "too many bytes"],
+)
+def test_a_buffer_is_bounded_by_messages_and_bytes(messages: list[bytes], *, fits: bool) -> None:
+    # A follower that does not read must not hold the answer in memory: the log has it.
+    subscription = Subscription()
+    subscription.catch_up()
+    for message in messages:
+        subscription.receive(message)
+
+    assert subscription.behind is not fits
+    assert subscription.take() == (messages if fits else [])

@@ -1,39 +1,39 @@
 #!lua flags=allow-oom
--- KEYS live deadlines (log record)...; ARGV ttl_s (channel nonce length frame status)...
--- Appends and publishes frames of several jobs, each if its log has this length and its record
--- this nonce. status is '' except for a terminal event, which closes the record. Returns for each
--- frame: 1 it is in the log, also from an earlier run; 0 refused, the record has another nonce;
--- 2 the log is shorter than what the attempt has appended, because Redis has lost recent writes.
-local answer, lengths, nonces = {}, {}, {}
-for i = 1, (#KEYS - 2) / 2 do
-    local log, record = KEYS[1 + i * 2], KEYS[2 + i * 2]
-    local channel, nonce, length, frame, status = unpack(ARGV, i * 5 - 3, i * 5 + 1)
-    length = tonumber(length)
-    local id = string.match(frame, '^%S+')
-    local is_length = lengths[log] or redis.call('XLEN', log)
-    if nonces[record] == nil then nonces[record] = redis.call('HGET', record, 'nonce') end
-    local holder = nonces[record]
-    if is_length == length and holder == nonce then
-        redis.call('XADD', log, id, 'f', frame)
-        redis.call('PUBLISH', channel, frame)
-        answer[i], is_length = 1, is_length + 1
-        if status ~= '' then
-            nonces[record] = false
-            local time, job = redis.call('TIME'), redis.call('HGET', record, 'id')
-            redis.call('HSET', record, 'status', status, 'ended_at',
-                       string.format('%.6f', time[1] + time[2] / 1e6))
-            redis.call('HDEL', record, 'nonce')
-            redis.call('EXPIRE', record, ARGV[1])
-            redis.call('EXPIRE', log, ARGV[1])
-            redis.call('ZREM', KEYS[1], job)
-            redis.call('ZREM', KEYS[2], job)
-        end
+-- KEYS live deadlines followed (log record audience)...
+-- ARGV ttl_s (id channel nonce length last frames status)...
+-- Appends and publishes frames of several jobs, those of a job as one entry with the id of its last
+-- frame, if its log has this many entries and its record this nonce. status is '' unless the last
+-- frame is a terminal event, which closes the record. Returns for each job: 1 they are in the log,
+-- also from an earlier run; 0 refused, the record has another nonce; 2 the log is shorter than what
+-- the attempt has appended, because Redis has lost recent writes.
+local answer, live, deadlines, followed = {}, unpack(KEYS, 1, 3)
+local function close(id, log, record, audience, status)
+    local time = redis.call('TIME')
+    redis.call('HSET', record, 'status', status, 'ended_at',
+               string.format('%.6f', time[1] + time[2] / 1e6))
+    redis.call('HDEL', record, 'nonce')
+    redis.call('EXPIRE', record, ARGV[1])
+    redis.call('EXPIRE', log, ARGV[1])
+    redis.call('DEL', audience)
+    redis.call('ZREM', live, id)
+    redis.call('ZREM', deadlines, id)
+    redis.call('ZREM', followed, id)
+end
+for i = 1, (#KEYS - 3) / 3 do
+    local log, record, audience = unpack(KEYS, 1 + i * 3, 3 + i * 3)
+    local id, channel, nonce, length, last, frames, status = unpack(ARGV, i * 7 - 5, i * 7 + 1)
+    local is_length, wanted = redis.call('XLEN', log), tonumber(length)
+    local is_held = redis.call('HGET', record, 'nonce') == nonce
+    if is_held and is_length == wanted then
+        redis.call('XADD', log, last, 'f', frames)
+        redis.call('PUBLISH', channel, frames)
+        answer[i] = 1
+        if status ~= '' then close(id, log, record, audience, status) end
     else
-        local same = redis.call('XRANGE', log, id, id)[1]
-        if same and same[2][2] == frame then answer[i] = 1
-        elseif is_length < length and holder == nonce then answer[i] = 2
+        local same = redis.call('XRANGE', log, last, last)[1]
+        if same and same[2][2] == frames then answer[i] = 1
+        elseif is_held and is_length < wanted then answer[i] = 2
         else answer[i] = 0 end
     end
-    lengths[log] = is_length
 end
 return answer

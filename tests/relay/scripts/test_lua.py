@@ -45,8 +45,8 @@ DRIVER = batches.DriverToken("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)
 KEY = redis_keys.idempotency("t", "digest")
 FRAME = (
-    jobs.log_and_record(JOB),
-    (redis_keys.channel(JOB), "n", 1, b"1-2 delta {}", ""),
+    jobs.keys_of(JOB),
+    jobs.NewFrames(JOB, redis_keys.channel(JOB), "n", 1, "1-2", b"1-2 delta {}", ""),
 )
 CALLS: dict[str, ScriptCall[Any]] = {
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Bytecode is written here, once: half of the time that a process takes to start.
 LOCKED := --quiet --python $(BIN)/python --require-hashes --only-binary :all: --compile-bytecode
 EDITABLE := $(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable . && \
-	$(BIN)/python -m compileall -q contract relay workers api_shim fleet
+	$(BIN)/python -m compileall -q contract telemetry relay workers api_shim fleet
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 	--python-version 3.11 --generate-hashes --upgrade
 

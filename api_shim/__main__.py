@@ -27,6 +27,8 @@ from api_shim.following.shutdown import OpenCalls
 from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
+from telemetry.logs import set_up_logs
+from telemetry.settings import LogSettings
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -108,15 +110,11 @@ def main(argv: list[str]) -> None:
     configured address.
     """
     try:
-        settings = ShimSettings(**_arguments(argv))
+        settings, logs = ShimSettings(**_arguments(argv)), LogSettings()
     except InvalidSetting as error:
         sys.stderr.write(f"shim: {error}\n")
         sys.exit(2)
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    set_up_logs(logs, secrets=[settings.redis_url])
     try:
         why_not = asyncio.run(reason_not_to_start(settings))
     except RelayUnavailable as error:

@@ -17,7 +17,7 @@ DOCUMENTS = sorted(
     ]
 )
 FOLDERS = (
-    *("contract", "relay", "workers", "api_shim", "fleet"),
+    *("contract", "telemetry", "relay", "workers", "api_shim", "fleet"),
     *("tests", "bench", "docs", "compose", "locks"),
 )
 FILES = {each.name for folder in FOLDERS for each in (ROOT / folder).rglob("*.*")}

@@ -9,7 +9,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from logging.handlers import WatchedFileHandler
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
@@ -18,14 +20,18 @@ from urllib.parse import urlsplit
 from celery import Celery, bootsteps, signals
 from celery.bin.base import CLIContext
 from celery.bin.worker import worker as worker_command
+from celery.utils.log import mlevel
 from kombu.entity import Exchange
 from kombu.entity import Queue as CeleryQueue
+from pydantic import SecretStr
 
 from contract.errors import FleetError
 from contract.redis_keys import queue_name
 from contract.roster import Capability
 from relay.connection import until_redis_answers
 from relay.settings import RelaySettings
+from telemetry.logs import set_up_logs
+from telemetry.settings import LogSettings
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig, DsnError
 from workers.backends.protocols import capabilities
@@ -83,7 +89,7 @@ def create_app() -> Celery:
     Raises DsnError if the backend is not configured, InvalidSetting, or a BackendError if its
     adapter cannot be made here: a missing library, a folder without a model.
     """
-    settings, relay_settings = WorkerSettings(), RelaySettings()
+    settings, relay_settings, logs = WorkerSettings(), RelaySettings(), LogSettings()
     demand_agreement(settings, relay_settings)
     config = chosen(settings, configured(os.environ))
     slots_each = capacity(config, settings)
@@ -109,7 +115,8 @@ def create_app() -> Celery:
     register_ticket(app, lifetime)
     register_jobs(app, lifetime)
     register_unreadable(app, lifetime)
-    _connect_signals(lifetime, relay_settings)
+    secrets = (config.key, *(each.key for each in config.endpoints), relay_settings.redis_url)
+    _connect_signals(lifetime, relay_settings, partial(set_up_worker_logs, logs, secrets))
     app.steps["worker"].add(StopSignals)
     return app
 
@@ -136,8 +143,13 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
             signal.signal(each, once)
 
 
-def _connect_signals(lifetime: WorkerLifetime, relay_settings: RelaySettings) -> None:
-    """Hook into Celery's start: wait for Redis before it, let slots pause the consumer after it."""
+def _connect_signals(
+    lifetime: WorkerLifetime, relay_settings: RelaySettings, set_up: Callable[..., None]
+) -> None:
+    """Hook into Celery's start: wait for Redis before it, let slots pause the consumer after it.
+
+    `set_up` replaces Celery's own set-up of logs.
+    """
 
     def let_slots_control_the_consumer(sender: Any, **_: object) -> None:
         lifetime.slots.control(ConsumerControl(sender))
@@ -147,7 +159,7 @@ def _connect_signals(lifetime: WorkerLifetime, relay_settings: RelaySettings) ->
 
     signals.celeryd_init.connect(wait_for_redis, weak=False)
     signals.worker_ready.connect(let_slots_control_the_consumer, weak=False)
-    signals.after_setup_logger.connect(quiet_tickets, weak=False)
+    signals.setup_logging.connect(set_up, weak=False)
 
 
 def wait_at_start(settings: RelaySettings) -> None:
@@ -246,8 +258,24 @@ def broker_url(settings: RelaySettings) -> str:
     return f"redis+socket://{parts.path}" + (f"?{query}" if query else "")
 
 
-def quiet_tickets(**_: object) -> None:
-    """Log no lines for tickets and HTTP requests: jobs have lines of their own."""
+def set_up_worker_logs(
+    settings: LogSettings,
+    secrets: Iterable[SecretStr | None],
+    *,
+    loglevel: int | str = logging.INFO,
+    logfile: str | None = None,
+    **_: object,
+) -> None:
+    """Receive Celery's `setup_logging`, with what `--loglevel` and `--logfile` give.
+
+    Tickets and HTTP requests get no lines: jobs have lines of their own.
+    """
+    set_up_logs(
+        settings,
+        level=mlevel(loglevel),
+        target=WatchedFileHandler(logfile, encoding="utf-8") if logfile else None,
+        secrets=secrets,
+    )
     for name in ("celery.worker.strategy", "celery.app.trace", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -143,7 +143,7 @@ async def test_what_waits_for_redis_at_the_end_may_be_asked_again(
         proxy.swallow()
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
         await http.get("/healthz")  # the request before it is in good hands by then
         shim.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):

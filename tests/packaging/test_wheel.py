@@ -31,7 +31,7 @@ EXTRAS = {
 IMPORT_ALL = """
 import importlib, json, pkgutil
 missing = {}
-for top in ("contract", "relay", "workers", "api_shim", "fleet"):
+for top in ("contract", "telemetry", "relay", "workers", "api_shim", "fleet"):
     package = importlib.import_module(top)
     for module in pkgutil.walk_packages(package.__path__, f"{top}."):
         try:

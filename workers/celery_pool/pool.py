@@ -10,6 +10,7 @@ hub's thread; the loop posts to it. See docs/adr/0002-asyncio-pool.md.
 import asyncio
 import functools
 import itertools
+import logging
 import os
 import queue
 import threading
@@ -222,6 +223,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self.crash_timeout_s,
             stack(threading.main_thread()),
         )
+        logging.shutdown()  # writes what was logged, within a bound
         os._exit(EX_FAILURE)
 
     def on_stop(self) -> None:

@@ -24,7 +24,8 @@ from contract.errors import (
     BackendError,
     BackendUnreachable,
 )
-from workers.backends.http.error_table import MESSAGE_LIMIT, redacted
+from telemetry.plain_text import redacted
+from workers.backends.http.error_table import MESSAGE_LIMIT
 
 SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 REFRESH_S: Final = 30.0

@@ -30,6 +30,7 @@ from contract.errors import (
     Scope,
     ServerFault,
 )
+from telemetry.plain_text import redacted
 
 DAILY_QUOTA: Final = "quota_per_day"
 """The term for a quota that a short wait does not restore."""
@@ -236,13 +237,6 @@ _MODEL_MISSING: Final = re.compile(
     r"\bmodel [\"'`]?[^\"'`]{0,256}[\"'`]? ?(?:was )?(?:not found|does not exist)", re.IGNORECASE
 )
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]{1,120})", re.IGNORECASE)
-_SECRETS: Final = (
-    (re.compile(r"(?<=://)[^/@\s]+@"), ""),
-    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
-    (re.compile(r"\b(?:sk|pk|rk|gsk|hf|xai)[-_][\w*-]{6,}"), "***"),
-    (re.compile(r"\b(?:AIza|ya29\.)[\w.-]{6,}"), "***"),
-    (re.compile(r"(?i)\b(key|token|api_key)=[^&\s]+"), r"\1=***"),
-)
 
 
 def error_from(
@@ -299,16 +293,6 @@ def error_in(
     if made.retry_after_s is None:
         made.retry_after_s = retry_delay_s(error)
     return made
-
-
-def redacted(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without `secrets` and without anything that looks like a key."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    for pattern, substitute in _SECRETS:
-        text = pattern.sub(substitute, text)
-    return text
 
 
 def retry_after_s(headers: Mapping[str, str] | None) -> float | None:

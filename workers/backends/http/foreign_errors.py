@@ -23,7 +23,8 @@ from contract.errors import (
     ConnectionDropped,
 )
 from contract.errors import TruncatedStream as Truncated
-from workers.backends.http.error_table import MESSAGE_LIMIT, redacted
+from telemetry.plain_text import redacted
+from workers.backends.http.error_table import MESSAGE_LIMIT
 
 BEFORE_RESPONSE: Final[dict[type[BaseException], type[BackendError]]] = {
     httpx.HTTPError: BackendUnreachable,

@@ -1,0 +1,54 @@
+"""Text that may be shown: without secrets, and without characters that control a terminal."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+
+_SECRETS: Final = (
+    (re.compile(r"(?<=://)[^/@\s]+@"), ""),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\b(?:sk|pk|rk|gsk|hf|xai)[-_][\w*-]{6,}"), "***"),
+    (re.compile(r"\b(?:AIza|ya29\.)[\w.-]{6,}"), "***"),
+    (re.compile(r"(?i)\b(key|token|api_key)=[^&\s]+"), r"\1=***"),
+)
+_SHORTEST: Final = 4
+"""Characters; a shorter secret would hide words that have nothing to do with it."""
+_HINTS: Final = re.compile(r"://|[-_=]|AIza|ya29|bearer|basic", re.IGNORECASE)
+"""One of these is in every text that holds a secret of `_SECRETS`."""
+_CONTROLS: Final = re.compile(
+    # C0 and C1, line and paragraph separators, and marks that change the direction of text.
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+
+
+def known_secrets(given: Iterable[SecretStr | None]) -> tuple[str, ...]:
+    """What `redacted` should replace: keys, and of URLs the password."""
+    found: set[str] = set()
+    for secret in given:
+        value = secret.get_secret_value() if secret else ""
+        if "://" in value:
+            value = urlsplit(value).password or ""
+        found |= {value, unquote(value)}
+    return tuple(value for value in found if len(value) >= _SHORTEST)
+
+
+def redacted(text: str, secrets: Iterable[str] = ()) -> str:
+    """The text without `secrets` and without anything that looks like a key."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    if _HINTS.search(text) is None:
+        return text
+    for pattern, substitute in _SECRETS:
+        text = pattern.sub(substitute, text)
+    return text
+
+
+def escaped(text: str) -> str:
+    r"""The text in one line: control characters are written as `\n`, `\x1b` or `\u202e`."""
+    if _CONTROLS.search(text) is None:
+        return text
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -20,6 +20,7 @@ from api_shim.http.authentication import Authenticator, Caller
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences, Preferred
 from api_shim.settings import ShimSettings
+from api_shim.stand_in import StandIn
 from api_shim.submission.roster_cache import RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
 from contract.tenants import Tenant
@@ -53,13 +54,11 @@ class Dependencies:
         self.queue = Queue(connection)
         self.records = Records(connection)
         self.log = Log(connection, reader)
-        self.roster = RosterCache(RosterStore(connection), max_age_s=settings.roster_max_age_s)
+        self.roster = RosterCache(
+            RosterStore(connection), settings.roster_max_age_s, settings.configured_backends
+        )
         self.positions = QueuePositions(
-            self.records,
-            self.queue.positions,
-            self.roster,
-            connection.now,
-            settings.place_every_s,
+            self.records, self.queue.positions, self.roster, connection.now, settings.place_every_s
         )
         self.api_keys = ApiKeys(connection)
         self.authenticator = Authenticator(self.api_keys, connection, settings)
@@ -74,10 +73,10 @@ class Dependencies:
         self.batches_changed = asyncio.Event()
         """Set when a batch may be ready to drive."""
         self.submission = SubmissionServices(
-            self.queue, self.roster, self.idempotency, self.followers
+            self.queue, self.roster, self.idempotency, self.followers, settings.on_no_worker
         )
         self.following = FollowingServices(
-            self.log, self.roster, self.followers, open_calls, settings.keepalive_s
+            self.log, self.roster, self.followers, open_calls, self.positions, settings.keepalive_s
         )
 
 
@@ -89,10 +88,12 @@ async def open_dependencies(
     async with Connection.open(settings) as connection, asyncio.TaskGroup() as group:
         reader = Subscriber(connection)
         dependencies = Dependencies(settings, connection, reader, open_calls)
+        stand_in = StandIn(connection, dependencies.roster, dependencies.followers.process)
         tasks = [
             group.create_task(reader.listen()),
             group.create_task(dependencies.followers.keep_leases()),
             group.create_task(dependencies.authenticator.watch()),
+            group.create_task(stand_in.run()),
         ]
         try:
             yield dependencies

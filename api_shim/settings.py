@@ -5,7 +5,11 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
+from contract.redis_keys import BACKEND_NAME, queue_name
+from contract.requests import OnNoWorker
+from contract.roster import BackendReport, Capability, KnownBackend, ModelReport
 from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds, default_folder
+from contract.wire import WireModel
 from relay.settings import RelaySettings
 
 _STORES: Final = frozenset(
@@ -23,6 +27,30 @@ def _is_plugin(scheme: str) -> bool:
     from fsspec.registry import available_protocols, known_implementations  # noqa: PLC0415 - slow
 
     return scheme in set(available_protocols()) - set(known_implementations)
+
+
+class ConfiguredBackend(WireModel):
+    """A backend that the shim knows before any worker does."""
+
+    type: str = "unknown"
+    """As in a DSN: `ollama`, `vllm`."""
+    capabilities: tuple[Capability, ...] = ("chat",)
+    """Kinds of jobs that its workers take."""
+    models: tuple[ModelReport | str, ...] = ()
+    """Names, or names with what they can do: `{"name": "llava", "traits": ["chat", "vision"]}`."""
+    slots: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Jobs of a kind that one worker runs at once."""
+
+    def known_as(self, name: str) -> KnownBackend:
+        """What is known of the backend of this name."""
+        models = tuple(ModelReport(name=m) if isinstance(m, str) else m for m in self.models)
+        return KnownBackend(
+            backend=BackendReport(
+                name=name, type=self.type, endpoint="", healthy=False,
+                capabilities=self.capabilities, models=models,
+            ),
+            slots={queue_name(name, kind): self.slots for kind in self.capabilities},
+        )  # fmt: skip
 
 
 class ShimSettings(RelaySettings):
@@ -47,6 +75,14 @@ class ShimSettings(RelaySettings):
     """Seconds between two reads of a waiting job's position; shared by its followers."""
     roster_max_age_s: Annotated[float, Field(ge=0, le=DAY_S)] = 1
     """Seconds for which an enqueue may use the cached roster."""
+    on_no_worker: OnNoWorker = "wait"
+    """Whether requests for a known backend `wait` for a worker to start, or `refuse`: 503, if they
+    do not say it themselves."""
+    known_backends: dict[Annotated[str, Field(pattern=BACKEND_NAME.pattern)], ConfiguredBackend] = (
+        Field(default_factory=dict)
+    )
+    """Backends for which jobs may wait although no worker has ever reported them, by name, as in
+    `{"box": {"capabilities": ["chat"], "models": ["llama3.2"], "slots": 4}}`."""
     reconnect_ms: Annotated[int, Field(ge=0, le=1000 * DAY_S)] = 1000
     """Milliseconds that a browser waits before it reconnects to a stream (SSE `retry`)."""
     shutdown_s: Annotated[int, Field(ge=1, le=DAY_S)] = 5
@@ -85,6 +121,11 @@ class ShimSettings(RelaySettings):
                 f"give a folder, or a URL with one of the schemes {', '.join(sorted(_STORES))}"
             )
         return url
+
+    @property
+    def configured_backends(self) -> list[KnownBackend]:
+        """What `known_backends` says."""
+        return [each.known_as(name) for name, each in self.known_backends.items()]
 
     @property
     def storage_url(self) -> str:

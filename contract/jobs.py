@@ -106,6 +106,8 @@ class JobAccepted(WireModel):
     queue: str
     position: int | None
     eta_s: float | None
+    reason: str = ""
+    """Why it waits."""
     events_url: str
 
 

@@ -50,6 +50,9 @@ ROSTER: Final = "fleet:roster"
 QUEUES: Final = "fleet:queues"
 """Sorted set of queues by last use; one that was empty for `log_ttl_s` is removed."""
 
+KNOWN: Final = "fleet:known"
+"""Sorted set of queues that a worker has served, by the unix time at which one last reported."""
+
 KEYS: Final = "fleet:keys"
 """Hash of API keys: id to its entry; `revision` changes with every change."""
 
@@ -196,6 +199,11 @@ def worker_report(worker: str) -> str:
 def worker_channel(worker: str) -> str:
     """Pub/sub channel of a worker: the ids of jobs whose leases it has lost."""
     return f"fleet:worker:{worker}:orders"
+
+
+def known(backend: str) -> str:
+    """Hash of what is known of a backend: `backend` (JSON), and slots of one worker by queue."""
+    return f"fleet:backend:{backend}:known"
 
 
 def idle(queue: str) -> str:

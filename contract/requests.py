@@ -21,6 +21,13 @@ _WITH_PULL_S = 6 * 3600.0
 """The same, in seconds, for a job that may have to pull its model first."""
 
 
+LONGEST_DEADLINE_S: Final = 30 * 86400.0
+"""Seconds from enqueue to the latest deadline that a request may set."""
+
+OnNoWorker = Literal["wait", "refuse"]
+"""What to do with a request for a backend that is known, but of which no worker is live."""
+
+
 class CancelAfter(WireModel):
     """Cancel a job that had no follower for some time."""
 
@@ -58,11 +65,14 @@ class Request(ClientModel):
     backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] | None = None
     """Name of the backend; without it, the live backend that has the model."""
     priority: Priority = "standard"
-    deadline_s: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S)] | None = None
     """Seconds from enqueue until the job fails with `deadline_exceeded`."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     on_missing: Literal["fail", "pull"] = "fail"
     """What to do if the backend does not have the model: fail, or pull it first."""
+    on_no_worker: OnNoWorker | None = None
+    """What to do if no worker of a known backend is live: wait for one until the deadline, or
+    refuse with `no_worker`. Without it, as FLEET_ON_NO_WORKER says."""
     on_disconnect: OnDisconnect = "continue"
     """What to do with the job when its last follower, on any shim, has left."""
     metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)

@@ -100,6 +100,17 @@ class WorkerReport(WireModel):
     queues: tuple[QueueReport, ...]
 
 
+class KnownBackend(WireModel):
+    """A backend for which jobs may wait while no worker of it is live."""
+
+    backend: BackendReport
+    """What its worker last reported, without what changes: health, models in memory."""
+    slots: dict[str, Annotated[int, Field(ge=0)]]
+    """Slots of one worker by queue, as in `{"box.chat": 4}`."""
+    last_seen_at: float | None = None
+    """Unix seconds at which a worker last wrote this, every few minutes; null: configured."""
+
+
 class QueueView(WireModel):
     """A queue over all workers, as HTTP shows it."""
 

@@ -14,6 +14,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 from typing_extensions import override
@@ -50,6 +51,12 @@ def _origin(name: str, given: Mapping[str, Any]) -> str:
     if any(found.upper() == variable for found in os.environ):
         return variable
     return f"fleet.toml: {name}"
+
+
+def _unparsed(error: SettingsError) -> str:
+    """The variable whose value is no JSON, as the field in the error names it."""
+    named = re.search(r'field "(\w+)"', str(error))
+    return f"FLEET_{named[1].upper()}" if named else "a FLEET_ variable"
 
 
 def _is_secret(field: FieldInfo) -> bool:
@@ -117,6 +124,8 @@ class FleetSettings(BaseSettings):
             super().__init__(**given)
         except ValidationError as error:
             raise InvalidSetting(refusal(type(self), error, given)) from None
+        except SettingsError as error:
+            raise InvalidSetting(f"{_unparsed(error)}: give valid JSON") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise InvalidSetting(f"fleet.toml cannot be read: {error}") from None
 

@@ -10,6 +10,8 @@ from contract.roster import QueueView, WorkerReport
 from relay.connection import Argument, Connection
 from relay.scripts import queues as scripts
 
+NO_WORKER: Final = "waiting for a worker to start"
+"""Why a job waits in a queue that no live worker consumes."""
 _MINUTES: Final = 5
 """Over which the drain rate is measured."""
 _LEAST_S: Final = 10.0
@@ -108,12 +110,29 @@ class Positions:
         )
 
 
-def placed(position: int, rate: float | None) -> QueuePlace:
-    """A place in the backlog, with the time until its turn at this rate (jobs a second)."""
-    return QueuePlace(
+def placed(position: int, rate: float | None, obstacle: str = "") -> QueuePlace:
+    """A place in the backlog, with the time until its turn at this rate (jobs a second).
+
+    While an obstacle stops all jobs of the queue, that time is unknown.
+    """
+    place = QueuePlace(
         position=position,
-        eta_s=round(position / rate, 1) if rate else None,
+        eta_s=round(position / rate, 1) if rate and not obstacle else None,
         reason=ahead(position - 1),
+    )
+    return behind(obstacle, place)
+
+
+def behind(obstacle: str, place: QueuePlace) -> QueuePlace:
+    """The place with an obstacle to all jobs of its queue as the reason, before its own.
+
+    An empty obstacle changes nothing.
+    """
+    if not obstacle:
+        return place
+    is_next = place.position in (None, 1)
+    return place.model_copy(
+        update={"reason": obstacle if is_next else f"{obstacle}; {place.reason}"}
     )
 
 

@@ -18,7 +18,7 @@ from contract.wire import VERSION, encode
 from relay.connection import Argument, Connection, ScriptCall
 from relay.leases import Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
-from relay.position import Positions, ahead, placed
+from relay.position import Positions, placed
 from relay.records import Records, from_hash, to_hash
 from relay.scripts import jobs, queues
 from relay.tickets import ticket
@@ -65,6 +65,13 @@ class StartedJob(NamedTuple):
         return self.record.attempt
 
 
+class _Expected(NamedTuple):
+    """The place that a job would have, and the jobs a second that leave the queue."""
+
+    place: queues.Place
+    rate: float | None
+
+
 class Queue:
     """The queues of a fleet: enqueues, claims, starts and cancels jobs."""
 
@@ -85,27 +92,26 @@ class Queue:
         retry_of: str | None = None,
         expects_follower: bool = False,
         first_follower: str | None = None,
+        obstacle: str = "",
     ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
         `expects_follower`: an HTTP client enqueues, so that a job which lives for its followers
         ends if none comes (docs/adr/0012). Not for retries and producers, who follow nothing.
-        `first_follower` (`Followers.process`) is registered, unless the job exists already. A pull
-        of a model that is being pulled is that job. Raises QueueFull, RelayUnavailable; without a
-        `job_id` of the caller's nothing is left behind then.
+        `first_follower` (`Followers.process`) is registered, unless the job exists already.
+        `obstacle` is what all jobs of the queue wait for. A pull of a model that is being pulled is
+        that job. Raises QueueFull, RelayUnavailable; without a `job_id` nothing is left then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
         record = _new_record(request, queue, tenant, job_id or uuid4().hex, retry_of)
         arriving = arrival(record, request, tenant, self._bounds(tenant))
-        expected, rate = await self._expected(arriving)
-        if expected.position < 0:
-            raise _full(queue, tenant.name, expected, rate)
+        expected = await self._expected(arriving)
+        if expected.place.position < 0:
+            raise _full(queue, tenant.name, *expected)
         try:
             follower = self._first_follower(record, first_follower) if expects_follower else []
-            return await self._begun(
-                record, request, expected.position, arriving, rate=rate, follower=follower
-            )
+            return await self._begun(record, request, arriving, expected, obstacle, after=follower)
         except QueueFull as error:
             await self._leases.end(queue, record.id, error)
             raise
@@ -116,24 +122,25 @@ class Queue:
                     await self._leases.end(queue, record.id, error)
             raise
 
-    async def _expected(self, arriving: Arrival) -> tuple[queues.Place, float | None]:
-        """The place that a job would have, and the jobs a second that leave the queue."""
+    async def _expected(self, arriving: Arrival) -> _Expected:
         counters = self.positions.drained(arriving.queue)
-        expected, counts = await self._connection.call(queues.expect(arriving, counters))
-        return expected, self.positions.rate(counts)
+        place, counts = await self._connection.call(queues.expect(arriving, counters))
+        return _Expected(place, self.positions.rate(counts))
 
     async def _begun(
         self,
         record: JobRecord,
         request: AnyRequest,
-        position: int,
         arriving: Arrival,
+        expected: _Expected,
+        obstacle: str,
         *,
-        rate: float | None,
-        follower: Sequence[ScriptCall[Any]],
+        after: Sequence[ScriptCall[Any]],
     ) -> tuple[JobRecord, QueuePlace]:
-        """Write the record, then the backlog."""
-        begin = _begin(record, request, position, facts=arriving.facts)
+        """Write the record, then the backlog; then run the scripts in `after`."""
+        rate = expected.rate
+        queued = _queued(record, placed(expected.place.position, None, obstacle))
+        begin = _begin(record, request, queued, facts=arriving.facts)
         enqueue = queues.enqueue(arriving, ticket(record.queue))
         if isinstance(request, PullRequest):
             begun = await self._connection.call(begin)
@@ -141,17 +148,17 @@ class Queue:
             if at is None:
                 existing = await self._records.get(begun.job_id)
                 return existing, await self.positions.place(existing)
-            place, *_ = await self._connection.calls([enqueue, *follower])
+            place, *_ = await self._connection.calls([enqueue, *after])
         else:
             # Two slots (docs/adr/0031), one round trip.
-            calls: list[ScriptCall[Any]] = [begin, enqueue, *follower]
+            calls: list[ScriptCall[Any]] = [begin, enqueue, *after]
             (_, at), place, *_ = await self._connection.calls(calls)
         if place.position < 0:
             raise _full(record.queue, record.tenant, place, rate)
         deadline_s = request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
-        return record, placed(place.position, rate) if place.position else QueuePlace()
+        return record, (placed(place.position, rate, obstacle) if place.position else QueuePlace())
 
     def _first_follower(self, record: JobRecord, process: str | None) -> list[ScriptCall[Any]]:
         """What ends a job that lives for its followers and whose client leaves before it is one.
@@ -253,7 +260,7 @@ class Queue:
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
-        await self._connection.call(_begin(record, None, 1))
+        await self._connection.call(_begin(record, None, _queued(record, placed(1, None))))
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
@@ -292,7 +299,7 @@ class Queue:
 
 
 def _begin(
-    record: JobRecord, request: AnyRequest | None, position: int, *, facts: str = "{}"
+    record: JobRecord, request: AnyRequest | None, queued: Queued, *, facts: str = "{}"
 ) -> ScriptCall[jobs.Begun]:
     body = b"{}" if request is None else encode(request)
     # With the facts, so that a worker that cannot read the request can still give the job back.
@@ -301,8 +308,11 @@ def _begin(
     single = None
     if isinstance(request, PullRequest):
         single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
-    queued = Queued(queue=record.queue, position=position, reason=ahead(position - 1))
     return jobs.begin(record, fields, queued, deadline_s=deadline_s, single=single)
+
+
+def _queued(record: JobRecord, place: QueuePlace) -> Queued:
+    return Queued(queue=record.queue, position=place.position, reason=place.reason)
 
 
 def _full(queue: str, tenant: str, place: queues.Place, rate: float | None) -> QueueFull:

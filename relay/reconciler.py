@@ -3,7 +3,8 @@
 A job's record outlives what Redis may lose of its queue (a failover, a truncated AOF): a job whose
 record says that it is queued or running, and which is in no queue, is put back.
 
-One worker at a time does this, the maintainer. It holds a lease, which it renews before each pass,
+One worker at a time does this, the maintainer; while no worker is live, a shim
+(`api_shim/stand_in.py`). It holds a lease, which it renews before each pass,
 and publishes its name; the others subscribe and send Redis nothing. After three intervals of
 silence another worker takes the lease. Two maintainers at once do no harm: every repair is
 idempotent.
@@ -151,6 +152,10 @@ class Maintainer:
         self.is_held = False
         self.is_held = await self._connection.call(renew_lease(self._worker, ttl_ms))
         return self.is_held
+
+    async def is_taken(self) -> bool:
+        """Whether any process holds the lease; raises RelayUnavailable."""
+        return bool(await self._connection.command("EXISTS", redis_keys.MAINTAINER))
 
     async def release(self) -> None:
         """Give the lease back, so that another worker takes it at once; raises RelayUnavailable."""

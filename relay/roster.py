@@ -1,23 +1,43 @@
-"""The roster: the reports of all live workers. A report that is not renewed expires."""
+"""The roster: the reports of all live workers, and the backends that are known without one.
+
+A report that is not renewed expires. What a worker reported of a healthy backend is remembered for
+`FLEET_REMEMBER_S` after its last worker, so that jobs may wait for a worker that is to be started
+(docs/adr/0036).
+"""
 
 import time
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
 from contract import redis_keys
-from contract.roster import WorkerReport
+from contract.redis_keys import backend_of
+from contract.roster import BackendReport, KnownBackend, WorkerReport
 from contract.wire import decode, encode
-from relay.connection import Connection
+from relay.connection import Argument, Connection, pairs
 
 REPORT_TTL_S: Final = 15
 """Seconds that a report lives; workers renew it about every five."""
 _REWRITE_S: Final = 240.0
-"""Seconds after which an unchanged report is written again."""
+"""Seconds after which an unchanged report is written again, and what is known of its backend."""
 _FRESH_S: Final = 4.0
 """Seconds after a renewal in which the report is not renewed again."""
 _MEMBER_S: Final = 600
 """Seconds that a worker stays in the set of workers whose reports are read."""
+_MOST_KNOWN: Final = 10_000
+"""Queues that are known at most; those that were not served for longest are forgotten."""
+_BACKEND: Final = "backend"
+"""The field of a known backend's hash that is no queue."""
+
+
+class Roster(NamedTuple):
+    """The fleet at one time."""
+
+    workers: list[WorkerReport]
+    """Live workers, by name."""
+    known: list[KnownBackend]
+    """Backends with a queue that no live worker consumes, by name; only those queues."""
 
 
 class RosterStore:
@@ -28,6 +48,8 @@ class RosterStore:
         self._connection = connection
         self._last: WorkerReport | None = None
         self._written_at = self._renewed_at = 0.0
+        self._remembered: list[KnownBackend] = []
+        self._remembered_at = float("-inf")
 
     async def report(self, worker: WorkerReport) -> None:
         """Write a worker's report; an unchanged one is only renewed, in one command.
@@ -53,6 +75,10 @@ class RosterStore:
         expires_at = now + _MEMBER_S
         # Queues outlive the report: a backend whose only worker restarts is down, not unknown.
         queues = [word for queue in worker.queues for word in (f"{now:.3f}", queue.name)]
+        known = (_known(report, worker) for report in worker.backends if report.healthy)
+        found = [each for each in known if each.slots]
+        is_due = time.monotonic() - self._remembered_at > _REWRITE_S
+        remembered = found if is_due or found != self._remembered else []
         await self._connection.pipeline(
             [
                 *([("ZADD", redis_keys.QUEUES, *queues)] if queues else []),
@@ -60,8 +86,29 @@ class RosterStore:
                 ("ZADD", redis_keys.ROSTER, f"{expires_at:.3f}", worker.name),
                 ("ZREMRANGEBYSCORE", redis_keys.ROSTER, "-inf", f"{now:.3f}"),
                 ("EXPIRE", redis_keys.ROSTER, _MEMBER_S),
+                *self._remember(remembered, now),
             ]
         )
+        if remembered:
+            self._remembered, self._remembered_at = found, time.monotonic()
+
+    def _remember(self, backends: Iterable[KnownBackend], now: float) -> list[tuple[Argument, ...]]:
+        """The commands that remember these backends."""
+        keep_s = int(self._connection.settings.remember_s)
+        commands: list[tuple[Argument, ...]] = []
+        for each in backends if keep_s else ():
+            key = redis_keys.known(each.backend.name)
+            slots = [word for pair in each.slots.items() for word in pair]
+            seen = [word for queue in each.slots for word in (f"{now:.3f}", queue)]
+            commands += [
+                ("HSET", key, _BACKEND, encode(each.backend), *slots),
+                ("EXPIRE", key, keep_s),
+                ("ZADD", redis_keys.KNOWN, *seen),
+                ("ZREMRANGEBYSCORE", redis_keys.KNOWN, "-inf", f"{now - keep_s:.3f}"),
+                ("ZREMRANGEBYRANK", redis_keys.KNOWN, 0, -_MOST_KNOWN - 1),
+                ("EXPIRE", redis_keys.KNOWN, keep_s),
+            ]
+        return commands
 
     async def leave(self, worker: str) -> None:
         """Remove a worker from the roster; raises RelayUnavailable."""
@@ -69,15 +116,87 @@ class RosterStore:
             [("DEL", redis_keys.worker_report(worker)), ("ZREM", redis_keys.ROSTER, worker)]
         )
 
+    async def forget(self, backend: str) -> bool:
+        """Forget what is known of a backend; returns whether anything was.
+
+        A live worker of it writes it again within minutes. Raises RelayUnavailable.
+        """
+        key = redis_keys.known(backend)
+        fields = await self._connection.command("HKEYS", key)
+        if not fields:
+            return False
+        await self._connection.pipeline([("ZREM", redis_keys.KNOWN, *fields), ("DEL", key)])
+        return True
+
     async def workers(self) -> list[WorkerReport]:
         """Reports of all live workers, sorted by name; raises RelayUnavailable."""
-        members = await self._connection.command("ZRANGE", redis_keys.ROSTER, 0, -1)
-        if not members:
-            return []
-        reports = await self._connection.command(
-            "MGET", *(redis_keys.worker_report(member.decode()) for member in sorted(members))
+        return await self._reports(
+            await self._connection.command("ZRANGE", redis_keys.ROSTER, 0, -1)
         )
+
+    async def read(self) -> Roster:
+        """Live workers, and what is known of queues that none of them consumes.
+
+        Costs a round trip more than `workers` while there are such queues. Raises RelayUnavailable.
+        """
+        members, seen = await self._connection.pipeline(
+            [
+                ("ZRANGE", redis_keys.ROSTER, 0, -1),
+                ("ZRANGE", redis_keys.KNOWN, 0, -1, "WITHSCORES"),
+            ]
+        )
+        workers = await self._reports(members)
+        absent = {queue.decode(): float(at) for queue, at in pairs(seen).items()}
+        for queue in consumed(workers):
+            absent.pop(queue, None)
+        return Roster(workers, await self._absent(absent))
+
+    async def _reports(self, members: Iterable[bytes]) -> list[WorkerReport]:
+        keys = [redis_keys.worker_report(member.decode()) for member in sorted(members)]
+        if not keys:
+            return []
+        reports = await self._connection.command("MGET", *keys)
         return [worker for text in reports if text and (worker := _read(text)) is not None]
+
+    async def _absent(self, seen_at: Mapping[str, float]) -> list[KnownBackend]:
+        """The backends of these queues, which no live worker consumes."""
+        names = sorted({backend_of(queue) for queue in seen_at})
+        hashes = await self._connection.pipeline(
+            [("HGETALL", redis_keys.known(name)) for name in names]
+        )
+        found = (_recalled(fields, seen_at) for fields in hashes)
+        return [each for each in found if each is not None]
+
+
+def consumed(workers: Iterable[WorkerReport]) -> set[str]:
+    """Queues from which a worker takes jobs; one that drains takes none."""
+    return {queue.name for worker in workers if not worker.draining for queue in worker.queues}
+
+
+def _known(report: BackendReport, worker: WorkerReport) -> KnownBackend:
+    """What is worth remembering of a report: not what changes by the minute."""
+    models = tuple(model.model_copy(update={"warm": None}) for model in report.models)
+    lasting = {"models": models, "endpoints": (), "healthy": False, "error": None}
+    slots = {
+        queue.name: queue.slots for queue in worker.queues if backend_of(queue.name) == report.name
+    }
+    return KnownBackend(backend=report.model_copy(update=lasting), slots=slots)
+
+
+def _recalled(fields: Mapping[bytes, Any], seen_at: Mapping[str, float]) -> KnownBackend | None:
+    """A known backend with those of its queues that are in `seen_at`; None if it cannot be read."""
+    slots = {
+        queue: int(count) for name, count in fields.items() if (queue := name.decode()) in seen_at
+    }
+    text = fields.get(_BACKEND.encode())
+    if not slots or text is None:
+        return None
+    try:
+        backend = decode(BackendReport, text)
+    except ValidationError:
+        return None
+    last_seen_at = max(seen_at[queue] for queue in slots)
+    return KnownBackend(backend=backend, slots=slots, last_seen_at=last_seen_at)
 
 
 def _read(text: bytes) -> WorkerReport | None:

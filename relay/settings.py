@@ -31,6 +31,8 @@ class RelaySettings(FleetSettings):
     """Seconds for which jobs of a model in memory may overtake the head of their queue."""
     dead_ttl_s: Seconds = 7 * 86400
     """Seconds that a dead letter's record and log are kept."""
+    remember_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 30 * 86400
+    """Seconds for which a backend is known after its last worker; 0: only while one is live."""
     lease_s: Seconds = 15
     """Seconds that a worker holds a job without renewing."""
     renew_s: Seconds = 4

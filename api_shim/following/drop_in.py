@@ -13,8 +13,9 @@ A surface is a view of jobs. It translates its request into the contract's, subm
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from fastapi import Request
@@ -23,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from api_shim.following.event_stream import CLOSE_TIMEOUT_S, send_body
-from api_shim.following.queue_position import Pages
+from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Problem, Refusal, problem_of, status_of
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
@@ -51,6 +52,7 @@ from contract.events import Cancelled, Event, Failed, Frame
 from contract.features import features_of
 from contract.jobs import AnyRequest, JobRecord
 from contract.result import Fold, Result
+from contract.sse import KEEP_ALIVE
 from relay.followers import Followers
 from relay.log import Log
 
@@ -170,6 +172,7 @@ class FollowingServices(NamedTuple):
     roster: RosterCache
     followers: Followers
     open_calls: OpenCalls
+    positions: QueuePositions
     keepalive_s: float
     """Seconds of silence after which a stream sends a keep-alive."""
 
@@ -216,7 +219,7 @@ class DropInCall:
         wanted = features_of(request)
         if not wanted:
             return ()
-        pool = pools(await self._services.roster.recent()).get(backend)
+        pool = pools(*await self._services.roster.recent()).get(backend)
         granted = None if pool is None else pool.grants
         return () if granted is None else tuple(each for each in wanted if each not in granted)
 
@@ -265,7 +268,13 @@ class DropInCall:
             headers=self.headers,
             head_timeout_s=self._services.keepalive_s,
             split_frames=split_frames,
+            why_silent=partial(self._why_silent, record.id),
         )
+
+    async def _why_silent(self, job_id: str) -> str:
+        """Why a job waits, in one line; empty if it does not."""
+        queued = await self._services.positions.queued(job_id)
+        return "" if queued is None else " ".join(queued.reason.split())
 
     def _follower(self, record: JobRecord) -> AbstractAsyncContextManager[object]:
         return self._services.followers.follow(
@@ -307,14 +316,19 @@ class AnswerStream(Response):
         headers: Mapping[str, str],
         head_timeout_s: float,
         split_frames: SplitFrames | None = None,
+        why_silent: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """Render these pages; the head is sent with the first output or after `head_timeout_s`."""
+        """Render these pages; the head is sent with the first output or after `head_timeout_s`.
+
+        `why_silent` returns why the job waits; SSE's keep-alives say it.
+        """
         self._pages = pages
         self._renderer = renderer
         self._open_calls = open_calls
         self._follower = follower
         self._head_timeout_s = head_timeout_s
         self._parted = split_frames or self._split
+        self._why_silent = why_silent
         self._has_started = False
         self._has_sent_text = False
         self._refusal_headers = headers
@@ -354,10 +368,17 @@ class AnswerStream(Response):
                 self._has_sent_text = True
                 await self._send(send, data)
             elif not frames and (self._has_started or now() >= head_due_at):
-                await self._send(send, self._renderer.keep_alive)
+                await self._send(send, await self._keep_alive())
             if end is not None:
                 await self._fail(ended(end, self._refusal_headers), scope, send)
                 return
+
+    async def _keep_alive(self) -> bytes:
+        data = self._renderer.keep_alive
+        if self._has_sent_text or self._why_silent is None or data != KEEP_ALIVE:
+            return data
+        reason = await self._why_silent()
+        return f": {reason}\n\n".encode() if reason else data
 
     def _split(self, frames: list[Frame]) -> tuple[Sequence[Frame], Frame | None]:
         """The default `SplitFrames`."""

@@ -18,7 +18,7 @@ from contract.events import (
 from contract.jobs import JobRecord, QueuePlace
 from contract.model_names import is_same, model_of
 from contract.roster import QueueReport, WorkerReport
-from relay.position import Positions
+from relay.position import NO_WORKER, Positions, behind
 from relay.records import Records
 
 
@@ -37,14 +37,13 @@ def with_reason(
     obstacle = _obstacle(reports) if until is None else until
     if obstacle is None:
         return place
-    last_sent = obstacle if place.position in (None, 1) else f"{obstacle}; {place.reason}"
     eta_s = place.eta_s if reports and until is None else None
-    return place.model_copy(update={"reason": last_sent, "eta_s": eta_s})
+    return behind(obstacle, place).model_copy(update={"eta_s": eta_s})
 
 
 def _obstacle(reports: Sequence[QueueReport]) -> str | None:
     if not reports:
-        return "waiting for a worker"
+        return NO_WORKER
     loading = sorted({report.loading for report in reports if report.loading})
     return f"loading {', '.join(loading)}" if loading else None
 
@@ -102,7 +101,7 @@ class QueuePositions:
     async def place(self, record: JobRecord) -> QueuePlace:
         """A job's position now and why it waits; raises RelayUnavailable."""
         place = await self._positions.place(record)
-        return with_reason(place, record.queue, await self._roster.recent(), record.model)
+        return with_reason(place, record.queue, (await self._roster.recent()).workers, record.model)
 
     async def queued(self, job_id: str) -> Queued | None:
         """A fresh event for a waiting job; None if it no longer waits or Redis is unavailable."""

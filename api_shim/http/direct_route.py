@@ -25,8 +25,11 @@ from api_shim.http.json_body import invalid_json
 Injected = TypeVar("Injected")
 
 _SPECIAL: Final = frozenset(
-    {b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"content-encoding"}
-)
+    {
+        b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
+        b"content-encoding",
+    }
+)  # fmt: skip
 _BACKEND: Final = re.compile(BACKEND_NAME)
 
 

@@ -1,4 +1,4 @@
-"""Request headers that every surface accepts: idempotency, priority, disconnect policy, backend.
+"""Request headers that every surface accepts: idempotency, priority, backend and policies.
 
 A header overrides the field of the body that means the same: a client library may not let its user
 set that field.
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 from fastapi import Depends, Header
 from pydantic import AfterValidator
 
-from contract.requests import OnDisconnect, Priority, Request, disconnect_policy
+from contract.requests import OnDisconnect, OnNoWorker, Priority, Request, disconnect_policy
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -52,6 +52,14 @@ OnDisconnectHeader = Annotated[
     ),
     AfterValidator(_possible),
 ]
+OnNoWorkerHeader = Annotated[
+    OnNoWorker | None,
+    Header(
+        alias="X-Fleet-On-No-Worker",
+        description="Instead of the body's `on_no_worker`: whether the job waits for a worker of a "
+        "known backend to start, or is refused with 503 while none is live.",
+    ),
+]
 
 
 BACKEND_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
@@ -72,6 +80,7 @@ class Preferences(NamedTuple):
     priority: Priority | None = None
     on_disconnect: OnDisconnect | None = None
     backend: str | None = None
+    on_no_worker: OnNoWorker | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with the headers' values in place of its own."""
@@ -79,6 +88,7 @@ class Preferences(NamedTuple):
             "priority": self.priority,
             "on_disconnect": self.on_disconnect,
             "backend": self.backend,
+            "on_no_worker": self.on_no_worker,
         }
         return request.model_copy(update={k: v for k, v in values.items() if v is not None})
 
@@ -88,9 +98,10 @@ async def _preferences(
     priority: PriorityHeader = None,
     on_disconnect: OnDisconnectHeader = None,
     backend: BackendHeader = None,
+    on_no_worker: OnNoWorkerHeader = None,
 ) -> Preferences:
     policy = None if on_disconnect is None else disconnect_policy(on_disconnect)
-    return Preferences(idempotency_key, priority, policy, backend)
+    return Preferences(idempotency_key, priority, policy, backend, on_no_worker)
 
 
 Preferred = Annotated[Preferences, Depends(_preferences)]

@@ -66,6 +66,8 @@ class BackendRemoved(WireModel):
     name: str
     workers: int
     """How many workers were ended."""
+    forgotten: bool = False
+    """Whether it was known from earlier workers: new jobs do not wait for it any more."""
     waiting: int
     """Jobs in its queues; they wait until a backend of that name is served again."""
 
@@ -104,7 +106,7 @@ async def add(
     new: Annotated[NewBackend, Body(openapi_examples=_EXAMPLE)], dependencies: Injected
 ) -> Response:
     """Start workers for a backend at run time; `fleet up` does not remember it when it exits."""
-    if new.name in pools(await dependencies.roster.workers()):
+    if await _is_live(dependencies, new.name):
         raise _taken(f"A live worker already serves a backend {new.name}")
     response = await _control(dependencies, AddBackend(name=new.name, dsn=new.dsn))
     if response.error == "invalid":
@@ -131,13 +133,29 @@ async def remove(
     name: Annotated[BackendName, Path(description="As it was added, or given to `fleet up`.")],
     dependencies: Injected,
 ) -> Response:
-    """Drain a backend's workers and end them; queued jobs wait."""
-    response = await _control(dependencies, RemoveBackend(name=name))
-    if response.error is not None:
-        raise Refusal(UnknownBackend, response.message)
+    """End a backend's workers, which finish or return their jobs, and forget it; queued jobs wait.
+
+    A backend that has no live worker is only forgotten.
+    """
+    live = await _is_live(dependencies, name)
+    ended = 0
+    if live or dependencies.settings.control is not None:
+        response = await _control(dependencies, RemoveBackend(name=name))
+        ended = response.processes
+        if response.error is not None and live:
+            raise Refusal(UnknownBackend, response.message)
+    forgotten = await dependencies.roster.forget(name)
+    if not (ended or forgotten):
+        raise Refusal(UnknownBackend, f"There is no backend {name}, live or known.")
     views = await dependencies.queue.positions.views(await dependencies.roster.workers())
     waiting = sum(view.depth for view in views if backend_of(view.name) == name)
-    return json_response(BackendRemoved(name=name, workers=response.processes, waiting=waiting))
+    gone = BackendRemoved(name=name, workers=ended, forgotten=forgotten, waiting=waiting)
+    return json_response(gone)
+
+
+async def _is_live(dependencies: Dependencies, name: str) -> bool:
+    workers = await dependencies.roster.workers()
+    return any(report.name == name for worker in workers for report in worker.backends)
 
 
 def _taken(why: str) -> Refusal:

@@ -1,4 +1,4 @@
-"""The roster over HTTP: backends, models, queues, workers, as live workers report them."""
+"""The roster over HTTP: backends, models, queues, workers, as workers report or reported them."""
 
 from typing import Annotated
 
@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Response
 from api_shim.dependencies import Injected
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
-from api_shim.submission.roster_cache import pools
 from api_shim.submission.roster_views import BackendView, ModelView, backend_view, model_views
 from contract.errors import UnknownBackend
 from contract.roster import QueueView, WorkerReport
@@ -17,7 +16,7 @@ router = APIRouter(prefix="/api/v1", tags=["roster"])
 
 
 class BackendList(WireModel):
-    """Every backend that a live worker serves."""
+    """Every backend that a live worker serves, or for which jobs may wait until one does."""
 
     backends: tuple[BackendView, ...]
 
@@ -47,8 +46,8 @@ class WorkerList(WireModel):
     responses=documented(503),
 )
 async def backends(dependencies: Injected) -> Response:
-    """List backends: health, capabilities, models and workers."""
-    found = pools(await dependencies.roster.workers()).values()
+    """List backends: health, capabilities, models and workers, of which there may be none."""
+    found = (await dependencies.roster.pools()).values()
     return json_response(BackendList(backends=tuple(backend_view(pool) for pool in found)))
 
 
@@ -63,7 +62,7 @@ async def models(
     backend: Annotated[str | None, Query(description="Only those of this backend.")] = None,
 ) -> Response:
     """List models, chat models first: backend, capabilities, whether it is in memory."""
-    found = pools(await dependencies.roster.workers())
+    found = await dependencies.roster.pools()
     if backend is not None:
         if backend not in found:
             names = ", ".join(found) or "none"

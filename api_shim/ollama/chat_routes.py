@@ -22,7 +22,6 @@ from api_shim.ollama.embed import EmbedBody, EmbeddingsBody
 from api_shim.ollama.models import is_unsupported
 from api_shim.ollama.request_fields import NamedModel, unused_when_loading
 from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, documented
-from api_shim.submission.roster_cache import pools
 from contract.chat import ChatRequest
 from contract.models import LoadRequest, UnloadRequest
 
@@ -100,7 +99,7 @@ async def _load_or_unload(
     """Load or unload the model, if a backend can: hosted models need neither."""
     call.add_ignored(unused_when_loading(body))
     if isinstance(job, LoadRequest):
-        fleet = pools(await dependencies.roster.workers())
+        fleet = await dependencies.roster.pools()
         if is_unsupported(job, fleet.values()):
             return
     await call.result(await call.submit(job))

@@ -13,7 +13,6 @@ from api_shim.ollama.chat_routes import example, json
 from api_shim.ollama.model_responses import CreateBody, ProgressLines, PullBody
 from api_shim.ollama.models import CopyBody, DeleteBody, ShowBody
 from api_shim.ollama.route import JOB_ENDS, AnyTypeRoute, documented
-from api_shim.submission.roster_cache import pools
 from contract.models import CreateRequest, PullRequest
 
 OLLAMA_VERSION: Final = "0.32.6"
@@ -74,7 +73,7 @@ async def _build(
 @router.head("/tags", include_in_schema=False)
 async def get_tags(dependencies: Injected) -> Response:
     """List the models of all backends."""
-    found = pools(await dependencies.roster.workers()).values()
+    found = (await dependencies.roster.pools()).values()
     return _json(models.tags_response(found, time.time()))
 
 
@@ -83,7 +82,7 @@ async def get_tags(dependencies: Injected) -> Response:
 )
 async def get_ps(dependencies: Injected) -> Response:
     """List the models that a backend has in memory."""
-    found = pools(await dependencies.roster.workers()).values()
+    found = (await dependencies.roster.pools()).values()
     return _json(models.ps_response(found, time.time()))
 
 
@@ -104,7 +103,7 @@ async def post_show(
 ) -> Response:
     """Show a model: the backend's details, or what workers report."""
     job = models.to_show(body)
-    fleet = pools(await dependencies.roster.workers()).values()
+    fleet = (await dependencies.roster.pools()).values()
     reports = models.reports_of(job.model, job.backend, fleet)
     is_unsupported = models.is_unsupported(job, fleet)
     result = None if is_unsupported else await call.result(await call.submit(job, body))

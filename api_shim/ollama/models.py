@@ -84,13 +84,17 @@ def kinds_of(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[Mod
 def is_unsupported(request: LoadRequest | ShowRequest, fleet: Collection[Pool]) -> bool:
     """Whether no backend that has the model can load it, or show more of it.
 
-    Such a model is always in memory, and its workers' reports are all there is to show. Raises
-    Refusal if no backend has the model.
+    Such a model is always in memory, and its workers' reports are all there is to show: as for a
+    backend without a live worker, because looking at a model should start none. Raises Refusal if
+    no backend has the model.
     """
     having = _having(request.model, request.backend, fleet)
     if not having and fleet and request.backend is None:
         raise absent(request.model, fleet, OLLAMA)
-    return bool(having) and not any(request.kind in pool.capabilities for pool in having)
+    able = [pool for pool in having if request.kind in pool.capabilities]
+    if isinstance(request, ShowRequest):
+        able = [pool for pool in able if pool.workers]
+    return bool(having) and not able
 
 
 def _having(model: str, backend: str | None, fleet: Iterable[Pool]) -> list[Pool]:

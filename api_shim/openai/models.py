@@ -1,6 +1,5 @@
 """GET /v1/models: every model of every backend, as OpenAI lists them."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -12,14 +11,14 @@ from api_shim.submission.roster_cache import listing, pools
 from api_shim.submission.selection import absent
 from contract.json_lines import json_line
 from contract.model_names import find
-from contract.roster import WorkerReport
+from relay.roster import Roster
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
-    """The models by name; `created` is when a worker began to serve the backend."""
-    every = list(workers)
+def cards(roster: Roster) -> dict[str, dict[str, Any]]:
+    """The models by name; `created` is when a worker began to serve the backend; 0: none does."""
+    every = roster.workers
     since = {
         report.name: int(min(w.started_at for w in every if report in w.backends))
         for worker in every
@@ -32,7 +31,7 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
             "owned_by": owners[0].name,
             "created": since.get(owners[0].name, 0),
         }
-        for name, owners in listing(pools(every).values()).items()
+        for name, owners in listing(pools(*roster).values()).items()
     }
 
 
@@ -44,7 +43,7 @@ def cards(workers: Iterable[WorkerReport]) -> dict[str, dict[str, Any]]:
 )
 async def models(dependencies: Injected) -> Response:
     """List the models of all backends, chat models first; `owned_by` is a backend that has it."""
-    found = cards(await dependencies.roster.workers())
+    found = cards(await dependencies.roster.read())
     return _answer({"object": "list", "data": list(found.values())})
 
 
@@ -58,10 +57,10 @@ async def model(
     model: Annotated[str, Path(description="Its name, slashes and all.")], dependencies: Injected
 ) -> Response:
     """Get one model."""
-    workers = await dependencies.roster.workers()
-    found = find(cards(workers), model)
+    roster = await dependencies.roster.read()
+    found = find(cards(roster), model)
     if found is None:
-        raise absent(model, pools(workers).values(), OPENAI)
+        raise absent(model, pools(*roster).values(), OPENAI)
     return _answer(found[1])
 
 

@@ -3,16 +3,17 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from copy import copy
 
 from contract.features import Feature
 from contract.model_kinds import ModelKind, kinds, lacks, rank
 from contract.model_names import find
-from contract.roster import BackendReport, Capability, ModelReport, WorkerReport
-from relay.roster import RosterStore
+from contract.roster import BackendReport, Capability, KnownBackend, ModelReport, WorkerReport
+from relay.roster import Roster, RosterStore, consumed
 
 
 class Pool:
-    """What all live workers report about one backend."""
+    """What all live workers report about one backend, or what is known of one without any."""
 
     def __init__(self, name: str) -> None:
         """No report is added yet."""
@@ -21,6 +22,10 @@ class Pool:
         self.workers: list[str] = []
         self.queues: set[str] = set()
         """Queues that a worker consumes now; a draining worker consumes none."""
+        self.known_queues: set[str] = set()
+        """Queues that no worker consumes now, but one that is started will."""
+        self.last_seen_at: float | None = None
+        """Unix seconds at which a worker of the known queues reported, if one ever did."""
 
     @property
     def is_healthy(self) -> bool:
@@ -49,6 +54,12 @@ class Pool:
                 models.setdefault(model.name, []).append(model)
         return models
 
+    def with_known_queues(self) -> "Pool":
+        """A copy whose known queues count as consumed."""
+        pool = copy(self)
+        pool.queues = self.queues | self.known_queues
+        return pool
+
     def find(self, model: str) -> list[ModelReport]:
         """The reports about a model; a name without a tag means the tag `latest`."""
         found = find(self.models, model)
@@ -76,8 +87,8 @@ def listing(found: Iterable[Pool]) -> dict[str, list[Pool]]:
     return {name: having[name] for name in sorted(having, key=lambda name: (order[name], name))}
 
 
-def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
-    """Every backend of the fleet by name."""
+def pools(workers: Iterable[WorkerReport], known: Iterable[KnownBackend] = ()) -> dict[str, Pool]:
+    """Every backend of the fleet by name: those with live workers, then those that are known."""
     found: dict[str, Pool] = {}
     for worker in workers:
         for report in worker.backends:
@@ -86,30 +97,66 @@ def pools(workers: Iterable[WorkerReport]) -> dict[str, Pool]:
             pool.workers.append(worker.name)
             if not worker.draining:
                 pool.queues.update(queue.name for queue in worker.queues)
+    for each in known:
+        pool = found.setdefault(each.backend.name, Pool(each.backend.name))
+        if not pool.workers:
+            pool.reports.append(each.backend)
+        pool.known_queues.update(each.slots.keys() - pool.queues)
+        pool.last_seen_at = each.last_seen_at
     return dict(sorted(found.items()))
 
 
 class RosterCache:
     """A cached roster; concurrent callers share one read."""
 
-    def __init__(self, roster: RosterStore, *, max_age_s: float) -> None:
-        """Cache for `max_age_s` seconds."""
+    def __init__(
+        self, roster: RosterStore, max_age_s: float, configured: Iterable[KnownBackend] = ()
+    ) -> None:
+        """Cache for `max_age_s` seconds; `configured` backends are known without any worker."""
         self._roster = roster
         self._max_age_s = max_age_s
-        self._workers: list[WorkerReport] = []
+        self._configured = tuple(configured)
+        self._seen = Roster([], [])
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
 
-    async def workers(self, *, max_age_s: float = 0.0) -> list[WorkerReport]:
-        """Every live worker as of `max_age_s` seconds ago or later; raises RelayUnavailable."""
+    async def read(self, *, max_age_s: float = 0.0) -> Roster:
+        """The roster as of `max_age_s` seconds ago or later; raises RelayUnavailable."""
         asked_at = time.monotonic()
         async with self._looking:
             if self._looked_at < asked_at - max_age_s:
                 looked_at = time.monotonic()
-                self._workers = await self._roster.workers()
+                self._seen = self._with_configured(await self._roster.read())
                 self._looked_at = looked_at
-        return self._workers
+        return self._seen
 
-    async def recent(self) -> list[WorkerReport]:
-        """Every live worker, from the cache if it is fresh enough; raises RelayUnavailable."""
-        return await self.workers(max_age_s=self._max_age_s)
+    async def recent(self) -> Roster:
+        """The roster, from the cache if it is fresh enough; raises RelayUnavailable."""
+        return await self.read(max_age_s=self._max_age_s)
+
+    async def workers(self) -> list[WorkerReport]:
+        """Every live worker now; raises RelayUnavailable."""
+        return (await self.read()).workers
+
+    async def pools(self) -> dict[str, Pool]:
+        """Every backend now, by name; raises RelayUnavailable."""
+        return pools(*await self.read())
+
+    async def forget(self, backend: str) -> bool:
+        """Forget what workers reported of a backend; returns whether anything was known.
+
+        Raises RelayUnavailable.
+        """
+        return await self._roster.forget(backend)
+
+    def _with_configured(self, roster: Roster) -> Roster:
+        """Add what is configured where no worker, live or remembered, has reported better."""
+        reported = consumed(roster.workers) | {
+            queue for each in roster.known for queue in each.slots
+        }
+        added = []
+        for each in self._configured:
+            slots = {queue: count for queue, count in each.slots.items() if queue not in reported}
+            if slots:
+                added.append(each.model_copy(update={"slots": slots}))
+        return Roster(roster.workers, [*roster.known, *added])

@@ -1,17 +1,21 @@
-"""Backends and models as clients see them, rendered from the reports of live workers.
+"""Backends and models as clients see them, rendered from the reports of workers.
 
 Apart from the routes, because `fleet up` renders them too, and FastAPI takes a second to import.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from api_shim.submission.roster_cache import Pool, listing
 from contract.roster import BackendReport, Capability, EndpointReport, ModelReport
 from contract.wire import WireModel
 
+NO_WORKER: Final = "no worker is live"
+"""The error of a backend that is only known: its jobs wait for a worker to start."""
+
 
 class BackendView(WireModel):
-    """A backend with all workers that serve it."""
+    """A backend with all workers that serve it; with none, what is known of it."""
 
     name: str
     type: str
@@ -31,6 +35,10 @@ class BackendView(WireModel):
     queues: tuple[str, ...]
     """Its queues that a worker consumes now."""
     workers: tuple[str, ...]
+    known_queues: tuple[str, ...] = ()
+    """Its queues that no worker consumes now, but that take jobs, which wait for one to start."""
+    last_seen_at: float | None = None
+    """Unix seconds at which a worker last reported such a queue; null: never, it is configured."""
 
 
 class ModelView(ModelReport):
@@ -38,7 +46,7 @@ class ModelView(ModelReport):
 
     backend: str
     workers: int
-    """How many of the backend's workers report it."""
+    """How many of the backend's workers report it; 0: it is known, and no worker is live."""
 
 
 def backend_view(pool: Pool) -> BackendView:
@@ -47,16 +55,26 @@ def backend_view(pool: Pool) -> BackendView:
         name=pool.name,
         type=pool.reports[0].type,
         healthy=pool.is_healthy,
-        error=next((error for report in pool.reports for error in _errors(report)), None),
+        error=_error(pool),
         endpoints=tuple(sorted({it.address for it in _endpoints(pool)})),
-        endpoints_down=tuple(sorted({it.address for it in _endpoints(pool) if _is_down(it)})),
+        endpoints_down=tuple(
+            sorted({it.address for it in _endpoints(pool) if pool.workers and _is_down(it)})
+        ),
         circuit_open_until=_circuit_open_until(pool),
         version=next((report.version for report in pool.reports if report.version), None),
         capabilities=pool.capabilities,
         models=tuple(listing([pool])),
         queues=tuple(sorted(q for q in pool.queues if q.startswith(f"{pool.name}."))),
         workers=tuple(sorted(pool.workers)),
+        known_queues=tuple(sorted(pool.known_queues)),
+        last_seen_at=pool.last_seen_at,
     )
+
+
+def _error(pool: Pool) -> str | None:
+    if not pool.workers:
+        return NO_WORKER
+    return next((error for report in pool.reports for error in _errors(report)), None)
 
 
 def _endpoints(pool: Pool) -> list[EndpointReport]:
@@ -91,7 +109,7 @@ def model_views(found: Iterable[Pool]) -> list[ModelView]:
         ModelView(
             **{**dict(reports[0]), "warm": _any_warm(reports)},
             backend=pool.name,
-            workers=len(reports),
+            workers=len(reports) if pool.workers else 0,
         )
         for name, owners in listing(found).items()
         for pool in owners

@@ -9,6 +9,9 @@ deleted.
 A model that cannot be used is refused in one of three ways: no backend has it (`unknown_model`);
 one has it, but it is not for this kind of job (`wrong_kind`); one has it, but the backend cannot
 run that kind with any model (`not_supported`).
+
+A queue that a worker consumes now is preferred. If no such queue fits, one that is only known is
+chosen, by the capabilities and models that are remembered, and the job waits for a worker to start.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -47,8 +50,12 @@ def choose(
     pools: Mapping[str, Pool],
     loads: Sequence[QueueView] = (),
     hints: ErrorHints = NATIVE,
+    *,
+    may_wait: bool = True,
 ) -> str:
     """The name of the backend that takes the request.
+
+    `may_wait`: whether it may be one whose queue no worker consumes now.
 
     `loads` are the queues that are served or held a job lately; they decide between several fitting
     pools, and distinguish a backend that is down from an unknown one. They may be omitted where
@@ -57,6 +64,26 @@ def choose(
     Raises Refusal: `unknown_backend` or `unknown_model` (404), `no_worker` (503), `wrong_kind` or
     `not_supported` (400), `invalid_request` (422) if the client must name a backend.
     """
+    live = {name: pool for name, pool in pools.items() if pool.workers}
+    try:
+        return _choose(request, live, loads, hints)
+    except Refusal:
+        if not any(pool.known_queues for pool in pools.values()):
+            raise
+    awake = {name: pool.with_known_queues() for name, pool in pools.items()}
+    chosen = _choose(request, awake, loads, hints)
+    if not may_wait:
+        raise _no_worker(queue_name(chosen, request.kind), hints)
+    return chosen
+
+
+def _choose(
+    request: AnyRequest,
+    pools: Mapping[str, Pool],
+    loads: Sequence[QueueView],
+    hints: ErrorHints,
+) -> str:
+    """A fitting backend among those of which a worker consumes the queue; raises Refusal."""
     if request.backend is not None:
         known = {backend_of(queue.name) for queue in loads}
         _check_named(request.backend, request, pools, known, hints)

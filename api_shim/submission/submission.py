@@ -6,7 +6,7 @@ Idempotency-Key mean the same on all of them.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fastapi import Response
 
@@ -19,11 +19,17 @@ from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
 from contract.models import PullRequest
 from contract.redis_keys import backend_of, queue_name
-from contract.roster import QueueView, WorkerReport
+from contract.requests import LONGEST_DEADLINE_S, OnNoWorker
+from contract.roster import QueueView
 from contract.tenants import Tenant
 from relay.followers import Followers
 from relay.idempotency import Idempotency, Key
+from relay.position import NO_WORKER
 from relay.queue import Queue
+from relay.roster import Roster
+
+REASON_HEADER: Final = "X-Fleet-Queue-Reason"
+"""Response header that says why a job waits, if it waits for a worker to start."""
 
 
 class SubmissionServices(NamedTuple):
@@ -33,6 +39,8 @@ class SubmissionServices(NamedTuple):
     roster: RosterCache
     idempotency: Idempotency
     followers: Followers
+    on_no_worker: OnNoWorker
+    """For requests that do not say it."""
 
 
 class Submission:
@@ -60,6 +68,8 @@ class Submission:
         self._enqueue_anyway = enqueue_anyway
         self._hints = hints
         self._is_followed = is_followed
+        self._no_worker = False
+        """Whether no live worker consumes the queue that was selected last."""
         self.is_registered = False
         """Whether this process has been the job's first follower since it was enqueued."""
         self.headers: dict[str, str] = {}
@@ -107,18 +117,31 @@ class Submission:
     async def _enqueue(
         self, request: AnyRequest, queue: str, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
-        request = request.model_copy(update={"backend": backend_of(queue)})
+        request = request.model_copy(update=self._settled(request, queue))
         # Only of these it is certain that the job is a new one.
         is_new = job_id is None and not isinstance(request, PullRequest)
         self.is_registered = is_new and self._is_followed
         record, place = await self._services.queue.enqueue(
             request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True,
             first_follower=self._services.followers.process if self.is_registered else None,
+            obstacle=NO_WORKER if self._no_worker else "",
         )  # fmt: skip
+        if place.reason.startswith(NO_WORKER):
+            self.headers[REASON_HEADER] = place.reason
         if record.on_disconnect != request.on_disconnect:
             # A pull that another client began: it must not end with one of its clients.
             await self._services.followers.merge_policy(record, request.on_disconnect)
         return record, place
+
+    def _settled(self, request: AnyRequest, queue: str) -> dict[str, Any]:
+        """Fields of the request as they are enqueued: what is decided now need not be stored.
+
+        Who waits for a worker that may never start has a deadline.
+        """
+        fields: dict[str, Any] = {"backend": backend_of(queue), "on_no_worker": None}
+        if self._no_worker and request.effective_deadline_s is None:
+            fields["deadline_s"] = LONGEST_DEADLINE_S
+        return fields
 
     async def queue_for(self, request: AnyRequest) -> str:
         """The queue for a request now; raises Refusal, RelayUnavailable."""
@@ -132,14 +155,17 @@ class Submission:
             return await self._choose(request, await roster.recent())
         except Refusal:
             # The cached roster may be old: only a fresh one may refuse a client.
-            return await self._choose(request, await roster.workers())
+            return await self._choose(request, await roster.read())
 
-    async def _choose(self, request: AnyRequest, workers: list[WorkerReport]) -> str:
-        live = pools(workers)
+    async def _choose(self, request: AnyRequest, roster: Roster) -> str:
+        found = pools(*roster)
         loads: list[QueueView] = []
-        if depends_on_loads(request, live):
-            loads = await self._services.queue.positions.views(workers)
-        return choose(request, live, loads, self._hints)
+        if depends_on_loads(request, found):
+            loads = await self._services.queue.positions.views(roster.workers)
+        may_wait = (request.on_no_worker or self._services.on_no_worker) == "wait"
+        backend = choose(request, found, loads, self._hints, may_wait=may_wait)
+        self._no_worker = queue_name(backend, request.kind) not in found[backend].queues
+        return backend
 
 
 def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -> Response:
@@ -150,6 +176,7 @@ def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -
         queue=record.queue,
         position=place.position,
         eta_s=place.eta_s,
+        reason=place.reason,
         events_url=f"/api/v1/jobs/{record.id}/events",
     )
     whole = {"Location": f"/api/v1/jobs/{record.id}", "X-Fleet-Job": record.id, **headers}

@@ -35,6 +35,8 @@ class BackendInfo(WireModel):
     models: tuple[str, ...] = ()
     queues: tuple[str, ...] = ()
     workers: tuple[str, ...] = ()
+    known_queues: tuple[str, ...] = ()
+    last_seen_at: float | None = None
 
 
 class BackendGone(WireModel):
@@ -45,6 +47,8 @@ class BackendGone(WireModel):
     name: str
     workers: int
     """How many were ended."""
+    forgotten: bool = False
+    """Whether it was known from earlier workers: new jobs do not wait for it any more."""
     waiting: int
     """Jobs in its queues: they wait until a backend of that name is there again."""
 
@@ -79,7 +83,10 @@ class RosterClient:
         return None if "status" in from_json(answer) else decode(BackendInfo, answer)
 
     async def remove_backend(self, name: str) -> BackendGone:
-        """Stop a backend's workers; its jobs stay queued. Needs an admin's API key, as above."""
+        """Stop a backend's workers and forget it; its jobs stay queued. Needs an admin's API key.
+
+        Without live workers it is only forgotten. `add_backend` says when no key is needed.
+        """
         path = f"/api/v1/backends/{quote(name, safe='')}"
         return decode(BackendGone, await self._shims.request("DELETE", path))
 

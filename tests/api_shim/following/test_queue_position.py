@@ -32,7 +32,7 @@ def test_without_a_worker_it_waits_for_one_for_an_unknown_time(
 ) -> None:
     told = with_reason(THIRD, QUEUE, workers)
 
-    assert told.reason == "waiting for a worker; 2 jobs before yours"
+    assert told.reason == "waiting for a worker to start; 2 jobs before yours"
     assert told.eta_s is None
 
 
@@ -64,7 +64,7 @@ async def test_a_job_s_record_has_the_reason_why_it_waits(shim: str, redis_url: 
         accepted = await at.http.post("/api/v1/jobs/chat?enqueue_anyway=true", json=asked)
         seen = (await at.http.get(f"/api/v1/jobs/{accepted.json()['id']}")).json()
 
-        assert (seen["position"], seen["reason"]) == (1, "waiting for a worker")
+        assert (seen["position"], seen["reason"]) == (1, "waiting for a worker to start")
 
 
 async def test_a_full_queue_reports_its_size_and_when_to_retry(redis_url: str) -> None:

@@ -10,6 +10,7 @@ BODY = {"name": "box", "dsn": "openai://sk-sesame@h/v1"}
 async def test_a_shim_on_its_own_refuses_with_the_remedy(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         added = await at.http.post("/api/v1/backends", json=BODY)
+        await at.announce("box")
         removed = await at.http.delete("/api/v1/backends/box")
 
         for answer in (added, removed):

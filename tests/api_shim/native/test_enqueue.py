@@ -121,20 +121,11 @@ async def test_a_backend_that_has_been_here_is_not_unknown(shim: str, redis_url:
         problem(answer, 503, "no_worker")
 
 
-async def test_a_backend_whose_only_worker_restarts_is_away(shim: str, redis_url: str) -> None:
-    async with stage(shim, redis_url) as at:
-        await at.announce("other")
-        report = await at.announce()
-        await at.relay.roster.leave(report.name)
-        answer = await at.http.post(CHAT_PATH, json={**CHAT, "backend": "scripted"})
-
-        problem(answer, 503, "no_worker")
-
-
 async def test_a_draining_worker_takes_nothing_new(shim: str, redis_url: str) -> None:
     async with stage(shim, redis_url) as at:
         await at.announce(draining=True)
-        answer = await at.http.post(CHAT_PATH, json={**CHAT, "backend": "scripted"})
+        body = {**CHAT, "backend": "scripted", "on_no_worker": "refuse"}
+        answer = await at.http.post(CHAT_PATH, json=body)
 
         problem(answer, 503, "no_worker")
 

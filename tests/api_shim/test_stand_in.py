@@ -1,0 +1,64 @@
+"""A shim maintains the fleet while no worker does, and only then."""
+
+import asyncio
+
+from support.relay import Relay, relay_on
+from support.shim import CHAT, serving, stage
+
+from api_shim.stand_in import StandIn
+from api_shim.submission.roster_cache import RosterCache
+from contract import redis_keys
+from relay.reconciler import Maintainer
+
+
+async def holder(relay: Relay) -> bytes | None:
+    found: bytes | None = await relay.connection.command("GET", redis_keys.MAINTAINER)
+    return found
+
+
+async def test_a_job_that_waits_for_a_worker_in_vain_ends_at_its_deadline(redis_url: str) -> None:
+    with serving(redis_url, reap_s=0.1) as shim:
+        async with stage(shim, redis_url) as at:
+            report = await at.announce()
+            await at.relay.roster.leave(report.name)
+            body = {**CHAT, "deadline_s": 0.3}
+            job = (await at.http.post("/api/v1/jobs/chat", json=body)).json()["id"]
+            *_, last = await at.heard(job)
+
+    assert (last["type"], last["code"]) == ("failed", "deadline_exceeded")
+
+
+async def test_a_job_whose_only_worker_died_waits_again(redis_url: str) -> None:
+    async with relay_on(redis_url, lease_s=0.1) as relay:
+        job = await relay.enqueue()
+        await relay.claim()
+        await asyncio.sleep(0.15)
+        await stand_in(relay).check()
+        place = await relay.queue.positions.place(await relay.records.get(job))
+
+    assert place.position == 1
+
+
+def stand_in(relay: Relay) -> StandIn:
+    return StandIn(relay.connection, RosterCache(relay.roster, max_age_s=0), "shim-1")
+
+
+async def test_a_maintainer_is_left_alone(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await Maintainer(relay.connection, "w1").acquire()
+        await stand_in(relay).check()
+
+        assert await holder(relay) == b"w1"
+
+
+async def test_the_first_worker_gets_the_lease(redis_url: str) -> None:
+    with serving(redis_url, reap_s=0.05) as shim:
+        async with stage(shim, redis_url) as at, asyncio.timeout(10):
+            while await holder(at.relay) is None:
+                await asyncio.sleep(0.01)
+            await at.announce()
+            while await holder(at.relay) is not None:
+                await asyncio.sleep(0.01)
+            worker = Maintainer(at.relay.connection, "scripted-1")
+
+            assert await worker.acquire()

@@ -17,9 +17,7 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import aiohttp
-import httpx
 import uvloop
-from httpx_aiohttp import AiohttpTransport
 
 from contract.chat import ChatRequest, Message
 from workers.backends.http.client import BackendClient
@@ -38,21 +36,6 @@ async def plain_aiohttp(url: str, streams: int, model: str) -> None:
         async def one() -> None:
             async with session.post(url + PATH, json=body(model)) as response:
                 async for _ in response.content.iter_any():
-                    pass
-
-        await asyncio.gather(*(one() for _ in range(streams)))
-
-
-async def plain_httpx(url: str, streams: int, model: str, *, by_lines: bool) -> None:
-    """The library's own ways over the aiohttp transport: raw bytes, or lines."""
-    transport = AiohttpTransport(
-        client=lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-    )
-    async with httpx.AsyncClient(transport=transport, timeout=None) as client:
-
-        async def one() -> None:
-            async with client.stream("POST", url + PATH, json=body(model)) as response:
-                async for _ in response.aiter_lines() if by_lines else response.aiter_raw():
                     pass
 
         await asyncio.gather(*(one() for _ in range(streams)))
@@ -89,8 +72,6 @@ async def our_chat(url: str, streams: int, model: str, *, is_ollama: bool) -> No
 
 WAYS: dict[str, Callable[[str, int, str], Awaitable[None]]] = {
     "aiohttp, bytes": plain_aiohttp,
-    "httpx over aiohttp, aiter_raw": lambda *a: plain_httpx(*a, by_lines=False),
-    "httpx over aiohttp, aiter_lines": lambda *a: plain_httpx(*a, by_lines=True),
     "ours, packets": our_packets,
     "ours, OpenAI.chat to events": lambda *a: our_chat(*a, is_ollama=False),
     "ours, Ollama.chat to events": lambda *a: our_chat(*a, is_ollama=True),

@@ -10,7 +10,7 @@ def main() -> None:
     # Until Celery has its own handlers: Ctrl-C while modules are imported prints no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # nothing is garbage while modules are imported
-    # The command lines of Celery and httpx would import it, and Rich, for colours: 0.2 s a start.
+    # Celery's command line would import it for colours: 0.2 s a start.
     sys.modules["pygments"] = None  # type: ignore[assignment]
     from workers.app import app_or_exit, run_worker  # noqa: PLC0415
 

@@ -268,7 +268,7 @@ def set_up_worker_logs(
 ) -> None:
     """Receive Celery's `setup_logging`, with what `--loglevel` and `--logfile` give.
 
-    Tickets and HTTP requests get no lines: jobs have lines of their own.
+    Tickets get no lines: jobs have lines of their own.
     """
     set_up_logs(
         settings,
@@ -276,7 +276,7 @@ def set_up_worker_logs(
         target=WatchedFileHandler(logfile, encoding="utf-8") if logfile else None,
         secrets=secrets,
     )
-    for name in ("celery.worker.strategy", "celery.app.trace", "httpx"):
+    for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -11,6 +11,7 @@ from contract.chat import ChatRequest, Message
 from contract.result import Result, fold
 from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import Vertex
+from workers.backends.http.connections import Incoming, Outgoing
 from workers.backends.ollama.adapter import Ollama
 from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
@@ -73,6 +74,34 @@ async def against_imitation(
         yield backend, server
 
 
+class FunctionTransport:
+    """What a backend's client sends through in tests: a function, or a transport of httpx."""
+
+    def __init__(
+        self, handler: Callable[[httpx.Request], httpx.Response] | httpx.AsyncBaseTransport
+    ) -> None:
+        is_transport = isinstance(handler, httpx.AsyncBaseTransport)
+        self._inner = handler if is_transport else httpx.MockTransport(handler)
+
+    async def send(self, request: Outgoing, *, is_fresh: bool) -> Incoming:
+        asked = httpx.Request(
+            request.method, request.url, content=request.content, headers=dict(request.headers)
+        )
+        answer = await self._inner.handle_async_request(asked)
+        packets = aiter(answer.stream)
+
+        async def read_packet() -> bytes:
+            async for packet in packets:
+                if packet:
+                    return packet
+            return b""
+
+        return Incoming(answer.status_code, answer.headers, read_packet, lambda: None)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
 class Packets(httpx.AsyncByteStream):
     """A body in the given packets; an exception among them is raised."""
 
@@ -106,7 +135,7 @@ async def against_bytes(
             return handler(request)
         return httpx.Response(status, headers=sent, stream=Packets(packets))
 
-    backend = make(type, "http://backend.test", transport=httpx.MockTransport(answer))
+    backend = make(type, "http://backend.test", transport=FunctionTransport(answer))
     try:
         yield backend
     finally:

@@ -9,6 +9,7 @@ from contract.redis_keys import queue_name
 from workers.app import capacity
 from workers.backend_registry import FACTORIES, build
 from workers.backends.dsn import BackendConfig
+from workers.backends.http.connections import Connections
 from workers.backends.protocols import Backend
 from workers.settings import WorkerSettings
 
@@ -25,12 +26,12 @@ def recorded(made: list[Backend], factory: Callable[[BackendConfig], Backend]) -
 
 
 def clients_of(thing: object, seen: set[int]) -> list[Any]:
-    """Every HTTP client that an adapter holds, however deep."""
+    """The connections of every HTTP client that an adapter holds, however deep."""
     if id(thing) in seen:
         return []
     seen.add(id(thing))
-    if type(thing).__module__.startswith("httpx"):
-        return [thing] if hasattr(thing, "is_closed") else []
+    if isinstance(thing, Connections):
+        return [thing]
     within = thing if isinstance(thing, tuple) else getattr(thing, "__dict__", {}).values()
     return [found for each in within for found in clients_of(each, seen)]
 

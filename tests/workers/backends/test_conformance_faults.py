@@ -211,7 +211,7 @@ async def test_bodies_are_read_from_aiohttp_directly() -> None:
     async with serve() as server:
         client = BackendClient(server.url)
         async with client.open("GET", "/health") as answer:
-            assert isinstance(answer._read_packet.__self__, aiohttp.StreamReader)  # type: ignore[attr-defined]
+            assert isinstance(answer._incoming.read_packet.__self__, aiohttp.StreamReader)  # type: ignore[attr-defined]
         await client.aclose()
 
 

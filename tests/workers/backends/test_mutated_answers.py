@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from support import images
 from support.backends import (
     NETWORKED,
+    FunctionTransport,
     Packets,
     against_imitation,
     against_server,
@@ -124,7 +125,7 @@ async def settled(question: Any) -> None:
 
 
 @asynccontextmanager
-async def recorded(type: str, transport: Recording) -> AsyncIterator[Any]:
+async def recorded(type: str, transport: FunctionTransport) -> AsyncIterator[Any]:
     if type in images.NETWORKED:
         async with images.serve() as server:
             yield images.make(type, server.url, transport=transport)
@@ -139,7 +140,7 @@ async def recorded(type: str, transport: Recording) -> AsyncIterator[Any]:
 def answers_of(type: str) -> dict[Key, Reply]:
     async def record() -> dict[Key, Reply]:
         transport = Recording()
-        async with recorded(type, transport) as backend:
+        async with recorded(type, FunctionTransport(transport)) as backend:
             await ask_everything(backend, images.MODELS.get(type))
             await backend.aclose()
         return transport.replies
@@ -224,7 +225,7 @@ def test_no_answer_of_a_backend_is_a_defect_of_ours(type: str, data: st.DataObje
         return httpx.Response(status, headers={"content-type": kind}, stream=Packets([body]))
 
     async def everything() -> None:
-        transport = httpx.MockTransport(answer)
+        transport = FunctionTransport(answer)
         is_image = type in images.NETWORKED
         make_it = images.make if is_image else make
         backend = make_it(type, "http://backend.test", transport=transport)

@@ -6,6 +6,7 @@ Subjects: workers/backends/openai/chunks.py, workers/backends/ollama/wire.py.
 import json
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 from support.backends import WIRE, against_bytes, chat_request, folded
@@ -109,7 +110,7 @@ async def test_a_stream_that_merely_ends_is_a_failure(cut: int) -> None:
 async def test_a_connection_lost_behind_the_finish_loses_only_the_usage() -> None:
     end = LLAMACPP_STREAM.index(b'"length"')
     end = LLAMACPP_STREAM.index(b"\n\n", end) + 2
-    result = await answer("llamacpp", LLAMACPP_STREAM[:end], httpx.ReadError("reset"))
+    result = await answer("llamacpp", LLAMACPP_STREAM[:end], aiohttp.ClientPayloadError("reset"))
 
     assert (result.status, result.finish_reason) == ("done", "length")
 
@@ -193,7 +194,7 @@ async def test_a_refused_connection_is_not_tried_again() -> None:
 
     def handler(request: httpx.Request) -> httpx.Response:
         tries.append(request.url.path)
-        raise httpx.ConnectError("refused")
+        raise aiohttp.ClientConnectionError("refused")
 
     async with against_bytes("ollama", handler=handler) as backend:
         with pytest.raises(BackendUnreachable):

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic_core import from_json
-from support.backends import against_bytes, folded, make
+from support.backends import FunctionTransport, against_bytes, folded, make
 
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
 from contract.errors import BackendRejected
@@ -148,7 +148,7 @@ async def test_endpoints_grant_what_their_servers_do_and_name_what_one_of_them_c
         DeclaredEndpoint(url="http://a.test", id="plain"),
         DeclaredEndpoint(url="http://b.test", id="deep", thinking="reasoning_content"),
     )
-    backend = DeclaredEndpoints("box", endpoints, transport=httpx.MockTransport(handler))
+    backend = DeclaredEndpoints("box", endpoints, transport=FunctionTransport(handler))
     wishes: dict[str, Any] = {"frequency_penalty": 0.5, "logprobs": True}
     request = conversation(**wishes).model_copy(update={"model": "plain"})
 

@@ -11,10 +11,9 @@ from support.answers import answering, words
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
 from workers.backends.http import client
+from workers.backends.http.connections import CONNECT_S
 from workers.endpoints import probe
-from workers.endpoints.circuit_breaker import CircuitBreaker
 from workers.endpoints.endpoints import Endpoint
-
 
 def server(port: int) -> tuple[Endpoint, BackendConfig]:
     config = BackendConfig(name="box", type="ollama", url=f"http://127.0.0.1:{port}")
@@ -41,7 +40,7 @@ async def silent() -> AsyncGenerator[int]:
 
 
 def test_the_bounds_of_a_probe_are_shorter_than_those_of_the_client() -> None:
-    assert min(client.QUICK_S, client.CONNECT_S) > probe.CHECK_S
+    assert min(client.QUICK_S, CONNECT_S) > probe.CHECK_S
     assert client.QUICK_S > probe.MODELS_S
 
 

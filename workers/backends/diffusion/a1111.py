@@ -12,7 +12,6 @@ from contextlib import aclosing, suppress
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
 from pydantic_core import from_json
 
 from contract.errors import (
@@ -26,7 +25,8 @@ from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.diffusion import shapes
 from workers.backends.diffusion.wire import base64_of, mime_type_of, to_a1111
-from workers.backends.http.client import QUICK_S, BackendClient
+from workers.backends.http.client import QUICK_S, BackendClient, basic_authorization
+from workers.backends.http.connections import HttpTransport
 from workers.backends.protocols import Stream
 
 _log = logging.getLogger(__name__)
@@ -47,14 +47,14 @@ class A1111:
         user: str | None = None,
         password: str = "",
         poll_s: float = POLL_S,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """`url` is the server's root; `user` and `password` as in its --api-auth."""
         self.name = name
         self._poll_s = poll_s
         self._client = BackendClient(
             url,
-            auth=None if user is None else httpx.BasicAuth(user, password),
+            headers=None if user is None else basic_authorization(user, password),
             secrets=(password,) if password else (),
             transport=transport,
         )

@@ -11,8 +11,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-import httpx
-
 from contract.errors import (
     BackendError,
     BadEndpoint,
@@ -24,6 +22,7 @@ from contract.roster import ModelReport
 from workers.backends.diffusion import shapes
 from workers.backends.diffusion.wire import mime_type_of, to_sdcpp
 from workers.backends.http.client import QUICK_S, BackendClient
+from workers.backends.http.connections import HttpTransport
 from workers.backends.protocols import Stream
 
 _log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Sdcpp:
         *,
         key: str | None = None,
         idle_s: float = 120.0,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """`url` is the server's root; `key` is for a proxy, sd-server has no authentication.
 

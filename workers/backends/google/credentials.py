@@ -5,19 +5,17 @@ wait for it. A token is used until shortly before it expires. Needs the extra `v
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
 import google.auth
-import httpx
 from google.auth.credentials import Credentials
 from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 from google.auth.transport.requests import Request
 from google.oauth2 import service_account
-from typing_extensions import override
 
 from contract.errors import (
     AuthenticationRefused,
@@ -29,11 +27,12 @@ from workers.backends.http.error_table import MESSAGE_LIMIT
 
 SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 REFRESH_S: Final = 30.0
-_UNAUTHORIZED: Final = 401
+_HEADER: Final = "authorization"
+_SCHEME: Final = "Bearer "
 
 
-class GoogleToken(httpx.Auth):
-    """httpx authentication with a bearer token of Google Cloud."""
+class GoogleToken:
+    """Signs requests with a bearer token of Google Cloud (`Signer` of http/client.py)."""
 
     def __init__(self, path: Path | None, *, quota_project: str | None = None) -> None:
         """`path` is a service account's file; without it, the application default credentials."""
@@ -42,16 +41,13 @@ class GoogleToken(httpx.Auth):
         self._credentials: Credentials | None = None
         self._lock = asyncio.Lock()
 
-    @override
-    async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sign the request; after a 401 sign it again with a new token, once."""
-        token = await self._sign(request)
-        response = yield request
-        if response.status_code == _UNAUTHORIZED:
-            await self._sign(request, refused=token)
-            yield request
+    async def sign(self, refused: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        """Headers with a valid token, another one than in `refused`; raises as `token` does."""
+        old = refused[_HEADER].removeprefix(_SCHEME) if refused else None
+        token = await self.token(refused=old)
+        project = self._quota_project or getattr(self._credentials, "quota_project_id", None)
+        paid = {"x-goog-user-project": project} if project else {}
+        return {_HEADER: f"{_SCHEME}{token}", **paid}
 
     async def token(self, *, refused: str | None = None) -> str:
         """A valid token other than `refused`.
@@ -64,14 +60,6 @@ class GoogleToken(httpx.Auth):
                 with _google_errors():
                     self._credentials = known = await asyncio.to_thread(self._refreshed, known)
             return str(known.token)
-
-    async def _sign(self, request: httpx.Request, *, refused: str | None = None) -> str:
-        token = await self.token(refused=refused)
-        request.headers["authorization"] = f"Bearer {token}"
-        project = self._quota_project or getattr(self._credentials, "quota_project_id", None)
-        if project:
-            request.headers["x-goog-user-project"] = project
-        return token
 
     def _refreshed(self, known: Credentials | None) -> Credentials:
         """Runs in a thread: reads files and sends requests."""

@@ -8,8 +8,6 @@ from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
-import httpx
-
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -26,7 +24,8 @@ from contract.roster import ModelReport
 from workers.backends.google import catalog, images, shapes
 from workers.backends.google import requests as wire
 from workers.backends.google.chunks import ChunkReader, GeminiChunks
-from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
+from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse, Signer
+from workers.backends.http.connections import HttpTransport
 from workers.backends.protocols import Stream
 from workers.backends.vector_rows import VectorRows, batches, unit
 
@@ -50,18 +49,18 @@ class Gemini:
         *,
         key: str | None = None,
         idle_s: float = 120.0,
-        auth: httpx.Auth | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        signer: Signer | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """`url` includes the version, as in https://generativelanguage.googleapis.com/v1beta.
 
-        `key` is sent as x-goog-api-key, `auth` signs each request; `idle_s` is the idle timeout.
+        `key` is sent as x-goog-api-key, `signer` signs each request; `idle_s` is the idle timeout.
         """
         self.name = name
         self._idle_s = idle_s
         headers: Mapping[str, str] = {"x-goog-api-key": key} if key else {}
         self._client = BackendClient(
-            url, headers=headers, secrets=(key,) if key else (), auth=auth, transport=transport
+            url, headers=headers, secrets=(key,) if key else (), signer=signer, transport=transport
         )
 
     @property

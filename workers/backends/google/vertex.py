@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 from typing_extensions import override
 
 from contract.embeddings import EmbedRequest
@@ -19,6 +18,8 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.google import catalog
 from workers.backends.google.gemini import Gemini, resource
 from workers.backends.google.shapes import EMBEDDINGS
+from workers.backends.http.client import Signer
+from workers.backends.http.connections import HttpTransport
 from workers.backends.protocols import Stream
 from workers.backends.vector_rows import VectorRows, batches, unit
 
@@ -43,11 +44,11 @@ class Vertex(Gemini):
         models: Sequence[str] = (),
         key: str | None = None,
         idle_s: float = 120.0,
-        auth: httpx.Auth | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        signer: Signer | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """With `key` and without `project` it is express mode; `models` replace a refused list."""
-        super().__init__(name, url, key=key, idle_s=idle_s, auth=auth, transport=transport)
+        super().__init__(name, url, key=key, idle_s=idle_s, signer=signer, transport=transport)
         self._models = tuple(models)
         self._prefix = f"/projects/{project}/locations/{location}" if project else ""
 
@@ -159,5 +160,7 @@ def vertex(config: BackendConfig) -> Vertex:
         location=options.get("location", "global"),
         models=tuple(config.models),
         idle_s=config.idle_s,
-        auth=GoogleToken(Path(path) if path else None, quota_project=options.get("quota_project")),
+        signer=GoogleToken(
+            Path(path) if path else None, quota_project=options.get("quota_project")
+        ),
     )

@@ -14,23 +14,12 @@ create, pull, load, images) use a new connection each (docs/adr/0025).
 """
 
 import asyncio
-import ssl
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Mapping,
-)
-from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
-from functools import cache
-from typing import Any, Final, NamedTuple, cast
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Protocol
 
-import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
 from pydantic_core import to_json
 
 from contract.errors import (
@@ -41,8 +30,19 @@ from contract.errors import (
     StaleConnection,
 )
 from contract.sse import BYTE_ORDER_MARK
+from workers.backends.http.connections import (
+    Connections,
+    HttpTransport,
+    Incoming,
+    Outgoing,
+    watch_reuse,
+)
 from workers.backends.http.error_table import error_from
-from workers.backends.http.foreign_errors import FOREIGN_ERRORS, foreign_errors, was_dropped
+from workers.backends.http.foreign_errors import (
+    FOREIGN_ERRORS,
+    to_backend_error,
+    was_dropped,
+)
 from workers.backends.http.json_text import parse_json
 from workers.backends.shapes import ANYTHING, Shape
 
@@ -100,21 +100,17 @@ class IdleTimeout:
         self._timer = self._loop.call_later(limit_s - waited_s, self._check)
 
 
-CONNECT_S: Final = 10.0
 QUICK_S: Final = 10.0
 """Timeout in seconds for requests that need no model: health, version, lists."""
 ERROR_BODY_BYTES: Final = 64 * 1024
 _DISTRUST_S: Final = 600.0
 """Prompts use new connections for so long after one has met a closed one: this server closes idle
 connections sooner than KEEP_IDLE_S."""
-KEEP_IDLE_S: Final = 4.0
-"""Seconds; llama-server closes an idle connection after 5 s, so the client closes it first."""
 STALE_S: Final = 1.0
 """Seconds. A connection that was already closed fails within a round trip; after a later failure
 the job waits, because the server may have died of the request."""
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
-_reused: ContextVar[list[bool]] = ContextVar("reused")
-"""One item once the request in flight uses a reused connection."""
+_UNAUTHORIZED: Final = 401
 
 
 class EncodedBody(NamedTuple):
@@ -124,24 +120,34 @@ class EncodedBody(NamedTuple):
     content_type: str
 
 
-class _Request(NamedTuple):
-    """What is sent."""
+class Signer(Protocol):
+    """Signs requests with tokens that expire."""
 
-    method: str
-    url: str
-    content: bytes | None
-    headers: dict[str, str]
+    async def sign(self, refused: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        """The headers to add, in lower case; others than `refused`, which got a 401.
+
+        Raises BackendError.
+        """
+        ...
+
+
+def basic_authorization(user: str, password: str) -> dict[str, str]:
+    """The header of a user and a password (RFC 7617, in UTF-8)."""
+    return {"authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 
 class BackendResponse:
     """A response whose body is being received."""
 
-    def __init__(self, response: httpx.Response, address: str, secrets: tuple[str, ...]) -> None:
-        """Wrap a response of `send(stream=True)`; errors redact `secrets`."""
-        self.status = response.status_code
-        self.headers = response.headers
-        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip()
-        self._read_packet = body_reader(response)
+    __slots__ = ("_address", "_idle", "_incoming", "_secrets", "content_type", "headers", "status")
+
+    def __init__(self, incoming: Incoming, address: str, secrets: tuple[str, ...]) -> None:
+        """Read a response; errors redact `secrets`."""
+        self.status = incoming.status
+        self.headers = incoming.headers
+        kind = incoming.headers.get("content-type", "")
+        self.content_type = kind.partition(";")[0].strip()
+        self._incoming = incoming
         self._address = address
         self._secrets = secrets
         self._idle = IdleTimeout()
@@ -155,16 +161,19 @@ class BackendResponse:
 
         Raises BackendStalled after an idle timeout, TruncatedStream if the connection breaks.
         """
-        idle, read_packet = self._idle, self._read_packet
+        idle, read_packet = self._idle, self._incoming.read_packet
         try:
-            with foreign_errors(self._address, began=True, secrets=self._secrets):
-                while True:
-                    idle.begin()
-                    packet = await read_packet()
-                    idle.end()
-                    if not packet:
-                        return
-                    yield packet
+            while True:
+                idle.begin()
+                packet = await read_packet()
+                idle.end()
+                if not packet:
+                    return
+                yield packet
+        except FOREIGN_ERRORS as error:
+            raise to_backend_error(
+                error, self._address, began=True, secrets=self._secrets
+            ) from error
         except asyncio.CancelledError:
             if idle.expired():
                 raise BackendStalled(
@@ -174,6 +183,11 @@ class BackendResponse:
             raise
         finally:
             idle.close()
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        with suppress(*FOREIGN_ERRORS):
+            self._incoming.close()
 
     async def read(self, limit_bytes: int | None = None) -> bytes:
         """The rest of the body, or its first `limit_bytes`, without a byte-order mark."""
@@ -196,33 +210,28 @@ class BackendClient:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        auth: httpx.Auth | None = None,
+        signer: Signer | None = None,
         secrets: tuple[str, ...] = (),
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """`url` has no credentials; `key` is sent as a bearer token; tests pass a transport.
 
-        `auth` signs each request. Errors redact `key` and `secrets` (values in `headers`).
+        `signer` signs each request. Errors redact `key` and `secrets` (values in `headers`).
         """
         self.url = url.rstrip("/")
         self.secrets = (*((key,) if key else ()), *secrets)
-        sent = {"accept-encoding": "identity", "content-type": "application/json"}
-        sent |= {"authorization": f"Bearer {key}"} if key else {}
-        sent |= headers or {}
+        self._headers = {
+            "user-agent": "llm-fleet",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            **({"authorization": f"Bearer {key}"} if key else {}),
+            **{name.lower(): value for name, value in (headers or {}).items()},
+        }
+        self._signer = signer
         self._fresh_until = 0.0
-        # The second never reuses a connection.
-        self._clients = tuple(
-            httpx.AsyncClient(
-                transport=transport or _transport(self.url, is_fresh=is_fresh),
-                timeout=httpx.Timeout(None, connect=CONNECT_S),
-                headers=sent,
-                auth=auth,
-            )
-            for is_fresh in (False, True)
-        )
+        self._transport = transport or Connections(self.url)
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         method: str,
         path: str,
@@ -231,7 +240,7 @@ class BackendClient:
         accept: str = "*/*",
         reads: bool = False,
         pooled: bool = False,
-    ) -> AsyncIterator[BackendResponse]:
+    ) -> "OpenResponse":
         """Send a request; the response is open inside the block and closed after it.
 
         `body` is encoded as JSON unless it is an EncodedBody. `reads`: a POST that may be sent
@@ -239,21 +248,9 @@ class BackendClient:
         use an idle connection. Raises the BackendError that the status and body mean
         (error_table.py), or the broken connection (foreign_errors.py, StaleConnection).
         """
-        with foreign_errors(self.url, secrets=self.secrets):
-            request = _Request(method, self.url + path, *_encoded(body, accept))
-            if reads or method in _SAFE_METHODS:
-                response = await self._send_reading(request)
-            elif pooled:
-                response = await self._send_once(request)
-            else:
-                response = await self._send(request, is_fresh=True)
-        answer = BackendResponse(response, self.url, self.secrets)
-        try:
-            await self._demand_success(answer)
-            yield answer
-        finally:
-            with suppress(aiohttp.ClientError, httpx.HTTPError, OSError):
-                await response.aclose()
+        may_repeat = reads or method in _SAFE_METHODS
+        request = Outgoing(method, self.url + path, *self._encoded(body, accept))
+        return OpenResponse(self, request, may_repeat=may_repeat, pooled=pooled)
 
     async def json(
         self,
@@ -298,12 +295,30 @@ class BackendClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        for client in self._clients:
-            await client.aclose()
+        await self._transport.aclose()
 
-    async def _send_reading(self, request: "_Request") -> httpx.Response:
+    async def send(self, request: Outgoing, *, may_repeat: bool, pooled: bool) -> BackendResponse:
+        """Send a request as `open` says; close the response at the end. Raises BackendError."""
+        try:
+            if may_repeat:
+                incoming = await self._send_reading(request)
+            elif pooled:
+                incoming = await self._send_once(request)
+            else:
+                incoming = await self._send(request, is_fresh=True)
+        except FOREIGN_ERRORS as error:
+            raise to_backend_error(error, self.url, secrets=self.secrets) from error
+        answer = BackendResponse(incoming, self.url, self.secrets)
+        try:
+            await self._demand_success(answer)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    async def _send_reading(self, request: Outgoing) -> Incoming:
         """Send a request that may be repeated: again on a new connection if its own was stale."""
-        reused = _watch_reuse()
+        reused = watch_reuse()
         try:
             return await self._send(request)
         except FOREIGN_ERRORS as error:
@@ -311,7 +326,7 @@ class BackendClient:
                 raise
         return await self._send(request, is_fresh=True)
 
-    async def _send_once(self, request: "_Request") -> httpx.Response:
+    async def _send_once(self, request: Outgoing) -> Incoming:
         """Send a request that must not be repeated, on an idle connection if one is sound.
 
         Raises StaleConnection if that was closed at once; then new connections are used for a
@@ -325,7 +340,7 @@ class BackendClient:
         # that the server has closed: the selector is polled in the second turn.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        reused = _watch_reuse()
+        reused = watch_reuse()
         try:
             return await self._send(request)
         except FOREIGN_ERRORS as error:
@@ -337,12 +352,24 @@ class BackendClient:
                 f"{self.url} closed an idle connection when it was used again"
             ) from error
 
-    async def _send(self, request: "_Request", *, is_fresh: bool = False) -> httpx.Response:
-        client = self._clients[is_fresh]
-        built = client.build_request(
-            request.method, request.url, content=request.content, headers=request.headers
-        )
-        return await client.send(built, stream=True)
+    async def _send(self, request: Outgoing, *, is_fresh: bool = False) -> Incoming:
+        if self._signer is None:
+            return await self._transport.send(request, is_fresh=is_fresh)
+        signed = await self._signer.sign()
+        incoming = await self._transport.send(_with(request, signed), is_fresh=is_fresh)
+        if incoming.status != _UNAUTHORIZED:
+            return incoming
+        # It was not processed, so this repeats nothing.
+        incoming.close()
+        signed = await self._signer.sign(refused=signed)
+        return await self._transport.send(_with(request, signed), is_fresh=is_fresh)
+
+    def _encoded(self, body: Any, accept: str) -> tuple[bytes | None, Mapping[str, str]]:
+        """Content and headers of a request."""
+        if isinstance(body, EncodedBody):
+            own = {"accept": accept, "content-type": body.content_type}
+            return body.content, {**self._headers, **own}
+        return None if body is None else to_json(body), {**self._headers, "accept": accept}
 
     async def _demand_success(self, answer: BackendResponse) -> None:
         status = answer.status
@@ -361,79 +388,36 @@ class BackendClient:
         raise error_from(status, body, answer.headers, secrets=self.secrets)
 
 
-def _encoded(body: Any, accept: str) -> tuple[bytes | None, dict[str, str]]:
-    """Content and headers of a request."""
-    if isinstance(body, EncodedBody):
-        return body.content, {"accept": accept, "content-type": body.content_type}
-    return None if body is None else to_json(body), {"accept": accept}
+def _with(request: Outgoing, headers: Mapping[str, str]) -> Outgoing:
+    return request._replace(headers={**request.headers, **headers})
 
 
-def _watch_reuse() -> list[bool]:
-    """A list that has an item once the next request of this task uses a reused connection."""
-    reused: list[bool] = []
-    _reused.set(reused)
-    return reused
+class OpenResponse:
+    """A context: the request is sent at its begin, the response is closed at its end."""
 
+    __slots__ = ("_answer", "_client", "_may_repeat", "_pooled", "_request")
 
-def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
-    """A function that returns the next bytes of a body, b"" at its end.
+    def __init__(
+        self, client: BackendClient, request: Outgoing, *, may_repeat: bool, pooled: bool
+    ) -> None:
+        """Made by `BackendClient.open`, which says what is raised at the begin."""
+        self._client = client
+        self._request = request
+        self._may_repeat = may_repeat
+        self._pooled = pooled
+        self._answer: BackendResponse | None = None
 
-    Reads aiohttp's StreamReader directly where there is one: the generators around it cost 25 %
-    (bench/client.py: 12.2 and 9.7 us a chunk). Its errors are mapped like httpx's. A test fails
-    if the libraries move it; other transports are read through httpx.
-    """
-    inside = getattr(response.stream, "_stream", None)
-    content = getattr(getattr(inside, "_aiohttp_response", None), "content", None)
-    if isinstance(content, aiohttp.StreamReader):
-        return content.readany
-    stream = aiter(cast("AsyncIterable[bytes]", response.stream))
-
-    async def read() -> bytes:
-        async for packet in stream:
-            if packet:
-                return packet
-        return b""
-
-    return read
-
-
-def _transport(url: str, *, is_fresh: bool) -> AiohttpTransport:
-    """A transport without a connection limit; uses environment proxies for https only."""
-    is_secure = url.startswith("https:")
-    # Loading the certificates takes 20 ms; plain http needs none.
-    certificates: ssl.SSLContext | bool = _certificates() if is_secure else False
-
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            ssl=certificates or True,
-            force_close=is_fresh,
-            keepalive_timeout=None if is_fresh else KEEP_IDLE_S,
+    async def __aenter__(self) -> BackendResponse:
+        self._answer = await self._client.send(
+            self._request, may_repeat=self._may_repeat, pooled=self._pooled
         )
-        session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=is_secure,
-            trace_configs=[_tracing()],
-        )
-        # aiohttp's own retry repeats a DELETE, and also on new connections.
-        session._retry_connection = False  # noqa: SLF001 - as aiohttp's own test client does
-        return session
+        return self._answer
 
-    return AiohttpTransport(client=session, verify=certificates)
-
-
-def _tracing() -> aiohttp.TraceConfig:
-    """Records for each request whether its connection was reused."""
-
-    async def note(*_: object) -> None:
-        _reused.get([]).append(True)
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_connection_reuseconn.append(note)
-    return tracing
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._answer is not None:
+            self._answer.close()

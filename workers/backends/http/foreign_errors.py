@@ -1,18 +1,12 @@
-"""Mapping of httpx and aiohttp exceptions to `contract.errors.BackendError`.
+"""Mapping of aiohttp's exceptions to `contract.errors.BackendError`.
 
-    with foreign_errors("http://box:11434"):
-        ...
-
-Invariant: every exception class of the two libraries that a request can raise is mapped; a test
+Invariant: every exception class of the library that a request can raise is mapped; a test
 enumerates them.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import aiohttp
-import httpx
 from aiohttp import http_exceptions
 
 from contract.errors import (
@@ -27,15 +21,6 @@ from telemetry.plain_text import redacted
 from workers.backends.http.error_table import MESSAGE_LIMIT
 
 BEFORE_RESPONSE: Final[dict[type[BaseException], type[BackendError]]] = {
-    httpx.HTTPError: BackendUnreachable,
-    httpx.UnsupportedProtocol: BadEndpoint,
-    httpx.LocalProtocolError: BadEndpoint,
-    httpx.DecodingError: BadEndpoint,
-    httpx.TooManyRedirects: BadEndpoint,
-    httpx.HTTPStatusError: BadEndpoint,
-    httpx.InvalidURL: BadEndpoint,
-    httpx.CookieConflict: BadEndpoint,
-    httpx.StreamError: BackendUnreachable,
     aiohttp.ClientError: BackendUnreachable,
     aiohttp.ClientResponseError: BadEndpoint,
     aiohttp.InvalidURL: BadEndpoint,
@@ -52,15 +37,10 @@ BEFORE_RESPONSE: Final[dict[type[BaseException], type[BackendError]]] = {
 
 FOREIGN_ERRORS: Final = tuple(BEFORE_RESPONSE)
 _REFUSED: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
 )
 _DROPPED: Final = (
-    httpx.NetworkError,
-    httpx.RemoteProtocolError,
     aiohttp.ServerDisconnectedError,
     aiohttp.ClientConnectionResetError,
     aiohttp.ClientOSError,
@@ -68,39 +48,24 @@ _DROPPED: Final = (
 )
 
 
-@contextmanager
-def foreign_errors(
-    address: str, *, began: bool = False, secrets: tuple[str, ...] = ()
-) -> Iterator[None]:
-    """Raise exceptions of httpx and aiohttp as BackendError.
-
-    `began`: the response had begun. `secrets` are redacted from messages.
-    """
-    try:
-        yield
-    except FOREIGN_ERRORS as error:
-        raise to_backend_error(error, address, began=began, secrets=secrets) from error
-
-
 def to_backend_error(
     error: BaseException, address: str, *, began: bool = False, secrets: tuple[str, ...] = ()
 ) -> BackendError:
-    """The BackendError for an exception of httpx or aiohttp.
+    """The BackendError for an exception of aiohttp; `secrets` are redacted from its message.
 
-    Before a response: BadEndpoint, ConnectionDropped or BackendUnreachable. After its begin:
+    Before a response: BadEndpoint, ConnectionDropped or BackendUnreachable. After it `began`:
     BackendStalled for a timeout, else TruncatedStream.
     """
-    cause = _origin(error)
-    reason = redacted(" ".join(str(cause).split()), secrets)[:MESSAGE_LIMIT]
-    reason = reason or type(cause).__name__
+    reason = redacted(" ".join(str(error).split()), secrets)[:MESSAGE_LIMIT]
+    reason = reason or type(error).__name__
     if began:
-        if isinstance(cause, TimeoutError | httpx.TimeoutException):
+        if isinstance(error, TimeoutError):
             return BackendStalled(
                 f"{address} sent nothing more in the middle of its answer: {reason}"
             )
         return Truncated(f"the answer of {address} was cut off: {reason}")
     kind = next(
-        (BEFORE_RESPONSE[line] for line in type(cause).__mro__ if line in BEFORE_RESPONSE),
+        (BEFORE_RESPONSE[line] for line in type(error).__mro__ if line in BEFORE_RESPONSE),
         BadEndpoint,
     )
     if kind is BadEndpoint:
@@ -115,13 +80,4 @@ def was_dropped(error: BaseException) -> bool:
 
     llama-server closes kept-alive connections early, so one retry is justified.
     """
-    cause = _origin(error)
-    return isinstance(cause, _DROPPED) and not isinstance(cause, _REFUSED)
-
-
-def _origin(error: BaseException) -> BaseException:
-    """The aiohttp exception that httpx wraps: httpx-aiohttp reports a drop as ConnectTimeout."""
-    cause = error.__cause__
-    if isinstance(error, httpx.TransportError) and isinstance(cause, aiohttp.ClientError):
-        return cause
-    return error
+    return isinstance(error, _DROPPED) and not isinstance(error, _REFUSED)

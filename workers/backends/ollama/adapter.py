@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-import httpx
-
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -32,6 +30,7 @@ from contract.models import (
 )
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S, BackendClient
+from workers.backends.http.connections import HttpTransport
 from workers.backends.http.decoders import Ndjson
 from workers.backends.http.error_table import error_in, unwrap_array
 from workers.backends.http.json_text import StreamJson
@@ -62,7 +61,7 @@ class Ollama:
         *,
         key: str | None = None,
         idle_s: float = 120.0,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """`url` is the server's root; `key` is for ollama.com; `idle_s` is the idle timeout."""
         self.name = name

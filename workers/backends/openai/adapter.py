@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-import httpx
-
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -26,6 +24,7 @@ from contract.features import Feature
 from contract.images import ImageRequest
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
+from workers.backends.http.connections import HttpTransport
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.http.error_table import error_from, error_in, unwrap_array
 from workers.backends.http.json_text import StreamJson
@@ -60,7 +59,7 @@ class OpenAI:
         key: str | None = None,
         idle_s: float = 120.0,
         headers: Mapping[str, str] | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """`url` is the base that `/chat/completions` is appended to, as in http://box:8080/v1.
 

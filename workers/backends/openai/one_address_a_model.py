@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
-import httpx
-
 from contract.chat import ChatRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -22,6 +20,7 @@ from contract.events import Delta, Done, Phase, Vectors
 from contract.features import Feature
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.declarations import DeclaredEndpoint
+from workers.backends.http.connections import HttpTransport
 from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import GENERIC, generic
 from workers.backends.protocols import Stream, ungranted
@@ -41,7 +40,7 @@ class DeclaredEndpoints:
         endpoints: Sequence[DeclaredEndpoint],
         *,
         idle_s: float = 120.0,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
         """Every endpoint has its own connections and key."""
         self.name = name

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from support.backends import WIRE
+from support.backends import WIRE, FunctionTransport
 from support.images import collected, drawing, pictures, size_of
 
 from contract.errors import (
@@ -51,7 +51,7 @@ async def playing(
             case _:
                 return recorded("models")
 
-    backend = Sdcpp("sd", "http://sd.test", transport=httpx.MockTransport(answer))
+    backend = Sdcpp("sd", "http://sd.test", transport=FunctionTransport(answer))
     try:
         yield backend, requests
     finally:

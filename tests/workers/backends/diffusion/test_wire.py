@@ -5,6 +5,7 @@ import json
 
 import httpx
 import pytest
+from support.backends import FunctionTransport
 from support.images import size_of
 
 from contract.errors import (
@@ -119,7 +120,7 @@ def test_what_is_broken_is_no_png(broken: bytes) -> None:
         size_of(broken)
 
 
-def a1111(handler: httpx.MockTransport, **options: str) -> A1111:
+def a1111(handler: FunctionTransport, **options: str) -> A1111:
     return A1111("a1111", "http://box:7860", transport=handler, **options)
 
 
@@ -130,7 +131,7 @@ async def test_user_and_password_are_sent_and_never_shown() -> None:
         seen.append(request.headers["authorization"])
         return httpx.Response(401, json={"detail": "Incorrect username or s3cret"})
 
-    backend = a1111(httpx.MockTransport(answer), user="me", password="s3cret")
+    backend = a1111(FunctionTransport(answer), user="me", password="s3cret")
     with pytest.raises(AuthenticationRefused) as raised:
         await backend.check()
     await backend.aclose()
@@ -139,13 +140,13 @@ async def test_user_and_password_are_sent_and_never_shown() -> None:
     assert "s3cret" not in raised.value.message
 
 
-def web_ui(answer: object) -> httpx.MockTransport:
+def web_ui(answer: object) -> FunctionTransport:
     def handle(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/sd-models"):
             return httpx.Response(200, json=[{"title": "cats [1]", "model_name": "cats"}])
         return httpx.Response(200, json=answer)
 
-    return httpx.MockTransport(handle)
+    return FunctionTransport(handle)
 
 
 async def test_an_unknown_checkpoint_is_not_requested() -> None:

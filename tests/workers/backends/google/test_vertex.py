@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from support.backends import against_server, chat_request, folded
+from support.backends import FunctionTransport, against_server, chat_request, folded
 
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
@@ -77,8 +77,8 @@ async def signed(
             "https://aiplatform.test/v1beta1",
             project="p",
             location="eu",
-            auth=GoogleToken(path, **options),
-            transport=httpx.MockTransport(cloud),
+            signer=GoogleToken(path, **options),
+            transport=FunctionTransport(cloud),
         )
         try:
             yield backend, cloud, server
@@ -213,9 +213,7 @@ async def test_an_account_that_may_not_list_uses_the_configured_models(
     status: int,
     is_allowed: bool,  # noqa: FBT001
 ) -> None:
-    refusal = httpx.MockTransport(
-        lambda _: httpx.Response(status, json={"error": {"code": status}})
-    )
+    refusal = FunctionTransport(lambda _: httpx.Response(status, json={"error": {"code": status}}))
     url = "https://aiplatform.test/v1beta1"
     backend = Vertex("v", url, project="p", models=("gemini-3-pro",), transport=refusal)
     if is_allowed:

@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.backends import folded
+from support.backends import FunctionTransport, folded
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
@@ -19,8 +19,8 @@ EMBED = EmbedRequest(model="m", input=("x",))
 IMAGE = ImageRequest(model="m", prompt="x")
 
 
-def answering(body: Any, status: int) -> httpx.MockTransport:
-    return httpx.MockTransport(lambda _: httpx.Response(status, json=body))
+def answering(body: Any, status: int) -> FunctionTransport:
+    return FunctionTransport(lambda _: httpx.Response(status, json=body))
 
 
 async def refusal(adapter: Any, stream: Any) -> BackendError:

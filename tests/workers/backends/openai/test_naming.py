@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.backends import FunctionTransport
 
 from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest
@@ -50,8 +51,8 @@ class Server:
                 return httpx.Response(404, json={"error": {"message": "no such path"}})
 
     @property
-    def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self.answer)
+    def transport(self) -> FunctionTransport:
+        return FunctionTransport(self.answer)
 
 
 def speaker(server: Server, dialect: Dialect) -> OpenAI:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import ValidationError
-from support.backends import chat_request, folded
+from support.backends import FunctionTransport, chat_request, folded
 
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -97,7 +97,7 @@ async def test_each_address_gets_its_own_key(tmp_path: Path) -> None:
         return httpx.Response(404)
 
     config = configuration(tmp_path)
-    transport = httpx.MockTransport(handler)
+    transport = FunctionTransport(handler)
     backend = DeclaredEndpoints("farm", config.endpoints, transport=transport)
     await backend.check()
     await backend.aclose()

@@ -13,7 +13,9 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.http import client
 from workers.backends.http.connections import CONNECT_S
 from workers.endpoints import probe
+from workers.endpoints.circuit_breaker import CircuitBreaker
 from workers.endpoints.endpoints import Endpoint
+
 
 def server(port: int) -> tuple[Endpoint, BackendConfig]:
     config = BackendConfig(name="box", type="ollama", url=f"http://127.0.0.1:{port}")

@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama real real-sd inprocess test test-fast coverage chaos check fix wheel lock bench bench-peers clean
+.PHONY: help shape install dev demo demo-llama real real-sd prometheus inprocess test test-fast coverage chaos check fix wheel lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ real: $(VENV)/.demo ## Build the real llama.cpp server (12 minutes, once a machi
 
 real-sd: $(VENV)/.demo ## Build the real stable-diffusion.cpp server (6 to 9 minutes, once a machine)
 	$(BIN)/python -m fleet.real.sd_server build
+
+prometheus: $(VENV)/.demo ## Unpack Debian's Prometheus into the cache: tests of rules and scrapes use it
+	$(BIN)/python -m fleet.real.prometheus download
 
 inprocess: $(VENV)/.dev ## Test the in-process backends with their real libraries (11 minutes once a machine)
 	$(BIN)/python -m fleet.real.inprocess test

@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
     except InvalidSetting as error:
         sys.stderr.write(f"shim: {error}\n")
         sys.exit(2)
-    set_up_logs(logs, secrets=[settings.redis_url])
+    set_up_logs(logs, secrets=[settings.redis_url, settings.metrics_key])
     try:
         why_not = asyncio.run(reason_not_to_start(settings))
     except RelayUnavailable as error:

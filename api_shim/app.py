@@ -34,6 +34,7 @@ from api_shim.native import (
     health,
     jobs,
     keys,
+    metrics,
     roster,
 )
 from api_shim.ollama import chat_routes, model_routes
@@ -46,6 +47,7 @@ from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.openai.responses import routes as openai_responses
 from api_shim.settings import ShimSettings
 from api_shim.submission.submission import Submission
+from telemetry.process_metrics import ProcessMetrics
 
 _DESCRIPTION = """\
 A queue in front of language-model backends. Enqueue a job, follow its events from anywhere and as
@@ -72,6 +74,7 @@ _NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, backends, keys)
 """
 _OTHERS: Final = (
     health,
+    metrics,
     chat_routes,
     model_routes,
     openai_generation,
@@ -88,11 +91,12 @@ _OTHERS: Final = (
 def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> FastAPI:
     """Build the application; `open_calls.close()` ends the streams of this process."""
     open_calls = open_calls or OpenCalls()
+    counted = ProcessMetrics("shim", settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with (
-            open_dependencies(settings, open_calls) as dependencies,
+            open_dependencies(settings, open_calls, counted) as dependencies,
             running_driver(dependencies),
         ):
             app.state.dependencies = dependencies
@@ -113,16 +117,20 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         redoc_url=None,
         redirect_slashes=False,
     )
+    _add_routes(app)
+    problems.install(app, _ENVELOPES)
+    document = openapi.install(app)
+    _add_middleware(app, settings, counted)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
     app.router.routes.extend(_direct_routes())
     for each in _NATIVE:
         app.include_router(each.router, dependencies=[Depends(only_known_fields)])
     for each in _OTHERS:
         app.include_router(each.router)
     app.include_router(openai_images.forms)
-    problems.install(app, _ENVELOPES)
-    document = openapi.install(app)
-    _add_middleware(app, settings)
-    return app
 
 
 def _direct_routes() -> list[BaseRoute]:
@@ -144,14 +152,14 @@ def _native(request: Request, preferences: Preferences) -> Submission:
     return Submission(dependencies.submission, tenant_of(request), preferences)
 
 
-def _add_middleware(app: FastAPI, settings: ShimSettings) -> None:
+def _add_middleware(app: FastAPI, settings: ShimSettings, counted: ProcessMetrics) -> None:
     """Middleware; the last one added is the outermost."""
     app.add_middleware(HeadAsGet, routes=app.routes)
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
     )
     app.add_middleware(AuthMiddleware)
-    app.add_middleware(AccessLog)
+    app.add_middleware(AccessLog, metrics=counted)
 
 
 def _upload(settings: ShimSettings) -> Limit:

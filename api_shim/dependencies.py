@@ -7,7 +7,7 @@ following, http) receive the services they need, and import nothing from here.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, NamedTuple, Self
 
 from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
@@ -32,10 +32,30 @@ from relay.files import Files
 from relay.followers import Followers
 from relay.idempotency import Idempotency
 from relay.log import Log
+from relay.metrics.census import Census
+from relay.metrics.fleet_metrics import FleetMetrics
+from relay.metrics.totals import FleetTotals
+from relay.metrics.totals_reporter import TotalsReporter
 from relay.queue import Queue
 from relay.records import Records
 from relay.roster import RosterStore
 from relay.subscriber import Subscriber
+from telemetry.process_metrics import ProcessMetrics, single
+
+
+class ShimMetrics(NamedTuple):
+    """What this process counts, and what it reads of the fleet."""
+
+    process: ProcessMetrics
+    fleet: FleetMetrics
+    totals: TotalsReporter
+
+    @classmethod
+    def of(cls, process: ProcessMetrics, connection: Connection, most_names: int) -> Self:
+        """For one process; nothing is read or sent yet."""
+        totals = FleetTotals(connection, most_names)
+        fleet = FleetMetrics(totals, Census(connection))
+        return cls(process, fleet, TotalsReporter(process.series, totals))
 
 
 class Dependencies:
@@ -47,8 +67,10 @@ class Dependencies:
         connection: Connection,
         reader: Subscriber,
         open_calls: OpenCalls,
+        metrics: ShimMetrics,
     ) -> None:
         """Build every service; nothing is opened or started yet."""
+        self.metrics = metrics
         self.settings = settings
         self.connection = connection
         self.queue = Queue(connection)
@@ -82,18 +104,23 @@ class Dependencies:
 
 @asynccontextmanager
 async def open_dependencies(
-    settings: ShimSettings, open_calls: OpenCalls
+    settings: ShimSettings, open_calls: OpenCalls, counted: ProcessMetrics
 ) -> AsyncGenerator[Dependencies]:
     """Open the connection and subscribe on it; at the end, end open calls and close it."""
-    async with Connection.open(settings) as connection, asyncio.TaskGroup() as group:
+    async with Connection.open(settings, counted) as connection, asyncio.TaskGroup() as group:
         reader = Subscriber(connection)
-        dependencies = Dependencies(settings, connection, reader, open_calls)
+        metrics = ShimMetrics.of(counted, connection, settings.metrics_names)
+        dependencies = Dependencies(settings, connection, reader, open_calls, metrics)
         stand_in = StandIn(connection, dependencies.roster, dependencies.followers.process)
+        counted.series.read("subscriptions", lambda: single(reader.count))
+        counted.series.read("open_streams", lambda: single(open_calls.followed))
         tasks = [
             group.create_task(reader.listen()),
             group.create_task(dependencies.followers.keep_leases()),
             group.create_task(dependencies.authenticator.watch()),
             group.create_task(stand_in.run()),
+            group.create_task(metrics.totals.run()),
+            group.create_task(counted.watch_loop()),
         ]
         try:
             yield dependencies
@@ -101,6 +128,7 @@ async def open_dependencies(
             open_calls.close()
             for task in tasks:
                 task.cancel()
+            await metrics.totals.finish()
 
 
 async def _injected(connection: HTTPConnection) -> Dependencies:

@@ -23,12 +23,6 @@ DEADLINES: Final = "fleet:deadlines"
 RECENT: Final = "fleet:recent"
 """Sorted set of jobs by creation time, for listing; trimmed to those that may have a record."""
 
-COMPACTED: Final = "fleet:compacted"
-"""String with a unix time: jobs created until then were looked at for compaction."""
-
-UNCOMPACTED: Final = "fleet:uncompacted"
-"""Sorted set of such jobs that were not ready: job id by the unix time of the next look."""
-
 DEAD: Final = "fleet:dead"
 """Sorted set of dead letters: job id by the unix time at which it ran out of attempts."""
 
@@ -67,6 +61,9 @@ BATCHES: Final = "fleet:batches"
 
 STORED: Final = "fleet:stored"
 """Sorted set of everything in the file storage: its name there by the unix time to delete it."""
+
+METRICS: Final = "fleet:metrics"
+"""Hash of what all processes of the fleet have counted together: field to number."""
 
 HELD: Final = "fleet:held"
 """Sorted set of stored files that batches read: name by the unix time until which they may."""
@@ -200,6 +197,11 @@ def channel(job_id: str) -> str:
 def worker_report(worker: str) -> str:
     """String with a worker's report (JSON)."""
     return f"fleet:worker:{worker}:report"
+
+
+def metrics_sequence(process: str) -> str:
+    """String with the number of the last report that a process has added to the totals."""
+    return f"fleet:metrics:sequence:{process}"
 
 
 def worker_channel(worker: str) -> str:

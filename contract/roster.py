@@ -96,6 +96,8 @@ class WorkerReport(WireModel):
     started_at: float
     """Unix seconds."""
     draining: bool = False
+    metrics_url: str | None = None
+    """Where the worker serves its metrics; None if it serves none."""
     backends: tuple[BackendReport, ...]
     queues: tuple[QueueReport, ...]
 

@@ -32,6 +32,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from contract.errors import RelayUnavailable
 from relay.multiplexer import Multiplexer, Reads
 from relay.settings import RelaySettings
+from telemetry.relay_observer import RelayObserver
 
 Argument = str | bytes | int | float
 Call = tuple[str, Sequence[str], Sequence[Argument]]
@@ -116,9 +117,10 @@ def _sha(script: str) -> str:
 class Connection:
     """The client of Redis that all of the relay uses; open one a process."""
 
-    def __init__(self, settings: RelaySettings) -> None:
+    def __init__(self, settings: RelaySettings, observer: RelayObserver) -> None:
         """Use `open` instead, which also closes."""
         self.settings = settings
+        self.observer = observer
         self._clock_offset_s = 0.0
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
@@ -135,13 +137,16 @@ class Connection:
             self.dedicated,
             cast("Reads", dict(Redis.from_pool(self._pool).response_callbacks)),
             settings.command_timeout_s,
+            observer.on_round_trip,
         )
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: RelaySettings) -> AsyncGenerator[Self]:
+    async def open(
+        cls, settings: RelaySettings, observer: RelayObserver | None = None
+    ) -> AsyncGenerator[Self]:
         """Connect when first used, and close the connection at the end."""
-        connection = cls(settings)
+        connection = cls(settings, observer or RelayObserver())
         try:
             yield connection
         finally:

@@ -130,7 +130,10 @@ class Leases:
         )
         settings = self._connection.settings
         ttl_s = int(settings.dead_ttl_s if dead else settings.log_ttl_s)
-        await self._connection.call(jobs.end(job_id, terminal, ttl_s=ttl_s, dead=dead))
+        ended = await self._connection.call(jobs.end(job_id, terminal, ttl_s=ttl_s, dead=dead))
+        if ended is not None:
+            outcome = "dead" if dead else "failed"
+            self._connection.observer.on_ended(queue, ended.priority, ended.tenant, outcome)
         worker = await self.release(queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)

@@ -26,6 +26,9 @@ Command = Sequence[str | bytes | int | float]
 Reads = Mapping[str, Callable[[Any], Any]]
 """By the name of a command, what makes of its reply what redis-py returns."""
 
+OnRoundTrip = Callable[[float], None]
+"""Called with the seconds from a call to its last reply."""
+
 _CALLS: Final = 20_000
 """Calls that may wait for a reply at once."""
 _BYTES: Final = 256 * 2**20
@@ -53,13 +56,16 @@ class _Call:
 class _Line(asyncio.Protocol):
     """The bytes of one connection: what was written and has no reply yet."""
 
-    def __init__(self, connection: AbstractConnection, timeout_s: float) -> None:
+    def __init__(
+        self, connection: AbstractConnection, timeout_s: float, on_round_trip: OnRoundTrip
+    ) -> None:
         # redis-py has connected: it knows TLS, users and sockets. From here on its transport is
         # ours; its private parts are watched by tests/relay/test_multiplexer.py.
         writer = connection._writer  # noqa: SLF001
         assert writer is not None  # noqa: S101 - for the type checker: connect() set it
         self._connection = connection
         self._timeout_s = timeout_s
+        self._on_round_trip = on_round_trip
         self._loop = asyncio.get_running_loop()
         self._parser = hiredis.Reader(
             protocolError=InvalidResponse, replyError=BaseParser.parse_error
@@ -116,6 +122,7 @@ class _Line(asyncio.Protocol):
         if call.left == 0:
             self._waiting.popleft()
             self.waiting_bytes -= call.size_bytes
+            self._on_round_trip(self.received_at - call.sent_at)
             if not call.reply.done():
                 call.reply.set_result(call.replies)
         if isinstance(reply, ReadOnlyError):
@@ -172,6 +179,7 @@ class Multiplexer:
         dial: Callable[[], AbstractConnection],
         read: Reads,
         timeout_s: float,
+        on_round_trip: OnRoundTrip,
     ) -> None:
         """Connect when first used. `dial` makes a connection, not yet connected.
 
@@ -181,6 +189,7 @@ class Multiplexer:
         self._dial = dial
         self._read = read
         self._timeout_s = timeout_s
+        self._on_round_trip = on_round_trip
         self._line: _Line | None = None
         self._connecting: asyncio.Task[_Line] | None = None
         self._received_at = 0.0
@@ -237,7 +246,7 @@ class Multiplexer:
         if self._line is not None:
             self._received_at = self._line.received_at
             await self._line.close()
-        self._line = _Line(connection, self._timeout_s)
+        self._line = _Line(connection, self._timeout_s, self._on_round_trip)
         return self._line
 
     async def close(self) -> None:

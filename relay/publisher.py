@@ -9,6 +9,7 @@ unchanged: the ids of events make that idempotent (lua/jobs/append.lua).
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from contract import redis_keys
@@ -40,12 +41,14 @@ class AttemptLog:
     """The writing end of a job's log, for one attempt."""
 
     __slots__ = (
-        "_publisher", "attempt", "channel", "id", "keys", "length", "nonce", "seq",
+        "_publisher", "attempt", "channel", "id", "keys", "length", "nonce", "observe", "seq",
         "size_bytes", "torn", "until_lost", "unwritten",
     )  # fmt: skip
 
-    def __init__(self, publisher: "Publisher", job: StartedJob) -> None:
-        """Append after `started`, which `Queue.start` has written."""
+    def __init__(
+        self, publisher: "Publisher", job: StartedJob, observe: Callable[[Event], None] | None
+    ) -> None:
+        """Append after `started`, which `Queue.start` has written; `observe` gets each event."""
         self._publisher = publisher
         self.id = job.record.id
         self.keys = keys_of(self.id)
@@ -60,12 +63,15 @@ class AttemptLog:
         """Whether Redis lost events that it had accepted; the job is still this attempt's."""
         self.unwritten = 0
         self.size_bytes = 0
+        self.observe = observe
 
     def append(self, event: Event) -> None:
         """Queue an event for the log; raises LeaseLost once Redis has refused an earlier one."""
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
         self.unwritten += 1
+        if self.observe is not None:
+            self.observe(event)
         self._publisher.put(self, event)
 
     @property
@@ -117,9 +123,16 @@ class Publisher:
         self._wake = asyncio.Event()
         self._flushed: asyncio.Future[None] | None = None
 
-    def attempt_log(self, job: StartedJob) -> AttemptLog:
-        """The log of an attempt that `Queue.start` has started."""
-        return AttemptLog(self, job)
+    def attempt_log(
+        self, job: StartedJob, observe: Callable[[Event], None] | None = None
+    ) -> AttemptLog:
+        """The log of an attempt that `Queue.start` has started; `observe` gets each event."""
+        return AttemptLog(self, job, observe)
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not sent yet."""
+        return len(self._pending)
 
     def put(self, attempt_log: AttemptLog, event: Event) -> None:
         """Queue an event for the next script call."""
@@ -179,6 +192,7 @@ class Publisher:
         waiting = sum(group.events for batch in batches for group in batch)
         answers = await self._until_answered(calls, events=waiting)
         for batch, answer in zip(batches, answers, strict=True):
+            self._connection.observer.on_published(sum(group.events for group in batch))
             for (attempt_log, events, _), outcome in zip(batch, answer, strict=True):
                 attempt_log.unwritten -= events
                 if outcome in (REFUSED, TORN):

@@ -108,7 +108,7 @@ class Queue:
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         expected = await self._expected(arriving)
         if expected.place.position < 0:
-            raise _full(queue, tenant.name, *expected)
+            raise self._refused(queue, tenant.name, *expected)
         try:
             follower = self._first_follower(record, first_follower) if expects_follower else []
             return await self._begun(record, request, arriving, expected, obstacle, after=follower)
@@ -154,11 +154,19 @@ class Queue:
             calls: list[ScriptCall[Any]] = [begin, enqueue, *after]
             (_, at), place, *_ = await self._connection.calls(calls)
         if place.position < 0:
-            raise _full(record.queue, record.tenant, place, rate)
+            raise self._refused(record.queue, record.tenant, place, rate)
+        self._connection.observer.on_enqueued(record.queue, record.priority)
         deadline_s = request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
         return record, (placed(place.position, rate, obstacle) if place.position else QueuePlace())
+
+    def _refused(
+        self, queue: str, tenant: str, place: queues.Place, rate: float | None
+    ) -> QueueFull:
+        error = _full(queue, tenant, place, rate)
+        self._connection.observer.on_refused(queue, str(error.facts["scope"]))
+        return error
 
     def _first_follower(self, record: JobRecord, process: str | None) -> list[ScriptCall[Any]]:
         """What ends a job that lives for its followers and whose client leaves before it is one.
@@ -291,7 +299,11 @@ class Queue:
         record = await self._records.get(job_id)
         cancelled = Cancelled(by=by, reason=reason)
         ttl_s = int(self._connection.settings.log_ttl_s)
-        await self._connection.call(jobs.end(job_id, cancelled, ttl_s=ttl_s))
+        ended = await self._connection.call(jobs.end(job_id, cancelled, ttl_s=ttl_s))
+        if ended is not None:
+            self._connection.observer.on_ended(
+                record.queue, ended.priority, ended.tenant, "cancelled"
+            )
         worker = await self._leases.release(record.queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)

@@ -167,6 +167,11 @@ class Subscriber:
                 del self._channels[name]
                 self._send(b"UNSUBSCRIBE", name)
 
+    @property
+    def count(self) -> int:
+        """Channels that are subscribed to."""
+        return len(self._channels)
+
     async def listen(self) -> None:
         """Receive until cancelled; reconnects with backoff and jitter."""
         failures = 0

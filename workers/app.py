@@ -115,7 +115,8 @@ def create_app() -> Celery:
     register_ticket(app, lifetime)
     register_jobs(app, lifetime)
     register_unreadable(app, lifetime)
-    secrets = (config.key, *(each.key for each in config.endpoints), relay_settings.redis_url)
+    keys = (config.key, *(each.key for each in config.endpoints), settings.metrics_key)
+    secrets = (*keys, relay_settings.redis_url)
     _connect_signals(lifetime, relay_settings, partial(set_up_worker_logs, logs, secrets))
     app.steps["worker"].add(StopSignals)
     return app

@@ -8,12 +8,16 @@ from functools import partial
 from contract.redis_keys import queue_name
 from relay.connection import Connection
 from relay.log import Log
+from relay.metrics.totals import FleetTotals
+from relay.metrics.totals_reporter import TotalsReporter
 from relay.model_leases import ModelLeases
 from relay.publisher import Publisher
 from relay.queue import Queue
 from relay.settings import RelaySettings
 from relay.subscriber import Subscriber
 from relay.vector_cache import VectorCache
+from telemetry.process_metrics import ProcessMetrics, single
+from telemetry.worker_endpoint import serving
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import Backend, Embed, HasModelLease
@@ -73,11 +77,13 @@ class WorkerLifetime:
 
     @asynccontextmanager
     async def _open(self, pool: AsyncioPool) -> AsyncGenerator[None]:
-        async with Connection.open(self._relay_settings) as connection:
+        self._metrics = ProcessMetrics("worker", self._settings)
+        async with Connection.open(self._relay_settings, self._metrics) as connection:
             await connection.ping()
             endpoints = self._endpoints(connection)
             capacity = over_all(self._slots_each, len(self._config.each))
             self.slots = Slots(capacity, endpoints.admit)
+            self.foreign_tasks = ForeignTasks(connection)
             try:
                 async with self._running(pool, connection, endpoints):
                     yield
@@ -138,18 +144,18 @@ class WorkerLifetime:
         wakeups = DelayedWakeups(Queue(connection).wake)
         idle = IdleSlots(self._settings.worker_name, Queue(connection), self.slots, subscriber)
         state = self._state(pool, endpoints, wakeups, idle)
+        measured = self._measured(state, connection, subscriber, publisher)
         reporter = RosterReporter(state, connection, self._settings, self._config)
         services = RunServices(
             connection=connection, log=Log(connection, subscriber), queue=Queue(connection),
-            fitting=state.fitting, patience=self._settings.retry_patience,
+            fitting=state.fitting, patience=self._settings.retry_patience, metrics=self._metrics,
         )  # fmt: skip
-        self.foreign_tasks = ForeignTasks(connection)
         self.worker = Worker(
             state, services, publisher=publisher, wakeups=wakeups, reporter=reporter
         )
         maintenance = Maintenance(
             state, self.worker, self.foreign_tasks, connection=connection,
-            subscriber=subscriber, settings=self._settings,
+            subscriber=subscriber, settings=self._settings, metrics=self._metrics,
         )  # fmt: skip
         circuits = CircuitWatch(
             endpoints, self._config, self.slots, changed=self._changed, reporter=reporter,
@@ -161,7 +167,7 @@ class WorkerLifetime:
             maintenance.drain(pool.draining, pool.hurrying), wakeups.run(), circuits.watch(),
             reporter.probe(),
         )  # fmt: skip
-        async with asyncio.TaskGroup() as group:
+        async with measured as reporter.metrics_url, asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for loop in loops]
             try:
                 yield
@@ -170,6 +176,46 @@ class WorkerLifetime:
                 await reporter.leave()
                 for task in tasks:
                     task.cancel()
+
+    @asynccontextmanager
+    async def _measured(
+        self,
+        state: WorkerState,
+        connection: Connection,
+        subscriber: Subscriber,
+        publisher: Publisher,
+    ) -> AsyncGenerator[str | None]:
+        """Send what this worker counts to the totals, and serve it; yields the URL, if any."""
+        self._observe(state, subscriber, publisher)
+        totals = FleetTotals(connection, self._settings.metrics_names)
+        reporter = TotalsReporter(self._metrics.series, totals)
+        async with serving(self._metrics, self._settings) as url:
+            loops = (reporter.run(), self._metrics.watch_loop())
+            tasks = [asyncio.create_task(loop) for loop in loops]
+            try:
+                yield url
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                await reporter.finish()
+
+    def _observe(self, state: WorkerState, subscriber: Subscriber, publisher: Publisher) -> None:
+        """Let the metrics read what this worker holds."""
+        series = self._metrics.series
+        series.read("subscriptions", lambda: single(subscriber.count))
+        series.read("unpublished_events", lambda: single(publisher.waiting))
+        series.read("slots", lambda: [((q,), n) for q, n in state.slots.capacity.items()])
+        series.read(
+            "running_jobs", lambda: [((q,), state.held.in_flight(q)) for q in state.slots.capacity]
+        )
+        series.read(
+            "endpoint_circuit_open",
+            lambda: [
+                ((each.address or self._config.type,), float(each.breaker.open_until is not None))
+                for each in state.endpoints.all
+            ],
+        )
 
     def _state(
         self,

@@ -7,12 +7,12 @@ from typing import Never
 
 from contract import redis_keys
 from contract.errors import RelayUnavailable
-from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.leases import Leases
 from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
 from relay.subscriber import Subscriber
+from telemetry.process_metrics import ProcessMetrics
 from workers.foreign_tasks import ForeignTasks
 from workers.settings import WorkerSettings
 from workers.state import WorkerState
@@ -37,8 +37,10 @@ class Maintenance:
         connection: Connection,
         subscriber: Subscriber,
         settings: WorkerSettings,
+        metrics: ProcessMetrics,
     ) -> None:
         """Maintain this worker."""
+        self._metrics = metrics
         self._state = state
         self._worker = worker
         self._foreign_tasks = foreign_tasks
@@ -46,7 +48,6 @@ class Maintenance:
         self._leases = Leases(connection)
         self._queue = Queue(connection)
         self._reconciler = Reconciler(connection)
-        self._compactor = Compactor(connection)
         self._maintainer = Maintainer(connection, state.name)
         self._subscriber = subscriber
         self._settings = settings
@@ -83,7 +84,7 @@ class Maintenance:
             raise WorkerStalledError("Redis has not answered for too long") from error
 
     async def reap(self) -> Never:
-        """While this worker is the maintainer, hand over jobs of dead workers, and compact logs."""
+        """While this worker is the maintainer, hand over the jobs of workers that died."""
         reap_s = self._connection.settings.reap_s
         while True:
             await asyncio.sleep(reap_s)
@@ -94,15 +95,17 @@ class Maintenance:
                     while True:
                         while await self._maintainer.acquire():
                             await self._reap_once()
-                            await self._compactor.compact_for(reap_s)
+                            await asyncio.sleep(reap_s)
                         await self._maintainer.wait_until_free(subscription)
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)
 
     async def _reap_once(self) -> None:
-        moved = await self._leases.reap() + await self._reconciler.reconcile()
-        if moved:
-            _log.warning("%d jobs were handed over", moved)
+        expired, restored = await self._leases.reap(), await self._reconciler.reconcile()
+        self._metrics.on_handed_over("lease_expired", expired)
+        self._metrics.on_handed_over("restored", restored)
+        if expired + restored:
+            _log.warning("%d jobs were handed over", expired + restored)
 
     async def resign(self) -> None:
         """Let another worker become the maintainer at once; raises nothing."""

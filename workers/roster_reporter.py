@@ -47,6 +47,8 @@ class RosterReporter:
         self._config = config
         self._started_at = connection.now()
         self._probing = asyncio.Lock()
+        self.metrics_url: str | None = None
+        """Where this worker serves its metrics; None if it serves none."""
         adapter = state.endpoints.all[0].adapter
         self._backend = BackendReport(
             name=config.name,
@@ -143,6 +145,7 @@ class RosterReporter:
                     pid=os.getpid(),
                     started_at=self._started_at,
                     draining=worker.is_draining,
+                    metrics_url=self.metrics_url,
                     backends=(self._backend.model_copy(update={"endpoints": self._endpoints()}),),
                     queues=tuple(
                         QueueReport(

@@ -62,6 +62,7 @@ from relay.log import Log
 from relay.publisher import AttemptLog
 from relay.queue import Queue, StartedJob
 from relay.records import requested
+from telemetry.process_metrics import ProcessMetrics
 from workers.backends.protocols import (
     AcceptsImageUrls,
     Backend,
@@ -119,6 +120,7 @@ class RunServices:
     fitting: RequestFitting
     patience: int
     """FLEET_RETRY_PATIENCE: the attempt number up to which an absent backend costs no attempt."""
+    metrics: ProcessMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ from pydantic import Field, field_validator
 
 from contract.errors import InvalidSetting
 from contract.requests import Kind
-from contract.settings import DAY_S, YEARS_S, FleetSettings, Seconds
+from contract.settings import DAY_S, YEARS_S, Seconds
 from relay.settings import RelaySettings
+from telemetry.settings import MetricsSettings, demand_key
 
 
-class WorkerSettings(FleetSettings):
+class WorkerSettings(MetricsSettings):
     """Settings of one worker process; it serves one backend."""
 
     worker_backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] = "scripted"
@@ -23,6 +24,10 @@ class WorkerSettings(FleetSettings):
     """Unique per start, so that leases of a former process are not taken for those of this one."""
     worker_kinds: str = ""
     """Kinds of jobs to serve, as in `chat,embed`; empty: all that the backend can do."""
+    metrics_address: str = "127.0.0.1"
+    """Address on which a worker serves its metrics; another one than loopback needs a key."""
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """Port on which a worker serves its metrics; 0 takes a free one, without it none is served."""
     drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = 30
     """Seconds for which streams continue after SIGTERM before they are handed over."""
     report_s: Seconds = 5
@@ -74,9 +79,12 @@ def wanted_kinds(kinds: str) -> set[str]:
 def demand_agreement(settings: WorkerSettings, relay: RelaySettings) -> None:
     """Check that these settings agree with those of the relay; raises InvalidSetting if not.
 
+    Metrics that other machines may read need a key.
+
     FLEET_WATCHDOG_S must be at least the time after which a renewal without an answer of Redis has
     timed out, or the first one would end the worker.
     """
+    demand_key(settings)
     least_s = relay.renew_s + relay.command_timeout_s
     if settings.watchdog_s < least_s:
         raise InvalidSetting(

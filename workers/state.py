@@ -79,6 +79,10 @@ class HeldJobs:
         self._ended.append(job_id)
         self.lose(job_id)
 
+    def was_ended(self, job_id: str) -> bool:
+        """Whether the job was lately cancelled, or failed elsewhere."""
+        return job_id in self._ended
+
     async def end_attempt_of(self, job_id: str) -> None:
         """Cancel an earlier attempt of the job that still runs here, and wait for its end.
 

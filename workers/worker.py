@@ -10,6 +10,7 @@ from relay.leases import Holder, Leases
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
 from relay.queue import StartedJob
+from telemetry.attempt_meter import AttemptMeter
 from workers.delayed_wakeups import DelayedWakeups
 from workers.endpoints.endpoints import Reservation
 from workers.model_affinity import ModelAffinity
@@ -75,6 +76,7 @@ class Worker:
         self._publisher = publisher
         self._wakeups = wakeups
         self._reporter = reporter
+        self._metrics = services.metrics
         self._queue = services.queue
         self._leases = Leases(services.connection)
         self._poison_jobs = PoisonJobs()
@@ -157,7 +159,8 @@ class Worker:
         """Run a job in a task of its own, which is cancelled when the job is lost."""
         record, state = job.record, self._state
         await state.held.end_attempt_of(record.id)
-        log = self._publisher.attempt_log(job)
+        meter = AttemptMeter(self._metrics, record, self._services.connection.now)
+        log = self._publisher.attempt_log(job, meter.on_event)
         run = Run(
             job=job,
             backend=reservation.adapter,
@@ -180,7 +183,7 @@ class Worker:
             if not task.done():
                 await self._abandon(job, task)
             state.held.remove(held)
-        await self._conclude(job, log, reservation, task)
+        await self._conclude(job, log, reservation, task, meter)
 
     async def _conclude(
         self,
@@ -188,6 +191,7 @@ class Worker:
         log: AttemptLog,
         reservation: Reservation,
         task: asyncio.Task[Broken | None],
+        meter: AttemptMeter,
     ) -> None:
         """Release the lease of a job that has ended; give back one that has not."""
         record = job.record
@@ -195,21 +199,27 @@ class Worker:
             if log.torn:
                 _log.warning("job %s: Redis lost a part of its log", record.id)
                 await self._hand_over(job, "Redis lost a part of its log")
+                meter.handed_over("log_torn")
             else:
                 _log.info("job %s was taken away", record.id)
+                if not self._state.held.was_ended(record.id):
+                    meter.lost()
             return
         if isinstance(error := task.exception(), RelayUnavailable):
             _log.warning("job %s: %s", record.id, error)
             await self._hand_over(job, "Redis did not answer its worker")
+            meter.handed_over("redis")
             return
         if (broken := task.result()) is not None:
             if isinstance(broken.error, BackendError):
                 reservation.failed(broken.error)
                 self._state.affinity.on_failure(record.id, broken.error)
+                meter.backend_failed(broken.error.code)
             if broken.retry is not None:
                 reason = in_words(broken.error, broken.retry.delay_s)
                 await self._retry_later(job, reason, broken.retry, broken.error)
                 return
+        meter.ended()
         _log.info("job %s ended", record.id)
         holder = Holder(job.attempt, self._state.name)
         await self._leases.release(record.queue, record.id, holder)
@@ -229,6 +239,7 @@ class Worker:
             _log_left_to_lease(job, unavailable)
         else:
             if waits:
+                self._metrics.on_handed_over("retry")
                 self._wakeups.set(record.queue, delay_s)
 
     async def _abandon(self, job: StartedJob, task: asyncio.Task[Broken | None]) -> None:
@@ -241,6 +252,7 @@ class Worker:
         await asyncio.wait({task})
         if self._state.is_draining:
             await self._hand_over(job, "its worker is shutting down")
+            self._metrics.on_handed_over("drain")
             return
         try:
             await self._queue.cancel(job.record.id, by="worker", reason="its task was terminated")
@@ -253,6 +265,7 @@ class Worker:
         for at in range(0, len(all_held), _HANDED_OVER_AT_ONCE):
             some = all_held[at : at + _HANDED_OVER_AT_ONCE]
             await asyncio.gather(*(self._hand_over(held.job, reason) for held in some))
+            self._metrics.on_handed_over("drain", len(some))
             for held in some:
                 held.log.mark_lost()
 

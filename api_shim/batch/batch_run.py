@@ -56,7 +56,10 @@ class BatchFinisher:
             for name in self._missing
         ]
         last: LastStatus = "failed" if lost else status
-        return await self._batches.finish(self._lease, last, files=(output, errors), errors=lost)
+        ended = await self._batches.finish(self._lease, last, files=(output, errors), errors=lost)
+        if ended:
+            self._dependencies.metrics.process.series.count("batches_total", last)
+        return ended
 
     async def _joined(self, parts: list[str], ending: str) -> StoredFile:
         """Join the parts into a file under a new id; its record is created when the batch ends."""
@@ -99,7 +102,9 @@ class BatchRun:
         self._lease = lease
         self._batch = lease.batch
         self._rows = BatchJobs(dependencies.connection)
-        self._parts = PartWriter(batches, self._rows, dependencies.storage, lease)
+        self._parts = PartWriter(
+            batches, self._rows, dependencies.storage, lease, dependencies.metrics.process
+        )
         self._window = JobWindow(dependencies, self._rows, self._batch)
         self._stop = asyncio.Event()
         """Set when no more rows are to be enqueued."""
@@ -207,9 +212,9 @@ class BatchRun:
                 raise self._lost
             self._total = check.rows
             return True
-        await self._batches.finish(
-            self._lease, "cancelled" if self._is_cancelled else "failed", errors=errors
-        )
+        status: LastStatus = "cancelled" if self._is_cancelled else "failed"
+        if await self._batches.finish(self._lease, status, errors=errors):
+            self._dependencies.metrics.process.series.count("batches_total", status)
         return False
 
     def _blocks(self) -> AsyncGenerator[list[InputLine], None]:

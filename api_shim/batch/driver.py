@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, Never
 
-from starlette.types import Message
-
 from api_shim.batch.batch_run import BatchRun
 from api_shim.dependencies import Dependencies
 from contract.batches import Batch
@@ -44,7 +42,7 @@ class BatchDriver:
 
     async def run(self) -> None:
         """Drive batches until this process shuts down."""
-        await self._dependencies.open_calls.run(self._run(), _receive_forever)
+        await self._dependencies.open_calls.complete(self._run())
 
     async def _run(self) -> None:
         driving, sweeping = (
@@ -163,11 +161,6 @@ async def _restart_on_defect(work: Callable[[], Coroutine[Any, Any, Never]]) -> 
             await asyncio.wait({doing})
         _log.error("the batch driver failed and is restarted", exc_info=doing.exception())
         await asyncio.sleep(_BACKOFF_S[0])
-
-
-async def _receive_forever() -> Message:
-    await asyncio.get_running_loop().create_future()
-    return {"type": "never"}
 
 
 @asynccontextmanager

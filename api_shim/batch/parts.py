@@ -22,6 +22,7 @@ from contract.errors import FleetError, LeaseLost
 from contract.events import COUNTS, Cancelled, Failed, Usage
 from contract.json_lines import json_line
 from relay.batches import BatchJobs, BatchLease, BatchPart, BatchStore, parts_name
+from telemetry.process_metrics import ProcessMetrics
 
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
@@ -109,9 +110,15 @@ class PartWriter:
     """Buffers and stores the results of one batch."""
 
     def __init__(
-        self, batches: BatchStore, rows: BatchJobs, storage: Storage, lease: BatchLease
+        self,
+        batches: BatchStore,
+        rows: BatchJobs,
+        storage: Storage,
+        lease: BatchLease,
+        metrics: ProcessMetrics,
     ) -> None:
         """The buffer is empty."""
+        self._metrics = metrics
         self._batches = batches
         self._rows = rows
         self._storage = storage
@@ -167,6 +174,8 @@ class PartWriter:
         if not await self._batches.commit(self._lease, part):
             raise LeaseLost(f"batch {self._lease.batch.id} is driven by another shim")
         jobs = [job_id for _, job_id in self._answers]
+        self._metrics.series.count("batch_rows_total", "completed", by=self.completed)
+        self._metrics.series.count("batch_rows_total", "failed", by=self.failed)
         self._number += 1
         self._reset()
         await self._rows.forget(jobs, self._lease.batch.tenant.name)

@@ -35,6 +35,8 @@ class OpenCalls:
         self._is_shutting_down = False
         self._has_ended = asyncio.Event()
         self._has_ended.set()
+        self.followed = 0
+        """Open calls of clients."""
 
     def close(self) -> None:
         """End every open call, and every later one at once."""
@@ -67,6 +69,8 @@ class OpenCalls:
         """Run the work until it is done, its client disconnects or the process shuts down."""
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._calls.add(stop)
+        is_followed = receive is not _receive_forever
+        self.followed += is_followed
         self._has_ended.clear()
         if self._is_shutting_down:
             stop.set_result(None)
@@ -85,6 +89,7 @@ class OpenCalls:
             disconnect_task.cancel()
             await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
             self._calls.discard(stop)
+            self.followed -= is_followed
             if not self._calls:
                 self._has_ended.set()
 

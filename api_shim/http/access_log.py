@@ -19,9 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.http.problems import error_response
 from contract.errors import RelayUnavailable
+from telemetry.process_metrics import ProcessMetrics
 
 log = logging.getLogger("api_shim.http.access_log")
 
+_METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"}
+)
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 _STOPS: Final = RelayUnavailable(
     "this shim is shutting down and has not processed the request: retry",
@@ -31,11 +35,12 @@ _SAFE_ID: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
 
 
 class AccessLog:
-    """Logs each request or WebSocket when it has ended, as one line of JSON."""
+    """Logs and counts each request or WebSocket when it has ended; a line is JSON."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: ProcessMetrics) -> None:
         """Wrap this application."""
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call; log it when it has ended."""
@@ -59,6 +64,7 @@ class AccessLog:
                 raise
         finally:
             log.log(call.level, "%s", json.dumps(call.facts()))
+            call.count(self._metrics)
 
 
 class _Call:
@@ -95,6 +101,16 @@ class _Call:
         """Successful probes are frequent, so they are logged at DEBUG."""
         is_probe = self._scope["path"] in _PROBES and self.status == HTTPStatus.OK
         return logging.DEBUG if is_probe else logging.INFO
+
+    def count(self, metrics: ProcessMetrics) -> None:
+        """Count the call by its route's template: a path would be a name a job."""
+        method = self._scope.get("method", "WEBSOCKET")
+        method = method if method in _METHODS else "other"
+        route = getattr(self._scope.get("route"), "path", "other")
+        series = metrics.series
+        series.count("http_requests_total", method, route, str(self.status or "none"))
+        duration_s = time.perf_counter() - self._began
+        series.bins("http_request_duration_seconds", method, route).observe(duration_s)
 
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {

@@ -21,6 +21,8 @@ OPEN_PATHS: Final = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 )
 """Paths that need no key: probes and documentation, none of which shows jobs."""
+METRICS_PATHS: Final = frozenset({"/metrics", "/metrics/targets"})
+"""The only paths that FLEET_METRICS_KEY opens."""
 _OPEN_FOLDER: Final = "/static-offline-docs/"
 
 
@@ -40,6 +42,10 @@ class AuthMiddleware:
             return
         authenticator = scope["app"].state.authenticator
         connection = HTTPConnection(scope)
+        if path in METRICS_PATHS and authenticator.may_read_metrics(connection):
+            scope.setdefault("state", {})["key"] = None
+            await self._app(scope, receive, send)
+            return
         send_with_subprotocol = _with_subprotocol(connection, send)
         try:
             entry = await _authenticate(connection, authenticator)

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from hmac import compare_digest
 from typing import Annotated, Final, Never
 
 from fastapi import Depends
@@ -71,6 +72,13 @@ class Authenticator:
         if entry is None or not entry.is_valid(self._now()):
             raise NotAuthenticated(f"The key is unknown, revoked or expired: {_REMEDY}.")
         return entry
+
+    def may_read_metrics(self, connection: HTTPConnection) -> bool:
+        """Whether the client has sent FLEET_METRICS_KEY; without it the usual rules apply."""
+        key, sent = self._settings.metrics_key, presented_key(connection)
+        if key is None or sent is None:
+            return False
+        return compare_digest(key.get_secret_value().encode(), sent.encode())
 
     def _check_keyless(self, connection: HTTPConnection) -> None:
         """Check a call while no key is configured; raises NotAuthenticated, Refusal."""

@@ -15,6 +15,7 @@ from fleet.local.process import worker_command
 from fleet.local.supervisor import SupervisedEntry, Supervisor
 from relay.connection import Connection
 from relay.leases import Leases
+from relay.metrics.totals import FleetTotals, Increase
 from relay.roster import RosterStore
 from relay.settings import RelaySettings
 
@@ -109,6 +110,9 @@ class WorkerTeams:
                 Connection.open(self._relay) as connection,
             ):
                 jobs = await Leases(connection).release_worker(worker)
+                if jobs:
+                    died = Increase(("hand_overs_total", "", "worker_died"), jobs)
+                    await FleetTotals(connection).add([died])
                 if is_gone:
                     await RosterStore(connection).leave(worker)
         except (RelayUnavailable, TimeoutError):

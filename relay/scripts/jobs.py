@@ -130,10 +130,17 @@ def hand_over(
     return ScriptCall(load("jobs/hand_over"), keys, args, _handed_over)
 
 
+class Ended(NamedTuple):
+    """A job that has just ended: its class, and whose it was."""
+
+    priority: str
+    tenant: str
+
+
 def end(
     job_id: str, terminal: Failed | Cancelled, *, ttl_s: int, dead: bool = False
-) -> ScriptCall[bool]:
-    """Take a job from its holder, if any, and log its terminal event; False if it had ended.
+) -> ScriptCall[Ended | None]:
+    """Take a job from its holder, if any, and log its terminal event; None if it had ended.
 
     Its record and log live for `ttl_s` seconds more; `dead` lists it as a dead letter.
     """
@@ -147,7 +154,7 @@ def end(
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, _fields(terminal), int(dead),
     ]  # fmt: skip
-    return ScriptCall(load("jobs/end"), keys, args, bool)
+    return ScriptCall(load("jobs/end"), keys, args, _ended)
 
 
 def statuses(job_ids: Sequence[str]) -> ScriptCall[list[Status | None]]:
@@ -200,6 +207,10 @@ def _started(reply: Any) -> tuple[int, Hash] | None:
 
 def _handed_over(reply: Any) -> tuple[State, int]:
     return _state.validate_python(reply[0].decode()), int(reply[1])
+
+
+def _ended(reply: Any) -> Ended | None:
+    return Ended(*(text.decode() for text in reply)) if reply else None
 
 
 _statuses: TypeAdapter[list[Status | None]] = TypeAdapter(list[Status | None])

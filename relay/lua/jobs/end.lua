@@ -1,18 +1,20 @@
 #!lua flags=allow-oom
 -- KEYS record log live deadlines dead; ARGV id channel status ttl_s terminal is_dead (1 or 0)
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
--- dead letter is added to dead. Returns 1; 0: it had ended before, or does not exist.
+-- dead letter is added to dead. Returns {priority, tenant}; false: it had ended before, or does not
+-- exist.
 -- include shared/event.lua
 -- include shared/ended.lua
 local record, log, live, deadlines, dead = unpack(KEYS)
 local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
-local status, attempt = unpack(redis.call('HMGET', record, 'status', 'attempt'))
+local status, attempt, priority, tenant =
+    unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant'))
 if not status then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
-    return 0
+    return false
 end
-if ended[status] then return 0 end
+if ended[status] then return false end
 attempt = tonumber(attempt) + 1
 redis.call('HSET', record, 'attempt', attempt, 'status', new_status, 'ended_at', exact(now))
 redis.call('HDEL', record, 'nonce')
@@ -25,4 +27,4 @@ redis.call('EXPIRE', record, ttl_s)
 redis.call('EXPIRE', log, ttl_s)
 redis.call('ZREM', live, id)
 redis.call('ZREM', deadlines, id)
-return 1
+return {priority or 'standard', tenant or ''}

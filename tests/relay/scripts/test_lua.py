@@ -26,8 +26,8 @@ from relay import (
     reconciler,
     records,
 )
-from relay.compaction import compactor
 from relay.connection import ScriptCall
+from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import batches, jobs, queues
 from relay.scripts.loader import load, source
@@ -95,7 +95,6 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),
     "jobs/end": jobs.end(JOB, Cancelled(by="caller"), ttl_s=1),
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
-    "jobs/compact": compactor.compact(JOB, ended_at="1.0", length=1, moved=[], entries=[]),
     "jobs/forget": jobs.forget([JOB], "t"),
     "maintainer/renew": reconciler.renew_lease("w", 1),
     "maintainer/resign": reconciler.release_lease("w"),
@@ -105,6 +104,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "model_leases/claim": model_leases.claim_lease("b", "m", "w", 1),
     "model_leases/renew": model_leases.renew_lease("b", "m", "w", 1, wanted_s=1),
     "model_leases/release": model_leases.release_lease("b", "m", "w", wanted_s=1),
+    "metrics/add": totals.add("p", 1, [], most_names=1, now=0.0),
     "queues/expect": queues.expect(ARRIVAL, [redis_keys.drained(QUEUE, 1)]),
     "queues/oldest": queues.oldest(QUEUE),
     "queues/enqueue": queues.enqueue(ARRIVAL, "ticket"),

@@ -13,7 +13,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama real real-sd prometheus inprocess test test-fast coverage chaos check fix wheel lock bench bench-peers clean
+.PHONY: help shape install dev demo demo-llama real real-sd prometheus inprocess agents test test-fast coverage chaos check fix wheel lock bench bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ prometheus: $(VENV)/.demo ## Unpack Debian's Prometheus into the cache: tests of
 
 inprocess: $(VENV)/.dev ## Test the in-process backends with their real libraries (11 minutes once a machine)
 	$(BIN)/python -m fleet.real.inprocess test
+
+agents: $(VENV)/.dev ## Install the coding agents that tests run (Claude Code, 0.4 GB, once a machine)
+	PYTHONPATH=tests LLM_FLEET_NODE=require $(BIN)/python -m support.node
 
 test: $(VENV)/.dev ## All tests; real servers in BUILDS are built beside those that need none
 	@.ci/test $(or $(BUILDS),llama_server)

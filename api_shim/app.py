@@ -9,6 +9,9 @@ from fastapi import Depends, FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute
 
+from api_shim.anthropic import models as anthropic_models
+from api_shim.anthropic import routes as anthropic_messages
+from api_shim.anthropic.errors import anthropic_envelope
 from api_shim.batch import file_routes as openai_files
 from api_shim.batch import routes as openai_batches
 from api_shim.batch.driver import running_driver
@@ -64,6 +67,7 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/api/pull": library_envelope,
     "/api/v1": native_envelope,
     "/v1": openai_envelope,
+    problems.ANTHROPIC: anthropic_envelope,
     "/v1/systemone": ollama_envelope,
 }
 """How errors are rendered under these path prefixes; the longest prefix counts."""
@@ -77,6 +81,8 @@ _OTHERS: Final = (
     metrics,
     chat_routes,
     model_routes,
+    anthropic_messages,
+    anthropic_models,
     openai_generation,
     openai_responses,
     openai_images,
@@ -85,7 +91,9 @@ _OTHERS: Final = (
     openai_batches,
     front_page,
 )
-"""Routes that other programs define: health probes, clients of Ollama and OpenAI, browsers."""
+"""Routes that other programs define: health probes, clients of Ollama, Anthropic and OpenAI,
+browsers. `anthropic_models` has the paths of `openai_models` for Anthropic's clients.
+"""
 
 
 def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> FastAPI:

@@ -30,6 +30,15 @@ class ResponseNotes(WireModel):
     """Fields of the request that the response repeats unchanged."""
 
 
+class MessageNotes(WireModel):
+    """Fields of a `/v1/messages` request that backends do not need."""
+
+    omits_thinking: bool = False
+    """Whether the response has the signatures of its thinking only, not the text."""
+    only_reads: bool = False
+    """`max_tokens: 0`: the backend reads the prompt, and the response is empty."""
+
+
 Think = Literal["auto", "off", "on", "minimal", "low", "medium", "high", "xhigh"]
 """Reasoning effort; `auto`: the backend's default, `on`: reasoning with the default effort."""
 Role = Literal["system", "user", "assistant", "tool"]
@@ -102,7 +111,7 @@ class Message(ClientModel):
 class Tool(ClientModel):
     """A function the model may call; `parameters` is a JSON schema."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(min_length=1, max_length=128)]
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     strict: bool | None = None
@@ -188,6 +197,8 @@ class ChatRequest(Request):
     """Seconds that the model stays loaded after this job; negative: without limit."""
     response_notes: ResponseNotes | None = None
     """Set by `/v1/responses` for its own requests; leave it out."""
+    message_notes: MessageNotes | None = None
+    """Set by `/v1/messages` for its own requests; leave it out."""
 
     @field_validator("messages")
     @classmethod

@@ -239,6 +239,8 @@ class Done(Event):
 
     type: Literal["done"] = "done"
     finish_reason: FinishReason = "stop"
+    stop_sequence: str | None = None
+    """The sequence of `stop` that ended the answer, if the backend reports it."""
     usage: Usage | None = None
     """Null if the backend reported none."""
     timings: Timings = Timings()

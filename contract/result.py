@@ -57,6 +57,7 @@ class Result(WireModel):
     progress: Progress | None = None
     details: dict[str, Any] | None = None
     finish_reason: FinishReason | None = None
+    stop_sequence: str | None = None
     usage: Usage | None = None
     timings: Timings | None = None
     ignored: tuple[str, ...] = ()
@@ -158,6 +159,7 @@ class Fold:
             progress=self._progress,
             details=self._details,
             finish_reason=done.finish_reason if done else None,
+            stop_sequence=done.stop_sequence if done else None,
             usage=done.usage if done else self._partial_usage,
             timings=done.timings if done else None,
             ignored=done.ignored if done else (),

@@ -1,4 +1,4 @@
-"""One call of a drop-in surface (OpenAI, Ollama): its job submitted, followed and rendered.
+"""One call of a drop-in surface (OpenAI, Anthropic, Ollama): its job submitted, followed and rendered.
 
 A surface is a view of jobs. It translates its request into the contract's, submits it through a
 `DropInCall` and translates the result; it runs nothing itself. The rules are the same everywhere:
@@ -48,7 +48,7 @@ from contract.errors import (
     Refused,
     WorkerLost,
 )
-from contract.events import Cancelled, Event, Failed, Frame
+from contract.events import Cancelled, Event, Failed, Frame, Reset
 from contract.features import features_of
 from contract.jobs import AnyRequest, JobRecord
 from contract.result import Fold, Result
@@ -123,6 +123,11 @@ def refusal_of(event: Event, headers: Mapping[str, str] | None = None) -> Refusa
             )
 
 
+def restarted() -> Refusal:
+    """The error for a client that has received text of an attempt that was reset."""
+    return refusal_of(Reset(attempt=0, reason=""))
+
+
 def _status(code: str) -> int:
     kind = _CLASSES.get(code, FleetError)
     found = next((_STATUS[parent] for parent in kind.__mro__ if parent in _STATUS), None)
@@ -149,7 +154,10 @@ class StreamRenderer(Protocol):
 
     @property
     def keep_alive(self) -> bytes:
-        """Bytes to send after silence; empty if the format has no comment."""
+        """Bytes to send after silence; empty if the format has no comment.
+
+        Read each time that they are sent: they may begin the stream.
+        """
         ...
 
     def render(self, frames: Sequence[Frame]) -> bytes:
@@ -257,11 +265,25 @@ class DropInCall:
         return result
 
     def stream(
-        self, record: JobRecord, renderer: StreamRenderer, split_frames: SplitFrames | None = None
+        self,
+        record: JobRecord,
+        renderer: StreamRenderer,
+        split_frames: SplitFrames | None = None,
+        *,
+        shows_position: bool = False,
     ) -> Response:
-        """Stream the response; `split_frames` is for a surface that renders failures itself."""
+        """Stream the response; `split_frames` is for a surface that renders failures itself.
+
+        `shows_position`: while the job waits, the renderer gets fresh `queued` frames without an
+        id, and its keep-alive is sent after each.
+        """
+        pages = self._pages(record)
+        if shows_position:
+            positions = self._services.positions
+            waits = record.status == "queued"
+            pages = positions.with_positions(record.id, pages, waits=waits)
         return AnswerStream(
-            self._pages(record),
+            pages,
             renderer,
             self._services.open_calls,
             self._follower(record),
@@ -367,7 +389,7 @@ class AnswerStream(Response):
             if data:
                 self._has_sent_text = True
                 await self._send(send, data)
-            elif not frames and (self._has_started or now() >= head_due_at):
+            elif _is_silence(frames) and (self._has_started or now() >= head_due_at):
                 await self._send(send, await self._keep_alive())
             if end is not None:
                 await self._fail(ended(end, self._refusal_headers), scope, send)
@@ -406,3 +428,8 @@ class AnswerStream(Response):
             await send(head)
         if data:
             await send_body(send, data)
+
+
+def _is_silence(frames: Sequence[Frame]) -> bool:
+    """Whether the log has nothing new: no frames, or only fresh positions."""
+    return all(frame.id is None for frame in frames)

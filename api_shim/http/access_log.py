@@ -17,6 +17,7 @@ from uuid import uuid4
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api_shim.http.headers import is_anthropic
 from api_shim.http.problems import error_response
 from contract.errors import RelayUnavailable
 from telemetry.process_metrics import ProcessMetrics
@@ -91,6 +92,8 @@ class _Call:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
+            if is_anthropic(self._scope):
+                headers["request-id"] = self.id  # the name that Anthropic's clients look for
             self._job = headers.get("x-fleet-job")
         elif kind == "websocket.close":
             self.status, self.is_complete = message.get("code", 1000), True

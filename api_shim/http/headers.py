@@ -8,11 +8,15 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 from fastapi import Depends, Header
 from pydantic import AfterValidator
+from starlette.types import Scope
 
 from contract.requests import OnDisconnect, OnNoWorker, Priority, Request, disconnect_policy
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
+ANTHROPIC_VERSION: Final = "anthropic-version"
+"""Every request of an Anthropic client has this header: on paths that OpenAI has too, it tells
+whose client it is."""
 _LONGEST_KEY: Final = 255
 _ON_DISCONNECT: Final = r"^(continue|cancel|cancel_after_s=[0-9]{1,5}(\.[0-9]{1,3})?)$"
 
@@ -71,6 +75,12 @@ BackendHeader = Annotated[
         description="Instead of the body's `backend`: its name, where a model's fits several.",
     ),
 ]
+
+
+def is_anthropic(scope: Scope) -> bool:
+    """Whether a client of Anthropic's API has sent the request."""
+    name = ANTHROPIC_VERSION.encode()
+    return any(key == name for key, _ in scope["headers"])
 
 
 class Preferences(NamedTuple):

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api_shim.http.head import original_method
+from api_shim.http.headers import is_anthropic
 from contract.errors import (
     AmbiguousId,
     BatchEnded,
@@ -298,6 +299,8 @@ def problem_of(error: Exception, scope: Scope) -> Problem:
             return _problem(InternalError.code, title, 500, detail, request_id=request_id)
 
 
+ANTHROPIC: Final = "/v1/messages"
+"""The prefix of Anthropic's surface, whose envelope its clients get on all paths of `/v1`."""
 Envelope = Callable[[Problem, Mapping[str, str]], Response]
 """Renders a problem, with these headers, as a surface does."""
 
@@ -309,7 +312,10 @@ def error_response(error: Exception, scope: Scope) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     problem = problem_of(error, scope)
     envelopes: Mapping[str, Envelope] = scope["app"].state.envelopes
-    surfaces = [prefix for prefix in envelopes if scope["path"].startswith(prefix)]
+    path = scope["path"]
+    if path.startswith("/v1") and is_anthropic(scope):
+        path = ANTHROPIC
+    surfaces = [prefix for prefix in envelopes if path.startswith(prefix)]
     if surfaces:
         return envelopes[max(surfaces, key=len)](problem, headers)
     return native_envelope(problem, headers)

@@ -6,12 +6,12 @@ CreateChatCompletion(Stream)Response. Reasoning is in `reasoning_content`, as wi
 DeepSeek and most clients; OpenAI's API has none.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic_core import from_json
 
+from api_shim.following.call_ids import unique_call_id
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import ResponseHead
@@ -22,8 +22,6 @@ from contract.result import Result
 
 DONE: Final = sse.encode(b"[DONE]")
 """The last event of a stream of chunks."""
-_COUNTED: Final = re.compile(r"^(call_?)?[0-9]{1,3}$")
-"""A call id that is a counter: other responses have the same one."""
 _ROLE: Final = b'{"role":"assistant","content":"","refusal":null}'
 _CALLS: Final = b'{"role":"assistant","content":null,"refusal":null}'
 """The first delta of a response that begins with a tool call: its content is null, not empty."""
@@ -85,16 +83,6 @@ def logprobs_body(tokens: Sequence[LogProb] | None) -> dict[str, Any] | None:
 def _extra(meta: dict[str, Any] | None) -> dict[str, Any]:
     """Opaque data of the backend, in the field that Google's OpenAI-compatible API uses."""
     return {"extra_content": meta} if meta else {}
-
-
-def unique_call_id(id: str | None, job_id: str, index: int) -> str:
-    """An id for a tool call that no other response has: clients look up results by it.
-
-    Some servers count from 0 in every response.
-    """
-    if id and not _COUNTED.match(id):
-        return id
-    return f"call_{job_id[:24]}{index}"
 
 
 class ChatChunks:

@@ -1,4 +1,4 @@
-"""What becomes of every field that the newest `openai` and `ollama` clients can send.
+"""What becomes of every field that the newest `openai`, `ollama` and `anthropic` clients can send.
 
 This is the one place where that is decided; test_every_field.py holds it against the clients' own
 request types and against what the surfaces do. Members of a union are told apart by their type or
@@ -322,3 +322,174 @@ OLLAMA_VALUES: Final[Mapping[str, tuple[Any, ...]]] = {
     "options.num_predict": (5, 6),
 }
 """The same, as of Ollama."""
+
+MESSAGES: Final = _table(
+    passed="""
+        max_tokens messages[user].content messages[user].content[text].text
+        messages[user].content[image].source(base64).data
+        messages[user].content[image].source(base64).media_type
+        messages[user].content[image].source(url).url
+        messages[user].content[document].source(text).data
+        messages[user].content[document].source(content).content
+        messages[user].content[document].source(content).content[text].text
+        messages[user].content[document].source(content).content[image].source(base64).data
+        messages[user].content[document].source(content).content[image].source(base64).media_type
+        messages[user].content[document].source(content).content[image].source(url).url
+        messages[user].content[document].context messages[user].content[document].title
+        messages[user].content[search_result].content[text].text
+        messages[user].content[search_result].source
+        messages[user].content[search_result].title
+        messages[user].content[tool_result].tool_use_id
+        messages[user].content[tool_result].content
+        messages[user].content[tool_result].content[text].text
+        messages[user].content[tool_result].content[image].source(base64).data
+        messages[user].content[tool_result].content[image].source(base64).media_type
+        messages[user].content[tool_result].content[image].source(url).url
+        messages[user].content[tool_result].content[search_result].content[text].text
+        messages[user].content[tool_result].content[search_result].source
+        messages[user].content[tool_result].content[search_result].title
+        messages[user].content[tool_result].content[document].source(text).data
+        messages[user].content[tool_result].content[document].source(content).content
+        messages[user].content[tool_result].content[document].source(content).content[text].text
+        messages[user].content[tool_result].content[document].source(content).content[image].source(base64).data
+        messages[user].content[tool_result].content[document].source(content).content[image].source(base64).media_type
+        messages[user].content[tool_result].content[document].source(content).content[image].source(url).url
+        messages[user].content[tool_result].content[document].context
+        messages[user].content[tool_result].content[document].title
+        messages[user].content[tool_result].content[tool_reference].tool_name
+        messages[user].content[tool_result].is_error messages[assistant].content
+        messages[assistant].content[text].text
+        messages[assistant].content[thinking].signature
+        messages[assistant].content[thinking].thinking
+        messages[assistant].content[redacted_thinking].data
+        messages[assistant].content[tool_use].id
+        messages[assistant].content[tool_use].input
+        messages[assistant].content[tool_use].name messages[system].content
+        messages[system].content[text].text model metadata.user_id output_config.effort
+        output_config.format(json_schema).schema stop_sequences system system[text].text
+        thinking(enabled).budget_tokens thinking(enabled).display
+        thinking(adaptive).display tool_choice
+        tool_choice(auto).disable_parallel_tool_use
+        tool_choice(any).disable_parallel_tool_use tool_choice(tool).name
+        tool_choice(tool).disable_parallel_tool_use tools[custom].input_schema
+        tools[custom].input_schema(object).properties
+        tools[custom].input_schema(object).required tools[custom].name
+        tools[custom].defer_loading tools[custom].description tools[custom].strict
+        tools[].type
+    """,
+    answer="""
+        messages[user].content[document].source(text).media_type
+        messages[user].content[tool_result].content[document].source(text).media_type
+        service_tier stream
+    """,
+    named="""
+        messages[user].content[text].cache_control
+        messages[user].content[text].citations
+        messages[user].content[image].cache_control
+        messages[user].content[image].transformations
+        messages[user].content[document].source(content).content[text].cache_control
+        messages[user].content[document].source(content).content[text].citations
+        messages[user].content[document].source(content).content[image].cache_control
+        messages[user].content[document].source(content).content[image].transformations
+        messages[user].content[document].cache_control
+        messages[user].content[document].citations
+        messages[user].content[search_result].content[text].cache_control
+        messages[user].content[search_result].content[text].citations
+        messages[user].content[search_result].cache_control
+        messages[user].content[search_result].citations
+        messages[user].content[tool_result].cache_control
+        messages[user].content[tool_result].content[text].cache_control
+        messages[user].content[tool_result].content[text].citations
+        messages[user].content[tool_result].content[image].cache_control
+        messages[user].content[tool_result].content[image].transformations
+        messages[user].content[tool_result].content[search_result].content[text].cache_control
+        messages[user].content[tool_result].content[search_result].content[text].citations
+        messages[user].content[tool_result].content[search_result].cache_control
+        messages[user].content[tool_result].content[search_result].citations
+        messages[user].content[tool_result].content[document].source(content).content[text].cache_control
+        messages[user].content[tool_result].content[document].source(content).content[text].citations
+        messages[user].content[tool_result].content[document].source(content).content[image].cache_control
+        messages[user].content[tool_result].content[document].source(content).content[image].transformations
+        messages[user].content[tool_result].content[document].cache_control
+        messages[user].content[tool_result].content[document].citations
+        messages[user].content[tool_result].content[tool_reference].cache_control
+        messages[user].content[tool_result].content[browser_state]
+        messages[user].content[tool_result].toolset_name
+        messages[user].content[server_tool_use]
+        messages[user].content[web_search_tool_result]
+        messages[user].content[web_fetch_tool_result]
+        messages[user].content[code_execution_tool_result]
+        messages[user].content[bash_code_execution_tool_result]
+        messages[user].content[text_editor_code_execution_tool_result]
+        messages[user].content[tool_search_tool_result]
+        messages[assistant].content[text].cache_control
+        messages[assistant].content[text].citations messages[assistant].content[image]
+        messages[assistant].content[document] messages[assistant].content[search_result]
+        messages[assistant].content[tool_use].cache_control
+        messages[assistant].content[tool_use].caller
+        messages[assistant].content[tool_use].toolset_name
+        messages[assistant].content[server_tool_use]
+        messages[assistant].content[web_search_tool_result]
+        messages[assistant].content[web_fetch_tool_result]
+        messages[assistant].content[code_execution_tool_result]
+        messages[assistant].content[bash_code_execution_tool_result]
+        messages[assistant].content[text_editor_code_execution_tool_result]
+        messages[assistant].content[tool_search_tool_result]
+        messages[system].content[text].cache_control
+        messages[system].content[text].citations cache_control container diagnostics
+        inference_geo speed system[text].cache_control system[text].citations
+        tools[custom].allowed_callers tools[custom].cache_control
+        tools[custom].eager_input_streaming tools[custom].input_examples
+        tools[bash_20250124] tools[code_execution_20250522]
+        tools[code_execution_20250825] tools[code_execution_20260120]
+        tools[code_execution_20260521] tools[browser_toolset_20260801]
+        tools[memory_20250818] tools[computer_toolset_20260801]
+        tools[text_editor_20250124] tools[text_editor_20250429]
+        tools[text_editor_20250728] tools[web_search_20250305] tools[web_fetch_20250910]
+        tools[web_search_20260209] tools[web_fetch_20260209] tools[web_fetch_20260309]
+        tools[web_search_20260318] tools[web_fetch_20260318] tools[].name
+        tools[].allowed_callers tools[].cache_control tools[].defer_loading
+        tools[].strict user_profile_id workspace_id
+    """,
+    refused="""
+        messages[user].content[image].source(file)
+        messages[user].content[document].source(base64)
+        messages[user].content[document].source(content).content[image].source(file)
+        messages[user].content[document].source(url)
+        messages[user].content[document].source(file) messages[user].content[thinking]
+        messages[user].content[redacted_thinking] messages[user].content[tool_use]
+        messages[user].content[tool_result].content[image].source(file)
+        messages[user].content[tool_result].content[document].source(base64)
+        messages[user].content[tool_result].content[document].source(content).content[image].source(file)
+        messages[user].content[tool_result].content[document].source(url)
+        messages[user].content[tool_result].content[document].source(file)
+        messages[user].content[container_upload]
+        messages[assistant].content[tool_result]
+        messages[assistant].content[container_upload]
+    """,
+)
+_PNG: Final = ("iVBORw0KGgoAAAAN", "iVBORw0KGgoAAAAO")
+_IN: Final = tuple(
+    f"messages[user].content{inner}"
+    for inner in ("", "[document].source(content).content", "[tool_result].content",
+                  "[tool_result].content[document].source(content).content")
+)  # fmt: skip
+"""Where images and documents of a message stand."""
+MESSAGE_VALUES: Final[Mapping[str, tuple[Any, ...]]] = {
+    "container": ("c",),
+    "tool_choice": ({"type": "any"}, {"type": "auto"}),
+    "tool_choice(tool).name": ("x", "y"),
+    **{f"{path}[image].source(base64).data": _PNG for path in _IN},
+    **{f"{path}[image].source(url).url": ("http://a/a.png", "http://a/b.png") for path in _IN},
+}
+MESSAGE_BESIDE: Final[Mapping[str, Any]] = {
+    **{
+        f"{path}[document]": {"source": {"type": "text", "media_type": "text/plain", "data": "x"}}
+        for path in _IN
+    },
+    **{
+        f"{path}[image]": {"source": {"type": "base64", "media_type": "image/png", "data": _PNG[0]}}
+        for path in _IN
+    },
+    "messages[assistant].content[redacted_thinking]": {"type": "redacted_thinking"},
+}

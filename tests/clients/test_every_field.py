@@ -10,6 +10,7 @@ from typing import Any
 
 import ollama
 import pytest
+from anthropic.types import message_create_params
 from clients import fields as known
 from clients.fields import ANSWER, NAMED, PASSED, REFUSED
 from ollama import _types as theirs
@@ -24,8 +25,11 @@ from openai.types import (
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params
 from pydantic import ValidationError
-from support.client_schemas import Field, Values, fields
+from support.client_schemas import TAG, Field, Values, fields
 
+from api_shim.anthropic.message_body import MessagesBody, TurnBody
+from api_shim.anthropic.message_request import Translated
+from api_shim.anthropic.message_request import to_request as to_message
 from api_shim.batch.file_routes import FileForm
 from api_shim.batch.routes import BatchBody
 from api_shim.http.problems import Refusal
@@ -41,6 +45,7 @@ from contract.errors import FleetError
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in "xy"]
 FLAT_TOOLS = [{"type": "function", "name": name} for name in "xy"]
+MESSAGE_TOOLS = [{"name": name, "input_schema": {"type": "object"}} for name in "xy"]
 IMAGE = ("data:image/png;base64,iVBORw0KGgo=", "data:image/png;base64,iVBORw0KGgoA")
 
 
@@ -73,8 +78,11 @@ class Endpoint:
             request = self.to(asked)
         except (ValidationError, Refusal, FleetError):
             return None
+        named = ignored(asked)
+        if isinstance(request, Translated):
+            request, named = request.request, request.left_out
         shown = request.model_dump(exclude={"response_notes"}) if request is not asked else {}
-        return repr(shown), ignored(asked)
+        return repr(shown), named
 
     def fate(self, path: str) -> str | None:
         """What the table says; what stands below a field that is refused or named shares that."""
@@ -101,6 +109,12 @@ def edited(body: ImageBody) -> Any:
 def itself(body: LenientModel) -> Any:
     """What becomes no job."""
     return body
+
+
+def message_after_another(body: MessagesBody) -> Translated:
+    """A turn may be empty once that is left out which no backend can use; a conversation not."""
+    first = TurnBody(role="user", content="x")
+    return to_message(body.model_copy(update={"messages": [first, *body.messages]}))
 
 
 RESPONSE_VALUES = {
@@ -191,6 +205,15 @@ ENDPOINTS = {
             "input[function_call_output].output[input_image]": {"image_url": IMAGE[0]},
         },
     ),
+    "messages": Endpoint(
+        message_create_params.MessageCreateParamsStreaming,
+        MessagesBody,
+        message_after_another,
+        known.MESSAGES,
+        known.MESSAGE_VALUES,
+        {"messages": [{"role": "user", "content": "x"}], "tools": MESSAGE_TOOLS, "max_tokens": 9},
+        known.MESSAGE_BESIDE,
+    ),
     "batches": Endpoint(
         batch_create_params.BatchCreateParams,
         BatchBody,
@@ -267,7 +290,8 @@ def observed(endpoint: Endpoint, each: Field) -> set[str]:
         return {REFUSED}
     without = endpoint.outcome(each.without)
     requests = {request for request, _ in (*good, *([without] if without else ()))}
-    told = [_covers(name, each.told) for _, names in good for name in names]
+    plain = [TAG.sub("[]", name) for _, names in good for name in names]
+    told = [_covers(name, each.told) for name in plain]
     found = {PASSED} if len(requests) > 1 else set()
     return found | ({NAMED} if any(told) else set()) or {ANSWER}
 

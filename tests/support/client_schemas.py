@@ -22,7 +22,7 @@ from typing import (
 from pydantic import BaseModel
 from typing_extensions import get_type_hints, is_typeddict
 
-_TAG = re.compile(r"\[\w+\]|\(\w+\)")
+TAG = re.compile(r"\[\w+\]|\(\w+\)")
 _WRAPPERS = (Required, NotRequired, Annotated)
 _SCALARS: dict[Any, tuple[Any, Any]] = {
     str: ("x", "y"),
@@ -45,7 +45,7 @@ class Field(NamedTuple):
     @property
     def told(self) -> str:
         """The path as a shim tells it: `tools[].function.strict`."""
-        return _TAG.sub(lambda tag: "[]" if tag[0][0] == "[" else "", self.path)
+        return TAG.sub(lambda tag: "[]" if tag[0][0] == "[" else "", self.path)
 
 
 Wrap = Callable[[Any], Any]

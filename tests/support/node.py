@@ -1,33 +1,46 @@
-"""The npm packages of tests/clients/node, installed once a machine into a cache, as locked.
+"""The npm packages of tests/clients/node and agents, once a machine into a cache.
 
 `LLM_FLEET_NODE=require` makes it a failure that there is no Node, or no way to install them.
+`make agents` installs the agents, which are several hundred megabytes.
 """
 
 import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from fleet.real.cache import alone, cache_folder
 
 SOURCE = Path(__file__).parents[1] / "clients" / "node"
+AGENTS = SOURCE.parent / "agents"
 OLDEST = 20
 """The major version of Node that the packages run on."""
 
 
-def node_folder() -> Path:
+def node_folder(source: Path = SOURCE) -> Path:
     """A folder with `node_modules`; skips the test, loudly, where there can be none."""
-    lock = (SOURCE / "package-lock.json").read_bytes()
-    folder = cache_folder() / f"node-{hashlib.sha256(lock).hexdigest()[:12]}"
+    lock = (source / "package-lock.json").read_bytes()
+    folder = cache_folder() / f"{source.name}-{hashlib.sha256(lock).hexdigest()[:12]}"
     _look_for_node()
     with alone(folder):
         if not folder.is_dir():
-            _install(folder)
+            _install(source, folder)
     return folder
+
+
+def agent(name: str) -> Path:
+    """The program of an agent, `claude` for one; skips the test where it cannot be installed."""
+    modules = node_folder(AGENTS) / "node_modules"
+    found = next((path for path in modules.glob(f"@*/*/{name}") if os.access(path, os.X_OK)), None)
+    if found is None:
+        _nothing(f"there is no {name} for this machine")
+    return found
 
 
 def _look_for_node() -> None:
@@ -38,10 +51,10 @@ def _look_for_node() -> None:
         _nothing(f"node {version} is older than {OLDEST}")
 
 
-def _install(folder: Path) -> None:
+def _install(source: Path, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".node-", dir=folder.parent) as place:
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCE / name, place)
+            shutil.copy(source / name, place)
         done = _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", folder=place)
         if done.returncode:
             _nothing(f"npm ci: {done.stderr.strip()[-500:]}")
@@ -58,8 +71,12 @@ def _run(*words: str, folder: str | None = None) -> subprocess.CompletedProcess[
     )
 
 
-def _nothing(why: str) -> None:
+def _nothing(why: str) -> NoReturn:
     told = f"NO NODE, NOTHING IS PROVED: {why}"
     if os.environ.get("LLM_FLEET_NODE") == "require":
         pytest.fail(told)
     pytest.skip(told)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{node_folder(AGENTS)}\n")

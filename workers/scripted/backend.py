@@ -64,6 +64,7 @@ from workers.scripted.script import (
     generate,
     may_fail,
     parse,
+    turns_in,
     vectors,
 )
 
@@ -186,6 +187,7 @@ class Scripted:
         finish: FinishReason = "content_filter" if fault == "refuse" else finish_of(turn)
         yield Done(
             finish_reason=finish,
+            stop_sequence=turn.stop_sequence if fault is None else None,
             usage=Usage(prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens),
         )
 
@@ -349,6 +351,7 @@ def prompt_of(request: ChatRequest) -> Prompt:
         return Prompt(text=text, max_tokens=request.max_tokens, stop=request.stop)
     last = request.messages[-1]
     users = [message for message in request.messages if message.role == "user"]
+    turns, turn = turns_in((message.role, message.text) for message in request.messages)
     return Prompt(
         text=users[-1].text if users else "",
         prefill=last.text if last.role == "assistant" else "",
@@ -356,6 +359,8 @@ def prompt_of(request: ChatRequest) -> Prompt:
         max_tokens=request.max_tokens,
         stop=request.stop,
         images=len(users[-1].images) if users else 0,
+        turns=turns,
+        turn=turn,
     )
 
 

@@ -9,7 +9,9 @@ Forms:
 - `scripted-story`: a fixed text; with `chunks` set, that many words of it, repeated as needed
 - `scripted-echo`: the last user message word by word, and the number of its images
 - `scripted-think`: thinking, then the story
-- `scripted-tools`: calls of the request's tools
+- `scripted-tools`: calls of the request's tools; or the answers that the conversation lists, one
+  for each turn of the assistant: the last message of a user with `<turns>[...]</turns>` has them as
+  JSON, each a text or `{"think", "text", "calls": [{"name", "arguments"}]}`
 - `scripted-embed`: vectors
 - `scripted-image`: images; a step takes as long as a word
 
@@ -47,12 +49,12 @@ Invariant: the same name and the same request always give the same words.
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any, Final
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from contract.errors import (
     InvalidRequest,
@@ -70,6 +72,8 @@ STORY: Final = (
 )
 THOUGHT: Final = " The user wants to read something; a story will do."
 IMAGE: Final = "scripted-image"
+_TURNS: Final = re.compile(r"<turns>(.*?)</turns>", re.DOTALL)
+_NO_TURN: Final = "There is no further turn in this script."
 FORMS: Final = (
     "scripted-story",
     "scripted-echo",
@@ -128,6 +132,10 @@ class Prompt:
     """Stop sequences; as in real servers, they match the response only, not `prefill`."""
     images: int = 0
     """How many the last user message has."""
+    turns: str = ""
+    """The JSON of the answers that the conversation lists."""
+    turn: int = 0
+    """How many of them it has already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +147,8 @@ class Turn:
     calls: tuple[tuple[str, str], ...] = ()
     """Pairs of a name and its arguments as JSON text."""
     finish: str = "stop"
+    stop_sequence: str | None = field(default=None, kw_only=True)
+    """The stop sequence that ended the content."""
     prompt_tokens: int = field(default=0, kw_only=True)
 
     @property
@@ -169,6 +179,8 @@ def parse(model: str) -> Script:
 
 def generate(script: Script, prompt: Prompt) -> Turn:
     """The response of a script to a prompt."""
+    if script.form == "scripted-tools" and prompt.turns:
+        return _listed(prompt)
     if script.form == "scripted-tools" and script.calls:
         names = prompt.tools or ("lookup",)
         calls = tuple(
@@ -176,14 +188,56 @@ def generate(script: Script, prompt: Prompt) -> Turn:
             for number, name in enumerate(islice(cycle(names), script.calls))
         )
         return Turn(calls=calls, prompt_tokens=_count(prompt.text), finish="tool_calls")
-    content = _before_stop(prompt.stop, _after_prefill(_content(script, prompt), prompt.prefill))
+    whole = _after_prefill(_content(script, prompt), prompt.prefill)
+    content, stop_sequence = _before_stop(prompt.stop, whole)
     thinking = () if prompt.prefill else tuple(islice(cycle(_words(THOUGHT)), script.think))
     finish = "stop"
     if prompt.max_tokens is not None and prompt.max_tokens < len(thinking) + len(content):
         thinking = thinking[: prompt.max_tokens]
         content, finish = content[: prompt.max_tokens - len(thinking)], "length"
-    prompt_tokens = _count(prompt.text) + len(_words(prompt.prefill))
-    return Turn(thinking, content, finish=finish, prompt_tokens=prompt_tokens)
+        stop_sequence = None
+    return Turn(
+        thinking,
+        content,
+        finish=finish,
+        stop_sequence=stop_sequence,
+        prompt_tokens=_count(prompt.text) + len(_words(prompt.prefill)),
+    )
+
+
+def turns_in(messages: Iterable[tuple[str, str]]) -> tuple[str, int]:
+    """The listed answers of a conversation, and how many it has already; ("", 0) without any.
+
+    `messages` are pairs of a role and a text.
+    """
+    listed, count = "", 0
+    for role, text in messages:
+        found = _TURNS.findall(text) if role == "user" else ()
+        if found:
+            listed, count = found[-1], 0
+        count += role == "assistant"
+    return listed, count if listed else 0
+
+
+def _listed(prompt: Prompt) -> Turn:
+    """The answer that is due; raises InvalidRequest if the list is not valid JSON."""
+    try:
+        answers = from_json(prompt.turns or "[]")
+    except ValueError as error:
+        raise InvalidRequest(f"the turns of this script are not JSON: {error}") from None
+    answer = answers[prompt.turn] if prompt.turn < len(answers) else _NO_TURN
+    fields: dict[str, Any] = {"text": answer} if isinstance(answer, str) else answer
+    calls = tuple(
+        (each["name"], to_json(each.get("arguments") or {}).decode())
+        for each in fields.get("calls") or ()
+    )
+    return Turn(
+        _words(fields.get("think") or ""),
+        _words(fields.get("text") or ""),
+        calls,
+        "tool_calls" if calls else "stop",
+        prompt_tokens=_count(prompt.text),
+    )
 
 
 def vector(text: str, dimension: int) -> list[float]:
@@ -241,15 +295,19 @@ def _after_prefill(words: Sequence[str], prefill: str) -> tuple[str, ...]:
     return tuple(words) if rest else ()
 
 
-def _before_stop(stops: Sequence[str], words: tuple[str, ...]) -> tuple[str, ...]:
-    """The words before the first stop sequence, none of which is included."""
+def _before_stop(
+    stops: Sequence[str], words: tuple[str, ...]
+) -> tuple[tuple[str, ...], str | None]:
+    """The words before the first stop sequence, none of which is included, and that sequence."""
     text = "".join(words)
-    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
-    rest, parts = min(ends, default=len(text)), []
+    found = min(((at, stop) for stop in stops if (at := text.find(stop)) >= 0), default=None)
+    if found is None:
+        return words, None
+    rest, parts = found[0], []
     for word in words:
         parts.append(word[:rest])
         rest -= len(parts[-1])
-    return tuple(filter(None, parts)) if ends else words
+    return tuple(filter(None, parts)), found[1]
 
 
 def _fault(value: str) -> dict[str, Any]:

@@ -39,7 +39,15 @@ from workers.scripted.llamaswap import ScriptedLlamaSwap
 from workers.scripted.lmstudio import ScriptedLmStudio
 from workers.scripted.raw import ScriptedRaw
 from workers.scripted.responses import NDJSON, SSE, ScriptedResponses
-from workers.scripted.script import EARLY_FAULTS, Prompt, Script, generate, may_fail, vectors
+from workers.scripted.script import (
+    EARLY_FAULTS,
+    Prompt,
+    Script,
+    generate,
+    may_fail,
+    turns_in,
+    vectors,
+)
 from workers.scripted.vllm import ScriptedVllm
 
 Imitation = Callable[[ScriptedResponses, Handler], dict[str, Handler]]
@@ -273,6 +281,9 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
     users = [message for message in messages if message.get("role") == "user"]
     last = messages[-1]
     tools = body.get("tools") or ()
+    turns, turn = turns_in(
+        (str(message.get("role")), _text(message.get("content"))) for message in messages
+    )
     return Prompt(
         text=_text(users[-1].get("content")) if users else "",
         prefill=_text(last.get("content")) if last.get("role") == "assistant" else "",
@@ -280,6 +291,8 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
         max_tokens=limit if isinstance(limit, int) and limit >= 0 else None,
         stop=_stops(body.get("stop") or (body.get("options") or {}).get("stop")),
         images=_images(users[-1]) if users else 0,
+        turns=turns,
+        turn=turn,
     )
 
 

@@ -41,7 +41,10 @@ def openai_packets(script: Script, turn: Turn, *, with_usage: bool) -> tuple[byt
         deltas += _call_deltas(script, index, name, arguments)
     chunks = [_chunk(script, {"index": 0, "delta": d, "finish_reason": None}) for d in deltas]
     finish = "content_filter" if script.fail == "refuse" else turn.finish
-    chunks.append(_chunk(script, {"index": 0, "delta": {}, "finish_reason": finish}))
+    last = {"index": 0, "delta": {}, "finish_reason": finish}
+    if script.style == "vllm":
+        last["stop_reason"] = turn.stop_sequence
+    chunks.append(_chunk(script, last))
     if script.usage == "with":
         chunks[-1]["usage"] = usage(turn)
     elif script.usage == "after" and with_usage:

@@ -15,13 +15,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from api_shim.following.drop_in import ANSWER_RESTARTED, RESTARTS, refusal_of
-from api_shim.http.problems import Problem, Refusal
+from api_shim.following.drop_in import ANSWER_RESTARTED, RESTARTS
+from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.responses.output import Event, Output
 from api_shim.openai.responses.response import ResponseEnding, ResponseFacts, Status, error, usage
 from contract import sse
-from contract.events import EventId, Failed, Frame, Reset, Usage
+from contract.events import EventId, Failed, Frame, Usage
 from contract.json_lines import json_line
 
 Numbered = tuple[int, Event]
@@ -189,11 +189,6 @@ def failure(problem: Problem, number: int) -> bytes:
 
 def _encode(event: Event) -> bytes:
     return sse.encode(json_line(event), name=event["type"].encode())
-
-
-def restarted() -> Refusal:
-    """The error for a client that has received events of an attempt that was reset."""
-    return refusal_of(Reset(attempt=0, reason=""))
 
 
 def _flat(fault: dict[str, Any]) -> dict[str, Any]:

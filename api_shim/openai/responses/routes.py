@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from api_shim.dependencies import DropIn, Injected
-from api_shim.following.drop_in import AnswerStream
+from api_shim.following.drop_in import AnswerStream, restarted
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
 from api_shim.openai.request_fields import invalid_field
 from api_shim.openai.response_head import json_response
-from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure, restarted
+from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure
 from api_shim.openai.responses.items import input_items
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.openai.responses.store import Responses, ResponseStore, StoredResponse

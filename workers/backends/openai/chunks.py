@@ -140,6 +140,7 @@ class OpenAIChunks:
     def __init__(self) -> None:
         """Before the first chunk."""
         self._finish: str | None = None
+        self._stop_sequence: str | None = None
         self._usage: OpenAIUsageFields | None = None
         self._calls = ToolCallReader()
         self._has_content = False
@@ -165,7 +166,9 @@ class OpenAIChunks:
         if not choices:
             return None
         choice = choices[0]
-        self._finish = choice.get("finish_reason") or self._finish
+        if choice.get("finish_reason"):
+            self._finish = choice.get("finish_reason")
+            self._stop_sequence = choice.get("stop_reason")  # vLLM's alone
         # A response that was not streamed has `message` in place of `delta`.
         name = "delta" if choice.get("delta") else "message"
         fields = choice.get("delta") or choice.get("message") or _completion_message(choice)
@@ -195,7 +198,12 @@ class OpenAIChunks:
         finish = _FINISH.get(self._finish or "stop", "stop")
         if self._calls and finish == "stop":
             finish = "tool_calls"  # vLLM sends stop for a named tool
-        return Done(finish_reason=finish, usage=usage(self._usage or {}), timings=Timings())
+        return Done(
+            finish_reason=finish,
+            stop_sequence=self._stop_sequence if finish == "stop" else None,
+            usage=usage(self._usage or {}),
+            timings=Timings(),
+        )
 
     def _full_delta(self, fields: OpenAIMessage, where: str) -> Delta | None:
         texts = content_text(fields.get("content"), f"{where}.content")

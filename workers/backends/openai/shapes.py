@@ -103,6 +103,7 @@ class OpenAIChoice(TypedDict, total=False):
     message: OpenAIMessage | None
     text: str | None
     finish_reason: OptionalText
+    stop_reason: OptionalText
     logprobs: LogprobLists | list[TokenLogprob] | None
 
 

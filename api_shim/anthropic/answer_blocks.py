@@ -1,0 +1,307 @@
+"""The content blocks of a response, built from deltas, and the stream events of each addition.
+
+Pure, and a function of the deltas alone: every shim makes the same blocks and events of a log.
+Blocks follow one another: each is started and stopped once, and only the last one is open. But
+fragments of several tool calls may be interleaved; what belongs to another block than an unfinished
+call is held until that call's arguments are whole, so that none are lost.
+Source: anthropics/anthropic-sdk-python, RawMessageStreamEvent and ContentBlock.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic_core import from_json
+
+from api_shim.anthropic.signatures import sign
+from api_shim.following.call_ids import unique_call_id
+
+StreamEvent = dict[str, Any]
+
+
+class AnswerBlock(Protocol):
+    """One block; its methods return the events of what they do."""
+
+    def start(self, index: int) -> StreamEvent:
+        """The event that begins it."""
+        ...
+
+    def close(self, index: int) -> Iterator[StreamEvent]:
+        """The events that end it, without `content_block_stop`."""
+        ...
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The block as JSON."""
+        ...
+
+
+def _begun(index: int, block: Mapping[str, Any]) -> StreamEvent:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _delta(index: int, **delta: Any) -> StreamEvent:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+class TextAnswer:
+    """Text of the model."""
+
+    def __init__(self) -> None:
+        """No text yet."""
+        self._texts: list[str] = []
+
+    def start(self, index: int) -> StreamEvent:
+        """The event that begins it."""
+        return _begun(index, {"type": "text", "text": ""})
+
+    def append(self, index: int, text: str) -> Iterator[StreamEvent]:
+        """Add a fragment."""
+        self._texts.append(text)
+        yield _delta(index, type="text_delta", text=text)
+
+    def close(self, index: int) -> Iterator[StreamEvent]:  # noqa: ARG002 - nothing but the stop
+        """The events that end it: none."""
+        return iter(())
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The block as JSON."""
+        return {"type": "text", "text": "".join(self._texts), "citations": None}
+
+
+class ThinkingAnswer:
+    """Thinking of the model, with a signature at its end."""
+
+    def __init__(self, *, is_omitted: bool) -> None:
+        """`is_omitted`: the text goes into the signature alone."""
+        self._texts: list[str] = []
+        self._is_omitted = is_omitted
+        self.facts: dict[str, Any] = {}
+        """What the signature carries besides."""
+
+    def start(self, index: int) -> StreamEvent:
+        """The event that begins it."""
+        return _begun(index, {"type": "thinking", "thinking": "", "signature": ""})
+
+    def append(self, index: int, text: str) -> Iterator[StreamEvent]:
+        """Add a fragment."""
+        self._texts.append(text)
+        if not self._is_omitted:
+            yield _delta(index, type="thinking_delta", thinking=text)
+
+    def close(self, index: int) -> Iterator[StreamEvent]:
+        """The signature."""
+        yield _delta(index, type="signature_delta", signature=self._signature)
+
+    @property
+    def _signature(self) -> str:
+        text = {"thinking": "".join(self._texts)} if self._is_omitted else {}
+        return sign({**text, **self.facts})
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The block as JSON."""
+        text = "" if self._is_omitted else "".join(self._texts)
+        return {"type": "thinking", "thinking": text, "signature": self._signature}
+
+
+class SealedAnswer:
+    """Opaque data of the backend that the client returns unchanged."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        """The block has all of its data from the beginning."""
+        self._data = sign(facts)
+
+    def start(self, index: int) -> StreamEvent:
+        """The event that begins it."""
+        return _begun(index, self.value)
+
+    def close(self, index: int) -> Iterator[StreamEvent]:  # noqa: ARG002 - nothing but the stop
+        """The events that end it: none."""
+        return iter(())
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The block as JSON."""
+        return {"type": "redacted_thinking", "data": self._data}
+
+
+class CallAnswer:
+    """A call of one of the client's tools."""
+
+    def __init__(self, id: str, name: str) -> None:
+        """A call without arguments yet."""
+        self._id = id
+        self._name = name
+        self._arguments: list[str] = []
+        self._checked = (0, False)
+
+    def start(self, index: int) -> StreamEvent:
+        """The event that begins it."""
+        return _begun(index, self._block({}))
+
+    def append(self, index: int, text: str) -> Iterator[StreamEvent]:
+        """Add a fragment of the arguments."""
+        self._arguments.append(text)
+        yield _delta(index, type="input_json_delta", partial_json=text)
+
+    def close(self, index: int) -> Iterator[StreamEvent]:
+        """An empty object, if there were no arguments."""
+        if not self._arguments:
+            yield _delta(index, type="input_json_delta", partial_json="{}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are a complete JSON object; parsed once for each fragment."""
+        count, is_whole = self._checked
+        if count != len(self._arguments):
+            try:
+                is_whole = isinstance(from_json("".join(self._arguments)), dict)
+            except ValueError:
+                is_whole = False
+            self._checked = len(self._arguments), is_whole
+        return is_whole
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The block as JSON; arguments that were cut off are as whole as they can be."""
+        text = "".join(self._arguments) or "{}"
+        try:
+            arguments = from_json(text, allow_partial=True)
+        except ValueError:
+            arguments = None
+        # Anthropic's own key for arguments that the model got wrong.
+        return self._block(arguments if isinstance(arguments, dict) else {"INVALID_JSON": text})
+
+    def _block(self, input: Mapping[str, Any]) -> dict[str, Any]:
+        return {"type": "tool_use", "id": self._id, "name": self._name, "input": input}
+
+
+class _Piece(NamedTuple):
+    kind: Literal["thinking", "text", "call"]
+    text: str
+    number: int = -1
+    """Of a call in the log."""
+    fragment: Mapping[str, Any] = {}
+
+
+class AnswerBlocks:
+    """The blocks so far; methods that add to them return the events of the addition."""
+
+    def __init__(self, job_id: str, *, omits_thinking: bool = False) -> None:
+        """No block yet."""
+        self._job_id = job_id
+        self._omits_thinking = omits_thinking
+        self._blocks: list[AnswerBlock] = []
+        self._open: AnswerBlock | None = None
+        self._calls: dict[int, CallAnswer] = {}
+        self._held: list[_Piece] = []
+        self._meta: dict[str, Any] | None = None
+        self._sealed_meta: dict[str, Any] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is any block."""
+        return bool(self._blocks)
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether a tool is called."""
+        return bool(self._calls)
+
+    @property
+    def values(self) -> list[dict[str, Any]]:
+        """Every block as JSON."""
+        return [block.value for block in self._blocks]
+
+    def add(self, delta: Mapping[str, Any]) -> list[StreamEvent]:
+        """Add the fields of a `delta` event."""
+        if (meta := delta.get("provider_meta")) is not None:
+            self._meta = meta
+        events: list[StreamEvent] = []
+        for piece in _pieces(delta):
+            events += self._add(piece)
+        return events
+
+    def close(self) -> list[StreamEvent]:
+        """Close the open block and add what was held."""
+        events = self._close_open()
+        while self._held:
+            held, self._held = self._held, []
+            for piece in held:
+                events += self._add(piece)
+            events += self._close_open()
+        if self._meta and self._meta != self._sealed_meta:
+            events += self._seal({"message": self._meta})
+        return events
+
+    def _add(self, piece: _Piece) -> list[StreamEvent]:
+        call = self._calls.get(piece.number)
+        if self._held_back(call):
+            self._held.append(piece)
+            return []
+        match piece.kind:
+            case "call":
+                return self._add_call(piece, call)
+            case "text":
+                return self._add_to(TextAnswer(), piece.text)
+            case "thinking":
+                return self._add_to(ThinkingAnswer(is_omitted=self._omits_thinking), piece.text)
+
+    def _held_back(self, call: CallAnswer | None) -> bool:
+        """Whether a piece of `call` (None: of another block) must wait for the open call."""
+        open_call = self._open if isinstance(self._open, CallAnswer) else None
+        return open_call is not None and call is not open_call and not open_call.is_whole
+
+    def _add_to(self, new: TextAnswer | ThinkingAnswer, text: str) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if isinstance(self._open, TextAnswer | ThinkingAnswer) and type(self._open) is type(new):
+            new = self._open
+        else:
+            events += self._begin(new)
+        return [*events, *new.append(len(self._blocks) - 1, text)]
+
+    def _add_call(self, piece: _Piece, call: CallAnswer | None) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        if call is None:
+            id = unique_call_id(piece.fragment.get("id"), self._job_id, piece.number)
+            if meta := piece.fragment.get("provider_meta"):
+                events += self._seal({"calls": {id: meta}})
+            call = self._calls[piece.number] = CallAnswer(id, piece.fragment.get("name") or "")
+            events += self._begin(call)
+        if piece.text and call is self._open:
+            events += call.append(len(self._blocks) - 1, piece.text)
+            if self._held and call.is_whole:
+                held, self._held = self._held, []
+                for each in held:
+                    events += self._add(each)
+        return events
+
+    def _seal(self, facts: Mapping[str, Any]) -> list[StreamEvent]:
+        return [*self._begin(SealedAnswer(facts)), *self._close_open()]
+
+    def _begin(self, block: AnswerBlock) -> list[StreamEvent]:
+        events = self._close_open()
+        self._blocks.append(block)
+        self._open = block
+        return [*events, block.start(len(self._blocks) - 1)]
+
+    def _close_open(self) -> list[StreamEvent]:
+        block, index = self._open, len(self._blocks) - 1
+        if block is None:
+            return []
+        if isinstance(block, ThinkingAnswer) and self._meta:
+            block.facts, self._sealed_meta = {"message": self._meta}, self._meta
+        self._open = None
+        return [*block.close(index), {"type": "content_block_stop", "index": index}]
+
+
+def _pieces(delta: Mapping[str, Any]) -> Sequence[_Piece]:
+    pieces: list[_Piece] = []
+    if thinking := delta.get("thinking"):
+        pieces.append(_Piece("thinking", thinking))
+    pieces += [_Piece("text", text) for name in ("content", "refusal") if (text := delta.get(name))]
+    pieces += [
+        _Piece("call", fragment.get("arguments") or "", fragment["index"], fragment)
+        for fragment in delta.get("tool_calls") or ()
+    ]
+    return pieces

@@ -1,0 +1,164 @@
+"""Routes for messages: create one, count a prompt's tokens, read or follow one by its id."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+
+from api_shim.anthropic import schemas
+from api_shim.anthropic.errors import error_event
+from api_shim.anthropic.events import MessageBuilder, MessageEvents, MessageFacts
+from api_shim.anthropic.message_body import MessagesBody
+from api_shim.anthropic.message_request import Translated, to_request
+from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
+from api_shim.anthropic.stored_messages import Messages, StoredMessage, cursor_of
+from api_shim.dependencies import Dependencies, DropIn, Injected
+from api_shim.following.drop_in import AnswerStream, restarted
+from api_shim.http.head import is_head
+from api_shim.http.json_body import JsonRoute
+from api_shim.http.problems import problem_of
+from api_shim.submission.roster_cache import pools
+from contract.chat import ChatRequest
+from contract.events import BEGINNING, Cursor, EventId
+from contract.json_lines import json_line
+from contract.sse import MEDIA_TYPE
+
+router = APIRouter(prefix="/v1/messages", tags=["anthropic"], route_class=JsonRoute)
+
+Betas = Annotated[
+    list[str] | None,
+    Header(alias="anthropic-beta", description="Values that nothing is done with are named."),
+]
+MessageId = Annotated[str, Path(description="`msg_` and the id of the job.")]
+
+_EVENT: Final = (
+    'id: 1-2\nevent: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    '"delta":{"type":"text_delta","text":"Hel"}}\n\n'
+)
+_EXAMPLE: Final[Any] = {
+    "question": {
+        "summary": "A question",
+        "value": {
+            "model": "llama3.2",
+            "max_tokens": 1024,
+            "messages": [{"role": "user", "content": "Hello!"}],
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="anthropic_create_message",
+    response_class=Response,
+    responses=anthropic_answers(schemas.AnthropicMessage, streams=_EVENT),
+)
+async def create(
+    body: Annotated[MessagesBody, Body(openapi_examples=_EXAMPLE)],
+    call: DropIn,
+    dependencies: Injected,
+    store: Messages,
+    betas: Betas = None,
+) -> Response:
+    """Continue a conversation: as a whole, or as a stream of events."""
+    values = [value.strip() for line in betas or () for value in line.split(",") if value.strip()]
+    translated = to_request(body, values, await store.earlier(body.thread))
+    chat = await _fitted(translated, dependencies)
+    call.add_ignored(translated.left_out)
+    if chat.think != translated.request.think:
+        call.add_ignored(["thinking"])
+    record = await call.submit(chat)
+    facts = MessageFacts.of(record, chat)
+    if body.stream:
+        known_reset: EventId | None = None
+        if "Idempotent-Replayed" in call.headers:
+            known_reset = (await store.replay(StoredMessage(record, chat))).last_reset
+        events = MessageEvents(facts, last_reset=known_reset)
+        return call.stream(record, events, events.split_frames, shows_position=True)
+    builder = MessageBuilder(facts)
+    await call.result(record, builder.add)
+    return _json(builder.message, call.headers)
+
+
+async def _fitted(translated: Translated, dependencies: Dependencies) -> ChatRequest:
+    """The request without its effort if every model of that name is known not to think."""
+    chat = translated.request
+    if chat.think in {"auto", "off"} or not translated.may_not_think:
+        return chat
+    fleet = pools(*await dependencies.roster.recent())
+    named = [fleet[chat.backend]] if chat.backend in fleet else list(fleet.values())
+    reports = [report for pool in named for report in pool.find(chat.model)]
+    if reports and all("thinking" in report.lacks for report in reports):
+        return chat.model_copy(update={"think": "auto"})
+    return chat
+
+
+@router.get(
+    "/{id}",
+    operation_id="anthropic_get_message",
+    response_class=Response,
+    responses={
+        200: {**anthropic_answers(schemas.AnthropicMessage, streams=_EVENT)[200]},
+        204: {"description": "The client has received the last event; there are no more."},
+        **anthropic_faults(400, 404, 529),
+    },
+)
+async def retrieve(
+    id: MessageId,
+    request: Request,
+    store: Messages,
+    dependencies: Injected,
+    *,
+    stream: Annotated[bool, Query(description="Stream its events, past ones included.")] = False,
+    after: Annotated[
+        str | None, Query(description="With `stream`: the `id` of the last event received.")
+    ] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="The same as `after`, and newer.")
+    ] = None,
+) -> Response:
+    """Get a message as it is now, or follow its stream from any event on: an addition of ours."""
+    stored = await store.find(id)
+    headers = {**_FRESH, "X-Fleet-Job": stored.record.id}
+    if not stream:
+        return _json((await store.replay(stored)).builder.message, headers)
+    if is_head(request.scope):
+        # A HEAD is safe: it must not register a follower, whose disconnect may cancel the job.
+        return Response(headers=headers, media_type=MEDIA_TYPE)
+    cursor = cursor_of(last_event_id, "Last-Event-ID") or cursor_of(after, "after")
+    at = Cursor(cursor or BEGINNING)
+    if cursor and await dependencies.log.is_at_its_end(stored.record.id, at):
+        return Response(status_code=204, headers=headers)
+    replay = await store.replay(stored, cursor)
+    if replay.is_invalid:
+        data = error_event(problem_of(restarted(), request.scope))
+        return Response(data, 200, headers, media_type=MEDIA_TYPE)
+    return _followed(stored, dependencies, cursor, replay.last_reset)
+
+
+def _followed(
+    stored: StoredMessage,
+    dependencies: Dependencies,
+    cursor: EventId | None,
+    last_reset: EventId | None,
+) -> Response:
+    job_id, keepalive_s = stored.record.id, dependencies.settings.keepalive_s
+    events = MessageEvents(stored.facts, after=cursor, last_reset=last_reset)
+    pages = dependencies.log.follow(job_id, idle_s=keepalive_s)
+    waits = stored.record.status == "queued"
+    return AnswerStream(
+        dependencies.positions.with_positions(job_id, pages, waits=waits),
+        events,
+        dependencies.open_calls,
+        dependencies.followers.follow(stored.record),
+        headers={"X-Fleet-Job": job_id},
+        head_timeout_s=keepalive_s,
+        split_frames=events.split_frames,
+    )
+
+
+def _json(value: Any, headers: Mapping[str, str]) -> Response:
+    return Response(json_line(value), 200, {**_FRESH, **headers}, media_type="application/json")
+
+
+_FRESH: Final = {"Cache-Control": "no-store"}

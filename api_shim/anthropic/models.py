@@ -17,11 +17,12 @@ from api_shim.anthropic.message_body import invalid_field
 from api_shim.dependencies import Injected
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import is_anthropic
-from api_shim.submission.roster_cache import Pool, Roster, listing, pools
+from api_shim.submission.roster_cache import Pool, listing, pools
 from api_shim.submission.selection import absent
 from contract.json_lines import json_line
 from contract.model_names import find
 from contract.roster import ModelReport
+from relay.roster import Roster
 
 
 class AnthropicRoute(APIRoute):

@@ -91,6 +91,7 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
     529: "`overloaded_error`: no worker serves the model, the backend is busy, or Redis is "
     "unavailable.",
 }
+_SENT: Final = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 JOB_ENDS: Final = (400, 402, 404, 409, 413, 429, 502, 504, 507, 529)
 """Statuses with which a request that submits a job may be refused or end."""
 
@@ -122,6 +123,5 @@ def anthropic_answers(
         },
     }
     if streams is not None:
-        event = {"schema": {"type": "string"}, "example": streams}
-        good["content"] = {MEDIA_TYPE: event}
+        good["content"] = {MEDIA_TYPE: {"schema": _SENT, "example": streams}}
     return {200: good, **anthropic_faults(*JOB_ENDS)}

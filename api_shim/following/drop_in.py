@@ -1,4 +1,4 @@
-"""One call of a drop-in surface (OpenAI, Anthropic, Ollama): its job submitted, followed and rendered.
+"""One call of a drop-in surface (OpenAI, Anthropic, Ollama): its job submitted and rendered.
 
 A surface is a view of jobs. It translates its request into the contract's, submits it through a
 `DropInCall` and translates the result; it runs nothing itself. The rules are the same everywhere:

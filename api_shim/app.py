@@ -39,6 +39,7 @@ from api_shim.native import (
     keys,
     metrics,
     roster,
+    scale,
 )
 from api_shim.ollama import chat_routes, model_routes
 from api_shim.ollama.errors import envelope as ollama_envelope
@@ -72,7 +73,7 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 }
 """How errors are rendered under these path prefixes; the longest prefix counts."""
 
-_NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, backends, keys)
+_NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, scale, backends, keys)
 """The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
 `/api/v1/jobs`, `events` the longer path.
 """

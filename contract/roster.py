@@ -113,6 +113,28 @@ class KnownBackend(WireModel):
     """Unix seconds at which a worker last wrote this, every few minutes; null: configured."""
 
 
+class QueueDemand(WireModel):
+    """The workers that a queue wants."""
+
+    queue: str
+    workers: Annotated[int, Field(ge=0)]
+    """Those that its jobs fill, and at least those that hold one."""
+    waiting: Annotated[int, Field(ge=0)]
+    """Jobs that wait, for their turn or for their next attempt, and messages of other Celery
+    applications that no worker has taken yet."""
+    running: Annotated[int, Field(ge=0)]
+    """Jobs that a worker holds."""
+    busy: Annotated[int, Field(ge=0)]
+    """Workers that hold one."""
+    slots: Annotated[int, Field(ge=1)]
+    """Jobs of the queue that one worker runs at once."""
+
+
+def workers_wanted(waiting: int, running: int, slots: int, busy: int) -> int:
+    """How many workers these jobs fill, `slots` each; never fewer than are busy."""
+    return max(-(-(waiting + running) // max(slots, 1)), busy)
+
+
 class QueueView(WireModel):
     """A queue over all workers, as HTTP shows it."""
 

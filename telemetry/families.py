@@ -153,6 +153,7 @@ STATE: Final = (
     _state("waiting_tokens", "Estimated tokens of the jobs that wait in a queue.", "queue"),
     _state("delayed_jobs", "Jobs between two attempts.", "queue"),
     _state("running_jobs", "Jobs that workers hold.", "queue"),
+    _state("wanted_workers", "Workers that a queue's jobs fill, or that hold one.", "queue"),
     _state("oldest_job_seconds", "How long the oldest waiting job has waited; 0: none.", "queue"),
     _state("live_jobs", "Jobs that have not ended."),
     _state("dead_letters", "Jobs that ran out of attempts and are kept."),

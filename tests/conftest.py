@@ -26,6 +26,7 @@ SLOW = (
     "fleet/cli/test_terminal.py",
     "fleet/demo/test_demo.py",
     "fleet/embed/test_embed.py",
+    "fleet/local/test_autoscaler.py",
     "fleet/local/test_membership.py",
     "fleet/local/test_up.py",
     "packaging",

@@ -125,10 +125,12 @@ def create_app() -> Celery:
 class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
     """SIGINT stops a worker as SIGTERM does; Celery's second SIGINT would cancel running tasks.
 
-    `timeout` signals a process and its group, so two signals within a second count as one.
+    `timeout` signals a process and its group, so two signals within a second count as one. SIGUSR2
+    retires the worker: it takes no more jobs, finishes those that it has, and ends. A SIGTERM after
+    that bounds the wait by `drain_s`.
     """
 
-    def start(self, parent: Any) -> None:  # noqa: ARG002 - Celery's signature
+    def start(self, parent: Any) -> None:
         """Replace Celery's handlers, which it has installed before."""
         stop = signal.getsignal(signal.SIGTERM)
         stopped_at: float | None = None
@@ -140,8 +142,14 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
                 stopped_at = monotonic()
                 stop(number, frame)
 
+        def retire(number: int, frame: FrameType | None) -> None:
+            if not parent.pool.is_retiring and callable(stop):
+                parent.pool.retire()
+                stop(number, frame)
+
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, once)
+        signal.signal(signal.SIGUSR2, retire)
 
 
 def _connect_signals(

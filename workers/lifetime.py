@@ -164,7 +164,7 @@ class WorkerLifetime:
         loops = (
             publisher.write(), subscriber.listen(), idle.listen(), reporter.report(),
             maintenance.renew(), maintenance.reap(), maintenance.watch(), maintenance.obey(),
-            maintenance.drain(pool.draining, pool.hurrying), wakeups.run(), circuits.watch(),
+            maintenance.drain(pool), wakeups.run(), circuits.watch(),
             reporter.probe(),
         )  # fmt: skip
         async with measured as reporter.metrics_url, asyncio.TaskGroup() as group:

@@ -13,6 +13,7 @@ from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
 from relay.subscriber import Subscriber
 from telemetry.process_metrics import ProcessMetrics
+from workers.celery_pool.pool import AsyncioPool
 from workers.foreign_tasks import ForeignTasks
 from workers.settings import WorkerSettings
 from workers.state import WorkerState
@@ -163,13 +164,19 @@ class Maintenance:
                 _log.warning("cancels are not received: %s", error)
                 await asyncio.sleep(1.0)
 
-    async def drain(self, draining: asyncio.Event, hurrying: asyncio.Event) -> None:
+    async def drain(self, pool: AsyncioPool) -> None:
         """At the stop, give running streams FLEET_DRAIN_S to end, then hand over the rest.
 
-        A second signal sets `hurrying`, which ends the wait.
+        A second signal ends the wait. If the worker retires, its jobs have all the time that they
+        need; the second signal then begins FLEET_DRAIN_S, and a third ends it.
         """
-        await draining.wait()
+        hurrying = pool.hurrying
+        await pool.draining.wait()
         self._state.idle_slots.close()
+        if pool.is_retiring:
+            _log.warning("retiring: %d jobs end first", len(self._state.held))
+            await hurrying.wait()
+            hurrying.clear()
         _log.warning("draining: %d jobs have %g s", len(self._state.held), self._settings.drain_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_s):

@@ -17,6 +17,7 @@ from fleet.local.greeting import greeting
 from fleet.local.launch_plan import Plan, backends, shim_ports
 from fleet.local.log_files import Journal, log_folder
 from fleet.local.roster_watch import RosterWatch
+from fleet.local.scaling import scale_ranges
 from fleet.local.up import Running, running
 from relay.api_keys import ApiKeys, ApiKeyTable
 from relay.connection import Connection
@@ -37,18 +38,23 @@ async def serve(
     data_dir: Path | None,
     given: Sequence[str],
     variables: Mapping[str, str],
+    scales: Sequence[str],
+    down_after_s: float,
     verbose: bool,
     json: bool,
 ) -> Exit:
     """Run the fleet in the foreground until a signal; raises CannotStart.
 
     `workers` is the number of processes for each backend, `given` are the values of `--backend`,
-    `variables` go into the environment of every process.
+    `variables` go into the environment of every process. `scales` are the values of `--scale`,
+    whose backends get fewer workers after `down_after_s` seconds of lower demand.
     """
     host, folder = UpSettings().host, data_folder(data_dir)
     known = await backends(given, os.environ)
     found = tuple(replace(each, processes=workers) for each in known)
-    plan = Plan(folder, host, shim_ports(host, port, shims), found, variables)
+    ranges = scale_ranges(scales, [each.name for each in found])
+    ports = shim_ports(host, port, shims)
+    plan = Plan(folder, host, ports, found, variables, ranges, down_after_s)
     terminal = Terminal(json=json)
     with closing(Journal(terminal.notice, folder, verbose=verbose)) as journal:
         return await _until_stopped(plan, terminal, journal)
@@ -102,10 +108,12 @@ async def _serve(plan: Plan, terminal: Terminal, stop: _Stop, journal: Journal) 
             journal.log(f"backend {each.name}: {each.why}")
         journal.log(f"redis: {fleet.server.why}")
         await fleet.ready()
-        watch = RosterWatch(RosterStore(connection), fleet.say)
-        found = await watch.wait_checked({each.name for each in plan.backends})
+        watch = RosterWatch(RosterStore(connection), fleet.say, scaled=plan.scales)
+        started = {name for name, count in fleet.first_workers.items() if count}
+        found = await watch.wait_checked(started)
         ready()
         _print_ready(fleet, found, terminal, needs_key=await _needs_key(connection))
+        fleet.may_scale.set()
         await watch.run()
 
 

@@ -60,6 +60,8 @@ def _backend(name: str, pool: Pool | None) -> str:
     view = backend_view(pool)
     address = view.endpoints[0].rpartition("://")[2] if view.endpoints else ""
     where = f" {address}" if address else ""
+    if not pool.workers:
+        return f"{name}{where} (no worker yet)"
     return f"{name}{where}" if view.healthy else f"{name}{where} (down: {view.error})"
 
 

@@ -3,12 +3,13 @@
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.client.errors import CannotStart
 from fleet.local.redis_server import free_port, port_is_free
+from fleet.local.scaling import ScaleRange
 from workers.backends.discovery import discover
 from workers.backends.dsn import WELL_KNOWN, BackendConfig, DsnError, parse
 from workers.config import configured
@@ -43,11 +44,21 @@ class Plan:
     backends: tuple[PlannedBackend, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     """Additional environment variables of every process."""
+    scales: Mapping[str, ScaleRange] = field(default_factory=dict)
+    """Backends whose number of workers follows the demand; `processes` are those of all others."""
+    down_after_s: float = 60.0
+    """Seconds of lower demand after which such a backend gets fewer workers."""
 
-    @property
-    def workers(self) -> int:
-        """Number of worker processes over all backends."""
-        return sum(backend.processes for backend in self.backends)
+    def first_workers(self, backend: PlannedBackend, known: Collection[str]) -> int:
+        """How many workers a backend starts with.
+
+        One that may have none starts with one, unless it is among the `known`: a worker must report
+        its models before jobs can be accepted for them.
+        """
+        bounds = self.scales.get(backend.name)
+        if bounds is None:
+            return backend.processes
+        return bounds.least or int(backend.name not in known)
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def _die_with_parent() -> None:
 
 def _watch(parent: int, command: list[str]) -> int:
     child = subprocess.Popen(command)  # noqa: S603 - the command line is our caller's
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, lambda received, _: child.send_signal(received))
     while True:
         with suppress(subprocess.TimeoutExpired):

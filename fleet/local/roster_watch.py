@@ -1,7 +1,7 @@
 """Reports the state of backends for `fleet up`: at the start, and then each change."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
@@ -15,15 +15,22 @@ _FIRST_POLL_S: Final = 0.1
 _CHECKED_WITHIN_S: Final = 10.0
 _UNCHECKED: Final = "not checked yet"
 _GONE: Final = "is gone: no live worker serves it"
+_ASLEEP: Final = "has no worker: its jobs wait for one to start"
 
 
 class RosterWatch:
     """Polls the roster, and passes each change of a backend's state to `say`."""
 
-    def __init__(self, roster: RosterStore, say: Callable[[str], None]) -> None:
-        """No state is known yet."""
+    def __init__(
+        self, roster: RosterStore, say: Callable[[str], None], *, scaled: Collection[str] = ()
+    ) -> None:
+        """No state is known yet.
+
+        Of backends that are `scaled` it does not report that they have no worker: that is usual.
+        """
         self._roster = roster
         self._say = say
+        self._scaled = scaled
         self._states: dict[str, str] = {}
         self._is_unreachable = False
 
@@ -36,7 +43,7 @@ class RosterWatch:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CHECKED_WITHIN_S):
                 while True:
-                    found = pools(await self._roster.workers())
+                    found = pools(*await self._roster.read())
                     if names <= {name for name, pool in found.items() if _is_checked(pool)}:
                         break
                     await asyncio.sleep(_FIRST_POLL_S)
@@ -52,7 +59,7 @@ class RosterWatch:
     async def refresh(self) -> None:
         """Report what has changed since the last call."""
         try:
-            states = _states(pools(await self._roster.workers()))
+            states = _states(pools(*await self._roster.read()))
         except RelayUnavailable as error:
             if not self._is_unreachable:
                 self._say(f"Redis does not respond: {error.message}")
@@ -61,26 +68,36 @@ class RosterWatch:
         if self._is_unreachable:
             self._say("Redis responds again")
             self._is_unreachable = False
-        for name, state in states.items():
-            if state != self._states.get(name):
-                self._say(f"backend {name} {state}")
         for name in self._states.keys() - states.keys():
-            if self._states[name] != _GONE:
-                self._say(f"backend {name} {_GONE}")
             states[name] = _GONE
-        self._states = states
+        self._states = {name: self._reported(name, state) for name, state in states.items()}
+
+    def _reported(self, name: str, state: str) -> str:
+        """Report a backend's state if it is another one; returns it, or the former one."""
+        former = self._states.get(name)
+        if state == _ASLEEP and name in self._scaled:
+            return former or state
+        if state != former:
+            self._say(f"backend {name} {state}")
+        return state
 
 
 def _is_checked(pool: Pool) -> bool:
-    return any(report.error != _UNCHECKED for report in pool.reports)
+    return bool(pool.workers) and any(report.error != _UNCHECKED for report in pool.reports)
 
 
 def _states(found: dict[str, Pool]) -> dict[str, str]:
-    return {name: state_of(pool) for name, pool in found.items() if _is_checked(pool)}
+    return {name: state_of(pool) for name, pool in found.items() if _has_state(pool)}
+
+
+def _has_state(pool: Pool) -> bool:
+    return not pool.workers or _is_checked(pool)
 
 
 def state_of(pool: Pool) -> str:
     """A backend's state as text."""
+    if not pool.workers:
+        return _ASLEEP
     view = backend_view(pool)
     if not view.healthy:
         return f"is unhealthy: {view.error or 'no reason given'}"

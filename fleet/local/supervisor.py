@@ -24,6 +24,8 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 STABLE_S = 10.0
 """A process that ran this long is restarted without a pause."""
+RETIRE = signal.SIGUSR2
+"""The signal that retires a worker (workers/app.py)."""
 OWN_NAME = "fleet"
 """Name of the supervisor's own lines, among those of the processes."""
 _LONGEST_REASON = 200
@@ -121,6 +123,18 @@ class Supervisor:
             del self._tasks[entry]
             self.entries.remove(entry)
             task.result()
+
+    async def retire(self, entry: SupervisedEntry) -> None:
+        """Let a worker finish its jobs, however long they take, and end; the others continue.
+
+        If this is cancelled, the process is stopped with all others.
+        """
+        task = self._tasks[entry]
+        _end(entry, RETIRE)
+        await asyncio.wait([task])
+        del self._tasks[entry]
+        self.entries.remove(entry)
+        task.result()
 
     def kill(self) -> None:
         """Send SIGKILL to every process."""

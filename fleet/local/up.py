@@ -7,7 +7,7 @@ stop in the reverse order, so that workers can return their jobs to a server tha
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import RelayUnavailable
 from fleet.client.errors import CannotStart
+from fleet.local.autoscaler import Autoscaler
 from fleet.local.control_socket import ControlSocket, address
 from fleet.local.data_folder import locked
 from fleet.local.launch_plan import Plan, child_environment
@@ -29,6 +30,7 @@ from fleet.local.redis_server import ServerChoice, choose, embedded, write_confi
 from fleet.local.supervisor import SupervisedEntry, Supervisor
 from fleet.local.worker_teams import WorkerTeams
 from relay.connection import Connection
+from relay.roster import RosterStore
 from relay.settings import RelaySettings
 from workers.settings import WorkerSettings, demand_agreement
 
@@ -49,6 +51,10 @@ class Running:
     server: ServerChoice
     relay: RelaySettings
     supervisors: list[Supervisor] = field(default_factory=list)
+    first_workers: dict[str, int] = field(default_factory=dict)
+    """Workers that are started at first, by backend."""
+    may_scale: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the fleet is ready: from then on the number of workers follows the demand."""
 
     @property
     def entries(self) -> list[SupervisedEntry]:
@@ -77,7 +83,7 @@ class Running:
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as http:
             try:
                 async with asyncio.timeout(_READY_WITHIN_S):
-                    expected = self.plan.workers if workers is None else workers
+                    expected = sum(self.first_workers.values()) if workers is None else workers
                     for url in self.plan.urls:
                         await self._ready(http, f"{url}/readyz?workers={expected}")
             except TimeoutError:
@@ -127,9 +133,46 @@ async def running(
         await stack.enter_async_context(ControlSocket(teams, workers.say).listening(socket))
         for entry in _shims(fleet, socket, colours):
             shims.supervise(entry)
-        for backend in plan.backends:
-            teams.start(backend)
+        connection = await stack.enter_async_context(Connection.open(fleet.relay))
+        await _start_workers(fleet, teams, connection)
+        await stack.enter_async_context(_scaling(fleet, teams, connection))
         yield fleet
+
+
+async def _start_workers(fleet: Running, teams: WorkerTeams, connection: Connection) -> None:
+    """Start the first workers of each backend; raises CannotStart if Redis does not answer."""
+    try:
+        roster = await RosterStore(connection).read()
+    except RelayUnavailable as error:
+        raise CannotStart(f"the roster cannot be read: {error.message}") from error
+    known = {each.backend.name for each in roster.known}
+    for backend in fleet.plan.backends:
+        count = fleet.plan.first_workers(backend, known)
+        fleet.first_workers[backend.name] = count
+        teams.start(replace(backend, processes=count))
+
+
+@asynccontextmanager
+async def _scaling(
+    fleet: Running, teams: WorkerTeams, connection: Connection
+) -> AsyncGenerator[None]:
+    """Scale the backends that are to be scaled, until the context ends."""
+    plan = fleet.plan
+    autoscaler = Autoscaler(
+        teams, connection, plan.scales, down_after_s=plan.down_after_s, say=fleet.say
+    )
+
+    async def scale() -> None:
+        await fleet.may_scale.wait()
+        await autoscaler.run()
+
+    task = asyncio.create_task(scale(), name="autoscaler") if plan.scales else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
 
 
 def _server(fleet: Running, lock: int, colour: str) -> SupervisedEntry:

@@ -1,6 +1,6 @@
 """The state of the whole fleet at a moment, read in a number of commands that no backlog changes.
 
-There are some commands for each queue that held a job in the last day or is served now, in six
+There are some commands for each queue that held a job in the last day or is served now, in eight
 round trips, whatever number of jobs wait.
 """
 
@@ -12,6 +12,7 @@ from contract.roster import QueueView, WorkerReport
 from relay.connection import Connection
 from relay.position import Positions
 from relay.roster import RosterStore
+from relay.scaling.demand import Demand, DemandReader
 
 
 class FleetCensus(NamedTuple):
@@ -19,6 +20,8 @@ class FleetCensus(NamedTuple):
 
     workers: Sequence[WorkerReport]
     queues: Sequence[QueueView]
+    wanted: Demand
+    """The workers that these queues want."""
     live_jobs: int
     dead_letters: int
     unreadable_messages: int
@@ -36,11 +39,14 @@ class Census:
         self._connection = connection
         self._roster = RosterStore(connection)
         self._positions = Positions(connection)
+        self._demand = DemandReader(connection)
 
     async def read(self) -> FleetCensus:
         """The state now; raises RelayUnavailable."""
-        workers = await self._roster.workers()
+        roster = await self._roster.read()
+        workers = roster.workers
         queues = await self._positions.views(workers)
+        wanted = await self._demand.read([queue.name for queue in queues], roster)
         live, dead, unreadable, batches, memory = await self._connection.pipeline(
             [
                 ("ZCARD", redis_keys.LIVE),
@@ -51,7 +57,7 @@ class Census:
             ]
         )
         return FleetCensus(
-            workers, queues, live, dead, unreadable, batches,
+            workers, queues, wanted, live, dead, unreadable, batches,
             _bytes(memory, "used_memory"), _bytes(memory, "maxmemory"),
         )  # fmt: skip
 

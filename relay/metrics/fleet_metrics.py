@@ -111,6 +111,8 @@ def _state(state: FleetCensus) -> Iterator[Metric]:
     yield _gauge("unreadable_messages", [((), state.unreadable_messages)])
     yield _gauge("batches", [((), state.batches)])
     yield from _queues(state.queues)
+    wanted = [((row.queue,), float(row.workers)) for row in state.wanted.queues]
+    yield _gauge("wanted_workers", wanted)
     yield from _backends(state.workers)
 
 

@@ -133,6 +133,12 @@ def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
     return ScriptCall(load("queues/oldest"), keys, [limit], _text)
 
 
+def foreign(queue: str, limit: int) -> ScriptCall[int]:
+    """How many of the `limit` messages that are taken next from a queue's list are no tickets."""
+    args: list[Argument] = [redis_keys.TICKET_TASK, limit]
+    return ScriptCall(load("queues/foreign"), [queue], args, int)
+
+
 def renew(
     queue: str, worker: str, lease_s: float, jobs: Sequence[tuple[str, int]]
 ) -> ScriptCall[tuple[float, list[str]]]:

@@ -52,13 +52,14 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     asynchronous context manager; it is entered on the loop before the first task and left after
     the last. `draining` is set, on the loop, by the first request to stop the worker, `hurrying`
     by the second one. `app.conf.fleet_drain_timeout_s` bounds the wait for running tasks at a warm
-    shutdown.
+    shutdown, `retire_timeout_s` that of a worker that retires.
     """
 
     watch_interval_s = 0.5
     blocked_after_s = 1.0
     enter_timeout_s = 30.0
     drain_timeout_s = 600.0
+    retire_timeout_s = 7 * 86400.0
     cancel_timeout_s = 5.0
     leave_timeout_s = 10.0
     join_timeout_s = 5.0
@@ -68,6 +69,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     signal_safe = False
     body_can_be_buffer = True
 
+    is_retiring = False
     loop: asyncio.AbstractEventLoop
     draining: asyncio.Event
     hurrying: asyncio.Event
@@ -204,6 +206,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self.draining.set()
         self._hub.call_soon(noop)
 
+    def retire(self) -> None:
+        """Let running tasks end, however long they take, at the stop that is requested next."""
+        self.is_retiring = True
+
     def on_close(self) -> None:
         """Start draining on a shutdown without a signal."""
         self._thread.call(self._start_draining)
@@ -233,11 +239,16 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         may interrupt the former.
         """
         if not (self._crashed or self._is_cold()):
-            timeout_s = self.app.conf.get("fleet_drain_timeout_s") or self.drain_timeout_s
+            timeout_s = self._stop_timeout_s()
             self._wait_for_tasks(timeout_s)
             if self._running:
                 logger.error("%d tasks did not end in %g s", len(self._running), timeout_s)
         self.on_terminate()
+
+    def _stop_timeout_s(self) -> float:
+        if self.is_retiring:
+            return self.retire_timeout_s
+        return self.app.conf.get("fleet_drain_timeout_s") or self.drain_timeout_s
 
     def on_terminate(self) -> None:
         """Cancel what runs, then leave the lifespan and end the loop. Every step is bounded."""

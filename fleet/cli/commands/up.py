@@ -8,18 +8,29 @@ import typer
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import run
 
+DataFolder = Annotated[Path | None, typer.Option(help="Data folder.  [default: FLEET_DATA_DIR]")]
+Backends = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=DSN", help="As in box=ollama://10.0.0.5.")
+]
+Scale = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=LEAST..MOST",
+        help="As in box=0..4: start and end workers of this backend by demand.",
+    ),
+]
+ScaleDownAfter = Annotated[
+    float, typer.Option(min=0, max=86400, help="Seconds of lower demand before a worker is ended.")
+]
+
 
 def up(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="First port; 0: free ones.")] = 8700,
     shims: Annotated[int, typer.Option(min=1, max=64, help="Number of HTTP processes.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes for each backend.")] = 1,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Data folder.  [default: FLEET_DATA_DIR]")
-    ] = None,
-    backend: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=DSN", help="As in box=ollama://10.0.0.5.")
-    ] = None,
+    data_dir: DataFolder = None,
+    backend: Backends = None,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="While there are no API keys, serve other machines, too."),
@@ -27,6 +38,8 @@ def up(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show what every process prints.")
     ] = False,
+    scale: Scale = None,
+    scale_down_after: ScaleDownAfter = 60.0,
     json: Json = False,
 ) -> None:
     """Run the whole fleet on this machine; Ctrl-C stops it, a second one immediately.
@@ -43,6 +56,8 @@ def up(
             data_dir=data_dir,
             given=backend or (),
             variables={"FLEET_INSECURE": "true"} if insecure else {},
+            scales=scale or (),
+            down_after_s=scale_down_after,
             verbose=verbose,
             json=json,
         )

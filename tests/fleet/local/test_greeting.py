@@ -13,6 +13,7 @@ URL = "http://127.0.0.1:8700"
 def pool(name: str, *models: ModelReport, error: str | None = None) -> Pool:
     address = "http://127.0.0.1:11434"
     found = Pool(name)
+    found.workers.append(f"{name}-1")
     found.reports.append(
         BackendReport(
             name=name,

@@ -170,7 +170,8 @@ def test_the_command_adds_lists_and_removes(fleet: Command, box: str, up: Up) ->
     assert (added.returncode, again.returncode) == (0, 1)
     assert "cli" in {json.loads(line)["name"] for line in listed.splitlines()}
     assert "choose another name" in again.stderr
-    assert json.loads(removed.stdout) == {"name": "cli", "workers": 1, "waiting": 0}
+    gone = {"name": "cli", "workers": 1, "forgotten": True, "waiting": 0}
+    assert json.loads(removed.stdout) == gone
     assert wait_until(lambda: up.said("backend cli is removed"))
 
 

@@ -118,6 +118,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/wake": queues.wake(QUEUE, 1),
     "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
     "queues/expired": queues.expired(QUEUE, 1),
+    "queues/foreign": queues.foreign(QUEUE, 1),
 }  # fmt: skip
 """One call of each script."""
 

@@ -1,0 +1,64 @@
+"""The demand in workers, for whatever starts and ends them: KEDA, a script, another autoscaler."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from api_shim.dependencies import Injected
+from api_shim.http.headers import BACKEND_NAME
+from api_shim.http.problems import documented
+from api_shim.native.jobs import json_response
+from contract.redis_keys import backend_of
+from contract.roster import QueueDemand
+from contract.wire import WireModel
+from relay.scaling.demand import DemandReader
+
+router = APIRouter(prefix="/api/v1", tags=["roster"])
+
+_QUEUE = r"^[a-z][a-z0-9_-]{0,39}\.[a-z]{1,16}$"
+
+
+class Scale(WireModel):
+    """The workers that are wanted now."""
+
+    workers: Annotated[int, Field(ge=0)]
+    """Scale to this number: ceil((waiting + running) / slots), never below `busy`, never null. Of
+    several queues of a backend the largest counts, because a worker serves them side by side;
+    backends are added up."""
+    busy: Annotated[int, Field(ge=0)]
+    """Workers that hold a job."""
+    waiting: Annotated[int, Field(ge=0)]
+    """Jobs that wait, for their turn or for their next attempt."""
+    running: Annotated[int, Field(ge=0)]
+    """Jobs that a worker holds."""
+    queues: tuple[QueueDemand, ...]
+    """The same of each queue."""
+
+
+@router.get("/scale", operation_id="scale", response_model=Scale, responses=documented(422, 503))
+async def scale(
+    dependencies: Injected,
+    queue: Annotated[
+        str | None,
+        Query(pattern=_QUEUE, description="Only this queue, as in `box.chat`; unknown: 0 workers."),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        Query(pattern=BACKEND_NAME, description="Only the queues of this backend."),
+    ] = None,
+) -> Response:
+    """Get the number of workers that are wanted, of one queue, one backend or the whole fleet."""
+    reader = DemandReader(dependencies.connection)
+    roster = await dependencies.roster.recent()
+    queues = [queue] if queue is not None else await reader.all_queues(roster)
+    chosen = [name for name in queues if backend is None or backend_of(name) == backend]
+    demand = await reader.read(chosen, roster)
+    answer = Scale(
+        workers=demand.workers,
+        busy=demand.busy,
+        waiting=demand.waiting,
+        running=demand.running,
+        queues=demand.queues,
+    )
+    return json_response(answer)

@@ -23,6 +23,12 @@ DEADLINES: Final = "fleet:deadlines"
 RECENT: Final = "fleet:recent"
 """Sorted set of jobs by creation time, for listing; trimmed to those that may have a record."""
 
+COMPACTED: Final = "fleet:compacted"
+"""String with a unix time: jobs created until then were looked at for compaction."""
+
+UNCOMPACTED: Final = "fleet:uncompacted"
+"""Sorted set of such jobs that were not ready: job id by the unix time of the next look."""
+
 DEAD: Final = "fleet:dead"
 """Sorted set of dead letters: job id by the unix time at which it ran out of attempts."""
 

@@ -14,6 +14,7 @@ from contract import redis_keys
 from contract.errors import JobNotFound
 from contract.events import BEGINNING, Cursor, EventId, Frame, LogReset, Started
 from contract.result import Fold, Result
+from relay.compaction.block import frames_in
 from relay.connection import Connection
 from relay.subscriber import Subscriber, Subscription
 
@@ -31,14 +32,15 @@ async def where(
         [
             ("XREVRANGE", log, "+", "-", "COUNT", 1),
             ("XRANGE", log, str(seen), "+", "COUNT", 1),
-            ("XRANGE", log, str(started), str(started)),
+            ("XRANGE", log, str(started), "+", "COUNT", 1),
         ]
     )
     if not last:
         raise JobNotFound(f"there is no job {job_id[:64]}, or its log has expired")
     if seen != BEGINNING:
         is_there = any(frame.id == seen for frame in frames_of(there))
-        if not is_there or (nonce and seen >= started and nonce_in(frames_of(begun)) != nonce):
+        first = [frame for frame in frames_of(begun) if frame.id == started]
+        if not is_there or (nonce and seen >= started and nonce_in(first) != nonce):
             return "lost"
     frame = frames_of(last)[-1]
     return "ended" if frame.is_last and frame.id == seen else "open"
@@ -53,12 +55,12 @@ def nonce_in(frames: Sequence[Frame]) -> str | None:
 
 
 def frames_of(entries: Sequence[Any], after: EventId = BEGINNING) -> list[Frame]:
-    """The frames in entries of the stream, without those up to `after`.
+    """The frames in entries of the stream, without those up to `after`; raises NewerVersion.
 
     An entry has the id of its last frame: the first one that a read after a cursor returns may
     begin before the cursor.
     """
-    frames = [frame for entry in entries for frame in Frame.from_entry(entry[1][b"f"])]
+    frames = [frame for _, fields in entries for frame in frames_in(fields)]
     if frames and (first := frames[0].id) is not None and first <= after:
         return [frame for frame in frames if frame.id is None or frame.id > after]
     return frames

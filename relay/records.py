@@ -6,7 +6,7 @@ the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
 """
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from contract.jobs import AnyRequest, JobPage, JobRecord, any_request
 from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
+from relay.compaction.block import RECORD_ID, record_fields
 from relay.connection import Connection, Hash, ScriptCall
 from relay.scripts.loader import load
 
@@ -97,7 +98,7 @@ class Records:
 
     async def get(self, job_id: str) -> JobRecord:
         """The record of a job; raises JobNotFound, RelayUnavailable."""
-        return from_hash(await self._hash(job_id))
+        return from_hash(await self._hash(job_id, b"metadata"))
 
     async def get_for_tenant(self, job_id: str, tenant: Tenant) -> JobRecord:
         """The record of a job that this tenant may see: its own; an admin's sees any.
@@ -126,7 +127,7 @@ class Records:
 
     async def request(self, job_id: str) -> AnyRequest:
         """The request of a job; raises JobNotFound, NewerVersion, RelayUnavailable."""
-        return requested((await self._hash(job_id))[b"request"])
+        return requested((await self._hash(job_id, b"request"))[b"request"])
 
     async def state(self, job_id: str) -> JobState | None:
         """The fields of a job that every version writes alike, or None.
@@ -142,11 +143,27 @@ class Records:
         text = None if facts is None else facts.decode()
         return JobState(queue.decode(), status.decode(), int(attempt), float(created_at), text)
 
-    async def _hash(self, job_id: str) -> Hash:
+    async def _hash(self, job_id: str, needed: bytes) -> Hash:
+        """The fields of a record, also if compaction has moved the needed one to the log."""
         fields: Hash = await self._connection.command("HGETALL", redis_keys.record(job_id))
         if b"id" not in fields:
             raise _no_job(job_id)
-        return fields
+        if not _has_moved(needed, fields):
+            return fields
+        (whole,) = await self._with_moved({job_id: fields})
+        if needed not in whole:
+            raise _no_job(job_id)  # it has expired between the two reads
+        return whole
+
+    async def _with_moved(self, records: Mapping[str, Hash]) -> list[Hash]:
+        """These records with the fields that compaction has moved to their logs."""
+        found = await self._connection.pipeline(
+            [("XRANGE", redis_keys.log(id), RECORD_ID, RECORD_ID) for id in records]
+        )
+        return [
+            {**fields, **record_fields(entries[0][1])} if entries else fields
+            for fields, entries in zip(records.values(), found, strict=True)
+        ]
 
     async def page(
         self,
@@ -193,9 +210,20 @@ class Records:
             answers = await self._connection.pipeline(
                 [("HGETALL", redis_keys.record(job_id)) for job_id, _ in rows]
             )
-            for (_, score), fields in zip(rows, answers, strict=True):
+            moved = {
+                job_id: fields
+                for (job_id, _), fields in zip(rows, answers, strict=True)
+                if _has_moved(b"metadata", fields)
+            }
+            whole = dict(zip(moved, await self._with_moved(moved), strict=True))
+            for (job_id, score), fields in zip(rows, answers, strict=True):
                 highest = f"({score!r}"
-                yield repr(score), _listed(fields)
+                yield repr(score), _listed(whole.get(job_id, fields))
+
+
+def _has_moved(field: bytes, fields: Hash) -> bool:
+    """Whether compaction has moved a field of this record to the log."""
+    return field in fields.get(b"compacted", b"").split()
 
 
 def _listed(fields: Hash) -> JobRecord | None:

@@ -17,6 +17,9 @@ class RelaySettings(FleetSettings):
     """`redis://`, `rediss://` or `unix:///path`; may hold a password."""
     log_ttl_s: Seconds = 86400
     """Seconds that a record and its log live after the job's end."""
+    compact_after_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 300
+    """Seconds after a job's end at which its log and record are compacted, in which they take a
+    quarter of the memory or less; readers notice nothing. 0: never."""
     log_cap_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 64 * 2**20
     """Bytes that one job may append to its log; more is a `failed` with `log_full`."""
     queue_limit: Annotated[int, Field(ge=1, le=_MOST_JOBS)] = 100_000

@@ -7,6 +7,7 @@ from typing import Never
 
 from contract import redis_keys
 from contract.errors import RelayUnavailable
+from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.leases import Leases
 from relay.queue import Queue
@@ -49,6 +50,7 @@ class Maintenance:
         self._leases = Leases(connection)
         self._queue = Queue(connection)
         self._reconciler = Reconciler(connection)
+        self._compactor = Compactor(connection)
         self._maintainer = Maintainer(connection, state.name)
         self._subscriber = subscriber
         self._settings = settings
@@ -85,7 +87,7 @@ class Maintenance:
             raise WorkerStalledError("Redis has not answered for too long") from error
 
     async def reap(self) -> Never:
-        """While this worker is the maintainer, hand over the jobs of workers that died."""
+        """While this worker is the maintainer, hand over jobs of dead workers, and compact logs."""
         reap_s = self._connection.settings.reap_s
         while True:
             await asyncio.sleep(reap_s)
@@ -96,7 +98,7 @@ class Maintenance:
                     while True:
                         while await self._maintainer.acquire():
                             await self._reap_once()
-                            await asyncio.sleep(reap_s)
+                            await self._compactor.compact_for(reap_s)
                         await self._maintainer.wait_until_free(subscription)
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)

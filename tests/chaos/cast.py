@@ -29,9 +29,10 @@ FLEET = {
     "FLEET_LEASE_S": str(LEASE_S), "FLEET_RENEW_S": "1", "FLEET_REAP_S": "0.8",
     "FLEET_COMMAND_TIMEOUT_S": "2", "FLEET_DRAIN_S": "1", "FLEET_CHECK_S": "2",
     "FLEET_WATCHDOG_S": "30", "FLEET_KEEPALIVE_S": "2", "FLEET_LOG_TTL_S": "3600",
-    "FLEET_SHUTDOWN_S": "2",
+    "FLEET_SHUTDOWN_S": "2", "FLEET_COMPACT_AFTER_S": "1",
 }  # fmt: skip
-"""Shorter leases than usual, so that a soak of minutes sees many of them expire."""
+"""Shorter leases than usual, so that a soak of minutes sees many of them expire; logs are compacted
+while callers come back to them."""
 _PAUSE_S = 0.3
 """Between a death and the next start, as a supervisor has it."""
 _READY_WITHIN_S = 60.0

@@ -1,6 +1,7 @@
 """What is left when all is over: nothing but records and logs that expire, and named owners."""
 
 import asyncio
+import random
 import re
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -9,17 +10,21 @@ from celery import Celery
 
 from chaos.callers import Tale
 from chaos.cast import Cast
-from chaos.verdict import Broken, Job
+from chaos.verdict import Broken, Job, Replay
+from contract import redis_keys
 from contract.errors import JobNotFound
+from contract.events import Frame
 from contract.jobs import JobRecord
 
 _OWNED = re.compile(
-    r"fleet:(recent|queues|roster|dead|idempotency|tenants|keys)$|_kombu\.binding.*$"
+    r"fleet:(recent|queues|roster|dead|idempotency|tenants|keys|compacted)$|_kombu\.binding.*$"
 )
 """Keys without a TTL whose owner ARCHITECTURE.md names: they hold no job that lives."""
 _RECORD = re.compile(r"fleet:j:([0-9a-f]{32}):record$")
 _SETTLES_WITHIN_S = 40.0
 _CONTROL_TIMEOUT_S = 3.0
+_REPLAYS = 4
+"""Cursors from which each log is read again."""
 
 
 async def settled(cast: Cast) -> list[Broken]:
@@ -102,7 +107,25 @@ async def all_jobs(cast: Cast) -> dict[str, Job]:
 
 async def _job(cast: Cast, record: JobRecord) -> Job:
     frames = [frame async for page in cast.relay.log.read(record.id) for frame in page]
-    return Job(record.id, record.status, record.metadata.get("errand"), record.tries, tuple(frames))
+    key = redis_keys.record(record.id)
+    return Job(
+        record.id,
+        record.status,
+        record.metadata.get("errand"),
+        record.tries,
+        tuple(frames),
+        is_compacted=bool(await cast.relay.connection.command("HEXISTS", key, "compacted")),
+        replays=tuple(await _replays(cast, record.id, frames)),
+    )
+
+
+async def _replays(cast: Cast, job: str, frames: list[Frame]) -> list[Replay]:
+    """What a few returning followers of an ended job get."""
+    if not frames or not frames[-1].is_last:
+        return []
+    some = random.Random(job).sample(frames, min(_REPLAYS, len(frames)))
+    ids = [frame.id for frame in some if frame.id is not None]
+    return [Replay(id, tuple(await cast.relay.frames(job, id))) for id in ids]
 
 
 async def story_of(cast: Cast, job: str) -> str:

@@ -22,6 +22,7 @@ def table(cast: Cast, faults: Sequence[Fault], jobs: dict[str, Job], tales: Sequ
     lines += [f"| {kind} | {count} |" for kind, count in sorted(done.items())]
     lines += ["", "| seen | count | p50 | max |", "|---|---:|---:|---:|"]
     lines += [_row(name, values) for name, values in _figures(cast, jobs, tales).items()]
+    lines += ["", f"{sum(job.is_compacted for job in jobs.values())} of {len(jobs)} jobs compacted"]
     lines += ["", "| errand | jobs | ended as |", "|---|---:|---|"]
     lines += _ends(jobs, tales)
     lines += ["", "| process | lives | exit codes |", "|---|---:|---|"]

@@ -8,7 +8,7 @@ from chaos.callers import Heard, Tale, View
 from chaos.errands import Answer, Errand, Visit, errands
 from chaos.faults import DEEDS
 from chaos.schedule import KINDS, plan
-from chaos.verdict import Job, judge
+from chaos.verdict import Job, Replay, judge
 from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Frame, Queued, Started
 
 ID = "0" * 32
@@ -98,6 +98,17 @@ def test_a_follower_who_saw_other_bytes_is_seen() -> None:
     other = log([*GOOD[:2], ("1-2", Delta(content="One")), *GOOD[3:]])
 
     assert verdict(seen=other) == {"every follower sees the log"}
+
+
+def test_a_cursor_that_got_another_rest_and_logs_that_stay_large_are_seen() -> None:
+    frames = log(GOOD)
+    for rest in (frames[2:], frames[4:], []):
+        job = Job(ID, "done", 7, 1, frames, replays=[Replay(EventId(1, 2), rest)])
+        assert {broken.promise for broken in judge({ID: job}, [])} == {
+            "a cursor gets exactly the rest"
+        }
+    large = Job(ID, "done", 7, 1, frames, is_compacted=False)
+    assert {broken.promise for broken in judge({ID: large}, [])} == {"ended jobs are compacted"}
 
 
 def test_a_cancel_that_was_not_final_is_seen() -> None:

@@ -20,6 +20,13 @@ class Broken(NamedTuple):
     detail: str
 
 
+class Replay(NamedTuple):
+    """What a follower gets after a cursor, once all is over."""
+
+    cursor: EventId
+    frames: Sequence[Frame]
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as Redis holds it at the end."""
@@ -29,6 +36,8 @@ class Job:
     errand: int | None
     tries: int
     frames: Sequence[Frame]
+    is_compacted: bool = True
+    replays: Sequence[Replay] = ()
 
 
 def judge(jobs: dict[str, Job], tales: Iterable[Tale]) -> Iterator[Broken]:
@@ -36,6 +45,9 @@ def judge(jobs: dict[str, Job], tales: Iterable[Tale]) -> Iterator[Broken]:
     for job in jobs.values():
         yield from judge_log(job)
         yield from judge_queue(job)
+        yield from judge_replays(job)
+    if len(jobs) > 2 * sum(job.is_compacted for job in jobs.values()):
+        yield Broken("ended jobs are compacted", "", f"of {len(jobs)} not even half")
     for tale in tales:
         job = jobs.get(tale.job)
         for problem in tale.problems:
@@ -68,6 +80,15 @@ def judge_queue(job: Job) -> Iterator[Broken]:
     for frame in job.frames:
         if isinstance(event := frame.event, Queued) and event.reason == "its queue lost it":
             yield Broken("no queue loses a job that runs", job.id, f"before {frame.id}")
+
+
+def judge_replays(job: Job) -> Iterator[Broken]:
+    """A cursor gets exactly the rest, from a compacted log, too."""
+    for cursor, frames in job.replays:
+        rest = [frame.body for frame in job.frames if frame.id is not None and frame.id > cursor]
+        if [frame.body for frame in frames] != rest:
+            detail = f"after {cursor}: {len(frames)} events, not {len(rest)}"
+            yield Broken("a cursor gets exactly the rest", job.id, detail)
 
 
 def _follows(before: EventId | None, after: EventId | None) -> bool:

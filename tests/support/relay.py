@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from contract.chat import ChatRequest, Message
 from contract.events import BEGINNING, Cursor, Delta, Done, Event, EventId, Frame
+from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.dead_letters import UnreadableMessages
 from relay.leases import Holder, Leases
@@ -40,6 +41,7 @@ class Relay:
         self.queue = Queue(connection)
         self.leases = Leases(connection)
         self.reconciler = Reconciler(connection)
+        self.compactor = Compactor(connection)
         self.records = Records(connection)
         self.roster = RosterStore(connection)
         self.unreadable = UnreadableMessages(connection)

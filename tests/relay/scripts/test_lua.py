@@ -26,6 +26,7 @@ from relay import (
     reconciler,
     records,
 )
+from relay.compaction import compactor
 from relay.connection import ScriptCall
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
@@ -95,6 +96,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),
     "jobs/end": jobs.end(JOB, Cancelled(by="caller"), ttl_s=1),
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
+    "jobs/compact": compactor.compact(JOB, ended_at="1.0", length=1, moved=[], entries=[]),
     "jobs/forget": jobs.forget([JOB], "t"),
     "maintainer/renew": reconciler.renew_lease("w", 1),
     "maintainer/resign": reconciler.release_lease("w"),

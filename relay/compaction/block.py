@@ -1,0 +1,228 @@
+"""The form of a compacted log: frames and fields in compressed blocks, kept byte for byte.
+
+An entry of a log has one of these fields:
+
+- `f`: frames as they were appended (`contract.events`).
+- `b`: a block of frames; the entry has the id of the last of them, as every entry has.
+- `r`: fields that were moved from the job's record. This entry has the id `RECORD_ID`, before all
+  events.
+
+A block is deflated (RFC 1951, with a preset dictionary): a line of JSON, then texts without any
+separator. Of a fragment of text only the text is stored, the length of its JSON, and the
+milliseconds since the frame before: ids are counted, and the JSON around the text is stored once.
+Blocks hold frames themselves, not their joined text, so that every cursor and every reader finds
+what it found before: OpenAI's `starting_after` counts events.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from pydantic_core import from_json
+
+from contract.errors import NewerVersion
+from contract.events import EventId, Frame
+from contract.json_lines import json_line
+
+RECORD_ID: Final = "0-1"
+"""The id of the entry with the fields of the record: less than any event's."""
+MOST_FRAMES: Final = 512
+"""In one block: a reader unpacks it as a whole, which takes about half a millisecond."""
+MOST_BYTES: Final = 64 * 1024
+"""Of the frames in one block."""
+LARGE_BYTES: Final = 8 * 1024
+"""A frame from this size on (vectors, an image) is left as it is."""
+_LEVEL: Final = 6
+_RAW: Final = -15
+"""No header and no checksum: Redis and its files have their own."""
+_HEAD: Final = re.compile(
+    rb'\{"id":"(0|[1-9]\d{0,17})-(0|[1-9]\d{0,17})","at":(0|[1-9]\d{0,14})\.(\d{3}),'
+)
+_FRAGMENT: Final = re.compile(
+    rb'"type":"delta",(?:"(?:content|thinking|refusal)":"'
+    rb'|"tool_calls":\[\{"index":\d{1,9},"arguments":")'
+)
+_END: Final = b'"}'
+_CALL_END: Final = b'"}]}'
+_DICTIONARY: Final = (
+    b'{"kind":"embed","model":"","input":["","dimensions":,"encoding_format":"float"'
+    b'"type":"image_url","image_url":{"url":"data:image/png;base64,'
+    b'"role":"system","content":"You are a helpful assistant."role":"assistant","content":"'
+    b'"seed":"temperature":0."max_tokens":,"top_p":,"parameters":{"type":"object","properties":{'
+    b'"type":"function","function":{"name":"","description":"","required":["json_schema"'
+    b'{"kind":"chat","priority":"standard","max_attempts":3,"on_missing":"fail","on_disconnect":'
+    b'"continue""cancel","metadata":{},"model":"","messages":[{"role":"user","content":"",'
+    b'"tool_calls":[]}],"tools":[],"tool_choice":"auto","response_format":{"type":"text"},'
+    b'"stop":[],"logprobs":false,"top_logprobs":0,"think":"auto"}'
+    b'"type":"vectors","index":0,"count":1,"dimension":,"data":"'
+    b'"type":"resumed","attempt":2,"reason":"the attempt before did not finish"'
+    b'"type":"reset","attempt":2,"reason":"the attempt before did not finish, and '
+    b'"type":"queued","queue":".chat","position":1,"eta_s":null,"reason":"its worker fell silent"'
+    b'"type":"failed","code":"","message":"","retryable":false,"dead":false}'
+    b'"type":"cancelled","by":"caller","reason":""}'
+    b'"type":"delta","thinking":""type":"phase","phase":"loading""prefill","progress":null}'
+    b'"finish_reason":"length""tool_calls"'
+    b'"type":"done","finish_reason":"stop","usage":{"prompt_tokens":,"completion_tokens":,'
+    b'"cached_tokens":0,"reasoning_tokens":0,"partial":false},"timings":{"queued_ms":,'
+    b'"load_ms":null,"first_token_ms":,"total_ms":},"ignored":[]}'
+    b'"type":"started","attempt":1,"worker":"","backend":"","endpoint":"http://127.0.0.1:",'
+    b'"endpoint":null,"model":"","nonce":""}'
+    b'"type":"queued","queue":".chat","position":1,"eta_s":null,"reason":"next in line"}'
+    b'{"first":[1,0],"jumps":[],"at_ms":[,0,0,0,1,1,20,20],"shapes":[["queued","",""],["started",'
+    b'"",""],["done","",""],["delta","\\"type\\":\\"delta\\",\\"content\\":\\"","\\"}"]],"shape":['
+    b'0,1,2,3,3,3,3,3,3],"length":[3,4,5,6,4,5]}'
+)
+"""Part of the format: blocks in Redis cannot be read with another one."""
+
+
+class Entry(NamedTuple):
+    """An entry of a log: its id in the stream, its only field, and the value."""
+
+    id: str
+    field: bytes
+    value: bytes
+
+
+class _Shape(NamedTuple):
+    """The JSON around a text, after id and time; most frames of a job have the same."""
+
+    type: str
+    prefix: str
+    suffix: str
+
+
+class _Part(NamedTuple):
+    """A frame, taken apart."""
+
+    id: EventId
+    at_ms: int
+    shape: _Shape
+    text: bytes
+
+
+def compacted(frames: Sequence[Frame]) -> Iterator[Entry]:
+    """The entries of a compacted log with these frames, in order, a block at a time.
+
+    The last frame is alone in its entry, because it is often read alone: it tells how a job ended.
+    """
+    parts: list[_Part] = []
+    size_bytes = 0
+    for at, frame in enumerate(frames, 1):
+        part = _part(frame)
+        is_full = len(parts) == MOST_FRAMES or size_bytes + len(frame.body) > MOST_BYTES
+        if parts and (part is None or is_full or at == len(frames)):
+            yield _block(parts)
+            parts, size_bytes = [], 0
+        if part is None:
+            yield Entry(str(frame.id), b"f", frame.to_wire())
+        else:
+            parts.append(part)
+            size_bytes += len(frame.body)
+    if parts:
+        yield _block(parts)
+
+
+def frames_in(entry: Mapping[bytes, bytes]) -> list[Frame]:
+    """The frames in the fields of an entry; raises NewerVersion."""
+    if (block := entry.get(b"b")) is not None:
+        return _frames(block)
+    if b"r" in entry:
+        return []
+    try:
+        return Frame.from_entry(entry[b"f"])
+    except KeyError:
+        raise NewerVersion(
+            "the log of this job was compacted by a newer version of the fleet: ask a process of "
+            "that version"
+        ) from None
+
+
+def record_entry(fields: Mapping[str, bytes]) -> Entry:
+    """The entry with fields that leave the record."""
+    lengths = {name: len(value) for name, value in fields.items()}
+    return Entry(RECORD_ID, b"r", _deflated(lengths, fields.values()))
+
+
+def record_fields(entry: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The fields that have left the record."""
+    lengths, texts = _inflated(entry[b"r"])
+    return {
+        name.encode(): text
+        for name, text in zip(lengths, _cut(texts, lengths.values()), strict=True)
+    }
+
+
+def _part(frame: Frame) -> _Part | None:
+    """A frame taken apart; None if it is large, or not written as this version writes it."""
+    body = frame.body
+    head = _HEAD.match(body) if frame.id and len(body) < LARGE_BYTES else None
+    if head is None or frame.id != (int(head[1]), int(head[2])):
+        return None
+    start, end, shape = head.end(), len(body), _Shape(frame.type, "", "")
+    if fragment := _FRAGMENT.match(body, start):
+        suffix = _CALL_END if b"[" in fragment[0] else _END
+        if body.endswith(suffix) and fragment.end() + len(suffix) <= end:
+            start, end = fragment.end(), end - len(suffix)
+            shape = _Shape(frame.type, fragment[0].decode(), suffix.decode())
+    return _Part(frame.id, int(head[3]) * 1000 + int(head[4]), shape, body[start:end])
+
+
+def _block(parts: Sequence[_Part]) -> Entry:
+    shapes: dict[_Shape, int] = {}
+    jumps: list[tuple[int, int, int]] = []
+    at_ms: list[int] = []
+    expected, before_ms = parts[0].id, 0
+    for at, part in enumerate(parts):
+        shapes.setdefault(part.shape, len(shapes))
+        if part.id != expected:
+            jumps.append((at, *part.id))
+        at_ms.append(part.at_ms - before_ms)
+        expected, before_ms = _after(part.id), part.at_ms
+    header = {
+        "first": parts[0].id,
+        "jumps": jumps,
+        "at_ms": at_ms,
+        "shapes": list(shapes),
+        "shape": [shapes[part.shape] for part in parts],
+        "length": [len(part.text) for part in parts],
+    }
+    return Entry(str(parts[-1].id), b"b", _deflated(header, (part.text for part in parts)))
+
+
+def _frames(block: bytes) -> list[Frame]:
+    header, texts = _inflated(block)
+    shapes = [(type, prefix.encode(), suffix.encode()) for type, prefix, suffix in header["shapes"]]
+    jumps = {at: EventId(attempt, seq) for at, attempt, seq in header["jumps"]}
+    frames: list[Frame] = []
+    id, now_ms = EventId(*header["first"]), 0
+    columns = zip(header["at_ms"], header["shape"], _cut(texts, header["length"]), strict=True)
+    for at, (step_ms, shape, text) in enumerate(columns):
+        id, now_ms = jumps.get(at, id), now_ms + step_ms
+        type, prefix, suffix = shapes[shape]
+        head = b'{"id":"%d-%d","at":%d.%03d,' % (*id, *divmod(now_ms, 1000))
+        frames.append(Frame(id, type, b"".join((head, prefix, text, suffix))))
+        id = _after(id)
+    return frames
+
+
+def _after(id: EventId) -> EventId:
+    return EventId(id.attempt, id.seq + 1)
+
+
+def _cut(texts: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
+    start = 0
+    for length in lengths:
+        yield texts[start : start + length]
+        start += length
+
+
+def _deflated(header: Any, texts: Iterable[bytes]) -> bytes:
+    deflate = zlib.compressobj(_LEVEL, wbits=_RAW, zdict=_DICTIONARY)
+    return deflate.compress(b"\n".join((json_line(header), b"".join(texts)))) + deflate.flush()
+
+
+def _inflated(block: bytes) -> tuple[Any, bytes]:
+    inflate = zlib.decompressobj(_RAW, zdict=_DICTIONARY)
+    header, _, texts = inflate.decompress(block).partition(b"\n")
+    return from_json(header), texts

@@ -1,0 +1,239 @@
+"""Compacts the logs and records of jobs that have ended `FLEET_COMPACT_AFTER_S` ago.
+
+The maintainer does it, between two checks of leases and for a quarter of that time. A job costs
+nothing for it while it runs: the list of all jobs by creation is walked, up to those that may have
+ended long enough ago, and a job that is not ready then goes into `fleet:uncompacted` with the time
+of its next check. The place in the list is kept in Redis for the next maintainer.
+
+A log is read, packed here, and replaced in one script that first checks that nothing has changed: a
+maintainer may die at any point, and two of them do no harm.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from contract import redis_keys
+from contract.events import LAST_WORDS
+from relay.compaction.block import Entry, compacted, frames_in, record_entry
+from relay.connection import Argument, Connection, ScriptCall, WrongKeyType
+from relay.scripts.loader import load
+
+_log = logging.getLogger(__name__)
+
+_PAGE: Final = 200
+_GROUP: Final = 64
+_GROUP_BYTES: Final = 2**20
+"""Jobs, and bytes of their logs in Redis, that are read in one round trip."""
+_LARGEST_BYTES: Final = 4 * 2**20
+"""A larger log is left as it is: a script that replaces it would block Redis for milliseconds."""
+_RUNS_FOR_S: Final = 60.0
+"""Most jobs end within this time; others are looked at a second time."""
+_LEAST_SAVED: Final = 8
+"""A log is left as it is if less than this fraction (an eighth) would be saved."""
+_PAUSES: Final = 3
+"""Times as long as it works it pauses, so that its worker's jobs go on."""
+_LONG_BYTES: Final = 64
+"""Redis keeps a hash small in memory if no value is longer (hash-max-listpack-value)."""
+_MOVED: Final = ("request", "metadata")
+_DROPPED: Final = "facts"
+"""Fields of a record that nothing needs after the end."""
+
+
+class _Job(NamedTuple):
+    """What decides about a job, and the bytes of its log in Redis."""
+
+    id: str
+    status: str
+    ended_at: str
+    """As the record has it (unix seconds); empty until the end."""
+    is_compacted: bool
+    size_bytes: int
+
+
+class Compactor:
+    """Compacts jobs; one at a time is enough for a fleet."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work through this connection."""
+        self._connection = connection
+
+    async def compact_for(self, seconds: float) -> None:
+        """Compact what is due; return after so many seconds. Raises RelayUnavailable."""
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while (began := now()) < until:
+            is_busy = self._after_s > 0 and await self.compact_some(until)
+            left_s = until - now()
+            await asyncio.sleep(min(left_s, _PAUSES * (now() - began)) if is_busy else left_s)
+
+    @property
+    def _after_s(self) -> float:
+        return self._connection.settings.compact_after_s
+
+    async def compact_some(self, until: float) -> bool:
+        """Compact the jobs of one page. Returns whether there was any.
+
+        Stops at `until` (seconds of the event loop's clock), and begins this page again next time.
+        Raises RelayUnavailable.
+        """
+        now = self._connection.now()
+        waiting = await self._waiting(now)
+        created, cursor = await self._created(now)
+        jobs = await self._looked_at(dict.fromkeys([*waiting, *created]))
+        later = {job.id: at for job in jobs if (at := self._checked_again_at(job, now)) is not None}
+        if later:
+            # First of all, so that a maintainer that dies loses none.
+            pairs = [each for id, at in later.items() for each in (f"{at:.3f}", id)]
+            await self._connection.command("ZADD", redis_keys.UNCOMPACTED, *pairs)
+        ready = [job for job in jobs if _is_ready(job) and job.id not in later]
+        if not await self._compact(ready, until):
+            return True
+        finished = [id for id in waiting if id not in later]
+        if finished:
+            await self._connection.command("ZREM", redis_keys.UNCOMPACTED, *finished)
+        if cursor is not None:
+            await self._connection.command("SET", redis_keys.COMPACTED, cursor)
+        return bool(waiting or created)
+
+    async def _waiting(self, now: float) -> list[str]:
+        """Jobs that had not ended long enough ago when they were looked at, and are due again."""
+        ids = await self._connection.command(
+            "ZRANGEBYSCORE", redis_keys.UNCOMPACTED, "-inf", f"{now:.3f}", "LIMIT", 0, _PAGE
+        )
+        return [id.decode() for id in ids]
+
+    async def _created(self, now: float) -> tuple[list[str], str | None]:
+        """The next jobs by creation, and the cursor that follows them."""
+        cursor = await self._connection.command("GET", redis_keys.COMPACTED)
+        until = now - self._after_s - min(self._after_s, _RUNS_FOR_S)
+        ids: list[bytes] = await self._connection.command(
+            "ZRANGEBYSCORE", redis_keys.RECENT, f"({cursor.decode()}" if cursor else "-inf",
+            f"{until:.6f}", "LIMIT", 0, _PAGE,
+        )  # fmt: skip
+        score = (
+            await self._connection.command("ZSCORE", redis_keys.RECENT, ids[-1]) if ids else None
+        )
+        if score is None:
+            return [id.decode() for id in ids], None
+        last = repr(float(score))
+        same = await self._connection.command("ZRANGEBYSCORE", redis_keys.RECENT, last, last)
+        return [id.decode() for id in dict.fromkeys([*ids, *same])], last
+
+    async def _looked_at(self, ids: Iterable[str]) -> list[_Job]:
+        """Those of the jobs that exist."""
+        commands: list[tuple[Argument, ...]] = []
+        for id in ids:
+            commands.append(
+                ("HMGET", redis_keys.record(id), "id", "status", "ended_at", "compacted")
+            )
+            commands.append(("MEMORY", "USAGE", redis_keys.log(id)))
+        replies = await self._connection.pipeline(commands)
+        return [
+            _Job(
+                id.decode(),
+                status.decode(),
+                (ended_at or b"").decode(),
+                done is not None,
+                size_bytes,
+            )
+            for (id, status, ended_at, done), size_bytes in zip(
+                replies[::2], replies[1::2], strict=True
+            )
+            if id is not None and status is not None and size_bytes is not None
+        ]
+
+    def _checked_again_at(self, job: _Job, now: float) -> float | None:
+        """When to look again at a job that has not ended long enough ago (unix seconds)."""
+        has_ended = job.status in LAST_WORDS
+        ready_at = (float(job.ended_at or 0) if has_ended else now) + self._after_s
+        return ready_at if ready_at > now else None
+
+    async def _compact(self, jobs: Sequence[_Job], until: float) -> bool:
+        """Compact jobs; false if time was up before all were."""
+        for group in _groups(jobs):
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            try:
+                await self._compact_group(group)
+            except WrongKeyType:
+                for job in group:
+                    await self._compact_alone(job)
+        return True
+
+    async def _compact_alone(self, job: _Job) -> None:
+        try:
+            await self._compact_group([job])
+        except WrongKeyType as error:
+            _log.warning("job %s is not compacted: %s", job.id, error)
+
+    async def _compact_group(self, jobs: Sequence[_Job]) -> None:
+        replies = await self._connection.pipeline(
+            [
+                command
+                for job in jobs
+                for command in (
+                    ("XRANGE", redis_keys.log(job.id), "-", "+"),
+                    ("HMGET", redis_keys.record(job.id), *_MOVED),
+                )
+            ]
+        )
+        calls = [
+            call
+            for job, log, fields in zip(jobs, replies[::2], replies[1::2], strict=True)
+            if (call := await _call(job, log, fields)) is not None
+        ]
+        await self._connection.calls(calls)
+
+
+def _is_ready(job: _Job) -> bool:
+    return job.status in LAST_WORDS and not job.is_compacted and job.size_bytes <= _LARGEST_BYTES
+
+
+def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    groups: list[list[_Job]] = []
+    size_bytes = 0
+    for job in jobs:
+        size_bytes += job.size_bytes
+        if not groups or len(groups[-1]) == _GROUP or size_bytes > _GROUP_BYTES:
+            groups.append([])
+            size_bytes = job.size_bytes
+        groups[-1].append(job)
+    return groups
+
+
+async def _call(job: _Job, log: Sequence[Any], fields: Sequence[Any]) -> ScriptCall[bool] | None:
+    """The call that compacts a job; None if it would save too little."""
+    moved = {
+        name: value
+        for name, value in zip(_MOVED, fields, strict=True)
+        if value is not None and len(value) > _LONG_BYTES
+    }
+    entries = [record_entry(moved)] if moved else []
+    for entry in compacted([frame for _, held in log for frame in frames_in(held)]):
+        entries.append(entry)
+        await asyncio.sleep(0)
+    before = sum(len(value) for _, held in log for value in held.values())
+    before += sum(map(len, moved.values()))
+    after = sum(len(entry.value) for entry in entries)
+    if not log or before - after < before / _LEAST_SAVED:
+        return None
+    return compact(
+        job.id, ended_at=job.ended_at, length=len(log), moved=list(moved), entries=entries
+    )
+
+
+def compact(
+    job_id: str, *, ended_at: str, length: int, moved: Sequence[str], entries: Sequence[Entry]
+) -> ScriptCall[bool]:
+    """Replace an ended job's log by these entries, and drop what its record does not need any more.
+
+    `moved` are fields of the record that the entries hold. False, and nothing is done, if the job
+    has not ended then, if its log has not this length, or if it is compacted.
+    """
+    keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
+    args: list[Argument] = [ended_at, length, " ".join(moved), _DROPPED]
+    for entry in entries:
+        args += entry
+    return ScriptCall(load("jobs/compact"), keys, args, bool)

@@ -17,6 +17,7 @@ what it found before: OpenAI's `starting_after` counts events.
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
@@ -27,8 +28,8 @@ from contract.json_lines import json_line
 
 RECORD_ID: Final = "0-1"
 """The id of the entry with the fields of the record: less than any event's."""
-MOST_FRAMES: Final = 512
-"""In one block: a reader unpacks it as a whole, which takes about half a millisecond."""
+MOST_FRAMES: Final = 256
+"""In one block: a reader unpacks it as a whole, which takes a third of a millisecond."""
 MOST_BYTES: Final = 64 * 1024
 """Of the frames in one block."""
 LARGE_BYTES: Final = 8 * 1024
@@ -38,10 +39,9 @@ _RAW: Final = -15
 """No header and no checksum: Redis and its files have their own."""
 _HEAD: Final = re.compile(
     rb'\{"id":"(0|[1-9]\d{0,17})-(0|[1-9]\d{0,17})","at":(0|[1-9]\d{0,14})\.(\d{3}),'
-)
-_FRAGMENT: Final = re.compile(
-    rb'"type":"delta",(?:"(?:content|thinking|refusal)":"'
-    rb'|"tool_calls":\[\{"index":\d{1,9},"arguments":")'
+    # The beginning of a fragment of text.
+    rb'("type":"delta",(?:"(?:content|thinking|refusal)":"'
+    rb'|"tool_calls":\[\{"index":\d{1,9},"arguments":"))?'
 )
 _END: Final = b'"}'
 _CALL_END: Final = b'"}]}'
@@ -84,21 +84,10 @@ class Entry(NamedTuple):
     value: bytes
 
 
-class _Shape(NamedTuple):
-    """The JSON around a text, after id and time; most frames of a job have the same."""
-
-    type: str
-    prefix: str
-    suffix: str
-
-
-class _Part(NamedTuple):
-    """A frame, taken apart."""
-
-    id: EventId
-    at_ms: int
-    shape: _Shape
-    text: bytes
+_Shape = tuple[str, bytes, bytes]
+"""The type of a frame, and the JSON before and after a text; most frames of a job have the same."""
+_Part = tuple[EventId, int, _Shape, bytes]
+"""A frame taken apart: id, time (unix milliseconds), shape, text."""
 
 
 def compacted(frames: Sequence[Frame]) -> Iterator[Entry]:
@@ -155,39 +144,38 @@ def record_fields(entry: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
 def _part(frame: Frame) -> _Part | None:
     """A frame taken apart; None if it is large, or not written as this version writes it."""
-    body = frame.body
-    head = _HEAD.match(body) if frame.id and len(body) < LARGE_BYTES else None
-    if head is None or frame.id != (int(head[1]), int(head[2])):
+    id, body = frame.id, frame.body
+    head = _HEAD.match(body) if id is not None and len(body) < LARGE_BYTES else None
+    if id is None or head is None:
         return None
-    start, end, shape = head.end(), len(body), _Shape(frame.type, "", "")
-    if fragment := _FRAGMENT.match(body, start):
-        suffix = _CALL_END if b"[" in fragment[0] else _END
-        if body.endswith(suffix) and fragment.end() + len(suffix) <= end:
-            start, end = fragment.end(), end - len(suffix)
-            shape = _Shape(frame.type, fragment[0].decode(), suffix.decode())
-    return _Part(frame.id, int(head[3]) * 1000 + int(head[4]), shape, body[start:end])
+    attempt, seq, seconds, ms, before = head.groups(b"")
+    if id != (int(attempt), int(seq)):
+        return None
+    start, after = head.end(), b""
+    if before:
+        after = _CALL_END if b"[" in before else _END
+        if not body.endswith(after, start):
+            start, before, after = start - len(before), b"", b""
+    text = body[start : len(body) - len(after)]
+    return id, int(seconds + ms), (frame.type, before, after), text
 
 
 def _block(parts: Sequence[_Part]) -> Entry:
-    shapes: dict[_Shape, int] = {}
-    jumps: list[tuple[int, int, int]] = []
-    at_ms: list[int] = []
-    expected, before_ms = parts[0].id, 0
-    for at, part in enumerate(parts):
-        shapes.setdefault(part.shape, len(shapes))
-        if part.id != expected:
-            jumps.append((at, *part.id))
-        at_ms.append(part.at_ms - before_ms)
-        expected, before_ms = _after(part.id), part.at_ms
+    ids, times, shapes, texts = zip(*parts, strict=True)
+    numbers = {shape: number for number, shape in enumerate(dict.fromkeys(shapes))}
     header = {
-        "first": parts[0].id,
-        "jumps": jumps,
-        "at_ms": at_ms,
-        "shapes": list(shapes),
-        "shape": [shapes[part.shape] for part in parts],
-        "length": [len(part.text) for part in parts],
+        "first": ids[0],
+        "jumps": [
+            (at, *id)
+            for at, (before, id) in enumerate(pairwise(ids), 1)
+            if id != (before[0], before[1] + 1)
+        ],
+        "at_ms": [times[0], *(now - before for before, now in pairwise(times))],
+        "shapes": list(numbers),
+        "shape": [numbers[shape] for shape in shapes],
+        "length": [len(text) for text in texts],
     }
-    return Entry(str(parts[-1].id), b"b", _deflated(header, (part.text for part in parts)))
+    return Entry(str(ids[-1]), b"b", _deflated(header, texts))
 
 
 def _frames(block: bytes) -> list[Frame]:
@@ -202,12 +190,8 @@ def _frames(block: bytes) -> list[Frame]:
         type, prefix, suffix = shapes[shape]
         head = b'{"id":"%d-%d","at":%d.%03d,' % (*id, *divmod(now_ms, 1000))
         frames.append(Frame(id, type, b"".join((head, prefix, text, suffix))))
-        id = _after(id)
+        id = EventId(id[0], id[1] + 1)
     return frames
-
-
-def _after(id: EventId) -> EventId:
-    return EventId(id.attempt, id.seq + 1)
 
 
 def _cut(texts: bytes, lengths: Iterable[int]) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ counted. Secrets are redacted in every line, whatever wrote it.
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterable
@@ -36,6 +37,8 @@ _GATHER_S: Final = 0.02
 """Seconds for which the thread waits after the first line, so that it wakes once for many."""
 _FLUSH_S: Final = 2.0
 """Seconds that the end of the process waits for lines that are not written yet."""
+_WORD: Final = re.compile(r"[\w.:/@#+,-]+", re.ASCII)
+"""A value that needs no quotes."""
 
 
 class LogLines(QueueHandler):
@@ -165,12 +168,12 @@ class _Redact:
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
             return redacted(value, self._secrets)
+        if value is None or isinstance(value, (int, float)):
+            return value
         if isinstance(value, (list, tuple)):
             return [self._clean(each) for each in value]
         if isinstance(value, dict):
             return {name: self._clean(each) for name, each in value.items()}
-        if value is None or isinstance(value, (int, float)):
-            return value
         return redacted(str(value), self._secrets)
 
 
@@ -194,8 +197,7 @@ class _HumanLine:
 def _shown(value: Any) -> str:
     """A value in one word, or as JSON."""
     if isinstance(value, str):
-        is_word = value.isprintable() and value and not set(value) & set(' "=')
-        return escaped(value if is_word else json.dumps(value, ensure_ascii=False))
+        return value if _WORD.fullmatch(value) else escaped(json.dumps(value, ensure_ascii=False))
     if isinstance(value, (int, float)):
         return f"{value}"
     return escaped(json_line(value).decode())

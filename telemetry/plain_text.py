@@ -16,7 +16,9 @@ _SECRETS: Final = (
 )
 _SHORTEST: Final = 4
 """Characters; a shorter secret would hide words that have nothing to do with it."""
-_HINTS: Final = re.compile(r"://|[-_=]|AIza|ya29|bearer|basic", re.IGNORECASE)
+_HINTS: Final = re.compile(
+    r"://|bearer|basic|(?:sk|pk|rk|hf|xai)[-_]|AIza|ya29\.|(?:key|token)=", re.IGNORECASE
+)
 """One of these is in every text that holds a secret of `_SECRETS`."""
 _CONTROLS: Final = re.compile(
     # C0 and C1, line and paragraph separators, and marks that change the direction of text.

@@ -50,6 +50,7 @@ _LEAST_CONCURRENCY: Final = 256
 """Celery's own bound. The slots of the backend are the real one; a probe may raise their number."""
 CELERY_SETTINGS: Final[dict[str, Any]] = {
     "worker_pool": "workers.celery_pool.pool:AsyncioPool",
+    "worker_consumer": "workers.celery_pool.consumer:PausingConsumer",
     "task_acks_late": False,
     "worker_disable_prefetch": True,
     "worker_prefetch_multiplier": 1,

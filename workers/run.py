@@ -135,8 +135,10 @@ class Run:
     packer: Embed | None = None
     """Runs embed jobs in place of the backend."""
 
-    async def to_terminal_event(self) -> Broken | None:
-        """Run the job until its terminal event is in the log. Returns Broken if the backend failed.
+    async def to_terminal_event(self) -> Done | Failed | Broken:
+        """Run the job until its terminal event is in the log, and return that.
+
+        Returns Broken if the backend failed.
 
         Raises LeaseLost if another attempt holds the job, RelayUnavailable if Redis did not answer
         a read that the run depends on.
@@ -145,7 +147,7 @@ class Run:
         deadline = asyncio.timeout(self._remaining_s())
         try:
             async with deadline:
-                await self._answer(started_at)
+                last: Done | Failed = await self._answer(started_at)
         except (LeaseLost, RelayUnavailable):
             raise
         except (BackendError, NewerVersion) as error:
@@ -156,11 +158,11 @@ class Run:
             await self.attempt_log.flush()
             return Broken(error, again)
         except FleetError as error:
-            self._fail(error)
+            last = self._fail(error)
         except Exception as error:  # noqa: BLE001 - every job gets a terminal event
-            self._fail(self._unexpected(error, deadline))
+            last = self._fail(self._unexpected(error, deadline))
         await self.attempt_log.flush()
-        return None
+        return last
 
     def _unexpected(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
         if isinstance(error, TimeoutError) and deadline.expired():
@@ -174,12 +176,12 @@ class Run:
             None if deadline_at is None else max(0.0, deadline_at - self.services.connection.now())
         )
 
-    def _fail(self, error: FleetError) -> None:
-        self.attempt_log.append(
-            Failed(code=error.code, message=error.message, retryable=error.retryable)
-        )
+    def _fail(self, error: FleetError) -> Failed:
+        failed = Failed(code=error.code, message=error.message, retryable=error.retryable)
+        self.attempt_log.append(failed)
+        return failed
 
-    async def _answer(self, started_at: float) -> None:
+    async def _answer(self, started_at: float) -> Done:
         request = requested(self.job.request)
         fitting = self.services.fitting
         fitting.demand_kind(request, capabilities(self.backend))
@@ -187,7 +189,7 @@ class Run:
         request = await self._fitted(request)
         answer = await self._continuation(request)
         try:
-            await self._publish(answer, started_at, ignored)
+            return await self._publish(answer, started_at, ignored)
         except ModelMissing as error:
             if request.on_missing != "pull" or not isinstance(self.backend, Pull):
                 raise fitting.missing(error, self.job.record.model or "") from None
@@ -195,7 +197,7 @@ class Run:
             loading = Phase(phase="loading")
             self.observer.on_event(loading)
             await self._append(loading)
-            await self._publish(answer, started_at, ignored)
+            return await self._publish(answer, started_at, ignored)
 
     async def _fitted(self, request: AnyRequest) -> AnyRequest:
         """Return the request with `max_tokens` within its model's limit and its images fetched."""
@@ -217,7 +219,7 @@ class Run:
 
     async def _publish(
         self, answer: Continuation, started_at: float, ignored: tuple[str, ...]
-    ) -> None:
+    ) -> Done:
         first_at: float | None = None
         async with aclosing(answer.events()) as events:
             async for event in events:
@@ -226,9 +228,9 @@ class Run:
                 if isinstance(event, Done):
                     if self.job.record.kind in _CHANGE_MODELS:
                         await self.observer.on_models_changed()
-                    done = event.model_copy(update={"ignored": (*event.ignored, *ignored)})
-                    self.attempt_log.append(self._timed(done, started_at, first_at))
-                    return
+                    done = self._whole(event, ignored, started_at, first_at)
+                    self.attempt_log.append(done)
+                    return done
                 if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
                 await self._append(event)
@@ -255,8 +257,13 @@ class Run:
         open_stream = partial(stream, backend=self.backend, packer=self.packer)
         return Continuation(chosen, request, self.job.attempt, open_stream)
 
-    def _timed(self, done: Done, started_at: float, first_at: float | None) -> Done:
-        """Return the `done` with its timings; both times are of the loop's clock."""
+    def _whole(
+        self, done: Done, ignored: tuple[str, ...], started_at: float, first_at: float | None
+    ) -> Done:
+        """Return the `done` with all that was ignored and with its timings.
+
+        Both times are of the loop's clock.
+        """
         record = self.job.record
         timings = Timings(
             queued_ms=_ms((record.started_at or record.created_at) - record.created_at),
@@ -264,7 +271,7 @@ class Run:
             first_token_ms=None if first_at is None else _ms(first_at - started_at),
             total_ms=_ms(self.services.connection.now() - record.created_at),
         )
-        return done.model_copy(update={"timings": timings})
+        return done.model_copy(update={"timings": timings, "ignored": (*done.ignored, *ignored)})
 
 
 def stream(  # noqa: C901, PLR0912 - one flat case per kind

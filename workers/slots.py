@@ -54,7 +54,13 @@ class Slots:
 
     def is_free(self, queue: str) -> bool:
         """Return whether one more job of `queue` can run."""
+        if not self.is_served(queue):
+            return False
         return self.taken.get(queue, 0) < self.capacity.get(queue, 0) and self._admits(queue)
+
+    def is_served(self, queue: str) -> bool:
+        """Return whether jobs of `queue` may run: no operator has cancelled its consumer."""
+        return self._consumer is None or not self._consumer.is_cancelled(queue)
 
     def settle(self, *queues: str) -> None:
         """Resume each of `queues` (all if none is given) that has a free slot, pause the others."""
@@ -102,7 +108,7 @@ class IdleSlots:
 
     def _may_wait(self, queue: str, taken: int) -> bool:
         is_room = len(self._waiting.get(queue, ())) + taken < self._slots.capacity.get(queue, 0)
-        return self._is_listening and is_room
+        return self._is_listening and is_room and self._slots.is_served(queue)
 
     async def wait(self, queue: str) -> bool:
         """Wait for a job of a queue, for a second; returns whether one may have come.
@@ -155,7 +161,7 @@ class IdleSlots:
 
     def _wake(self, queue: str) -> bool:
         """Wake the slot of a queue that has waited least; returns False if none waits."""
-        waiting = self._waiting.get(queue)
+        waiting = self._waiting.get(queue) if self._slots.is_served(queue) else None
         while waiting:
             waiter = waiting.pop()
             if not waiter.done():

@@ -112,3 +112,7 @@ class WorkerState:
     def is_draining(self) -> bool:
         """Whether the worker is about to stop."""
         return self.draining.is_set()
+
+    def may_go_on(self, queue: str) -> bool:
+        """Whether a slot of a queue whose job has ended may take the next one."""
+        return not self.draining.is_set() and self.slots.is_served(queue)

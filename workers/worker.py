@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from typing import Any, Final
+from typing import Final
 
 from contract.errors import BackendError, FleetError, LeaseLost, RelayUnavailable
-from contract.events import Event, Phase, Reset, Resumed
+from contract.events import Done, Event, Failed, Phase, Reset, Resumed
 from relay.leases import Holder, Leases
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
@@ -21,6 +21,9 @@ from workers.run import Broken, Run, RunServices
 from workers.state import HeldJob, WorkerState
 
 _log = logging.getLogger(__name__)
+
+Ended = Done | Failed | Broken
+"""How a run ended that was not cut off."""
 
 _HANDED_OVER_AT_ONCE: Final = 16
 _STALE_CLAIMS: Final = 100
@@ -94,7 +97,7 @@ class Worker:
             return
         while True:
             with state.slots.one(queue):
-                while await self._work_once(queue) and not state.is_draining:
+                while await self._work_once(queue) and state.may_go_on(queue):
                     pass
             if not await self._state.idle_slots.wait(queue) or not state.slots.is_free(queue):
                 return
@@ -172,13 +175,10 @@ class Worker:
         task = asyncio.create_task(run.to_terminal_event())
         held = HeldJob(job, log)
         state.held.add(held)
-        _log.info("job %s began, attempt %d in %s", record.id, job.attempt, record.queue)
+        _log.debug("job %s began, attempt %d in %s", record.id, job.attempt, record.queue)
+        log.until_lost.add_done_callback(lambda _: task.cancel())
         try:
-            ends: set[asyncio.Future[Any]] = {task, log.until_lost}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if log.lost:
-                task.cancel()
-                await asyncio.wait({task})
+            await asyncio.wait({task})
         finally:
             if not task.done():
                 await self._abandon(job, task)
@@ -190,7 +190,7 @@ class Worker:
         job: StartedJob,
         log: AttemptLog,
         reservation: Reservation,
-        task: asyncio.Task[Broken | None],
+        task: asyncio.Task[Ended],
         meter: AttemptMeter,
     ) -> None:
         """Release the lease of a job that has ended; give back one that has not."""
@@ -201,7 +201,7 @@ class Worker:
                 await self._hand_over(job, "Redis lost a part of its log")
                 meter.handed_over("log_torn")
             else:
-                _log.info("job %s was taken away", record.id)
+                _log.info("job %s was taken away", record.id, extra=_facts(job, "lost"))
                 if not self._state.held.was_ended(record.id):
                     meter.lost()
             return
@@ -210,7 +210,8 @@ class Worker:
             await self._hand_over(job, "Redis did not answer its worker")
             meter.handed_over("redis")
             return
-        if (broken := task.result()) is not None:
+        last = task.result()
+        if isinstance(broken := last, Broken):
             if isinstance(broken.error, BackendError):
                 reservation.failed(broken.error)
                 self._state.affinity.on_failure(record.id, broken.error)
@@ -220,7 +221,7 @@ class Worker:
                 await self._retry_later(job, reason, broken.retry, broken.error)
                 return
         meter.ended()
-        _log.info("job %s ended", record.id)
+        _log.info("job %s ended", record.id, extra=_ended(job, last))
         holder = Holder(job.attempt, self._state.name)
         await self._leases.release(record.queue, record.id, holder)
 
@@ -229,7 +230,7 @@ class Worker:
     ) -> None:
         """Give a job back with a delay; the relay fails it if it has no attempt left."""
         record, delay_s = job.record, retry.delay_s
-        _log.info("job %s: %s", record.id, reason)
+        _log.info("job %s: %s", record.id, reason, extra=_facts(job, "retry", delay_s=delay_s))
         try:
             waits = await self._leases.hand_over(
                 record.queue, record.id, job.attempt, reason=reason,
@@ -242,7 +243,7 @@ class Worker:
                 self._metrics.on_handed_over("retry")
                 self._wakeups.set(record.queue, delay_s)
 
-    async def _abandon(self, job: StartedJob, task: asyncio.Task[Broken | None]) -> None:
+    async def _abandon(self, job: StartedJob, task: asyncio.Task[Ended]) -> None:
         """Stop the run of a job whose Celery task was cancelled.
 
         At a shutdown the job is handed over; a revoked task, or one over its time limit, cancels
@@ -278,6 +279,28 @@ class Worker:
             )
         except RelayUnavailable as error:
             _log_left_to_lease(job, error)
+
+
+def _facts(job: StartedJob, outcome: str, **more: object) -> dict[str, dict[str, object]]:
+    """What a program finds in the one line of an attempt."""
+    record = job.record
+    facts: dict[str, object] = {
+        "job": record.id, "kind": record.kind, "model": record.model, "backend": record.backend,
+        "attempt": job.attempt, "outcome": outcome,
+    }  # fmt: skip
+    return {"facts": facts | more}
+
+
+def _ended(job: StartedJob, last: Ended) -> dict[str, dict[str, object]]:
+    match last:
+        case Done(finish_reason=finish, timings=timings):
+            spent = {"queued_ms": timings.queued_ms, "first_token_ms": timings.first_token_ms,
+                     "total_ms": timings.total_ms}  # fmt: skip
+            return _facts(job, "done", finish_reason=finish, **spent)
+        case Failed(code=code):
+            return _facts(job, "failed", code=code)
+        case Broken(error=error):
+            return _facts(job, "failed", code=error.code)
 
 
 def _log_left_to_lease(job: StartedJob, error: RelayUnavailable) -> None:

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
-from support.processes import worker
+from support.processes import until_logged, worker
 from support.redis_server import RedisServer
-from support.relay import Relay, relay_on
+from support.relay import Relay, chat, relay_on
 from support.shim import serving
 
 from contract.events import Failed
@@ -58,6 +58,27 @@ async def test_a_message_of_another_application_becomes_a_job(
             said = (await relay.log.result(job_id(task))).content
 
             assert (status, len(said.split())) == ("done", 5)
+
+
+async def test_an_operator_takes_a_queue_from_a_worker_until_it_is_added_again(
+    redis_url: str, tmp_path: Path
+) -> None:
+    control, queue = sender(redis_url).control, "scripted.chat"
+    one_chat = chat().model_copy(update={"model": "scripted-echo"})
+    with worker(redis_url, tmp_path) as one:
+        async with relay_on(redis_url) as relay:
+            await one.ready(relay)
+            first = await send(redis_url)
+            await ended(relay, first)
+            # Its slot still waits for a next job.
+            await asyncio.to_thread(control.cancel_consumer, queue, reply=True, limit=1)
+            await until_logged(one, f"Canceling queue {queue}")
+            record, _ = await relay.queue.enqueue(one_chat, queue=queue)
+            await asyncio.sleep(0.5)  # longer than a poll of the consumer
+            assert (await relay.records.get(record.id)).status == "queued"
+
+            await asyncio.to_thread(control.add_consumer, queue, reply=True, limit=1)
+            assert await ended(relay, record.id) == "done"
 
 
 async def test_its_result_is_read_with_the_client_by_the_tasks_id(

@@ -26,6 +26,7 @@ journal = Redis.from_url(SERVER, decode_responses=True, socket_timeout=None)
 app = Celery("pool_app", broker=SERVER, backend=SERVER)
 app.conf.update(
     worker_disable_prefetch=True,
+    worker_consumer="workers.celery_pool.consumer:PausingConsumer",
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
     task_default_queue="main",

@@ -1,6 +1,7 @@
 """How many messages leave the queue: the pool's limit, and queues that are paused."""
 
 from collections.abc import Callable
+from functools import partial
 
 from .conftest import Broker, Worker, eventually
 
@@ -73,7 +74,7 @@ def test_a_queue_that_an_operator_cancelled_stays_so_until_it_is_added(
 ) -> None:
     worker = start("-c", "100", "-Q", "main,side")
     control = server.client.control
-    control.cancel_consumer("side", reply=True, limit=1)
+    eventually(lambda: control.cancel_consumer("side", reply=True, limit=1))
     eventually(lambda: "Canceling queue side" in worker.log)
     for verb in ("pause", "resume"):
         server.send("steer", verb, "side").get(timeout=5)
@@ -82,19 +83,19 @@ def test_a_queue_that_an_operator_cancelled_stays_so_until_it_is_added(
         server.send("echo", "meanwhile").get(timeout=5)
     assert server.items("done") == []
 
-    control.add_consumer("side", reply=True, limit=1)
-    assert server.pop("done") == "1"
+    eventually(lambda: control.add_consumer("side", reply=True, limit=1))
+    assert server.pop("done") == "1", worker.log
 
 
 def test_adding_a_queue_without_a_free_slot_waits_for_one(server: Broker, start: Start) -> None:
-    start("-c", "100", "-Q", "main,side")
+    worker = start("-c", "100", "-Q", "main,side")
     server.send("steer", "pause", "side").get(timeout=5)
     for verb in (server.client.control.cancel_consumer, server.client.control.add_consumer):
-        verb("side", reply=True, limit=1)
+        eventually(partial(verb, "side", reply=True, limit=1))
     server.send("tally", "done", 1, queue="side")
     for _ in range(5):
         server.send("echo", "meanwhile").get(timeout=5)
     assert server.items("done") == []
 
     server.send("steer", "resume", "side").get(timeout=5)
-    assert server.pop("done") == "1"
+    assert server.pop("done") == "1", worker.log

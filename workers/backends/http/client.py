@@ -44,6 +44,7 @@ from workers.backends.http.foreign_errors import (
     was_dropped,
 )
 from workers.backends.http.json_text import parse_json
+from workers.backends.http.missing_paths import as_missing
 from workers.backends.shapes import ANYTHING, Shape
 
 
@@ -240,17 +241,21 @@ class BackendClient:
         accept: str = "*/*",
         reads: bool = False,
         pooled: bool = False,
+        backend: str = "",
     ) -> "OpenResponse":
         """Send a request; the response is open inside the block and closed after it.
 
         `body` is encoded as JSON unless it is an EncodedBody. `reads`: a POST that may be sent
         twice, because it changes nothing and generates nothing; a GET always may. `pooled`: it may
-        use an idle connection. Raises the BackendError that the status and body mean
+        use an idle connection. `backend`, a name: without that path at the server NotSupported is
+        raised. Else raises the BackendError that the status and body mean
         (error_table.py), or the broken connection (foreign_errors.py, StaleConnection).
         """
         may_repeat = reads or method in _SAFE_METHODS
         request = Outgoing(method, self.url + path, *self._encoded(body, accept))
-        return OpenResponse(self, request, may_repeat=may_repeat, pooled=pooled)
+        return OpenResponse(
+            self, request, may_repeat=may_repeat, pooled=pooled, backend=backend, path=path
+        )
 
     async def json(
         self,
@@ -395,22 +400,30 @@ def _with(request: Outgoing, headers: Mapping[str, str]) -> Outgoing:
 class OpenResponse:
     """A context: the request is sent at its begin, the response is closed at its end."""
 
-    __slots__ = ("_answer", "_client", "_may_repeat", "_pooled", "_request")
+    __slots__ = ("_answer", "_backend", "_client", "_may_repeat", "_path", "_pooled", "_request")
 
     def __init__(
-        self, client: BackendClient, request: Outgoing, *, may_repeat: bool, pooled: bool
-    ) -> None:
+        self, client: BackendClient, request: Outgoing, *,
+        may_repeat: bool, pooled: bool, backend: str, path: str,
+    ) -> None:  # fmt: skip
         """Made by `BackendClient.open`, which says what is raised at the begin."""
         self._client = client
         self._request = request
         self._may_repeat = may_repeat
         self._pooled = pooled
+        self._backend = backend
+        self._path = path
         self._answer: BackendResponse | None = None
 
     async def __aenter__(self) -> BackendResponse:
-        self._answer = await self._client.send(
-            self._request, may_repeat=self._may_repeat, pooled=self._pooled
-        )
+        try:
+            self._answer = await self._client.send(
+                self._request, may_repeat=self._may_repeat, pooled=self._pooled
+            )
+        except BadEndpoint as error:
+            if not self._backend:
+                raise
+            raise as_missing(error, self._backend, self._client.url, self._path) from error
         return self._answer
 
     async def __aexit__(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from contract.errors import BadEndpoint, NotSupported
+from contract.errors import BackendError, BadEndpoint, NotSupported
 
 _NOT_FOUND: Final = frozenset({404, 405})
 
@@ -19,9 +19,14 @@ def needs_path(backend: str, url: str, path: str) -> Iterator[None]:
     try:
         yield
     except BadEndpoint as error:
-        if error.upstream_status not in _NOT_FOUND:
-            raise
-        raise NotSupported(
-            f"backend {backend} has no {path} at {url}: {error.message}",
-            upstream_status=error.upstream_status,
-        ) from error
+        raise as_missing(error, backend, url, path) from error
+
+
+def as_missing(error: BadEndpoint, backend: str, url: str, path: str) -> BackendError:
+    """NotSupported for an error that means that the path is missing, else the error itself."""
+    if error.upstream_status not in _NOT_FOUND:
+        return error
+    return NotSupported(
+        f"backend {backend} has no {path} at {url}: {error.message}",
+        upstream_status=error.upstream_status,
+    )

@@ -5,8 +5,8 @@ Servers differ by a `Dialect` row (dialects.py), not by a class. `requests.py` b
 openai/openai-openapi.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from contract.chat import ChatRequest
@@ -23,7 +23,7 @@ from contract.events import Delta, Done, Image, Phase, Vectors
 from contract.features import Feature
 from contract.images import ImageRequest
 from contract.roster import ModelReport
-from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse
+from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse, OpenResponse
 from workers.backends.http.connections import HttpTransport
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
 from workers.backends.http.error_table import error_from, error_in, unwrap_array
@@ -31,7 +31,7 @@ from workers.backends.http.json_text import StreamJson
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import catalogs, shapes
 from workers.backends.openai import requests as wire
-from workers.backends.openai.chunks import OpenAIChunks, validated_chunk
+from workers.backends.openai.chunks import OpenAIChunks
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.images import Images, to_image
 from workers.backends.openai.naming import ModelNames, aliases_in
@@ -42,6 +42,8 @@ from workers.backends.shapes import ANYTHING, invalid_json
 from workers.backends.vector_rows import VectorRows, batches, ordered, width
 
 AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
+_Chunk = dict[str, Any] | None
+"""A parsed chunk of a stream; None is its end marker, `[DONE]`."""
 
 
 class OpenAI:
@@ -157,37 +159,29 @@ class OpenAI:
         is_marked = False
         async with (
             self._post(path, body.fields, "text/event-stream", is_prompt=True) as answer,
-            aclosing(self._chunks(answer)) as parsed,
+            aclosing(self._chunks(answer)) as packets,
         ):
             try:
-                async for item in parsed:
-                    if item is None:
-                        is_marked = True
-                        break
-                    chunk = validated_chunk(item)
-                    delta = chunks.delta(chunk)
-                    if delta is not None:
-                        if delta.has_words:
+                async for items in packets:
+                    is_marked = items[-1] is None
+                    for item in items:
+                        event = None if item is None else chunks.event(item)
+                        if event is None:
+                            continue
+                        if isinstance(event, Delta) and event.has_words:
                             answer.start_idle_timeout(self._idle_s)
-                        yield delta
-                    elif (phase := chunks.phase(chunk)) is not None:
-                        yield phase
+                        yield event
             except (BackendStalled, ServerFault, TruncatedStream):
                 if not chunks.has_finished:
                     raise  # after the finish_reason only the usage is missing
         yield chunks.done(is_marked=is_marked).model_copy(update={"ignored": body.ignored})
 
-    @asynccontextmanager
-    async def _post(
-        self, path: str, body: Any, accept: str, *, is_prompt: bool = False
-    ) -> AsyncGenerator[BackendResponse]:
+    def _post(self, path: str, body: Any, accept: str, *, is_prompt: bool = False) -> OpenResponse:
         """Open the response to a POST; raises NotSupported if the server has no such path."""
         pooled = is_prompt and self.dialect.pools_prompts
-        with needs_path(self.name, self._client.url, path):
-            async with self._client.open(
-                "POST", path, body, accept=accept, pooled=pooled
-            ) as answer:
-                yield answer
+        return self._client.open(
+            "POST", path, body, accept=accept, pooled=pooled, backend=self.name
+        )
 
     def max_texts(self, model: str) -> int:  # noqa: ARG002 - the server's, for every model
         """The most texts of one request."""
@@ -216,28 +210,46 @@ class OpenAI:
         own = self._names.own(request.model)
         return request if own == request.model else request.model_copy(update={"model": own})
 
-    async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[dict[str, Any] | None, None]:
-        """Yield parsed chunks, then None for `[DONE]`; raises the error of an error chunk."""
+    async def _chunks(self, answer: BackendResponse) -> AsyncGenerator[list[_Chunk], None]:
+        """Yield the parsed chunks of each packet, and at the end None for `[DONE]`.
+
+        Raises the error of an error chunk, after the chunks before it.
+        """
         texts = StreamJson()
         if answer.content_type == "application/json":
             # An error with status 200 (LM Studio), or a response that was not streamed.
-            yield self._parsed(texts, await answer.read(), is_cut=True)[-1]
+            yield [self._parsed(texts, await answer.read(), is_cut=True)[-1]]
             return
         decoder = Sse()
         async with aclosing(answer.packets()) as packets:
             async for packet in packets:
-                for name, data in decoder.feed(packet):
-                    for chunk in self._parsed(texts, data, name):
-                        yield chunk
-                        if chunk is None:
-                            return
-        for name, data in decoder.flush():
-            for chunk in self._parsed(texts, data, name, is_cut=True):
-                yield chunk
+                for chunks in self._of_events(texts, decoder.feed(packet)):
+                    yield chunks
+                    if chunks[-1] is None:
+                        return
+        for chunks in self._of_events(texts, decoder.flush(), is_cut=True):
+            yield chunks
+
+    def _of_events(
+        self, texts: StreamJson, events: Sequence[tuple[str, bytes]], *, is_cut: bool = False
+    ) -> Iterator[list[_Chunk]]:
+        """Yield the chunks of these events together; at most to `[DONE]`, or an error (raised)."""
+        found: list[_Chunk] = []
+        try:
+            for name, data in events:
+                found += self._parsed(texts, data, name, is_cut=is_cut)
+                if found[-1] is None:
+                    break
+        except BackendError:
+            if found:
+                yield found
+            raise
+        if found:
+            yield found
 
     def _parsed(
         self, texts: StreamJson, data: bytes, name: str = MESSAGE, *, is_cut: bool = False
-    ) -> Sequence[dict[str, Any] | None]:
+    ) -> Sequence[_Chunk]:
         """The JSON objects of an event; `is_cut`: the stream ended before its blank line."""
         if data == b"[DONE]":
             return (*texts.rest(), None)
@@ -248,7 +260,10 @@ class OpenAI:
                 raise invalid_json(error, is_cut=is_cut) from None
             # The router of llama-server appends "proxy error: ..." when its child dies.
             raise error_from(0, data, secrets=self._client.secrets) from None
-        found = unwrap_array(chunks[-1])
+        last = chunks[-1]
+        if name == MESSAGE and type(last) is dict and len(chunks) == 1 and not last.get("error"):
+            return chunks
+        found = unwrap_array(last)
         if name == ERROR or (isinstance(found, dict) and found.get("error")):
             raise error_in(found, secrets=self._client.secrets)
         return [ANYTHING.read(chunk) for chunk in chunks]
@@ -308,7 +323,7 @@ class OpenAIImages(OpenAI):
             self._post(path, body.content, body.accept) as answer,
             aclosing(self._chunks(answer)) as items,
         ):
-            async for item in items:
-                for image in images.read(IMAGES.read(item or {})):
+            async for packet in items:
+                for image in (i for item in packet for i in images.read(IMAGES.read(item or {}))):
                     yield image
         yield Done(usage=images.usage(), ignored=body.ignored)

@@ -5,7 +5,7 @@ returns only if a terminal marker was seen. A stream that ends without one was t
 /v1 and LM Studio end like that on errors, and so does a dropped connection.
 """
 
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from contract.errors import BadAnswer, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
@@ -115,27 +115,23 @@ _FINISH: Final[dict[str, FinishReason]] = {
 }
 
 
-def validated_chunk(chunk: dict[str, Any]) -> OpenAIChunk:
-    """The chunk, validated; raises BadAnswer with the JSON path of a wrong field.
-
-    Nearly all chunks have one text and nothing else; checking those by hand costs a tenth.
-    """
-    return cast("OpenAIChunk", chunk) if _is_plain(chunk) else CHUNK.read(chunk)
-
-
-def _is_plain(chunk: dict[str, Any]) -> bool:
+def plain_text(chunk: dict[str, Any]) -> str | None:
+    """The text of a chunk that has one text and nothing else, as nearly all chunks; else None."""
     choices = chunk.get("choices")
     if type(choices) is not list or len(choices) != 1 or chunk.get("usage"):
-        return False
+        return None
     choice = choices[0]
     if type(choice) is not dict or choice.get("logprobs") or choice.get("finish_reason"):
-        return False
+        return None
     delta = choice.get("delta")
-    return type(delta) is dict and len(delta) == 1 and type(delta.get("content")) is str
+    if type(delta) is not dict or len(delta) != 1:
+        return None
+    text = delta.get("content")
+    return text if type(text) is str else None
 
 
 class OpenAIChunks:
-    """Reads the validated chunks of one response, in order."""
+    """Reads the chunks of one response, in order."""
 
     def __init__(self) -> None:
         """Before the first chunk."""
@@ -149,6 +145,19 @@ class OpenAIChunks:
     def has_finished(self) -> bool:
         """Whether a `finish_reason` was received; usage may still follow."""
         return self._finish is not None
+
+    def event(self, raw: dict[str, Any]) -> Delta | Phase | None:
+        """The event of a chunk, if any.
+
+        Raises BadAnswer with the JSON path of a wrong field. Nearly all chunks have one text and
+        nothing else; those are not validated by their shape, which would take most of the time.
+        """
+        if text := plain_text(raw):
+            self._has_content = True
+            return Delta(content=text)
+        chunk = CHUNK.read(raw)
+        delta = self.delta(chunk)
+        return self.phase(chunk) if delta is None else delta
 
     def delta(self, chunk: OpenAIChunk) -> Delta | None:
         """The delta of a chunk, if any. Usage may be on any chunk; the last one counts."""

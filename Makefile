@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 LOCKED := --quiet --python $(BIN)/python --require-hashes --only-binary :all: --compile-bytecode
 EDITABLE := $(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable . && \
 	$(BIN)/python -m compileall -q contract telemetry relay workers api_shim fleet
+# What the fleet is measured against; each has a lock in locks/peers/.
+PEERS := litellm vllm-router taskiq arq dramatiq
 COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 	--python-version 3.11 --generate-hashes --upgrade
 
@@ -13,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama real real-sd prometheus inprocess agents test test-fast coverage chaos check fix wheel lock bench bench-peers clean
+.PHONY: help shape install dev demo demo-llama real real-sd prometheus inprocess agents test test-fast coverage chaos check fix wheel lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -102,16 +104,24 @@ lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) pyproject.toml --extra local-embed -c locks/dev.txt -o locks/image.txt
 	$(COMPILE) pyproject.toml -c locks/dev.txt -o locks/run.txt
 	$(COMPILE) locks/build.in -c locks/dev.txt -o locks/build.txt
-	$(COMPILE) locks/peers.in -o locks/peers.txt
+	cd locks/peers && for each in $(PEERS); do ../../$(COMPILE) $$each.in -o $$each.txt || exit 1; done
 	cd fleet/real/locks && for each in tools inprocess; do ../../../$(COMPILE) $$each.in -c ../../../locks/dev.txt -o $$each.txt || exit 1; done
 	cd fleet/real/locks && for each in llama-cpp-python stable-diffusion-cpp-python; do ../../../$(COMPILE) --no-deps $$each.in -o $$each.txt || exit 1; done
 
-bench: $(VENV)/.dev ## Measure against direct calls (and peers, where installed)
+bench: $(VENV)/.dev ## Measure everything, beside direct calls and the peers; writes bench/RESULTS.md
 	$(BIN)/python -m bench.run
 
-bench-peers: $(VENV)/.uv ## Install what to measure against
-	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .bench/peers/litellm
-	$(BIN)/uv pip sync --quiet --python .bench/peers/litellm/bin/python --require-hashes --only-binary :all: locks/peers.txt
+bench-quick: $(VENV)/.dev ## What a job costs and delays, in a minute: to compare before and after a change
+	$(BIN)/python -m bench.job_cost
+
+# Each in an environment of its own. One that cannot be installed is named in the results.
+bench-peers: $(VENV)/.uv ## Install what to measure against: $(PEERS)
+	@for each in $(PEERS); do \
+		echo "$$each"; mkdir -p .bench/peers; rm -f .bench/peers/$$each.failed; \
+		{ $(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .bench/peers/$$each && \
+		$(BIN)/uv pip sync --quiet --python .bench/peers/$$each/bin/python --require-hashes \
+			--only-binary :all: locks/peers/$$each.txt; } 2>.bench/peers/$$each.log || \
+		{ tail -n 5 .bench/peers/$$each.log | tee .bench/peers/$$each.failed; }; done
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) dist .bench .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage .build.log

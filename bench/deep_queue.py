@@ -33,9 +33,8 @@ from relay.settings import RelaySettings
 QUEUE: Final = "bench.chat"
 MANY, FEW, SAMPLES, AT_ONCE = 100_000, 100, 1_000, 64
 LIMIT_MS: Final = 5.0
-TENANTS: Final = [Tenant(name=f"t{number}", weight=1 + number % 3) for number in range(20)]
-MODELS: Final = [f"m{number}" for number in range(10)]
-WARM: Final = ClaimFilter(warm=frozenset(MODELS[:3]))
+TENANTS, MODELS = 20, 10
+WARM: Final = ClaimFilter(warm=frozenset(f"m{number}" for number in range(3)))
 
 Verb = Callable[[], Awaitable[Any]]
 
@@ -43,9 +42,13 @@ Verb = Callable[[], Awaitable[Any]]
 class DeepQueue:
     """A queue that is kept at its depth while each verb is measured."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Work through this connection."""
+    def __init__(
+        self, connection: Connection, tenants: int = TENANTS, models: int = MODELS
+    ) -> None:
+        """Work through this connection, for so many tenants that use so many models."""
         self.connection = connection
+        self.tenants = [Tenant(name=f"t{n}", weight=1 + n % 3) for n in range(tenants)]
+        self.models = [f"m{number}" for number in range(models)]
         self.queue = Queue(connection)
         self.leases = Leases(connection)
         self.reconciler = Reconciler(connection)
@@ -56,11 +59,11 @@ class DeepQueue:
     async def enqueue(self) -> None:
         """One more job, of anybody."""
         request = ChatRequest(
-            model=self.dice.choice(MODELS),
+            model=self.dice.choice(self.models),
             messages=(Message(role="user", content="word " * self.dice.randint(1, 200)),),
             priority=self.dice.choice(["interactive", "standard", "batch"]),
         )
-        tenant = self.dice.choice(TENANTS)
+        tenant = self.dice.choice(self.tenants)
         record, _ = await self.queue.enqueue(request, queue=QUEUE, tenant=tenant)
         self.waiting.append(record.id)
 

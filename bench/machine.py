@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.processes import LITELLM
+from bench import peers
 from fleet.local.redis_server import choose
 from relay.settings import RelaySettings
 
@@ -21,8 +21,10 @@ def described() -> list[str]:
         f"Python {platform.python_version()}, {packages}",
         _server(),
     ]
-    if litellm := _litellm():
-        lines.append(f"LiteLLM {litellm}, its proxy with one worker")
+    found = {name: peers.version(name) for name in peers.FOLDERS}
+    lines.append(
+        "peers: " + ", ".join(f"{name} {each or '(not installed)'}" for name, each in found.items())
+    )
     return lines
 
 
@@ -44,9 +46,3 @@ def _server() -> str:
     binary = choose(RelaySettings.model_construct()).binary
     told = subprocess.run([str(binary), "--version"], capture_output=True, text=True, check=True)
     return told.stdout.partition(" sha=")[0].strip() + ", append-only file on"
-
-
-def _litellm() -> str | None:
-    for folder in LITELLM.glob("lib/python*/site-packages/litellm-*.dist-info"):
-        return folder.name.removeprefix("litellm-").removesuffix(".dist-info")
-    return None

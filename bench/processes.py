@@ -1,5 +1,6 @@
 """The processes that are measured: started, watched (CPU seconds, memory), stopped by their pid."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from relay.settings import RelaySettings
 
 BACKEND = "bench"
 SLOTS = 2000
-LITELLM = Path(".bench/peers/litellm")
+_PR_SET_PDEATHSIG = 1
 _READY_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 10.0
 
@@ -31,6 +32,12 @@ class Usage:
 
     cpu_s: float
     rss_bytes: int
+
+
+def _dies_with_us() -> None:
+    """Ask Linux to kill this process if the benchmark itself is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Running:
@@ -47,6 +54,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=_dies_with_us,  # noqa: PLW1509 - no threads here
             )
         self._watched = psutil.Process(self._process.pid)
 
@@ -151,8 +159,10 @@ def redis(folder: Path) -> Generator[tuple[str, Running]]:
 
 
 @contextmanager
-def fleet(folder: Path, backend_port: int) -> Generator[tuple[Fleet, dict[str, Running]]]:
-    """Redis, one worker, one shim."""
+def fleet(
+    folder: Path, backend_port: int, *, dsn: str = "", **more: str
+) -> Generator[tuple[Fleet, dict[str, Running]]]:
+    """Redis, one worker, one shim; `more` are settings."""
     port = free_port()
     with ExitStack() as stack:
         url, server = stack.enter_context(redis(folder / "redis"))
@@ -161,33 +171,10 @@ def fleet(folder: Path, backend_port: int) -> Generator[tuple[Fleet, dict[str, R
             FLEET_WORKER_BACKEND=BACKEND,
             FLEET_WORKER_NAME=f"bench-{os.getpid()}-{time.monotonic_ns()}",
             FLEET_PORT=str(port),
-            LLM_BENCH=f"generic+http://127.0.0.1:{backend_port}/v1?slots={SLOTS}",
+            LLM_BENCH=dsn or f"generic+http://127.0.0.1:{backend_port}/v1?slots={SLOTS}",
+            **more,
         )
         shim = stack.enter_context(started("shim", commands()["shim"], variables, folder))
         worker = stack.enter_context(started("worker", commands()["worker"], variables, folder))
         wait_for(worker if not worker.is_alive() else shim, port, "/readyz?workers=1")
         yield Fleet(port, BACKEND, url), {"worker": worker, "shim": shim, "redis": server}
-
-
-@contextmanager
-def litellm(folder: Path, backend_port: int) -> Generator[tuple[OpenAiShaped, Running] | None]:
-    """LiteLLM's proxy, if `make bench-peers` has installed it."""
-    python = LITELLM / "bin" / "litellm"
-    if not python.exists():
-        yield None
-        return
-    config = folder / "litellm.yaml"
-    config.write_text(
-        "model_list:\n- model_name: '*'\n  litellm_params:\n    model: openai/*\n"
-        f"    api_base: http://127.0.0.1:{backend_port}/v1\n    api_key: bench\n"
-    )
-    port = free_port()
-    variables = environment(
-        LITELLM_LOCAL_MODEL_COST_MAP="True",
-        LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY="true",
-        LITELLM_LOG="ERROR",
-    )
-    command = f"{python.resolve()} --config {config} --host 127.0.0.1 --port {port} --num_workers 1"
-    with started("litellm", command, variables, folder) as process:
-        wait_for(process, port, "/health/liveliness")
-        yield OpenAiShaped("LiteLLM", port), process

@@ -1,137 +1,112 @@
-"""`make bench`: the whole measurement, in one command; writes bench/RESULTS.md.
+"""`make bench`: everything in one run, in under ten minutes on two cores; writes bench/RESULTS.md.
 
-    python -m bench.run            medians of 5, about ten minutes
-    python -m bench.run --quick    once, under a minute, without LiteLLM: for development
+    python -m bench.run                          all scenarios, medians of 5
+    python -m bench.run --only chats starts      these; the others stay as they were
+    python -m bench.run --rounds 1 --scale 0.05 --out /tmp/try    to try the benchmark itself
 
-Each repetition starts a fresh fleet and measures everybody in turn, so that a busy machine is
-busy for all of them.
+Each scenario measures everybody in turn, round for round, so that a busy machine is busy for all of
+them. One that fails or takes too long is named in the results and the others run; the exit code is
+then 1. Figures are kept in results.json beside RESULTS.md; `--report` writes the latter again.
 """
 
 import argparse
+import asyncio
 import resource
+import signal
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from time import perf_counter
+from typing import Any, Final
 
 import uvloop
 
-from bench import measure, processes
+from bench.figures import Figures
 from bench.machine import load
-from bench.measure import Load
-from bench.processes import Running
-from bench.report import write
-from bench.scores import Scores
-from bench.targets import Fleet, Target
+from bench.reporting.report import write
+from bench.reporting.run_record import Record, provenance
+from bench.scenarios import chats, embeds, empty, growth, held, memory, starts, unpaced
+from bench.stage import Plan, Stage
 
-RESULTS: Final = Path(__file__).with_name("RESULTS.md")
-PACED: Final = Load(1000, 300, 20)
-FLAT_OUT: Final = (Load(1, 1000), Load(16, 200), Load(64, 200), Load(256, 100), Load(1000, 50))
-QUICK_PACED: Final = Load(1000, 200, 20)
-MOST_OF_LITELLM: Final = 64
-"""Streams; with more it takes minutes. 256 are measured once."""
-SAMPLES: Final = 50
-JOBS_AT_ONCE: Final = 64
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much to measure."""
-
-    repetitions: int
-    paced: Load
-    jobs: int
-    with_peers: bool
+Scenario = Callable[[Stage], Awaitable[None]]
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "chats": chats.measure,
+    "starts": starts.measure,
+    "unpaced": unpaced.measure,
+    "embeds": embeds.measure,
+    "held": held.measure,
+    "empty": empty.measure,
+    "memory": memory.measure,
+    "growth": growth.measure,
+}
+HERE: Final = Path(__file__).parent
+LIMIT_S: Final = 200.0
+"""Most that a scenario may take."""
 
 
-async def measured(plan: Plan, folder: Path) -> dict[str, Scores]:
-    """Measure everybody; scores by name."""
-    scores: dict[str, Scores] = {}
-    with ExitStack() as stack:
-        direct, server = stack.enter_context(processes.backend(folder))
-        peer = None
-        if plan.with_peers:
-            peer = stack.enter_context(processes.litellm(folder, direct.port))
-        for number in range(1, plan.repetitions + 1):
-            say(f"repetition {number} of {plan.repetitions}")
-            await _all(scores, direct, plan, {"backend": server})
-            with processes.fleet(folder, direct.port) as (fleet, own):
-                await _all(scores, fleet, plan, own | {"backend": server})
-                await _enqueues(scores[fleet.name], fleet)
-            if peer is not None:
-                await _peer(scores, peer[0], {"litellm": peer[1], "backend": server}, number)
-    return scores
+def run(names: Sequence[str], plan: Plan, out: Path) -> bool:
+    """Measure these, and write after each; whether all could be measured."""
+    record = Record.read(out)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        stage = Stage(plan, Path(folder), stack)
+        failures = [uvloop.run(_measured(stage, name, record, out)) for name in names]
+    write(out, record)
+    return not any(failures)
 
 
-async def _all(
-    scores: dict[str, Scores], target: Target, plan: Plan, watched: Mapping[str, Running]
-) -> None:
-    mine = scores.setdefault(target.name, Scores())
-    # First, because it tells what a fresh process grows by a stream.
-    await measure.burst(target, Load(8, 20), watched)
-    paced = await measure.burst(target, plan.paced, watched)
-    mine.paced.append(paced)
-    say(f"  {target.name}: {paced.load.streams} paced streams, {paced.pace:.1f} words/s each")
-    mine.first_ms.append(measure.p50(await measure.first_chunk_ms(target, SAMPLES)))
-    for level in FLAT_OUT:
-        await _flat_out(mine, target, level, watched)
-    mine.jobs_per_s.append(await measure.jobs_per_s(target, JOBS_AT_ONCE, plan.jobs))
+async def _measured(stage: Stage, name: str, record: Record, out: Path) -> bool:
+    print(name, flush=True)
+    stage.figures = Figures()
+    origin, began, why = provenance(stage.plan.rounds, load()), perf_counter(), ""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await SCENARIOS[name](stage)
+    except* Exception as group:  # noqa: BLE001 - what happened stands in the results
+        why = _first(group)
+        stage.figures.missing["what is not below"] = f"the scenario ended early: {why}"
+        print(f"  {why}", flush=True)
+    origin["seconds"] = round(perf_counter() - began)
+    record.put(name, origin, stage.figures)
+    record.save(out)
+    return bool(why)
 
 
-async def _flat_out(
-    mine: Scores, target: Target, level: Load, watched: Mapping[str, Running]
-) -> None:
-    burst = await measure.burst(target, level, watched)
-    mine.flat_out.setdefault(level.streams, []).append(burst)
-    say(f"  {target.name}: {level.streams} streams, {burst.chunks_per_s:,.0f} chunks/s")
+def _first(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {str(error)[:300]}".strip(": ")
 
 
-async def _enqueues(mine: Scores, fleet: Fleet) -> None:
-    took = await measure.enqueue_ms(fleet, 4 * SAMPLES)
-    mine.enqueue_p50_ms.append(measure.p50(took))
-    mine.enqueue_p99_ms.append(measure.p99(took))
+def _stop(*_: Any) -> None:
+    """What was started is stopped on the way out."""
+    sys.exit(143)
 
 
-async def _peer(
-    scores: dict[str, Scores], target: Target, watched: Mapping[str, Running], number: int
-) -> None:
-    mine = scores.setdefault(target.name, Scores())
-    mine.first_ms.append(measure.p50(await measure.first_chunk_ms(target, SAMPLES)))
-    for level in _of_a_peer(number):
-        await _flat_out(mine, target, level, watched)
-    mine.jobs_per_s.append(await measure.jobs_per_s(target, JOBS_AT_ONCE, 128))
-
-
-def _of_a_peer(number: int) -> Iterator[Load]:
-    for level in FLAT_OUT:
-        if level.streams <= MOST_OF_LITELLM or (number == 1 and level.streams == 256):
-            yield level
-
-
-def say(text: str) -> None:
-    """Progress, at once."""
-    print(text, flush=True)
-
-
-def main() -> None:
+def main() -> int:
     """Measure, and write down what came out."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="once, without LiteLLM")
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of jobs")
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--out", type=Path, default=HERE, help="the folder to write to")
+    parser.add_argument("--report", action="store_true", help="measure nothing, only write")
     given = parser.parse_args()
-    plan = Plan(given.repetitions, PACED, 1000, with_peers=True)
-    if given.quick:
-        plan = Plan(1, QUICK_PACED, 500, with_peers=False)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.report:
+        write(given.out, Record.read(given.out))
+        return 0
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with tempfile.TemporaryDirectory() as folder:
-        load_before = load()
-        scores = uvloop.run(measured(plan, Path(folder)))
-    write(RESULTS, scores, plan.repetitions, load_before)
-    say(f"written: {RESULTS.parent.name}/{RESULTS.name}")
+    signal.signal(signal.SIGTERM, _stop)
+    plan = Plan(given.rounds, not given.without_peers, given.scale)
+    began = perf_counter()
+    is_whole = run(given.only, plan, given.out)
+    print(f"written: {given.out / 'RESULTS.md'}, {perf_counter() - began:.0f} s", flush=True)
+    return 0 if is_whole else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

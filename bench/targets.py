@@ -9,6 +9,9 @@ from bench.wire import Answer, Line, get, post
 from workers.scripted.script import Prompt, generate, parse
 
 PROMPT = "Tell me a story."
+PACED = "scripted-story:chunks=64,rate=50,first=0.05"
+PACED_CHUNKS = 64
+PACED_SHORT = "scripted-story:chunks=4,rate=50,first=0.05"
 
 
 def model(chunks: int, rate: float = 0.0) -> str:
@@ -52,16 +55,23 @@ class Target(Protocol):
 class OpenAiShaped:
     """The backend itself, or a proxy with the same face."""
 
-    def __init__(self, name: str, port: int, headers: Mapping[str, str] | None = None) -> None:
-        """Talk to `port`."""
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        headers: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """Talk to `port`; `aliases` are its own names for models."""
         self.name = name
         self.port = port
         self._headers = headers
+        self._aliases = aliases or {}
 
     async def chat(self, line: Line, model: str) -> Heard:
         """POST /v1/chat/completions, streamed."""
         body = {
-            "model": model,
+            "model": self._aliases.get(model, model),
             "messages": [{"role": "user", "content": PROMPT}],
             "stream": True,
             "stream_options": {"include_usage": True},

@@ -42,9 +42,10 @@ def project(index: DriftingIndex, tmp_path_factory: pytest.TempPathFactory) -> P
     for name in PACKAGES:
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
-    (folder / "locks").mkdir()
-    for lock in [*(TOP / "locks").glob("*.txt"), *REAL_LOCKS.glob("*.txt")]:
-        (folder / "locks" / lock.name).write_text(index.lock(entries(lock), {*REAL, "uv"}))
+    (folder / "locks" / "peers").mkdir(parents=True)
+    for lock in [*(TOP / "locks").rglob("*.txt"), *REAL_LOCKS.glob("*.txt")]:
+        place = lock.relative_to(TOP / "locks") if lock.is_relative_to(TOP / "locks") else lock.name
+        (folder / "locks" / place).write_text(index.lock(entries(lock), {*REAL, "uv"}))
     return folder
 
 
@@ -107,7 +108,7 @@ def test_make_installs_what_the_lock_names_with_any_pip(
     assert not [path for path in index.asked if NEWER in path]
 
 
-@pytest.mark.parametrize("lock", ["image", "run", "peers", "tools", "inprocess"])
+@pytest.mark.parametrize("lock", ["image", "run", "peers/litellm", "tools", "inprocess"])
 @pytest.mark.parametrize("pip", PIPS)
 def test_pip_alone_takes_what_a_lock_names(
     pip: str, lock: str, index: DriftingIndex, project: Path, tmp_path: Path

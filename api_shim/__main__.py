@@ -22,7 +22,7 @@ from typing import Any
 import uvicorn
 from typing_extensions import override
 
-from api_shim.app import create_app
+from api_shim.app import create_app, with_direct_routes
 from api_shim.following.shutdown import OpenCalls
 from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
@@ -70,7 +70,7 @@ def server_of(settings: ShimSettings) -> ShimServer:
     """Build the server."""
     open_calls = OpenCalls()
     config = uvicorn.Config(
-        create_app(settings, open_calls),
+        with_direct_routes(create_app(settings, open_calls), settings),
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -3,11 +3,11 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope
 
 from api_shim.anthropic import models as anthropic_models
 from api_shim.anthropic import routes as anthropic_messages
@@ -21,8 +21,8 @@ from api_shim.following.shutdown import OpenCalls
 from api_shim.http import openapi, problems
 from api_shim.http.access_log import AccessLog
 from api_shim.http.auth_middleware import AuthMiddleware
-from api_shim.http.authentication import tenant_of
-from api_shim.http.direct_route import DirectRoute
+from api_shim.http.authentication import tenant_in
+from api_shim.http.direct_route import DirectRoute, DirectRoutes
 from api_shim.http.head import HeadAsGet
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import BodyLimit, Limit
@@ -126,6 +126,7 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.counted = counted
     _add_routes(app)
     problems.install(app, _ENVELOPES)
     document = openapi.install(app)
@@ -134,7 +135,6 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
 
 
 def _add_routes(app: FastAPI) -> None:
-    app.router.routes.extend(_direct_routes())
     for each in _NATIVE:
         app.include_router(each.router, dependencies=[Depends(only_known_fields)])
     for each in _OTHERS:
@@ -142,23 +142,24 @@ def _add_routes(app: FastAPI) -> None:
     app.include_router(openai_images.forms)
 
 
-def _direct_routes() -> list[BaseRoute]:
-    """The busiest routes; each is also one of FastAPI's, which documents it."""
-    return [
+def with_direct_routes(app: FastAPI, settings: ShimSettings) -> ASGIApp:
+    """What the server runs: the application behind its busiest routes."""
+    routes: list[DirectRoute[Any]] = [
         DirectRoute(openai_generation.router, openai_generation.chat, _drop_in),
         DirectRoute(openai_generation.router, openai_generation.embed, _drop_in),
         DirectRoute(enqueue.router, enqueue.chat, _native),
         DirectRoute(enqueue.router, enqueue.embed, _native),
     ]
+    return DirectRoutes(app, routes, app.state.counted, max_body_bytes=settings.max_body_bytes)
 
 
-def _drop_in(request: Request, preferences: Preferences) -> DropInCall:
-    return drop_in_call(request, request.app.state.dependencies, tenant_of(request), preferences)
+def _drop_in(scope: Scope, receive: Receive, preferences: Preferences) -> DropInCall:
+    return drop_in_call(scope, receive, scope["app"].state.dependencies, preferences)
 
 
-def _native(request: Request, preferences: Preferences) -> Submission:
-    dependencies: Dependencies = request.app.state.dependencies
-    return Submission(dependencies.submission, tenant_of(request), preferences)
+def _native(scope: Scope, _: Receive, preferences: Preferences) -> Submission:
+    dependencies: Dependencies = scope["app"].state.dependencies
+    return Submission(dependencies.submission, tenant_in(scope), preferences)
 
 
 def _add_middleware(app: FastAPI, settings: ShimSettings, counted: ProcessMetrics) -> None:

@@ -11,19 +11,19 @@ from typing import Annotated, NamedTuple, Self
 
 from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope
 
 from api_shim.file_storage import Storage
 from api_shim.following.drop_in import DropInCall, FollowingServices
 from api_shim.following.queue_position import QueuePositions
 from api_shim.following.shutdown import OpenCalls
-from api_shim.http.authentication import Authenticator, Caller
+from api_shim.http.authentication import Authenticator, Caller, tenant_in
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences, Preferred
 from api_shim.settings import ShimSettings
 from api_shim.stand_in import StandIn
 from api_shim.submission.roster_cache import RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
-from contract.tenants import Tenant
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
 from relay.connection import Connection
@@ -94,9 +94,8 @@ class Dependencies:
         self.batches = BatchStore(connection)
         self.batches_changed = asyncio.Event()
         """Set when a batch may be ready to drive."""
-        self.submission = SubmissionServices(
-            self.queue, self.roster, self.idempotency, self.followers, settings.on_no_worker
-        )
+        submits = (self.queue, self.roster, self.idempotency, self.followers)
+        self.submission = SubmissionServices(*submits, reader, settings.on_no_worker)
         self.following = FollowingServices(
             self.log, self.roster, self.followers, open_calls, self.positions, settings.keepalive_s
         )
@@ -108,7 +107,7 @@ async def open_dependencies(
 ) -> AsyncGenerator[Dependencies]:
     """Open the connection and subscribe on it; at the end, end open calls and close it."""
     async with Connection.open(settings, counted) as connection, asyncio.TaskGroup() as group:
-        reader = Subscriber(connection)
+        reader = Subscriber(connection, expects_jobs=True)
         metrics = ShimMetrics.of(counted, connection, settings.metrics_names)
         dependencies = Dependencies(settings, connection, reader, open_calls, metrics)
         stand_in = StandIn(connection, dependencies.roster, dependencies.followers.process)
@@ -157,20 +156,21 @@ NativeSubmission = Annotated[Submission, Depends(_native_submission)]
 
 
 def drop_in_call(
-    request: Request, dependencies: Dependencies, caller: Tenant, preferences: Preferences
+    scope: Scope, receive: Receive, dependencies: Dependencies, preferences: Preferences
 ) -> DropInCall:
     """The call of a drop-in route."""
-    hints = hints_for(request.url.path)
     submission = Submission(
-        dependencies.submission, caller, preferences, hints=hints, is_followed=True
+        dependencies.submission,
+        tenant_in(scope),
+        preferences,
+        hints=hints_for(scope["path"]),
+        is_followed=True,
     )
-    return DropInCall(request, dependencies.following, submission)
+    return DropInCall(receive, dependencies.following, submission)
 
 
-async def _drop_in(
-    request: Request, dependencies: Injected, caller: Caller, preferences: Preferred
-) -> DropInCall:
-    return drop_in_call(request, dependencies, caller, preferences)
+async def _drop_in(request: Request, dependencies: Injected, preferences: Preferred) -> DropInCall:
+    return drop_in_call(request.scope, request.receive, dependencies, preferences)
 
 
 DropIn = Annotated[DropInCall, Depends(_drop_in)]

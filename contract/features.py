@@ -4,10 +4,10 @@ Invariant: a feature is never dropped silently. If the backend does not support 
 determines the answer is refused (`REMEDIES`); any other is listed in `Done.ignored`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from contract.chat import DETAILS, ChatRequest
+from contract.chat import DETAILS, ChatRequest, Message
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.requests import Request
@@ -55,28 +55,37 @@ def _of_chat(request: ChatRequest) -> tuple[Feature, ...]:
         "context_length": request.context_length is not None,
         "logit_bias": bool(request.logit_bias),
         "parallel_tool_calls": bool(request.tools) and request.parallel_tool_calls is not None,
-        "messages[].thinking": any(message.thinking for message in request.messages),
-        "messages[].reasoning_details": any(
-            DETAILS in (message.provider_meta or {}) for message in request.messages
-        ),
-        "messages[].extra_content": any(
-            (message.provider_meta or {}).keys() - {DETAILS} for message in request.messages
-        ),
-        "messages[].tool_calls[].extra_content": any(
-            call.provider_meta for message in request.messages for call in message.tool_calls
-        ),
-        "messages[].tool_name": _names_tools(request),
+        **_of_messages(request.messages),
         "tools[].strict": any(tool.strict for tool in request.tools),
     }
     return tuple(feature for feature, is_used in uses.items() if is_used)
 
 
-def _names_tools(request: ChatRequest) -> bool:
-    """Whether a tool result has a name that is not found by the id of its call."""
-    names = {call.id: call.name for message in request.messages for call in message.tool_calls}
+def _of_messages(messages: Sequence[Message]) -> dict[Feature, bool]:
+    """The features that messages use; those of most chats are plain and use none."""
+    special = [
+        each
+        for each in messages
+        if each.thinking or each.provider_meta or each.tool_calls or each.tool_name
+    ]
+    if not special:
+        return {}
+    metas = [each.provider_meta for each in special if each.provider_meta]
+    calls = [call for each in special for call in each.tool_calls]
+    return {
+        "messages[].thinking": any(each.thinking for each in special),
+        "messages[].reasoning_details": any(DETAILS in meta for meta in metas),
+        "messages[].extra_content": any(meta.keys() - {DETAILS} for meta in metas),
+        "messages[].tool_calls[].extra_content": any(call.provider_meta for call in calls),
+        "messages[].tool_name": _names_tools(special, {call.id: call.name for call in calls}),
+    }
+
+
+def _names_tools(messages: Sequence[Message], names: Mapping[str | None, str]) -> bool:
+    """Whether a tool result has a name that is not found by the id of its call (`names`)."""
     return any(
         message.role == "tool"
         and message.tool_name
         and message.tool_name != names.get(message.tool_call_id)
-        for message in request.messages
+        for message in messages
     )

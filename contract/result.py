@@ -2,7 +2,9 @@
 
 import base64
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from pydantic_core import from_json
 
 from contract.chat import ToolCall
 from contract.events import (
@@ -13,6 +15,7 @@ from contract.events import (
     Done,
     Failed,
     FinishReason,
+    Frame,
     Image,
     LogProb,
     LogReset,
@@ -29,6 +32,9 @@ from contract.events import (
     Vectors,
 )
 from contract.wire import WireModel
+
+_PLAIN: Final = 4
+"""Fields of a frame's delta with text alone: id, at, type, content."""
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -87,6 +93,19 @@ class Fold:
         self._progress: Progress | None = None
         self._details: dict[str, Any] | None = None
         self._usage: Usage | None = None
+
+    def add_frame(self, frame: Frame) -> None:
+        """Add the next event of the log, as it was received.
+
+        A delta with nothing but text, as most are, is not validated: no model is built for it.
+        """
+        if frame.type == "delta":
+            fields = from_json(frame.body)
+            content = fields.get("content")
+            if len(fields) == _PLAIN and isinstance(content, str):
+                self._content.append(content)
+                return
+        self.add(frame.event)
 
     def add(self, event: AnyEvent) -> None:  # noqa: C901 - one flat case per event
         """Add the next event of the log."""

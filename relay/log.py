@@ -16,7 +16,7 @@ from contract.events import BEGINNING, Cursor, EventId, Frame, LogReset, Started
 from contract.result import Fold, Result
 from relay.compaction.block import frames_in
 from relay.connection import Connection
-from relay.subscriber import Subscriber, Subscription
+from relay.subscriber import Subscriber, Subscription, UpcomingJob
 
 
 async def where(
@@ -76,22 +76,31 @@ async def live(
             return
         if subscription.behind:
             return
-        received = [frame for message in subscription.take() for frame in Frame.from_entry(message)]
-        frames: list[Frame] = []
-        for frame in received:
-            if frame.id is None or frame.id <= cursor:  # received and read from the log
-                continue
-            # Also at a new attempt: how many events the one before it had is not known.
-            if frame.id != (cursor.attempt, cursor.seq + 1):
-                subscription.fall_behind()
-                break
-            cursor = frame.id
-            frames.append(frame)
+        frames = _received(subscription, cursor)
         if frames:
             yield frames
+            cursor = frames[-1].id or cursor
+
+
+def _received(subscription: Subscription, cursor: EventId) -> list[Frame]:
+    """The buffered events after the cursor; falls behind where one is missing."""
+    received = [frame for message in subscription.take() for frame in Frame.from_entry(message)]
+    frames: list[Frame] = []
+    for frame in received:
+        if frame.id is None or frame.id <= cursor:  # received and read from the log
+            continue
+        # Also at a new attempt: how many events the one before it had is not known.
+        if frame.id != (cursor.attempt, cursor.seq + 1):
+            subscription.fall_behind()
+            break
+        cursor = frame.id
+        frames.append(frame)
+    return frames
 
 
 _START: Final = Cursor()
+_BEFORE_FIRST: Final = EventId(1, -1)
+"""The cursor whose next event is the first of every log."""
 _LOST: Final = "the log does not hold this cursor (any more): Redis came back with a shorter past"
 _PAGE: Final = 256
 _HEAVY_PAGE: Final = 8
@@ -135,7 +144,7 @@ class Log:
         async with aclosing(self.read(job_id)) as pages:
             async for frames in pages:
                 for frame in frames:
-                    answer.add(frame.event)
+                    answer.add_frame(frame)
         return answer
 
     async def is_at_its_end(self, job_id: str, cursor: Cursor) -> bool:
@@ -172,6 +181,33 @@ class Log:
                         nonce = nonce_in(frames) or nonce
                         if frames and frames[-1].is_last:
                             return
+
+    async def follow_expected(
+        self, job: UpcomingJob, *, idle_s: float = 15.0
+    ) -> AsyncGenerator[list[Frame], None]:
+        """Yield all events of a job that this process has enqueued, as `follow` does.
+
+        The log is read only if an event was missed. Closes `job`. Raises JobNotFound,
+        RelayUnavailable.
+        """
+        cursor, nonce = _BEFORE_FIRST, None
+        subscription = job.subscription
+        try:
+            while await subscription.wait(idle_s) and not subscription.behind:
+                frames = _received(subscription, cursor)
+                if frames:
+                    cursor, nonce = frames[-1].id or cursor, nonce_in(frames) or nonce
+                    yield frames
+                    if frames[-1].is_last:
+                        return
+            if not subscription.behind:
+                yield []
+        finally:
+            job.close()
+        after = _START if cursor == _BEFORE_FIRST else Cursor(cursor, nonce)
+        async with aclosing(self.follow(job.job_id, after, idle_s=idle_s)) as pages:
+            async for frames in pages:
+                yield frames
 
     async def _stored_then_live(
         self, job_id: str, subscription: Subscription, cursor: EventId, idle_s: float

@@ -89,6 +89,7 @@ class Queue:
         queue: str,
         tenant: Tenant = DEFAULT_TENANT,
         job_id: str | None = None,
+        new_job_id: str | None = None,
         retry_of: str | None = None,
         expects_follower: bool = False,
         first_follower: str | None = None,
@@ -96,15 +97,15 @@ class Queue:
     ) -> tuple[JobRecord, QueuePlace]:
         """Put a job into a queue; the same `job_id` again changes nothing.
 
-        `expects_follower`: an HTTP client enqueues, so that a job which lives for its followers
-        ends if none comes (docs/adr/0012). Not for retries and producers, who follow nothing.
-        `first_follower` (`Followers.process`) is registered, unless the job exists already.
+        `new_job_id`: one that no job has yet. `expects_follower`: an HTTP client enqueues, so that
+        a job which lives for its followers ends if none comes (docs/adr/0012); not for retries and
+        producers. `first_follower` (`Followers.process`) is registered, unless the job exists.
         `obstacle` is what all jobs of the queue wait for. A pull of a model that is being pulled is
         that job. Raises QueueFull, RelayUnavailable; without a `job_id` nothing is left then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
-        record = _new_record(request, queue, tenant, job_id or uuid4().hex, retry_of)
+        record = _new_record(request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of)
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         expected = await self._expected(arriving)
         if expected.place.position < 0:

@@ -5,6 +5,9 @@ redis-py's PubSub (bench/relay_path.py). A subscription whose buffer is full los
 the connection: it is marked as behind, and its follower reads the log instead. After a lost
 connection all subscriptions are behind. The connection has no read timeout: it is pinged, and
 replaced when no reply comes.
+
+A process that follows the jobs that it enqueues itself gives them ids with a common end, its mark,
+and subscribes to all of them at once, by a pattern (docs/adr/0045).
 """
 
 import asyncio
@@ -12,11 +15,13 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from secrets import token_hex
 from typing import Final
 
 import hiredis
 from redis.exceptions import RedisError
 
+from contract import redis_keys
 from contract.errors import RelayUnavailable
 from relay.connection import Connection, relay_errors
 
@@ -32,6 +37,9 @@ _SILENCE: Final = 2.5
 connection."""
 _SUBSCRIBE_TIMEOUT_S: Final = 10.0
 _RECONNECT_CAP_S: Final = 2.0
+_MARK_BYTES: Final = 4
+_RANDOM_BYTES: Final = 12
+"""A job's id is 16 random bytes; the last ones are random once a process."""
 
 
 class Subscription:
@@ -128,12 +136,39 @@ class _Channel:
         self.confirmed.set()
 
 
+class UpcomingJob:
+    """The events of a job that is to be enqueued; close it, or drop every reference to it."""
+
+    __slots__ = ("_subscriber", "job_id", "subscription")
+
+    def __init__(self, job_id: str, subscription: Subscription, subscriber: "Subscriber") -> None:
+        """`subscription` is one of `subscriber`'s."""
+        self.job_id = job_id
+        self.subscription = subscription
+        self._subscriber: Subscriber | None = subscriber
+
+    def close(self) -> None:
+        """Receive no more; a second call does nothing."""
+        if self._subscriber is not None:
+            self._subscriber.unsubscribe(redis_keys.channel(self.job_id), self.subscription)
+            self._subscriber = None
+
+    def __del__(self) -> None:
+        """Close it: a call may fail before anybody reads the events."""
+        self.close()
+
+
 class Subscriber:
     """Subscribes to the channels that this process follows; its `listen` must run as a task."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Nothing is connected before `listen` runs."""
+    def __init__(self, connection: Connection, *, expects_jobs: bool = False) -> None:
+        """Nothing is connected before `listen` runs. `expects_jobs`: `expect` will be called."""
         self._connection = connection
+        self._mark = token_hex(_MARK_BYTES)
+        pattern = redis_keys.channel(f"*{self._mark}").encode()
+        self._pattern = pattern if expects_jobs else None
+        self._pattern_end = pattern.rpartition(b"*")[2]
+        self._receives_pattern = False
         self._timeout_s = connection.settings.command_timeout_s
         self._channels: dict[bytes, _Channel] = {}
         self._unconfirmed: dict[bytes, int] = {}
@@ -146,12 +181,8 @@ class Subscriber:
 
         Raises RelayUnavailable if Redis does not confirm within 10 s.
         """
-        name, subscription = channel.encode(), Subscription()
-        known = self._channels.get(name)
-        if known is None:
-            known = self._channels[name] = _Channel()
-            self._subscribe(name)
-        known.subscriptions.add(subscription)
+        subscription = Subscription()
+        known = self._join(channel.encode(), subscription)
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
                 await known.confirmed.wait()
@@ -161,16 +192,51 @@ class Subscriber:
                 raise
             raise RelayUnavailable("Redis does not confirm a subscription") from error
         finally:
-            subscription.close()
-            known.subscriptions.discard(subscription)
-            if not known.subscriptions and self._channels.get(name) is known:
-                del self._channels[name]
+            self.unsubscribe(channel, subscription)
+
+    def expect(self) -> UpcomingJob:
+        """Receive all events of a job that is about to be enqueued with the id that this chooses.
+
+        Sends nothing to Redis. Call it with `expects_jobs` only.
+        """
+        job_id = token_hex(_RANDOM_BYTES) + self._mark
+        subscription = Subscription()
+        self._join(redis_keys.channel(job_id).encode(), subscription)
+        if self._receives_pattern:
+            subscription.catch_up()
+        return UpcomingJob(job_id, subscription, self)
+
+    def _join(self, name: bytes, subscription: Subscription) -> _Channel:
+        known = self._channels.get(name)
+        if known is None:
+            known = self._channels[name] = _Channel()
+            if not self._is_in_pattern(name):
+                self._subscribe(name)
+            elif self._receives_pattern:
+                known.confirmed.set()
+        known.subscriptions.add(subscription)
+        return known
+
+    def unsubscribe(self, channel: str, subscription: Subscription) -> None:
+        """End a subscription to a channel; one that has ended already is left alone."""
+        subscription.close()
+        name = channel.encode()
+        known = self._channels.get(name)
+        if known is None:
+            return
+        known.subscriptions.discard(subscription)
+        if not known.subscriptions:
+            del self._channels[name]
+            if not self._is_in_pattern(name):
                 self._send(b"UNSUBSCRIBE", name)
 
     @property
     def count(self) -> int:
         """Channels that are subscribed to."""
         return len(self._channels)
+
+    def _is_in_pattern(self, name: bytes) -> bool:
+        return self._pattern is not None and name.endswith(self._pattern_end)
 
     async def listen(self) -> None:
         """Receive until cancelled; reconnects with backoff and jitter."""
@@ -197,8 +263,7 @@ class Subscriber:
         stream, self._writer = connection._reader, connection._writer  # noqa: SLF001
         assert stream is not None  # noqa: S101 - for the type checker: connect() set it
         try:
-            for name in self._channels:
-                self._subscribe(name)
+            self._subscribe_all()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._ping())
                 await self._read(stream)
@@ -223,17 +288,31 @@ class Subscriber:
         if isinstance(message, Exception):
             raise RelayUnavailable(f"Redis refuses the listener: {message}")
         kind, name = message[0], message[1]
-        channel = self._channels.get(name)
-        if kind == b"message":
-            for subscription in channel.subscriptions if channel else ():
-                subscription.receive(message[2])
+        if kind == b"pmessage":
+            self._deliver(message[2], message[3])
+        elif kind == b"message":
+            self._deliver(name, message[2])
+        elif kind == b"psubscribe":
+            self._confirm_pattern()
         elif kind == b"subscribe":
             # Only the reply to the last SUBSCRIBE counts: an UNSUBSCRIBE may lie between.
             self._unconfirmed[name] = left = self._unconfirmed.get(name, 1) - 1
             if left <= 0:
                 del self._unconfirmed[name]
-                if channel:
+                if (channel := self._channels.get(name)) is not None:
                     channel.confirm()
+
+    def _deliver(self, name: bytes, data: bytes) -> None:
+        channel = self._channels.get(name)
+        if channel is not None:
+            for subscription in channel.subscriptions:
+                subscription.receive(data)
+
+    def _confirm_pattern(self) -> None:
+        self._receives_pattern = True
+        for name, channel in self._channels.items():
+            if self._is_in_pattern(name):
+                channel.confirm()
 
     async def _ping(self) -> None:
         loop = asyncio.get_running_loop()
@@ -242,6 +321,13 @@ class Subscriber:
                 self._send(b"PING")
             await asyncio.sleep(self._timeout_s)
         raise RelayUnavailable("Redis is silent on the listener's connection")
+
+    def _subscribe_all(self) -> None:
+        if self._pattern is not None:
+            self._send(b"PSUBSCRIBE", self._pattern)
+        for name in self._channels:
+            if not self._is_in_pattern(name):
+                self._subscribe(name)
 
     def _subscribe(self, name: bytes) -> None:
         if self._writer is not None:
@@ -255,6 +341,7 @@ class Subscriber:
 
     def _disconnected(self) -> None:
         self._writer = None
+        self._receives_pattern = False
         self._unconfirmed.clear()
         for channel in self._channels.values():
             for subscription in channel.subscriptions:

@@ -35,6 +35,8 @@ _WAITING: Final = 20_000
 """Lines that may wait to be written."""
 _GATHER_S: Final = 0.02
 """Seconds for which the thread waits after the first line, so that it wakes once for many."""
+_OURS: Final = frozenset({"timestamp", "level", "logger"})
+"""Parts of a line that never hold a secret."""
 _FLUSH_S: Final = 2.0
 """Seconds that the end of the process waits for lines that are not written yet."""
 _WORD: Final = re.compile(r"[\w.:/@#+,-]+", re.ASCII)
@@ -163,7 +165,9 @@ class _Redact:
         self._secrets = tuple(secrets)
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
-        return {name: self._clean(value) for name, value in event.items()}
+        return {
+            name: value if name in _OURS else self._clean(value) for name, value in event.items()
+        }
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):

@@ -18,7 +18,6 @@ from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
@@ -28,7 +27,7 @@ from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
 from api_shim.http.problems import Problem, Refusal, problem_of, status_of
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
-from api_shim.submission.roster_cache import RosterCache, pools
+from api_shim.submission.roster_cache import RosterCache
 from api_shim.submission.submission import Submission
 from contract.errors import (
     AuthenticationRefused,
@@ -53,7 +52,7 @@ from contract.features import features_of
 from contract.jobs import AnyRequest, JobRecord
 from contract.result import Fold, Result
 from contract.sse import KEEP_ALIVE
-from relay.followers import Followers
+from relay.followers import Follower, Followers
 from relay.log import Log
 
 _STATUS: Final[Mapping[type[FleetError], int]] = {
@@ -189,10 +188,10 @@ class DropInCall:
     """One call of a drop-in surface."""
 
     def __init__(
-        self, request: Request, services: FollowingServices, submission: Submission
+        self, receive: Receive, services: FollowingServices, submission: Submission
     ) -> None:
-        """Nothing is submitted yet."""
-        self._request = request
+        """Nothing is submitted yet; `receive` is the client's."""
+        self._receive = receive
         self._services = services
         self._submission = submission
         self._ignored: list[str] = []
@@ -227,7 +226,8 @@ class DropInCall:
         wanted = features_of(request)
         if not wanted:
             return ()
-        pool = pools(*await self._services.roster.recent()).get(backend)
+        await self._services.roster.recent()
+        pool = self._services.roster.recent_pools.get(backend)
         granted = None if pool is None else pool.grants
         return () if granted is None else tuple(each for each in wanted if each not in granted)
 
@@ -240,16 +240,11 @@ class DropInCall:
         `shim_stopping`), and FleetError.
         """
         answer = Fold()
-
-        def add(frame: Frame) -> None:
-            answer.add(frame.event)
-            if on_event is not None:
-                on_event(frame)
-
-        follower = self._follower(record)
-        async with follower:
-            reading = _read(self._pages(record), add)
-            ending = await self._services.open_calls.run(reading, self._request.receive)
+        async with self._follower(record) as follower:
+            reading = _read(self._pages(record), answer, on_event)
+            ending = await self._services.open_calls.run(reading, self._receive)
+            if ending is CallEnding.FINISHED:
+                follower.sees_the_end()
         if ending is CallEnding.SHUTDOWN:
             raise _stopping(self.headers)
         if ending is CallEnding.DISCONNECTED:
@@ -298,20 +293,27 @@ class DropInCall:
         queued = await self._services.positions.queued(job_id)
         return "" if queued is None else " ".join(queued.reason.split())
 
-    def _follower(self, record: JobRecord) -> AbstractAsyncContextManager[object]:
+    def _follower(self, record: JobRecord) -> AbstractAsyncContextManager[Follower]:
+        is_registered = self._submission.expected is not None
         return self._services.followers.follow(
-            record, grace_s=_NO_GRACE_S, is_registered=self._submission.is_registered
+            record, grace_s=_NO_GRACE_S, is_registered=is_registered
         )
 
     def _pages(self, record: JobRecord) -> Pages:
-        return self._services.log.follow(record.id, idle_s=self._services.keepalive_s)
+        log, idle_s = self._services.log, self._services.keepalive_s
+        expected = self._submission.expected
+        if expected is not None:
+            return log.follow_expected(expected, idle_s=idle_s)
+        return log.follow(record.id, idle_s=idle_s)
 
 
-async def _read(pages: Pages, on_event: Callable[[Frame], object]) -> None:
+async def _read(pages: Pages, answer: Fold, on_event: Callable[[Frame], object] | None) -> None:
     async with aclosing(pages):
         async for frames in pages:
             for frame in frames:
-                on_event(frame)
+                answer.add_frame(frame)
+                if on_event is not None:
+                    on_event(frame)
 
 
 def _stopping(headers: Mapping[str, str]) -> Refusal:
@@ -333,7 +335,7 @@ class AnswerStream(Response):
         pages: Pages,
         renderer: StreamRenderer,
         open_calls: OpenCalls,
-        follower: AbstractAsyncContextManager[object],
+        follower: AbstractAsyncContextManager[Follower],
         *,
         headers: Mapping[str, str],
         head_timeout_s: float,
@@ -353,6 +355,7 @@ class AnswerStream(Response):
         self._why_silent = why_silent
         self._has_started = False
         self._has_sent_text = False
+        self._has_ended = False
         self._refusal_headers = headers
         self.status_code = 200
         self.media_type = renderer.media_type
@@ -362,10 +365,12 @@ class AnswerStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raises Refusal or FleetError for a failure before the head is sent."""
-        async with self._follower:
+        async with self._follower as follower:
             ending = await self._open_calls.run(self._stream(scope, send), receive)
             if ending is CallEnding.DISCONNECTED:
                 return
+            if ending is CallEnding.FINISHED and self._has_ended:
+                follower.sees_the_end()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     if ending is CallEnding.SHUTDOWN:
@@ -384,6 +389,7 @@ class AnswerStream(Response):
         now = asyncio.get_running_loop().time
         head_due_at = now() + self._head_timeout_s
         async for frames in pages:
+            self._has_ended = bool(frames) and frames[-1].is_last
             sendable, end = self._parted(frames)
             data = self._renderer.render(sendable) if sendable else b""
             if data:

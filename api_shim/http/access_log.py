@@ -5,16 +5,15 @@ text, because the text of a validation error repeats what the client sent.
 """
 
 import asyncio
-import json
 import logging
 import re
 import time
 import traceback
+from collections.abc import Awaitable, Sequence
 from http import HTTPStatus
+from random import getrandbits
 from typing import Any, Final
-from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.http.headers import is_anthropic
@@ -32,11 +31,13 @@ _STOPS: Final = RelayUnavailable(
     "this shim is shutting down and has not processed the request: retry",
     retry_after_s=1.0,
 )
-_SAFE_ID: Final = re.compile(r"^[\x21-\x7e]{1,128}$")
+_SAFE_ID: Final = re.compile(rb"^[\x21-\x7e]{1,128}$")
+_REQUEST_ID: Final = b"x-request-id"
+_JOB: Final = b"x-fleet-job"
 
 
 class AccessLog:
-    """Logs and counts each request or WebSocket when it has ended; a line is JSON."""
+    """Logs and counts each request or WebSocket when it has ended."""
 
     def __init__(self, app: ASGIApp, metrics: ProcessMetrics) -> None:
         """Wrap this application."""
@@ -48,34 +49,23 @@ class AccessLog:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        call = _Call(scope, send)
-        try:
-            await self._app(scope, receive, call.send)
-        except asyncio.CancelledError:
-            # The process exits and waits no longer; the server would send a 500.
-            if scope["type"] == "http" and call.status is None:
-                await error_response(_STOPS, scope)(scope, receive, call.send)
-            raise
-        except Exception as error:
-            broke = {"request_id": call.id, "broke": _where(error)}
-            log.error("%s", json.dumps(broke))  # noqa: TRY400 - its text may repeat the body
-            if scope["type"] == "http" and call.status is None:
-                await error_response(error, scope)(scope, receive, call.send)
-            elif not call.is_complete:
-                raise
-        finally:
-            log.log(call.level, "%s", json.dumps(call.facts()))
-            call.count(self._metrics)
+        call = LoggedCall(scope, send, self._metrics)
+        await call.run(self._app(scope, receive, call.send), receive)
 
 
-class _Call:
+class LoggedCall:
     """One request or WebSocket, and what is logged about it."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        given = Headers(scope=scope).get("x-request-id", "")
-        self.id = given if _SAFE_ID.match(given) else uuid4().hex
+    def __init__(self, scope: Scope, send: Send, metrics: ProcessMetrics) -> None:
+        """Give it an id: the client's own, or a new one."""
+        self._metrics = metrics
+        headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        given = next((value for name, value in headers if name == _REQUEST_ID), b"")
+        self.id = given.decode("latin-1") if _SAFE_ID.match(given) else f"{getrandbits(128):032x}"
         self.status: int | None = None
+        """Of the response, once it has begun."""
         self.is_complete = False
+        """Whether the response has ended."""
         self._scope = scope
         self._send = send
         self._job: str | None = None
@@ -83,39 +73,61 @@ class _Call:
         self._began = time.perf_counter()
         scope.setdefault("state", {})["request_id"] = self.id
 
+    async def run(self, work: Awaitable[None], receive: Receive) -> None:
+        """Run the call, send a response to a defect of ours, and log it."""
+        scope = self._scope
+        try:
+            await work
+        except asyncio.CancelledError:
+            # The process exits and waits no longer; the server would send a 500.
+            if scope["type"] == "http" and self.status is None:
+                await error_response(_STOPS, scope)(scope, receive, self.send)
+            raise
+        except Exception as error:
+            facts = {"request_id": self.id, **_where(error)}
+            log.error("request broke", extra={"facts": facts})  # noqa: TRY400 - may repeat the body
+            if scope["type"] == "http" and self.status is None:
+                await error_response(error, scope)(scope, receive, self.send)
+            elif not self.is_complete:
+                raise
+        finally:
+            if log.isEnabledFor(level := self._level):
+                log.log(level, "request", extra={"facts": self._facts()})
+            self._count()
+
     async def send(self, message: Message) -> None:
+        """Send a message of the application."""
         kind = message["type"]
         if kind == "http.response.body":
             self._bytes += len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
         elif kind == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.id
-            if is_anthropic(self._scope):
-                headers["request-id"] = self.id  # the name that Anthropic's clients look for
-            self._job = headers.get("x-fleet-job")
+            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+            self._job = next((id.decode() for name, id in headers if name == _JOB), None)
+            headers += [(name, self.id.encode()) for name in _names_of_id(self._scope)]
+            message["headers"] = headers
         elif kind == "websocket.close":
             self.status, self.is_complete = message.get("code", 1000), True
         await self._send(message)
 
     @property
-    def level(self) -> int:
+    def _level(self) -> int:
         """Successful probes are frequent, so they are logged at DEBUG."""
         is_probe = self._scope["path"] in _PROBES and self.status == HTTPStatus.OK
         return logging.DEBUG if is_probe else logging.INFO
 
-    def count(self, metrics: ProcessMetrics) -> None:
+    def _count(self) -> None:
         """Count the call by its route's template: a path would be a name a job."""
         method = self._scope.get("method", "WEBSOCKET")
         method = method if method in _METHODS else "other"
         route = getattr(self._scope.get("route"), "path", "other")
-        series = metrics.series
+        series = self._metrics.series
         series.count("http_requests_total", method, route, str(self.status or "none"))
         duration_s = time.perf_counter() - self._began
         series.bins("http_request_duration_seconds", method, route).observe(duration_s)
 
-    def facts(self) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "request_id": self.id,
             "method": self._scope.get("method", "WEBSOCKET"),
@@ -128,6 +140,11 @@ class _Call:
         if entry is not None:
             facts |= {"tenant": entry.facts.tenant, "key": entry.facts.id}
         return {**facts, "job": self._job} if self._job else facts
+
+
+def _names_of_id(scope: Scope) -> tuple[bytes, ...]:
+    """The headers that have the request's id: Anthropic's clients look for another one."""
+    return (_REQUEST_ID, b"request-id") if is_anthropic(scope) else (_REQUEST_ID,)
 
 
 def _where(error: BaseException) -> dict[str, Any]:

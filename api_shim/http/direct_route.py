@@ -1,101 +1,124 @@
-"""Busy POST routes without FastAPI's matching and dependency injection, for ordinary requests.
+"""Busy POST routes in front of the application: ordinary requests need none of its layers.
 
-FastAPI documents the route and serves every special request: one with a query, with preference
-headers, or with another content type. Any other request calls the same function with the same
-arguments: its body is parsed and validated as FastAPI does it, and its dependencies are built
-directly. FastAPI's matching and injection were about a fifth of a shim's CPU a job
-(docs/adr/0034).
+FastAPI documents these routes, and serves every request with anything special or wrong in its
+head. Any other request is admitted by the same rules, logged in the same way, and calls the same
+function with the same arguments: its body is parsed and validated as FastAPI does it, and its
+dependencies are built directly. FastAPI, Starlette and our own middleware are a third of a shim's
+CPU a job (docs/adr/0034).
 """
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.routing import BaseRoute, Match
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
-from typing_extensions import override
 
-from api_shim.http.headers import BACKEND_NAME, Preferences
+from api_shim.http.access_log import LoggedCall
+from api_shim.http.authentication import Authenticator
+from api_shim.http.headers import Preferences
 from api_shim.http.json_body import invalid_json
+from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
+from api_shim.http.problems import error_response
+from contract.errors import FleetError
+from telemetry.process_metrics import ProcessMetrics
 
 Injected = TypeVar("Injected")
+Build = Callable[[Scope, Receive, Preferences], Injected]
+"""Builds the dependencies of one call."""
 
-_SPECIAL: Final = frozenset(
-    {
-        b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
-        b"content-encoding",
-    }
-)  # fmt: skip
-_BACKEND: Final = re.compile(BACKEND_NAME)
+_REPORTED: Final = (HTTPException, RequestValidationError, FleetError)
+"""Errors with a response of their own; any other is a defect."""
 
 
-class DirectRoute(BaseRoute, Generic[Injected]):
-    """Serves the ordinary requests of one POST route; put it before FastAPI's routes."""
+class DirectRoute(Generic[Injected]):
+    """One of FastAPI's POST routes, as it serves ordinary requests."""
 
     def __init__(
         self,
         router: APIRouter,
         endpoint: Callable[[Any, Injected], Awaitable[Response]],
-        build: Callable[[Request, Preferences], Injected],
+        build: Build[Injected],
     ) -> None:
         """`endpoint` is one of `router`; it is called with the body and what `build` returns."""
         routes = (each for each in router.routes if isinstance(each, APIRoute))
-        self._route = next(each for each in routes if each.endpoint is endpoint)
+        self.route = next(each for each in routes if each.endpoint is endpoint)
         self._endpoint = endpoint
         self._build = build
 
-    @override
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """FULL for an ordinary request, else NONE."""
-        if (
-            scope["type"] != "http"
-            or scope["path"] != self._route.path
-            or scope["method"] != "POST"
-        ):
-            return Match.NONE, {}
-        preferences = None if scope["query_string"] else _preferences(scope)
-        if preferences is None:
-            return Match.NONE, {}
-        return Match.FULL, {"fleet.preferences": preferences, "route": self._route}
+    async def respond(
+        self, scope: Scope, client: OrdinaryClient, preferences: Preferences, send: Send
+    ) -> None:
+        """Call the endpoint and send its response.
 
-    @override
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the endpoint and send its response; raises RequestValidationError, Refusal."""
-        request = Request(scope, receive)
-        body = self._validated(await request.body())
-        built = self._build(request, scope["fleet.preferences"])
-        response = await self._endpoint(body, built)
-        await response(scope, receive, send)
+        Raises RequestValidationError, HTTPException, FleetError.
+        """
+        body = self._validated(await client.body())
+        response = await self._endpoint(body, self._build(scope, client, preferences))
+        await response(scope, client, send)
 
     def _validated(self, data: bytes) -> Any:
         try:
             value: Any = from_json(data, allow_inf_nan=False)
         except ValueError as error:
             raise invalid_json(error) from None
-        assert self._route.body_field is not None  # noqa: S101 - for the type checker
-        body, errors = self._route.body_field.validate(value, {}, loc=("body",))
+        assert self.route.body_field is not None  # noqa: S101 - for the type checker
+        body, errors = self.route.body_field.validate(value, {}, loc=("body",))
         if errors:
             raise RequestValidationError(errors, body=value)
         return body
 
 
-def _preferences(scope: Scope) -> Preferences | None:
-    """The preferences in the headers; None for a request that FastAPI must serve."""
-    is_json, backend = False, None
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            is_json = value == b"application/json"
-        elif name == b"content-length":
-            if value == b"0":
-                return None
-        elif name == b"x-fleet-backend":
-            backend = value.decode("latin-1")
-            if not _BACKEND.match(backend):
-                return None
-        elif name in _SPECIAL:
-            return None
-    return Preferences(backend=backend) if is_json else None
+class DirectRoutes:
+    """The server's application: ordinary requests go to a direct route, others to FastAPI."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        routes: Iterable[DirectRoute[Any]],
+        metrics: ProcessMetrics,
+        *,
+        max_body_bytes: int,
+    ) -> None:
+        """`app` has these routes too."""
+        self._metrics = metrics
+        self._app = app
+        self._routes = {each.route.path: each for each in routes}
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, WebSocket or lifespan."""
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if route is not None and (head := ordinary_head(scope, self._max_body_bytes)) is not None:
+            authenticator: Authenticator = self._app.state.authenticator
+            admission = authenticator.admit_at_once(head.key, is_local=head.is_local)
+            if admission is not None:
+                scope["app"], scope["route"] = self._app, route.route
+                call = LoggedCall(scope, send, self._metrics)
+                scope["state"]["key"] = admission.entry
+                with authenticator.track(admission.entry) as key_ended:
+                    client = OrdinaryClient(receive, key_ended)
+                    await call.run(_serve(route, head, scope, client, call), receive)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _serve(
+    route: DirectRoute[Any],
+    head: OrdinaryHead,
+    scope: Scope,
+    client: OrdinaryClient,
+    call: LoggedCall,
+) -> None:
+    """Send the response of a route, or that to its error; end a stream whose key was revoked."""
+    try:
+        await route.respond(scope, client, head.preferences, call.send)
+    except _REPORTED as error:
+        if call.status is not None:
+            raise
+        await error_response(error, scope)(scope, client, call.send)
+    if not call.is_complete and client.is_revoked:
+        await call.send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -5,6 +5,7 @@ Selection composes its refusals from these, so that a client of `/v1` reads abou
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 
@@ -65,6 +66,7 @@ _BY_PATH: Final[Mapping[str, ErrorHints]] = {
 }
 
 
+@lru_cache(maxsize=256)
 def hints_for(path: str) -> ErrorHints:
     """The hints of the surface that a path belongs to; the longest prefix counts."""
     surfaces = [prefix for prefix in _BY_PATH if path.startswith(prefix)]

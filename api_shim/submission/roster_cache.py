@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
+from functools import cached_property
 
 from contract.features import Feature
 from contract.model_kinds import ModelKind, kinds, lacks, rank
@@ -13,7 +14,10 @@ from relay.roster import Roster, RosterStore, consumed
 
 
 class Pool:
-    """What all live workers report about one backend, or what is known of one without any."""
+    """What all live workers report about one backend, or what is known of one without any.
+
+    Its properties are computed once.
+    """
 
     def __init__(self, name: str) -> None:
         """No report is added yet."""
@@ -27,17 +31,17 @@ class Pool:
         self.last_seen_at: float | None = None
         """Unix seconds at which a worker of the known queues reported, if one ever did."""
 
-    @property
+    @cached_property
     def is_healthy(self) -> bool:
         """Whether the backend is healthy for at least one worker."""
         return any(report.healthy for report in self.reports)
 
-    @property
+    @cached_property
     def capabilities(self) -> tuple[Capability, ...]:
         """Capabilities that any worker reports."""
         return tuple(dict.fromkeys(c for report in self.reports for c in report.capabilities))
 
-    @property
+    @cached_property
     def grants(self) -> frozenset[Feature] | None:
         """Features that any worker reports the backend to grant; None if no worker reports them."""
         reported = [
@@ -45,7 +49,7 @@ class Pool:
         ]
         return frozenset[Feature]().union(*reported) if reported else None
 
-    @property
+    @cached_property
     def models(self) -> dict[str, list[ModelReport]]:
         """By name: what each worker reports about the model."""
         models: dict[str, list[ModelReport]] = {}
@@ -119,6 +123,7 @@ class RosterCache:
         self._seen = Roster([], [])
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
+        self._pools: tuple[Roster, Mapping[str, Pool]] = (self._seen, {})
 
     async def read(self, *, max_age_s: float = 0.0) -> Roster:
         """The roster as of `max_age_s` seconds ago or later; raises RelayUnavailable."""
@@ -132,7 +137,18 @@ class RosterCache:
 
     async def recent(self) -> Roster:
         """The roster, from the cache if it is fresh enough; raises RelayUnavailable."""
+        if self._looked_at >= time.monotonic() - self._max_age_s:
+            return self._seen
         return await self.read(max_age_s=self._max_age_s)
+
+    @property
+    def recent_pools(self) -> Mapping[str, Pool]:
+        """The pools of the cached roster: call `recent` first."""
+        of, found = self._pools
+        if of is not self._seen:
+            found = pools(*self._seen)
+            self._pools = self._seen, found
+        return found
 
     async def workers(self) -> list[WorkerReport]:
         """Every live worker now; raises RelayUnavailable."""

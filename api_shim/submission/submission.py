@@ -13,7 +13,7 @@ from fastapi import Response
 from api_shim.http.error_hints import NATIVE, ErrorHints
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
-from api_shim.submission.roster_cache import RosterCache, pools
+from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.selection import choose, depends_on_loads
 from contract.errors import FleetError, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
@@ -27,6 +27,7 @@ from relay.idempotency import Idempotency, Key
 from relay.position import NO_WORKER
 from relay.queue import Queue
 from relay.roster import Roster
+from relay.subscriber import Subscriber, UpcomingJob
 
 REASON_HEADER: Final = "X-Fleet-Queue-Reason"
 """Response header that says why a job waits, if it waits for a worker to start."""
@@ -39,6 +40,8 @@ class SubmissionServices(NamedTuple):
     roster: RosterCache
     idempotency: Idempotency
     followers: Followers
+    subscriber: Subscriber
+    """Made with `expects_jobs`."""
     on_no_worker: OnNoWorker
     """For requests that do not say it."""
 
@@ -70,8 +73,8 @@ class Submission:
         self._is_followed = is_followed
         self._no_worker = False
         """Whether no live worker consumes the queue that was selected last."""
-        self.is_registered = False
-        """Whether this process has been the job's first follower since it was enqueued."""
+        self.expected: UpcomingJob | None = None
+        """The job's events, where this process has followed it since it was enqueued."""
         self.headers: dict[str, str] = {}
 
     async def __call__(self, request: AnyRequest) -> Response:
@@ -117,15 +120,18 @@ class Submission:
     async def _enqueue(
         self, request: AnyRequest, queue: str, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
-        request = request.model_copy(update=self._settled(request, queue))
+        if fields := self._settled(request, queue):
+            request = request.model_copy(update=fields)
         # Only of these it is certain that the job is a new one.
         is_new = job_id is None and not isinstance(request, PullRequest)
-        self.is_registered = is_new and self._is_followed
+        expected = self._services.subscriber.expect() if is_new and self._is_followed else None
         record, place = await self._services.queue.enqueue(
             request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True,
-            first_follower=self._services.followers.process if self.is_registered else None,
+            new_job_id=None if expected is None else expected.job_id,
+            first_follower=None if expected is None else self._services.followers.process,
             obstacle=NO_WORKER if self._no_worker else "",
         )  # fmt: skip
+        self.expected = expected
         if place.reason.startswith(NO_WORKER):
             self.headers[REASON_HEADER] = place.reason
         if record.on_disconnect != request.on_disconnect:
@@ -138,7 +144,11 @@ class Submission:
 
         Who waits for a worker that may never start has a deadline.
         """
-        fields: dict[str, Any] = {"backend": backend_of(queue), "on_no_worker": None}
+        fields: dict[str, Any] = {}
+        if request.backend != (backend := backend_of(queue)):
+            fields["backend"] = backend
+        if request.on_no_worker is not None:
+            fields["on_no_worker"] = None
         if self._no_worker and request.effective_deadline_s is None:
             fields["deadline_s"] = LONGEST_DEADLINE_S
         return fields
@@ -152,13 +162,13 @@ class Submission:
             return request.backend
         roster = self._services.roster
         try:
-            return await self._choose(request, await roster.recent())
+            return await self._choose(request, await roster.recent(), roster.recent_pools)
         except Refusal:
             # The cached roster may be old: only a fresh one may refuse a client.
-            return await self._choose(request, await roster.read())
+            fresh = await roster.read()
+            return await self._choose(request, fresh, pools(*fresh))
 
-    async def _choose(self, request: AnyRequest, roster: Roster) -> str:
-        found = pools(*roster)
+    async def _choose(self, request: AnyRequest, roster: Roster, found: Mapping[str, Pool]) -> str:
         loads: list[QueueView] = []
         if depends_on_loads(request, found):
             loads = await self._services.queue.positions.views(roster.workers)

@@ -8,10 +8,12 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 from support.proxy import Proxy, proxy_to
 from support.redis_server import RedisServer
-from support.relay import Relay, relay_on, words
+from support.relay import QUEUE, Relay, chat, relay_on, words
+from support.shim import eventually
 
 from contract.errors import RelayUnavailable
-from relay.subscriber import Subscription
+from relay.log import Log
+from relay.subscriber import Subscriber, Subscription, UpcomingJob
 
 TIMEOUT_S = 0.4
 
@@ -123,3 +125,79 @@ def test_a_buffer_is_bounded_by_messages_and_bytes(messages: list[bytes], *, fit
 
     assert subscription.behind is not fits
     assert subscription.take() == (messages if fits else [])
+
+
+@asynccontextmanager
+async def expecting(url: str) -> AsyncGenerator[tuple[Relay, Subscriber]]:
+    """A process that follows the jobs that it enqueues."""
+    async with relay_on(url) as relay:
+        subscriber = Subscriber(relay.connection, expects_jobs=True)
+        listening = asyncio.create_task(subscriber.listen())
+        try:
+            await eventually(lambda: not subscriber.expect().subscription.behind)
+            yield relay, subscriber
+        finally:
+            listening.cancel()
+
+
+async def run_expected(relay: Relay, job: UpcomingJob) -> None:
+    """Enqueue the job and run it to its end."""
+    await relay.queue.enqueue(chat(), queue=QUEUE, new_job_id=job.job_id)
+    await relay.run(await relay.claim(), *words(2))
+
+
+async def heard(relay: Relay, subscriber: Subscriber, job: UpcomingJob) -> list[str]:
+    async with asyncio.timeout(5):
+        pages = Log(relay.connection, subscriber).follow_expected(job)
+        return [str(frame.id) async for frames in pages for frame in frames]
+
+
+EVERY = ["1-0", "1-1", "1-2", "1-3", "1-4"]
+
+
+async def test_the_events_of_an_expected_job_come_without_a_command(own_redis: RedisServer) -> None:
+    async with expecting(own_redis.url) as (relay, subscriber):
+        job = subscriber.expect()
+        await run_expected(relay, job)
+        events = await heard(relay, subscriber, job)
+        stats = await relay.connection.command("INFO", "commandstats")
+
+    assert events == EVERY
+    assert not {"cmdstat_subscribe", "cmdstat_unsubscribe", "cmdstat_xrange"} & stats.keys()
+
+
+async def test_a_missed_event_of_an_expected_job_is_read_from_the_log(redis_url: str) -> None:
+    async with expecting(redis_url) as (relay, subscriber):
+        job = subscriber.expect()
+        await run_expected(relay, job)
+        await eventually(lambda: len(job.subscription.messages) > 2)
+        del job.subscription.messages[1]
+
+        assert await heard(relay, subscriber, job) == EVERY
+
+
+async def test_an_expected_job_is_followed_after_a_lost_connection(
+    redis_server: RedisServer,
+) -> None:
+    async with two_relays(redis_server) as (here, proxy, there):
+        subscriber = Subscriber(here.connection, expects_jobs=True)
+        listening = asyncio.create_task(subscriber.listen())
+        await eventually(lambda: not subscriber.expect().subscription.behind)
+        job = subscriber.expect()
+        proxy.cut()
+        await eventually(lambda: job.subscription.behind)
+        during_the_outage = subscriber.expect()
+        for each in (job, during_the_outage):
+            await run_expected(there, each)
+
+            assert await heard(there, subscriber, each) == EVERY
+        listening.cancel()
+
+
+async def test_an_expected_job_that_nobody_reads_is_forgotten(redis_url: str) -> None:
+    async with expecting(redis_url) as (_, subscriber):
+        kept = [subscriber.expect() for _ in range(3)]
+        channels = subscriber.count
+        del kept
+
+        assert (channels, subscriber.count) == (3, 0)

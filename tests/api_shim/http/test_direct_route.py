@@ -1,11 +1,20 @@
-"""Requests that pass FastAPI by get the answers that they would get from it."""
+"""Requests that pass FastAPI by get the responses that they would get from it.
 
+Subjects: api_shim/http/direct_route.py, api_shim/http/ordinary_call.py.
+"""
+
+import asyncio
 import json
+import logging
 from typing import Any
 
 import httpx
 import pytest
-from support.shim import CHAT, Stage, stage
+from support.keys import bearer, client, keyed
+from support.redis_server import RedisServer
+from support.shim import CHAT, Stage, eventually, problem, serving, stage
+
+from contract.events import Delta
 
 PLAIN, THROUGH_FASTAPI = "application/json", "application/json; charset=utf-8"
 EMBED = {"model": "m", "input": ["one", "two"]}
@@ -39,11 +48,16 @@ BODIES: dict[str, dict[str, bytes]] = {
 CASES = [(path, name) for path, bodies in BODIES.items() for name in bodies]
 
 
-def comparable(response: httpx.Response) -> tuple[int, str, Any]:
+def comparable(response: httpx.Response) -> tuple[int, dict[str, str], Any]:
     body = response.json()
     changing = {"id", "events_url", "request_id", "position", "reason"}
     kept = {name: value for name, value in body.items() if name not in changing}
-    return response.status_code, response.headers["content-type"], kept
+    headers = {
+        name: "set" if name in {"date", "x-request-id", "x-fleet-job", "location"} else value
+        for name, value in response.headers.items()
+        if name != "content-length"
+    }
+    return response.status_code, headers, kept
 
 
 async def both(at: Stage, path: str, body: bytes) -> list[Any]:
@@ -97,3 +111,100 @@ async def test_a_backend_in_a_header_is_chosen(shim: str, redis_url: str) -> Non
         )
 
     assert answer.json()["queue"] == "two.chat"
+
+
+HEADS: tuple[dict[str, str], ...] = (
+    {"X-Forwarded-For": "127.0.0.1"},
+    {"Host": "evil.example"},
+    {"X-Request-Id": "mine"},
+    {"X-Request-Id": "not mine"},
+    {"Authorization": "Bearer sk-anything"},
+)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_both_ways_judge_a_head_and_a_size_alike(path: str, redis_url: str) -> None:
+    cases = [(b"[", head) for head in HEADS] + [(b"[" + b" " * 4000, {})]
+    with serving(redis_url, max_body_bytes=4000) as shim:
+        async with stage(shim, redis_url) as at:
+            for body, head in cases:
+                direct, through_fastapi = [
+                    comparable(
+                        await at.http.post(
+                            path, content=body, headers={"Content-Type": kind} | head
+                        )
+                    )
+                    for kind in (PLAIN, THROUGH_FASTAPI)
+                ]
+
+                assert direct == through_fastapi
+                assert direct[0] in {400, 403, 413}
+                assert direct[1]["x-request-id"] == "set"
+
+
+async def test_both_ways_are_logged_alike(
+    shim: str, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with caplog.at_level(logging.INFO, "api_shim.http.access_log"):
+        async with stage(shim, redis_url) as at:
+            await at.announce()
+            await both(at, "/api/v1/jobs/chat", BODIES["/api/v1/jobs/chat"]["good"])
+        await eventually(lambda: len(caplog.records) == 2)
+    direct, through_fastapi = (each.__dict__["facts"] for each in caplog.records)
+
+    assert direct.keys() == through_fastapi.keys() >= {"request_id", "job", "ms", "bytes"}
+    assert (direct["status"], direct["method"]) == (202, "POST")
+
+
+async def test_a_direct_call_needs_a_valid_key(own_redis: RedisServer) -> None:
+    with keyed(own_redis.url) as fleet:
+        told = fleet.issue("a")
+        async with stage(fleet.url, own_redis.url) as at, fleet.admin as admin:
+            await at.announce()
+            for headers in ({}, bearer(f"flk_{'0' * 16}_{'A' * 43}"), {"X-Api-Key": "nonsense"}):
+                refused = await at.http.post("/api/v1/jobs/chat", json=CHAT, headers=headers)
+                problem(refused, 401, "not_authenticated")
+                assert refused.headers["www-authenticate"] == "Bearer"
+            async with client(fleet.url, told["key"]) as a:
+                accepted = await a.post("/api/v1/jobs/chat", json=CHAT)
+                await admin.delete(f"/api/v1/keys/{told['id']}")
+                refused = await a.post("/api/v1/jobs/chat", json=CHAT)
+            record = await at.relay.records.get(accepted.json()["id"])
+
+    assert record.tenant == "a"
+    problem(refused, 401, "not_authenticated")
+
+
+async def test_a_direct_stream_ends_and_its_job_too_when_its_key_is_revoked(
+    own_redis: RedisServer,
+) -> None:
+    with keyed(own_redis.url) as fleet:
+        told = fleet.issue("a")
+        async with stage(fleet.url, own_redis.url) as at, client(fleet.url, told["key"]) as a:
+            await at.announce()
+            body = {**CHAT, "stream": True}
+            working = asyncio.create_task(one_word(at))
+            async with (
+                asyncio.timeout(10),
+                a.stream("POST", "/v1/chat/completions", json=body) as response,
+            ):
+                await working
+                pieces = response.aiter_bytes()
+                first = await anext(pieces)
+                async with fleet.admin as admin:
+                    await admin.delete(f"/api/v1/keys/{told['id']}")
+                    rest = b"".join([piece async for piece in pieces])
+            last = (await at.relay.frames(response.headers["x-fleet-job"]))[-1]
+
+    assert b"word" in first
+    assert b"[DONE]" not in rest
+    assert last.type == "cancelled"
+
+
+async def one_word(at: Stage) -> None:
+    while (claim := await at.relay.start_next("scripted.chat", "w1")) is None:
+        await asyncio.sleep(0.01)
+    log = at.relay.attempt_log(claim)
+    log.append(Delta(content="word"))
+    await log.flush()

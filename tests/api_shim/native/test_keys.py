@@ -42,11 +42,12 @@ async def test_no_log_line_has_a_key(redis_url: str, caplog: pytest.LogCaptureFi
             await b.get("/api/v1/keys", headers={"x-api-key": told["key"]})
             await admin.delete(f"/api/v1/keys/{told['id']}")
 
-    assert "api/v1/keys" in caplog.text
-    assert '"tenant": "b", "key": "' in caplog.text
+    logged = caplog.text + str([each.__dict__.get("facts") for each in caplog.records])
+    assert "api/v1/keys" in logged
+    assert "'tenant': 'b', 'key': '" in logged
     for key in (told["key"], fleet.key):
-        assert key.split("_", 2)[2] not in caplog.text
-        assert key[21:] not in caplog.text
+        assert key.split("_", 2)[2] not in logged
+        assert key[21:] not in logged
 
 
 @pytest.mark.parametrize(

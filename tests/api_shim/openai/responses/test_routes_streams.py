@@ -18,7 +18,6 @@ from support.responses import (
 from support.shim import Stage, serving
 
 from contract.events import Delta, Done, Failed, Reset, Resumed
-from contract.redis_keys import channel
 
 
 async def test_any_shim_follows_a_response_from_any_event_on(shim: str, redis_url: str) -> None:
@@ -87,13 +86,13 @@ async def test_a_reset_ends_open_streams_and_later_ones_receive_the_new_text(
 ) -> None:
     async with on_stage(shim, redis_url) as at:
         told = await asked(at)
-        claim = await claimed(at)
-        attempt_log = at.relay.attempt_log(claim)
+        attempt_log = at.relay.attempt_log(await claimed(at))
         attempt_log.append(Delta(content="old"))
         await attempt_log.flush()
         async with asyncio.TaskGroup() as group:
-            listening = group.create_task(followed(at.http, told["id"]))
-            await heard_by_somebody(at, claim.record.id)
+            hears = asyncio.Event()
+            listening = group.create_task(followed_aloud(at, told["id"], hears))
+            await hears.wait()
             for event in (Reset(attempt=2, reason=""), Delta(content="new"), Done()):
                 attempt_log.append(event)
             heard = await listening
@@ -110,10 +109,18 @@ async def test_a_reset_ends_open_streams_and_later_ones_receive_the_new_text(
         assert await followed(at.http, told["id"], numbers[3]) == fresh[4:]
 
 
-async def heard_by_somebody(at: Stage, job: str) -> None:
-    async with asyncio.timeout(10):
-        while not (await at.relay.connection.command("PUBSUB", "NUMSUB", channel(job)))[1]:
-            await asyncio.sleep(0.01)
+async def followed_aloud(at: Stage, id: str, hears: asyncio.Event) -> list[Any]:
+    """All events; `hears` is set when there is text among them."""
+    data = b""
+    async with (
+        asyncio.timeout(10),
+        at.http.stream("GET", f"/v1/responses/{id}", params={"stream": "true"}) as response,
+    ):
+        async for piece in response.aiter_raw():
+            data += piece
+            if b"output_text.delta" in data:
+                hears.set()
+    return parsed(data)
 
 
 async def test_an_answer_that_is_continued_is_one_answer(shim: str, redis_url: str) -> None:

@@ -1,0 +1,158 @@
+"""What a direct route reads of a request's head, and of its client: nothing but the ordinary.
+
+`ordinary_head` reads the head in one pass. It returns None for every request with anything special
+or wrong in its head, which FastAPI's route then serves or refuses: no error is written twice.
+"""
+
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple
+
+from starlette.types import Message, Receive, Scope
+
+from api_shim.http.authentication import PROXIED, CallEnded
+from api_shim.http.headers import ANTHROPIC_VERSION, BACKEND_NAME, Preferences
+from api_shim.http.listening import is_loopback
+
+_SPECIAL: Final = frozenset(
+    {
+        b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
+        b"content-encoding", ANTHROPIC_VERSION.encode(),
+    }
+)  # fmt: skip
+_PROXIED: Final = frozenset(name.encode() for name in PROXIED)
+_BACKEND: Final = re.compile(BACKEND_NAME)
+_LOCAL_HOST: Final = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
+_BEARER: Final = b"Bearer "
+
+
+class OrdinaryHead(NamedTuple):
+    """The head of a request that a direct route serves."""
+
+    preferences: Preferences
+    key: str | None
+    """The API key that the client sent."""
+    is_local: bool
+    """Whether the client is a program on this machine, with no proxy between."""
+
+
+def ordinary_head(scope: Scope, max_bytes: int) -> OrdinaryHead | None:
+    """The head of a POST with a JSON body of at most `max_bytes`; None if anything is special."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    if (
+        scope["method"] != "POST"
+        or scope["query_string"]
+        or len(headers) != len(scope["headers"])
+        or headers.get(b"content-type") != b"application/json"
+        or not _SPECIAL.isdisjoint(headers)
+        or not _is_bounded(headers.get(b"content-length", b""), max_bytes)
+    ):
+        return None
+    backend = headers.get(b"x-fleet-backend")
+    name = None if backend is None else backend.decode("latin-1")
+    if name is not None and not _BACKEND.match(name):
+        return None
+    key = _key(headers)
+    if key == "":
+        return None
+    return OrdinaryHead(Preferences(backend=name), key, _is_local(scope, headers))
+
+
+def _is_bounded(announced: bytes, max_bytes: int) -> bool:
+    return announced.isdigit() and 0 < int(announced) <= max_bytes
+
+
+def _key(headers: dict[bytes, bytes]) -> str | None:
+    """The client's key; empty if it is not sent in one of the two usual ways."""
+    bearer, key = headers.get(b"authorization"), headers.get(b"x-api-key")
+    if bearer is None:
+        return None if key is None else key.decode("latin-1").strip()
+    if key is not None or not bearer.startswith(_BEARER):
+        return ""
+    return bearer[len(_BEARER) :].decode("latin-1").strip()
+
+
+def _is_local(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """As `authentication.is_local`; False also for unusual names of this machine."""
+    client = scope["client"]
+    return (
+        client is not None
+        and is_loopback(client[0])
+        and _LOCAL_HOST.fullmatch(headers.get(b"host", b"")) is not None
+        and _PROXIED.isdisjoint(headers)
+    )
+
+
+class OrdinaryClient:
+    """The `receive` of a direct call: what the client sends, and when it has left.
+
+    A client whose key is revoked counts as one that has left.
+    """
+
+    def __init__(self, receive: Receive, key_ended: CallEnded) -> None:
+        """`receive` is the server's, for a call whose key is valid until `key_ended` is done."""
+        self._receive = receive
+        self._key_ended = key_ended
+
+    async def __call__(self) -> Message:
+        """The next message of the client."""
+        return await self._receive()
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether its key is no longer valid."""
+        return self._key_ended.done()
+
+    async def body(self) -> bytes:
+        """The whole body, or what was sent of it by a client that has left."""
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        while message.get("more_body"):
+            message = await self._receive()
+            body += message.get("body", b"")
+        return body
+
+    def watch(self, on_disconnect: Callable[[], None]) -> Callable[[], None]:
+        """Call `on_disconnect` once, when the client has left; returns what ends the watch.
+
+        The server's `receive` is stepped by callbacks: a task costs twice as much.
+        """
+        watch = _Watch(self._receive, on_disconnect)
+        self._key_ended.add_done_callback(watch.end)
+        return watch.close
+
+
+class _Watch:
+    """Waits for the client's disconnect without a task."""
+
+    def __init__(self, receive: Receive, on_disconnect: Callable[[], None]) -> None:
+        self._receive = receive
+        self._on_disconnect = on_disconnect
+        self._receiving: Coroutine[Any, Any, Message] | None = receive()  # type: ignore[assignment]
+        self._step()
+
+    def _step(self, _: object = None) -> None:
+        """Run `receive` up to its next wait; its wait continues here."""
+        while (receiving := self._receiving) is not None:
+            try:
+                waits_for = receiving.send(None)
+            except StopIteration as received:
+                if received.value["type"] == "http.disconnect":
+                    self.end()
+                else:
+                    self._receiving = self._receive()  # type: ignore[assignment]
+                continue
+            # What asyncio's tasks do with the future that a coroutine yields.
+            waits_for._asyncio_future_blocking = False  # noqa: SLF001
+            waits_for.add_done_callback(self._step)
+            return
+
+    def end(self, _: object = None) -> None:
+        if self._receiving is not None:
+            self.close()
+            self._on_disconnect()
+
+    def close(self) -> None:
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            receiving.close()

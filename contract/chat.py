@@ -214,3 +214,21 @@ class ChatRequest(Request):
         if info.data.get("suffix") is not None and messages:
             raise ValueError("a suffix goes with a prompt, not with messages")
         return messages
+
+
+class CountRequest(Request):
+    """Count the tokens of a conversation; the answer is one `details` event with `input_tokens`.
+
+    Images are not counted.
+    """
+
+    kind: Literal["count"] = "count"
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    messages: Annotated[tuple[Message, ...], Field(min_length=1)]
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def chat(self) -> ChatRequest:
+        """The chat whose prompt is counted, without its images."""
+        texts = (message.model_copy(update={"content": message.text}) for message in self.messages)
+        return ChatRequest(model=self.model, messages=tuple(texts), tools=self.tools)

@@ -7,13 +7,13 @@ are those of a small model on one card. Both are rough.
 
 from typing import Final, NamedTuple
 
-from contract.chat import ChatRequest, TextPart
+from contract.chat import ChatRequest, CountRequest, TextPart
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.requests import Request
 
 _BYTES_A_TOKEN: Final = 4
-_IMAGE_TOKENS: Final = 500
+IMAGE_TOKENS: Final = 500
 """Of one image in a prompt."""
 _ANSWER_TOKENS: Final = 512
 """Of an answer without `max_tokens`, and the most that is counted of `max_tokens`."""
@@ -42,10 +42,12 @@ def cost_of(request: Request) -> Cost:
     """The estimated cost of a request for its backend; at least 0.01 s."""
     match request:
         case ChatRequest():
-            prompt = _prompt_tokens(request)
+            prompt = prompt_tokens(request)
             answer = min(request.max_tokens or _ANSWER_TOKENS, _ANSWER_TOKENS)
             seconds = prompt / _READ_PER_S + answer / _WRITE_PER_S
             return Cost(max(_LEAST_S, seconds), prompt + answer)
+        case CountRequest():
+            return Cost(_LEAST_S, 0)
         case EmbedRequest():
             tokens = sum(_tokens(text) for text in request.input)
             tokens += sum(len(ids) for ids in request.tokens)
@@ -57,7 +59,8 @@ def cost_of(request: Request) -> Cost:
             return Cost(_OTHER_S, 0)
 
 
-def _prompt_tokens(request: ChatRequest) -> int:
+def prompt_tokens(request: ChatRequest) -> int:
+    """The estimated tokens of a request's prompt: messages, images and tools."""
     total = sum(_tokens(str(tool.parameters)) for tool in request.tools)
     if request.prompt is not None:
         given = request.prompt
@@ -68,7 +71,7 @@ def _prompt_tokens(request: ChatRequest) -> int:
             total += _tokens(message.content)
             continue
         for part in message.content:
-            total += _tokens(part.text) if isinstance(part, TextPart) else _IMAGE_TOKENS
+            total += _tokens(part.text) if isinstance(part, TextPart) else IMAGE_TOKENS
     return total
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.events import Failed
 from contract.images import ImageRequest
@@ -25,7 +25,8 @@ from contract.wire import WireModel
 
 AnyRequest = Annotated[
     ChatRequest | EmbedRequest | PullRequest | ImageRequest | ShowRequest | ListRequest
-    | RunningRequest | DeleteRequest | CopyRequest | CreateRequest | LoadRequest | UnloadRequest,
+    | RunningRequest | DeleteRequest | CopyRequest | CreateRequest | LoadRequest | UnloadRequest
+    | CountRequest,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -44,6 +45,7 @@ REQUESTS: dict[Kind, type[Request]] = {
     "create": CreateRequest,
     "load": LoadRequest,
     "unload": UnloadRequest,
+    "count": CountRequest,
 }
 
 TASKS: dict[str, Kind] = {f"fleet.{kind}": kind for kind in REQUESTS}

@@ -8,14 +8,20 @@ from contract.wire import ClientModel, WireModel
 
 Kind = Literal[
     "chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy", "create",
-    "load", "unload",
+    "load", "unload", "count",
 ]  # fmt: skip
 Priority = Literal["interactive", "standard", "batch"]
 
 SLACK_S: dict[Priority, float] = {"interactive": 0.0, "standard": 10.0, "batch": 600.0}
 """Seconds of waiting after which a job of this class is equal to a new one of `interactive`."""
 
-DEADLINE_S: dict[Kind, float] = {"chat": 600.0, "show": 120.0, "list": 120.0, "running": 120.0}
+DEADLINE_S: dict[Kind, float] = {
+    "chat": 600.0,
+    "show": 120.0,
+    "list": 120.0,
+    "running": 120.0,
+    "count": 20.0,
+}
 """Seconds from enqueue to the deadline if the request sets none; other kinds have no deadline."""
 _WITH_PULL_S = 6 * 3600.0
 """The same, in seconds, for a job that may have to pull its model first."""

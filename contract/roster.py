@@ -9,7 +9,7 @@ from contract.requests import Kind
 from contract.wire import WireModel
 
 Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
-                     "create", "load", "unload"]  # fmt: skip
+                     "create", "load", "unload", "count"]  # fmt: skip
 """Kinds of jobs that a backend has a method for."""
 
 ModelTrait = Literal["chat", "embed", "image", "vision", "tools", "thinking", "schema"]

@@ -27,6 +27,7 @@ from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap
 from workers.backends.openai.lmstudio import LmStudio
 from workers.backends.openai.one_address_a_model import DeclaredEndpoints
+from workers.backends.openai.token_counts import CountingOpenAI
 from workers.backends.openai.vllm import SleepingVllm
 from workers.backends.protocols import Backend
 from workers.scripted.backend import Scripted
@@ -72,7 +73,7 @@ def _a1111(config: BackendConfig) -> Backend:
 
 def _vllm(config: BackendConfig) -> Backend:
     is_dev = config.options.get("dev", "0") not in {"", "0"}
-    return _openai(VLLM, SleepingVllm if is_dev else OpenAI)(config)
+    return _openai(VLLM, SleepingVllm if is_dev else CountingOpenAI)(config)
 
 
 def _endpoints(config: BackendConfig) -> Backend:
@@ -134,7 +135,7 @@ def _openvino(config: BackendConfig) -> Backend:
 
 FACTORIES: Final[dict[str, Factory]] = {
     "ollama": _ollama,
-    "llamacpp": _openai(LLAMACPP),
+    "llamacpp": _openai(LLAMACPP, CountingOpenAI),
     "llamacpp-router": _openai(LLAMACPP_ROUTER, LlamaRouter),
     "llamaswap": _openai(LLAMASWAP, LlamaSwap),
     "lmstudio": _openai(LMSTUDIO, LmStudio),

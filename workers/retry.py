@@ -65,6 +65,7 @@ REPEATABLE: Final[Mapping[Kind, bool]] = {
     "show": True,  # reads only
     "list": True,
     "running": True,
+    "count": True,
     "pull": True,  # continues where it stopped
     "load": True,  # a model in memory stays there, an unloaded one stays unloaded
     "unload": True,

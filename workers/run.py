@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
     BackendError,
@@ -67,6 +67,7 @@ from workers.backends.protocols import (
     AcceptsImageUrls,
     Backend,
     Chat,
+    CountTokens,
     Delete,
     Embed,
     GenerateImages,
@@ -304,6 +305,8 @@ def stream(  # noqa: C901, PLR0912 - one flat case per kind
             return backend.load(request)
         case UnloadRequest() if isinstance(backend, SwapModels):
             return backend.unload(request)
+        case CountRequest() if isinstance(backend, CountTokens):
+            return backend.count(request)
         case ListRequest():
             return _listed(backend)
         case _:

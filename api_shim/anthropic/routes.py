@@ -8,10 +8,11 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from api_shim.anthropic import schemas
 from api_shim.anthropic.errors import error_event
 from api_shim.anthropic.events import MessageBuilder, MessageEvents, MessageFacts
-from api_shim.anthropic.message_body import MessagesBody
+from api_shim.anthropic.message_body import MessagesBody, PromptBody
 from api_shim.anthropic.message_request import Translated, to_request
 from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
 from api_shim.anthropic.stored_messages import Messages, StoredMessage, cursor_of
+from api_shim.anthropic.token_counts import TokenCount
 from api_shim.dependencies import Dependencies, DropIn, Injected
 from api_shim.following.drop_in import AnswerStream, restarted
 from api_shim.http.head import is_head
@@ -43,6 +44,13 @@ _EXAMPLE: Final[Any] = {
             "max_tokens": 1024,
             "messages": [{"role": "user", "content": "Hello!"}],
         },
+    }
+}
+
+_PROMPT_EXAMPLE: Final[Any] = {
+    "question": {
+        "summary": "A question",
+        "value": {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello!"}]},
     }
 }
 
@@ -78,6 +86,24 @@ async def create(
     builder = MessageBuilder(facts)
     await call.result(record, builder.add)
     return _json(builder.message, call.headers)
+
+
+@router.post(
+    "/count_tokens",
+    operation_id="anthropic_count_tokens",
+    response_model=schemas.TokensCount,
+    responses=anthropic_answers(schemas.TokensCount),
+)
+async def count_tokens(
+    body: Annotated[PromptBody, Body(openapi_examples=_PROMPT_EXAMPLE)],
+    call: DropIn,
+    dependencies: Injected,
+) -> Response:
+    """Count the tokens of a prompt: by the model's backend, else as an estimate."""
+    count = TokenCount(body)
+    call.add_ignored(count.left_out)
+    found = await count.of(call, pools(*await dependencies.roster.recent()))
+    return _json({"input_tokens": found.input_tokens}, {**call.headers, **found.headers})
 
 
 async def _fitted(translated: Translated, dependencies: Dependencies) -> ChatRequest:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Response
 from api_shim.dependencies import NativeSubmission
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.jobs import JobAccepted
@@ -26,7 +26,7 @@ from contract.requests import Kind
 
 KINDS: Final[tuple[Kind, ...]] = (
     "chat", "embed", "pull", "image", "show", "running", "delete", "copy", "create", "load",
-    "unload",
+    "unload", "count",
 )  # fmt: skip
 """Kinds that a client may enqueue; `list` is answered from the roster."""
 
@@ -103,6 +103,18 @@ async def show(
     submit: NativeSubmission,
 ) -> Response:
     """Show all that a backend knows about a model; the result is one `details` event."""
+    return await submit(request)
+
+
+@router.post("/count", operation_id="enqueue_count", **_ROUTE)
+async def count(
+    request: Annotated[
+        CountRequest,
+        _example("A prompt", model="llama3.2", messages=[{"role": "user", "content": "Hello!"}]),
+    ],
+    submit: NativeSubmission,
+) -> Response:
+    """Count a conversation's tokens as its model reads it; the result is one `details` event."""
     return await submit(request)
 
 

@@ -355,6 +355,24 @@ def test_models_are_listed_in_anthropics_shape_for_its_clients(ask: Anthropic, a
         ask.models.retrieve("nobody")
 
 
+def test_tokens_are_counted_by_the_backend_or_estimated(ask: Anthropic, at: Fleet) -> None:
+    def count(backend: str, model: str, prompt: Any = HELLO) -> tuple[int, str | None]:
+        body = {"model": model, "messages": prompt, "system": "Be brief.", "backend": backend}
+        answer = httpx.post(f"{at.url}/v1/messages/count_tokens", json=body, headers=HEADERS)
+        return answer.json()["input_tokens"], answer.headers.get("x-fleet-estimated")
+
+    image = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgoAAAAN"}
+    picture = [{"role": "user", "content": [{"type": "image", "source": image}]}]
+    told = ask.messages.count_tokens(model="scripted-echo", messages=HELLO)
+
+    assert told.input_tokens == 2
+    assert count("vllm", "scripted-echo") == count("scripted", "scripted-echo") == (4, None)
+    assert count("vllm", "scripted-echo", picture) == (502, "input_tokens")
+    assert count("scripted", LONG) == (6, "input_tokens")
+    with pytest.raises(anthropic.NotFoundError):
+        ask.messages.count_tokens(model="nobody", messages=HELLO)
+
+
 def test_a_path_that_does_not_exist_is_an_error_of_anthropics(at: Fleet) -> None:
     answer = httpx.get(f"{at.url}/v1/complete", headers=HEADERS)
     plain = httpx.get(f"{at.url}/v1/messages/msg_{'0' * 32}")

@@ -8,7 +8,7 @@ Streams are async generators of events. The last item is a `Done`; a failure is 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, TypeVar, get_args, runtime_checkable
 
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
 from contract.events import Delta, Details, Done, Image, Phase, Progress, Vectors
@@ -61,6 +61,15 @@ class Chat(Protocol):
 
     def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """Stream the response: deltas, then `Done`; raises BackendError."""
+        ...
+
+
+@runtime_checkable
+class CountTokens(Protocol):
+    """Counts the tokens of a prompt with the model's own template and vocabulary."""
+
+    def count(self, request: CountRequest) -> Stream[Details | Done]:
+        """Yield `{"input_tokens": n}`; raises BackendError."""
         ...
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final
 
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest, pack
 from contract.errors import (
     AuthenticationRefused,
@@ -190,6 +190,15 @@ class Scripted:
             stop_sequence=turn.stop_sequence if fault is None else None,
             usage=Usage(prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens),
         )
+
+    async def count(self, request: CountRequest) -> Stream[Details | Done]:
+        """Count the words of the messages; raises the error of the script's fault."""
+        script = self._script(request.model)
+        if (fault := self._fault(script)) is not None:
+            await self._raise_fault(fault)
+        words = sum(len(message.text.split()) for message in request.messages)
+        yield Details(details={"input_tokens": words})
+        yield Done()
 
     async def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """Yield hashed vectors; raises the error of the script's fault."""

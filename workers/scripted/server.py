@@ -23,7 +23,13 @@ from contract.errors import (
     NotSupported,
 )
 from workers.scripted import wire
-from workers.scripted.catalog import Catalog, early_error, error_reply, json_reply
+from workers.scripted.catalog import (
+    CONTEXT_LENGTH,
+    Catalog,
+    early_error,
+    error_reply,
+    json_reply,
+)
 from workers.scripted.gemini import ScriptedGemini
 from workers.scripted.http import (
     Handler,
@@ -87,6 +93,8 @@ class ScriptedServer:
             **self._catalog.routes,
             "POST /v1/chat/completions": self._openai_chat,
             "POST /v1/embeddings": self._openai_embed,
+            "POST /apply-template": _apply_template,
+            "POST /tokenize": _tokenize,
             "POST /api/chat": self._ollama_chat,
             "POST /api/embed": self._ollama_embed,
             "POST /api/pull": self._pull,
@@ -294,6 +302,21 @@ def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
         turns=turns,
         turn=turn,
     )
+
+
+def _apply_template(body: dict[str, Any]) -> Reply:
+    """The prompt of a chat, as llama-server makes it."""
+    texts = [_text(message.get("content")) for message in body.get("messages") or ()]
+    return json_reply({"prompt": " ".join(texts)})
+
+
+def _tokenize(body: dict[str, Any]) -> Reply:
+    """A token for each word: of a text (llama-server) or of a chat (vLLM)."""
+    texts = [str(body.get("content") or "")]
+    texts += [_text(message.get("content")) for message in body.get("messages") or ()]
+    tokens = list(range(len(" ".join(texts).split())))
+    counted = {"count": len(tokens), "max_model_len": CONTEXT_LENGTH} if "messages" in body else {}
+    return json_reply({"tokens": tokens, **counted})
 
 
 def _stops(stop: Any) -> tuple[str, ...]:

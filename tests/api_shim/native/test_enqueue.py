@@ -38,6 +38,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "create": {"model": "n", "source": "m"},
     "load": {"model": "m"},
     "unload": {"model": "m"},
+    "count": CHAT,
 }
 
 

@@ -26,6 +26,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "create": {"model": "n", "source": "m"},
     "load": {"model": "m"},
     "unload": {"model": "m"},
+    "count": CHAT,
 }
 
 

@@ -15,14 +15,14 @@ from support.backends import (
     folded,
 )
 
-from contract.chat import Message, NamedTool, Tool
+from contract.chat import CountRequest, ImagePart, Message, NamedTool, TextPart, Tool
 from contract.embeddings import EmbedRequest, unpack
 from contract.errors import (
     BadAnswer,
     ModelMissing,
 )
 from contract.events import Delta, Done
-from workers.backends.protocols import Backend, Chat, Embed
+from workers.backends.protocols import Backend, Chat, CountTokens, Embed
 from workers.scripted.script import NOTICE, STORY, vector
 
 TEXT = "héllo wörld, do you hear me 🌍🌍"
@@ -51,6 +51,23 @@ async def test_an_answer_arrives_word_by_word_and_ends_with_one_terminal_event(t
     assert isinstance(events[-1], Done)
     assert "".join(event.content for event in events[:-1]) == TEXT
     assert len(events) == 8
+
+
+@pytest.mark.parametrize("type", ["llamacpp", "vllm", "ollama", "scripted"])
+async def test_the_tokens_of_a_prompt_are_counted_without_its_images(type: str) -> None:
+    picture = ImagePart(image="iVBORw0KGgoAAAAN")
+    messages = (
+        Message(role="user", content="one two three"),
+        Message(role="assistant", content="four"),
+        Message(role="user", content=(TextPart(text="five six"), picture)),
+    )
+    request = CountRequest(model="scripted-tools", messages=messages, tools=(LOOKUP,))
+    async with against_server(type) as (backend, _):
+        assert isinstance(backend, CountTokens)
+        result = await folded(backend.count(request))
+
+    words = 2 if type == "ollama" else 6  # the scripted Ollama counts the last message alone
+    assert result.details == {"input_tokens": words}
 
 
 @every

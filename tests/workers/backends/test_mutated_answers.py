@@ -32,7 +32,7 @@ from support.backends import (
     make,
 )
 
-from contract.chat import Tool
+from contract.chat import CountRequest, Message, Tool
 from contract.embeddings import EmbedRequest
 from contract.errors import BackendError, RequestError
 from contract.events import Event, EventId, Frame
@@ -56,6 +56,7 @@ REQUESTS = [
     chat_request("scripted-tools:calls=2", tools=(TOOL,)),
     chat_request("scripted-think:think=2,chunks=1"),
     EmbedRequest(model=EMBED, input=("a", "b")),
+    CountRequest(model=CHAT, messages=(Message(role="user", content="one two"),), tools=(TOOL,)),
     ImageRequest(model="scripted-image", prompt="a cat", width=48, height=32, partial_images=1),
     RunningRequest(),
     LoadRequest(model="scripted-story"),

@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
     BackendError,
     BackendRejected,
+    BadAnswer,
     NotSupported,
     TruncatedStream,
 )
@@ -147,6 +148,22 @@ class Ollama:
         if done is None:
             raise TruncatedStream("Ollama's answer ended without its last line")
         yield done.model_copy(update={"ignored": ignored})
+
+    async def count(self, request: CountRequest) -> Stream[Details | Done]:
+        """POST /api/chat for one token: no path counts, but `prompt_eval_count` is the prompt's.
+
+        Ollama keeps the prompt, so that the chat that follows need not read it again. Raises
+        BadAnswer without a count, BackendError.
+        """
+        body = wire.to_chat(request.chat.model_copy(update={"max_tokens": 1}))
+        answer = await self._client.json(
+            "POST", "/api/chat", body | {"stream": False}, shape=shapes.LINE
+        )
+        count = answer.get("prompt_eval_count")
+        if count is None:
+            raise BadAnswer("the backend's answer is not understood at prompt_eval_count: missing")
+        yield Details(details={"input_tokens": count})
+        yield Done()
 
     def max_texts(self, model: str) -> int:  # noqa: ARG002 - the same for every model
         """The most texts of one request."""

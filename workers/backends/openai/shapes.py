@@ -188,6 +188,21 @@ class LlamaServerProps(TypedDict, total=False):
 
 
 @with_config(LENIENT)
+class LlamaTemplated(TypedDict, total=False):
+    """POST /apply-template of llama-server."""
+
+    prompt: OptionalText
+
+
+@with_config(LENIENT)
+class TokenizedPrompt(TypedDict, total=False):
+    """POST /tokenize of llama-server and vLLM."""
+
+    tokens: list[Any] | None
+    count: Count
+
+
+@with_config(LENIENT)
 class OpenAIVector(TypedDict, total=False):
     """A vector; `VectorRows` checks its numbers."""
 
@@ -285,6 +300,8 @@ MODEL_LIST: Final = Shape(OpenAIModelsResponse)
 PROPS: Final = Shape(LlamaServerProps)
 EMBEDDINGS: Final = Shape(OpenAIEmbedResponse)
 IMAGES: Final = Shape(OpenAIImageResponse)
+TEMPLATED: Final = Shape(LlamaTemplated)
+TOKENIZED: Final = Shape(TokenizedPrompt)
 LM_STUDIO_MODEL_LIST: Final = Shape(LmStudioModelList)
 LM_STUDIO_JOB: Final = Shape(LmStudioJob)
 RUNNING: Final = Shape(LlamaSwapRunning)

@@ -19,11 +19,11 @@ from contract.models import (
 )
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S
-from workers.backends.openai.adapter import OpenAI
+from workers.backends.openai.token_counts import CountingOpenAI
 from workers.backends.protocols import Stream
 
 
-class SleepingVllm(OpenAI):
+class SleepingVllm(CountingOpenAI):
     """One vLLM server; load wakes it up, unload puts it to sleep."""
 
     @override

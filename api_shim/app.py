@@ -13,6 +13,7 @@ from api_shim.anthropic import models as anthropic_models
 from api_shim.anthropic import routes as anthropic_messages
 from api_shim.anthropic.errors import anthropic_envelope
 from api_shim.batch import file_routes as openai_files
+from api_shim.batch import message_batches
 from api_shim.batch import routes as openai_batches
 from api_shim.batch.driver import running_driver
 from api_shim.dependencies import Dependencies, drop_in_call, open_dependencies
@@ -82,6 +83,7 @@ _OTHERS: Final = (
     metrics,
     chat_routes,
     model_routes,
+    message_batches,
     anthropic_messages,
     anthropic_models,
     openai_generation,

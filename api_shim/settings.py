@@ -98,7 +98,7 @@ class ShimSettings(RelaySettings, MetricsSettings):
     """Bytes that an uploaded file may have; more is a 413."""
     file_ttl_s: Annotated[float, Field(ge=60, le=YEARS_S)] = 30 * 86400
     """Seconds that a file is kept, where its upload or its batch names none."""
-    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
     """Requests that a batch may have."""
     batch_max_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 200 * 2**20
     """Bytes that the input file of a batch may have."""

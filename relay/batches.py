@@ -37,7 +37,7 @@ from contract.result import Status
 from contract.tenants import Tenant
 from contract.wire import encode
 from relay.connection import Connection, Hash
-from relay.files import ids_from, place_after, stored_name
+from relay.files import Order, ids_from, place_after, stored_name
 from relay.records import id_from_prefix
 from relay.scripts import batches, jobs
 
@@ -195,20 +195,31 @@ class BatchStore:
             raise no_batch(batch_id)
         return batch
 
-    async def page(self, tenant: Tenant, *, limit: int, after: str | None = None) -> BatchPage:
-        """The tenant's own batches, newest first; `after` is the last id of the page before.
+    async def page(
+        self, tenant: Tenant, *, limit: int, after: str | None = None, order: Order = "desc"
+    ) -> BatchPage:
+        """The tenant's own batches by creation; `after` is the last id of the page before.
 
         Raises UnknownBatch if that is not in the list; RelayUnavailable.
         """
         index = redis_keys.batches(tenant.name)
-        start = await place_after(self._connection, index, after, "desc")
+        start = await place_after(self._connection, index, after, order)
         if start is None:
             raise no_batch(after or "")
-        ids = await ids_from(self._connection, index, start, limit + 1, "desc")
+        ids = await ids_from(self._connection, index, start, limit + 1, order)
         found = await self._found(ids[:limit])
         return BatchPage(
             batches=tuple(batch for batch in found if batch), has_more=len(ids) > limit
         )
+
+    async def delete(self, batch: Batch) -> None:
+        """Delete the record of a batch that has ended; its files are deleted apart.
+
+        Raises RelayUnavailable.
+        """
+        index = redis_keys.batches(batch.tenant.name)
+        await self._connection.command("ZREM", index, batch.id)
+        await self._connection.command("DEL", redis_keys.batch(batch.id))
 
     async def _found(self, ids: Sequence[str]) -> list[Batch | None]:
         answers = await self._connection.pipeline([("HGETALL", redis_keys.batch(id)) for id in ids])

@@ -11,7 +11,7 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import vertex
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter import OpenAI, OpenAIImages
+from workers.backends.openai.adapter import CountingOpenAI, OpenAI, OpenAIImages
 from workers.backends.openai.dialects import (
     LLAMACPP,
     LLAMACPP_ROUTER,
@@ -27,7 +27,6 @@ from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap
 from workers.backends.openai.lmstudio import LmStudio
 from workers.backends.openai.one_address_a_model import DeclaredEndpoints
-from workers.backends.openai.token_counts import CountingOpenAI
 from workers.backends.openai.vllm import SleepingVllm
 from workers.backends.protocols import Backend
 from workers.scripted.backend import Scripted

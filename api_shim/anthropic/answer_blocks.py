@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pydantic_core import from_json
 
 from api_shim.anthropic.signatures import sign
-from api_shim.following.call_ids import unique_call_id
+from api_shim.following.drop_in import unique_call_id
 
 StreamEvent = dict[str, Any]
 

@@ -21,10 +21,11 @@ from api_shim.following.drop_in import FAILURES, RESTARTS
 from api_shim.http.problems import Problem
 from contract import sse
 from contract.chat import ChatRequest, MessageNotes
-from contract.events import EventId, Frame, Usage
+from contract.events import Delta, Done, EventId, Frame, ToolCallDelta, Usage
 from contract.jobs import JobRecord
 from contract.json_lines import json_line
 from contract.requests import Priority
+from contract.result import Result
 
 MESSAGE_ID: Final = "msg_"
 """Begins the id of a message; the job's id follows."""
@@ -144,6 +145,29 @@ class MessageBuilder:
             **ending,
             "usage": {**counts, "service_tier": _TIERS[self._facts.priority]},
         }
+
+
+def whole_message(facts: MessageFacts, result: Result) -> dict[str, Any]:
+    """The message of a job that is done."""
+    calls = tuple(
+        ToolCallDelta(index=at, **call.model_dump()) for at, call in enumerate(result.tool_calls)
+    )
+    delta = Delta(
+        thinking=result.thinking or None,
+        content=result.content or None,
+        refusal=result.refusal or None,
+        tool_calls=calls or None,
+        provider_meta=result.provider_meta,
+    )
+    done = Done(
+        finish_reason=result.finish_reason or "stop",
+        stop_sequence=result.stop_sequence,
+        usage=result.usage,
+    )
+    builder = MessageBuilder(facts)
+    for event in (delta, done):
+        builder.add(Frame.of(None, 0.0, event))
+    return builder.message
 
 
 def _counts(used: Usage | None, *, is_empty: bool) -> dict[str, Any]:

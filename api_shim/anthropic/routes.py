@@ -9,7 +9,7 @@ from api_shim.anthropic import schemas
 from api_shim.anthropic.errors import error_event
 from api_shim.anthropic.events import MessageBuilder, MessageEvents, MessageFacts
 from api_shim.anthropic.message_body import MessagesBody, PromptBody
-from api_shim.anthropic.message_request import Translated, to_request
+from api_shim.anthropic.message_request import to_request
 from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
 from api_shim.anthropic.stored_messages import Messages, StoredMessage, cursor_of
 from api_shim.anthropic.token_counts import TokenCount
@@ -19,7 +19,7 @@ from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
 from api_shim.submission.roster_cache import pools
-from contract.chat import ChatRequest
+from api_shim.submission.selection import without_effort
 from contract.events import BEGINNING, Cursor, EventId
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
@@ -71,8 +71,10 @@ async def create(
     """Continue a conversation: as a whole, or as a stream of events."""
     values = [value.strip() for line in betas or () for value in line.split(",") if value.strip()]
     translated = to_request(body, values, await store.earlier(body.thread))
-    chat = await _fitted(translated, dependencies)
+    chat = translated.request
     call.add_ignored(translated.left_out)
+    if translated.may_not_think:
+        chat = without_effort(chat, pools(*await dependencies.roster.recent()))
     if chat.think != translated.request.think:
         call.add_ignored(["thinking"])
     record = await call.submit(chat)
@@ -104,19 +106,6 @@ async def count_tokens(
     call.add_ignored(count.left_out)
     found = await count.of(call, pools(*await dependencies.roster.recent()))
     return _json({"input_tokens": found.input_tokens}, {**call.headers, **found.headers})
-
-
-async def _fitted(translated: Translated, dependencies: Dependencies) -> ChatRequest:
-    """The request without its effort if every model of that name is known not to think."""
-    chat = translated.request
-    if chat.think in {"auto", "off"} or not translated.may_not_think:
-        return chat
-    fleet = pools(*await dependencies.roster.recent())
-    named = [fleet[chat.backend]] if chat.backend in fleet else list(fleet.values())
-    reports = [report for pool in named for report in pool.find(chat.model)]
-    if reports and all("thinking" in report.lacks for report in reports):
-        return chat.model_copy(update={"think": "auto"})
-    return chat
 
 
 @router.get(

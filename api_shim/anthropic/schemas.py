@@ -75,6 +75,46 @@ class AnthropicModelList(AnthropicSchema):
     has_more: bool
 
 
+class MessageBatchParams(AnthropicSchema):
+    """A batch to create."""
+
+    requests: list[dict[str, Any]]
+    """Each `{"custom_id", "params"}`: params are the body of a request to `/v1/messages`."""
+
+
+class MessageBatch(AnthropicSchema):
+    """A batch."""
+
+    id: str
+    type: Literal["message_batch"]
+    processing_status: Literal["in_progress", "canceling", "ended"]
+    request_counts: dict[str, int]
+    """Of `processing`, `succeeded`, `errored`, `canceled` and `expired`."""
+    created_at: str
+    expires_at: str
+    ended_at: str | None
+    cancel_initiated_at: str | None
+    archived_at: str | None
+    results_url: str | None
+    """Where the results are, once it has ended."""
+
+
+class MessageBatchList(AnthropicSchema):
+    """A page of batches."""
+
+    data: list[MessageBatch]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedMessageBatch(AnthropicSchema):
+    """The batch that was deleted."""
+
+    id: str
+    type: Literal["message_batch_deleted"]
+
+
 _DESCRIPTIONS: Final[dict[int, str]] = {
     400: "`invalid_request_error`: a field is missing or invalid, or the model cannot do it.",
     401: "`authentication_error`: no API key, or an unknown one.",

@@ -106,3 +106,41 @@ class Download(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await anext(pieces, None)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class LinesDownload(Response):
+    """Lines that are rendered while they are sent; it ends early if the client disconnects.
+
+    If the shim stops, the body has no end, so that the client does not take it for whole.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], open_calls: OpenCalls) -> None:
+        """Nothing is read before `begin`."""
+        self._pieces = pieces
+        self._open_calls = open_calls
+        self._first: bytes | None = None
+        self.status_code = 200
+        self.media_type = "application/x-jsonl"
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store"})
+
+    async def begin(self) -> None:
+        """Read the first lines, so that a missing file is a 404 and not a broken body.
+
+        Raises UnknownFile, StorageUnavailable.
+        """
+        self._first = await anext(self._pieces, b"")
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines."""
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(head)
+        await self._open_calls.run(self._send(send), receive)
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._pieces) as pieces:
+            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -19,8 +19,11 @@ from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
+from api_shim.submission.roster_cache import pools
+from api_shim.submission.selection import without_effort
 from api_shim.submission.submission import Submission
 from contract.batches import Batch
+from contract.chat import ChatRequest
 from contract.errors import (
     FleetError,
     NoWorker,
@@ -87,7 +90,11 @@ class JobWindow:
         custom_id = waiting.row.custom_id
         try:
             parsed = self._parse(waiting, job_id)
-            await self._enqueue(parsed.request, job_id)
+            request = parsed.request
+            if parsed.may_not_think and isinstance(request, ChatRequest):
+                fleet = pools(*await self._dependencies.roster.recent())
+                request = without_effort(request, fleet)
+            await self._enqueue(request, job_id)
         except RelayUnavailable:
             raise
         except QueueFull as full:

@@ -7,6 +7,9 @@ body. A further endpoint is a further entry of ENDPOINTS.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from api_shim.anthropic.events import MessageFacts, whole_message
+from api_shim.anthropic.message_body import MessagesBody
+from api_shim.anthropic.message_request import to_request as to_message
 from api_shim.openai import chat_response, completions, embeddings, images
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
@@ -18,6 +21,7 @@ from api_shim.openai.responses import response
 from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.submission.ignored_fields import ignored
+from contract.chat import MessageNotes
 from contract.jobs import AnyRequest
 from contract.result import Result
 
@@ -35,6 +39,8 @@ class BatchRequest(NamedTuple):
     render: RenderBody
     left_out: tuple[str, ...]
     """Fields of the body that are ignored."""
+    may_not_think: bool = False
+    """Whether a model that cannot think is to answer without thinking."""
 
 
 class BatchJob(NamedTuple):
@@ -100,6 +106,21 @@ def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     )
 
 
+def _message(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
+    parsed = MessagesBody.model_validate(body).model_copy(update={"stream": None})
+    if parsed.thread is not None:
+        raise unsupported_field("thread", "not supported in a batch: send the conversation")
+    translated = to_message(parsed)
+    notes = translated.request.message_notes or MessageNotes()
+    facts = MessageFacts(job.id, parsed.model, "batch", notes)
+    return BatchRequest(
+        translated.request,
+        lambda result: whole_message(facts, result),
+        translated.left_out,
+        translated.may_not_think,
+    )
+
+
 ParseBody = Callable[[Mapping[str, Any], BatchJob], BatchRequest]
 """Parses a body for a job; raises ValidationError or Refusal."""
 
@@ -109,4 +130,5 @@ ENDPOINTS: Final[Mapping[str, ParseBody]] = {
     "/v1/embeddings": _embeddings,
     "/v1/images/generations": _image,
     "/v1/responses": _response,
+    "/v1/messages": _message,
 }

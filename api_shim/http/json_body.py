@@ -113,13 +113,14 @@ class JsonRoute(APIRoute):
         async def strict(request: Request) -> Response:
             strict_request = _StrictRequest(request.scope, request.receive)
             if self.body_field is not None and await strict_request.body():
-                _require_json(strict_request.headers)
+                require_json(strict_request.headers)
             return await handler(strict_request)
 
         return strict
 
 
-def _require_json(headers: Headers) -> None:
+def require_json(headers: Headers) -> None:
+    """Raise Refusal unless the body is uncompressed JSON."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Refusal(

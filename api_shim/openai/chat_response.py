@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from api_shim.following.call_ids import unique_call_id
+from api_shim.following.drop_in import unique_call_id
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.response_head import ResponseHead

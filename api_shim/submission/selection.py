@@ -275,6 +275,21 @@ def ungranted(request: AnyRequest, grants: Collection[Feature] | None) -> list[s
     ]
 
 
+def without_effort(request: ChatRequest, pools: Mapping[str, Pool]) -> ChatRequest:
+    """The request without its effort if every model of its name is known not to think.
+
+    For surfaces whose clients send an effort to every model.
+    """
+    if request.think in {"auto", "off"}:
+        return request
+    own = pools.get(request.backend or "")
+    named = [own] if own is not None else list(pools.values())
+    reports = [report for pool in named for report in pool.find(request.model)]
+    if reports and all("thinking" in report.lacks for report in reports):
+        return request.model_copy(update={"think": "auto"})
+    return request
+
+
 def refuse(
     request: AnyRequest, model: str, wrong: Sequence[str], hints: ErrorHints = NATIVE
 ) -> None:

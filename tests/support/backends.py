@@ -13,7 +13,7 @@ from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import Vertex
 from workers.backends.http.connections import Incoming, Outgoing
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter import OpenAI, OpenAIImages
+from workers.backends.openai.adapter import CountingOpenAI, OpenAI, OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap
@@ -31,6 +31,8 @@ SPEAKERS: dict[str, type[OpenAI]] = {
     "llamaswap": LlamaSwap,
     "lmstudio": LmStudio,
     "openai": OpenAIImages,
+    "llamacpp": CountingOpenAI,
+    "vllm": CountingOpenAI,
     "vllm-dev": SleepingVllm,
 }
 GOOGLE = ("gemini", "vertex")

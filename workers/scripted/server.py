@@ -84,6 +84,7 @@ class ScriptedServer:
         own = IMITATIONS[imitate](self._responses, self._fallback) if imitate else {}
         self._handlers: dict[str, Handler] = {
             **own,
+            "/tokenize": self._fallback,  # Google's /token is a prefix of it
             **self.diffusion.handlers,
             **ScriptedGemini(self._responses).handlers,
             **ScriptedOpenAIImages(self._responses).handlers,

@@ -10,7 +10,7 @@ Source: openai/openai-openapi, ResponseStreamEvent and OutputItem.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
-from api_shim.following.call_ids import unique_call_id
+from api_shim.following.drop_in import unique_call_id
 from api_shim.openai.responses.items import ItemMessage, extra, reasoning
 from contract.chat import Message, ToolCall
 

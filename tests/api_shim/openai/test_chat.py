@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api_shim.following.call_ids import unique_call_id
+from api_shim.following.drop_in import unique_call_id
 from api_shim.http.problems import Problem, Refusal
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.chat_response import ChatChunks, response_body

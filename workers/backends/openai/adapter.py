@@ -7,19 +7,20 @@ openai/openai-openapi.
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from contract.chat import ChatRequest
+from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
     BackendError,
     BackendStalled,
+    BadAnswer,
     BadEndpoint,
     NotSupported,
     ServerFault,
     TruncatedStream,
 )
-from contract.events import Delta, Done, Image, Phase, Vectors
+from contract.events import Delta, Details, Done, Image, Phase, Vectors
 from contract.features import Feature
 from contract.images import ImageRequest
 from contract.roster import ModelReport
@@ -40,6 +41,9 @@ from workers.backends.openai.shapes import IMAGES
 from workers.backends.protocols import Stream
 from workers.backends.shapes import ANYTHING, invalid_json
 from workers.backends.vector_rows import VectorRows, batches, ordered, width
+
+_PROMPT: Final = frozenset({"model", "messages", "tools", "tool_choice"})
+"""Fields of a chat that its prompt depends on."""
 
 AnyRequest = TypeVar("AnyRequest", ChatRequest, EmbedRequest, ImageRequest)
 _Chunk = dict[str, Any] | None
@@ -327,3 +331,35 @@ class OpenAIImages(OpenAI):
                 for image in (i for item in packet for i in images.read(IMAGES.read(item or {}))):
                     yield image
         yield Done(usage=images.usage(), ignored=body.ignored)
+
+
+class CountingOpenAI(OpenAI):
+    """An OpenAI-shaped server that also counts the tokens of a prompt: llama-server and vLLM.
+
+    Sources: llama.cpp `tools/server/README.md` (POST /apply-template, POST /tokenize); vLLM
+    `entrypoints/serve/tokenize/protocol.py` (TokenizeChatRequest).
+    """
+
+    async def count(self, request: CountRequest) -> Stream[Details | Done]:
+        """POST /tokenize; llama-server's takes text, so its /apply-template makes that first.
+
+        Raises BackendError.
+        """
+        whole = wire.to_chat(self._with_server_name(request.chat), self.dialect).fields
+        body = {name: value for name, value in whole.items() if name in _PROMPT}
+        if self.dialect.catalog == "props":
+            templated = await self._root.json(
+                "POST", "/apply-template", body, shape=shapes.TEMPLATED
+            )
+            text = templated.get("prompt")
+            if text is None:
+                raise BadAnswer("the backend's answer is not understood at prompt: missing")
+            body = {"content": text, "add_special": True, "parse_special": True}
+        else:
+            body.pop("tool_choice", None)
+        counted = await self._root.json("POST", "/tokenize", body, shape=shapes.TOKENIZED)
+        tokens, count = counted.get("tokens"), counted.get("count")
+        if count is None and tokens is None:
+            raise BadAnswer("the backend's answer is not understood at tokens: missing")
+        yield Details(details={"input_tokens": len(tokens or ()) if count is None else count})
+        yield Done()

@@ -19,7 +19,7 @@ from contract.models import (
 )
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S
-from workers.backends.openai.token_counts import CountingOpenAI
+from workers.backends.openai.adapter import CountingOpenAI
 from workers.backends.protocols import Stream
 
 

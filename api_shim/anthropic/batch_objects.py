@@ -94,7 +94,7 @@ class InputLines(NamedTuple):
     """The input file of a batch."""
 
     data: bytes
-    count: int
+    total: int
     """Number of its lines."""
     left_out: tuple[str, ...]
     """Names of unknown fields beside the requests, for X-Fleet-Ignored."""

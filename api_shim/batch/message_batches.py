@@ -83,7 +83,7 @@ async def create(
         input_file_id=file.id,
         window_s=_WINDOW_S,
         completion_window="24h",
-        metadata={REQUESTS: str(lines.count)},
+        metadata={REQUESTS: str(lines.total)},
         backend=backend,
         output_ttl_s=dependencies.settings.file_ttl_s,
     )

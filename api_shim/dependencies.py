@@ -75,7 +75,8 @@ class Dependencies:
         self.connection = connection
         self.queue = Queue(connection)
         self.records = Records(connection)
-        self.log = Log(connection, reader)
+        self.followers = Followers(connection, is_ending=lambda: open_calls.is_shutting_down)
+        self.log = Log(connection, reader, self.followers.job_ended)
         self.roster = RosterCache(
             RosterStore(connection), settings.roster_max_age_s, settings.configured_backends
         )
@@ -88,7 +89,6 @@ class Dependencies:
         self.idempotency = Idempotency(connection)
         self.dead_letters = DeadLetters(connection)
         self.unreadable = UnreadableMessages(connection)
-        self.followers = Followers(connection, is_ending=lambda: open_calls.is_shutting_down)
         self.storage = Storage(settings.storage_url)
         self.files = Files(connection)
         self.batches = BatchStore(connection)

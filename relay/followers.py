@@ -44,6 +44,7 @@ class _LocalFollowers:
     def __init__(self) -> None:
         self.count = 0
         self.users = 0
+        self.has_ended = False
         self.turn = asyncio.Lock()
 
 
@@ -116,6 +117,11 @@ class Followers:
             else:
                 await self._remove(record.id, None if follower.has_returned else grace_s)
 
+    def job_ended(self, job_id: str) -> None:
+        """Note that a job has ended: its followers need not be removed from Redis."""
+        if (local := self._jobs.get(job_id)) is not None:
+            local.has_ended = True
+
     async def merge_policy(self, record: JobRecord, policy: OnDisconnect) -> None:
         """Give a job that several clients share the most lenient of their policies.
 
@@ -158,6 +164,9 @@ class Followers:
         local = self._jobs[job_id]
         local.count -= 1
         if self._is_ending():
+            return
+        if local.has_ended:
+            self._forget(job_id, local)
             return
         try:
             call = leave(job_id, self.process, grace_s)

@@ -74,8 +74,10 @@ class Leases:
                 lost.update(gone)
         return lost
 
-    async def release(self, queue: str, job_id: str, holder: Holder | None) -> str | None:
+    async def release(self, queue: str, job_id: str, holder: Holder | str | None) -> str | None:
         """Remove an ended job from its queue. Returns the worker that held it, if any.
+
+        Only if `holder` (or its text) holds it, or any for None.
 
         Raises RelayUnavailable.
         """
@@ -207,6 +209,7 @@ class Leases:
             await self.release(queue, job_id, None)
             return False
         _log.warning("the lease on job %s expired in the hands of %s", job_id, holder)
+        await self._forget_idle_slots(queue, Holder.parse(holder).worker)
         return await self.hand_over(
             queue,
             job_id,
@@ -214,6 +217,14 @@ class Leases:
             reason="its worker fell silent",
             counts=True,
         )
+
+    async def _forget_idle_slots(self, queue: str, worker: str) -> None:
+        """Have no more jobs assigned to a worker that is silent, although it is subscribed."""
+        idle = redis_keys.idle(queue)
+        members = await self._connection.command("ZRANGE", idle, 0, -1)
+        its = [member for member in members if member.split(b" ", 1)[-1] == worker.encode()]
+        if its:
+            await self._connection.command("ZREM", idle, *its)
 
     async def give_back(
         self, queue: str, job_id: str, old: int, new: int, *, delay_s: float = 0.0

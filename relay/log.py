@@ -6,7 +6,7 @@ the terminal event. One script appends and publishes an event, so the channel ha
 in the log's order. Each script may be run twice.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Literal
 
@@ -111,10 +111,19 @@ _HEAVY_BYTES: Final = 2**20
 class Log:
     """Reads logs, and follows them while they grow."""
 
-    def __init__(self, connection: Connection, subscriber: Subscriber) -> None:
-        """Read through the connection; receive new events through the subscriber."""
+    def __init__(
+        self,
+        connection: Connection,
+        subscriber: Subscriber,
+        on_end: Callable[[str], None] = lambda _job_id: None,
+    ) -> None:
+        """Read through the connection; receive new events through the subscriber.
+
+        `on_end` is called with the id of each job whose terminal event a follower gets.
+        """
         self._connection = connection
         self._subscriber = subscriber
+        self._on_end = on_end
 
     async def read(
         self, job_id: str, after: EventId = BEGINNING
@@ -176,11 +185,14 @@ class Log:
                     self._stored_then_live(job_id, subscription, cursor, idle_s)
                 ) as pages:
                     async for frames in pages:
+                        is_end = bool(frames) and frames[-1].is_last
+                        if is_end:
+                            self._on_end(job_id)
                         yield frames
+                        if is_end:
+                            return
                         cursor = frames[-1].id or cursor if frames else cursor
                         nonce = nonce_in(frames) or nonce
-                        if frames and frames[-1].is_last:
-                            return
 
     async def follow_expected(
         self, job: UpcomingJob, *, idle_s: float = 15.0

@@ -56,6 +56,12 @@ class ClaimFilter(NamedTuple):
     """With `only`: whether every worker of the queue uses the same server, so that the variants of
     the jobs that others hold count, too."""
 
+    @property
+    def takes_any(self) -> bool:
+        """Whether it excludes no job: then jobs may be assigned without a claim."""
+        limits = self.resting or self.failing or self.only is not None
+        return self.warm is None and self.cold and self.batch and not limits
+
 
 class Bounds(NamedTuple):
     """How much may wait in one queue: of all tenants, and of one tenant. None: no bound."""
@@ -79,19 +85,24 @@ class Arrival(NamedTuple):
     """Name of that clock: `<class> <tenant>`."""
     tenant: str
     bounds: Bounds
+    assignment: str = ""
+    """What a worker needs to start the job if no other waits: id, attempt, context length or `-`,
+    and model, with spaces between. Empty for class `batch`, which may not use every slot."""
 
 
 def arrival(record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Bounds) -> Arrival:
     """What a queue stores of a new job, and the bounds that it checks first."""
-    cost = cost_of(request)
+    cost, length = cost_of(request), context_length_of(request)
+    assignment = f"{record.id} {record.attempt} {length or '-'} {record.model or ''}"
     return Arrival(
         record.queue,
         record.id,
-        facts_of(record, cost, context_length_of(request)),
+        facts_of(record, cost, length),
         cost.seconds / tenant.weight,
         f"{record.priority} {tenant.name}",
         tenant.name,
         bounds,
+        "" if record.priority == "batch" else assignment,
     )
 
 

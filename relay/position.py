@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Final
 
 from contract import redis_keys
@@ -14,6 +15,7 @@ NO_WORKER: Final = "waiting for a worker to start"
 """Why a job waits in a queue that no live worker consumes."""
 _MINUTES: Final = 5
 """Over which the drain rate is measured."""
+_RATE_S: Final = 1.0
 _LEAST_S: Final = 10.0
 """Shortest time over which a rate is believed."""
 
@@ -24,6 +26,8 @@ class Positions:
     def __init__(self, connection: Connection) -> None:
         """Read through this connection."""
         self._connection = connection
+        self._rates: dict[str, tuple[float, float | None]] = {}
+        """When the rate of a queue was read (monotonic seconds), and the rate."""
 
     async def place(self, record: JobRecord) -> QueuePlace:
         """The position of a waiting job; an empty place if it does not wait.
@@ -45,6 +49,14 @@ class Positions:
             wait_s = max(0.0, float(due) - self._connection.now())
             return QueuePlace(reason=f"the next attempt is due in {wait_s:.1f} s")
         return QueuePlace()
+
+    async def recent_rate(self, queue: str) -> float | None:
+        """The rate of a queue, read at most once a second; raises RelayUnavailable."""
+        read_at, rate = self._rates.get(queue, (-math.inf, None))
+        if monotonic() - read_at > _RATE_S:
+            rate = self.rate(await self._connection.command("MGET", *self.drained(queue)))
+            self._rates[queue] = (monotonic(), rate)
+        return rate
 
     def drained(self, queue: str) -> list[str]:
         """The keys of the counters that `rate` reads, this minute first."""

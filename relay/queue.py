@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from secrets import token_hex
+from time import monotonic
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -21,10 +22,15 @@ from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
 from relay.position import Positions, placed
 from relay.records import Records, from_hash, to_hash
 from relay.scripts import jobs, queues
+from relay.scripts.jobs import NO_FOLLOWER, FirstFollower
+from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Picked
 from relay.tickets import ticket
 
 FIRST_FOLLOW_S: Final = 15.0
 """Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
+_FULL_S: Final = 10.0
+"""For how long a queue is checked before each enqueue after it has refused a job."""
+_FULL_AT_MOST: Final = 1000
 _RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
 """Least, unknown, most."""
 _TENANT_BOUNDS: Final = (-3, -4)
@@ -65,13 +71,6 @@ class StartedJob(NamedTuple):
         return self.record.attempt
 
 
-class _Expected(NamedTuple):
-    """The place that a job would have, and the jobs a second that leave the queue."""
-
-    place: queues.Place
-    rate: float | None
-
-
 class Queue:
     """The queues of a fleet: enqueues, claims, starts and cancels jobs."""
 
@@ -80,6 +79,8 @@ class Queue:
         self._connection = connection
         self._records = Records(connection)
         self._leases = Leases(connection)
+        self._full_at: dict[tuple[str, str], float] = {}
+        """When each queue last refused a job of each tenant (monotonic seconds)."""
         self.positions = Positions(connection)
 
     async def enqueue(
@@ -107,14 +108,14 @@ class Queue:
             return there, await self.positions.place(there)
         record = _new_record(request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of)
         arriving = arrival(record, request, tenant, self._bounds(tenant))
-        expected = await self._expected(arriving)
-        if expected.place.position < 0:
-            raise self._refused(queue, tenant.name, *expected)
+        follower = self._first_follower(record, first_follower) if expects_follower else NO_FOLLOWER
+        await self._refuse_if_full(arriving)
         try:
-            follower = self._first_follower(record, first_follower) if expects_follower else []
-            return await self._begun(record, request, arriving, expected, obstacle, after=follower)
+            return await self._begun(record, request, arriving, follower, obstacle)
         except QueueFull as error:
+            self._remember_full(queue, tenant.name)
             await self._leases.end(queue, record.id, error)
+            await self._connection.call(jobs.forget([record.id], record.tenant))
             raise
         except RelayUnavailable as error:
             if job_id is None:
@@ -123,25 +124,40 @@ class Queue:
                     await self._leases.end(queue, record.id, error)
             raise
 
-    async def _expected(self, arriving: Arrival) -> _Expected:
-        counters = self.positions.drained(arriving.queue)
-        place, counts = await self._connection.call(queues.expect(arriving, counters))
-        return _Expected(place, self.positions.rate(counts))
+    async def _refuse_if_full(self, arriving: Arrival) -> None:
+        """Raise QueueFull without a trace of the job if the queue refused another a moment ago.
+
+        Only then the bounds are checked before the record is written, which is a round trip of
+        its own.
+        """
+        where = (arriving.queue, arriving.tenant)
+        refused_at = self._full_at.get(where)
+        if refused_at is None:
+            return
+        expected = await self._connection.call(queues.expect(arriving))
+        if expected.position < 0:
+            self._remember_full(*where)
+            rate = await self.positions.recent_rate(arriving.queue)
+            raise self._refused(arriving, expected, rate)
+        if monotonic() - refused_at > _FULL_S:
+            self._full_at.pop(where, None)
+
+    def _remember_full(self, queue: str, tenant: str) -> None:
+        if len(self._full_at) >= _FULL_AT_MOST:
+            self._full_at.clear()
+        self._full_at[queue, tenant] = monotonic()
 
     async def _begun(
         self,
         record: JobRecord,
         request: AnyRequest,
         arriving: Arrival,
-        expected: _Expected,
+        follower: FirstFollower,
         obstacle: str,
-        *,
-        after: Sequence[ScriptCall[Any]],
     ) -> tuple[JobRecord, QueuePlace]:
-        """Write the record, then the backlog; then run the scripts in `after`."""
-        rate = expected.rate
-        queued = _queued(record, placed(expected.place.position, None, obstacle))
-        begin = _begin(record, request, queued, facts=arriving.facts)
+        """Write the record, then the backlog: two slots (docs/adr/0031), one round trip."""
+        queued = Queued(queue=record.queue, reason=obstacle)
+        begin = _begin(record, request, queued, facts=arriving.facts, follower=follower)
         enqueue = queues.enqueue(arriving, ticket(record.queue))
         if isinstance(request, PullRequest):
             begun = await self._connection.call(begin)
@@ -149,40 +165,38 @@ class Queue:
             if at is None:
                 existing = await self._records.get(begun.job_id)
                 return existing, await self.positions.place(existing)
-            place, *_ = await self._connection.calls([enqueue, *after])
+            place = await self._connection.call(enqueue)
         else:
-            # Two slots (docs/adr/0031), one round trip.
-            calls: list[ScriptCall[Any]] = [begin, enqueue, *after]
-            (_, at), place, *_ = await self._connection.calls(calls)
+            calls: list[ScriptCall[Any]] = [begin, enqueue]
+            (_, at), place = await self._connection.calls(calls)
+        rate = await self.positions.recent_rate(record.queue)
         if place.position < 0:
-            raise self._refused(record.queue, record.tenant, place, rate)
+            raise self._refused(arriving, place, rate)
         self._connection.observer.on_enqueued(record.queue, record.priority)
         deadline_s = request.effective_deadline_s
         deadline_at = None if deadline_s is None else at + deadline_s
         record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
         return record, (placed(place.position, rate, obstacle) if place.position else QueuePlace())
 
-    def _refused(
-        self, queue: str, tenant: str, place: queues.Place, rate: float | None
-    ) -> QueueFull:
-        error = _full(queue, tenant, place, rate)
-        self._connection.observer.on_refused(queue, str(error.facts["scope"]))
+    def _refused(self, arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
+        error = _full(arriving, place, rate)
+        self._connection.observer.on_refused(arriving.queue, str(error.facts["scope"]))
         return error
 
-    def _first_follower(self, record: JobRecord, process: str | None) -> list[ScriptCall[Any]]:
+    def _first_follower(self, record: JobRecord, process: str | None) -> FirstFollower:
         """What ends a job that lives for its followers and whose client leaves before it is one.
 
         The client, or its shim, may die between enqueue and first follow (docs/adr/0012). A
         `process` that follows from the start is registered at once.
         """
         if record.on_disconnect == "continue":
-            return []
+            return NO_FOLLOWER
+        lease_s = self._connection.settings.lease_s
         if process is not None:
-            return [jobs.attend(record.id, process, self._connection.settings.lease_s)]
+            return FirstFollower(process, lease_s)
         policy = record.on_disconnect
         patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
-        lease_s = self._connection.settings.lease_s
-        return [jobs.expect_follower(record.id, max(FIRST_FOLLOW_S, lease_s, patience_s))]
+        return FirstFollower("expected", max(FIRST_FOLLOW_S, lease_s, patience_s))
 
     def _bounds(self, tenant: Tenant) -> Bounds:
         settings = self._connection.settings
@@ -194,15 +208,23 @@ class Queue:
         )
 
     async def claim(
-        self, queue: str, worker: str, claim_filter: ClaimFilter = _ANY, *, idle_slots: int = 0
+        self,
+        queue: str,
+        worker: str,
+        claim_filter: ClaimFilter = _ANY,
+        *,
+        idle_slots: int = 0,
+        ended: EndedJob = NO_JOB,
     ) -> Claim | None:
         """Lease the job that should run next to `worker`; None if no job waits that fits.
 
-        If none waits at all, the next jobs wake so many `idle_slots` of the worker, by its wake
-        channel, for up to a minute.
+        If none waits at all, so many `idle_slots` of the worker are recorded for up to a minute:
+        new jobs wake one by the worker's wake channel, or, if the filter takes any job, are leased
+        to the worker at once (`assigned`). `ended` is released first.
         Raises RelayUnavailable; a job that was leased nevertheless returns when its lease expires.
         """
         settings = self._connection.settings
+        member = self.idle_member(worker, takes_any=claim_filter.takes_any)
         picked = await self._connection.call(
             queues.claim(
                 queue,
@@ -211,15 +233,19 @@ class Queue:
                 lease_s=settings.lease_s,
                 patience_s=settings.affinity_patience_s,
                 look_ahead=LOOK_AHEAD,
-                idle_slots=idle_slots,
+                drained=self.positions.drained(queue)[0],
+                idle_slots=IdleCount(member, idle_slots),
+                ended=ended,
             )
         )
         if picked is None:
             return None
         self._connection.set_clock(picked.now)
-        model = picked.model
-        loaded = model and variant(model, picked.context_length)
-        return Claim(queue, worker, picked.job_id, picked.attempt, model, loaded)
+        return _claim(queue, worker, picked)
+
+    def idle_member(self, worker: str, *, takes_any: bool) -> str:
+        """The member of a worker in the set of idle slots."""
+        return f"+{self._connection.settings.lease_s:g} {worker}" if takes_any else worker
 
     async def start(self, claim: Claim, endpoint: str | None = None) -> StartedJob | None:
         """Write `started` into the log of a claimed job, with the address where it will run.
@@ -269,20 +295,20 @@ class Queue:
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
-        await self._connection.call(_begin(record, None, _queued(record, placed(1, None))))
+        await self._connection.call(_begin(record, None, Queued(queue=queue)))
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
         """Push a ticket again that was consumed while no slot was free; raises RelayUnavailable."""
         await self._connection.command("LPUSH", queue, ticket(queue))
 
-    async def set_idle_slots(self, queue: str, worker: str, count: int) -> None:
+    async def set_idle_slots(self, queue: str, member: str, count: int) -> None:
         """Note how many slots of a worker new jobs of a queue may wake; raises RelayUnavailable."""
         key = redis_keys.idle(queue)
         if count:
-            await self._connection.command("ZADD", key, "XX", count, worker)
+            await self._connection.command("ZADD", key, "XX", count, member)
         else:
-            await self._connection.command("ZREM", key, worker)
+            await self._connection.command("ZREM", key, member)
 
     async def have_tickets(self, names: Sequence[str]) -> bool:
         """Whether tickets wait in any of these queues; raises RelayUnavailable."""
@@ -311,8 +337,34 @@ class Queue:
         return await self._records.get(job_id)
 
 
+def assigned(message: bytes, worker: str) -> Claim | str:
+    """Read a message of the worker's wake channel.
+
+    Returns the claim of a job that was leased to the worker, or the queue for which one of its
+    idle slots is woken.
+    """
+    queue, *assignment = message.decode().split(" ", 5)
+    if not assignment:
+        return queue
+    at, job_id, attempt, length, model = assignment
+    context_length = None if length == "-" else int(length)
+    return _claim(
+        queue, worker, Picked(job_id, int(attempt), float(at), model or None, context_length)
+    )
+
+
+def _claim(queue: str, worker: str, picked: Picked) -> Claim:
+    loaded = picked.model and variant(picked.model, picked.context_length)
+    return Claim(queue, worker, picked.job_id, picked.attempt, picked.model, loaded)
+
+
 def _begin(
-    record: JobRecord, request: AnyRequest | None, queued: Queued, *, facts: str = "{}"
+    record: JobRecord,
+    request: AnyRequest | None,
+    queued: Queued,
+    *,
+    facts: str = "{}",
+    follower: FirstFollower = NO_FOLLOWER,
 ) -> ScriptCall[jobs.Begun]:
     body = b"{}" if request is None else encode(request)
     # With the facts, so that a worker that cannot read the request can still give the job back.
@@ -321,14 +373,13 @@ def _begin(
     single = None
     if isinstance(request, PullRequest):
         single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
-    return jobs.begin(record, fields, queued, deadline_s=deadline_s, single=single)
+    return jobs.begin(
+        record, fields, queued, deadline_s=deadline_s, single=single, follower=follower
+    )
 
 
-def _queued(record: JobRecord, place: QueuePlace) -> Queued:
-    return Queued(queue=record.queue, position=place.position, reason=place.reason)
-
-
-def _full(queue: str, tenant: str, place: queues.Place, rate: float | None) -> QueueFull:
+def _full(arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
+    queue, tenant = arriving.queue, arriving.tenant
     bound, held, limit = place
     is_own, what = bound in _TENANT_BOUNDS, "jobs" if bound in _JOB_BOUNDS else "tokens"
     least_s, unknown_s, most_s = _RETRY_AFTER_S

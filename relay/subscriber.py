@@ -28,7 +28,7 @@ from relay.connection import Connection, relay_errors
 _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 256 * 1024
-_BUFFERED: Final = 512
+BUFFERED: Final = 512
 """Messages that a subscription buffers before its follower falls back to the log."""
 _BUFFERED_BYTES: Final = 256 * 1024
 """Bytes of these messages; one message that is larger is buffered alone."""
@@ -45,10 +45,14 @@ _RANDOM_BYTES: Final = 12
 class Subscription:
     """The buffered messages of one subscriber to a channel."""
 
-    __slots__ = ("_size_bytes", "_timer", "_until", "_waiter", "behind", "messages")
+    __slots__ = ("_most", "_size_bytes", "_timer", "_until", "_waiter", "behind", "messages")
 
-    def __init__(self) -> None:
-        """Start behind: messages before the subscription were not received."""
+    def __init__(self, buffered: int = BUFFERED) -> None:
+        """Start behind: messages before the subscription were not received.
+
+        `buffered` messages are kept at most; their bytes are bounded only for the default.
+        """
+        self._most = buffered
         self.messages: list[bytes] = []
         self.behind = True
         self._size_bytes = 0
@@ -62,7 +66,8 @@ class Subscription:
             return
         self._size_bytes += len(message)
         if self.messages and (
-            len(self.messages) >= _BUFFERED or self._size_bytes > _BUFFERED_BYTES
+            len(self.messages) >= self._most
+            or (self._most == BUFFERED and self._size_bytes > _BUFFERED_BYTES)
         ):
             self.fall_behind()
         else:
@@ -176,12 +181,16 @@ class Subscriber:
         self._received_at = 0.0
 
     @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncGenerator[Subscription]:
+    async def subscribe(
+        self, channel: str, *, buffered: int = BUFFERED
+    ) -> AsyncGenerator[Subscription]:
         """Subscribe to a channel; a message missed inside this context marks it as behind.
+
+        `buffered` messages wait at most.
 
         Raises RelayUnavailable if Redis does not confirm within 10 s.
         """
-        subscription = Subscription()
+        subscription = Subscription(buffered)
         known = self._join(channel.encode(), subscription)
         try:
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):

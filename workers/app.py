@@ -109,7 +109,7 @@ def create_app() -> Celery:
             CeleryQueue(queue, Exchange(queue), routing_key=queue, no_declare=True)  # type: ignore[no-untyped-call]
             for queue in queues
         ],
-        worker_concurrency=max(_LEAST_CONCURRENCY, sum(queues.values())),
+        worker_concurrency=max(_LEAST_CONCURRENCY, sum(queues.values())) + len(queues),
         fleet_drain_timeout_s=settings.drain_s + _SPARE_S,
         fleet_lifespan=lifetime.of,
     )

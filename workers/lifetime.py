@@ -35,6 +35,7 @@ from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting
 from workers.roster_reporter import RosterReporter
 from workers.run import RunServices
+from workers.sessions import Sessions
 from workers.settings import WorkerSettings
 from workers.slots import IdleSlots, Slots
 from workers.state import WorkerState
@@ -80,6 +81,7 @@ class WorkerLifetime:
         self._metrics = ProcessMetrics("worker", self._settings)
         async with Connection.open(self._relay_settings, self._metrics) as connection:
             await connection.ping()
+            self.foreign_tasks = ForeignTasks(connection)
             endpoints = self._endpoints(connection)
             capacity = over_all(self._slots_each, len(self._config.each))
             self.slots = Slots(capacity, endpoints.admit)
@@ -141,13 +143,12 @@ class WorkerLifetime:
     ) -> AsyncGenerator[None]:
         """Run the loops beside the tasks; when one crashes, the worker ends."""
         subscriber, publisher = Subscriber(connection), Publisher(connection)
-        wakeups = DelayedWakeups(Queue(connection).wake)
-        idle = IdleSlots(self._settings.worker_name, Queue(connection), self.slots, subscriber)
-        state = self._state(pool, endpoints, wakeups, idle)
-        measured = self._measured(state, connection, subscriber, publisher)
+        name, queue = self._settings.worker_name, Queue(connection)
+        wakeups, idle = DelayedWakeups(queue.wake), IdleSlots(name, queue, self.slots, subscriber)
+        state = self._state(pool, endpoints, wakeups, idle, Sessions(name, queue, self.slots))
         reporter = RosterReporter(state, connection, self._settings, self._config)
         services = RunServices(
-            connection=connection, log=Log(connection, subscriber), queue=Queue(connection),
+            connection=connection, log=Log(connection, subscriber), queue=queue,
             fitting=state.fitting, patience=self._settings.retry_patience, metrics=self._metrics,
         )  # fmt: skip
         self.worker = Worker(
@@ -167,6 +168,7 @@ class WorkerLifetime:
             maintenance.drain(pool), wakeups.run(), circuits.watch(),
             reporter.probe(),
         )  # fmt: skip
+        measured = self._measured(state, connection, subscriber, publisher)
         async with measured as reporter.metrics_url, asyncio.TaskGroup() as group:
             tasks = [group.create_task(loop) for loop in loops]
             try:
@@ -223,12 +225,14 @@ class WorkerLifetime:
         endpoints: EndpointPool,
         wakeups: DelayedWakeups,
         idle_slots: IdleSlots,
+        sessions: Sessions,
     ) -> WorkerState:
         return WorkerState(
             name=self._settings.worker_name,
             endpoints=endpoints,
             slots=self.slots,
             idle_slots=idle_slots,
+            sessions=sessions,
             affinity=ModelAffinity(self.slots, wakeups.set, self._models_stale),
             fitting=RequestFitting(private_images=self._settings.private_images),
             draining=pool.draining,

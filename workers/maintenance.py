@@ -175,6 +175,7 @@ class Maintenance:
         hurrying = pool.hurrying
         await pool.draining.wait()
         self._state.idle_slots.close()
+        self._state.sessions.close()
         if pool.is_retiring:
             _log.warning("retiring: %d jobs end first", len(self._state.held))
             await hurrying.wait()

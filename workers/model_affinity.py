@@ -136,7 +136,7 @@ class ModelAffinity:
         Waits for another claim whose result decides what this one may claim: twenty slots that
         claim at once must not all get a job of the same cold model.
         """
-        while self._must_wait(queue):
+        while self.must_wait(queue):
             self._claimed.clear()
             await self._claimed.wait()
         self._claiming[queue] += 1
@@ -222,7 +222,8 @@ class ModelAffinity:
         here = [*self._runs.values(), *([self._last] if self._last else [])]
         return self._reported | all_spellings(here)
 
-    def _must_wait(self, queue: str) -> bool:
+    def must_wait(self, queue: str) -> bool:
+        """Return whether another claim decides what one of `queue` may claim."""
         free = self._for_batch(queue) - self._batch[queue]
         if 0 < free <= self._claiming[queue]:
             return True

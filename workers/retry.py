@@ -9,6 +9,11 @@ request, a missing model, a key that is not accepted.
 
 The wait is exponential with full jitter: anything between nothing and `base_s`, doubled with each
 attempt up to `cap_s`. The Retry-After of the backend is added to it.
+
+Jobs with which workers died run one at a time, so that a poison job fails alone (`PoisonJobs`). A
+worker that dies loses all its jobs, and which of them was the cause is unknown. After one death
+they continue together, because mostly none was. After two, a worker runs one of them at a time: the
+poison job uses up its last attempt beside jobs that have attempts left.
 """
 
 import random
@@ -27,10 +32,14 @@ from contract.errors import (
     StaleConnection,
     TruncatedStream,
 )
+from contract.jobs import JobRecord
 from contract.requests import Kind
 
 RETRY_AFTER_MOST_S: Final = 3600.0
 """Seconds of Retry-After beyond which the job fails with its error."""
+DEATHS: Final = 2
+POISON: Final = "two workers died with it, so it runs apart from others like it"
+_POISON_DELAY_S: Final = (1.0, 4.0)
 
 
 class Rule(NamedTuple):
@@ -114,3 +123,30 @@ def in_words(error: FleetError, delay_s: float) -> str:
         return f"retry at once: {error.message}"
     shown = f"{delay_s:.0f}" if delay_s >= 10 else f"{delay_s:.1f}"  # noqa: PLR2004 - two digits
     return f"retry in {shown} s: {error.message}"
+
+
+class PoisonJobs:
+    """The one slot of a worker for jobs with which workers died."""
+
+    def __init__(self) -> None:
+        """Start with the slot free."""
+        self._running: str | None = None
+
+    def enter(self, record: JobRecord) -> bool:
+        """Return whether the job may run now; if so, call `leave` when it has ended."""
+        if record.lost < DEATHS:
+            return True
+        if self._running is not None:
+            return False
+        self._running = record.id
+        return True
+
+    def leave(self, record: JobRecord) -> None:
+        """Free the slot if the job holds it."""
+        if self._running == record.id:
+            self._running = None
+
+    @staticmethod
+    def delay_s() -> float:
+        """Return the seconds for which a job that may not enter is delayed."""
+        return random.uniform(*_POISON_DELAY_S)  # noqa: S311 - jitter, not a secret

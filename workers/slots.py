@@ -15,7 +15,7 @@ from typing import Final, Never
 
 from contract.errors import RelayUnavailable
 from contract.redis_keys import wake_channel
-from relay.queue import Queue
+from relay.queue import Claim, Queue, assigned
 from relay.subscriber import Subscriber, Subscription
 from workers.celery_pool.consumer import ConsumerControl
 
@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 _WAIT_S: Final = 1.0
 _SILENCE_S: Final = 60.0
 _RESUBSCRIBE_S: Final = 1.0
+_MOST_MESSAGES: Final = 65536
+"""More than a worker has slots: an assignment that is dropped costs the time of a lease."""
 
 Waiter = asyncio.Future[bool]
 
@@ -81,8 +83,10 @@ class Slots:
         try:
             yield
         finally:
+            was_free = self.is_free(queue)
             self.taken[queue] -= 1
-            self.settle(queue)
+            if not was_free:
+                self.settle(queue)
 
 
 class IdleSlots:
@@ -94,6 +98,8 @@ class IdleSlots:
         self._queue = queue
         self._slots = slots
         self._subscriber = subscriber
+        self.on_assigned: Callable[[Claim], None] = lambda _claim: None
+        """Called with each job that Redis has leased to this worker for a new client."""
         self._waiting: dict[str, deque[Waiter]] = {}
         self._is_listening = self._is_closed = False
 
@@ -139,7 +145,9 @@ class IdleSlots:
         """Wake slots as jobs come, until cancelled."""
         while True:
             try:
-                async with self._subscriber.subscribe(wake_channel(self._worker)) as subscription:
+                async with self._subscriber.subscribe(
+                    wake_channel(self._worker), buffered=_MOST_MESSAGES
+                ) as subscription:
                     await self._wake_as_jobs_come(subscription)
             except RelayUnavailable as error:
                 _log.warning("wake-ups are not received: %s", error)
@@ -155,9 +163,11 @@ class IdleSlots:
             self._is_listening = not self._is_closed
             await subscription.wait(_SILENCE_S)
             for message in subscription.take():
-                queue = message.decode()
-                if not self._wake(queue):
-                    await self._queue.give_ticket_back(queue)
+                work = assigned(message, self._worker)
+                if isinstance(work, Claim):
+                    self.on_assigned(work)
+                elif not self._wake(work):
+                    await self._queue.give_ticket_back(work)
 
     def _wake(self, queue: str) -> bool:
         """Wake the slot of a queue that has waited least; returns False if none waits."""

@@ -10,6 +10,7 @@ from relay.queue import StartedJob
 from workers.endpoints.endpoints import EndpointPool
 from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting
+from workers.sessions import Sessions
 from workers.slots import IdleSlots, Slots
 
 _ENDED_JOBS: Final = 256
@@ -102,6 +103,7 @@ class WorkerState:
     endpoints: EndpointPool
     slots: Slots
     idle_slots: IdleSlots
+    sessions: Sessions
     affinity: ModelAffinity
     fitting: RequestFitting
     draining: asyncio.Event

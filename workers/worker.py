@@ -9,13 +9,13 @@ from contract.events import Done, Event, Failed, Phase, Reset, Resumed
 from relay.leases import Holder, Leases
 from relay.order import ClaimFilter
 from relay.publisher import AttemptLog, Publisher
-from relay.queue import StartedJob
+from relay.queue import Claim, StartedJob
+from relay.scripts.queues import NO_JOB, EndedJob
 from telemetry.attempt_meter import AttemptMeter
 from workers.delayed_wakeups import DelayedWakeups
 from workers.endpoints.endpoints import Reservation
 from workers.model_affinity import ModelAffinity
-from workers.poison_jobs import REASON, PoisonJobs
-from workers.retry import Retry, in_words
+from workers.retry import POISON, PoisonJobs, Retry, in_words
 from workers.roster_reporter import RosterReporter
 from workers.run import Broken, Run, RunServices
 from workers.state import HeldJob, WorkerState
@@ -59,6 +59,29 @@ class RunReports:
         await self._reporter.refresh()
 
 
+class _Turn:
+    """One slot of a queue while it runs jobs one after another."""
+
+    __slots__ = ("claim", "ended", "queue", "takes_any")
+
+    def __init__(self, queue: str, claim: Claim | None) -> None:
+        self.queue = queue
+        self.claim = claim
+        """A job that was leased to this worker and has not been started."""
+        self.ended = NO_JOB
+        """A job that has ended and is to be released, with the next claim if there is one."""
+        self.takes_any = False
+
+    def take_claim(self) -> Claim:
+        claim, self.claim = self.claim, None
+        assert claim is not None  # noqa: S101 - for the type checker: callers have looked
+        return claim
+
+    def take_ended(self) -> EndedJob:
+        ended, self.ended = self.ended, NO_JOB
+        return ended
+
+
 class Worker:
     """Claims and runs the jobs of one backend."""
 
@@ -83,48 +106,100 @@ class Worker:
         self._queue = services.queue
         self._leases = Leases(services.connection)
         self._poison_jobs = PoisonJobs()
+        self._returning: set[asyncio.Task[None]] = set()
+        state.idle_slots.on_assigned = self.accept
 
     async def work(self, queue: str) -> None:
-        """Handle a ticket: run jobs of `queue`, one by one, until none has come for a second.
+        """Handle a ticket: run jobs of `queue`, one by one, until none has come for a while.
 
-        Without a free slot the ticket goes back to its queue. Raises RelayUnavailable; a job that
-        was claimed nevertheless returns to its queue when its lease expires.
+        The first task of a queue opens a session, in which jobs that are assigned to this worker
+        run beside those of the task. Without a free slot the ticket goes back to its queue.
+        Raises RelayUnavailable; a job that was claimed nevertheless returns to its queue when its
+        lease expires.
         """
         self.last_ticket_at = asyncio.get_running_loop().time()
         state = self._state
         if state.is_draining or not state.slots.is_free(queue):
             await self._queue.give_ticket_back(queue)
             return
-        while True:
-            with state.slots.one(queue):
-                while await self._work_once(queue) and state.may_go_on(queue):
-                    pass
-            if not await self._state.idle_slots.wait(queue) or not state.slots.is_free(queue):
-                return
+        async with state.sessions.open(queue) as session:
+            while True:
+                takes_any = await self._run_jobs(queue)
+                if takes_any:
+                    break
+                if not await state.idle_slots.wait(queue) or not state.slots.is_free(queue):
+                    break
+            if session is not None:
+                await state.sessions.until_idle(session)
 
-    async def _work_once(self, queue: str) -> bool:
+    def accept(self, claim: Claim) -> None:
+        """Run a job that Redis has leased to this worker; return it if no slot is free."""
+        state = self._state
+        session = state.sessions.of(claim.queue)
+        may_start = state.may_go_on(claim.queue) and state.slots.is_free(claim.queue)
+        if session is None or not may_start:
+            task = asyncio.create_task(self._return(claim))
+            self._returning.add(task)
+            task.add_done_callback(self._returning.discard)
+        else:
+            session.start(self._run_assigned(claim))
+
+    async def _run_assigned(self, claim: Claim) -> None:
+        await self._run_jobs(claim.queue, claim)
+
+    async def _return(self, claim: Claim) -> None:
+        """Put a job that cannot start here into the backlog; raises nothing."""
+        state = self._state
+        try:
+            await state.sessions.withdraw(claim.queue)
+            await self._leases.give_back(claim.queue, claim.job_id, claim.attempt, claim.attempt)
+        except RelayUnavailable as error:
+            _log.warning("job %s returns when its lease expires: %s", claim.job_id, error)
+
+    async def _run_jobs(self, queue: str, claim: Claim | None = None) -> bool:
+        """Run jobs one after another until none waits, beginning with the one that is claimed.
+
+        Returns whether the last claim found none although it took any.
+        """
+        state = self._state
+        turn = _Turn(queue, claim)
+        with state.slots.one(queue):
+            try:
+                while await self._work_once(turn) and state.may_go_on(queue):
+                    pass
+            finally:
+                if turn.claim is not None:
+                    await self._return(turn.claim)
+                if turn.ended is not NO_JOB:
+                    await self._leases.release(queue, *turn.take_ended())
+        return turn.takes_any
+
+    async def _work_once(self, turn: "_Turn") -> bool:
         """Claim, start and run the next job. Returns False if there was none, or no endpoint."""
-        with self._state.endpoints.reserve(queue) as reservation:
+        with self._state.endpoints.reserve(turn.queue) as reservation:
             if reservation is None:
                 return False
-            if not self._state.slots.is_free(queue):
-                self._state.slots.settle(queue)
-            job = await self._next_job(queue, reservation)
+            if not self._state.slots.is_free(turn.queue):
+                self._state.slots.settle(turn.queue)
+            job = await self._next_job(turn, reservation)
             if job is None:
                 return False
             try:
-                await self._run_unless_poison(job, reservation)
+                turn.ended = await self._run_unless_poison(job, reservation)
             finally:
                 self._state.affinity.on_released(job.record)
             return True
 
-    async def _next_job(self, queue: str, reservation: Reservation) -> StartedJob | None:
+    async def _next_job(self, turn: "_Turn", reservation: Reservation) -> StartedJob | None:
         """Claim and start the next job that the models in memory and the endpoints allow."""
-        affinity, endpoints = self._state.affinity, self._state.endpoints
+        affinity, endpoints, queue = self._state.affinity, self._state.endpoints, turn.queue
+        if affinity.must_wait(queue) and turn.ended is not NO_JOB:
+            await self._leases.release(queue, *turn.take_ended())
         async with affinity.turn(queue) as allowed, endpoints.claim_turn(queue):
             limits = reservation.limits
             claim_filter = allowed._replace(**limits._asdict())
-            job = await self._claim_and_start(queue, claim_filter, reservation)
+            turn.takes_any = claim_filter.takes_any
+            job = await self._claim_and_start(turn, claim_filter, reservation)
             if job is not None:
                 affinity.on_claimed(job.record, reservation.loaded)
                 return job
@@ -134,11 +209,10 @@ class Worker:
         return None
 
     async def _claim_and_start(
-        self, queue: str, claim_filter: ClaimFilter, reservation: Reservation
+        self, turn: "_Turn", claim_filter: ClaimFilter, reservation: Reservation
     ) -> StartedJob | None:
         for _ in range(_STALE_CLAIMS):
-            idle = self._state.idle_slots.with_this(queue)
-            claim = await self._queue.claim(queue, self._state.name, claim_filter, idle_slots=idle)
+            claim = await self._claim(turn, claim_filter)
             if claim is None:
                 return None
             address = reservation.move(claim.job_id, claim.loaded)
@@ -147,18 +221,37 @@ class Worker:
                 return job
         return None
 
-    async def _run_unless_poison(self, job: StartedJob, reservation: Reservation) -> None:
-        """Run a job, or delay it if workers died with it and another such job runs here."""
+    async def _claim(self, turn: "_Turn", claim_filter: ClaimFilter) -> Claim | None:
+        """The claim that the turn begins with, if any job may run; else the next one of Redis."""
+        queue = turn.queue
+        if turn.claim is not None:
+            if claim_filter.takes_any:
+                return turn.take_claim()
+            await self._return(turn.take_claim())
+        idle = (
+            self._state.sessions.free_slots(queue)
+            if claim_filter.takes_any
+            else self._state.idle_slots.with_this(queue)
+        )
+        return await self._queue.claim(
+            queue, self._state.name, claim_filter, idle_slots=idle, ended=turn.take_ended()
+        )
+
+    async def _run_unless_poison(self, job: StartedJob, reservation: Reservation) -> EndedJob:
+        """Run a job, or delay it if workers died with it and another such job runs here.
+
+        Returns the job if it has ended and its lease is to be released.
+        """
         if not self._poison_jobs.enter(job.record):
             later = Retry(self._poison_jobs.delay_s(), counts=False)
-            await self._retry_later(job, REASON, later, None)
-            return
+            await self._retry_later(job, POISON, later, None)
+            return NO_JOB
         try:
-            await self._run(job, reservation)
+            return await self._run(job, reservation)
         finally:
             self._poison_jobs.leave(job.record)
 
-    async def _run(self, job: StartedJob, reservation: Reservation) -> None:
+    async def _run(self, job: StartedJob, reservation: Reservation) -> EndedJob:
         """Run a job in a task of its own, which is cancelled when the job is lost."""
         record, state = job.record, self._state
         await state.held.end_attempt_of(record.id)
@@ -183,7 +276,7 @@ class Worker:
             if not task.done():
                 await self._abandon(job, task)
             state.held.remove(held)
-        await self._conclude(job, log, reservation, task, meter)
+        return await self._conclude(job, log, reservation, task, meter)
 
     async def _conclude(
         self,
@@ -192,8 +285,8 @@ class Worker:
         reservation: Reservation,
         task: asyncio.Task[Ended],
         meter: AttemptMeter,
-    ) -> None:
-        """Release the lease of a job that has ended; give back one that has not."""
+    ) -> EndedJob:
+        """Return a job that has ended, to release its lease; give back one that has not."""
         record = job.record
         if task.cancelled() or isinstance(task.exception(), LeaseLost):
             if log.torn:
@@ -204,12 +297,12 @@ class Worker:
                 _log.info("job %s was taken away", record.id, extra=_facts(job, "lost"))
                 if not self._state.held.was_ended(record.id):
                     meter.lost()
-            return
+            return NO_JOB
         if isinstance(error := task.exception(), RelayUnavailable):
             _log.warning("job %s: %s", record.id, error)
             await self._hand_over(job, "Redis did not answer its worker")
             meter.handed_over("redis")
-            return
+            return NO_JOB
         last = task.result()
         if isinstance(broken := last, Broken):
             if isinstance(broken.error, BackendError):
@@ -219,11 +312,10 @@ class Worker:
             if broken.retry is not None:
                 reason = in_words(broken.error, broken.retry.delay_s)
                 await self._retry_later(job, reason, broken.retry, broken.error)
-                return
+                return NO_JOB
         meter.ended()
         _log.info("job %s ended", record.id, extra=_ended(job, last))
-        holder = Holder(job.attempt, self._state.name)
-        await self._leases.release(record.queue, record.id, holder)
+        return EndedJob(record.id, str(Holder(job.attempt, self._state.name)))
 
     async def _retry_later(
         self, job: StartedJob, reason: str, retry: Retry, error: FleetError | None
@@ -246,14 +338,17 @@ class Worker:
     async def _abandon(self, job: StartedJob, task: asyncio.Task[Ended]) -> None:
         """Stop the run of a job whose Celery task was cancelled.
 
-        At a shutdown the job is handed over; a revoked task, or one over its time limit, cancels
-        the job.
+        At a shutdown the job is handed over, and so is one that was assigned to the session of a
+        task; a revoked task, or one over its time limit, cancels the job that it runs itself.
         """
         task.cancel()
         await asyncio.wait({task})
         if self._state.is_draining:
             await self._hand_over(job, "its worker is shutting down")
             self._metrics.on_handed_over("drain")
+            return
+        if self._state.sessions.has(asyncio.current_task()):
+            await self._hand_over(job, "the task of its session was terminated")
             return
         try:
             await self._queue.cancel(job.record.id, by="worker", reason="its task was terminated")

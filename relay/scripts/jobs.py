@@ -1,7 +1,7 @@
 """Scripts of jobs: their records and logs, from the first event to the last (relay/lua/jobs)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -23,6 +23,18 @@ class Begun(NamedTuple):
     created_at: float | None
 
 
+class FirstFollower(NamedTuple):
+    """The first follower of a job that lives for its followers."""
+
+    process: str
+    """The process that follows it; `expected` if none does yet; empty if none is needed."""
+    seconds: float
+    """Its lease, or within which one must come."""
+
+
+NO_FOLLOWER: Final = FirstFollower("", 0.0)
+
+
 def begin(
     record: JobRecord,
     fields: Mapping[str, Argument],
@@ -30,6 +42,7 @@ def begin(
     *,
     deadline_s: float | None,
     single: str | None,
+    follower: FirstFollower = NO_FOLLOWER,
 ) -> ScriptCall[Begun]:
     """Write a job's record (`fields`) and its first event, unless it exists.
 
@@ -43,11 +56,13 @@ def begin(
         redis_keys.DEADLINES,
         redis_keys.RECENT,
         redis_keys.recent(record.tenant),
+        redis_keys.audience(record.id),
+        redis_keys.FOLLOWED,
         *([] if single is None else [single]),
     ]
     args: list[Argument] = [
         record.id, redis_keys.channel(record.id), _fields(queued),
-        "" if deadline_s is None else deadline_s, redis_keys.record("*"),
+        "" if deadline_s is None else deadline_s, redis_keys.record("*"), *follower,
         *(each for field in fields.items() for each in field),
     ]  # fmt: skip
     return ScriptCall(load("jobs/begin"), keys, args, _begun)
@@ -150,6 +165,8 @@ def end(
         redis_keys.LIVE,
         redis_keys.DEADLINES,
         redis_keys.DEAD,
+        redis_keys.audience(job_id),
+        redis_keys.FOLLOWED,
     ]
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, _fields(terminal), int(dead),
@@ -172,14 +189,6 @@ def forget(job_ids: Sequence[str], tenant: str) -> ScriptCall[int]:
     for job_id in job_ids:
         keys += [redis_keys.record(job_id), redis_keys.log(job_id)]
     return ScriptCall(load("jobs/forget"), keys, list(job_ids), int)
-
-
-def expect_follower(job_id: str, grace_s: float) -> ScriptCall[bool]:
-    """Start the clock of a job without followers: `grace_s` seconds until the first must be there.
-
-    Returns False if a clock runs already, or if the job has followers.
-    """
-    return ScriptCall(load("followers/expect"), [redis_keys.FOLLOWED], [job_id, grace_s], bool)
 
 
 def attend(job_id: str, process: str, lease_s: float) -> ScriptCall[bool]:

@@ -17,6 +17,28 @@ IDLE_S: Final = 60
 """Seconds after which the recorded idle slots of a worker expire."""
 
 
+class IdleCount(NamedTuple):
+    """Idle slots of a worker, as `claim` records them: new jobs wake them, or are assigned."""
+
+    member: str
+    """The worker's name; for one that takes any job, `+<lease in seconds> ` before it."""
+    slots: int
+
+
+NO_SLOTS: Final = IdleCount("", 0)
+
+
+class EndedJob(NamedTuple):
+    """A job that has ended, for `claim` to release."""
+
+    job_id: str
+    holder: str
+    """`<attempt> <worker>`."""
+
+
+NO_JOB: Final = EndedJob("", "")
+
+
 class Place(NamedTuple):
     """Where a job is or would be in the backlog."""
 
@@ -39,24 +61,19 @@ class Picked(NamedTuple):
     context_length: int | None
 
 
-def expect(
-    arrival: Arrival, counters: Sequence[str]
-) -> ScriptCall[tuple[Place, list[bytes | None]]]:
-    """Where `enqueue` would put a job now, and the values of the `counters` (keys).
-
-    Writes nothing.
-    """
-    keys = [*_keys(arrival.queue), *counters]
-    return ScriptCall(load("queues/expect"), keys, _arriving(arrival), _expected)
+def expect(arrival: Arrival) -> ScriptCall[Place]:
+    """Where `enqueue` would put a job now; writes nothing."""
+    return ScriptCall(load("queues/expect"), _keys(arrival.queue), _arriving(arrival), _place)
 
 
 def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
     """Put a job into the backlog, unless it is there, and wake a worker for it.
 
-    A worker with an idle slot gets a message on its wake channel. If there is none, and fewer
-    tickets than waiting jobs, the ticket is pushed.
+    A worker with an idle slot gets a message on its wake channel; one that takes any job gets
+    the job itself, leased, if no other waits. If there is none, and fewer tickets than waiting
+    jobs, the ticket is pushed.
     """
-    args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*")]
+    args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*"), arrival.assignment]
     return ScriptCall(load("queues/enqueue"), _keys(arrival.queue), args, _place)
 
 
@@ -68,13 +85,16 @@ def claim(
     lease_s: float,
     patience_s: float,
     look_ahead: int,
-    idle_slots: int = 0,
+    drained: str,
+    idle_slots: IdleCount = NO_SLOTS,
+    ended: EndedJob = NO_JOB,
 ) -> ScriptCall[Picked | None]:
     """Lease the job that should run next to a worker for `lease_s` seconds; None if none fits.
 
     Up to `look_ahead` jobs that do not fit are skipped in each list. For `patience_s` seconds
     jobs of a model in memory may overtake one that is not. If no job waits at all, the
-    number of `idle_slots` of the worker is recorded, so that the next enqueue wakes it.
+    `idle_slots` of the worker are recorded, so that the next enqueue wakes it. Before that, the
+    `ended` job is released, as `release` does.
     """
     wanted = {
         "choosy": claim_filter.warm is not None,
@@ -88,9 +108,9 @@ def claim(
     args: list[Argument] = [
         *_head(queue), worker, VERSION, lease_s, look_ahead, int(claim_filter.batch),
         "drains" if claim_filter.drains else int(claim_filter.cold), patience_s, json.dumps(wanted),
-        idle_slots, IDLE_S,
+        idle_slots.slots, IDLE_S, idle_slots.member, *ended,
     ]  # fmt: skip
-    return ScriptCall(load("queues/claim"), _keys(queue), args, _picked)
+    return ScriptCall(load("queues/claim"), [*_keys(queue), drained], args, _picked)
 
 
 def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[str | None]:
@@ -192,10 +212,6 @@ def _arriving(arrival: Arrival) -> list[Argument]:
 
 def _place(reply: Any) -> Place:
     return Place(*reply)
-
-
-def _expected(reply: Any) -> tuple[Place, list[bytes | None]]:
-    return Place(*reply[0]), reply[1]
 
 
 def _picked(reply: Any) -> Picked | None:

@@ -228,11 +228,12 @@ async def test_a_ticket_is_what_apply_async_would_send(redis_url: str) -> None:
 
 
 async def test_the_estimate_at_enqueue_is_that_of_a_later_request(redis_url: str) -> None:
-    async with relay_on(redis_url) as relay:
+    # On another shim: each reads the rate of a queue once a second.
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as shim:
         for _ in range(3):
             await relay.enqueue()
             await relay.run(await relay.claim())
-        record, place = await relay.queue.enqueue(chat(), queue=QUEUE)
+        record, place = await shim.queue.enqueue(chat(), queue=QUEUE)
         later = await relay.queue.positions.place(record)
 
         assert place.eta_s is not None

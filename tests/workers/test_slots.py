@@ -7,7 +7,11 @@ from contextlib import asynccontextmanager
 from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
+from relay.order import ClaimFilter
 from workers.slots import IdleSlots, Slots
+
+CHOOSY = ClaimFilter(warm=frozenset())
+"""Of a worker that is woken, not assigned its jobs."""
 
 
 @asynccontextmanager
@@ -31,7 +35,7 @@ async def idle_slots(
 async def end_of_a_job(relay: Relay, idle: IdleSlots, slots: Slots) -> bool:
     """What a worker's task does when its job has ended: claim, find nothing, wait."""
     with slots.one(QUEUE):
-        await relay.queue.claim(QUEUE, "w1", idle_slots=idle.with_this(QUEUE))
+        await relay.queue.claim(QUEUE, "w1", CHOOSY, idle_slots=idle.with_this(QUEUE))
     return await idle.wait(QUEUE)
 
 

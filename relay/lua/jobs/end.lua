@@ -1,11 +1,12 @@
 #!lua flags=allow-oom
--- KEYS record log live deadlines dead; ARGV id channel status ttl_s terminal is_dead (1 or 0)
+-- KEYS record log live deadlines dead audience followed
+-- ARGV id channel status ttl_s terminal is_dead (1 or 0)
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
 -- dead letter is added to dead. Returns {priority, tenant}; false: it had ended before, or does not
 -- exist.
 -- include shared/event.lua
 -- include shared/ended.lua
-local record, log, live, deadlines, dead = unpack(KEYS)
+local record, log, live, deadlines, dead, audience, followed = unpack(KEYS)
 local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
 local status, attempt, priority, tenant =
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant'))
@@ -25,6 +26,8 @@ if is_dead == '1' then
 end
 redis.call('EXPIRE', record, ttl_s)
 redis.call('EXPIRE', log, ttl_s)
+redis.call('DEL', audience)
 redis.call('ZREM', live, id)
 redis.call('ZREM', deadlines, id)
+redis.call('ZREM', followed, id)
 return {priority or 'standard', tenant or ''}

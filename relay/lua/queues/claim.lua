@@ -1,17 +1,29 @@
 #!lua flags=allow-oom
--- KEYS as shared/queue.lua
+-- KEYS as shared/queue.lua, then drained (the counter of this minute)
 -- ARGV as shared/queue.lua, then worker version lease_s look_ahead batch (1 or 0)
---   cold (1, 0 or 'drains') patience_s filter (JSON) idle idle_s
+--   cold (1, 0 or 'drains') patience_s filter (JSON) idle_slots idle_s idle_member
+--   ended holder ('': no job has ended)
 -- Leases the job that should run next (relay/order.py). Returns {id, attempt, now, model or '',
 -- context length or ''}; false: no waiting job fits. A job of a newer version keeps its
 -- place. For a model whose last job failed, jobs at their first attempt go first, because retried
 -- jobs may have caused the failure. If no job waits at all, the worker's idle slots, if it has
 -- more than 0, are recorded for idle_s seconds.
--- include shared/queue.lua
+-- include shared/release.lua
 local worker, lease_s = ARGV[3], ARGV[5]
+local idle_slots, idle_s, member = tonumber(ARGV[11]), ARGV[12], ARGV[13]
+if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[14]) end
+revive(16)
+if redis.call('ZCARD', backlog) == 0 then
+    if idle_slots > 0 then
+        redis.call('ZADD', idle, idle_slots, member)
+        redis.call('EXPIRE', idle, idle_s)
+        redis.call('ZADD', queues, exact(now), queue)
+    end
+    return false
+end
 local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local batch, cold, drains = ARGV[7] == '1', ARGV[8] == '1', ARGV[8] == 'drains'
-local filter, idle_slots, idle_s = cjson.decode(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local filter = cjson.decode(ARGV[10])
 local most_lines = 256
 local function set_of(list)
     local set = {}
@@ -21,7 +33,6 @@ end
 local warm, resting, failing = set_of(filter.warm), set_of(filter.resting), set_of(filter.failing)
 local only, full = {}, {}
 for model, names in pairs(filter.only) do only[model] = set_of(names) end
-revive(16)
 
 -- The variant of a job's model that a worker loads: spelled as the job has it, and without :latest
 -- (the rules of contract/model_names.py).
@@ -82,13 +93,7 @@ local id, job = first(batch and backlog or urgent)
 if not id and is_restricted then
     id, job = first_of(redis.call('ZRANGE', lines, 0, most_lines - 1))
 end
-if not id then
-    if idle_slots > 0 and redis.call('ZCARD', backlog) == 0 then
-        redis.call('ZADD', idle, idle_slots, worker)
-        redis.call('EXPIRE', idle, idle_s)
-    end
-    return false
-end
+if not id then return false end
 if is_choosy and job.model and not warm[spelled(job)] then
     local other, its = first_of(filter.warm)
     local passes = other and its.slack < job.slack + 1 and now - (job.passed or now) < patience

@@ -1,26 +1,53 @@
 #!lua
--- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then ARGV ticket wake_pattern.
+-- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then ARGV ticket wake_pattern
+--   assignment ('' for a job that is not assigned directly)
 -- Returns {position}, 0 if the job is held already; or a refusal (shared/arrival.lua).
--- A ticket is sent only if there are fewer tickets than waiting jobs: every ticket claims one job
--- or finds that none waits (docs/adr/0001). Of two jobs with the same virtual start the earlier
--- one is first. If a worker has an idle slot, it gets a message on its wake channel instead of a
--- ticket (docs/adr/0035); a worker that no longer subscribes to its channel is removed.
--- include shared/arrival.lua
+-- If no other job waits and a worker that takes any job has an idle slot, the job is leased to it
+-- at once: its wake channel gets the queue's name and the assignment (docs/adr/0037).
+-- Otherwise the job waits. A worker with an idle slot gets the queue's name (docs/adr/0035). If
+-- there is none, a ticket is sent, unless there are more tickets than waiting jobs: every ticket
+-- claims one job or finds that none waits (docs/adr/0001). Of two jobs with the same virtual start
+-- the earlier one is first. A worker that no longer subscribes to its channel is removed.
+-- include shared/queue.lua
+local id, assignment = ARGV[3], ARGV[14]
 local wakes = keys_like(ARGV[13])
-local function wakes_idle_slot()
+if redis.call('HEXISTS', facts, id) == 1 then
+    local rank = redis.call('ZRANK', backlog, id)
+    return {rank and rank + 1 or 0}
+end
+-- Publishes to the worker with most idle slots what message(member) returns, and takes one of
+-- its slots. Returns its member of idle; nil: there is none, or message returned nil.
+local function publish(message)
     while true do
-        local worker = redis.call('ZREVRANGE', idle, 0, 0)[1]
-        if not worker then return false end
-        if tonumber(redis.call('ZINCRBY', idle, -1, worker)) <= 0 then
-            redis.call('ZREM', idle, worker)
+        local member, count = unpack(redis.call('ZREVRANGE', idle, 0, 0, 'WITHSCORES'))
+        local text, worker = nil, nil
+        if member then
+            worker = string.match(member, '^%+%S+ (.+)$') or member
+            text = message(member)
         end
-        if redis.call('PUBLISH', wakes(worker), queue) > 0 then return true end
-        redis.call('ZREM', idle, worker)
+        if not text then return nil end
+        local is_there = redis.call('PUBLISH', wakes(worker), text) > 0
+        if is_there and tonumber(count) > 1 then redis.call('ZINCRBY', idle, -1, member)
+        else redis.call('ZREM', idle, member) end
+        if is_there then return member end
     end
 end
-local rank = redis.call('ZRANK', backlog, id)
-if rank then return {rank + 1} end
-if redis.call('HEXISTS', facts, id) == 1 then return {0} end
+if assignment ~= '' and redis.call('ZCARD', backlog) == 0 then
+    local member = publish(function(to)
+        if string.byte(to) ~= 43 then return nil end
+        return queue .. ' ' .. exact(now) .. ' ' .. assignment
+    end)
+    if member then
+        local lease_s, worker = string.match(member, '^%+(%S+) (.+)$')
+        local attempt = string.match(assignment, '^%S+ (%S+)')
+        redis.call('HSET', facts, id, string.sub(ARGV[4], 1, -2) .. ',"start":' .. exact(now)
+                   .. ',"at":' .. exact(now) .. '}')
+        redis.call('ZADD', leases, exact(now + lease_s), id)
+        redis.call('HSET', holders, id, attempt .. ' ' .. worker)
+        return {1}
+    end
+end
+-- include shared/arrival.lua
 local refused = refusal()
 if refused then return refused end
 job.start, job.at = start(), now
@@ -33,7 +60,7 @@ job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e
 redis.call('EXPIRE', clocks, 86400)
 note(id, job)
 wait(id, job)
-if redis.call('LLEN', tickets) <= depth and not wakes_idle_slot() then
+if redis.call('LLEN', tickets) <= depth and not publish(function() return queue end) then
     redis.call('LPUSH', tickets, ARGV[12])
 end
 return {redis.call('ZRANK', backlog, id) + 1}

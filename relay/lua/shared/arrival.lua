@@ -3,7 +3,7 @@
 -- exceeded bound, its present value, its limit} or nil; and start(), which returns the virtual
 -- start of the job.
 -- include shared/queue.lua
-local id, job, cost_s, flow, tenant = ARGV[3], cjson.decode(ARGV[4]), unpack(ARGV, 5, 7)
+local job, cost_s, flow, tenant = cjson.decode(ARGV[4]), unpack(ARGV, 5, 7)
 local depth = redis.call('ZCARD', backlog)
 local function refusal()
     if depth == 0 then return nil end

@@ -78,7 +78,6 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "files/keep": files.keep_name("files/1", 1),
     "files/due": files.claim_due(1, 1),
     "followers/attend": jobs.attend(JOB, "p", 1),
-    "followers/expect": jobs.expect_follower(JOB, 1),
     "followers/leave": followers.leave(JOB, "p", None),
     "followers/renew": followers.renew("p", 1, [JOB, OTHER]),
     "followers/is_left": followers.is_left(JOB),
@@ -107,11 +106,12 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "model_leases/renew": model_leases.renew_lease("b", "m", "w", 1, wanted_s=1),
     "model_leases/release": model_leases.release_lease("b", "m", "w", wanted_s=1),
     "metrics/add": totals.add("p", 1, [], most_names=1, now=0.0),
-    "queues/expect": queues.expect(ARRIVAL, [redis_keys.drained(QUEUE, 1)]),
+    "queues/expect": queues.expect(ARRIVAL),
     "queues/oldest": queues.oldest(QUEUE),
     "queues/enqueue": queues.enqueue(ARRIVAL, "ticket"),
     "queues/claim": queues.claim(
-        QUEUE, "w", ClaimFilter(), lease_s=1, patience_s=1, look_ahead=1
+        QUEUE, "w", ClaimFilter(), lease_s=1, patience_s=1, look_ahead=1,
+        drained=redis_keys.drained(QUEUE, 1),
     ),
     "queues/release": queues.release(QUEUE, JOB, "", redis_keys.drained(QUEUE, 1)),
     "queues/give_back": queues.give_back(

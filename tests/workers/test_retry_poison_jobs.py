@@ -1,4 +1,7 @@
-"""Jobs with which workers died run apart from each other."""
+"""Jobs with which workers died run apart from each other.
+
+Subjects: workers/retry.py.
+"""
 
 import pytest
 from support.backends import chat_request, folded
@@ -6,7 +9,7 @@ from support.relay import QUEUE, relay_on
 
 from contract.errors import ServerFault, TruncatedStream
 from contract.jobs import JobRecord
-from workers.poison_jobs import PoisonJobs
+from workers.retry import PoisonJobs
 from workers.scripted.backend import Scripted
 
 

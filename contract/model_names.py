@@ -10,6 +10,7 @@ alone.
 import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from contract.requests import Request
@@ -20,6 +21,8 @@ _PATH: Final = re.compile(
 )
 """Absolute on any system, or relative to a folder; `owner/model` is no path."""
 _SEPARATORS: Final = re.compile(r"[\\/]+")
+_REMEMBERED: Final = 4096
+"""Names whose forms are remembered: each job asks for those of its model some ten times."""
 _CLOSE: Final = 0.75
 """Similarity (0 to 1) from which a name may be a misspelling of another: `phi3` and `phi4`."""
 _LESS: Final = 0.15
@@ -41,6 +44,7 @@ def base_name(model: str) -> str:
     return parts[-1] if parts else model
 
 
+@lru_cache(_REMEMBERED)
 def untagged(model: str) -> str:
     """The name that all spellings of a model share, for use as a key."""
     return (base_name(model) if is_path(model) else model).removesuffix(LATEST)
@@ -97,11 +101,13 @@ def variant(model: str, context_length: int | None) -> str:
     return model if context_length is None else f"{model}{_MARK}{context_length}"
 
 
+@lru_cache(_REMEMBERED)
 def model_of(loaded: str) -> str:
     """The model of a variant."""
     return _CONTEXT.sub("", loaded)
 
 
+@lru_cache(_REMEMBERED)
 def canonical(loaded: str) -> str:
     """The name that all spellings of a variant share."""
     model = model_of(loaded)

@@ -24,8 +24,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from contract.errors import (
@@ -55,6 +54,23 @@ _OFFER_S: Final = 0.5
 """Seconds between two offers, to other workers, of tickets that this one cannot use now."""
 _EVICTS_S: Final = 300.0
 """Seconds for which a backend that evicts busy models gets one model at a time."""
+
+
+class ClaimTurn:
+    """One claim of a queue, from before it is decided what it may claim."""
+
+    __slots__ = ("_affinity", "_queue")
+
+    def __init__(self, affinity: "ModelAffinity", queue: str) -> None:
+        """Made by `ModelAffinity.turn`."""
+        self._affinity = affinity
+        self._queue = queue
+
+    async def __aenter__(self) -> ClaimFilter:
+        return await self._affinity.begin_claim(self._queue)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._affinity.end_claim(self._queue)
 
 
 class ModelAffinity:
@@ -129,22 +145,27 @@ class ModelAffinity:
         if not self._evicts:
             self._wake_waiting()
 
-    @asynccontextmanager
-    async def turn(self, queue: str) -> AsyncGenerator[ClaimFilter]:
-        """Yield which jobs of `queue` may be claimed; call `on_claimed` within the block.
+    def turn(self, queue: str) -> "ClaimTurn":
+        """Return a context that gives which jobs of `queue` may be claimed.
 
-        Waits for another claim whose result decides what this one may claim: twenty slots that
-        claim at once must not all get a job of the same cold model.
+        Call `on_claimed` within the block. It waits for another claim whose result decides what
+        this one may claim: twenty slots that claim at once must not all get a job of the same cold
+        model.
         """
+        return ClaimTurn(self, queue)
+
+    async def begin_claim(self, queue: str) -> ClaimFilter:
+        """Begin a turn."""
         while self.must_wait(queue):
             self._claimed.clear()
             await self._claimed.wait()
         self._claiming[queue] += 1
-        try:
-            yield self._filter(queue)
-        finally:
-            self._claiming[queue] -= 1
-            self._claimed.set()
+        return self._filter(queue)
+
+    def end_claim(self, queue: str) -> None:
+        """End a turn that has begun."""
+        self._claiming[queue] -= 1
+        self._claimed.set()
 
     def on_claimed(self, record: JobRecord, loaded: str | None = None) -> None:
         """Count a claimed job; `loaded` is its model as the backend loads it for this job."""
@@ -153,9 +174,8 @@ class ModelAffinity:
         if record.kind not in IN_MEMORY or record.model is None:
             return
         model = self._models[record.id] = loaded or record.model
-        is_warm = model in self._warm
         self._note(model)
-        if self._has_choice and not is_warm:
+        if self._has_choice and model not in self._warm:
             self._load(record.id)
         else:
             self._runs[record.id] = model
@@ -219,7 +239,8 @@ class ModelAffinity:
 
     @property
     def _warm(self) -> frozenset[str]:
-        here = [*self._runs.values(), *([self._last] if self._last else [])]
+        # Each name once: hundreds of jobs may run with one model.
+        here = {*self._runs.values(), *([self._last] if self._last else [])}
         return self._reported | all_spellings(here)
 
     def must_wait(self, queue: str) -> bool:

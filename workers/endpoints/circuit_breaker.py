@@ -97,6 +97,8 @@ class CircuitBreaker:
         `failures` in a row open it for `open_s` seconds; `clock` returns monotonic seconds;
         `on_change` is called after each change of state.
         """
+        self.on_failure: Callable[[], object] = lambda: None
+        """Called after each failure: from then on it is not `is_at_rest` for a while."""
         self.generation = 0
         self.open_until: float | None = None
         """Seconds of the clock; None while it is closed or half-open."""
@@ -178,6 +180,7 @@ class CircuitBreaker:
     def failed(self, error: BackendError) -> None:
         """Count a failure; open it at the limit, or if it was the trial."""
         self._failures += 1
+        self.on_failure()
         if self.is_half_open or self._failures >= self._limit:
             self._open(error)
 

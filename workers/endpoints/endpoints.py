@@ -10,8 +10,8 @@ is the same, without a selection.
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -227,6 +227,28 @@ class Reservation:
             self._permits.append(self._endpoint.begin(self._queue, loaded))
 
 
+class Reserving:
+    """A reservation from the begin of a block to its end."""
+
+    __slots__ = ("_pool", "_queue", "_reservation")
+
+    def __init__(self, endpoints: "EndpointPool", queue: str) -> None:
+        """Made by `EndpointPool.reserve`."""
+        self._pool = endpoints
+        self._queue = queue
+        self._reservation: Reservation | None = None
+
+    def __enter__(self) -> Reservation | None:
+        endpoint = self._pool.best(self._queue)
+        if endpoint is not None:
+            self._reservation = Reservation(self._pool, self._queue, endpoint)
+        return self._reservation
+
+    def __exit__(self, *_: object) -> None:
+        if self._reservation is not None:
+            self._reservation.release()
+
+
 class EndpointPool:
     """All endpoints of the backend of a worker: at least one, all of one type."""
 
@@ -342,20 +364,13 @@ class EndpointPool:
         candidates = [
             endpoint for endpoint in self.all if endpoint is held or endpoint.takes(queue)
         ]
+        if len(candidates) == 1:
+            return candidates[0]
         return min(candidates, key=rank, default=None)
 
-    @contextmanager
-    def reserve(self, queue: str) -> Iterator[Reservation | None]:
-        """Reserve a slot for one job while the block runs; None if no endpoint has one."""
-        endpoint = self.best(queue)
-        if endpoint is None:
-            yield None
-            return
-        reservation = Reservation(self, queue, endpoint)
-        try:
-            yield reservation
-        finally:
-            reservation.release()
+    def reserve(self, queue: str) -> "Reserving":
+        """Return a context that reserves a slot for one job; None if no endpoint has one."""
+        return Reserving(self, queue)
 
     def packs(self, model: str) -> bool | None:
         """Return whether jobs of a model share requests; None if no endpoint knows yet."""

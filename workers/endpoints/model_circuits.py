@@ -7,6 +7,7 @@ jobs of the first way run (ollama PR 14407).
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from contract.model_names import canonical, model_of, untagged
@@ -23,6 +24,8 @@ class ModelCircuits:
         """Start with none; `make` returns a new circuit, closed."""
         self._make = make
         self._breakers: OrderedDict[tuple[str, str], CircuitBreaker] = OrderedDict()
+        self._troubled: set[tuple[str, str]] = set()
+        """Those that may not be at rest; others need not be looked at for each claim."""
         self._runs: Counter[str] = Counter()
         self._last: OrderedDict[str, str] = OrderedDict()
 
@@ -30,7 +33,8 @@ class ModelCircuits:
         """Enter the circuit of a model, loaded this way, for a job of `queue`."""
         key = (queue, canonical(loaded))
         if key not in self._breakers:
-            self._breakers[key] = self._make()
+            breaker = self._breakers[key] = self._make()
+            breaker.on_failure = partial(self._troubled.add, key)
             self._forget()
         self._breakers.move_to_end(key)
         return self._breakers[key].enter()
@@ -39,17 +43,23 @@ class ModelCircuits:
         """Return the models (canonical names) whose circuits admit no job now."""
         return {
             loaded
-            for (its, loaded), breaker in self._breakers.items()
+            for (its, loaded), breaker in self._not_at_rest()
             if its == queue and not breaker.admits
         }
 
     def failing(self, queue: str) -> set[str]:
         """Return the models (canonical names) that have not answered since they failed."""
-        return {
-            loaded
-            for (its, loaded), breaker in self._breakers.items()
-            if its == queue and not breaker.is_at_rest
-        }
+        return {loaded for (its, loaded), _ in self._not_at_rest() if its == queue}
+
+    def _not_at_rest(self) -> list[tuple[tuple[str, str], CircuitBreaker]]:
+        found: list[tuple[tuple[str, str], CircuitBreaker]] = []
+        for key in list(self._troubled):
+            breaker = self._breakers.get(key)
+            if breaker is None or breaker.is_at_rest:
+                self._troubled.discard(key)
+            else:
+                found.append((key, breaker))
+        return found
 
     def open(self) -> Iterator[tuple[str, str, float]]:
         """Yield queue, model and due time (by the clock) of each open circuit."""

@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama real real-sd prometheus inprocess agents test test-fast coverage chaos check fix wheel lock bench bench-quick bench-peers clean
+.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents test test-fast coverage chaos check fix wheel lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,12 @@ demo: $(VENV)/.demo ## Start everything on this machine and show the main job
 
 demo-llama: $(VENV)/.dev real ## Chat with a real llama.cpp server and a tiny model
 	$(BIN)/fleet demo --llama
+
+browser: $(VENV)/.dev ## Get Chromium for the tests of the page, if it is not there
+	PYTHONPATH=tests $(BIN)/python -m support.chromium
+
+screenshots: $(VENV)/.dev browser ## Take the pictures of the page in docs/pictures anew
+	PYTHONPATH=tests $(BIN)/python -m support.screenshots
 
 real: $(VENV)/.demo ## Build the real llama.cpp server (12 minutes, once a machine), if it is not there
 	$(BIN)/python -m fleet.real.llama_server build

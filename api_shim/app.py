@@ -34,11 +34,12 @@ from api_shim.native import (
     dead_letters,
     enqueue,
     events,
-    front_page,
     health,
     jobs,
     keys,
     metrics,
+    overview,
+    redrive,
     roster,
     scale,
 )
@@ -50,6 +51,7 @@ from api_shim.openai import image_routes as openai_images
 from api_shim.openai import models as openai_models
 from api_shim.openai.errors import envelope as openai_envelope
 from api_shim.openai.responses import routes as openai_responses
+from api_shim.page import front_page
 from api_shim.settings import ShimSettings
 from api_shim.submission.submission import Submission
 from telemetry.process_metrics import ProcessMetrics
@@ -74,9 +76,11 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 }
 """How errors are rendered under these path prefixes; the longest prefix counts."""
 
-_NATIVE: Final = (enqueue, events, jobs, dead_letters, roster, scale, backends, keys)
+_NATIVE: Final = (
+    enqueue, events, jobs, redrive, dead_letters, roster, scale, backends, keys, overview,
+)  # fmt: skip
 """The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
-`/api/v1/jobs`, `events` the longer path.
+`/api/v1/jobs`, `events` the longer path; `redrive` has paths below `/dead` that are no ids.
 """
 _OTHERS: Final = (
     health,

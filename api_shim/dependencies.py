@@ -20,6 +20,8 @@ from api_shim.following.shutdown import OpenCalls
 from api_shim.http.authentication import Authenticator, Caller, tenant_in
 from api_shim.http.error_hints import hints_for
 from api_shim.http.headers import Preferences, Preferred
+from api_shim.overview.fleet_reader import FleetReader
+from api_shim.overview.fleet_watch import FleetWatch
 from api_shim.settings import ShimSettings
 from api_shim.stand_in import StandIn
 from api_shim.submission.roster_cache import RosterCache
@@ -80,6 +82,7 @@ class Dependencies:
         self.roster = RosterCache(
             RosterStore(connection), settings.roster_max_age_s, settings.configured_backends
         )
+        self.fleet_watch = FleetWatch(FleetReader(connection, self.roster))
         self.positions = QueuePositions(
             self.records, self.queue.positions, self.roster, connection.now, settings.place_every_s
         )

@@ -152,6 +152,36 @@ class DeadPage(WireModel):
     """Number of stored messages that no worker could read, for admins; null for others."""
 
 
+class DeadGroup(WireModel):
+    """Dead letters that failed alike: same kind, model, error code, and text but for numbers."""
+
+    fingerprint: str
+    count: int
+    kind: Kind
+    model: str | None
+    code: str
+    """Of the error; empty if its log has expired."""
+    message: str
+    """That of the newest one."""
+    queues: tuple[str, ...]
+    tenants: tuple[str, ...]
+    first_at: float
+    """Unix seconds at which the first of them died."""
+    last_at: float
+    newest: tuple[str, ...]
+    """Ids of the newest five."""
+
+
+class DeadGroups(WireModel):
+    """Dead letters by how they failed, the largest group first."""
+
+    groups: tuple[DeadGroup, ...]
+    counted: int
+    """Letters that were read."""
+    complete: bool
+    """Whether these are all; the number of letters that one call reads is bounded."""
+
+
 class DeadMessage(WireModel):
     """An entry of a queue's list that was neither a ticket nor a job."""
 

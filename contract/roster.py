@@ -98,6 +98,8 @@ class WorkerReport(WireModel):
     draining: bool = False
     metrics_url: str | None = None
     """Where the worker serves its metrics; None if it serves none."""
+    version: str | None = None
+    """Of the package llm-fleet there."""
     backends: tuple[BackendReport, ...]
     queues: tuple[QueueReport, ...]
 

@@ -161,6 +161,11 @@ class Connection:
         """Return if Redis answers; raises RelayUnavailable."""
         await self.command("PING")
 
+    async def memory(self) -> tuple[int, int]:
+        """The bytes that Redis uses, and its `maxmemory` (0: none); raises RelayUnavailable."""
+        told = await self.command("INFO", "memory")
+        return int(told["used_memory"]), int(told.get("maxmemory", 0))
+
     async def command(self, *words: Argument) -> Any:
         """Run one command; raises RelayUnavailable."""
         (reply,) = await self.pipeline([words])

@@ -10,6 +10,8 @@ Each script may be run twice.
 """
 
 import base64
+import hashlib
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, NamedTuple
@@ -19,6 +21,8 @@ from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
 from contract.events import Failed
 from contract.jobs import (
+    DeadGroup,
+    DeadGroups,
     DeadLetter,
     DeadMessage,
     DeadMessages,
@@ -37,6 +41,12 @@ from relay.records import Records, sees
 from relay.scripts.loader import load
 
 _PURGED_AT_ONCE: Final = 500
+_GROUPED: Final = 2000
+_AT_ONCE: Final = 200
+"""Logs whose last event one round trip reads."""
+_NAMED: Final = 5
+_VARYING: Final = re.compile(r"[0-9a-f]{8,}|\d+(?:[.:]\d+)*", re.IGNORECASE)
+"""Ids, numbers, times and addresses in an error's text."""
 KEPT_BYTES: Final = 64 * 1024
 """Of one message."""
 _KEPT_MESSAGES: Final = 1000
@@ -89,6 +99,41 @@ class DeadLetters:
         """
         records, cursor = await self._found(wanted, limit, before)
         return DeadPage(letters=tuple(await self._letters(records)), next=cursor)
+
+    async def groups(self, wanted: DeadLetterFilter) -> DeadGroups:
+        """The newest 2,000 letters that match, grouped by how they failed.
+
+        Raises RelayUnavailable.
+        """
+        letters, complete = await self.newest(wanted, _GROUPED)
+        by_print: dict[str, list[DeadLetter]] = {}
+        for letter in letters:
+            by_print.setdefault(fingerprint(letter), []).append(letter)
+        groups = [_group(name, alike) for name, alike in by_print.items()]
+        groups.sort(key=lambda group: (-group.count, group.fingerprint))
+        return DeadGroups(groups=tuple(groups), counted=len(letters), complete=complete)
+
+    async def newest(self, wanted: DeadLetterFilter, limit: int) -> tuple[list[DeadLetter], bool]:
+        """Up to `limit` letters that match, the last to die first, and whether these are all.
+
+        Raises RelayUnavailable.
+        """
+        records, cursor = await self._found(wanted, limit, None)
+        letters = []
+        for first in range(0, len(records), _AT_ONCE):
+            letters += await self._letters(records[first : first + _AT_ONCE])
+        return letters, cursor is None
+
+    async def count(self, lately_s: float) -> tuple[int, int]:
+        """How many dead letters there are, and how many came in the last `lately_s` seconds.
+
+        Raises RelayUnavailable.
+        """
+        since = self._connection.now() - lately_s
+        every, lately = await self._connection.pipeline(
+            [("ZCARD", redis_keys.DEAD), ("ZCOUNT", redis_keys.DEAD, f"{since:.3f}", "+inf")]
+        )
+        return int(every), int(lately)
 
     async def show(self, record: JobRecord) -> DeadView:
         """A dead job with its request; raises NotDead, JobNotFound, RelayUnavailable."""
@@ -184,6 +229,32 @@ def _error(entries: Sequence[Any]) -> Failed | None:
         return None
     event = frames_of(entries)[-1].event
     return event if isinstance(event, Failed) else None
+
+
+def fingerprint(letter: DeadLetter) -> str:
+    """The same text for letters that failed alike: 12 hexadecimal digits."""
+    code, message = (letter.error.code, letter.error.message) if letter.error else ("", "")
+    alike = (letter.kind, letter.model or "", code, _VARYING.sub("#", message))
+    return hashlib.sha256("\0".join(alike).encode()).hexdigest()[:12]
+
+
+def _group(name: str, alike: Sequence[DeadLetter]) -> DeadGroup:
+    """`alike` are at least one, the last to die first."""
+    newest = alike[0]
+    times = [letter.dead_at for letter in alike if letter.dead_at is not None]
+    return DeadGroup(
+        fingerprint=name,
+        count=len(alike),
+        kind=newest.kind,
+        model=newest.model,
+        code=newest.error.code if newest.error else "",
+        message=newest.error.message if newest.error else "",
+        queues=tuple(sorted({letter.queue for letter in alike})),
+        tenants=tuple(sorted({letter.tenant for letter in alike}))[:_NAMED],
+        first_at=min(times),
+        last_at=max(times),
+        newest=tuple(letter.id for letter in alike[:_NAMED]),
+    )
 
 
 def _must_be_dead(record: JobRecord) -> None:

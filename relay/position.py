@@ -1,7 +1,7 @@
 """Positions of waiting jobs, drain rates, and the views of queues for the roster."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -16,6 +16,11 @@ NO_WORKER: Final = "waiting for a worker to start"
 _MINUTES: Final = 5
 """Over which the drain rate is measured."""
 _RATE_S: Final = 1.0
+SURVEYED_MINUTES: Final = 15
+"""For which the counters of ended jobs are kept."""
+_AT_ONCE: Final = 200
+"""Queues that one script call counts; it blocks Redis for less than a millisecond."""
+_MOST_TENANTS: Final = 100
 _LEAST_S: Final = 10.0
 """Shortest time over which a rate is believed."""
 
@@ -66,7 +71,7 @@ class Positions:
     def rate(self, counts: Sequence[bytes | None]) -> float | None:
         """Jobs that end a second, over the minutes in which any did; None if none did."""
         now = self._connection.now()
-        ended = [(back, int(count)) for back, count in enumerate(counts) if count]
+        ended = [(back, int(count)) for back, count in enumerate(counts[:_MINUTES]) if count]
         if not ended:
             return None
         elapsed_s = max(_LEAST_S, now % 60 + 60 * max(back for back, _ in ended))
@@ -92,6 +97,23 @@ class Positions:
             self._view(queue, row, created_at, workers)
             for queue, row, created_at in zip(queues, rows, oldest, strict=True)
         ]
+
+    async def survey(self, served: Iterable[str]) -> list[scripts.QueueCounts]:
+        """Counts of every queue in `served`, and of every one that held a job lately, by name.
+
+        Two commands, and one more for each 200 queues. Raises RelayUnavailable.
+        """
+        members = await self._connection.command("ZRANGE", redis_keys.QUEUES, 0, -1)
+        queues = sorted({*served, *(member.decode() for member in members)})
+        this_minute = math.floor(self._connection.now() / 60)
+        minutes = [this_minute - back for back in range(SURVEYED_MINUTES)]
+        groups = await self._connection.calls(
+            [
+                scripts.survey(queues[first : first + _AT_ONCE], minutes, _MOST_TENANTS)
+                for first in range(0, len(queues), _AT_ONCE)
+            ]
+        )
+        return [counts for group in groups for counts in group]
 
     def _view_commands(self, queue: str) -> list[Sequence[Argument]]:
         return [

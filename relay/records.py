@@ -173,10 +173,15 @@ class Records:
         kind: Kind | None = None,
         queue: str | None = None,
         backend: str | None = None,
+        tenant: str | None = None,
+        search: str | None = None,
         limit: int = 50,
         before: str | None = None,
     ) -> JobPage:
         """Jobs that match, newest first; `before` is the `next` of the page before this one.
+
+        `search` is text that a job's id begins with, or that its model, queue, tenant or worker
+        contains.
 
         A page with a `next` may hold fewer than `limit`, even none: each page reads a
         bounded number of records.
@@ -186,7 +191,13 @@ class Records:
         key = redis_keys.RECENT if visible_to.admin else redis_keys.recent(visible_to.name)
         async for cursor, record in self.newest_first(key, before):
             read += 1
-            if record and _matches(record, status=status, kind=kind, queue=queue, backend=backend):
+            if (
+                record
+                and _matches(
+                    record, status=status, kind=kind, queue=queue, backend=backend, tenant=tenant
+                )
+                and _has(record, search)
+            ):
                 found.append(record)
             if len(found) == limit:
                 return JobPage(jobs=tuple(found), next=cursor)
@@ -253,6 +264,14 @@ def _scored(flat: list[Any]) -> list[tuple[str, float]]:
 
 def _matches(record: JobRecord, **wanted: str | None) -> bool:
     return all(value is None or getattr(record, name) == value for name, value in wanted.items())
+
+
+def _has(record: JobRecord, search: str | None) -> bool:
+    if not search:
+        return True
+    wanted = search.lower()
+    names = (record.model, record.queue, record.tenant, record.worker)
+    return record.id.startswith(wanted) or any(wanted in (name or "").lower() for name in names)
 
 
 async def ids_with_prefix(connection: Connection, index: str, prefix: str) -> list[str]:

@@ -30,6 +30,7 @@ SLOW = (
     "fleet/local/test_membership.py",
     "fleet/local/test_up.py",
     "packaging",
+    "page",
     "workers/celery_pool",
 )
 """Files and folders that start processes for every test; a single slow test is marked itself."""

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Never
 
 from contract.errors import RelayUnavailable
@@ -46,6 +47,7 @@ class RosterReporter:
         self._settings = settings
         self._config = config
         self._started_at = connection.now()
+        self._version = _version()
         self._probing = asyncio.Lock()
         self.metrics_url: str | None = None
         """Where this worker serves its metrics; None if it serves none."""
@@ -146,6 +148,7 @@ class RosterReporter:
                     started_at=self._started_at,
                     draining=worker.is_draining,
                     metrics_url=self.metrics_url,
+                    version=self._version,
                     backends=(self._backend.model_copy(update={"endpoints": self._endpoints()}),),
                     queues=tuple(
                         QueueReport(
@@ -179,6 +182,13 @@ async def _pause(longest_s: float, event: asyncio.Event, shortest_s: float) -> N
     with suppress(TimeoutError):
         async with asyncio.timeout(longest_s - shortest_s):
             await event.wait()
+
+
+def _version() -> str | None:
+    try:
+        return version("llm-fleet")
+    except PackageNotFoundError:
+        return None
 
 
 def _kind(queue: str) -> Kind:

@@ -8,7 +8,7 @@ buffering.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Final, NamedTuple
 
@@ -121,6 +121,40 @@ class EventStreamResponse(Response):
             # The head is sent, so this cannot become a problem document. A client that has not
             # received the terminal event reconnects with its cursor and gets the problem then.
             _log.warning("job %s: a stream ended early: %s", self._job_id, error.code)
+
+
+class StateStreamResponse(Response):
+    """Streams server-sent events that follow no job: a state, or the progress of a request.
+
+    It ends, as the stream of a job does, when its client disconnects or this process shuts down.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes], open_calls: OpenCalls) -> None:
+        """`events` yields whole events; it is closed when the response ends, however it ends."""
+        self._events = events
+        self._open_calls = open_calls
+        self.status_code = 200
+        self.media_type = sse.MEDIA_TYPE
+        self.background = None
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; nothing is left running afterwards."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        ending = await self._open_calls.run(self._send_events(send), receive)
+        if ending is not CallEnding.DISCONNECTED:
+            await send_body(send, b"", more=False)
+
+    async def _send_events(self, send: Send) -> None:
+        try:
+            async with aclosing(self._events) as events:
+                async for event in events:
+                    await send_body(send, event)
+        except FleetError as error:
+            # The head is sent: the client sees that the stream ended without its last event.
+            _log.warning("a stream ended early: %s", error.code)
 
 
 async def send_body(send: Send, data: bytes, *, more: bool = True) -> None:

@@ -23,7 +23,8 @@ OPEN_PATHS: Final = frozenset(
 """Paths that need no key: probes and documentation, none of which shows jobs."""
 METRICS_PATHS: Final = frozenset({"/metrics", "/metrics/targets"})
 """The only paths that FLEET_METRICS_KEY opens."""
-_OPEN_FOLDER: Final = "/static-offline-docs/"
+_OPEN_FOLDERS: Final = ("/static-offline-docs/", "/page/")
+"""Static files, which show nothing of this fleet."""
 
 
 class AuthMiddleware:
@@ -36,7 +37,7 @@ class AuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call if it is authenticated; else send the reason."""
         path = scope.get("path", "")
-        is_open = path in OPEN_PATHS or path.startswith(_OPEN_FOLDER)
+        is_open = path in OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
         if scope["type"] not in {"http", "websocket"} or is_open:
             await self._app(scope, receive, send)
             return

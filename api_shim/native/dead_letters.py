@@ -19,7 +19,7 @@ from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccep
 from contract.requests import Kind
 from contract.tenants import Tenant
 from relay.api_keys import ApiKeyTable
-from relay.dead_letters import DeadLetterFilter
+from relay.dead_letters import DeadLetterFilter, Retried
 
 _LONGEST_PAGE: Final = 200
 
@@ -108,14 +108,26 @@ async def show(id: JobId, dependencies: Injected, caller: Caller) -> Response:
 async def retry(id: JobId, dependencies: Injected, caller: Caller) -> Response:
     """Retry a dead letter as a new job of its tenant; idempotent."""
     record = await dependencies.records.get_for_tenant(checked_id(id), caller)
+    again = await retried(dependencies, caller, record)
+    headers = {} if again.is_new else {"Idempotent-Replayed": "true"}
+    return accepted(again.record, again.place, headers)
+
+
+async def retried(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> Retried:
+    """Retry a dead letter for its tenant.
+
+    Raises NotDead, JobNotFound, QueueFull, RelayUnavailable, and as `check_retry`.
+    """
+    await check_retry(dependencies, caller, record)
+    owner = await _owner(dependencies, caller, record)
+    return await dependencies.dead_letters.retry(record, owner)
+
+
+async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> None:
+    """Check that a worker serves the request of a dead letter; raises FleetError, Refusal."""
     if record.dead_at is not None and record.retried_as is None:
         request = await dependencies.records.request(record.id)
         await Submission(dependencies.submission, caller, Preferences()).queue_for(request)
-    retried = await dependencies.dead_letters.retry(
-        record, await _owner(dependencies, caller, record)
-    )
-    headers = {} if retried.is_new else {"Idempotent-Replayed": "true"}
-    return accepted(retried.record, retried.place, headers)
 
 
 @router.delete(

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from contextlib import aclosing, suppress
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -13,7 +13,7 @@ from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from contract.errors import JobNotFound
 from contract.events import LAST_WORDS
-from contract.jobs import JobPage, JobRecord, JobView
+from contract.jobs import AnyRequest, JobPage, JobRecord, JobView
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Result, Status
@@ -62,6 +62,15 @@ async def page(
     kind: Kind | None = None,
     queue: Annotated[str | None, Query(examples=["ollama.chat"])] = None,
     backend: Annotated[str | None, Query(examples=["ollama"])] = None,
+    tenant: Annotated[str | None, Query(description="For admins: of this tenant.")] = None,
+    search: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Text that the id begins with, or that the name of the model, queue, "
+            "tenant or worker contains.",
+        ),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 50,
     before: Annotated[str | None, Query(description="`next` of the previous page.")] = None,
 ) -> Response:
@@ -73,6 +82,8 @@ async def page(
         kind=kind,
         queue=queue,
         backend=backend,
+        tenant=tenant,
+        search=search,
         limit=limit,
         before=before,
     )
@@ -123,6 +134,44 @@ async def get(
                 follower.returns()
         record = await dependencies.records.get(record.id)
     return json_response(await _view(dependencies, record, with_result=result), record.id)
+
+
+class JobRequest(WireModel):
+    """What a job was asked to do."""
+
+    kind: Kind
+    request: dict[str, Any]
+    """The body to send to `POST /api/v1/jobs/<kind>` for the same again; fields that have their
+    default are left out."""
+
+
+@router.get(
+    "/{id}/request",
+    operation_id="get_job_request",
+    response_model=JobRequest,
+    responses=documented(404, 409, 503),
+)
+async def get_request(id: JobId, dependencies: Injected, caller: Caller) -> Response:
+    """Get the request of a job, to repeat it; large ones are as large as they were sent."""
+    record = await dependencies.records.get_for_tenant(checked_id(id), caller)
+    request = await dependencies.records.request(record.id)
+    return json_response(JobRequest(kind=request.kind, request=_chosen(request)), record.id)
+
+
+def _chosen(request: AnyRequest) -> dict[str, Any]:
+    """The fields of a request that differ from their default.
+
+    Fields inside of them are all kept: the `type` of a part of a message has a default and is
+    needed to read it.
+    """
+    defaults = {
+        name
+        for name, field in type(request).model_fields.items()
+        if getattr(request, name) == field.get_default(call_default_factory=True)
+    }
+    return request.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={*defaults, "kind"}
+    )
 
 
 async def _until_the_end(dependencies: Dependencies, job_id: str, wait_s: float) -> None:

@@ -50,6 +50,27 @@ class Place(NamedTuple):
     """If refused: how many jobs or tokens may wait."""
 
 
+class QueueCounts(NamedTuple):
+    """What waits, runs and has ended in a queue."""
+
+    queue: str
+    depth: int
+    """Waiting jobs."""
+    urgent: int
+    """Those of them that are not of class `batch`."""
+    delayed: int
+    """Jobs between two attempts."""
+    leased: int
+    oldest_at: float | None
+    """When the job that has waited longest was enqueued, in unix seconds."""
+    tokens: int
+    """Estimated tokens of the waiting jobs; 0 if `tenants` is None."""
+    tenants: dict[str, int] | None
+    """Waiting jobs by tenant; None if more tenants wait than are read."""
+    ended: list[bytes | None]
+    """Jobs that ended, by minute, this minute first."""
+
+
 class Picked(NamedTuple):
     """A job that was leased."""
 
@@ -177,6 +198,47 @@ def expired(queue: str, limit: int) -> ScriptCall[list[tuple[str, str]]]:
     """Up to `limit` jobs whose lease has expired, with their holders (empty: not known)."""
     keys = [redis_keys.leases(queue), redis_keys.holders(queue)]
     return ScriptCall(load("queues/expired"), keys, [limit], _with_holders)
+
+
+def survey(
+    names: Sequence[str], minutes: Sequence[int], most_tenants: int
+) -> ScriptCall[list[QueueCounts]]:
+    """Count the jobs of queues; `minutes` are unix seconds / 60. Writes nothing.
+
+    The work grows with the number of queues, not with the number of jobs.
+    """
+    patterns = [
+        *(make("*") for make in (redis_keys.backlog, redis_keys.urgent, redis_keys.delayed)),
+        *(make("*") for make in (redis_keys.leases, redis_keys.load, redis_keys.arrivals)),
+        redis_keys.drained("*", 0).removesuffix("0") + "*",
+    ]
+    args: list[Argument] = [*patterns, len(minutes), *minutes, most_tenants, *names]
+
+    def read(reply: Any) -> list[QueueCounts]:
+        return [_counts(name, row) for name, row in zip(names, reply, strict=True)]
+
+    return ScriptCall(load("queues/survey"), [], args, read)
+
+
+def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
+    depth, urgent, delayed, leased, oldest_at, load, ended = row
+    fields = None if load is None else dict(zip(load[::2], map(int, load[1::2]), strict=True))
+    return QueueCounts(
+        queue,
+        depth,
+        urgent,
+        delayed,
+        leased,
+        None if oldest_at is None else float(oldest_at),
+        0 if fields is None else fields.get(b"tokens", 0),
+        None if fields is None else _by_tenant(fields),
+        ended,
+    )
+
+
+def _by_tenant(fields: dict[bytes, int]) -> dict[str, int]:
+    jobs = {name: count for name, count in fields.items() if name.startswith(b"jobs ")}
+    return {name.removeprefix(b"jobs ").decode(): count for name, count in jobs.items()}
 
 
 def _keys(queue: str) -> list[str]:

@@ -25,7 +25,9 @@ def gets(http: httpx.Client) -> list[str]:
 def test_the_head_is_that_of_a_get_and_there_is_no_body(http: httpx.Client) -> None:
     paths = gets(http)
     for path in (*paths, "/docs", "/openapi.json"):
-        head, get = http.head(path), http.get(path)
+        head = http.head(path)
+        with http.stream("GET", path) as get:  # one of them never ends
+            pass
 
         assert (path, head.status_code, head.content) == (path, get.status_code, b"")
         assert head.headers["content-type"] == get.headers["content-type"]

@@ -153,3 +153,37 @@ async def test_a_cursor_that_no_page_gave_is_400(cursor: str, shim: str) -> None
         answer = await http.get("/api/v1/jobs", params={"before": cursor})
 
         problem(answer, 400, "invalid_cursor")
+
+
+async def test_jobs_are_searched_by_id_model_queue_and_tenant(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at:
+        one, two = [await at.relay.enqueue() for _ in range(2)]
+
+        async def found(**params: str) -> list[str]:
+            page = (await at.http.get("/api/v1/jobs", params=params)).json()
+            return [job["id"] for job in page["jobs"]]
+
+        assert await found(search=one[:12]) == [one]
+        assert await found(search="SCRIPTED.ch") == [two, one]
+        assert await found(search="default") == await found(tenant="default") == [two, one]
+        assert await found(search="nothing") == await found(tenant="nobody") == []
+
+
+async def test_a_request_can_be_sent_again_as_it_is_shown(shim: str, redis_url: str) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}],
+            "response_format": {"type": "json_schema", "schema": {"type": "object"}},
+        }
+        first = (await at.http.post("/api/v1/jobs/chat", json=body)).json()["id"]
+        shown = (await at.http.get(f"/api/v1/jobs/{first}/request")).json()
+        path = f"/api/v1/jobs/{shown['kind']}"
+        again = (await at.http.post(path, json=shown["request"])).json()["id"]
+
+        assert shown["request"].keys() <= {"model", "messages", "response_format", "backend"}
+        assert (await at.relay.records.request(first)).model_dump(exclude={"backend"}) == (
+            await at.relay.records.request(again)
+        ).model_dump(exclude={"backend"})
+        problem(await at.http.get(f"/api/v1/jobs/{'0' * 32}/request"), 404, "job_not_found")

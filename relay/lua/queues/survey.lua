@@ -1,0 +1,41 @@
+#!lua flags=no-writes,allow-oom
+-- KEYS none; ARGV the patterns of seven keys of a queue: backlog urgent delayed leases load
+-- arrivals, and of its counter of ended jobs up to the minute; the number of minutes, the minutes;
+-- the most tenants of a queue; then the names of queues.
+-- Keys beyond KEYS: those of the queues that are named.
+-- Returns for each queue {waiting, waiting and not of class batch, delayed, leased, when the oldest
+-- was enqueued or false, its load (field, value, ...) or false if it has too many tenants, counters}.
+-- What it does grows with the number of queues, not with the number of jobs.
+-- include shared/key_pattern.lua
+local backlog, urgent, delayed, leases, load, arrivals, ended = keys_like(ARGV[1]),
+    keys_like(ARGV[2]), keys_like(ARGV[3]), keys_like(ARGV[4]), keys_like(ARGV[5]),
+    keys_like(ARGV[6]), keys_like(ARGV[7])
+local minutes = tonumber(ARGV[8])
+local most = tonumber(ARGV[9 + minutes])
+local stale = 8
+local function oldest(queue)
+    local flat = redis.call('ZRANGE', arrivals(queue), 0, stale - 1, 'WITHSCORES')
+    for i = 1, #flat, 2 do
+        if redis.call('ZSCORE', backlog(queue), flat[i]) then return flat[i + 1] end
+    end
+    return false
+end
+local function shares(queue)
+    if redis.call('HLEN', load(queue)) > 2 * most + 1 then return false end
+    return redis.call('HGETALL', load(queue))
+end
+local found = {}
+for i = 10 + minutes, #ARGV do
+    local queue = ARGV[i]
+    local counters = {}
+    for at = 1, minutes do counters[at] = keys_like(ended(queue))(ARGV[8 + at]) end
+    local waiting = redis.call('ZCARD', backlog(queue))
+    local row = {waiting, 0, redis.call('ZCARD', delayed(queue)),
+                 redis.call('ZCARD', leases(queue)), false, {},
+                 redis.call('MGET', unpack(counters))}
+    if waiting > 0 then
+        row[2], row[5], row[6] = redis.call('ZCARD', urgent(queue)), oldest(queue), shares(queue)
+    end
+    table.insert(found, row)
+end
+return found

@@ -1,0 +1,114 @@
+"""Every view, in both colour schemes and at the narrowest width: axe finds nothing; and speed.
+
+A page with ten thousand jobs and two hundred models draws a bounded number of rows.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.page import Watched, opened, show
+
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
+VIEWS = {
+    "overview": "Overview",
+    "queues": "Queues",
+    "queues/box.chat": "box.chat",
+    "workers": "Workers",
+    "backends": "Backends and models",
+    "jobs": "Jobs",
+    "dead": "Dead letters",
+    "batches": "Batches and files",
+    "tenants": "Tenants and keys",
+    "playground": "Playground",
+}
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+MOST_FIRST_BYTES = 120_000
+
+
+def faults(page: Any) -> list[str]:
+    found = page.evaluate(
+        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})", RULES
+    )
+    return [
+        f"{each['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
+        for each in found["violations"]
+        for node in each["nodes"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def used(watched: Watched) -> str:
+    """A finished job, and something in every view."""
+    job = watched.enqueue(model="scripted-think:think=8,chunks=8")
+    watched.until(watched.enqueue(model="scripted-story:fail=body", max_attempts=1), "failed")
+    watched.until(job, "done")
+    return job
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_view(
+    watched: Watched, chromium: Any, used: str, scheme: str
+) -> None:
+    found: dict[str, list[str]] = {}
+    with opened(watched, chromium, color_scheme=scheme, bypass_csp=True) as page:
+        for path, title in {**VIEWS, f"jobs/{used}": re.compile("^Job")}.items():
+            show(page, path, title)
+            page.wait_for_timeout(400)
+            if not page.evaluate("'axe' in window"):
+                page.add_script_tag(path=AXE)
+            found[path] = faults(page)
+        page.get_by_role("link", name="Tenants").click()
+        page.get_by_role("button", name="New key").click()
+        found["dialog"] = faults(page)
+    with opened(watched, chromium, key="", color_scheme=scheme, bypass_csp=True) as page:
+        page.get_by_role("heading", name="Sign in").wait_for()
+        page.add_script_tag(path=AXE)
+        found["sign in"] = faults(page)
+
+    assert {path: each for path, each in found.items() if each} == {}
+
+
+def test_no_view_is_wider_than_a_small_phone_or_lost_on_a_large_screen(
+    watched: Watched, chromium: Any, used: str
+) -> None:
+    sizes = {"width": 360, "height": 740}, {"width": 3840, "height": 2160}
+    for size in sizes:
+        with opened(watched, chromium, viewport=size) as page:
+            for path, title in {**VIEWS, f"jobs/{used}": re.compile("^Job")}.items():
+                show(page, path, title)
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= size["width"], (path, wide)
+
+
+def test_the_keyboard_alone_reaches_a_job(watched: Watched, page: Any, used: str) -> None:
+    page.get_by_text("live", exact=True).wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keyboard").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    page.get_by_role("heading", level=1, name="Jobs").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type(used[:8])
+    page.get_by_text("1 job", exact=True).wait_for()
+    page.get_by_role("rowgroup", name="Rows of jobs").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+
+    page.get_by_role("heading", level=1, name=re.compile("^Job " + used[:8])).wait_for()
+    assert page.url.endswith(used)
+
+
+def test_the_first_view_is_few_bytes_and_paints_soon(watched: Watched, chromium: Any) -> None:
+    with opened(watched, chromium) as page:
+        page.get_by_text("live", exact=True).wait_for()
+        paint_ms, size = page.evaluate(
+            "[performance.getEntriesByName('first-contentful-paint')[0].startTime, "
+            "performance.getEntriesByType('resource').filter((e) => e.name.includes('/page/'))"
+            ".reduce((sum, e) => sum + e.encodedBodySize, 0)]"
+        )
+
+    assert size < MOST_FIRST_BYTES
+    assert paint_ms < 5000  # beside busy tests; the benchmark has the true figure

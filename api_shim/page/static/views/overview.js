@@ -1,6 +1,6 @@
 // What needs attention first, then how the fleet does now.
 import { html, useEffect, useState } from '../html.js';
-import { bytes, count, ms, rate, span } from '../format.js';
+import { bytes, count, ms, none, rate, span } from '../format.js';
 import { Badge, Empty, Icon, Meter, Panel, View } from '../parts/controls.js';
 import { Sparkline } from '../parts/sparkline.js';
 import { history, isAdmin, overview } from '../store.js';
@@ -24,7 +24,7 @@ function Concerns({ concerns }) {
 
 function Tile({ label, value, unit, note, values }) {
   return html`<div class="panel tile"><span class="label">${label}</span>
-    <span class="value">${value}${unit && html`<span class="unit">${unit}</span>`}</span>
+    <span class="value">${value}${unit && value !== none && html`<span class="unit">${unit}</span>`}</span>
     <span class="note">${note}</span>${values && html`<${Sparkline} values=${values} />`}</div>`;
 }
 

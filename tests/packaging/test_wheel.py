@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 import sys
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from support.processes import Process
 from support.relay import relay_on
 from support.up import environment
 
+from api_shim.page.page_files import FOLDER
 from contract.errors import RelayUnavailable
 from fleet.local.process import commands
 from fleet.local.redis_server import free_port
@@ -87,6 +89,18 @@ def test_fleet_up_serves_a_chat_and_an_embedding(installed: Installed) -> None:
 
     assert "scripted backend of llm-fleet" in answer
     assert vectors == 2
+
+
+def test_every_file_of_the_page_is_in_the_wheel_and_no_test_of_it(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    page = {
+        f"api_shim/page/static/{path.relative_to(FOLDER).as_posix()}"
+        for path in FOLDER.rglob("*")
+        if path.is_file()
+    }
+
+    assert page <= names
+    assert [name for name in names if "axe" in Path(name).name] == []
 
 
 def test_the_demo_plays(installed: Installed) -> None:

@@ -1,5 +1,6 @@
 """The composition root: settings in, an ASGI application out. Imports have no effects."""
 
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -55,6 +56,7 @@ from api_shim.page import front_page
 from api_shim.settings import ShimSettings
 from api_shim.submission.submission import Submission
 from telemetry.process_metrics import ProcessMetrics
+from telemetry.tracing import Tracing, tracing_of
 
 _DESCRIPTION = """\
 A queue in front of language-model backends. Enqueue a job, follow its events from anywhere and as
@@ -107,11 +109,12 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
     """Build the application; `open_calls.close()` ends the streams of this process."""
     open_calls = open_calls or OpenCalls()
     counted = ProcessMetrics("shim", settings)
+    tracing = tracing_of("shim", settings.otel_genai, os.environ)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with (
-            open_dependencies(settings, open_calls, counted) as dependencies,
+            open_dependencies(settings, open_calls, counted, tracing) as dependencies,
             running_driver(dependencies),
         ):
             app.state.dependencies = dependencies
@@ -133,10 +136,11 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
         redirect_slashes=False,
     )
     app.state.counted = counted
+    app.state.tracing = tracing
     _add_routes(app)
     problems.install(app, _ENVELOPES)
     document = openapi.install(app)
-    _add_middleware(app, settings, counted)
+    _add_middleware(app, settings, counted, tracing)
     return app
 
 
@@ -156,7 +160,8 @@ def with_direct_routes(app: FastAPI, settings: ShimSettings) -> ASGIApp:
         DirectRoute(enqueue.router, enqueue.chat, _native),
         DirectRoute(enqueue.router, enqueue.embed, _native),
     ]
-    return DirectRoutes(app, routes, app.state.counted, max_body_bytes=settings.max_body_bytes)
+    counted, tracing = app.state.counted, app.state.tracing
+    return DirectRoutes(app, routes, counted, tracing, max_body_bytes=settings.max_body_bytes)
 
 
 def _drop_in(scope: Scope, receive: Receive, preferences: Preferences) -> DropInCall:
@@ -168,14 +173,16 @@ def _native(scope: Scope, _: Receive, preferences: Preferences) -> Submission:
     return Submission(dependencies.submission, tenant_in(scope), preferences)
 
 
-def _add_middleware(app: FastAPI, settings: ShimSettings, counted: ProcessMetrics) -> None:
+def _add_middleware(
+    app: FastAPI, settings: ShimSettings, counted: ProcessMetrics, tracing: Tracing
+) -> None:
     """Middleware; the last one added is the outermost."""
     app.add_middleware(HeadAsGet, routes=app.routes)
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
     )
     app.add_middleware(AuthMiddleware)
-    app.add_middleware(AccessLog, metrics=counted)
+    app.add_middleware(AccessLog, metrics=counted, tracing=tracing)
 
 
 def _upload(settings: ShimSettings) -> Limit:

@@ -43,21 +43,25 @@ from relay.records import Records
 from relay.roster import RosterStore
 from relay.subscriber import Subscriber
 from telemetry.process_metrics import ProcessMetrics, single
+from telemetry.tracing import Tracing
 
 
-class ShimMetrics(NamedTuple):
-    """What this process counts, and what it reads of the fleet."""
+class ShimTelemetry(NamedTuple):
+    """What this process counts, what it reads of the fleet, and its spans."""
 
     process: ProcessMetrics
     fleet: FleetMetrics
     totals: TotalsReporter
+    tracing: Tracing
 
     @classmethod
-    def of(cls, process: ProcessMetrics, connection: Connection, most_names: int) -> Self:
+    def of(
+        cls, process: ProcessMetrics, tracing: Tracing, connection: Connection, most_names: int
+    ) -> Self:
         """For one process; nothing is read or sent yet."""
         totals = FleetTotals(connection, most_names)
         fleet = FleetMetrics(totals, Census(connection))
-        return cls(process, fleet, TotalsReporter(process.series, totals))
+        return cls(process, fleet, TotalsReporter(process.series, totals), tracing)
 
 
 class Dependencies:
@@ -69,7 +73,7 @@ class Dependencies:
         connection: Connection,
         reader: Subscriber,
         open_calls: OpenCalls,
-        metrics: ShimMetrics,
+        metrics: ShimTelemetry,
     ) -> None:
         """Build every service; nothing is opened or started yet."""
         self.metrics = metrics
@@ -98,7 +102,9 @@ class Dependencies:
         self.batches_changed = asyncio.Event()
         """Set when a batch may be ready to drive."""
         submits = (self.queue, self.roster, self.idempotency, self.followers)
-        self.submission = SubmissionServices(*submits, reader, settings.on_no_worker)
+        self.submission = SubmissionServices(
+            *submits, reader, settings.on_no_worker, metrics.tracing
+        )
         self.following = FollowingServices(
             self.log, self.roster, self.followers, open_calls, self.positions, settings.keepalive_s
         )
@@ -106,12 +112,12 @@ class Dependencies:
 
 @asynccontextmanager
 async def open_dependencies(
-    settings: ShimSettings, open_calls: OpenCalls, counted: ProcessMetrics
+    settings: ShimSettings, open_calls: OpenCalls, counted: ProcessMetrics, tracing: Tracing
 ) -> AsyncGenerator[Dependencies]:
     """Open the connection and subscribe on it; at the end, end open calls and close it."""
     async with Connection.open(settings, counted) as connection, asyncio.TaskGroup() as group:
         reader = Subscriber(connection, expects_jobs=True)
-        metrics = ShimMetrics.of(counted, connection, settings.metrics_names)
+        metrics = ShimTelemetry.of(counted, tracing, connection, settings.metrics_names)
         dependencies = Dependencies(settings, connection, reader, open_calls, metrics)
         stand_in = StandIn(connection, dependencies.roster, dependencies.followers.process)
         counted.series.read("subscriptions", lambda: single(reader.count))
@@ -131,6 +137,7 @@ async def open_dependencies(
             for task in tasks:
                 task.cancel()
             await metrics.totals.finish()
+            await tracing.aclose()
 
 
 async def _injected(connection: HTTPConnection) -> Dependencies:

@@ -11,7 +11,7 @@ from contract.roster import BackendReport, Capability, KnownBackend, ModelReport
 from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds, default_folder
 from contract.wire import WireModel
 from relay.settings import RelaySettings
-from telemetry.settings import MetricsSettings
+from telemetry.settings import MetricsSettings, TraceSettings
 
 _STORES: Final = frozenset(
     {
@@ -54,7 +54,7 @@ class ConfiguredBackend(WireModel):
         )  # fmt: skip
 
 
-class ShimSettings(RelaySettings, MetricsSettings):
+class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """The relay's settings and the shim's own; built once, in `__main__` or in a test."""
 
     host: str = "127.0.0.1"

@@ -81,6 +81,9 @@ class Batch(NewBatch):
     error_file_id: str | None = None
     counts: Counts = Counts()
     usage: Usage = Usage()
+    traceparent: str | None = None
+    """The span that created it, as W3C's Trace Context writes it; its jobs are below that."""
+    tracestate: str | None = None
 
 
 class BatchPage(WireModel):

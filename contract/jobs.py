@@ -89,6 +89,10 @@ class JobRecord(WireModel):
     """The dead job that this one repeats."""
     retried_as: str | None = None
     """The job that repeats this dead one."""
+    traceparent: str | None = None
+    """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
+    tracestate: str | None = None
+    """What other tracing systems have added to it."""
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 

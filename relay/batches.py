@@ -40,6 +40,7 @@ from relay.connection import Connection, Hash
 from relay.files import Order, ids_from, place_after, stored_name
 from relay.records import id_from_prefix
 from relay.scripts import batches, jobs
+from telemetry.trace_context import current_trace
 
 _JSON: Final = ("metadata", "tenant", "errors")
 _COUNTS: Final = ("total", "completed", "failed")
@@ -66,6 +67,8 @@ def to_fields(new: NewBatch, tenant: Tenant, batch_id: str) -> dict[str, str | b
         name: str(value) for name, value in new if name not in _JSON and value is not None
     }
     fields |= {"id": batch_id, "metadata": json.dumps(new.metadata), "tenant": encode(tenant)}
+    if (trace := current_trace()) is not None:
+        fields |= {name: value for name, value in trace._asdict().items() if value is not None}
     return fields
 
 

@@ -25,6 +25,7 @@ from relay.scripts import jobs, queues
 from relay.scripts.jobs import NO_FOLLOWER, FirstFollower
 from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Picked
 from relay.tickets import ticket
+from telemetry.trace_context import current_trace
 
 FIRST_FOLLOW_S: Final = 15.0
 """Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
@@ -400,6 +401,7 @@ def _full(arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFu
 def _new_record(
     request: AnyRequest, queue: str, tenant: Tenant, job_id: str, retry_of: str | None
 ) -> JobRecord:
+    trace = current_trace()
     return JobRecord(
         id=job_id,
         v=VERSION,
@@ -415,5 +417,7 @@ def _new_record(
         created_at=0.0,
         on_disconnect=request.on_disconnect,
         retry_of=retry_of,
+        traceparent=trace and trace.traceparent,
+        tracestate=trace and trace.tracestate,
         metadata=request.metadata,
     )

@@ -6,6 +6,7 @@ from time import monotonic
 from contract.events import Delta, Done, Event, Failed, Image, Usage, Vectors
 from contract.jobs import JobRecord
 from contract.redis_keys import backend_of
+from telemetry.attempt_trace import AttemptTrace
 from telemetry.process_metrics import ProcessMetrics
 
 _OUTPUT = (Vectors, Image)
@@ -14,12 +15,22 @@ _OUTPUT = (Vectors, Image)
 class AttemptMeter:
     """Counts one attempt; `on_event` gets every event before it is sent."""
 
-    __slots__ = ("_began", "_gaps", "_labels", "_last", "_metrics", "_now", "_record", "_terminal")
+    __slots__ = (
+        "_began", "_gaps", "_labels", "_last", "_metrics", "_now", "_record", "_terminal", "_trace",
+    )  # fmt: skip
 
     def __init__(
-        self, metrics: ProcessMetrics, record: JobRecord, now: Callable[[], float]
+        self,
+        metrics: ProcessMetrics,
+        record: JobRecord,
+        now: Callable[[], float],
+        trace: AttemptTrace | None = None,
     ) -> None:
-        """Count the start of an attempt; `now` is the unix time by Redis's clock."""
+        """Count the start of an attempt; `now` is the unix time by Redis's clock.
+
+        `trace` gets what is counted here.
+        """
+        self._trace = trace
         self._metrics = metrics
         self._record = record
         self._now = now
@@ -41,6 +52,8 @@ class AttemptMeter:
 
     def on_event(self, event: Event) -> None:
         """Count an event: first output, gaps between fragments, and how the attempt ended."""
+        if self._trace is not None:
+            self._trace.on_event(event)
         if isinstance(event, Delta):
             if event.content or event.has_words:
                 now = monotonic()
@@ -88,12 +101,19 @@ class AttemptMeter:
 
     def backend_failed(self, code: str) -> None:
         """Count an attempt that the backend failed."""
+        self._failed(code)
         self._metrics.series.count("backend_errors_total", backend_of(self._record.queue), code)
 
     def lost(self) -> None:
         """Count that another worker had the job by the time of this one's next write."""
+        self._failed("lease_lost")
         self._metrics.series.count("leases_lost_total", self._record.queue)
 
     def handed_over(self, reason: str) -> None:
         """Count that the job went back to its queue."""
+        self._failed(reason)
         self._metrics.on_handed_over(reason)
+
+    def _failed(self, code: str) -> None:
+        if self._trace is not None:
+            self._trace.failed(code)

@@ -30,6 +30,7 @@ from typing_extensions import override
 from contract.json_lines import json_line
 from telemetry.plain_text import escaped, known_secrets, redacted
 from telemetry.settings import LogSettings
+from telemetry.trace_context import current_trace
 
 _WAITING: Final = 20_000
 """Lines that may wait to be written."""
@@ -56,7 +57,13 @@ class LogLines(QueueHandler):
 
     @override
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Make the message now, because its arguments may change; the thread does the rest."""
+        """Make the message now, because its arguments may change; the thread does the rest.
+
+        The trace that the task works for is a fact of every line.
+        """
+        if (trace := current_trace()) is not None:
+            facts = getattr(record, "facts", None) or {}
+            record.facts = {**facts, "trace": trace.trace_id}
         if record.args:
             record.msg, record.args = record.getMessage(), None
         return record

@@ -1,4 +1,4 @@
-"""Settings of logs and metrics; read once, in a process's composition root."""
+"""Settings of logs, metrics and traces; read once, in a process's composition root."""
 
 import ipaddress
 from typing import Annotated, Literal, Protocol
@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 
 from contract.errors import InvalidSetting
 from contract.settings import FleetSettings
+from telemetry.genai import GenAi
 
 
 class LogSettings(FleetSettings):
@@ -23,6 +24,13 @@ class MetricsSettings(FleetSettings):
     """A key that may read metrics and nothing else, as `Authorization: Bearer <key>`."""
     metrics_names: Annotated[int, Field(ge=1, le=1000)] = 100
     """Models, and tenants, that metrics tell apart; the rest is counted as `other`."""
+
+
+class TraceSettings(FleetSettings):
+    """Traces; where they go is said by OpenTelemetry's own variables."""
+
+    otel_genai: GenAi = "latest"
+    """Names of attributes about models in spans: OpenTelemetry's `latest`, its `1.36`, or `off`."""
 
 
 class EndpointSettings(Protocol):

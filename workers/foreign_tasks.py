@@ -33,6 +33,7 @@ from contract.wire import must_be_text, written
 from relay.connection import Connection
 from relay.dead_letters import UnreadableMessages
 from relay.queue import Queue
+from telemetry.trace_context import context_of, working_for
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ class ForeignTasks:
         waiting = await self._connection.command("LRANGE", queue, -_AT_ONCE, -1)
         found = [(text, message) for text in waiting if (message := foreign(text)) is not None]
         for text, message in found:
-            await self.adopt(message.kind, message.id, queue, message.fields, message.tenant)
+            with working_for(message.trace):
+                await self.adopt(message.kind, message.id, queue, message.fields, message.tenant)
             if await self._connection.command("LREM", queue, -1, text):
                 await self._queue.give_ticket_back(queue)
         return len(found)
@@ -147,6 +149,7 @@ class ForeignMessage:
         self.kind = TASKS[headers["task"]]
         self.id = str(headers["id"])
         self.tenant = str(headers.get(TENANT_HEADER) or DEFAULT_TENANT.name)
+        self.trace = context_of(headers.get("traceparent"), headers.get("tracestate"))
         self.fields = fields_of(body[0], body[1])
 
 

@@ -1,6 +1,7 @@
 """Everything that lives as long as a worker: built when its loop starts, closed when it ends."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from relay.settings import RelaySettings
 from relay.subscriber import Subscriber
 from relay.vector_cache import VectorCache
 from telemetry.process_metrics import ProcessMetrics, single
+from telemetry.tracing import tracing_of
 from telemetry.worker_endpoint import serving
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
@@ -79,6 +81,7 @@ class WorkerLifetime:
     @asynccontextmanager
     async def _open(self, pool: AsyncioPool) -> AsyncGenerator[None]:
         self._metrics = ProcessMetrics("worker", self._settings)
+        self._tracing = tracing_of("worker", self._settings.otel_genai, os.environ)
         async with Connection.open(self._relay_settings, self._metrics) as connection:
             await connection.ping()
             self.foreign_tasks = ForeignTasks(connection)
@@ -147,10 +150,7 @@ class WorkerLifetime:
         wakeups, idle = DelayedWakeups(queue.wake), IdleSlots(name, queue, self.slots, subscriber)
         state = self._state(pool, endpoints, wakeups, idle, Sessions(name, queue, self.slots))
         reporter = RosterReporter(state, connection, self._settings, self._config)
-        services = RunServices(
-            connection=connection, log=Log(connection, subscriber), queue=queue,
-            fitting=state.fitting, patience=self._settings.retry_patience, metrics=self._metrics,
-        )  # fmt: skip
+        services = self._services(connection, subscriber, queue, state.fitting)
         self.worker = Worker(
             state, services, publisher=publisher, wakeups=wakeups, reporter=reporter
         )
@@ -179,6 +179,24 @@ class WorkerLifetime:
                 for task in tasks:
                     task.cancel()
 
+    def _services(
+        self,
+        connection: Connection,
+        subscriber: Subscriber,
+        queue: Queue,
+        fitting: RequestFitting,
+    ) -> RunServices:
+        return RunServices(
+            connection=connection,
+            log=Log(connection, subscriber),
+            queue=queue,
+            fitting=fitting,
+            patience=self._settings.retry_patience,
+            metrics=self._metrics,
+            tracing=self._tracing,
+            backend_type=self._config.type,
+        )
+
     @asynccontextmanager
     async def _measured(
         self,
@@ -201,6 +219,7 @@ class WorkerLifetime:
                     task.cancel()
                 await asyncio.wait(tasks)
                 await reporter.finish()
+                await self._tracing.aclose()
 
     def _observe(self, state: WorkerState, subscriber: Subscriber, publisher: Publisher) -> None:
         """Let the metrics read what this worker holds."""

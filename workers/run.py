@@ -63,6 +63,7 @@ from relay.publisher import AttemptLog
 from relay.queue import Queue, StartedJob
 from relay.records import requested
 from telemetry.process_metrics import ProcessMetrics
+from telemetry.tracing import Tracing
 from workers.backends.protocols import (
     AcceptsImageUrls,
     Backend,
@@ -122,6 +123,9 @@ class RunServices:
     patience: int
     """FLEET_RETRY_PATIENCE: the attempt number up to which an absent backend costs no attempt."""
     metrics: ProcessMetrics
+    tracing: Tracing
+    backend_type: str
+    """As in a DSN: `ollama`, `vllm`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

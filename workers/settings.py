@@ -10,10 +10,10 @@ from contract.errors import InvalidSetting
 from contract.requests import Kind
 from contract.settings import DAY_S, YEARS_S, Seconds
 from relay.settings import RelaySettings
-from telemetry.settings import MetricsSettings, demand_key
+from telemetry.settings import MetricsSettings, TraceSettings, demand_key
 
 
-class WorkerSettings(MetricsSettings):
+class WorkerSettings(MetricsSettings, TraceSettings):
     """Settings of one worker process; it serves one backend."""
 
     worker_backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] = "scripted"

@@ -11,6 +11,7 @@ from contract.jobs import TASKS
 from contract.redis_keys import TICKET_TASK, UNREADABLE_TASK
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT
+from telemetry.trace_context import context_of, working_for
 from workers.celery_pool.greenlet_bridge import async_task
 from workers.foreign_tasks import TENANT_HEADER, fields_of
 from workers.lifetime import WorkerLifetime
@@ -60,7 +61,10 @@ def _register_job(app: Celery, name: str, kind: Kind, lifetime: WorkerLifetime) 
         tenant = getattr(message, TENANT_HEADER, None) or DEFAULT_TENANT.name
         fields = fields_of(args, kwargs)
         try:
-            await lifetime.foreign_tasks.adopt(kind, message.id, queue, fields, tenant)
+            # What OpenTelemetry's instrumentation of Celery adds to the headers of a task.
+            names = ("traceparent", "tracestate")
+            with working_for(context_of(*(getattr(message, name, None) for name in names))):
+                await lifetime.foreign_tasks.adopt(kind, message.id, queue, fields, tenant)
             # The message is the job's ticket too.
             await lifetime.worker.work(queue)
         except RelayUnavailable as error:

@@ -12,6 +12,8 @@ from relay.publisher import AttemptLog, Publisher
 from relay.queue import Claim, StartedJob
 from relay.scripts.queues import NO_JOB, EndedJob
 from telemetry.attempt_meter import AttemptMeter
+from telemetry.attempt_trace import AttemptTrace
+from telemetry.trace_context import context_of, working_for
 from workers.delayed_wakeups import DelayedWakeups
 from workers.endpoints.endpoints import Reservation
 from workers.model_affinity import ModelAffinity
@@ -253,9 +255,25 @@ class Worker:
 
     async def _run(self, job: StartedJob, reservation: Reservation) -> EndedJob:
         """Run a job in a task of its own, which is cancelled when the job is lost."""
+        record = job.record
+        await self._state.held.end_attempt_of(record.id)
+        services, now = self._services, self._services.connection.now
+        trace = None
+        if services.tracing.is_on:
+            trace = AttemptTrace(services.tracing, record, services.backend_type, now)
+        meter = AttemptMeter(self._metrics, record, now, trace)
+        parent = context_of(record.traceparent, record.tracestate)
+        with working_for(parent if trace is None else trace.context):
+            try:
+                return await self._run_measured(job, reservation, meter)
+            finally:
+                if trace is not None:
+                    trace.end()
+
+    async def _run_measured(
+        self, job: StartedJob, reservation: Reservation, meter: AttemptMeter
+    ) -> EndedJob:
         record, state = job.record, self._state
-        await state.held.end_attempt_of(record.id)
-        meter = AttemptMeter(self._metrics, record, self._services.connection.now)
         log = self._publisher.attempt_log(job, meter.on_event)
         run = Run(
             job=job,

@@ -36,6 +36,7 @@ from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
 from contract.redis_keys import backend_of
 from relay.batches import BatchJobs
+from telemetry.trace_context import context_of
 
 _AT_ONCE: Final = 8
 """Results that are read concurrently; image results are large, so they are read one at a time."""
@@ -130,9 +131,12 @@ class JobWindow:
     async def _enqueue(self, request: AnyRequest, job_id: str) -> None:
         queue = await self._submission.queue_for(request)
         request = request.model_copy(update={"backend": backend_of(queue)})
-        await self._dependencies.queue.enqueue(
-            request, queue=queue, tenant=self._batch.tenant, job_id=job_id
-        )
+        trace = context_of(self._batch.traceparent, self._batch.tracestate)
+        with self._dependencies.metrics.tracing.submitting(request.kind, trace) as span:
+            span.set({"llmfleet.batch.id": self._batch.id, "llmfleet.job.id": job_id})
+            await self._dependencies.queue.enqueue(
+                request, queue=queue, tenant=self._batch.tenant, job_id=job_id
+            )
         self._seen.add(_model(request))
 
     def _defer_if_temporary(

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from http import HTTPStatus
 from random import getrandbits
 from typing import Any, Final
@@ -20,6 +20,8 @@ from api_shim.http.headers import is_anthropic
 from api_shim.http.problems import error_response
 from contract.errors import RelayUnavailable
 from telemetry.process_metrics import ProcessMetrics
+from telemetry.trace_context import TraceContext, context_of, working_for
+from telemetry.tracing import Span, Tracing
 
 log = logging.getLogger("api_shim.http.access_log")
 
@@ -34,34 +36,46 @@ _STOPS: Final = RelayUnavailable(
 _SAFE_ID: Final = re.compile(rb"^[\x21-\x7e]{1,128}$")
 _REQUEST_ID: Final = b"x-request-id"
 _JOB: Final = b"x-fleet-job"
+_TRACEPARENT: Final = b"traceparent"
+_TRACESTATE: Final = b"tracestate"
+_READ: Final = frozenset({_REQUEST_ID, _TRACEPARENT, _TRACESTATE})
 
 
 class AccessLog:
     """Logs and counts each request or WebSocket when it has ended."""
 
-    def __init__(self, app: ASGIApp, metrics: ProcessMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ProcessMetrics, tracing: Tracing) -> None:
         """Wrap this application."""
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call; log it when it has ended."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        call = LoggedCall(scope, send, self._metrics)
-        await call.run(self._app(scope, receive, call.send), receive)
+        call = LoggedCall(scope, send, self._metrics, self._tracing)
+        with working_for(call.trace):
+            await call.run(self._app(scope, receive, call.send), receive)
 
 
 class LoggedCall:
     """One request or WebSocket, and what is logged about it."""
 
-    def __init__(self, scope: Scope, send: Send, metrics: ProcessMetrics) -> None:
+    def __init__(self, scope: Scope, send: Send, metrics: ProcessMetrics, tracing: Tracing) -> None:
         """Give it an id: the client's own, or a new one."""
         self._metrics = metrics
         headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-        given = next((value for name, value in headers if name == _REQUEST_ID), b"")
+        found = {name: value for name, value in headers if name in _READ}
+        given = found.get(_REQUEST_ID, b"")
         self.id = given.decode("latin-1") if _SAFE_ID.match(given) else f"{getrandbits(128):032x}"
+        self.trace = _trace_in(found)
+        """The trace of the client; of the call's span, if it has one."""
+        self._span: Span | None = None
+        if tracing.is_on and scope["path"] not in _PROBES:
+            self._span = tracing.begin(_method(scope), "server", parent=self.trace)
+            self.trace = self._span.context
         self.status: int | None = None
         """Of the response, once it has begun."""
         self.is_complete = False
@@ -94,6 +108,7 @@ class LoggedCall:
             if log.isEnabledFor(level := self._level):
                 log.log(level, "request", extra={"facts": self._facts()})
             self._count()
+            self._end_span()
 
     async def send(self, message: Message) -> None:
         """Send a message of the application."""
@@ -106,6 +121,8 @@ class LoggedCall:
             headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
             self._job = next((id.decode() for name, id in headers if name == _JOB), None)
             headers += [(name, self.id.encode()) for name in _names_of_id(self._scope)]
+            if self._span is not None and self.trace is not None:
+                headers.append((b"traceresponse", self.trace.traceparent.encode()))
             message["headers"] = headers
         elif kind == "websocket.close":
             self.status, self.is_complete = message.get("code", 1000), True
@@ -119,13 +136,25 @@ class LoggedCall:
 
     def _count(self) -> None:
         """Count the call by its route's template: a path would be a name a job."""
-        method = self._scope.get("method", "WEBSOCKET")
-        method = method if method in _METHODS else "other"
-        route = getattr(self._scope.get("route"), "path", "other")
-        series = self._metrics.series
+        method, route, series = _method(self._scope), self._route, self._metrics.series
         series.count("http_requests_total", method, route, str(self.status or "none"))
         duration_s = time.perf_counter() - self._began
         series.bins("http_request_duration_seconds", method, route).observe(duration_s)
+
+    @property
+    def _route(self) -> str:
+        return getattr(self._scope.get("route"), "path", "other")
+
+    def _end_span(self) -> None:
+        """End the span of the call, if there is one; a query string is no part of it."""
+        if self._span is None:
+            return
+        method = _method(self._scope)
+        self._span.rename(f"{method} {self._route}")
+        status = {} if self.status is None else {"http.response.status_code": self.status}
+        self._span.set({"http.request.method": method, "http.route": self._route, **status})
+        is_fault = (self.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
+        self._span.end(error=str(self.status) if is_fault else None)
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
@@ -145,6 +174,19 @@ class LoggedCall:
 def _names_of_id(scope: Scope) -> tuple[bytes, ...]:
     """The headers that have the request's id: Anthropic's clients look for another one."""
     return (_REQUEST_ID, b"request-id") if is_anthropic(scope) else (_REQUEST_ID,)
+
+
+def _method(scope: Scope) -> str:
+    """The method, of those that exist: a client may send any word."""
+    method = scope.get("method", "WEBSOCKET")
+    return method if method in _METHODS else "other"
+
+
+def _trace_in(headers: Mapping[bytes, bytes]) -> TraceContext | None:
+    if (parent := headers.get(_TRACEPARENT)) is None:
+        return None
+    state = headers.get(_TRACESTATE, b"")
+    return context_of(parent.decode("latin-1"), state.decode("latin-1"))
 
 
 def _where(error: BaseException) -> dict[str, Any]:

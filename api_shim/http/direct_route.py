@@ -25,6 +25,8 @@ from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_h
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
 from telemetry.process_metrics import ProcessMetrics
+from telemetry.trace_context import working_for
+from telemetry.tracing import Tracing
 
 Injected = TypeVar("Injected")
 Build = Callable[[Scope, Receive, Preferences], Injected]
@@ -80,11 +82,13 @@ class DirectRoutes:
         app: FastAPI,
         routes: Iterable[DirectRoute[Any]],
         metrics: ProcessMetrics,
+        tracing: Tracing,
         *,
         max_body_bytes: int,
     ) -> None:
         """`app` has these routes too."""
         self._metrics = metrics
+        self._tracing = tracing
         self._app = app
         self._routes = {each.route.path: each for each in routes}
         self._max_body_bytes = max_body_bytes
@@ -97,9 +101,9 @@ class DirectRoutes:
             admission = authenticator.admit_at_once(head.key, is_local=head.is_local)
             if admission is not None:
                 scope["app"], scope["route"] = self._app, route.route
-                call = LoggedCall(scope, send, self._metrics)
+                call = LoggedCall(scope, send, self._metrics, self._tracing)
                 scope["state"]["key"] = admission.entry
-                with authenticator.track(admission.entry) as key_ended:
+                with working_for(call.trace), authenticator.track(admission.entry) as key_ended:
                     client = OrdinaryClient(receive, key_ended)
                     await call.run(_serve(route, head, scope, client, call), receive)
                 return

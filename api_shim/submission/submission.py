@@ -28,6 +28,7 @@ from relay.position import NO_WORKER
 from relay.queue import Queue
 from relay.roster import Roster
 from relay.subscriber import Subscriber, UpcomingJob
+from telemetry.tracing import Tracing
 
 REASON_HEADER: Final = "X-Fleet-Queue-Reason"
 """Response header that says why a job waits, if it waits for a worker to start."""
@@ -44,6 +45,7 @@ class SubmissionServices(NamedTuple):
     """Made with `expects_jobs`."""
     on_no_worker: OnNoWorker
     """For requests that do not say it."""
+    tracing: Tracing
 
 
 class Submission:
@@ -88,6 +90,13 @@ class Submission:
         Raises Refusal (what `choose` refuses), KeyReused (409), QueueFull (429), RelayUnavailable
         (503).
         """
+        with self._services.tracing.submitting(request.kind) as span:
+            record, place = await self._accept(request)
+            span.set({"llmfleet.job.id": record.id, "llmfleet.queue": record.queue})
+        self.headers["X-Fleet-Job"] = record.id
+        return record, place
+
+    async def _accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
         request = self._preferences.over(request)
         key = self._preferences.idempotency_key
         if key is None:
@@ -97,7 +106,6 @@ class Submission:
             record, place = await self._accept_once(
                 request, Key.of(self._tenant.name, key, request, anyway)
             )
-        self.headers["X-Fleet-Job"] = record.id
         return record, place
 
     async def _accept_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, QueuePlace]:

@@ -32,7 +32,7 @@ def subclasses(kind: type[FleetSettings]) -> Iterator[type[FleetSettings]]:
 def classes() -> list[type[FleetSettings]]:
     for path in [*TOP.glob("*/settings.py"), *TOP.glob("fleet/*/settings.py")]:
         importlib.import_module(".".join(path.relative_to(TOP).with_suffix("").parts))
-    return list(subclasses(FleetSettings))
+    return list(dict.fromkeys(subclasses(FleetSettings)))
 
 
 @pytest.fixture(autouse=True)

@@ -81,18 +81,24 @@ async def measure(stage: Stage) -> None:
         for name, queue in queues.items():
             variables = _variables(queue, fleet.redis_url)
             stack.enter_context(started(f"noop {name}", queue.worker, variables, stage.folder))
-        await _native(fleet, AT_ONCE)
+        await _round(stage, fleet, relay, queues, jobs=AT_ONCE)
+        stage.figures.values.clear()  # by now everybody has started
         for _ in range(stage.plan.rounds):
-            await _round(stage, fleet, relay, queues)
+            await _round(stage, fleet, relay, queues, jobs=stage.plan.jobs(JOBS))
     for name in ("fleet", "relay", *queues):
         rate = stage.figures.median(f"{name}/empty_per_s")
         stage.say(f"{name}: {rate or 0:.0f} empty jobs/s")
 
 
 async def _round(
-    stage: Stage, fleet: Through, relay: Through, queues: Mapping[str, TaskQueue]
+    stage: Stage,
+    fleet: Through,
+    relay: Through,
+    queues: Mapping[str, TaskQueue],
+    *,
+    jobs: int,
 ) -> None:
-    figures, jobs = stage.figures, stage.plan.jobs(JOBS)
+    figures = stage.figures
     rate = await _native(fleet, jobs)
     figures.add("fleet/empty_per_s", rate)
     inside = await _relay(relay, jobs)

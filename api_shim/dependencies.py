@@ -101,10 +101,8 @@ class Dependencies:
         self.batches = BatchStore(connection)
         self.batches_changed = asyncio.Event()
         """Set when a batch may be ready to drive."""
-        submits = (self.queue, self.roster, self.idempotency, self.followers)
-        self.submission = SubmissionServices(
-            *submits, reader, settings.on_no_worker, metrics.tracing
-        )
+        submits = (self.queue, self.roster, self.idempotency, self.followers, reader)
+        self.submission = SubmissionServices(*submits, settings.on_no_worker, metrics.tracing)
         self.following = FollowingServices(
             self.log, self.roster, self.followers, open_calls, self.positions, settings.keepalive_s
         )

@@ -375,6 +375,18 @@ class Frame:
         return f"Frame({self.body.decode()})"
 
 
+def wire_line(id: EventId, at: bytes, event: Event) -> bytes:
+    """What `Frame.of(...).to_wire()` returns, in half the time; `at` is unix seconds, `1.500`.
+
+    Each event of every job passes here, so that this is worth a second way.
+    """
+    fields = event.__pydantic_serializer__.to_json(event, exclude_none=not event.shows_null)
+    attempt, seq = id
+    return b'%d-%d %b {"id":"%d-%d","at":%b,%b' % (
+        attempt, seq, event.type.encode(), attempt, seq, at, fields[1:],
+    )  # fmt: skip
+
+
 def to_entry(frames: Sequence[bytes]) -> bytes:
     """An entry of the log, and message of the channel: frames (`to_wire`), a line each.
 

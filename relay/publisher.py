@@ -14,13 +14,7 @@ from typing import Final, NamedTuple
 
 from contract import redis_keys
 from contract.errors import LeaseLost, RelayUnavailable
-from contract.events import (
-    Delta,
-    Event,
-    EventId,
-    Frame,
-    to_entry,
-)
+from contract.events import LAST_WORDS, Delta, Event, EventId, to_entry, wire_line
 from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
 from relay.scripts.jobs import REFUSED, TORN, NewFrames, append, keys_of
@@ -169,19 +163,25 @@ class Publisher:
         return batches
 
     def _next_batch(self) -> Batch:
-        now = self._connection.now()
-        waiting: dict[AttemptLog, list[Frame]] = {}
+        now = b"%.3f" % self._connection.now()
+        waiting: dict[AttemptLog, list[bytes]] = {}
+        last: dict[AttemptLog, Event] = {}
         taken = size_bytes = 0
         for attempt_log, event in self._pending:
             if taken == _BATCH or size_bytes > _BATCH_BYTES:
                 break
             taken += 1
             attempt_log.seq += 1
-            frame = Frame.of(EventId(attempt_log.attempt, attempt_log.seq), now, event)
-            size_bytes += len(frame.body)
-            waiting.setdefault(attempt_log, []).append(frame)
+            line = wire_line(EventId(attempt_log.attempt, attempt_log.seq), now, event)
+            size_bytes += len(line)
+            lines = waiting.get(attempt_log)
+            if lines is None:
+                waiting[attempt_log] = [line]
+            else:
+                lines.append(line)
+            last[attempt_log] = event
         del self._pending[:taken]
-        return [_group(attempt_log, frames) for attempt_log, frames in waiting.items()]
+        return [_group(each, lines, last[each]) for each, lines in waiting.items()]
 
     async def _send(self, batches: list[Batch]) -> None:
         ttl_s = int(self._connection.settings.log_ttl_s)
@@ -217,20 +217,20 @@ class Publisher:
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
 
 
-def _group(attempt_log: AttemptLog, frames: list[Frame]) -> Group:
-    data = to_entry([frame.to_wire() for frame in frames])
+def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event) -> Group:
+    data = to_entry(lines)
     attempt_log.size_bytes += len(data)
-    last, length = frames[-1], attempt_log.length
+    length = attempt_log.length
     attempt_log.length += 1
-    status = last.type if last.is_last else ""
+    status = last.type if last.type in LAST_WORDS else ""
+    last_id = f"{attempt_log.attempt}-{attempt_log.seq}"
     return Group(
         attempt_log,
-        len(frames),
+        len(lines),
         NewFrames(
-            attempt_log.id, attempt_log.channel, attempt_log.nonce, length, str(last.id), data,
-            status,
+            attempt_log.id, attempt_log.channel, attempt_log.nonce, length, last_id, data, status
         ),
-    )  # fmt: skip
+    )
 
 
 def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Event]]:

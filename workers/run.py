@@ -209,6 +209,8 @@ class Run:
         if not isinstance(request, ChatRequest):
             return request
         request = self.services.fitting.under_ceiling(request)
+        if not any(message.images for message in request.messages):
+            return request
         if isinstance(self.backend, AcceptsImageUrls) and self.backend.accepts_image_urls:
             return request
         return await with_images(request, private=self.services.fitting.private_images)

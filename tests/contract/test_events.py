@@ -26,6 +26,7 @@ from contract.events import (
     ToolCallDelta,
     Unknown,
     Vectors,
+    wire_line,
 )
 from contract.result import Fold, fold
 
@@ -50,6 +51,15 @@ def test_a_frame_survives_the_wire(content: str, thinking: str) -> None:
     assert frame == arrived
     assert (EventId(3, 14), "delta", 1.5) == (arrived.id, arrived.type, arrived.at)
     assert Delta(content=content, thinking=thinking) == arrived.event
+
+
+@given(st.text(), st.floats(0, 2e9))
+def test_the_faster_way_to_a_frame_writes_the_same(content: str, at: float) -> None:
+    id = EventId(3, 14)
+    for event in (Delta(content=content), Done(), Queued(queue=content)):
+        line = wire_line(id, b"%.3f" % at, event)
+
+        assert Frame.of(id, at, event).to_wire() == line
 
 
 def test_a_frame_is_the_documented_json() -> None:

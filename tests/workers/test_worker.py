@@ -1,11 +1,14 @@
 """The way of a job through the worker: calls go down, one observer reports up."""
 
 import asyncio
+import logging
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from types import FrameType
+from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from support.relay import QUEUE, chat, relay_on
 
@@ -85,3 +88,33 @@ async def test_the_only_module_that_calls_back_into_the_worker_is_the_run(redis_
     climbs = {caller for caller, callee in calls if callee == "workers.worker"}
 
     assert climbs == {"workers.run"}
+
+
+async def test_a_job_costs_two_asyncio_tasks_and_one_log_line_at_most(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs, tasks, loop = 10, 0, asyncio.get_running_loop()
+
+    def counted(
+        loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any
+    ) -> asyncio.Task[Any]:
+        nonlocal tasks
+        tasks += 1
+        return asyncio.Task(work, loop=loop, **more)
+
+    async with relay_on(redis_url) as relay, lifetime(redis_url) as worker_lifetime:
+        one = chat().model_copy(update={"model": "scripted-story:chunks=3"})
+        records = [(await relay.queue.enqueue(one, queue=QUEUE))[0] for _ in range(jobs)]
+        caplog.set_level(logging.INFO)
+        loop.set_task_factory(counted)
+        try:
+            await worker_lifetime.worker.work(QUEUE)
+        finally:
+            loop.set_task_factory(None)
+        assert [(await relay.records.get(each.id)).status for each in records] == ["done"] * jobs
+    lines = [each for each in caplog.records if each.name.startswith(("workers.", "relay."))]
+
+    assert tasks / jobs <= 2
+    assert len(lines) == jobs
+    assert {each.facts["outcome"] for each in lines} == {"done"}  # type: ignore[attr-defined]
+    assert [each.facts["job"] for each in lines] == [each.id for each in records]  # type: ignore[attr-defined]

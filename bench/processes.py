@@ -76,8 +76,22 @@ class Running:
         """Its process id."""
         return self._process.pid
 
+    def pause(self) -> None:
+        """Let it rest, with its children, while others are measured."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.is_alive():
+            for each in (*self._watched.children(recursive=True), self._watched):
+                each.send_signal(number)
+
     def stop(self) -> None:
         """SIGTERM, a bounded wait, SIGKILL; its children go with it."""
+        self.resume()
         family = self._watched.children(recursive=True) if self.is_alive() else []
         self._process.send_signal(signal.SIGTERM)
         try:

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from bench import peers
 from bench.drive import LIMIT_S, connected
-from bench.processes import BACKEND, environment, started
+from bench.processes import BACKEND, Running, environment, started
 from bench.stage import Stage, Through
 from bench.targets import Fleet, model
 from bench.wire import Line, get
@@ -78,13 +78,19 @@ async def measure(stage: Stage) -> None:
     with ExitStack() as stack:
         fleet, relay = (stack.enter_context(stage.fleet(dsn)) for dsn in ("", SCRIPTED))
         queues = task_queues(stage)
-        for name, queue in queues.items():
-            variables = _variables(queue, fleet.redis_url)
-            stack.enter_context(started(f"noop {name}", queue.worker, variables, stage.folder))
-        await _round(stage, fleet, relay, queues, jobs=AT_ONCE)
-        stage.figures.values.clear()  # by now everybody has started
-        for _ in range(stage.plan.rounds):
-            await _round(stage, fleet, relay, queues, jobs=stage.plan.jobs(JOBS))
+        workers = {
+            name: stack.enter_context(
+                started(
+                    f"noop {name}", queue.worker, _variables(queue, fleet.redis_url), stage.folder
+                )
+            )
+            for name, queue in queues.items()
+        }
+        for number in range(stage.plan.rounds + 1):
+            jobs = stage.plan.jobs(JOBS) if number else AT_ONCE
+            await _round(stage, fleet, relay, queues, workers, jobs=jobs)
+            if not number:
+                stage.figures.values.clear()  # by now everybody has started
     for name in ("fleet", "relay", *queues):
         rate = stage.figures.median(f"{name}/empty_per_s")
         stage.say(f"{name}: {rate or 0:.0f} empty jobs/s")
@@ -95,6 +101,7 @@ async def _round(
     fleet: Through,
     relay: Through,
     queues: Mapping[str, TaskQueue],
+    workers: Mapping[str, Running],
     *,
     jobs: int,
 ) -> None:
@@ -106,11 +113,14 @@ async def _round(
     for name, queue in queues.items():
         if name in figures.missing:
             continue
+        workers[name].resume()
         try:
             theirs = await _client(queue, jobs, fleet.redis_url)
         except (TimeoutError, ValueError) as error:
             figures.missing[name] = f"it failed: {error}"
             continue
+        finally:
+            workers[name].pause()  # some of them poll
         figures.add(f"{name}/empty_per_s", theirs)
         if name == "Celery":
             figures.add("fleet/empty_of_celery", rate / theirs)

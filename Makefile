@@ -93,6 +93,9 @@ check: $(VENV)/.dev ## Format, lint, types, layers, Lua
 shape: $(VENV)/.dev ## Print sizes, import cycles and repeated names beside their bounds
 	PYTHONPATH=tests $(BIN)/python -m support.shape
 
+helm: $(VENV)/.dev ## Install what tests of the Helm chart need: helm, Kubernetes's schemas
+	PYTHONPATH=tests $(BIN)/python -m support.helm
+
 fix: $(VENV)/.dev ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -103,6 +106,7 @@ wheel: $(VENV)/.demo ## Build the wheel into dist/
 lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) --no-deps locks/uv.in -o locks/uv.txt
 	$(COMPILE) --no-deps locks/model.in -o locks/model.txt
+	$(COMPILE) --no-deps locks/helm.in -o locks/helm.txt
 	$(COMPILE) --no-deps locks/pip-oldest.in -o locks/pip-oldest.txt
 	$(COMPILE) --no-deps locks/pip-newest.in -o locks/pip-newest.txt
 	$(COMPILE) pyproject.toml --all-extras -o locks/dev.txt

@@ -32,6 +32,7 @@ from workers.embedding.request_sender import Budget
 from workers.endpoints.circuit_breaker import CircuitBreaker, Verdict
 from workers.endpoints.endpoints import Endpoint, EndpointPool
 from workers.foreign_tasks import ForeignTasks
+from workers.host.container import PodCost
 from workers.maintenance import Maintenance
 from workers.model_affinity import ModelAffinity
 from workers.request_fitting import RequestFitting
@@ -166,7 +167,7 @@ class WorkerLifetime:
             publisher.write(), subscriber.listen(), idle.listen(), reporter.report(),
             maintenance.renew(), maintenance.reap(), maintenance.watch(), maintenance.obey(),
             maintenance.drain(pool), wakeups.run(), circuits.watch(),
-            reporter.probe(),
+            reporter.probe(), PodCost(self._settings, state.held.__len__).run(),
         )  # fmt: skip
         measured = self._measured(state, connection, subscriber, publisher)
         async with measured as reporter.metrics_url, asyncio.TaskGroup() as group:

@@ -19,6 +19,7 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import capabilities, grants
 from workers.endpoints.broadcast import merged
 from workers.endpoints.probe import probe
+from workers.host.container import HealthFile
 from workers.settings import WorkerSettings
 from workers.state import WorkerState
 
@@ -49,6 +50,7 @@ class RosterReporter:
         self._started_at = connection.now()
         self._version = _version()
         self._probing = asyncio.Lock()
+        self._health_file = HealthFile(settings.health_file)
         self.metrics_url: str | None = None
         """Where this worker serves its metrics; None if it serves none."""
         adapter = state.endpoints.all[0].adapter
@@ -166,9 +168,12 @@ class RosterReporter:
             )
         except RelayUnavailable as error:
             _log.warning("the report was not written to the roster: %s", error)
+        else:
+            self._health_file.touch("draining" if worker.is_draining else "ok")
 
     async def leave(self) -> None:
         """Remove the worker from the roster; raises nothing."""
+        self._health_file.remove()
         try:
             await self._roster.leave(self._state.name)
         except RelayUnavailable as error:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 from typing import Annotated, get_args
 
 from pydantic import Field, field_validator
@@ -34,6 +35,17 @@ class WorkerSettings(MetricsSettings, TraceSettings):
     """Seconds between two reports to the roster."""
     check_s: Seconds = 15
     """Seconds between two probes of the backend's health and models."""
+    health_file: Path | None = None
+    """File that is written with every report, for the health check of a container; `fleet worker
+    health` reads it."""
+    pod_name: Annotated[str | None, Field(pattern=r"^[a-z0-9.-]{1,253}$")] = None
+    """Pod of this worker, whose deletion cost it keeps at its number of jobs; none: not."""
+    pod_namespace: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] = "default"
+    """Kubernetes namespace of the pod."""
+    kubernetes_url: str = "https://kubernetes.default.svc"
+    """Where the API of Kubernetes is, for the pod's deletion cost."""
+    service_account: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """Folder with `token` and `ca.crt` for that API."""
     retry_patience: Annotated[int, Field(ge=0, le=1000)] = 1000
     """Attempts up to which a busy, loading or absent backend uses up none of `max_attempts`: some
     eight hours, if the job's deadline does not end it first."""

@@ -28,7 +28,7 @@ log = logging.getLogger("api_shim.http.access_log")
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"}
 )
-_PROBES: Final = frozenset({"/healthz", "/readyz"})
+_PROBES: Final = frozenset({"/healthz", "/livez", "/readyz"})
 _STOPS: Final = RelayUnavailable(
     "this shim is shutting down and has not processed the request: retry",
     retry_after_s=1.0,

@@ -18,7 +18,7 @@ from contract.errors import FleetError, NotAuthenticated, RelayUnavailable
 from relay.api_keys import ApiKeyEntry
 
 OPEN_PATHS: Final = frozenset(
-    {"/", "/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
+    {"/", "/healthz", "/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"}
 )
 """Paths that need no key: probes and documentation, none of which shows jobs."""
 METRICS_PATHS: Final = frozenset({"/metrics", "/metrics/targets"})

@@ -1,4 +1,8 @@
-"""Health probes: whether this process is alive, and whether the fleet can accept a job."""
+"""Health probes: whether this process is alive, and whether it can accept a job.
+
+Neither depends on workers: a shim that took itself out of service while no worker is live would
+refuse the jobs that start one.
+"""
 
 from typing import Annotated
 
@@ -20,7 +24,7 @@ class Alive(WireModel):
 
 
 class Ready(WireModel):
-    """The fleet can accept a job."""
+    """A job can be accepted."""
 
     status: str = "ready"
     checks: dict[str, str]
@@ -35,6 +39,12 @@ async def healthz() -> Response:
     return json_response(Alive())
 
 
+@router.get("/livez", operation_id="is_live", response_model=Alive, responses=documented())
+async def livez() -> Response:
+    """Check the same as `/healthz`, under the name that Kubernetes uses."""
+    return json_response(Alive())
+
+
 @router.get(
     "/readyz", operation_id="is_ready", response_model=Ready, responses=documented(422, 503)
 )
@@ -42,9 +52,12 @@ async def readyz(
     dependencies: Injected,
     workers: Annotated[
         int, Query(ge=0, description="Live workers that are expected; 0 checks Redis alone.")
-    ] = 1,
+    ] = 0,
 ) -> Response:
-    """Check that Redis responds and enough workers are live; a 503 names the failed check."""
+    """Check that Redis responds and enough workers are live; a 503 names the failed check.
+
+    Without `workers` it needs none: jobs for a known backend are accepted without a worker.
+    """
     try:
         await dependencies.connection.ping()
         live = [worker for worker in await dependencies.roster.workers() if not worker.draining]

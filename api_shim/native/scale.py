@@ -48,7 +48,7 @@ async def scale(
         Query(pattern=BACKEND_NAME, description="Only the queues of this backend."),
     ] = None,
 ) -> Response:
-    """Get the number of workers that are wanted, of one queue, one backend or the whole fleet."""
+    """Get the number of workers that a queue, a backend or the fleet wants."""
     reader = DemandReader(dependencies.connection)
     roster = await dependencies.roster.recent()
     queues = [queue] if queue is not None else await reader.all_queues(roster)

@@ -21,7 +21,9 @@ from fleet.cli.commands import (
     model,
     ps,
     roster,
+    service,
     up,
+    worker,
 )
 from fleet.cli.commands.options import all_with_key, with_key
 from fleet.cli.exit_codes import complain, exit_of
@@ -63,6 +65,8 @@ for name, group in (
     ("keys", keys.app),
     ("config", config.app),
     ("doctor", doctor.app),
+    ("service", service.app),
+    ("worker", worker.app),
 ):
     app.add_typer(all_with_key(group), name=name)
 

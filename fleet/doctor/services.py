@@ -103,7 +103,7 @@ async def _shim(url: str) -> Finding:
     what = "shim"
     try:
         async with httpx.AsyncClient(timeout=_TIMEOUT_S) as http:
-            answer = await http.get(f"{url}/readyz")
+            answer = await http.get(f"{url}/readyz?workers=1")
     except httpx.TransportError:
         fix = "start one with `fleet up`, or point FLEET_URL at a running one"
         return note(what, f"nothing responds at {url}", fix)

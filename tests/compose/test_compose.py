@@ -24,7 +24,8 @@ from workers.settings import WorkerSettings
 TOP = Path(__file__).parents[2]
 FOLDER = TOP / "compose"
 BASE = FOLDER / "compose.yaml"
-OVERLAYS = sorted(FOLDER.glob("compose.*.yaml"))
+WITH_GPU = sorted(FOLDER.glob("compose.*-gpu.yaml"))
+OVERLAYS = sorted(set(FOLDER.glob("compose.*.yaml")) - set(WITH_GPU))
 MONITORING = FOLDER / "compose.monitoring.yaml"
 SCHEMA = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
 HAS_COMPOSE = (
@@ -53,7 +54,7 @@ def seconds(text: str) -> float:
     return float(text.removesuffix("s"))
 
 
-@pytest.mark.parametrize("path", [BASE, *OVERLAYS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [BASE, *OVERLAYS, *WITH_GPU], ids=lambda path: path.name)
 def test_every_file_fits_the_official_schema(path: Path) -> None:
     errors = jsonschema.validators.validator_for(SCHEMA)(SCHEMA).iter_errors(read(path))
 
@@ -89,6 +90,17 @@ def test_overlays_add_to_workers_that_exist_and_in_the_same_profile() -> None:
 
         assert set(change) == {"environment", "depends_on"}
         assert server["profiles"] == workers()[worker]["profiles"]
+
+
+def test_every_server_can_have_the_gpus_of_the_host() -> None:
+    plain = {path.name: set(read(path)["services"]) for path in OVERLAYS}
+    for path in WITH_GPU:
+        ((server, change),) = read(path)["services"].items()
+        (device,) = change["deploy"]["resources"]["reservations"]["devices"]
+
+        assert server in plain[path.name.replace("-gpu", "")]
+        assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert len(WITH_GPU) == len(OVERLAYS)
 
 
 @pytest.mark.parametrize("name", OURS)

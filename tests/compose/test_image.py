@@ -5,19 +5,15 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from contract.roster import WorkerReport
-from contract.wire import VERSION
 from fleet.local.process import commands
-from relay.connection import Connection
-from relay.roster import RosterStore
-from relay.settings import RelaySettings
 from workers.settings import WorkerSettings
 
 TOP = Path(__file__).parents[2]
@@ -40,11 +36,10 @@ def entry(command: str, **environment: str) -> str:
     return told.stdout.strip()
 
 
-async def health(what: str, redis_url: str, **more: str) -> int | None:
+async def health(**more: str) -> int | None:
     check = await asyncio.create_subprocess_exec(
-        sys.executable, str(FOLDER / "health.py"), what,
-        env={**os.environ, "FLEET_REDIS_URL": redis_url, "PYTHONPATH": str(TOP), **more},
-        stderr=asyncio.subprocess.DEVNULL,
+        sys.executable, str(FOLDER / "health.py"),
+        env={**os.environ, "PYTHONPATH": str(TOP), **more}, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     return await check.wait()
 
@@ -107,21 +102,21 @@ def test_a_given_name_is_kept() -> None:
     assert entry("printenv FLEET_WORKER_NAME", FLEET_WORKER_NAME="mine") == "mine"
 
 
-async def test_a_worker_is_well_while_it_is_on_the_roster(redis_url: str) -> None:
-    settings = RelaySettings.model_validate({"redis_url": redis_url})
-    async with Connection.open(settings) as connection:
-        report = WorkerReport(
-            v=VERSION, name="w1", host=socket.gethostname(), pid=1, started_at=0.0,
-            draining=False, backends=(), queues=(),
-        )  # fmt: skip
-        before = await health("worker", redis_url)
-        await RosterStore(connection).report(report)
+@pytest.mark.parametrize(("age_s", "code"), [(0, 0), (60, 1), (None, 1)])
+def test_a_worker_is_well_while_its_file_is_new(
+    age_s: float | None, code: int, tmp_path: Path
+) -> None:
+    compose = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+    environment = compose["x-environment"]
+    _, *command = compose["x-worker"]["healthcheck"]["test"]
+    path = tmp_path / "worker.health"
+    if age_s is not None:
+        path.touch()
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    words = [word.replace("$$", "$").replace("/tmp/worker.health", str(path)) for word in command]
 
-        assert (before, await health("worker", redis_url)) == (1, 0)
-
-
-async def test_a_worker_without_redis_is_not_well() -> None:
-    assert await health("worker", "redis://127.0.0.1:9/0") == 1
+    assert environment["FLEET_HEALTH_FILE"] == "/tmp/worker.health"
+    assert subprocess.call(words, stderr=subprocess.DEVNULL) == code
 
 
 async def test_the_shim_is_well_while_it_answers() -> None:
@@ -133,8 +128,8 @@ async def test_the_shim_is_well_while_it_answers() -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = str(server.sockets[0].getsockname()[1])
-    well = await health("shim", "redis://127.0.0.1:9/0", FLEET_PORT=port)
+    well = await health(FLEET_PORT=port)
     server.close()
 
     assert well == 0
-    assert await health("shim", "redis://127.0.0.1:9/0", FLEET_PORT=port) == 1
+    assert await health(FLEET_PORT=port) == 1

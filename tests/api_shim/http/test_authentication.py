@@ -19,7 +19,7 @@ PATHS = (
     "/api/v1/jobs", "/api/v1/backends", "/api/v1/keys", f"/api/v1/jobs/{'0' * 32}/events",
     "/metrics", "/nothing",
 )  # fmt: skip
-OPEN = ("/healthz", "/readyz?workers=0", "/docs", "/openapi.json")
+OPEN = ("/healthz", "/livez", "/readyz", "/docs", "/openapi.json")
 WRONG = f"flk_{'0' * 16}_{'A' * 43}"
 
 

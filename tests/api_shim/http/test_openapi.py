@@ -140,6 +140,7 @@ async def test_answers_are_as_documented(
             "/api/v1/workers": "WorkerList",
             "/readyz": "Ready",
             "/healthz": "Alive",
+            "/livez": "Alive",
             "/nothing": "Problem",
             "/api/v1/jobs?limit=x": "Problem",
         }.items():

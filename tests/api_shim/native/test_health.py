@@ -8,15 +8,18 @@ from support.redis_server import RedisServer
 from support.shim import CHAT, problem, serving, stage
 
 
-async def test_it_is_ready_when_redis_answers_and_a_worker_lives(shim: str, redis_url: str) -> None:
+async def test_it_is_ready_when_redis_answers_and_asks_for_workers_if_told(
+    shim: str, redis_url: str
+) -> None:
     async with stage(shim, redis_url) as at:
-        before = problem(await at.http.get("/readyz"), 503, "no_worker")
-        alone = await at.http.get("/readyz", params={"workers": 0})
+        before = problem(await at.http.get("/readyz?workers=1"), 503, "no_worker")
+        alone = (await at.http.get("/readyz")).json()
+        live = (await at.http.get("/livez")).json()
         await at.announce()
-        ready = (await at.http.get("/readyz")).json()
+        ready = (await at.http.get("/readyz?workers=1")).json()
 
         assert before["checks"] == {"redis": "ok", "workers": "0 live, 1 expected"}
-        assert alone.status_code == 200
+        assert (alone["status"], alone["workers"], live) == ("ready", 0, {"status": "alive"})
         assert ready == {
             "status": "ready",
             "checks": {"redis": "ok", "workers": "ok"},

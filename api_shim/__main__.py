@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import argparse
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -24,6 +25,7 @@ from typing_extensions import override
 
 from api_shim.app import create_app, with_direct_routes
 from api_shim.following.shutdown import OpenCalls
+from api_shim.gathered_writes import GatheringProtocol
 from api_shim.http.listening import reason_not_to_start
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
@@ -59,6 +61,16 @@ class ShimServer(uvicorn.Server):
         self.should_exit, self._stopped_at = True, monotonic()
 
     @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and let the garbage collector pass over what stays for good.
+
+        It would look at all modules, schemas and routes with every full collection.
+        """
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End open calls, then shut down as uvicorn does."""
         self._open_calls.close()
@@ -74,7 +86,7 @@ def server_of(settings: ShimSettings) -> ShimServer:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=GatheringProtocol,  # httptools
         ws="websockets-sansio",
         ws_max_size=64 * 1024,  # clients send nothing
         ws_per_message_deflate=False,  # many small messages: compression costs more than it saves

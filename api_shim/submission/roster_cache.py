@@ -5,12 +5,16 @@ import time
 from collections.abc import Iterable, Mapping
 from copy import copy
 from functools import cached_property
+from typing import Final
 
 from contract.features import Feature
 from contract.model_kinds import ModelKind, kinds, lacks, rank
 from contract.model_names import find
 from contract.roster import BackendReport, Capability, KnownBackend, ModelReport, WorkerReport
 from relay.roster import Roster, RosterStore, consumed
+
+_REMEMBERED: Final = 1000
+"""Names of models that a pool finds without a search the second time; clients choose them."""
 
 
 class Pool:
@@ -22,6 +26,7 @@ class Pool:
     def __init__(self, name: str) -> None:
         """No report is added yet."""
         self.name = name
+        self._found: dict[str, list[ModelReport]] = {}
         self.reports: list[BackendReport] = []
         self.workers: list[str] = []
         self.queues: set[str] = set()
@@ -66,8 +71,13 @@ class Pool:
 
     def find(self, model: str) -> list[ModelReport]:
         """The reports about a model; a name without a tag means the tag `latest`."""
-        found = find(self.models, model)
-        return [] if found is None else found[1]
+        known = self._found.get(model)
+        if known is None:
+            found = find(self.models, model)
+            known = [] if found is None else found[1]
+            if len(self._found) < _REMEMBERED:
+                self._found[model] = known
+        return known
 
     def kinds(self, model: str) -> list[ModelKind]:
         """What kinds of jobs a model does; empty if that is unknown."""

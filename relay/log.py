@@ -102,10 +102,11 @@ _START: Final = Cursor()
 _BEFORE_FIRST: Final = EventId(1, -1)
 """The cursor whose next event is the first of every log."""
 _LOST: Final = "the log does not hold this cursor (any more): Redis came back with a shorter past"
-_PAGE: Final = 256
-_HEAVY_PAGE: Final = 8
-"""Entries to ask for at a time after a page of many bytes: vectors and images are large."""
-_HEAVY_BYTES: Final = 2**20
+_FIRST_PAGE, _PAGE = 8, 128
+"""Entries to ask for at first, and at most."""
+_PAGE_BYTES: Final = 2**19
+"""Bytes that a page should have: an entry may be a token, an image, or what a fast backend sent. A
+slow follower holds a page, so all pages after the first large one are as small."""
 
 
 class Log:
@@ -129,7 +130,7 @@ class Log:
         self, job_id: str, after: EventId = BEGINNING
     ) -> AsyncGenerator[list[Frame], None]:
         """Yield what the log has after the cursor, page by page; raises RelayUnavailable."""
-        cursor, count = after, _HEAVY_PAGE
+        cursor, count = after, _FIRST_PAGE
         while True:
             entries: list[Any] = await self._connection.command(
                 "XRANGE", redis_keys.log(job_id), f"({cursor}", "+", "COUNT", count
@@ -141,7 +142,8 @@ class Log:
             if len(entries) < count:
                 return
             size_bytes = sum(len(frame.body) for frame in frames)
-            count = _HEAVY_PAGE if size_bytes * _PAGE > _HEAVY_BYTES * count else _PAGE
+            fitting = _PAGE_BYTES * count // max(1, size_bytes)
+            count = max(1, min(fitting, _PAGE))
 
     async def result(self, job_id: str) -> Result:
         """The result of the events so far; raises RelayUnavailable."""

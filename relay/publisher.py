@@ -9,7 +9,7 @@ unchanged: the ids of events make that idempotent (lua/jobs/append.lua).
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from contract import redis_keys
@@ -235,31 +235,41 @@ def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event) -> Group:
 
 def joined(pending: list[tuple[AttemptLog, Event]]) -> list[tuple[AttemptLog, Event]]:
     """Join adjacent text fragments of each attempt; the order within an attempt is kept."""
-    result: list[tuple[AttemptLog, Event]] = []
-    last: dict[AttemptLog, int] = {}
+    runs: list[tuple[AttemptLog, list[Event]]] = []
+    last: dict[AttemptLog, list[Event]] = {}
     for attempt_log, event in pending:
-        at = last.get(attempt_log)
-        before = result[at][1] if at is not None else None
-        if at is not None and (both := _both(before, event)) is not None:
-            result[at] = (attempt_log, both)
+        run = last.get(attempt_log)
+        if run is not None and _continues(run[-1], event):
+            run.append(event)
             attempt_log.unwritten -= 1
         else:
-            last[attempt_log] = len(result)
-            result.append((attempt_log, event))
-    return result
+            last[attempt_log] = run = [event]
+            runs.append((attempt_log, run))
+    return [
+        (attempt_log, run[0] if len(run) == 1 else _whole([e for e in run if isinstance(e, Delta)]))
+        for attempt_log, run in runs
+    ]
 
 
-def _both(before: Event | None, event: Event) -> Delta | None:
+def _continues(before: Event, event: Event) -> bool:
+    """Whether two events are fragments of the same text, or of two at once."""
     if not (isinstance(before, Delta) and isinstance(event, Delta)):
-        return None
-    if any(each.tool_calls or each.refusal or each.provider_meta for each in (before, event)):
-        return None
-    if (before.thinking is None) != (event.thinking is None):
-        return None
-    if (before.content is None) != (event.content is None):
-        return None
+        return False
+    if event.tool_calls or event.refusal or event.provider_meta:
+        return False
+    if before.tool_calls or before.refusal or before.provider_meta:
+        return False
+    return (before.thinking is None) == (event.thinking is None) and (
+        (before.content is None) == (event.content is None)
+    )
+
+
+def _whole(run: Sequence[Delta]) -> Delta:
+    """One fragment of several that continue each other."""
+    first = run[0]
     return Delta(
-        content=None if before.content is None else before.content + (event.content or ""),
-        thinking=None if before.thinking is None else before.thinking + (event.thinking or ""),
-        logprobs=(*(before.logprobs or ()), *(event.logprobs or ())) or None,
+        content=None if first.content is None else "".join(each.content or "" for each in run),
+        thinking=None if first.thinking is None else "".join(each.thinking or "" for each in run),
+        logprobs=tuple(logprob for each in run for logprob in each.logprobs or ()) or None,
+        usage=next((each.usage for each in reversed(run) if each.usage), None),
     )

@@ -304,6 +304,24 @@ async def test_ten_thousand_events_appended_at_once_arrive_in_order(redis_url: s
         )
 
 
+async def test_pages_of_a_log_stay_small_when_its_entries_grow(redis_url: str) -> None:
+    # A backend that is faster than Redis fills entries with what it sends meanwhile.
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        sizes = [1] * 150 + [200] * 250
+        for size in sizes:
+            for _ in range(size):
+                attempt_log.append(Delta(content="x" * 60))
+            await attempt_log.flush()
+        pages = [page async for page in relay.log.read(job)]
+        bytes_of = sorted(sum(len(frame.body) for frame in page) for page in pages)
+
+        assert sum(map(len, pages)) == sum(sizes) + 2
+        assert bytes_of[-2] <= 2**20
+        assert bytes_of[-1] <= 2**22
+
+
 async def test_a_unix_socket_and_a_password_work_as_well(own_redis: RedisServer) -> None:
     own_redis.say("CONFIG", "SET", "requirepass", "secret word")
     for url in (

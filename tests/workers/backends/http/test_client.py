@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.errors import BackendUnreachable, ConnectionDropped, StaleConnection
-from workers.backends.http.client import BackendClient
+from workers.backends.http.client import MOST_PACKET_BYTES, BackendClient
 
 PLEASE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 0\r\n\r\n"
 
@@ -144,3 +144,28 @@ async def test_a_server_that_closes_after_a_while_may_have_died_of_the_prompt(
 
     assert type(caught.value) is ConnectionDropped
     assert server.requests == ["GET", "POST"]
+
+
+async def test_a_body_that_comes_at_once_is_read_in_small_packets() -> None:
+    # A backend that is faster than its reader: a thousand chunks would be parsed before the first
+    # is published.
+    body = b"0123456789abcdef" * 16_384
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _request(reader)
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    client = BackendClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    try:
+        async with client.open("GET", "/", backend="box") as answer:
+            packets = [packet async for packet in answer.packets()]
+    finally:
+        await client.aclose()
+        listener.close()
+
+    assert b"".join(packets) == body
+    assert max(map(len, packets)) <= MOST_PACKET_BYTES

@@ -22,6 +22,7 @@ from relay.connection import Connection, Hash, ScriptCall
 from relay.scripts.loader import load
 
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
+_WRITTEN_APART: Final = frozenset({"created_at", "metadata", "on_disconnect"})
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
@@ -35,10 +36,15 @@ _MOST_MATCHES: Final = 20
 
 def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
     """The fields of a new record's hash; a script adds `created_at`, and `None` is left out."""
-    fields = record.model_dump(mode="json", exclude_none=True, exclude={"created_at"})
-    fields["metadata"] = json.dumps(record.metadata)
-    fields["on_disconnect"] = disconnect_text(record.on_disconnect)
-    return {**{name: str(value) for name, value in fields.items()}, "request": request}
+    # Every other field is text or a number, which model_dump would find out field by field.
+    fields = {
+        name: str(value)
+        for name, value in record.__dict__.items()
+        if value is not None and name not in _WRITTEN_APART
+    }
+    metadata = json.dumps(record.metadata) if record.metadata else "{}"
+    policy = disconnect_text(record.on_disconnect)
+    return {**fields, "metadata": metadata, "on_disconnect": policy, "request": request}
 
 
 def from_hash(fields: Hash) -> JobRecord:

@@ -8,6 +8,7 @@ import base64
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from random import getrandbits
 from typing import Any
 from uuid import uuid4
 
@@ -20,8 +21,9 @@ _NO_CANVAS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 def ticket(queue: str) -> str:
     """A ticket for a queue (JSON)."""
-    written = _form(queue).replace(_ANY_ID, str(uuid4()))
-    return written.replace(_ANY_TAG, str(uuid4()))
+    # Two ids an enqueue that are no secret: uuid4 asks the kernel for each, and costs 2.5 us.
+    id, tag = f"{getrandbits(128):032x}", f"{getrandbits(128):032x}"
+    return _form(queue).replace(_ANY_ID, id).replace(_ANY_TAG, tag)
 
 
 @lru_cache(maxsize=1024)

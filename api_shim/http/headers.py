@@ -100,7 +100,8 @@ class Preferences(NamedTuple):
             "backend": self.backend,
             "on_no_worker": self.on_no_worker,
         }
-        return request.model_copy(update={k: v for k, v in values.items() if v is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        return request.model_copy(update=given) if given else request
 
 
 async def _preferences(

@@ -28,7 +28,8 @@ log = logging.getLogger("api_shim.http.access_log")
 _METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"}
 )
-_PROBES: Final = frozenset({"/healthz", "/livez", "/readyz"})
+_PROBES: Final = frozenset({"/healthz", "/livez", "/metrics", "/metrics/targets", "/readyz"})
+"""Paths that are asked every few seconds: no span, and no line at INFO if they succeed."""
 _STOPS: Final = RelayUnavailable(
     "this shim is shutting down and has not processed the request: retry",
     retry_after_s=1.0,

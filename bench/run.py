@@ -31,16 +31,17 @@ from bench.scenarios import chats, embeds, empty, growth, held, memory, starts, 
 from bench.stage import Plan, Stage
 
 Scenario = Callable[[Stage], Awaitable[None]]
-SCENARIOS: Final[dict[str, Scenario]] = {
-    "chats": chats.measure,
-    "starts": starts.measure,
-    "unpaced": unpaced.measure,
-    "embeds": embeds.measure,
-    "held": held.measure,
-    "empty": empty.measure,
-    "memory": memory.measure,
-    "growth": growth.measure,
+SCENARIOS: Final[dict[str, tuple[Scenario, float]]] = {
+    "chats": (chats.measure, 65),
+    "starts": (starts.measure, 150),
+    "unpaced": (unpaced.measure, 35),
+    "embeds": (embeds.measure, 30),
+    "held": (held.measure, 90),
+    "empty": (empty.measure, 50),
+    "memory": (memory.measure, 40),
+    "growth": (growth.measure, 35),
 }
+"""Each with the seconds after which it begins no further round; starting processes comes on top."""
 HERE: Final = Path(__file__).parent
 LIMIT_S: Final = 200.0
 """Most that a scenario may take."""
@@ -59,10 +60,11 @@ def run(names: Sequence[str], plan: Plan, out: Path) -> bool:
 async def _measured(stage: Stage, name: str, record: Record, out: Path) -> bool:
     print(name, flush=True)
     stage.figures = Figures()
+    measure, stage.budget_s = SCENARIOS[name]
     origin, began, why = provenance(stage.plan.rounds, load()), perf_counter(), ""
     try:
         async with asyncio.timeout(LIMIT_S):
-            await SCENARIOS[name](stage)
+            await measure(stage)
     except* Exception as group:  # noqa: BLE001 - what happened stands in the results
         why = _first(group)
         stage.figures.missing["what is not below"] = f"the scenario ended early: {why}"

@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 from bench import peers, processes
@@ -37,10 +38,6 @@ class Plan:
         """So many, scaled."""
         return max(8, round(count * self.scale))
 
-    def fewer(self, rounds: int) -> "Plan":
-        """At most so many rounds, for what takes long."""
-        return Plan(min(rounds, self.rounds), self.with_peers, self.scale)
-
 
 class Stage:
     """One run; what it starts is stopped with the stack."""
@@ -50,11 +47,25 @@ class Stage:
         self.plan = plan
         self.folder = folder
         self.figures = Figures()
+        self.budget_s = 60.0
+        """Seconds for the rounds of the scenario."""
         self._stack = stack
         self._fleets = 0
         self._proxies: dict[str, Through | str] = {}
         target, process = stack.enter_context(processes.backend(folder))
         self.direct = Through(target, {"backend": process})
+
+    def rounds(self, most: int | None = None, share: float = 1.0) -> Iterator[int]:
+        """Numbers of rounds, from 0: at least one, and no further one once time has run out.
+
+        `share` is the part of the scenario's time that these rounds may take.
+        """
+        until = perf_counter() + share * self.budget_s
+        for number in range(min(most or self.plan.rounds, self.plan.rounds)):
+            if number and perf_counter() > until:
+                self.say(f"{number} rounds: the machine is too slow for more in this time")
+                return
+            yield number
 
     def proxies(self) -> dict[str, Through]:
         """The proxies that are installed and start; the others are noted as missing."""

@@ -64,4 +64,4 @@ def test_a_curve_goes_through_the_medians() -> None:
     line = picture.find("{http://www.w3.org/2000/svg}polyline")
 
     assert line is not None
-    assert line.get("points") == "70.0,310.0 320.0,175.0 570.0,40.0"
+    assert line.get("points") == "70.0,310.0 320.0,183.0 570.0,56.0"

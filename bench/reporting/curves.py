@@ -9,7 +9,7 @@ from bench.figures import Figures, Name
 
 Point = tuple[float, float]
 WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 150, 40, 50
+LEFT, RIGHT, TOP, BOTTOM = 70, 150, 56, 50
 COLOURS: Final = ("#d1495b", "#2e86ab", "#e8871e", "#5b8c3a", "#8a5ab5", "#7a7a7a")
 """Each has enough contrast to white and to a dark page."""
 STYLE: Final = (
@@ -139,7 +139,7 @@ def _grid(across: Axis, up: Axis, levels: Sequence[float], curve: Curve) -> list
         out.append(_text(LEFT - 6, y + 4, f"{tick:,g}", anchor="end"))
     out += [_text(across.at(x), bottom + 18, f"{x:,g}", anchor="middle") for x in levels]
     out.append(_text((LEFT + right) / 2, bottom + 38, curve.x, anchor="middle"))
-    out.append(_text(LEFT - 6, TOP - 8, curve.y, anchor="start"))
+    out.append(_text(LEFT - 6, TOP - 12, curve.y, anchor="start"))
     return out
 
 

@@ -14,8 +14,8 @@ INTRODUCTION: Final = (
     "Written by `make bench` from `bench/results.json`; not edited by hand. Everything runs on"
     " one machine: load generator, backend (scripted), Redis, one worker, one shim, and the"
     " peers, each of which is measured in the same rounds. *Direct* is the backend without"
-    " anything before it, which also shows what the load generator can do. Values are medians"
-    " of the rounds, with the least and the largest in brackets. Requests go through"
+    " anything before it, which also shows what the load generator can do. Values are medians;"
+    " in brackets are the least, the largest and the number of rounds. Requests go through"
     " `/v1/chat/completions` unless another way is named, with `?slots=2000`."
 )
 TITLES: Final = {
@@ -129,7 +129,11 @@ def _value(figures: Figures, name: str, digits: int, unit: str) -> str:
     if middle is None:
         return "-"
     values = figures.values[name]
-    spread = f" ({min(values):,.{digits}f} to {max(values):,.{digits}f})" if len(values) > 1 else ""
+    spread = (
+        f" ({min(values):,.{digits}f} to {max(values):,.{digits}f}, n = {len(values)})"
+        if len(values) > 1
+        else ""
+    )
     return f"{middle:,.{digits}f}{unit}{spread}"
 
 
@@ -146,7 +150,9 @@ def _spread(values: list[float] | None) -> str:
         return ""
     middle = Figures({"": values}).median("") or 0.0
     least, most = min(values), max(values)
-    return _short(middle) + (f" ({_short(least)} to {_short(most)})" if least != most else "")
+    return _short(middle) + (
+        f" ({_short(least)} to {_short(most)}, {len(values)})" if least != most else ""
+    )
 
 
 def _short(value: float) -> str:

@@ -31,11 +31,11 @@ async def measure(stage: Stage) -> None:
         ways = stage.ways(fleet)
         await _round(stage, ways, 4, warm_up=True)
         for callers in CALLERS:
-            for _ in range(stage.plan.rounds):
+            for _ in stage.rounds(share=0.4):
                 await _round(stage, ways, callers)
             stage.say(f"{callers} callers: {told(stage.figures, callers)}")
         for callers in OTHER_CALLERS:
-            for _ in range(stage.plan.fewer(ROUNDS_OF_OTHERS).rounds):
+            for _ in stage.rounds(ROUNDS_OF_OTHERS):
                 await _round(stage, ways, callers)
 
 

@@ -17,10 +17,13 @@ async def measure(stage: Stage) -> None:
     """Everybody in turn, round for round."""
     with stage.fleet() as fleet:
         ways = stage.ways(fleet)
-        for number in range(stage.plan.rounds + 1):
+        for name, way in list(stage.present(ways)):
+            with stage.trying(name):
+                await _one(stage, name, way, is_warm=False)
+        for _ in stage.rounds():
             for name, way in list(stage.present(ways)):
                 with stage.trying(name):
-                    await _one(stage, name, way, is_warm=number > 0)
+                    await _one(stage, name, way, is_warm=True)
     rate = stage.figures.median(f"fleet/embeds_per_s/{CALLERS}") or 0.0
     stage.say(f"{rate:.0f} requests/s of {TEXTS} texts")
 

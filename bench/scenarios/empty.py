@@ -86,11 +86,10 @@ async def measure(stage: Stage) -> None:
             )
             for name, queue in queues.items()
         }
-        for number in range(stage.plan.rounds + 1):
-            jobs = stage.plan.jobs(JOBS) if number else AT_ONCE
-            await _round(stage, fleet, relay, queues, workers, jobs=jobs)
-            if not number:
-                stage.figures.values.clear()  # by now everybody has started
+        await _round(stage, fleet, relay, queues, workers, jobs=AT_ONCE)
+        stage.figures.values.clear()  # by now everybody has started
+        for _ in stage.rounds():
+            await _round(stage, fleet, relay, queues, workers, jobs=stage.plan.jobs(JOBS))
     for name in ("fleet", "relay", *queues):
         rate = stage.figures.median(f"{name}/empty_per_s")
         stage.say(f"{name}: {rate or 0:.0f} empty jobs/s")

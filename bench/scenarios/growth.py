@@ -47,20 +47,20 @@ RATE: Final = 20
 
 async def measure(stage: Stage) -> None:
     """Each size against the small one, then followers."""
-    rounds, figures = stage.plan.fewer(ROUNDS).rounds, stage.figures
+    figures = stage.figures
     folder = stage.folder / "growth"
     with redis_server(folder) as (url, _):
         await _answers(url)
         settings = RelaySettings(redis_url=SecretStr(url), queue_limit=10**6)
         async with Connection.open(settings) as connection:
-            for _ in range(rounds):
+            for _ in stage.rounds(ROUNDS, share=0.6):
                 small = await _job_us(connection, Size(), stage)
                 for name, size in SIZES.items():
                     ratio = await _job_us(connection, size, stage) / small
                     figures.add(f"fleet/growth/{name}", ratio)
     with stage.fleet() as fleet:
         await _chunk_us(fleet, 1)
-        for _ in range(rounds):
+        for _ in stage.rounds(ROUNDS, share=0.4):
             one, many = await _chunk_us(fleet, 1), await _chunk_us(fleet, TIMES)
             figures.add("fleet/growth/followers", many / one)
     for name in (*SIZES, "followers"):

@@ -46,10 +46,10 @@ class Window(NamedTuple):
 
 async def measure(stage: Stage) -> None:
     """Direct once, then a fresh fleet a round."""
-    streams, plan = stage.plan.jobs(STREAMS), stage.plan.fewer(ROUNDS)
+    streams = stage.plan.jobs(STREAMS)
     slots = f"generic+http://127.0.0.1:{stage.direct.target.port}/v1?slots={SLOTS}"
     await _held(stage, "direct", stage.direct, streams)
-    for _ in range(plan.rounds):
+    for _ in stage.rounds(ROUNDS):
         with stage.fleet(slots) as fleet:
             await _enqueues(stage, fleet, stage.plan.jobs(ENQUEUE_STREAMS))
             if await _held(stage, "fleet", fleet, streams):

@@ -28,11 +28,11 @@ async def measure(stage: Stage) -> None:
             with stage.trying(name):
                 await _alone(way, 3)
         for streams in STREAMS:
-            for number in range(stage.plan.rounds):
+            for number in stage.rounds(share=0.23):
                 await _round(stage, ways, streams, number)
             added = stage.figures.median(f"fleet/added_ms/{streams}") or 0.0
             stage.say(f"{streams} streams: {added:.1f} ms added to the first chunk")
-        for _ in range(stage.plan.fewer(COLD_ROUNDS).rounds):
+        for _ in stage.rounds(COLD_ROUNDS, share=0.08):
             await asyncio.sleep(REST_S)
             cold = await _alone(fleet, 1)
             stage.figures.add("fleet/added_cold_ms/1", cold - await _alone(stage.direct, 1))

@@ -18,13 +18,13 @@ async def measure(stage: Stage) -> None:
     """Everybody in turn, after a small burst each."""
     with stage.fleet() as fleet:
         ways = stage.ways(fleet)
-        for number in range(stage.plan.fewer(ROUNDS).rounds + 1):
+        for name, way in list(stage.present(ways)):
+            with stage.trying(name):
+                await burst(way.target, 8, model(20), 20)
+        for _ in stage.rounds(ROUNDS):
             for name, way in list(stage.present(ways)):
                 with stage.trying(name):
-                    if number:
-                        await _one(stage, name, way)
-                    else:  # warms it up
-                        await burst(way.target, 8, model(20), 20)
+                    await _one(stage, name, way)
     rate = stage.figures.median(f"fleet/tokens_per_s/{STREAMS}") or 0.0
     stage.say(f"{rate:,.0f} tokens/s of {STREAMS} streams")
 

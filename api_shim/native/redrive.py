@@ -52,7 +52,7 @@ class Redrive(ClientModel):
     """For admins: only letters of this tenant."""
     limit: Annotated[int, Field(ge=1, le=_MOST)] = _MOST
     """The most letters to retry, the last to die first."""
-    rate_per_s: Annotated[float, Field(gt=0, le=1000)] = 10
+    rate_per_s: Annotated[float, Field(ge=0.01, le=1000)] = 10
     """Letters to retry a second."""
     dry_run: bool = False
     """Only say what would happen."""

@@ -37,9 +37,12 @@ CHECKS: Any = [status_code_conformance, content_type_conformance, response_schem
 DOCUMENT: Final = schemathesis.openapi.from_dict(create_app(ShimSettings()).openapi())
 FOUND: Final = [each.ok() for each in DOCUMENT.get_all_operations()]
 OPERATIONS: Final = {
-    each.label: each for each in sorted(FOUND, key=lambda it: it.method == "delete")
+    each.label: each
+    for each in sorted(FOUND, key=lambda it: it.method == "delete")
+    if each.label != "GET /api/v1/overview/events"
 }
-"""By name; what deletes comes last, so that the others find something."""
+"""By name; what deletes comes last, so that the others find something. One never ends:
+its tests are in test_fleet_watch.py."""
 USUAL: Final = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -1,7 +1,4 @@
-"""Every view, in both colour schemes and at the narrowest width: axe finds nothing; and speed.
-
-A page with ten thousand jobs and two hundred models draws a bounded number of rows.
-"""
+"""Every view, in both colour schemes and at the narrowest width: axe finds nothing; long lists."""
 
 import re
 from pathlib import Path
@@ -25,6 +22,7 @@ VIEWS = {
 }
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 MOST_FIRST_BYTES = 120_000
+MANY = 400
 
 
 def faults(page: Any) -> list[str]:
@@ -80,6 +78,25 @@ def test_no_view_is_wider_than_a_small_phone_or_lost_on_a_large_screen(
                 show(page, path, title)
                 wide = page.evaluate("document.documentElement.scrollWidth")
                 assert wide <= size["width"], (path, wide)
+
+
+def test_a_long_list_is_fetched_as_it_is_scrolled_and_draws_what_is_in_sight(
+    watched: Watched, page: Any
+) -> None:
+    body = {"model": "m", "backend": "nobody", "messages": [{"role": "user", "content": "hi"}]}
+    for _ in range(MANY):
+        answer = watched.http.post("/api/v1/jobs/chat?enqueue_anyway=true", json=body)
+        assert answer.status_code == 202, answer.text
+    show(page, "jobs?queue=nobody.chat", "Jobs")
+    page.get_by_text("100+ jobs").wait_for()
+    rows = page.get_by_role("rowgroup", name="Rows of jobs")
+    while not page.get_by_text(f"{MANY} jobs", exact=True).count():
+        rows.evaluate("(it) => it.scrollTo(0, it.scrollHeight)")
+        page.wait_for_timeout(100)
+
+    assert 10 < page.locator(".list-body .list-row").count() < 100
+    last = rows.get_by_role("row").last
+    assert last.get_attribute("aria-rowindex") == str(MANY + 1)
 
 
 def test_the_keyboard_alone_reaches_a_job(watched: Watched, page: Any, used: str) -> None:

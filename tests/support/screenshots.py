@@ -26,8 +26,9 @@ FOLDER: Final = ROOT / "docs" / "pictures"
 LARGEST_BYTES: Final = 300_000
 LOADED_S: Final = 150.0
 """How long the fleet works before pictures are taken, so that charts show something."""
-STORY, THINK, FAILS = (
+STORY, LONG, THINK, FAILS = (
     "scripted-story:chunks=120,rate=25",
+    "scripted-story:chunks=600,rate=20",
     "scripted-think:think=30,chunks=90,rate=25",
     "scripted-story:fail=body",
 )
@@ -40,7 +41,7 @@ def fleet(folder: Path) -> Iterator[str]:
     with ExitStack() as stack:
         redis = RedisServer(folder)
         stack.callback(redis.stop)
-        server = stack.enter_context(scripted_server((STORY, THINK, FAILS)))
+        server = stack.enter_context(scripted_server((STORY, LONG, THINK, FAILS)))
         server = server.removeprefix("http://")
         url = stack.enter_context(serving(redis.url, data_dir=folder / "data"))
         dsns = {"box": f"ollama://{server}?slots=4", "gpu": f"vllm://{server}/v1?slots=16"}
@@ -123,18 +124,16 @@ def ask(page: Any) -> None:
     page.get_by_role("combobox", name="Model", exact=True).select_option(THINK)
     page.get_by_label("Message", exact=True).fill("Why is the sky blue?")
     page.keyboard.press("Enter")
-    page.get_by_role("link", name="job ").wait_for()
+    page.get_by_role("button", name="Send").wait_for()
     page.get_by_label("Message", exact=True).fill("And at dusk?")
     page.keyboard.press("Enter")
     page.wait_for_timeout(3500)
 
 
-def running_job(url: str) -> str:
-    while True:
-        page = httpx.get(f"{url}/api/v1/jobs?status=running&backend=box").json()
-        if page["jobs"]:
-            return str(page["jobs"][0]["id"])
-        time.sleep(0.1)
+def long_job(url: str) -> str:
+    """A job that speaks for half a minute."""
+    body = {"model": LONG, "backend": "gpu", "messages": [{"role": "user", "content": ASKED[0]}]}
+    return str(httpx.post(f"{url}/api/v1/jobs/chat", json=body).json()["id"])
 
 
 def main() -> int:
@@ -159,8 +158,8 @@ def main() -> int:
         time.sleep(LOADED_S)
         camera.take("overview-dark", "overview", "dark", lambda page: page.wait_for_timeout(40_000))
         camera.take("overview-light", "overview", "light", lambda p: p.wait_for_timeout(25_000))
-        job = running_job(url)
-        camera.take("job-light", f"jobs/{job}", "light", lambda page: page.wait_for_timeout(2500))
+        job = long_job(url)
+        camera.take("job-light", f"jobs/{job}", "light", lambda page: page.wait_for_timeout(6000))
         camera.take("backends-light", "backends", "light")
         camera.take("playground-dark", "playground", "dark", ask)
         camera.take("jobs-phone", "jobs", "dark", width=390, height=800)

@@ -102,7 +102,7 @@ export async function watch() {
   let failures = 0;
   for (;;) {
     if (!caller.value || document.hidden) {
-      await pause(0.3);
+      await pause(document.hidden ? 0.5 : 0.05);
       continue;
     }
     const stop = new AbortController();

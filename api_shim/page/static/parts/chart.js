@@ -30,7 +30,7 @@ export function Chart({ data, labels, bars, format, label }) {
       height: host.current.clientHeight,
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { show: !bars } },
-      scales: { y: { range: (_, low, high) => [0, Math.max(4, high * 1.1)] } },
+      scales: { x: bars ? { range: (_, low, high) => [low - 40, high + 40] } : {}, y: { range: (_, low, high) => [0, Math.max(4, high * 1.1)] } },
       axes: [{ ...axis, grid: { show: false }, size: 26, space: 75, values: (_, at) => at.map((t) => new Date(t * 1000).toLocaleTimeString('en-GB', TIME[bars ? 'minutes' : 'seconds'])) },
         { ...axis, size: 40, space: 34, values: (_, at) => at.map(format || String) }],
       series: [{}, ...labels.map((text, at) => ({

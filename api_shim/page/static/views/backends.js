@@ -117,7 +117,7 @@ function Backend({ backend, models, text }) {
       attempt(() => del(`/api/v1/backends/${backend.name}`), `${backend.name} is removed.`);
     }
   };
-  const title = html`<div class="backend-head"><h2>${backend.name}</h2><span class="muted">${backend.type}${backend.version ? ` ${backend.version}` : ''}</span>${backendState(backend)}
+  const title = html`<div class="backend-head"><h2>${backend.name}</h2><span class="muted">${backend.type}${backend.version && backend.version !== backend.type ? ` ${backend.version}` : ''}</span>${backendState(backend)}
     <span class="muted small">${backend.endpoints.join(', ')}</span></div>`;
   return html`<${Panel} title=${title} label=${`Backend ${backend.name}`} flush=${true} actions=${html`
       <span class="small muted medium">${backend.warm.length ? `in memory: ${backend.warm.slice(0, 2).join(', ')}${backend.warm.length > 2 ? ` and ${backend.warm.length - 2} more` : ''}` : 'nothing in memory'}</span>

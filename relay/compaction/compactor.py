@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
+from contract.errors import NewerVersion
 from contract.events import LAST_WORDS
 from relay.compaction.block import Entry, compacted, frames_in, record_entry
 from relay.connection import Argument, Connection, ScriptCall, WrongKeyType
@@ -204,14 +205,19 @@ def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
 
 
 async def _call(job: _Job, log: Sequence[Any], fields: Sequence[Any]) -> ScriptCall[bool] | None:
-    """The call that compacts a job; None if it would save too little."""
+    """The call that compacts a job; None if it would save too little, or cannot be read."""
+    try:
+        frames = [frame for _, held in log for frame in frames_in(held)]
+    except (NewerVersion, ValueError) as error:
+        _log.warning("job %s is not compacted, its log cannot be read: %s", job.id, error)
+        return None
     moved = {
         name: value
         for name, value in zip(_MOVED, fields, strict=True)
         if value is not None and len(value) > _LONG_BYTES
     }
     entries = [record_entry(moved)] if moved else []
-    for entry in compacted([frame for _, held in log for frame in frames_in(held)]):
+    for entry in compacted(frames):
         entries.append(entry)
         await asyncio.sleep(0)
     before = sum(len(value) for _, held in log for value in held.values())

@@ -250,13 +250,16 @@ async def test_a_dead_letter_is_shown_and_retried_as_before(redis_url: str) -> N
         assert (await relay.records.get(dead.id)).retried_as == retried.record.id
 
 
-async def test_one_log_that_cannot_be_read_stops_no_other(redis_url: str) -> None:
+async def test_logs_that_cannot_be_read_stop_no_other(redis_url: str) -> None:
     async with relay_on(redis_url, **AT_ONCE) as relay:
-        foreign, job = await ended(relay, *words(3)), await ended(relay, *words(3))
+        foreign, newer, torn, job = [await ended(relay, *words(3)) for _ in range(4)]
         await relay.connection.command("SET", redis_keys.log(foreign), "?")
+        await relay.connection.command("XADD", redis_keys.log(newer), "9-0", "z", "?")
+        await relay.connection.command("XADD", redis_keys.log(torn), "9-0", "f", "?")
         await until_compacted(relay, job)
 
-        assert not await is_compacted(relay, foreign)
+        for other in (foreign, newer, torn):
+            assert not await is_compacted(relay, other)
 
 
 async def test_what_would_save_little_is_left_as_it_is(redis_url: str) -> None:

@@ -42,9 +42,10 @@ def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
         for name, value in record.__dict__.items()
         if value is not None and name not in _WRITTEN_APART
     }
-    metadata = json.dumps(record.metadata) if record.metadata else "{}"
+    if record.metadata:
+        fields["metadata"] = json.dumps(record.metadata)
     policy = disconnect_text(record.on_disconnect)
-    return {**fields, "metadata": metadata, "on_disconnect": policy, "request": request}
+    return {**fields, "on_disconnect": policy, "request": request}
 
 
 def from_hash(fields: Hash) -> JobRecord:

@@ -5,13 +5,13 @@
 -- include shared/event.lua
 local record, log = unpack(KEYS)
 local channel, claimed, worker, nonce, started = unpack(ARGV)
-local status, attempt, holder = unpack(redis.call('HMGET', record, 'status', 'attempt', 'nonce'))
+local status, attempt, holder, tries =
+    unpack(redis.call('HMGET', record, 'status', 'attempt', 'nonce', 'tries'))
 if attempt ~= claimed then return false end
 if not (status == 'running' and holder == nonce) then
     if status ~= 'queued' then return false end
     redis.call('HSET', record, 'status', 'running', 'started_at', exact(now),
-               'worker', worker, 'nonce', nonce)
-    redis.call('HINCRBY', record, 'tries', 1)
+               'worker', worker, 'nonce', nonce, 'tries', tonumber(tries or 0) + 1)
     add_event(log, channel, attempt, 1, 'started', started)
 end
 return {redis.call('XLEN', log), redis.call('HGETALL', record)}

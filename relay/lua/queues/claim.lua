@@ -15,9 +15,10 @@ if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[14]) end
 revive(16)
 if redis.call('ZCARD', backlog) == 0 then
     if idle_slots > 0 then
-        redis.call('ZADD', idle, idle_slots, member)
-        redis.call('EXPIRE', idle, idle_s)
-        redis.call('ZADD', queues, exact(now), queue)
+        if redis.call('ZADD', idle, idle_slots, member) == 1 then
+            redis.call('EXPIRE', idle, idle_s)
+            redis.call('ZADD', queues, exact(now), queue)
+        end
     end
     return false
 end

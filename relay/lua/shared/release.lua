@@ -5,7 +5,10 @@
 local function release(id, expected, drained)
     local holder = redis.call('HGET', holders, id)
     if expected ~= '' and holder ~= expected then return false end
-    if not holder or redis.call('ZSCORE', backlog, id) then leave(id, known(id)) end
+    -- A job that this holder has is in no list of the backlog.
+    if not holder or expected == '' and redis.call('ZSCORE', backlog, id) then
+        leave(id, known(id))
+    end
     redis.call('HDEL', facts, id)
     redis.call('ZREM', leases, id)
     redis.call('HDEL', holders, id)

@@ -91,6 +91,12 @@ class Idempotency:
         """The job of a key, or None; raises KeyReused, RelayUnavailable."""
         return await self._hold(key, "")
 
+    @property
+    def times(self) -> KeyTimes:
+        """How long keys live."""
+        log_ttl_s = self._connection.settings.log_ttl_s
+        return KeyTimes(int(log_ttl_s + _UNATTENDED_S), log_ttl_s / 2)
+
     async def hold(self, key: Key, queue: str) -> Hold:
         """Hold the key for a new job in this queue, or return the job that has it.
 
@@ -102,16 +108,11 @@ class Idempotency:
 
     async def _hold(self, key: Key, queue: str) -> Hold | None:
         held = await self._connection.call(
-            hold_key(key.name, key.fingerprint, job_id=uuid4().hex, queue=queue, times=self._times)
+            hold_key(key.name, key.fingerprint, job_id=uuid4().hex, queue=queue, times=self.times)
         )
         if held is None:
             return None
-        if held.state < 0:
-            raise KeyReused(
-                f"the Idempotency-Key belongs to another request, which became job "
-                f"{held.job_id}: send that request again, or this one with a new key"
-            )
-        return Hold(held.job_id, held.queue, is_new=bool(held.state))
+        return hold_of(held.job_id, held.queue, held.state)
 
     async def settle(self, key: Key, hold: Hold, job_id: str) -> None:
         """Change the job of the key, from the hold's to `job_id`; raises RelayUnavailable."""
@@ -123,12 +124,20 @@ class Idempotency:
 
     async def renew(self) -> None:
         """Extend up to 200 keys to the lifetime of their jobs' records; raises RelayUnavailable."""
-        await self._connection.call(renew_keys(self._times, _AT_ONCE))
+        await self._connection.call(renew_keys(self.times, _AT_ONCE))
 
-    @property
-    def _times(self) -> KeyTimes:
-        log_ttl_s = self._connection.settings.log_ttl_s
-        return KeyTimes(int(log_ttl_s + _UNATTENDED_S), log_ttl_s / 2)
+
+def hold_of(job_id: str, queue: str, state: int) -> Hold:
+    """The job of a key; `state` is 1 (new), 0 (the same request) or -1 (another request).
+
+    Raises KeyReused.
+    """
+    if state < 0:
+        raise KeyReused(
+            f"the Idempotency-Key belongs to another request, which became job "
+            f"{job_id}: send that request again, or this one with a new key"
+        )
+    return Hold(job_id, queue, is_new=bool(state))
 
 
 # Scripts of relay/lua/idempotency. `key` is a name that `redis_keys.idempotency` made.

@@ -17,12 +17,13 @@ from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Connection, ScriptCall
+from relay.idempotency import Key, KeyTimes
 from relay.leases import Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
 from relay.position import Positions, placed
 from relay.records import Records, from_hash, to_hash
 from relay.scripts import jobs, queues
-from relay.scripts.jobs import NO_FOLLOWER, FirstFollower
+from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, HeldKey, NewJob
 from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Picked
 from relay.tickets import ticket
 from telemetry.trace_context import current_trace
@@ -72,6 +73,15 @@ class StartedJob(NamedTuple):
         return self.record.attempt
 
 
+class Once(NamedTuple):
+    """The Idempotency-Key of a new job."""
+
+    job_id: str
+    """The job that it becomes, if the key has none."""
+    key: Key
+    times: KeyTimes
+
+
 class Queue:
     """The queues of a fleet: enqueues, claims, starts and cancels jobs."""
 
@@ -108,21 +118,58 @@ class Queue:
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
         record = _new_record(request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of)
-        arriving = arrival(record, request, tenant, self._bounds(tenant))
         follower = self._first_follower(record, first_follower) if expects_follower else NO_FOLLOWER
+        arriving = arrival(record, request, tenant, self._bounds(tenant))
+        new = _new(record, request, arriving.facts, follower, obstacle)
+        job = await self._enqueue(new, request, arriving, lives=job_id is not None)
+        assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
+        return job
+
+    async def enqueue_once(
+        self,
+        request: AnyRequest,
+        once: Once,
+        *,
+        queue: str,
+        tenant: Tenant,
+        first_follower: str | None = None,
+        obstacle: str = "",
+    ) -> tuple[JobRecord, QueuePlace] | HeldKey:
+        """Put a new job into a queue unless its Idempotency-Key has one, in one round trip.
+
+        Returns the job of the key if it has one. An HTTP client enqueues; a pull is not enqueued
+        this way. Raises QueueFull, RelayUnavailable, and leaves nothing but the key then.
+        """
+        record = _new_record(request, queue, tenant, once.job_id, None)
+        follower = self._first_follower(record, first_follower)
+        arriving = arrival(record, request, tenant, self._bounds(tenant))
+        new = _new(record, request, arriving.facts, follower, obstacle)
+        return await self._enqueue(new, request, arriving, once)
+
+    async def _enqueue(
+        self,
+        new: NewJob,
+        request: AnyRequest,
+        arriving: Arrival,
+        once: Once | None = None,
+        *,
+        lives: bool = False,
+    ) -> tuple[JobRecord, QueuePlace] | HeldKey:
+        """`lives`: whether a job of this id, which a caller has chosen, may be accepted later."""
+        record = new.record
         await self._refuse_if_full(arriving)
         try:
-            return await self._begun(record, request, arriving, follower, obstacle)
+            return await self._begun(new, request, arriving, once)
         except QueueFull as error:
-            self._remember_full(queue, tenant.name)
-            await self._leases.end(queue, record.id, error)
+            self._remember_full(record.queue, record.tenant)
+            await self._leases.end(record.queue, record.id, error)
             await self._connection.call(jobs.forget([record.id], record.tenant))
             raise
         except RelayUnavailable as error:
-            if job_id is None:
+            if not lives:
                 # A job whose enqueue is reported as failed must not run later.
                 with suppress(RelayUnavailable):
-                    await self._leases.end(queue, record.id, error)
+                    await self._leases.end(record.queue, record.id, error)
             raise
 
     async def _refuse_if_full(self, arriving: Arrival) -> None:
@@ -149,35 +196,45 @@ class Queue:
         self._full_at[queue, tenant] = monotonic()
 
     async def _begun(
-        self,
-        record: JobRecord,
-        request: AnyRequest,
-        arriving: Arrival,
-        follower: FirstFollower,
-        obstacle: str,
-    ) -> tuple[JobRecord, QueuePlace]:
+        self, new: NewJob, request: AnyRequest, arriving: Arrival, once: Once | None
+    ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """Write the record, then the backlog: two slots (docs/adr/0031), one round trip."""
-        queued = Queued(queue=record.queue, reason=obstacle)
-        begin = _begin(record, request, queued, facts=arriving.facts, follower=follower)
-        enqueue = queues.enqueue(arriving, ticket(record.queue))
+        enqueue, record = queues.enqueue(arriving, ticket(arriving.queue)), new.record
         if isinstance(request, PullRequest):
-            begun = await self._connection.call(begin)
-            at = begun.created_at
-            if at is None:
+            single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
+            begun = await self._connection.call(jobs.begin_single(new, single))
+            if (at := begun.created_at) is None:
                 existing = await self._records.get(begun.job_id)
                 return existing, await self.positions.place(existing)
             place = await self._connection.call(enqueue)
-        else:
-            calls: list[ScriptCall[Any]] = [begin, enqueue]
+        elif once is None:
+            calls: list[ScriptCall[Any]] = [jobs.begin(new), enqueue]
             (_, at), place = await self._connection.calls(calls)
-        rate = await self.positions.recent_rate(record.queue)
+        else:
+            key, times = once.key, once.times
+            begin = jobs.begin_once(
+                new, key.name, key.fingerprint, ttl_s=times.ttl_s, renew_s=times.renew_s
+            )
+            calls = [begin, enqueue]
+            held, place = await self._connection.calls(calls)
+            if (at := held.created_at) is None:
+                # What was put into the queue has no record: no worker can start it.
+                await self._leases.release(arriving.queue, record.id, None)
+                return HeldKey(*held)
+        return await self._placed(new, arriving, place, at)
+
+    async def _placed(
+        self, new: NewJob, arriving: Arrival, place: queues.Place, at: float
+    ) -> tuple[JobRecord, QueuePlace]:
+        rate = await self.positions.recent_rate(arriving.queue)
         if place.position < 0:
             raise self._refused(arriving, place, rate)
-        self._connection.observer.on_enqueued(record.queue, record.priority)
-        deadline_s = request.effective_deadline_s
-        deadline_at = None if deadline_s is None else at + deadline_s
-        record = record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
-        return record, (placed(place.position, rate, obstacle) if place.position else QueuePlace())
+        self._connection.observer.on_enqueued(arriving.queue, new.record.priority)
+        deadline_at = None if new.deadline_s is None else at + new.deadline_s
+        record = new.record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
+        if not place.position:
+            return record, QueuePlace()
+        return record, placed(place.position, rate, new.queued.reason)
 
     def _refused(self, arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
         error = _full(arriving, place, rate)
@@ -296,7 +353,7 @@ class Queue:
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
-        await self._connection.call(_begin(record, None, Queued(queue=queue)))
+        await self._connection.call(jobs.begin(_new(record, None)))
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
@@ -359,24 +416,20 @@ def _claim(queue: str, worker: str, picked: Picked) -> Claim:
     return Claim(queue, worker, picked.job_id, picked.attempt, picked.model, loaded)
 
 
-def _begin(
+def _new(
     record: JobRecord,
     request: AnyRequest | None,
-    queued: Queued,
-    *,
     facts: str = "{}",
     follower: FirstFollower = NO_FOLLOWER,
-) -> ScriptCall[jobs.Begun]:
-    body = b"{}" if request is None else encode(request)
+    obstacle: str = "",
+) -> NewJob:
+    body, deadline_s = b"{}", None
+    if request is not None:
+        body, deadline_s = encode(request), request.effective_deadline_s
     # With the facts, so that a worker that cannot read the request can still give the job back.
     fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
-    deadline_s = None if request is None else request.effective_deadline_s
-    single = None
-    if isinstance(request, PullRequest):
-        single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
-    return jobs.begin(
-        record, fields, queued, deadline_s=deadline_s, single=single, follower=follower
-    )
+    queued = Queued(queue=record.queue, reason=obstacle)
+    return NewJob(record, fields, queued, deadline_s, follower)
 
 
 def _full(arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:

@@ -7,6 +7,7 @@ Idempotency-Key mean the same on all of them.
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
 from fastapi import Response
 
@@ -23,10 +24,11 @@ from contract.requests import LONGEST_DEADLINE_S, OnNoWorker
 from contract.roster import QueueView
 from contract.tenants import Tenant
 from relay.followers import Followers
-from relay.idempotency import Idempotency, Key
+from relay.idempotency import Hold, Idempotency, Key, hold_of
 from relay.position import NO_WORKER
-from relay.queue import Queue
+from relay.queue import Once, Queue
 from relay.roster import Roster
+from relay.scripts.jobs import HeldKey
 from relay.subscriber import Subscriber, UpcomingJob
 from telemetry.tracing import Tracing
 
@@ -110,11 +112,49 @@ class Submission:
 
     async def _accept_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, QueuePlace]:
         keys = self._services.idempotency
-        hold = await keys.find(key)
-        if hold is None:
-            hold = await keys.hold(key, await self.queue_for(request))
+        try:
+            queue = await self.queue_for(request)
+        except Refusal:
+            # A repeated request needs no backend that would take it now.
+            if (found := await keys.find(key)) is None:
+                raise
+            hold = found
+        else:
+            if isinstance(request, PullRequest):
+                hold = await keys.hold(key, queue)
+            else:
+                job = await self._enqueue_once(request, queue, key)
+                if not isinstance(job, HeldKey):
+                    return job
+                hold = hold_of(job.job_id, job.queue, job.state)
         if not hold.is_new:
             self.headers["Idempotent-Replayed"] = "true"
+        return await self._enqueue_held(request, key, hold)
+
+    async def _enqueue_once(
+        self, request: AnyRequest, queue: str, key: Key
+    ) -> tuple[JobRecord, QueuePlace] | HeldKey:
+        """A new job for a key that has none, in one round trip; else the job of the key."""
+        keys = self._services.idempotency
+        once = Once(uuid4().hex, key, keys.times)
+        try:
+            job = await self._services.queue.enqueue_once(
+                self._stored(request, queue), once, queue=queue, tenant=self._tenant,
+                obstacle=NO_WORKER if self._no_worker else "",
+            )  # fmt: skip
+        except FleetError:
+            with suppress(RelayUnavailable):
+                await keys.release(key, Hold(once.job_id, queue, is_new=True))
+            raise
+        if not isinstance(job, HeldKey):
+            self._tell_reason(job[1])
+        return job
+
+    async def _enqueue_held(
+        self, request: AnyRequest, key: Key, hold: Hold
+    ) -> tuple[JobRecord, QueuePlace]:
+        """The job of a key, which is enqueued now if the request that bound it has not."""
+        keys = self._services.idempotency
         try:
             record, place = await self._enqueue(request, hold.queue, hold.job_id)
         except FleetError:
@@ -128,8 +168,7 @@ class Submission:
     async def _enqueue(
         self, request: AnyRequest, queue: str, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
-        if fields := self._settled(request, queue):
-            request = request.model_copy(update=fields)
+        request = self._stored(request, queue)
         # Only of these it is certain that the job is a new one.
         is_new = job_id is None and not isinstance(request, PullRequest)
         expected = self._services.subscriber.expect() if is_new and self._is_followed else None
@@ -140,15 +179,18 @@ class Submission:
             obstacle=NO_WORKER if self._no_worker else "",
         )  # fmt: skip
         self.expected = expected
-        if place.reason.startswith(NO_WORKER):
-            self.headers[REASON_HEADER] = place.reason
+        self._tell_reason(place)
         if record.on_disconnect != request.on_disconnect:
             # A pull that another client began: it must not end with one of its clients.
             await self._services.followers.merge_policy(record, request.on_disconnect)
         return record, place
 
-    def _settled(self, request: AnyRequest, queue: str) -> dict[str, Any]:
-        """Fields of the request as they are enqueued: what is decided now need not be stored.
+    def _tell_reason(self, place: QueuePlace) -> None:
+        if place.reason.startswith(NO_WORKER):
+            self.headers[REASON_HEADER] = place.reason
+
+    def _stored(self, request: AnyRequest, queue: str) -> AnyRequest:
+        """The request as it is enqueued: what is decided now need not be stored.
 
         Who waits for a worker that may never start has a deadline.
         """
@@ -159,7 +201,7 @@ class Submission:
             fields["on_no_worker"] = None
         if self._no_worker and request.effective_deadline_s is None:
             fields["deadline_s"] = LONGEST_DEADLINE_S
-        return fields
+        return request.model_copy(update=fields) if fields else request
 
     async def queue_for(self, request: AnyRequest) -> str:
         """The queue for a request now; raises Refusal, RelayUnavailable."""

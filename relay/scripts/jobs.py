@@ -23,6 +23,17 @@ class Begun(NamedTuple):
     created_at: float | None
 
 
+class HeldKey(NamedTuple):
+    """The job of an Idempotency-Key."""
+
+    job_id: str
+    queue: str
+    state: int
+    """1: it is new; 0: it is that of the same request; -1: of another one."""
+    created_at: float | None = None
+    """Of a new job, unix seconds."""
+
+
 class FirstFollower(NamedTuple):
     """The first follower of a job that lives for its followers."""
 
@@ -35,37 +46,63 @@ class FirstFollower(NamedTuple):
 NO_FOLLOWER: Final = FirstFollower("", 0.0)
 
 
-def begin(
-    record: JobRecord,
-    fields: Mapping[str, Argument],
-    queued: Queued,
-    *,
-    deadline_s: float | None,
-    single: str | None,
-    follower: FirstFollower = NO_FOLLOWER,
-) -> ScriptCall[Begun]:
-    """Write a job's record (`fields`) and its first event, unless it exists.
+class NewJob(NamedTuple):
+    """What the scripts write that begin a job."""
 
-    `deadline_s` counts from now. `single` is the key of jobs of which one is enough
-    (`redis_keys.single`): nothing is written while it names one that has not ended.
-    """
-    keys = [
-        redis_keys.record(record.id),
-        redis_keys.log(record.id),
-        redis_keys.LIVE,
-        redis_keys.DEADLINES,
-        redis_keys.RECENT,
-        redis_keys.recent(record.tenant),
-        redis_keys.audience(record.id),
-        redis_keys.FOLLOWED,
-        *([] if single is None else [single]),
-    ]
-    args: list[Argument] = [
-        record.id, redis_keys.channel(record.id), _fields(queued),
-        "" if deadline_s is None else deadline_s, redis_keys.record("*"), *follower,
-        *(each for field in fields.items() for each in field),
-    ]  # fmt: skip
-    return ScriptCall(load("jobs/begin"), keys, args, _begun)
+    record: JobRecord
+    fields: Mapping[str, Argument]
+    """Those of the record's hash."""
+    queued: Queued
+    """Its first event."""
+    deadline_s: float | None
+    """Counts from now."""
+    follower: FirstFollower
+
+    @property
+    def keys(self) -> list[str]:
+        """The first keys of these scripts: relay/lua/shared/begin.lua."""
+        id = self.record.id
+        return [
+            redis_keys.record(id),
+            redis_keys.log(id),
+            redis_keys.LIVE,
+            redis_keys.DEADLINES,
+            redis_keys.RECENT,
+            redis_keys.recent(self.record.tenant),
+            redis_keys.audience(id),
+            redis_keys.FOLLOWED,
+        ]
+
+    @property
+    def args(self) -> list[Argument]:
+        """Their last arguments."""
+        return [
+            self.record.id, redis_keys.channel(self.record.id), _fields(self.queued),
+            "" if self.deadline_s is None else self.deadline_s, *self.follower,
+            *(each for field in self.fields.items() for each in field),
+        ]  # fmt: skip
+
+
+def begin(new: NewJob) -> ScriptCall[Begun]:
+    """Write a job's record and its first event, unless it exists."""
+    return ScriptCall(load("jobs/begin"), new.keys, new.args, _begun)
+
+
+def begin_single(new: NewJob, single: str) -> ScriptCall[Begun]:
+    """Do the same, unless `single` (`redis_keys.single`) names a job that has not ended."""
+    args = [redis_keys.record("*"), *new.args]
+    return ScriptCall(load("jobs/begin_single"), [*new.keys, single], args, _begun)
+
+
+def begin_once(
+    new: NewJob, key: str, fingerprint: str, *, ttl_s: int, renew_s: float
+) -> ScriptCall[HeldKey]:
+    """Do the same, unless an Idempotency-Key (its name in Redis) has a job; else bind it."""
+    args: list[Argument] = [fingerprint, new.record.queue, ttl_s, renew_s, redis_keys.record("*")]
+    return ScriptCall(
+        load("jobs/begin_once"), [*new.keys, key, redis_keys.IDEMPOTENCY], [*args, *new.args],
+        _held_key,
+    )  # fmt: skip
 
 
 def start(job_id: str, started: Started) -> ScriptCall[tuple[int, Hash] | None]:
@@ -208,6 +245,12 @@ def _fields(event: Queued | Started | Failed | Cancelled) -> str:
 def _begun(reply: Any) -> Begun:
     job_id, *created_at = reply
     return Begun(job_id.decode(), float(created_at[0]) if created_at else None)
+
+
+def _held_key(reply: Any) -> HeldKey:
+    job_id, queue, state, *created_at = reply
+    at = float(created_at[0]) if created_at else None
+    return HeldKey(job_id.decode(), queue.decode(), int(state), at)
 
 
 def _started(reply: Any) -> tuple[int, Hash] | None:

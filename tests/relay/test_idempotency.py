@@ -1,6 +1,7 @@
 """Idempotency keys: one job per key, also in a race, and their time to live."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ from support.relay import QUEUE, Relay, chat, relay_on
 from contract import redis_keys
 from contract.chat import Message
 from contract.errors import KeyReused
+from contract.jobs import JobRecord, QueuePlace
+from contract.tenants import DEFAULT_TENANT
+from relay.connection import Connection
 from relay.idempotency import Idempotency, Key
+from relay.order import Arrival, Bounds
+from relay.queue import Once
+from relay.scripts import queues
+from relay.scripts.jobs import HeldKey
 
 ASK = chat("once", metadata={"a": 1, "b": 2})
 
@@ -136,3 +144,58 @@ async def test_a_key_of_a_record_that_is_gone_is_free_for_any_request(redis_url:
 
         assert other.is_new
         assert await keys.find(key()) is None
+
+
+async def once(relay: Relay, job_id: str) -> tuple[JobRecord, QueuePlace] | HeldKey:
+    its = Once(job_id, key(), Idempotency(relay.connection).times)
+    return await relay.queue.enqueue_once(ASK, its, queue=QUEUE, tenant=DEFAULT_TENANT)
+
+
+async def test_a_new_job_with_a_key_is_enqueued_in_one_trip(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[int] = []
+    send = Connection.calls
+
+    async def counted(self: Connection, calls: Sequence[Any]) -> Any:
+        trips.append(len(calls))
+        return await send(self, calls)
+
+    async with relay_on(redis_url) as relay:
+        await relay.queue.positions.recent_rate(QUEUE)
+        monkeypatch.setattr(Connection, "calls", counted)
+        job = await once(relay, "a" * 32)
+
+        assert not isinstance(job, HeldKey)
+        assert trips == [2]
+        assert (await relay.claim()).record.id == "a" * 32
+
+
+async def test_a_repeat_in_a_race_leaves_nothing_in_the_queue(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay, relay_on(redis_url) as other:
+        ids = [f"{number:032x}" for number in range(12)]
+        jobs = await asyncio.gather(*(once([relay, other][i % 2], id) for i, id in enumerate(ids)))
+        new = [job[0].id for job in jobs if not isinstance(job, HeldKey)]
+        held = {job.job_id for job in jobs if isinstance(job, HeldKey)}
+
+        assert len(new) == 1
+        assert held == set(new)
+        assert await relay.connection.command("ZCARD", redis_keys.backlog(QUEUE)) == 1
+        assert await relay.connection.command("HLEN", redis_keys.facts(QUEUE)) == 1
+        assert await relay.connection.command("ZCARD", redis_keys.LIVE) == 1
+
+
+async def test_a_worker_that_claims_a_repeat_before_it_is_removed_runs_nothing(
+    redis_url: str,
+) -> None:
+    async with relay_on(redis_url) as relay:
+        await once(relay, "a" * 32)
+        assert await relay.claim()
+        arriving = Arrival(
+            QUEUE, "b" * 32, '{"v":1,"attempt":1,"tokens":1,"slack":0,"tenant":"t"}', 1.0,
+            "standard t", "t", Bounds(None, None, None, None),
+        )  # fmt: skip
+        await relay.connection.call(queues.enqueue(arriving, "{}"))
+
+        assert await relay.start_next(QUEUE, "w2") is None
+        assert await relay.connection.command("HKEYS", redis_keys.holders(QUEUE)) == [b"a" * 32]

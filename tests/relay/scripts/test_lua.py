@@ -42,6 +42,7 @@ RECORD = JobRecord(
     v=1, id=JOB, kind="chat", status="queued", queue=QUEUE, backend="scripted", tenant="t",
     priority="standard", attempt=1, max_attempts=1, created_at=0.0,
 )  # fmt: skip
+NEW = jobs.NewJob(RECORD, {}, Queued(queue=QUEUE), None, jobs.NO_FOLLOWER)
 ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None))
 DRIVER = batches.DriverToken("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)
@@ -87,9 +88,9 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "idempotency/release": idempotency.release_key(KEY, JOB),
     "idempotency/renew": idempotency.renew_keys(TIMES, 1),
     "ids/matching": records._matching(redis_keys.RECENT, "abcd", 0, 1),
-    "jobs/begin": jobs.begin(
-        RECORD, {}, Queued(queue=QUEUE), deadline_s=None, single=redis_keys.single(QUEUE, "t", "m")
-    ),
+    "jobs/begin": jobs.begin(NEW),
+    "jobs/begin_single": jobs.begin_single(NEW, redis_keys.single(QUEUE, "t", "m")),
+    "jobs/begin_once": jobs.begin_once(NEW, KEY, "f", ttl_s=1, renew_s=1.0),
     "jobs/start": jobs.start(JOB, Started(attempt=1, worker="w", backend="scripted")),
     "jobs/append": jobs.append([FRAME], 1),
     "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),

@@ -11,8 +11,9 @@ What = Literal["up", "shim", "worker"]
 
 STOP_S: Final = 75
 """Seconds that a process has to end: FLEET_DRAIN_S (30), and what it takes to hand over."""
-_HARDENING: Final = """\
-NoNewPrivileges=yes
+_SYSTEM: Final = """\
+DynamicUser=yes
+ProtectHome=read-only
 PrivateTmp=yes
 ProtectSystem=strict
 ProtectKernelTunables=yes
@@ -22,10 +23,7 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 RestrictSUIDSGID=yes
 LockPersonality=yes
 """
-_SYSTEM: Final = """\
-DynamicUser=yes
-ProtectHome=yes
-"""
+"""What a user's own service manager may not be able to grant."""
 
 
 class Unit(NamedTuple):
@@ -66,7 +64,7 @@ def unit(what: What, *, program: Path, options: str, is_user: bool) -> Unit:
         f"{_environment(what, is_user=is_user)}"
         "StateDirectory=llm-fleet\nWorkingDirectory=%S/llm-fleet\n"
         f"Restart=on-failure\nRestartSec=2\nKillMode=mixed\nTimeoutStopSec={STOP_S}\n"
-        f"{'' if is_user else _SYSTEM}{_HARDENING}\n"
+        f"NoNewPrivileges=yes\n{'' if is_user else _SYSTEM}\n"
         f"[Install]\nWantedBy={'default.target' if is_user else 'multi-user.target'}\n"
     )
     return Unit(name, text, _commands(name, is_user=is_user))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from support.processes import worker
 from support.relay import QUEUE, Relay, relay_on
+from typer.testing import CliRunner
 
 from contract.chat import ChatRequest, Message
+from fleet.cli.app import app
 
 
 async def running(relay: Relay, chunks: int) -> str:
@@ -37,6 +39,29 @@ async def test_a_worker_that_retires_ends_after_its_job_and_takes_no_other(
 
     assert (frames[-1].type, code) == ("done", 0)
     assert waits.status == "queued"
+
+
+async def test_the_command_of_a_container_waits_until_the_worker_has_finished(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with relay_on(redis_url) as relay:
+        with worker(redis_url, tmp_path, FLEET_DRAIN_S="0") as retires:
+            await retires.ready(relay)
+            job = await running(relay, 60)
+            short = await asyncio.to_thread(retire, retires.popen.pid, 0.6)
+            before = (await relay.records.get(job)).status
+            code, long = await asyncio.gather(
+                asyncio.to_thread(retires.wait), asyncio.to_thread(retire, retires.popen.pid, 30)
+            )
+        after = await relay.records.get(job)
+
+    assert (short, before) == (1, "running")
+    assert (long, code, after.status, after.tries) == (0, 0, "done", 1)
+
+
+def retire(pid: int, within_s: float) -> int:
+    words = ["worker", "retire", "--pid", str(pid), "--within", str(within_s)]
+    return CliRunner().invoke(app, words).exit_code
 
 
 async def test_a_worker_that_is_stopped_while_it_retires_hands_its_job_over(

@@ -34,7 +34,7 @@ from telemetry.trace_context import current_trace
 
 _WAITING: Final = 20_000
 """Lines that may wait to be written."""
-_GATHER_S: Final = 0.02
+_GATHER_S: Final = 0.05
 """Seconds for which the thread waits after the first line, so that it wakes once for many."""
 _OURS: Final = frozenset({"timestamp", "level", "logger"})
 """Parts of a line that never hold a secret."""

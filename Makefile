@@ -67,7 +67,7 @@ prometheus: $(VENV)/.demo ## Unpack Debian's Prometheus into the cache: tests of
 inprocess: $(VENV)/.dev ## Test the in-process backends with their real libraries (11 minutes once a machine)
 	$(BIN)/python -m fleet.real.inprocess test
 
-agents: $(VENV)/.dev ## Install the coding agents that tests run (Claude Code, 0.4 GB, once a machine)
+agents: $(VENV)/.dev ## Install the coding agents that tests run (Claude Code, Codex: 0.8 GB, once a machine)
 	PYTHONPATH=tests LLM_FLEET_NODE=require $(BIN)/python -m support.node
 
 test: $(VENV)/.dev ## All tests; real servers in BUILDS are built beside those that need none

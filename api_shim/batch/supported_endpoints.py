@@ -102,7 +102,9 @@ def _response(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     request = to_request(parsed, EarlierResponses())
     about = response.ResponseFacts(job.head(parsed.model), request)
     return BatchRequest(
-        request, lambda result: response.completed_response(about, result), ignored(parsed)
+        request,
+        lambda result: response.completed_response(about, result),
+        (*parsed.left_out, *ignored(parsed)),
     )
 
 

@@ -125,62 +125,96 @@ EDITS: Final = _table(
 RESPONSES: Final = _table(
     passed="""
         background include input input[message].content
-        input[message].content[input_text].text input[message].content[input_image].image_url
-        input[message].role input[message].content[output_text].text
-        input[message].content[refusal].refusal input[function_call].arguments
-        input[function_call].call_id input[function_call].name
-        input[function_call_output].output input[function_call_output].output[input_text].text
+        input[message].content[input_text].text
+        input[message].content[input_image].image_url input[message].role
+        input[message].content[output_text].text input[message].content[refusal].refusal
+        input[function_call].arguments input[function_call].call_id
+        input[function_call].name input[function_call].namespace
+        input[function_call_output].output
+        input[function_call_output].output[input_text].text
         input[function_call_output].output[input_image].image_url
         input[function_call_output].call_id input[function_call_output].name
         input[reasoning].summary[summary_text].text
-        input[reasoning].content[reasoning_text].text instructions max_output_tokens metadata
-        model parallel_tool_calls reasoning.effort service_tier temperature
-        text.format(json_schema).name text.format(json_schema).schema
-        text.format(json_schema).strict tool_choice tool_choice(allowed_tools).mode
-        tool_choice(allowed_tools).tools tool_choice(function).name tools[function].name
+        input[reasoning].content[reasoning_text].text
+        input[custom_tool_call_output].call_id input[custom_tool_call_output].output
+        input[custom_tool_call_output].output[input_text].text
+        input[custom_tool_call_output].output[input_image].image_url
+        input[custom_tool_call].call_id input[custom_tool_call].input
+        input[custom_tool_call].name input[custom_tool_call].namespace instructions
+        max_output_tokens metadata model parallel_tool_calls reasoning.effort
+        service_tier temperature text.format(json_schema).name
+        text.format(json_schema).schema text.format(json_schema).strict tool_choice
+        tool_choice(allowed_tools).mode tool_choice(allowed_tools).tools
+        tool_choice(function).name tool_choice(custom).name tools[function].name
         tools[function].parameters tools[function].strict tools[function].description
-        top_logprobs top_p truncation user
+        tools[custom].name tools[custom].description
+        tools[custom].format(grammar).definition tools[custom].format(grammar).syntax
+        tools[namespace].name tools[namespace].tools[function].name
+        tools[namespace].tools[function].description
+        tools[namespace].tools[function].parameters
+        tools[namespace].tools[function].strict tools[namespace].tools[custom].name
+        tools[namespace].tools[custom].description
+        tools[namespace].tools[custom].format(grammar).definition
+        tools[namespace].tools[custom].format(grammar).syntax top_p truncation user
+        top_logprobs
     """,
     answer="""
         input[message].id input[function_call].id input[function_call_output].id
-        input[reasoning].id previous_response_id reasoning.generate_summary reasoning.summary
-        store stream
+        input[reasoning].id input[custom_tool_call_output].id input[custom_tool_call].id
+        previous_response_id reasoning.generate_summary reasoning.summary store stream
     """,
     named="""
         access_programs background_options context_management image
         input[message].content[input_text].prompt_cache_breakpoint
-        input[message].content[input_image].detail input[message].content[input_image].file_id
+        input[message].content[input_image].detail
+        input[message].content[input_image].file_id
         input[message].content[input_image].prompt_cache_breakpoint input[message].phase
         input[message].status input[message].content[output_text].annotations
-        input[message].content[output_text].logprobs input[function_call].async
-        input[function_call].caller input[function_call].namespace input[function_call].status
+        input[message].content[output_text].logprobs input[file_search_call]
+        input[computer_call] input[computer_call_output] input[web_search_call]
+        input[function_call].async input[function_call].caller
+        input[function_call].status
         input[function_call_output].output[input_text].prompt_cache_breakpoint
         input[function_call_output].output[input_image].detail
         input[function_call_output].output[input_image].file_id
         input[function_call_output].output[input_image].prompt_cache_breakpoint
         input[function_call_output].caller input[function_call_output].namespace
-        input[function_call_output].status input[reasoning].encrypted_content
-        input[reasoning].status max_tool_calls moderation prompt_cache_key
-        prompt_cache_options prompt_cache_retention reasoning.context reasoning.mode
-        safety_identifier stream_options text.format(json_schema).description text.verbosity
-        tools[function].async tools[function].allowed_callers tools[function].defer_loading
-        tools[function].output_schema
-    """,
-    refused="""
-        conversation input[message].content[input_file] input[file_search_call]
-        input[computer_call] input[computer_call_output] input[web_search_call]
-        input[function_call_output].output[input_file] input[tool_search_call]
+        input[function_call_output].status input[tool_search_call]
         input[tool_search_output] input[additional_tools] input[configuration_update]
-        input[compaction] input[image_generation_call] input[code_interpreter_call]
+        input[reasoning].encrypted_content input[reasoning].status input[compaction]
+        input[image_generation_call] input[code_interpreter_call]
         input[local_shell_call] input[local_shell_call_output] input[shell_call]
         input[shell_call_output] input[apply_patch_call] input[apply_patch_call_output]
         input[mcp_list_tools] input[mcp_approval_request] input[mcp_approval_response]
-        input[mcp_call] input[custom_tool_call_output] input[custom_tool_call]
-        input[compaction_trigger] input[item_reference] input[program] input[program_output]
-        prompt tool_choice.type tool_choice(mcp) tool_choice(custom) tools[file_search]
+        input[mcp_call]
+        input[custom_tool_call_output].output[input_text].prompt_cache_breakpoint
+        input[custom_tool_call_output].output[input_image].detail
+        input[custom_tool_call_output].output[input_image].file_id
+        input[custom_tool_call_output].output[input_image].prompt_cache_breakpoint
+        input[custom_tool_call_output].caller input[custom_tool_call].async
+        input[custom_tool_call].caller input[compaction_trigger] input[program]
+        input[program_output] max_tool_calls moderation prompt_cache_key
+        prompt_cache_options prompt_cache_retention reasoning.context reasoning.mode
+        safety_identifier stream_options text.format(json_schema).description
+        text.verbosity tools[function].async tools[function].allowed_callers
+        tools[function].defer_loading tools[function].output_schema tools[file_search]
         tools[computer_use_preview] tools[] tools[mcp] tools[code_interpreter]
-        tools[image_generation] tools[shell] tools[custom] tools[namespace] tools[tool_search]
+        tools[image_generation] tools[shell] tools[custom].async
+        tools[custom].allowed_callers tools[custom].defer_loading
+        tools[namespace].description tools[namespace].tools[function].async
+        tools[namespace].tools[function].allowed_callers
+        tools[namespace].tools[function].defer_loading
+        tools[namespace].tools[function].output_schema
+        tools[namespace].tools[custom].async
+        tools[namespace].tools[custom].allowed_callers
+        tools[namespace].tools[custom].defer_loading tools[tool_search]
         tools[apply_patch]
+    """,
+    refused="""
+        conversation input[message].content[input_file]
+        input[function_call_output].output[input_file]
+        input[custom_tool_call_output].output[input_file] input[item_reference] prompt
+        tool_choice.type tool_choice(mcp)
     """,
 )
 

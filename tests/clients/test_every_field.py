@@ -38,7 +38,7 @@ from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, to_completion
 from api_shim.openai.embeddings import EmbeddingBody, to_embed
 from api_shim.openai.images import ImageBody, to_image
-from api_shim.openai.responses.items import EarlierResponses
+from api_shim.openai.responses.items import EarlierResponses, ItemBody
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.submission.ignored_fields import LenientModel, ignored
 from contract.errors import FleetError
@@ -78,7 +78,7 @@ class Endpoint:
             request = self.to(asked)
         except (ValidationError, Refusal, FleetError):
             return None
-        named = ignored(asked)
+        named = (*ignored(asked), *getattr(asked, "left_out", ()))
         if isinstance(request, Translated):
             request, named = request.request, request.left_out
         shown = request.model_dump(exclude={"response_notes"}) if request is not asked else {}
@@ -117,12 +117,24 @@ def message_after_another(body: MessagesBody) -> Translated:
     return to_message(body.model_copy(update={"messages": [first, *body.messages]}))
 
 
+def response_after_another(body: ResponseBody) -> Any:
+    """An item may be passed over; an input of such items alone is refused."""
+    if isinstance(body.input, list):
+        first = ItemBody(role="user", content="x")
+        body = body.model_copy(update={"input": [first, *body.input]})
+    return to_request(body, EarlierResponses())
+
+
 RESPONSE_VALUES = {
     "input": ("x", "y"),
     "input[message].role": ("user", "system"),
     "input[message].content[input_image].image_url": IMAGE,
     "input[function_call_output].output[input_image].image_url": IMAGE,
     "input[function_call_output].output": ("x", "y"),
+    "input[custom_tool_call_output].output[input_image].image_url": IMAGE,
+    "input[custom_tool_call_output].output": ("x", "y"),
+    "tools[namespace].tools[function].parameters": ({"type": "object"}, {"type": "object", "a": 1}),
+    "tools[tool_search].parameters": ({"type": "object"},),
     "metadata": ({"a": "b"}, {"a": "c"}),
     "service_tier": ("priority", "flex"),
     "previous_response_id": ("resp_" + "0" * 32,),
@@ -195,7 +207,7 @@ ENDPOINTS = {
     "responses": Endpoint(
         response_create_params.ResponseCreateParamsStreaming,
         ResponseBody,
-        lambda body: to_request(body, EarlierResponses()),
+        response_after_another,
         known.RESPONSES,
         RESPONSE_VALUES,
         {"input": "x", "model": "x", "tools": FLAT_TOOLS},
@@ -203,6 +215,7 @@ ENDPOINTS = {
             "input[message].content[input_image]": {"image_url": IMAGE[0]},
             "input[function_call_output]": {"call_id": "x"},
             "input[function_call_output].output[input_image]": {"image_url": IMAGE[0]},
+            "input[custom_tool_call_output].output[input_image]": {"image_url": IMAGE[0]},
         },
     ),
     "messages": Endpoint(

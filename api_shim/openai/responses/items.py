@@ -9,23 +9,34 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
+from pydantic import Field
+from typing_extensions import override
+
 from api_shim.openai.request_fields import (
     OpenAIRequestBody,
     image_part,
     invalid_field,
     unsupported_field,
 )
+from api_shim.openai.responses.response_tools import arguments_of, function_name
 from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import Message, Part, Role, TextPart, ToolCall
 from contract.json_lines import json_line
 
-_ID: Final = re.compile(r"^(?:msg|rs|fc|fco)_([0-9a-f]{32})_")
+_ID: Final = re.compile(r"^(?:msg|rs|fc|fco|ctc)_([0-9a-f]{32})_")
 _ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
     "developer": "system",
     "user": "user",
     "assistant": "assistant",
 }
+_UNDERSTOOD: Final = frozenset(
+    {
+        "message", "function_call", "function_call_output", "custom_tool_call",
+        "custom_tool_call_output", "reasoning", "item_reference",
+    }
+)  # fmt: skip
+_CALLS: Final = frozenset({"function_call", "custom_tool_call"})
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 
 
@@ -49,7 +60,8 @@ class ItemBody(OpenAIRequestBody):
     """An item of the conversation."""
 
     type: str = "message"
-    """`message`, `function_call`, `function_call_output`, `reasoning` or `item_reference`."""
+    """`message`, `function_call`, `function_call_output`, `custom_tool_call` and its output,
+    `reasoning` or `item_reference`; items of tools that run at OpenAI are passed over."""
     id: str | None = None
     """The id of the referenced item; of an item with content, only its name."""
     status: Annotated[str | None, IgnoredField(unless=("completed",))] = None
@@ -57,11 +69,24 @@ class ItemBody(OpenAIRequestBody):
     content: Content | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
+    """Of a call: that of its tool."""
     arguments: str | dict[str, Any] | None = None
-    output: Content | None = None
+    input: str | None = None
+    """The text of a call of a custom tool."""
+    output: Annotated[
+        Content | dict[str, Any] | list[Any] | None, Field(union_mode="left_to_right")
+    ] = None
+    """Of a tool that runs at OpenAI it may be anything."""
     summary: list[ItemPartBody] | None = None
     extra_content: dict[str, Any] | None = None
     """Opaque data that the backend needs back with the item (Gemini's thought signature)."""
+
+    @property
+    @override
+    def unused_fields(self) -> tuple[str, ...]:
+        """A namespace belongs to a call, not to its output."""
+        return () if self.type in _CALLS else ("namespace",)
 
 
 class ItemMessage(NamedTuple):
@@ -142,9 +167,9 @@ def _piece(field: str, item: ItemBody, earlier: EarlierResponses) -> Message | N
     match item.type:
         case "message":
             return _message(field, item)
-        case "function_call":
+        case kind if kind in _CALLS:
             return _call(field, item)
-        case "function_call_output":
+        case "function_call_output" | "custom_tool_call_output":
             return _output(field, item)
         case "reasoning":
             parts = item.content or item.summary or []
@@ -152,10 +177,15 @@ def _piece(field: str, item: ItemBody, earlier: EarlierResponses) -> Message | N
             return Message(role="assistant", thinking=text) if text else None
         case "item_reference":
             return _referred(field, item, earlier)
-        case other:
-            raise unsupported_field(
-                f"{field}.type", f"items of type {other[:40]!r} are not supported"
-            )
+        case _:
+            return None
+
+
+def passed_over(items: Iterable[ItemBody]) -> tuple[str, ...]:
+    """Names of the items that say nothing to a backend, for X-Fleet-Ignored."""
+    return tuple(
+        dict.fromkeys(f"input[{item.type}]" for item in items if item.type not in _UNDERSTOOD)
+    )
 
 
 def _message(field: str, item: ItemBody) -> Message:
@@ -172,9 +202,11 @@ def _call(field: str, item: ItemBody) -> Message:
         raise invalid_field(field, "name and call_id are required")
     arguments = item.arguments
     text = json_line(arguments).decode() if isinstance(arguments, dict) else arguments
+    if item.type == "custom_tool_call":
+        text = arguments_of(item.input or "")
     call = ToolCall(
         id=item.call_id,
-        name=item.name,
+        name=function_name(item.name, item.namespace),
         arguments=text or "{}",
         provider_meta=item.extra_content,
     )
@@ -197,9 +229,13 @@ def _referred(field: str, item: ItemBody, earlier: EarlierResponses) -> Message 
     return found
 
 
-def _content(field: str, content: Content | None) -> str | tuple[Part, ...]:
+def _content(
+    field: str, content: Content | dict[str, Any] | list[Any] | None
+) -> str | tuple[Part, ...]:
     if content is None or isinstance(content, str):
         return content or ""
+    if isinstance(content, dict) or not all(isinstance(part, ItemPartBody) for part in content):
+        raise invalid_field(field, "must be a text or a list of parts with a type")
     parts = tuple(_part(f"{field}.{at}", part) for at, part in enumerate(content))
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     return "".join(texts) if len(texts) == len(parts) else parts

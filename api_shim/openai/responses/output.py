@@ -8,10 +8,12 @@ Source: openai/openai-openapi, ResponseStreamEvent and OutputItem.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
 from api_shim.following.drop_in import unique_call_id
 from api_shim.openai.responses.items import ItemMessage, extra, reasoning
+from api_shim.openai.responses.response_tools import ClientTool, arguments_of, text_of
 from contract.chat import Message, ToolCall
 
 Event = dict[str, Any]
@@ -177,12 +179,15 @@ def _logprob(entry: Mapping[str, Any]) -> dict[str, Any]:
 class FunctionCallItem:
     """A call of one of the client's functions."""
 
-    def __init__(self, id: str, at: int, call_id: str, name: str) -> None:
-        """A call without arguments yet."""
+    def __init__(
+        self, id: str, at: int, call_id: str, name: str, tool: ClientTool | None = None
+    ) -> None:
+        """A call without arguments yet; `tool` is the client's, if it is in a namespace."""
         self.id = id
         self._place = {"item_id": id, "output_index": at}
         self._call_id = call_id
         self._name = name
+        self._tool = tool
         self._arguments: list[str] = []
         self._provider_meta: dict[str, Any] | None = None
 
@@ -198,7 +203,7 @@ class FunctionCallItem:
 
     def close(self, state: State) -> list[Event]:
         """The events that end the item."""
-        fields = {"name": self._name, "arguments": self._whole(state)}
+        fields = {"name": self._shown_name, "arguments": self._whole(state)}
         return [{"type": "response.function_call_arguments.done", **self._place, **fields}]
 
     def value(self, state: State) -> dict[str, Any]:
@@ -208,10 +213,15 @@ class FunctionCallItem:
             "type": "function_call",
             "status": state,
             "call_id": self._call_id,
-            "name": self._name,
+            "name": self._shown_name,
             "arguments": self._whole(state),
+            **(self._tool.extra if self._tool else {}),
             **extra(self._provider_meta),
         }
+
+    @property
+    def _shown_name(self) -> str:
+        return self._tool.name if self._tool else self._name
 
     def _whole(self, state: State) -> str:
         return "".join(self._arguments) or ("{}" if state == "completed" else "")
@@ -225,6 +235,50 @@ class FunctionCallItem:
             arguments=self._whole("completed"),
             provider_meta=self._provider_meta,
         )
+        return ItemMessage(self.id, Message(role="assistant", tool_calls=(call,)))
+
+
+class CustomCallItem:
+    """A call of a custom tool, whose text is known at its end: it is told as one fragment."""
+
+    def __init__(self, id: str, at: int, call_id: str, function: str, tool: ClientTool) -> None:
+        """A call without text yet; `function` is the name that the backend knows."""
+        self.id = id
+        self._place = {"item_id": id, "output_index": at}
+        self._call_id = call_id
+        self._function = function
+        self._tool = tool
+        self._arguments: list[str] = []
+
+    def append(self, fragment: Mapping[str, Any]) -> list[Event]:
+        """Add a fragment; it has no event of its own."""
+        self._arguments.append(fragment.get("arguments") or "")
+        return []
+
+    def close(self, state: State) -> list[Event]:  # noqa: ARG002 - its text is what there is
+        """The events that end the item."""
+        kind = "response.custom_tool_call_input"
+        text = text_of("".join(self._arguments))
+        delta = {"type": f"{kind}.delta", **self._place, "delta": text}
+        return [*([delta] if text else []), {"type": f"{kind}.done", **self._place, "input": text}]
+
+    def value(self, state: State) -> dict[str, Any]:
+        """The item as JSON."""
+        return {
+            "id": self.id,
+            "type": "custom_tool_call",
+            "status": state,
+            "call_id": self._call_id,
+            "name": self._tool.name,
+            "input": text_of("".join(self._arguments)),
+            **self._tool.extra,
+        }
+
+    @property
+    def item_message(self) -> ItemMessage:
+        """The item as a message of a later request."""
+        text = arguments_of(text_of("".join(self._arguments)))
+        call = ToolCall(id=self._call_id, name=self._function, arguments=text)
         return ItemMessage(self.id, Message(role="assistant", tool_calls=(call,)))
 
 
@@ -244,14 +298,24 @@ class _Item(Protocol):
 class Output:
     """The output so far; methods that add to it return the events of the addition."""
 
-    def __init__(self, job_id: str, *, as_summary: bool = False) -> None:
-        """Empty output; `as_summary` puts reasoning into `summary`."""
+    def __init__(
+        self,
+        job_id: str,
+        *,
+        as_summary: bool = False,
+        tools: Mapping[str, ClientTool] = MappingProxyType({}),
+    ) -> None:
+        """Empty output; `as_summary` puts reasoning into `summary`.
+
+        `tools`: the client's tools that are no plain functions, by the names of their functions.
+        """
         self._job_id = job_id
+        self._tools = tools
         self._as_summary = as_summary
         self._items: list[_Item] = []
         self._closed: dict[int, State] = {}
         self._open: ReasoningItem | MessageItem | None = None
-        self._calls: dict[int, FunctionCallItem] = {}
+        self._calls: dict[int, FunctionCallItem | CustomCallItem] = {}
         self._meta: dict[str, Any] | None = None
 
     def __bool__(self) -> bool:
@@ -336,9 +400,12 @@ class Output:
         call = self._calls.get(index)
         if call is None:
             call_id = unique_call_id(fragment.get("id"), self._job_id, index)
-            call = FunctionCallItem(
-                self._id("fc"), len(self._items), call_id, fragment.get("name") or ""
-            )
-            self._calls[index] = call
+            call = self._calls[index] = self._new_call(call_id, fragment.get("name") or "")
             self._begin(call, events)
         return events + call.append(fragment)
+
+    def _new_call(self, call_id: str, name: str) -> FunctionCallItem | CustomCallItem:
+        tool, at = self._tools.get(name), len(self._items)
+        if tool is not None and tool.kind == "custom":
+            return CustomCallItem(self._id("ctc"), at, call_id, name, tool)
+        return FunctionCallItem(self._id("fc"), at, call_id, name, tool)

@@ -3,7 +3,7 @@
 Source: openai/openai-openapi, CreateResponse.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -18,7 +18,19 @@ from api_shim.openai.request_fields import (
     invalid_field,
     unsupported_field,
 )
-from api_shim.openai.responses.items import EarlierResponses, ItemBody, job_of, to_messages
+from api_shim.openai.responses.items import (
+    EarlierResponses,
+    ItemBody,
+    job_of,
+    passed_over,
+    to_messages,
+)
+from api_shim.openai.responses.response_tools import (
+    ResponseToolBody,
+    demand_known,
+    left_out,
+    to_functions,
+)
 from api_shim.submission.ignored_fields import IgnoredField
 from contract.chat import (
     ChatRequest,
@@ -43,18 +55,6 @@ _ECHOED: Final = frozenset(
         "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user",
     }
 )  # fmt: skip
-
-
-class ResponseToolBody(OpenAIRequestBody):
-    """A tool; only functions are supported."""
-
-    type: str = "function"
-    name: str | None = Field(default=None, min_length=1, max_length=64)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    """A JSON schema."""
-    strict: bool | None = None
-    """Whether arguments must match the schema, where the backend can enforce it."""
 
 
 class ResponseFormatBody(OpenAIRequestBody):
@@ -136,7 +136,13 @@ class ResponseBody(OpenAIRequest):
     @property
     @override
     def field_names(self) -> Mapping[str, str]:
-        return {"max_tokens": "max_output_tokens"}
+        return {"max_tokens": "max_output_tokens", "messages": "input"}
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of tools and items that are left out, for X-Fleet-Ignored."""
+        items = self.input if isinstance(self.input, list) else ()
+        return (*left_out(self.tools or ()), *passed_over(items))
 
     @property
     def previous_job(self) -> str | None:
@@ -180,8 +186,8 @@ def no_previous(response_id: str) -> Refusal:
 def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
     """The request; raises Refusal for what is not supported."""
     _check_supported(body)
-    tools = _tools(body.tools or ())
-    choice, tools = _choice(body.tool_choice, tools)
+    tools = to_functions(body.tools or ())
+    choice, tools = _choice(demand_known(body.tool_choice), tools)
     is_background = bool(body.background)
     return build_request(
         ChatRequest,
@@ -233,28 +239,6 @@ def _messages(body: ResponseBody, earlier: EarlierResponses) -> tuple[Message, .
         raise invalid_field("input", "required without previous_response_id")
     system = (Message(role="system", content=body.instructions),) if body.instructions else ()
     return (*system, *earlier.past, *to_messages(items or (), earlier))
-
-
-def _tools(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
-    found: list[Tool] = []
-    for at, tool in enumerate(tools):
-        if tool.type != "function":
-            raise unsupported_field(
-                f"tools.{at}.type",
-                f"tools of type {tool.type[:40]!r} run at OpenAI: only functions are supported",
-            )
-        if tool.name is None:
-            raise invalid_field(f"tools.{at}.name", "required")
-        description, parameters = tool.description or "", tool.parameters or {}
-        found.append(
-            Tool(
-                name=tool.name,
-                description=description,
-                parameters=parameters,
-                strict=tool.strict,
-            )
-        )
-    return tuple(found)
 
 
 def _choice(

@@ -10,6 +10,7 @@ from api_shim.following.drop_in import refusal_of
 from api_shim.openai.errors import known_code
 from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.output import Output
+from api_shim.openai.responses.response_tools import client_tools
 from contract.chat import ChatRequest, ResponseNotes
 from contract.events import Failed, Usage
 from contract.result import Result
@@ -56,6 +57,7 @@ class ResponseFacts:
         reasoning = {**_REASONING, **_object(echo["reasoning"])}
         self.as_summary = bool(reasoning["summary"] or reasoning.pop("generate_summary", None))
         self.in_background = notes.background
+        self._tools = client_tools(echo["tools"])
         has_instructions = notes.has_instructions and request.messages
         self._fields = {
             "id": f"resp_{head.job_id}",
@@ -76,7 +78,7 @@ class ResponseFacts:
     @property
     def output(self) -> Output:
         """A new, empty output."""
-        return Output(self.job_id, as_summary=self.as_summary)
+        return Output(self.job_id, as_summary=self.as_summary, tools=self._tools)
 
     def response(self, status: Status, output: Output, **ending: Any) -> dict[str, Any]:
         """The object; `ending` are fields that the end of the job sets."""

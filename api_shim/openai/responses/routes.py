@@ -11,7 +11,7 @@ from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
 from api_shim.openai import schemas as shapes
-from api_shim.openai.request_fields import invalid_field
+from api_shim.openai.request_fields import invalid_field, unsupported_field
 from api_shim.openai.response_head import json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure
 from api_shim.openai.responses.items import input_items
@@ -54,6 +54,7 @@ async def create(
 ) -> Response:
     """Create a response: whole, as a stream, or in the background."""
     request = to_request(body, await store.earlier(body))
+    call.add_ignored(body.left_out)
     record = await call.submit(request, body)
     response = StoredResponse(record, request)
     if body.stream:
@@ -66,6 +67,14 @@ async def create(
     builder = ResponseBuilder(response.facts)
     await call.result(record, lambda frame: list(builder.add(frame)))
     return json_response(builder.response, call.headers)
+
+
+@router.post("/compact", operation_id="openai_compact_response", responses=faults(400))
+async def compact() -> Response:
+    """Refused: a fleet has no model of its own that could summarize a conversation."""
+    raise unsupported_field(
+        "compact", "a fleet compacts no conversations: ask a model for a summary as a response"
+    )
 
 
 @router.get(

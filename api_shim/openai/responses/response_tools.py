@@ -1,0 +1,165 @@
+"""Tools of `/v1/responses` as functions, and the calls of these functions as what they were. Pure.
+
+Backends know functions alone. The tools of a `namespace` become functions whose names begin with
+the namespace's; a `custom` tool, which takes free text, becomes a function with one text. Calls are
+given back as the client knows them. Tools that run at OpenAI are left out and named, unless the
+request demands a call of one. Source: openai/openai-openapi, Tool.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from pydantic import Field
+from pydantic_core import from_json
+from typing_extensions import override
+
+from api_shim.openai.request_fields import OpenAIRequestBody, invalid_field, unsupported_field
+from contract.chat import Tool
+from contract.json_lines import json_line
+
+_INPUT: Final = "input"
+_BETWEEN: Final = "__"
+_TEXT: Final = {
+    "type": "object",
+    "properties": {_INPUT: {"type": "string"}},
+    "required": [_INPUT],
+    "additionalProperties": False,
+}
+"""The parameters of the function that a custom tool becomes."""
+
+
+class ResponseToolBody(OpenAIRequestBody):
+    """A tool: a function, a custom tool or a namespace of these; others are left out."""
+
+    type: str = "function"
+    name: str | None = Field(default=None, min_length=1, max_length=64)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON schema."""
+    strict: bool | None = None
+    """Whether arguments must match the schema, where the backend can enforce it."""
+    format: dict[str, Any] | None = None
+    """The grammar of a custom tool's text; the model is told it, no backend enforces it."""
+    tools: "list[ResponseToolBody] | None" = None
+    """Of a namespace."""
+
+    @property
+    @override
+    def unused_fields(self) -> tuple[str, ...]:
+        """A function has no place for what is said of its whole namespace."""
+        return ("description",) if self.type == "namespace" else ()
+
+
+class ClientTool(NamedTuple):
+    """A tool as the client knows it."""
+
+    kind: Literal["function", "custom"]
+    name: str
+    namespace: str | None = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The namespace, as a field of a call."""
+        return {"namespace": self.namespace} if self.namespace else {}
+
+
+def function_name(name: str, namespace: str | None) -> str:
+    """The name of the function that a tool becomes."""
+    return f"{namespace}{_BETWEEN}{name}" if namespace else name
+
+
+def to_functions(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
+    """The functions that the model is offered; raises Refusal."""
+    found: list[Tool] = []
+    for at, tool in enumerate(tools):
+        if tool.type == "namespace":
+            for inner, each in enumerate(tool.tools or ()):
+                found += _function(f"tools.{at}.tools.{inner}", each, tool.name)
+        else:
+            found += _function(f"tools.{at}", tool, None)
+    return tuple(found)
+
+
+def _function(field: str, tool: ResponseToolBody, namespace: str | None) -> Iterator[Tool]:
+    if tool.type not in {"function", "custom"}:
+        return
+    if tool.name is None:
+        raise invalid_field(f"{field}.name", "required")
+    description, parameters = tool.description or "", tool.parameters or {}
+    if tool.type == "custom":
+        description, parameters = _with_grammar(description, tool.format), _TEXT
+    yield Tool(
+        name=function_name(tool.name, namespace),
+        description=description,
+        parameters=parameters,
+        strict=tool.strict,
+    )
+
+
+def _with_grammar(description: str, format: Mapping[str, Any] | None) -> str:
+    definition = (format or {}).get("definition")
+    if not isinstance(definition, str):
+        return description
+    syntax = (format or {}).get("syntax")
+    return f"{description}\n\n`{_INPUT}` must follow this grammar ({syntax}):\n{definition}".strip()
+
+
+def left_out(tools: Iterable[ResponseToolBody]) -> tuple[str, ...]:
+    """Names of the tools that run at OpenAI, for X-Fleet-Ignored."""
+    known = {"function", "custom", "namespace"}
+    return tuple(dict.fromkeys(f"tools[{tool.type}]" for tool in tools if tool.type not in known))
+
+
+def demand_known(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """The tool choice with a custom tool as the function that it becomes; raises Refusal."""
+    match choice:
+        case {"type": "custom", "name": str(name)}:
+            return {"type": "function", "name": name}
+        case {"type": str(kind)} if kind not in {"function", "allowed_tools"}:
+            raise unsupported_field(
+                "tool_choice", f"tools of type {kind[:40]!r} run at OpenAI, and a fleet has none"
+            )
+        case _:
+            return choice
+
+
+def client_tools(echoed: object) -> dict[str, ClientTool]:
+    """The client's tools by the names of their functions, from the tools of a request as JSON."""
+    found: dict[str, ClientTool] = {}
+    for tool in _objects(echoed):
+        if tool.get("type") == "namespace":
+            for inner in _objects(tool.get("tools")):
+                _add(found, inner, str(tool.get("name")))
+        else:
+            _add(found, tool, None)
+    return found
+
+
+def _add(found: dict[str, ClientTool], tool: Mapping[str, Any], namespace: str | None) -> None:
+    name, kind = str(tool.get("name")), tool.get("type")
+    if kind == "custom":
+        found[function_name(name, namespace)] = ClientTool("custom", name, namespace)
+    elif namespace:
+        found[function_name(name, namespace)] = ClientTool("function", name, namespace)
+
+
+def _objects(value: object) -> Iterator[Mapping[str, Any]]:
+    return (each for each in (value if isinstance(value, list) else ()) if isinstance(each, dict))
+
+
+def text_of(arguments: str) -> str:
+    """The text in the arguments of a custom tool's function; a model may send it bare."""
+    try:
+        found = from_json(arguments)
+    except ValueError:
+        return arguments
+    texts = list(found.values()) if isinstance(found, dict) else [found]
+    text = found.get(_INPUT) if isinstance(found, dict) else None
+    if isinstance(text, str):
+        return text
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else arguments
+
+
+def arguments_of(text: str) -> str:
+    """The arguments of a custom tool's function with this text."""
+    return json_line({_INPUT: text}).decode()

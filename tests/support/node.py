@@ -37,7 +37,8 @@ def node_folder(source: Path = SOURCE) -> Path:
 def agent(name: str) -> Path:
     """The program of an agent, `claude` for one; skips the test where it cannot be installed."""
     modules = node_folder(AGENTS) / "node_modules"
-    found = next((path for path in modules.glob(f"@*/*/{name}") if os.access(path, os.X_OK)), None)
+    programs = (path for path in modules.glob(f"@*/*/**/{name}") if path.is_file())
+    found = next((path for path in programs if os.access(path, os.X_OK)), None)
     if found is None:
         _nothing(f"there is no {name} for this machine")
     return found

@@ -3,19 +3,31 @@
 Subjects: relay/queue.py, relay/publisher.py, relay/leases.py.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from support.relay import QUEUE, Relay, chat, relay_on, words
 
+from contract import redis_keys
+from contract.events import Done
+from relay.leases import Holder
 from relay.publisher import AttemptLog
+from relay.queue import Claim, assigned
+from relay.scripts.queues import NO_JOB, EndedJob
 
 CHUNKS = 16
-SCRIPTS_A_JOB = 8
-COMMANDS_A_JOB = 95
+SCRIPTS_A_JOB = 6
+COMMANDS_A_JOB = 84
+SCRIPTS_AN_ASSIGNED_JOB = 5.2
+"""Begin, enqueue, start, append, and one that releases and claims; one a trial for its end."""
+COMMANDS_AN_ASSIGNED_JOB = 50
 COMMANDS_A_CHUNK = 5.1
 """Those inside scripts included, of a chunk that is written alone."""
 COMMANDS_A_CHUNK_OF_MANY = 0.1
 """Of a chunk that is written with others of its job: they are one entry and one message."""
+
+
+Run = Callable[[Relay, int, int], Awaitable[None]]
 
 
 async def calls(relay: Relay) -> dict[str, int]:
@@ -31,11 +43,34 @@ async def run_jobs(relay: Relay, count: int, chunks: int) -> None:
         await relay.run(claim, *words(chunks))
 
 
-async def cost_of(relay: Relay, count: int, chunks: int) -> tuple[float, float]:
+async def run_assigned_jobs(relay: Relay, count: int, chunks: int) -> None:
+    """What a busy worker does whose jobs come one by one: ADR 38."""
+    ended = NO_JOB
+    async with relay.subscriber.subscribe(redis_keys.wake_channel("w1")) as messages:
+        messages.catch_up()
+        for _ in range(count):
+            assert await relay.queue.claim(QUEUE, "w1", idle_slots=9, ended=ended) is None
+            await relay.queue.enqueue(chat(), queue=QUEUE)
+            await messages.wait(5)
+            claim = assigned(messages.take()[0], "w1")
+            assert isinstance(claim, Claim)
+            job = await relay.queue.start(claim)
+            assert job is not None
+            attempt_log = relay.attempt_log(job)
+            for event in (*words(chunks), Done()):
+                attempt_log.append(event)
+            await attempt_log.flush()
+            ended = EndedJob(claim.job_id, str(Holder(claim.attempt, "w1")))
+        await relay.queue.claim(QUEUE, "w1", ended=ended)
+
+
+async def cost_of(
+    relay: Relay, count: int, chunks: int, run: Run = run_jobs
+) -> tuple[float, float]:
     """Scripts and commands a job."""
-    await run_jobs(relay, 1, chunks)  # loads the scripts
+    await run(relay, 1, chunks)  # loads the scripts
     before = await calls(relay)
-    await run_jobs(relay, count, chunks)
+    await run(relay, count, chunks)
     after = await calls(relay)
     grown = {name: after[name] - before.get(name, 0) for name in after if name != "info"}
     scripts = grown.get("evalsha", 0) + grown.get("eval", 0)
@@ -48,6 +83,14 @@ async def test_a_job_costs_redis_no_more_than_its_bounds(redis_url: str) -> None
 
     assert scripts <= SCRIPTS_A_JOB
     assert commands <= COMMANDS_A_JOB
+
+
+async def test_a_job_that_is_assigned_costs_five_scripts_at_most(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        scripts, commands = await cost_of(relay, 20, CHUNKS, run_assigned_jobs)
+
+    assert scripts <= SCRIPTS_AN_ASSIGNED_JOB
+    assert commands <= COMMANDS_AN_ASSIGNED_JOB
 
 
 async def test_chunks_that_come_at_once_cost_as_much_as_one(redis_url: str) -> None:

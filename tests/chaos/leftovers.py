@@ -21,7 +21,8 @@ _OWNED = re.compile(
 )
 """Keys without a TTL whose owner ARCHITECTURE.md names: they hold no job that lives."""
 _RECORD = re.compile(r"fleet:j:([0-9a-f]{32}):record$")
-_SETTLES_WITHIN_S = 40.0
+_SETTLES_WITHIN_S = 90.0
+"""Kombu gives up a half-open pub/sub connection, over which Celery asks, after 66 s."""
 _CONTROL_TIMEOUT_S = 3.0
 _REPLAYS = 4
 """Cursors from which each log is read again."""

@@ -33,7 +33,7 @@ from bench.stage import Plan, Stage
 Scenario = Callable[[Stage], Awaitable[None]]
 SCENARIOS: Final[dict[str, tuple[Scenario, float]]] = {
     "chats": (chats.measure, 65),
-    "starts": (starts.measure, 150),
+    "starts": (starts.measure, 130),
     "unpaced": (unpaced.measure, 35),
     "embeds": (embeds.measure, 30),
     "held": (held.measure, 90),

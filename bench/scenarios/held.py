@@ -28,7 +28,7 @@ RAMP_PER_S: Final = 500
 STREAM_S: Final = 12
 SETTLES_S: Final = 1.5
 WINDOW_S: Final = 3.0
-ENDS_WITHIN_S: Final = 30.0
+ENDS_WITHIN_S: Final = 20.0
 """After the last window; the streams end within a second of it, if nothing holds them up."""
 ENQUEUE_STREAMS: Final = 1000
 SAMPLES: Final = 200

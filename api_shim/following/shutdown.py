@@ -126,7 +126,7 @@ class _OpenCall:
 def _watch(receive: Receive, on_disconnect: Callable[[], None]) -> Callable[[], object]:
     """Call `on_disconnect` once the client has disconnected; returns what ends that.
 
-    A `receive` that can watch by itself (api_shim/http/direct_receive.py) needs no task.
+    A `receive` that can watch by itself (api_shim/http/ordinary_call.py) needs no task.
     """
     watch: Watch | None = getattr(receive, "watch", None)
     if watch is not None:

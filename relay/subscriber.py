@@ -7,7 +7,7 @@ connection all subscriptions are behind. The connection has no read timeout: it 
 replaced when no reply comes.
 
 A process that follows the jobs that it enqueues itself gives them ids with a common end, its mark,
-and subscribes to all of them at once, by a pattern (docs/adr/0046).
+and subscribes to all of them at once, by a pattern (docs/adr/0047).
 """
 
 import asyncio

@@ -178,12 +178,17 @@ def test_errors_are_the_client_s_own(ask: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         ask.responses.create(model="nobody-has-it", input="hello")
     with pytest.raises(openai.BadRequestError) as hosted:
-        ask.responses.create(model="scripted-echo", input="hello", tools=[{"type": "web_search"}])
+        ask.responses.create(
+            model="scripted-echo",
+            input="hello",
+            tools=[{"type": "web_search"}],
+            tool_choice={"type": "web_search_preview"},
+        )
     with pytest.raises(openai.BadRequestError) as long:
         ask.responses.create(model=LONG, input="hello")
 
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
-    assert (hosted.value.code, hosted.value.param) == ("not_supported", "tools.0.type")
+    assert (hosted.value.code, hosted.value.param) == ("not_supported", "tool_choice")
     assert long.value.code == "context_length_exceeded"
 
 

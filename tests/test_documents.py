@@ -106,3 +106,15 @@ def test_a_document_names_settings_that_exist(path: Path) -> None:
     named = re.findall(r"(?<!LLM_)FLEET_[A-Z0-9_]+", path.read_text(encoding="utf-8"))
 
     assert set(named) - SETTINGS == set()
+
+
+def test_each_decision_has_a_number_of_its_own() -> None:
+    names = sorted(path.name for path in (ROOT / "docs" / "adr").glob("*.md"))
+    numbers = [name[:4] for name in names]
+    titles = {
+        name: (ROOT / "docs" / "adr" / name).read_text(encoding="utf-8").split(maxsplit=2)[1]
+        for name in names
+    }
+
+    assert len(set(numbers)) == len(numbers), names
+    assert {name: f"{int(name[:4])}." for name in names} == titles

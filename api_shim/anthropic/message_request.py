@@ -105,6 +105,14 @@ def to_request(
     return Translated(request, (*ignored(body), *names, *unknown), may_not_think)
 
 
+def to_counted(body: PromptBody) -> tuple[ChatRequest, tuple[str, ...]]:
+    """A chat with the prompt to count, and names for X-Fleet-Ignored; raises Refusal."""
+    fields, names = to_prompt(body)
+    prompt = {name: fields[name] for name in ("messages", "tools")}
+    chat = build_request(ChatRequest, model=body.model, backend=body.backend, **prompt)
+    return chat, (*ignored(body), *names)
+
+
 def to_prompt(
     body: PromptBody,
     earlier: EarlierTurns = EarlierTurns(),  # noqa: B008 - it is immutable

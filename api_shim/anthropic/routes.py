@@ -9,12 +9,12 @@ from api_shim.anthropic import schemas
 from api_shim.anthropic.errors import error_event
 from api_shim.anthropic.events import MessageBuilder, MessageEvents, MessageFacts
 from api_shim.anthropic.message_body import MessagesBody, PromptBody
-from api_shim.anthropic.message_request import to_request
+from api_shim.anthropic.message_request import to_counted, to_request
 from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
 from api_shim.anthropic.stored_messages import Messages, StoredMessage, cursor_of
-from api_shim.anthropic.token_counts import TokenCount
 from api_shim.dependencies import Dependencies, DropIn, Injected
 from api_shim.following.drop_in import AnswerStream, restarted
+from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
@@ -102,9 +102,9 @@ async def count_tokens(
     dependencies: Injected,
 ) -> Response:
     """Count the tokens of a prompt: by the model's backend, else as an estimate."""
-    count = TokenCount(body)
-    call.add_ignored(count.left_out)
-    found = await count.of(call, pools(*await dependencies.roster.recent()))
+    chat, left_out = to_counted(body)
+    call.add_ignored(left_out)
+    found = await TokenCount(chat).of(call, pools(*await dependencies.roster.recent()))
     return _json({"input_tokens": found.input_tokens}, {**call.headers, **found.headers})
 
 

@@ -232,6 +232,13 @@ class ResponseDeleted(OpenAISchema):
     deleted: Literal[True] = True
 
 
+class InputTokens(OpenAISchema):
+    """The number of tokens of a response's input."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
 class ItemList(OpenAISchema):
     """A page of a response's input items."""
 

@@ -215,3 +215,41 @@ def test_fields_that_nobody_knows_are_taken(ask: OpenAI) -> None:
     )
 
     assert answer.prompt_cache_key == "k"
+
+
+def test_input_tokens_are_counted_by_the_backend_or_estimated(ask: OpenAI) -> None:
+    def count(backend: str, model: str = "scripted-echo", **more: Any) -> tuple[int, str | None]:
+        told = ask.responses.input_tokens.with_raw_response.count(
+            model=model, instructions="Be brief.", **{"input": "hello you"} | more, **here(backend)
+        )
+        counted = told.parse()
+        assert counted.object == "response.input_tokens"
+        return counted.input_tokens, told.headers.get("x-fleet-estimated")
+
+    before = ask.responses.create(model="scripted-echo", input="one two three", **here("scripted"))
+    url = f"data:image/png;base64,{base64.b64encode(png('start', 64, 64)).decode()}"
+    picture = {"type": "input_image", "image_url": url, "detail": "auto"}
+    seen = [{"role": "user", "content": [{"type": "input_text", "text": "hello you"}, picture]}]
+
+    assert count("scripted") == (4, None)
+    assert count("scripted", previous_response_id=before.id) == (10, None)
+    assert count("scripted", input=seen) == (504, "input_tokens")
+    for tokens, how in (count("scripted", LONG), count("openai")):
+        assert (tokens >= 4, how) == (True, "input_tokens")
+
+
+def test_an_input_that_cannot_be_counted_is_refused_or_named(ask: OpenAI) -> None:
+    count = ask.responses.input_tokens.with_raw_response.count
+    told = count(
+        model="scripted-echo", input="hello", tools=[LOOK, {"type": "web_search"}],
+        personality="friendly", truncation="auto", **here("scripted"),
+    )  # fmt: skip
+
+    ignored = told.headers["x-fleet-ignored"]
+    assert all(each in ignored for each in ("personality", "truncation", "web_search")), ignored
+    with pytest.raises(openai.NotFoundError):
+        count(model="nobody", input="hello")
+    with pytest.raises(openai.BadRequestError, match="conversation"):
+        count(model="scripted-echo", input="hello", conversation="conv_1")
+    with pytest.raises(openai.BadRequestError, match="input: required"):
+        count(model="scripted-echo", instructions="Be brief.")

@@ -86,8 +86,8 @@ class ResponseReasoningBody(OpenAIRequestBody):
     """Deprecated: `summary`."""
 
 
-class ResponseBody(OpenAIRequest):
-    """A response to create."""
+class ResponsePromptBody(OpenAIRequest):
+    """What a response is asked for, as it is answered or counted."""
 
     input: str | list[ItemBody] | None = None
     """A text or a list of items; may be omitted with a `previous_response_id`."""
@@ -95,43 +95,11 @@ class ResponseBody(OpenAIRequest):
     """A system message for this response only."""
     previous_response_id: str | None = None
     """The response to continue."""
-    background: bool | None = None
-    """Return at once; retrieve or follow the response by its id."""
-    store: bool | None = None
-    """Whether it can be retrieved later; the default is true."""
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     tools: list[ResponseToolBody] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    text: ResponseTextBody | None = None
-    reasoning: ResponseReasoningBody | None = None
-    max_output_tokens: int | None = None
-    max_tool_calls: Annotated[int | None, IgnoredField()] = None
-    """Sent to no backend: there are no tools but the client's own."""
-    temperature: float | None = None
-    top_p: float | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    include: list[str] | None = None
-    """`message.output_text.logprobs`; others are reported as ignored."""
-    truncation: Literal["auto", "disabled"] | None = None
-    """Whether to cut a conversation that is too long (`auto`) or refuse it, where the backend can.
-    """
-    prompt_cache_key: Annotated[str | None, IgnoredField()] = None
-    safety_identifier: Annotated[str | None, IgnoredField()] = None
     conversation: str | dict[str, Any] | None = None
     """Refused: use `previous_response_id`."""
-    prompt: dict[str, Any] | None = None
-    """Refused: prompt templates are stored at OpenAI."""
-
-    @property
-    @override
-    def unused_fields(self) -> tuple[str, ...]:
-        """Fields that have no effect beside the others."""
-        include = self.include or ()
-        others = [each for each in include if each != _WITH_LIKELIHOODS]
-        alone = () if _WITH_LIKELIHOODS in include else ("top_logprobs",)
-        return (*alone, *(["include"] if others else []))
 
     @property
     @override
@@ -163,6 +131,43 @@ class ResponseBody(OpenAIRequest):
         return frozenset(job for job in named if job is not None)
 
 
+class ResponseBody(ResponsePromptBody):
+    """A response to create."""
+
+    background: bool | None = None
+    """Return at once; retrieve or follow the response by its id."""
+    store: bool | None = None
+    """Whether it can be retrieved later; the default is true."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    text: ResponseTextBody | None = None
+    reasoning: ResponseReasoningBody | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: Annotated[int | None, IgnoredField()] = None
+    """Sent to no backend: there are no tools but the client's own."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    include: list[str] | None = None
+    """`message.output_text.logprobs`; others are reported as ignored."""
+    truncation: Literal["auto", "disabled"] | None = None
+    """Whether to cut a conversation that is too long (`auto`) or refuse it, where the backend can.
+    """
+    prompt_cache_key: Annotated[str | None, IgnoredField()] = None
+    safety_identifier: Annotated[str | None, IgnoredField()] = None
+    prompt: dict[str, Any] | None = None
+    """Refused: prompt templates are stored at OpenAI."""
+
+    @property
+    @override
+    def unused_fields(self) -> tuple[str, ...]:
+        """Fields that have no effect beside the others."""
+        include = self.include or ()
+        others = [each for each in include if each != _WITH_LIKELIHOODS]
+        alone = () if _WITH_LIKELIHOODS in include else ("top_logprobs",)
+        return (*alone, *(["include"] if others else []))
+
+
 def job_of_response(response_id: str) -> str | None:
     """The job of a response; None if the id is invalid."""
     job_id = response_id.removeprefix(_RESPONSE)
@@ -186,16 +191,11 @@ def no_previous(response_id: str) -> Refusal:
 def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
     """The request; raises Refusal for what is not supported."""
     _check_supported(body)
-    tools = to_functions(body.tools or ())
-    choice, tools = _choice(demand_known(body.tool_choice), tools)
     is_background = bool(body.background)
     return build_request(
         ChatRequest,
         body,
-        messages=_messages(body, earlier),
-        tools=tools,
-        tool_choice=choice,
-        parallel_tool_calls=body.parallel_tool_calls,
+        **_prompt(body, earlier),
         response_format=_format(body.text.format if body.text else None),
         think=to_think(body.reasoning.effort, "reasoning.effort") if body.reasoning else None,
         max_tokens=body.max_output_tokens,
@@ -218,11 +218,28 @@ def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
     )
 
 
-def _check_supported(body: ResponseBody) -> None:
+def to_counted(body: ResponsePromptBody, earlier: EarlierResponses) -> ChatRequest:
+    """A chat with the prompt to count; raises Refusal for what is not supported."""
+    prompt = _prompt(body, earlier)
+    return build_request(ChatRequest, body, messages=prompt["messages"], tools=prompt["tools"])
+
+
+def _prompt(body: ResponsePromptBody, earlier: EarlierResponses) -> dict[str, Any]:
+    """Messages and tools as fields of a request; raises Refusal."""
     if body.conversation is not None:
         raise unsupported_field(
             "conversation", "conversations are not stored: use previous_response_id"
         )
+    choice, tools = _choice(demand_known(body.tool_choice), to_functions(body.tools or ()))
+    return {
+        "messages": _messages(body, earlier),
+        "tools": tools,
+        "tool_choice": choice,
+        "parallel_tool_calls": body.parallel_tool_calls,
+    }
+
+
+def _check_supported(body: ResponseBody) -> None:
     if body.prompt is not None:
         raise unsupported_field(
             "prompt", "prompt templates are not stored: send instructions and input"
@@ -231,7 +248,7 @@ def _check_supported(body: ResponseBody) -> None:
         raise invalid_field("store", "a background response must be stored to be retrieved")
 
 
-def _messages(body: ResponseBody, earlier: EarlierResponses) -> tuple[Message, ...]:
+def _messages(body: ResponsePromptBody, earlier: EarlierResponses) -> tuple[Message, ...]:
     items = body.input
     if isinstance(items, str):
         items = [ItemBody(role="user", content=items)]

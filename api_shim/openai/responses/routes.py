@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from api_shim.dependencies import DropIn, Injected
 from api_shim.following.drop_in import AnswerStream, restarted
+from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
@@ -15,9 +16,16 @@ from api_shim.openai.request_fields import invalid_field, unsupported_field
 from api_shim.openai.response_head import json_response
 from api_shim.openai.responses.events import ResponseBuilder, ResponseEvents, failure
 from api_shim.openai.responses.items import input_items
-from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.openai.responses.request import (
+    ResponseBody,
+    ResponsePromptBody,
+    to_counted,
+    to_request,
+)
 from api_shim.openai.responses.store import Responses, ResponseStore, StoredResponse
 from api_shim.openai.schemas import answers, faults
+from api_shim.submission.ignored_fields import ignored
+from api_shim.submission.roster_cache import pools
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
 from relay.batches import BatchJobs
@@ -67,6 +75,23 @@ async def create(
     builder = ResponseBuilder(response.facts)
     await call.result(record, lambda frame: list(builder.add(frame)))
     return json_response(builder.response, call.headers)
+
+
+@router.post(
+    "/input_tokens",
+    operation_id="openai_count_input_tokens",
+    response_model=shapes.InputTokens,
+    responses=answers(shapes.InputTokens),
+)
+async def count_input_tokens(
+    body: ResponsePromptBody, call: DropIn, store: Responses, dependencies: Injected
+) -> Response:
+    """Count the tokens of a response's input: by the model's backend, else as an estimate."""
+    chat = to_counted(body, await store.earlier(body))
+    call.add_ignored((*ignored(body), *body.left_out))
+    found = await TokenCount(chat).of(call, pools(*await dependencies.roster.recent()))
+    counted = shapes.InputTokens(input_tokens=found.input_tokens)
+    return json_response(counted.model_dump(), {**call.headers, **found.headers})
 
 
 @router.post("/compact", operation_id="openai_compact_response", responses=faults(400))

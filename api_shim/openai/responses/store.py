@@ -21,7 +21,7 @@ from api_shim.openai.responses.items import (
     input_items,
     merge_messages,
 )
-from api_shim.openai.responses.request import ResponseBody, job_of_response, no_previous
+from api_shim.openai.responses.request import ResponsePromptBody, job_of_response, no_previous
 from api_shim.openai.responses.response import ResponseFacts
 from contract.chat import ChatRequest, Message, ResponseNotes
 from contract.errors import JobNotFound
@@ -97,7 +97,7 @@ class ResponseStore:
                         last_reset = frame.id
         return Replay(builder, last_reset)
 
-    async def earlier(self, body: ResponseBody) -> EarlierResponses:
+    async def earlier(self, body: ResponsePromptBody) -> EarlierResponses:
         """What a request takes from earlier responses; raises Refusal, RelayUnavailable."""
         past: tuple[Message, ...] = ()
         chain: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""POST /v1/messages/count_tokens: asks the model's backend in a short job, or else estimates.
+"""How many tokens a prompt has: asks the model's backend in a short job, or else estimates.
 
 A backend counts with the model's own template and vocabulary. Where none can, or none answers in
 time, four bytes of text are a token (contract/cost.py), and X-Fleet-Estimated says so: clients ask
@@ -8,12 +8,9 @@ for a number in order to decide something, and an error would stop them.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from api_shim.anthropic.message_body import PromptBody
-from api_shim.anthropic.message_request import build_request, to_prompt
 from api_shim.following.drop_in import DropInCall
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.problems import Refusal
-from api_shim.submission.ignored_fields import ignored
 from api_shim.submission.roster_cache import Pool
 from api_shim.submission.selection import absent
 from contract.chat import ChatRequest, CountRequest
@@ -44,24 +41,20 @@ class PromptCount(NamedTuple):
 class TokenCount:
     """The count of one prompt."""
 
-    def __init__(self, body: PromptBody) -> None:
-        """Translate the body; raises Refusal for what is not supported."""
-        fields, names = to_prompt(body)
-        prompt = {name: fields[name] for name in ("messages", "tools")}
-        self.left_out = (*ignored(body), *names)
-        """Names for X-Fleet-Ignored."""
-        self._chat = build_request(ChatRequest, model=body.model, **prompt)
-        self._request = build_request(
-            CountRequest,
-            model=body.model,
-            backend=body.backend,
+    def __init__(self, chat: ChatRequest) -> None:
+        """The prompt is the messages and tools of `chat`, of which it has at least one message."""
+        self._chat = chat
+        self._request = CountRequest(
+            model=chat.model,
+            backend=chat.backend,
+            messages=chat.messages,
+            tools=chat.tools,
             priority="interactive",
             deadline_s=_DEADLINE_S,
             max_attempts=1,
             on_no_worker="refuse",
-            **prompt,
         )
-        self._images = sum(len(message.images) for message in self._chat.messages)
+        self._images = sum(len(message.images) for message in chat.messages)
 
     async def of(self, call: DropInCall, fleet: Mapping[str, Pool]) -> PromptCount:
         """The number of tokens; raises Refusal for an unknown model, RelayUnavailable."""

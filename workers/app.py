@@ -144,6 +144,9 @@ class StopSignals(bootsteps.StartStopStep):  # type: ignore[misc]
                 stop(number, frame)
 
         def retire(number: int, frame: FrameType | None) -> None:
+            # `fleet worker retire` sends it until the process has ended, and an interpreter that
+            # ends restores the default action, which is to die.
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
             if not parent.pool.is_retiring and callable(stop):
                 parent.pool.retire()
                 stop(number, frame)

@@ -56,8 +56,9 @@ class Slots:
 
     def is_free(self, queue: str) -> bool:
         """Return whether one more job of `queue` can run."""
-        if not self.is_served(queue):
-            return False
+        return self.is_served(queue) and self._has_room(queue)
+
+    def _has_room(self, queue: str) -> bool:
         return self.taken.get(queue, 0) < self.capacity.get(queue, 0) and self._admits(queue)
 
     def is_served(self, queue: str) -> bool:
@@ -68,8 +69,10 @@ class Slots:
         """Resume each of `queues` (all if none is given) that has a free slot, pause the others."""
         if self._consumer is None:
             return
+        # Whether an operator has cancelled the queue is the consumer's own: a queue that is paused
+        # for that as well would stay so after `add_consumer`.
         for queue in queues or self.capacity:
-            if self.is_free(queue):
+            if self._has_room(queue):
                 self._consumer.resume(queue)
             else:
                 self._consumer.pause(queue)
@@ -78,12 +81,12 @@ class Slots:
     def one(self, queue: str) -> Iterator[None]:
         """Hold one slot of `queue` while the block runs; the queue is paused while none is left."""
         self.taken[queue] += 1
-        if not self.is_free(queue):
+        if not self._has_room(queue):
             self.settle(queue)
         try:
             yield
         finally:
-            was_free = self.is_free(queue)
+            was_free = self._has_room(queue)
             self.taken[queue] -= 1
             if not was_free:
                 self.settle(queue)

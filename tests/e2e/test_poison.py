@@ -93,4 +93,7 @@ async def test_a_ticket_that_comes_twice_makes_one_call_to_the_backend(
 
             assert [frame.type for frame in frames].count("started") == 1
             assert {1} == {frame.id.attempt for frame in (*frames, *later) if frame.id}
-            assert one.text().count(f"job {job} began") == 1
+            async with asyncio.timeout(10):
+                while f"job {job} ended" not in one.text():
+                    await asyncio.sleep(0.05)
+            assert one.text().count(f"job {job} ended") == 1

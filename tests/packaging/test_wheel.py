@@ -27,6 +27,7 @@ EXTRAS = {
     "fleet.real.run_llama_server": "gguf",
     "fleet.real.tiny_model": "gguf",
     "fleet.real.tiny_openvino": "gguf",
+    "telemetry.otel": "opentelemetry.exporter",
     "workers.backends.google.credentials": "google",
 }
 """Modules that only somebody with the extra imports, and what they miss without it."""

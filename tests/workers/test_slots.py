@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 from support.relay import QUEUE, Relay, chat, relay_on
 
@@ -98,3 +99,28 @@ async def test_at_a_stop_every_wait_ends_at_once(redis_url: str) -> None:
         async with asyncio.timeout(0.9):
             assert not await waiting
         assert not await idle.wait(QUEUE)
+
+
+def test_a_queue_that_an_operator_cancelled_is_not_paused_when_its_job_ends() -> None:
+    # It would stay paused after `add_consumer`.
+    class Control:
+        paused: ClassVar[list[str]] = []
+
+        def is_cancelled(self, queue: str) -> bool:
+            return bool(queue)
+
+        def pause(self, queue: str) -> None:
+            self.paused.append(queue)
+
+        def resume(self, queue: str) -> None:
+            assert queue
+
+    slots = Slots({QUEUE: 1})
+    control = Control()
+    slots.control(control)  # type: ignore[arg-type]
+    with slots.one(QUEUE):
+        assert control.paused == [QUEUE]
+        control.paused.clear()
+
+    assert control.paused == []
+    assert not slots.is_free(QUEUE)

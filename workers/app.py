@@ -102,7 +102,7 @@ def create_app() -> Celery:
         CELERY_SETTINGS,
         broker_transport_options={
             **CELERY_SETTINGS["broker_transport_options"],
-            "queue_count": len(queues),
+            "task_queues": tuple(queues),
         },
         task_queues=[
             # Tickets are pushed straight into the list: a binding would be one more key to write.

@@ -1,6 +1,7 @@
 """Any Celery application is a producer: its message is a job, and the ticket of that job."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,29 @@ async def test_a_producer_whose_model_is_missing_gets_close_names(
 
     assert error.code == "model_missing"
     assert "close names: scripted-story" in error.message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["inspect", "ping"], "pong"),
+        (["inspect", "active_queues"], "scripted.chat"),
+        (["control", "cancel_consumer", "scripted.embed"], "no longer consuming"),
+        (["status"], "1 node online"),
+    ],
+    ids=lambda words: words if isinstance(words, str) else " ".join(words),
+)
+async def test_celerys_command_with_the_workers_application_reads_their_replies(
+    redis_url: str, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    celery = [sys.executable, "-m", "celery", "-A", "workers.app", *words]
+    with worker(redis_url, tmp_path) as one:
+        async with relay_on(redis_url) as relay:
+            await one.ready(relay)
+        ran = await asyncio.to_thread(
+            subprocess.run, celery, capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, "FLEET_REDIS_URL": redis_url, "FLEET_WORKER_BACKEND": "scripted"},
+        )  # fmt: skip
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert expected in ran.stdout

@@ -22,6 +22,7 @@ from celery.app.events import Events
 from celery.events.dispatcher import EventDispatcher
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
 from typing_extensions import override
 
 from workers.celery_pool.message_check import UnreadableMessage, read_message, replacement
@@ -45,13 +46,16 @@ def use_for_redis() -> None:
 
 
 class Channel(kombu_redis.Channel):
-    """Delivers well-formed messages; `queue_count` is how many queues the worker has."""
+    """Delivers well-formed messages; `task_queues` are the worker's, if it is known.
+
+    A process that only controls workers (`celery inspect`) uses it, too, and reads their replies.
+    """
 
     from_transport_options = (  # type: ignore[assignment]
         *kombu_redis.Channel.from_transport_options,
-        "queue_count",
+        "task_queues",
     )
-    queue_count = 0
+    task_queues: tuple[str, ...] = ()
     _client_id: int | None = None
     """Redis's id of the connection that BRPOP waits on; None if it is not known."""
     _identified: Any = None
@@ -71,7 +75,7 @@ class Channel(kombu_redis.Channel):
             self._leave_out_wrong_keys()
         self._identify()
         consumed = len(self.active_queues) - len(self._wrong)
-        whole = self.queue_count and consumed >= self.queue_count
+        whole = self.task_queues and consumed >= len(self.task_queues)
         # The poller also uses it as the timeout of a missing response.
         self.brpop_timeout = IDLE_S if whole else self.connection.brpop_timeout
         super()._brpop_start(timeout)  # type: ignore[no-untyped-call]
@@ -145,6 +149,10 @@ class Channel(kombu_redis.Channel):
 
     def _deliver_item(self, queue: str, item: bytes) -> None:
         deliver: Callable[[dict[str, Any], str], None] = self.connection._deliver  # noqa: SLF001
+        if self.task_queues and queue not in self.task_queues:
+            # A reply to a command of Celery's remote control, which is no task.
+            deliver(loads(item.decode()), queue)  # type: ignore[no-untyped-call]
+            return
         try:
             deliver(read_message(item, queue, self), queue)
         except self.connection_errors:

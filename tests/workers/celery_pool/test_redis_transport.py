@@ -18,7 +18,7 @@ def connection(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Conn
     for scheme in ("redis", "rediss"):
         monkeypatch.setitem(kombu_transport.TRANSPORT_ALIASES, scheme, "set by use_for_redis")
     use_for_redis()
-    options = {"ack_emulation": False, "socket_timeout": 5, "queue_count": 1}
+    options = {"ack_emulation": False, "socket_timeout": 5, "task_queues": ("texts",)}
     with Connection(redis_url, transport_options=options) as opened:
         yield opened
 

@@ -59,20 +59,16 @@ class MessageStore:
         """A message by its id; raises Refusal if it does not exist, RelayUnavailable."""
         job_id = message_id.removeprefix(MESSAGE_ID)
         is_id = len(job_id) == _ID_LENGTH and set(job_id) <= set("0123456789abcdef")
+        if not (is_id and message_id.startswith(MESSAGE_ID)):
+            raise _no_message(message_id)
         try:
-            if is_id and message_id.startswith(MESSAGE_ID):
-                record = await self._dependencies.records.get_for_tenant(job_id, self._tenant)
-                request = await self._dependencies.records.request(job_id)
-                if isinstance(request, ChatRequest) and request.message_notes is not None:
-                    return StoredMessage(record, request)
+            record = await self._dependencies.records.get_for_tenant(job_id, self._tenant)
+            request = await self._dependencies.records.request(job_id)
         except JobNotFound:
-            pass
-        raise Refusal(
-            "message_not_found",
-            f"There is no message {message_id[:64]!r}: it never was, or ended so long ago that its "
-            "log has expired.",
-            status=404,
-        )
+            raise _no_message(message_id) from None
+        if isinstance(request, ChatRequest) and request.message_notes is not None:
+            return StoredMessage(record, request)
+        raise _no_message(message_id)
 
     async def earlier(self, thread: ThreadBody | None) -> EarlierTurns:
         """What a request of a thread takes from the message that it continues.
@@ -136,3 +132,12 @@ async def _message_store(dependencies: Injected, caller: Caller) -> MessageStore
 
 Messages = Annotated[MessageStore, Depends(_message_store)]
 """A route's parameter: reads messages of the tenant."""
+
+
+def _no_message(message_id: str) -> Refusal:
+    return Refusal(
+        "message_not_found",
+        f"There is no message {message_id[:64]!r}: it never was, or ended so long ago that its "
+        "log has expired.",
+        status=404,
+    )

@@ -14,10 +14,11 @@ from http import HTTPStatus
 from random import getrandbits
 from typing import Any, Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.http.headers import is_anthropic
-from api_shim.http.problems import error_response
+from api_shim.http.problems import Refusal, error_response
 from contract.errors import RelayUnavailable
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.trace_context import TraceContext, context_of, working_for
@@ -34,6 +35,7 @@ _STOPS: Final = RelayUnavailable(
     "this shim is shutting down and has not processed the request: retry",
     retry_after_s=1.0,
 )
+_LEFT: Final = Refusal("caller_left", "The client disconnected.", status=408)
 _SAFE_ID: Final = re.compile(rb"^[\x21-\x7e]{1,128}$")
 _REQUEST_ID: Final = b"x-request-id"
 _JOB: Final = b"x-fleet-job"
@@ -90,26 +92,32 @@ class LoggedCall:
 
     async def run(self, work: Awaitable[None], receive: Receive) -> None:
         """Run the call, send a response to a defect of ours, and log it."""
-        scope = self._scope
         try:
             await work
         except asyncio.CancelledError:
             # The process exits and waits no longer; the server would send a 500.
-            if scope["type"] == "http" and self.status is None:
-                await error_response(_STOPS, scope)(scope, receive, self.send)
+            await self._respond(_STOPS, receive)
             raise
+        except ClientDisconnect:
+            # It left while it sent its request: no client reads this response; the log has it.
+            await self._respond(_LEFT, receive)
         except Exception as error:
             facts = {"request_id": self.id, **_where(error)}
             log.error("request broke", extra={"facts": facts})  # noqa: TRY400 - may repeat the body
-            if scope["type"] == "http" and self.status is None:
-                await error_response(error, scope)(scope, receive, self.send)
-            elif not self.is_complete:
+            if not await self._respond(error, receive) and not self.is_complete:
                 raise
         finally:
             if log.isEnabledFor(level := self._level):
                 log.log(level, "request", extra={"facts": self._facts()})
             self._count()
             self._end_span()
+
+    async def _respond(self, error: Exception, receive: Receive) -> bool:
+        """Send an error, unless a response has begun or this is a WebSocket; returns whether."""
+        if self._scope["type"] != "http" or self.status is not None:
+            return False
+        await error_response(error, self._scope)(self._scope, receive, self.send)
+        return True
 
     async def send(self, message: Message) -> None:
         """Send a message of the application."""

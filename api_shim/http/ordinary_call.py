@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from api_shim.http.authentication import PROXIED, CallEnded
@@ -104,13 +105,15 @@ class OrdinaryClient:
         return self._key_ended.done()
 
     async def body(self) -> bytes:
-        """The whole body, or what was sent of it by a client that has left."""
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
-        while message.get("more_body"):
+        """The whole body; raises ClientDisconnect if the client leaves before its end."""
+        pieces: list[bytes] = []
+        while True:
             message = await self._receive()
-            body += message.get("body", b"")
-        return body
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            pieces.append(message.get("body", b""))
+            if not message.get("more_body"):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def watch(self, on_disconnect: Callable[[], None]) -> Callable[[], None]:
         """Call `on_disconnect` once, when the client has left; returns what ends the watch.

@@ -35,7 +35,6 @@ RECONNECT_GRACE_S: Final = 2.0
 """For a follower that can reconnect with its cursor; longer than the SSE `retry` of a browser."""
 _AT_ONCE: Final = 100
 _RENEWED_AT_ONCE: Final = 250
-_FORGET_AFTER_S: Final = 0.05
 
 
 class _LocalFollowers:
@@ -54,7 +53,6 @@ class Follower:
     def __init__(self) -> None:
         """Leaving counts as a disconnect until `returns` is called."""
         self.has_returned = False
-        self.has_seen_the_end = False
 
     def returns(self) -> None:
         """Mark the end as regular, as of a poll that was answered: it is no disconnect.
@@ -62,10 +60,6 @@ class Follower:
         It starts the clock of `cancel_after_s` (the next poll must come in time), no other.
         """
         self.has_returned = True
-
-    def sees_the_end(self) -> None:
-        """Note that the job has ended: nothing can be cancelled, so nothing waits for Redis."""
-        self.has_seen_the_end = True
 
 
 class Followers:
@@ -86,7 +80,6 @@ class Followers:
         self._is_ending = is_ending
         self._jobs: dict[str, _LocalFollowers] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._ended: list[str] = []
 
     @asynccontextmanager
     async def follow(
@@ -112,13 +105,10 @@ class Followers:
         try:
             yield follower
         finally:
-            if follower.has_seen_the_end:
-                self._leave_ended(record.id)
-            else:
-                await self._remove(record.id, None if follower.has_returned else grace_s)
+            await self._remove(record.id, None if follower.has_returned else grace_s)
 
     def job_ended(self, job_id: str) -> None:
-        """Note that a job has ended: its followers need not be removed from Redis."""
+        """Note that a job has ended: the script that wrote its end has removed its followers."""
         if (local := self._jobs.get(job_id)) is not None:
             local.has_ended = True
 
@@ -180,34 +170,6 @@ class Followers:
             closing = asyncio.create_task(self._close(job_id, patience_s))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-
-    def _leave_ended(self, job_id: str) -> None:
-        """Leave a job that has ended; Redis forgets its followers a moment later, many at once.
-
-        Should that fail, they are forgotten when the lease expires.
-        """
-        local = self._jobs[job_id]
-        local.count -= 1
-        self._forget(job_id, local)
-        if not self._ended:
-            asyncio.get_running_loop().call_later(_FORGET_AFTER_S, self._begin_to_forget)
-        self._ended.append(job_id)
-
-    def _begin_to_forget(self) -> None:
-        forgetting = asyncio.create_task(self._forget_ended())
-        self._closing.add(forgetting)
-        forgetting.add_done_callback(self._closing.discard)
-
-    async def _forget_ended(self) -> None:
-        """What each of the scripts does where a job has ended."""
-        ended, self._ended = self._ended, []
-        with suppress(RelayUnavailable):
-            await self._connection.pipeline(
-                [
-                    *(("DEL", redis_keys.audience(job_id)) for job_id in ended),
-                    ("ZREM", redis_keys.FOLLOWED, *ended),
-                ]
-            )
 
     async def _attend(self, job_id: str, local: _LocalFollowers) -> None:
         call = attend(job_id, self.process, self._connection.settings.lease_s)

@@ -211,6 +211,8 @@ class Log:
                 frames = _received(subscription, cursor)
                 if frames:
                     cursor, nonce = frames[-1].id or cursor, nonce_in(frames) or nonce
+                    if frames[-1].is_last:
+                        self._on_end(job.job_id)
                     yield frames
                     if frames[-1].is_last:
                         return

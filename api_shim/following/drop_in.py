@@ -138,6 +138,9 @@ SplitFrames = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
 """Splits frames into those that can be rendered and the one that ends the stream, if any."""
 
 _NO_GRACE_S: Final = 0.0
+_RETRY_GRACE_S: Final = 15.0
+"""For a call with an Idempotency-Key, which its client repeats after a timeout; SDKs wait for up to
+8 s before that."""
 """A drop-in client has no cursor, so it cannot reconnect."""
 
 
@@ -241,11 +244,9 @@ class DropInCall:
         `shim_stopping`), and FleetError.
         """
         answer = Fold()
-        async with self._follower(record) as follower:
+        async with self._follower(record):
             reading = _read(self._pages(record), answer, on_event)
             ending = await self._services.open_calls.run(reading, self._receive)
-            if ending is CallEnding.FINISHED:
-                follower.sees_the_end()
         if ending is CallEnding.SHUTDOWN:
             raise _stopping(self.headers)
         if ending is CallEnding.DISCONNECTED:
@@ -295,9 +296,10 @@ class DropInCall:
         return "" if queued is None else " ".join(queued.reason.split())
 
     def _follower(self, record: JobRecord) -> AbstractAsyncContextManager[Follower]:
-        is_registered = self._submission.expected is not None
         return self._services.followers.follow(
-            record, grace_s=_NO_GRACE_S, is_registered=is_registered
+            record,
+            grace_s=_RETRY_GRACE_S if self._submission.has_key else _NO_GRACE_S,
+            is_registered=self._submission.expected is not None,
         )
 
     def _pages(self, record: JobRecord) -> Pages:
@@ -356,7 +358,6 @@ class AnswerStream(Response):
         self._why_silent = why_silent
         self._has_started = False
         self._has_sent_text = False
-        self._has_ended = False
         self._refusal_headers = headers
         self.status_code = 200
         self.media_type = renderer.media_type
@@ -366,12 +367,10 @@ class AnswerStream(Response):
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raises Refusal or FleetError for a failure before the head is sent."""
-        async with self._follower as follower:
+        async with self._follower:
             ending = await self._open_calls.run(self._stream(scope, send), receive)
             if ending is CallEnding.DISCONNECTED:
                 return
-            if ending is CallEnding.FINISHED and self._has_ended:
-                follower.sees_the_end()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     if ending is CallEnding.SHUTDOWN:
@@ -390,7 +389,6 @@ class AnswerStream(Response):
         now = asyncio.get_running_loop().time
         head_due_at = now() + self._head_timeout_s
         async for frames in pages:
-            self._has_ended = bool(frames) and frames[-1].is_last
             sendable, end = self._parted(frames)
             data = self._renderer.render(sendable) if sendable else b""
             if data:

@@ -81,6 +81,11 @@ class Submission:
         """The job's events, where this process has followed it since it was enqueued."""
         self.headers: dict[str, str] = {}
 
+    @property
+    def has_key(self) -> bool:
+        """Whether the call has an Idempotency-Key, so that its client may come back to its job."""
+        return self._preferences.idempotency_key is not None
+
     async def __call__(self, request: AnyRequest) -> Response:
         """Accept the request and respond 202; raises what `accept` raises."""
         record, place = await self.accept(request)

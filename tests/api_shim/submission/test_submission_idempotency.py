@@ -11,6 +11,7 @@ from support.relay import Relay
 from support.shim import CHAT, Stage, problem, serving, stage
 
 from contract import redis_keys
+from contract.events import Delta
 from relay.queue import StartedJob
 
 KEY = {"Idempotency-Key": "order-17"}
@@ -253,3 +254,40 @@ async def test_a_header_that_means_nothing_is_refused_by_name(
         (error,) = problem(refused, 422, "invalid_request")["errors"]
         assert (error["field"], error["where"]) == (header, "header")
         assert header in refused.json()["detail"]
+
+
+async def ask_openai(at: Stage, **arguments: Any) -> httpx.Response:
+    return await at.http.post("/v1/chat/completions", json=CHAT, headers=KEY, **arguments)
+
+
+async def test_a_client_that_repeats_after_a_timeout_gets_the_answer_of_its_job(
+    shim: str, redis_url: str
+) -> None:
+    # SDKs repeat by themselves after a timeout: the first call's end must not cancel the job.
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        with pytest.raises(httpx.ReadTimeout):
+            await ask_openai(at, timeout=0.3)
+        await asyncio.sleep(0.3)
+        repeat = asyncio.create_task(ask_openai(at))
+        await at.relay.run(await at.relay.claim(), Delta(content="late"))
+        answer = await repeat
+
+        assert answer.status_code == 200
+        assert answer.json()["choices"][0]["message"]["content"] == "late"
+        assert answer.headers["idempotent-replayed"] == "true"
+
+
+async def test_a_client_that_does_not_repeat_in_time_has_left(
+    shim: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api_shim.following.drop_in._RETRY_GRACE_S", 0.2)
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        with pytest.raises(httpx.ReadTimeout):
+            await ask_openai(at, timeout=0.3)
+        async with asyncio.timeout(5):
+            while await jobs(at.relay):
+                await asyncio.sleep(0.05)
+
+        assert (await ask_openai(at)).status_code == 409

@@ -66,7 +66,7 @@ class Sessions:
 
     def free_slots(self, queue: str) -> int:
         """Return how many jobs of a queue may be assigned once the calling run has ended."""
-        if self.of(queue) is None:
+        if self.of(queue) is None or not self._slots.is_served(queue):
             return 0
         return self._slots.capacity[queue] - self._slots.taken[queue] + 1
 

@@ -96,6 +96,7 @@ class ModelAffinity:
         self._loads_begun = 0
         self._evicts = False
         self._suspect: str | None = None
+        self._has_reloaded_suspect = False
         self._evicts_until = math.inf
         self._batch: Counter[str] = Counter()
         self._claiming: Counter[str] = Counter()
@@ -137,7 +138,9 @@ class ModelAffinity:
             return
         now = asyncio.get_running_loop().time()
         if self._suspect is not None:
-            self._evicts = self._suspect not in self._reported
+            # A retry may have loaded it again before the probe: then that shows nothing.
+            is_gone = self._suspect not in self._reported
+            self._evicts = is_gone or self._has_reloaded_suspect
             self._evicts_until = now + _EVICTS_S
             self._suspect = None
         elif now > self._evicts_until:
@@ -223,6 +226,7 @@ class ModelAffinity:
                 self._models[job_id],
             )
             self._evicts, self._suspect = True, self._models[job_id]
+            self._has_reloaded_suspect = False
             self.stale.set()
 
     def on_released(self, record: JobRecord) -> None:
@@ -270,6 +274,7 @@ class ModelAffinity:
         if job_id not in self._loads:
             self._runs.pop(job_id, None)
             self._loads[job_id] = self._models[job_id]
+            self._has_reloaded_suspect |= self._models[job_id] == self._suspect
             self._loads_begun += 1
             self.changed.set()
 

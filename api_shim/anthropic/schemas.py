@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from api_shim.anthropic.errors import AnthropicErrorResponse
+from api_shim.http.openapi import JOB_HEADERS
 from contract.sse import MEDIA_TYPE
 
 
@@ -151,16 +152,7 @@ def anthropic_answers(
     good: dict[str, Any] = {
         "model": whole,
         "description": "The response; with `stream`, its events.",
-        "headers": {
-            "X-Fleet-Job": {
-                "schema": {"type": "string"},
-                "description": "The job: follow it at /api/v1/jobs/<id>/events.",
-            },
-            "X-Fleet-Ignored": {
-                "schema": {"type": "string"},
-                "description": "Fields of the request that have no effect.",
-            },
-        },
+        "headers": JOB_HEADERS,
     }
     if streams is not None:
         good["content"] = {MEDIA_TYPE: {"schema": _SENT, "example": streams}}

@@ -19,6 +19,18 @@ from api_shim.http.problems import PROBLEM_JSON, documented
 from contract.events import KnownEvent
 from contract.json_lines import json_line
 
+JOB_HEADERS: Final = {
+    "X-Fleet-Job": {
+        "schema": {"type": "string"},
+        "description": "The job: follow it at /api/v1/jobs/<id>/events.",
+    },
+    "X-Fleet-Ignored": {
+        "schema": {"type": "string"},
+        "description": "Fields of the request that have no effect.",
+    },
+}
+"""Headers of a response to a drop-in call, as documented."""
+
 
 class Document:
     """A document that takes a second of CPU time to render, and is rendered once, in a thread."""

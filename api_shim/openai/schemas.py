@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from api_shim.http.openapi import JOB_HEADERS
 from api_shim.openai.errors import OpenAIErrorResponse
 from contract.sse import MEDIA_TYPE
 
@@ -293,16 +294,7 @@ def answers(whole: type[BaseModel], *, streams: str | None = None) -> dict[int |
     good = {
         "model": whole,
         "description": "The response; with `stream`, its events.",
-        "headers": {
-            "X-Fleet-Job": {
-                "schema": {"type": "string"},
-                "description": "The job: follow it at /api/v1/jobs/<id>/events.",
-            },
-            "X-Fleet-Ignored": {
-                "schema": {"type": "string"},
-                "description": "Fields of the request that have no effect.",
-            },
-        },
+        "headers": JOB_HEADERS,
         "content": content,
     }
     return {200: good, **faults(*JOB_ENDS)}

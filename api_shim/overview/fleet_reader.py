@@ -23,6 +23,7 @@ from api_shim.overview.pace import Pace
 from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.roster_views import backend_view
 from contract.json_lines import json_line
+from contract.redis_keys import backend_of
 from contract.roster import QueueReport, WorkerReport
 from contract.tenants import Tenant
 from relay.connection import Connection
@@ -178,7 +179,7 @@ def _backend(pool: Pool, workers: Iterable[WorkerReport]) -> BackendSummary:
     models = pool.models
     warm = [name for name, reports in models.items() if any(each.warm for each in reports)]
     queues = [queue for worker in workers for queue in worker.queues]
-    loading = _distinct(q.loading for q in queues if q.name.rpartition(".")[0] == pool.name)
+    loading = _distinct(q.loading for q in queues if backend_of(q.name) == pool.name)
     return BackendSummary(
         name=view.name,
         type=view.type,

@@ -375,7 +375,7 @@ def least_loaded(model: str, candidates: Sequence[Pool], queues: Iterable[QueueV
 
 def _queues_of(pool: Pool) -> list[str]:
     """All queues of a pool: pulls and embeds on a backend delay its chats."""
-    return [queue for queue in pool.queues if queue.rpartition(".")[0] == pool.name]
+    return [queue for queue in pool.queues if backend_of(queue) == pool.name]
 
 
 def _sentence(text: str) -> str:

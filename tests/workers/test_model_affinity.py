@@ -240,6 +240,18 @@ async def test_the_next_probe_decides_whether_the_model_was_evicted(
     assert (await stage.claim_filter()).drains is drains
 
 
+async def test_a_probe_after_the_model_was_loaded_again_decides_nothing() -> None:
+    # The retry of the job that broke off may be quicker than the probe.
+    stage, running = await evicting()
+    stage.affinity.on_released(running)
+    again = await stage.begin("3", "a")
+    stage.outputs("3")
+    stage.learn(a=True, b=False, c=False)
+
+    assert again.model == "a"
+    assert (await stage.claim_filter()).drains
+
+
 @pytest.mark.parametrize("error", [TruncatedStream("cut"), BackendBusy("busy")])
 async def test_a_stream_that_breaks_for_another_reason_changes_nothing(
     error: BackendError,

@@ -114,6 +114,8 @@ connections sooner than KEEP_IDLE_S."""
 STALE_S: Final = 1.0
 """Seconds. A connection that was already closed fails within a round trip; after a later failure
 the job waits, because the server may have died of the request."""
+_END_S: Final = 0.25
+"""For how long the end of a body may come after the last event of its stream."""
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _UNAUTHORIZED: Final = 401
 
@@ -195,6 +197,11 @@ class BackendResponse:
         with suppress(*FOREIGN_ERRORS):
             self._incoming.close()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the end of the body has arrived."""
+        return self._incoming.is_complete()
+
     async def read(self, limit_bytes: int | None = None) -> bytes:
         """The rest of the body, or its first `limit_bytes`, without a byte-order mark."""
         pieces: list[bytes] = []
@@ -235,6 +242,7 @@ class BackendClient:
         }
         self._signer = signer
         self._fresh_until = 0.0
+        self._ending: dict[BackendResponse, asyncio.TimerHandle] = {}
         self._transport = transport or Connections(self.url)
 
     def open(
@@ -305,7 +313,26 @@ class BackendClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        for answer, timer in list(self._ending.items()):
+            timer.cancel()
+            self._end(answer)
         await self._transport.aclose()
+
+    def finish(self, answer: BackendResponse) -> None:
+        """Close a response when the end of its body has arrived, or `_END_S` have passed.
+
+        A stream's last event and the end of its body may come in two packets: to close between
+        them would cost the next request a new connection.
+        """
+        if answer.is_complete:
+            answer.close()
+        else:
+            loop = asyncio.get_running_loop()
+            self._ending[answer] = loop.call_later(_END_S, self._end, answer)
+
+    def _end(self, answer: BackendResponse) -> None:
+        del self._ending[answer]
+        answer.close()
 
     async def send(self, request: Outgoing, *, may_repeat: bool, pooled: bool) -> BackendResponse:
         """Send a request as `open` says; close the response at the end. Raises BackendError."""
@@ -437,5 +464,9 @@ class OpenResponse:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._answer is not None:
+        if self._answer is None:
+            return
+        if kind is None:
+            self._client.finish(self._answer)
+        else:
             self._answer.close()

@@ -41,7 +41,9 @@ class Incoming(NamedTuple):
     read_packet: Callable[[], Awaitable[bytes]]
     """The next bytes of the body; b"" at its end."""
     close: Callable[[], Any]
-    """Gives the connection back; closes it if the body was not read to its end."""
+    """Gives the connection back; closes it if the end of the body has not arrived."""
+    is_complete: Callable[[], bool] = lambda: True
+    """Whether the end of the body has arrived."""
 
 
 class HttpTransport(Protocol):
@@ -82,7 +84,11 @@ class Connections:
             allow_redirects=False,
         )
         return Incoming(
-            response.status, response.headers, response.content.readany, response.release
+            response.status,
+            response.headers,
+            response.content.readany,
+            response.release,
+            response.content.is_eof,
         )
 
     async def aclose(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -169,3 +169,44 @@ async def test_a_body_that_comes_at_once_is_read_in_small_packets() -> None:
 
     assert b"".join(packets) == body
     assert max(map(len, packets)) <= MOST_PACKET_BYTES
+
+
+@pytest.mark.parametrize(
+    ("late_s", "is_left", "connections"), [(0.05, False, 1), (0.05, True, 2), (0.5, False, 2)]
+)
+async def test_a_connection_is_used_again_if_the_end_of_its_stream_comes_soon(
+    *, late_s: float, is_left: bool, connections: int
+) -> None:
+    # The terminal event of a stream and the end of its body may be two packets.
+    seen: list[int] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(len(seen))
+        with suppress(ConnectionError):
+            while await _request(reader):
+                event = b"data: [DONE]\n\n"
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                await asyncio.sleep(late_s)
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+        writer.close()
+
+    async def ask(client: BackendClient) -> None:
+        async with client.open("POST", "/", {}, pooled=True) as answer:
+            await anext(answer.packets())
+            if is_left:
+                raise asyncio.CancelledError
+
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
+    client = BackendClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+    try:
+        await asyncio.gather(ask(client), return_exceptions=True)
+        await asyncio.sleep(0.4)
+        await asyncio.gather(ask(client), return_exceptions=True)
+    finally:
+        await client.aclose()
+        await asyncio.sleep(late_s + 0.1)  # until the server has noticed
+        listener.close()
+
+    assert len(seen) == connections

@@ -25,8 +25,10 @@ from typing_extensions import override
 
 from api_shim.app import create_app, with_direct_routes
 from api_shim.following.shutdown import OpenCalls
-from api_shim.gathered_writes import GatheringProtocol
 from api_shim.http.listening import reason_not_to_start
+from api_shim.server.connection_guard import LOOK_EVERY_S, ConnectionGuard
+from api_shim.server.http_protocol import http_protocol
+from api_shim.server.websocket_protocol import websocket_protocol
 from api_shim.settings import ShimSettings
 from contract.errors import InvalidSetting, RelayUnavailable
 from telemetry.logs import set_up_logs
@@ -34,6 +36,7 @@ from telemetry.settings import LogSettings
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
+_TICKS_S = 10
 _ONE_SIGNAL_S = 1.0
 _CLOSING_S = 1.0
 """For open calls to send their end before the server closes their connections."""
@@ -42,10 +45,13 @@ _CLOSING_S = 1.0
 class ShimServer(uvicorn.Server):
     """A server that ends its streams before it waits for its requests."""
 
-    def __init__(self, config: uvicorn.Config, open_calls: OpenCalls) -> None:
-        """Serve as configured."""
+    def __init__(
+        self, config: uvicorn.Config, open_calls: OpenCalls, guard: ConnectionGuard
+    ) -> None:
+        """Serve as configured; `guard` is that of the protocols in `config`."""
         super().__init__(config)
         self._open_calls = open_calls
+        self._guard = guard
         self._stopped_at = 0.0
 
     @override
@@ -71,6 +77,14 @@ class ShimServer(uvicorn.Server):
         gc.freeze()
 
     @override
+    async def on_tick(self, counter: int) -> bool:
+        """Look at the connections; uvicorn calls this ten times a second."""
+        if counter % round(LOOK_EVERY_S * _TICKS_S) == 0:
+            now = asyncio.get_running_loop().time()
+            self._guard.look(self.server_state.connections, now)
+        return await super().on_tick(counter)
+
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End open calls, then shut down as uvicorn does."""
         self._open_calls.close()
@@ -81,13 +95,15 @@ class ShimServer(uvicorn.Server):
 def server_of(settings: ShimSettings) -> ShimServer:
     """Build the server."""
     open_calls = OpenCalls()
+    app = create_app(settings, open_calls)
+    guard = ConnectionGuard(settings, app)
     config = uvicorn.Config(
-        with_direct_routes(create_app(settings, open_calls), settings),
+        with_direct_routes(app, settings),
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=GatheringProtocol,  # httptools
-        ws="websockets-sansio",
+        http=http_protocol(guard),  # httptools
+        ws=websocket_protocol(guard),  # websockets-sansio
         ws_max_size=64 * 1024,  # clients send nothing
         ws_per_message_deflate=False,  # many small messages: compression costs more than it saves
         access_log=False,  # api_shim/http/access_log.py
@@ -97,7 +113,7 @@ def server_of(settings: ShimSettings) -> ShimServer:
         timeout_keep_alive=settings.connection_idle_s,
         timeout_graceful_shutdown=settings.shutdown_s,
     )
-    return ShimServer(config, open_calls)
+    return ShimServer(config, open_calls, guard)
 
 
 def _arguments(argv: list[str]) -> dict[str, Any]:

@@ -67,6 +67,24 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Seconds for which the API keys are cached: a revoked one is refused by then."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 32 * 2**20
     """Bytes that the body of a request may have; more is a 413."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Connections that the process has at once, WebSockets among them; more get a 503. Fewer if it
+    may not open as many files."""
+    max_connections_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
+    """Connections of one address, or IPv6 network; more get a 429. 0: no bound. Addresses of this
+    machine have none."""
+    max_calls_per_key: Annotated[int, Field(ge=0, le=1_000_000)] = 2048
+    """Requests, streams and WebSockets that are open with one API key; more get a 429. 0: no bound.
+    """
+    head_timeout_s: Annotated[float, Field(ge=1, le=3600)] = 10
+    """Seconds for the head of a request, from its first byte or from the start of a connection, and
+    the time over which `min_upload_bytes_s` is measured."""
+    min_upload_bytes_s: Annotated[int, Field(ge=0, le=MOST_BYTES)] = 500
+    """Bytes a second at which a body must come, as the mean of each `head_timeout_s`; slower is a
+    408. 0: no bound."""
+    write_timeout_s: Annotated[float, Field(ge=1, le=DAY_S)] = 60
+    """Seconds after which a client that reads nothing of what it is sent is disconnected. Its job
+    stays as its disconnect policy says; a stream of events continues at its cursor."""
     keepalive_s: Seconds = 15
     """Seconds of silence after which a stream sends a keep-alive."""
     connection_idle_s: Annotated[int, Field(ge=1, le=3600)] = 75

@@ -192,6 +192,11 @@ OWN: Final = (
            "From the head of a request to the end of its response.", ("method", "route"),
            _RESPONSE),
     _own("open_streams", "Calls that follow a job."),
+    _own("connections", "Connections of clients, WebSockets among them."),
+    Family("refused_connections_total", "counter", "process",
+           "Connections that were closed or refused: head_too_large, head_too_slow, body_too_slow, "
+           "malformed, pipelined, reads_nothing, too_many, too_many_of_address, no_room.",
+           ("reason",)),
     _own("slots", "Jobs of a queue that the worker can run at once.", "queue"),
     _own("running_jobs", "Jobs of a queue that the worker runs.", "queue"),
     _own("endpoint_circuit_open", "Whether the circuit of an address is open.", "endpoint"),

@@ -7,11 +7,13 @@
 - With none, clients on this machine are served; others only with the setting `insecure`.
 - A shim that listens on another address than loopback does not start without keys, and serves no
   client if they vanish, unless `insecure` is set.
+- A key has at most `max_calls_per_key` open calls, so that no tenant takes all connections.
 - If the keys cannot be read, because Redis is unavailable or has lost them, every call is refused.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from hmac import compare_digest
@@ -59,6 +61,8 @@ class Authenticator:
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
         self._calls: dict[CallEnded, ApiKeyEntry | None] = {}
+        self._open: Counter[str] = Counter()
+        """Open calls by the id of their key."""
 
     async def authenticate(self, connection: HTTPConnection) -> ApiKeyEntry | None:
         """The client's key; None where no key is configured and none is needed.
@@ -80,6 +84,8 @@ class Authenticator:
             entry = self._table.find(key)
         if entry is None or not entry.is_valid(self._now()):
             raise NotAuthenticated(f"The key is unknown, revoked or expired: {_REMEDY}.")
+        if not self._has_room(entry):
+            raise _too_many_calls(self._settings.max_calls_per_key)
         return entry
 
     def may_read_metrics(self, connection: HTTPConnection) -> bool:
@@ -100,7 +106,14 @@ class Authenticator:
             here = is_local and is_loopback(self._settings.host)
             return Admission(None) if here or self._settings.insecure else None
         entry = None if key is None else self._table.find(key)
-        return Admission(entry) if entry is not None and entry.is_valid(self._now()) else None
+        if entry is None or not entry.is_valid(self._now()) or not self._has_room(entry):
+            return None
+        return Admission(entry)
+
+    def _has_room(self, entry: ApiKeyEntry) -> bool:
+        """Whether the key may have one more open call."""
+        most = self._settings.max_calls_per_key
+        return not most or self._open[entry.facts.id] < most
 
     def _check_keyless(self, connection: HTTPConnection) -> None:
         """Check a call while no key is configured; raises NotAuthenticated, Refusal."""
@@ -174,10 +187,30 @@ class Authenticator:
         """Register a call; the future that it yields is done when the key is revoked."""
         ended: CallEnded = asyncio.get_running_loop().create_future()
         self._calls[ended] = entry
+        if entry is not None:
+            self._open[entry.facts.id] += 1
         try:
             yield ended
         finally:
             del self._calls[ended]
+            if entry is not None:
+                self._left(entry.facts.id)
+
+    def _left(self, key_id: str) -> None:
+        self._open[key_id] -= 1
+        if not self._open[key_id]:
+            del self._open[key_id]
+
+
+def _too_many_calls(most: int) -> Refusal:
+    return Refusal(
+        "too_many_calls",
+        f"This key has {most} open calls, the most there may be: end some streams and retry, or "
+        "raise FLEET_MAX_CALLS_PER_KEY.",
+        status=429,
+        retryable=True,
+        retry_after_s=1.0,
+    )
 
 
 def _retrieve_error(look: asyncio.Task[None]) -> None:

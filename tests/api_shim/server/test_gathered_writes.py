@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from api_shim.gathered_writes import GatheringTransport
+from api_shim.server.gathered_writes import GatheringTransport
 
 
 class Wire:

@@ -5,10 +5,7 @@ two wake-ups of the client: a twentieth of a shim's CPU a job.
 """
 
 import asyncio
-from typing import Any, Final, cast
-
-from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from typing import Any, Final
 
 _MOST_BYTES: Final = 64 * 1024
 """What is gathered at most before it is written, so that flow control sees a fast writer."""
@@ -23,6 +20,12 @@ class GatheringTransport:
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
         self._size_bytes = 0
+        self._written_bytes = 0
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes that the operating system has taken: they grow while the client reads."""
+        return self._written_bytes - self._transport.get_write_buffer_size()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever is no write, of the given transport."""
@@ -52,16 +55,8 @@ class GatheringTransport:
         self._transport.close()
 
     def _flush(self) -> None:
+        self._written_bytes += self._size_bytes
         pieces, self._unsent, self._size_bytes = self._unsent, [], 0
         # uvloop refuses to write to a lost connection, which the protocol is about to notice.
         if pieces and not self._transport.is_closing():
             self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-
-class GatheringProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol on such a transport."""
-
-    @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        gathering = GatheringTransport(cast("asyncio.Transport", transport))
-        super().connection_made(cast("asyncio.Transport", gathering))

@@ -11,6 +11,7 @@ from contract.chat import ChatRequest, CountRequest, TextPart
 from contract.embeddings import EmbedRequest
 from contract.images import ImageRequest
 from contract.requests import Request
+from contract.rerank import RerankRequest
 
 _BYTES_A_TOKEN: Final = 4
 IMAGE_TOKENS: Final = 500
@@ -22,6 +23,7 @@ _READ_PER_S: Final = 2000.0
 _WRITE_PER_S: Final = 50.0
 """Answer tokens per second."""
 _EMBED_PER_S: Final = 5000.0
+"""Tokens per second that a small encoder reads, for vectors or for scores."""
 _IMAGE_S: Final = 10.0
 """For one image of 512x512 pixels in 20 steps."""
 _OTHER_S: Final = 1.0
@@ -51,6 +53,9 @@ def cost_of(request: Request) -> Cost:
         case EmbedRequest():
             tokens = sum(_tokens(text) for text in request.input)
             tokens += sum(len(ids) for ids in request.tokens)
+            return Cost(max(_LEAST_S, tokens / _EMBED_PER_S), tokens)
+        case RerankRequest():
+            tokens = sum(_tokens(query) + _tokens(text) for query, text in request.pairs)
             return Cost(max(_LEAST_S, tokens / _EMBED_PER_S), tokens)
         case ImageRequest():
             size = request.width * request.height / 512**2

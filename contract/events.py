@@ -172,6 +172,18 @@ class Vectors(Event):
     """Base64 of little-endian float32, row after row."""
 
 
+class Scores(Event):
+    """Scores of documents in the order of the request, the first of them document `index`."""
+
+    type: Literal["scores"] = "scores"
+    shows_null: ClassVar[bool] = False
+    index: int
+    scores: tuple[float, ...]
+    """As the model gives them: greater is more relevant."""
+    top_n: int | None = None
+    """The most documents of the result's ranking, as the request says."""
+
+
 class Image(Event):
     """An image, or a preview of one (`partial`)."""
 
@@ -201,7 +213,7 @@ class Resumed(Event):
 
 
 class Reset(Event):
-    """A new attempt starts over: discard every delta, vector and image so far."""
+    """A new attempt starts over: discard every delta, vector, score and image so far."""
 
     type: Literal["reset"] = "reset"
     attempt: int
@@ -275,8 +287,8 @@ class Unknown(Event):
 
 
 KnownEvent = Annotated[
-    Queued | Started | Phase | Delta | Progress | Vectors | Image | Details | Resumed | Reset
-    | LogReset | Done | Failed | Cancelled,
+    Queued | Started | Phase | Delta | Progress | Vectors | Scores | Image | Details | Resumed
+    | Reset | LogReset | Done | Failed | Cancelled,
     Field(discriminator="type"),
 ]  # fmt: skip
 LastWord = Done | Failed | Cancelled

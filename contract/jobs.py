@@ -20,13 +20,14 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.requests import Kind, OnDisconnect, Priority, Request
+from contract.rerank import RerankRequest
 from contract.result import Result, Status
 from contract.wire import WireModel
 
 AnyRequest = Annotated[
     ChatRequest | EmbedRequest | PullRequest | ImageRequest | ShowRequest | ListRequest
     | RunningRequest | DeleteRequest | CopyRequest | CreateRequest | LoadRequest | UnloadRequest
-    | CountRequest,
+    | CountRequest | RerankRequest,
     Field(discriminator="kind"),
 ]  # fmt: skip
 
@@ -46,6 +47,7 @@ REQUESTS: dict[Kind, type[Request]] = {
     "load": LoadRequest,
     "unload": UnloadRequest,
     "count": CountRequest,
+    "rerank": RerankRequest,
 }
 
 TASKS: dict[str, Kind] = {f"fleet.{kind}": kind for kind in REQUESTS}

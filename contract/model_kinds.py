@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from contract.roster import Capability, ModelReport
 
-ModelKind = Literal["chat", "embed", "image"]
+ModelKind = Literal["chat", "embed", "image", "rerank"]
 """Kinds of jobs that run a model; the other kinds manage models."""
 MODEL_KINDS: Final[tuple[ModelKind, ...]] = get_args(ModelKind)
 _NAMED: Final = 5

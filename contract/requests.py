@@ -8,7 +8,7 @@ from contract.wire import ClientModel, WireModel
 
 Kind = Literal[
     "chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy", "create",
-    "load", "unload", "count",
+    "load", "unload", "count", "rerank",
 ]  # fmt: skip
 Priority = Literal["interactive", "standard", "batch"]
 
@@ -21,6 +21,7 @@ DEADLINE_S: dict[Kind, float] = {
     "list": 120.0,
     "running": 120.0,
     "count": 20.0,
+    "rerank": 600.0,
 }
 """Seconds from enqueue to the deadline if the request sets none; other kinds have no deadline."""
 _WITH_PULL_S = 6 * 3600.0

@@ -24,6 +24,7 @@ from contract.events import (
     Queued,
     Reset,
     Resumed,
+    Scores,
     Started,
     Timings,
     ToolCallDelta,
@@ -31,6 +32,7 @@ from contract.events import (
     Usage,
     Vectors,
 )
+from contract.rerank import Ranked, ranked
 from contract.wire import WireModel
 
 _PLAIN: Final = 4
@@ -59,6 +61,8 @@ class Result(WireModel):
     logprobs: tuple[LogProb, ...] | None = None
     provider_meta: dict[str, Any] | None = None
     embeddings: Embeddings | None = None
+    ranking: tuple[Ranked, ...] = ()
+    """The documents of a rerank job, the most relevant first."""
     images: tuple[Image, ...] = ()
     progress: Progress | None = None
     details: dict[str, Any] | None = None
@@ -89,6 +93,7 @@ class Fold:
         self._logprobs: list[LogProb] = []
         self._provider_meta: dict[str, Any] | None = None
         self._vectors: dict[int, Vectors] = {}
+        self._scores: dict[int, Scores] = {}
         self._images: dict[int, Image] = {}
         self._progress: Progress | None = None
         self._details: dict[str, Any] | None = None
@@ -120,6 +125,8 @@ class Fold:
                 self._progress = event
             case Vectors():
                 self._vectors[event.index] = event
+            case Scores():
+                self._scores[event.index] = event
             case Image():
                 self._images[event.index] = event
             case Details():
@@ -157,6 +164,7 @@ class Fold:
             or self._refusal
             or self._calls
             or self._vectors
+            or self._scores
             or self._images
         )
 
@@ -174,6 +182,7 @@ class Fold:
             logprobs=tuple(self._logprobs) or None,
             provider_meta=self._provider_meta,
             embeddings=_joined(self._vectors),
+            ranking=_ranking(self._scores),
             images=tuple(image for _, image in sorted(self._images.items())),
             progress=self._progress,
             details=self._details,
@@ -228,6 +237,13 @@ def _joined(blocks: dict[int, Vectors]) -> Embeddings | None:
         dimension=rows[0].dimension,
         data=base64.b64encode(data).decode("ascii"),
     )
+
+
+def _ranking(blocks: dict[int, Scores]) -> tuple[Ranked, ...]:
+    if not blocks:
+        return ()
+    rows = [block for _, block in sorted(blocks.items())]
+    return ranked((score for block in rows for score in block.scores), rows[0].top_n)
 
 
 def fold(events: Iterable[AnyEvent]) -> Result:

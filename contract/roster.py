@@ -9,10 +9,12 @@ from contract.requests import Kind
 from contract.wire import WireModel
 
 Capability = Literal["chat", "embed", "pull", "image", "show", "list", "running", "delete", "copy",
-                     "create", "load", "unload", "count"]  # fmt: skip
+                     "create", "load", "unload", "count", "rerank"]  # fmt: skip
 """Kinds of jobs that a backend has a method for."""
 
-ModelTrait = Literal["chat", "embed", "image", "vision", "tools", "thinking", "schema"]
+ModelTrait = Literal[
+    "chat", "embed", "image", "rerank", "vision", "tools", "thinking", "schema"
+]  # fmt: skip
 """What one model can do, if the server reports it."""
 
 

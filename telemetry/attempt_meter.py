@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from time import monotonic
 
-from contract.events import Delta, Done, Event, Failed, Image, Usage, Vectors
+from contract.events import Delta, Done, Event, Failed, Image, Scores, Usage, Vectors
 from contract.jobs import JobRecord
 from contract.redis_keys import backend_of
 from telemetry.attempt_trace import AttemptTrace
 from telemetry.process_metrics import ProcessMetrics
 
-_OUTPUT = (Vectors, Image)
+_OUTPUT = (Vectors, Scores, Image)
 
 
 class AttemptMeter:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from contract.events import Delta, Done, Event, Failed, Image, Phase, Vectors
+from contract.events import Delta, Done, Event, Failed, Image, Phase, Scores, Vectors
 from contract.jobs import JobRecord
 from telemetry.genai import OPERATIONS, PROVIDERS, Fact, attributes
 from telemetry.trace_context import TraceContext
 from telemetry.tracing import Span, Tracing
 
-_OUTPUT = (Delta, Vectors, Image)
+_OUTPUT = (Delta, Vectors, Scores, Image)
 
 
 class AttemptTrace:

@@ -28,8 +28,10 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "chat": "chat",
     "embed": "embeddings",
     "image": "generate_content",
+    "rerank": "rerank",
 }
-"""What the conventions call a kind of job; other kinds call no model."""
+"""What the conventions call a kind of job, which have no name for rerank; other kinds call no
+model."""
 PROVIDERS: Final[Mapping[str, str]] = {"gemini": "gcp.gemini", "vertex": "gcp.vertex_ai"}
 """What they call a type of backend; others have their own name."""
 

@@ -11,12 +11,13 @@ from workers.backends.dsn import BackendConfig
 from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import vertex
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter import CountingOpenAI, OpenAI, OpenAIImages
+from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import (
     LLAMACPP,
     LLAMACPP_ROUTER,
     LLAMASWAP,
     LMSTUDIO,
+    LOCALAI,
     OPENAI,
     THINKING_FIELDS,
     VLLM,
@@ -27,6 +28,13 @@ from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap
 from workers.backends.openai.lmstudio import LmStudio
 from workers.backends.openai.one_address_a_model import DeclaredEndpoints
+from workers.backends.openai.pooling_servers import Infinity, Tei
+from workers.backends.openai.reranking import (
+    LlamaServer,
+    RerankingOpenAI,
+    RerankingOpenAIImages,
+    Vllm,
+)
 from workers.backends.openai.vllm import SleepingVllm
 from workers.backends.protocols import Backend
 from workers.scripted.backend import Scripted
@@ -72,15 +80,16 @@ def _a1111(config: BackendConfig) -> Backend:
 
 def _vllm(config: BackendConfig) -> Backend:
     is_dev = config.options.get("dev", "0") not in {"", "0"}
-    return _openai(VLLM, SleepingVllm if is_dev else CountingOpenAI)(config)
+    return _openai(VLLM, SleepingVllm if is_dev else Vllm)(config)
 
 
 def _endpoints(config: BackendConfig) -> Backend:
     return DeclaredEndpoints(config.name, config.endpoints, idle_s=config.idle_s)
 
 
-def _openai_or_images(config: BackendConfig) -> Backend:
+def _generic(config: BackendConfig) -> Backend:
     makes_images = config.options.get("images", "0") not in {"", "0"}
+    reranks = config.options.get("rerank", "0") not in {"", "0"}
     thinking = config.options.get("thinking")
     if thinking not in {None, "", *THINKING_FIELDS}:
         raise NotSupported(
@@ -88,7 +97,13 @@ def _openai_or_images(config: BackendConfig) -> Backend:
             f" {', '.join(THINKING_FIELDS)}"
         )
     dialect = generic(config.url, thinking)
+    if reranks:
+        return _openai(dialect, RerankingOpenAIImages if makes_images else RerankingOpenAI)(config)
     return _openai(dialect, OpenAIImages if makes_images else OpenAI)(config)
+
+
+def _pooling(adapter: type[Infinity]) -> Factory:
+    return lambda config: adapter(config.name, config.url, key=_key(config), idle_s=config.idle_s)
 
 
 def _gemini(config: BackendConfig) -> Backend:
@@ -134,13 +149,16 @@ def _openvino(config: BackendConfig) -> Backend:
 
 FACTORIES: Final[dict[str, Factory]] = {
     "ollama": _ollama,
-    "llamacpp": _openai(LLAMACPP, CountingOpenAI),
+    "llamacpp": _openai(LLAMACPP, LlamaServer),
     "llamacpp-router": _openai(LLAMACPP_ROUTER, LlamaRouter),
     "llamaswap": _openai(LLAMASWAP, LlamaSwap),
     "lmstudio": _openai(LMSTUDIO, LmStudio),
     "vllm": _vllm,
     "openai": _openai(OPENAI, OpenAIImages),
-    "generic": _openai_or_images,
+    "generic": _generic,
+    "localai": _openai(LOCALAI, RerankingOpenAI),
+    "tei": _pooling(Tei),
+    "infinity": _pooling(Infinity),
     "gemini": _gemini,
     "vertex": vertex,
     "endpoints": _endpoints,

@@ -21,6 +21,9 @@ DEFAULT_SLOTS: Final[Mapping[str, int]] = {
     "vllm": 64,
     "openai": 16,
     "generic": 8,
+    "localai": 4,
+    "tei": 8,
+    "infinity": 8,
     "gemini": 16,
     "vertex": 16,
     "endpoints": 16,
@@ -31,7 +34,7 @@ DEFAULT_SLOTS: Final[Mapping[str, int]] = {
     "llama": 1,
     "openvino": 1,
 }
-"""Concurrent chats where neither the configuration nor the server has a number."""
+"""Concurrent chats, embeds or reranks where neither configuration nor server has a number."""
 
 _SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", "unload"})
 """Kinds that keep a backend's disk or memory busy: one at a time."""
@@ -90,7 +93,7 @@ def slots_of(config: BackendConfig, kind: Kind, *, packs: bool = False) -> int:
         return configured_slots
     if kind in _SINGLE:
         return 1
-    return DEFAULT_SLOTS[config.type] if kind in {"chat", "embed"} else _FEW
+    return DEFAULT_SLOTS[config.type] if kind in {"chat", "embed", "rerank"} else _FEW
 
 
 def embed_requests_of(config: BackendConfig) -> int:

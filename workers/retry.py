@@ -70,6 +70,7 @@ request was read, so BackendUnreachable counts as begun."""
 REPEATABLE: Final[Mapping[Kind, bool]] = {
     "chat": True,  # changes nothing but the bill
     "embed": True,
+    "rerank": True,
     "image": True,
     "show": True,  # reads only
     "list": True,

@@ -40,6 +40,7 @@ from contract.events import (
     Failed,
     Image,
     Phase,
+    Scores,
     Timings,
     Vectors,
 )
@@ -57,6 +58,7 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
+from contract.rerank import RerankRequest
 from relay.connection import Connection
 from relay.log import Log
 from relay.publisher import AttemptLog
@@ -74,6 +76,7 @@ from workers.backends.protocols import (
     GenerateImages,
     ManageModels,
     Pull,
+    Rerank,
     SwapModels,
     capabilities,
     ungranted,
@@ -87,7 +90,7 @@ _log = logging.getLogger(__name__)
 
 _CHANGE_MODELS: Final = frozenset({"pull", "create", "copy", "delete", "load", "unload"})
 """Kinds of jobs that change which models the backend has; the roster is updated before `done`."""
-_LARGE: Final = (Vectors, Image)
+_LARGE: Final = (Vectors, Scores, Image)
 """Events of many kilobytes: each is written before the next one is read from the backend."""
 
 
@@ -313,6 +316,8 @@ def stream(  # noqa: C901, PLR0912 - one flat case per kind
             return backend.unload(request)
         case CountRequest() if isinstance(backend, CountTokens):
             return backend.count(request)
+        case RerankRequest() if isinstance(backend, Rerank):
+            return backend.rerank(request)
         case ListRequest():
             return _listed(backend)
         case _:

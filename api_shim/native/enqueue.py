@@ -23,10 +23,11 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.requests import Kind
+from contract.rerank import RerankRequest
 
 KINDS: Final[tuple[Kind, ...]] = (
     "chat", "embed", "pull", "image", "show", "running", "delete", "copy", "create", "load",
-    "unload", "count",
+    "unload", "count", "rerank",
 )  # fmt: skip
 """Kinds that a client may enqueue; `list` is answered from the roster."""
 
@@ -74,6 +75,24 @@ async def embed(
     submit: NativeSubmission,
 ) -> Response:
     """Embed texts; the result is `vectors` events in the order of `input`."""
+    return await submit(request)
+
+
+@router.post("/rerank", operation_id="enqueue_rerank", **_ROUTE)
+async def rerank(
+    request: Annotated[
+        RerankRequest,
+        _example(
+            "Two documents",
+            model="bge-reranker-v2-m3",
+            query="When does the office open?",
+            documents=["The office opens at nine.", "The river is wide."],
+            top_n=1,
+        ),
+    ],
+    submit: NativeSubmission,
+) -> Response:
+    """Score documents by a query; the result is `scores` events, and a `ranking` of them."""
     return await submit(request)
 
 

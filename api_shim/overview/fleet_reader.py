@@ -35,7 +35,7 @@ from relay.scripts.queues import QueueCounts
 
 _LATELY_S: Final = 600.0
 _MOST_WARM: Final = 8
-_SHOWN: Final = frozenset({"chat", "embed", "image", "pull"})
+_SHOWN: Final = frozenset({"chat", "embed", "image", "pull", "rerank"})
 """Kinds of jobs whose slots are shown although they are free."""
 
 

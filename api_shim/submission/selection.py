@@ -1,9 +1,9 @@
 """Selection of a request's backend: the one it names, or a live one that has the model.
 
 Pure: request, roster and queue loads in; a backend's name out, or a Refusal. `choose` is the one
-entry point. Kinds that only read or compute (chat, count, embed, image, show, load) may go to any
-pool that serves them; the least loaded is chosen. Kinds that change a backend need a unique match;
-if several fit, the client must name one, because a load balancer should not choose whose model is
+entry point. Kinds that only read or compute (chat, count, embed, image, load, rerank, show) may go
+to any pool that serves them; the least loaded is chosen. Kinds that change a backend need a unique
+match; if several fit, the client must name one: a load balancer should not choose whose model is
 deleted.
 
 A model that cannot be used is refused in one of three ways: no backend has it (`unknown_model`);
@@ -40,7 +40,7 @@ from contract.requests import Kind
 from contract.roster import ModelReport, ModelTrait, QueueView
 
 _READING_KINDS: Final[frozenset[Kind]] = frozenset(
-    {"chat", "embed", "image", "show", "load", "count"}
+    {"chat", "embed", "image", "show", "load", "count", "rerank"}
 )
 """Kinds that any fitting backend may serve."""
 _MOST_MATCHES: Final = 20

@@ -25,13 +25,13 @@ REPORT: dict[str, Any] = {
             "type": "t",
             "endpoint": "e",
             "healthy": True,
-            "capabilities": ["chat", "rerank", "embed"],
+            "capabilities": ["chat", "moderate", "embed"],
             "models": [{"name": "m", "traits": ["chat", "smell"], "colour": 7}],
         }
     ],
     "queues": [
         {"name": "b.chat", "kind": "chat", "slots": 1, "in_flight": 0, "warmth": 1},
-        {"name": "b.rerank", "kind": "rerank", "slots": 1, "in_flight": 0},
+        {"name": "b.moderate", "kind": "moderate", "slots": 1, "in_flight": 0},
     ],
 }
 

@@ -68,7 +68,7 @@ async def test_a_record_that_cannot_be_read_names_the_reason_and_spares_the_list
     async with relay_on(redis_url) as relay:
         other = await relay.enqueue()
         job = await relay.enqueue()
-        await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
+        await relay.connection.command("HSET", redis_keys.record(job), "kind", "moderate")
 
         with pytest.raises(NewerVersion, match="kind"):
             await relay.records.get(job)
@@ -78,7 +78,7 @@ async def test_a_record_that_cannot_be_read_names_the_reason_and_spares_the_list
 async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue(deadline_s=0.01)
-        await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
+        await relay.connection.command("HSET", redis_keys.record(job), "kind", "moderate")
         while (state := await relay.records.state(job)) and state.status == "queued":
             await relay.reconciler.reconcile()
 
@@ -89,7 +89,7 @@ async def test_a_deadline_ends_a_job_that_cannot_be_read(redis_url: str) -> None
 async def test_a_claim_returns_a_job_that_it_cannot_read_with_the_reason(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()
-        await relay.connection.command("HSET", redis_keys.record(job), "kind", "rerank")
+        await relay.connection.command("HSET", redis_keys.record(job), "kind", "moderate")
 
         assert await relay.start_next(QUEUE, "w1") is None
         assert await relay.connection.command("ZSCORE", redis_keys.delayed(QUEUE), job)

@@ -55,6 +55,9 @@ _SCHEMES: Final = {
     "vllm": _Scheme("http", "127.0.0.1", 8000, "/v1"),
     "openai": _Scheme("https", "api.openai.com", None, "/v1"),
     "generic": _Scheme("https", None, None, "/v1"),
+    "localai": _Scheme("http", "127.0.0.1", 8080, "/v1"),
+    "tei": _Scheme("http", "127.0.0.1", 3000, "/v1"),
+    "infinity": _Scheme("http", "127.0.0.1", 7997),
     "sd": _Scheme("http", "127.0.0.1", 1234),
     "a1111": _Scheme("http", "127.0.0.1", 7860),
     "gemini": _Scheme("https", "generativelanguage.googleapis.com", None, "/v1beta"),
@@ -83,7 +86,7 @@ _OPTIONS: Final = {
     # 1: runs with VLLM_SERVER_DEV_MODE=1, so that it can be put to sleep.
     "vllm": frozenset({"dev"}),
     # `thinking`: its field for the reasoning of assistant messages.
-    "generic": frozenset({"images", "thinking"}),
+    "generic": frozenset({"images", "rerank", "thinking"}),
     "vertex": frozenset({"project", "location", "credentials", "quota_project"}),
     "llama": frozenset({"n_ctx", "threads", "gpu_layers", "batch", "pooling"}),
     "openvino": frozenset({"device", "n_ctx", "threads", "pooling"}),
@@ -93,7 +96,8 @@ _OPTIONS: Final = {
 
 BackendType = Literal[
     "ollama", "llamacpp", "llamacpp-router", "llamaswap", "lmstudio", "vllm", "openai", "generic",
-    "endpoints", "sd", "a1111", "gemini", "vertex", "scripted", "local", "llama", "openvino",
+    "localai", "tei", "infinity", "endpoints", "sd", "a1111", "gemini", "vertex", "scripted",
+    "local", "llama", "openvino",
 ]  # fmt: skip
 
 

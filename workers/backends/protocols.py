@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, get_args, runtime_checkable
 from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
-from contract.events import Delta, Details, Done, Image, Phase, Progress, Vectors
+from contract.events import Delta, Details, Done, Image, Phase, Progress, Scores, Vectors
 from contract.features import REMEDIES, Feature, features_of
 from contract.images import ImageRequest
 from contract.models import (
@@ -24,6 +24,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.requests import Request
+from contract.rerank import RerankRequest
 from contract.roster import Capability, ModelReport
 
 Item = TypeVar("Item")
@@ -91,6 +92,15 @@ class Embed(Protocol):
 
     def embed(self, request: EmbedRequest) -> Stream[Phase | Vectors | Done]:
         """Yield the vector of every text once, in order of `request.input`; raises BackendError."""
+        ...
+
+
+@runtime_checkable
+class Rerank(Protocol):
+    """Scores documents by a query."""
+
+    def rerank(self, request: RerankRequest) -> Stream[Phase | Scores | Done]:
+        """Yield a score for every document once, in order; raises BackendError."""
         ...
 
 

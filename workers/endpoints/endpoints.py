@@ -33,7 +33,7 @@ from workers.endpoints.model_circuits import ModelCircuits
 
 _REMEMBERED: Final = 1000
 """Jobs whose last failed endpoint is remembered."""
-IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load", "count"})
+IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load", "count", "rerank"})
 """Kinds of jobs that load their model into memory."""
 
 

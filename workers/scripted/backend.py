@@ -36,6 +36,7 @@ from contract.events import (
     LogProb,
     Phase,
     Progress,
+    Scores,
     ToolCallDelta,
     Usage,
     Vectors,
@@ -52,6 +53,7 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
+from contract.rerank import RerankRequest
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.protocols import Stream
 from workers.scripted.picture import drawn
@@ -64,6 +66,7 @@ from workers.scripted.script import (
     generate,
     may_fail,
     parse,
+    scores,
     turns_in,
     vectors,
 )
@@ -90,6 +93,7 @@ _TRAITS: Final[dict[str, tuple[ModelTrait, ...]]] = {
     "scripted-tools": ("chat", "tools"),
     "scripted-embed": ("embed",),
     "scripted-image": ("image",),
+    "scripted-rerank": ("rerank",),
 }
 
 
@@ -212,6 +216,19 @@ class Scripted:
             yield Vectors(index=start, count=len(rows), dimension=dimension, data=pack(rows))
             await asyncio.sleep(1 / script.rate if script.rate else 0)
         yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))
+
+    async def rerank(self, request: RerankRequest) -> Stream[Phase | Scores | Done]:
+        """Yield the scores of the script; raises the error of its fault."""
+        script = self._script(request.model)
+        if may_fail(script, request.documents) and (fault := self._fault(script)) is not None:
+            await self._raise_fault(fault)
+        pairs = request.pairs
+        for start in range(0, len(pairs), EMBED_BATCH):
+            found = scores(script, pairs[start : start + EMBED_BATCH])
+            yield Scores(index=start, scores=tuple(found), top_n=request.top_n)
+            await asyncio.sleep(1 / script.rate if script.rate else 0)
+        words = sum(len(text.split()) for pair in pairs for text in pair)
+        yield Done(usage=Usage(prompt_tokens=words))
 
     async def image(self, request: ImageRequest) -> Stream[Phase | Progress | Image | Done]:
         """Draw images; raises the error of the script's fault."""

@@ -140,6 +140,7 @@ class Catalog:
         kinds = {
             "scripted-embed": ["embedding"],
             "scripted-image": ["image"],
+            "scripted-rerank": ["rerank"],
             "scripted-echo": ["completion", "vision"],
             "scripted-tools": ["completion", "tools"],
             "scripted-think": ["completion", "thinking"],

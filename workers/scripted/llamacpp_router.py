@@ -89,9 +89,9 @@ class ScriptedRouter:
         return json_reply({"object": "list", "data": [self._item(name) for name in names]})
 
     def _item(self, name: str) -> dict[str, Any]:
-        is_embedding = name.startswith("scripted-embed")
+        flags = {"scripted-embed": ["--embeddings"], "scripted-rerank": ["--reranking"]}
         state = self._busy.get(name) or ("loaded" if self._catalog.is_warm(name) else "unloaded")
-        args = ["llama-server", "--api-key", "s3cret", *(["--embeddings"] if is_embedding else [])]
+        args = ["llama-server", "--api-key", "s3cret", *flags.get(name.partition(":")[0], ())]
         meta = {"meta": {"n_ctx": CONTEXT_LENGTH, "n_embd": 64, "size": 1_000_000}}
         return {
             "id": name,

@@ -13,6 +13,7 @@ Forms:
   for each turn of the assistant: the last message of a user with `<turns>[...]</turns>` has them as
   JSON, each a text or `{"think", "text", "calls": [{"name", "arguments"}]}`
 - `scripted-embed`: vectors
+- `scripted-rerank`: scores: the share of common words among the words of query and document
 - `scripted-image`: images; a step takes as long as a word
 
 Parameters:
@@ -29,8 +30,8 @@ Parameters:
 - `wire`: how a server encodes its response, joined by `+`: trickle (one byte at a time), crlf,
   multiline (several `data:` lines per event), split (packets end inside a character), unordered
   (embeddings from last to first), short (one embedding too few), float (ignores a request for
-  base64), company (a vector depends on the other texts of its request)
-- `poison`: an embed request fails only if one of its texts contains this word
+  base64), company (a vector or score depends on the other texts of its request)
+- `poison`: a request for vectors or scores fails only if one of its texts contains this word
 - `style`: the server whose OpenAI-shaped responses are imitated: llamacpp, old (llama-server before
   October 2025), vllm, lmstudio, openai, ollama (its /v1), swap, proxy
 - `fail`: a fault; `fail=NAME:N` fails after N words (default 0)
@@ -72,6 +73,7 @@ STORY: Final = (
 )
 THOUGHT: Final = " The user wants to read something; a story will do."
 IMAGE: Final = "scripted-image"
+RERANK: Final = "scripted-rerank"
 _TURNS: Final = re.compile(r"<turns>(.*?)</turns>", re.DOTALL)
 _NO_TURN: Final = "There is no further turn in this script."
 FORMS: Final = (
@@ -80,6 +82,7 @@ FORMS: Final = (
     "scripted-think",
     "scripted-tools",
     "scripted-embed",
+    RERANK,
     IMAGE,
 )
 EARLY_FAULTS: Final = frozenset(
@@ -256,6 +259,17 @@ def vectors(script: Script, texts: Sequence[str], dimension: int) -> list[list[f
     if "company" in script.wire and len(texts) > 1:
         texts = [f"{text} {texts[0]}" for text in texts]
     return [vector(text, dimension) for text in texts]
+
+
+def scores(script: Script, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """A score from 0 to 1 for each query and document, in order."""
+    shift = len(pairs) if "company" in script.wire else 1
+    return [_overlap(query, document) / shift for query, document in pairs]
+
+
+def _overlap(query: str, document: str) -> float:
+    wanted, found = set(query.lower().split()), set(document.lower().split())
+    return len(wanted & found) / (len(wanted | found) or 1)
 
 
 def may_fail(script: Script, texts: Sequence[str]) -> bool:

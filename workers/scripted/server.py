@@ -44,9 +44,11 @@ from workers.scripted.llamacpp_router import ScriptedRouter
 from workers.scripted.llamaswap import ScriptedLlamaSwap
 from workers.scripted.lmstudio import ScriptedLmStudio
 from workers.scripted.raw import ScriptedRaw
+from workers.scripted.relevance import ScriptedRelevance
 from workers.scripted.responses import NDJSON, SSE, ScriptedResponses
 from workers.scripted.script import (
     EARLY_FAULTS,
+    RERANK,
     Prompt,
     Script,
     generate,
@@ -61,6 +63,8 @@ Imitation = Callable[[ScriptedResponses, Handler], dict[str, Handler]]
 IMITATIONS: Final[dict[str, Imitation]] = {
     "llamacpp-router": lambda responses, fallback: ScriptedRouter(responses, fallback).handlers,
     "llamaswap": lambda responses, fallback: ScriptedLlamaSwap(responses, fallback).handlers,
+    "infinity": lambda responses, fallback: ScriptedRelevance(responses, fallback).infinity,
+    "tei": lambda responses, fallback: ScriptedRelevance(responses, fallback).tei,
     "lmstudio": lambda responses, fallback: ScriptedLmStudio(responses, fallback).handlers,
     "vllm": lambda responses, fallback: ScriptedVllm(responses, fallback).handlers,
 }
@@ -89,6 +93,7 @@ class ScriptedServer:
             **ScriptedGemini(self._responses).handlers,
             **ScriptedOpenAIImages(self._responses).handlers,
             **ScriptedRaw(self._responses).handlers,
+            **ScriptedRelevance(self._responses, self._fallback).handlers,
         }
         self._routes: dict[str, Route] = {
             **self._catalog.routes,
@@ -224,7 +229,7 @@ class ScriptedServer:
 
     def _chat_script(self, body: dict[str, Any]) -> Script:
         script = self._catalog.script(str(body.get("model")))
-        if script.form == "scripted-embed":
+        if script.form in {"scripted-embed", RERANK}:
             raise NotSupported(f'"{script.model}" does not support chat')
         return script
 

@@ -23,7 +23,7 @@ from contract.errors import (
 from contract.events import Delta, Details, Done, Image, Phase, Vectors
 from contract.features import Feature
 from contract.images import ImageRequest
-from contract.roster import ModelReport
+from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S, BackendClient, BackendResponse, OpenResponse
 from workers.backends.http.connections import HttpTransport
 from workers.backends.http.decoders import BARE, ERROR, MESSAGE, Sse
@@ -81,7 +81,9 @@ class OpenAI:
         )
         self._dimension: dict[str, int | None] = {}
         self._names = ModelNames()
-        self._is_pooling: bool | None = None
+        self._pooling: ModelTrait | None = None
+        self._knows_pooling = False
+        self._reranks: dict[str, bool] = {}
 
     async def prefills(self, model: str) -> bool:  # noqa: ARG002 - a server does it or does not
         """Whether the server is known to continue a trailing assistant message."""
@@ -136,9 +138,11 @@ class OpenAI:
                     item.get("id") for item in listing.get("data") or () if "status" not in item
                 ]
                 dimension = await self._dimension_of(str(names[0])) if names else None
-                return catalogs.llamacpp(listing, await self._props(), dimension)
+                # A server that reranks has one number for each text as its vector.
+                reranks = dimension is not None and await self._is_reranker(str(names[0]))
+                return catalogs.llamacpp(listing, await self._props(), dimension, reranks=reranks)
             case "vllm":
-                return catalogs.vllm(listing, embeds=await self._embeds())
+                return catalogs.vllm(listing, await self._pooling_task())
             case "names":
                 return catalogs.by_name(listing)
             case "plain" | "lmstudio":
@@ -278,18 +282,35 @@ class OpenAI:
         except BackendError:
             return {}
 
-    async def _embeds(self) -> bool:
-        """Whether this vLLM runs a pooling model: then its OpenAPI schema has no chat path."""
-        if self._is_pooling is None:
+    async def _pooling_task(self) -> ModelTrait | None:
+        """What the pooling model of this vLLM does; None for a model that chats.
+
+        The OpenAPI schema has the paths of the model's tasks only.
+        """
+        if not self._knows_pooling:
             try:
                 schema = await self._root.json(
                     "GET", "/openapi.json", limit_s=QUICK_S, shape=shapes.PATHS
                 )
             except BackendError:
+                return None
+            self._pooling = catalogs.vllm_task(schema.get("paths") or {})
+            self._knows_pooling = True
+        return self._pooling
+
+    async def _is_reranker(self, model: str) -> bool:
+        """Whether a llama-server was started with `--reranking`; else its status is 501."""
+        if model not in self._reranks:
+            body = {"model": model, "query": "a", "documents": ["a"]}
+            try:
+                await self._client.json("POST", "/rerank", body, limit_s=QUICK_S)
+            except (NotSupported, BadEndpoint):
+                self._reranks[model] = False
+            except BackendError:
                 return False
-            paths = schema.get("paths") or {}
-            self._is_pooling = "/v1/chat/completions" not in paths and "/v1/embeddings" in paths
-        return self._is_pooling
+            else:
+                self._reranks[model] = True
+        return self._reranks[model]
 
     async def _dimension_of(self, model: str) -> int | None:
         """Width of a llama-server's vectors; None if it was started without `--embeddings`.

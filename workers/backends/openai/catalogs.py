@@ -3,8 +3,8 @@
 Sources: llama.cpp GET /props and /v1/models, LM Studio GET /api/v1/models, vLLM GET /v1/models.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from contract.roster import ModelReport, ModelTrait
 
@@ -26,14 +26,20 @@ def _by_name(name: str) -> ModelReport:
     )
 
 
-def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
-    """Models of vLLM: all are in memory; tools and vision are not reported."""
-    traits: tuple[ModelTrait, ...] = ("embed",) if embeds else ("chat", "schema")
+def vllm(listing: dict[str, Any], pooling: ModelTrait | None) -> list[ModelReport]:
+    """Models of vLLM: all are in memory; tools and vision are not reported.
+
+    `pooling` is what a pooling model does. One that embeds scores, too: by cosine.
+    """
+    traits: tuple[ModelTrait, ...] = (pooling,) if pooling else ("chat", "schema")
+    lacks: dict[ModelTrait | None, tuple[ModelTrait, ...]] = {
+        None: ("rerank",), "embed": ("chat",), "rerank": ("chat", "embed"),
+    }  # fmt: skip
     return [
         ModelReport(
             name=str(item["id"]),
             traits=traits,
-            lacks=("chat",) if embeds else (),
+            lacks=lacks[pooling],
             warm=True,
             context_length=item.get("max_model_len"),
         )
@@ -41,10 +47,54 @@ def vllm(listing: dict[str, Any], *, embeds: bool) -> list[ModelReport]:
     ]
 
 
+def vllm_task(paths: Collection[str]) -> ModelTrait | None:
+    """What a pooling model does, by the paths of its server; None for a model that chats."""
+    if "/v1/chat/completions" in paths:
+        return None
+    if "/v1/embeddings" in paths:
+        return "embed"
+    return "rerank" if "/score" in paths or "/rerank" in paths else None
+
+
+_ENCODER_TRAITS: Final[Mapping[str, ModelTrait]] = {
+    "embed": "embed", "embedding": "embed", "rerank": "rerank", "reranker": "rerank",
+}  # fmt: skip
+"""Traits by the words of Infinity and TEI."""
+
+
+def infinity(listing: dict[str, Any]) -> list[ModelReport]:
+    """Models of Infinity, by their capabilities."""
+    return [
+        _encoder(str(item["id"]), [str(it) for it in item.get("capabilities") or ()])
+        for item in _items(listing)
+    ]
+
+
+def tei(info: dict[str, Any]) -> ModelReport:
+    """The model of TEI; `model_type` is `{"embedding": {...}}` or `{"reranker": {...}}`."""
+    given = info.get("model_type") or ()
+    words = [given] if isinstance(given, str) else [str(word) for word in given]
+    report = _encoder(str(info.get("model_id") or "tei"), words)
+    return report.model_copy(update={"context_length": info.get("max_input_length")})
+
+
+def _encoder(name: str, words: Iterable[str]) -> ModelReport:
+    traits = [_ENCODER_TRAITS[word.lower()] for word in words if word.lower() in _ENCODER_TRAITS]
+    lacks = [trait for trait in ("embed", "rerank") if traits and trait not in traits]
+    return ModelReport(name=name, traits=tuple(traits), lacks=("chat", *lacks), warm=True)
+
+
 def llamacpp(
-    listing: dict[str, Any], props: dict[str, Any], dimension: int | None
+    listing: dict[str, Any], props: dict[str, Any], dimension: int | None, *, reranks: bool = False
 ) -> list[ModelReport]:
     """Models of llama-server; `dimension` if it embeds. A router reports `status`."""
+    if reranks:
+        return [
+            report.model_copy(
+                update={"traits": ("rerank",), "lacks": ("chat", "embed"), "dimension": None}
+            )
+            for report in llamacpp(listing, props, dimension)
+        ]
     return [_llamacpp(item, props, dimension) for item in _items(listing)]
 
 
@@ -74,6 +124,7 @@ def _lacks_of_llamacpp(modalities: dict[str, Any], *, is_embedding: bool) -> Ite
     """Tools are never lacking: llama.cpp has a generic format for templates without them."""
     if is_embedding:
         yield "chat"
+    yield "rerank"
     if modalities and not modalities.get("vision"):
         yield "vision"
 

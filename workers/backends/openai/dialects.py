@@ -57,6 +57,8 @@ class Dialect:
     embed_dimensions: bool = True
     embed_batch: int = 64
     """The most texts of one request."""
+    rerank_batch: int = 64
+    """The most documents of one request."""
     repeat_field: str = "repeat_penalty"
     """Its field for `repeat_penalty`, if granted."""
     thinking_field: str = "reasoning_content"
@@ -120,6 +122,7 @@ VLLM: Final = Dialect(
     prefill="flags",
     embed_encoding="base64",
     embed_batch=256,
+    rerank_batch=256,
     repeat_field="repetition_penalty",
     grants=_LOCAL,
 )
@@ -137,6 +140,20 @@ OPENAI: Final = Dialect(
 )
 GENERIC: Final = Dialect(type="generic", named_tool=True, grants=_OLDEST | {"tools[].strict"})
 """A server that claims compatibility: only OpenAI's oldest fields."""
+LOCALAI: Final = replace(GENERIC, type="localai")
+INFINITY: Final = Dialect(
+    type="infinity",
+    health_path="/health",
+    embed_encoding="base64",
+    grants=frozenset(),
+)
+TEI: Final = Dialect(
+    type="tei",
+    health_path="/health",
+    embed_encoding="base64",
+    embed_batch=256,
+    grants=frozenset(),
+)
 
 _THINKING_FIELDS: Final = {"api.deepseek.com": "reasoning_content", "openrouter.ai": "reasoning"}
 """The reasoning field of assistant messages, by known host."""
@@ -159,5 +176,16 @@ def generic(url: str, thinking: str | None = None) -> Dialect:
     return replace(GENERIC, thinking_field=field, grants=grants)
 
 
-_ROWS: Final = (LLAMACPP, LLAMACPP_ROUTER, LLAMASWAP, LMSTUDIO, VLLM, OPENAI, GENERIC)
+_ROWS: Final = (
+    LLAMACPP,
+    LLAMACPP_ROUTER,
+    LLAMASWAP,
+    LMSTUDIO,
+    VLLM,
+    OPENAI,
+    GENERIC,
+    LOCALAI,
+    INFINITY,
+    TEI,
+)
 DIALECTS: Final = {row.type: row for row in _ROWS}

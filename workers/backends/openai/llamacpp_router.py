@@ -7,7 +7,7 @@ GET /models/sse are read by the functions above the adapter. Source: llama.cpp
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
@@ -37,16 +37,21 @@ from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S, BackendResponse
 from workers.backends.http.decoders import Sse
 from workers.backends.openai import shapes
-from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import Dialect
 from workers.backends.openai.naming import aliases_in
+from workers.backends.openai.reranking import RerankingOpenAI
 from workers.backends.protocols import Stream
 
 READY: Final = frozenset({"loaded", "sleeping"})
 """A sleeping model wakes up at its next request."""
 BUSY: Final = READY | {"loading"}
 """States that POST /models/unload accepts and POST /models/load refuses."""
-_EMBEDS: Final = frozenset({"--embeddings", "--embedding"})
+_KINDS: Final[Mapping[str, ModelTrait]] = {
+    "--embeddings": "embed", "--embedding": "embed",
+    "--reranking": "rerank", "--rerank": "rerank",
+}  # fmt: skip
+"""What a model is for, by the flags of its server."""
+_OF_A_SERVER: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "rerank")
 
 
 def model_state(item: dict[str, Any]) -> str:
@@ -78,23 +83,25 @@ def has_downloaded(model: str, items: list[dict[str, Any]]) -> bool:
 def model_report(item: dict[str, Any], props: dict[str, Any]) -> ModelReport:
     """The report of a model of GET /models; `props` are those of its own server, once it ran.
 
-    Whether it embeds is read from its command line, which may hold a key and is never repeated.
+    What it is for is read from its command line, which may hold a key and is never repeated.
     """
     meta, is_ready = item.get("meta") or {}, model_state(item) in READY
-    embeds = not _EMBEDS.isdisjoint((item.get("status") or {}).get("args") or ())
+    args = (item.get("status") or {}).get("args") or ()
+    found = [_KINDS[arg] for arg in args if arg in _KINDS]
+    kind: ModelTrait = "rerank" if "rerank" in found else (found or ["chat"])[0]
     sees = "image" in ((item.get("architecture") or {}).get("input_modalities") or ())
-    traits: list[ModelTrait] = ["embed"] if embeds else ["chat", "schema"]
+    traits: list[ModelTrait] = ["chat", "schema"] if kind == "chat" else [kind]
     traits += ["vision"] if sees else []
-    if (props.get("chat_template_caps") or {}).get("supports_tools") and not embeds:
+    if (props.get("chat_template_caps") or {}).get("supports_tools") and kind == "chat":
         traits.append("tools")
     settings = props.get("default_generation_settings") or {}
     return ModelReport(
         name=str(item["id"]),
         traits=tuple(traits),
-        lacks=("chat",) if embeds else ("embed",),
+        lacks=tuple(each for each in _OF_A_SERVER if each != kind),
         warm=is_ready,
         context_length=settings.get("n_ctx") or meta.get("n_ctx"),
-        dimension=meta.get("n_embd") if embeds else None,
+        dimension=meta.get("n_embd") if kind == "embed" else None,
         size_bytes=meta.get("size"),
     )
 
@@ -159,11 +166,11 @@ Events = AsyncGenerator[tuple[str, dict[str, Any]], None]
 """Events of one model: names and data."""
 
 
-class LlamaRouter(OpenAI):
+class LlamaRouter(RerankingOpenAI):
     """One llama-server in router mode; lists, loads, unloads, downloads and deletes models."""
 
     def __init__(self, name: str, url: str, dialect: Dialect, **options: Any) -> None:
-        """As `OpenAI`; `url` ends with /v1."""
+        """As `RerankingOpenAI`; `url` ends with /v1."""
         super().__init__(name, url, dialect, **options)
         self._props_of: dict[str, dict[str, Any]] = {}
 

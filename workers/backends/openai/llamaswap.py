@@ -23,8 +23,8 @@ from contract.models import (
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.http.client import QUICK_S
 from workers.backends.openai import shapes
-from workers.backends.openai.adapter import OpenAIImages
 from workers.backends.openai.chunks import OpenAIChunks
+from workers.backends.openai.reranking import RerankingOpenAIImages
 from workers.backends.openai.shapes import OpenAIChunk
 from workers.backends.protocols import Stream
 
@@ -50,7 +50,7 @@ class LoadingChunks(OpenAIChunks):
         return Phase(phase="loading") if is_loading(chunk) else None
 
 
-class LlamaSwap(OpenAIImages):
+class LlamaSwap(RerankingOpenAIImages):
     """One llama-swap and the servers that it starts; images are passed through."""
 
     chunk_reader = LoadingChunks
@@ -171,6 +171,7 @@ def model_report(item: dict[str, Any]) -> ModelReport:
         configured.get("image_generation") or configured.get("image_to_image") or "image" in gives
     )
     traits += ["image"] if is_painter else []
+    traits += ["rerank"] if configured.get("reranker") else []
     lacks: list[ModelTrait] = ["chat"] if gives and "text" not in gives else []
     lacks += ["vision"] if takes and "image" not in takes else []
     lacks += ["image"] if gives and "image" not in gives else []

@@ -1,7 +1,7 @@
 """One backend over several OpenAI-shaped servers, each with one model at its own address.
 
 Models and addresses are configured (`declarations.py`): such servers report nothing. Requests go
-to the address of their model, through an `OpenAI` adapter each with the `generic` dialect.
+to the address of their model, through a `RerankingOpenAI` adapter each with the `generic` dialect.
 """
 
 import asyncio
@@ -16,17 +16,18 @@ from contract.errors import (
     BadEndpoint,
     ModelMissing,
 )
-from contract.events import Delta, Done, Phase, Vectors
+from contract.events import Delta, Done, Phase, Scores, Vectors
 from contract.features import Feature
+from contract.rerank import RerankRequest
 from contract.roster import ModelReport, ModelTrait
 from workers.backends.declarations import DeclaredEndpoint
 from workers.backends.http.connections import HttpTransport
-from workers.backends.openai.adapter import OpenAI
 from workers.backends.openai.dialects import GENERIC, generic
+from workers.backends.openai.reranking import RerankingOpenAI
 from workers.backends.protocols import Stream, ungranted
 
 _NO_LIST: Final = frozenset({404, 405})
-_KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed")
+_KINDS: Final[tuple[ModelTrait, ...]] = ("chat", "embed", "rerank")
 
 
 class DeclaredEndpoints:
@@ -46,7 +47,7 @@ class DeclaredEndpoints:
         self.name = name
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._adapters = {
-            endpoint.name: OpenAI(
+            endpoint.name: RerankingOpenAI(
                 name,
                 endpoint.url,
                 generic(endpoint.url, endpoint.thinking),
@@ -103,7 +104,15 @@ class DeclaredEndpoints:
             async for event in events:
                 yield event
 
-    def _found(self, model: str) -> tuple[DeclaredEndpoint, OpenAI]:
+    async def rerank(self, request: RerankRequest) -> Stream[Phase | Scores | Done]:
+        """POST /rerank at the address of the model; raises ModelMissing."""
+        endpoint, adapter = self._found(request.model)
+        sent = request.model_copy(update={"model": endpoint.id})
+        async with aclosing(adapter.rerank(sent)) as events:
+            async for event in events:
+                yield event
+
+    def _found(self, model: str) -> tuple[DeclaredEndpoint, RerankingOpenAI]:
         """The endpoint with this name, else the first one with this id; raises ModelMissing."""
         names = [model] if model in self._endpoints else []
         names += [name for name, endpoint in self._endpoints.items() if endpoint.id == model]
@@ -113,7 +122,7 @@ class DeclaredEndpoints:
         return self._endpoints[names[0]], self._adapters[names[0]]
 
 
-async def _error_of(adapter: OpenAI) -> BackendError | None:
+async def _error_of(adapter: RerankingOpenAI) -> BackendError | None:
     """The error of a server; None if it responds, even without a model list."""
     try:
         await adapter.check()

@@ -219,6 +219,48 @@ class OpenAIEmbedResponse(TypedDict, total=False):
 
 
 @with_config(LENIENT)
+class ScoreUsage(OpenAIUsageFields, total=False):
+    """`usage` of scores; some report only the sum."""
+
+    total_tokens: TokenCount
+
+
+@with_config(LENIENT)
+class ScoresResponse(TypedDict, total=False):
+    """POST /rerank and /score; `ScoreRows` checks the numbers."""
+
+    results: list[dict[str, Any]] | None
+    data: list[dict[str, Any]] | None
+    usage: Annotated[ScoreUsage | None, WrapValidator(none_if_invalid)]
+
+
+@with_config(LENIENT)
+class ListedEncoder(TypedDict, total=False):
+    """A model of Infinity's list."""
+
+    id: Name
+    capabilities: TextList
+
+
+@with_config(LENIENT)
+class EncoderList(TypedDict, total=False):
+    """GET /models of Infinity."""
+
+    data: Annotated[list[ListedEncoder], BeforeValidator(items_with("id"))]
+
+
+@with_config(LENIENT)
+class TeiInfo(TypedDict, total=False):
+    """GET /info of TEI; `model_type` is an object with one key, or a word."""
+
+    model_id: Name
+    model_type: Annotated[dict[str, Any] | str | None, WrapValidator(none_if_invalid)]
+    max_input_length: Count
+    max_client_batch_size: Count
+    version: OptionalText
+
+
+@with_config(LENIENT)
 class OpenAIImageItem(TypedDict, total=False):
     """An image of /images/generations."""
 
@@ -299,6 +341,9 @@ CHUNK: Final = Shape(OpenAIChunk)
 MODEL_LIST: Final = Shape(OpenAIModelsResponse)
 PROPS: Final = Shape(LlamaServerProps)
 EMBEDDINGS: Final = Shape(OpenAIEmbedResponse)
+SCORES: Final = Shape(ScoresResponse)
+ENCODER_LIST: Final = Shape(EncoderList)
+TEI_INFO: Final = Shape(TeiInfo)
 IMAGES: Final = Shape(OpenAIImageResponse)
 TEMPLATED: Final = Shape(LlamaTemplated)
 TOKENIZED: Final = Shape(TokenizedPrompt)

@@ -19,11 +19,11 @@ from contract.models import (
 )
 from contract.roster import ModelReport
 from workers.backends.http.client import QUICK_S
-from workers.backends.openai.adapter import CountingOpenAI
+from workers.backends.openai.reranking import Vllm
 from workers.backends.protocols import Stream
 
 
-class SleepingVllm(CountingOpenAI):
+class SleepingVllm(Vllm):
     """One vLLM server; load wakes it up, unload puts it to sleep."""
 
     @override

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from contract.requests import Request
 from contract.wire import WireModel
@@ -54,11 +55,15 @@ class RerankRequest(Request):
         queries, documents = info.data.get("queries"), info.data.get("documents")
         if queries is None or documents is None:  # the field itself is wrong
             return query
-        if (query is None) == (not queries):
-            raise ValueError("either query, or queries with one for each document, not both")
+        if query is None and not queries:
+            raise PydanticCustomError("missing", "query, or queries with one for each document")
+        if query is not None and queries:
+            raise PydanticCustomError("query_twice", "send query, or queries, not both")
         if queries and len(queries) != len(documents):
-            raise ValueError(
-                f"{len(queries)} queries for {len(documents)} documents: send one for each"
+            raise PydanticCustomError(
+                "queries_count",
+                "{queries} queries for {documents} documents: send one for each document",
+                {"queries": len(queries), "documents": len(documents)},
             )
         return query
 

@@ -95,7 +95,12 @@ def things(http: httpx.Client) -> dict[str, str]:
 
 
 def model_for(path: str) -> str:
-    forms = {"embed": "scripted-embed", "image": "scripted-image", "delete": "a-copy"}
+    forms = {
+        "embed": "scripted-embed",
+        "image": "scripted-image",
+        "rerank": "scripted-rerank",
+        "delete": "a-copy",
+    }
     return next((form for word, form in forms.items() if word in path), "scripted-echo")
 
 

@@ -13,11 +13,13 @@ from workers.backends.google.gemini import Gemini
 from workers.backends.google.vertex import Vertex
 from workers.backends.http.connections import Incoming, Outgoing
 from workers.backends.ollama.adapter import Ollama
-from workers.backends.openai.adapter import CountingOpenAI, OpenAI, OpenAIImages
+from workers.backends.openai.adapter import OpenAI, OpenAIImages
 from workers.backends.openai.dialects import DIALECTS
 from workers.backends.openai.llamacpp_router import LlamaRouter
 from workers.backends.openai.llamaswap import LlamaSwap
 from workers.backends.openai.lmstudio import LmStudio
+from workers.backends.openai.pooling_servers import Infinity, Tei
+from workers.backends.openai.reranking import LlamaServer, RerankingOpenAI, Vllm
 from workers.backends.openai.vllm import SleepingVllm
 from workers.scripted.backend import Scripted
 from workers.scripted.server import ScriptedServer, serve
@@ -31,10 +33,14 @@ SPEAKERS: dict[str, type[OpenAI]] = {
     "llamaswap": LlamaSwap,
     "lmstudio": LmStudio,
     "openai": OpenAIImages,
-    "llamacpp": CountingOpenAI,
-    "vllm": CountingOpenAI,
+    "llamacpp": LlamaServer,
+    "vllm": Vllm,
     "vllm-dev": SleepingVllm,
+    "localai": RerankingOpenAI,
 }
+ENCODERS = ("infinity", "tei")
+"""Servers that embed and rerank, and never chat; the scripted server can pretend to be each."""
+RERANKERS = ("llamacpp", "vllm", "vllm-dev", "llamacpp-router", "llamaswap", "localai", *ENCODERS)
 GOOGLE = ("gemini", "vertex")
 NETWORKED = ("ollama", *OPENAI_SHAPED, *GOOGLE)
 ALL = (*NETWORKED, "scripted")
@@ -50,6 +56,9 @@ def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
         return Gemini(type, url + "/v1beta", key="k3y", idle_s=idle_s, **options)
     if type == "vertex":
         return Vertex(type, url + "/v1beta1", project="p", idle_s=idle_s, **options)
+    if type in ENCODERS:
+        encoder = Tei if type == "tei" else Infinity
+        return encoder(type, url + ("/v1" if type == "tei" else ""), idle_s=idle_s, **options)
     speaker, dialect = SPEAKERS.get(type, OpenAI), DIALECTS[type.removesuffix("-dev")]
     return speaker(type, url + "/v1", dialect, idle_s=idle_s, **options)
 
@@ -57,7 +66,7 @@ def make(type: str, url: str, *, idle_s: float = 30.0, **options: Any) -> Any:
 @asynccontextmanager
 async def against_server(type: str, **options: Any) -> AsyncIterator[tuple[Any, ScriptedServer]]:
     """A backend and the scripted server that it talks to, its usual models in memory."""
-    imitated = type.removesuffix("-dev") if type in SWAPPING else None
+    imitated = type.removesuffix("-dev") if type in (*SWAPPING, *ENCODERS) else None
     async with serve(imitate=imitated) as server, aclosing(make(type, server.url, **options)) as it:
         for name in server._catalog.names:
             server._catalog.set_warm(name, warm=True)

@@ -23,7 +23,7 @@ from support.relay import Relay, relay_on
 
 EVERYTHING: tuple[Capability, ...] = (
     "chat", "embed", "pull", "image", "show", "delete", "copy", "create", "load", "unload",
-    "count",
+    "count", "rerank",
 )  # fmt: skip
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

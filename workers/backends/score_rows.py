@@ -76,7 +76,7 @@ def in_order(answer: Mapping[str, Any], expected: int) -> list[Any]:
     """
     items = answer.get("results") or answer.get("data") or ()
     found = {
-        item.get("index"): next((item[name] for name in _FIELDS if name in item), "missing")
+        _index(item): next((item[name] for name in _FIELDS if name in item), "missing")
         for item in items
         if isinstance(item, dict)
     }
@@ -86,3 +86,8 @@ def in_order(answer: Mapping[str, Any], expected: int) -> list[Any]:
             " otherwise than from 0 up"
         )
     return [found[at] for at in range(expected)]
+
+
+def _index(item: Mapping[str, Any]) -> int | None:
+    index = item.get("index")
+    return index if type(index) is int else None

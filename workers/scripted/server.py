@@ -87,13 +87,13 @@ class ScriptedServer:
             self._catalog.add(model)
         own = IMITATIONS[imitate](self._responses, self._fallback) if imitate else {}
         self._handlers: dict[str, Handler] = {
+            **ScriptedRelevance(self._responses, self._fallback).handlers,
             **own,
             "/tokenize": self._fallback,  # Google's /token is a prefix of it
             **self.diffusion.handlers,
             **ScriptedGemini(self._responses).handlers,
             **ScriptedOpenAIImages(self._responses).handlers,
             **ScriptedRaw(self._responses).handlers,
-            **ScriptedRelevance(self._responses, self._fallback).handlers,
         }
         self._routes: dict[str, Route] = {
             **self._catalog.routes,

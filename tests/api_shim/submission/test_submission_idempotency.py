@@ -28,6 +28,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "load": {"model": "m"},
     "unload": {"model": "m"},
     "count": CHAT,
+    "rerank": {"model": "m", "query": "q", "documents": ["a", "ä"]},
 }
 
 

@@ -45,6 +45,7 @@ from contract.models import (
     ShowRequest,
     UnloadRequest,
 )
+from contract.rerank import RerankRequest
 from workers.backends.openai.lmstudio import LmStudio
 from workers.run import stream
 
@@ -57,6 +58,7 @@ REQUESTS = [
     chat_request("scripted-think:think=2,chunks=1"),
     EmbedRequest(model=EMBED, input=("a", "b")),
     CountRequest(model=CHAT, messages=(Message(role="user", content="one two"),), tools=(TOOL,)),
+    RerankRequest(model="scripted-rerank", query="a", documents=("a", "b")),
     ImageRequest(model="scripted-image", prompt="a cat", width=48, height=32, partial_images=1),
     RunningRequest(),
     LoadRequest(model="scripted-story"),

@@ -219,4 +219,12 @@ def test_an_embedding_model_is_recognized_by_its_options() -> None:
     told_so = {"value": "loaded", "args": ["llama-server", "--embeddings"]}
     embedder = model_report({"id": "e", "status": told_so, "meta": {"n_embd": 384}}, {})
 
-    assert (embedder.traits, embedder.lacks, embedder.dimension) == (("embed",), ("chat",), 384)
+    assert (embedder.traits, embedder.dimension) == (("embed",), 384)
+    assert embedder.lacks == ("chat", "rerank")
+
+
+def test_a_ranking_model_is_recognized_by_its_options() -> None:
+    args = ["llama-server", "--embeddings", "--reranking"]
+    ranker = model_report({"id": "r", "status": {"value": "loaded", "args": args}}, {})
+
+    assert (ranker.traits, ranker.lacks) == (("rerank",), ("chat", "embed"))

@@ -83,7 +83,9 @@ async def test_its_models_are_those_of_the_table(tmp_path: Path) -> None:
     parrot, embedder, gone = await backend.models()
     await backend.aclose()
 
-    assert (parrot.name, parrot.traits, parrot.lacks) == ("Parrot", ("chat", "tools"), ("embed",))
+    assert (parrot.name, parrot.traits, parrot.lacks) == (
+        "Parrot", ("chat", "tools"), ("embed", "rerank"),
+    )  # fmt: skip
     assert (parrot.context_length, parrot.max_output_tokens) == (6400, 512)
     assert (embedder.name, embedder.dimension) == ("scripted-embed:dim=8", 8)
     assert (gone.traits, gone.lacks, gone.context_length) == ((), (), None)

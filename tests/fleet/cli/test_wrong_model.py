@@ -51,4 +51,6 @@ def test_a_verb_that_the_backend_cannot_do(fleet: Command, box: str) -> None:
     finally:
         fleet("backends", "remove", "plain")
 
-    assert said.startswith("Backend plain cannot do unload; it can do chat, embed, list, count.")
+    assert said.startswith(
+        "Backend plain cannot do unload; it can do chat, embed, list, count, rerank."
+    )

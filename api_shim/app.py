@@ -43,6 +43,7 @@ from api_shim.native import (
     redrive,
     roster,
     scale,
+    usage,
 )
 from api_shim.ollama import chat_routes, model_routes
 from api_shim.ollama.errors import envelope as ollama_envelope
@@ -79,7 +80,7 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 """How errors are rendered under these path prefixes; the longest prefix counts."""
 
 _NATIVE: Final = (
-    enqueue, events, jobs, redrive, dead_letters, roster, scale, backends, keys, overview,
+    enqueue, events, jobs, redrive, dead_letters, roster, scale, backends, keys, usage, overview,
 )  # fmt: skip
 """The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
 `/api/v1/jobs`, `events` the longer path; `redrive` has paths below `/dead` that are no ids.

@@ -80,5 +80,16 @@ def prompt_tokens(request: ChatRequest) -> int:
     return total
 
 
+def prompt_estimate(request: Request) -> int:
+    """The estimated tokens that a request sends to its backend; 0 if it sends no text."""
+    match request:
+        case ChatRequest():
+            return prompt_tokens(request)
+        case EmbedRequest():
+            return cost_of(request).tokens
+        case _:
+            return 0
+
+
 def _tokens(text: str) -> int:
     return len(text.encode()) // _BYTES_A_TOKEN + 1

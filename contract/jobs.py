@@ -91,6 +91,13 @@ class JobRecord(WireModel):
     """The dead job that this one repeats."""
     retried_as: str | None = None
     """The job that repeats this dead one."""
+    price: str | None = None
+    """What its model cost when it was enqueued: `contract.usage.ModelPrice` as JSON."""
+    reserved_tokens: int | None = None
+    """Tokens that are reserved for it, if its tenant has a limit of tokens or money."""
+    answer_limit: int | None = None
+    """Completion tokens after which its answer is cut off, because the request sets no bound and
+    its tenant has such a limit."""
     traceparent: str | None = None
     """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
     tracestate: str | None = None

@@ -71,6 +71,12 @@ STORED: Final = "fleet:stored"
 METRICS: Final = "fleet:metrics"
 """Hash of what all processes of the fleet have counted together: field to number."""
 
+UNSETTLED: Final = "fleet:unsettled"
+"""Stream of jobs that have ended, with what they used: what the ledger does not have yet."""
+
+RESERVING: Final = "fleet:reserving"
+"""Sorted set of new reservations, `<tenant> <job id>`, by the unix time of their check."""
+
 HELD: Final = "fleet:held"
 """Sorted set of stored files that batches read: name by the unix time until which they may."""
 
@@ -173,6 +179,26 @@ def single(queue: str, tenant: str, model: str) -> str:
 def recent(tenant: str) -> str:
     """Sorted set of a tenant's newest jobs by creation time, for listing."""
     return f"fleet:t:{tenant}:recent"
+
+
+def usage(tenant: str, day: str) -> str:
+    """Hash of what a tenant used on a day (`2026-11-29`): `[backend, kind, model]` to counts."""
+    return f"fleet:t:{tenant}:usage:{day}"
+
+
+def spending(tenant: str) -> str:
+    """Hash of what counts against a tenant's limits, and how far its usage is settled."""
+    return f"fleet:t:{tenant}:spending"
+
+
+def reserved(tenant: str) -> str:
+    """Hash of what is reserved for a tenant's jobs that have not ended: job id to amounts."""
+    return f"fleet:t:{tenant}:reserved"
+
+
+def usage_tenants(day: str) -> str:
+    """Set of the tenants that used something on a day."""
+    return f"fleet:usage:{day}"
 
 
 def record(job_id: str) -> str:

@@ -13,11 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from contract import redis_keys
-from contract.errors import LeaseLost, RelayUnavailable
+from contract.cost import prompt_estimate
+from contract.errors import LeaseLost, NewerVersion, RelayUnavailable
 from contract.events import LAST_WORDS, Delta, Event, EventId, to_entry, wire_line
 from relay.connection import Connection, ScriptCall
 from relay.queue import StartedJob
+from relay.records import requested
 from relay.scripts.jobs import REFUSED, TORN, NewFrames, append, keys_of
+from relay.usage.ended_job import usage_of
+from relay.usage.job_meter import JobMeter
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +39,8 @@ class AttemptLog:
     """The writing end of a job's log, for one attempt."""
 
     __slots__ = (
-        "_publisher", "attempt", "channel", "id", "keys", "length", "nonce", "observe", "seq",
-        "size_bytes", "torn", "until_lost", "unwritten",
+        "_job", "_publisher", "attempt", "channel", "id", "keys", "length", "meter", "nonce",
+        "observe", "seq", "size_bytes", "torn", "until_lost", "unwritten",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +48,7 @@ class AttemptLog:
     ) -> None:
         """Append after `started`, which `Queue.start` has written; `observe` gets each event."""
         self._publisher = publisher
+        self._job = job
         self.id = job.record.id
         self.keys = keys_of(self.id)
         self.channel = redis_keys.channel(self.id)
@@ -58,15 +63,30 @@ class AttemptLog:
         self.unwritten = 0
         self.size_bytes = 0
         self.observe = observe
+        self.meter = JobMeter()
+        """What this attempt has used."""
+        self.meter.begin(job.record.started_at or publisher.now)
 
     def append(self, event: Event) -> None:
         """Queue an event for the log; raises LeaseLost once Redis has refused an earlier one."""
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
         self.unwritten += 1
+        self.meter.add(event)
         if self.observe is not None:
             self.observe(event)
         self._publisher.put(self, event)
+
+    def usage(self, status: str, now: float) -> bytes:
+        """What the ledger gets with the terminal event; `now` is unix seconds by Redis's clock."""
+        self.meter.end(now)
+        return usage_of(self._job.record, status, self.meter.counts(self._prompt_estimate))
+
+    def _prompt_estimate(self) -> int:
+        try:
+            return prompt_estimate(requested(self._job.request))
+        except NewerVersion:
+            return 0
 
     @property
     def lost(self) -> bool:
@@ -128,6 +148,11 @@ class Publisher:
         """Events that are not sent yet."""
         return len(self._pending)
 
+    @property
+    def now(self) -> float:
+        """Unix seconds by Redis's clock."""
+        return self._connection.now()
+
     def put(self, attempt_log: AttemptLog, event: Event) -> None:
         """Queue an event for the next script call."""
         self._pending.append((attempt_log, event))
@@ -163,7 +188,8 @@ class Publisher:
         return batches
 
     def _next_batch(self) -> Batch:
-        now = b"%.3f" % self._connection.now()
+        at = self._connection.now()
+        now = b"%.3f" % at
         waiting: dict[AttemptLog, list[bytes]] = {}
         last: dict[AttemptLog, Event] = {}
         taken = size_bytes = 0
@@ -181,7 +207,7 @@ class Publisher:
                 lines.append(line)
             last[attempt_log] = event
         del self._pending[:taken]
-        return [_group(each, lines, last[each]) for each, lines in waiting.items()]
+        return [_group(each, lines, last[each], at) for each, lines in waiting.items()]
 
     async def _send(self, batches: list[Batch]) -> None:
         ttl_s = int(self._connection.settings.log_ttl_s)
@@ -217,18 +243,26 @@ class Publisher:
                 await asyncio.sleep(random.uniform(0.05, min(_RESEND_CAP_S, 0.1 * 2**tries)))  # noqa: S311 - jitter
 
 
-def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event) -> Group:
+def _group(attempt_log: AttemptLog, lines: list[bytes], last: Event, now: float) -> Group:
     data = to_entry(lines)
     attempt_log.size_bytes += len(data)
     length = attempt_log.length
     attempt_log.length += 1
     status = last.type if last.type in LAST_WORDS else ""
+    usage = attempt_log.usage(status, now) if status else b""
     last_id = f"{attempt_log.attempt}-{attempt_log.seq}"
     return Group(
         attempt_log,
         len(lines),
         NewFrames(
-            attempt_log.id, attempt_log.channel, attempt_log.nonce, length, last_id, data, status
+            attempt_log.id,
+            attempt_log.channel,
+            attempt_log.nonce,
+            length,
+            last_id,
+            data,
+            status,
+            usage,
         ),
     )
 

@@ -15,6 +15,7 @@ from contract.model_names import untagged, variant
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
+from contract.usage import price_of
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
@@ -117,7 +118,8 @@ class Queue:
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
-        record = _new_record(request, queue, tenant, job_id or new_job_id or uuid4().hex, retry_of)
+        new_id = job_id or new_job_id or uuid4().hex
+        record = self._priced(_new_record(request, queue, tenant, new_id, retry_of))
         follower = self._first_follower(record, first_follower) if expects_follower else NO_FOLLOWER
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         new = _new(record, request, arriving.facts, follower, obstacle)
@@ -140,7 +142,7 @@ class Queue:
         Returns the job of the key if it has one. An HTTP client enqueues; a pull is not enqueued
         this way. Raises QueueFull, RelayUnavailable, and leaves nothing but the key then.
         """
-        record = _new_record(request, queue, tenant, once.job_id, None)
+        record = self._priced(_new_record(request, queue, tenant, once.job_id, None))
         follower = self._first_follower(record, first_follower)
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         new = _new(record, request, arriving.facts, follower, obstacle)
@@ -240,6 +242,14 @@ class Queue:
         error = _full(arriving, place, rate)
         self._connection.observer.on_refused(arriving.queue, str(error.facts["scope"]))
         return error
+
+    def _priced(self, record: JobRecord) -> JobRecord:
+        """The record with the price of its model, if there is one."""
+        prices = self._connection.settings.prices
+        price = price_of(prices, record.backend, record.model or "") if prices else None
+        if price is None:
+            return record
+        return record.model_copy(update={"price": encode(price).decode()})
 
     def _first_follower(self, record: JobRecord, process: str | None) -> FirstFollower:
         """What ends a job that lives for its followers and whose client leaves before it is one.

@@ -24,6 +24,7 @@ from relay.leases import Leases
 from relay.records import Records
 from relay.scripts.loader import load
 from relay.subscriber import Subscription
+from relay.usage.settlement import Settlement
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Reconciler:
         self._records = Records(connection)
         self._followers = Followers(connection)
         self._idempotency = Idempotency(connection)
+        self._settlement = Settlement(connection)
         self._cursor = "0"
         self._checked: dict[str, int] = {}
         """How far each list has been checked, counted from its oldest job."""
@@ -54,6 +56,7 @@ class Reconciler:
         await self._forget_what_has_expired()
         await self._followers.cancel_abandoned()
         await self._idempotency.renew()
+        await self._settlement.settle(self._connection.settings.reap_s / 2)
         return await self._restore_what_was_lost()
 
     async def _end_what_is_too_late(self) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
+from contract.usage import Prices
 
 _MOST_JOBS: Final = 10**9
 _MOST_TOKENS: Final = 10**15
@@ -30,6 +31,17 @@ class RelaySettings(FleetSettings):
     """Jobs of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Estimated tokens of one tenant that may wait in one queue, if its API key sets no limit."""
+    usage_ttl_s: Seconds = 400 * 86400
+    """Seconds for which the usage of a day is kept."""
+    usage_rows: Annotated[int, Field(ge=1, le=100_000)] = 200
+    """Rows of one tenant's usage of a day: each is a model of a backend with a kind of job. Further
+    ones are added up as `other`."""
+    prices: Prices = Field(default_factory=dict)
+    """What models cost by name, as JSON: `{"gpt-4o": {"input": 2.5, "output": 10}}` are prices of a
+    million tokens; `cached_input` and `image` may be added, `*` in a name stands for any text, and
+    `cloud/gpt-4o` is the model of one backend."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """Of all prices and limits."""
     affinity_patience_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 20
     """Seconds for which jobs of a model in memory may overtake the head of their queue."""
     dead_ttl_s: Seconds = 7 * 86400

@@ -23,6 +23,7 @@ from fleet.cli.commands import (
     roster,
     service,
     up,
+    usage,
     worker,
 )
 from fleet.cli.commands.options import all_with_key, with_key
@@ -53,6 +54,7 @@ for command in (
     roster.models,
     roster.queues,
     roster.workers,
+    usage.usage,
 ):
     app.command()(with_key(command))
 app.command("run")(with_key(chat.run_))

@@ -9,8 +9,9 @@ async with AsyncClient() as fleet:
 import base64
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import date
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from contract.redis_keys import job_id as named
 from contract.requests import Kind, Request
 from contract.result import Result, Status
 from contract.tenants import IssuedKey, KeyFacts
+from contract.usage import GroupBy, UsagePage
 from contract.wire import decode, encode
 from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 TEXTS_A_JOB = 256
 JOBS_IN_FLIGHT = 4
 _DEAD = "/api/v1/dead"
+_USAGE = "/api/v1/usage"
 
 
 class AsyncClient(RosterClient):
@@ -312,6 +315,42 @@ class AsyncClient(RosterClient):
         """Revoke a key; the shims reject it within seconds. Raises UnknownKey, LastAdmin."""
         path = f"/api/v1/keys/{quote(key_id, safe='')}"
         return decode(KeyFacts, await self._shims.request("DELETE", path))
+
+    async def usage(
+        self,
+        *,
+        group_by: Sequence[GroupBy] = ("day", "tenant", "model"),
+        limit: int = 100,
+        after: str | None = None,
+        **which: str | date | None,
+    ) -> UsagePage:
+        """A page of what tenants used; `after` is the `next` of the previous page.
+
+        `which`: `first_day` and `last_day` (dates, UTC; default: 30 days up to today), `tenant`
+        (for admins), `backend`, `model`, `kind`. Raises InvalidRequest.
+        """
+        params = _usage_params(group_by, which) | _present({"limit": limit, "after": after})
+        return decode(UsagePage, await self._shims.request("GET", _USAGE, params=params))
+
+    async def usage_file(
+        self,
+        format: Literal["csv", "parquet"],
+        *,
+        group_by: Sequence[GroupBy] = ("day", "tenant", "model"),
+        **which: str | date | None,
+    ) -> bytes:
+        """All usage as CSV or Parquet; `which` as in `usage`. Raises InvalidRequest, NotSupported.
+
+        NotSupported: the shim has no pyarrow.
+        """
+        params = _usage_params(group_by, which) | {"format": format}
+        return await self._shims.request("GET", _USAGE, params=params)
+
+
+def _usage_params(group_by: Sequence[str], which: Mapping[str, Any]) -> dict[str, Any]:
+    days = {"from": which.get("first_day"), "to": which.get("last_day")}
+    others = {name: value for name, value in which.items() if not name.endswith("_day")}
+    return _present({"group_by": ",".join(group_by), **days, **others})
 
 
 def _present(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,6 +133,8 @@ class NewFrames(NamedTuple):
     """`contract.events.to_entry` of the frames."""
     status: str
     """The job's new status if the last frame is a terminal event, else empty."""
+    usage: bytes = b""
+    """What the job has used, with that event: `relay.usage.ended_job.EndedJobUsage` as JSON."""
 
 
 def keys_of(job_id: str) -> tuple[str, str, str]:
@@ -154,7 +156,9 @@ def append(
     live for `ttl_s` seconds more; it has no followers then. Returns WRITTEN, REFUSED or TORN for
     each job.
     """
-    keys: list[str] = [redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED]
+    keys: list[str] = [
+        redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED, redis_keys.UNSETTLED,
+    ]  # fmt: skip
     args: list[Argument] = [ttl_s]
     for its_keys, frames in jobs:
         keys += its_keys
@@ -204,6 +208,7 @@ def end(
         redis_keys.DEAD,
         redis_keys.audience(job_id),
         redis_keys.FOLLOWED,
+        redis_keys.UNSETTLED,
     ]
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, _fields(terminal), int(dead),

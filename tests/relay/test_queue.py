@@ -195,7 +195,7 @@ async def test_every_key_of_an_ended_job_expires(redis_url: str) -> None:
         lasting = {key.decode() for key in keys if await relay.connection.command("TTL", key) < 0}
 
         # The tickets are Celery's queue; the maintainer deletes the other two (ARCHITECTURE.md).
-        assert {QUEUE, "fleet:queues", "fleet:recent"} == lasting
+        assert {QUEUE, "fleet:queues", "fleet:recent", "fleet:unsettled"} == lasting
 
 
 async def test_there_are_never_more_tickets_than_jobs(redis_url: str) -> None:

@@ -1,13 +1,13 @@
 #!lua flags=allow-oom
--- KEYS live deadlines followed (log record audience)...
--- ARGV ttl_s (id channel nonce length last frames status)...
+-- KEYS live deadlines followed unsettled (log record audience)...
+-- ARGV ttl_s (id channel nonce length last frames status usage)...
 -- Appends and publishes frames of several jobs, those of a job as one entry with the id of its last
 -- frame, if its log has this many entries and its record this nonce. status is '' unless the last
--- frame is a terminal event, which closes the record. Returns for each job: 1 they are in the log,
+-- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled. Returns for each job: 1 they are in the log,
 -- also from an earlier run; 0 refused, the record has another nonce; 2 the log is shorter than what
 -- the attempt has appended, because Redis has lost recent writes.
-local answer, live, deadlines, followed = {}, unpack(KEYS, 1, 3)
-local function close(id, log, record, audience, status)
+local answer, live, deadlines, followed, unsettled = {}, unpack(KEYS, 1, 4)
+local function close(id, log, record, audience, status, usage)
     local time = redis.call('TIME')
     redis.call('HSET', record, 'status', status, 'ended_at',
                string.format('%.6f', time[1] + time[2] / 1e6))
@@ -18,17 +18,19 @@ local function close(id, log, record, audience, status)
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
     redis.call('ZREM', followed, id)
+    redis.call('XADD', unsettled, 'MAXLEN', '~', 1000000, '*', 'job', id, 'usage', usage)
 end
-for i = 1, (#KEYS - 3) / 3 do
-    local log, record, audience = unpack(KEYS, 1 + i * 3, 3 + i * 3)
-    local id, channel, nonce, length, last, frames, status = unpack(ARGV, i * 7 - 5, i * 7 + 1)
+for i = 1, (#KEYS - 4) / 3 do
+    local log, record, audience = unpack(KEYS, 2 + i * 3, 4 + i * 3)
+    local id, channel, nonce, length, last, frames, status, usage =
+        unpack(ARGV, i * 8 - 6, i * 8 + 1)
     local is_length, wanted = redis.call('XLEN', log), tonumber(length)
     local is_held = redis.call('HGET', record, 'nonce') == nonce
     if is_held and is_length == wanted then
         redis.call('XADD', log, last, 'f', frames)
         redis.call('PUBLISH', channel, frames)
         answer[i] = 1
-        if status ~= '' then close(id, log, record, audience, status) end
+        if status ~= '' then close(id, log, record, audience, status, usage) end
     else
         local same = redis.call('XRANGE', log, last, last)[1]
         if same and same[2][2] == frames then answer[i] = 1

@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
--- KEYS record log live deadlines dead audience followed
+-- KEYS record log live deadlines dead audience followed unsettled
 -- ARGV id channel status ttl_s terminal is_dead (1 or 0)
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
--- dead letter is added to dead. Returns {priority, tenant}; false: it had ended before, or does not
+-- dead letter is added to dead. A job that was started, or for which something is reserved, is added
+-- to unsettled; what it used is in its log. Returns {priority, tenant}; false: it had ended before, or does not
 -- exist.
 -- include shared/event.lua
 -- include shared/ended.lua
-local record, log, live, deadlines, dead, audience, followed = unpack(KEYS)
+local record, log, live, deadlines, dead, audience, followed, unsettled = unpack(KEYS)
 local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
-local status, attempt, priority, tenant =
-    unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant'))
+local status, attempt, priority, tenant, started, reserved, kind, backend, model, price =
+    unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant', 'started_at',
+                      'reserved_tokens', 'kind', 'backend', 'model', 'price'))
 if not status then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
@@ -30,4 +32,11 @@ redis.call('DEL', audience)
 redis.call('ZREM', live, id)
 redis.call('ZREM', deadlines, id)
 redis.call('ZREM', followed, id)
+if started or reserved then
+    redis.call('XADD', unsettled, 'MAXLEN', '~', 1000000, '*', 'job', id, 'usage', cjson.encode({
+        tenant = tenant or '', backend = backend or '', kind = kind or '', model = model or nil,
+        status = new_status, attempts = started and attempt - 1 or 0, price = price or nil,
+        reserved = reserved and true or false,
+    }))
+end
 return {priority or 'standard', tenant or ''}

@@ -4,6 +4,7 @@ Subjects: relay/scripts/loader.py.
 """
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import batches, jobs, queues
 from relay.scripts.loader import load, source
+from relay.usage import settlement
 
 QUEUE = "scripted.chat"
 JOB, OTHER = "a" * 32, "b" * 32
@@ -123,13 +125,21 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
     "queues/expired": queues.expired(QUEUE, 1),
     "queues/foreign": queues.foreign(QUEUE, 1),
+    "usage/settle": settlement.settle(
+        settlement.Part("t", datetime(2026, 1, 1, tzinfo=UTC), ""), ttl_s=1, most_rows=1
+    ),
 }  # fmt: skip
 """One call of each script."""
 
 
 def slot_of(key: str) -> str:
     """What will be the hash tag of a key: a job, a queue, a batch, or the key itself."""
-    for pattern in (r"fleet:(j:[^:]+):", r"fleet:(q:[^:]+):", r"fleet:(batch:[^:]+)"):
+    for pattern in (
+        r"fleet:(j:[^:]+):",
+        r"fleet:(q:[^:]+):",
+        r"fleet:(batch:[^:]+)",
+        r"fleet:(t:[^:]+):(?:usage|spending|reserved)",
+    ):
         if match := re.match(pattern, key):
             return match[1]
     return f"q:{key}" if key == QUEUE else key

@@ -1,0 +1,35 @@
+-- Defines what a tenant's limits count, fields of the hash spending: m0 to m15, tokens by slice of
+-- five seconds; d0 and d1, tokens and billionths of the currency by day; n0 and n1, the latter by
+-- month. A field holds '<number of slice, day or month> <amount>...' and is reused for a later one.
+-- Defines used(...), the amounts that a field holds for such a number; count(...), which adds what
+-- was used or reserved; settle_job(...), which replaces what is reserved for a job by what it used.
+-- include shared/time.lua
+local slice_s, slices = 5, 16
+local slice = math.floor(now / slice_s)
+local function used(spending, name, number, size)
+    local field = name .. number % size
+    local text = redis.call('HGET', spending, field)
+    local of, tokens, nano = string.match(text or '', '^(%S+) (%S+) (%S+)$')
+    return tonumber(of or -1), tonumber(tokens or 0), tonumber(nano or 0), field
+end
+local function add(spending, name, number, size, tokens, nano)
+    local of, had_tokens, had_nano, field = used(spending, name, number, size)
+    if of > number then return end
+    if of < number then had_tokens, had_nano = 0, 0 end
+    redis.call('HSET', spending, field, string.format('%d %.0f %.0f', number,
+        math.max(0, had_tokens + tokens), math.max(0, had_nano + nano)))
+end
+local function count(spending, at, day, month, tokens, nano)
+    add(spending, 'm', at, slices, tokens, nano)
+    add(spending, 'd', day, 2, tokens, nano)
+    add(spending, 'n', month, 2, tokens, nano)
+end
+local function settle_job(spending, reserved, job, tokens, nano, day, month)
+    local held = redis.call('HGET', reserved, job)
+    if not held then return count(spending, slice, day, month, tokens, nano) end
+    redis.call('HDEL', reserved, job)
+    local at, its_day, its_month, its_tokens, its_nano =
+        string.match(held, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+    count(spending, tonumber(at), tonumber(its_day), tonumber(its_month),
+          tokens - its_tokens, nano - its_nano)
+end

@@ -148,6 +148,11 @@ def main(argv: list[str]) -> None:
     except RelayUnavailable as error:
         _log.warning("every request is refused until the API keys can be read: %s", error)
         why_not = None
+    if {"*", "null"}.intersection(settings.origins):
+        _log.warning(
+            "FLEET_ORIGINS has * or null: while there are no API keys, every web page that someone "
+            "opens on a machine that reaches this shim may use the fleet"
+        )
     if why_not is not None:
         sys.exit(f"not started: {why_not}")
     server_of(settings).run()

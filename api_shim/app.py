@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope
 
 from api_shim.anthropic import models as anthropic_models
@@ -28,6 +29,7 @@ from api_shim.http.direct_route import DirectRoute, DirectRoutes
 from api_shim.http.head import HeadAsGet
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import BodyLimit, Limit
+from api_shim.http.origins import Origins
 from api_shim.http.problems import native_envelope
 from api_shim.http.query_fields import only_known_fields
 from api_shim.native import (
@@ -182,8 +184,11 @@ def _add_middleware(
     app.add_middleware(
         BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
     )
-    app.add_middleware(AuthMiddleware)
+    origins = Origins(settings.origins)
+    app.add_middleware(AuthMiddleware, origins=origins)
     app.add_middleware(AccessLog, metrics=counted, tracing=tracing)
+    if (cors := origins.cors()) is not None:
+        app.add_middleware(CORSMiddleware, **cors)  # outside of all, so that pages can read errors
 
 
 def _upload(settings: ShimSettings) -> Limit:

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from contract.redis_keys import BACKEND_NAME, queue_name
 from contract.requests import OnNoWorker
@@ -28,6 +30,26 @@ def _is_plugin(scheme: str) -> bool:
     from fsspec.registry import available_protocols, known_implementations  # noqa: PLC0415 - slow
 
     return scheme in set(available_protocols()) - set(known_implementations)
+
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it; raises ValueError."""
+    origin = text.strip().lower().removesuffix("/")
+    if origin in {"*", "null"}:
+        return origin
+    scheme, separator, rest = origin.partition("://")
+    if not (separator and scheme and rest) or urlsplit(f"//{rest}").netloc != rest or "@" in rest:
+        raise ValueError(
+            f"{text!r} is no origin: give a scheme, a host and a port if it is not the usual one, "
+            "as in https://chat.example.com or http://localhost:*; null for a page without one, "
+            "* for all pages"
+        )
+    if not origin.isascii():
+        raise ValueError(f"{text!r}: give the host as browsers send it, as in xn--mnchen-3ya.de")
+    return origin.removesuffix(_DEFAULT_PORTS.get(scheme, "\0"))
 
 
 class ConfiguredBackend(WireModel):
@@ -63,6 +85,9 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Port to listen on; 0 takes a free one."""
     insecure: bool = False
     """Whether to serve clients on other machines while no API key is configured."""
+    origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins of web pages that may call this shim from a browser, with commas between, as in
+    `https://chat.example.com,http://localhost:*`; `*`: every page that someone opens."""
     key_max_age_s: Annotated[float, Field(gt=0, le=60)] = 3
     """Seconds for which the API keys are cached: a revoked one is refused by then."""
     max_body_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] = 32 * 2**20
@@ -130,6 +155,18 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Batches that one shim drives at once; the others wait."""
     tenant_batches: Annotated[int, Field(ge=1, le=1000)] = 100
     """Batches that one tenant may run at once."""
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _are_separated(cls, origins: object) -> object:
+        if isinstance(origins, str):
+            return [each for each in origins.split(",") if each.strip()]
+        return origins
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_origin, origins))
 
     @field_validator("files_url")
     @classmethod

@@ -1,4 +1,4 @@
-"""The outermost middleware: a request id, a log line, and a response even to a defect of ours.
+"""The outermost middleware of ours: a request id, a log line, a response even to a defect of ours.
 
 Never logged: bodies, query strings, headers. Defects are logged by class and place without their
 text, because the text of a validation error repeats what the client sent.

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api_shim.http.authentication import Authenticator, CallEnded, subprotocols
+from api_shim.http.origins import Origins
 from api_shim.http.problems import Refusal, error_response
 from api_shim.http.websockets import refuse
 from contract.errors import FleetError, NotAuthenticated, RelayUnavailable
@@ -30,9 +31,10 @@ _OPEN_FOLDERS: Final = ("/static-offline-docs/", "/page/")
 class AuthMiddleware:
     """Authenticates every call."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap this application."""
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        """Wrap this application; browsers may call it from pages of these origins."""
         self._app = app
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the call if it is authenticated; else send the reason."""
@@ -49,6 +51,7 @@ class AuthMiddleware:
             return
         send_with_subprotocol = _with_subprotocol(connection, send)
         try:
+            self._origins.check(connection)
             entry = await _authenticate(connection, authenticator)
         except (FleetError, Refusal) as error:
             await _reject(error, scope, receive, send_with_subprotocol)

@@ -1,13 +1,11 @@
 """`multipart/form-data` bodies, parsed whole or as a stream.
 
-A browser sends a form to another origin without a preflight request (which JSON needs), so a form
-from another origin is refused: a web page must not use a shim on its visitor's machine.
+Forms of web pages from other origins never get here (`api_shim/http/origins.py`).
 """
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
-from urllib.parse import urlsplit
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -21,7 +19,7 @@ MULTIPART: Final = "multipart/form-data"
 
 
 def require_form(request: Request) -> None:
-    """Check that a request has a form from the same origin; raises Refusal."""
+    """Check that a request has a form; raises Refusal."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != MULTIPART:
         raise Refusal(
@@ -29,9 +27,6 @@ def require_form(request: Request) -> None:
             f"The Content-Type is {media_type[:80] or 'missing'}: send the form as {MULTIPART}.",
             status=415,
         )
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise Refusal("cross_origin", "Forms from pages of another origin are refused.", status=403)
 
 
 @asynccontextmanager

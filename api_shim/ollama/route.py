@@ -1,8 +1,7 @@
 """Routes that accept JSON of any content type, as Ollama does.
 
-Recipes for curl set no type (`curl .../api/generate -d '{...}'`), so curl sends that of a form. A
-request with `Origin`, which a browser sends, must still have the type of JSON: a page of another
-origin cannot send that without a preflight request.
+Recipes for curl set no type (`curl .../api/generate -d '{...}'`), so curl sends that of a form.
+What a page of an unknown origin sends of that type is refused before (`api_shim/http/origins.py`).
 """
 
 from collections.abc import Callable, Coroutine
@@ -35,7 +34,7 @@ _DESCRIPTIONS: Final[dict[int, str]] = {
 
 
 class AnyTypeRoute(JsonRoute):
-    """A route that accepts JSON of any content type, unless a browser sent it."""
+    """A route that accepts JSON of any content type."""
 
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -43,8 +42,6 @@ class AnyTypeRoute(JsonRoute):
         handler = super().get_route_handler()
 
         async def lenient(request: Request) -> Response:
-            if "origin" in request.headers:
-                return await handler(request)
             others = [pair for pair in request.scope["headers"] if pair[0] != _JSON[0]]
             scope = {**request.scope, "headers": [*others, _JSON]}
             return await handler(Request(scope, request.receive))

@@ -372,7 +372,7 @@ def test_recipes_for_curl_work_as_they_are_written(at: Fleet) -> None:
     )
 
     assert said.json()["response"] == "hello you"
-    assert page.status_code == 400
+    assert page.status_code == 403
 
 
 async def test_an_async_caller_that_leaves_ends_its_job(at: Fleet) -> None:

@@ -24,7 +24,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         redis = RedisServer(folder)
         stack.callback(redis.stop)
         server = stack.enter_context(scripted_server(MODELS)).removeprefix("http://")
-        url = stack.enter_context(serving(redis.url, data_dir=folder / "data", key_max_age_s=0.5))
+        shim = serving(
+            redis.url, data_dir=folder / "data", key_max_age_s=0.5, origins="http://localhost:*"
+        )
+        url = stack.enter_context(shim)
         key = issued(url, {}, tenant="boss", admin=True)["key"]
 
         def start(backend: str = "box", dsn: str = f"ollama://{server}?slots=8") -> WorkerProcess:

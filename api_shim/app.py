@@ -18,6 +18,8 @@ from api_shim.batch import file_routes as openai_files
 from api_shim.batch import message_batches
 from api_shim.batch import routes as openai_batches
 from api_shim.batch.driver import running_driver
+from api_shim.cohere import routes as cohere_reranks
+from api_shim.cohere.errors import cohere_envelope
 from api_shim.dependencies import Dependencies, drop_in_call, open_dependencies
 from api_shim.following.drop_in import DropInCall
 from api_shim.following.shutdown import OpenCalls
@@ -26,6 +28,7 @@ from api_shim.http.access_log import AccessLog
 from api_shim.http.auth_middleware import AuthMiddleware
 from api_shim.http.authentication import tenant_in
 from api_shim.http.direct_route import DirectRoute, DirectRoutes
+from api_shim.http.error_hints import RERANK_PATHS
 from api_shim.http.head import HeadAsGet
 from api_shim.http.headers import Preferences
 from api_shim.http.json_body import BodyLimit, Limit
@@ -76,6 +79,7 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
     "/api/pull": library_envelope,
     "/api/v1": native_envelope,
     "/v1": openai_envelope,
+    **dict.fromkeys(RERANK_PATHS, cohere_envelope),
     problems.ANTHROPIC: anthropic_envelope,
     "/v1/systemone": ollama_envelope,
 }
@@ -101,10 +105,11 @@ _OTHERS: Final = (
     openai_models,
     openai_files,
     openai_batches,
+    cohere_reranks,
     front_page,
 )
-"""Routes that other programs define: health probes, clients of Ollama, Anthropic and OpenAI,
-browsers. `anthropic_models` has the paths of `openai_models` for Anthropic's clients.
+"""Routes that other programs define: health probes, clients of Ollama, Anthropic, OpenAI
+and Cohere, browsers. `anthropic_models` has the paths of `openai_models` for Anthropic's clients.
 """
 
 

@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 from api_shim.anthropic.events import MessageFacts, whole_message
 from api_shim.anthropic.message_body import MessagesBody
 from api_shim.anthropic.message_request import to_request as to_message
+from api_shim.cohere.errors import wrong_field
+from api_shim.cohere.reranks import RerankBody, rerank_response, to_rerank
 from api_shim.openai import chat_response, completions, embeddings, images
 from api_shim.openai.chat_request import ChatBody, to_chat
 from api_shim.openai.completions import CompletionBody, echoed_prompt, to_completion
@@ -22,6 +24,7 @@ from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import MessageNotes
+from contract.errors import NotSupported
 from contract.jobs import AnyRequest
 from contract.result import Result
 
@@ -85,6 +88,22 @@ def _embeddings(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     )
 
 
+def _rerank(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
+    parsed = RerankBody.model_validate(body)
+    if parsed.return_documents:
+        raise wrong_field(
+            "return_documents",
+            "not supported in a batch: results have the index of their document",
+            NotSupported,
+        )
+    model = parsed.model
+    return BatchRequest(
+        to_rerank(parsed),
+        lambda result: rerank_response(job.id, job.created, model, result),
+        ignored(parsed),
+    )
+
+
 def _image(body: Mapping[str, Any], job: BatchJob) -> BatchRequest:
     parsed = ImageBody.model_validate(body).model_copy(update={"stream": None})
     head, request = job.head(parsed.model), to_image(parsed)
@@ -133,4 +152,5 @@ ENDPOINTS: Final[Mapping[str, ParseBody]] = {
     "/v1/images/generations": _image,
     "/v1/responses": _response,
     "/v1/messages": _message,
+    "/v1/rerank": _rerank,
 }

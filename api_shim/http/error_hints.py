@@ -57,11 +57,14 @@ OLLAMA: Final = ErrorHints(
     not_for='"{model}" does not support {verb}: ',
     verbs={"embed": "embeddings", "image": "image generation"},
 )
+RERANK_PATHS: Final = ("/v1/rerank", "/v1/score", "/v2/", "/rerank", "/score")
+"""Prefixes of Cohere's and Jina's surface; hints are those of `/v1`."""
 _BY_PATH: Final[Mapping[str, ErrorHints]] = {
     "/api/": OLLAMA,
     "/api/generate": OLLAMA._replace(verbs={**OLLAMA.verbs, "chat": "generate"}),
     "/api/v1": NATIVE,
     "/v1": OPENAI,
+    **dict.fromkeys(RERANK_PATHS, OPENAI),
     "/v1/systemone": OLLAMA,
 }
 

@@ -1,0 +1,80 @@
+"""Routes of rerank and score: translate, submit, respond."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+
+from api_shim.cohere import schemas
+from api_shim.cohere.reranks import (
+    RerankBody,
+    ScoreBody,
+    rerank_response,
+    score_response,
+    to_rerank,
+    to_score,
+)
+from api_shim.cohere.schemas import cohere_answers
+from api_shim.dependencies import DropIn
+from api_shim.following.drop_in import DropInCall
+from api_shim.http.json_body import JsonRoute
+from contract.json_lines import json_line
+
+router = APIRouter(tags=["rerank"], route_class=JsonRoute)
+
+
+def _example(**value: Any) -> Any:
+    return Body(openapi_examples={"example": {"summary": "A request", "value": value}})
+
+
+_RERANK: dict[str, Any] = {
+    "response_class": Response,
+    "responses": cohere_answers(schemas.RerankList),
+}
+_SCORE: dict[str, Any] = {
+    "response_class": Response,
+    "responses": cohere_answers(schemas.ScoreList),
+}
+
+
+@router.post("/v2/rerank", operation_id="cohere_rerank", **_RERANK)
+@router.post("/v1/rerank", operation_id="jina_rerank", **_RERANK)
+@router.post("/rerank", operation_id="rerank", **_RERANK)
+async def rerank(
+    body: Annotated[
+        RerankBody,
+        _example(
+            model="bge-reranker-v2-m3",
+            query="When does the office open?",
+            documents=["The office opens at nine.", "The river is wide."],
+            top_n=1,
+        ),
+    ],
+    call: DropIn,
+) -> Response:
+    """Order documents by their relevance to a query."""
+    record = await call.submit(to_rerank(body), body)
+    documents = body.documents if body.return_documents else None
+    result = await call.result(record)
+    created, model = int(record.created_at), record.model or ""
+    return _json(rerank_response(record.id, created, model, result, documents), call)
+
+
+@router.post("/v1/score", operation_id="vllm_score", **_SCORE)
+@router.post("/score", operation_id="score", **_SCORE)
+async def score(
+    body: Annotated[
+        ScoreBody,
+        _example(model="bge-reranker-v2-m3", text_1="When?", text_2=["At nine.", "A river."]),
+    ],
+    call: DropIn,
+) -> Response:
+    """Score pairs of texts, in their order."""
+    record = await call.submit(to_score(body), body)
+    result = await call.result(record)
+    created, model = int(record.created_at), record.model or ""
+    return _json(score_response(record.id, created, model, result), call)
+
+
+def _json(value: Any, call: DropInCall) -> Response:
+    headers = {"Cache-Control": "no-store", **call.headers}
+    return Response(json_line(value), 200, headers, media_type="application/json")

@@ -36,9 +36,11 @@ _SCORE: dict[str, Any] = {
 }
 
 
-@router.post("/v2/rerank", operation_id="cohere_rerank", **_RERANK)
-@router.post("/v1/rerank", operation_id="jina_rerank", **_RERANK)
-@router.post("/rerank", operation_id="rerank", **_RERANK)
+@router.post(
+    "/v2/rerank", operation_id="cohere_rerank", summary="Rerank as Cohere does.", **_RERANK
+)
+@router.post("/v1/rerank", operation_id="jina_rerank", summary="Rerank as Jina does.", **_RERANK)
+@router.post("/rerank", operation_id="rerank", summary="Rerank as llama-server does.", **_RERANK)
 async def rerank(
     body: Annotated[
         RerankBody,
@@ -59,8 +61,8 @@ async def rerank(
     return _json(rerank_response(record.id, created, model, result, documents), call)
 
 
-@router.post("/v1/score", operation_id="vllm_score", **_SCORE)
-@router.post("/score", operation_id="score", **_SCORE)
+@router.post("/v1/score", operation_id="vllm_score", summary="Score pairs as vLLM does.", **_SCORE)
+@router.post("/score", operation_id="score", summary="Score pairs, the shorter path.", **_SCORE)
 async def score(
     body: Annotated[
         ScoreBody,

@@ -74,7 +74,7 @@ class ScoreList(_Scored):
 
 def cohere_answers(whole: type[BaseModel]) -> dict[int | str, Any]:
     """The `responses` of a route that submits a job."""
-    faults = {
+    faults: dict[int | str, Any] = {
         status: {"model": CohereErrorResponse, "description": text}
         for status, text in _FAULTS.items()
     }

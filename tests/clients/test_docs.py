@@ -22,12 +22,17 @@ ADDRESS = "http://127.0.0.1:8700"
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A fleet whose first model by name only embeds: the snippets must choose one that chats."""
+    """A fleet whose first model by name only embeds: the snippets must choose one that chats.
+
+    Its second backend only reranks.
+    """
     folder = tmp_path_factory.mktemp("box")
+    ranks = {"LLM_RANKS": "scripted://", "FLEET_WORKER_KINDS": "rerank"}
     embeds = write_tiny_bert(folder / "aa-embed")
     with (
         fleet(folder, "ollama") as running,
         worker(running.redis_url, folder, "embedder", LLM_EMBEDDER=f"local://{embeds}"),
+        worker(running.redis_url, folder, "ranks", **ranks),
     ):
         wait_until(lambda: "aa-embed" in names(running), 30)
         yield running

@@ -1,7 +1,7 @@
 """What Open WebUI sends to servers of OpenAI's and Ollama's shape, and how it reads the answers.
 
 Source: open-webui/open-webui, backend/open_webui/routers/openai.py and ollama.py, utils/payload.py,
-retrieval/utils.py. The product itself does not run here.
+retrieval/utils.py, retrieval/models/external.py. The product itself does not run here.
 """
 
 import base64
@@ -116,6 +116,20 @@ def test_documents_become_vectors_as_lists_of_numbers(http: httpx.Client) -> Non
 
     assert [row["embedding"] for row in openai] == [pytest.approx(row) for row in ollama]
     assert len(ollama) == 2
+
+
+def test_an_external_reranker_orders_documents(http: httpx.Client) -> None:
+    """RAG_RERANKING_ENGINE=external, RAG_EXTERNAL_RERANKER_URL=<fleet>/v1/rerank.
+
+    Source: backend/open_webui/retrieval/models/external.py; the scores are read by `index`.
+    """
+    body = {
+        "model": "scripted-rerank", "query": "a b", "documents": ["c", "a b", "a"], "top_n": 3,
+    }  # fmt: skip
+    results = http.post("/v1/rerank", json=body).json()["results"]
+    by_index = sorted(results, key=lambda each: each["index"])
+
+    assert [each["relevance_score"] for each in by_index] == [0.0, 1.0, 0.5]
 
 
 def test_a_picture_is_made(http: httpx.Client) -> None:

@@ -116,6 +116,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "scripted-echo", "input": "once upon a time"},
     "/v1/embeddings": {"model": "scripted-embed", "input": ["one", "two"]},
     "/v1/completions": {"model": "scripted-echo", "prompt": "once upon a time"},
+    "/v1/rerank": {"model": "scripted-rerank", "query": "a b", "documents": ["c", "a b"]},
     "/v1/images/generations": {"model": "scripted-image", "prompt": "a cat", "size": "64x64"},
 }
 
@@ -132,6 +133,8 @@ def test_other_endpoints_are_batched_as_well(ask: OpenAI, endpoint: str) -> None
         case "/v1/responses":
             assert (body["object"], body["status"]) == ("response", "completed")
             assert body["output"][0]["content"][0]["text"] == "once upon a time"
+        case "/v1/rerank":
+            assert [each["index"] for each in body["results"]] == [1, 0]
         case "/v1/completions":
             assert body["choices"][0]["text"] == "once upon a time"
         case _:

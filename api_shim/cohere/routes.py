@@ -1,6 +1,6 @@
 """Routes of rerank and score: translate, submit, respond."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
 
@@ -26,34 +26,60 @@ def _example(**value: Any) -> Any:
     return Body(openapi_examples={"example": {"summary": "A request", "value": value}})
 
 
-_RERANK: dict[str, Any] = {
+_RERANK: Final[dict[str, Any]] = {
     "response_class": Response,
     "responses": cohere_answers(schemas.RerankList),
 }
-_SCORE: dict[str, Any] = {
+_SCORE: Final[dict[str, Any]] = {
     "response_class": Response,
     "responses": cohere_answers(schemas.ScoreList),
 }
+_Reranked = Annotated[
+    RerankBody,
+    _example(
+        model="bge-reranker-v2-m3",
+        query="When does the office open?",
+        documents=["The office opens at nine.", "The river is wide."],
+        top_n=1,
+    ),
+]
+_Scored = Annotated[
+    ScoreBody,
+    _example(model="bge-reranker-v2-m3", text_1="When?", text_2=["At nine.", "A river."]),
+]
 
 
-@router.post(
-    "/v2/rerank", operation_id="cohere_rerank", summary="Rerank as Cohere does.", **_RERANK
-)
-@router.post("/v1/rerank", operation_id="jina_rerank", summary="Rerank as Jina does.", **_RERANK)
-@router.post("/rerank", operation_id="rerank", summary="Rerank as llama-server does.", **_RERANK)
-async def rerank(
-    body: Annotated[
-        RerankBody,
-        _example(
-            model="bge-reranker-v2-m3",
-            query="When does the office open?",
-            documents=["The office opens at nine.", "The river is wide."],
-            top_n=1,
-        ),
-    ],
-    call: DropIn,
-) -> Response:
+@router.post("/v2/rerank", operation_id="cohere_rerank", **_RERANK)
+async def rerank(body: _Reranked, call: DropIn) -> Response:
     """Order documents by their relevance to a query."""
+    return await _reranked(body, call)
+
+
+@router.post("/v1/rerank", operation_id="jina_rerank", **_RERANK)
+async def rerank_by_older_path(body: _Reranked, call: DropIn) -> Response:
+    """Order documents by their relevance: the path of Jina's and older clients of Cohere."""
+    return await _reranked(body, call)
+
+
+@router.post("/rerank", operation_id="rerank", **_RERANK)
+async def rerank_by_short_path(body: _Reranked, call: DropIn) -> Response:
+    """Order documents by their relevance: the shorter path of vLLM and llama-server."""
+    return await _reranked(body, call)
+
+
+@router.post("/v1/score", operation_id="vllm_score", **_SCORE)
+async def score(body: _Scored, call: DropIn) -> Response:
+    """Score pairs of texts, in their order."""
+    return await _scored(body, call)
+
+
+@router.post("/score", operation_id="score", **_SCORE)
+async def score_by_short_path(body: _Scored, call: DropIn) -> Response:
+    """Score pairs of texts, in their order: the shorter path."""
+    return await _scored(body, call)
+
+
+async def _reranked(body: RerankBody, call: DropInCall) -> Response:
     record = await call.submit(to_rerank(body), body)
     documents = body.documents if body.return_documents else None
     result = await call.result(record)
@@ -61,16 +87,7 @@ async def rerank(
     return _json(rerank_response(record.id, created, model, result, documents), call)
 
 
-@router.post("/v1/score", operation_id="vllm_score", summary="Score pairs as vLLM does.", **_SCORE)
-@router.post("/score", operation_id="score", summary="Score pairs, the shorter path.", **_SCORE)
-async def score(
-    body: Annotated[
-        ScoreBody,
-        _example(model="bge-reranker-v2-m3", text_1="When?", text_2=["At nine.", "A river."]),
-    ],
-    call: DropIn,
-) -> Response:
-    """Score pairs of texts, in their order."""
+async def _scored(body: ScoreBody, call: DropInCall) -> Response:
     record = await call.submit(to_score(body), body)
     result = await call.result(record)
     created, model = int(record.created_at), record.model or ""

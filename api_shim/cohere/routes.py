@@ -57,13 +57,13 @@ async def rerank(body: _Reranked, call: DropIn) -> Response:
 
 @router.post("/v1/rerank", operation_id="jina_rerank", **_RERANK)
 async def rerank_by_older_path(body: _Reranked, call: DropIn) -> Response:
-    """Order documents by their relevance: the path of Jina's and older clients of Cohere."""
+    """Order documents for clients of Jina and for older ones of Cohere."""
     return await _reranked(body, call)
 
 
 @router.post("/rerank", operation_id="rerank", **_RERANK)
 async def rerank_by_short_path(body: _Reranked, call: DropIn) -> Response:
-    """Order documents by their relevance: the shorter path of vLLM and llama-server."""
+    """Order documents by the short path of vLLM and llama-server."""
     return await _reranked(body, call)
 
 
@@ -75,7 +75,7 @@ async def score(body: _Scored, call: DropIn) -> Response:
 
 @router.post("/score", operation_id="score", **_SCORE)
 async def score_by_short_path(body: _Scored, call: DropIn) -> Response:
-    """Score pairs of texts, in their order: the shorter path."""
+    """Score pairs of texts by the short path of vLLM."""
     return await _scored(body, call)
 
 

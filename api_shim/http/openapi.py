@@ -15,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from api_shim.http.auth_middleware import OPEN_PATHS
+from api_shim.http.error_hints import RERANK_PATHS
 from api_shim.http.problems import PROBLEM_JSON, documented
 from contract.events import KnownEvent
 from contract.json_lines import json_line
@@ -145,7 +146,7 @@ def _add_refusals(responses: dict[str, Any]) -> None:
 
 def is_drop_in(path: str) -> bool:
     """Whether a path belongs to a surface with an error format of its own."""
-    return path.startswith(("/v1/", "/api/")) and not path.startswith("/api/v1/")
+    return path.startswith(("/v1/", "/api/", *RERANK_PATHS)) and not path.startswith("/api/v1/")
 
 
 def _drop_undocumented(responses: dict[str, Any]) -> None:

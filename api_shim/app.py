@@ -45,6 +45,7 @@ from api_shim.native import (
     keys,
     metrics,
     overview,
+    queues,
     redrive,
     roster,
     scale,
@@ -86,7 +87,8 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 """How errors are rendered under these path prefixes; the longest prefix counts."""
 
 _NATIVE: Final = (
-    enqueue, events, jobs, redrive, dead_letters, roster, scale, backends, keys, usage, overview,
+    enqueue, events, jobs, redrive, dead_letters, roster, queues, scale, backends, keys, usage,
+    overview,
 )  # fmt: skip
 """The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
 `/api/v1/jobs`, `events` the longer path; `redrive` has paths below `/dead` that are no ids.

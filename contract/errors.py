@@ -6,6 +6,7 @@ FleetError
 │   ├── PayloadTooLarge         the body is over the limit
 │   ├── UnknownBackend          no backend of that name
 │   ├── UnknownModel            no live backend has that model
+│   ├── UnknownQueue            no queue of that name
 │   ├── WrongKind               the model is there, and not for this kind of job
 │   ├── JobNotFound             no such job, or it has expired
 │   ├── NotAuthenticated        no key, or an unknown one
@@ -99,6 +100,12 @@ class UnknownModel(RequestError):
     """No live backend has that model."""
 
     code = "unknown_model"
+
+
+class UnknownQueue(RequestError):
+    """No worker serves a queue of that name, or did lately."""
+
+    code = "unknown_queue"
 
 
 class WrongKind(RequestError):

@@ -111,6 +111,8 @@ class QueuePlace(WireModel):
     position: int | None = None
     eta_s: float | None = None
     reason: str = ""
+    is_paused: bool = False
+    """Whether the reason is that its queue is paused."""
 
 
 class JobAccepted(WireModel):

@@ -121,6 +121,16 @@ def urgent(queue: str) -> str:
     return f"fleet:q:{queue}:urgent"
 
 
+def paused(queue: str) -> str:
+    """String that exists while no job of a queue may start: why, and until when (JSON)."""
+    return f"fleet:q:{queue}:paused"
+
+
+def schedule(queue: str) -> str:
+    """String with when a queue runs: an admin's pause, and its run windows (JSON)."""
+    return f"fleet:q:{queue}:schedule"
+
+
 def line(queue: str, model: str) -> str:
     """The part of the backlog for one variant of a model, with the same scores."""
     return f"fleet:q:{queue}:line:{model}"

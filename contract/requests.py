@@ -1,8 +1,11 @@
 """Fields that all requests share: backend, priority, deadline, attempts."""
 
+import math
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from contract.wire import ClientModel, WireModel
 
@@ -63,6 +66,61 @@ def disconnect_policy(text: str) -> OnDisconnect:
     if not text.startswith(_CANCEL_AFTER):
         raise ValueError("it is continue, cancel or cancel_after_s=<seconds>")
     return CancelAfter(cancel_after_s=float(text.removeprefix(_CANCEL_AFTER)))
+
+
+_HOW: Final = (
+    "write it as RFC 3339 with its offset, such as 2026-11-29T22:00:00+01:00 or "
+    "2026-11-29T21:00:00Z, or in unix seconds"
+)
+_MOST: Final = 253_402_300_799.0
+"""The last second of the year 9999."""
+
+
+def unix_seconds(value: Any) -> float:
+    """A time in unix seconds; raises ValueError with what is wrong and a remedy."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | datetime):
+        raise ValueError(f"it is no time: {_HOW}")  # noqa: TRY004 - pydantic expects it
+    found = _of_text(value.strip()) if isinstance(value, str) else value
+    if isinstance(found, datetime):
+        if found.tzinfo is None:
+            raise ValueError(f"it has no offset from UTC: {_HOW}")
+        return found.timestamp()
+    if not (math.isfinite(found) and 0 <= found <= _MOST):
+        raise ValueError(f"it is no time between 1970 and 9999: {_HOW}")
+    return float(found)
+
+
+def _of_text(text: str) -> float | datetime:
+    try:
+        return float(text) if text[:1].isdigit() and _is_number(text) else _of_rfc3339(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:80]!r} is no time: {_HOW}") from None
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+def _of_rfc3339(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    if len(text) <= len("2026-11-29"):
+        raise ValueError
+    return found
+
+
+def _moment(value: Any) -> float:
+    try:
+        return unix_seconds(value)
+    except ValueError as error:
+        raise PydanticCustomError("time", "{why}", {"why": str(error)}) from None
+
+
+Moment = Annotated[
+    float,
+    BeforeValidator(_moment, json_schema_input_type=float | str),
+    Field(examples=["2026-11-29T22:00:00+01:00", 1795986000]),
+]
+"""A point in time in unix seconds, which a client may write as RFC 3339."""
 
 
 class Request(ClientModel):

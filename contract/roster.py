@@ -1,5 +1,6 @@
 """Reports of workers: their backends, models and queues. The shim knows nothing else of them."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -128,6 +129,8 @@ class QueueDemand(WireModel):
     applications that no worker has taken yet."""
     running: Annotated[int, Field(ge=0)]
     """Jobs that a worker holds."""
+    paused: bool = False
+    """Whether no job of it starts now: then it wants the workers that hold one, and no more."""
     busy: Annotated[int, Field(ge=0)]
     """Workers that hold one."""
     slots: Annotated[int, Field(ge=1)]
@@ -137,6 +140,32 @@ class QueueDemand(WireModel):
 def workers_wanted(waiting: int, running: int, slots: int, busy: int) -> int:
     """How many workers these jobs fill, `slots` each; never fewer than are busy."""
     return max(-(-(waiting + running) // max(slots, 1)), busy)
+
+
+class QueuePause(WireModel):
+    """Why no job of a queue starts now."""
+
+    by: Literal["admin", "windows"]
+    """An admin paused it, or it is outside its run windows."""
+    reason: Annotated[str, Field(max_length=200)] = ""
+    """What the admin wrote."""
+    since: float | None = None
+    """Unix seconds; null if it was more than a week ago."""
+    until: float | None = None
+    """Unix seconds at which its jobs start again; null if that is not known."""
+
+    @property
+    def text(self) -> str:
+        """The same as a phrase, for the reason why a job waits."""
+        until = "" if self.until is None else f" until {utc(self.until)}"
+        if self.by == "windows":
+            return f"the queue is outside its run windows{until}"
+        return f"the queue is paused{until}{f' ({self.reason})' if self.reason else ''}"
+
+
+def utc(unix: float) -> str:
+    """A time as text: `2026-11-29 22:00 UTC`."""
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class QueueView(WireModel):
@@ -158,3 +187,17 @@ class QueueView(WireModel):
     """Ended jobs per second, measured over the last minutes; null if there were none."""
     eta_s: float | None = None
     """Seconds until a job enqueued now would start, at that rate; null if unknown."""
+    paused: QueuePause | None = None
+    """Why none of its jobs starts now; null if they do."""
+    windows: tuple[str, ...] = ()
+    """Its run windows, as in `22:00-06:00 Europe/Berlin`; empty: it runs at any time."""
+
+
+class QueueTimes(WireModel):
+    """When a queue's jobs run."""
+
+    name: str
+    paused: QueuePause | None = None
+    """Why none of its jobs starts now; null if they do."""
+    windows: tuple[str, ...] = ()
+    """Its run windows; empty: it runs at any time."""

@@ -21,6 +21,7 @@ from contract.model_names import context_length_of
 from relay.connection import Connection, WrongKeyType
 from relay.order import facts_of, restored
 from relay.records import Records
+from relay.scheduling.pauses import QueuePauses
 from relay.scripts import jobs, queues
 from relay.tickets import ticket
 
@@ -30,6 +31,8 @@ _RENEWED_AT_ONCE: Final = 250
 """Leases in one call: a thousand block Redis for 2.3 ms."""
 _REAPED_AT_ONCE: Final = 100
 _TICKETS_AT_ONCE: Final = 64
+AFTER_A_PAUSE: Final = 1024
+"""Tickets for a queue that runs again, because none were sent while jobs came."""
 _ASKED_AT_ONCE: Final = 100
 
 
@@ -57,6 +60,7 @@ class Leases:
         """Work through this connection."""
         self._connection = connection
         self._records = Records(connection)
+        self._pauses = QueuePauses(connection)
 
     async def renew(self, worker: str, held: Mapping[str, Sequence[tuple[str, int]]]) -> set[str]:
         """Renew the leases on `held` (queue to job ids with attempts).
@@ -173,19 +177,22 @@ class Leases:
         moved = 0
         for job_id, holder in await self._connection.call(queues.expired(queue, _REAPED_AT_ONCE)):
             moved += await self._reap_one(queue, job_id, holder)
-        await self.wake(queue)
+        woken = await self.wake(queue)
+        if await self._pauses.keep(queue, woken.schedule, woken.why):
+            await self.wake(queue, tickets=AFTER_A_PAUSE)
         return moved
 
-    async def wake(self, queue: str) -> None:
-        """Move delayed jobs that are due to the backlog; push missing tickets.
+    async def wake(self, queue: str, *, tickets: int = _TICKETS_AT_ONCE) -> queues.Woken:
+        """Move delayed jobs that are due to the backlog; push up to `tickets` missing tickets.
 
         Raises RelayUnavailable.
         """
         idle_s = int(self._connection.settings.log_ttl_s)
-        missing = await self._connection.call(queues.wake(queue, idle_s))
-        if missing > 0:
-            tickets = [ticket(queue) for _ in range(min(missing, _TICKETS_AT_ONCE))]
-            await self._connection.call(queues.wake(queue, idle_s, tickets))
+        woken = await self._connection.call(queues.wake(queue, idle_s))
+        for _ in range(0, min(woken.missing, tickets), _TICKETS_AT_ONCE):
+            some = [ticket(queue) for _ in range(min(woken.missing, _TICKETS_AT_ONCE))]
+            woken = await self._connection.call(queues.wake(queue, idle_s, some))
+        return woken
 
     async def _not_idle(self) -> list[str]:
         """Queues that hold a job, or may be forgotten; of an idle fleet in three commands."""
@@ -261,5 +268,8 @@ class Leases:
 
 
 def _held_in(queue: str) -> list[str]:
-    """The keys of which at least one is there while a queue holds a job."""
-    return [redis_keys.backlog(queue), redis_keys.delayed(queue), redis_keys.leases(queue)]
+    """The keys of which at least one is there while a queue holds a job, or has a schedule."""
+    return [
+        redis_keys.backlog(queue), redis_keys.delayed(queue), redis_keys.leases(queue),
+        redis_keys.schedule(queue), redis_keys.paused(queue),
+    ]  # fmt: skip

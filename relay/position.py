@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from contract import redis_keys
 from contract.jobs import JobRecord, QueuePlace
-from contract.roster import QueueView, WorkerReport
+from contract.roster import QueuePause, QueueView, WorkerReport
 from relay.connection import Argument, Connection
+from relay.scheduling.pauses import pause_in
 from relay.scripts import queues as scripts
 
 NO_WORKER: Final = "waiting for a worker to start"
@@ -41,15 +42,18 @@ class Positions:
         """
         if record.status != "queued":
             return QueuePlace()
-        rank, due, counts = await self._connection.pipeline(
+        rank, due, (*counts, why) = await self._connection.pipeline(
             [
                 ("ZRANK", redis_keys.backlog(record.queue), record.id),
                 ("ZSCORE", redis_keys.delayed(record.queue), record.id),
-                ("MGET", *self.drained(record.queue)),
+                ("MGET", *self.drained(record.queue), redis_keys.paused(record.queue)),
             ]
         )
         if rank is not None:
-            return placed(rank + 1, self.rate(counts))
+            rate, pause = self.rate(counts), pause_in((why or b"").decode())
+            if pause is not None:
+                return paused(rank + 1, rate, pause, self._connection.now())
+            return placed(rank + 1, rate)
         if due is not None:
             wait_s = max(0.0, float(due) - self._connection.now())
             return QueuePlace(reason=f"the next attempt is due in {wait_s:.1f} s")
@@ -121,13 +125,13 @@ class Positions:
             ("ZCARD", redis_keys.delayed(queue)),
             ("ZCARD", redis_keys.leases(queue)),
             ("HGET", redis_keys.load(queue), "tokens"),
-            ("MGET", *self.drained(queue)),
+            ("MGET", *self.drained(queue), redis_keys.paused(queue)),
         ]
 
     def _view(
         self, queue: str, row: Sequence[Any], oldest: bytes | None, workers: Sequence[WorkerReport]
     ) -> QueueView:
-        depth, delayed, held, tokens, counts = row
+        depth, delayed, held, tokens, (*counts, why) = row
         reports = [q for worker in workers for q in worker.queues if q.name == queue]
         rate = self.rate(counts)
         return QueueView(
@@ -140,7 +144,8 @@ class Positions:
             slots=sum(report.slots for report in reports),
             workers=len(reports),
             drain_per_s=rate,
-            eta_s=round(depth / rate, 1) if rate else None,
+            eta_s=round(depth / rate, 1) if rate and not why else None,
+            paused=pause_in((why or b"").decode()),
         )
 
 
@@ -155,6 +160,17 @@ def placed(position: int, rate: float | None, obstacle: str = "") -> QueuePlace:
         reason=ahead(position - 1),
     )
     return behind(obstacle, place)
+
+
+def paused(position: int, rate: float | None, pause: QueuePause, now: float) -> QueuePlace:
+    """A place in the backlog of a paused queue; `now` is in unix seconds.
+
+    The time until its turn includes the pause, if its end is known.
+    """
+    place = placed(position, rate, pause.text)
+    ends_in_s = None if pause.until is None else max(0.0, pause.until - now)
+    eta_s = None if rate is None or ends_in_s is None else round(ends_in_s + position / rate, 1)
+    return place.model_copy(update={"eta_s": eta_s, "is_paused": True})
 
 
 def behind(obstacle: str, place: QueuePlace) -> QueuePlace:

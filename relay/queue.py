@@ -19,10 +19,11 @@ from contract.usage import price_of
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
-from relay.leases import Holder, Leases
+from relay.leases import AFTER_A_PAUSE, Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
-from relay.position import Positions, placed
+from relay.position import Positions, paused, placed
 from relay.records import Records, from_hash, to_hash
+from relay.scheduling.pauses import pause_in
 from relay.scripts import jobs, queues
 from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, HeldKey, NewJob
 from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Picked
@@ -236,6 +237,8 @@ class Queue:
         record = new.record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
         if not place.position:
             return record, QueuePlace()
+        if (pause := pause_in(place.why)) is not None:
+            return record, paused(place.position, rate, pause, self._connection.now())
         return record, placed(place.position, rate, new.queued.reason)
 
     def _refused(self, arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
@@ -386,6 +389,10 @@ class Queue:
         """Move delayed jobs that are due to the backlog, with tickets; raises RelayUnavailable."""
         await self._leases.wake(queue)
 
+    async def wake_after_pause(self, queue: str) -> None:
+        """Wake workers for what came while a queue was paused; raises RelayUnavailable."""
+        await self._leases.wake(queue, tickets=AFTER_A_PAUSE)
+
     async def cancel(self, job_id: str, *, by: str, reason: str = "") -> JobRecord:
         """End a queued or running job at once; a job that has ended is returned unchanged.
 
@@ -444,7 +451,7 @@ def _new(
 
 def _full(arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
     queue, tenant = arriving.queue, arriving.tenant
-    bound, held, limit = place
+    bound, held, limit, _ = place
     is_own, what = bound in _TENANT_BOUNDS, "jobs" if bound in _JOB_BOUNDS else "tokens"
     least_s, unknown_s, most_s = _RETRY_AFTER_S
     whose = f"holds {held} {what} of tenant {tenant}" if is_own else f"holds {held} {what}"

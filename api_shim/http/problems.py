@@ -41,6 +41,7 @@ from contract.errors import (
     UnknownFile,
     UnknownKey,
     UnknownModel,
+    UnknownQueue,
     WrongKind,
 )
 from contract.wire import WireModel, encode
@@ -158,6 +159,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     PayloadTooLarge: 413,
     UnknownBackend: 404,
     UnknownModel: 404,
+    UnknownQueue: 404,
     JobNotFound: 404,
     AmbiguousId: 409,
     NotAuthenticated: 401,
@@ -392,7 +394,7 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     403: "It requires an admin's key (`not_allowed`), or, while there are no keys, a client on "
     "this machine (`not_local`).",
     404: "`job_not_found` (also of another tenant's), `unknown_backend`, `unknown_model`, "
-    "`unknown_kind` or `unknown_key`; `matches` has close names.",
+    "`unknown_queue`, `unknown_kind` or `unknown_key`; `matches` has close names.",
     406: "The client accepts none of the formats of events.",
     409: "Several ids have this prefix (`ambiguous_id`), the name is taken (`name_taken`), the "
     "Idempotency-Key belongs to another request "

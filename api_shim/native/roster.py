@@ -1,4 +1,4 @@
-"""The roster over HTTP: backends, models, queues, workers, as workers report or reported them."""
+"""The roster over HTTP: backends, models, workers, as workers report or reported them."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
 from api_shim.submission.roster_views import BackendView, ModelView, backend_view, model_views
 from contract.errors import UnknownBackend
-from contract.roster import QueueView, WorkerReport
+from contract.roster import WorkerReport
 from contract.wire import WireModel
 
 router = APIRouter(prefix="/api/v1", tags=["roster"])
@@ -25,12 +25,6 @@ class ModelList(WireModel):
     """Every model of every backend."""
 
     models: tuple[ModelView, ...]
-
-
-class QueueList(WireModel):
-    """Every queue that is consumed or holds jobs."""
-
-    queues: tuple[QueueView, ...]
 
 
 class WorkerList(WireModel):
@@ -69,15 +63,6 @@ async def models(
             raise Refusal(UnknownBackend, f"There is no backend {backend[:40]}; live: {names}.")
         found = {backend: found[backend]}
     return json_response(ModelList(models=tuple(model_views(found.values()))))
-
-
-@router.get(
-    "/queues", operation_id="list_queues", response_model=QueueList, responses=documented(503)
-)
-async def queues(dependencies: Injected) -> Response:
-    """List queues: depth, running jobs, age of the oldest job, workers."""
-    views = await dependencies.queue.positions.views(await dependencies.roster.workers())
-    return json_response(QueueList(queues=tuple(views)))
 
 
 @router.get(

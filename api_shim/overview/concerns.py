@@ -46,7 +46,12 @@ def _of_queues(queues: Sequence[QueueSummary]) -> Iterator[Concern]:
     for queue in queues:
         waiting = queue.depth + queue.delayed
         jobs = f"{waiting} job{'s' * (waiting != 1)}"
-        if waiting and queue.is_known:
+        if queue.paused is not None:
+            # Outside its run windows it does what it is told; an admin's pause may be forgotten.
+            if waiting and queue.paused.by == "admin":
+                text = f"{jobs} of {queue.name} wait: {queue.paused.text}."
+                yield Concern(level="warning", code="paused", subject=queue.name, text=text)
+        elif waiting and queue.is_known:
             text = f"{jobs} of {queue.name} wait for a worker to start."
             yield Concern(level="warning", code="starts_worker", subject=queue.name, text=text)
         elif waiting and not queue.workers:

@@ -31,6 +31,7 @@ from relay.dead_letters import DeadLetters, UnreadableMessages
 from relay.metrics.totals import FleetTotals
 from relay.position import Positions
 from relay.roster import Roster
+from relay.scheduling.pauses import pause_in, schedule_in
 from relay.scripts.queues import QueueCounts
 
 _LATELY_S: Final = 600.0
@@ -139,14 +140,17 @@ class FleetReader:
             tokens=counts.tokens,
             oldest_s=None if oldest is None else round(max(0.0, reading.at - oldest), 1),
             drain_per_s=rate,
-            eta_s=round(counts.depth / rate, 1) if rate else None,
+            eta_s=round(counts.depth / rate, 1) if rate and not counts.why else None,
+            paused=pause_in(counts.why),
+            windows=schedule_in(counts.schedule).windows,
             ended=tuple(int(count or 0) for count in reversed(counts.ended)),
             tenants=_visible(counts.tenants, tenant),
         )
 
 
 def _is_used(counts: QueueCounts) -> bool:
-    return bool(counts.depth or counts.delayed or counts.leased or any(counts.ended))
+    has_jobs = counts.depth or counts.delayed or counts.leased or any(counts.ended)
+    return bool(has_jobs or counts.why or counts.schedule)
 
 
 def _visible(waiting: dict[str, int] | None, tenant: Tenant) -> dict[str, int] | None:

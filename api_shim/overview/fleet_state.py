@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contract.requests import Kind
-from contract.roster import Capability
+from contract.roster import Capability, QueuePause
 from contract.wire import WireModel
 
 
@@ -14,7 +14,7 @@ class Concern(WireModel):
 
     level: Literal["critical", "warning"]
     code: Literal[
-        "no_worker", "starts_worker", "backend_down", "circuit_open", "oldest_waits",
+        "no_worker", "starts_worker", "paused", "backend_down", "circuit_open", "oldest_waits",
         "dead_letters", "unreadable_messages", "redis_memory",
     ]  # fmt: skip
     subject: str
@@ -48,6 +48,10 @@ class QueueSummary(WireModel):
     """Seconds until a job enqueued now would start, at that rate; null if unknown."""
     ended: tuple[int, ...]
     """Jobs that ended in each of the last 15 minutes, this minute last."""
+    paused: QueuePause | None
+    """Why none of its jobs starts now; null if they do."""
+    windows: tuple[str, ...]
+    """Its run windows; empty: it runs at any time."""
     tenants: dict[str, int] | None
     """Waiting jobs by tenant, for others than admins only the caller's; null if there are too
     many to list."""

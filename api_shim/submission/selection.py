@@ -91,7 +91,7 @@ def _choose(
         _check_named(request.backend, request, pools, known, hints)
         return request.backend
     fitting = candidates(request, pools, hints)
-    return least_loaded(_model_of(request), fitting, loads).name
+    return least_loaded(_model_of(request), fitting, loads, request.kind).name
 
 
 def depends_on_loads(request: AnyRequest, pools: Mapping[str, Pool]) -> bool:
@@ -359,16 +359,23 @@ def _refuse_verb(kind: Kind, pools: Sequence[Pool]) -> NoReturn:
     )
 
 
-def least_loaded(model: str, candidates: Sequence[Pool], queues: Iterable[QueueView]) -> Pool:
-    """The candidate with the shortest queue per slot; of equals, one that has the model warm."""
+def least_loaded(
+    model: str, candidates: Sequence[Pool], queues: Sequence[QueueView], kind: Kind = "chat"
+) -> Pool:
+    """The candidate with the shortest queue per slot; of equals, one that has the model warm.
+
+    One whose queue for this kind of job is paused comes last.
+    """
     loads: dict[str, float] = {}
+    paused = {queue.name for queue in queues if queue.paused is not None}
     for queue in queues:
         loads[queue.name] = (queue.depth + queue.in_flight) / max(queue.slots, 1)
 
-    def rank(pool: Pool) -> tuple[float, bool, str]:
+    def rank(pool: Pool) -> tuple[bool, float, bool, str]:
         load = sum(loads.get(queue, 0.0) for queue in _queues_of(pool))
         is_warm = any(report.warm for report in pool.find(model))
-        return load, not is_warm, pool.name
+        is_paused = queue_name(pool.name, kind) in paused
+        return is_paused, load, not is_warm, pool.name
 
     return min(candidates, key=rank)
 

@@ -33,7 +33,8 @@ from relay.subscriber import Subscriber, UpcomingJob
 from telemetry.tracing import Tracing
 
 REASON_HEADER: Final = "X-Fleet-Queue-Reason"
-"""Response header that says why a job waits, if it waits for a worker to start."""
+"""Response header that says why a job waits, if it waits for a worker to start, or its queue is
+paused."""
 
 
 class SubmissionServices(NamedTuple):
@@ -191,8 +192,9 @@ class Submission:
         return record, place
 
     def _tell_reason(self, place: QueuePlace) -> None:
-        if place.reason.startswith(NO_WORKER):
-            self.headers[REASON_HEADER] = place.reason
+        if place.is_paused or place.reason.startswith(NO_WORKER):
+            # Only ASCII is safe in a header; the response has the text.
+            self.headers[REASON_HEADER] = place.reason.encode("ascii", "replace").decode()
 
     def _stored(self, request: AnyRequest, queue: str) -> AnyRequest:
         """The request as it is enqueued: what is decided now need not be stored.

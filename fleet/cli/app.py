@@ -20,6 +20,7 @@ from fleet.cli.commands import (
     logs,
     model,
     ps,
+    queues,
     roster,
     service,
     up,
@@ -52,7 +53,6 @@ for command in (
     model.cp,
     model.create,
     roster.models,
-    roster.queues,
     roster.workers,
     usage.usage,
 ):
@@ -61,6 +61,7 @@ app.command("run")(with_key(chat.run_))
 app.command("ls")(with_key(roster.models))
 for name, group in (
     ("backends", backends.app),
+    ("queues", queues.app),
     ("jobs", jobs.app),
     ("batch", batch.app),
     ("dead", dead.app),

@@ -3,7 +3,7 @@
 Unlike the contract's models these ignore fields that a newer shim adds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from contract.json_lines import json_line
-from contract.roster import Capability, ModelReport, QueueView, WorkerReport
+from contract.roster import Capability, ModelReport, QueueTimes, QueueView, WorkerReport
 from contract.wire import WireModel, decode
 from fleet.client.transport import Shims
 
@@ -89,6 +89,34 @@ class RosterClient:
         """
         path = f"/api/v1/backends/{quote(name, safe='')}"
         return decode(BackendGone, await self._shims.request("DELETE", path))
+
+    async def pause_queue(
+        self, queue: str, *, until: float | str | None = None, reason: str = ""
+    ) -> QueueTimes:
+        """Start no more jobs of a queue, until a time or until it is resumed.
+
+        `until` is RFC 3339 or in unix seconds. Needs an admin's API key. Raises UnknownQueue,
+        InvalidRequest.
+        """
+        given = {"until": until, "reason": reason or None}
+        body = {name: value for name, value in given.items() if value is not None}
+        return await self._changed(queue, "POST", "pause", body)
+
+    async def resume_queue(self, queue: str) -> QueueTimes:
+        """Start the jobs of a paused queue again; raises UnknownQueue. For admins."""
+        return await self._changed(queue, "POST", "resume", None)
+
+    async def set_run_windows(self, queue: str, windows: Sequence[str]) -> QueueTimes:
+        """Let a queue run only in these windows, as in `22:00-06:00 Europe/Berlin`; none: always.
+
+        Needs an admin's API key. Raises UnknownQueue, InvalidRequest.
+        """
+        return await self._changed(queue, "PUT", "windows", {"windows": list(windows)})
+
+    async def _changed(self, queue: str, method: str, what: str, body: object) -> QueueTimes:
+        path = f"/api/v1/queues/{quote(queue, safe='')}/{what}"
+        data = None if body is None else json_line(body)
+        return decode(QueueTimes, await self._shims.request(method, path, body=data))
 
     async def backends(self) -> tuple[BackendInfo, ...]:
         """Every backend, as its live workers report it."""

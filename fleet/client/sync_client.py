@@ -167,4 +167,7 @@ class Client(Blocking):
     backends = blocking_method(AsyncClient.backends)
     models = blocking_method(AsyncClient.models)
     queues = blocking_method(AsyncClient.queues)
+    pause_queue = blocking_method(AsyncClient.pause_queue)
+    resume_queue = blocking_method(AsyncClient.resume_queue)
+    set_run_windows = blocking_method(AsyncClient.set_run_windows)
     workers = blocking_method(AsyncClient.workers)

@@ -26,6 +26,7 @@ class _Counts(NamedTuple):
     waiting: int
     running: int
     holders: frozenset[str]
+    is_paused: bool
 
 
 class Demand(NamedTuple):
@@ -89,7 +90,7 @@ class DemandReader:
         answers = await self._connection.pipeline(
             [words for queue in queues for words in _commands(queue)]
         )
-        rows = list(zip(*(iter(answers),) * 3, strict=True))
+        rows = list(zip(*(iter(answers),) * 4, strict=True))
         foreign = await asyncio.gather(
             *(self._foreign(queue, row[0]) for queue, row in zip(queues, rows, strict=True))
         )
@@ -98,8 +99,9 @@ class DemandReader:
                 waiting=backlog + delayed + others,
                 running=len(holders),
                 holders=frozenset(Holder.parse(each.decode()).worker for each in holders),
+                is_paused=bool(is_paused),
             )
-            for (backlog, delayed, holders), others in zip(rows, foreign, strict=True)
+            for (backlog, delayed, holders, is_paused), others in zip(rows, foreign, strict=True)
         ]
 
     async def _foreign(self, queue: str, backlog: int) -> int:
@@ -121,14 +123,17 @@ def _commands(queue: str) -> tuple[tuple[str, str], ...]:
         ("ZCARD", redis_keys.backlog(queue)),
         ("ZCARD", redis_keys.delayed(queue)),
         ("HVALS", redis_keys.holders(queue)),
+        ("EXISTS", redis_keys.paused(queue)),
     )
 
 
 def _row(queue: str, counts: _Counts, slots: int) -> QueueDemand:
     busy = len(counts.holders)
+    wanted = workers_wanted(counts.waiting, counts.running, slots, busy)
     return QueueDemand(
         queue=queue,
-        workers=workers_wanted(counts.waiting, counts.running, slots, busy),
+        workers=busy if counts.is_paused else wanted,
+        paused=counts.is_paused,
         waiting=counts.waiting,
         running=counts.running,
         busy=busy,

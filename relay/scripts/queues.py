@@ -48,6 +48,8 @@ class Place(NamedTuple):
     """If refused: how many jobs or tokens wait."""
     limit: int = 0
     """If refused: how many jobs or tokens may wait."""
+    why: str = ""
+    """What is in `redis_keys.paused` of a paused queue."""
 
 
 class QueueCounts(NamedTuple):
@@ -69,6 +71,21 @@ class QueueCounts(NamedTuple):
     """Waiting jobs by tenant; None if more tenants wait than are read."""
     ended: list[bytes | None]
     """Jobs that ended, by minute, this minute first."""
+    why: str
+    """What is in `redis_keys.paused`; empty: the queue is not paused."""
+    schedule: str
+    """What is in `redis_keys.schedule`; empty: it has none."""
+
+
+class Woken(NamedTuple):
+    """A queue after `wake`."""
+
+    missing: int
+    """How many tickets are still missing; negative: there are more than waiting jobs."""
+    why: str
+    """What is in `redis_keys.paused`; empty: the queue is not paused."""
+    schedule: str
+    """What is in `redis_keys.schedule`; empty: it has none."""
 
 
 class Picked(NamedTuple):
@@ -155,14 +172,28 @@ def give_back(
     return ScriptCall(load("queues/give_back"), _keys(queue), args, bool)
 
 
-def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[int]:
+def wake(queue: str, idle_s: int, tickets: Sequence[str] = ()) -> ScriptCall[Woken]:
     """Move delayed jobs that are due to the backlog, and push missing tickets.
 
-    Removes the name of a queue that was empty for `idle_s` seconds. Returns how many tickets are
-    still missing; negative if there are more tickets than waiting jobs.
+    No ticket is missing while the queue is paused. Removes the name of a queue that was empty for
+    `idle_s` seconds and has no schedule.
     """
     args: list[Argument] = [*_head(queue), idle_s, *tickets]
-    return ScriptCall(load("queues/wake"), _keys(queue), args, int)
+    keys = [*_keys(queue), redis_keys.schedule(queue)]
+    return ScriptCall(load("queues/wake"), keys, args, _woken)
+
+
+def schedule(queue: str, seen: str, new: str, why: str, until: float | None) -> ScriptCall[bool]:
+    """Replace a queue's schedule, if it is still `seen`; pause or resume the queue with it.
+
+    `why` is what is put into `redis_keys.paused`, until a time (unix seconds; None: no end);
+    empty: the queue is not paused. Returns False if the schedule is another one by now, or if
+    `until` has passed.
+    """
+    until_ms: Argument = "" if until is None else int(until * 1000)
+    args: list[Argument] = [*_head(queue), seen, new, why, until_ms]
+    keys = [*_keys(queue), redis_keys.schedule(queue)]
+    return ScriptCall(load("queues/schedule"), keys, args, bool)
 
 
 def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
@@ -210,6 +241,7 @@ def survey(
     patterns = [
         *(make("*") for make in (redis_keys.backlog, redis_keys.urgent, redis_keys.delayed)),
         *(make("*") for make in (redis_keys.leases, redis_keys.load, redis_keys.arrivals)),
+        *(make("*") for make in (redis_keys.paused, redis_keys.schedule)),
         redis_keys.drained("*", 0).removesuffix("0") + "*",
     ]
     args: list[Argument] = [*patterns, len(minutes), *minutes, most_tenants, *names]
@@ -221,7 +253,7 @@ def survey(
 
 
 def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
-    depth, urgent, delayed, leased, oldest_at, load, ended = row
+    depth, urgent, delayed, leased, oldest_at, load, (*ended, why, schedule) = row
     fields = None if load is None else dict(zip(load[::2], map(int, load[1::2]), strict=True))
     return QueueCounts(
         queue,
@@ -233,6 +265,8 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
         0 if fields is None else fields.get(b"tokens", 0),
         None if fields is None else _by_tenant(fields),
         ended,
+        (why or b"").decode(),
+        (schedule or b"").decode(),
     )
 
 
@@ -257,6 +291,7 @@ def _keys(queue: str) -> list[str]:
         redis_keys.lines(queue),
         redis_keys.arrivals(queue),
         redis_keys.idle(queue),
+        redis_keys.paused(queue),
     ]
 
 
@@ -273,7 +308,14 @@ def _arriving(arrival: Arrival) -> list[Argument]:
 
 
 def _place(reply: Any) -> Place:
-    return Place(*reply)
+    position, *counts = reply
+    held, limit, *why = counts or (0, 0)
+    return Place(position, held, limit, why[0].decode() if why else "")
+
+
+def _woken(reply: Any) -> Woken:
+    missing, why, schedule = reply
+    return Woken(int(missing), why.decode(), schedule.decode())
 
 
 def _picked(reply: Any) -> Picked | None:

@@ -130,3 +130,25 @@ def test_the_first_view_is_few_bytes_and_paints_soon(watched: Watched, chromium:
 
     assert size < MOST_FIRST_BYTES
     assert paint_ms < 5000  # beside busy tests; the benchmark has the true figure
+
+
+def test_a_queue_is_paused_resumed_and_given_run_windows_on_its_page(
+    watched: Watched, page: Any
+) -> None:
+    show(page, "queues/art.chat", "art.chat")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("button", name="Pause the queue").click()
+    page.get_by_text("it is resumed").wait_for()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_text("its jobs start").wait_for()
+    page.get_by_role("button", name="Run windows").click()
+    page.get_by_role("textbox").fill("00:00-24:00 Europe/Berlin")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("00:00-24:00 Europe/Berlin").first.wait_for()
+
+    times = {
+        each["name"]: (each["paused"], each["windows"])
+        for each in watched.http.get("/api/v1/queues").json()["queues"]
+    }
+    assert times["art.chat"] == (None, ["00:00-24:00 Europe/Berlin"])
+    watched.http.put("/api/v1/queues/art.chat/windows", json={"windows": []})

@@ -25,7 +25,7 @@ ROLES = frozenset(
 SUBJECTS = frozenset(
     {
         "backends", "batches", "chat", "dead_letters", "embed", "embeddings", "jobs", "keys",
-        "roster", "usage", "gemini", "llamacpp_router", "llamaswap", "lmstudio", "vllm",
+        "queues", "roster", "usage", "gemini", "llamacpp_router", "llamaswap", "lmstudio", "vllm",
     }
 )  # fmt: skip
 """Nouns of the contract and names of servers: the same subject, seen by another layer."""

@@ -2,12 +2,15 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from datetime import datetime, time, timedelta
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import SecretStr
 
+from contract.requests import unix_seconds
 from fleet.client.settings import api_key_option
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
@@ -40,6 +43,25 @@ Newest = Annotated[
     int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="Number of newest rows.")
 ]
 All = Annotated[bool, typer.Option("--all", "-a", help="Every row.")]
+
+_TIME_OF_DAY: Final = re.compile(r"\d{1,2}:\d\d")
+
+
+def next_time(text: str, now: datetime) -> float:
+    """Unix seconds of what somebody types: `22:00` (the next one), or a `Moment`.
+
+    `now` has a time zone, in which a time of day is meant. Raises ValueError.
+    """
+    if not _TIME_OF_DAY.fullmatch(text.strip()):
+        return unix_seconds(text)
+    try:
+        clock = time.fromisoformat(text.strip().zfill(len("00:00")))
+    except ValueError:
+        raise ValueError(f"{text!r} is no time of day: write it as in 22:00") from None
+    wall = datetime.combine(now.date(), clock, now.tzinfo)
+    if wall <= now:
+        wall = datetime.combine(now.date() + timedelta(days=1), clock, now.tzinfo)
+    return wall.timestamp()
 
 
 def with_key(command: Callable[..., Any]) -> Callable[..., Any]:

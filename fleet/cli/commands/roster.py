@@ -1,11 +1,10 @@
-"""`fleet models`, `queues`, `workers`: lists from the roster of live workers."""
+"""`fleet models`, `workers`: lists from the roster of live workers."""
 
 from datetime import UTC, datetime
 
-from contract.roster import QueueView
 from fleet.cli.commands.options import All, Backend, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
-from fleet.cli.tables import Wrapped, span
+from fleet.cli.tables import Wrapped
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 from fleet.client.roster import BackendInfo
@@ -76,36 +75,6 @@ async def _models(
     )
     terminal.print_rows(found, columns, rows, most)
     return Exit.OK
-
-
-def queues(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:
-    """List queues, busy ones first: waiting and running jobs, age of the oldest."""
-    terminal = Terminal(json=json)
-    run(_queues(terminal, url, terminal.row_limit(limit, all_=all_)))
-
-
-async def _queues(terminal: Terminal, url: str | None, most: int | None) -> Exit:
-    async with AsyncClient(url) as fleet:
-        found = sorted(await fleet.queues(), key=_busy_first)
-    columns = ("queue", "waiting", "oldest", "running", "slots", "workers", "ended/s")
-    rows = (
-        (
-            each.name,
-            each.depth,
-            None if each.oldest_s is None else span(each.oldest_s),
-            each.in_flight,
-            each.slots,
-            each.workers,
-            each.drain_per_s and f"{each.drain_per_s:.3g}",
-        )
-        for each in found
-    )
-    terminal.print_rows(found, columns, rows, most)
-    return Exit.OK
-
-
-def _busy_first(queue: QueueView) -> tuple[bool, bool, str]:
-    return not queue.depth, not queue.in_flight, queue.name
 
 
 def workers(*, limit: Limit = None, all_: All = False, json: Json = False, url: Url = None) -> None:

@@ -7,14 +7,18 @@
 -- context length or ''}; false: no waiting job fits. A job of a newer version keeps its
 -- place. For a model whose last job failed, jobs at their first attempt go first, because retried
 -- jobs may have caused the failure. If no job waits at all, the worker's idle slots, if it has
--- more than 0, are recorded for idle_s seconds.
+-- more than 0, are recorded for idle_s seconds. Of a paused queue nothing is leased, and no idle
+-- slot recorded, so that nothing is assigned either (docs/adr/0051).
 -- include shared/release.lua
 local worker, lease_s = ARGV[3], ARGV[5]
 local idle_slots, idle_s, member = tonumber(ARGV[11]), ARGV[12], ARGV[13]
-if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[14]) end
+if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[15]) end
 revive(16)
-if redis.call('ZCARD', backlog) == 0 then
-    if idle_slots > 0 then
+-- EXISTS counts a key that is named twice twice: 1 says that jobs wait and nothing is paused, and
+-- costs no more than the question whether any waits.
+local state = redis.call('EXISTS', backlog, paused, paused)
+if state ~= 1 then
+    if state == 0 and idle_slots > 0 then
         if redis.call('ZADD', idle, idle_slots, member) == 1 then
             redis.call('EXPIRE', idle, idle_s)
             redis.call('ZADD', queues, exact(now), queue)

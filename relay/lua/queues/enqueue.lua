@@ -1,7 +1,8 @@
 #!lua
 -- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then ARGV ticket wake_pattern
 --   assignment ('' for a job that is not assigned directly)
--- Returns {position}, 0 if the job is held already; or a refusal (shared/arrival.lua).
+-- Returns {position}, 0 if the job is held already; or a refusal (shared/arrival.lua). Of a paused
+-- queue {position, 0, 0, why}: what is in paused. It gets no ticket, and has no idle slots.
 -- If no other job waits and a worker that takes any job has an idle slot, the job is leased to it
 -- at once: its wake channel gets the queue's name and the assignment (docs/adr/0037).
 -- Otherwise the job waits. A worker with an idle slot gets the queue's name (docs/adr/0035). If
@@ -32,7 +33,8 @@ local function publish(message)
         if is_there then return member end
     end
 end
-if assignment ~= '' and redis.call('ZCARD', backlog) == 0 then
+local depth = redis.call('ZCARD', backlog)
+if assignment ~= '' and depth == 0 then
     local member = publish(function(to)
         if string.byte(to) ~= 43 then return nil end
         return queue .. ' ' .. exact(now) .. ' ' .. assignment
@@ -60,7 +62,10 @@ job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e
 redis.call('EXPIRE', clocks, 86400)
 note(id, job)
 wait(id, job)
+local position = redis.call('ZRANK', backlog, id) + 1
+local why = redis.call('GET', paused)
+if why then return {position, 0, 0, why} end
 if redis.call('LLEN', tickets) <= depth and not publish(function() return queue end) then
     redis.call('LPUSH', tickets, ARGV[12])
 end
-return {redis.call('ZRANK', backlog, id) + 1}
+return {position}

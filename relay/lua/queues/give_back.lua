@@ -21,7 +21,8 @@ if tonumber(delay_s) > 0 then
     return 1
 end
 wait(id, job)
-if redis.call('LLEN', tickets) < redis.call('ZCARD', backlog) then
+if redis.call('EXISTS', paused) == 0
+        and redis.call('LLEN', tickets) < redis.call('ZCARD', backlog) then
     redis.call('LPUSH', tickets, ticket)
 end
 return 1

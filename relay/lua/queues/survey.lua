@@ -1,17 +1,19 @@
 #!lua flags=no-writes,allow-oom
--- KEYS none; ARGV the patterns of seven keys of a queue: backlog urgent delayed leases load
--- arrivals, and of its counter of ended jobs up to the minute; the number of minutes, the minutes;
+-- KEYS none; ARGV the patterns of nine keys of a queue: backlog urgent delayed leases load
+-- arrivals paused schedule, and of its counter of ended jobs up to the minute; the number of minutes, the minutes;
 -- the most tenants of a queue; then the names of queues.
 -- Keys beyond KEYS: those of the queues that are named.
 -- Returns for each queue {waiting, waiting and not of class batch, delayed, leased, when the oldest
--- was enqueued or false, its load (field, value, ...) or false if it has too many tenants, counters}.
+-- was enqueued or false, its load (field, value, ...) or false if it has too many tenants, counters
+-- and, after them, what is in paused and in schedule, each or false}.
 -- What it does grows with the number of queues, not with the number of jobs.
 -- include shared/key_pattern.lua
-local backlog, urgent, delayed, leases, load, arrivals, ended = keys_like(ARGV[1]),
-    keys_like(ARGV[2]), keys_like(ARGV[3]), keys_like(ARGV[4]), keys_like(ARGV[5]),
-    keys_like(ARGV[6]), keys_like(ARGV[7])
-local minutes = tonumber(ARGV[8])
-local most = tonumber(ARGV[9 + minutes])
+local backlog, urgent, delayed, leases, load, arrivals, paused, schedule, ended =
+    keys_like(ARGV[1]), keys_like(ARGV[2]), keys_like(ARGV[3]), keys_like(ARGV[4]),
+    keys_like(ARGV[5]), keys_like(ARGV[6]), keys_like(ARGV[7]), keys_like(ARGV[8]),
+    keys_like(ARGV[9])
+local minutes = tonumber(ARGV[10])
+local most = tonumber(ARGV[11 + minutes])
 local stale = 8
 local function oldest(queue)
     local flat = redis.call('ZRANGE', arrivals(queue), 0, stale - 1, 'WITHSCORES')
@@ -25,10 +27,11 @@ local function shares(queue)
     return redis.call('HGETALL', load(queue))
 end
 local found = {}
-for i = 10 + minutes, #ARGV do
+for i = 12 + minutes, #ARGV do
     local queue = ARGV[i]
     local counters = {}
-    for at = 1, minutes do counters[at] = keys_like(ended(queue))(ARGV[8 + at]) end
+    for at = 1, minutes do counters[at] = keys_like(ended(queue))(ARGV[10 + at]) end
+    counters[minutes + 1], counters[minutes + 2] = paused(queue), schedule(queue)
     local waiting = redis.call('ZCARD', backlog(queue))
     local row = {waiting, 0, redis.call('ZCARD', delayed(queue)),
                  redis.call('ZCARD', leases(queue)), false, {},

@@ -1,10 +1,9 @@
 -- Names the next ARGV of expect and enqueue: id facts cost_s flow tenant, then the bounds: jobs
--- tokens tenant_jobs tenant_tokens ('': none). Defines refusal(), which returns {-1 to -4 for the
+-- tokens tenant_jobs tenant_tokens ('': none). The script includes shared/queue.lua before it, and
+-- has read depth, the number of waiting jobs. Defines refusal(), which returns {-1 to -4 for the
 -- exceeded bound, its present value, its limit} or nil; and start(), which returns the virtual
 -- start of the job.
--- include shared/queue.lua
 local job, cost_s, flow, tenant = cjson.decode(ARGV[4]), unpack(ARGV, 5, 7)
-local depth = redis.call('ZCARD', backlog)
 local function refusal()
     if depth == 0 then return nil end
     local tokens, own_jobs, own_tokens = unpack(redis.call(

@@ -1,5 +1,6 @@
 -- Names the first KEYS and ARGV of a queue's scripts:
 -- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines arrivals idle
+--   paused
 -- ARGV queue line_pattern
 -- Keys beyond KEYS: line(variant), the part of the backlog for one model with one context length.
 -- Defines wait, leave and revive, which move a job; known and note, which read and write its
@@ -7,7 +8,7 @@
 -- include shared/time.lua
 -- include shared/key_pattern.lua
 local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets, lines,
-    arrivals, idle = unpack(KEYS)
+    arrivals, idle, paused = unpack(KEYS)
 local queue = ARGV[1]
 local line = keys_like(ARGV[2])
 local function variant(job) return job.ctx and job.model .. '#ctx=' .. job.ctx or job.model end

@@ -8,14 +8,15 @@ from support.shim import stage
 
 from api_shim.overview.concerns import Losses, concerns_of
 from api_shim.overview.fleet_state import BackendSummary, QueueSummary, RedisState
-from contract.roster import QueueReport, WorkerReport
+from contract.roster import QueuePause, QueueReport, WorkerReport
 
 
 def queue(**fields: Any) -> QueueSummary:
     given = {
         "name": "box.chat", "depth": 0, "urgent": 0, "delayed": 0, "running": 0, "slots": 1,
         "workers": 1, "is_known": False, "tokens": 0, "oldest_s": None,
-        "drain_per_s": None, "eta_s": None, "ended": (), "tenants": {}, **fields,
+        "drain_per_s": None, "eta_s": None, "ended": (), "tenants": {}, "paused": None,
+        "windows": (), **fields,
     }  # fmt: skip
     return QueueSummary(**given)
 
@@ -121,3 +122,12 @@ async def test_a_tenant_sees_its_own_jobs_by_name_and_nothing_of_dead_letters(
         False,
         True,
     )
+
+
+def test_a_pause_of_an_admin_is_told_while_jobs_wait_and_nothing_else_of_that_queue() -> None:
+    by_admin, by_windows = QueuePause(by="admin"), QueuePause(by="windows")
+    waits: dict[str, Any] = {"depth": 3, "urgent": 3, "oldest_s": 9e5, "workers": 0}
+
+    assert codes(queue(**waits, paused=by_admin)) == [("warning", "paused")]
+    assert codes(queue(**waits, paused=by_windows)) == []
+    assert codes(queue(paused=by_admin)) == []

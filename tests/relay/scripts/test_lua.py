@@ -121,6 +121,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
         QUEUE, JOB, old=1, new=2, delay_s=0, ticket="", facts="{}"
     ),
     "queues/wake": queues.wake(QUEUE, 1),
+    "queues/schedule": queues.schedule(QUEUE, "", "{}", "{}", None),
     "queues/survey": queues.survey([QUEUE], [1], 1),
     "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
     "queues/expired": queues.expired(QUEUE, 1),

@@ -6,7 +6,7 @@ import { Sparkline } from '../parts/sparkline.js';
 import { history, isAdmin, overview } from '../store.js';
 
 const PLACES = {
-  no_worker: 'queues', starts_worker: 'queues', oldest_waits: 'queues', backend_down: 'backends', circuit_open: 'backends',
+  no_worker: 'queues', starts_worker: 'queues', paused: 'queues', oldest_waits: 'queues', backend_down: 'backends', circuit_open: 'backends',
   dead_letters: 'dead', unreadable_messages: 'dead', redis_memory: '',
 };
 

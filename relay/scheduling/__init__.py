@@ -1,0 +1,1 @@
+"""When jobs may start: pauses and run windows of queues."""

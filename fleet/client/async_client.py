@@ -23,6 +23,7 @@ from contract.models import PullRequest, RunningRequest
 from contract.redis_keys import JOB_ID_BEGINNING
 from contract.redis_keys import job_id as named
 from contract.requests import Kind, Request
+from contract.rerank import Ranked, ranked
 from contract.result import Result, Status
 from contract.tenants import IssuedKey, KeyFacts
 from contract.usage import GroupBy, UsagePage
@@ -31,7 +32,7 @@ from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
 from fleet.client.map import REQUESTS_IN_FLIGHT, KeyFactory, MappedJobs, MapResult, RequestLike
 from fleet.client.requests import ChatInput, batches, body_of, chat_of, new_key, request_of
-from fleet.client.results import images_of, rows_of
+from fleet.client.results import images_of, rows_of, scores_of
 from fleet.client.roster import RosterClient
 from fleet.client.settings import ClientSettings, api_key_option
 from fleet.client.transport import Shims
@@ -180,6 +181,31 @@ class AsyncClient(RosterClient):
         async with aclosing(many.results(requests, jobs_in_flight)) as answers:
             found = [rows_of(answer) async for answer in answers]
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
+    async def rerank(
+        self,
+        /,
+        query: str,
+        documents: Iterable[str],
+        *,
+        model: str,
+        top_n: int | None = None,
+        documents_a_job: int = TEXTS_A_JOB,
+        jobs_in_flight: int = JOBS_IN_FLIGHT,
+        **fields: Any,
+    ) -> tuple[Ranked, ...]:
+        """The `top_n` most relevant documents, or all: their numbers and scores, best first.
+
+        Sends jobs of `documents_a_job` documents, `jobs_in_flight` at a time. Raises the error of
+        the first job that failed, and WrongCount.
+        """
+        requests = ({"documents": batch} for batch in batches(documents, documents_a_job))
+        many = self.many(kind="rerank", model=model, query=query, **fields)
+        scores: list[float] = []
+        async with aclosing(many.results(requests, jobs_in_flight)) as answers:
+            async for answer in answers:
+                scores += scores_of(answer)
+        return ranked(scores, top_n)
 
     async def image(self, /, prompt: str, *, model: str, **fields: Any) -> list[bytes]:
         """Generate `count` images, from the bytes `image` if given; returns their encoded bytes.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from contract.embeddings import EmbedRequest
 from contract.errors import InternalError
+from contract.rerank import RerankRequest
 from contract.result import Embeddings, Result
 from fleet.client.map import MapResult
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WrongCount(InternalError):
-    """The number of vectors in a result is not the number of texts in its request."""
+    """The number of vectors or scores in a result is not that of texts in its request."""
 
     code = "wrong_count"
 
@@ -38,6 +39,18 @@ def array_of(found: Embeddings | None, expected: int) -> "Rows":
         raise WrongCount(f"{count} vectors came back for {expected} texts")
     flat = np.frombuffer(base64.b64decode(found.data), dtype="<f4")
     return flat.reshape(found.count, found.dimension).astype(np.float32, copy=False)
+
+
+def scores_of(mapped: MapResult) -> list[float]:
+    """The scores of a rerank request, in the order of its documents.
+
+    Raises the error that the request failed with, and WrongCount.
+    """
+    found, request = mapped.result.ranking, mapped.request
+    assert isinstance(request, RerankRequest)  # noqa: S101 - for the type checker
+    if len(found) != request.count:
+        raise WrongCount(f"{len(found)} scores came back for {request.count} documents")
+    return [each.score for each in sorted(found, key=lambda each: each.index)]
 
 
 def rows_of(mapped: MapResult) -> "Rows":

@@ -144,7 +144,7 @@ def _listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...
 
 
 def model_for(capability: str, models: Iterable[ModelInfo]) -> ModelInfo | None:
-    """A model with this capability (`chat`, `embed`, `image`); None if there is none.
+    """A model with this capability (`chat`, `embed`, `image`, `rerank`); None if there is none.
 
     Prefers real models to scripted ones and models in memory to others. Where no model reports its
     capabilities, any model counts.

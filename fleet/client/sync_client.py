@@ -144,6 +144,7 @@ class Client(Blocking):
     enqueue = _job_method(AsyncClient.enqueue)
     chat = blocking_generator(AsyncClient.chat)
     embed = blocking_method(AsyncClient.embed)
+    rerank = blocking_method(AsyncClient.rerank)
     image = blocking_method(AsyncClient.image)
     pull = blocking_generator(AsyncClient.pull)
     show = blocking_method(AsyncClient.show)

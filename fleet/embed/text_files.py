@@ -5,7 +5,7 @@ A row without a valid text is yielded with its problem, so that the others are n
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -83,6 +83,16 @@ class TextSource:
         with self.file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return FileSurvey(rows, texts, digest, problem)
+
+
+def rows_in(lines: Iterable[str], column: str | None = None) -> Iterator[Text]:
+    """Yield the row of each line: a JSON object, if it begins like one, else a text.
+
+    Undecoded bytes are surrogates. `column` names the field of an object that has the text.
+    """
+    for line in lines:
+        is_object = line.lstrip().startswith("{")
+        yield _broken(line) or (_json_line(line, column) if is_object else _checked(line))
 
 
 def _lines(source: TextSource) -> Iterator[Text]:

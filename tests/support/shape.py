@@ -26,6 +26,7 @@ SUBJECTS = frozenset(
     {
         "backends", "batches", "chat", "dead_letters", "embed", "embeddings", "jobs", "keys",
         "queues", "roster", "usage", "gemini", "llamacpp_router", "llamaswap", "lmstudio", "vllm",
+        "rerank",
     }
 )  # fmt: skip
 """Nouns of the contract and names of servers: the same subject, seen by another layer."""

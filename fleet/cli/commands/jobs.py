@@ -112,6 +112,7 @@ def _facts(view: JobView) -> list[tuple[str, object]]:
     shown = {
         "error": result.error and f"{result.error.code}: {result.error.message}",
         "vectors": result.embeddings and result.embeddings.count,
+        "documents": len(result.ranking) or None,
         "words": result.content,
     }
     return [(name, value) for name, value in (facts | shown).items() if value not in (None, "")]

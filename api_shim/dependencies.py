@@ -43,6 +43,7 @@ from relay.records import Records
 from relay.roster import RosterStore
 from relay.subscriber import Subscriber
 from relay.usage.ledger import Ledger
+from relay.usage.limits import TenantLimits
 from telemetry.process_metrics import ProcessMetrics, single
 from telemetry.tracing import Tracing
 
@@ -95,7 +96,7 @@ class Dependencies:
         self.authenticator = Authenticator(self.api_keys, connection, settings)
         self.open_calls = open_calls
         self.idempotency = Idempotency(connection)
-        self.ledger = Ledger(connection)
+        self.ledger, self.limits = Ledger(connection), TenantLimits(connection)
         self.dead_letters = DeadLetters(connection)
         self.unreadable = UnreadableMessages(connection)
         self.storage = Storage(settings.storage_url)

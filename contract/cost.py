@@ -85,7 +85,7 @@ def prompt_estimate(request: Request) -> int:
     match request:
         case ChatRequest():
             return prompt_tokens(request)
-        case EmbedRequest():
+        case EmbedRequest() | RerankRequest():
             return cost_of(request).tokens
         case _:
             return 0

@@ -15,6 +15,7 @@ FleetError
 │   ├── LastAdmin               it is the last key that may manage the others
 │   ├── AmbiguousId             several ids begin with this prefix
 │   ├── KeyReused               the Idempotency-Key came with another body before
+│   ├── OverLimit               it may use more than its tenant ever may
 │   ├── NotDead                 only a dead letter can be retried
 │   ├── UnknownFile             no such file, or it has expired
 │   ├── UnknownBatch            no such batch, or it has expired
@@ -22,6 +23,8 @@ FleetError
 ├── QueueError              the fleet cannot take or finish the job now
 │   ├── NoWorker                no live worker serves that queue
 │   ├── QueueFull               the queue's bound is reached
+│   ├── RateLimited             the tenant's tokens of this minute are used up
+│   ├── BudgetSpent             the tenant's tokens or money of this day or month are
 │   ├── RelayUnavailable        Redis does not answer
 │   ├── NewerVersion            a newer version of the fleet wrote it
 │   └── StorageUnavailable      the storage of files does not answer, or is full
@@ -156,6 +159,12 @@ class KeyReused(RequestError):
     code = "idempotency_key_reused"
 
 
+class OverLimit(RequestError):
+    """The request may use more than its tenant's limit, so that it can never be accepted."""
+
+    code = "over_limit"
+
+
 class NotDead(RequestError):
     """The job is no dead letter, so there is nothing to retry."""
 
@@ -197,6 +206,19 @@ class QueueFull(QueueError):
     """The queue is full, for all tenants or for this one; `facts` say which."""
 
     code = "queue_full"
+
+
+class RateLimited(QueueError):
+    """The tenant has used its tokens of the last minute, or they are reserved."""
+
+    code = "rate_limited"
+
+
+class BudgetSpent(QueueError):
+    """The tenant has used its tokens or money of this day or month, or they are reserved."""
+
+    code = "budget_spent"
+    retryable = False
 
 
 class RelayUnavailable(QueueError):

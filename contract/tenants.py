@@ -10,9 +10,24 @@ from contract.wire import WireModel
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Weight = Annotated[float, Field(gt=0, le=1000)]
 Limit = Annotated[int, Field(ge=1)]
+Money = Annotated[float, Field(gt=0, le=1_000_000_000)]
+"""An amount in the fleet's currency (FLEET_CURRENCY)."""
 
 
-class Tenant(WireModel):
+class UsageLimits(WireModel):
+    """How much a tenant may use; None: as the fleet's settings say, without one as it likes."""
+
+    limit_tokens_minute: Limit | None = None
+    """Most tokens in 60 seconds, of prompts and answers; counted when a job is enqueued."""
+    limit_tokens_day: Limit | None = None
+    """Most tokens in a day (UTC)."""
+    limit_spend_day: Money | None = None
+    """Most money in a day (UTC), by the prices of FLEET_PRICES."""
+    limit_spend_month: Money | None = None
+    """Most money in a month (UTC)."""
+
+
+class Tenant(UsageLimits):
     """The owner of jobs. Its share of a backend in each queue is proportional to its weight."""
 
     name: TenantName
@@ -40,7 +55,7 @@ KEY_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,16}$")
 _TEN_YEARS_S: Final = 315_360_000
 
 
-class _Rights(WireModel):
+class _Rights(UsageLimits):
     """The tenant of a key and its rights."""
 
     tenant: TenantName
@@ -64,6 +79,10 @@ class _Rights(WireModel):
             admin=self.admin,
             limit_jobs=self.limit_jobs,
             limit_tokens=self.limit_tokens,
+            limit_tokens_minute=self.limit_tokens_minute,
+            limit_tokens_day=self.limit_tokens_day,
+            limit_spend_day=self.limit_spend_day,
+            limit_spend_month=self.limit_spend_month,
         )
 
 

@@ -148,3 +148,38 @@ class UsagePage(WireModel):
     """Of all rows, on this page or not."""
     rows: tuple[UsageRow, ...]
     next: str | None = None
+
+
+LimitName = Literal[
+    "limit_tokens_minute", "limit_tokens_day", "limit_spend_day", "limit_spend_month"
+]
+
+
+class LimitView(WireModel):
+    """One limit of a tenant, and how full it is."""
+
+    name: LimitName
+    """As a key sets it."""
+    limit: float
+    """Tokens, or money in the fleet's currency."""
+    used: float
+    """What was used, and what is reserved for jobs that have not ended."""
+    free_in_s: float
+    """Seconds until all of it is free again; of a minute, at most."""
+
+
+class TenantUsage(WireModel):
+    """A tenant's limits, and how full they are."""
+
+    tenant: str
+    limits: tuple[LimitView, ...]
+    """Those that it has."""
+    reserved_jobs: int
+    """Jobs that have not ended, for which something is reserved."""
+
+
+class LimitsPage(WireModel):
+    """Limits of tenants, by name."""
+
+    currency: str
+    tenants: tuple[TenantUsage, ...]

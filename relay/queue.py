@@ -15,7 +15,6 @@ from contract.model_names import untagged, variant
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.usage import price_of
 from contract.wire import VERSION, encode
 from relay.connection import Argument, Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
@@ -28,6 +27,7 @@ from relay.scripts import jobs, queues
 from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, HeldKey, NewJob
 from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Picked
 from relay.tickets import ticket
+from relay.usage.limits import TenantLimits
 from telemetry.trace_context import current_trace
 
 FIRST_FOLLOW_S: Final = 15.0
@@ -92,6 +92,7 @@ class Queue:
         self._connection = connection
         self._records = Records(connection)
         self._leases = Leases(connection)
+        self._limits = TenantLimits(connection)
         self._full_at: dict[tuple[str, str], float] = {}
         """When each queue last refused a job of each tenant (monotonic seconds)."""
         self.positions = Positions(connection)
@@ -115,16 +116,20 @@ class Queue:
         a job which lives for its followers ends if none comes (docs/adr/0012); not for retries and
         producers. `first_follower` (`Followers.process`) is registered, unless the job exists.
         `obstacle` is what all jobs of the queue wait for. A pull of a model that is being pulled is
-        that job. Raises QueueFull, RelayUnavailable; without a `job_id` nothing is left then.
+        that job. Raises QueueFull, RateLimited, BudgetSpent, OverLimit, RelayUnavailable; without a
+        `job_id` nothing is left then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
         new_id = job_id or new_job_id or uuid4().hex
-        record = self._priced(_new_record(request, queue, tenant, new_id, retry_of))
+        record = _new_record(request, queue, tenant, new_id, retry_of)
+        record, reservation = self._limits.priced(record, request, tenant)
         follower = self._first_follower(record, first_follower) if expects_follower else NO_FOLLOWER
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         new = _new(record, request, arriving.facts, follower, obstacle)
-        job = await self._enqueue(new, request, arriving, lives=job_id is not None)
+        lives = job_id is not None
+        async with self._limits.reserving(reservation):
+            job = await self._enqueue(new, request, arriving, lives=lives)
         assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
         return job
 
@@ -141,13 +146,18 @@ class Queue:
         """Put a new job into a queue unless its Idempotency-Key has one, in one round trip.
 
         Returns the job of the key if it has one. An HTTP client enqueues; a pull is not enqueued
-        this way. Raises QueueFull, RelayUnavailable, and leaves nothing but the key then.
+        this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
-        record = self._priced(_new_record(request, queue, tenant, once.job_id, None))
+        record = _new_record(request, queue, tenant, once.job_id, None)
+        record, reservation = self._limits.priced(record, request, tenant)
         follower = self._first_follower(record, first_follower)
         arriving = arrival(record, request, tenant, self._bounds(tenant))
         new = _new(record, request, arriving.facts, follower, obstacle)
-        return await self._enqueue(new, request, arriving, once)
+        async with self._limits.reserving(reservation):
+            job = await self._enqueue(new, request, arriving, once)
+        if isinstance(job, HeldKey) and reservation is not None:
+            await self._limits.release(reservation)
+        return job
 
     async def _enqueue(
         self,
@@ -245,14 +255,6 @@ class Queue:
         error = _full(arriving, place, rate)
         self._connection.observer.on_refused(arriving.queue, str(error.facts["scope"]))
         return error
-
-    def _priced(self, record: JobRecord) -> JobRecord:
-        """The record with the price of its model, if there is one."""
-        prices = self._connection.settings.prices
-        price = price_of(prices, record.backend, record.model or "") if prices else None
-        if price is None:
-            return record
-        return record.model_copy(update={"price": encode(price).decode()})
 
     def _first_follower(self, record: JobRecord, process: str | None) -> FirstFollower:
         """What ends a job that lives for its followers and whose client leaves before it is one.

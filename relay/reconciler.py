@@ -24,6 +24,7 @@ from relay.leases import Leases
 from relay.records import Records
 from relay.scripts.loader import load
 from relay.subscriber import Subscription
+from relay.usage.limits import TenantLimits
 from relay.usage.settlement import Settlement
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Reconciler:
         self._followers = Followers(connection)
         self._idempotency = Idempotency(connection)
         self._settlement = Settlement(connection)
+        self._limits = TenantLimits(connection)
         self._cursor = "0"
         self._checked: dict[str, int] = {}
         """How far each list has been checked, counted from its oldest job."""
@@ -57,6 +59,7 @@ class Reconciler:
         await self._followers.cancel_abandoned()
         await self._idempotency.renew()
         await self._settlement.settle(self._connection.settings.reap_s / 2)
+        await self._limits.release_abandoned()
         return await self._restore_what_was_lost()
 
     async def _end_what_is_too_late(self) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
+from contract.tenants import Money
 from contract.usage import Prices
 
 _MOST_JOBS: Final = 10**9
@@ -31,6 +32,17 @@ class RelaySettings(FleetSettings):
     """Jobs of one tenant that may wait in one queue, if its API key sets no limit."""
     tenant_limit_tokens: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Estimated tokens of one tenant that may wait in one queue, if its API key sets no limit."""
+    tenant_tokens_minute: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
+    """Tokens that a tenant may use in 60 seconds, if its API key sets no limit."""
+    tenant_tokens_day: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
+    """Tokens that a tenant may use in a day (UTC), if its API key sets no limit."""
+    tenant_spend_day: Money | None = None
+    """Money that a tenant may spend in a day (UTC), if its API key sets no limit."""
+    tenant_spend_month: Money | None = None
+    """Money that a tenant may spend in a month (UTC), if its API key sets no limit."""
+    answer_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 4096
+    """Tokens that are reserved for the answer to a chat without `max_tokens` of a tenant with such
+    a limit; the answer ends there, with `finish_reason: length`."""
     usage_ttl_s: Seconds = 400 * 86400
     """Seconds for which the usage of a day is kept."""
     usage_rows: Annotated[int, Field(ge=1, le=100_000)] = 200

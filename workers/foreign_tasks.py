@@ -23,8 +23,9 @@ from contract.errors import (
     FleetError,
     InternalError,
     InvalidRequest,
-    QueueFull,
+    QueueError,
     RelayUnavailable,
+    RequestError,
 )
 from contract.jobs import TASKS, any_request
 from contract.requests import Kind
@@ -96,7 +97,7 @@ class ForeignTasks:
             await self._queue.enqueue(request, queue=queue, tenant=owner, job_id=id)
         except RelayUnavailable:
             raise
-        except (InvalidRequest, QueueFull) as error:
+        except (RequestError, QueueError) as error:
             await self._refuse(id, task_id, kind, queue, error)
         except Exception:  # noqa: BLE001 - a producer may send anything
             # Whatever a producer sends, its task gets a record and the worker continues.

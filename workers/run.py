@@ -42,6 +42,7 @@ from contract.events import (
     Phase,
     Scores,
     Timings,
+    Usage,
     Vectors,
 )
 from contract.images import ImageRequest
@@ -244,7 +245,23 @@ class Run:
                 if first_at is None and _is_output(event):
                     first_at = asyncio.get_running_loop().time()
                 await self._append(event)
+                if self._is_at_limit(event):
+                    done = self._whole(self._cut_off(), ignored, started_at, first_at)
+                    self.attempt_log.append(done)
+                    return done
         raise TruncatedStream("the backend's answer ended without its terminal marker")
+
+    def _is_at_limit(self, event: Event) -> bool:
+        """Whether the answer has all tokens that are reserved for it (relay/usage/limits.py)."""
+        limit = self.job.record.answer_limit
+        is_text = limit is not None and isinstance(event, Delta)
+        return is_text and limit is not None and self.attempt_log.meter.pieces >= limit
+
+    def _cut_off(self) -> Done:
+        """The end of an answer whose backend would write on."""
+        meter = self.attempt_log.meter
+        usage = meter.usage or Usage(completion_tokens=meter.pieces)
+        return Done(finish_reason="length", usage=usage.model_copy(update={"partial": True}))
 
     async def _append(self, event: Event) -> None:
         cap = self.services.connection.settings.log_cap_bytes

@@ -25,9 +25,11 @@ from api_shim.submission.submission import Submission
 from contract.batches import Batch
 from contract.chat import ChatRequest
 from contract.errors import (
+    BudgetSpent,
     FleetError,
     NoWorker,
     QueueFull,
+    RateLimited,
     RelayUnavailable,
     UnknownBackend,
     UnknownModel,
@@ -42,6 +44,8 @@ _AT_ONCE: Final = 8
 """Results that are read concurrently; image results are large, so they are read one at a time."""
 _HEAVY: Final = frozenset({"/v1/images/generations"})
 _PAUSE_S: Final = 2.0
+_LONGEST_WAIT_S: Final = 30.0
+"""Between two tries of a batch whose tenant is at its limit of tokens or money."""
 _LONGEST_PAUSE_S: Final = 5.0
 """A full queue names the time at which it has room for all of its jobs; a batch needs less."""
 
@@ -98,6 +102,8 @@ class JobWindow:
             await self._enqueue(request, job_id)
         except RelayUnavailable:
             raise
+        except (RateLimited, BudgetSpent) as spent:
+            raise RowDeferred(min(_LONGEST_WAIT_S, spent.retry_after_s or _PAUSE_S)) from spent
         except QueueFull as full:
             # The refused enqueue may have left a job that ended before it was queued.
             await self._rows.forget([job_id], self._batch.tenant.name)

@@ -22,6 +22,7 @@ from api_shim.http.headers import is_anthropic
 from contract.errors import (
     AmbiguousId,
     BatchEnded,
+    BudgetSpent,
     FleetError,
     InternalError,
     InvalidRequest,
@@ -35,6 +36,7 @@ from contract.errors import (
     PayloadTooLarge,
     QueueError,
     QueueFull,
+    RateLimited,
     RequestError,
     UnknownBackend,
     UnknownBatch,
@@ -175,6 +177,8 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     WrongKind: 400,
     RequestError: 400,
     QueueFull: 429,
+    RateLimited: 429,
+    BudgetSpent: 429,
     QueueError: 503,
     Exception: 500,
 }
@@ -216,10 +220,10 @@ class Problem(WireModel):
     """The queue that is full."""
     scope: Literal["queue", "tenant"] | None = None
     """Which bound was reached: the queue's or this tenant's."""
-    limit: int | None = None
+    limit: float | None = None
     """The bound."""
-    held: int | None = None
-    """How much is waiting, in the bound's unit."""
+    held: float | None = None
+    """How much is waiting, or used, in the bound's unit."""
     eta_s: float | None = None
     """Seconds until a job behind all of them would start; null when unknown."""
     checks: dict[str, str] | None = Field(default=None)
@@ -403,7 +407,9 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown or out of range (`errors` names it).",
-    429: "The queue is full; Retry-After says when to retry.",
+    429: "The queue is full (`queue_full`), or the tenant's tokens of the last minute "
+    "(`rate_limited`), or its tokens or money of this day or month (`budget_spent`), are used up "
+    "or reserved; Retry-After says when to retry.",
     500: "An internal error.",
     503: "No live worker (`no_worker`), Redis does not respond (`relay_unavailable`), or "
     "`fleet up` does not (`control_lost`).",

@@ -12,15 +12,15 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic_core import from_json
 
-from api_shim.dependencies import Injected
+from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
 from api_shim.native.usage_file import csv_file, parquet_file
 from contract.errors import InvalidRequest, NotAllowed
 from contract.json_lines import json_line
-from contract.tenants import Tenant
-from contract.usage import GROUPS, GroupBy, UsageCounts, UsagePage, UsageRow, Used
+from contract.tenants import Tenant, UsageLimits
+from contract.usage import GROUPS, GroupBy, LimitsPage, UsageCounts, UsagePage, UsageRow, Used
 from relay.usage.ledger import Names, UsageQuery
 
 router = APIRouter(prefix="/api/v1", tags=["usage"])
@@ -135,6 +135,50 @@ async def usage(
         "Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}"',
     }  # fmt: skip
     return Response(render(rows), 200, headers, media_type=_MEDIA_TYPES[format])
+
+
+@router.get(
+    "/usage/limits",
+    operation_id="get_usage_limits",
+    response_model=LimitsPage,
+    responses=documented(403, 422, 503),
+)
+async def limits(
+    dependencies: Injected,
+    caller: Caller,
+    tenant: Annotated[str | None, Query(description="For admins: only this tenant.")] = None,
+) -> Response:
+    """Get the limits of tokens and money, and how full they are.
+
+    A tenant sees its own, by the key that it calls with; an admin those of all tenants with keys:
+    the smallest of each tenant's keys.
+    """
+    wanted = _visible(caller, tenant)
+    tenants = [caller] if not caller.admin else await _tenants(dependencies, caller)
+    chosen = [each for each in tenants if wanted is None or each.name == wanted]
+    found = await dependencies.limits.view(chosen)
+    return json_response(LimitsPage(currency=dependencies.settings.currency, tenants=found))
+
+
+async def _tenants(dependencies: Dependencies, caller: Tenant) -> list[Tenant]:
+    """Every tenant with a key, with the smallest limits of its keys; by name."""
+    found: dict[str, Tenant] = {}
+    for key in await dependencies.authenticator.keys():
+        other = found.get(key.tenant)
+        found[key.tenant] = key.owner if other is None else _smaller(other, key.owner)
+    found.setdefault(caller.name, caller)
+    return [found[name] for name in sorted(found)]
+
+
+def _smaller(one: Tenant, other: Tenant) -> Tenant:
+    limits = {
+        name: min(
+            (value for value in (getattr(one, name), getattr(other, name)) if value is not None),
+            default=None,
+        )
+        for name in UsageLimits.model_fields
+    }
+    return one.model_copy(update=limits)
 
 
 def _page(

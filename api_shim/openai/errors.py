@@ -14,12 +14,14 @@ from starlette.responses import Response
 
 from api_shim.http.problems import Problem
 from contract.errors import (
+    BudgetSpent,
     ContextExceeded,
     InputTooLarge,
     ModelMissing,
     NotAuthenticated,
     QueueFull,
     QuotaExhausted,
+    RateLimited,
     Refused,
     UnknownModel,
     WrongKind,
@@ -37,7 +39,9 @@ _CODES: Final[Mapping[str, str]] = {
     ContextExceeded.code: "context_length_exceeded",
     InputTooLarge.code: "context_length_exceeded",
     QueueFull.code: "rate_limit_exceeded",
+    RateLimited.code: "rate_limit_exceeded",
     QuotaExhausted.code: "insufficient_quota",
+    BudgetSpent.code: "insufficient_quota",
     Refused.code: "content_filter",
 }
 """OpenAI's names for codes of ours; all other codes are sent as they are."""
@@ -72,7 +76,9 @@ def envelope(problem: Problem, headers: Mapping[str, str]) -> Response:
     all_headers = {"Cache-Control": "no-store", **headers}
     all_headers["x-should-retry"] = "true" if problem.retryable else "false"
     if problem.retry_after_s is not None:
-        wait_s = min(_LONGEST_WAIT_S, max(1, math.ceil(problem.retry_after_s)))
+        wait_s = max(1, math.ceil(problem.retry_after_s))
+        if problem.retryable:
+            wait_s = min(_LONGEST_WAIT_S, wait_s)
         all_headers["Retry-After"] = str(wait_s)
     status = _BAD_REQUEST if problem.status == _UNPROCESSABLE else problem.status
     return Response(encoded(problem), status, all_headers, media_type="application/json")
@@ -98,7 +104,7 @@ def known_code(code: str) -> str:
 
 
 def _type(problem: Problem) -> str:
-    if problem.code == QuotaExhausted.code:
+    if problem.code in {QuotaExhausted.code, BudgetSpent.code}:
         return "insufficient_quota"
     server_error = "server_error" if problem.status >= 500 else "invalid_request_error"  # noqa: PLR2004 - HTTP's border
     return _TYPES.get(problem.status, server_error)

@@ -16,7 +16,7 @@ from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
 from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.selection import choose, depends_on_loads
-from contract.errors import FleetError, RelayUnavailable
+from contract.errors import BudgetSpent, FleetError, OverLimit, RateLimited, RelayUnavailable
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
 from contract.models import PullRequest
 from contract.redis_keys import backend_of, queue_name
@@ -95,8 +95,8 @@ class Submission:
     async def accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
         """A new job for the request and its place, or the job of the same Idempotency-Key.
 
-        Raises Refusal (what `choose` refuses), KeyReused (409), QueueFull (429), RelayUnavailable
-        (503).
+        Raises Refusal (what `choose` refuses), KeyReused (409), QueueFull, RateLimited, BudgetSpent
+        (429), OverLimit (400), RelayUnavailable (503).
         """
         with self._services.tracing.submitting(request.kind) as span:
             record, place = await self._accept(request)
@@ -140,7 +140,10 @@ class Submission:
     async def _enqueue_once(
         self, request: AnyRequest, queue: str, key: Key
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
-        """A new job for a key that has none, in one round trip; else the job of the key."""
+        """A new job for a key that has none, in one round trip; else the job of the key.
+
+        A repeated request is no new one: a tenant at its limit gets the job that it has.
+        """
         keys = self._services.idempotency
         once = Once(uuid4().hex, key, keys.times)
         try:
@@ -148,6 +151,10 @@ class Submission:
                 self._stored(request, queue), once, queue=queue, tenant=self._tenant,
                 obstacle=NO_WORKER if self._no_worker else "",
             )  # fmt: skip
+        except (RateLimited, BudgetSpent, OverLimit):
+            if (found := await keys.find(key)) is None:
+                raise
+            return HeldKey(found.job_id, found.queue, 0)
         except FleetError:
             with suppress(RelayUnavailable):
                 await keys.release(key, Hold(once.job_id, queue, is_new=True))

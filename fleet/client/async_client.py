@@ -26,7 +26,7 @@ from contract.requests import Kind, Request
 from contract.rerank import Ranked, ranked
 from contract.result import Result, Status
 from contract.tenants import IssuedKey, KeyFacts
-from contract.usage import GroupBy, UsagePage
+from contract.usage import GroupBy, LimitsPage, TenantUsage, UsagePage
 from contract.wire import decode, encode
 from fleet.client.batches import AsyncBatches
 from fleet.client.job import AsyncJob
@@ -357,6 +357,12 @@ class AsyncClient(RosterClient):
         """
         params = _usage_params(group_by, which) | _present({"limit": limit, "after": after})
         return decode(UsagePage, await self._shims.request("GET", _USAGE, params=params))
+
+    async def usage_limits(self, tenant: str | None = None) -> tuple[TenantUsage, ...]:
+        """The limits of tokens and money, and how full they are; an admin sees all tenants'."""
+        params = _present({"tenant": tenant})
+        body = await self._shims.request("GET", f"{_USAGE}/limits", params=params)
+        return decode(LimitsPage, body).tenants
 
     async def usage_file(
         self,

@@ -8,7 +8,14 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from contract.errors import FleetError, InvalidRequest, NoWorker, QueueFull, RelayUnavailable
+from contract.errors import (
+    FleetError,
+    InvalidRequest,
+    NoWorker,
+    QueueFull,
+    RateLimited,
+    RelayUnavailable,
+)
 from contract.requests import Kind, Request
 from contract.result import Result
 from fleet.client.errors import FleetUnreachable, NotAuthorised
@@ -143,7 +150,7 @@ class MappedJobs:
         while True:
             try:
                 job = await self.enqueue(request, idempotency_key=key)
-            except QueueFull as full:
+            except (QueueFull, RateLimited) as full:
                 await asyncio.sleep(full.retry_after_s or _QUEUE_FULL_PAUSE_S)
             except NoWorker as error:
                 if not self._had_worker:

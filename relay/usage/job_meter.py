@@ -18,6 +18,7 @@ from contract.events import (
     Frame,
     Image,
     Resumed,
+    Scores,
     Started,
     Usage,
     Vectors,
@@ -88,7 +89,7 @@ class JobMeter:
                 attempt.was_answered = True
             if event.thinking or event.tool_calls or event.refusal or event.usage:
                 self._add_other(event)
-        elif isinstance(event, Vectors):
+        elif isinstance(event, Vectors | Scores):
             attempt.was_answered = True
         elif isinstance(event, Image):
             attempt.was_answered = True

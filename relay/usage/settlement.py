@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 _AT_ONCE: Final = 500
 _LOGS_AT_ONCE: Final = 50
 """Jobs of one pass whose logs are read."""
-_SPENDING_TTL_S: Final = 62 * 86400
+SPENDING_TTL_S: Final = 62 * 86400
 """Longer than the month that a limit may be of."""
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 
@@ -173,7 +173,7 @@ def settle(part: Part, *, ttl_s: int, most_rows: int) -> ScriptCall[bool]:
     """Add to a tenant's ledger and limits; False if another process has settled meanwhile."""
     args: list[Argument] = [
         part.mark_before, part.mark, day_number(part.at), month_number(part.at), ttl_s,
-        _SPENDING_TTL_S, most_rows, len(part.rows),
+        SPENDING_TTL_S, most_rows, len(part.rows),
     ]  # fmt: skip
     for row, counts in part.rows.items():
         args += [_field(row), _field((OTHER, row[1], OTHER)), " ".join(map(str, counts))]

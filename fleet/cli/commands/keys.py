@@ -16,6 +16,19 @@ from fleet.client.requests import new_key
 
 app = typer.Typer(help="Create, list and revoke API keys of tenants.", no_args_is_help=True)
 
+WaitingJobs = Annotated[
+    int | None, typer.Option(help="Jobs of the tenant that may wait in one queue.")
+]
+WaitingTokens = Annotated[int | None, typer.Option(help="Estimated tokens of those jobs.")]
+TokensMinute = Annotated[
+    int | None, typer.Option(help="Tokens of prompts and answers in 60 seconds.")
+]
+TokensDay = Annotated[int | None, typer.Option(help="Tokens in a day (UTC).")]
+SpendDay = Annotated[
+    float | None, typer.Option(help="Money in a day (UTC), by the prices of FLEET_PRICES.")
+]
+SpendMonth = Annotated[float | None, typer.Option(help="Money in a month (UTC).")]
+
 _COLUMNS: Final = (
     "id", "tenant", "weight", "admin", "jobs", "tokens", "name", "created", "expires",
 )  # fmt: skip
@@ -37,12 +50,12 @@ def create(
     admin: Annotated[
         bool, typer.Option("--admin", help="Sees all jobs; manages backends, keys, dead jobs.")
     ] = False,
-    limit_jobs: Annotated[
-        int | None, typer.Option(help="Jobs of the tenant that may wait in one queue.")
-    ] = None,
-    limit_tokens: Annotated[
-        int | None, typer.Option(help="Estimated tokens of those jobs.")
-    ] = None,
+    limit_jobs: WaitingJobs = None,
+    limit_tokens: WaitingTokens = None,
+    limit_tokens_minute: TokensMinute = None,
+    limit_tokens_day: TokensDay = None,
+    limit_spend_day: SpendDay = None,
+    limit_spend_month: SpendMonth = None,
     name: Annotated[str, typer.Option(help="Label, as who or what uses it.")] = "",
     expires: Annotated[
         str | None, typer.Option(help="When, as in 90d or 12h.  [default: never]")
@@ -58,7 +71,10 @@ def create(
             tenant,
             {
                 "weight": weight, "admin": admin, "limit_jobs": limit_jobs,
-                "limit_tokens": limit_tokens, "name": name, "expires_in_s": expires_in_s,
+                "limit_tokens": limit_tokens, "limit_tokens_minute": limit_tokens_minute,
+                "limit_tokens_day": limit_tokens_day, "limit_spend_day": limit_spend_day,
+                "limit_spend_month": limit_spend_month, "name": name,
+                "expires_in_s": expires_in_s,
             },
         )  # fmt: skip
         return await _create(new, Terminal(json=json), url)

@@ -12,6 +12,7 @@ from contract.usage import GROUPS, GroupBy, UsagePage, UsageRow
 from fleet.atomic_file import whole
 from fleet.cli.commands.options import All, Backend, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
+from fleet.cli.tables import span
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
 
@@ -31,6 +32,7 @@ To = Annotated[
     typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.  [default: today]"),
 ]
 By = Annotated[str, typer.Option(help="What tells rows apart: day, tenant, backend, model, kind.")]
+Limits = Annotated[bool, typer.Option("--limits", help="Show how full the limits are instead.")]
 Csv = Annotated[Path | None, typer.Option("--csv", dir_okay=False, help="Write a CSV file.")]
 Parquet = Annotated[
     Path | None, typer.Option("--parquet", dir_okay=False, help="Write a Parquet file.")
@@ -47,6 +49,7 @@ def usage(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Of this model.")] = None,
     csv: Csv = None,
     parquet: Parquet = None,
+    limits: Limits = False,
     limit: Limit = None,
     all_: All = False,
     json: Json = False,
@@ -63,7 +66,9 @@ def usage(
     async def command() -> Exit:
         groups = _groups(by)
         async with AsyncClient(url) as fleet:
-            if csv is None and parquet is None:
+            if limits:
+                await _show_limits(fleet, terminal, tenant)
+            elif csv is None and parquet is None:
                 await _show(fleet, terminal, groups, which, most)
             if csv is not None:
                 data = await fleet.usage_file("csv", group_by=groups, **which)
@@ -88,6 +93,23 @@ def _write(terminal: Terminal, file: Path, data: bytes) -> None:
     with whole(file) as opened:
         opened.write(data)
     terminal.message(f"wrote {file} ({len(data)} bytes)")
+
+
+async def _show_limits(fleet: AsyncClient, terminal: Terminal, tenant: str | None) -> None:
+    found = await fleet.usage_limits(tenant)
+    if terminal.json:
+        terminal.print_rows(found, (), ())
+        return
+    rows = [
+        (each.tenant, limit.name, f"{limit.used:g}", f"{limit.limit:g}",
+         f"{limit.used / limit.limit:.0%}", span(limit.free_in_s), each.reserved_jobs)
+        for each in found
+        for limit in each.limits
+    ]  # fmt: skip
+    columns = ("tenant", "limit", "used", "of", "full", "free in", "running jobs")
+    terminal.print_table(columns, rows)
+    if not rows:
+        terminal.message("no tenant has a limit of tokens or money")
 
 
 async def _show(

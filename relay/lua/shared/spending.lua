@@ -1,10 +1,11 @@
--- Defines what a tenant's limits count, fields of the hash spending: m0 to m15, tokens by slice of
--- five seconds; d0 and d1, tokens and billionths of the currency by day; n0 and n1, the latter by
--- month. A field holds '<number of slice, day or month> <amount>...' and is reused for a later one.
--- Defines used(...), the amounts that a field holds for such a number; count(...), which adds what
--- was used or reserved; settle_job(...), which replaces what is reserved for a job by what it used.
+-- Defines what a tenant's limits count, fields of the hash spending: m0 to m15, by slice of five
+-- seconds; d0 and d1, by day; n0 and n1, by month. A field holds '<number> <tokens> <billionths of
+-- the currency>' and is reused for a later slice, day or month. The last minute is the present slice
+-- and window before it. Defines used(...), what a field holds, and of which number; count(...), which
+-- adds what was used or reserved; settle_job(...), which replaces what is reserved for a job by what
+-- it used.
 -- include shared/time.lua
-local slice_s, slices = 5, 16
+local slice_s, slices, window = 5, 16, 12
 local slice = math.floor(now / slice_s)
 local function used(spending, name, number, size)
     local field = name .. number % size

@@ -129,3 +129,26 @@ async def test_without_pyarrow_parquet_is_refused_with_what_to_install(
 
     assert problem(answer, 400, "not_supported")
     assert "llm-fleet[parquet]" in answer.text
+
+
+async def test_limits_are_told_with_how_full_they_are(fleet: Keyed, own_redis: Any) -> None:
+    """An admin gets the smallest of each tenant's keys; a tenant those of its key."""
+    async with (
+        relay_on(own_redis.url) as relay,
+        fleet.caller("a", limit_tokens_day=100, limit_spend_month=2.5) as a,
+        fleet.caller("a", limit_tokens_day=50),
+        fleet.admin as admin,
+    ):
+        await use(relay, "m", tenant="a")
+        own = (await a.get("/api/v1/usage/limits")).json()
+        every = (await admin.get("/api/v1/usage/limits")).json()
+        other = await a.get("/api/v1/usage/limits?tenant=b")
+
+    ((tenant, day, month),) = [(each["tenant"], *each["limits"]) for each in own["tenants"]]
+    assert (tenant, day["name"], day["limit"], day["used"]) == ("a", "limit_tokens_day", 100, 11)
+    assert (month["name"], month["limit"], month["used"]) == ("limit_spend_month", 2.5, 0)
+    assert 0 < day["free_in_s"] <= 86400
+    shown = {each["tenant"]: each["limits"] for each in every["tenants"]}
+    assert sorted(shown) == ["a", "boss"]
+    assert [limit["limit"] for limit in shown["a"]] == [50, 2.5]
+    assert problem(other, 403, "not_allowed")

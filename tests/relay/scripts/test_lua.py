@@ -33,7 +33,7 @@ from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
 from relay.scripts import batches, jobs, queues
 from relay.scripts.loader import load, source
-from relay.usage import settlement
+from relay.usage import limits, settlement
 
 QUEUE = "scripted.chat"
 JOB, OTHER = "a" * 32, "b" * 32
@@ -126,6 +126,10 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
     "queues/expired": queues.expired(QUEUE, 1),
     "queues/foreign": queues.foreign(QUEUE, 1),
+    "usage/reserve": limits.reserve(
+        limits.UsageReservation(JOB, "t", 1, 1, limits.Limits(1, 1, 1, 1)), datetime.now(UTC)
+    ),
+    "usage/release": limits.release("t", JOB),
     "usage/settle": settlement.settle(
         settlement.Part("t", datetime(2026, 1, 1, tzinfo=UTC), ""), ttl_s=1, most_rows=1
     ),

@@ -344,6 +344,7 @@ class AsyncClient(RosterClient):
 
     async def usage(
         self,
+        /,
         *,
         group_by: Sequence[GroupBy] = ("day", "tenant", "model"),
         limit: int = 100,
@@ -367,6 +368,7 @@ class AsyncClient(RosterClient):
     async def usage_file(
         self,
         format: Literal["csv", "parquet"],
+        /,
         *,
         group_by: Sequence[GroupBy] = ("day", "tenant", "model"),
         **which: str | date | None,

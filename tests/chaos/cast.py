@@ -30,6 +30,9 @@ FLEET = {
     "FLEET_COMMAND_TIMEOUT_S": "2", "FLEET_DRAIN_S": "1", "FLEET_CHECK_S": "2",
     "FLEET_WATCHDOG_S": "30", "FLEET_KEEPALIVE_S": "2", "FLEET_LOG_TTL_S": "3600",
     "FLEET_SHUTDOWN_S": "2", "FLEET_COMPACT_AFTER_S": "1",
+    # Far limits, so that something is reserved for every job, and a row for every model.
+    "FLEET_TENANT_TOKENS_DAY": "1000000000000", "FLEET_ANSWER_TOKENS": "1000000",
+    "FLEET_USAGE_ROWS": "100000",
 }  # fmt: skip
 """Shorter leases than usual, so that a soak of minutes sees many of them expire; logs are compacted
 while callers come back to them."""

@@ -12,6 +12,7 @@ import aiohttp
 from chaos.callers import Caller, Tale
 from chaos.cast import LEASE_S, Cast, cast
 from chaos.faults import DEEDS
+from chaos.ledger import unbalanced
 from chaos.leftovers import all_jobs, not_closed, settled, story_of
 from chaos.report import table
 from chaos.schedule import Fault, Plan
@@ -63,6 +64,7 @@ async def soak(plan: Plan, folder: Path, *, with_real: bool) -> Outcome:
         left = await settled(here)
         jobs = await all_jobs(here)
         outcome.broken += [*judge(jobs, tales), *left, *_defects(here)]
+        outcome.broken += await unbalanced(here, jobs)
         outcome.broken += not_closed(here, tales, _CLOSED_WITHIN_S)
         outcome.table = table(here, plan.faults, jobs, tales)
         for broken in outcome.broken:

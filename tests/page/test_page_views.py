@@ -152,3 +152,21 @@ def test_a_queue_is_paused_resumed_and_given_run_windows_on_its_page(
     }
     assert times["art.chat"] == (None, ["00:00-24:00 Europe/Berlin"])
     watched.http.put("/api/v1/queues/art.chat/windows", json={"windows": []})
+
+
+def test_tenants_show_what_they_used_and_how_full_their_limits_are(
+    watched: Watched, page: Any, used: str
+) -> None:
+    new = {"tenant": "limited", "limit_tokens_day": 1000, "limit_spend_month": 5}
+    key = watched.http.post("/api/v1/keys", json=new).json()["key"]
+    model = watched.http.get(f"/api/v1/jobs/{used}").json()["model"]
+    show(page, "tenants", "Tenants and keys")
+    limits = page.get_by_role("region", name="Table of limits")
+
+    limits.get_by_text("Tokens a day").wait_for()
+    limits.get_by_role("img", name="0 percent used").first.wait_for()
+    page.get_by_role("region", name="Table of usage").get_by_text(model, exact=True).wait_for()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV").click()
+    assert model in saved.value.path().read_text()
+    watched.http.delete(f"/api/v1/keys/{key.split('_')[1]}")

@@ -1,11 +1,13 @@
-// Tenants with their shares, and API keys: made here, shown once, revoked here.
+// Tenants with their shares, usage and limits, and API keys: made here, shown once, revoked here.
 import { del, get, post } from '../api.js';
 import { html, useState } from '../html.js';
 import { count, date, many, none } from '../format.js';
 import { Ago, Badge, Copy, Empty, Field, Icon, Meter, Notice, Panel, usePoll, View } from '../parts/controls.js';
 import { confirmed, Dialog } from '../parts/overlays.js';
 import { attempt, enter, isAdmin, overview } from '../store.js';
+import { UsagePanels } from './usage.js';
 
+const LIMITS = ['limit_jobs', 'limit_tokens', 'limit_tokens_minute', 'limit_tokens_day', 'limit_spend_day', 'limit_spend_month'];
 const EXPIRES = [['', 'Never'], ['86400', 'In a day'], ['2592000', 'In 30 days'], ['7776000', 'In 90 days'], ['31536000', 'In a year']];
 
 function waitingOf(state) {
@@ -36,12 +38,12 @@ function Tenants({ keys }) {
 }
 
 function Create({ first, onClose, onChanged }) {
-  const [fields, set] = useState({ tenant: '', name: '', weight: '1', limit_jobs: '', limit_tokens: '', expires_in_s: '', admin: first });
+  const [fields, set] = useState({ tenant: '', name: '', weight: '1', limit_jobs: '', limit_tokens: '', limit_tokens_minute: '', limit_tokens_day: '', limit_spend_day: '', limit_spend_month: '', expires_in_s: '', admin: first });
   const [issued, show] = useState(null);
   const input = (name, rest) => html`<input value=${fields[name]} onInput=${(event) => set({ ...fields, [name]: event.target.value })} ...${rest} />`;
   const create = async (event) => {
     event.preventDefault();
-    const numbers = ['weight', 'limit_jobs', 'limit_tokens', 'expires_in_s'].filter((name) => fields[name] !== '').map((name) => [name, Number(fields[name])]);
+    const numbers = ['weight', ...LIMITS, 'expires_in_s'].filter((name) => fields[name] !== '').map((name) => [name, Number(fields[name])]);
     const made = await attempt(() => post('/api/v1/keys', { tenant: fields.tenant, name: fields.name, admin: fields.admin, ...Object.fromEntries(numbers) }));
     if (made) show(made);
   };
@@ -63,6 +65,10 @@ function Create({ first, onClose, onChanged }) {
         <label class="field"><span>Expires</span><select disabled=${first} onChange=${(event) => set({ ...fields, expires_in_s: event.target.value })}>${EXPIRES.map(([value, text]) => html`<option value=${value}>${text}</option>`)}</select></label></div>
       <div class="pair"><${Field} label="Most waiting jobs" hint="In one queue; empty: no bound.">${input('limit_jobs', { type: 'number', min: 1 })}<//>
         <${Field} label="Most waiting tokens" hint="In one queue; empty: no bound.">${input('limit_tokens', { type: 'number', min: 1 })}<//></div>
+      <div class="pair"><${Field} label="Tokens a minute" hint="Used or reserved; empty: no limit.">${input('limit_tokens_minute', { type: 'number', min: 1 })}<//>
+        <${Field} label="Tokens a day" hint="UTC; empty: no limit.">${input('limit_tokens_day', { type: 'number', min: 1 })}<//></div>
+      <div class="pair"><${Field} label="Money a day" hint="By the prices of the fleet.">${input('limit_spend_day', { type: 'number', min: 0.000001, step: 'any' })}<//>
+        <${Field} label="Money a month" hint="UTC; empty: no limit.">${input('limit_spend_month', { type: 'number', min: 0.000001, step: 'any' })}<//></div>
       <label class="check"><input type="checkbox" checked=${fields.admin} disabled=${first} onChange=${(event) => set({ ...fields, admin: event.target.checked })} />Admin: sees all jobs, manages backends and keys</label>
       ${first && html`<p class="muted small">The first key must be an admin's and cannot expire.</p>`}
     </form><//>`;
@@ -84,12 +90,13 @@ function Keys({ keys, onChanged }) {
 
 export default function Tenancy() {
   const [creating, create] = useState(false);
-  const { value, error, again } = usePoll(() => get('/api/v1/keys'), 10);
-  if (!isAdmin.value) return html`<${View} title="Tenants"><${Panel}><${Empty} title="For admins">This view needs an admin's key.<//><//><//>`;
+  const { value, error, again } = usePoll(() => (isAdmin.value ? get('/api/v1/keys') : null), 10, [isAdmin.value]);
+  if (!isAdmin.value) return html`<${View} title="Usage and limits"><${UsagePanels} /><//>`;
   const keys = value ? value.keys : [];
   return html`<${View} title="Tenants and keys" actions=${html`<button type="button" class="primary" onClick=${() => create(true)}><${Icon} name="more" />New key</button>`}>
     ${error && html`<${Notice} tone="bad"><p>${error.message}</p><//>`}
     <${Panel} title="Tenants" flush=${true}>${value && html`<${Tenants} keys=${keys} />`}<//>
+    <${UsagePanels} />
     <${Panel} title="API keys" flush=${true}>${value && html`<${Keys} keys=${keys} onChanged=${again} />`}<//>
     ${creating && html`<${Create} first=${!keys.length} onClose=${() => create(false)} onChanged=${again} />`}
   <//>`;

@@ -126,12 +126,17 @@ def _scripted(config: BackendConfig) -> Backend:
 def _local(config: BackendConfig) -> Backend:
     try:
         from workers.backends.in_process.onnx import LocalEmbed  # noqa: PLC0415 - its extra is optional
+        from workers.backends.in_process.onnx_ranker import (  # noqa: PLC0415
+            LocalRerank,
+            is_ranker,
+        )
     except ImportError as error:
         raise NotSupported(
             f"backend {config.name!r}: type local needs {error.name}; install the extra with"
             " pip install 'llm-fleet[local-embed]'"
         ) from error
-    made: Backend = LocalEmbed(config.name, Path(config.url))
+    folder = Path(config.url)
+    made: Backend = (LocalRerank if is_ranker(folder) else LocalEmbed)(config.name, folder)
     return made
 
 

@@ -86,7 +86,9 @@ def tiny_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def numpy_bert(config: Mapping[str, Any], weights: Mapping[str, Array], ids: Array) -> Array:
+def numpy_bert(
+    config: Mapping[str, Any], weights: Mapping[str, Array], ids: Array, types: Array | None = None
+) -> Array:
     """Hidden states ([sequence, hidden]) of one text, in float64, by the book."""
     heads, epsilon = config["num_attention_heads"], config["layer_norm_eps"]
 
@@ -106,7 +108,8 @@ def numpy_bert(config: Mapping[str, Any], weights: Mapping[str, Array], ids: Arr
 
     x = weight("embeddings.word_embeddings.weight")[ids]
     x = x + weight("embeddings.position_embeddings.weight")[: len(ids)]
-    x = norm(x + weight("embeddings.token_type_embeddings.weight")[0], "embeddings.LayerNorm")
+    kinds = np.zeros_like(ids) if types is None else types
+    x = norm(x + weight("embeddings.token_type_embeddings.weight")[kinds], "embeddings.LayerNorm")
     for at in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{at}"
         query, key, value = (

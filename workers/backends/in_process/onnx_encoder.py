@@ -25,7 +25,7 @@ from workers.backends.in_process.onnx_folder import Pooling, read_folder
 EXTRA: Final = "pip install 'llm-fleet[local-embed]'"
 POOLED: Final = "sentence_embedding"
 """The output of a graph that includes pooling."""
-_INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
+INPUTS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids"})
 _TINY: Final = 1e-12
 
 Floats = NDArray[np.float32]
@@ -58,12 +58,12 @@ class LocalEncoder:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.folder = read_folder(folder)
         self.version = f"onnxruntime {onnxruntime.__version__}"
-        with _foreign(BadEndpoint, f"cannot load {folder}"):
+        with foreign(BadEndpoint, f"cannot load {folder}"):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(self.folder.tokenizer))
-            self._session = _session(onnxruntime, self.folder.onnx, threads)
+            self._session = session(onnxruntime, self.folder.onnx, threads)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.folder.max_tokens)
-        self._inputs = {node.name: _dtype(node.type) for node in self._session.get_inputs()}
+        self._inputs = {node.name: input_type(node.type) for node in self._session.get_inputs()}
         self._output, self._pooling = self._choose_output()
         self.dimension = int(self.encode([self.tokens(["a"])[0].ids]).shape[1])
 
@@ -88,7 +88,7 @@ class LocalEncoder:
         if "position_ids" in self._inputs:
             feed["position_ids"] = np.broadcast_to(np.arange(width), ids.shape)
         feed = {name: feed[name].astype(dtype) for name, dtype in self._inputs.items()}
-        with _foreign(ServerFault, f"{self.folder.onnx} failed"):
+        with foreign(ServerFault, f"{self.folder.onnx} failed"):
             hidden = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
         vectors: Floats = hidden if self._pooling is None else pool(hidden, mask, self._pooling)
         return unit(vectors) if self.folder.normalizes else vectors
@@ -101,7 +101,7 @@ class LocalEncoder:
 
     def _choose_output(self) -> tuple[str, Pooling | None]:
         """The pooled output where the graph has one, else the tokens' and how to pool them."""
-        if unknown := self._inputs.keys() - _INPUTS:
+        if unknown := self._inputs.keys() - INPUTS:
             raise NotSupported(f"{self.folder.onnx} wants inputs {sorted(unknown)}")
         outputs = {node.name: len(node.shape or ()) for node in self._session.get_outputs()}
         if POOLED in outputs:
@@ -117,7 +117,7 @@ class LocalEncoder:
 
 
 @contextmanager
-def _foreign(kind: type[BackendError], what: str) -> Iterator[None]:
+def foreign(kind: type[BackendError], what: str) -> Iterator[None]:
     """Raise errors of both libraries as BackendError: they are direct children of Exception."""
     try:
         yield
@@ -126,7 +126,7 @@ def _foreign(kind: type[BackendError], what: str) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _session(onnxruntime: Any, path: Path, threads: int) -> Any:
+def session(onnxruntime: Any, path: Path, threads: int) -> Any:
     """The model in memory; a worker builds its adapter twice and loads the model once."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -137,7 +137,8 @@ def _session(onnxruntime: Any, path: Path, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _dtype(declared: str) -> type[np.int32] | type[np.int64]:
+def input_type(declared: str) -> type[np.int32] | type[np.int64]:
+    """The number type of an input, as the graph declares it."""
     return np.int32 if declared == "tensor(int32)" else np.int64
 
 

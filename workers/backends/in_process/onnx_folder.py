@@ -71,9 +71,9 @@ def read_folder(folder: Path) -> ModelFolder:
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise ModelMissing(f"{folder} has no tokenizer.json")
-    config = _json(folder / "config.json")
-    sentence = _json(folder / "sentence_bert_config.json")
-    prompts = _json(folder / "config_sentence_transformers.json")
+    config = json_of(folder / "config.json")
+    sentence = json_of(folder / "sentence_bert_config.json")
+    prompts = json_of(folder / "config_sentence_transformers.json")
     modules = _modules(folder)
     return ModelFolder(
         onnx=onnx,
@@ -88,7 +88,7 @@ def read_folder(folder: Path) -> ModelFolder:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
     """The object in a file; empty if there is none."""
     if not path.is_file():
         return {}
@@ -101,12 +101,12 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _modules(folder: Path) -> dict[str, str]:
     """Folders of the modules by the last word of their type; empty without a `modules.json`."""
-    listed = _json(folder / "modules.json").get("") or ()
+    listed = json_of(folder / "modules.json").get("") or ()
     return {str(item["type"]).rpartition(".")[2]: str(item.get("path", "")) for item in listed}
 
 
 def _pooling(path: Path) -> Pooling:
-    config = _json(path)
+    config = json_of(path)
     flagged = [mode for flag, mode in _FLAGS.items() if config.get(flag)]
     configured = config.get("pooling_mode", flagged or "mean")
     modes = [configured] if isinstance(configured, str) else list(configured)
@@ -123,12 +123,12 @@ def _max_tokens(folder: Path, sentence: Mapping[str, Any], config: Mapping[str, 
     positions = config.get("max_position_embeddings")
     if isinstance(positions, int) and config.get("model_type") in _SHIFTED:
         positions -= int(config.get("pad_token_id") or 0) + 1
-    tokenizer_limit = _json(folder / "tokenizer_config.json").get("model_max_length")
+    tokenizer_limit = json_of(folder / "tokenizer_config.json").get("model_max_length")
     limits = [sentence.get("max_seq_length") or tokenizer_limit, positions]
     known = [n for n in limits if isinstance(n, int) and 0 < n < NO_LIMIT]
     return min(known, default=DEFAULT_MAX_TOKENS)
 
 
 def _pad_id(tokenizer: Path, config: Mapping[str, Any]) -> int:
-    padding = _json(tokenizer).get("padding") or {}
+    padding = json_of(tokenizer).get("padding") or {}
     return int(padding.get("pad_id") or config.get("pad_token_id") or 0)

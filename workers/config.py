@@ -39,8 +39,11 @@ DEFAULT_SLOTS: Final[Mapping[str, int]] = {
 _SINGLE: Final[frozenset[Kind]] = frozenset({"pull", "create", "image", "load", "unload"})
 """Kinds that keep a backend's disk or memory busy: one at a time."""
 _FEW: Final = 4
+_PAIRS: Final = frozenset({"vllm", "local", "scripted"})
+"""Types whose rerank jobs share requests: `ScoresPairs` of workers/backends/protocols.py."""
 PACKED_EMBEDS: Final = 64
-"""Embed jobs of a worker at once where it packs them; `Packer.has_capacity` bounds their texts."""
+"""Jobs of a kind that a worker runs at once where it packs them; `Packer.has_capacity` bounds their
+texts."""
 
 
 def configured(environ: Mapping[str, str], file: Path = Path("fleet.toml")) -> list[BackendConfig]:
@@ -84,9 +87,10 @@ def _entry(file: Path, name: str, entry: Any) -> BackendConfig:
 def slots_of(config: BackendConfig, kind: Kind, *, packs: bool = False) -> int:
     """Return how many jobs of a kind a backend gets at once, before its first probe.
 
-    Where the worker packs embed jobs, it runs more of them than the backend gets requests.
+    Where the worker packs jobs, it runs more of them than the backend gets requests.
     """
-    if kind == "embed" and packs and "embed" not in config.slots_by_kind:
+    is_packed = kind == "embed" or (kind == "rerank" and config.type in _PAIRS)
+    if is_packed and packs and kind not in config.slots_by_kind:
         return max(PACKED_EMBEDS, slots_of(config, kind))
     configured_slots = config.slots_for(kind)
     if configured_slots is not None:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 from contract.redis_keys import queue_name
+from contract.requests import Kind
 from relay.connection import Connection
 from relay.log import Log
 from relay.metrics.totals import FleetTotals
@@ -22,12 +23,13 @@ from telemetry.tracing import tracing_of
 from telemetry.worker_endpoint import serving
 from workers.backend_registry import build
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import Backend, Embed, HasModelLease
+from workers.backends.protocols import Backend, Embed, HasModelLease, Rerank, ScoresPairs
 from workers.celery_pool.pool import AsyncioPool
 from workers.circuit_watch import CircuitWatch
 from workers.config import embed_requests_of, over_all
 from workers.delayed_wakeups import DelayedWakeups
 from workers.embedding.packer import Packer, PackingRules
+from workers.embedding.pair_packer import PairPacker
 from workers.embedding.request_sender import Budget
 from workers.endpoints.circuit_breaker import CircuitBreaker, Verdict
 from workers.endpoints.endpoints import Endpoint, EndpointPool
@@ -106,30 +108,41 @@ class WorkerLifetime:
             adapter = build(each)
             if isinstance(adapter, HasModelLease):
                 adapter.use_model_lease(ModelLeases(connection, config.name, settings.worker_name))
-            packer = self._packer(adapter, memory)
+            packers = self._packers(adapter, memory)
             endpoints.append(
-                Endpoint(adapter, address, self._breaker, self._slots_each, packer=packer)
+                Endpoint(adapter, address, self._breaker, self._slots_each, packers=packers)
             )
         return EndpointPool(endpoints, self._changed.set)
 
-    def _packer(self, adapter: Backend, memory: VectorCache | None) -> Packer | None:
-        """The packer of an endpoint; None if its embed jobs are not packed."""
-        settings = self._settings
-        if not (settings.embed_pack and isinstance(adapter, Embed)):
-            return None
+    def _packers(
+        self, adapter: Backend, memory: VectorCache | None
+    ) -> dict[str, Packer | PairPacker]:
+        """The packers of an endpoint by kind of job; none if its jobs are not packed."""
+        settings, found = self._settings, dict[str, Packer | PairPacker]()
+        if not settings.embed_pack:
+            return found
         rules = PackingRules(
             budget=Budget(settings.embed_pack_texts, settings.embed_pack_tokens),
             max_requests=max(1, min(settings.embed_requests, embed_requests_of(self._config))),
             wait_s=settings.embed_pack_wait_s,
         )
-        return Packer(
-            adapter, rules, memory=memory,
-            on_capacity_change=self._on_capacity_change, on_checked=self._models_stale.set,
-        )  # fmt: skip
+        if isinstance(adapter, Embed):
+            found["embed"] = Packer(
+                adapter, rules, memory=memory,
+                on_capacity_change=partial(self._on_capacity_change, "embed"),
+                on_checked=self._models_stale.set,
+            )  # fmt: skip
+        if isinstance(adapter, Rerank) and isinstance(adapter, ScoresPairs):
+            found["rerank"] = PairPacker(
+                adapter, rules,
+                on_capacity_change=partial(self._on_capacity_change, "rerank"),
+                on_checked=self._models_stale.set,
+            )  # fmt: skip
+        return found
 
-    def _on_capacity_change(self) -> None:
-        """Consume the queue of embed jobs while one of their packers has capacity."""
-        self.slots.settle(queue_name(self._config.name, "embed"))
+    def _on_capacity_change(self, kind: Kind) -> None:
+        """Consume the queue of a kind while one of its packers has capacity."""
+        self.slots.settle(queue_name(self._config.name, kind))
         self._changed.set()
 
     def _breaker(self, verdict: Verdict) -> CircuitBreaker:

@@ -141,8 +141,8 @@ class Run:
     attempt_log: AttemptLog
     observer: JobObserver
     services: RunServices
-    packer: Embed | None = None
-    """Runs embed jobs in place of the backend."""
+    packer: Embed | Rerank | None = None
+    """Runs embed or rerank jobs in place of the backend."""
 
     async def to_terminal_event(self) -> Done | Failed | Broken:
         """Run the job until its terminal event is in the log, and return that.
@@ -302,7 +302,7 @@ class Run:
 
 
 def stream(  # noqa: C901, PLR0912 - one flat case per kind
-    request: AnyRequest, backend: Backend, packer: Embed | None = None
+    request: AnyRequest, backend: Backend, packer: Embed | Rerank | None = None
 ) -> AsyncGenerator[Event, None]:
     """Open the backend's stream for a request.
 
@@ -312,7 +312,7 @@ def stream(  # noqa: C901, PLR0912 - one flat case per kind
         case ChatRequest() if isinstance(backend, Chat):
             return backend.chat(request)
         case EmbedRequest() if isinstance(backend, Embed):
-            return (packer or backend).embed(request)
+            return (packer if isinstance(packer, Embed) else backend).embed(request)
         case PullRequest() if isinstance(backend, Pull):
             return backend.pull(request)
         case ImageRequest() if isinstance(backend, GenerateImages):
@@ -334,7 +334,7 @@ def stream(  # noqa: C901, PLR0912 - one flat case per kind
         case CountRequest() if isinstance(backend, CountTokens):
             return backend.count(request)
         case RerankRequest() if isinstance(backend, Rerank):
-            return backend.rerank(request)
+            return (packer if isinstance(packer, Rerank) else backend).rerank(request)
         case ListRequest():
             return _listed(backend)
         case _:

@@ -105,6 +105,15 @@ class Rerank(Protocol):
 
 
 @runtime_checkable
+class ScoresPairs(Protocol):
+    """Scores pairs with different queries in one request, so that rerank jobs may share it."""
+
+    def max_pairs(self, model: str) -> int:
+        """The most pairs of one request for this model."""
+        ...
+
+
+@runtime_checkable
 class LimitsEmbedBatch(Protocol):
     """Splits long inputs into several embedding requests to its server."""
 

@@ -54,7 +54,7 @@ def fail_jobs(
             message = _numbered(error.message, rows) if is_one else error.message
             if len(job.texts) == 1:
                 message = error.message
-            job.fail(_copied(error, message, is_echo=bool(failed)))
+            job.fail(copied(error, message, is_echo=bool(failed)))
             failed[job] = None
     return list(failed)
 
@@ -78,7 +78,7 @@ def _numbered(message: str, rows: Sequence[int]) -> str:
     return _NUMBER.sub(number, message) if _NUMBER.match(message) else f"{number}: {message}"
 
 
-def _copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError:
+def copied(error: BackendError, message: str, *, is_echo: bool) -> BackendError:
     """A copy of the error for one job: one exception raised twice has both tracebacks."""
     copy = type(error)(
         message,

@@ -13,14 +13,16 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from contract.errors import BackendError
 from contract.model_names import canonical, is_same, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
-from workers.backends.protocols import Backend, Embed, GrantsFeatures
+from workers.backends.protocols import Backend, Embed, GrantsFeatures, Rerank
 from workers.embedding.packer import ExpectedJob, Packer
+from workers.embedding.pair_packer import ExpectedPairs, PairPacker
 from workers.endpoints.broadcast import EVERYWHERE, Broadcast
 from workers.endpoints.circuit_breaker import (
     CircuitBreaker,
@@ -56,12 +58,12 @@ class Endpoint:
         breaker: Callable[[Verdict], CircuitBreaker],
         slots: Mapping[str, int],
         *,
-        packer: Packer | None = None,
+        packers: Mapping[str, Packer | PairPacker] = MappingProxyType({}),
     ) -> None:
         """Start without a probe and without a job.
 
-        `breaker` makes circuits, `slots` are by queue; `packer` runs embed jobs in place of the
-        adapter.
+        `breaker` makes circuits, `slots` are by queue; `packers` run jobs of their kind in place
+        of the adapter.
         """
         self.adapter = adapter
         self.address = address
@@ -76,7 +78,7 @@ class Endpoint:
         self.error: str | None = "not checked yet"
         self.version: str | None = None
         self.models: tuple[ModelReport, ...] = ()
-        self.packer = packer
+        self.packers = dict(packers)
 
     @property
     def in_flight(self) -> int:
@@ -85,7 +87,8 @@ class Endpoint:
 
     def takes(self, queue: str) -> bool:
         """Return whether one more job of `queue` can run here."""
-        if kind_of(queue) == "embed" and self.packer is not None and not self.packer.has_capacity:
+        packer = self.packers.get(kind_of(queue))
+        if packer is not None and not packer.has_capacity:
             return False
         return self.breaker.admits and self.taken[queue] < self.slots.get(queue, 0)
 
@@ -149,7 +152,7 @@ class Reservation:
         self._is_broadcast = len(endpoints.all) > 1 and kind_of(queue) in EVERYWHERE
         self._endpoint = endpoint
         self._permits: list[Permit] = []
-        self._expected_job: ExpectedJob | None = None
+        self._expected_job: ExpectedJob | ExpectedPairs | None = None
         self._loaded: str | None = None
         self._enter(None)
 
@@ -171,8 +174,8 @@ class Reservation:
         return self._pool.limits(self._queue, self._endpoint)
 
     @property
-    def packer(self) -> Embed | None:
-        """What embeds the job's texts in place of the adapter (embedding/packer.py)."""
+    def packer(self) -> Embed | Rerank | None:
+        """What runs the job in place of the adapter (embedding/packer.py, pair_packer.py)."""
         return self._expected_job
 
     def move(self, job_id: str, loaded: str | None) -> str | None:
@@ -219,7 +222,7 @@ class Reservation:
 
     def _enter(self, loaded: str | None) -> None:
         self._endpoint.taken[self._queue] += 1
-        packer = self._endpoint.packer if kind_of(self._queue) == "embed" else None
+        packer = self._endpoint.packers.get(kind_of(self._queue))
         self._expected_job = None if packer is None else packer.expect_job()
         self._permits = [self._endpoint.breaker.enter()]
         if loaded is not None and not self._is_broadcast:
@@ -374,13 +377,13 @@ class EndpointPool:
 
     def packs(self, model: str) -> bool | None:
         """Return whether jobs of a model share requests; None if no endpoint knows yet."""
-        packers = [endpoint.packer for endpoint in self.all if endpoint.packer is not None]
+        packers = [packer for endpoint in self.all for packer in endpoint.packers.values()]
         known = {packer.packs(model) for packer in packers} - {None}
         return False not in known if known else None
 
     async def aclose(self) -> None:
         """Close all packers and adapters."""
         await asyncio.gather(
-            *(endpoint.packer.aclose() for endpoint in self.all if endpoint.packer)
+            *(packer.aclose() for endpoint in self.all for packer in endpoint.packers.values())
         )
         await asyncio.gather(*(endpoint.adapter.aclose() for endpoint in self.all))

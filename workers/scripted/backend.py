@@ -217,6 +217,10 @@ class Scripted:
             await asyncio.sleep(1 / script.rate if script.rate else 0)
         yield Done(usage=Usage(prompt_tokens=sum(len(text.split()) for text in texts)))
 
+    def max_pairs(self, model: str) -> int:  # noqa: ARG002 - the same for all
+        """The most pairs of one request."""
+        return EMBED_BATCH
+
     async def rerank(self, request: RerankRequest) -> Stream[Phase | Scores | Done]:
         """Yield the scores of the script; raises the error of its fault."""
         script = self._script(request.model)

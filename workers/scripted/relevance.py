@@ -27,12 +27,19 @@ Rendered = Callable[[Script, list[float], Pairs], Any]
 class ScriptedRelevance:
     """Handles /rerank and /score; a TEI and an Infinity have fewer paths."""
 
-    def __init__(self, responses: ScriptedResponses, fallback: Handler) -> None:
-        """`responses` decides which requests fail; `fallback` has the other paths."""
+    def __init__(
+        self,
+        responses: ScriptedResponses,
+        fallback: Handler,
+        on_pairs: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        """`responses` decides which requests fail; `fallback` has the other paths.
+
+        `on_pairs` is called with the number of pairs of each request.
+        """
         self._responses = responses
         self._fallback = fallback
-        self.batches: list[int] = []
-        """Numbers of documents of the requests so far."""
+        self._on_pairs = on_pairs
         self.handlers: dict[str, Handler] = {
             **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), self._rerank),
             **dict.fromkeys(("/v1/score", "/score"), self._score),
@@ -89,7 +96,7 @@ class ScriptedRelevance:
         return self._answer(RERANK, pairs, rendered)
 
     def _answer(self, model: str, pairs: Pairs, rendered: Rendered) -> Reply | StreamedReply | None:
-        self.batches.append(len(pairs))
+        self._on_pairs(len(pairs))
         try:
             script = self._responses.catalog.script(model)
         except ModelMissing as error:

@@ -87,7 +87,7 @@ class ScriptedServer:
             self._catalog.add(model)
         own = IMITATIONS[imitate](self._responses, self._fallback) if imitate else {}
         self._handlers: dict[str, Handler] = {
-            **ScriptedRelevance(self._responses, self._fallback).handlers,
+            **ScriptedRelevance(self._responses, self._fallback, self.seen.texts.append).handlers,
             **own,
             "/tokenize": self._fallback,  # Google's /token is a prefix of it
             **self.diffusion.handlers,

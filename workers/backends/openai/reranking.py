@@ -63,6 +63,10 @@ class LlamaServer(CountingOpenAI, RerankingOpenAI):
 class Vllm(CountingOpenAI, RerankingOpenAI):
     """vLLM, which scores pairs with different queries in one request."""
 
+    def max_pairs(self, model: str) -> int:  # noqa: ARG002 - the same for every model
+        """The most pairs of one request."""
+        return self.dialect.rerank_batch
+
     @override
     async def rerank(self, request: RerankRequest) -> Stream[Phase | Scores | Done]:
         """POST /score with a query for each document; raises BackendError."""

@@ -147,8 +147,8 @@ class PackingChecks:
             return
         level = logging.INFO if found.is_same else logging.WARNING
         _log.log(
-            level, "model %s: jobs %s requests; vectors alone and together have a cosine of %.5f, and"
-            " lengths that differ by %.5f",
+            level, "model %s: jobs %s requests; vectors alone and together have a cosine of %.5f,"
+            " and lengths that differ by %.5f",
             model, "share" if found.is_same else "do not share", found.cosine, found.stretch,
         )  # fmt: skip
         _keep(self._same, model, found.is_same)

@@ -18,6 +18,7 @@ SLOW = (
     "api_shim/test_schemathesis.py",
     "clients/test_claude_code.py",
     "clients/test_codex.py",
+    "clients/test_coding_agents.py",
     "clients/test_docs.py",
     "clients/test_llm.py",
     "clients/test_node.py",

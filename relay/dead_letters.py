@@ -39,8 +39,11 @@ from relay.log import frames_of
 from relay.queue import Queue
 from relay.records import Records, sees
 from relay.scripts.loader import load
+from relay.usage.settlement import Settlement
 
 _PURGED_AT_ONCE: Final = 500
+_SETTLE_S: Final = 1.0
+"""For what these jobs used, which is read from their logs (docs/adr/0052)."""
 _GROUPED: Final = 2000
 _AT_ONCE: Final = 200
 """Logs whose last event one round trip reads."""
@@ -87,6 +90,7 @@ class DeadLetters:
         self._connection = connection
         self._records = Records(connection)
         self._queue = Queue(connection)
+        self._settlement = Settlement(connection)
 
     async def page(
         self, wanted: DeadLetterFilter, *, limit: int, before: str | None = None
@@ -186,10 +190,12 @@ class DeadLetters:
     async def purge(self, record: JobRecord) -> DeadPurged:
         """Delete a dead job; raises NotDead, RelayUnavailable."""
         _must_be_dead(record)
+        await self._settlement.settle(_SETTLE_S)
         return DeadPurged(purged=await self._connection.call(delete_letter(record)))
 
     async def purge_all(self, wanted: DeadLetterFilter, *, before: str | None = None) -> DeadPurged:
         """Delete up to 500 dead jobs that match, the last to die first; raises RelayUnavailable."""
+        await self._settlement.settle(_SETTLE_S)
         records, cursor = await self._found(wanted, _PURGED_AT_ONCE, before)
         purged = await self._connection.calls([delete_letter(record) for record in records])
         return DeadPurged(purged=sum(purged), next=cursor)

@@ -36,14 +36,21 @@ class EndedJobUsage(WireModel):
         """The names of its row: backend, kind, model."""
         return self.backend, self.kind, (self.model or "")[:_NAME_LENGTH]
 
+    @property
+    def _own(self) -> UsageCounts:
+        """What its worker has counted; a newer version's may have numbers that are unknown here."""
+        if self.counts is None:
+            return UsageCounts(estimated=1)
+        return UsageCounts(*self.counts[: len(UsageCounts._fields)])
+
     def settled(self, measured: UsageCounts | None) -> UsageCounts:
         """All that it used, with outcome and cost; `measured` is from its log, where it was read.
 
-        Nothing for a job that was never started.
+        Nothing for a job that was never started. Raises ValidationError for an invalid price.
         """
         if not self.attempts:
             return UsageCounts()
-        used = measured or (UsageCounts(*self.counts) if self.counts else UsageCounts(estimated=1))
+        used = measured or self._own
         price = ModelPrice() if self.price is None else decode(ModelPrice, self.price)
         return used._replace(
             requests=1,

@@ -6,8 +6,9 @@ as many as a quarter of its bytes; a prompt has the tokens that another attempt 
 else one for four bytes.
 """
 
+import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from pydantic_core import from_json
 
@@ -19,7 +20,6 @@ from contract.events import (
     Image,
     Resumed,
     Scores,
-    Started,
     Usage,
     Vectors,
 )
@@ -30,6 +30,9 @@ _LONGEST_TOKEN: Final = 32
 _BYTES_A_TOKEN: Final = 4
 _PLAIN: Final = 4
 """Fields of a frame's delta with text alone: id, at, type, content."""
+_ROWS: Final = frozenset({"vectors", "scores"})
+_FROM_OUTSIDE: Final = frozenset({"queued", "failed", "cancelled"})
+_TIME: Final = re.compile(rb'\{"id":"[0-9-]*","at":([0-9.]+),')
 
 
 class _Attempt:
@@ -48,6 +51,12 @@ class _Attempt:
         self.is_resumed = False
         self.was_answered = False
         """Whether the backend has produced anything, so that it has read the prompt."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it only told that the answer of the attempts before was whole."""
+        counted = self.usage is not None and self.usage.prompt_tokens
+        return self.is_resumed and not self.pieces and not counted
 
 
 class JobMeter:
@@ -116,19 +125,24 @@ class JobMeter:
             self._attempt.was_answered = True
 
     def add_frame(self, frame: Frame) -> None:
-        """Count the next event of a log; most fragments are not validated."""
-        fields = from_json(frame.body)
-        if frame.type == "delta" and len(fields) == _PLAIN and _is_text(fields.get("content")):
-            self._attempt.pieces += _tokens(fields["content"])
+        """Count the next event of a log; what is large or frequent is not validated."""
+        at = _at(frame.body)
+        if frame.type == "delta":
+            fields = from_json(frame.body)
+            if len(fields) == _PLAIN and isinstance(fields.get("content"), str):
+                self._attempt.pieces += _tokens(fields["content"])
+                self._attempt.was_answered = True
+            else:
+                self.add(frame.event)
+        elif frame.type in _ROWS:
             self._attempt.was_answered = True
         else:
-            event = frame.event
-            if isinstance(event, Started):
-                self.begin(fields["at"])
-            self.add(event)
+            if frame.type == "started":
+                self.begin(at)
+            self.add(frame.event)
         # What ends an attempt from outside may come long after the backend's last answer.
-        if frame.type not in {"queued", "failed", "cancelled"}:
-            self._attempt.last_at = fields["at"]
+        if frame.type not in _FROM_OUTSIDE:
+            self._attempt.last_at = at
 
     def end(self, at: float) -> None:
         """The last attempt ended at this time (unix seconds)."""
@@ -139,9 +153,10 @@ class JobMeter:
 
         `prompt_estimate` returns the estimated tokens of the request's prompt.
         """
-        answered = [each for each in self._attempts if each.was_answered]
-        known = next((each.usage for each in reversed(answered) if each.usage), None)
-        completion, continued, is_estimated = _written(self._attempts)
+        answered = [each for each in self._attempts if each.was_answered and not each.is_empty]
+        usages = [each.usage for each in reversed(answered) if each.usage]
+        known = next((each for each in usages if each.prompt_tokens), usages[0] if usages else None)
+        completion, continued, is_estimated = _written(answered)
         prompt = 0
         has_text = any(each.pieces for each in answered)
         if known is not None and (known.prompt_tokens or not has_text):
@@ -190,5 +205,7 @@ def _tokens(text: str) -> int:
     return -(-len(text.encode()) // _BYTES_A_TOKEN)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _at(body: bytes) -> float:
+    """The time in a frame's JSON, which begins with `{"id":"1-2","at":1.5,`."""
+    match = _TIME.match(body)
+    return float(match[1]) if match else float(from_json(body)["at"])

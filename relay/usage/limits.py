@@ -39,6 +39,8 @@ from relay.usage.settlement import SPENDING_TTL_S, Settlement, day_number, month
 
 _TEMPLATE_TOKENS: Final = 8
 """What a chat template adds to each message, about."""
+_MOST_TOKENS: Final = 10**9
+"""Of one answer: no model writes more, and the scripts' numbers stay exact."""
 _CHECK_AFTER_S: Final = 60.0
 """Seconds after which a reservation without a job is not that of an enqueue on its way."""
 _CHECKED_AT_ONCE: Final = 500
@@ -241,7 +243,7 @@ def _answer(
     if not isinstance(request, ChatRequest):
         return 0
     if request.max_tokens is not None:
-        return request.max_tokens
+        return min(request.max_tokens, _MOST_TOKENS)
     rooms = [limit - prompt for limit in limits[:2] if limit is not None]
     if price is not None and price.output:
         spent = price.cost_nano(UsageCounts(prompt_tokens=prompt))

@@ -208,6 +208,7 @@ def _read(found: Sequence[Any]) -> tuple[list[_Entry], str]:
         last = id.decode()
         try:
             used = decode(EndedJobUsage, fields[b"usage"])
+            used.settled(None)  # raises for an invalid price
         except (ValidationError, KeyError):
             _log.warning(
                 "the usage of job %r cannot be read, and is not counted", fields.get(b"job")

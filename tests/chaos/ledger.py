@@ -1,5 +1,6 @@
 """Does the ledger hold every job once, and is nothing reserved for what is over?"""
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from chaos.cast import Cast
@@ -20,14 +21,7 @@ async def unbalanced(cast: Cast, jobs: dict[str, Job]) -> list[Broken]:
     today = datetime.fromtimestamp(connection.now(), UTC)
     days = (today - timedelta(days=1)).date(), today.date()
     ledger = await Ledger(connection).read(UsageQuery(*days, ("kind", "model")))
-    used = await _used(cast, jobs)
-    broken = [
-        Broken(
-            "the ledger equals what was streamed", "", f"{group}: {told} in it, {counts} in logs"
-        )
-        for group in sorted(ledger.keys() | used.keys())
-        if (told := ledger.get(group)) != (counts := used.get(group)) and not _alike(told, counts)
-    ]
+    broken = list(judge_ledger(ledger, await _used(cast, jobs)))
     tenants = await Ledger(connection).read(UsageQuery(*days, ("tenant",)))
     for (tenant,), counts in tenants.items():
         left = await connection.command("HKEYS", redis_keys.reserved(tenant))
@@ -39,6 +33,17 @@ async def unbalanced(cast: Cast, jobs: dict[str, Job]) -> list[Broken]:
             detail = f"{tenant}: {limited} tokens count against its limit, {tokens} were used"
             broken.append(Broken("limits count what was used", "", detail))
     return broken
+
+
+def judge_ledger(
+    ledger: Mapping[Group, UsageCounts], used: Mapping[Group, UsageCounts]
+) -> Iterator[Broken]:
+    """What the ledger lacks, and what it has that no job used."""
+    for group in sorted(ledger.keys() | used.keys()):
+        told, counts = ledger.get(group), used.get(group)
+        if not _alike(told, counts):
+            detail = f"{group}: {told}, by its log {counts}"
+            yield Broken("the ledger equals what was streamed", "", detail)
 
 
 async def _used(cast: Cast, jobs: dict[str, Job]) -> dict[Group, UsageCounts]:

@@ -7,9 +7,11 @@ import pytest
 from chaos.callers import Heard, Tale, View
 from chaos.errands import Answer, Errand, Visit, errands
 from chaos.faults import DEEDS
+from chaos.ledger import judge_ledger
 from chaos.schedule import KINDS, plan
 from chaos.verdict import Job, Replay, judge
 from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Frame, Queued, Started
+from contract.usage import UsageCounts
 
 ID = "0" * 32
 BEGUN: list[tuple[str, Event]] = [
@@ -125,3 +127,28 @@ def test_a_lost_job_and_a_doubled_one_are_seen() -> None:
         "no job is lost",
         "asked again is not done twice",
     }
+
+
+USED = {("chat", "m"): UsageCounts(requests=1, prompt_tokens=3, completion_tokens=4, backend_ms=9)}
+
+
+def test_a_ledger_that_equals_the_logs_is_fine() -> None:
+    told = {("chat", "m"): USED["chat", "m"]._replace(backend_ms=12)}
+
+    assert list(judge_ledger(told, USED)) == []
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        {},
+        {**USED, ("chat", "n"): UsageCounts(requests=1)},
+        {("chat", "m"): UsageCounts(requests=2, prompt_tokens=6, completion_tokens=8)},
+        {("chat", "m"): UsageCounts(requests=1, prompt_tokens=3, completion_tokens=3)},
+    ],
+    ids=["lost", "invented", "twice", "cut"],
+)
+def test_a_wrong_ledger_is_found(ledger: dict[tuple[str, ...], UsageCounts]) -> None:
+    (broken,) = judge_ledger(ledger, USED)
+
+    assert broken.promise == "the ledger equals what was streamed"

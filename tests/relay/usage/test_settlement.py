@@ -15,6 +15,7 @@ from contract.errors import WorkerLost
 from contract.events import Delta, Done, Event, Resumed, Usage
 from contract.tenants import Tenant
 from contract.usage import ModelPrice, UsageCounts
+from relay.scripts import jobs
 from relay.usage.ledger import Ledger, UsageQuery
 from relay.usage.settlement import Settlement
 
@@ -169,3 +170,16 @@ async def test_a_price_is_that_of_the_time_of_the_enqueue(redis_url: str) -> Non
 
     # 5 tokens at 2, 2 cached at 1, 4 at 10, of a million each.
     assert found["a",].cost_nano == 52_000
+
+
+async def test_a_job_that_is_deleted_at_once_counts_what_was_streamed(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job_id = await relay.enqueue()
+        await finish(relay, *words(5))
+        await relay.queue.cancel(job_id, by="caller")
+        deleted = await relay.connection.call(jobs.forget([job_id], "default"))
+        counts = await total(relay)
+        ttl_s = await relay.connection.command("TTL", redis_keys.log(job_id))
+
+    assert (deleted, counts.requests, counts.completion_tokens) == (1, 1, 5)
+    assert 0 < ttl_s <= 60

@@ -356,8 +356,9 @@ class AnswerStream(Response):
         self._head_timeout_s = head_timeout_s
         self._parted = split_frames or self._split
         self._why_silent = why_silent
-        self._has_started = False
+        self._has_started = self._has_ended = False
         self._has_sent_text = False
+        self._waits = True
         self._refusal_headers = headers
         self.status_code = 200
         self.media_type = renderer.media_type
@@ -369,14 +370,12 @@ class AnswerStream(Response):
         """Send the stream; raises Refusal or FleetError for a failure before the head is sent."""
         async with self._follower:
             ending = await self._open_calls.run(self._stream(scope, send), receive)
-            if ending is CallEnding.DISCONNECTED:
-                return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    if ending is CallEnding.SHUTDOWN:
-                        await self._fail(_stopping(self._refusal_headers), scope, send)
-                    await self._send(send, b"")
-                    await send_body(send, b"", more=False)
+            if ending is CallEnding.SHUTDOWN:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                        if not self._has_ended:
+                            await self._fail(_stopping(self._refusal_headers), scope, send)
+                        await self._end(send)
 
     async def _stream(self, scope: Scope, send: Send) -> None:
         try:
@@ -384,6 +383,13 @@ class AnswerStream(Response):
                 await self._send_pages(pages, scope, send)
         except FleetError as error:
             await self._fail(error, scope, send)
+        await self._end(send)
+
+    async def _end(self, send: Send) -> None:
+        """Complete the response; a client that reads slowly has as long as it needs."""
+        self._has_ended = True
+        await self._send(send, b"")
+        await send_body(send, b"", more=False)
 
     async def _send_pages(self, pages: Pages, scope: Scope, send: Send) -> None:
         now = asyncio.get_running_loop().time
@@ -391,6 +397,8 @@ class AnswerStream(Response):
         async for frames in pages:
             sendable, end = self._parted(frames)
             data = self._renderer.render(sendable) if sendable else b""
+            if frames and frames[-1].id is not None:
+                self._waits = frames[-1].type == "queued"
             if data:
                 self._has_sent_text = True
                 await self._send(send, data)
@@ -402,7 +410,7 @@ class AnswerStream(Response):
 
     async def _keep_alive(self) -> bytes:
         data = self._renderer.keep_alive
-        if self._has_sent_text or self._why_silent is None or data != KEEP_ALIVE:
+        if not self._waits or self._why_silent is None or data != KEEP_ALIVE:
             return data
         reason = await self._why_silent()
         return f": {reason}\n\n".encode() if reason else data

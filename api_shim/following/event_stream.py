@@ -26,7 +26,7 @@ from contract.json_lines import one_line
 _log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S: Final = 1.0
-"""Seconds for the end of a stream to reach a client that may have stopped reading."""
+"""Seconds that a shutdown leaves a stream's end to reach a client that may have stopped reading."""
 
 
 class Format(NamedTuple):
@@ -102,11 +102,16 @@ class EventStreamResponse(Response):
             "headers": self.raw_headers,
         }
         await send(start)
-        ending = await self._open_calls.run(self._send_pages(send), receive)
-        if ending is not CallEnding.DISCONNECTED:
+        ending = await self._open_calls.run(self._send_whole(send), receive)
+        if ending is CallEnding.SHUTDOWN:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await send_body(send, b"", more=False)
+
+    async def _send_whole(self, send: Send) -> None:
+        """Send the pages and the end, for which a slow client has as long as it needs."""
+        await self._send_pages(send)
+        await send_body(send, b"", more=False)
 
     async def _send_pages(self, send: Send) -> None:
         if self._preamble:

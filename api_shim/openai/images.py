@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic_core import from_json
 from typing_extensions import override
 
+from api_shim.following.drop_in import RESTARTS
 from api_shim.http.problems import Problem
 from api_shim.openai.errors import encoded
 from api_shim.openai.request_fields import (
@@ -157,7 +158,9 @@ class ImageEvents:
         """The events for these frames."""
         data = b""
         for frame in frames:
-            if frame.type == "image":
+            if frame.type in RESTARTS:
+                self._held, self._previews = None, 0
+            elif frame.type == "image":
                 data += self._image(from_json(frame.body))
             elif frame.type == "done":
                 fields = from_json(frame.body).get("usage")

@@ -378,7 +378,7 @@ def prompt_of(request: ChatRequest) -> Prompt:
     """The `Prompt` of a chat request."""
     if request.prompt is not None:
         text = _text(request.prompt)
-        return Prompt(text=text, max_tokens=request.max_tokens, stop=request.stop)
+        return Prompt(text=text, is_raw=True, max_tokens=request.max_tokens, stop=request.stop)
     last = request.messages[-1]
     users = [message for message in request.messages if message.role == "user"]
     turns, turn = turns_in((message.role, message.text) for message in request.messages)

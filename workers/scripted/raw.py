@@ -51,7 +51,8 @@ class ScriptedRaw:
 def _prompt(body: dict[str, Any], limit: Any) -> Prompt:
     given = body.get("prompt")
     text = " ".join(map(str, given)) if isinstance(given, list) else str(given or "")
-    return Prompt(text=text, max_tokens=limit if isinstance(limit, int) and limit >= 0 else None)
+    has_limit = isinstance(limit, int) and limit >= 0
+    return Prompt(text=text, is_raw=True, max_tokens=limit if has_limit else None)
 
 
 def _chunks(script: Script, turn: Turn, *, with_logprobs: bool) -> Iterator[bytes]:

@@ -129,6 +129,9 @@ class Prompt:
     """The last user message."""
     prefill: str = ""
     """A trailing assistant message, which the response continues."""
+    is_raw: bool = False
+    """Whether the text has no chat template: if it ends with the first words of the response (of
+    any form but `scripted-echo`), the response continues them."""
     tools: tuple[str, ...] = ()
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -191,7 +194,10 @@ def generate(script: Script, prompt: Prompt) -> Turn:
             for number, name in enumerate(islice(cycle(names), script.calls))
         )
         return Turn(calls=calls, prompt_tokens=_count(prompt.text), finish="tool_calls")
-    whole = _after_prefill(_content(script, prompt), prompt.prefill)
+    words = _content(script, prompt)
+    continues_text = prompt.is_raw and script.form != "scripted-echo"  # its words are the text's
+    prefill = _begun(words, prompt.text) if continues_text else prompt.prefill
+    whole = _after_prefill(words, prefill)
     content, stop_sequence = _before_stop(prompt.stop, whole)
     thinking = () if prompt.prefill else tuple(islice(cycle(_words(THOUGHT)), script.think))
     finish = "stop"
@@ -307,6 +313,15 @@ def _after_prefill(words: Sequence[str], prefill: str) -> tuple[str, ...]:
             return tail if word.startswith(rest) else tuple(words)
         rest = rest[len(word) :]
     return tuple(words) if rest else ()
+
+
+def _begun(words: Sequence[str], text: str) -> str:
+    """As many of the first words as the text ends with."""
+    begun, longest = "", ""
+    for word in words:
+        begun += word
+        longest = begun if text.endswith(begun) else longest
+    return longest
 
 
 def _before_stop(

@@ -73,6 +73,15 @@ def test_a_story_continues_a_prefill(cut: int) -> None:
     assert prefill + "".join(turn.content) == (NOTICE + STORY)
 
 
+def test_a_story_continues_raw_text_that_ends_with_its_beginning() -> None:
+    begun = " ".join((NOTICE + STORY).split(" ")[:9])
+    turn = generate(parse("scripted-story"), Prompt(text=f"Tell: {begun}", is_raw=True))
+    echo = generate(parse("scripted-echo"), Prompt(text="one two", is_raw=True))
+
+    assert begun + "".join(turn.content) == NOTICE + STORY
+    assert "".join(echo.content) == "one two"
+
+
 def test_vectors_are_of_length_one_and_close_for_close_texts() -> None:
     fleet, again, other = (vector(t, 64) for t in ("a fleet of ships", "a fleet", "purple"))
 

@@ -30,6 +30,7 @@ FleetError
 │   └── StorageUnavailable      the storage of files does not answer, or is full
 ├── JobError                how a job ends that was not cancelled
 │   ├── DeadlineExceeded        its time ran out, waiting or running
+│   ├── ParentFailed            a job that had to be done before was not
 │   ├── WorkerLost              its workers died in every attempt
 │   ├── LogFull                 its log reached its size limit
 │   └── InternalError           a defect of the fleet
@@ -249,6 +250,12 @@ class DeadlineExceeded(JobError):
     """The job's time ran out while it waited or ran."""
 
     code = "deadline_exceeded"
+
+
+class ParentFailed(JobError):
+    """A job that had to be done before this one failed, was cancelled, or is gone."""
+
+    code = "parent_failed"
 
 
 class WorkerLost(JobError):

@@ -98,6 +98,14 @@ class JobRecord(WireModel):
     answer_limit: int | None = None
     """Completion tokens after which its answer is cut off, because the request sets no bound and
     its tenant has such a limit."""
+    not_before: float | None = None
+    """When it may start at the earliest."""
+    after: tuple[str, ...] = ()
+    """Jobs that must be done before it may start."""
+    after_any: tuple[str, ...] = ()
+    """Jobs that must have ended before."""
+    blocked: bool = False
+    """Whether it waits for any of these jobs."""
     traceparent: str | None = None
     """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
     tracestate: str | None = None
@@ -113,6 +121,8 @@ class QueuePlace(WireModel):
     reason: str = ""
     is_paused: bool = False
     """Whether the reason is that its queue is paused."""
+    is_scheduled: bool = False
+    """Whether it does not wait for a worker yet, but for a time or for other jobs."""
 
 
 class JobAccepted(WireModel):

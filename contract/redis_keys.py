@@ -20,6 +20,12 @@ LIVE: Final = "fleet:live"
 DEADLINES: Final = "fleet:deadlines"
 """Sorted set of jobs that have a deadline: job id by the unix time at which it passes."""
 
+BLOCKED: Final = "fleet:blocked"
+"""Sorted set of jobs that wait for other jobs to end: job id by the unix time of the next look."""
+
+PARENTS: Final = "fleet:parents"
+"""Sorted set of ended jobs for which others wait: job id by the unix time of its end."""
+
 RECENT: Final = "fleet:recent"
 """Sorted set of jobs by creation time, for listing; trimmed to those that may have a record."""
 
@@ -126,6 +132,11 @@ def paused(queue: str) -> str:
     return f"fleet:q:{queue}:paused"
 
 
+def scheduled(queue: str) -> str:
+    """Hash of what is scheduled: `tokens`, and `jobs <tenant>` and `tokens <tenant>` of each."""
+    return f"fleet:q:{queue}:scheduled"
+
+
 def schedule(queue: str) -> str:
     """String with when a queue runs: an admin's pause, and its run windows (JSON)."""
     return f"fleet:q:{queue}:schedule"
@@ -219,6 +230,11 @@ def record(job_id: str) -> str:
 def log(job_id: str) -> str:
     """Stream with a job's events."""
     return f"fleet:j:{job_id}:log"
+
+
+def children(job_id: str) -> str:
+    """Set of jobs that wait for the end of a job."""
+    return f"fleet:j:{job_id}:children"
 
 
 def audience(job_id: str) -> str:

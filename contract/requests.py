@@ -123,6 +123,9 @@ Moment = Annotated[
 """A point in time in unix seconds, which a client may write as RFC 3339."""
 
 
+JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
 class Request(ClientModel):
     """Fields that every kind of request takes besides its own."""
 
@@ -131,7 +134,16 @@ class Request(ClientModel):
     """Name of the backend; without it, the live backend that has the model."""
     priority: Priority = "standard"
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S)] | None = None
-    """Seconds from enqueue until the job fails with `deadline_exceeded`."""
+    """Seconds until the job fails with `deadline_exceeded`, from its enqueue, or from when it may
+    start."""
+    not_before: Moment | None = None
+    """When the job may start at the earliest, at most 30 days ahead, as RFC 3339 or in unix
+    seconds. `deadline_s` counts from then. A time that has passed changes nothing."""
+    after: Annotated[tuple[JobId, ...], Field(max_length=100)] | None = None
+    """Ids of the tenant's jobs that must be done before it may start; `deadline_s` counts from
+    then. If one fails or is cancelled, it fails with `parent_failed`."""
+    after_any: Annotated[tuple[JobId, ...], Field(max_length=100)] | None = None
+    """Ids of jobs that must have ended before, whether they are done or not."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     on_missing: Literal["fail", "pull"] = "fail"
     """What to do if the backend does not have the model: fail, or pull it first."""

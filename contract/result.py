@@ -38,7 +38,7 @@ from contract.wire import WireModel
 _PLAIN: Final = 4
 """Fields of a frame's delta with text alone: id, at, type, content."""
 
-Status = Literal["queued", "running", "done", "failed", "cancelled"]
+Status = Literal["scheduled", "queued", "running", "done", "failed", "cancelled"]
 
 
 class Embeddings(WireModel):

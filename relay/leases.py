@@ -21,6 +21,7 @@ from contract.model_names import context_length_of
 from relay.connection import Connection, WrongKeyType
 from relay.order import facts_of, restored
 from relay.records import Records
+from relay.scheduling.later import NEVER
 from relay.scheduling.pauses import QueuePauses
 from relay.scripts import jobs, queues
 from relay.tickets import ticket
@@ -243,7 +244,10 @@ class Leases:
         state = await self._records.state(job_id)
         if state is None:
             return False
-        facts = restored(state.facts or await self._older(job_id), state.created_at)
+        now, due = self._connection.now(), NEVER if state.blocked else state.not_before
+        due = due if due is not None and due > now else None
+        delay_s = max(delay_s, (due or now) - now)
+        facts = restored(state.facts or await self._older(job_id), state.created_at, due)
         return await self._connection.call(
             queues.give_back(
                 queue,

@@ -87,31 +87,52 @@ class Arrival(NamedTuple):
     bounds: Bounds
     assignment: str = ""
     """What a worker needs to start the job if no other waits: id, attempt, context length or `-`,
-    and model, with spaces between. Empty for class `batch`, which may not use every slot."""
+    and model, with spaces between. Empty for class `batch`, which may not use every slot, and for a
+    job that is due later."""
 
 
-def arrival(record: JobRecord, request: AnyRequest, tenant: Tenant, bounds: Bounds) -> Arrival:
-    """What a queue stores of a new job, and the bounds that it checks first."""
+def arrival(
+    record: JobRecord,
+    request: AnyRequest,
+    tenant: Tenant,
+    bounds: Bounds,
+    due: float | None = None,
+) -> Arrival:
+    """What a queue stores of a new job, and the bounds that it checks first.
+
+    A job that is `due` later (unix seconds) takes its place in the order then: its facts hold what
+    that needs.
+    """
     cost, length = cost_of(request), context_length_of(request)
     assignment = f"{record.id} {record.attempt} {length or '-'} {record.model or ''}"
+    share_s, flow = cost.seconds / tenant.weight, f"{record.priority} {tenant.name}"
+    facts = facts_of(record, cost, length)
+    if due is not None:
+        facts = json.dumps({**json.loads(facts), "due": due, "share": share_s, "flow": flow})
+    can_be_assigned = record.priority != "batch" and due is None
     return Arrival(
         record.queue,
         record.id,
-        facts_of(record, cost, length),
-        cost.seconds / tenant.weight,
-        f"{record.priority} {tenant.name}",
+        facts,
+        share_s,
+        flow,
         tenant.name,
         bounds,
-        "" if record.priority == "batch" else assignment,
+        assignment if can_be_assigned else "",
     )
 
 
-def restored(facts: str, created_at: float) -> str:
+def restored(facts: str, created_at: float, due: float | None = None) -> str:
     """The facts of a job that its queue has lost, with the virtual start of an empty queue.
 
-    `created_at` is in unix seconds. Fields that a newer version has added are kept.
+    `created_at` is in unix seconds, `due` too, if it is scheduled. Fields that a newer version has
+    added are kept.
     """
-    return json.dumps({**json.loads(facts), "start": created_at, "at": created_at})
+    whole = {**json.loads(facts), "start": created_at, "at": created_at, "due": due}
+    if due is None:
+        for name in ("due", "share", "flow"):
+            whole.pop(name, None)
+    return json.dumps(whole)
 
 
 def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -> str:

@@ -6,9 +6,12 @@ from time import monotonic
 from typing import Any, Final
 
 from contract import redis_keys
+from contract.errors import QueueFull
 from contract.jobs import JobRecord, QueuePlace
 from contract.roster import QueuePause, QueueView, WorkerReport
 from relay.connection import Argument, Connection
+from relay.order import Arrival
+from relay.scheduling import later
 from relay.scheduling.pauses import pause_in
 from relay.scripts import queues as scripts
 
@@ -19,6 +22,11 @@ _MINUTES: Final = 5
 _RATE_S: Final = 1.0
 SURVEYED_MINUTES: Final = 15
 """For which the counters of ended jobs are kept."""
+_RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
+"""Least, unknown, most."""
+_TENANT_BOUNDS: Final = (-3, -4)
+_JOB_BOUNDS: Final = (-1, -3)
+_SUFFIX: Final = {"jobs": "", "tokens": "_TOKENS"}
 _AT_ONCE: Final = 200
 """Queues that one script call counts; it blocks Redis for less than a millisecond."""
 _MOST_TENANTS: Final = 100
@@ -55,6 +63,8 @@ class Positions:
                 return paused(rank + 1, rate, pause, self._connection.now())
             return placed(rank + 1, rate)
         if due is not None:
+            if reason := later.reason(record, self._connection.now()):
+                return QueuePlace(reason=reason, is_scheduled=True)
             wait_s = max(0.0, float(due) - self._connection.now())
             return QueuePlace(reason=f"the next attempt is due in {wait_s:.1f} s")
         return QueuePlace()
@@ -191,3 +201,23 @@ def ahead(count: int) -> str:
     if count == 0:
         return "next in line"
     return "1 job before yours" if count == 1 else f"{count} jobs before yours"
+
+
+def queue_full(arriving: Arrival, place: scripts.Place, rate: float | None) -> QueueFull:
+    """The error for a job that a queue has refused; `rate` is in jobs a second."""
+    queue, tenant = arriving.queue, arriving.tenant
+    bound, held, limit, _ = place
+    is_own, what = bound in _TENANT_BOUNDS, "jobs" if bound in _JOB_BOUNDS else "tokens"
+    least_s, unknown_s, most_s = _RETRY_AFTER_S
+    whose = f"holds {held} {what} of tenant {tenant}" if is_own else f"holds {held} {what}"
+    remedy = "the bound of its key, or FLEET_TENANT_LIMIT" if is_own else "FLEET_QUEUE_LIMIT"
+    return QueueFull(
+        f"queue {queue} {whose}, and may hold {limit} ({remedy}{_SUFFIX[what]}): try again later, "
+        "send less at once, or start more workers",
+        retry_after_s=max(least_s, min(most_s, 1 / rate)) if rate else unknown_s,
+        queue=queue,
+        scope="tenant" if is_own else "queue",
+        limit=limit,
+        held=held,
+        eta_s=round(held / rate, 1) if rate and what == "jobs" else None,
+    )

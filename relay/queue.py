@@ -20,8 +20,10 @@ from relay.connection import Argument, Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
 from relay.leases import AFTER_A_PAUSE, Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
-from relay.position import Positions, paused, placed
+from relay.parents import Parents
+from relay.position import Positions, paused, placed, queue_full
 from relay.records import Records, from_hash, to_hash
+from relay.scheduling import later
 from relay.scheduling.pauses import pause_in
 from relay.scripts import jobs, queues
 from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, HeldKey, NewJob
@@ -35,11 +37,6 @@ FIRST_FOLLOW_S: Final = 15.0
 _FULL_S: Final = 10.0
 """For how long a queue is checked before each enqueue after it has refused a job."""
 _FULL_AT_MOST: Final = 1000
-_RETRY_AFTER_S: Final = (1.0, 30.0, 120.0)
-"""Least, unknown, most."""
-_TENANT_BOUNDS: Final = (-3, -4)
-_JOB_BOUNDS: Final = (-1, -3)
-_SUFFIX: Final = {"jobs": "", "tokens": "_TOKENS"}
 _LEFT_FOR_S: Final = 5.0
 _LEFT_AT_MOST: Final = 20
 """How long, and how often without using up attempts, a job that this version cannot read is left to
@@ -93,6 +90,7 @@ class Queue:
         self._records = Records(connection)
         self._leases = Leases(connection)
         self._limits = TenantLimits(connection)
+        self._parents = Parents(connection)
         self._full_at: dict[tuple[str, str], float] = {}
         """When each queue last refused a job of each tenant (monotonic seconds)."""
         self.positions = Positions(connection)
@@ -116,17 +114,19 @@ class Queue:
         a job which lives for its followers ends if none comes (docs/adr/0012); not for retries and
         producers. `first_follower` (`Followers.process`) is registered, unless the job exists.
         `obstacle` is what all jobs of the queue wait for. A pull of a model that is being pulled is
-        that job. Raises QueueFull, RateLimited, BudgetSpent, OverLimit, RelayUnavailable; without a
-        `job_id` nothing is left then.
+        that job. Raises QueueFull, RateLimited, BudgetSpent, OverLimit, RelayUnavailable, and
+        InvalidRequest or JobNotFound for what it is to wait for; without a `job_id` nothing is left
+        then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
+        await self._check_later(request, tenant)
         new_id = job_id or new_job_id or uuid4().hex
         record = _new_record(request, queue, tenant, new_id, retry_of)
         record, reservation = self._limits.priced(record, request, tenant)
         follower = self._first_follower(record, first_follower) if expects_follower else NO_FOLLOWER
-        arriving = arrival(record, request, tenant, self._bounds(tenant))
-        new = _new(record, request, arriving.facts, follower, obstacle)
+        arriving = arrival(record, request, tenant, self._bounds(tenant), later.due_of(record))
+        new = _new(record, request, arriving.facts, follower, obstacle, now=self._connection.now())
         lives = job_id is not None
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, lives=lives)
@@ -148,11 +148,12 @@ class Queue:
         Returns the job of the key if it has one. An HTTP client enqueues; a pull is not enqueued
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
+        await self._check_later(request, tenant)
         record = _new_record(request, queue, tenant, once.job_id, None)
         record, reservation = self._limits.priced(record, request, tenant)
         follower = self._first_follower(record, first_follower)
-        arriving = arrival(record, request, tenant, self._bounds(tenant))
-        new = _new(record, request, arriving.facts, follower, obstacle)
+        arriving = arrival(record, request, tenant, self._bounds(tenant), later.due_of(record))
+        new = _new(record, request, arriving.facts, follower, obstacle, now=self._connection.now())
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, once)
         if isinstance(job, HeldKey) and reservation is not None:
@@ -172,7 +173,13 @@ class Queue:
         record = new.record
         await self._refuse_if_full(arriving)
         try:
-            return await self._begun(new, request, arriving, once)
+            if record.blocked:
+                await self._parents.announce(record.id)
+            job = await self._begun(new, request, arriving, once)
+            if not record.blocked or isinstance(job, HeldKey) or await self._parents.attach(record):
+                return job
+            record = await self._records.get(record.id)
+            return record, await self.positions.place(record)
         except QueueFull as error:
             self._remember_full(record.queue, record.tenant)
             await self._leases.end(record.queue, record.id, error)
@@ -184,6 +191,12 @@ class Queue:
                 with suppress(RelayUnavailable):
                     await self._leases.end(record.queue, record.id, error)
             raise
+
+    async def _check_later(self, request: AnyRequest, tenant: Tenant) -> None:
+        """Check what a request waits for; raises InvalidRequest, JobNotFound, RelayUnavailable."""
+        if later.is_later(request):
+            later.check_time(request, self._connection.now())
+            await self._parents.require(request, tenant)
 
     async def _refuse_if_full(self, arriving: Arrival) -> None:
         """Raise QueueFull without a trace of the job if the queue refused another a moment ago.
@@ -213,7 +226,7 @@ class Queue:
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """Write the record, then the backlog: two slots (docs/adr/0031), one round trip."""
         enqueue, record = queues.enqueue(arriving, ticket(arriving.queue)), new.record
-        if isinstance(request, PullRequest):
+        if isinstance(request, PullRequest) and not later.is_later(request):
             single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
             begun = await self._connection.call(jobs.begin_single(new, single))
             if (at := begun.created_at) is None:
@@ -246,13 +259,14 @@ class Queue:
         deadline_at = None if new.deadline_s is None else at + new.deadline_s
         record = new.record.model_copy(update={"created_at": at, "deadline_at": deadline_at})
         if not place.position:
-            return record, QueuePlace()
+            reason = later.reason(record, self._connection.now())
+            return record, QueuePlace(reason=reason, is_scheduled=bool(reason))
         if (pause := pause_in(place.why)) is not None:
             return record, paused(place.position, rate, pause, self._connection.now())
         return record, placed(place.position, rate, new.queued.reason)
 
     def _refused(self, arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
-        error = _full(arriving, place, rate)
+        error = queue_full(arriving, place, rate)
         self._connection.observer.on_refused(arriving.queue, str(error.facts["scope"]))
         return error
 
@@ -441,33 +455,16 @@ def _new(
     facts: str = "{}",
     follower: FirstFollower = NO_FOLLOWER,
     obstacle: str = "",
+    *,
+    now: float = 0.0,
 ) -> NewJob:
     body, deadline_s = b"{}", None
     if request is not None:
-        body, deadline_s = encode(request), request.effective_deadline_s
+        body, deadline_s = encode(later.stored(request)), later.deadline_s(request, now)
     # With the facts, so that a worker that cannot read the request can still give the job back.
     fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
-    queued = Queued(queue=record.queue, reason=obstacle)
+    queued = Queued(queue=record.queue, reason=later.reason(record, now) or obstacle)
     return NewJob(record, fields, queued, deadline_s, follower)
-
-
-def _full(arriving: Arrival, place: queues.Place, rate: float | None) -> QueueFull:
-    queue, tenant = arriving.queue, arriving.tenant
-    bound, held, limit, _ = place
-    is_own, what = bound in _TENANT_BOUNDS, "jobs" if bound in _JOB_BOUNDS else "tokens"
-    least_s, unknown_s, most_s = _RETRY_AFTER_S
-    whose = f"holds {held} {what} of tenant {tenant}" if is_own else f"holds {held} {what}"
-    remedy = "the bound of its key, or FLEET_TENANT_LIMIT" if is_own else "FLEET_QUEUE_LIMIT"
-    return QueueFull(
-        f"queue {queue} {whose}, and may hold {limit} ({remedy}{_SUFFIX[what]}): try again later, "
-        "send less at once, or start more workers",
-        retry_after_s=max(least_s, min(most_s, 1 / rate)) if rate else unknown_s,
-        queue=queue,
-        scope="tenant" if is_own else "queue",
-        limit=limit,
-        held=held,
-        eta_s=round(held / rate, 1) if rate and what == "jobs" else None,
-    )
 
 
 def _new_record(
@@ -489,6 +486,10 @@ def _new_record(
         created_at=0.0,
         on_disconnect=request.on_disconnect,
         retry_of=retry_of,
+        not_before=request.not_before,
+        after=request.after or (),
+        after_any=request.after_any or (),
+        blocked=bool(request.after or request.after_any),
         traceparent=trace and trace.traceparent,
         tracestate=trace and trace.tracestate,
         metadata=request.metadata,

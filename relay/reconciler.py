@@ -21,6 +21,7 @@ from relay.connection import Argument, Connection, ScriptCall
 from relay.followers import Followers
 from relay.idempotency import Idempotency
 from relay.leases import Leases
+from relay.parents import Parents
 from relay.records import Records
 from relay.scripts.loader import load
 from relay.subscriber import Subscription
@@ -46,6 +47,7 @@ class Reconciler:
         self._records = Records(connection)
         self._followers = Followers(connection)
         self._idempotency = Idempotency(connection)
+        self._parents = Parents(connection)
         self._settlement = Settlement(connection)
         self._limits = TenantLimits(connection)
         self._cursor = "0"
@@ -58,6 +60,7 @@ class Reconciler:
         await self._forget_what_has_expired()
         await self._followers.cancel_abandoned()
         await self._idempotency.renew()
+        await self._parents.keep()
         await self._settlement.settle(self._connection.settings.reap_s / 2)
         await self._limits.release_abandoned()
         return await self._restore_what_was_lost()

@@ -19,10 +19,14 @@ from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.compaction.block import RECORD_ID, record_fields
 from relay.connection import Connection, Hash, ScriptCall
+from relay.scheduling.later import shown
 from relay.scripts.loader import load
 
-_NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at")
-_WRITTEN_APART: Final = frozenset({"created_at", "metadata", "on_disconnect"})
+_NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at", "not_before")
+_IDS: Final = ("after", "after_any")
+_WRITTEN_APART: Final = frozenset(
+    {"created_at", "metadata", "on_disconnect", "after", "after_any", "blocked"}
+)
 _PAGE = 100
 _LONGEST_SCAN = 5_000
 """Records that one page reads at most before it returns what matched."""
@@ -44,6 +48,9 @@ def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
     }
     if record.metadata:
         fields["metadata"] = json.dumps(record.metadata)
+    fields |= {name: " ".join(ids) for name in _IDS if (ids := getattr(record, name))}
+    if record.blocked:
+        fields["blocked"] = "1"
     policy = disconnect_text(record.on_disconnect)
     return {**fields, "on_disconnect": policy, "request": request}
 
@@ -65,8 +72,9 @@ def from_hash(fields: Hash) -> JobRecord:
     except ValueError:
         policy = "continue"
     numbers = {name: float(text[name]) for name in _NUMBERS if name in text}
+    ids = {name: tuple(text[name].split()) for name in _IDS if name in text}
     try:
-        return JobRecord.model_validate({**text, **numbers, "on_disconnect": policy})
+        return JobRecord.model_validate({**text, **numbers, **ids, "on_disconnect": policy})
     except ValidationError as error:
         raise NewerVersion(
             f"job {text.get('id', '')[:64]} was written by a newer version of the fleet "
@@ -94,6 +102,8 @@ class JobState(NamedTuple):
     created_at: float
     facts: str | None
     """What a claim needs (JSON, relay/order.py); older versions did not write it."""
+    not_before: float | None = None
+    blocked: bool = False
 
 
 class Records:
@@ -146,9 +156,16 @@ class Records:
         )
         if found[0] is None:
             return None
-        queue, status, attempt, created_at, facts = found
-        text = None if facts is None else facts.decode()
-        return JobState(queue.decode(), status.decode(), int(attempt), float(created_at), text)
+        queue, status, attempt, created_at, facts, not_before, blocked = found
+        return JobState(
+            queue.decode(),
+            status.decode(),
+            int(attempt),
+            float(created_at),
+            None if facts is None else facts.decode(),
+            None if not_before is None else float(not_before),
+            blocked is not None,
+        )
 
     async def _hash(self, job_id: str, needed: bytes) -> Hash:
         """The fields of a record, also if compaction has moved the needed one to the log."""
@@ -196,7 +213,8 @@ class Records:
         found: list[JobRecord] = []
         cursor, read = before, 0
         key = redis_keys.RECENT if visible_to.admin else redis_keys.recent(visible_to.name)
-        async for cursor, record in self.newest_first(key, before):
+        async for cursor, stored in self.newest_first(key, before):
+            record = stored and shown(stored, self._connection.now())
             read += 1
             if (
                 record

@@ -30,7 +30,7 @@ def with_reason(
     Without a live worker there is no estimate. `model` is the job's: its circuit may be open while
     the worker serves other models.
     """
-    if not place.reason or place.is_paused:
+    if not place.reason or place.is_paused or place.is_scheduled:
         return place
     reports = [q for w in workers if not w.draining for q in w.queues if q.name == queue]
     until = _open_circuit(reports, model)

@@ -10,7 +10,14 @@ from fastapi import Depends, Header
 from pydantic import AfterValidator
 from starlette.types import Scope
 
-from contract.requests import OnDisconnect, OnNoWorker, Priority, Request, disconnect_policy
+from contract.requests import (
+    Moment,
+    OnDisconnect,
+    OnNoWorker,
+    Priority,
+    Request,
+    disconnect_policy,
+)
 
 AnyKind = TypeVar("AnyKind", bound=Request)
 
@@ -66,6 +73,16 @@ OnNoWorkerHeader = Annotated[
 ]
 
 
+NotBeforeHeader = Annotated[
+    Moment | None,
+    Header(
+        alias="X-Fleet-Not-Before",
+        description="Instead of the body's `not_before`: when the job may start at the earliest, "
+        "as RFC 3339 or in unix seconds.",
+    ),
+]
+
+
 BACKEND_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
 BackendHeader = Annotated[
     str | None,
@@ -91,6 +108,7 @@ class Preferences(NamedTuple):
     on_disconnect: OnDisconnect | None = None
     backend: str | None = None
     on_no_worker: OnNoWorker | None = None
+    not_before: float | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
         """The request with the headers' values in place of its own."""
@@ -99,20 +117,22 @@ class Preferences(NamedTuple):
             "on_disconnect": self.on_disconnect,
             "backend": self.backend,
             "on_no_worker": self.on_no_worker,
+            "not_before": self.not_before,
         }
         given = {name: value for name, value in values.items() if value is not None}
         return request.model_copy(update=given) if given else request
 
 
-async def _preferences(
+async def _preferences(  # noqa: PLR0917 - FastAPI passes them by name
     idempotency_key: IdempotencyKey = None,
     priority: PriorityHeader = None,
     on_disconnect: OnDisconnectHeader = None,
     backend: BackendHeader = None,
     on_no_worker: OnNoWorkerHeader = None,
+    not_before: NotBeforeHeader = None,
 ) -> Preferences:
     policy = None if on_disconnect is None else disconnect_policy(on_disconnect)
-    return Preferences(idempotency_key, priority, policy, backend, on_no_worker)
+    return Preferences(idempotency_key, priority, policy, backend, on_no_worker, not_before)
 
 
 Preferred = Annotated[Preferences, Depends(_preferences)]

@@ -18,7 +18,7 @@ from api_shim.http.listening import is_loopback
 _SPECIAL: Final = frozenset(
     {
         b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
-        b"content-encoding", b"origin", ANTHROPIC_VERSION.encode(),
+        b"x-fleet-not-before", b"content-encoding", b"origin", ANTHROPIC_VERSION.encode(),
     }
 )  # fmt: skip
 _PROXIED: Final = frozenset(name.encode() for name in PROXIED)

@@ -18,6 +18,7 @@ from contract.redis_keys import JOB_ID_BEGINNING
 from contract.requests import Kind
 from contract.result import Result, Status
 from contract.wire import WireModel
+from relay.scheduling.later import shown
 
 JobId = Annotated[
     str,
@@ -183,6 +184,7 @@ async def _until_the_end(dependencies: Dependencies, job_id: str, wait_s: float)
 
 async def _view(dependencies: Dependencies, record: JobRecord, *, with_result: bool) -> JobView:
     place = await dependencies.positions.place(record)
+    record = shown(record, dependencies.connection.now())
     if with_result:
         result = await dependencies.log.result(record.id)
     else:

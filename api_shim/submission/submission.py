@@ -126,7 +126,8 @@ class Submission:
                 raise
             hold = found
         else:
-            if isinstance(request, PullRequest):
+            if isinstance(request, PullRequest) or request.after or request.after_any:
+                # Found by its key before its parents, which may have expired, are looked for.
                 hold = await keys.hold(key, queue)
             else:
                 job = await self._enqueue_once(request, queue, key)
@@ -246,7 +247,7 @@ def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -
     """Status 202 with the job, its place and where to follow it."""
     body = JobAccepted(
         id=record.id,
-        status=record.status,
+        status="scheduled" if place.is_scheduled else record.status,
         queue=record.queue,
         position=place.position,
         eta_s=place.eta_s,

@@ -83,6 +83,8 @@ class Embedding:
     jobs_in_flight: int = 4
     priority: str = "standard"
     dimensions: int | None = None
+    not_before: float | None = None
+    """Unix seconds at which the first jobs may start."""
     run: str = ""
     """Id of the run: after a restart it finds its jobs by it."""
     _failed: int = 0
@@ -94,7 +96,7 @@ class Embedding:
         """Raises InvalidRequest for invalid options; sends no request."""
         given = {
             "model": self.model, "backend": self.backend, "priority": self.priority,
-            "dimensions": self.dimensions,
+            "dimensions": self.dimensions, "not_before": self.not_before,
         }  # fmt: skip
         fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         request_of("embed", {**fields, "input": ["a text"]})

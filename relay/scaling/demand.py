@@ -11,11 +11,13 @@ from typing import Final, NamedTuple
 from contract import redis_keys
 from contract.redis_keys import backend_of
 from contract.roster import KnownBackend, QueueDemand, WorkerReport, workers_wanted
-from relay.connection import Connection, WrongKeyType
+from relay.connection import Argument, Connection, WrongKeyType
 from relay.leases import Holder
 from relay.roster import Roster
 from relay.scripts import queues as scripts
 
+_SOON_S: Final = 90.0
+"""Jobs that are due within this time want a worker now, because one needs time to start."""
 _MESSAGES_READ: Final = 8
 """Messages of a list that are looked at, to tell those of other applications from tickets."""
 
@@ -87,8 +89,9 @@ class DemandReader:
         return Demand(workers, frozenset[str]().union(*busy_in.values()), rows)
 
     async def _counts(self, queues: Sequence[str]) -> list[_Counts]:
+        soon = self._connection.now() + _SOON_S
         answers = await self._connection.pipeline(
-            [words for queue in queues for words in _commands(queue)]
+            [words for queue in queues for words in _commands(queue, soon)]
         )
         rows = list(zip(*(iter(answers),) * 4, strict=True))
         foreign = await asyncio.gather(
@@ -118,10 +121,10 @@ class DemandReader:
         return surplus if found == looked_at else min(found, surplus)
 
 
-def _commands(queue: str) -> tuple[tuple[str, str], ...]:
+def _commands(queue: str, soon: float) -> tuple[tuple[Argument, ...], ...]:
     return (
         ("ZCARD", redis_keys.backlog(queue)),
-        ("ZCARD", redis_keys.delayed(queue)),
+        ("ZCOUNT", redis_keys.delayed(queue), "-inf", f"{soon:.3f}"),
         ("HVALS", redis_keys.holders(queue)),
         ("EXISTS", redis_keys.paused(queue)),
     )

@@ -158,6 +158,7 @@ def append(
     """
     keys: list[str] = [
         redis_keys.LIVE, redis_keys.DEADLINES, redis_keys.FOLLOWED, redis_keys.UNSETTLED,
+        redis_keys.PARENTS,
     ]  # fmt: skip
     args: list[Argument] = [ttl_s]
     for its_keys, frames in jobs:
@@ -209,11 +210,33 @@ def end(
         redis_keys.audience(job_id),
         redis_keys.FOLLOWED,
         redis_keys.UNSETTLED,
+        redis_keys.PARENTS,
     ]
     args: list[Argument] = [
         job_id, redis_keys.channel(job_id), terminal.type, ttl_s, _fields(terminal), int(dead),
     ]  # fmt: skip
     return ScriptCall(load("jobs/end"), keys, args, _ended)
+
+
+def adopt(parent: str, child: str, ttl_s: int) -> ScriptCall[Status | None]:
+    """Register a job that waits for the end of another one, for `ttl_s` seconds at most.
+
+    Returns the status of the parent, None if it does not exist; an ended one has no more children.
+    """
+    keys = [redis_keys.record(parent), redis_keys.children(parent)]
+    return ScriptCall(load("jobs/adopt"), keys, [child, ttl_s], _status)
+
+
+def unblock(job_id: str, deadline_s: float | None, not_before: float | None) -> ScriptCall[float]:
+    """Note that a job waits for no other job any more; its deadline counts from its start.
+
+    Returns from when on it may start (unix seconds).
+    """
+    keys = [redis_keys.record(job_id), redis_keys.DEADLINES]
+    args: list[Argument] = [
+        job_id, "" if deadline_s is None else deadline_s, "" if not_before is None else not_before,
+    ]  # fmt: skip
+    return ScriptCall(load("jobs/unblock"), keys, args, float)
 
 
 def statuses(job_ids: Sequence[str]) -> ScriptCall[list[Status | None]]:
@@ -271,6 +294,10 @@ def _ended(reply: Any) -> Ended | None:
 
 
 _statuses: TypeAdapter[list[Status | None]] = TypeAdapter(list[Status | None])
+
+
+def _status(reply: Any) -> Status | None:
+    return _read_statuses([reply])[0]
 
 
 def _read_statuses(reply: Any) -> list[Status | None]:

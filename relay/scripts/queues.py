@@ -196,6 +196,12 @@ def schedule(queue: str, seen: str, new: str, why: str, until: float | None) -> 
     return ScriptCall(load("queues/schedule"), keys, args, bool)
 
 
+def unblock(queue: str, job_id: str, due: float) -> ScriptCall[bool]:
+    """Have a job that waits for other jobs join the backlog at a time (unix seconds)."""
+    args: list[Argument] = [*_head(queue), job_id, f"{due:.6f}"]
+    return ScriptCall(load("queues/unblock"), _keys(queue), args, bool)
+
+
 def oldest(queue: str, limit: int = 100) -> ScriptCall[str | None]:
     """The id of the waiting job that was enqueued first; None if no job waits.
 
@@ -292,6 +298,7 @@ def _keys(queue: str) -> list[str]:
         redis_keys.arrivals(queue),
         redis_keys.idle(queue),
         redis_keys.paused(queue),
+        redis_keys.scheduled(queue),
     ]
 
 

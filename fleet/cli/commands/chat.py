@@ -13,7 +13,8 @@ import typer
 from contract.chat import ImagePart, Message, Part, TextPart
 from contract.errors import FleetError, UnknownModel
 from contract.result import Result
-from fleet.cli.commands.options import Backend, Json, Model, Url
+from contract.roster import utc
+from fleet.cli.commands.options import At, Backend, Json, Model, Url, time_of
 from fleet.cli.event_printer import EventPrinter
 from fleet.cli.exit_codes import Exit, complain, run
 from fleet.cli.interrupts import cancel
@@ -51,12 +52,16 @@ def chat(
     think: Think = None,
     image: Images = None,
     on_missing: OnMissing = None,
+    at: At = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Send a prompt to a model; Ctrl-C cancels the answer."""
+    """Send a prompt to a model; Ctrl-C cancels the answer.
+
+    With --at the job is left to the fleet, and its id is printed: `fleet jobs watch` shows it.
+    """
     fields = {"temperature": temperature, "max_tokens": max_tokens, "backend": backend}
-    fields |= {"think": think, "on_missing": on_missing}
+    fields |= {"think": think, "on_missing": on_missing, "not_before": time_of(at)}
     talk = Talk(Terminal(json=json), url, model, fields)
     _begin(talk, prompt, system, image)
 
@@ -117,6 +122,23 @@ class Talk:
         raise_job_ended(job.id, printer.result)
         return printer.result
 
+    @property
+    def is_later(self) -> bool:
+        """Whether its requests are for a later time."""
+        return "not_before" in self._fields
+
+    async def leave(self, messages: list[Message]) -> None:
+        """Enqueue a request and print its job's id."""
+        async with AsyncClient(self._url) as fleet:
+            self._model = self._model or await self._choose(fleet)
+            job = await fleet.enqueue(chat_of(messages, {"model": self._model, **self._fields}))
+        if self.terminal.json:
+            self.terminal.write_json_object({"id": job.id})
+            return
+        self.terminal.write_line(job.id)
+        at = utc(self._fields["not_before"])
+        self.terminal.message(f"it starts at {at}: `fleet jobs watch {job.id}` shows its answer")
+
     async def _choose(self, fleet: AsyncClient) -> str:
         backend = self._fields.get("backend")
         models = await fleet.models()
@@ -134,7 +156,7 @@ def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str]
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}") from error
     before = [Message(role="system", content=system)] if system else []
-    if prompt is None and sys.stdin.isatty():
+    if prompt is None and sys.stdin.isatty() and not talk.is_later:
         _converse(talk, before, encoded)
         return
     text = sys.stdin.read() if prompt is None else prompt
@@ -142,7 +164,10 @@ def _begin(talk: Talk, prompt: str | None, system: str | None, images: list[str]
 
 
 async def _once(talk: Talk, messages: list[Message]) -> Exit:
-    await talk.answer(messages)
+    if talk.is_later:
+        await talk.leave(messages)
+    else:
+        await talk.answer(messages)
     return Exit.OK
 
 

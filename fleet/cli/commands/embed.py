@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contract.errors import FleetError, UnknownModel
+from contract.roster import utc
 from fleet.atomic_file import check_apart
-from fleet.cli.commands.options import Backend, Json, Model, Url
+from fleet.cli.commands.options import At, Backend, Json, Model, Url, time_of
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.interrupts import detachable
 from fleet.cli.terminal import Terminal
@@ -71,6 +72,7 @@ def embed(
     texts_a_job: Annotated[int, typer.Option(min=1, max=8192)] = TEXTS_A_JOB,
     jobs_in_flight: Annotated[int, typer.Option(min=1, max=1000)] = JOBS_IN_FLIGHT,
     priority: Annotated[str, typer.Option(help="interactive, standard, batch")] = "standard",
+    at: At = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -86,7 +88,7 @@ def embed(
     )  # fmt: skip
     job_fields = {
         "texts_a_job": texts_a_job, "jobs_in_flight": jobs_in_flight, "priority": priority,
-        "dimensions": dimensions,
+        "dimensions": dimensions, "not_before": time_of(at),
     }  # fmt: skip
     run(_embed(options, job_fields, Terminal(json=json), url))
 
@@ -127,6 +129,10 @@ async def _embed(
         )
         with spool(options.out, facts, restart=options.restart) as spooled:
             work.run = spooled.facts.run
+            if work.not_before is not None:
+                terminal.message(
+                    f"the first jobs start at {utc(work.not_before)}: keep this running until then"
+                )
             await _fill(spooled, work, options, survey, terminal)
             await _write(spooled, options, survey.rows, terminal)
             return _report(spooled, options, survey.rows, terminal)

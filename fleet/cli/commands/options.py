@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 import typer
@@ -62,6 +62,23 @@ def next_time(text: str, now: datetime) -> float:
     if wall <= now:
         wall = datetime.combine(now.date() + timedelta(days=1), clock, now.tzinfo)
     return wall.timestamp()
+
+
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        help="Start at this time: 22:00 (the next one here), RFC 3339, or unix seconds.",
+    ),
+]
+
+
+def time_of(at: str | None, option: str = "--at") -> float | None:
+    """Unix seconds of an option's time; raises typer.BadParameter."""
+    try:
+        return None if at is None else next_time(at, datetime.now(UTC).astimezone())
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error}") from None
 
 
 def with_key(command: Callable[..., Any]) -> Callable[..., Any]:

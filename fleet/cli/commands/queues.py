@@ -1,12 +1,11 @@
 """`fleet queues`: list them; pause and resume one, and set its run windows."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from contract.roster import QueueTimes, QueueView, utc
-from fleet.cli.commands.options import All, Json, Limit, Url, next_time
+from fleet.cli.commands.options import All, Json, Limit, Url, time_of
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import span
 from fleet.cli.terminal import Terminal
@@ -90,11 +89,7 @@ def pause(
     url: Url = None,
 ) -> None:
     """Start no more jobs of a queue: those that run go on, others wait. For admins."""
-    try:
-        ends = None if until is None else next_time(until, datetime.now(UTC).astimezone())
-    except ValueError as error:
-        raise typer.BadParameter(f"--until: {error}") from None
-    run(_pause_one(queue, ends, reason, Terminal(json=json), url))
+    run(_pause_one(queue, time_of(until, "--until"), reason, Terminal(json=json), url))
 
 
 async def _pause_one(

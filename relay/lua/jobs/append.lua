@@ -1,17 +1,21 @@
 #!lua flags=allow-oom
--- KEYS live deadlines followed unsettled (log record audience)...
+-- KEYS live deadlines followed unsettled parents (log record audience)...
 -- ARGV ttl_s (id channel nonce length last frames status usage)...
 -- Appends and publishes frames of several jobs, those of a job as one entry with the id of its last
 -- frame, if its log has this many entries and its record this nonce. status is '' unless the last
--- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled. Returns for each job: 1 they are in the log,
--- also from an earlier run; 0 refused, the record has another nonce; 2 the log is shorter than what
+-- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled, and, if
+-- other jobs wait for this one, its id to parents. Returns for each job: 1 they are in the log, also
+-- from an earlier run; 0 refused, the record has another nonce; 2 the log is shorter than what
 -- the attempt has appended, because Redis has lost recent writes.
-local answer, live, deadlines, followed, unsettled = {}, unpack(KEYS, 1, 4)
+local answer, live, deadlines, followed, unsettled, parents = {}, unpack(KEYS, 1, 5)
 local function close(id, log, record, audience, status, usage)
     local time = redis.call('TIME')
-    redis.call('HSET', record, 'status', status, 'ended_at',
-               string.format('%.6f', time[1] + time[2] / 1e6))
-    redis.call('HDEL', record, 'nonce')
+    local at = string.format('%.6f', time[1] + time[2] / 1e6)
+    redis.call('HSET', record, 'status', status, 'ended_at', at)
+    -- The nonce is there, as was checked: of two fields that go, the other one was, too.
+    if redis.call('HDEL', record, 'nonce', 'children') == 2 then
+        redis.call('ZADD', parents, at, id)
+    end
     redis.call('EXPIRE', record, ARGV[1])
     redis.call('EXPIRE', log, ARGV[1])
     redis.call('DEL', audience)
@@ -20,8 +24,8 @@ local function close(id, log, record, audience, status, usage)
     redis.call('ZREM', followed, id)
     redis.call('XADD', unsettled, 'MAXLEN', '~', 1000000, '*', 'job', id, 'usage', usage)
 end
-for i = 1, (#KEYS - 4) / 3 do
-    local log, record, audience = unpack(KEYS, 2 + i * 3, 4 + i * 3)
+for i = 1, (#KEYS - 5) / 3 do
+    local log, record, audience = unpack(KEYS, 3 + i * 3, 5 + i * 3)
     local id, channel, nonce, length, last, frames, status, usage =
         unpack(ARGV, i * 8 - 6, i * 8 + 1)
     local is_length, wanted = redis.call('XLEN', log), tonumber(length)

@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
--- KEYS record log live deadlines dead audience followed unsettled
+-- KEYS record log live deadlines dead audience followed unsettled parents
 -- ARGV id channel status ttl_s terminal is_dead (1 or 0)
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
 -- dead letter is added to dead. A job that was started, or for which something is reserved, is added
--- to unsettled; what it used is in its log. Returns {priority, tenant}; false: it had ended before, or does not
--- exist.
+-- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents.
+-- Returns {priority, tenant}; false: it had ended before, or does not exist.
 -- include shared/event.lua
 -- include shared/ended.lua
-local record, log, live, deadlines, dead, audience, followed, unsettled = unpack(KEYS)
+local record, log, live, deadlines, dead, audience, followed, unsettled, parents = unpack(KEYS)
 local id, channel, new_status, ttl_s, terminal, is_dead = unpack(ARGV)
-local status, attempt, priority, tenant, started, reserved, kind, backend, model, price =
+local status, attempt, priority, tenant, started, reserved, kind, backend, model, price, children =
     unpack(redis.call('HMGET', record, 'status', 'attempt', 'priority', 'tenant', 'started_at',
-                      'reserved_tokens', 'kind', 'backend', 'model', 'price'))
+                      'reserved_tokens', 'kind', 'backend', 'model', 'price', 'children'))
 if not status then
     redis.call('ZREM', live, id)
     redis.call('ZREM', deadlines, id)
@@ -20,7 +20,8 @@ end
 if ended[status] then return false end
 attempt = tonumber(attempt) + 1
 redis.call('HSET', record, 'attempt', attempt, 'status', new_status, 'ended_at', exact(now))
-redis.call('HDEL', record, 'nonce')
+redis.call('HDEL', record, 'nonce', 'children')
+if children then redis.call('ZADD', parents, exact(now), id) end
 add_event(log, channel, attempt, 0, new_status, terminal)
 if is_dead == '1' then
     redis.call('HSET', record, 'dead_at', exact(now))

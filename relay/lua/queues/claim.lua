@@ -12,7 +12,7 @@
 -- include shared/release.lua
 local worker, lease_s = ARGV[3], ARGV[5]
 local idle_slots, idle_s, member = tonumber(ARGV[11]), ARGV[12], ARGV[13]
-if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[15]) end
+if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[16]) end
 revive(16)
 -- EXISTS counts a key that is named twice twice: 1 says that jobs wait and nothing is paused, and
 -- costs no more than the question whether any waits.

@@ -1,7 +1,8 @@
 #!lua
 -- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then ARGV ticket wake_pattern
 --   assignment ('' for a job that is not assigned directly)
--- Returns {position}, 0 if the job is held already; or a refusal (shared/arrival.lua). Of a paused
+-- Returns {position}, 0 if the job is held already, or is scheduled: it joins the backlog when it is
+-- due (docs/adr/0051). Or a refusal (shared/arrival.lua). Of a paused
 -- queue {position, 0, 0, why}: what is in paused. It gets no ticket, and has no idle slots.
 -- If no other job waits and a worker that takes any job has an idle slot, the job is leased to it
 -- at once: its wake channel gets the queue's name and the assignment (docs/adr/0037).
@@ -52,16 +53,15 @@ end
 -- include shared/arrival.lua
 local refused = refusal()
 if refused then return refused end
-job.start, job.at = start(), now
-if depth == 0 then
-    redis.call('DEL', clocks, load, arrivals)
-    redis.call('HSET', clocks, 'now', exact(now))
+if is_later then
+    count(job, 1, scheduled)
+    note(id, job)
+    redis.call('ZADD', delayed, exact(job.due), id)
+    redis.call('ZADD', queues, exact(now), queue)
+    return {0}
 end
-redis.call('HSET', clocks, flow, exact(job.start + cost_s))
-job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e6
-redis.call('EXPIRE', clocks, 86400)
-note(id, job)
-wait(id, job)
+job.due, job.flow, job.share = nil, nil, nil
+arrive(id, job, depth, flow, cost_s)
 local position = redis.call('ZRANK', backlog, id) + 1
 local why = redis.call('GET', paused)
 if why then return {position, 0, 0, why} end

@@ -2,6 +2,9 @@
 -- KEYS and ARGV as shared/queue.lua and shared/arrival.lua. Returns what enqueue would return now.
 -- include shared/queue.lua
 local depth = redis.call('ZCARD', backlog)
-if depth == 0 then return {1} end
 -- include shared/arrival.lua
-return refusal() or {redis.call('ZCOUNT', backlog, '-inf', exact(start() + job.slack)) + 1}
+local refused = refusal()
+if refused then return refused end
+if is_later then return {0} end
+local start = virtual_start(depth, flow)
+return {redis.call('ZCOUNT', backlog, '-inf', exact(start + job.slack)) + 1}

@@ -16,6 +16,7 @@ redis.call('ZREM', leases, id)
 redis.call('HDEL', holders, id)
 note(id, job)
 if tonumber(delay_s) > 0 then
+    if job.due then count(job, 1, scheduled) end
     redis.call('ZADD', delayed, exact(now + delay_s), id)
     redis.call('ZADD', queues, exact(now), queue)
     return 1

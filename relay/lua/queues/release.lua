@@ -3,4 +3,4 @@
 -- ARGV as shared/queue.lua, then id holder ('': any)
 -- Removes a job that has ended. Returns its holder or false: shared/release.lua.
 -- include shared/release.lua
-return release(ARGV[3], ARGV[4], KEYS[15])
+return release(ARGV[3], ARGV[4], KEYS[16])

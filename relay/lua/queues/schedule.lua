@@ -6,7 +6,7 @@
 -- has passed, and nothing was done. The idle slots of workers are forgotten, because jobs are
 -- assigned to those without a claim (docs/adr/0038).
 -- include shared/queue.lua
-local schedule = KEYS[15]
+local schedule = KEYS[16]
 local seen, new, why, until_ms = unpack(ARGV, 3)
 if (redis.call('GET', schedule) or '') ~= seen then return 0 end
 if why ~= '' and until_ms ~= '' and tonumber(until_ms) <= now * 1000 then return 0 end

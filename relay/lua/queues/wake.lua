@@ -8,7 +8,8 @@
 revive(100)
 local used_at = redis.call('ZSCORE', queues, queue)
 local depth = redis.call('ZCARD', backlog)
-local why, schedule = unpack(redis.call('MGET', paused, KEYS[15]))
+local why, schedule = unpack(redis.call('MGET', paused, KEYS[16]))
+if redis.call('ZCARD', delayed) == 0 then redis.call('DEL', scheduled) end
 if used_at and used_at + ARGV[3] < now and depth == 0 and not schedule
         and redis.call('ZCARD', leases) == 0 and redis.call('ZCARD', delayed) == 0 then
     redis.call('ZREM', queues, queue)

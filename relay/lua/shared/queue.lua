@@ -1,14 +1,15 @@
 -- Names the first KEYS and ARGV of a queue's scripts:
 -- KEYS backlog urgent delayed facts leases holders clocks load queues tickets lines arrivals idle
---   paused
+--   paused scheduled
 -- ARGV queue line_pattern
 -- Keys beyond KEYS: line(variant), the part of the backlog for one model with one context length.
--- Defines wait, leave and revive, which move a job; known and note, which read and write its
--- facts.
+-- Defines wait, leave and revive, which move a job; virtual_start, and arrive, which gives a job its
+-- place in the order; known and note, which read and write its facts. A scheduled job has due, share
+-- and flow in its facts (relay/order.py) until it arrives.
 -- include shared/time.lua
 -- include shared/key_pattern.lua
 local backlog, urgent, delayed, facts, leases, holders, clocks, load, queues, tickets, lines,
-    arrivals, idle, paused = unpack(KEYS)
+    arrivals, idle, paused, scheduled = unpack(KEYS)
 local queue = ARGV[1]
 local line = keys_like(ARGV[2])
 local function variant(job) return job.ctx and job.model .. '#ctx=' .. job.ctx or job.model end
@@ -23,18 +24,18 @@ local function known(id)
 end
 local function note(id, job) redis.call('HSET', facts, id, cjson.encode(job)) end
 
-local function count(job, sign)
+local function count(job, sign, into)
     for field, by in pairs({['tokens'] = job.tokens, ['jobs ' .. job.tenant] = 1,
                             ['tokens ' .. job.tenant] = job.tokens}) do
-        if redis.call('HINCRBY', load, field, sign * by) <= 0 then
-            redis.call('HDEL', load, field)
+        if redis.call('HINCRBY', into, field, sign * by) <= 0 then
+            redis.call('HDEL', into, field)
         end
     end
 end
 local function wait(id, job)
     local score = exact(job.start + job.slack)
     redis.call('ZREM', delayed, id)
-    if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1) end
+    if redis.call('ZADD', backlog, score, id) == 1 then count(job, 1, load) end
     redis.call('ZADD', arrivals, 'NX', exact(job.at or now), id)
     if not job.batch then redis.call('ZADD', urgent, score, id) end
     if job.model then
@@ -44,19 +45,45 @@ local function wait(id, job)
     redis.call('ZADD', queues, exact(now), queue)
 end
 local function leave(id, job)
-    if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1) end
+    if redis.call('ZREM', backlog, id) == 1 and job then count(job, -1, load) end
     redis.call('ZREM', urgent, id)
-    redis.call('ZREM', delayed, id)
+    if redis.call('ZREM', delayed, id) == 1 and job and job.due then count(job, -1, scheduled) end
     redis.call('ZREM', arrivals, id)
     if job and job.model then
         redis.call('ZREM', line(variant(job)), id)
         head_changed(variant(job))
     end
 end
+-- depth: how many jobs wait.
+local function virtual_start(depth, flow)
+    if depth == 0 then return now end
+    local reached, clock = unpack(redis.call('HMGET', clocks, 'now', flow))
+    return math.max(tonumber(reached or now), tonumber(clock or 0))
+end
+local function arrive(id, job, depth, flow, cost_s)
+    job.start, job.at = virtual_start(depth, flow), now
+    if depth == 0 then
+        redis.call('DEL', clocks, load, arrivals)
+        redis.call('HSET', clocks, 'now', exact(now))
+    end
+    redis.call('HSET', clocks, flow, exact(job.start + cost_s))
+    job.slack = job.slack + redis.call('HINCRBY', clocks, 'arrivals', 1) % 1000 / 1e6
+    redis.call('EXPIRE', clocks, 86400)
+    note(id, job)
+    wait(id, job)
+end
+local function arrive_as_scheduled(id, job)
+    local flow, share = job.flow, job.share
+    count(job, -1, scheduled)
+    job.due, job.flow, job.share = nil, nil, nil
+    arrive(id, job, redis.call('ZCARD', backlog), flow, share)
+end
 local function revive(limit)
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', exact(now),
                                    'LIMIT', 0, limit)) do
         local job = known(id)
-        if job then wait(id, job) else redis.call('ZREM', delayed, id) end
+        if not job then redis.call('ZREM', delayed, id)
+        elseif job.due then arrive_as_scheduled(id, job)
+        else wait(id, job) end
     end
 end

@@ -1,6 +1,7 @@
 """`fleet queues` against a real fleet: pause, resume, run windows."""
 
 import json
+import time
 
 from support.up import Command, Up
 
@@ -55,3 +56,19 @@ def test_what_makes_no_sense_is_told_before_or_by_the_shim(fleet: Command) -> No
     assert unknown.returncode == 1
     assert "There is no queue nobody.chat" in unknown.stderr
     assert "25:00" in no_time.stderr
+
+
+def test_a_chat_for_later_is_left_to_the_fleet(fleet: Command, up: Up) -> None:
+    at = time.time() + 1.5
+    said = fleet("chat", "tell", "-m", "scripted-story", "-b", "scripted", "--at", str(at))
+    job = said.stdout.strip()
+    shown = fleet("jobs", "list", "--status", "scheduled")
+    with Client(up.url) as client:
+        done = client.job(job).view(wait_s=20)
+
+    assert said.returncode == 0
+    assert f"fleet jobs watch {job}" in said.stderr
+    assert job[:8] in shown.stdout
+    assert done.status == "done"
+    assert done.started_at is not None
+    assert done.started_at >= at

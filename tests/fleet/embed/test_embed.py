@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,19 @@ def test_a_table_that_cannot_be_split_is_refused_with_its_line(
     assert ", line " in refused.stderr
     assert "--delimiter" in refused.stderr
     assert not out.exists()
+
+
+def test_texts_are_embedded_from_the_time_on_that_is_named(
+    up: Up, fleet: Command, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "t.txt", tmp_path / "o.npy"
+    source.write_text("apple\npear\nplum\n")
+    at = time.time() + 1.5
+    said = fleet(
+        "embed", str(source), "-o", str(out), *EMBED, "--at", str(at), "--texts-a-job", "1"
+    )  # fmt: skip
+
+    assert said.returncode == 0, said.stderr
+    assert time.time() > at
+    assert "the first jobs start at 20" in said.stderr
+    assert len(vectors_in(out)) == 3

@@ -30,7 +30,7 @@ export function Icon({ name }) {
 }
 
 const TONES = {
-  queued: 'hollow', running: 'run', done: 'good', failed: 'bad', cancelled: '', dead: 'bad',
+  scheduled: 'hollow', queued: 'hollow', running: 'run', done: 'good', failed: 'bad', cancelled: '', dead: 'bad',
   validating: 'run', in_progress: 'run', finalizing: 'run', completed: 'good', expired: 'warn', cancelling: 'warn',
 };
 

@@ -179,7 +179,8 @@ export default function Job({ id }) {
   const { events, version, error, over } = useEvents(id);
   const record = useRecord(id, version, over);
   const state = fold(events);
-  const status = events.length ? state.status : record ? record.status : 'queued';
+  const known = record ? record.status : 'queued';
+  const status = events.length && !(known === 'scheduled' && state.status === 'queued') ? state.status : known;
   if (error && !record) return html`<${View} title="Job"><${Notice} tone="bad"><p>${error.message}</p><//><p><a href="#/jobs">All jobs</a></p><//>`;
   if (!record) return html`<${View} title=${`Job ${short(id)}`}><p class="starting">Reading the log…</p><//>`;
   return html`<${View} name=${`Job ${short(record.id)}`} title=${html`<span class="row">Job <span class="mono">${short(record.id)}</span> <${Status} of=${status} /></span>`}

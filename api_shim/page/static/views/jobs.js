@@ -8,7 +8,7 @@ import { go, overview } from '../store.js';
 import Job from './job.js';
 
 const KINDS = ['chat', 'embed', 'image', 'pull', 'load', 'unload', 'show', 'running', 'create', 'copy', 'delete'];
-const STATUSES = ['queued', 'running', 'done', 'failed', 'cancelled'];
+const STATUSES = ['scheduled', 'queued', 'running', 'done', 'failed', 'cancelled'];
 const COLUMNS = [['Status'], ['Job', 'medium'], ['Model'], ['Kind', 'medium'], ['Tenant', 'wide'], ['Created'], ['Waited', 'wide'], ['Took', 'wide']];
 
 // Pages of jobs that match, fetched as the list is scrolled; new ones are added at the top.

@@ -10,6 +10,7 @@ Only jobs of tenants with a limit cost anything here: a script before the enqueu
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -49,6 +50,7 @@ _SETTLE_EVERY_S: Final = 0.25
 _SETTLE_S: Final = 0.5
 _SLICE_S: Final = 5
 _WINDOW: Final = 12
+_COUNTED: Final = re.compile(rb"[mdn]\d+$")
 """As in relay/lua/shared/spending.lua: slices before the present one that a minute has."""
 
 
@@ -69,6 +71,8 @@ class UsageReservation(NamedTuple):
     tokens: int
     cost_nano: int
     limits: Limits
+    remedy: str
+    """What the caller can do, so that the job may use less."""
 
 
 class ReachedLimit(NamedTuple):
@@ -119,8 +123,9 @@ class TenantLimits:
         answer = _answer(request, prompt, limits, price, settings.answer_tokens)
         images = request.count if isinstance(request, ImageRequest) else 0
         used = UsageCounts(prompt_tokens=prompt, completion_tokens=answer, images=images)
+        cost_nano = (price or _FREE).cost_nano(used)
         reservation = UsageReservation(
-            record.id, tenant.name, prompt + answer, (price or _FREE).cost_nano(used), limits
+            record.id, tenant.name, prompt + answer, cost_nano, limits, _remedy(request)
         )
         if not (reservation.tokens or reservation.cost_nano):
             return record, None
@@ -273,34 +278,49 @@ def _refusal(
 ) -> RateLimited | BudgetSpent | OverLimit:
     words = _WORDS[refused.number - 1]
     is_money = refused.number > 2  # noqa: PLR2004 - the first two are tokens
-    needs: float = reservation.cost_nano / NANO if is_money else reservation.tokens
-    used, limit = (
-        (refused.used / NANO, refused.limit / NANO) if is_money else (refused.used, refused.limit)
-    )
+    unit = NANO if is_money else 1
+    used, limit = refused.used / unit, refused.limit / unit
+    needs = (reservation.cost_nano if is_money else reservation.tokens) / unit
     limited = (
-        f"tenant {reservation.tenant} may use {limit:g} {words.period.format(currency)} "
+        f"tenant {reservation.tenant} may use {_plain(limit)} {words.period.format(currency)} "
         f"({words.field} of its key, or {words.setting})"
     )
     facts: dict[str, Any] = {"scope": "tenant", "limit": limit, "held": used}
     if refused.wait_s < 0:
         return OverLimit(
-            f"{limited}, and this request alone may use {needs:g}: lower max_tokens, shorten it, "
-            "or have the limit raised",
+            f"{limited}, and this request alone may use {_plain(needs)}: {reservation.remedy}, or "
+            "have the limit raised",
             **facts,
         )
     text = (
-        f"{limited}; {used:g} are used or reserved, and this request may use {needs:g}: try again "
-        f"in {math.ceil(refused.wait_s)} s, lower max_tokens, or have the limit raised"
+        f"{limited}; {_plain(used)} are used or reserved, and this request may use "
+        f"{_plain(needs)}: try again in {math.ceil(refused.wait_s)} s, {reservation.remedy}, or "
+        "have the limit raised"
     )
     kind = RateLimited if refused.number == 1 else BudgetSpent
     return kind(text, retry_after_s=refused.wait_s, **facts)
+
+
+def _plain(amount: float) -> str:
+    """An amount without an exponent."""
+    return f"{amount:.6f}".rstrip("0").rstrip(".")
+
+
+def _remedy(request: AnyRequest) -> str:
+    match request:
+        case ChatRequest():
+            return "lower max_tokens"
+        case ImageRequest():
+            return "ask for fewer images"
+        case _:
+            return "send fewer texts at once"
 
 
 def _views(limits: Limits, fields: Hash, now: datetime) -> Iterator[LimitView]:
     """The limits that there are, by what relay/lua/shared/spending.lua has written."""
     amounts: dict[tuple[str, int], tuple[int, int]] = {}
     for name, text in fields.items():
-        if name != b"mark":
+        if _COUNTED.match(name):
             number, tokens, nano = (int(part) for part in text.split())
             amounts[name[:1].decode(), number] = tokens, nano
     slice_ = int(now.timestamp() // _SLICE_S)

@@ -163,7 +163,7 @@ async def test_money_is_reserved_by_price_and_settled_by_use(redis_url: str) -> 
         used = await day(relay)
         draw = ImageRequest(model="draw", prompt="a cat")
         await relay.queue.enqueue(draw, queue="scripted.image", tenant=tenant)
-        with pytest.raises(BudgetSpent, match=r"1 USD a day .*limit_spend_day"):
+        with pytest.raises(BudgetSpent, match=r"1 USD a day .*limit_spend_day.*fewer images"):
             await relay.queue.enqueue(draw, queue="scripted.image", tenant=tenant)
 
     assert reserved == (RESERVED, RESERVED * 1_000_000)

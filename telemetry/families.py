@@ -75,7 +75,8 @@ COUNTED: Final = (
     _counted("jobs_enqueued_total", "Jobs that were put into a queue.", "kind", "queue", "class"),
     _counted(
         "enqueues_refused_total",
-        "Enqueues that were refused, because the queue or the tenant's part of it (scope) is full.",
+        "Enqueues that were refused, by what was full (scope): queue, tenant (its part of the "
+        "queue), or a limit of the tenant: tokens_minute, tokens_day, spend_day, spend_month.",
         "queue", "scope",
     ),
     _counted("attempts_total", "Attempts that workers have started.", "queue"),
@@ -91,6 +92,11 @@ COUNTED: Final = (
         "queue", "model", "direction",
     ),
     _counted("tenant_tokens_total", "Tokens of a tenant's jobs.", "tenant", "direction"),
+    _counted(
+        "tenant_cost_total",
+        "What a tenant's jobs cost by FLEET_PRICES, in FLEET_CURRENCY, as the ledger has it.",
+        "tenant",
+    ),
     _measured(
         "queue_wait_seconds",
         "From the enqueue of a job to the start of its first attempt.",

@@ -50,6 +50,11 @@ class ProcessMetrics(RelayObserver):
         self.series.count("enqueues_refused_total", queue, scope)
 
     @override
+    def on_settled(self, tenant: str, cost: float) -> None:
+        if cost:
+            self.series.count("tenant_cost_total", self.tenants.label(tenant), by=cost)
+
+    @override
     def on_ended(self, queue: str, priority: str, tenant: str, outcome: str) -> None:
         self.series.count("jobs_total", kind_of(queue), queue, outcome, priority)
         self.series.count("tenant_jobs_total", self.tenants.label(tenant), outcome)

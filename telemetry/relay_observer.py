@@ -17,7 +17,14 @@ class RelayObserver:
         """Receive that a job of this class was put into a queue."""
 
     def on_refused(self, queue: str, scope: str) -> None:
-        """Receive that a queue was full; `scope` is `queue`, or `tenant` if its share was."""
+        """Receive that an enqueue was refused.
+
+        `scope` is what was full: `queue`, `tenant` (its share of the queue), or one of the
+        tenant's limits, as in `tokens_day`.
+        """
+
+    def on_settled(self, tenant: str, cost: float) -> None:
+        """Receive the cost of a tenant's jobs that are in the ledger now, in its currency."""
 
     def on_ended(self, queue: str, priority: str, tenant: str, outcome: str) -> None:
         """Receive that this process has ended a job: `cancelled`, `failed` or `dead`.

@@ -67,6 +67,7 @@ class UsageReservation(NamedTuple):
     """What a job may use, and what it counts against."""
 
     job_id: str
+    queue: str
     tenant: str
     tokens: int
     cost_nano: int
@@ -125,8 +126,9 @@ class TenantLimits:
         used = UsageCounts(prompt_tokens=prompt, completion_tokens=answer, images=images)
         cost_nano = (price or _FREE).cost_nano(used)
         reservation = UsageReservation(
-            record.id, tenant.name, prompt + answer, cost_nano, limits, _remedy(request)
-        )
+            record.id, record.queue, tenant.name, prompt + answer, cost_nano, limits,
+            _remedy(request),
+        )  # fmt: skip
         if not (reservation.tokens or reservation.cost_nano):
             return record, None
         is_bounded = not isinstance(request, ChatRequest) or request.max_tokens is not None
@@ -162,6 +164,8 @@ class TenantLimits:
         if refused is not None and refused.wait_s >= 0 and await self._settle():
             refused = await self._try(reservation)
         if refused is not None:
+            scope = Limits._fields[refused.number - 1].removesuffix("_nano")
+            self._connection.observer.on_refused(reservation.queue, scope)
             raise _refusal(reservation, refused, self._connection.settings.currency)
 
     async def _try(self, reservation: UsageReservation) -> ReachedLimit | None:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from contract import redis_keys
 from contract.cost import prompt_estimate
 from contract.errors import JobNotFound, NewerVersion
-from contract.usage import UsageCounts
+from contract.usage import NANO, UsageCounts
 from contract.wire import decode
 from relay.connection import Argument, Connection, ScriptCall
 from relay.log import Log
@@ -165,7 +165,10 @@ class Settlement:
         # The index first: a tenant that is in it without usage does no harm.
         await self._connection.pipeline([("SADD", index, part.tenant), ("EXPIRE", index, ttl_s)])
         call = settle(part, ttl_s=ttl_s, most_rows=settings.usage_rows)
-        if not await self._connection.call(call):
+        if await self._connection.call(call):
+            cost_nano = sum(counts.cost_nano for counts in part.rows.values())
+            self._connection.observer.on_settled(part.tenant, cost_nano / NANO)
+        else:
             _log.debug("another process has settled the usage of %s", part.tenant)
 
 

@@ -130,7 +130,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/expired": queues.expired(QUEUE, 1),
     "queues/foreign": queues.foreign(QUEUE, 1),
     "usage/reserve": limits.reserve(
-        limits.UsageReservation(JOB, "t", 1, 1, limits.Limits(1, 1, 1, 1), ""), datetime.now(UTC)
+        limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), ""),
+        datetime.now(UTC),
     ),
     "usage/release": limits.release("t", JOB),
     "usage/settle": settlement.settle(

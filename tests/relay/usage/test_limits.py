@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.relay import QUEUE, Relay, chat, relay_on, words
+from typing_extensions import override
 
 from contract import redis_keys
 from contract.errors import BudgetSpent, FleetError, OverLimit, QueueFull, RateLimited
@@ -17,6 +18,7 @@ from contract.tenants import Tenant
 from contract.usage import ModelPrice
 from relay.usage.limits import TenantLimits
 from relay.usage.settlement import Settlement
+from telemetry.relay_observer import RelayObserver
 
 DONE = Done(usage=Usage(prompt_tokens=10, completion_tokens=10))
 RESERVED = 2 + 8 + 20
@@ -213,3 +215,34 @@ async def test_one_tenant_at_its_limit_stops_no_other(redis_url: str) -> None:
                 outcomes.append(error.code)
 
     assert outcomes == [True, "budget_spent", True, "budget_spent", True]
+
+
+class Heard(RelayObserver):
+    """What metrics would count."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[str, str]] = []
+        self.costs: list[tuple[str, float]] = []
+
+    @override
+    def on_refused(self, queue: str, scope: str) -> None:
+        self.refused.append((queue, scope))
+
+    @override
+    def on_settled(self, tenant: str, cost: float) -> None:
+        self.costs.append((tenant, cost))
+
+
+async def test_refusals_and_costs_are_counted(redis_url: str) -> None:
+    prices = {"m": ModelPrice(input=1000, output=1000)}
+    async with relay_on(redis_url, prices=prices) as relay:
+        relay.connection.observer = heard = Heard()
+        tenant = Tenant(name="a", limit_tokens_day=RESERVED)
+        await ask(relay, tenant)
+        with pytest.raises(BudgetSpent):
+            await ask(relay, tenant)
+        await answer(relay, DONE)
+        await Settlement(relay.connection).settle(5)
+
+    assert heard.refused == [(QUEUE, "tokens_day")]
+    assert heard.costs == [("a", 0.02)]

@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents test test-fast coverage chaos check fix wheel lock bench bench-quick bench-peers clean
+.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents test test-fast coverage chaos flood check fix wheel lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,9 @@ test-fast: $(VENV)/.dev ## Tests that need no build and take no more than a few 
 
 chaos: $(VENV)/.dev ## Break everything for MINUTES=1, from a schedule that SEED repeats
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),1) $(addprefix --seed ,$(SEED))
+
+flood: $(VENV)/.dev ## Flood a shim in every known way (three minutes), or in those that CASES names; prints what it took
+	PYTHONPATH=tests $(BIN)/python -m flood $(CASES)
 
 check: $(VENV)/.dev ## Format, lint, types, layers, Lua
 	$(BIN)/ruff format --check .

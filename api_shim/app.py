@@ -189,7 +189,10 @@ def _add_middleware(
     """Middleware; the last one added is the outermost."""
     app.add_middleware(HeadAsGet, routes=app.routes)
     app.add_middleware(
-        BodyLimit, max_bytes=settings.max_body_bytes, by_path={"/v1/files": _upload(settings)}
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        budget_bytes=settings.max_bodies_bytes,
+        by_path={"/v1/files": _upload(settings)},
     )
     origins = Origins(settings.origins)
     app.add_middleware(AuthMiddleware, origins=origins)

@@ -118,6 +118,10 @@ class Tool(ClientModel):
     """Whether the arguments of a call must match the schema, if the backend supports it."""
 
 
+MOST_TOOLS: Final = 1024
+"""Tools of a request; their number is in every prompt."""
+
+
 class NamedTool(ClientModel):
     """The one tool that the model must call."""
 
@@ -163,7 +167,7 @@ class ChatRequest(Request):
     """Text after the answer (fill in the middle); only with a `prompt`."""
     messages: Annotated[tuple[Message, ...], Field(validate_default=True)] = ()
     """The conversation; at least one, unless there is a `prompt`."""
-    tools: tuple[Tool, ...] = ()
+    tools: Annotated[tuple[Tool, ...], Field(max_length=MOST_TOOLS)] = ()
     tool_choice: Literal["auto", "none", "required"] | NamedTool = "auto"
     parallel_tool_calls: bool | None = None
     """Whether one answer may call several tools; None leaves it to the backend."""
@@ -225,7 +229,7 @@ class CountRequest(Request):
     kind: Literal["count"] = "count"
     model: Annotated[str, Field(min_length=1, max_length=256)]
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
-    tools: tuple[Tool, ...] = ()
+    tools: Annotated[tuple[Tool, ...], Field(max_length=MOST_TOOLS)] = ()
 
     @property
     def chat(self) -> ChatRequest:

@@ -92,4 +92,5 @@ def prompt_estimate(request: Request) -> int:
 
 
 def _tokens(text: str) -> int:
-    return len(text.encode()) // _BYTES_A_TOKEN + 1
+    size_bytes = len(text) if text.isascii() else len(text.encode())  # a copy of what may be large
+    return size_bytes // _BYTES_A_TOKEN + 1

@@ -7,8 +7,15 @@ out, because a fleet is upgraded one process at a time.
 
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import ErrorDetails, from_json
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, from_json
+from typing_extensions import override
 
 from contract.errors import InvalidRequest
 
@@ -24,15 +31,65 @@ class WireModel(BaseModel):
     )
 
 
+MOST_FIELDS: Final = 128
+"""Fields of an object of a client whose fields have names; free ones may have more."""
+MOST_ITEMS: Final = 10_000
+"""Items of a list of a client that sets no bound of its own; lists of numbers have none."""
+
+
+def sent_fields(fields: Any) -> Any:
+    """An object of a client without its null fields; any other value unchanged.
+
+    Raises PydanticCustomError, before any field is looked at, if there are too many.
+    """
+    if isinstance(fields, dict):
+        if len(fields) > MOST_FIELDS:
+            raise PydanticCustomError(
+                "too_many_fields",
+                "an object may have at most {max_length} fields, not {actual_length}",
+                {"max_length": MOST_FIELDS, "actual_length": len(fields)},
+            )
+        if None in fields.values():
+            return {name: value for name, value in fields.items() if value is not None}
+    return fields
+
+
+def bound_lists(schema: Any) -> None:
+    """Bound all lists of a model's schema, in place, and end each at its first invalid item.
+
+    So an invalid request has few errors, however long it is.
+    """
+    if isinstance(schema, list | tuple):
+        for each in schema:
+            bound_lists(each)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "list" or "variadic_item_index" in schema:
+            schema.setdefault("fail_fast", True)
+            items = schema["items_schema"]
+            if (items[0] if isinstance(items, list) else items).get("type") != "int":
+                schema.setdefault("max_length", MOST_ITEMS)
+        for name, inner in schema.items():
+            if name not in {"metadata", "serialization"}:
+                bound_lists(inner)
+
+
 class ClientModel(WireModel):
     """Base of models that clients send: a null is the same as a field left out."""
+
+    @classmethod
+    @override
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The usual schema, with bounds."""
+        schema = handler(source)
+        bound_lists(handler.resolve_ref_schema(schema))
+        return schema
 
     @model_validator(mode="before")
     @classmethod
     def _nulls_are_left_out(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and None in fields.values():
-            return {name: value for name, value in fields.items() if value is not None}
-        return fields
+        return sent_fields(fields)
 
 
 AnyModel = TypeVar("AnyModel", bound=WireModel)
@@ -52,24 +109,39 @@ def decode(kind: type[AnyModel], data: bytes | str) -> AnyModel:
     try:
         return kind.model_validate_json(data, extra="ignore")
     except ValidationError as error:
-        fields = from_json(data) if error.errors()[0]["type"] != "json_invalid" else None
-        if fields is None:
+        if error.errors()[0]["type"] == "json_invalid":
             raise
-        for fault in reversed(error.errors()):
-            _drop_item(fields, fault)
-        return kind.model_validate(fields, extra="ignore")
+        return _decode_valid(kind, from_json(data), error)
 
 
-def _drop_item(fields: Any, error: ErrorDetails) -> None:
-    """Remove the innermost list item that contains the error."""
+def _decode_valid(kind: type[AnyModel], fields: Any, error: ValidationError) -> AnyModel:
+    """Leave invalid items out; a list of a client's model reports one of them at a time."""
+    for _ in range(_MOST_INVALID):
+        dropped = [_drop_item(fields, fault) for fault in reversed(error.errors())]
+        if not any(dropped):
+            raise error
+        try:
+            return kind.model_validate(fields, extra="ignore")
+        except ValidationError as next_error:
+            error = next_error
+    raise error
+
+
+_MOST_INVALID: Final = 256
+
+
+def _drop_item(fields: Any, error: ErrorDetails) -> bool:
+    """Remove the innermost list item that contains the error; returns whether there is one."""
     found, holder, at = fields, None, 0
     for step in error["loc"]:
         if isinstance(found, list) and isinstance(step, int) and step < len(found):
             holder, at, found = found, step, found[step]
         elif isinstance(found, dict) and step in found:
             found = found[step]
-    if holder is not None:
-        del holder[at]
+    if holder is None:
+        return False
+    del holder[at]
+    return True
 
 
 _HOLDS_TEXT: Final = (str, dict, list, tuple)

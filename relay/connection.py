@@ -30,11 +30,11 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from contract.errors import RelayUnavailable
-from relay.multiplexer import Multiplexer, Reads
+from relay.multiplexer import LargeWord, Multiplexer, Reads
 from relay.settings import RelaySettings
 from telemetry.relay_observer import RelayObserver
 
-Argument = str | bytes | int | float
+Argument = str | bytes | int | float | LargeWord
 Call = tuple[str, Sequence[str], Sequence[Argument]]
 """A script, its keys, its arguments."""
 Hash = Mapping[bytes, bytes]

@@ -22,7 +22,28 @@ from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from typing_extensions import override
 
-Command = Sequence[str | bytes | int | float]
+_LARGE_BYTES: Final = 2**20
+
+
+class LargeWord:
+    """A large word of a command: it is written as it is, where packing would copy it three times.
+
+    hiredis does not know it and raises TypeError, so that no other command is looked at for it.
+    """
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        """The word with these bytes."""
+        self.data = data
+
+
+def word(data: bytes) -> bytes | LargeWord:
+    """A word of a command: these bytes, and in a class of their own if they are many."""
+    return data if len(data) < _LARGE_BYTES else LargeWord(data)
+
+
+Command = Sequence[str | bytes | int | float | LargeWord]
 Reads = Mapping[str, Callable[[Any], Any]]
 """By the name of a command, what makes of its reply what redis-py returns."""
 
@@ -74,6 +95,7 @@ class _Line(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._waiting: deque[_Call] = deque()
         self._unsent: list[bytes] = []
+        self._has_large = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_suspect = False
         self.waiting_bytes = 0
@@ -85,25 +107,31 @@ class _Line(asyncio.Protocol):
         """Whether as much waits for replies as may."""
         return len(self._waiting) >= _CALLS or self.waiting_bytes >= _BYTES
 
-    def send(self, packed: bytes, count: int) -> asyncio.Future[list[Any]]:
+    def send(self, packed: list[bytes], count: int) -> asyncio.Future[list[Any]]:
         """Write `count` commands at the end of this tick; the future holds their replies."""
         reply: asyncio.Future[list[Any]] = self._loop.create_future()
         if self.failure is not None:
             reply.set_exception(_again(self.failure))
             return reply
-        self._waiting.append(_Call(count, len(packed), time.monotonic(), reply))
-        self.waiting_bytes += len(packed)
+        size_bytes = sum(map(len, packed))
+        self._waiting.append(_Call(count, size_bytes, time.monotonic(), reply))
+        self.waiting_bytes += size_bytes
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent.append(packed)
+        self._unsent += packed
+        self._has_large = self._has_large or len(packed) > 1
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._check)
         return reply
 
     def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
         if self.failure is None:
-            self._transport.write(b"".join(self._unsent))
-        self._unsent.clear()
+            if self._has_large:
+                self._transport.writelines(unsent)
+            else:
+                self._transport.write(b"".join(unsent))
+        self._has_large = False
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -205,7 +233,10 @@ class Multiplexer:
         Raises redis-py's errors: ConnectionError if the connection was lost (the commands may
         have run), TimeoutError if Redis is silent, and the first error among the replies.
         """
-        packed = b"".join(map(_packed, commands))
+        try:
+            packed = [b"".join(map(_packed, commands))]
+        except TypeError:
+            packed = [piece for words in commands for piece in _in_pieces(words)]
         line = self._line
         if line is None or line.failure is not None:
             line = await self._connected()
@@ -261,6 +292,18 @@ class Multiplexer:
 def _again(failure: RedisError) -> RedisError:
     """A copy of the error for another caller, with its own traceback."""
     return type(failure)(*failure.args)
+
+
+def _in_pieces(words: Command) -> list[bytes]:
+    """A command with its large words apart; raises TypeError for what is no word."""
+    pieces = [f"*{len(words)}\r\n".encode()]
+    for word in words:
+        if isinstance(word, LargeWord):
+            pieces += [f"${len(word.data)}\r\n".encode(), word.data, b"\r\n"]
+        else:
+            alone: bytes = hiredis.pack_command((word,))
+            pieces.append(alone.removeprefix(b"*1\r\n"))
+    return pieces
 
 
 def _packed(words: Command) -> bytes:

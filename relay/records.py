@@ -18,7 +18,8 @@ from contract.requests import Kind, disconnect_policy, disconnect_text
 from contract.result import Status
 from contract.tenants import DEFAULT_TENANT, Tenant
 from relay.compaction.block import RECORD_ID, record_fields
-from relay.connection import Connection, Hash, ScriptCall
+from relay.connection import Argument, Connection, Hash, ScriptCall
+from relay.multiplexer import word
 from relay.scheduling.later import shown
 from relay.scripts.loader import load
 
@@ -38,7 +39,7 @@ _MOST_MATCHES: Final = 20
 """Matches after which the search stops: the error then says `20 or more`."""
 
 
-def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
+def to_hash(record: JobRecord, request: bytes) -> dict[str, Argument]:
     """The fields of a new record's hash; a script adds `created_at`, and `None` is left out."""
     # Every other field is text or a number, which model_dump would find out field by field.
     fields = {
@@ -52,7 +53,7 @@ def to_hash(record: JobRecord, request: bytes) -> dict[str, str | bytes]:
     if record.blocked:
         fields["blocked"] = "1"
     policy = disconnect_text(record.on_disconnect)
-    return {**fields, "on_disconnect": policy, "request": request}
+    return {**fields, "on_disconnect": policy, "request": word(request)}
 
 
 def from_hash(fields: Hash) -> JobRecord:

@@ -158,7 +158,7 @@ class PromptBody(AnthropicRequestBody):
 
     model: str
     """As listed by `GET /v1/models`."""
-    messages: Annotated[list[TurnBody], Field(min_length=1, max_length=100_000)]
+    messages: Annotated[list[TurnBody], Field(min_length=1)]
     system: Content | None = None
     tools: list[AnthropicToolBody] | None = None
     tool_choice: ToolChoiceBody | None = None

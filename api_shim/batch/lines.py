@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
+from api_shim.bodies.json_scan import TooMuch, demand_bounds
 from contract.batches import CustomId, LineError
 
 _MARK: Final = b"\xef\xbb\xbf"
@@ -82,7 +83,10 @@ def parse_row(line: InputLine, max_line_bytes: int) -> InputRow | LineError:
             "FLEET_MAX_BODY_BYTES.",
         )  # fmt: skip
     try:
+        demand_bounds(line.text)
         return InputRow.model_validate(from_json(line.text, allow_inf_nan=False))
+    except TooMuch as error:
+        return _error(line, "line_too_large", f"This line is too large: {error}.")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic_core import from_json
 
 from api_shim.anthropic import batch_objects
 from api_shim.anthropic.batch_objects import ENDPOINT, REQUESTS, InputLines, NotRun
@@ -25,10 +24,11 @@ from api_shim.anthropic.schemas import (
 )
 from api_shim.batch.http_responses import LinesDownload
 from api_shim.batch.lines import split_lines
+from api_shim.bodies.json_scan import JsonBounds
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BackendHeader, IdempotencyKey
-from api_shim.http.json_body import invalid_json, require_json
+from api_shim.http.json_body import parse_json, read_body, require_json
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
 from contract.batches import BATCH_ID, ENDED, Batch, NewBatch, StoredFile
@@ -49,6 +49,9 @@ _LONGEST_PAGE: Final = 1000
 _MOST_KNOWN: Final = 1000
 _NOT_RUN: Final[dict[str, NotRun]] = {}
 """By batch: what was counted in error files, which do not change once they exist."""
+
+_BOUNDS: Final = JsonBounds(strings=2_000_000, containers=800_000, values=2_000_000)
+"""Of all requests of a batch together: a hundred thousand short ones have half of it."""
 
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -74,9 +77,8 @@ async def create(
 ) -> Response:
     """Create a batch; its requests run as jobs of priority `batch`, for a day at most."""
     require_json(request.headers)
-    lines = await anyio.to_thread.run_sync(
-        _lines_of, await request.body(), dependencies.settings.batch_max_rows
-    )
+    most = dependencies.settings.batch_max_rows
+    lines = await read_body(await request.body(), lambda data: _lines_of(data, most))
     file, is_new = await _stored(lines.data, dependencies, caller, key)
     new = NewBatch(
         endpoint=ENDPOINT,
@@ -99,11 +101,7 @@ async def create(
 
 
 def _lines_of(data: bytes, most: int) -> InputLines:
-    try:
-        body = from_json(data, allow_inf_nan=False)
-    except ValueError as error:
-        raise invalid_json(error) from None
-    return batch_objects.to_lines(body, most)
+    return batch_objects.to_lines(parse_json(data, _BOUNDS), most)
 
 
 async def _stored(

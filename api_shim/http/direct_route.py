@@ -13,14 +13,14 @@ from typing import Any, Final, Generic, TypeVar
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from api_shim.bodies.json_scan import LARGE_BYTES
 from api_shim.http.access_log import LoggedCall
 from api_shim.http.authentication import Authenticator
 from api_shim.http.headers import Preferences
-from api_shim.http.json_body import invalid_json
+from api_shim.http.json_body import validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
@@ -58,20 +58,9 @@ class DirectRoute(Generic[Injected]):
 
         Raises RequestValidationError, HTTPException, FleetError.
         """
-        body = self._validated(await client.body())
+        body = validate_json(await client.body(), self.route)
         response = await self._endpoint(body, self._build(scope, client, preferences))
         await response(scope, client, send)
-
-    def _validated(self, data: bytes) -> Any:
-        try:
-            value: Any = from_json(data, allow_inf_nan=False)
-        except ValueError as error:
-            raise invalid_json(error) from None
-        assert self.route.body_field is not None  # noqa: S101 - for the type checker
-        body, errors = self.route.body_field.validate(value, {}, loc=("body",))
-        if errors:
-            raise RequestValidationError(errors, body=value)
-        return body
 
 
 class DirectRoutes:
@@ -91,7 +80,7 @@ class DirectRoutes:
         self._tracing = tracing
         self._app = app
         self._routes = {each.route.path: each for each in routes}
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes = min(max_body_bytes, LARGE_BYTES)  # larger ones need a thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, WebSocket or lifespan."""

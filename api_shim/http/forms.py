@@ -40,6 +40,8 @@ async def open_form(
 
 
 _MOST_PARTS: Final = 100
+_MOST_HEAD_BYTES: Final = 8192
+"""Of the headers of one part."""
 
 
 class FormPart(NamedTuple):
@@ -60,18 +62,27 @@ class _ParserEvents:
         self._name = b""
         self._value = b""
         self._disposition = b""
+        self._head_bytes = 0
 
     def begin(self) -> None:
         self._parts += 1
         if self._parts > _MOST_PARTS:
             raise _wrong(f"it has more than {_MOST_PARTS} parts")
         self._disposition = b""
+        self._head_bytes = 0
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._add_to_head(end - start)
         self._name += data[start:end]
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._add_to_head(end - start)
         self._value += data[start:end]
+
+    def _add_to_head(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            raise _wrong(f"the head of a part has more than {_MOST_HEAD_BYTES} bytes")
 
     def header_end(self) -> None:
         if self._name.lower() == b"content-disposition":

@@ -2,23 +2,30 @@
 
 The bound is an ASGI middleware, so it holds for every route and for bodies without a
 Content-Length. The parser is pydantic's: Python's own accepts NaN and lone surrogates, which no
-other process could encode again.
+other process could encode again. Large bodies are counted, parsed and validated in a thread, one at
+a time, so that none of them delays other requests.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
+from api_shim.bodies.body_budget import WAIT_S, BodyBudget
+from api_shim.bodies.json_scan import LARGE_BYTES, ONE_REQUEST, JsonBounds, TooMuch, demand_bounds
 from api_shim.http.problems import Refusal, error_response
 from contract.errors import PayloadTooLarge
 
 _MEBIBYTE: Final = 2**20
+_RETRY_AFTER_S: Final = 2.0
 
 
 class Limit(NamedTuple):
@@ -38,15 +45,28 @@ class Limit(NamedTuple):
 
 
 class BodyLimit:
-    """Refuses a body over the limit with a 413, before it is read if it has a Content-Length."""
+    """Refuses a body over the limit with a 413, before it is read if it has a Content-Length.
+
+    A large one waits until the process has room for it.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, max_bytes: int, by_path: Mapping[str, Limit] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        budget_bytes: int,
+        by_path: Mapping[str, Limit] | None = None,
     ) -> None:
-        """Wrap this application; `by_path` has paths with a limit of their own."""
+        """Wrap this application.
+
+        `budget_bytes` of large bodies are held at once. `by_path` has paths with a limit of their
+        own, whose bodies are not held.
+        """
         self._app = app
         self._usual = Limit(max_bytes, "FLEET_MAX_BODY_BYTES")
         self._by_path = by_path or {}
+        self._budget = BodyBudget(budget_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request, counting the bytes of its body."""
@@ -55,39 +75,142 @@ class BodyLimit:
             return
         limit = self._by_path.get(scope["path"], self._usual)
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit.max_bytes:
+        size_bytes = int(announced) if announced.isdecimal() else limit.max_bytes
+        if announced and size_bytes > limit.max_bytes:
             # No `Connection: close`: the server drops the rest of the body unread, so a client
             # that reads only after it has sent everything still gets the response.
             await error_response(limit.refusal(), scope)(scope, receive, send)
             return
-        await self._app(scope, _counted(receive, limit), send)
+        budget = self._budget if limit is self._usual else None
+        body = _CountedBody(receive, limit, budget, size_bytes, _holder(scope))
+        try:
+            await self._app(scope, body.receive, send)
+        finally:
+            body.let_go()
 
 
-def _counted(receive: Receive, limit: Limit) -> Receive:
-    taken = 0
+def _holder(scope: Scope) -> str:
+    entry = scope.get("state", {}).get("key")
+    return "" if entry is None else str(entry.facts.id)
 
-    async def counting() -> Message:
-        nonlocal taken
-        message = await receive()
+
+class _CountedBody:
+    """The `receive` of a call: bounds its body, and holds room for it if it is large."""
+
+    def __init__(
+        self,
+        receive: Receive,
+        limit: Limit,
+        budget: BodyBudget | None,
+        size_bytes: int,
+        holder: str,
+    ) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._budget = budget
+        self._size_bytes = size_bytes
+        self._holder = holder
+        self._taken = 0
+        self._is_held = False
+        self._is_whole = False
+
+    async def receive(self) -> Message:
+        """The next message; raises Refusal."""
+        if self._is_whole:
+            # Who waits for the client's disconnect has made of the body what it is for.
+            self.let_go()
+        message = await self._receive()
         if message["type"] == "http.request":
-            taken += len(message.get("body", b""))
-            if taken > limit.max_bytes:
-                raise limit.refusal()
+            self._taken += len(message.get("body", b""))
+            self._is_whole = not message.get("more_body", False)
+            if self._taken > self._limit.max_bytes:
+                raise self._limit.refusal()
+            if self._taken > LARGE_BYTES and self._budget is not None and not self._is_held:
+                await self._hold(self._budget)
         return message
 
-    return counting
+    async def _hold(self, budget: BodyBudget) -> None:
+        try:
+            await budget.take(self._size_bytes, self._holder)
+        except TimeoutError:
+            raise Refusal(
+                "too_many_bodies",
+                f"This shim reads so many large bodies that there was no room for this one within "
+                f"{WAIT_S:g} s: retry, send them one after the other, or raise "
+                "FLEET_MAX_BODIES_BYTES.",
+                status=503,
+                retryable=True,
+                retry_after_s=_RETRY_AFTER_S,
+            ) from None
+        self._is_held = True
+
+    def let_go(self) -> None:
+        """Return the room."""
+        if self._is_held and self._budget is not None:
+            self._budget.give_back(self._size_bytes, self._holder)
+            self._is_held, self._budget = False, None
+
+
+Read = TypeVar("Read")
+_LARGE: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="large-bodies")
+"""One at a time: together they would need as much memory as there are threads."""
+
+
+async def read_body(data: bytes, read: Callable[[bytes], Read]) -> Read:
+    """What `read` makes of a body, in a thread if the body is large."""
+    if len(data) <= LARGE_BYTES:
+        return read(data)
+    return await asyncio.get_running_loop().run_in_executor(_LARGE, read, data)
+
+
+def parse_json(data: bytes, bounds: JsonBounds = ONE_REQUEST) -> Any:
+    """The value of a body; raises Refusal if it is no JSON, or holds more than `bounds`."""
+    try:
+        demand_bounds(data, bounds)
+        return from_json(data, allow_inf_nan=False)
+    except TooMuch as error:
+        raise too_much(error) from None
+    except ValueError as error:
+        raise invalid_json(error) from None
+
+
+def validate_json(data: bytes, route: APIRoute) -> Any:
+    """The validated body of a route; raises Refusal, RequestValidationError."""
+    value = parse_json(data)
+    assert route.body_field is not None  # noqa: S101 - for the type checker
+    body, errors = route.body_field.validate(value, {}, loc=("body",))
+    if errors:
+        raise RequestValidationError(errors, body=value)
+    return body
+
+
+def too_much(error: TooMuch) -> Refusal:
+    """The error for a body that holds too many values."""
+    return Refusal(
+        PayloadTooLarge,
+        f"The body is too large, {error}: send fewer messages, parts, tools or inputs.",
+    )
 
 
 class _StrictRequest(Request):
     """A request whose JSON body is parsed strictly."""
 
+    _value: Any = None
+
     @override
     async def json(self) -> Any:
-        """The parsed body; raises Refusal."""
-        try:
-            return from_json(await self.body(), allow_inf_nan=False)
-        except ValueError as error:
-            raise invalid_json(error) from None
+        """The parsed body, or the validated one of a large request; raises Refusal."""
+        return parse_json(await self.body()) if self._value is None else self._value
+
+    async def validate_if_large(self, route: APIRoute) -> None:
+        """Validate a large body in a thread, and drop its bytes.
+
+        Raises Refusal, RequestValidationError.
+        """
+        data = await self.body()
+        if len(data) > LARGE_BYTES:
+            self._value = await read_body(data, lambda data: validate_json(data, route))
+            self._body = b"{}"
 
 
 def invalid_json(error: ValueError) -> Refusal:
@@ -114,6 +237,7 @@ class JsonRoute(APIRoute):
             strict_request = _StrictRequest(request.scope, request.receive)
             if self.body_field is not None and await strict_request.body():
                 require_json(strict_request.headers)
+                await strict_request.validate_if_large(self)
             return await handler(strict_request)
 
         return strict

@@ -7,6 +7,7 @@ and API keys, which a middleware checks.
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -77,6 +78,8 @@ _CLAUSE: Final = re.compile(r"[:;] ")
 
 _ENCODED: Final[dict[tuple[str, ...], bytes]] = {}
 """By version and operations: applications of one process differ in settings, not in routes."""
+_RENDERING: Final = threading.Lock()
+"""Applications of one process share routes, which FastAPI completes while it renders them."""
 
 
 def install(app: FastAPI) -> Document:
@@ -89,9 +92,10 @@ def install(app: FastAPI) -> Document:
 
     def encoded() -> bytes:
         key = (app.version, *sorted(str(route) for route in app.routes))
-        if key not in _ENCODED:
-            _ENCODED[key] = json_line(document())
-        return _ENCODED[key]
+        with _RENDERING:
+            if key not in _ENCODED:
+                _ENCODED[key] = json_line(document())
+            return _ENCODED[key]
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's documented way to extend it
     whole = Document(encoded)

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -95,11 +96,17 @@ _REMEDIES: Final[dict[str, str]] = {
 }
 
 
+MOST_ERRORS: Final = 20
+"""Errors of a request that are told; a hostile one may have thousands."""
+_LONGEST_TEXT: Final = 300
+_LONGEST_NAME: Final = 64
+
+
 def field_errors(
     errors: Iterable[Any], body: Any, known: Sequence[str] = ()
 ) -> tuple[FieldError, ...]:
-    """Our errors for pydantic's; `known` are the body's fields, to suggest one for a typo."""
-    found = (_field_error(error, body, known) for error in errors)
+    """Our errors for the first of pydantic's; `known` are the body's fields, to suggest one."""
+    found = (_field_error(error, body, known) for error in islice(errors, MOST_ERRORS))
     return tuple(dict.fromkeys(found))
 
 
@@ -109,10 +116,10 @@ def _field_error(error: Any, body: Any, known: Sequence[str]) -> FieldError:
     name = _as_written(path, body, kind) if where == "body" else ".".join(map(str, path))
     limit = _limit(error.get("ctx", {}))
     return FieldError(
-        field=name or str(where),
+        field=_cut(name) or str(where),
         where=where if where in {"body", "query", "path", "header"} else "body",
         code=kind,
-        message=error["msg"],
+        message=_cut(error["msg"]),
         limit="required" if kind == "missing" else limit,
         remedy=_remedy(kind, name, limit, known),
     )
@@ -136,6 +143,11 @@ def _as_written(path: Sequence[int | str], body: Any, kind: str) -> str:
     return ".".join(steps)
 
 
+def _cut(text: str) -> str:
+    """A text that may repeat what the client has sent."""
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
 def _limit(context: dict[str, Any]) -> str | None:
     for key, text in _LIMITS.items():
         if key in context:
@@ -145,7 +157,7 @@ def _limit(context: dict[str, Any]) -> str | None:
 
 def _remedy(kind: str, name: str, limit: str | None, known: Sequence[str]) -> str:
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1)
         return f"rename it to {close[0]}" if close else "remove it"
     if kind in _REMEDIES:
         return _REMEDIES[kind]
@@ -342,10 +354,11 @@ def _invalid(error: RequestValidationError, scope: Scope, request_id: str | None
     known: Sequence[str] = ()
     if body_field is not None:
         known = tuple(getattr(body_field.field_info.annotation, "model_fields", ()))
-    errors = field_errors(error.errors(), error.body, known)
+    found = error.errors()
+    errors = field_errors(found, error.body, known)
     detail = "; ".join(f"{each.field}: {each.message}" for each in errors[:3])
-    if len(errors) > 3:  # noqa: PLR2004 - as many as fit a line; `errors` has them all
-        detail += f"; and {len(errors) - 3} more"
+    if len(errors) > 3:  # noqa: PLR2004 - as many as fit a line; `errors` has more of them
+        detail += f"; and {max(len(errors), len(found)) - 3} more"
     return _problem(
         InvalidRequest.code, _title(InvalidRequest, 422), 422, detail,
         errors=errors, request_id=request_id,

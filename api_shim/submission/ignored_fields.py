@@ -10,7 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+from typing_extensions import override
+
+from contract.wire import bound_lists, sent_fields
 
 HEADER: Final = "X-Fleet-Ignored"
 _MOST_NAMES: Final = 24
@@ -34,22 +38,25 @@ class LenientModel(BaseModel):
         frozen=True, extra="allow", use_attribute_docstrings=True, protected_namespaces=()
     )
 
+    @classmethod
+    @override
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """The usual schema, with bounds."""
+        schema = handler(source)
+        bound_lists(handler.resolve_ref_schema(schema))
+        return schema
+
     @model_validator(mode="before")
     @classmethod
     def _nulls_are_left_out(cls, fields: Any) -> Any:
-        return without_nulls(fields)
+        return sent_fields(fields)
 
     @property
     def unused_fields(self) -> tuple[str, ...]:
         """Known fields that have no effect beside the others that were sent."""
         return ()
-
-
-def without_nulls(fields: Any) -> Any:
-    """An object without its null fields; any other value unchanged."""
-    if isinstance(fields, dict) and None in fields.values():
-        return {name: value for name, value in fields.items() if value is not None}
-    return fields
 
 
 def ignored(body: LenientModel) -> tuple[str, ...]:

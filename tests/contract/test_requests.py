@@ -1,5 +1,6 @@
 """Requests: strict validation, and unchanged by encoding and decoding."""
 
+import json
 from typing import Any, get_args
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic_core import to_json
 
 from contract import errors
 from contract.chat import ChatRequest, Message, SchemaFormat, Tool
+from contract.embeddings import EmbedRequest
 from contract.jobs import REQUESTS, any_request
 from contract.requests import Kind
 from contract.roster import Capability
@@ -129,3 +131,42 @@ def test_a_null_is_as_if_the_field_had_been_left_out() -> None:
 def test_a_null_in_place_of_what_is_required_is_missing() -> None:
     with pytest.raises(ValidationError, match="model\n  Field required"):
         any_request.validate_python({"kind": "embed", "model": None, "input": ["a"]})
+
+
+def test_an_object_with_too_many_fields_is_refused_before_any_is_looked_at() -> None:
+    with pytest.raises(ValidationError) as found:
+        ChatRequest.model_validate({"messages": [{f"k{n}": 1 for n in range(10_000)}]})
+
+    by_place = {each["loc"]: each["type"] for each in found.value.errors()}
+    assert by_place == {("model",): "missing", ("messages", 0): "too_many_fields"}
+
+
+def test_a_list_has_a_bound_and_ends_at_its_first_invalid_item() -> None:
+    with pytest.raises(ValidationError) as found:
+        ChatRequest.model_validate(
+            {
+                "model": "m",
+                "messages": [{"role": "user"}] * 10_001,
+                "tools": [{"name": ""}] * 500,
+                "stop": ["x"] * 17,
+            }
+        )
+
+    by_place = {each["loc"]: each["type"] for each in found.value.errors()}
+    assert by_place == {
+        ("messages",): "too_long",
+        ("tools", 0, "name"): "string_too_short",
+        ("stop",): "too_long",
+    }
+
+
+def test_numbers_have_no_bound_of_their_own() -> None:
+    request = EmbedRequest(model="m", tokens=(tuple(range(20_000)),))
+
+    assert request.count == 1
+
+
+def test_all_items_that_an_older_version_does_not_know_are_left_out() -> None:
+    data = {"model": "m", "messages": [{"role": "narrator"}, HELLO, {"role": "choir"}] * 20}
+
+    assert len(decode(ChatRequest, json.dumps(data)).messages) == 20

@@ -11,6 +11,7 @@ from support.redis_server import RedisServer, free_port
 from support.relay import Relay, relay_on
 
 from contract.errors import RelayUnavailable
+from relay.multiplexer import LargeWord
 
 
 async def stat(relay: Relay, name: str) -> int:
@@ -115,3 +116,25 @@ async def test_a_process_that_was_stopped_reads_its_replies_before_it_calls_redi
         time.sleep(0.4)  # noqa: ASYNC251 - as SIGSTOP or a long computation does
 
         assert await call == before
+
+
+async def test_a_large_word_arrives_whole_between_others(redis_url: str) -> None:
+    large = bytes(range(256)) * 8192
+    async with relay_on(redis_url) as relay:
+        wrote, read, small = await asyncio.gather(
+            relay.connection.pipeline([("SET", "large", LargeWord(large), "EX", 60), ("PING",)]),
+            relay.connection.command("GET", "large"),
+            relay.connection.command("ECHO", "é"),
+        )
+
+    assert wrote == [True, True]
+    assert read == large
+    assert small == "é".encode()
+
+
+async def test_what_is_no_word_is_an_error_beside_a_large_word(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        with pytest.raises(TypeError):
+            await relay.connection.command("SET", "a", LargeWord(b"x"), None)  # type: ignore[arg-type]
+
+        assert await relay.connection.command("ECHO", "still here") == b"still here"

@@ -1,0 +1,74 @@
+"""What a JSON text holds is counted as it is, whatever its strings look like."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api_shim.bodies.json_scan import LARGE_BYTES, JsonBounds, TooMuch, demand_bounds
+
+TRICKY = ['"', "\\", '\\"', "{[,", "}]", "\\\\", ',"', "é", "\x00", "word"]
+PADDING = "x" * LARGE_BYTES
+"""Texts are counted only if they are large."""
+
+
+def counted(value: Any) -> tuple[int, int, int]:
+    """Strings, containers, and all values but the outermost, counted by recursion."""
+    if isinstance(value, str):
+        return 1, 0, 0
+    if not isinstance(value, dict | list):
+        return 0, 0, 0
+    inner = list(value.values()) if isinstance(value, dict) else value
+    sums = [counted(each) for each in inner]
+    strings = sum(s for s, _, _ in sums) + (len(value) if isinstance(value, dict) else 0)
+    containers = 1 + sum(c for _, c, _ in sums)
+    return strings, containers, len(inner) + sum(v for _, _, v in sums)
+
+
+texts = st.lists(st.sampled_from(TRICKY), max_size=5).map("".join)
+trees = st.recursive(
+    texts | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5),
+    max_leaves=30,
+)
+
+
+@given(trees)
+@settings(max_examples=200, deadline=None)
+def test_a_text_within_its_bounds_passes_and_one_far_beyond_does_not(tree: Any) -> None:
+    data = json.dumps([PADDING, tree], ensure_ascii=False).encode()
+    strings, containers, values = counted([PADDING, tree])
+    # A comma and an opening bracket count as a value each: an empty container counts as one.
+    roomy = JsonBounds(strings, containers, containers + values)
+    demand_bounds(data, roomy)
+
+    if containers > 1:
+        with pytest.raises(TooMuch, match="objects and arrays"):
+            demand_bounds(data, roomy._replace(containers=containers - 1))
+    if strings > 2:
+        with pytest.raises(TooMuch, match="texts and names"):
+            demand_bounds(data, roomy._replace(strings=(strings - 1) // 2 - 1))
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b'{"a":"' + b"," * 2_000_000 + b'"}', None),
+        (b'{"a":"' + b'\\"' * 1_000_000 + b'"}', None),
+        (b'{"a":"' + b"{[" * 200_000 + b'\\\\"}', None),
+        (b"[" + b"1," * 1_000_001 + b"1]", "values"),
+        (b"[" * 140_000, "objects and arrays"),
+        (b"[" + b'"",' * 500_001 + b"1]", "texts and names"),
+        (b"{" + b'"a":1,' * 250_001 + b'"b":1}', "texts and names"),
+        (b'["' + b"{" * 200_000 + b'",' + b"[" * 100_001, "objects and arrays"),
+    ],
+    ids=["commas", "quotes", "brackets", "numbers", "nested", "texts", "names", "both"],
+)
+def test_only_what_is_outside_of_texts_counts(data: bytes, what: str | None) -> None:
+    if what is None:
+        demand_bounds(data)
+    else:
+        with pytest.raises(TooMuch, match=what):
+            demand_bounds(data)

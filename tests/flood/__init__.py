@@ -1,0 +1,1 @@
+"""Floods of a shim: what a hostile client sends, and what the shim and other clients feel."""

@@ -1,0 +1,149 @@
+"""Floods of bodies that are allowed by their size: many messages, many names, many of anything."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import httpx
+
+from flood.heads import all_are, told
+from flood.scene import MIB, Case, Outcome, Scene
+
+CHATS = ("/api/v1/jobs/chat", "/v1/chat/completions", "/v1/messages", "/api/chat", "/v1/responses")
+"""Where a conversation is sent: every surface."""
+_JSON = {"content-type": "application/json"}
+_SMALL = 20_000
+"""Bytes of a response that tells an error."""
+
+
+async def sent(at: Scene, path: str, body: bytes) -> tuple[str, int]:
+    """Status and size of the response to a body."""
+    async with httpx.AsyncClient(base_url=at.url, timeout=200) as http:
+        answer = await http.post(path, content=body, headers=_JSON)
+    return str(answer.status_code), len(answer.content)
+
+
+async def refused(at: Scene, paths: Iterable[str], body: Callable[[str], bytes]) -> Outcome:
+    """One such body to each path: refused as the client's fault, in a few words."""
+    found: Counter[str] = Counter()
+    size = 0
+    for path in paths:
+        status, bytes_ = await sent(at, path, body(path))
+        found[status] += 1
+        size = max(size, bytes_)
+    is_kept = set(found) <= {"400", "413", "422"} and size < _SMALL
+    return Outcome(f"{told(found)}, {size} bytes", is_kept)
+
+
+def conversation(path: str, messages: Sequence[bytes], more: bytes = b"") -> bytes:
+    """A body of this path with these messages."""
+    name = b"input" if path.endswith("responses") else b"messages"
+    head = b'{"model":"m","max_tokens":9,"' + name + b'":['
+    if path.startswith("/api/v1"):
+        head = head.replace(b"input", b"messages")
+    return head + b",".join(messages) + b"]" + more + b"}"
+
+
+async def many_messages(at: Scene) -> Outcome:
+    messages = [b'{"role":"user","content":""}'] * at.many(1_000_000)
+    return await refused(at, CHATS, lambda path: conversation(path, messages))
+
+
+async def many_parts(at: Scene) -> Outcome:
+    parts = b",".join([b'{"type":"text","text":""}'] * at.many(1_000_000))
+    message = b'{"role":"user","content":[' + parts + b"]}"
+    return await refused(at, CHATS, lambda path: conversation(path, [message]))
+
+
+async def many_tools(at: Scene) -> Outcome:
+    tool = b'{"type":"function","function":{"name":"f"},"name":"f"}'
+    more = b',"tools":[' + b",".join([tool] * at.many(500_000)) + b"]"
+    message = b'{"role":"user","content":"hello"}'
+    return await refused(at, CHATS, lambda path: conversation(path, [message], more))
+
+
+async def many_stops(at: Scene) -> Outcome:
+    stops = json.dumps(["x"] * at.many(1_000_000)).encode()
+    more = b"".join(b',"' + name + b'":' + stops for name in (b"stop", b"stop_sequences"))
+    message = b'{"role":"user","content":"hello"}'
+    paths = [path for path in CHATS if path not in {"/api/chat", "/v1/responses"}]
+    return await refused(at, paths, lambda path: conversation(path, [message], more))
+
+
+async def many_inputs(at: Scene) -> Outcome:
+    body = json.dumps({"model": "m", "input": ["x"] * at.many(2_000_000)}).encode()
+    return await refused(at, ("/api/v1/jobs/embed", "/v1/embeddings", "/api/embed"), lambda _: body)
+
+
+async def many_names(at: Scene) -> Outcome:
+    """Fields that are not known, at the top and in a message."""
+    names = b",".join(b'"k%d":1' % number for number in range(at.many(1_000_000)))
+    inside = b'{"role":"user","content":"",' + names + b"}"
+    top = await refused(at, CHATS, lambda path: conversation(path, [], b"," + names))
+    deep = await refused(at, CHATS, lambda path: conversation(path, [inside]))
+    return Outcome(f"{top.said}; {deep.said}", top.is_kept and deep.is_kept)
+
+
+async def nested(at: Scene) -> Outcome:
+    depth = at.many(5_000_000)
+    return await refused(at, CHATS, lambda path: conversation(path, [b"[" * depth + b"]" * depth]))
+
+
+async def wrong_items(at: Scene) -> Outcome:
+    """A small body, of which every item is an error."""
+    return await refused(at, CHATS, lambda path: conversation(path, [b"1"] * 60_000))
+
+
+async def long_names(at: Scene) -> Outcome:
+    name = b'"' + b"x" * at.many(20 * MIB) + b'"'
+    paths = [path for path in CHATS if path.startswith("/api/v1")]
+    return await refused(at, paths, lambda path: conversation(path, [], b"," + name + b":1"))
+
+
+async def one_large_message(at: Scene) -> Outcome:
+    """An honest request of 29 MB."""
+    message = b'{"role":"user","content":"' + b"x" * at.many(29 * MIB) + b'"}'
+    status, _ = await sent(at, CHATS[0], conversation(CHATS[0], [message]))
+    return all_are(Counter([status]), {"202"})
+
+
+async def a_long_conversation(at: Scene) -> Outcome:
+    """An honest request with as many messages as there may be."""
+    messages = [b'{"role":"user","content":"%s"}' % (b"word " * 100)] * at.many(9_999)
+    found: Counter[str] = Counter()
+    status, _ = await sent(at, CHATS[0], conversation(CHATS[0], messages))
+    found[status] += 1
+    return all_are(found, {"202"})
+
+
+async def many_large_bodies(at: Scene) -> Outcome:
+    """Bodies of 24 MB on many connections at once."""
+    body = conversation(
+        CHATS[0], [b'{"role":"user","content":"' + b"x" * at.many(24 * MIB) + b'"}']
+    )
+    answers = await asyncio.gather(*(sent(at, CHATS[0], body) for _ in range(at.many(40))))
+    return all_are(Counter(status for status, _ in answers), {"202", "503"})
+
+
+async def openapi(at: Scene) -> Outcome:
+    async with httpx.AsyncClient(base_url=at.url, timeout=60) as http:
+        answers = await asyncio.gather(*(http.get("/openapi.json") for _ in range(at.many(20))))
+    return all_are(Counter(str(each.status_code) for each in answers), {"200"})
+
+
+CASES = [
+    Case("a million messages", many_messages, 130),
+    Case("a million parts", many_parts, 130),
+    Case("half a million tools", many_tools, 130),
+    Case("a million stop texts", many_stops, 60),
+    Case("two million inputs", many_inputs, 60),
+    Case("a million unknown fields", many_names, 60),
+    Case("nested five million times", nested, 60),
+    Case("only wrong items", wrong_items, 24),
+    Case("a name of 20 MB", long_names, 90),
+    Case("one message of 29 MB", one_large_message, 4 * 29),
+    Case("ten thousand messages", a_long_conversation, 4 * 6),
+    Case("forty bodies of 24 MB", many_large_bodies, 600),
+    Case("the first openapi.json", openapi, 60, is_first=True),
+]

@@ -3,14 +3,26 @@
 import base64
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
-from math import isfinite
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from math import hypot, isfinite
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from contract.chat import Tokens
 from contract.requests import Request
+
+Task = Literal["query", "document", "classification", "clustering", "similarity"]
+"""What texts are embedded for; some models embed a query otherwise than a document."""
+
+TASK_WORDS: Final[Mapping[str, Task]] = {
+    **{task: task for task in get_args(Task)},
+    "search_query": "query", "retrieval.query": "query", "retrieval_query": "query",
+    "search_document": "document", "retrieval.passage": "document", "passage": "document",
+    "retrieval_document": "document",
+    "separation": "clustering", "text-matching": "similarity", "semantic_similarity": "similarity",
+}  # fmt: skip
+"""Tasks by the words of clients: Cohere's, Jina's, Nomic's, Google's."""
 
 
 class EmbedRequest(Request):
@@ -24,6 +36,12 @@ class EmbedRequest(Request):
     input: Annotated[tuple[str, ...], Field(max_length=8192, validate_default=True)] = ()
     """The texts; at least one, unless there are `tokens`."""
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
+    task: Task | None = None
+    """What the texts are for: the model's prompt for it is put before each, where one is configured
+    or the backend has its own; else it is in `done.ignored`."""
+    normalize: bool | None = None
+    """Scale each vector to length 1 (true), or leave it as the model makes it (false, where the
+    backend can); by default as the backend does."""
     truncate: bool | None = None
     """Cut a text that is too long (true, the default) or fail the job (false)."""
     keep_alive_s: float | None = None
@@ -63,6 +81,19 @@ def is_finite(row: bytes | Sequence[float]) -> bool:
     return isfinite(
         sum(values)
     )  # one pass: NaN and infinity survive a sum, and a float holds the sum of float32
+
+
+def unit_rows(data: str, dimension: int) -> str:
+    """The rows that `pack` encoded, each of `dimension` numbers, scaled to length 1.
+
+    A row of zeros stays as it is.
+    """
+    return pack(_unit(row) for row in unpack(data, dimension))
+
+
+def _unit(row: Sequence[float]) -> Sequence[float]:
+    length = hypot(*row)
+    return [value / length for value in row] if length else row
 
 
 def unpack(data: str, dimension: int) -> list[list[float]]:

@@ -17,6 +17,7 @@ Feature = Literal[
     "frequency_penalty", "presence_penalty", "repeat_penalty", "context_length", "logit_bias",
     "parallel_tool_calls", "messages[].thinking", "messages[].reasoning_details", "tools[].strict",
     "messages[].extra_content", "messages[].tool_calls[].extra_content", "messages[].tool_name",
+    "task", "normalize",
 ]  # fmt: skip
 
 REMEDIES: Final[Mapping[Feature, str]] = {
@@ -36,11 +37,20 @@ def features_of(request: Request) -> tuple[Feature, ...]:
         case ChatRequest():
             return _of_chat(request)
         case EmbedRequest():
-            return ("token_ids",) if request.tokens else ()
+            return _of_embed(request)
         case ImageRequest():
             return ("mask",) if request.mask else ()
         case _:
             return ()
+
+
+def _of_embed(request: EmbedRequest) -> tuple[Feature, ...]:
+    uses: dict[Feature, bool] = {
+        "token_ids": bool(request.tokens),
+        "task": request.task is not None,
+        "normalize": request.normalize is False,
+    }
+    return tuple(feature for feature, is_used in uses.items() if is_used)
 
 
 def _of_chat(request: ChatRequest) -> tuple[Feature, ...]:

@@ -267,6 +267,9 @@ class WorkerLifetime:
             idle_slots=idle_slots,
             sessions=sessions,
             affinity=ModelAffinity(self.slots, wakeups.set, self._models_stale),
-            fitting=RequestFitting(private_images=self._settings.private_images),
+            fitting=RequestFitting(
+                private_images=self._settings.private_images,
+                prompts={name: model.prompts or {} for name, model in self._config.models.items()},
+            ),
             draining=pool.draining,
         )

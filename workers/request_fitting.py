@@ -1,10 +1,12 @@
 """Fits a request to its model: its kind, its `max_tokens`, and a pull if the model is missing."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Final
 
 from contract.chat import ChatRequest
+from contract.embeddings import EmbedRequest, Task
 from contract.errors import ModelMissing, WrongKind
 from contract.events import AnyEvent, Cancelled, Done, Failed, Phase, Progress
 from contract.jobs import AnyRequest
@@ -24,9 +26,18 @@ _STEP: Final = 0.01
 class RequestFitting:
     """The models of one backend at its last probe; `roster_reporter.py` keeps it up to date."""
 
-    def __init__(self, *, private_images: bool = False) -> None:
-        """Start without a model; `private_images` is WorkerSettings.private_images."""
+    def __init__(
+        self,
+        *,
+        private_images: bool = False,
+        prompts: Mapping[str, Mapping[Task, str]] = MappingProxyType({}),
+    ) -> None:
+        """Start without a model; `private_images` is WorkerSettings.private_images.
+
+        `prompts` are those of embedding models for tasks, by model.
+        """
         self.private_images = private_images
+        self._prompts = prompts
         self._ceilings: dict[str, int] = {}
         self._models: dict[str, ModelReport] = {}
 
@@ -63,6 +74,15 @@ class RequestFitting:
         )
         named.is_echo = error.is_echo
         return named
+
+    def with_prompt(self, request: EmbedRequest) -> EmbedRequest:
+        """Return the request with its task's prompt before each text, where one is configured."""
+        found = None if request.task is None else find(self._prompts, request.model)
+        prompt = None if found is None else found[1].get(request.task or "query")
+        if prompt is None or request.tokens:
+            return request
+        texts = tuple(f"{prompt}{text}" for text in request.input)
+        return request.model_copy(update={"input": texts, "task": None})
 
     def under_ceiling(self, request: ChatRequest) -> ChatRequest:
         """Return the request with `max_tokens` cut to the `max_output_tokens` of its model."""

@@ -82,6 +82,7 @@ from workers.backends.protocols import (
     capabilities,
     ungranted,
 )
+from workers.backends.vector_rows import unit_vectors
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import with_images
 from workers.request_fitting import RequestFitting, pulled
@@ -194,6 +195,8 @@ class Run:
         request = requested(self.job.request)
         fitting = self.services.fitting
         fitting.demand_kind(request, capabilities(self.backend))
+        if isinstance(request, EmbedRequest):
+            request = fitting.with_prompt(request)
         ignored = ungranted(request, self.backend)
         request = await self._fitted(request)
         answer = await self._continuation(request)
@@ -312,7 +315,8 @@ def stream(  # noqa: C901, PLR0912 - one flat case per kind
         case ChatRequest() if isinstance(backend, Chat):
             return backend.chat(request)
         case EmbedRequest() if isinstance(backend, Embed):
-            return (packer if isinstance(packer, Embed) else backend).embed(request)
+            rows = (packer if isinstance(packer, Embed) else backend).embed(request)
+            return unit_vectors(rows) if request.normalize else rows
         case PullRequest() if isinstance(backend, Pull):
             return backend.pull(request)
         case ImageRequest() if isinstance(backend, GenerateImages):

@@ -1,10 +1,14 @@
-"""Routes of rerank and score: translate, submit, respond."""
+"""Routes of rerank, score and Cohere's embeddings: translate, submit, respond."""
 
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Response
+from fastapi.responses import StreamingResponse
 
 from api_shim.cohere import schemas
+from api_shim.cohere.embeds import CohereEmbedBody, embed_pieces, to_embed
 from api_shim.cohere.reranks import (
     RerankBody,
     ScoreBody,
@@ -77,6 +81,40 @@ async def score(body: _Scored, call: DropIn) -> Response:
 async def score_by_short_path(body: _Scored, call: DropIn) -> Response:
     """Score pairs of texts by the short path of vLLM."""
     return await _scored(body, call)
+
+
+@router.post(
+    "/v2/embed",
+    operation_id="cohere_embed",
+    response_class=Response,
+    responses=cohere_answers(schemas.EmbeddingsByType),
+)
+async def embed(
+    body: Annotated[
+        CohereEmbedBody,
+        _example(
+            model="nomic-embed-text",
+            input_type="search_document",
+            texts=["one", "two"],
+            embedding_types=["float", "int8"],
+        ),
+    ],
+    call: DropIn,
+) -> Response:
+    """Turn texts into vectors of one or more types."""
+    request = to_embed(body)
+    record = await call.submit(request, body)
+    result = await call.result(record)
+    pieces = embed_pieces(record.id, request, body.embedding_types, result)
+    headers = {"Cache-Control": "no-store", **call.headers}
+    return StreamingResponse(_unhurried(pieces), 200, headers, media_type="application/json")
+
+
+async def _unhurried(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield to the event loop after each piece of a large response."""
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(0)
 
 
 async def _reranked(body: RerankBody, call: DropInCall) -> Response:

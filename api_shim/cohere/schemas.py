@@ -58,6 +58,16 @@ class RerankList(_Scored):
     results: list[RerankResult]
 
 
+class EmbeddingsByType(CohereSchema):
+    """Vectors in the order of the texts, by type."""
+
+    response_type: Literal["embeddings_by_type"]
+    id: str
+    embeddings: dict[str, list[list[float] | list[int] | str]]
+    texts: list[str]
+    meta: dict[str, Any]
+
+
 class PairScore(CohereSchema):
     """The score of a pair."""
 

@@ -137,6 +137,8 @@ def _status(code: str) -> int:
 SplitFrames = Callable[[list[Frame]], tuple[Sequence[Frame], Frame | None]]
 """Splits frames into those that can be rendered and the one that ends the stream, if any."""
 
+_OF_A_MODEL: Final = frozenset({"task"})
+"""Features that depend on the model: only the result says whether they were ignored."""
 _NO_GRACE_S: Final = 0.0
 _RETRY_GRACE_S: Final = 15.0
 """For a call with an Idempotency-Key, which its client repeats after a timeout; SDKs wait for up to
@@ -233,7 +235,9 @@ class DropInCall:
         await self._services.roster.recent()
         pool = self._services.roster.recent_pools.get(backend)
         granted = None if pool is None else pool.grants
-        return () if granted is None else tuple(each for each in wanted if each not in granted)
+        if granted is None:
+            return ()
+        return tuple(each for each in wanted if each not in granted and each not in _OF_A_MODEL)
 
     async def result(
         self, record: JobRecord, on_event: Callable[[Frame], object] | None = None

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from api_shim.openai.request_fields import OpenAIRequest, build_request, invalid_field
 from api_shim.openai.response_head import ResponseHead
-from contract.embeddings import EmbedRequest, unpack
+from contract.embeddings import TASK_WORDS, EmbedRequest, Task, unpack
 from contract.json_lines import json_line
+from contract.quantization import SmallType, quantized
 from contract.result import Embeddings, Result
 
 Ids = Annotated[list[int], Field(min_length=1)]
@@ -74,7 +75,7 @@ _FLOAT_BYTES: Final = 4
 _ROWS_AT_ONCE: Final = 64
 """Rows that are encoded without yielding to other calls."""
 
-Encoding = Literal["float", "base64"]
+Encoding = Literal["float", "base64"] | SmallType
 
 
 class EmbeddingBody(OpenAIRequest):
@@ -89,7 +90,22 @@ class EmbeddingBody(OpenAIRequest):
     ]
     """One text or up to 2,048; or token ids, where the backend accepts them."""
     dimensions: int | None = None
-    encoding_format: Encoding = "float"
+    encoding_format: Annotated[
+        Encoding, Field(validation_alias=AliasChoices("encoding_format", "embedding_type"))
+    ] = "float"
+    """`int8`, `uint8`, `binary` and `ubinary` are additions; Jina's clients call the field
+    `embedding_type`.
+    """
+    task: Annotated[
+        str | None, Field(validation_alias=AliasChoices("task", "input_type", "task_type"))
+    ] = None
+    """What the texts are for, an addition: `query`, `document`, also in the words of Cohere and
+    Jina.
+    """
+    normalize: Annotated[
+        bool | None, Field(validation_alias=AliasChoices("normalize", "normalized"))
+    ] = None
+    """Whether each vector is scaled to length 1, an addition."""
 
 
 def to_embed(body: EmbeddingBody) -> EmbedRequest:
@@ -102,7 +118,17 @@ def to_embed(body: EmbeddingBody) -> EmbedRequest:
         input=texts(body.input),
         tokens=ids(body.input),
         dimensions=body.dimensions,
+        task=_task(body.task),
+        normalize=body.normalize,
     )
+
+
+def _task(word: str | None) -> Task | None:
+    """The task that a word means; raises Refusal for an unknown one."""
+    found = None if word is None else TASK_WORDS.get(word.lower())
+    if word is not None and found is None:
+        raise invalid_field("task", f"{word[:40]!r} is none of {', '.join(TASK_WORDS)}")
+    return found
 
 
 def response_body(head: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
@@ -137,11 +163,15 @@ def _end(head: ResponseHead, result: Result) -> dict[str, Any]:
     return {"model": head.model, "usage": usage}
 
 
-def _rows(found: Embeddings | None, encoding: Encoding) -> Iterator[str | list[float]]:
+def _rows(found: Embeddings | None, encoding: Encoding) -> Iterator[str | list[float] | list[int]]:
     if found is None:
         return
     size_bytes = found.dimension * _FLOAT_BYTES
     packed = base64.b64decode(found.data)
     for at in range(0, len(packed), size_bytes):
         row = base64.b64encode(packed[at : at + size_bytes]).decode()
-        yield row if encoding == "base64" else unpack(row, found.dimension)[0]
+        if encoding == "base64":
+            yield row
+            continue
+        numbers = unpack(row, found.dimension)[0]
+        yield numbers if encoding == "float" else quantized(numbers, encoding)

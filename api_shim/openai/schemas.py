@@ -114,8 +114,8 @@ class EmbeddingObject(OpenAISchema):
 
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str
-    """Numbers, or base64 of little-endian float32."""
+    embedding: list[float] | list[int] | str
+    """Numbers, base64 of little-endian float32, or small integers."""
 
 
 class EmbeddingList(OpenAISchema):

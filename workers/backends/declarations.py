@@ -1,10 +1,14 @@
 """Configured facts about models and endpoints that their servers do not report.
 
-Two tables of fleet.toml:
+Tables of fleet.toml:
 
     [backends.box.models."qwen3-vl"]
     traits = ["chat", "vision", "tools"]
     context_length = 32768
+
+    [backends.box.models."nomic-embed-text".prompts]
+    query = "search_query: "
+    document = "search_document: "
 
     [[backends.farm.endpoints]]
     url = "http://10.0.0.5:8000/v1"
@@ -20,6 +24,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
+from contract.embeddings import Task
 from contract.models import ModelName
 from contract.roster import ModelTrait
 from contract.wire import WireModel
@@ -36,6 +41,8 @@ class DeclaredModel(WireModel):
     context_length: Count | None = None
     max_output_tokens: Count | None = None
     dimension: Count | None = None
+    prompts: dict[Task, Annotated[str, Field(max_length=2000)]] | None = None
+    """What is put before each text that is embedded for a task."""
 
 
 class DeclaredEndpoint(WireModel):

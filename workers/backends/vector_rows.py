@@ -5,14 +5,15 @@ Invariant: all batches together give one vector per text, in order, all of one w
 
 import base64
 import binascii
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import AsyncGenerator, Iterator, Sequence, Sized
+from contextlib import aclosing
 from itertools import pairwise
 from math import hypot
 from typing import Any, Final, TypeVar
 
-from contract.embeddings import is_finite, pack, unpack
+from contract.embeddings import is_finite, pack, unit_rows, unpack
 from contract.errors import BackendError, BadAnswer, NotFinite, NotSupported
-from contract.events import Usage, Vectors
+from contract.events import Event, Usage, Vectors
 
 Text = TypeVar("Text", bound=Sized)
 
@@ -116,6 +117,19 @@ def _not_packed(rows: Sequence[Sequence[Any]], first: int) -> BackendError:
 def width(row: Any) -> int | None:
     """The width of a vector, None if it is empty; raises BadAnswer."""
     return len(_numbers(row)) or None
+
+
+async def unit_vectors(
+    events: AsyncGenerator[Event, None],
+) -> AsyncGenerator[Event, None]:
+    """The events of an embedding with each vector scaled to length 1."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Vectors):
+                data = unit_rows(event.data, event.dimension)
+                yield event.model_copy(update={"data": data})
+            else:
+                yield event
 
 
 def unit(row: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from contract.embeddings import EmbedRequest
+from contract.embeddings import EmbedRequest, Task
 
 Text = str | tuple[int, ...]
 """A text, or the ids of its tokens."""
@@ -22,6 +22,9 @@ class PackingOptions(NamedTuple):
     keep_alive_s: float | None = None
     has_ids: bool = False
     """Whether the texts are token ids."""
+    task: Task | None = None
+    normalize: bool | None = None
+    """False or None; vectors are scaled to length 1 after they were packed."""
 
     @classmethod
     def of(cls, request: EmbedRequest) -> "PackingOptions":
@@ -32,6 +35,8 @@ class PackingOptions(NamedTuple):
             request.truncate,
             request.keep_alive_s,
             bool(request.tokens),
+            request.task,
+            False if request.normalize is False else None,
         )
 
     def request(self, texts: Sequence[Text]) -> EmbedRequest:
@@ -43,12 +48,16 @@ class PackingOptions(NamedTuple):
             model=self.model,
             dimensions=self.dimensions,
             keep_alive_s=self.keep_alive_s,
+            task=self.task,
+            normalize=self.normalize,
             **fields,
         )
 
     def digest(self, text: Text) -> str:
         """The SHA-256 of a text and all options that determine its vector, in hex."""
         fields = [self.model, self.dimensions, self.truncate is not False, self.has_ids, text]
+        if self.task is not None or self.normalize is not None:
+            fields += [self.task, self.normalize]
         return hashlib.sha256(to_json(fields)).hexdigest()
 
 

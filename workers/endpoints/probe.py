@@ -82,7 +82,7 @@ def _merged(report: ModelReport, models: Mapping[str, DeclaredModel]) -> ModelRe
     if found is None:
         return report
     facts = found[1]
-    update: dict[str, Any] = facts.model_dump(exclude_none=True)
+    update: dict[str, Any] = facts.model_dump(exclude_none=True, exclude={"prompts"})
     if facts.traits is not None and facts.lacks is None:
         update["lacks"] = tuple(trait for trait in report.lacks if trait not in facts.traits)
     if facts.lacks is not None and facts.traits is None:

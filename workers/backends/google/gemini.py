@@ -32,6 +32,7 @@ from workers.backends.vector_rows import VectorRows, batches, unit
 EMBED_BATCH: Final = 100
 """Texts of one request; more are a 400 (python-genai 2.19, `models.py`)."""
 _GRANTS: Final[frozenset[Feature]] = frozenset({
+    "task",
     "frequency_penalty", "presence_penalty", "messages[].thinking", "messages[].extra_content",
     "messages[].tool_calls[].extra_content", "messages[].tool_name",
 })  # fmt: skip

@@ -7,7 +7,7 @@ Gemini cannot express are listed in `ignored`. Source: googleapis/python-genai `
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
@@ -22,7 +22,7 @@ from contract.chat import (
     Tool,
     ToolCall,
 )
-from contract.embeddings import EmbedRequest
+from contract.embeddings import EmbedRequest, Task
 from contract.errors import (
     InvalidRequest,
     NotSupported,
@@ -202,12 +202,23 @@ def contents(request: ChatRequest) -> list[dict[str, Any]]:
     return turns
 
 
+_TASK_TYPES: Final[Mapping[Task, str]] = {
+    "query": "RETRIEVAL_QUERY",
+    "document": "RETRIEVAL_DOCUMENT",
+    "classification": "CLASSIFICATION",
+    "clustering": "CLUSTERING",
+    "similarity": "SEMANTIC_SIMILARITY",
+}
+
+
 def to_embed(request: EmbedRequest, model: str, texts: Sequence[str]) -> dict[str, Any]:
     """The body of `:batchEmbedContents`; `model` includes `models/`."""
     width = {} if request.dimensions is None else {"outputDimensionality": request.dimensions}
+    task = {} if request.task is None else {"taskType": _TASK_TYPES[request.task]}
     return {
         "requests": [
-            {"model": model, "content": {"parts": [{"text": text}]}, **width} for text in texts
+            {"model": model, "content": {"parts": [{"text": text}]}, **width, **task}
+            for text in texts
         ]
     }
 

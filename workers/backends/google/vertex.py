@@ -13,6 +13,7 @@ from typing_extensions import override
 from contract.embeddings import EmbedRequest
 from contract.errors import BackendError, NotSupported
 from contract.events import Done, Phase, Vectors
+from contract.features import Feature
 from contract.roster import ModelReport
 from workers.backends.dsn import BackendConfig
 from workers.backends.google import catalog
@@ -51,6 +52,12 @@ class Vertex(Gemini):
         super().__init__(name, url, key=key, idle_s=idle_s, signer=signer, transport=transport)
         self._models = tuple(models)
         self._prefix = f"/projects/{project}/locations/{location}" if project else ""
+
+    @property
+    @override
+    def grants(self) -> frozenset[Feature]:
+        """As Gemini; tasks of embeddings are not sent."""
+        return super().grants - {"task"}
 
     @override
     async def check(self) -> str | None:

@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.embeddings import EmbedRequest
+from contract.embeddings import EmbedRequest, Task
 from contract.errors import InputTooLarge, ModelMissing, NotFinite, NotSupported
 from contract.events import Done, Phase, Usage, Vectors
+from contract.features import Feature
 from contract.roster import ModelReport
 from workers.backends.in_process.onnx_encoder import Floats, LocalEncoder, Tokens, batches, unit
 from workers.backends.protocols import Stream
@@ -31,6 +32,8 @@ BLOCK_ROWS: Final = 256
 BLOCK_BYTES: Final = 512 * 1024
 TOKENIZE_TEXTS: Final = 64
 """Texts tokenized at once; a cancel takes effect in between."""
+
+_TASK_PROMPTS: Final = frozenset(get_args(Task))
 
 Answer = TypeVar("Answer")
 
@@ -57,6 +60,12 @@ class LocalEmbed:
         self._encoder = LocalEncoder(folder, threads=threads)
         self._max_batch_tokens = max_batch_tokens
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"embed-{name}")
+
+    @property
+    def grants(self) -> frozenset[Feature]:
+        """Vectors of any length; and tasks, if the folder has prompts for them."""
+        tasks = _TASK_PROMPTS & self._encoder.folder.prompts.keys()
+        return frozenset[Feature]({"normalize", "task"} if tasks else {"normalize"})
 
     async def check(self) -> str | None:
         """The version of the runtime; the model was tested when it was loaded."""
@@ -93,7 +102,8 @@ class LocalEmbed:
         lengths = [len(text.ids) for text in tokens]
         for batch in batches(lengths, self._max_batch_tokens, WINDOW):
             ids = [tokens[at].ids for at in batch]
-            rows[batch] = await self._run(partial(self._encoded, ids, dimension))
+            raw = request.normalize is False
+            rows[batch] = await self._run(partial(self._encoded, ids, dimension, raw=raw))
             _demand_finite(rows, batch)
             is_ready[batch] = True
             for end in _block_ends(is_ready, sent, dimension):
@@ -117,10 +127,11 @@ class LocalEmbed:
 
     async def _tokenized(self, request: EmbedRequest) -> list[Tokens]:
         limit = self._encoder.folder.max_tokens
+        prompt = self._encoder.folder.prompts.get(request.task or "")
         tokens: list[Tokens] = []
         for start in range(0, len(request.input), TOKENIZE_TEXTS):
             texts = request.input[start : start + TOKENIZE_TEXTS]
-            tokens += await self._run(partial(self._encoder.tokens, texts))
+            tokens += await self._run(partial(self._encoder.tokens, texts, prompt))
         for at, text in enumerate(tokens):
             if text.length > limit and request.truncate is False:
                 raise InputTooLarge(
@@ -129,10 +140,12 @@ class LocalEmbed:
                 )
         return tokens
 
-    def _encoded(self, ids: Sequence[NDArray[np.int32]], dimension: int) -> Floats:
-        vectors = self._encoder.encode(ids)
+    def _encoded(self, ids: Sequence[NDArray[np.int32]], dimension: int, *, raw: bool) -> Floats:
+        vectors = self._encoder.encode(ids, raw=raw)
+        if dimension == self._encoder.dimension:
+            return vectors
         # Matryoshka embeddings: cut and normalize again.
-        return vectors if dimension == self._encoder.dimension else unit(vectors[:, :dimension])
+        return vectors[:, :dimension] if raw else unit(vectors[:, :dimension])
 
     async def _run(self, work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -67,15 +67,22 @@ class LocalEncoder:
         self._output, self._pooling = self._choose_output()
         self.dimension = int(self.encode([self.tokens(["a"])[0].ids]).shape[1])
 
-    def tokens(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokens of each text, truncated to the model's limit; an empty text has at least one."""
-        prepared = [self.folder.prompt + text for text in texts]
+    def tokens(self, texts: Sequence[str], prompt: str | None = None) -> list[Tokens]:
+        """Tokens of each text, truncated to the model's limit; an empty text has at least one.
+
+        `prompt` replaces that of the folder.
+        """
+        before = self.folder.prompt if prompt is None else prompt
+        prepared = [before + text for text in texts]
         if self.folder.lowers:
             prepared = [text.lower() for text in prepared]
         return [self._tokens(encoding) for encoding in self._tokenizer.encode_batch_fast(prepared)]
 
-    def encode(self, rows: Sequence[NDArray[np.int32]]) -> Floats:
-        """Vectors ([len(rows), dimension]) of texts that run as one batch; raises ServerFault."""
+    def encode(self, rows: Sequence[NDArray[np.int32]], *, raw: bool = False) -> Floats:
+        """Vectors ([len(rows), dimension]) of texts that run as one batch; raises ServerFault.
+
+        `raw`: they are not scaled to length 1 if the folder says so.
+        """
         width = max(len(row) for row in rows)
         ids = np.full((len(rows), width), self.folder.pad_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
@@ -91,7 +98,7 @@ class LocalEncoder:
         with foreign(ServerFault, f"{self.folder.onnx} failed"):
             hidden = self._session.run([self._output], feed)[0].astype(np.float32, copy=False)
         vectors: Floats = hidden if self._pooling is None else pool(hidden, mask, self._pooling)
-        return unit(vectors) if self.folder.normalizes else vectors
+        return unit(vectors) if self.folder.normalizes and not raw else vectors
 
     def _tokens(self, encoding: Any) -> Tokens:
         rest = sum(len(part.ids) - sum(part.special_tokens_mask) for part in encoding.overflowing)

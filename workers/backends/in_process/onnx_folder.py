@@ -50,6 +50,8 @@ class ModelFolder:
     """Whether texts are lower-cased before tokenization."""
     prompt: str
     """Prepended to every text."""
+    prompts: Mapping[str, str]
+    """Prompts by name, as in `query`."""
     extra_modules: tuple[str, ...]
     """Modules after the transformer that only a graph of the whole model can contain."""
 
@@ -84,6 +86,7 @@ def read_folder(folder: Path) -> ModelFolder:
         pad_id=_pad_id(tokenizer, config),
         lowers=bool(sentence.get("do_lower_case")),
         prompt=(prompts.get("prompts") or {}).get(prompts.get("default_prompt_name")) or "",
+        prompts=prompts.get("prompts") or {},
         extra_modules=tuple(sorted(modules.keys() - _MODULES)),
     )
 

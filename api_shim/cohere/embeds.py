@@ -1,0 +1,142 @@
+"""POST /v2/embed: the request and the response. Pure.
+
+Source: cohere-ai/cohere-python `v2/raw_client.py` (embed), `types/embed_by_type_response.py`.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+from pydantic import ValidationError
+
+from api_shim.cohere.errors import named, wrong_field
+from api_shim.submission.ignored_fields import LenientModel
+from contract.embeddings import TASK_WORDS, EmbedRequest, unpack
+from contract.errors import NotSupported
+from contract.json_lines import json_line
+from contract.quantization import SmallType, quantized
+from contract.result import Result
+
+MOST_TEXTS: Final = 2048
+"""As of /v1/embeddings; at Cohere 96."""
+_FLOAT_BYTES: Final = 4
+_ROWS_AT_ONCE: Final = 64
+"""Rows that are encoded without yielding to other calls."""
+_NAMES: Final = {"input": "texts", "dimensions": "output_dimension", "task": "input_type"}
+
+EmbeddingType = Literal["float", "base64"] | SmallType
+
+
+class EmbedContentBody(LenientModel):
+    """A part of an input."""
+
+    type: str
+    text: str = ""
+
+
+class EmbedInputBody(LenientModel):
+    """An input of several parts."""
+
+    content: list[EmbedContentBody]
+
+
+class CohereEmbedBody(LenientModel):
+    """Texts to embed."""
+
+    model: str
+    """As listed by `GET /v1/models`."""
+    input_type: str | None = None
+    """What the texts are for: `search_query`, `search_document`, `classification`, `clustering`."""
+    texts: list[str] = []
+    inputs: list[EmbedInputBody] = []
+    """Instead of `texts`: parts of type `text`, a line each."""
+    images: list[Any] = []
+    output_dimension: int | None = None
+    embedding_types: list[EmbeddingType] = ["float"]
+    truncate: Literal["NONE", "START", "END"] = "END"
+    backend: str | None = None
+    """Name of the backend, an addition of ours for fleets where several have the model."""
+
+
+def to_embed(body: CohereEmbedBody) -> EmbedRequest:
+    """The request; raises Refusal for what is not supported."""
+    texts = _texts(body)
+    task = None
+    if body.input_type is not None:
+        task = TASK_WORDS.get(body.input_type.lower())
+        if task is None:
+            known = ", ".join(TASK_WORDS)
+            raise wrong_field("input_type", f"{body.input_type[:40]!r} is none of {known}")
+    if body.truncate == "START":
+        raise wrong_field("truncate", "START is not supported: END or NONE", NotSupported)
+    if not body.embedding_types:
+        raise wrong_field("embedding_types", "must name one type at least")
+    fields: dict[str, Any] = {
+        "backend": body.backend,
+        "dimensions": body.output_dimension,
+        "task": task,
+        "truncate": False if body.truncate == "NONE" else None,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return EmbedRequest(model=body.model, input=texts, **given)
+    except ValidationError as error:
+        raise named(error, _NAMES) from None
+
+
+def _texts(body: CohereEmbedBody) -> tuple[str, ...]:
+    parts = [part for each in body.inputs for part in each.content]
+    if body.images or any(part.type != "text" for part in parts):
+        raise wrong_field(
+            "images" if body.images else "inputs",
+            "images are not supported: send texts",
+            NotSupported,
+        )
+    if bool(body.texts) == bool(body.inputs):
+        raise wrong_field("texts", "send texts, or inputs of texts, one at least and not both")
+    found = body.texts or ["\n".join(part.text for part in each.content) for each in body.inputs]
+    if len(found) > MOST_TEXTS:
+        raise wrong_field(
+            "texts", f"has {len(found)}, and a request may have {MOST_TEXTS}: send several requests"
+        )
+    return tuple(found)
+
+
+def embed_pieces(
+    job_id: str, request: EmbedRequest, types: Sequence[EmbeddingType], result: Result
+) -> Iterator[bytes]:
+    """The response's JSON, some rows at a time."""
+    yield b'{"response_type":"embeddings_by_type","id":"%s","embeddings":{' % job_id.encode()
+    for number, type in enumerate(dict.fromkeys(types)):
+        yield b'%s"%s":[' % (b"," if number else b"", type.encode())
+        page: list[bytes] = []
+        for at, row in enumerate(_rows(result, type)):
+            page.append((b"," if at else b"") + json_line(row))
+            if len(page) == _ROWS_AT_ONCE:
+                yield b"".join(page)
+                page.clear()
+        yield b"".join(page) + b"]"
+    yield b"}," + json_line(_end(request, result))[1:]
+
+
+def _end(request: EmbedRequest, result: Result) -> dict[str, Any]:
+    meta: dict[str, Any] = {"api_version": {"version": "2"}}
+    if result.usage is not None:
+        tokens = result.usage.prompt_tokens
+        meta |= {"billed_units": {"input_tokens": tokens}, "tokens": {"input_tokens": tokens}}
+    return {"texts": request.input, "meta": meta}
+
+
+def _rows(result: Result, type: EmbeddingType) -> Iterator[str | list[float] | list[int]]:
+    found = result.embeddings
+    if found is None:
+        return
+    size_bytes = found.dimension * _FLOAT_BYTES
+    packed = base64.b64decode(found.data)
+    for at in range(0, len(packed), size_bytes):
+        row = base64.b64encode(packed[at : at + size_bytes]).decode()
+        if type == "base64":
+            yield row
+            continue
+        numbers = unpack(row, found.dimension)[0]
+        yield numbers if type == "float" else quantized(numbers, type)

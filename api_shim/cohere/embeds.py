@@ -47,12 +47,12 @@ class CohereEmbedBody(LenientModel):
     """As listed by `GET /v1/models`."""
     input_type: str | None = None
     """What the texts are for: `search_query`, `search_document`, `classification`, `clustering`."""
-    texts: list[str] = []
-    inputs: list[EmbedInputBody] = []
+    texts: tuple[str, ...] = ()
+    inputs: tuple[EmbedInputBody, ...] = ()
     """Instead of `texts`: parts of type `text`, a line each."""
-    images: list[Any] = []
+    images: tuple[Any, ...] = ()
     output_dimension: int | None = None
-    embedding_types: list[EmbeddingType] = ["float"]
+    embedding_types: tuple[EmbeddingType, ...] = ("float",)
     truncate: Literal["NONE", "START", "END"] = "END"
     backend: str | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
@@ -94,12 +94,13 @@ def _texts(body: CohereEmbedBody) -> tuple[str, ...]:
         )
     if bool(body.texts) == bool(body.inputs):
         raise wrong_field("texts", "send texts, or inputs of texts, one at least and not both")
-    found = body.texts or ["\n".join(part.text for part in each.content) for each in body.inputs]
+    joined = ("\n".join(part.text for part in each.content) for each in body.inputs)
+    found = body.texts or tuple(joined)
     if len(found) > MOST_TEXTS:
         raise wrong_field(
             "texts", f"has {len(found)}, and a request may have {MOST_TEXTS}: send several requests"
         )
-    return tuple(found)
+    return found
 
 
 def embed_pieces(

@@ -1,13 +1,16 @@
 """Cohere's own client, unmodified, against a running fleet.
 
-Subjects: api_shim/cohere/routes.py, api_shim/cohere/errors.py.
+Subjects: api_shim/cohere/routes.py, api_shim/cohere/errors.py, api_shim/cohere/embeds.py.
 """
 
 import asyncio
+import base64
 from collections.abc import Iterator
+from typing import Any
 
 import cohere
 import httpx
+import numpy as np
 import pytest
 from cohere.core.api_error import ApiError
 from support.fleet import Fleet, fleet
@@ -79,14 +82,85 @@ async def test_many_reranks_run_at_once(at: Fleet) -> None:
     ],
 )
 def test_a_wrong_request_names_what_is_wrong(
-    ask: cohere.ClientV2, fields: dict[str, object], status: int, words: str
+    ask: cohere.ClientV2, fields: dict[str, Any], status: int, words: str
 ) -> None:
     given = {"model": MODEL, "query": QUERY, "documents": DOCUMENTS, **fields}
     with pytest.raises(ApiError) as caught:
-        ask.rerank(**given)  # type: ignore[arg-type]
+        ask.rerank(**given)
 
     assert caught.value.status_code == status
     assert words in caught.value.body["message"]
+
+
+def test_texts_become_vectors_of_the_types_that_were_asked_for(ask: cohere.ClientV2) -> None:
+    texts = ["one two", "three"]
+    answer = ask.embed(
+        model="scripted-embed",
+        output_dimension=20,
+        input_type="search_document",
+        texts=texts,
+        embedding_types=["float", "int8", "uint8", "binary", "ubinary", "base64"],
+    )
+    found = answer.embeddings
+    floats = np.array(found.float_, np.float32)
+
+    assert answer.texts == texts
+    assert floats.shape == (2, 20)
+    assert found.base64 is not None
+    assert [base64.b64decode(row) for row in found.base64] == [row.tobytes() for row in floats]
+    assert np.array(found.ubinary).tolist() == np.packbits(floats > 0, axis=1).tolist()
+    assert (np.array(found.ubinary) - 128).tolist() == found.binary
+    assert (np.array(found.uint8) - 128).tolist() == found.int8
+    for small, row in zip(np.array(found.int8), floats, strict=True):
+        cosine = small @ row / np.linalg.norm(small) / np.linalg.norm(row)
+        assert cosine > 0.999
+
+
+def test_vectors_are_floats_unless_asked_otherwise_and_may_be_shorter(ask: cohere.ClientV2) -> None:
+    given = [{"content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
+    answer = ask.embed(
+        model="scripted-embed", input_type="clustering", inputs=given, output_dimension=5
+    )
+
+    assert [len(row) for row in answer.embeddings.float_ or ()] == [5]
+    assert answer.embeddings.int8 is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"input_type": "poetry"}, "input_type"),
+        ({"texts": []}, "texts"),
+        ({"texts": ["a"] * 2049}, "texts"),
+        ({"truncate": "START"}, "truncate"),
+        ({"embedding_types": ["int4"]}, "embedding_types"),
+        ({"images": ["data:image/png;base64,AAAA"]}, "images"),
+        ({"output_dimension": 0}, "output_dimension"),
+        ({"model": MODEL}, "not for embed"),
+    ],
+)
+def test_a_wrong_embedding_names_what_is_wrong(
+    ask: cohere.ClientV2, fields: dict[str, Any], words: str
+) -> None:
+    given = {"model": "scripted-embed", "input_type": "search_query", "texts": ["a"], **fields}
+    with pytest.raises(ApiError) as caught:
+        ask.embed(**given)
+
+    assert caught.value.status_code == 400
+    assert words in caught.value.body["message"]
+
+
+@pytest.mark.parametrize("asked", [{"encoding_format": "ubinary"}, {"embedding_type": "ubinary"}])
+def test_openais_surface_has_small_types_and_names_a_task_that_has_no_prompt(
+    at: Fleet, asked: dict[str, str]
+) -> None:
+    body = {"model": "scripted-embed", "input": "a b", **asked, "task": "retrieval.query"}
+    answer = httpx.post(f"{at.url}/v1/embeddings", json=body)
+    wrong = httpx.post(f"{at.url}/v1/embeddings", json={**body, "task": "poetry"})
+
+    assert len(answer.json()["data"][0]["embedding"]) == 8
+    assert answer.headers["x-fleet-ignored"] == "task"
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "task")
 
 
 def test_pairs_are_scored_in_their_order(at: Fleet) -> None:

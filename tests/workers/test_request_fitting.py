@@ -3,6 +3,7 @@
 import pytest
 
 from contract.chat import ChatRequest, Message
+from contract.embeddings import EmbedRequest, Task
 from contract.errors import ModelMissing, WrongKind
 from contract.roster import ModelReport
 from workers.request_fitting import RequestFitting
@@ -43,6 +44,7 @@ def fitted(*models: ModelReport) -> RequestFitting:
 
 
 CHATS = ModelReport(name="qwen3:latest", traits=("chat",))
+PROMPTS: dict[str, dict[Task, str]] = {"nomic:latest": {"query": "search_query: "}}
 EMBEDS = ModelReport(name="minilm:latest", traits=("embed",), lacks=("chat",))
 
 
@@ -70,3 +72,21 @@ def test_the_error_of_a_missing_model_has_close_names() -> None:
     assert named.message == "model 'quen3' not found; close names: qwen3:latest"
     assert named.upstream_status == 404
     assert fitted(CHATS).missing(error, "zephyr") is error
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "text", "left"),
+    [
+        ("nomic", "query", "search_query: a", None),
+        ("nomic", "document", "a", "document"),
+        ("other", "query", "a", "query"),
+        ("nomic", None, "a", None),
+    ],
+)
+def test_a_task_is_the_prompt_that_is_configured_for_the_model(
+    model: str, task: Task | None, text: str, left: Task | None
+) -> None:
+    fitting = RequestFitting(prompts=PROMPTS)
+    fitted_request = fitting.with_prompt(EmbedRequest(model=model, input=("a",), task=task))
+
+    assert (fitted_request.input, fitted_request.task) == ((text,), left)

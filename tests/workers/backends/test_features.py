@@ -143,7 +143,7 @@ async def test_minor_unsupported_fields_are_reported() -> None:
 
         assert ungranted(request, backend) == ("logit_bias", "parallel_tool_calls")
         assert grants(backend) == {
-            "frequency_penalty", "presence_penalty", "messages[].thinking",
+            "task", "frequency_penalty", "presence_penalty", "messages[].thinking",
             "messages[].extra_content", "messages[].tool_calls[].extra_content",
             "messages[].tool_name",
         }  # fmt: skip

@@ -38,7 +38,7 @@ from contract.errors import (
 from contract.images import ImageRequest
 from contract.result import Result
 from workers.backends.google.chunks import ChunkReader
-from workers.backends.google.requests import contents, to_chat
+from workers.backends.google.requests import contents, to_chat, to_embed
 from workers.scripted.script import vector
 
 PNG = "iVBORw0KGgoAAAA="
@@ -511,3 +511,9 @@ async def test_a_schema_and_a_tool_reach_the_server() -> None:
 
     assert result.content == "{}"
     assert seen[0]["generationConfig"]["responseJsonSchema"] == {"type": "object"}
+
+
+def test_a_task_of_an_embedding_is_googles_word_for_it() -> None:
+    body = to_embed(EmbedRequest(model="m", input=("a",), task="query"), "models/m", ("a",))
+
+    assert body["requests"][0]["taskType"] == "RETRIEVAL_QUERY"

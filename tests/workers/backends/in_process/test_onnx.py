@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ async def test_it_is_a_backend_that_can_embed_and_nothing_else(folder: Path) -> 
         assert isinstance(backend, Backend)
         assert isinstance(backend, Embed)
         assert capabilities(backend) == ("embed", "list")
+
+
+async def test_a_task_has_the_folders_prompt_and_vectors_may_keep_their_length(
+    tmp_path: Path,
+) -> None:
+    prompts = {"prompts": {"query": "q q ", "document": "d "}, "default_prompt_name": "document"}
+    folder = write_tiny_bert(tmp_path / "tiny-bert", config_sentence_transformers=prompts)
+    async with serving(folder) as backend:
+        query = rows(await events(backend, "a", task="query"))
+        usual = rows(await events(backend, "a"))
+        raw = rows(await events(backend, "a", normalize=False))
+        assert backend.grants == {"normalize", "task"}
+
+    mean = partial(np.mean, axis=0)
+    np.testing.assert_allclose(query, [expected("q q a", mean)], atol=1e-5)
+    np.testing.assert_allclose(usual, [expected("d a", mean)], atol=1e-5)
+    assert np.linalg.norm(raw) > 1.1
+    np.testing.assert_allclose(raw / np.linalg.norm(raw), usual, atol=1e-5)
 
 
 async def test_vectors_are_what_numpy_makes_of_them(folder: Path) -> None:
@@ -237,11 +256,11 @@ class Held:
     def run(self, backend: LocalEmbed, monkeypatch: pytest.MonkeyPatch) -> None:
         encode = backend._encoded
 
-        def wait(ids: Any, dimension: int) -> Any:
+        def wait(ids: Any, dimension: int, *, raw: bool) -> Any:
             self.loop.call_soon_threadsafe(self.waiting.set)
             self.permits.acquire(timeout=10)
             self.ran.append(len(ids))
-            return encode(ids, dimension)
+            return encode(ids, dimension, raw=raw)
 
         monkeypatch.setattr(backend, "_encoded", wait)
 

@@ -213,6 +213,12 @@ class AnswerBlocks:
         """Every block as JSON."""
         return [block.value for block in self._blocks]
 
+    @property
+    def last_text(self) -> str:
+        """The text of the last block; empty if it is of another kind."""
+        last = self._blocks[-1] if self._blocks else None
+        return str(last.value["text"]) if isinstance(last, TextAnswer) else ""
+
     def add(self, delta: Mapping[str, Any]) -> list[StreamEvent]:
         """Add the fields of a `delta` event."""
         if (meta := delta.get("provider_meta")) is not None:

@@ -50,12 +50,14 @@ class MessageFacts(NamedTuple):
     model: str
     priority: Priority
     notes: MessageNotes
+    stops: tuple[str, ...] = ()
+    """The request's stop sequences."""
 
     @classmethod
     def of(cls, record: JobRecord, request: ChatRequest) -> Self:
         """From a job's record and request."""
         notes = request.message_notes or MessageNotes()
-        return cls(record.id, record.model or "", record.priority, notes)
+        return cls(record.id, record.model or "", record.priority, notes, request.stop)
 
 
 class MessageBuilder:
@@ -114,7 +116,7 @@ class MessageBuilder:
         return [*events, delta, {"type": "message_stop"}]
 
     def _end(self, finish: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        stop_sequence = fields.get("stop_sequence")
+        stop_sequence = fields.get("stop_sequence") or self._stop_in_the_text(finish)
         reason = _REASONS.get(finish, "stop_sequence" if stop_sequence else "end_turn")
         if self._facts.notes.only_reads:
             reason, stop_sequence = "max_tokens", None
@@ -128,6 +130,16 @@ class MessageBuilder:
             "stop_sequence": stop_sequence if reason == "stop_sequence" else None,
             "stop_details": why if reason == "refusal" else None,
         }
+
+    def _stop_in_the_text(self, finish: str) -> str | None:
+        """The stop sequence with which the text ends: some servers leave it there.
+
+        Where servers remove it and do not name it, whether one was met cannot be known.
+        """
+        if finish != "stop" or not self._facts.stops:
+            return None
+        text = self.blocks.last_text
+        return next((stop for stop in self._facts.stops if text.endswith(stop)), None)
 
     def _message(
         self, content: Sequence[Mapping[str, Any]], ending: Mapping[str, Any], used: Usage | None

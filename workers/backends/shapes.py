@@ -163,6 +163,8 @@ Measure = Annotated[float | None, BeforeValidator(_measure)]
 Name = Annotated[str, BeforeValidator(_name)]
 OptionalText = Annotated[str | None, WrapValidator(none_if_invalid)]
 """Descriptive text; None for anything else."""
+ObjectList = Annotated[list[dict[str, Any]] | None, WrapValidator(none_if_invalid)]
+"""A list of objects that are passed on; None for anything else."""
 TextList = Annotated[list[str] | None, WrapValidator(none_if_invalid)]
 """A list of descriptive texts; None for anything else."""
 Object = Annotated[dict[str, Any] | None, WrapValidator(none_if_invalid)]

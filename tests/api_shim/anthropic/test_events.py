@@ -117,6 +117,24 @@ def test_the_reasons_of_an_end(done: Done, reason: str, stop: str | None) -> Non
     assert (found.ending["stop_reason"], found.ending["stop_sequence"]) == (reason, stop)
 
 
+@pytest.mark.parametrize(
+    ("text", "done", "reason"),
+    [
+        ("one END", Done(), "stop_sequence"),
+        ("one END of it", Done(), "end_turn"),
+        ("one END", Done(finish_reason="length"), "max_tokens"),
+        ("one", Done(), "end_turn"),  # a server that removes the sequence and does not name it
+    ],
+)
+def test_a_stop_sequence_that_a_server_leaves_in_the_text_is_the_reason(
+    text: str, done: Done, reason: str
+) -> None:
+    found = told(Delta(content=text), done, facts=FACTS._replace(stops=("STOP", "END")))
+
+    assert found.ending["stop_reason"] == reason
+    assert found.ending["stop_sequence"] == ("END" if reason == "stop_sequence" else None)
+
+
 def test_a_refusal_is_text_and_explained() -> None:
     found = told(Delta(refusal="No."), Done())
 

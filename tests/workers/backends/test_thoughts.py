@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from support.backends import FunctionTransport, against_bytes, folded, make
 
 from contract.chat import DETAILS, ChatRequest, Message, Tool, ToolCall
@@ -109,6 +109,46 @@ def test_pieces_of_thoughts_go_back_as_they_came_to_openrouter_alone() -> None:
 
     assert (sent[DETAILS], DETAILS in elsewhere) == (PIECES, False)
     assert "messages[].reasoning_details" not in DIALECTS["vllm"].grants
+
+
+def piece(**fields: Any) -> dict[str, Any]:
+    return {"type": "reasoning.text", "index": 0, "format": "anthropic-claude-v1", **fields}
+
+
+def openrouter(*deltas: dict[str, Any]) -> bytes:
+    chunks = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    last: dict[str, Any] = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    return (
+        b"".join(b"data: %s\n\n" % to_json(each) for each in (*chunks, last)) + b"data: [DONE]\n\n"
+    )
+
+
+async def test_signed_thoughts_of_openrouter_make_the_round_trip() -> None:
+    packets = openrouter(
+        {"reasoning": "so ", "reasoning_details": [piece(text="so ")]},
+        {"reasoning": "be it", "reasoning_details": [piece(text="be it")]},
+        {"reasoning_details": [piece(signature="c2ln")]},
+        {"reasoning_details": PIECES},
+        {"content": "a"},
+    )
+    async with against_bytes("generic", packets) as backend:
+        result = await folded(backend.chat(conversation()))
+    turn = Message(role="assistant", content="a", provider_meta=result.provider_meta)
+    at = generic("https://openrouter.ai/api/v1")
+    sent = requests.to_chat(conversation(turn), at).fields["messages"][1]
+
+    assert (result.thinking, result.content) == ("so be it", "a")
+    assert sent[DETAILS] == [piece(text="so be it", signature="c2ln"), *PIECES]
+
+
+async def test_thoughts_without_a_signature_need_no_way_back() -> None:
+    packets = openrouter(
+        {"reasoning": "so", "reasoning_details": [piece(text="so")]}, {"content": "a"}
+    )
+    async with against_bytes("generic", packets) as backend:
+        result = await folded(backend.chat(conversation()))
+
+    assert (result.thinking, result.provider_meta) == ("so", None)
 
 
 def test_a_template_is_given_thoughts_and_one_without_a_place_for_them_is_named() -> None:

@@ -179,11 +179,17 @@ class InMemory:
                     case str(text):
                         for delta in parser.add(text):
                             yield delta
-                    case GenerationEnd(finish_reason=reason, usage=usage):
+                    case GenerationEnd(finish_reason=reason, usage=usage, stop_sequence=stop):
                         for delta in parser.end():
                             yield delta
                         why = "tool_calls" if parser.calls else reason
-                        yield Done(finish_reason=why, usage=usage, timings=timings, ignored=ignored)
+                        yield Done(
+                            finish_reason=why,
+                            stop_sequence=stop,
+                            usage=usage,
+                            timings=timings,
+                            ignored=ignored,
+                        )
                         return
         raise TruncatedStream(f"{request.model} ended without a finish reason")
 

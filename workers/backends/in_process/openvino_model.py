@@ -99,13 +99,13 @@ class OpenVinoChat:
             )
         stream.put(stops.rest())
         reason = result.finish_reasons[0] if result.finish_reasons else None
-        is_cut = reason == self._library.GenerationFinishReason.LENGTH and not stops.is_met
+        is_cut = reason == self._library.GenerationFinishReason.LENGTH and stops.met is None
         metrics = result.perf_metrics
         usage = Usage(
             prompt_tokens=metrics.get_num_input_tokens(),
             completion_tokens=metrics.get_num_generated_tokens(),
         )
-        stream.put(GenerationEnd("length" if is_cut else "stop", usage))
+        stream.put(GenerationEnd("length" if is_cut else "stop", usage, stops.met))
 
     def _prompt(self, chat: TemplatedChat) -> str:
         if not chat.messages:
@@ -128,7 +128,7 @@ class OpenVinoChat:
             passed = stops.add(text)
             if stream.is_closed or (passed and not stream.put(passed)):
                 return status.CANCEL
-            return status.STOP if stops.is_met else status.RUNNING
+            return status.RUNNING if stops.met is None else status.STOP
 
         return on_text
 

@@ -8,19 +8,21 @@ class Stops:
 
     def __init__(self, words: Sequence[str]) -> None:
         """`words` may be empty."""
-        self.is_met = False
+        self.met: str | None = None
+        """The word that ended the text."""
         self._words = tuple(word for word in words if word)
         self._held = ""
 
     def add(self, text: str) -> str:
         """The text that can be sent now; "" after a stop word."""
-        if self.is_met:
+        if self.met is not None:
             return ""
         text = self._held + text
-        found = [at for word in self._words if (at := text.find(word)) >= 0]
+        found = [(at, word) for word in self._words if (at := text.find(word)) >= 0]
         if found:
-            self.is_met, self._held = True, ""
-            return text[: min(found)]
+            at, self.met = min(found)
+            self._held = ""
+            return text[:at]
         held = max((_overlap(text, word) for word in self._words), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

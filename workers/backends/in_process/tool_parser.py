@@ -34,6 +34,8 @@ class GenerationEnd(NamedTuple):
 
     finish_reason: FinishReason
     usage: Usage
+    stop_sequence: str | None = None
+    """The one that ended the text, if that is known."""
 
 
 GeneratedItem = GenerationStart | str | GenerationEnd

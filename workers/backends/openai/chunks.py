@@ -5,8 +5,10 @@ returns only if a terminal marker was seen. A stream that ends without one was t
 /v1 and LM Studio end like that on errors, and so does a dropped connection.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from contract.chat import DETAILS
 from contract.errors import BadAnswer, TruncatedStream
 from contract.events import Delta, Done, FinishReason, Phase, Timings, ToolCallDelta, Usage
 from workers.backends.http.json_text import parse_json
@@ -130,6 +132,37 @@ def plain_text(chunk: dict[str, Any]) -> str | None:
     return text if type(text) is str else None
 
 
+class ReasoningDetails:
+    """OpenRouter's `reasoning_details` so far: signed or encrypted thoughts must be sent back.
+
+    A text comes in fragments that have one index, its signature with the last of them.
+    Source: openrouter.ai/docs, "Preserving reasoning".
+    """
+
+    def __init__(self) -> None:
+        """No detail yet."""
+        self._details: list[dict[str, Any]] = []
+
+    def add(self, details: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Add fragments; returns all details as `provider_meta` if these have opaque data."""
+        for detail in details:
+            last = self._details[-1] if self._details else {}
+            if all(last.get(name) == detail.get(name) for name in ("type", "index")) and (
+                name := _FRAGMENTED.get(str(detail.get("type")))
+            ):
+                text = (last.get(name) or "") + (detail.get(name) or "")
+                known = {key: value for key, value in detail.items() if value is not None}
+                self._details[-1] = {**last, **known, name: text}
+            else:
+                self._details.append(detail)
+        is_opaque = any(detail.get("signature") or detail.get("data") for detail in details)
+        return {DETAILS: list(self._details)} if is_opaque else None
+
+
+_FRAGMENTED: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
+"""The field of each type that comes in fragments."""
+
+
 class OpenAIChunks:
     """Reads the chunks of one response, in order."""
 
@@ -139,6 +172,7 @@ class OpenAIChunks:
         self._stop_sequence: str | None = None
         self._usage: OpenAIUsageFields | None = None
         self._calls = ToolCallReader()
+        self._details = ReasoningDetails()
         self._has_content = False
 
     @property
@@ -177,7 +211,8 @@ class OpenAIChunks:
         choice = choices[0]
         if choice.get("finish_reason"):
             self._finish = choice.get("finish_reason")
-            self._stop_sequence = choice.get("stop_reason")  # vLLM's alone
+            # Of vLLM and SGLang; no other server says which sequence ended the answer.
+            self._stop_sequence = choice.get("stop_reason") or choice.get("matched_stop")
         # A response that was not streamed has `message` in place of `delta`.
         name = "delta" if choice.get("delta") else "message"
         fields = choice.get("delta") or choice.get("message") or _completion_message(choice)
@@ -219,10 +254,12 @@ class OpenAIChunks:
         thinking = _reasoning(fields, where) + texts.thinking
         refusal = (fields.get("refusal") or "") + texts.refusal
         calls = self._fragments(fields)
-        if not (texts.text or thinking or refusal or calls):
+        meta = self._details.add(fields.get("reasoning_details") or ())
+        if not (texts.text or thinking or refusal or calls or meta):
             return None
         self._has_content = True
         return Delta(
+            provider_meta=meta,
             content=texts.text or None,
             thinking=thinking or None,
             refusal=refusal or None,

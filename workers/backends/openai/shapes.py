@@ -16,6 +16,7 @@ from workers.backends.shapes import (
     Measure,
     Name,
     Object,
+    ObjectList,
     OptionalText,
     Shape,
     TextList,
@@ -90,6 +91,7 @@ class OpenAIMessage(TypedDict, total=False):
     content: Content
     reasoning_content: Content
     reasoning: Content
+    reasoning_details: ObjectList
     refusal: str | None
     tool_calls: list[OpenAIToolCall] | None
     function_call: OpenAIFunction | None
@@ -104,6 +106,7 @@ class OpenAIChoice(TypedDict, total=False):
     text: str | None
     finish_reason: OptionalText
     stop_reason: OptionalText
+    matched_stop: OptionalText
     logprobs: LogprobLists | list[TokenLogprob] | None
 
 

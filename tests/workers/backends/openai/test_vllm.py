@@ -2,6 +2,7 @@
 
 import httpx
 import pytest
+from pydantic_core import to_json
 from support.backends import against_bytes, against_imitation, chat_request, folded
 
 from contract.chat import SchemaFormat
@@ -66,3 +67,23 @@ def test_thinking_is_sent_to_the_template_and_as_an_effort(think: str, wanted: s
 
     assert fields["chat_template_kwargs"] == {"enable_thinking": think != "off"}
     assert fields.get("reasoning_effort") == wanted
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "known"),
+    [
+        ("stop_reason", "END", "END"),
+        ("matched_stop", "END", "END"),  # SGLang
+        ("matched_stop", 128009, None),  # the id of the model's own last token
+        ("stop_reason", None, None),
+    ],
+)
+async def test_the_stop_sequence_that_ended_a_text_is_known(
+    field: str, value: object, known: str | None
+) -> None:
+    choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", field: value}
+    packet = b"data: %s\n\ndata: [DONE]\n\n" % to_json({"choices": [choice]})
+    async with against_bytes("vllm", packet) as backend:
+        result = await folded(backend.chat(chat_request("m", stop=("END",))))
+
+    assert (result.content, result.stop_sequence) == ("a", known)

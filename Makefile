@@ -15,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-header --no-annotate --universal \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents test test-fast coverage chaos flood check fix wheel lock bench bench-quick bench-peers clean
+.PHONY: help shape install dev demo demo-llama browser screenshots real real-sd prometheus inprocess agents clients test test-fast coverage chaos flood check fix wheel lock bench bench-quick bench-peers clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ inprocess: $(VENV)/.dev ## Test the in-process backends with their real librarie
 
 agents: $(VENV)/.dev ## Install the coding agents that tests run (Claude Code, Codex, aider, ...: 1.8 GB, once a machine)
 	PYTHONPATH=tests LLM_FLEET_NODE=require $(BIN)/python -m support.agents
+
+clients: $(VENV)/.dev agents ## Run every client that tests have, and write docs/clients-matrix.md; fails if a cell is no longer green
+	PYTHONPATH=tests LLM_FLEET_NODE=require $(BIN)/python -m support.client_matrix
 
 test: $(VENV)/.dev ## All tests; real servers in BUILDS are built beside those that need none
 	@.ci/test $(or $(BUILDS),llama_server)

@@ -14,6 +14,8 @@ from anthropic.types.messages import MessageBatch
 from support.fleet import Fleet, fleet
 from support.up import wait_until
 
+pytestmark = pytest.mark.client("anthropic")
+
 HEADERS = {"anthropic-version": "2023-06-01"}
 SLOW = "scripted-story:chunks=400,rate=20"
 
@@ -46,6 +48,7 @@ def ended(ask: Anthropic, batch: MessageBatch) -> MessageBatch:
     return batch
 
 
+@pytest.mark.feature("batches")
 def test_a_batch_is_run_and_its_results_are_read(ask: Anthropic, at: Fleet) -> None:
     rows = [asked(f"row-{n}", f"word {n}") for n in range(20)]
     rows += [asked("bad", "x", max_tokens=-1), asked("lost", "x", thread={"type": "create"})]
@@ -71,6 +74,7 @@ def test_a_batch_is_run_and_its_results_are_read(ask: Anthropic, at: Fleet) -> N
     assert results["lost"].type == "errored"
 
 
+@pytest.mark.feature("batches", "cancel")
 def test_a_cancelled_batch_keeps_its_results_and_tells_the_others(
     ask: Anthropic, at: Fleet
 ) -> None:
@@ -91,6 +95,7 @@ def test_a_cancelled_batch_keeps_its_results_and_tells_the_others(
     assert (counts.succeeded, counts.canceled, counts.errored) == (1, 4, 0)
 
 
+@pytest.mark.feature("batches")
 def test_batches_are_listed_by_pages_apart_from_others(ask: Anthropic, at: Fleet) -> None:
     made = [ask.messages.batches.create(requests=[asked("a", "x")]).id for _ in range(3)]
     first = ask.messages.batches.list(limit=2)
@@ -105,6 +110,7 @@ def test_batches_are_listed_by_pages_apart_from_others(ask: Anthropic, at: Fleet
     assert {each["endpoint"] for each in there} == {"/v1/messages"}
 
 
+@pytest.mark.feature("batches")
 def test_a_batch_that_has_ended_is_deleted(ask: Anthropic) -> None:
     batch = ended(ask, ask.messages.batches.create(requests=[asked("a", "x")]))
     running = ask.messages.batches.create(requests=[asked("a", "x", model=SLOW, max_tokens=99)])
@@ -119,6 +125,7 @@ def test_a_batch_that_has_ended_is_deleted(ask: Anthropic) -> None:
     ask.messages.batches.cancel(running.id)
 
 
+@pytest.mark.feature("batches")
 def test_a_key_makes_the_same_requests_one_batch(ask: Anthropic) -> None:
     rows, keyed = [asked("a", "x")], {"Idempotency-Key": "batch-1"}
 
@@ -141,6 +148,7 @@ def test_a_key_makes_the_same_requests_one_batch(ask: Anthropic) -> None:
         ({"requests": [asked(f"r{n}", "x") for n in range(51)]}, "at most 50"),
     ],
 )
+@pytest.mark.feature("batches", "errors")
 def test_an_invalid_batch_is_refused_at_once(at: Fleet, body: Any, field: str) -> None:
     answer = httpx.post(f"{at.url}/v1/messages/batches", json=body, headers=HEADERS)
     plain = httpx.post(f"{at.url}/v1/messages/batches", content=json.dumps(body))

@@ -18,6 +18,8 @@ from support.up import wait_until
 
 from workers.scripted.picture import png
 
+pytestmark = pytest.mark.client("anthropic")
+
 SLOW = "scripted-story:chunks=400,rate=20"
 LATE = "scripted-story:chunks=2,first=1.6"
 BROKEN = "scripted-story:fail=error:3"
@@ -54,6 +56,7 @@ def streamed(at: Fleet, *, headers: dict[str, str] | None = None, **body: Any) -
     return checked(answer.content)
 
 
+@pytest.mark.feature("chat")
 def test_a_message_is_answered(ask: Anthropic, at: Fleet) -> None:
     message = ask.messages.create(
         model="scripted-echo", max_tokens=50, messages=HELLO, metadata={"user_id": "u-7"}
@@ -67,6 +70,7 @@ def test_a_message_is_answered(ask: Anthropic, at: Fleet) -> None:
 
 
 @pytest.mark.parametrize("backend", ["vllm", "scripted"])
+@pytest.mark.feature("streams")
 def test_streams_keep_the_grammar(at: Fleet, backend: str) -> None:
     echo = streamed(at, model="scripted-echo", backend=backend)
     thoughts = streamed(
@@ -82,6 +86,7 @@ def test_streams_keep_the_grammar(at: Fleet, backend: str) -> None:
     assert len({block["id"] for block in calls.blocks}) == 2
 
 
+@pytest.mark.feature("streams")
 def test_the_stream_helper_puts_the_message_together(ask: Anthropic) -> None:
     with ask.messages.stream(
         model=TWO_CALLS, max_tokens=50, messages=HELLO, tools=[LOOK]
@@ -97,6 +102,7 @@ def test_the_stream_helper_puts_the_message_together(ask: Anthropic) -> None:
     assert text == "hello you"
 
 
+@pytest.mark.feature("streams")
 async def test_the_async_client_streams_many_at_once(at: Fleet) -> None:
     async with AsyncAnthropic(base_url=at.url, api_key="unused") as client:
 
@@ -112,6 +118,7 @@ async def test_the_async_client_streams_many_at_once(at: Fleet) -> None:
     assert texts == [f"w{n}" for n in range(8)]
 
 
+@pytest.mark.feature("tools")
 def test_the_tool_runner_runs_its_tools_until_the_end(ask: Anthropic) -> None:
     asked: list[str] = []
 
@@ -163,6 +170,7 @@ def test_a_thread_continues_a_message_by_its_id(ask: Anthropic) -> None:
     assert lost.value.error_code == "thread_not_found"
 
 
+@pytest.mark.feature("schema")
 def test_a_structured_answer_is_parsed(ask: Anthropic) -> None:
     class Found(BaseModel):
         place: str
@@ -177,6 +185,7 @@ def test_a_structured_answer_is_parsed(ask: Anthropic) -> None:
     assert message.parsed_output == Found(place="the box")
 
 
+@pytest.mark.feature("vision")
 def test_images_reach_the_model(ask: Anthropic) -> None:
     data = base64.b64encode(png("start", 64, 64)).decode()
     image = {"type": "base64", "media_type": "image/png", "data": data}
@@ -208,6 +217,7 @@ def test_max_tokens_ends_a_message_and_none_only_reads_the_prompt(at: Fleet) -> 
     assert (read.blocks, read.usage["input_tokens"]) == ([], 2)
 
 
+@pytest.mark.feature("streams")
 def test_a_client_that_waits_gets_pings_after_message_start(at: Fleet) -> None:
     late = streamed(at, model=LATE, backend="scripted")
 
@@ -215,6 +225,7 @@ def test_a_client_that_waits_gets_pings_after_message_start(at: Fleet) -> None:
     assert late.text == "This is"
 
 
+@pytest.mark.feature("streams")
 def test_a_waiting_job_tells_its_position_in_comments(at: Fleet) -> None:
     told = streamed(at, model="scripted-story:fail=busy,times=1", backend="scripted")
 
@@ -223,6 +234,7 @@ def test_a_waiting_job_tells_its_position_in_comments(at: Fleet) -> None:
     assert json.loads(told.comments[0].removeprefix("queued "))["position"] is None
 
 
+@pytest.mark.feature("errors")
 def test_errors_have_anthropics_types_and_statuses(ask: Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         ask.messages.create(model="nobody", max_tokens=9, messages=HELLO)
@@ -237,6 +249,7 @@ def test_errors_have_anthropics_types_and_statuses(ask: Anthropic) -> None:
     assert all(each.value.request_id for each in (missing, wrong))
 
 
+@pytest.mark.feature("errors", "streams")
 def test_a_failure_in_the_stream_is_an_error_event(ask: Anthropic, at: Fleet) -> None:
     told = streamed(at, model=BROKEN, backend="scripted")
     with (
@@ -250,6 +263,7 @@ def test_a_failure_in_the_stream_is_an_error_event(ask: Anthropic, at: Fleet) ->
     assert caught.value.type == "api_error"
 
 
+@pytest.mark.feature("errors", "streams")
 def test_an_attempt_that_starts_over_ends_a_stream_with_blocks(at: Fleet) -> None:
     told = streamed(at, model=AGAIN, backend="scripted", tools=[LOOK])
 
@@ -258,6 +272,7 @@ def test_an_attempt_that_starts_over_ends_a_stream_with_blocks(at: Fleet) -> Non
     assert (told.error["type"], told.error["code"]) == ("api_error", "answer_restarted")
 
 
+@pytest.mark.feature("cancel")
 def test_a_client_that_leaves_cancels_its_job(ask: Anthropic, at: Fleet) -> None:
     with ask.messages.stream(model=SLOW, max_tokens=999, messages=HELLO) as stream:
         next(iter(stream.text_stream))
@@ -266,6 +281,7 @@ def test_a_client_that_leaves_cancels_its_job(ask: Anthropic, at: Fleet) -> None
     assert wait_until(lambda: at.job(job)["status"] == "cancelled")
 
 
+@pytest.mark.feature("resume")
 def test_a_stream_is_resumed_after_the_last_event(at: Fleet) -> None:
     body = {"model": SLOW, "max_tokens": 30, "messages": HELLO, "stream": True}
     stay = {**HEADERS, "X-Fleet-On-Disconnect": "continue"}
@@ -330,6 +346,7 @@ def test_what_has_no_effect_is_named(at: Fleet) -> None:
     }
 
 
+@pytest.mark.feature("thinking")
 def test_effort_is_left_out_for_a_model_that_cannot_think(ask: Anthropic) -> None:
     adaptive: Any = {"type": "adaptive"}
     for model in ("scripted-echo", "scripted-think"):
@@ -341,6 +358,7 @@ def test_effort_is_left_out_for_a_model_that_cannot_think(ask: Anthropic) -> Non
         assert message.stop_reason == "end_turn"
 
 
+@pytest.mark.feature("models")
 def test_models_are_listed_in_anthropics_shape_for_its_clients(ask: Anthropic, at: Fleet) -> None:
     first = ask.models.list(limit=3)
     names = [model.id for model in ask.models.list(limit=3)]
@@ -355,6 +373,7 @@ def test_models_are_listed_in_anthropics_shape_for_its_clients(ask: Anthropic, a
         ask.models.retrieve("nobody")
 
 
+@pytest.mark.feature("tokens")
 def test_tokens_are_counted_by_the_backend_or_estimated(ask: Anthropic, at: Fleet) -> None:
     def count(backend: str, model: str, prompt: Any = HELLO) -> tuple[int, str | None]:
         body = {"model": model, "messages": prompt, "system": "Be brief.", "backend": backend}
@@ -374,6 +393,7 @@ def test_tokens_are_counted_by_the_backend_or_estimated(ask: Anthropic, at: Flee
         ask.messages.count_tokens(model="nobody", messages=HELLO)
 
 
+@pytest.mark.feature("errors")
 def test_a_path_that_does_not_exist_is_an_error_of_anthropics(at: Fleet) -> None:
     answer = httpx.get(f"{at.url}/v1/complete", headers=HEADERS)
     plain = httpx.get(f"{at.url}/v1/messages/msg_{'0' * 32}")

@@ -13,6 +13,8 @@ import pytest
 from support.agents import Desk, agent, call, desk, exports, snippet, turns
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("claude")
+
 QUIET = ("DISABLE_AUTOUPDATER", "DISABLE_ERROR_REPORTING", "DISABLE_TELEMETRY", "IS_SANDBOX")
 
 
@@ -34,6 +36,7 @@ def claude(at: Fleet, own: Desk, prompt: str, **env: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("backend", ["vllm", "scripted"])
+@pytest.mark.feature("edits", "tools", "streams", "thinking")
 def test_it_edits_a_file_and_runs_a_command(at: Fleet, tmp_path: Path, backend: str) -> None:
     own = desk(tmp_path)
     path = str(own.file)
@@ -54,6 +57,7 @@ def test_it_edits_a_file_and_runs_a_command(at: Fleet, tmp_path: Path, backend: 
     assert int((own.work / "count.txt").read_text()) == 2
 
 
+@pytest.mark.feature("errors")
 def test_a_wrong_model_is_said_as_claude_code_says_it(at: Fleet, tmp_path: Path) -> None:
     own = desk(tmp_path)
 
@@ -63,6 +67,7 @@ def test_a_wrong_model_is_said_as_claude_code_says_it(at: Fleet, tmp_path: Path)
     assert "no-such-model" in told["result"]
 
 
+@pytest.mark.feature("chat")
 def test_its_conversation_is_a_job_for_each_turn(at: Fleet, tmp_path: Path) -> None:
     own = desk(tmp_path)
     before = {job["id"] for job in _jobs(at)}

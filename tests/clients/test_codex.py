@@ -12,6 +12,8 @@ import pytest
 from support.agents import Desk, agent, desk, snippet, turns
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("codex")
+
 PATCH = """\
 apply_patch <<'END'
 *** Begin Patch
@@ -48,6 +50,7 @@ def run(command: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("backend", ["vllm", "scripted"])
+@pytest.mark.feature("edits", "tools", "streams", "thinking", "responses")
 def test_it_edits_a_file_and_runs_a_command(at: Fleet, tmp_path: Path, backend: str) -> None:
     own = desk(tmp_path)
     answers = [
@@ -71,6 +74,7 @@ def test_it_edits_a_file_and_runs_a_command(at: Fleet, tmp_path: Path, backend: 
     assert int((own.work / "count.txt").read_text()) == 2
 
 
+@pytest.mark.feature("errors")
 def test_a_wrong_model_is_told(at: Fleet, tmp_path: Path) -> None:
     told = codex(at, desk(tmp_path), "hello", model="no-such-model")
 

@@ -78,6 +78,8 @@ def jobs(at: Fleet) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.client("aider")
+@pytest.mark.feature("chat", "edits")
 def test_aider_edits_a_file(at: Fleet, own: Desk) -> None:
     said = aider(at, own, turns(EDITED))
 
@@ -85,6 +87,8 @@ def test_aider_edits_a_file(at: Fleet, own: Desk) -> None:
     assert "Applied edit to greeting.txt" in said
 
 
+@pytest.mark.client("opencode")
+@pytest.mark.feature("streams", "tools", "edits")
 def test_opencode_reads_and_edits_a_file_and_runs_a_command(at: Fleet, own: Desk) -> None:
     path = str(own.file)
     prompt = turns(
@@ -103,6 +107,8 @@ def test_opencode_reads_and_edits_a_file_and_runs_a_command(at: Fleet, own: Desk
     assert {job["priority"] for job in jobs(at)[:4]} == {"interactive"}
 
 
+@pytest.mark.client("continue")
+@pytest.mark.feature("streams", "tools", "edits")
 def test_continue_reads_and_edits_a_file_and_runs_a_command(at: Fleet, own: Desk) -> None:
     path = str(own.file)
     prompt = turns(
@@ -120,7 +126,15 @@ def test_continue_reads_and_edits_a_file_and_runs_a_command(at: Fleet, own: Desk
     assert {job["priority"] for job in jobs(at)[:4]} == {"interactive"}
 
 
-@pytest.mark.parametrize("run", [aider, opencode, continue_cli])
+@pytest.mark.feature("errors")
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param(aider, marks=pytest.mark.client("aider")),
+        pytest.param(opencode, marks=pytest.mark.client("opencode")),
+        pytest.param(continue_cli, marks=pytest.mark.client("continue")),
+    ],
+)
 def test_an_unknown_model_is_told_in_the_fleets_words(at: Fleet, own: Desk, run: Any) -> None:
     said = " ".join(run(at, own, "hello", "nobody-has-this").split())
 

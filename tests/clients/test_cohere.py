@@ -15,6 +15,8 @@ import pytest
 from cohere.core.api_error import ApiError
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("cohere")
+
 MODEL = "scripted-rerank"
 QUERY = "when does the office open"
 DOCUMENTS = ["the river is wide", "the office is open", "when does the office open"]
@@ -32,6 +34,7 @@ def ask(at: Fleet) -> Iterator[cohere.ClientV2]:
         yield client
 
 
+@pytest.mark.feature("rerank")
 def test_documents_are_ordered_by_their_relevance(ask: cohere.ClientV2) -> None:
     answer = ask.rerank(model=MODEL, query=QUERY, documents=DOCUMENTS, top_n=2)
 
@@ -44,6 +47,7 @@ def test_documents_are_ordered_by_their_relevance(ask: cohere.ClientV2) -> None:
     assert answer.meta.tokens.input_tokens == 28
 
 
+@pytest.mark.feature("rerank")
 def test_the_older_client_gets_its_documents_back(at: Fleet) -> None:
     documents = [{"title": "a river", "text": "wide"}, {"title": "office", "text": "open"}]
 
@@ -61,6 +65,7 @@ def test_the_older_client_gets_its_documents_back(at: Fleet) -> None:
     assert answer.results[0].document.text == "open"
 
 
+@pytest.mark.feature("rerank")
 async def test_many_reranks_run_at_once(at: Fleet) -> None:
     async with cohere.AsyncClientV2(base_url=at.url, api_key="anything") as ask:
         answers = await asyncio.gather(
@@ -81,6 +86,7 @@ async def test_many_reranks_run_at_once(at: Fleet) -> None:
         ({"documents": ["x" * 300_000]}, 400, "documents.0"),
     ],
 )
+@pytest.mark.feature("rerank", "errors")
 def test_a_wrong_request_names_what_is_wrong(
     ask: cohere.ClientV2, fields: dict[str, Any], status: int, words: str
 ) -> None:
@@ -92,6 +98,7 @@ def test_a_wrong_request_names_what_is_wrong(
     assert words in caught.value.body["message"]
 
 
+@pytest.mark.feature("embeddings")
 def test_texts_become_vectors_of_the_types_that_were_asked_for(ask: cohere.ClientV2) -> None:
     texts = ["one two", "three"]
     answer = ask.embed(
@@ -116,6 +123,7 @@ def test_texts_become_vectors_of_the_types_that_were_asked_for(ask: cohere.Clien
         assert cosine > 0.999
 
 
+@pytest.mark.feature("embeddings")
 def test_vectors_are_floats_unless_asked_otherwise_and_may_be_shorter(ask: cohere.ClientV2) -> None:
     given = [{"content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
     answer = ask.embed(
@@ -126,6 +134,7 @@ def test_vectors_are_floats_unless_asked_otherwise_and_may_be_shorter(ask: coher
     assert answer.embeddings.int8 is None
 
 
+@pytest.mark.feature("embeddings", "errors")
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

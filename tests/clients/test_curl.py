@@ -11,7 +11,10 @@ from support.fleet import Fleet, fleet
 
 CHAT = '{"model": "scripted-echo", "messages": [{"role": "user", "content": "hello you"}]%s}'
 JSON = ("-H", "Content-Type: application/json")
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on PATH")
+pytestmark = [
+    pytest.mark.client("curl"),
+    pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on PATH"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,7 @@ def curl(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.feature("chat")
 def test_a_chat_is_answered_by_both_surfaces(at: Fleet) -> None:
     openai = curl(f"{at.url}/v1/chat/completions", *JSON, "-d", CHAT % "")
     ollama = curl(f"{at.url}/api/chat", *JSON, "-d", CHAT % ', "stream": false')
@@ -35,6 +39,7 @@ def test_a_chat_is_answered_by_both_surfaces(at: Fleet) -> None:
     assert json.loads(ollama)["message"]["content"] == "hello you"
 
 
+@pytest.mark.feature("chat", "errors")
 def test_curls_own_content_type_will_do_for_ollama_and_is_explained_elsewhere(at: Fleet) -> None:
     ollama = curl(f"{at.url}/api/chat", "-d", CHAT % ', "stream": false')
     openai = curl(f"{at.url}/v1/chat/completions", "-d", CHAT % "")
@@ -43,6 +48,7 @@ def test_curls_own_content_type_will_do_for_ollama_and_is_explained_elsewhere(at
     assert "send the body as application/json" in json.loads(openai)["error"]["message"]
 
 
+@pytest.mark.feature("streams")
 def test_streams_come_as_events_and_as_lines(at: Fleet) -> None:
     events = curl("-N", f"{at.url}/v1/chat/completions", *JSON, "-d", CHAT % ', "stream": true')
     lines = curl("-N", f"{at.url}/api/chat", "-d", CHAT % "").splitlines()
@@ -51,6 +57,7 @@ def test_streams_come_as_events_and_as_lines(at: Fleet) -> None:
     assert json.loads(lines[-1])["done"]
 
 
+@pytest.mark.feature("models")
 def test_models_are_listed_and_headers_are_shown(at: Fleet) -> None:
     models = json.loads(curl(f"{at.url}/v1/models"))["data"]
     chat = (f"{at.url}/v1/chat/completions", *JSON, "-d", CHAT % "")
@@ -61,6 +68,7 @@ def test_models_are_listed_and_headers_are_shown(at: Fleet) -> None:
     assert curl("-I", f"{at.url}/").startswith("HTTP/1.1 200")
 
 
+@pytest.mark.feature("batches")
 def test_a_file_goes_up_as_a_form_and_comes_back(at: Fleet, tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text("{}\n")
     form = ("-F", "purpose=batch", "-F", f"file=@{tmp_path / 'lines.jsonl'}")
@@ -70,6 +78,7 @@ def test_a_file_goes_up_as_a_form_and_comes_back(at: Fleet, tmp_path: Path) -> N
     assert json.loads(curl("-X", "DELETE", f"{at.url}/v1/files/{file['id']}"))["deleted"]
 
 
+@pytest.mark.feature("errors")
 def test_what_curl_prints_of_an_error_says_what_to_do(at: Fleet) -> None:
     wrong = json.loads(curl(f"{at.url}/v1/chat/completions", *JSON, "-d", "{'model': 1}"))["error"]
     missing = json.loads(curl(f"{at.url}/v1/chat/completions", *JSON, "-d", "{}"))["error"]

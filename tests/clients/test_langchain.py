@@ -15,6 +15,8 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, SecretStr
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("langchain")
+
 KEY = SecretStr("unused")
 TWO_CALLS = "scripted-tools:calls=2"
 BROKEN = "scripted-story:fail=error:3"
@@ -67,6 +69,7 @@ class Answer(BaseModel):
 
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
+@pytest.mark.feature("chat")
 def test_a_chat_is_answered_and_measured(at: Fleet, backend: str) -> None:
     answer = chat(at, backend=backend).invoke("hello you")
 
@@ -78,6 +81,7 @@ def test_a_chat_is_answered_and_measured(at: Fleet, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
+@pytest.mark.feature("streams")
 def test_a_chat_streams_with_its_usage(at: Fleet, backend: str) -> None:
     chunks = list(chat(at, backend=backend).stream("hello you", stream_usage=True))
     whole = chunks[0]
@@ -89,6 +93,7 @@ def test_a_chat_streams_with_its_usage(at: Fleet, backend: str) -> None:
     assert whole.usage_metadata["output_tokens"] == 2
 
 
+@pytest.mark.feature("chat")
 async def test_asynchronous_chats_run_at_once(at: Fleet) -> None:
     async with httpx2.AsyncClient() as http:
         model = chat(at, http_async_client=http)
@@ -100,6 +105,7 @@ async def test_asynchronous_chats_run_at_once(at: Fleet) -> None:
 
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
+@pytest.mark.feature("tools")
 def test_tools_are_called_and_their_results_taken(at: Fleet, backend: str) -> None:
     bound = chat(at, TWO_CALLS, backend).bind_tools([look])
     asked = HumanMessage("hello you")
@@ -116,6 +122,7 @@ def test_tools_are_called_and_their_results_taken(at: Fleet, backend: str) -> No
     assert again.content == "hello you"
 
 
+@pytest.mark.feature("tools", "streams")
 def test_a_streamed_call_is_put_together(at: Fleet) -> None:
     chunks = list(chat(at, "scripted-tools").bind_tools([look]).stream("hello you"))
     whole = chunks[0]
@@ -128,6 +135,7 @@ def test_a_streamed_call_is_put_together(at: Fleet) -> None:
 
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+@pytest.mark.feature("schema")
 def test_an_answer_has_the_structure_that_was_asked_for(at: Fleet, method: str) -> None:
     said = '{"query":"hello","number":0}'
     model = "scripted-tools" if method == "function_calling" else "scripted-echo"
@@ -138,6 +146,7 @@ def test_an_answer_has_the_structure_that_was_asked_for(at: Fleet, method: str) 
     assert found == Answer(query="hello", number=0)
 
 
+@pytest.mark.feature("errors")
 def test_what_fails_is_openais_own_error(at: Fleet) -> None:
     with pytest.raises(openai.NotFoundError, match="nobody-has-this"):
         chat(at, "nobody-has-this").invoke("x")
@@ -146,6 +155,7 @@ def test_what_fails_is_openais_own_error(at: Fleet) -> None:
 
 
 @pytest.mark.usefixtures("_vocabulary")
+@pytest.mark.feature("embeddings", "errors")
 def test_texts_as_ids_of_tokens_are_refused_with_what_to_do(at: Fleet) -> None:
     # The default of LangChain; it meets servers that take text only: vllm #9500, ollama #7288.
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
@@ -153,6 +163,7 @@ def test_texts_as_ids_of_tokens_are_refused_with_what_to_do(at: Fleet) -> None:
 
 
 @pytest.mark.usefixtures("_vocabulary")
+@pytest.mark.feature("embeddings")
 def test_ids_of_tokens_go_to_a_backend_that_takes_them(at: Fleet) -> None:
     found = embeddings(at, "vllm", as_text=False).embed_documents(["hello you", "another"])
 
@@ -160,6 +171,7 @@ def test_ids_of_tokens_go_to_a_backend_that_takes_them(at: Fleet) -> None:
 
 
 @pytest.mark.parametrize("backend", ["ollama", "vllm"])
+@pytest.mark.feature("embeddings")
 async def test_texts_as_text_become_vectors_everywhere(at: Fleet, backend: str) -> None:
     texts = [f"text {number}" for number in range(50)]
     async with httpx2.AsyncClient() as http:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("llm")
+
 BROKEN = "scripted-story:fail=context"
 MODELS = ("scripted-echo", "scripted-tools", BROKEN)
 LIBRARY = """
@@ -59,12 +61,14 @@ def say(home: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",), ("-s", "Be brief.")])
+@pytest.mark.feature("chat", "streams")
 def test_a_prompt_is_answered(home: dict[str, str], options: tuple[str, ...]) -> None:
     said = say(home, "-m", "scripted-echo", "hello you", *options)
 
     assert (said.returncode, said.stdout) == (0, "hello you\n"), said.stderr
 
 
+@pytest.mark.feature("chat")
 def test_a_conversation_goes_on_and_what_it_cost_is_logged(home: dict[str, str]) -> None:
     say(home, "-m", "scripted-echo", "first words")
     said = say(home, "-c", "hello you")
@@ -75,6 +79,7 @@ def test_a_conversation_goes_on_and_what_it_cost_is_logged(home: dict[str, str])
     assert len({entry["conversation_id"] for entry in logged}) == 1
 
 
+@pytest.mark.feature("schema", "vision")
 def test_a_schema_and_a_picture_are_sent_on(home: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     words = '{"name": "x", "age": 3}'
@@ -86,6 +91,7 @@ def test_a_schema_and_a_picture_are_sent_on(home: dict[str, str], tmp_path: Path
     assert seen.stdout == "look [images: 1]\n", seen.stderr
 
 
+@pytest.mark.feature("errors")
 def test_what_fails_is_said_in_the_servers_words(home: dict[str, str]) -> None:
     said = say(home, "-m", BROKEN, "hello")
 
@@ -94,6 +100,7 @@ def test_what_fails_is_said_in_the_servers_words(home: dict[str, str]) -> None:
     assert "context" in said.stderr
 
 
+@pytest.mark.feature("chat", "streams", "tools")
 def test_the_library_chats_and_calls_tools(home: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIBRARY], env=home, capture_output=True, text=True, timeout=90,

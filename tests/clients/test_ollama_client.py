@@ -14,6 +14,8 @@ from ollama import ResponseError
 from support.fleet import Fleet, fleet
 from support.up import wait_until
 
+pytestmark = pytest.mark.client("ollama")
+
 SLOW = "scripted-story:chunks=400,rate=20"
 BROKEN = "scripted-story:fail=error:3,usage=none"
 BUSY = "scripted-story:fail=context"
@@ -90,6 +92,7 @@ def refused(ask: Ask, *args: Any, **options: Any) -> ResponseError:
     return caught.value
 
 
+@pytest.mark.feature("chat")
 def test_a_chat_is_answered_and_measured(ask: Ask) -> None:
     answer = ask("chat", "scripted-echo", HELLO)
 
@@ -99,6 +102,7 @@ def test_a_chat_is_answered_and_measured(ask: Ask) -> None:
     assert answer.total_duration > answer.eval_duration > 0
 
 
+@pytest.mark.feature("streams")
 def test_a_streamed_chat_ends_with_its_measure(ask: Ask) -> None:
     *parts, last = ask("chat", "scripted-echo", HELLO, stream=True)
 
@@ -108,6 +112,7 @@ def test_a_streamed_chat_ends_with_its_measure(ask: Ask) -> None:
     assert last.eval_count == 2
 
 
+@pytest.mark.feature("thinking")
 def test_a_model_that_thinks_tells_its_thoughts_apart(ask: Ask) -> None:
     whole = ask("chat", "scripted-think", HELLO, think=True).message
     parts = [part.message for part in ask("chat", "scripted-think", HELLO, think=True, stream=True)]
@@ -117,6 +122,7 @@ def test_a_model_that_thinks_tells_its_thoughts_apart(ask: Ask) -> None:
     assert whole.content == "".join(part.content for part in parts)
 
 
+@pytest.mark.feature("tools")
 def test_tools_are_called_with_objects_and_their_answers_find_their_calls(ask: Ask) -> None:
     asked = ask("chat", MANY_CALLS, HELLO, tools=[TOOL])
     streamed = ask("chat", MANY_CALLS, HELLO, tools=[TOOL], stream=True)
@@ -130,6 +136,7 @@ def test_tools_are_called_with_objects_and_their_answers_find_their_calls(ask: A
     assert after.message.content == "hello you"
 
 
+@pytest.mark.feature("vision")
 def test_images_are_seen(ask: Ask) -> None:
     picture = base64.b64encode(PIXEL).decode()
     chat = ask("chat", "scripted-echo", [{**HELLO[0], "images": [picture]}])
@@ -139,6 +146,7 @@ def test_images_are_seen(ask: Ask) -> None:
     assert chat.message.content == text.response
 
 
+@pytest.mark.feature("schema")
 def test_options_and_formats_are_understood(ask: Ask) -> None:
     options = {"num_predict": 3, "temperature": 0.5, "top_k": 40, "seed": 7, "stop": ["zzz"]}
     cut = ask("chat", "scripted-story", HELLO, options={**options, "num_ctx": 4096, "mirostat": 1})
@@ -150,6 +158,7 @@ def test_options_and_formats_are_understood(ask: Ask) -> None:
     assert {each.done_reason for each in (free, json, schema)} == {"stop"}
 
 
+@pytest.mark.feature("chat")
 def test_a_prompt_is_completed(ask: Ask) -> None:
     whole = ask("generate", "scripted-echo", "hello you", system="Be brief.")
     *parts, last = ask("generate", "scripted-echo", "hello you", stream=True)
@@ -197,6 +206,7 @@ def test_without_words_a_model_is_loaded(ask: Ask) -> None:
     assert "scripted-story" in [model.model for model in ask("ps").models]
 
 
+@pytest.mark.feature("embeddings")
 def test_texts_become_vectors_of_length_one(ask: Ask) -> None:
     two = ask("embed", "scripted-embed", ["one", "two"], truncate=True, dimensions=8)
     one = ask("embed", "scripted-embed", "one")
@@ -206,12 +216,14 @@ def test_texts_become_vectors_of_length_one(ask: Ask) -> None:
     assert one.prompt_eval_count == 1
 
 
+@pytest.mark.feature("embeddings")
 def test_a_text_becomes_a_vector_the_old_way(ask: Ask) -> None:
     vector = ask("embeddings", "scripted-embed", "one").embedding
 
     assert vector == pytest.approx(ask("embed", "scripted-embed", "one").embeddings[0], abs=1e-3)
 
 
+@pytest.mark.feature("models")
 def test_models_are_listed_and_shown(ask: Ask) -> None:
     names = [model.model for model in ask("list").models]
     shown = ask("show", "scripted-embed")
@@ -222,6 +234,7 @@ def test_models_are_listed_and_shown(ask: Ask) -> None:
     assert "scripted-story" in [model.model for model in ask("list").models]
 
 
+@pytest.mark.feature("errors")
 def test_an_unknown_model_is_not_found(ask: Ask) -> None:
     for method, *args in (
         ("chat", "nope", HELLO),
@@ -235,6 +248,7 @@ def test_an_unknown_model_is_not_found(ask: Ask) -> None:
         assert "not found" in error.error
 
 
+@pytest.mark.feature("errors")
 def test_what_fails_before_the_first_word_is_a_status(ask: Ask) -> None:
     for stream in (False, True):
         error = refused(ask, "chat", BUSY, HELLO, stream=stream)
@@ -242,6 +256,7 @@ def test_what_fails_before_the_first_word_is_a_status(ask: Ask) -> None:
         assert "context" in error.error
 
 
+@pytest.mark.feature("errors", "streams")
 def test_what_fails_in_the_middle_is_the_last_line(at: Fleet) -> None:
     heard: list[str] = []
 
@@ -256,6 +271,7 @@ def test_what_fails_in_the_middle_is_the_last_line(at: Fleet) -> None:
     assert caught.value.error
 
 
+@pytest.mark.feature("cancel")
 def test_a_caller_that_leaves_ends_its_job_and_the_backends_stream(at: Fleet) -> None:
     aborted = at.seen()["aborted"]
     with httpx.stream(
@@ -275,6 +291,7 @@ def test_a_caller_that_leaves_ends_its_job_and_the_backends_stream(at: Fleet) ->
     assert wait_until(lambda: at.seen()["aborted"] == aborted + 1)
 
 
+@pytest.mark.feature("cancel")
 def test_a_caller_may_leave_its_job_behind(at: Fleet) -> None:
     client = ollama.Client(at.url, headers={"X-Fleet-On-Disconnect": "continue"})
     with closing(client.chat("scripted-story", HELLO, stream=True)) as parts:
@@ -295,6 +312,7 @@ def test_headers_reach_the_job(at: Fleet) -> None:
     assert first.json()["message"] == again.json()["message"]
 
 
+@pytest.mark.feature("models")
 def test_a_model_is_pulled_and_can_be_asked_at_once(ask_box: Ask) -> None:
     *steps, last = ask_box("pull", "fresh", stream=True)
     asked = ask_box("chat", "fresh", HELLO)
@@ -306,6 +324,7 @@ def test_a_model_is_pulled_and_can_be_asked_at_once(ask_box: Ask) -> None:
     assert ask_box("delete", "fresh").status == "success"
 
 
+@pytest.mark.feature("models")
 def test_a_model_is_made_copied_and_deleted(ask_box: Ask) -> None:
     made = ask_box(
         "create", "pirate", from_="scripted-echo", system="Arr.", parameters={"seed": 1},
@@ -322,6 +341,7 @@ def test_a_model_is_made_copied_and_deleted(ask_box: Ask) -> None:
     assert refused(ask_box, "delete", "pirate").status_code == 404
 
 
+@pytest.mark.feature("models")
 def test_a_model_is_unloaded(ask_box: Ask) -> None:
     ask_box("generate", "scripted-story")
     before = [model.model for model in ask_box("ps").models]
@@ -332,6 +352,7 @@ def test_a_model_is_unloaded(ask_box: Ask) -> None:
     assert "scripted-story" not in [model.model for model in ask_box("ps").models]
 
 
+@pytest.mark.feature("errors")
 def test_what_cannot_work_over_a_queue_says_so(ask: Ask, tmp_path: Path) -> None:
     blob = tmp_path / "model.gguf"
     blob.write_bytes(b"GGUF")
@@ -346,6 +367,7 @@ def test_what_cannot_work_over_a_queue_says_so(ask: Ask, tmp_path: Path) -> None
     assert choice.status_code == 404
 
 
+@pytest.mark.feature("errors")
 def test_what_a_backend_cannot_do_is_refused(at: Fleet) -> None:
     if at.backends == ("ollama",):
         pytest.skip("an Ollama can")
@@ -375,6 +397,7 @@ def test_recipes_for_curl_work_as_they_are_written(at: Fleet) -> None:
     assert page.status_code == 403
 
 
+@pytest.mark.feature("cancel")
 async def test_an_async_caller_that_leaves_ends_its_job(at: Fleet) -> None:
     async with ollama.AsyncClient(at.url) as client:
         parts: Any = await client.generate(SLOW, "tell", stream=True)

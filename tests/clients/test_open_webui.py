@@ -14,6 +14,8 @@ import httpx
 import pytest
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("open-webui")
+
 MODEL = "scripted-echo"
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()
 HEADERS = {
@@ -57,6 +59,7 @@ def streamed(http: httpx.Client, path: str, body: dict[str, Any]) -> tuple[str, 
         return response.headers["content-type"], [line for line in response.iter_lines() if line]
 
 
+@pytest.mark.feature("models")
 def test_a_connection_is_verified_and_its_models_listed(http: httpx.Client) -> None:
     models = http.get("/v1/models").json()
 
@@ -65,6 +68,7 @@ def test_a_connection_is_verified_and_its_models_listed(http: httpx.Client) -> N
     assert http.get("/api/version").json()["version"]
 
 
+@pytest.mark.feature("streams", "vision")
 def test_a_chat_streams_with_its_usage_at_the_end(http: httpx.Client) -> None:
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
     asked = {"role": "user", "content": [{"type": "text", "text": "look here"}, picture]}
@@ -84,6 +88,7 @@ def test_a_chat_streams_with_its_usage_at_the_end(http: httpx.Client) -> None:
     assert told[-1]["usage"]["completion_tokens"] == 3
 
 
+@pytest.mark.feature("chat")
 def test_a_title_is_made_without_a_stream(http: httpx.Client) -> None:
     body = {
         "model": MODEL, "messages": [{"role": "user", "content": "A title"}], "stream": False,
@@ -94,6 +99,7 @@ def test_a_title_is_made_without_a_stream(http: httpx.Client) -> None:
     assert answer["choices"][0]["message"]["content"] == "A title"
 
 
+@pytest.mark.feature("tools")
 def test_tools_are_called_by_their_function(http: httpx.Client) -> None:
     body = {
         "model": "scripted-tools", "messages": [{"role": "user", "content": "find x"}],
@@ -109,6 +115,7 @@ def test_tools_are_called_by_their_function(http: httpx.Client) -> None:
     assert json.loads(arguments)["query"] == "find x"
 
 
+@pytest.mark.feature("embeddings")
 def test_documents_become_vectors_as_lists_of_numbers(http: httpx.Client) -> None:
     body = json.dumps({"input": ["one", "two"], "model": "scripted-embed"})
     openai = http.post("/v1/embeddings", content=body).json()["data"]
@@ -132,6 +139,7 @@ def test_an_external_reranker_orders_documents(http: httpx.Client) -> None:
     assert [each["relevance_score"] for each in by_index] == [0.0, 1.0, 0.5]
 
 
+@pytest.mark.feature("images")
 def test_a_picture_is_made(http: httpx.Client) -> None:
     body = {
         "model": "scripted-image", "prompt": "a cat", "n": 1, "size": "64x64",
@@ -142,6 +150,7 @@ def test_a_picture_is_made(http: httpx.Client) -> None:
     assert base64.b64decode(made["data"][0]["b64_json"]).startswith(b"\x89PNG")
 
 
+@pytest.mark.feature("models")
 def test_the_models_of_an_ollama_are_joined_with_those_in_memory(http: httpx.Client) -> None:
     tags = {model["model"]: model for model in http.get("/api/tags").json()["models"]}
     http.post("/api/chat", content=json.dumps({"model": MODEL, "messages": [], "stream": False}))
@@ -151,6 +160,7 @@ def test_the_models_of_an_ollama_are_joined_with_those_in_memory(http: httpx.Cli
     assert all(datetime.fromisoformat(model["expires_at"]).timestamp() for model in loaded)
 
 
+@pytest.mark.feature("streams", "vision")
 def test_a_chat_with_an_ollama_streams_lines(http: httpx.Client) -> None:
     asked = {"role": "user", "content": "look here", "images": [PIXEL]}
     body = {
@@ -166,6 +176,7 @@ def test_a_chat_with_an_ollama_streams_lines(http: httpx.Client) -> None:
     assert last["eval_count"] == 3
 
 
+@pytest.mark.feature("errors")
 def test_an_error_is_where_it_is_looked_for(http: httpx.Client) -> None:
     body = json.dumps({"model": "nobody-has-this", "messages": [SYSTEM], "stream": True})
     openai = http.post("/v1/chat/completions", content=body)

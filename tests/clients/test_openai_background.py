@@ -15,6 +15,8 @@ from support.processes import worker
 from support.shim import serving, stage
 from support.up import wait_until
 
+pytestmark = pytest.mark.client("openai")
+
 SLOW = "scripted-story:chunks=400,rate=20"
 SHORT = "scripted-story:chunks=30,rate=20"
 LONG = "scripted-story:chunks=200,rate=100"
@@ -64,6 +66,7 @@ def text(events: list[ResponseStreamEvent]) -> str:
     return "".join(e.delta for e in events if e.type == "response.output_text.delta")
 
 
+@pytest.mark.feature("responses", "resume")
 def test_the_background_is_polled_from_another_shim(ask: OpenAI, elsewhere: OpenAI) -> None:
     # litellm #36275: nobody is connected while it runs.
     told = ask.responses.create(model=SHORT, input="hello", background=True, **here("scripted"))
@@ -76,6 +79,7 @@ def test_the_background_is_polled_from_another_shim(ask: OpenAI, elsewhere: Open
     assert (done.status, len(done.output_text.split())) == ("completed", 30)
 
 
+@pytest.mark.feature("responses", "resume")
 def test_a_stream_that_breaks_off_is_taken_up_on_another_shim(
     ask: OpenAI, elsewhere: OpenAI
 ) -> None:
@@ -98,6 +102,7 @@ def test_a_stream_that_breaks_off_is_taken_up_on_another_shim(
     assert text([*heard, *rest]) == whole.output_text
 
 
+@pytest.mark.feature("responses", "resume")
 async def test_an_asynchronous_client_resumes_too(at: Fleet, other_url: str) -> None:
     async with (
         AsyncOpenAI(base_url=f"{at.url}/v1", api_key="unused") as ask,
@@ -111,6 +116,7 @@ async def test_an_asynchronous_client_resumes_too(at: Fleet, other_url: str) -> 
         assert events[-1].type == "response.completed"
 
 
+@pytest.mark.feature("responses", "cancel")
 def test_what_runs_is_cancelled_and_the_backend_s_work_with_it(
     at: Fleet, ask: OpenAI, elsewhere: OpenAI
 ) -> None:
@@ -127,6 +133,7 @@ def test_what_runs_is_cancelled_and_the_backend_s_work_with_it(
     assert types[-1] == "response.cancelled"
 
 
+@pytest.mark.feature("responses", "cancel")
 def test_who_hangs_up_ends_the_job_and_the_backend_s_work(at: Fleet, ask: OpenAI) -> None:
     # litellm #36123: a disconnect on /v1/responses does not reach the backend.
     before = at.seen()["aborted"]
@@ -139,6 +146,7 @@ def test_who_hangs_up_ends_the_job_and_the_backend_s_work(at: Fleet, ask: OpenAI
     assert ask.responses.retrieve(f"resp_{job}").status == "cancelled"
 
 
+@pytest.mark.feature("responses", "cancel")
 def test_who_hangs_up_on_the_background_does_not_end_it(at: Fleet, ask: OpenAI) -> None:
     # litellm #36275: a disconnect cancels what runs in the background.
     stream = ask.responses.create(
@@ -151,6 +159,7 @@ def test_who_hangs_up_on_the_background_does_not_end_it(at: Fleet, ask: OpenAI) 
     assert len(ask.responses.retrieve(f"resp_{job}").output_text.split()) == 30
 
 
+@pytest.mark.feature("responses")
 def test_a_response_that_is_deleted_is_gone(ask: OpenAI, elsewhere: OpenAI) -> None:
     answer = ask.responses.create(model="scripted-echo", input="hello")
     elsewhere.responses.delete(answer.id)
@@ -165,6 +174,7 @@ def test_a_response_that_is_deleted_is_gone(ask: OpenAI, elsewhere: OpenAI) -> N
     )  # fmt: skip
 
 
+@pytest.mark.feature("responses", "resume")
 async def test_an_answer_outlives_its_worker_and_the_shim_it_was_asked_of(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from openai import OpenAI
 from support.batches import begun, echo, ended, everything, jsonl, lines, row, said, uploaded, when
 from support.fleet import Fleet, fleet
 
+pytestmark = pytest.mark.client("openai")
+
 ROWS = 20
 
 
@@ -30,6 +32,7 @@ def ask(at: Fleet) -> Iterator[OpenAI]:
         yield client
 
 
+@pytest.mark.feature("batches")
 def test_a_file_is_uploaded_looked_at_downloaded_and_deleted(ask: OpenAI) -> None:
     data = b"one\ntwo\n" * 100_000
     file = ask.files.create(file=("näme.jsonl", io.BytesIO(data)), purpose="user_data")
@@ -45,6 +48,7 @@ def test_a_file_is_uploaded_looked_at_downloaded_and_deleted(ask: OpenAI) -> Non
         ask.files.content(file.id)
 
 
+@pytest.mark.feature("batches")
 def test_files_are_listed_by_pages_and_purpose(ask: OpenAI) -> None:
     made = [ask.files.create(file=(f"{n}", b"x"), purpose="vision").id for n in range(5)]
     found = [file.id for file in ask.files.list(purpose="vision", limit=2)]
@@ -54,6 +58,7 @@ def test_files_are_listed_by_pages_and_purpose(ask: OpenAI) -> None:
     assert upwards == made
 
 
+@pytest.mark.feature("batches")
 def test_a_file_may_be_told_when_to_go(ask: OpenAI) -> None:
     file = ask.files.create(
         file=("a", b"x"), purpose="vision", expires_after={"anchor": "created_at", "seconds": 3600}
@@ -62,6 +67,7 @@ def test_a_file_may_be_told_when_to_go(ask: OpenAI) -> None:
     assert file.expires_at == file.created_at + 3600
 
 
+@pytest.mark.feature("batches", "errors")
 def test_a_file_that_is_too_large_is_refused_as_it_comes(ask: OpenAI) -> None:
     with pytest.raises(openai.APIStatusError, match="FLEET_MAX_FILE_BYTES") as error:
         ask.files.create(file=("big", b"x" * 7 * 2**20), purpose="batch")
@@ -77,6 +83,7 @@ def test_a_wrong_purpose_is_named(ask: OpenAI, purpose: Any) -> None:
     assert error.value.param == "purpose"
 
 
+@pytest.mark.feature("batches")
 def test_a_batch_of_chats_is_answered(ask: OpenAI) -> None:
     # vllm production-stack local_processor.py: sleeps a second and writes "Processed".
     batch = begun(ask, [echo(n) for n in range(ROWS)])
@@ -122,6 +129,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("endpoint", BODIES)
+@pytest.mark.feature("batches")
 def test_other_endpoints_are_batched_as_well(ask: OpenAI, endpoint: str) -> None:
     done = ended(ask, begun(ask, [row("a", endpoint, **BODIES[endpoint])], endpoint))
     (line,) = lines(ask, done.output_file_id)
@@ -141,6 +149,7 @@ def test_other_endpoints_are_batched_as_well(ask: OpenAI, endpoint: str) -> None
             assert body["data"][0]["b64_json"]
 
 
+@pytest.mark.feature("batches")
 def test_what_fails_stands_in_the_error_file_and_the_rest_runs(ask: OpenAI) -> None:
     rows = [
         echo(0),
@@ -272,6 +281,7 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("param", WRONG)
+@pytest.mark.feature("batches", "errors")
 def test_a_batch_that_cannot_be_is_refused(ask: OpenAI, param: str) -> None:
     good: dict[str, Any] = {
         "input_file_id": uploaded(ask, [echo(0)]),
@@ -284,6 +294,7 @@ def test_a_batch_that_cannot_be_is_refused(ask: OpenAI, param: str) -> None:
     assert error.value.param == param
 
 
+@pytest.mark.feature("batches", "errors")
 def test_a_file_that_is_not_there_is_not_found(ask: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         ask.batches.create(
@@ -295,6 +306,7 @@ def test_a_file_that_is_not_there_is_not_found(ask: OpenAI) -> None:
         ask.batches.retrieve("batch_" + "0" * 32)
 
 
+@pytest.mark.feature("batches")
 def test_batches_are_listed_newest_first(ask: OpenAI) -> None:
     made = [begun(ask, [echo(n)]).id for n in range(3)]
     found = [batch.id for batch in ask.batches.list(limit=2)]
@@ -302,6 +314,7 @@ def test_batches_are_listed_newest_first(ask: OpenAI) -> None:
     assert found[:3] == made[::-1]
 
 
+@pytest.mark.feature("batches", "cancel")
 def test_a_cancelled_batch_keeps_what_was_done(ask: OpenAI) -> None:
     rows = [echo(n) for n in range(5)] + [
         echo(n, "scripted-story:chunks=600,rate=10") for n in range(5, 10)
@@ -329,6 +342,7 @@ def test_a_batch_that_has_ended_cannot_be_cancelled(ask: OpenAI) -> None:
         ask.batches.cancel(done.id)
 
 
+@pytest.mark.feature("batches")
 def test_a_batch_whose_window_ends_keeps_what_was_done(ask: OpenAI) -> None:  # warmbly #333
     rows = [echo(0), echo(1, "scripted-story:chunks=600,rate=10")]
     done = ended(ask, begun(ask, rows, window="3s"))
@@ -341,6 +355,7 @@ def test_a_batch_whose_window_ends_keeps_what_was_done(ask: OpenAI) -> None:  # 
     assert late["error"]["code"] == "batch_expired"
 
 
+@pytest.mark.feature("batches")
 def test_a_batch_goes_on_although_its_input_was_deleted(ask: OpenAI) -> None:
     batch = begun(ask, [echo(n) for n in range(ROWS)])
     ask.files.delete(batch.input_file_id)
@@ -350,6 +365,7 @@ def test_a_batch_goes_on_although_its_input_was_deleted(ask: OpenAI) -> None:
     assert len(everything(ask, done)) == ROWS
 
 
+@pytest.mark.feature("batches")
 def test_notes_come_back(ask: OpenAI) -> None:
     batch = ask.batches.create(
         input_file_id=uploaded(ask, [echo(0)]),

@@ -18,6 +18,8 @@ from support.up import wait_until
 
 from workers.scripted.picture import png
 
+pytestmark = pytest.mark.client("openai")
+
 SLOW = "scripted-story:chunks=400,rate=20"
 LATE = "scripted-story:chunks=2,first=2.5"
 BROKEN = "scripted-story:fail=error:3"
@@ -48,6 +50,7 @@ def ask(at: Fleet) -> Iterator[OpenAI]:
         yield client
 
 
+@pytest.mark.feature("chat")
 def test_a_chat_is_answered(ask: OpenAI) -> None:
     answer = ask.chat.completions.create(
         model="scripted-echo", messages=HELLO, service_tier="priority", max_completion_tokens=50
@@ -63,6 +66,7 @@ def test_a_chat_is_answered(ask: OpenAI) -> None:
     assert abs(answer.created - time.time()) < 60
 
 
+@pytest.mark.feature("chat")
 async def test_chats_are_answered_at_once(at: Fleet) -> None:
     async with AsyncOpenAI(base_url=f"{at.url}/v1", api_key="unused") as ask:
         answers = await asyncio.gather(
@@ -77,6 +81,7 @@ async def test_chats_are_answered_at_once(at: Fleet) -> None:
         assert [a.choices[0].message.content for a in answers] == [f"n {n}" for n in range(8)]
 
 
+@pytest.mark.feature("streams")
 def test_a_chat_streams_with_its_usage(ask: OpenAI) -> None:
     stream = ask.chat.completions.create(
         model="scripted-echo",
@@ -97,6 +102,7 @@ def test_a_chat_streams_with_its_usage(ask: OpenAI) -> None:
     assert len({c.id for c in chunks}) == 1
 
 
+@pytest.mark.feature("streams")
 async def test_an_asynchronous_chat_streams(at: Fleet) -> None:
     async with AsyncOpenAI(base_url=f"{at.url}/v1", api_key="unused") as ask:
         stream = await ask.chat.completions.create(
@@ -107,6 +113,7 @@ async def test_an_asynchronous_chat_streams(at: Fleet) -> None:
         assert "".join(words) == "hello you"
 
 
+@pytest.mark.feature("thinking")
 def test_thoughts_stand_beside_the_answer(ask: OpenAI) -> None:
     answer = ask.chat.completions.create(
         model="scripted-think", messages=HELLO, reasoning_effort="low"
@@ -119,6 +126,7 @@ def test_thoughts_stand_beside_the_answer(ask: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("backend", ["openai", "scripted"])
+@pytest.mark.feature("tools")
 def test_tools_are_called_in_parallel_and_their_results_taken(backend: str, ask: OpenAI) -> None:
     here = {"extra_body": {"backend": backend}}
     answer = ask.chat.completions.create(
@@ -139,6 +147,7 @@ def test_tools_are_called_in_parallel_and_their_results_taken(backend: str, ask:
     assert again.choices[0].message.content == "hello you"
 
 
+@pytest.mark.feature("tools", "streams")
 def test_the_helper_for_streams_puts_calls_together(ask: OpenAI) -> None:
     with ask.chat.completions.stream(model=TWO_CALLS, messages=HELLO, tools=[TOOL]) as stream:
         for _ in stream:
@@ -154,6 +163,7 @@ class Place(BaseModel):
     city: Literal["Graz"]
 
 
+@pytest.mark.feature("schema")
 def test_an_answer_is_parsed_into_a_model(ask: OpenAI) -> None:
     messages: Any = [{"role": "user", "content": '{"city":"Graz"}'}]
     answer = ask.chat.completions.parse(
@@ -163,6 +173,7 @@ def test_an_answer_is_parsed_into_a_model(ask: OpenAI) -> None:
     assert answer.choices[0].message.parsed == Place(city="Graz")
 
 
+@pytest.mark.feature("vision")
 def test_images_are_seen(ask: OpenAI) -> None:
     url = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
     messages: Any = [
@@ -214,6 +225,7 @@ def test_raw_text_is_continued(backend: str, ask: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64", None])
+@pytest.mark.feature("embeddings")
 def test_texts_become_vectors(encoding: Any, ask: OpenAI) -> None:
     given = {} if encoding is None else {"encoding_format": encoding}
     answer = ask.embeddings.create(
@@ -231,6 +243,7 @@ def test_texts_become_vectors(encoding: Any, ask: OpenAI) -> None:
     assert answer.usage.prompt_tokens in {2, 3}
 
 
+@pytest.mark.feature("embeddings")
 def test_two_thousand_texts_are_one_request(ask: OpenAI) -> None:
     texts = [f"text {n}" for n in range(2048)]
     answer = ask.embeddings.create(model="scripted-embed", input=texts)
@@ -242,6 +255,7 @@ def test_two_thousand_texts_are_one_request(ask: OpenAI) -> None:
         ask.embeddings.create(model="scripted-embed", input=[*texts, "too many"])
 
 
+@pytest.mark.feature("embeddings")
 def test_ids_of_tokens_go_where_they_are_taken(ask: OpenAI) -> None:
     answer = ask.embeddings.create(model="scripted-embed", input=[[1, 2], [3]], **HERE)
     words = ask.embeddings.create(model="scripted-embed", input=["1 2", "3"], **HERE)
@@ -249,6 +263,7 @@ def test_ids_of_tokens_go_where_they_are_taken(ask: OpenAI) -> None:
     assert [row.embedding for row in answer.data] == [row.embedding for row in words.data]
 
 
+@pytest.mark.feature("images")
 def test_an_image_is_made_and_edited(ask: OpenAI) -> None:
     asked: Any = {"model": "scripted-image", "prompt": "a lighthouse", "size": "64x64"}
     made = ask.images.generate(n=2, **asked)
@@ -260,6 +275,7 @@ def test_an_image_is_made_and_edited(ask: OpenAI) -> None:
     assert (made.size, made.output_format) == ("64x64", "png")
 
 
+@pytest.mark.feature("images", "streams")
 def test_previews_of_an_image_are_streamed(ask: OpenAI) -> None:
     asked: Any = {"model": "scripted-image", "prompt": "a lighthouse", "size": "64x64", **HERE}
     made = list(ask.images.generate(stream=True, partial_images=2, **asked))
@@ -275,6 +291,7 @@ def test_previews_of_an_image_are_streamed(ask: OpenAI) -> None:
     assert size_of(base64.b64decode(made[-1].b64_json)) == (64, 64)
 
 
+@pytest.mark.feature("models")
 def test_models_are_listed_and_looked_up(ask: OpenAI) -> None:
     names = [model.id for model in ask.models.list()]
     model = ask.models.retrieve(SLOW)
@@ -287,6 +304,7 @@ def test_models_are_listed_and_looked_up(ask: OpenAI) -> None:
     assert "org/absent" in caught.value.message
 
 
+@pytest.mark.feature("errors")
 def test_errors_are_the_client_s_own(ask: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         ask.chat.completions.create(model="nobody-has-it", messages=HELLO)
@@ -307,6 +325,7 @@ def test_errors_are_the_client_s_own(ask: OpenAI) -> None:
     assert unknown.value.request_id
 
 
+@pytest.mark.feature("errors", "streams")
 def test_what_fails_before_the_first_word_is_a_status_of_a_stream_too(ask: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         ask.chat.completions.create(model=LONG, messages=HELLO, stream=True)
@@ -315,6 +334,7 @@ def test_what_fails_before_the_first_word_is_a_status_of_a_stream_too(ask: OpenA
     assert caught.value.response.headers["x-fleet-job"]
 
 
+@pytest.mark.feature("errors", "streams")
 def test_what_fails_after_words_raises_in_the_stream(ask: OpenAI) -> None:
     heard: list[str] = []
     with pytest.raises(openai.APIError) as caught:  # noqa: PT012 - it raises between two words
@@ -325,6 +345,7 @@ def test_what_fails_after_words_raises_in_the_stream(ask: OpenAI) -> None:
     assert caught.value.code
 
 
+@pytest.mark.feature("streams")
 def test_a_stream_that_waits_says_so_and_goes_on(at: Fleet) -> None:
     body = {"model": LATE, "messages": HELLO, "stream": True, "backend": "scripted"}
     with httpx.stream("POST", f"{at.url}/v1/chat/completions", json=body, timeout=20) as response:
@@ -336,6 +357,7 @@ def test_a_stream_that_waits_says_so_and_goes_on(at: Fleet) -> None:
     assert not [line for line in lines if line.startswith("id:")]
 
 
+@pytest.mark.feature("cancel")
 def test_who_hangs_up_ends_the_job_and_the_backend_s_work(at: Fleet, ask: OpenAI) -> None:
     before = at.seen()["aborted"]
     here = {"extra_body": {"backend": "openai"}}

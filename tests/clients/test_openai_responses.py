@@ -14,6 +14,8 @@ from support.fleet import Fleet, fleet
 
 from workers.scripted.picture import png
 
+pytestmark = pytest.mark.client("openai")
+
 SLOW = "scripted-story:chunks=400,rate=20"
 SHORT = "scripted-story:chunks=30,rate=20"
 BROKEN = "scripted-story:fail=error:3"
@@ -47,6 +49,7 @@ def text(events: list[ResponseStreamEvent]) -> str:
 
 
 @BACKENDS
+@pytest.mark.feature("responses")
 def test_a_question_is_answered(backend: str, ask: OpenAI) -> None:
     answer = ask.responses.create(
         model="scripted-echo", input="hello you", instructions="Be brief.", **here(backend),
@@ -62,6 +65,7 @@ def test_a_question_is_answered(backend: str, ask: OpenAI) -> None:
 
 
 @BACKENDS
+@pytest.mark.feature("responses", "streams")
 async def test_an_asynchronous_answer_streams(backend: str, at: Fleet) -> None:
     async with AsyncOpenAI(base_url=f"{at.url}/v1", api_key="unused") as ask:
         stream = await ask.responses.create(
@@ -73,6 +77,7 @@ async def test_an_asynchronous_answer_streams(backend: str, at: Fleet) -> None:
         assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
+@pytest.mark.feature("responses", "streams")
 def test_the_helper_for_streams_puts_an_answer_together(ask: OpenAI) -> None:
     tools = [LOOK]
     with ask.responses.stream(model=TWO_CALLS, input="hello you", tools=tools) as stream:
@@ -88,6 +93,7 @@ class Place(BaseModel):
     city: Literal["Graz"]
 
 
+@pytest.mark.feature("responses", "schema")
 def test_an_answer_is_parsed_into_a_model(ask: OpenAI) -> None:
     asked: Any = {"model": "scripted-echo", "input": '{"city":"Graz"}', "text_format": Place}
     with ask.responses.stream(**asked) as stream:
@@ -98,6 +104,7 @@ def test_an_answer_is_parsed_into_a_model(ask: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("summary", [None, "auto"])
+@pytest.mark.feature("responses", "thinking")
 def test_thoughts_are_told_where_clients_look_for_them(summary: Any, ask: OpenAI) -> None:
     events = list(
         ask.responses.create(
@@ -115,6 +122,7 @@ def test_thoughts_are_told_where_clients_look_for_them(summary: Any, ask: OpenAI
     assert [each.type for each in last.response.output] == ["reasoning", "message"]
 
 
+@pytest.mark.feature("responses", "vision")
 def test_images_are_seen(ask: OpenAI) -> None:
     url = f"data:image/png;base64,{base64.b64encode(png('start', 64, 64)).decode()}"
     parts: Any = [
@@ -127,6 +135,7 @@ def test_images_are_seen(ask: OpenAI) -> None:
 
 
 @BACKENDS
+@pytest.mark.feature("responses", "tools")
 def test_tools_are_called_and_their_results_taken(backend: str, ask: OpenAI) -> None:
     asked: Any = [{"role": "user", "content": "hello you"}]
     answer = ask.responses.create(model=TWO_CALLS, input=asked, tools=[LOOK], **here(backend))
@@ -174,6 +183,7 @@ def test_too_many_words_make_an_answer_incomplete(ask: OpenAI) -> None:
     assert last.response.output_text == answer.output_text
 
 
+@pytest.mark.feature("responses", "errors")
 def test_errors_are_the_client_s_own(ask: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         ask.responses.create(model="nobody-has-it", input="hello")
@@ -192,6 +202,7 @@ def test_errors_are_the_client_s_own(ask: OpenAI) -> None:
     assert long.value.code == "context_length_exceeded"
 
 
+@pytest.mark.feature("responses", "errors")
 def test_what_fails_in_a_stream_is_the_last_event(ask: OpenAI) -> None:
     *_, last = ask.responses.create(model=LONG, input="hello", stream=True)
 
@@ -200,6 +211,7 @@ def test_what_fails_in_a_stream_is_the_last_event(ask: OpenAI) -> None:
     assert str(last.response.error.code) == "context_length_exceeded"
 
 
+@pytest.mark.feature("responses", "errors")
 def test_words_that_are_taken_back_raise_in_the_stream(ask: OpenAI) -> None:
     stream = ask.responses.create(model=BROKEN, input="hello", stream=True, **here("openai"))
     with pytest.raises(openai.APIError) as caught:
@@ -217,6 +229,7 @@ def test_fields_that_nobody_knows_are_taken(ask: OpenAI) -> None:
     assert answer.prompt_cache_key == "k"
 
 
+@pytest.mark.feature("tokens")
 def test_input_tokens_are_counted_by_the_backend_or_estimated(ask: OpenAI) -> None:
     def count(backend: str, model: str = "scripted-echo", **more: Any) -> tuple[int, str | None]:
         told = ask.responses.input_tokens.with_raw_response.count(
@@ -238,6 +251,7 @@ def test_input_tokens_are_counted_by_the_backend_or_estimated(ask: OpenAI) -> No
         assert (tokens >= 4, how) == (True, "input_tokens")
 
 
+@pytest.mark.feature("tokens", "errors")
 def test_an_input_that_cannot_be_counted_is_refused_or_named(ask: OpenAI) -> None:
     count = ask.responses.input_tokens.with_raw_response.count
     told = count(

@@ -1,4 +1,4 @@
-// The `openai` and `ai` packages against the fleet at the address that is given. Prints a line of
+// The `openai`, `ai` and `ollama` packages against the fleet at the address that is given. Prints a line of
 // JSON for each of the things that are tried: its name, and what came or what went wrong.
 
 import { createOpenAI } from "@ai-sdk/openai";
@@ -14,6 +14,7 @@ import {
   streamText,
   tool,
 } from "ai";
+import { Ollama } from "ollama";
 import OpenAI from "openai";
 
 const [url] = process.argv.slice(2);
@@ -35,6 +36,7 @@ const fleet = createOpenAICompatible({
   includeUsage: true,
   supportsStructuredOutputs: true,
 });
+const ollama = new Ollama({ host: url });
 const responses = createOpenAI({ baseURL, apiKey: "unused" });
 const tools = {
   look: tool({
@@ -220,6 +222,66 @@ const tried = {
       return [APICallError.isInstance(error), error.statusCode, error.isRetryable];
     }
     return "no error";
+  },
+  async ollama_chat() {
+    const { message, eval_count } = await ollama.chat({ model: "scripted-echo", messages: hello });
+    return [message.content, eval_count];
+  },
+  async ollama_stream() {
+    const parts = await ollama.generate({
+      model: "scripted-echo",
+      prompt: "hello you",
+      stream: true,
+    });
+    let words = "";
+    let last;
+    for await (const part of parts) {
+      words += part.response;
+      last = part;
+    }
+    return [words, last.done];
+  },
+  async ollama_tools() {
+    const look = { type: "function", function: { name: "look", parameters } };
+    const { message } = await ollama.chat({
+      model: "scripted-tools",
+      messages: hello,
+      tools: [look],
+    });
+    return message.tool_calls.map((call) => [call.function.name, call.function.arguments.query]);
+  },
+  async ollama_structured() {
+    const messages = [{ role: "user", content: said }];
+    const options = { model: "scripted-echo", messages, format: parameters };
+    return JSON.parse((await ollama.chat(options)).message.content);
+  },
+  async ollama_thoughts() {
+    const options = { model: "scripted-think", messages: hello, think: true };
+    return (await ollama.chat(options)).message.thinking.trim().length > 0;
+  },
+  async ollama_embeddings() {
+    const { embeddings } = await ollama.embed({ model: "scripted-embed", input: ["a", "b"] });
+    return embeddings.map((row) => row.length);
+  },
+  async ollama_models() {
+    const { models } = await ollama.list();
+    const { capabilities } = await ollama.show({ model: "scripted-echo" });
+    return [models.some(({ name }) => name === "scripted-echo"), capabilities.includes("completion")];
+  },
+  async ollama_error() {
+    try {
+      await ollama.chat({ model: "nobody-has-this", messages: hello });
+    } catch (error) {
+      return [error.status_code, error.message.includes("nobody-has-this")];
+    }
+    return "no error";
+  },
+  async ollama_abort() {
+    const model = "scripted-story:chunks=400,rate=20";
+    const parts = await ollama.chat({ model, messages: hello, stream: true });
+    for await (const _ of parts) break;
+    parts.abort();
+    return "left";
   },
 };
 

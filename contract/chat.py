@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from contract.conversations import ConversationKey, ConversationPolicy
 from contract.images import ShownImage
 from contract.requests import Request
 from contract.wire import ClientModel, WireModel
@@ -199,6 +200,13 @@ class ChatRequest(Request):
     """Slide the context when the answer overflows it (true) or stop (false), if the backend can."""
     keep_alive_s: float | None = None
     """Seconds that the model stays loaded after this job; negative: without limit."""
+    conversation: ConversationKey | None = None
+    """The conversation that this message continues, by a name of the client's. Its messages go to
+    the address of the backend that has their prefix in its cache, if it is free in time."""
+    conversation_policy: ConversationPolicy | None = None
+    """What this message does while an earlier one of the conversation waits or runs: `parallel`,
+    `queue` (it runs after it), `reject` (409) or `interrupt` (the earlier one is cancelled).
+    Without it, as FLEET_CONVERSATION_POLICY says."""
     response_notes: ResponseNotes | None = None
     """Set by `/v1/responses` for its own requests; leave it out."""
     message_notes: MessageNotes | None = None

@@ -16,6 +16,7 @@ FleetError
 │   ├── AmbiguousId             several ids begin with this prefix
 │   ├── KeyReused               the Idempotency-Key came with another body before
 │   ├── OverLimit               it may use more than its tenant ever may
+│   ├── ConversationBusy        an earlier message of the conversation has not ended
 │   ├── NotDead                 only a dead letter can be retried
 │   ├── UnknownFile             no such file, or it has expired
 │   ├── UnknownBatch            no such batch, or it has expired
@@ -164,6 +165,12 @@ class OverLimit(RequestError):
     """The request may use more than its tenant's limit, so that it can never be accepted."""
 
     code = "over_limit"
+
+
+class ConversationBusy(RequestError):
+    """An earlier message of the conversation has not ended, and this one may not run beside it."""
+
+    code = "conversation_busy"
 
 
 class NotDead(RequestError):

@@ -106,6 +106,8 @@ class JobRecord(WireModel):
     """Jobs that must have ended before."""
     blocked: bool = False
     """Whether it waits for any of these jobs."""
+    conversation: str | None = None
+    """The client's name for the conversation that it continues."""
     traceparent: str | None = None
     """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
     tracestate: str | None = None

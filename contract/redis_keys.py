@@ -197,6 +197,26 @@ def single(queue: str, tenant: str, model: str) -> str:
     return f"fleet:q:{queue}:single:{tenant}:{model}"
 
 
+def homes(queue: str) -> str:
+    """Hash of where conversations ran last: conversation id to the id of an address."""
+    return f"fleet:q:{queue}:homes"
+
+
+def homes_used(queue: str) -> str:
+    """Sorted set of those conversations, by the unix time of their last start."""
+    return f"fleet:q:{queue}:homes:used"
+
+
+def addresses(queue: str) -> str:
+    """Hash of the addresses that work: id to `<expires at> <lease in seconds> <worker>`."""
+    return f"fleet:q:{queue}:addresses"
+
+
+def turns(conversation: str) -> str:
+    """List of the jobs of a conversation that may not have ended, the oldest first."""
+    return f"fleet:conversation:{conversation}"
+
+
 def recent(tenant: str) -> str:
     """Sorted set of a tenant's newest jobs by creation time, for listing."""
     return f"fleet:t:{tenant}:recent"

@@ -7,12 +7,14 @@ advances by the cost of each job divided by the tenant's weight. So tenants shar
 tenant without waiting jobs is served next, classes age, no job starves, and a position is a rank.
 (Start-time fair queueing, Goyal, Vin and Cheng 1996.)
 
-A claim takes the job with the smallest number, with three exceptions. A worker whose slots for
+A claim takes the job with the smallest number, with four exceptions. A worker whose slots for
 `batch` are used up takes the first job of another class. A worker with loaded (warm) models takes
 the first job of one of these before a head whose model is not loaded (cold), if its class is not
 lower, and for at most `affinity_patience_s` since the head was first overtaken. Jobs that no
 endpoint may run now (`ClaimFilter.resting`, `.only`) are skipped, however many are at the head, so
-that one failing model does not block the others.
+that one failing model does not block the others. A message of a conversation is left to the address
+where the conversation ran last, if that works, for at most `conversation_patience_s` since it was
+first left; one that is to run after an earlier message, until that has ended (docs/adr/0055).
 
 Invariants: a job is in exactly one of backlog, delayed and leases while it lives, and has facts;
 `urgent` and the lists of models (`line:<model>`) are subsets of the backlog; `lines` has the first
@@ -24,6 +26,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from contract.conversations import ConversationTurn
 from contract.cost import Cost, cost_of
 from contract.jobs import AnyRequest, JobRecord
 from contract.model_names import context_length_of
@@ -52,6 +55,9 @@ class ClaimFilter(NamedTuple):
     only: Mapping[str, frozenset[str]] | None = None
     """By untagged model name, the variants (context lengths) that may run beside the running jobs;
     models that are not listed are not restricted. None: the backend ignores context lengths."""
+    here: frozenset[str] | None = None
+    """Ids of the addresses at which a slot is free: other messages of conversations are left to the
+    address of their conversation for a while. None: they are not."""
     one_runner: bool = False
     """With `only`: whether every worker of the queue uses the same server, so that the variants of
     the jobs that others hold count, too."""
@@ -87,8 +93,10 @@ class Arrival(NamedTuple):
     bounds: Bounds
     assignment: str = ""
     """What a worker needs to start the job if no other waits: id, attempt, context length or `-`,
-    and model, with spaces between. Empty for class `batch`, which may not use every slot, and for a
-    job that is due later."""
+    and model, with spaces between; the id of a conversation follows on a line of its own. Empty
+    for class `batch`, which may not use every slot, and for a job that is due later."""
+    turn: ConversationTurn | None = None
+    """Its place in a conversation."""
 
 
 def arrival(
@@ -96,6 +104,8 @@ def arrival(
     request: AnyRequest,
     tenant: Tenant,
     bounds: Bounds,
+    *,
+    turn: ConversationTurn | None = None,
     due: float | None = None,
 ) -> Arrival:
     """What a queue stores of a new job, and the bounds that it checks first.
@@ -105,8 +115,10 @@ def arrival(
     """
     cost, length = cost_of(request), context_length_of(request)
     assignment = f"{record.id} {record.attempt} {length or '-'} {record.model or ''}"
+    if turn is not None:
+        assignment += f"\n{turn.conversation}"
     share_s, flow = cost.seconds / tenant.weight, f"{record.priority} {tenant.name}"
-    facts = facts_of(record, cost, length)
+    facts = facts_of(record, cost, length, turn)
     if due is not None:
         facts = json.dumps({**json.loads(facts), "due": due, "share": share_s, "flow": flow})
     can_be_assigned = record.priority != "batch" and due is None
@@ -119,6 +131,7 @@ def arrival(
         tenant.name,
         bounds,
         assignment if can_be_assigned else "",
+        turn,
     )
 
 
@@ -135,7 +148,12 @@ def restored(facts: str, created_at: float, due: float | None = None) -> str:
     return json.dumps(whole)
 
 
-def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -> str:
+def facts_of(
+    record: JobRecord,
+    cost: Cost,
+    context_length: int | None = None,
+    turn: ConversationTurn | None = None,
+) -> str:
     """What a claim needs of a job (JSON); `queues/enqueue` adds `start` (virtual) and `at`."""
     facts = {
         "v": record.v,
@@ -146,5 +164,7 @@ def facts_of(record: JobRecord, cost: Cost, context_length: int | None = None) -
         "tokens": cost.tokens,
         "slack": SLACK_S[record.priority],
         "batch": record.priority == "batch" or None,
+        "conv": turn and turn.conversation,
+        "in_turn": True if turn is not None and turn.policy == "queue" else None,
     }
     return json.dumps({name: value for name, value in facts.items() if value is not None})

@@ -1,6 +1,6 @@
 """Enqueue, claim, start and cancel jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from time import monotonic
@@ -8,32 +8,39 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from contract import redis_keys
-from contract.errors import FleetError, NewerVersion, QueueFull, RelayUnavailable
-from contract.events import Cancelled, Queued, Started
+from contract.conversations import ConversationTurn
+from contract.errors import (
+    FleetError,
+    JobNotFound,
+    NewerVersion,
+    QueueFull,
+    RelayUnavailable,
+)
+from contract.events import Cancelled, Started
 from contract.jobs import AnyRequest, JobRecord, QueuePlace
 from contract.model_names import untagged, variant
 from contract.models import PullRequest
 from contract.requests import Kind
 from contract.tenants import DEFAULT_TENANT, Tenant
-from contract.wire import VERSION, encode
-from relay.connection import Argument, Connection, ScriptCall
+from contract.wire import VERSION
+from relay.admission.new_job import first_of, new_arrival, new_job, new_record
+from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
+from relay.connection import Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
 from relay.leases import AFTER_A_PAUSE, Holder, Leases
-from relay.order import LOOK_AHEAD, Arrival, Bounds, ClaimFilter, arrival
+from relay.order import LOOK_AHEAD, Arrival, ClaimFilter
 from relay.parents import Parents
-from relay.position import Positions, paused, placed, queue_full
-from relay.records import Records, from_hash, to_hash
+from relay.position import Positions, behind, paused, placed, queue_full
+from relay.records import Records, from_hash
 from relay.scheduling import later
 from relay.scheduling.pauses import pause_in
 from relay.scripts import jobs, queues
-from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, HeldKey, NewJob
-from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Picked
+from relay.scripts.jobs import HeldKey, NewJob
+from relay.scripts.queues import NO_JOB, EndedJob, IdleCount, Patience, Picked
+from relay.scripts.turn_scripts import KeyToHold, Remembered, TurnPlace, start_turn
 from relay.tickets import ticket
 from relay.usage.limits import TenantLimits
-from telemetry.trace_context import current_trace
 
-FIRST_FOLLOW_S: Final = 15.0
-"""Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
 _FULL_S: Final = 10.0
 """For how long a queue is checked before each enqueue after it has refused a job."""
 _FULL_AT_MOST: Final = 1000
@@ -55,6 +62,10 @@ class Claim(NamedTuple):
     model: str | None
     loaded: str | None
     """Its model as it is to be loaded: contract/model_names.py."""
+    conversation: str | None = None
+    """The id of the conversation that it is a message of."""
+    home: str | None = None
+    """The id of the address where that conversation ran last."""
 
 
 class StartedJob(NamedTuple):
@@ -91,6 +102,7 @@ class Queue:
         self._leases = Leases(connection)
         self._limits = TenantLimits(connection)
         self._parents = Parents(connection)
+        self._turns = TurnAdmission(connection)
         self._full_at: dict[tuple[str, str], float] = {}
         """When each queue last refused a job of each tenant (monotonic seconds)."""
         self.positions = Positions(connection)
@@ -114,19 +126,22 @@ class Queue:
         a job which lives for its followers ends if none comes (docs/adr/0012); not for retries and
         producers. `first_follower` (`Followers.process`) is registered, unless the job exists.
         `obstacle` is what all jobs of the queue wait for. A pull of a model that is being pulled is
-        that job. Raises QueueFull, RateLimited, BudgetSpent, OverLimit, RelayUnavailable, and
-        InvalidRequest or JobNotFound for what it is to wait for; without a `job_id` nothing is left
-        then.
+        that job. Raises QueueFull, RateLimited, BudgetSpent, OverLimit, ConversationBusy,
+        RelayUnavailable, and InvalidRequest or JobNotFound for what it is to wait for; without a
+        `job_id` nothing is left then.
         """
         if job_id is not None and (there := await self._records.find(job_id)) is not None:
             return there, await self.positions.place(there)
         await self._check_later(request, tenant)
         new_id = job_id or new_job_id or uuid4().hex
-        record = _new_record(request, queue, tenant, new_id, retry_of)
+        record = new_record(request, queue, tenant, new_id, retry_of)
         record, reservation = self._limits.priced(record, request, tenant)
-        follower = self._first_follower(record, first_follower) if expects_follower else NO_FOLLOWER
-        arriving = arrival(record, request, tenant, self._bounds(tenant), later.due_of(record))
-        new = _new(record, request, arriving.facts, follower, obstacle, now=self._connection.now())
+        lease_s = self._connection.settings.lease_s if expects_follower else None
+        follower = first_of(record, first_follower, lease_s)
+        arriving = new_arrival(record, request, tenant, self._connection.settings)
+        new = new_job(
+            record, request, arriving.facts, follower, obstacle, now=self._connection.now()
+        )
         lives = job_id is not None
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, lives=lives)
@@ -149,11 +164,13 @@ class Queue:
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
         await self._check_later(request, tenant)
-        record = _new_record(request, queue, tenant, once.job_id, None)
+        record = new_record(request, queue, tenant, once.job_id, None)
         record, reservation = self._limits.priced(record, request, tenant)
-        follower = self._first_follower(record, first_follower)
-        arriving = arrival(record, request, tenant, self._bounds(tenant), later.due_of(record))
-        new = _new(record, request, arriving.facts, follower, obstacle, now=self._connection.now())
+        follower = first_of(record, first_follower, self._connection.settings.lease_s)
+        arriving = new_arrival(record, request, tenant, self._connection.settings)
+        new = new_job(
+            record, request, arriving.facts, follower, obstacle, now=self._connection.now()
+        )
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, once)
         if isinstance(job, HeldKey) and reservation is not None:
@@ -226,6 +243,8 @@ class Queue:
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """Write the record, then the backlog: two slots (docs/adr/0031), one round trip."""
         enqueue, record = queues.enqueue(arriving, ticket(arriving.queue)), new.record
+        if arriving.turn is not None:
+            return await self._begun_turn(new, arriving, arriving.turn, once)
         if isinstance(request, PullRequest) and not later.is_later(request):
             single = redis_keys.single(record.queue, record.tenant, untagged(request.model))
             begun = await self._connection.call(jobs.begin_single(new, single))
@@ -249,6 +268,23 @@ class Queue:
                 return HeldKey(*held)
         return await self._placed(new, arriving, place, at)
 
+    async def _begun_turn(
+        self, new: NewJob, arriving: Arrival, turn: ConversationTurn, once: Once | None
+    ) -> tuple[JobRecord, QueuePlace] | HeldKey:
+        """Do the same for a message of a conversation, whose policy decides on earlier ones."""
+        key = None if once is None else KeyToHold(*once.key, *once.times)
+        begun = await self._turns.enqueue(new, arriving, turn, key)
+        if isinstance(begun, HeldKey):
+            return begun
+        record, place = await self._placed(new, arriving, begun.place, begun.created_at)
+        if turn.policy == "interrupt":
+            for job_id in begun.earlier:
+                with suppress(JobNotFound):
+                    await self.cancel(job_id, by="conversation", reason=INTERRUPTED)
+        elif begun.earlier:
+            place = behind(f"job {begun.earlier[0]} of its conversation has not ended", place)
+        return record, place
+
     async def _placed(
         self, new: NewJob, arriving: Arrival, place: queues.Place, at: float
     ) -> tuple[JobRecord, QueuePlace]:
@@ -270,30 +306,6 @@ class Queue:
         self._connection.observer.on_refused(arriving.queue, str(error.facts["scope"]))
         return error
 
-    def _first_follower(self, record: JobRecord, process: str | None) -> FirstFollower:
-        """What ends a job that lives for its followers and whose client leaves before it is one.
-
-        The client, or its shim, may die between enqueue and first follow (docs/adr/0012). A
-        `process` that follows from the start is registered at once.
-        """
-        if record.on_disconnect == "continue":
-            return NO_FOLLOWER
-        lease_s = self._connection.settings.lease_s
-        if process is not None:
-            return FirstFollower(process, lease_s)
-        policy = record.on_disconnect
-        patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
-        return FirstFollower("expected", max(FIRST_FOLLOW_S, lease_s, patience_s))
-
-    def _bounds(self, tenant: Tenant) -> Bounds:
-        settings = self._connection.settings
-        return Bounds(
-            settings.queue_limit,
-            settings.queue_limit_tokens,
-            tenant.limit_jobs or settings.tenant_limit,
-            tenant.limit_tokens or settings.tenant_limit_tokens,
-        )
-
     async def claim(
         self,
         queue: str,
@@ -302,12 +314,15 @@ class Queue:
         *,
         idle_slots: int = 0,
         ended: EndedJob = NO_JOB,
+        again: Callable[[float], None] = lambda _s: None,
     ) -> Claim | None:
         """Lease the job that should run next to `worker`; None if no job waits that fits.
 
         If none waits at all, so many `idle_slots` of the worker are recorded for up to a minute:
         new jobs wake one by the worker's wake channel, or, if the filter takes any job, are leased
         to the worker at once (`assigned`). `ended` is released first.
+        `again` is called with the seconds after which a message of a conversation that is left to
+        another address, or to an earlier message, may be claimed.
         Raises RelayUnavailable; a job that was leased nevertheless returns when its lease expires.
         """
         settings = self._connection.settings
@@ -318,14 +333,16 @@ class Queue:
                 worker,
                 claim_filter,
                 lease_s=settings.lease_s,
-                patience_s=settings.affinity_patience_s,
+                patience=Patience(settings.affinity_patience_s, settings.conversation_patience_s),
                 look_ahead=LOOK_AHEAD,
                 drained=self.positions.drained(queue)[0],
                 idle_slots=IdleCount(member, idle_slots),
                 ended=ended,
             )
         )
-        if picked is None:
+        if not isinstance(picked, Picked):
+            if picked is not None:
+                again(picked.again_s)
             return None
         self._connection.set_clock(picked.now)
         return _claim(queue, worker, picked)
@@ -334,8 +351,12 @@ class Queue:
         """The member of a worker in the set of idle slots."""
         return f"+{self._connection.settings.lease_s:g} {worker}" if takes_any else worker
 
-    async def start(self, claim: Claim, endpoint: str | None = None) -> StartedJob | None:
+    async def start(
+        self, claim: Claim, endpoint: str | None = None, home: str | None = None
+    ) -> StartedJob | None:
         """Write `started` into the log of a claimed job, with the address where it will run.
+
+        `home` is the id of that address, where later messages of the conversation should run.
 
         Returns None, and releases the lease, if the job has ended meanwhile or only a newer
         version can read it: claim the next one then.
@@ -350,21 +371,29 @@ class Queue:
             model=claim.model,
             nonce=token_hex(4),
         )
-        job = await self._start(claim.job_id, started)
+        job = await self._start(claim, started, home)
         if job is None:
             holder = Holder(claim.attempt, claim.worker)
             await self._leases.release(claim.queue, claim.job_id, holder)
         return job
 
-    async def _start(self, job_id: str, started: Started) -> StartedJob | None:
-        answer = await self._connection.call(jobs.start(job_id, started))
+    async def _start(self, claim: Claim, started: Started, home: str | None) -> StartedJob | None:
+        if claim.conversation is None or home is None:
+            call = jobs.start(claim.job_id, started)
+        else:
+            settings = self._connection.settings
+            kept = Remembered(settings.conversation_ttl_s, settings.conversations_kept)
+            place = TurnPlace(claim.conversation, home)
+            call = start_turn(claim.job_id, claim.queue, started, place, kept)
+        answer = await self._connection.call(call)
         if answer is None:
             return None
         length, fields = answer
         try:
             return StartedJob(from_hash(fields), fields[b"request"], length)
         except NewerVersion as error:
-            await self._leave_to_a_newer_one(fields[b"queue"].decode(), job_id, started, error)
+            queue = fields[b"queue"].decode()
+            await self._leave_to_a_newer_one(queue, claim.job_id, started, error)
             return None
 
     async def _leave_to_a_newer_one(
@@ -382,7 +411,7 @@ class Queue:
             backend=redis_keys.backend_of(queue), tenant=DEFAULT_TENANT.name, priority="standard",
             attempt=1, max_attempts=1, created_at=0.0,
         )  # fmt: skip
-        await self._connection.call(jobs.begin(_new(record, None)))
+        await self._connection.call(jobs.begin(new_job(record, None)))
         await self._leases.end(queue, job_id, error)
 
     async def give_ticket_back(self, queue: str) -> None:
@@ -437,60 +466,25 @@ def assigned(message: bytes, worker: str) -> Claim | str:
     queue, *assignment = message.decode().split(" ", 5)
     if not assignment:
         return queue
-    at, job_id, attempt, length, model = assignment
+    at, job_id, attempt, length, last = assignment
     context_length = None if length == "-" else int(length)
-    return _claim(
-        queue, worker, Picked(job_id, int(attempt), float(at), model or None, context_length)
-    )
+    model, _, turn = last.partition("\n")
+    conversation, _, home = turn.partition(" ")
+    picked = Picked(
+        job_id, int(attempt), float(at), model or None, context_length,
+        conversation or None, home or None,
+    )  # fmt: skip
+    return _claim(queue, worker, picked)
 
 
 def _claim(queue: str, worker: str, picked: Picked) -> Claim:
-    loaded = picked.model and variant(picked.model, picked.context_length)
-    return Claim(queue, worker, picked.job_id, picked.attempt, picked.model, loaded)
-
-
-def _new(
-    record: JobRecord,
-    request: AnyRequest | None,
-    facts: str = "{}",
-    follower: FirstFollower = NO_FOLLOWER,
-    obstacle: str = "",
-    *,
-    now: float = 0.0,
-) -> NewJob:
-    body, deadline_s = b"{}", None
-    if request is not None:
-        body, deadline_s = encode(later.stored(request)), later.deadline_s(request, now)
-    # With the facts, so that a worker that cannot read the request can still give the job back.
-    fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
-    queued = Queued(queue=record.queue, reason=later.reason(record, now) or obstacle)
-    return NewJob(record, fields, queued, deadline_s, follower)
-
-
-def _new_record(
-    request: AnyRequest, queue: str, tenant: Tenant, job_id: str, retry_of: str | None
-) -> JobRecord:
-    trace = current_trace()
-    return JobRecord(
-        id=job_id,
-        v=VERSION,
-        kind=request.kind,
-        status="queued",
-        queue=queue,
-        backend=redis_keys.backend_of(queue),
-        model=getattr(request, "model", None),
-        tenant=tenant.name,
-        priority=request.priority,
-        attempt=1,
-        max_attempts=request.max_attempts,
-        created_at=0.0,
-        on_disconnect=request.on_disconnect,
-        retry_of=retry_of,
-        not_before=request.not_before,
-        after=request.after or (),
-        after_any=request.after_any or (),
-        blocked=bool(request.after or request.after_any),
-        traceparent=trace and trace.traceparent,
-        tracestate=trace and trace.tracestate,
-        metadata=request.metadata,
+    return Claim(
+        queue,
+        worker,
+        picked.job_id,
+        picked.attempt,
+        picked.model,
+        picked.model and variant(picked.model, picked.context_length),
+        picked.conversation,
+        picked.home,
     )

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from contract.conversations import ConversationPolicy
 from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
 from contract.tenants import Money
 from contract.usage import Prices
@@ -56,6 +57,18 @@ class RelaySettings(FleetSettings):
     """Of all prices and limits."""
     affinity_patience_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 20
     """Seconds for which jobs of a model in memory may overtake the head of their queue."""
+    conversation_policy: ConversationPolicy = "parallel"
+    """What a message does while an earlier one of its conversation waits or runs, if its request
+    says nothing: `parallel`, `queue`, `reject` or `interrupt`. Agents send several requests of one
+    session at once."""
+    conversation_patience_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 10
+    """Seconds for which a message waits for the address that has its conversation's prefix, while
+    another one is free. 0: it never waits."""
+    conversation_ttl_s: Seconds = 3600
+    """Seconds after a message's start for which its conversation's address is remembered."""
+    conversations_kept: Annotated[int, Field(ge=1, le=10**7)] = 20_000
+    """Conversations of a queue whose address is remembered; of more, the longest unused are
+    forgotten."""
     dead_ttl_s: Seconds = 7 * 86400
     """Seconds that a dead letter's record and log are kept."""
     remember_s: Annotated[float, Field(ge=0, le=YEARS_S)] = 30 * 86400

@@ -1,4 +1,4 @@
-"""Wakes the queues in which this worker has delayed jobs, each when its delay is over.
+"""Wakes queues in which jobs are delayed or left to another worker, each when that is over.
 
 One task and one heap for all of them. Delays beyond the bound, and those of a worker that stops,
 are left to the maintainer, which wakes queues every FLEET_REAP_S.
@@ -27,6 +27,8 @@ class DelayedWakeups:
         """Start without delays; `wake` is `Queue.wake`."""
         self._wake = wake
         self._due: list[tuple[float, str]] = []
+        self._once_at: dict[str, float] = {}
+        """When `once` wakes each queue."""
         self._added = asyncio.Event()
 
     def set(self, queue: str, delay_s: float) -> None:
@@ -35,6 +37,13 @@ class DelayedWakeups:
             at = asyncio.get_running_loop().time() + delay_s
             heapq.heappush(self._due, ((at // _STEP_S + 1) * _STEP_S, queue))
             self._added.set()
+
+    def once(self, queue: str, delay_s: float) -> None:
+        """Do the same, unless it is woken earlier anyway by a call of this method."""
+        now = asyncio.get_running_loop().time()
+        if not now < self._once_at.get(queue, 0.0) <= now + delay_s:
+            self._once_at[queue] = now + delay_s
+            self.set(queue, delay_s)
 
     async def run(self) -> Never:
         """Wake queues, each when its delay is over, until cancelled."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -33,6 +34,7 @@ from workers.embedding.pair_packer import PairPacker
 from workers.embedding.request_sender import Budget
 from workers.endpoints.circuit_breaker import CircuitBreaker, Verdict
 from workers.endpoints.endpoints import Endpoint, EndpointPool
+from workers.endpoints.prompt_places import home_of
 from workers.foreign_tasks import ForeignTasks
 from workers.host.container import PodCost
 from workers.maintenance import Maintenance
@@ -109,8 +111,11 @@ class WorkerLifetime:
             if isinstance(adapter, HasModelLease):
                 adapter.use_model_lease(ModelLeases(connection, config.name, settings.worker_name))
             packers = self._packers(adapter, memory)
+            home = home_of(address, socket.gethostname(), settings.worker_name)
             endpoints.append(
-                Endpoint(adapter, address, self._breaker, self._slots_each, packers=packers)
+                Endpoint(
+                    adapter, address, self._breaker, self._slots_each, packers=packers, home=home
+                )
             )
         return EndpointPool(endpoints, self._changed.set)
 

@@ -9,12 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Never
 
 from contract.errors import RelayUnavailable
-from contract.redis_keys import kind_of
+from contract.redis_keys import kind_of, queue_name
 from contract.requests import Kind
 from contract.roster import BackendReport, EndpointReport, QueueReport, WorkerReport
 from contract.wire import VERSION
 from relay.connection import Connection
 from relay.roster import RosterStore
+from relay.scripts.turn_scripts import report
 from workers.backends.dsn import BackendConfig
 from workers.backends.protocols import capabilities, grants
 from workers.endpoints.broadcast import merged
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _PROBE_PAUSE_S: Final = 1.0
 """Least time between two probes of the backend, however often its models change."""
+_REPORTS_MISSED: Final = 3
+"""Reports after which an address without one counts as down."""
 _REPORT_PAUSE_S: Final = 0.25
 """Least time between two reports."""
 
@@ -166,15 +169,34 @@ class RosterReporter:
                     ),
                 )
             )
+            await self._report_addresses(works=not worker.is_draining)
         except RelayUnavailable as error:
             _log.warning("the report was not written to the roster: %s", error)
         else:
             self._health_file.touch("draining" if worker.is_draining else "ok")
 
+    async def _report_addresses(self, *, works: bool) -> None:
+        """Note which addresses messages of conversations may wait for; raises RelayUnavailable."""
+        queue = queue_name(self._config.name, "chat")
+        if queue not in self._state.slots.capacity:
+            return
+        endpoints = self._state.endpoints.all
+        lease_s = self._connection.settings.lease_s
+        shared = await self._connection.call(
+            report(
+                queue, self._state.name, lease_s, self._settings.report_s * _REPORTS_MISSED,
+                {each.home: works and each.works for each in endpoints},
+            )
+        )  # fmt: skip
+        for endpoint in endpoints:
+            if endpoint.prompt_slots is not None:
+                endpoint.prompt_slots.is_shared = endpoint.home in shared
+
     async def leave(self) -> None:
         """Remove the worker from the roster; raises nothing."""
         self._health_file.remove()
         try:
+            await self._report_addresses(works=False)
             await self._roster.leave(self._state.name)
         except RelayUnavailable as error:
             _log.warning("the roster keeps this worker until its report expires: %s", error)

@@ -14,7 +14,6 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from contract.chat import ChatRequest, CountRequest
@@ -76,6 +75,7 @@ from workers.backends.protocols import (
     Embed,
     GenerateImages,
     ManageModels,
+    NamesSlots,
     Pull,
     Rerank,
     SwapModels,
@@ -144,6 +144,8 @@ class Run:
     services: RunServices
     packer: Embed | Rerank | None = None
     """Runs embed or rerank jobs in place of the backend."""
+    prompt_slot: int | None = None
+    """The slot of the backend's server that a chat names."""
 
     async def to_terminal_event(self) -> Done | Failed | Broken:
         """Run the job until its terminal event is in the log, and return that.
@@ -284,8 +286,17 @@ class Run:
             # The cap is of the job's log, not of what each attempt adds to it.
             self.attempt_log.size_bytes += earlier.size_bytes
             chosen = await plan(request, earlier, self.backend)
-        open_stream = partial(stream, backend=self.backend, packer=self.packer)
-        return Continuation(chosen, request, self.job.attempt, open_stream)
+        return Continuation(chosen, request, self.job.attempt, self._stream)
+
+    def _stream(self, request: AnyRequest) -> AsyncGenerator[Event, None]:
+        backend, slot = self.backend, self.prompt_slot
+        if (
+            slot is not None
+            and isinstance(request, ChatRequest)
+            and isinstance(backend, NamesSlots)
+        ):
+            return backend.chat_in(request, slot)
+        return stream(request, backend, self.packer)
 
     def _whole(
         self, done: Done, ignored: tuple[str, ...], started_at: float, first_at: float | None

@@ -17,6 +17,7 @@ from contract.errors import RelayUnavailable
 from contract.redis_keys import wake_channel
 from relay.queue import Claim, Queue, assigned
 from relay.subscriber import Subscriber, Subscription
+from relay.tickets import ticket
 from workers.celery_pool.consumer import ConsumerControl
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,13 @@ class Slots:
                 self._consumer.resume(queue)
             else:
                 self._consumer.pause(queue)
+
+    def begin(self, queue: str) -> bool:
+        """Have Celery begin a task for `queue`, as a ticket would; False if no slot is free."""
+        if self._consumer is None or not self.is_free(queue):
+            return False
+        self._consumer.deliver(queue, ticket(queue))
+        return True
 
     @contextmanager
     def one(self, queue: str) -> Iterator[None]:
@@ -169,7 +177,7 @@ class IdleSlots:
                 work = assigned(message, self._worker)
                 if isinstance(work, Claim):
                     self.on_assigned(work)
-                elif not self._wake(work):
+                elif not (self._wake(work) or self._slots.begin(work)):
                     await self._queue.give_ticket_back(work)
 
     def _wake(self, queue: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Final
 
 from contract.errors import BackendError, FleetError, LeaseLost, RelayUnavailable
@@ -217,8 +218,8 @@ class Worker:
             claim = await self._claim(turn, claim_filter)
             if claim is None:
                 return None
-            address = reservation.move(claim.job_id, claim.loaded)
-            job = await self._queue.start(claim, address)
+            address = reservation.move(claim.job_id, claim.loaded, claim.conversation, claim.home)
+            job = await self._queue.start(claim, address, reservation.home)
             if job is not None:
                 return job
         return None
@@ -236,8 +237,9 @@ class Worker:
             else self._state.idle_slots.with_this(queue)
         )
         return await self._queue.claim(
-            queue, self._state.name, claim_filter, idle_slots=idle, ended=turn.take_ended()
-        )
+            queue, self._state.name, claim_filter, idle_slots=idle, ended=turn.take_ended(),
+            again=partial(self._wakeups.once, queue),
+        )  # fmt: skip
 
     async def _run_unless_poison(self, job: StartedJob, reservation: Reservation) -> EndedJob:
         """Run a job, or delay it if workers died with it and another such job runs here.
@@ -279,6 +281,7 @@ class Worker:
             job=job,
             backend=reservation.adapter,
             packer=reservation.packer,
+            prompt_slot=reservation.prompt_slot,
             attempt_log=log,
             observer=RunReports(record.id, reservation, state.affinity, self._reporter),
             services=self._services,

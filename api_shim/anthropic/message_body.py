@@ -150,7 +150,8 @@ class UserBody(AnthropicRequestBody):
     """The client's name for its user."""
 
     user_id: str | None = None
-    """Kept with the job, and sent to no backend."""
+    """Kept with the job, and sent to no backend. It names the conversation: Claude Code puts its
+    session there."""
 
 
 class PromptBody(AnthropicRequestBody):

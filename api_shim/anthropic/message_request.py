@@ -31,6 +31,7 @@ from contract.chat import (
     Think,
     Tool,
 )
+from contract.conversations import key_of
 from contract.requests import Request
 
 AnyKind = TypeVar("AnyKind", bound=Request)
@@ -99,6 +100,7 @@ def to_request(
         top_k=body.top_k,
         priority="standard" if body.service_tier == "standard_only" else None,
         metadata={"user_id": body.metadata.user_id} if body.metadata else None,
+        conversation=key_of(body.metadata.user_id) if body.metadata else None,
         message_notes=notes,
     )
     unknown = [f"anthropic-beta[{beta}]" for beta in betas if not beta.startswith(_BETAS)]

@@ -1,4 +1,4 @@
-"""Request headers that every surface accepts: idempotency, priority, backend and policies.
+"""Request headers that every surface accepts: priority, backend, policies, conversation and so on.
 
 A header overrides the field of the body that means the same: a client library may not let its user
 set that field.
@@ -10,6 +10,8 @@ from fastapi import Depends, Header
 from pydantic import AfterValidator
 from starlette.types import Scope
 
+from contract.chat import ChatRequest
+from contract.conversations import LONGEST_KEY, ConversationPolicy, key_of
 from contract.requests import (
     Moment,
     OnDisconnect,
@@ -81,6 +83,31 @@ NotBeforeHeader = Annotated[
         "as RFC 3339 or in unix seconds.",
     ),
 ]
+SESSION: Final = "x-claude-code-session-id"
+"""Claude Code's own header; what it names is its conversation."""
+ConversationHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Fleet-Conversation",
+        min_length=1,
+        max_length=LONGEST_KEY,
+        description="Instead of the body's `conversation`: the conversation that a chat continues, "
+        "by a name of the client's. Its messages go to the address that has their prefix in its "
+        "cache.",
+    ),
+]
+ConversationPolicyHeader = Annotated[
+    ConversationPolicy | None,
+    Header(
+        alias="X-Fleet-Conversation-Policy",
+        description="Instead of the body's `conversation_policy`: what a message does while an "
+        "earlier one of its conversation has not ended.",
+    ),
+]
+SessionHeader = Annotated[
+    str | None,
+    Header(alias=SESSION, include_in_schema=False),
+]
 
 
 BACKEND_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}$"
@@ -109,9 +136,14 @@ class Preferences(NamedTuple):
     backend: str | None = None
     on_no_worker: OnNoWorker | None = None
     not_before: float | None = None
+    conversation: str | None = None
+    conversation_policy: ConversationPolicy | None = None
 
     def over(self, request: AnyKind) -> AnyKind:
-        """The request with the headers' values in place of its own."""
+        """The request with the headers' values in place of its own.
+
+        Only chats are messages of a conversation.
+        """
         values: dict[str, Any] = {
             "priority": self.priority,
             "on_disconnect": self.on_disconnect,
@@ -119,20 +151,35 @@ class Preferences(NamedTuple):
             "on_no_worker": self.on_no_worker,
             "not_before": self.not_before,
         }
+        if isinstance(request, ChatRequest):
+            values["conversation"] = self.conversation
+            values["conversation_policy"] = self.conversation_policy
         given = {name: value for name, value in values.items() if value is not None}
         return request.model_copy(update=given) if given else request
 
 
-async def _preferences(  # noqa: PLR0917 - FastAPI passes them by name
+async def _preferences(
+    *,
     idempotency_key: IdempotencyKey = None,
     priority: PriorityHeader = None,
     on_disconnect: OnDisconnectHeader = None,
     backend: BackendHeader = None,
     on_no_worker: OnNoWorkerHeader = None,
     not_before: NotBeforeHeader = None,
+    conversation: ConversationHeader = None,
+    conversation_policy: ConversationPolicyHeader = None,
+    session: SessionHeader = None,
 ) -> Preferences:
-    policy = None if on_disconnect is None else disconnect_policy(on_disconnect)
-    return Preferences(idempotency_key, priority, policy, backend, on_no_worker, not_before)
+    return Preferences(
+        idempotency_key,
+        priority,
+        None if on_disconnect is None else disconnect_policy(on_disconnect),
+        backend,
+        on_no_worker,
+        not_before,
+        conversation if conversation is not None else key_of(session),
+        conversation_policy,
+    )
 
 
 Preferred = Annotated[Preferences, Depends(_preferences)]

@@ -12,13 +12,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from api_shim.http.authentication import PROXIED, CallEnded
-from api_shim.http.headers import ANTHROPIC_VERSION, BACKEND_NAME, Preferences
+from api_shim.http.headers import ANTHROPIC_VERSION, BACKEND_NAME, SESSION, Preferences
 from api_shim.http.listening import is_loopback
+from contract.conversations import LONGEST_KEY
 
 _SPECIAL: Final = frozenset(
     {
         b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
         b"x-fleet-not-before", b"content-encoding", b"origin", ANTHROPIC_VERSION.encode(),
+        b"x-fleet-conversation-policy", SESSION.encode(),
     }
 )  # fmt: skip
 _PROXIED: Final = frozenset(name.encode() for name in PROXIED)
@@ -53,10 +55,15 @@ def ordinary_head(scope: Scope, max_bytes: int) -> OrdinaryHead | None:
     name = None if backend is None else backend.decode("latin-1")
     if name is not None and not _BACKEND.match(name):
         return None
+    conversation = headers.get(b"x-fleet-conversation")
+    if conversation is not None and not 0 < len(conversation) <= LONGEST_KEY:
+        return None
     key = _key(headers)
     if key == "":
         return None
-    return OrdinaryHead(Preferences(backend=name), key, _is_local(scope, headers))
+    spoken = None if conversation is None else conversation.decode("latin-1")
+    preferences = Preferences(backend=name, conversation=spoken)
+    return OrdinaryHead(preferences, key, _is_local(scope, headers))
 
 
 def _is_bounded(announced: bytes, max_bytes: int) -> bool:

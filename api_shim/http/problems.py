@@ -24,6 +24,7 @@ from contract.errors import (
     AmbiguousId,
     BatchEnded,
     BudgetSpent,
+    ConversationBusy,
     FleetError,
     InternalError,
     InvalidRequest,
@@ -181,6 +182,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     UnknownKey: 404,
     LastAdmin: 409,
     KeyReused: 409,
+    ConversationBusy: 409,
     NotDead: 409,
     UnknownFile: 404,
     UnknownBatch: 404,
@@ -228,6 +230,8 @@ class Problem(WireModel):
     """Existing names that are close to the unknown one."""
     capabilities: tuple[str, ...] | None = None
     """What the named backend can do."""
+    job: str | None = None
+    """The earlier job of the conversation."""
     queue: str | None = None
     """The queue that is full."""
     scope: Literal["queue", "tenant"] | None = None
@@ -415,8 +419,9 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     406: "The client accepts none of the formats of events.",
     409: "Several ids have this prefix (`ambiguous_id`), the name is taken (`name_taken`), the "
     "Idempotency-Key belongs to another request "
-    "(`idempotency_key_reused`), the job is not a dead letter (`not_dead`), or this shim was not "
-    "started by `fleet up` (`not_supervised`).",
+    "(`idempotency_key_reused`), an earlier message of the conversation has not ended "
+    "(`conversation_busy`; `job` is its id), the job is not a dead letter (`not_dead`), or this "
+    "shim was not started by `fleet up` (`not_supervised`).",
     413: "The body is larger than FLEET_MAX_BODY_BYTES.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown or out of range (`errors` names it).",

@@ -36,6 +36,7 @@ from contract.chat import (
     ToolCall,
     thoughts_in,
 )
+from contract.conversations import key_of
 from contract.json_lines import json_line
 
 _ROLES: Final[dict[str, Role]] = {
@@ -411,6 +412,8 @@ class ChatBody(Sampled):
     """`{"effort": ...}` or `{"enabled": ...}`, as OpenRouter has it."""
     chat_template_kwargs: TemplateBody | None = None
     """`{"enable_thinking": ...}`, as vLLM and llama-server have it."""
+    prompt_cache_key: str | None = None
+    """Names the conversation, whose messages go to the address that has their prefix."""
     store: Annotated[bool | None, IgnoredField(unless=(False,))] = None
     """Chats cannot be retrieved later; responses can (`/v1/responses`)."""
     modalities: list[str] | None = None
@@ -441,6 +444,7 @@ def to_chat(body: ChatBody) -> ChatRequest:
         think=_think(body),
         logprobs=bool(body.logprobs),
         top_logprobs=body.top_logprobs,
+        conversation=key_of(body.prompt_cache_key),
         **sampling(body, limit),
     )
 

@@ -77,7 +77,7 @@ class NewJob(NamedTuple):
     def args(self) -> list[Argument]:
         """Their last arguments."""
         return [
-            self.record.id, redis_keys.channel(self.record.id), _fields(self.queued),
+            self.record.id, redis_keys.channel(self.record.id), event_fields(self.queued),
             "" if self.deadline_s is None else self.deadline_s, *self.follower,
             *(each for field in self.fields.items() for each in field),
         ]  # fmt: skip
@@ -113,7 +113,7 @@ def start(job_id: str, started: Started) -> ScriptCall[tuple[int, Hash] | None]:
     keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
     args: list[Argument] = [
         redis_keys.channel(job_id), started.attempt, started.worker, started.nonce or "",
-        _fields(started),
+        event_fields(started),
     ]  # fmt: skip
     return ScriptCall(load("jobs/start"), keys, args, _started)
 
@@ -182,7 +182,7 @@ def hand_over(
     """
     keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
     args: list[Argument] = [
-        redis_keys.channel(job_id), attempt, int(counts), _fields(queued), int(is_lost),
+        redis_keys.channel(job_id), attempt, int(counts), event_fields(queued), int(is_lost),
     ]  # fmt: skip
     return ScriptCall(load("jobs/hand_over"), keys, args, _handed_over)
 
@@ -213,7 +213,7 @@ def end(
         redis_keys.PARENTS,
     ]
     args: list[Argument] = [
-        job_id, redis_keys.channel(job_id), terminal.type, ttl_s, _fields(terminal), int(dead),
+        job_id, redis_keys.channel(job_id), terminal.type, ttl_s, event_fields(terminal), int(dead),
     ]  # fmt: skip
     return ScriptCall(load("jobs/end"), keys, args, _ended)
 
@@ -265,7 +265,7 @@ def attend(job_id: str, process: str, lease_s: float) -> ScriptCall[bool]:
     return ScriptCall(load("followers/attend"), keys, [job_id, process, lease_s], bool)
 
 
-def _fields(event: Queued | Started | Failed | Cancelled) -> str:
+def event_fields(event: Queued | Started | Failed | Cancelled) -> str:
     """The event's JSON without its opening brace, before which a script puts id and time."""
     return event.model_dump_json()[1:]
 

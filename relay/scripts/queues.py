@@ -17,6 +17,15 @@ IDLE_S: Final = 60
 """Seconds after which the recorded idle slots of a worker expire."""
 
 
+class Patience(NamedTuple):
+    """For how long, in seconds, jobs are passed over for a preference."""
+
+    model_s: float
+    """Those of a model that is not in memory."""
+    conversation_s: float
+    """Messages whose conversation is at another address."""
+
+
 class IdleCount(NamedTuple):
     """Idle slots of a worker, as `claim` records them: new jobs wake them, or are assigned."""
 
@@ -97,6 +106,16 @@ class Picked(NamedTuple):
     """Redis's time, unix seconds."""
     model: str | None
     context_length: int | None
+    conversation: str | None = None
+    """The conversation that it is a message of."""
+    home: str | None = None
+    """The address where that conversation ran last."""
+
+
+class NothingYet(NamedTuple):
+    """No job may be claimed here now; a message of a conversation may be, in some seconds."""
+
+    again_s: float
 
 
 def expect(arrival: Arrival) -> ScriptCall[Place]:
@@ -111,8 +130,14 @@ def enqueue(arrival: Arrival, ticket: str) -> ScriptCall[Place]:
     the job itself, leased, if no other waits. If there is none, and fewer tickets than waiting
     jobs, the ticket is pushed.
     """
-    args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*"), arrival.assignment]
-    return ScriptCall(load("queues/enqueue"), _keys(arrival.queue), args, _place)
+    turn, queue = arrival.turn, arrival.queue
+    keys = [*_keys(queue), redis_keys.homes(queue), redis_keys.addresses(queue)]
+    about: list[Argument] = ["", 0, ""]
+    if turn is not None:
+        keys.append(redis_keys.turns(turn.conversation))
+        about = [turn.conversation, int(turn.policy == "queue"), redis_keys.record("*")]
+    args = [*_arriving(arrival), ticket, redis_keys.wake_channel("*"), arrival.assignment, *about]
+    return ScriptCall(load("queues/enqueue"), keys, args, _place)
 
 
 def claim(
@@ -121,18 +146,18 @@ def claim(
     claim_filter: ClaimFilter,
     *,
     lease_s: float,
-    patience_s: float,
+    patience: Patience,
     look_ahead: int,
     drained: str,
     idle_slots: IdleCount = NO_SLOTS,
     ended: EndedJob = NO_JOB,
-) -> ScriptCall[Picked | None]:
+) -> ScriptCall[Picked | NothingYet | None]:
     """Lease the job that should run next to a worker for `lease_s` seconds; None if none fits.
 
-    Up to `look_ahead` jobs that do not fit are skipped in each list. For `patience_s` seconds
-    jobs of a model in memory may overtake one that is not. If no job waits at all, the
-    `idle_slots` of the worker are recorded, so that the next enqueue wakes it. Before that, the
-    `ended` job is released, as `release` does.
+    Up to `look_ahead` jobs that do not fit are skipped in each list. Within the `patience` jobs
+    of a model in memory may overtake one that is not, and messages are left to other addresses. If
+    no job waits at all, the `idle_slots` of the worker are recorded, so that the next enqueue wakes
+    it. Before that, the `ended` job is released, as `release` does.
     """
     wanted = {
         "choosy": claim_filter.warm is not None,
@@ -143,12 +168,17 @@ def claim(
         "one_runner": claim_filter.one_runner,
         "only": {model: sorted(variants) for model, variants in (claim_filter.only or {}).items()},
     }
+    if claim_filter.here is not None:
+        wanted["here"] = sorted(claim_filter.here)
     args: list[Argument] = [
         *_head(queue), worker, VERSION, lease_s, look_ahead, int(claim_filter.batch),
-        "drains" if claim_filter.drains else int(claim_filter.cold), patience_s, json.dumps(wanted),
-        idle_slots.slots, IDLE_S, idle_slots.member, *ended,
+        "drains" if claim_filter.drains else int(claim_filter.cold), patience.model_s,
+        json.dumps(wanted), idle_slots.slots, IDLE_S, idle_slots.member, *ended,
+        patience.conversation_s, redis_keys.turns("*"), redis_keys.record("*"),
+        redis_keys.wake_channel("*"),
     ]  # fmt: skip
-    return ScriptCall(load("queues/claim"), [*_keys(queue), drained], args, _picked)
+    keys = [*_keys(queue), drained, redis_keys.homes(queue), redis_keys.addresses(queue)]
+    return ScriptCall(load("queues/claim"), keys, args, _picked)
 
 
 def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[str | None]:
@@ -325,16 +355,21 @@ def _woken(reply: Any) -> Woken:
     return Woken(int(missing), why.decode(), schedule.decode())
 
 
-def _picked(reply: Any) -> Picked | None:
+def _picked(reply: Any) -> Picked | NothingYet | None:
     if not reply:
         return None
-    job_id, attempt, now, model, context_length = reply
+    if not reply[0]:
+        return NothingYet(float(reply[1]))
+    job_id, attempt, now, model, context_length, *turn = reply
+    conversation, home = turn or (b"", b"")
     return Picked(
         job_id.decode(),
         int(attempt),
         float(now),
         model.decode() or None,
         int(context_length) if context_length else None,
+        conversation.decode() or None,
+        home.decode() or None,
     )
 
 

@@ -40,7 +40,7 @@ CHAT: Final = _table(
         messages[function].content messages[function].name model frequency_penalty
         function_call function_call.name functions[].name functions[].description
         functions[].parameters logit_bias logprobs max_completion_tokens max_tokens metadata
-        parallel_tool_calls presence_penalty reasoning_effort response_format
+        parallel_tool_calls presence_penalty prompt_cache_key reasoning_effort response_format
         response_format(json_schema).json_schema.name
         response_format(json_schema).json_schema.schema
         response_format(json_schema).json_schema.strict seed service_tier stop temperature
@@ -61,7 +61,7 @@ CHAT: Final = _table(
         messages[user].content[image_url].prompt_cache_breakpoint messages[user].name
         messages[assistant].audio messages[assistant].content[text].prompt_cache_breakpoint
         messages[assistant].name messages[tool].content[text].prompt_cache_breakpoint audio
-        moderation prediction prompt_cache_key prompt_cache_options prompt_cache_retention
+        moderation prediction prompt_cache_options prompt_cache_retention
         response_format(json_schema).json_schema.description safety_identifier store
         stream_options.include_obfuscation verbosity web_search_options
     """,
@@ -141,7 +141,7 @@ RESPONSES: Final = _table(
         input[custom_tool_call_output].output[input_image].image_url
         input[custom_tool_call].call_id input[custom_tool_call].input
         input[custom_tool_call].name input[custom_tool_call].namespace instructions
-        max_output_tokens metadata model parallel_tool_calls reasoning.effort
+        max_output_tokens metadata model parallel_tool_calls prompt_cache_key reasoning.effort
         service_tier temperature text.format(json_schema).name
         text.format(json_schema).schema text.format(json_schema).strict tool_choice
         tool_choice(allowed_tools).mode tool_choice(allowed_tools).tools
@@ -193,7 +193,7 @@ RESPONSES: Final = _table(
         input[custom_tool_call_output].output[input_image].prompt_cache_breakpoint
         input[custom_tool_call_output].caller input[custom_tool_call].async
         input[custom_tool_call].caller input[compaction_trigger] input[program]
-        input[program_output] max_tool_calls moderation prompt_cache_key
+        input[program_output] max_tool_calls moderation
         prompt_cache_options prompt_cache_retention reasoning.context reasoning.mode
         safety_identifier stream_options text.format(json_schema).description
         text.verbosity tools[function].async tools[function].allowed_callers

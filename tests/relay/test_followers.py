@@ -251,7 +251,7 @@ async def test_a_shared_pull_lives_as_long_as_its_most_patient_caller(redis_url:
 async def test_a_job_without_followers_ends_after_the_lease(
     redis_url: str, policy: OnDisconnect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.queue.FIRST_FOLLOW_S", 0.0)
+    monkeypatch.setattr("relay.admission.new_job.FIRST_FOLLOW_S", 0.0)
     # Its client, or the shim, has died between enqueue and first follow: another process sees it.
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay):
         record = await http_job(relay, policy)
@@ -271,7 +271,7 @@ async def test_a_short_lease_leaves_a_slow_client_its_time(redis_url: str) -> No
 async def test_a_first_follower_in_time_stops_that_clock(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.queue.FIRST_FOLLOW_S", 0.0)
+    monkeypatch.setattr("relay.admission.new_job.FIRST_FOLLOW_S", 0.0)
     async with relay_on(redis_url, lease_s=0.5, renew_s=0.1) as relay, audience(relay) as others:
         record = await http_job(relay, "cancel")
         async with others.follow(record):

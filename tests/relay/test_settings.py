@@ -1,6 +1,7 @@
 """A setting that cannot be is one line with name, value and bounds, in every process."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ WRONG = ("nan", "inf", "-inf", "1e30", "-1", "many", "")
 def numbers() -> Iterator[tuple[type[FleetSettings], str]]:
     for kind in KINDS:
         for name, field in kind.model_fields.items():
-            if any(word in repr(field.annotation) for word in ("int", "float")):
+            if re.search(r"\b(int|float)\b", repr(field.annotation)):
                 yield kind, name
 
 

@@ -204,6 +204,20 @@ class GrantsFeatures(Protocol):
 
 
 @runtime_checkable
+class NamesSlots(Protocol):
+    """Keeps prompts in slots of its server that a request may name."""
+
+    @property
+    def prompt_slots(self) -> int:
+        """How many the server has; 0 until it has told."""
+        ...
+
+    def chat_in(self, request: ChatRequest, slot: int) -> Stream[Phase | Delta | Done]:
+        """Do what `chat` does, in this slot of the server; it waits while another uses the slot."""
+        ...
+
+
+@runtime_checkable
 class ReportsSlots(Protocol):
     """Reports how many requests its server runs at once."""
 

@@ -49,6 +49,14 @@ class PausingConsumer(Consumer):  # type: ignore[misc]
         else:
             super().cancel_task_queue(queue)
 
+    def deliver(self, queue: str, ticket: str) -> None:
+        """Handle a ticket as if it had come from the queue's list; on the hub's thread.
+
+        If the queue is not consumed any more, kombu puts the ticket into that list.
+        """
+        if self.task_consumer is not None:
+            self.task_consumer.channel.deliver(queue, ticket.encode())
+
 
 class ConsumerControl:
     """The queues of one consumer, which the `worker_ready` signal sends as its sender.
@@ -80,6 +88,10 @@ class ConsumerControl:
         if queue in self._consumer.paused:
             self._consumer.paused.discard(queue)
             self._settle(queue)
+
+    def deliver(self, queue: str, ticket: str) -> None:
+        """Handle a ticket for `queue` that nobody has put into its list."""
+        self._consumer.call_soon(self._consumer.deliver, queue, ticket)
 
     def _settle(self, queue: str) -> None:
         # The hub runs its callbacks in no fixed order, so each applies the current state.

@@ -107,7 +107,7 @@ class Channel(kombu_redis.Channel):
                 raise Empty
             queue, item = found[0].decode().rsplit(self.sep, 1)[0], found[1]
             self._queue_cycle.rotate(queue)
-            self._deliver_item(queue, item)
+            self.deliver(queue, item)
             return True
         finally:
             self._in_poll = False
@@ -147,7 +147,8 @@ class Channel(kombu_redis.Channel):
     def _update_queue_cycle(self) -> None:
         self._queue_cycle.update([each for each in self.active_queues if each not in self._wrong])
 
-    def _deliver_item(self, queue: str, item: bytes) -> None:
+    def deliver(self, queue: str, item: bytes) -> None:
+        """Handle an entry of a queue's list."""
         deliver: Callable[[dict[str, Any], str], None] = self.connection._deliver  # noqa: SLF001
         if self.task_queues and queue not in self.task_queues:
             # A reply to a command of Celery's remote control, which is no task.

@@ -2,10 +2,10 @@
 
 A backend is a type and one or more addresses that can replace each other. A job runs at an endpoint
 whose circuits (its own and the model's) are closed, that has a free slot and the model, and that
-did not just fail the same job; among these at one that has the model in memory, then at the one
-with the fewest jobs. A stream never moves: when it breaks, the job's next attempt is placed anew.
-Kinds of jobs that change what a backend holds run at every endpoint (`broadcast.py`). One address
-is the same, without a selection.
+did not just fail the same job; among these at the one where its conversation ran last, then at one
+that has the model in memory, then at the one with the fewest jobs. A stream never moves: when it
+breaks, the job's next attempt is placed anew. Kinds of jobs that change what a backend holds run at
+every endpoint (`broadcast.py`). One address is the same, without a selection.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from time import monotonic
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -20,7 +21,7 @@ from contract.errors import BackendError
 from contract.model_names import canonical, is_same, model_of, untagged
 from contract.redis_keys import kind_of
 from contract.roster import ModelReport
-from workers.backends.protocols import Backend, Embed, GrantsFeatures, Rerank
+from workers.backends.protocols import Backend, Embed, GrantsFeatures, NamesSlots, Rerank
 from workers.embedding.packer import ExpectedJob, Packer
 from workers.embedding.pair_packer import ExpectedPairs, PairPacker
 from workers.endpoints.broadcast import EVERYWHERE, Broadcast
@@ -32,9 +33,12 @@ from workers.endpoints.circuit_breaker import (
     model_works,
 )
 from workers.endpoints.model_circuits import ModelCircuits
+from workers.endpoints.prompt_places import PromptSlots
 
 _REMEMBERED: Final = 1000
 """Jobs whose last failed endpoint is remembered."""
+_PROMPTED: Final = frozenset({"chat", "embed", "rerank"})
+"""Kinds of jobs that use a slot of llama-server."""
 IN_MEMORY: Final = frozenset({"chat", "embed", "image", "load", "count", "rerank"})
 """Kinds of jobs that load their model into memory."""
 
@@ -46,6 +50,7 @@ class ClaimLimits(NamedTuple):
     failing: frozenset[str]
     only: Mapping[str, frozenset[str]] | None
     one_runner: bool = False
+    here: frozenset[str] | None = None
 
 
 class Endpoint:
@@ -59,11 +64,13 @@ class Endpoint:
         slots: Mapping[str, int],
         *,
         packers: Mapping[str, Packer | PairPacker] = MappingProxyType({}),
+        home: str = "",
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start without a probe and without a job.
 
         `breaker` makes circuits, `slots` are by queue; `packers` run jobs of their kind in place
-        of the adapter.
+        of the adapter. `home` is the id of the address (prompt_places.py), `clock` is in seconds.
         """
         self.adapter = adapter
         self.address = address
@@ -79,6 +86,13 @@ class Endpoint:
         self.version: str | None = None
         self.models: tuple[ModelReport, ...] = ()
         self.packers = dict(packers)
+        self.home = home
+        self.prompt_slots = PromptSlots(clock) if isinstance(adapter, NamesSlots) else None
+
+    @property
+    def works(self) -> bool:
+        """Whether it answered the last probe, and its circuit is closed."""
+        return self.error is None and self.breaker.open_until is None
 
     @property
     def in_flight(self) -> int:
@@ -154,7 +168,15 @@ class Reservation:
         self._permits: list[Permit] = []
         self._expected_job: ExpectedJob | ExpectedPairs | None = None
         self._loaded: str | None = None
+        self._names_slot = False
+        self.prompt_slot: int | None = None
+        """The slot of its server that the job is to name."""
         self._enter(None)
+
+    @property
+    def home(self) -> str:
+        """The id of the address where the job runs."""
+        return self._endpoint.home
 
     @property
     def adapter(self) -> Backend:
@@ -178,20 +200,33 @@ class Reservation:
         """What runs the job in place of the adapter (embedding/packer.py, pair_packer.py)."""
         return self._expected_job
 
-    def move(self, job_id: str, loaded: str | None) -> str | None:
+    def move(
+        self,
+        job_id: str,
+        loaded: str | None,
+        conversation: str | None = None,
+        home: str | None = None,
+    ) -> str | None:
         """Move to the endpoint that is best for the claimed job, whose model is `loaded` this way.
 
-        Returns the address for the event `started`; None if the backend has only one.
+        Its `conversation` ran last at `home`. Returns the address for the event `started`; None if
+        the backend has only one.
         """
         self._job_id = job_id
         failed_at = self._pool.failed_at.get(job_id)
-        best = self._pool.best(self._queue, loaded, failed_at, held=self._endpoint)
+        best = self._pool.best(self._queue, loaded, failed_at, held=self._endpoint, home=home)
         self.release()
         self._endpoint = best or self._endpoint
         self._enter(loaded)
+        self._take_prompt_slot(conversation)
         if self._is_broadcast:
             return ", ".join(endpoint.address for endpoint in self._pool.all)
         return self._endpoint.address if len(self._pool.all) > 1 else None
+
+    def _take_prompt_slot(self, conversation: str | None) -> None:
+        slots = self._endpoint.prompt_slots
+        if slots is not None and kind_of(self._queue) in _PROMPTED:
+            self.prompt_slot, self._names_slot = slots.take(conversation), True
 
     def answered(self) -> None:
         """Record that the backend began to answer."""
@@ -211,6 +246,9 @@ class Reservation:
 
     def release(self) -> None:
         """Free the slot."""
+        if self._names_slot and self._endpoint.prompt_slots is not None:
+            self._endpoint.prompt_slots.free(self.prompt_slot)
+            self.prompt_slot, self._names_slot = None, False
         if self._expected_job is not None:
             self._expected_job.settle()
         self._endpoint.taken[self._queue] -= 1
@@ -321,6 +359,7 @@ class EndpointPool:
             frozenset(failing),
             only if has_contexts else None,
             one_runner=has_contexts and len(self.all) == 1,
+            here=frozenset(each.home for each in candidates) if kind_of(queue) == "chat" else None,
         )
 
     def claim_turn(self, queue: str) -> AbstractAsyncContextManager[None]:
@@ -347,19 +386,22 @@ class EndpointPool:
         failed_at: str | None = None,
         *,
         held: Endpoint | None = None,
+        home: str | None = None,
     ) -> Endpoint | None:
         """Return the endpoint for the next job; None if none takes one more.
 
-        `held` is the one that is reserved for the job already, and counts as free.
+        `held` is the one that is reserved for the job already, and counts as free; `home` is where
+        its conversation ran last.
         """
         model = loaded and model_of(loaded)
 
-        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, bool, int]:
+        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, bool, bool, int]:
             return (
                 loaded is not None and not endpoint.may_run(queue, loaded),
                 endpoint.lacks(model),
                 endpoint.address == failed_at,
                 endpoint.error is not None,
+                home is not None and endpoint.home != home,
                 not endpoint.is_warm(loaded),
                 endpoint.in_flight - (endpoint is held),
             )

@@ -15,7 +15,7 @@ from contract.redis_keys import queue_name
 from contract.roster import ModelReport
 from workers.backends.declarations import DeclaredModel
 from workers.backends.dsn import BackendConfig
-from workers.backends.protocols import ReportsSlots
+from workers.backends.protocols import NamesSlots, ReportsSlots
 from workers.endpoints.endpoints import Endpoint
 
 CHECK_S: Final = 5.0
@@ -57,6 +57,8 @@ async def _list(endpoint: Endpoint, config: BackendConfig) -> None:
     try:
         async with asyncio.timeout(MODELS_S):
             endpoint.models = declared(await adapter.models(), config)
+            if endpoint.prompt_slots is not None and isinstance(adapter, NamesSlots):
+                endpoint.prompt_slots.count = adapter.prompt_slots
             queue = queue_name(config.name, "chat")
             if isinstance(adapter, ReportsSlots) and config.slots_for("chat") is None:
                 slots = await adapter.slots()

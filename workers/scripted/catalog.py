@@ -1,8 +1,8 @@
 """Models of the scripted server, the responses about them, and error responses."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 
@@ -46,6 +46,52 @@ _EARLY: Final[dict[str, tuple[int, str, str, str]]] = {
     "crash": (500, "scripted crash", "server_error", "model runner has unexpectedly stopped"),
 }
 """By fault: status, OpenAI's message and type, and Ollama's message if it differs."""
+
+
+class ReadPrompt(NamedTuple):
+    """How a prompt was read, in tokens."""
+
+    tokens: int
+    cached: int
+
+
+@dataclass(slots=True)
+class PrefixCache:
+    """The prompts that a server keeps in its slots, as llama-server does.
+
+    A model with `slots=N` keeps the last prompt of each slot. A request may name its slot
+    (`id_slot`); otherwise it gets the one with the longest common prefix, or an unused one, or the
+    one that was used longest ago. `GET /_seen` returns the counts.
+    """
+
+    turns: int = 0
+    """Requests that continue a conversation."""
+    hits: int = 0
+    """Those of which every message before the last answer was cached."""
+    named: int = 0
+    """Requests that named their slot."""
+    _prompts: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Messages by slot; the one that was used longest ago is first."""
+
+    def read(self, messages: Sequence[tuple[str, str]], slot: Any, slots: int) -> ReadPrompt:
+        """Read a prompt, given as roles and texts, into one of so many slots."""
+        prompt = tuple(f"{role} {text}" for role, text in messages)
+        self.named += isinstance(slot, int)
+        chosen = slot if isinstance(slot, int) else self._chosen(prompt, slots)
+        common = _common(prompt, self._prompts.pop(chosen, ()))
+        self._prompts[chosen] = prompt
+        answers = [at for at, (role, _) in enumerate(messages) if role == "assistant"]
+        if answers:
+            self.turns += 1
+            self.hits += common >= answers[-1]
+        return ReadPrompt(_tokens(messages), _tokens(messages[:common]))
+
+    def _chosen(self, prompt: tuple[str, ...], slots: int) -> int:
+        best = max(self._prompts, key=lambda at: _common(prompt, self._prompts[at]), default=None)
+        if best is not None and _common(prompt, self._prompts[best]):
+            return best
+        unused = set(range(slots)) - self._prompts.keys()
+        return min(unused) if unused else next(iter(self._prompts))
 
 
 class Catalog:
@@ -226,3 +272,15 @@ def _item(name: str) -> dict[str, Any]:
         "owned_by": "scripted",
         "max_model_len": CONTEXT_LENGTH,
     }
+
+
+def _common(prompt: tuple[str, ...], kept: tuple[str, ...]) -> int:
+    """How many messages both begin with."""
+    return next(
+        (at for at, (one, other) in enumerate(zip(prompt, kept, strict=False)) if one != other),
+        min(len(prompt), len(kept)),
+    )
+
+
+def _tokens(messages: Sequence[tuple[str, str]]) -> int:
+    return sum(len(text.split()) for _, text in messages)

@@ -26,6 +26,8 @@ Parameters:
 - `calls`: number of tool calls; `arguments`: their JSON type on the wire: text, object, null, empty
 - `size`: characters to which the first word is padded
 - `dim`: dimension of the vectors
+- `slots`: in how many slots a server keeps the prompts of this model (`catalog.py`); its usage
+  then has cached tokens
 - `usage`: where a server sends the usage: after (the last chunk), with (that chunk), none
 - `wire`: how a server encodes its response, joined by `+`: trickle (one byte at a time), crlf,
   multiline (several `data:` lines per event), split (packets end inside a character), unordered
@@ -112,6 +114,7 @@ class Script:
     arguments: str = "text"
     size: int = 0
     dim: int = 64
+    slots: int = 0
     usage: str = "after"
     style: str = "llamacpp"
     wire: frozenset[str] = frozenset()
@@ -156,6 +159,8 @@ class Turn:
     stop_sequence: str | None = field(default=None, kw_only=True)
     """The stop sequence that ended the content."""
     prompt_tokens: int = field(default=0, kw_only=True)
+    cached_tokens: int | None = field(default=None, kw_only=True)
+    """None: the server does not tell."""
 
     @property
     def completion_tokens(self) -> int:
@@ -380,6 +385,7 @@ _PARSERS: Final[dict[str, Callable[[str], dict[str, Any]]]] = {
     "arguments": _one_of("arguments", "text", "object", "null", "empty"),
     "size": _integer("size"),
     "dim": _integer("dim"),
+    "slots": _integer("slots"),
     "usage": _one_of("usage", "after", "with", "none"),
     "style": _one_of("style", *STYLES),
     "wire": _wires,

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -26,6 +27,7 @@ from workers.scripted import wire
 from workers.scripted.catalog import (
     CONTEXT_LENGTH,
     Catalog,
+    PrefixCache,
     early_error,
     error_reply,
     json_reply,
@@ -51,6 +53,7 @@ from workers.scripted.script import (
     RERANK,
     Prompt,
     Script,
+    Turn,
     generate,
     may_fail,
     turns_in,
@@ -80,6 +83,7 @@ class ScriptedServer:
         """`imitate` is a key of IMITATIONS; `models` are listed with the forms."""
         self.seen = ServerStats()
         self.url = ""
+        self.prefixes = PrefixCache()
         self._catalog = Catalog()
         self._responses = ScriptedResponses(self._catalog)
         self.diffusion = ScriptedDiffusion(self._responses)
@@ -104,15 +108,20 @@ class ScriptedServer:
             "POST /api/chat": self._ollama_chat,
             "POST /api/embed": self._ollama_embed,
             "POST /api/pull": self._pull,
-            "GET /_seen": lambda _: json_reply(
-                {
-                    "requests": self.seen.requests,
-                    "open": self.seen.open,
-                    "aborted": self.seen.aborted,
-                    "finished": self.seen.finished,
-                    "texts": list(self.seen.texts),
-                }
-            ),
+            "GET /_seen": lambda _: json_reply(self._counts()),
+        }
+
+    def _counts(self) -> dict[str, Any]:
+        seen, prefixes = self.seen, self.prefixes
+        return {
+            "requests": seen.requests,
+            "open": seen.open,
+            "aborted": seen.aborted,
+            "finished": seen.finished,
+            "texts": list(seen.texts),
+            "turns": prefixes.turns,
+            "prefix_hits": prefixes.hits,
+            "named_slots": prefixes.named,
         }
 
     def answer(self, request: HttpRequest) -> Reply | StreamedReply | None:
@@ -142,7 +151,7 @@ class ScriptedServer:
         if fault in EARLY_FAULTS:
             return early_error(fault, is_ollama=False)
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
-        turn = generate(script, _prompt(body, limit))
+        turn = self._read(script, body, generate(script, _prompt(body, limit)))
         if not body.get("stream"):
             return json_reply(
                 wire.openai_response(script, turn), delay_s=self._responses.delay_s(script)
@@ -151,6 +160,17 @@ class ScriptedServer:
         packets = wire.openai_packets(script, turn, with_usage=with_usage)
         # The first event has only the role, so N words are N + 1 events.
         return self._responses.flow(script, packets, fault, 1, SSE)
+
+    def _read(self, script: Script, body: dict[str, Any], turn: Turn) -> Turn:
+        """The turn with the tokens of its whole prompt, if the model keeps prompts in slots."""
+        if not script.slots:
+            return turn
+        messages = [
+            (str(each.get("role")), _text(each.get("content")))
+            for each in body.get("messages") or ()
+        ]
+        read = self.prefixes.read(messages, body.get("id_slot"), script.slots)
+        return replace(turn, prompt_tokens=read.tokens, cached_tokens=read.cached)
 
     def _ollama_chat(self, body: dict[str, Any]) -> Reply | StreamedReply | None:
         if body.get("messages") or body.get("keep_alive") != 0:

@@ -70,14 +70,17 @@ def openai_response(script: Script, turn: Turn) -> dict[str, Any]:
     return _chunk(script, choice) | {"object": "chat.completion", "usage": usage(turn)}
 
 
-def usage(turn: Turn) -> dict[str, int]:
+def usage(turn: Turn) -> dict[str, Any]:
     """OpenAI's `usage`."""
     prompt, completion = turn.prompt_tokens, turn.completion_tokens
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
     }
+    if turn.cached_tokens is not None:
+        counts["prompt_tokens_details"] = {"cached_tokens": turn.cached_tokens}
+    return counts
 
 
 def openai_error(status: int, message: str, kind: str) -> bytes:

@@ -42,6 +42,7 @@ from contract.chat import (
     TextFormat,
     Tool,
 )
+from contract.conversations import key_of
 from contract.redis_keys import JOB_ID
 
 BACKGROUND_DEADLINE_S: Final = 86400.0
@@ -153,7 +154,8 @@ class ResponseBody(ResponsePromptBody):
     truncation: Literal["auto", "disabled"] | None = None
     """Whether to cut a conversation that is too long (`auto`) or refuse it, where the backend can.
     """
-    prompt_cache_key: Annotated[str | None, IgnoredField()] = None
+    prompt_cache_key: str | None = None
+    """Names the conversation, whose messages go to the address that has their prefix."""
     safety_identifier: Annotated[str | None, IgnoredField()] = None
     prompt: dict[str, Any] | None = None
     """Refused: prompt templates are stored at OpenAI."""
@@ -199,6 +201,7 @@ def to_request(body: ResponseBody, earlier: EarlierResponses) -> ChatRequest:
         response_format=_format(body.text.format if body.text else None),
         think=to_think(body.reasoning.effort, "reasoning.effort") if body.reasoning else None,
         max_tokens=body.max_output_tokens,
+        conversation=key_of(body.prompt_cache_key),
         temperature=body.temperature,
         top_p=body.top_p,
         logprobs=_WITH_LIKELIHOODS in (body.include or ()),

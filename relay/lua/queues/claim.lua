@@ -1,15 +1,22 @@
 #!lua flags=allow-oom
--- KEYS as shared/queue.lua, then drained (the counter of this minute)
+-- KEYS as shared/queue.lua, then drained (the counter of this minute) homes addresses
 -- ARGV as shared/queue.lua, then worker version lease_s look_ahead batch (1 or 0)
 --   cold (1, 0 or 'drains') patience_s filter (JSON) idle_slots idle_s idle_member
---   ended holder ('': no job has ended)
+--   ended holder ('': no job has ended) conversation_patience_s turns_pattern record_pattern
+--   wake_pattern
+-- Keys beyond KEYS: the lists of messages of conversations, and the records of these.
 -- Leases the job that should run next (relay/order.py). Returns {id, attempt, now, model or '',
--- context length or ''}; false: no waiting job fits. A job of a newer version keeps its
--- place. For a model whose last job failed, jobs at their first attempt go first, because retried
--- jobs may have caused the failure. If no job waits at all, the worker's idle slots, if it has
+-- context length or ''}, for a message of a conversation also its conversation and the id of its
+-- home or ''; false: no waiting job fits, or, if messages of conversations wait for another address
+-- or for an earlier message, {'', seconds until one may be claimed here}. A job of a newer version
+-- keeps its place. For a model whose last job failed, jobs at their first attempt go first, because
+-- retried jobs may have caused the failure. If no job waits at all, the worker's idle slots, if it has
 -- more than 0, are recorded for idle_s seconds. Of a paused queue nothing is leased, and no idle
 -- slot recorded, so that nothing is assigned either (docs/adr/0051).
 -- include shared/release.lua
+-- include shared/home.lua
+-- include shared/turns.lua
+local homes, addresses = unpack(KEYS, 17)
 local worker, lease_s = ARGV[3], ARGV[5]
 local idle_slots, idle_s, member = tonumber(ARGV[11]), ARGV[12], ARGV[13]
 if ARGV[14] ~= '' then release(ARGV[14], ARGV[15], KEYS[16]) end
@@ -29,7 +36,10 @@ end
 local version, look_ahead, patience = tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local batch, cold, drains = ARGV[7] == '1', ARGV[8] == '1', ARGV[8] == 'drains'
 local filter = cjson.decode(ARGV[10])
-local most_lines = 256
+local most_lines, most_left, look_again, again_s = 256, 256, 1, nil
+local here, left_patience = filter.here and {}, tonumber(ARGV[16])
+for _, address in ipairs(filter.here or {}) do here[address] = true end
+local turns_of, record_of, wakes = keys_like(ARGV[17]), keys_like(ARGV[18]), keys_like(ARGV[19])
 local function set_of(list)
     local set = {}
     for _, name in ipairs(list) do set[name] = true end
@@ -74,18 +84,43 @@ local function may_run(id, job)
     if now - job.passed >= patience then full[model] = true end
     return false
 end
-local function first(set, least)
-    local found = redis.call('ZRANGE', set, 0, look_ahead - 1, 'WITHSCORES')
-    for i = 1, #found, 2 do
-        local id, job = found[i], known(found[i])
-        if not job or set ~= backlog and not redis.call('ZSCORE', backlog, id) then
-            redis.call('ZREM', set, id)
-        elseif job.v <= version and (batch or not job.batch)
-                and job.attempt <= (least or job.attempt) and may_run(id, job) then
-            return id, job, tonumber(found[i + 1])
+-- Seconds for which a message of a conversation is left to the address of its home, or to earlier
+-- messages; 0: it may run here. The first time its home's worker is told.
+local function left_for(id, job)
+    if not job.conv then return 0 end
+    if job.in_turn and live_turns(turns_of(job.conv), record_of, 1)[1] ~= id then return look_again end
+    if not here then return 0 end
+    local home, home_worker = home_of(homes, addresses, job.conv)
+    if not home_worker or here[home] then return 0 end
+    if not job.away then
+        job.away = now
+        note(id, job)
+        if not job.told and home_worker ~= worker then
+            redis.call('PUBLISH', wakes(home_worker), queue)
         end
     end
+    return math.max(0, job.away + left_patience - now)
 end
+-- Messages that are left to others count for nothing in look_ahead, up to most_left of them.
+local function first(set, least)
+    for from = 0, most_left, look_ahead do
+        local found = redis.call('ZRANGE', set, from, from + look_ahead - 1, 'WITHSCORES')
+        local was_left = false
+        for i = 1, #found, 2 do
+            local id, job = found[i], known(found[i])
+            if not job or set ~= backlog and not redis.call('ZSCORE', backlog, id) then
+                redis.call('ZREM', set, id)
+            elseif job.v <= version and (batch or not job.batch)
+                    and job.attempt <= (least or job.attempt) and may_run(id, job) then
+                local left_s = left_for(id, job)
+                if left_s == 0 then return id, job, tonumber(found[i + 1]) end
+                was_left, again_s = true, math.min(again_s or left_s, left_s)
+            end
+        end
+        if not was_left or #found < 2 * look_ahead then return nil end
+    end
+end
+local function nothing() return again_s and {'', exact(again_s)} or false end
 local function first_of(names)
     local id, job, score
     for _, name in ipairs(names) do
@@ -98,11 +133,11 @@ local id, job = first(batch and backlog or urgent)
 if not id and is_restricted then
     id, job = first_of(redis.call('ZRANGE', lines, 0, most_lines - 1))
 end
-if not id then return false end
+if not id then return nothing() end
 if is_choosy and job.model and not warm[spelled(job)] then
     local other, its = first_of(filter.warm)
     local passes = other and its.slack < job.slack + 1 and now - (job.passed or now) < patience
-    if not (cold or other) or drains and not passes then return false end
+    if not (cold or other) or drains and not passes then return nothing() end
     if (cold or drains) and passes and not job.passed then
         job.passed = now
         note(id, job)
@@ -121,4 +156,8 @@ if not reached or tonumber(reached) < job.start then
     redis.call('HSET', clocks, 'now', exact(job.start))
     if not reached then redis.call('EXPIRE', clocks, 86400) end
 end
-return {id, job.attempt, exact(now), job.model or '', job.ctx or ''}
+local claimed = {id, job.attempt, exact(now), job.model or '', job.ctx or ''}
+if job.conv then
+    claimed[6], claimed[7] = job.conv, redis.call('HGET', homes, job.conv) or ''
+end
+return claimed

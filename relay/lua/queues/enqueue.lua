@@ -1,6 +1,8 @@
 #!lua
--- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then ARGV ticket wake_pattern
---   assignment ('' for a job that is not assigned directly)
+-- KEYS and ARGV as shared/queue.lua and shared/arrival.lua; then KEYS homes addresses turns; ARGV
+--   ticket wake_pattern assignment ('' for a job that is not assigned directly) conversation ('':
+--   none) in_turn (1: the job waits for earlier messages of its conversation) record_pattern
+-- Keys beyond KEYS: the records of the conversation's jobs.
 -- Returns {position}, 0 if the job is held already, or is scheduled: it joins the backlog when it is
 -- due (docs/adr/0051). Or a refusal (shared/arrival.lua). Of a paused
 -- queue {position, 0, 0, why}: what is in paused. It gets no ticket, and has no idle slots.
@@ -8,20 +10,41 @@
 -- at once: its wake channel gets the queue's name and the assignment (docs/adr/0037).
 -- Otherwise the job waits. A worker with an idle slot gets the queue's name (docs/adr/0035). If
 -- there is none, a ticket is sent, unless there are more tickets than waiting jobs: every ticket
--- claims one job or finds that none waits (docs/adr/0001). Of two jobs with the same virtual start
--- the earlier one is first. A worker that no longer subscribes to its channel is removed.
+-- claims one job or finds that none waits (docs/adr/0001). A message of a conversation goes to the
+-- worker of its home, the address where the conversation ran last, if that works: it is assigned
+-- there, or that worker is told, which passes a ticket on if it is busy (docs/adr/0055). Of two jobs
+-- with the same virtual start the earlier one is first. A worker that no longer subscribes to its
+-- channel is removed.
 -- include shared/queue.lua
-local id, assignment = ARGV[3], ARGV[14]
+-- include shared/home.lua
+-- include shared/turns.lua
+local homes, addresses, turns = unpack(KEYS, 16)
+local id, assignment, conversation, in_turn, record_pattern = ARGV[3], unpack(ARGV, 14)
 local wakes = keys_like(ARGV[13])
 if redis.call('HEXISTS', facts, id) == 1 then
     local rank = redis.call('ZRANK', backlog, id)
     return {rank and rank + 1 or 0}
 end
--- Publishes to the worker with most idle slots what message(member) returns, and takes one of
--- its slots. Returns its member of idle; nil: there is none, or message returned nil.
+local home, home_worker, home_lease_s = nil, nil, nil
+if conversation ~= '' then
+    home, home_worker, home_lease_s = home_of(homes, addresses, conversation)
+    if home then assignment = assignment ~= '' and assignment .. ' ' .. home or '' end
+    local first = in_turn == '1' and live_turns(turns, keys_like(record_pattern), 1)[1]
+    if first and first ~= id then assignment = '' end
+end
+local function most_idle()
+    if not home_worker then return unpack(redis.call('ZREVRANGE', idle, 0, 0, 'WITHSCORES')) end
+    for _, member in ipairs({'+' .. home_lease_s .. ' ' .. home_worker, home_worker}) do
+        local count = redis.call('ZSCORE', idle, member)
+        if count then return member, count end
+    end
+end
+-- Publishes to the worker with most idle slots, or that of the home, what message(member) returns,
+-- and takes one of its slots. Returns its member of idle; nil: there is none, or message returned
+-- nil.
 local function publish(message)
     while true do
-        local member, count = unpack(redis.call('ZREVRANGE', idle, 0, 0, 'WITHSCORES'))
+        local member, count = most_idle()
         local text, worker = nil, nil
         if member then
             worker = string.match(member, '^%+%S+ (.+)$') or member
@@ -61,11 +84,15 @@ if is_later then
     return {0}
 end
 job.due, job.flow, job.share = nil, nil, nil
+local why = redis.call('GET', paused)
+job.told = home_worker and not why and 1 or nil
 arrive(id, job, depth, flow, cost_s)
 local position = redis.call('ZRANK', backlog, id) + 1
-local why = redis.call('GET', paused)
 if why then return {position, 0, 0, why} end
-if redis.call('LLEN', tickets) <= depth and not publish(function() return queue end) then
+local function tell() return publish(function() return queue end) end
+local is_told = home_worker
+    and (tell() or redis.call('PUBLISH', wakes(home_worker), queue) > 0)
+if not is_told and redis.call('LLEN', tickets) <= depth and not tell() then
     redis.call('LPUSH', tickets, ARGV[12])
 end
 return {position}

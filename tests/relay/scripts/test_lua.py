@@ -14,6 +14,7 @@ from support.lua_check import FILES, FOLDER, SCRIPTS, all_faults, undefined, unu
 
 from contract import redis_keys
 from contract.batches import StoredFile
+from contract.conversations import ConversationTurn
 from contract.events import Cancelled, Queued, Started, Usage
 from contract.jobs import JobRecord
 from contract.requests import CancelAfter
@@ -31,7 +32,7 @@ from relay.compaction import compactor
 from relay.connection import ScriptCall
 from relay.metrics import totals
 from relay.order import Arrival, Bounds, ClaimFilter
-from relay.scripts import batches, jobs, queues
+from relay.scripts import batches, jobs, queues, turn_scripts
 from relay.scripts.loader import load, source
 from relay.usage import limits, settlement
 
@@ -45,7 +46,9 @@ RECORD = JobRecord(
     priority="standard", attempt=1, max_attempts=1, created_at=0.0,
 )  # fmt: skip
 NEW = jobs.NewJob(RECORD, {}, Queued(queue=QUEUE), None, jobs.NO_FOLLOWER)
-ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None))
+TURN = ConversationTurn("c", "queue")
+ARRIVAL = Arrival(QUEUE, JOB, "{}", 1.0, "standard t", "t", Bounds(1, None, None, None), turn=TURN)
+STARTED = Started(attempt=1, worker="w", backend="scripted")
 DRIVER = batches.DriverToken("batch_1", "t", "token")
 TIMES = idempotency.KeyTimes(1, 1.0)
 KEY = redis_keys.idempotency("t", "digest")
@@ -57,6 +60,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),
     "api_keys/revoke": api_keys.revoke_key("id", "r"),
     "api_keys/read": api_keys.read_table("r"),
+    "conversations/report": turn_scripts.report(QUEUE, "w", 1, 1, {"address": True}),
     "batches/create": batches.create(
         "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1
     ),
@@ -93,7 +97,11 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/begin": jobs.begin(NEW),
     "jobs/begin_single": jobs.begin_single(NEW, redis_keys.single(QUEUE, "t", "m")),
     "jobs/begin_once": jobs.begin_once(NEW, KEY, "f", ttl_s=1, renew_s=1.0),
-    "jobs/start": jobs.start(JOB, Started(attempt=1, worker="w", backend="scripted")),
+    "jobs/begin_turn": turn_scripts.begin_turn(NEW, TURN, 1, None),
+    "jobs/start": jobs.start(JOB, STARTED),
+    "jobs/start_turn": turn_scripts.start_turn(
+        JOB, QUEUE, STARTED, turn_scripts.TurnPlace("c", "a"), turn_scripts.Remembered(1, 1)
+    ),
     "jobs/adopt": jobs.adopt(OTHER, JOB, 1),
     "jobs/unblock": jobs.unblock(JOB, 1, None),
     "jobs/append": jobs.append([FRAME], 1),
@@ -115,7 +123,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/oldest": queues.oldest(QUEUE),
     "queues/enqueue": queues.enqueue(ARRIVAL, "ticket"),
     "queues/claim": queues.claim(
-        QUEUE, "w", ClaimFilter(), lease_s=1, patience_s=1, look_ahead=1,
+        QUEUE, "w", ClaimFilter(), lease_s=1, patience=queues.Patience(1, 1), look_ahead=1,
         drained=redis_keys.drained(QUEUE, 1),
     ),
     "queues/release": queues.release(QUEUE, JOB, "", redis_keys.drained(QUEUE, 1)),

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
+from typing_extensions import override
+
 from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -109,7 +111,11 @@ class OpenAI:
             answer = await self._root.json("GET", self.dialect.version_path, limit_s=QUICK_S)
             return str(answer["version"]) if "version" in answer else None
         props = await self._props() if self.dialect.catalog == "props" else {}
+        self._learn(props)
         return str(props["build_info"]) if "build_info" in props else None
+
+    def _learn(self, props: Mapping[str, Any]) -> None:
+        """Take what GET /props has told."""
 
     async def slots(self) -> int | None:
         """The concurrent requests of the server: `total_slots` of GET /props (llama-server)."""
@@ -153,11 +159,16 @@ class OpenAI:
         await self._client.aclose()
         await self._root.aclose()
 
-    async def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
+    def chat(self, request: ChatRequest) -> Stream[Phase | Delta | Done]:
         """POST /chat/completions, or /completions for a request with a `prompt`.
 
         Raises NotSupported and BackendError; TruncatedStream for a stream without an end.
         """
+        return self._chat(request, {})
+
+    async def _chat(
+        self, request: ChatRequest, more: Mapping[str, Any]
+    ) -> Stream[Phase | Delta | Done]:
         is_raw = request.prompt is not None
         body = (to_completion if is_raw else wire.to_chat)(
             self._with_server_name(request), self.dialect
@@ -166,7 +177,9 @@ class OpenAI:
         chunks = self.chunk_reader()
         is_marked = False
         async with (
-            self._post(path, body.fields, "text/event-stream", is_prompt=True) as answer,
+            self._post(
+                path, {**body.fields, **more}, "text/event-stream", is_prompt=True
+            ) as answer,
             aclosing(self._chunks(answer)) as packets,
         ):
             try:
@@ -384,3 +397,27 @@ class CountingOpenAI(OpenAI):
             raise BadAnswer("the backend's answer is not understood at tokens: missing")
         yield Details(details={"input_tokens": len(tokens or ()) if count is None else count})
         yield Done()
+
+
+class SlottedOpenAI(CountingOpenAI):
+    """llama-server with one model, whose slots keep their prompts.
+
+    Source: llama.cpp `tools/server/README.md`: `id_slot`, `cache_prompt`, and `total_slots` of
+    GET /props.
+    """
+
+    _prompt_slots = 0
+
+    @property
+    def prompt_slots(self) -> int:
+        """How many the server has; 0 until it has told."""
+        return self._prompt_slots
+
+    @override
+    def _learn(self, props: Mapping[str, Any]) -> None:
+        total = props.get("total_slots")
+        self._prompt_slots = total if isinstance(total, int) and total > 0 else 0
+
+    def chat_in(self, request: ChatRequest, slot: int) -> Stream[Phase | Delta | Done]:
+        """Do what `chat` does, in this slot; the server waits while another request uses it."""
+        return self._chat(request, {"id_slot": slot, "cache_prompt": True})

@@ -13,7 +13,7 @@ from contract.events import Done, Phase, Scores
 from contract.rerank import RerankRequest
 from workers.backends.http.missing_paths import needs_path
 from workers.backends.openai import shapes
-from workers.backends.openai.adapter import CountingOpenAI, OpenAI, OpenAIImages
+from workers.backends.openai.adapter import CountingOpenAI, OpenAI, OpenAIImages, SlottedOpenAI
 from workers.backends.protocols import Stream
 from workers.backends.score_rows import ScoreRows, by_query, in_order, pairs_in_batches
 
@@ -56,7 +56,7 @@ class RerankingOpenAI(OpenAI):
         return () if can_cut or request.truncate is None else ("truncate",)
 
 
-class LlamaServer(CountingOpenAI, RerankingOpenAI):
+class LlamaServer(SlottedOpenAI, RerankingOpenAI):
     """llama-server of one model."""
 
 

@@ -1,0 +1,1 @@
+"""Admission: what is written of a new job, and whether it may enter its queue."""

@@ -1,0 +1,103 @@
+"""What a new job is made of: its record and first event, its place in the order. Pure."""
+
+from typing import Final
+
+from contract import redis_keys
+from contract.conversations import turn_of
+from contract.events import Queued
+from contract.jobs import AnyRequest, JobRecord
+from contract.tenants import Tenant
+from contract.wire import VERSION, encode
+from relay.connection import Argument
+from relay.order import Arrival, Bounds, arrival
+from relay.records import to_hash
+from relay.scheduling import later
+from relay.scripts.jobs import NO_FOLLOWER, FirstFollower, NewJob
+from relay.settings import RelaySettings
+from telemetry.trace_context import current_trace
+
+FIRST_FOLLOW_S: Final = 15.0
+"""Seconds that the first follower has at least: a short lease cancels no job of a slow client."""
+
+
+def new_record(
+    request: AnyRequest, queue: str, tenant: Tenant, job_id: str, retry_of: str | None
+) -> JobRecord:
+    """The record of a job that is to be enqueued."""
+    trace = current_trace()
+    return JobRecord(
+        id=job_id,
+        v=VERSION,
+        kind=request.kind,
+        status="queued",
+        queue=queue,
+        backend=redis_keys.backend_of(queue),
+        model=getattr(request, "model", None),
+        tenant=tenant.name,
+        priority=request.priority,
+        attempt=1,
+        max_attempts=request.max_attempts,
+        created_at=0.0,
+        on_disconnect=request.on_disconnect,
+        retry_of=retry_of,
+        not_before=request.not_before,
+        after=request.after or (),
+        after_any=request.after_any or (),
+        blocked=bool(request.after or request.after_any),
+        traceparent=trace and trace.traceparent,
+        tracestate=trace and trace.tracestate,
+        conversation=getattr(request, "conversation", None),
+        metadata=request.metadata,
+    )
+
+
+def new_job(
+    record: JobRecord,
+    request: AnyRequest | None,
+    facts: str = "{}",
+    follower: FirstFollower = NO_FOLLOWER,
+    obstacle: str = "",
+    *,
+    now: float = 0.0,
+) -> NewJob:
+    """What the scripts write of a job; `request` is None for a message that is no valid one.
+
+    `now` is in unix seconds.
+    """
+    body, deadline_s = b"{}", None
+    if request is not None:
+        body, deadline_s = encode(later.stored(request)), later.deadline_s(request, now)
+    # With the facts, so that a worker that cannot read the request can still give the job back.
+    fields: dict[str, Argument] = {**to_hash(record, body), "facts": facts}
+    queued = Queued(queue=record.queue, reason=later.reason(record, now) or obstacle)
+    return NewJob(record, fields, queued, deadline_s, follower)
+
+
+def new_arrival(
+    record: JobRecord, request: AnyRequest, tenant: Tenant, settings: RelaySettings
+) -> Arrival:
+    """What its queue stores of a job, with the bounds that it is checked against."""
+    bounds = Bounds(
+        settings.queue_limit,
+        settings.queue_limit_tokens,
+        tenant.limit_jobs or settings.tenant_limit,
+        tenant.limit_tokens or settings.tenant_limit_tokens,
+    )
+    turn = turn_of(request, tenant.name, settings.conversation_policy)
+    return arrival(record, request, tenant, bounds, turn=turn, due=later.due_of(record))
+
+
+def first_of(record: JobRecord, process: str | None, lease_s: float | None) -> FirstFollower:
+    """What ends a job that lives for its followers and whose client leaves before it is one.
+
+    The client, or its shim, may die between enqueue and first follow (docs/adr/0012). A `process`
+    that follows from the start is registered at once, for `lease_s` seconds; None: no client is
+    expected to follow.
+    """
+    if record.on_disconnect == "continue" or lease_s is None:
+        return NO_FOLLOWER
+    if process is not None:
+        return FirstFollower(process, lease_s)
+    policy = record.on_disconnect
+    patience_s = 0.0 if isinstance(policy, str) else policy.cancel_after_s
+    return FirstFollower("expected", max(FIRST_FOLLOW_S, lease_s, patience_s))

@@ -1,0 +1,34 @@
+#!lua
+-- KEYS as shared/begin.lua, then turns; with an Idempotency-Key also key keys
+-- ARGV policy turns_ttl_s record_pattern, fingerprint queue ttl_s renew_s (of the key, '': none),
+--   then as shared/begin.lua
+-- Keys beyond KEYS: the records of the conversation's jobs, and of the key's job.
+-- Writes the record of a conversation's next message. Returns {job, queue, state, created_at,
+-- earlier...}: states as shared/idempotency.lua, or -2: an earlier message has not ended, and the
+-- policy is reject. created_at is '' if nothing was written. earlier are the jobs that have not
+-- ended: all for interrupt, the first for queue and reject.
+-- include shared/begin.lua
+-- include shared/idempotency.lua
+-- include shared/turns.lua
+local turns, key, keys = unpack(KEYS, 9)
+local policy, turns_ttl_s, record_pattern, fingerprint, queue, ttl_s, renew_s = unpack(ARGV, 1, 7)
+local id = ARGV[8]
+local record_of = keys_like(record_pattern)
+local most_interrupted, pruned_every = 1000, 16
+if key then
+    local held = hold(key, keys, fingerprint, '', '', ttl_s, renew_s, record_pattern)
+    if held then return {held[1], held[2], held[3], ''} end
+end
+local exists = redis.call('HGET', record, 'created_at')
+if exists then return {id, queue, 1, exists} end
+local earlier = {}
+if policy ~= 'parallel' then
+    earlier = live_turns(turns, record_of, policy == 'interrupt' and most_interrupted or 1)
+elseif redis.call('LLEN', turns) % pruned_every == pruned_every - 1 then
+    live_turns(turns, record_of, math.huge)
+end
+if policy == 'reject' and earlier[1] then return {id, queue, -2, '', earlier[1]} end
+if key then hold(key, keys, fingerprint, id, queue, ttl_s, renew_s, record_pattern) end
+redis.call('RPUSH', turns, id)
+redis.call('EXPIRE', turns, turns_ttl_s)
+return {id, queue, 1, begin(unpack(ARGV, 8))[2], unpack(earlier)}

@@ -21,6 +21,7 @@ from contract import redis_keys
 from contract.chat import ChatRequest
 from contract.cost import prompt_estimate
 from contract.errors import BudgetSpent, FleetError, OverLimit, RateLimited, RelayUnavailable
+from contract.events import LAST_WORDS
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest, JobRecord
 from contract.tenants import Tenant
@@ -35,6 +36,7 @@ from contract.usage import (
 )
 from contract.wire import encode
 from relay.connection import Argument, Connection, Hash, ScriptCall
+from relay.scripts import jobs
 from relay.scripts.loader import load
 from relay.usage.settlement import SPENDING_TTL_S, Settlement, day_number, month_number
 
@@ -44,6 +46,8 @@ _MOST_TOKENS: Final = 10**9
 """Of one answer: no model writes more, and the scripts' numbers stay exact."""
 _CHECK_AFTER_S: Final = 60.0
 """Seconds after which a reservation without a job is not that of an enqueue on its way."""
+_CHECK_AGAIN_S: Final = 600.0
+"""Between further checks, while its job has not ended."""
 _CHECKED_AT_ONCE: Final = 500
 _SETTLE_EVERY_S: Final = 0.25
 """How often a process settles at most because it would refuse a tenant."""
@@ -212,23 +216,32 @@ class TenantLimits:
         await self._connection.call(release(reservation.tenant, reservation.job_id))
 
     async def release_abandoned(self) -> int:
-        """Take back reservations of jobs that were never enqueued. Returns how many.
+        """Take back reservations of jobs that were never enqueued, or ended without an entry.
 
-        Raises RelayUnavailable.
+        The latter are of workers of an older version. Returns how many; raises RelayUnavailable.
         """
-        now = f"{self._connection.now():.3f}"
+        now = self._connection.now()
         found = await self._connection.command(
-            "ZRANGEBYSCORE", redis_keys.RESERVING, "-inf", now, "LIMIT", 0, _CHECKED_AT_ONCE
-        )
+            "ZRANGEBYSCORE", redis_keys.RESERVING, "-inf", f"{now:.3f}",
+            "LIMIT", 0, _CHECKED_AT_ONCE,
+        )  # fmt: skip
         if not found:
             return 0
         pairs = [tuple(member.decode().rsplit(" ", 1)) for member in found]
-        exist = await self._connection.pipeline(
-            [("EXISTS", redis_keys.record(job_id)) for _, job_id in pairs]
-        )
-        gone = [pair for pair, is_there in zip(pairs, exist, strict=True) if not is_there]
+        statuses = await self._connection.call(jobs.statuses([job_id for _, job_id in pairs]))
+        # In this order: an end and its entry are written together, and what is settled is released.
+        waiting = await self._connection.command("XLEN", redis_keys.UNSETTLED)
+        over = [status is None or (status in LAST_WORDS and not waiting) for status in statuses]
+        later = [member for member, is_over in zip(found, over, strict=True) if not is_over]
+        if later:
+            again_at = f"{now + _CHECK_AGAIN_S:.3f}"
+            scores = [each for member in later for each in (again_at, member)]
+            await self._connection.command("ZADD", redis_keys.RESERVING, "XX", *scores)
+        gone = [pair for pair, is_over in zip(pairs, over, strict=True) if is_over]
         released = await self._connection.calls([release(*pair) for pair in gone])
-        await self._connection.command("ZREM", redis_keys.RESERVING, *found)
+        members = [member for member, is_over in zip(found, over, strict=True) if is_over]
+        if members:
+            await self._connection.command("ZREM", redis_keys.RESERVING, *members)
         return sum(released)
 
 

@@ -168,6 +168,9 @@ class Settlement:
         if await self._connection.call(call):
             cost_nano = sum(counts.cost_nano for counts in part.rows.values())
             self._connection.observer.on_settled(part.tenant, cost_nano / NANO)
+            if part.reserving:
+                members = [f"{part.tenant} {job_id}" for job_id, _ in part.reserving]
+                await self._connection.command("ZREM", redis_keys.RESERVING, *members)
         else:
             _log.debug("another process has settled the usage of %s", part.tenant)
 

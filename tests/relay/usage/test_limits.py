@@ -104,6 +104,7 @@ async def test_no_end_leaves_a_reservation(redis_url: str, how: str) -> None:
             assert await held(relay) == 1
             await answer(relay, *words(3), DONE)
         left, (tokens, _) = await held(relay), await day(relay)
+        assert await relay.connection.command("EXISTS", redis_keys.RESERVING) == 0
 
     # A killed attempt counts its prompt, as the second reports it, and what it streamed.
     expected = {"cancelled": 2 + 5, "killed": 20 + 10 + 5, "never started": 0, "deadline": 0}
@@ -139,8 +140,24 @@ async def test_a_shim_that_dies_between_reservation_and_enqueue_leaves_none(
             "ZADD", redis_keys.RESERVING, *(each for name in members for each in (1, name))
         )
         await relay.reconciler.reconcile()
+        checked_again = await relay.connection.command("ZRANGE", redis_keys.RESERVING, 0, -1)
 
         assert (before, await held(relay), await day(relay)) == (2, 1, (RESERVED, 0))
+        assert checked_again == [f"a {there}".encode()]
+
+
+async def test_a_job_that_an_older_worker_ended_keeps_no_reservation(redis_url: str) -> None:
+    """Its scripts write no entry for the ledger."""
+    async with relay_on(redis_url) as relay:
+        await ask(relay, Tenant(name="a", limit_tokens_day=10_000))
+        await answer(relay, DONE)
+        await relay.connection.command("DEL", redis_keys.UNSETTLED)
+        (member,) = await relay.connection.command("ZRANGE", redis_keys.RESERVING, 0, -1)
+        await relay.connection.command("ZADD", redis_keys.RESERVING, 1, member)
+        before = await held(relay)
+        await relay.reconciler.reconcile()
+
+        assert (before, await held(relay), await day(relay)) == (1, 0, (0, 0))
         assert await relay.connection.command("EXISTS", redis_keys.RESERVING) == 0
 
 

@@ -24,7 +24,8 @@ BLOCKED: Final = "fleet:blocked"
 """Sorted set of jobs that wait for other jobs to end: job id by the unix time of the next look."""
 
 PARENTS: Final = "fleet:parents"
-"""Sorted set of ended jobs for which others wait: job id by the unix time of its end."""
+"""Sorted set of ended jobs for which others wait: job id by the unix time of its end. Also the
+pub/sub channel of their ids."""
 
 RECENT: Final = "fleet:recent"
 """Sorted set of jobs by creation time, for listing; trimmed to those that may have a record."""

@@ -184,7 +184,7 @@ class WorkerLifetime:
         loops = (
             publisher.write(), subscriber.listen(), idle.listen(), reporter.report(),
             maintenance.renew(), maintenance.reap(), maintenance.watch(), maintenance.obey(),
-            maintenance.drain(pool), wakeups.run(), circuits.watch(),
+            maintenance.free_children(), maintenance.drain(pool), wakeups.run(), circuits.watch(),
             reporter.probe(), PodCost(self._settings, state.held.__len__).run(),
         )  # fmt: skip
         measured = self._measured(state, connection, subscriber, publisher)

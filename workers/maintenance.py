@@ -10,6 +10,7 @@ from contract.errors import RelayUnavailable
 from relay.compaction.compactor import Compactor
 from relay.connection import Connection
 from relay.leases import Leases
+from relay.parents import Parents
 from relay.queue import Queue
 from relay.reconciler import Maintainer, Reconciler
 from relay.subscriber import Subscriber
@@ -50,6 +51,7 @@ class Maintenance:
         self._leases = Leases(connection)
         self._queue = Queue(connection)
         self._reconciler = Reconciler(connection)
+        self._parents = Parents(connection)
         self._compactor = Compactor(connection)
         self._maintainer = Maintainer(connection, state.name)
         self._subscriber = subscriber
@@ -102,6 +104,23 @@ class Maintenance:
                         await self._maintainer.wait_until_free(subscription)
             except RelayUnavailable as error:
                 _log.warning("nothing was reaped: %s", error)
+
+    async def free_children(self) -> Never:
+        """While this worker is the maintainer, free jobs as soon as those that they wait for end.
+
+        What is missed is left to `reap`.
+        """
+        while True:
+            try:
+                async with self._subscriber.subscribe(redis_keys.PARENTS) as subscription:
+                    while True:
+                        subscription.catch_up()
+                        await subscription.wait(60.0)
+                        if subscription.take() and self._maintainer.is_held:
+                            await self._parents.keep()
+            except RelayUnavailable as error:
+                _log.warning("jobs that wait for others are freed later: %s", error)
+                await asyncio.sleep(1.0)
 
     async def _reap_once(self) -> None:
         expired, restored = await self._leases.reap(), await self._reconciler.reconcile()

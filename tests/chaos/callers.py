@@ -56,6 +56,10 @@ class Tale:
     errand: Errand
     job: str = ""
     asked: int = 0
+    not_before: float | None = None
+    """When the job may start, unix seconds."""
+    parent: str = ""
+    """The job that it waits for; empty: none, or its caller was not told its id in time."""
     accepted_at: float = 0.0
     accepted_after_s: float = 0.0
     cancelled_at: float | None = None
@@ -67,8 +71,15 @@ class Tale:
 class Caller:
     """Runs one errand against whichever shim answers."""
 
-    def __init__(self, errand: Errand, urls: list[str], http: aiohttp.ClientSession) -> None:
-        """Nothing is asked yet."""
+    def __init__(
+        self,
+        errand: Errand,
+        urls: list[str],
+        http: aiohttp.ClientSession,
+        known: dict[int, str] | None = None,
+    ) -> None:
+        """Nothing is asked yet; `known` are the jobs of all errands that were accepted."""
+        self._known = {} if known is None else known
         self.tale = Tale(errand)
         self._errand = errand
         self._urls = urls
@@ -107,7 +118,7 @@ class Caller:
 
     async def _enqueue(self) -> None:
         began_at = time.monotonic()
-        body = self._errand.body
+        body = {**self._errand.body, **self._waits_for()}
         headers = {"Idempotency-Key": f"errand-{self._errand.number}"}
 
         async def ask(url: str) -> tuple[int, Any]:
@@ -120,9 +131,20 @@ class Caller:
         if status not in {200, 202}:
             self.tale.problems.append(f"enqueue answered {status}: {accepted}")
             return
-        self.tale.job = accepted["id"]
+        self.tale.job = self._known[self._errand.number] = accepted["id"]
         self.tale.accepted_at = time.monotonic()
         self.tale.accepted_after_s = self.tale.accepted_at - began_at
+
+    def _waits_for(self) -> dict[str, Any]:
+        """The same each time it is asked: the fields belong to its Idempotency-Key."""
+        errand, tale = self._errand, self.tale
+        if errand.later_s is not None:
+            tale.not_before = time.time() + errand.later_s
+            return {"not_before": tale.not_before}
+        tale.parent = "" if errand.parent is None else self._known.get(errand.parent, "")
+        if not tale.parent:
+            return {}
+        return {"after_any" if errand.after_any else "after": [tale.parent]}
 
     async def _cancel(self) -> None:
         for after_s in self._errand.cancels:

@@ -120,6 +120,8 @@ class Cast:
     to_backend: dict[str, Proxy] = field(default_factory=dict)
     streams: list[Streams] = field(default_factory=list)
     redis_alone: asyncio.Lock = field(default_factory=asyncio.Lock)
+    pauses: list[tuple[str, float, float]] = field(default_factory=list)
+    """Queues that were paused, from and until when (unix seconds)."""
     """Held by whoever stops the server, so that two faults do not wait for each other."""
 
     @property

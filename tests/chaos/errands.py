@@ -5,8 +5,8 @@ What a scripted model says stands in its name, so the right answer is known befo
 
 import base64
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from contract.embeddings import pack
@@ -83,6 +83,11 @@ class Errand:
     visits: tuple[Visit, ...] = ()
     cancels: tuple[float, ...] = field(default=())
     """Seconds after the enqueue."""
+    later_s: float | None = None
+    """Seconds after it is asked for at which it may start."""
+    parent: int | None = None
+    """The errand that must be done before it, or only have ended: `after_any`."""
+    after_any: bool = False
 
     @property
     def model(self) -> str:
@@ -237,8 +242,29 @@ def errands(dice: random.Random, seconds: float, per_s: float, *, with_real: boo
         body = {"max_attempts": ATTEMPTS, **body, "metadata": {"errand": number}}
         body["priority"] = dice.choice(["interactive", "standard", "standard"])
         cancels = _cancels(dice) if answer.statuses == {"cancelled"} else ()
-        made.append(Errand(number, at_s, make.__name__, path, body, answer, _visits(dice), cancels))
+        errand = Errand(number, at_s, make.__name__, path, body, answer, _visits(dice), cancels)
+        made.append(_later(dice, errand, made))
     return made
+
+
+_PARENTS_AMONG = 20
+
+
+def _later(dice: random.Random, errand: Errand, before: Sequence[Errand]) -> Errand:
+    """One errand in eight waits for a time, and one in eight for an earlier one to end."""
+    chosen = dice.random()
+    if errand.answer.statuses != {"done"} or chosen > 1 / 4 or errand.kind == "pull":
+        return errand
+    if chosen < 1 / 8 or not before:
+        later_s = round(dice.uniform(1, 9), 2)
+        return replace(errand, what=f"{errand.what}, at a time", later_s=later_s)
+    parent = dice.choice(before[-_PARENTS_AMONG:])
+    return replace(
+        errand,
+        what=f"{errand.what}, after another",
+        parent=parent.number,
+        after_any=dice.random() < 1 / 2,
+    )
 
 
 def _chat(

@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import aiohttp
 from support.proxy import Proxy
 
 from chaos.cast import Cast
@@ -75,6 +77,33 @@ async def _say(cast: Cast, *words: str) -> None:
             await asyncio.to_thread(cast.redis.say, *words)
 
 
+async def pause_queue(cast: Cast, fault: Fault) -> None:
+    """An admin's doing; the pause ends by itself if no shim answers when it is to be resumed."""
+    path = f"/api/v1/queues/{fault.target}"
+    until = time.time() + fault.lasts_s + _RESUMES_WITHIN_S
+    async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:
+        is_paused = await _posted(cast, http, f"{path}/pause", {"until": until})
+        paused_at = time.time()
+        await asyncio.sleep(fault.lasts_s)
+        if is_paused:
+            cast.pauses.append((fault.target, paused_at, time.time()))
+        await _posted(cast, http, f"{path}/resume", None)
+
+
+_RESUMES_WITHIN_S = 6.0
+_TIMEOUT = aiohttp.ClientTimeout(total=3)
+
+
+async def _posted(cast: Cast, http: aiohttp.ClientSession, path: str, body: object) -> bool:
+    """Whether a shim did it, of which the one or other may be dead."""
+    for url in cast.urls:
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with http.post(url + path, json=body) as response:
+                if response.status == 200:
+                    return True
+    return False
+
+
 def on_line(which: str, deed: Callable[[Proxy], object]) -> Deed:
     """A fault of the line between the target and Redis, or its backend.
 
@@ -111,6 +140,7 @@ DEEDS: dict[str, Deed] = {
     "SIGSTOP Redis": freeze_redis,
     "SCRIPT FLUSH": forget_scripts,
     "CLIENT KILL everybody": kill_clients,
+    "a queue is paused": pause_queue,
     "reset lines to Redis": on_line("redis", Proxy.cut),
     "slow lines to Redis": on_line("redis", _slow),
     "half-open lines to Redis": on_line("redis", Proxy.swallow),

@@ -42,6 +42,7 @@ KINDS: dict[str, tuple[Sequence[str], tuple[float, float]]] = {
     "half-open lines to Redis": (LINES, (1, 4)),
     "half-open lines to Redis past the lease": (WORKERS, (6, 9)),
     "no way to Redis": (LINES, (1, 4)),
+    "a queue is paused": (("box.chat", "gpu.chat", "scripted.chat"), (9, 13)),
     "reset lines to a backend": (("box-1", "box-2", "gpu"), (0, 0)),
     "slow lines to a backend": (("box-1", "box-2", "gpu"), (2, 5)),
     "half-open lines to a backend": (("box-1", "box-2", "gpu"), (4, 8)),

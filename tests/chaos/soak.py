@@ -16,7 +16,7 @@ from chaos.ledger import unbalanced
 from chaos.leftovers import all_jobs, not_closed, settled, story_of
 from chaos.report import table
 from chaos.schedule import Fault, Plan
-from chaos.verdict import Broken, judge
+from chaos.verdict import Broken, judge, judge_pauses
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ async def soak(plan: Plan, folder: Path, *, with_real: bool) -> Outcome:
         left = await settled(here)
         jobs = await all_jobs(here)
         outcome.broken += [*judge(jobs, tales), *left, *_defects(here)]
+        outcome.broken += judge_pauses(jobs.values(), here.pauses)
         outcome.broken += await unbalanced(here, jobs)
         outcome.broken += not_closed(here, tales, _CLOSED_WITHIN_S)
         outcome.table = table(here, plan.faults, jobs, tales)
@@ -79,7 +80,8 @@ async def _played(plan: Plan, here: Cast, outcome: Outcome) -> list[Tale]:
     began_at = loop.time()
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as http:
-        callers = [Caller(errand, here.urls, http) for errand in plan.errands]
+        known: dict[int, str] = {}
+        callers = [Caller(errand, here.urls, http, known) for errand in plan.errands]
         tasks = [
             asyncio.create_task(_at(began_at + caller.tale.errand.at_s, caller.run()))
             for caller in callers

@@ -1,6 +1,7 @@
 """What a schedule must be for a seed to repeat it, and a verdict for it to be worth anything."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from chaos.errands import Answer, Errand, Visit, errands
 from chaos.faults import DEEDS
 from chaos.ledger import judge_ledger
 from chaos.schedule import KINDS, plan
-from chaos.verdict import Job, Replay, judge
+from chaos.verdict import Job, Replay, judge, judge_pauses
 from contract.events import Cancelled, Delta, Done, Event, EventId, Failed, Frame, Queued, Started
 from contract.usage import UsageCounts
 
@@ -152,3 +153,49 @@ def test_a_wrong_ledger_is_found(ledger: dict[tuple[str, ...], UsageCounts]) -> 
     (broken,) = judge_ledger(ledger, USED)
 
     assert broken.promise == "the ledger equals what was streamed"
+
+
+def at(second: float, *events: tuple[str, Event]) -> list[Frame]:
+    return [Frame.of(EventId.parse(id), second, event) for id, event in events]
+
+
+def test_a_scheduled_job_or_a_child_that_starts_too_early_is_seen() -> None:
+    job = Job(ID, "done", 7, 1, [*at(5.0, *BEGUN), *at(6.0, GOOD[-1])])
+    parent = Job("p", "done", 1, 1, [*at(1.0, *BEGUN), *at(5.5, GOOD[-1])])
+    story = Errand(7, 0.0, "story", "chat", {}, Answer(content="one two"))
+
+    def found(**waits: object) -> set[str]:
+        tale = Tale(story, ID, **waits)  # type: ignore[arg-type]
+        return {broken.promise for broken in judge({ID: job, "p": parent}, [tale])}
+
+    assert found(not_before=5.0) == set()
+    assert found(not_before=5.2) == {"no job starts before its time"}
+    assert found(parent="p") == {"a child starts after its parent's end"}
+
+
+def test_a_child_that_ran_although_its_parent_failed_is_seen() -> None:
+    failed = Failed(code="server_fault", message="")
+    jobs = {ID: Job(ID, "done", 7, 1, at(9.0, *GOOD))}
+    jobs["p"] = Job("p", "failed", 1, 1, at(1.0, *BEGUN, ("1-4", failed)))
+    story = Errand(7, 0.0, "story", "chat", {}, Answer(content="one two"))
+
+    for after_any, promises in ((True, set()), (False, {"a job ends as it must"})):
+        tale = Tale(replace(story, after_any=after_any), ID, parent="p")
+        found = {broken.promise for broken in judge(jobs, [tale])}
+        assert found - {"nothing is lost or doubled in an answer"} == promises
+
+
+def test_a_job_that_starts_while_its_queue_is_paused_is_seen() -> None:
+    jobs = [Job(ID, "done", 7, 1, at(100.0, *GOOD))]
+
+    assert list(judge_pauses(jobs, [("box.chat", 95.0, 110.0), ("gpu.chat", 80.0, 110.0)])) == []
+    (broken,) = judge_pauses(jobs, [("box.chat", 80.0, 110.0)])
+    assert broken.promise == "no job of a paused queue starts"
+
+
+def test_some_errands_of_a_soak_wait_for_a_time_and_some_for_others() -> None:
+    asked = errands(random.Random(1), 120, 2.0, with_real=False)
+
+    assert {errand.number for errand in asked if errand.later_s is not None}
+    assert {errand.after_any for errand in asked if errand.parent is not None} == {True, False}
+    assert all(errand.parent is None or errand.parent < errand.number for errand in asked)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from pydantic_core import from_json
+
 from chaos.callers import Tale, View
 from chaos.errands import Answer
 from contract.events import LAST_WORDS, EventId, Frame, Image, Queued
@@ -57,9 +59,61 @@ def judge(jobs: dict[str, Job], tales: Iterable[Tale]) -> Iterator[Broken]:
             continue
         for view in tale.views:
             yield from judge_view(job, view)
-        yield from judge_answer(job, tale.errand.answer)
+        yield from judge_answer(job, _answer_of(tale, jobs))
+        yield from judge_times(job, tale, jobs)
         yield from judge_cancels(job, tale)
     yield from judge_doubles(jobs.values())
+
+
+def _answer_of(tale: Tale, jobs: dict[str, Job]) -> Answer:
+    """What must come of it, by what became of the job that it waited for."""
+    parent = jobs.get(tale.parent)
+    if parent is None or tale.errand.after_any or parent.status == "done":
+        return tale.errand.answer
+    return Answer(frozenset({"failed"}), frozenset({"parent_failed"}), content="")
+
+
+def judge_times(job: Job, tale: Tale, jobs: dict[str, Job]) -> Iterator[Broken]:
+    """A scheduled job starts at its time or later, a child after the end of its parent."""
+    started = [_at(frame) for frame in job.frames if frame.type == "started"]
+    if not started:
+        return
+    if tale.not_before is not None and started[0] < tale.not_before - _CLOCK_S:
+        early_s = tale.not_before - started[0]
+        yield Broken("no job starts before its time", job.id, f"{early_s:.2f} s early")
+    parent = jobs.get(tale.parent)
+    if parent is not None and started[0] < _at(parent.frames[-1]) - _CLOCK_S:
+        yield Broken("a child starts after its parent's end", job.id, f"parent: {parent.id}")
+
+
+def judge_pauses(
+    jobs: Iterable[Job], pauses: Iterable[tuple[str, float, float]]
+) -> Iterator[Broken]:
+    """No job of a paused queue starts, once claims of before the pause have had their lease."""
+    spans = [(queue, since + _CLAIMED_BEFORE_S, until) for queue, since, until in pauses]
+    for job in jobs:
+        for frame in job.frames:
+            if frame.type != "started":
+                continue
+            for queue, since, until in spans:
+                if queue == _queue_of(job) and since < _at(frame) < until:
+                    detail = f"{frame.id} {_at(frame) - since:.2f} s after that, of {queue}"
+                    yield Broken("no job of a paused queue starts", job.id, detail)
+
+
+_CLOCK_S = 0.01
+"""Times in events are rounded to a millisecond."""
+_CLAIMED_BEFORE_S = 8.5
+"""A lease, and what the next maintainer takes to find that it has expired."""
+
+
+def _at(frame: Frame) -> float:
+    return float(from_json(frame.body)["at"])
+
+
+def _queue_of(job: Job) -> str:
+    first = job.frames[0].event
+    return first.queue if isinstance(first, Queued) else ""
 
 
 def judge_log(job: Job) -> Iterator[Broken]:

@@ -4,7 +4,7 @@
 -- Appends and publishes frames of several jobs, those of a job as one entry with the id of its last
 -- frame, if its log has this many entries and its record this nonce. status is '' unless the last
 -- frame is a terminal event, which closes the record and adds usage (JSON) to unsettled, and, if
--- other jobs wait for this one, its id to parents. Returns for each job: 1 they are in the log, also
+-- other jobs wait for this one, its id to parents, which is a channel, too. Returns for each job: 1 they are in the log, also
 -- from an earlier run; 0 refused, the record has another nonce; 2 the log is shorter than what
 -- the attempt has appended, because Redis has lost recent writes.
 local answer, live, deadlines, followed, unsettled, parents = {}, unpack(KEYS, 1, 5)
@@ -15,6 +15,7 @@ local function close(id, log, record, audience, status, usage)
     -- The nonce is there, as was checked: of two fields that go, the other one was, too.
     if redis.call('HDEL', record, 'nonce', 'children') == 2 then
         redis.call('ZADD', parents, at, id)
+        redis.call('PUBLISH', parents, id)
     end
     redis.call('EXPIRE', record, ARGV[1])
     redis.call('EXPIRE', log, ARGV[1])

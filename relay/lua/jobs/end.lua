@@ -3,8 +3,8 @@
 -- ARGV id channel status ttl_s terminal is_dead (1 or 0)
 -- Takes a job from its holder and appends its terminal event (JSON, as in shared/event.lua); a
 -- dead letter is added to dead. A job that was started, or for which something is reserved, is added
--- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents.
--- Returns {priority, tenant}; false: it had ended before, or does not exist.
+-- to unsettled; what it used is in its log. If other jobs wait for it, its id is added to parents,
+-- which is a channel, too. Returns {priority, tenant}; false: it had ended before, or does not exist.
 -- include shared/event.lua
 -- include shared/ended.lua
 local record, log, live, deadlines, dead, audience, followed, unsettled, parents = unpack(KEYS)
@@ -21,7 +21,10 @@ if ended[status] then return false end
 attempt = tonumber(attempt) + 1
 redis.call('HSET', record, 'attempt', attempt, 'status', new_status, 'ended_at', exact(now))
 redis.call('HDEL', record, 'nonce', 'children')
-if children then redis.call('ZADD', parents, exact(now), id) end
+if children then
+    redis.call('ZADD', parents, exact(now), id)
+    redis.call('PUBLISH', parents, id)
+end
 add_event(log, channel, attempt, 0, new_status, terminal)
 if is_dead == '1' then
     redis.call('HSET', record, 'dead_at', exact(now))

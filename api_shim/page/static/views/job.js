@@ -136,6 +136,8 @@ function Facts({ record }) {
     ['Created', date(record.created_at)], record.deadline_at && !isOver(record.status) && ['Deadline', date(record.deadline_at)],
     ['Attempts', `${record.tries} of ${record.max_attempts}${record.lost ? `, ${record.lost} lost workers` : ''}`],
     ['If left', typeof record.on_disconnect === 'object' ? `cancelled after ${span(record.on_disconnect.cancel_after_s)}` : record.on_disconnect === 'cancel' ? 'cancelled' : 'continues'],
+    record.not_before && ['Not before', date(record.not_before)],
+    (record.after.length > 0 || record.after_any.length > 0) && ['Waits for', [...record.after, ...record.after_any].map((each) => html`<a class="mono" key=${each} href=${`#/jobs/${each}`}>${short(each)}</a> `)],
     record.retry_of && ['Retry of', html`<a class="mono" href=${`#/jobs/${record.retry_of}`}>${short(record.retry_of)}</a>`],
     record.retried_as && ['Retried as', html`<a class="mono" href=${`#/jobs/${record.retried_as}`}>${short(record.retried_as)}</a>`],
     Object.keys(record.metadata).length > 0 && ['Metadata', html`<span class="mono small">${JSON.stringify(record.metadata)}</span>`],

@@ -36,6 +36,7 @@ from api_shim.http.origins import Origins
 from api_shim.http.problems import native_envelope
 from api_shim.http.query_fields import only_known_fields
 from api_shim.native import (
+    aliases,
     backends,
     dead_letters,
     enqueue,
@@ -87,8 +88,8 @@ _ENVELOPES: Final[Mapping[str, problems.Envelope]] = {
 """How errors are rendered under these path prefixes; the longest prefix counts."""
 
 _NATIVE: Final = (
-    enqueue, events, jobs, redrive, dead_letters, roster, queues, scale, backends, keys, usage,
-    overview,
+    enqueue, events, jobs, redrive, dead_letters, roster, queues, scale, backends, aliases, keys,
+    usage, overview,
 )  # fmt: skip
 """The native routes. Order matters: `enqueue` has the wider pattern of the two POST families under
 `/api/v1/jobs`, `events` the longer path; `redrive` has paths below `/dead` that are no ids.

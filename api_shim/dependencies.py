@@ -5,7 +5,7 @@ following, http) receive the services they need, and import nothing from here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, NamedTuple, Self
 
@@ -24,8 +24,11 @@ from api_shim.overview.fleet_reader import FleetReader
 from api_shim.overview.fleet_watch import FleetWatch
 from api_shim.settings import ShimSettings
 from api_shim.stand_in import StandIn
-from api_shim.submission.roster_cache import RosterCache
+from api_shim.submission.alias_cache import AliasCache
+from api_shim.submission.alias_targets import pools_with_aliases
+from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.submission import Submission, SubmissionServices
+from relay.aliases.alias_store import AliasStore
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
 from relay.connection import Connection
@@ -40,7 +43,7 @@ from relay.metrics.totals import FleetTotals
 from relay.metrics.totals_reporter import TotalsReporter
 from relay.queue import Queue
 from relay.records import Records
-from relay.roster import RosterStore
+from relay.roster import Roster, RosterStore
 from relay.subscriber import Subscriber
 from relay.usage.ledger import Ledger
 from relay.usage.limits import TenantLimits
@@ -104,11 +107,24 @@ class Dependencies:
         self.batches = BatchStore(connection)
         self.batches_changed = asyncio.Event()
         """Set when a batch may be ready to drive."""
-        submits = (self.queue, self.roster, self.idempotency, self.followers, reader)
-        self.submission = SubmissionServices(*submits, settings.on_no_worker, metrics.tracing)
+        self.aliases = AliasCache(AliasStore(connection), settings.aliases, settings.prices)
+        self.submission = self._submission(reader)
         self.following = FollowingServices(
             self.log, self.roster, self.followers, open_calls, self.positions, settings.keepalive_s
         )
+
+    def _submission(self, reader: Subscriber) -> SubmissionServices:
+        return SubmissionServices(
+            self.queue, self.roster, self.idempotency, self.followers, reader,
+            self.settings.on_no_worker, self.metrics.tracing, self.aliases,
+        )  # fmt: skip
+
+    def listed(self, roster: Roster, *asked: str) -> Mapping[str, Pool]:
+        """The backends as drop-in clients see them: aliases are models beside the others.
+
+        `asked` are names that a client asks for, which the pattern of an alias may fit.
+        """
+        return pools_with_aliases(pools(*roster), self.aliases.table, *asked)
 
 
 @asynccontextmanager
@@ -127,6 +143,7 @@ async def open_dependencies(
             group.create_task(reader.listen()),
             group.create_task(dependencies.followers.keep_leases()),
             group.create_task(dependencies.authenticator.watch()),
+            group.create_task(dependencies.aliases.watch()),
             group.create_task(stand_in.run()),
             group.create_task(metrics.totals.run()),
             group.create_task(counted.watch_loop()),

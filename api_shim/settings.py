@@ -1,12 +1,14 @@
 """Settings of the HTTP server: addresses, limits, intervals."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from contract.aliases.alias_table import Alias, demand_aliases
+from contract.errors import InvalidRequest
 from contract.redis_keys import BACKEND_NAME, queue_name
 from contract.requests import OnNoWorker
 from contract.roster import BackendReport, Capability, KnownBackend, ModelReport
@@ -130,6 +132,10 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     )
     """Backends for which jobs may wait although no worker has ever reported them, by name, as in
     `{"box": {"capabilities": ["chat"], "models": ["llama3.2"], "slots": 4}}`."""
+    aliases: dict[str, Alias] = Field(default_factory=dict)
+    """Names that stand for models, as in `{"fast": {"model": "qwen3:8b", "backend": "box",
+    "default": {"temperature": 0.2}, "fallbacks": ["qwen3:4b"]}, "claude-*": "qwen3-coder"}`; in
+    fleet.toml tables `[alias.fast]`. Admins add more at run time."""
     reconnect_ms: Annotated[int, Field(ge=0, le=1000 * DAY_S)] = 1000
     """Milliseconds that a browser waits before it reconnects to a stream (SSE `retry`)."""
     shutdown_s: Annotated[int, Field(ge=1, le=DAY_S)] = 5
@@ -170,6 +176,21 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(_origin, origins))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tables_of_the_file(cls, found: dict[str, Any]) -> dict[str, Any]:
+        """Take `[alias]` of fleet.toml for `aliases`, where no variable sets them."""
+        return {"aliases": found["alias"], **found} if "alias" in found else found
+
+    @field_validator("aliases")
+    @classmethod
+    def _can_be_used(cls, aliases: dict[str, Alias]) -> dict[str, Alias]:
+        try:
+            demand_aliases(aliases)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        return aliases
 
     @field_validator("files_url")
     @classmethod

@@ -8,6 +8,7 @@ FleetError
 │   ├── UnknownModel            no live backend has that model
 │   ├── UnknownQueue            no queue of that name
 │   ├── WrongKind               the model is there, and not for this kind of job
+│   ├── UnknownAlias            no alias of that name is stored
 │   ├── JobNotFound             no such job, or it has expired
 │   ├── NotAuthenticated        no key, or an unknown one
 │   ├── NotAllowed              only an admin's key may do that
@@ -111,6 +112,12 @@ class UnknownQueue(RequestError):
     """No worker serves a queue of that name, or did lately."""
 
     code = "unknown_queue"
+
+
+class UnknownAlias(RequestError):
+    """There is no alias of that name, or none that can be deleted."""
+
+    code = "alias_not_found"
 
 
 class WrongKind(RequestError):

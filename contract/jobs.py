@@ -64,6 +64,10 @@ class JobRecord(WireModel):
     queue: str
     backend: str
     model: str | None = None
+    alias: str | None = None
+    """The model as the client named it, if that is an alias: `model` is one that it stands for."""
+    target: int = 0
+    """How far the job has moved along the targets of its alias."""
     tenant: str
     priority: Priority
     attempt: int

@@ -66,6 +66,12 @@ QUEUES: Final = "fleet:queues"
 KNOWN: Final = "fleet:known"
 """Sorted set of queues that a worker has served, by the unix time at which one last reported."""
 
+ALIASES: Final = "fleet:aliases"
+"""Hash of aliases that admins set: `=<name>` to JSON; `revision` changes with every change."""
+
+MOVABLE: Final = "fleet:movable"
+"""Sorted set of jobs that may move to another target: job id by the unix time of the next look."""
+
 KEYS: Final = "fleet:keys"
 """Hash of API keys: id to its entry; `revision` changes with every change."""
 

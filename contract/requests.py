@@ -121,6 +121,34 @@ Moment = Annotated[
     Field(examples=["2026-11-29T22:00:00+01:00", 1795986000]),
 ]
 """A point in time in unix seconds, which a client may write as RFC 3339."""
+BackendName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+
+
+class AliasTarget(WireModel):
+    """A model that an alias stands for, where it runs and with which parameters."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    backend: BackendName | None = None
+    """In the route of a job it is set."""
+    wait_s: float
+    """Seconds that a job may wait for this target before it moves to the next one."""
+    default: dict[str, Any] = Field(default_factory=dict)
+    """Fields for requests that leave them out: contract/aliases/parameters.py."""
+    force: dict[str, Any] = Field(default_factory=dict)
+    """Fields that replace those of the request."""
+    price: str | None = None
+    """In the route of a job: what the model costs, if it costs anything."""
+
+
+class Route(WireModel):
+    """The targets of a request whose model is an alias, as they were when it was enqueued."""
+
+    alias: str
+    """The model as the client named it."""
+    targets: Annotated[tuple[AliasTarget, ...], Field(min_length=1)]
+    """The job moves from one to the next while it has no output."""
+    weight: float = 1.0
+    """Of the job's tenant: its share of the queues that the job moves to."""
 
 
 JobId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -130,7 +158,7 @@ class Request(ClientModel):
     """Fields that every kind of request takes besides its own."""
 
     kind: Kind
-    backend: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")] | None = None
+    backend: BackendName | None = None
     """Name of the backend; without it, the live backend that has the model."""
     priority: Priority = "standard"
     deadline_s: Annotated[float, Field(gt=0, le=LONGEST_DEADLINE_S)] | None = None
@@ -154,6 +182,8 @@ class Request(ClientModel):
     """What to do with the job when its last follower, on any shim, has left."""
     metadata: Annotated[dict[str, Any], Field(max_length=16)] = Field(default_factory=dict)
     """The client's own data, returned with the record."""
+    route: Route | None = None
+    """Set by the fleet for a model that is an alias; leave it out."""
 
     @property
     def effective_deadline_s(self) -> float | None:

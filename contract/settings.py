@@ -40,7 +40,10 @@ def _one(name: str, error: Any, kind: type[BaseModel], given: Mapping[str, Any])
     value = "" if field is None or _is_secret(field) else f" = {_shown(error['input'])}"
     bounds = _bounds(field)
     reason = bounds or error["msg"].removeprefix("Value error, ")
-    return f"{_origin(name, given)}{value}: {reason}"
+    inner = "".join(
+        f": {step}" if at == 0 else f".{step}" for at, step in enumerate(error["loc"][1:])
+    )
+    return f"{_origin(name, given)}{inner}{value}: {reason}"
 
 
 def _origin(name: str, given: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from contract import redis_keys
 from contract.errors import FleetError, NewerVersion, NotDead, RelayUnavailable
 from contract.events import Failed
 from contract.jobs import (
+    AnyRequest,
     DeadGroup,
     DeadGroups,
     DeadLetter,
@@ -147,7 +148,7 @@ class DeadLetters:
             request = await self._records.request(record.id)
         except NewerVersion as error:
             return DeadView(**dict(letter), request={"kind": record.kind, "unknown": str(error)})
-        fields = request.model_dump(mode="json", exclude_defaults=True)
+        fields = request.model_dump(mode="json", exclude_defaults=True, exclude={"route"})
         return DeadView(**dict(letter), request={"kind": request.kind, **fields})
 
     async def retry(self, record: JobRecord, tenant: Tenant) -> Retried:
@@ -177,7 +178,7 @@ class DeadLetters:
     async def _enqueue(
         self, record: JobRecord, tenant: Tenant, job_id: str
     ) -> tuple[JobRecord, QueuePlace]:
-        request = await self._records.request(record.id)
+        request = _of_target(await self._records.request(record.id), record.target)
         try:
             return await self._queue.enqueue(
                 request, queue=record.queue, tenant=tenant, job_id=job_id, retry_of=record.id
@@ -228,6 +229,14 @@ class DeadLetters:
             DeadLetter(**dict(record), error=_error(entries))
             for record, entries in zip(records, last, strict=True)
         ]
+
+
+def _of_target(request: AnyRequest, at: int) -> AnyRequest:
+    """The request for the target of its alias with which it died, and those after it."""
+    if request.route is None:
+        return request
+    route = request.route.model_copy(update={"targets": request.route.targets[at:]})
+    return request.model_copy(update={"route": route})
 
 
 def _error(entries: Sequence[Any]) -> Failed | None:

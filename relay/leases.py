@@ -14,9 +14,11 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import override
 
 from contract import redis_keys
+from contract.aliases.parameters import applied
 from contract.cost import cost_of
 from contract.errors import FleetError, WorkerLost
 from contract.events import Failed, Queued
+from contract.jobs import JobRecord
 from contract.model_names import context_length_of
 from relay.connection import Connection, WrongKeyType
 from relay.order import facts_of, restored
@@ -123,9 +125,26 @@ class Leases:
                 await self.end(queue, job_id, last, dead=True)
             case "ended":
                 await self.release(queue, job_id, None)
+            case "moved":
+                await self._follow_move(queue, job_id)
             case "stale":
                 _log.info("job %s is at attempt %d, not %d", job_id, new_attempt, attempt)
         return False
+
+    async def _follow_move(self, queue: str, job_id: str) -> None:
+        """Remove a job from the queue that it has left; its mover may have died before it had."""
+        await self.release(queue, job_id, None)
+        state = await self._records.state(job_id)
+        if state is not None and state.status == "queued":
+            await self.give_back(state.queue, job_id, state.attempt - 1, state.attempt)
+
+    async def release_moved(self, record: JobRecord, queue: str) -> None:
+        """Remove an ended job from its queue if that is no longer this one (relay/aliases).
+
+        Raises RelayUnavailable.
+        """
+        if record.queue != queue:
+            await self.release(record.queue, record.id, None)
 
     async def end(self, queue: str, job_id: str, error: FleetError, *, dead: bool = False) -> None:
         """Write `failed` for a job and remove it from its queue; `dead`: as a dead letter.
@@ -263,7 +282,7 @@ class Leases:
     async def _older(self, job_id: str) -> str:
         """What a claim must know of a job that an older version enqueued."""
         record = await self._records.get(job_id)
-        request = await self._records.request(job_id)
+        request = applied(await self._records.request(job_id), record.target)
         return facts_of(record, cost_of(request), context_length_of(request))
 
     async def _queues(self) -> list[str]:

@@ -26,6 +26,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from contract.aliases.parameters import applied
 from contract.conversations import ConversationTurn
 from contract.cost import Cost, cost_of
 from contract.jobs import AnyRequest, JobRecord
@@ -113,6 +114,7 @@ def arrival(
     A job that is `due` later (unix seconds) takes its place in the order then: its facts hold what
     that needs.
     """
+    request = applied(request)
     cost, length = cost_of(request), context_length_of(request)
     assignment = f"{record.id} {record.attempt} {length or '-'} {record.model or ''}"
     if turn is not None:
@@ -166,5 +168,6 @@ def facts_of(
         "batch": record.priority == "batch" or None,
         "conv": turn and turn.conversation,
         "in_turn": True if turn is not None and turn.policy == "queue" else None,
+        "target": record.target or None,
     }
     return json.dumps({name: value for name, value in facts.items() if value is not None})

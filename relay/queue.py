@@ -192,6 +192,8 @@ class Queue:
         try:
             if record.blocked:
                 await self._parents.announce(record.id)
+            for move in jobs.moves_later(record, request.route):
+                await self._connection.call(move)
             job = await self._begun(new, request, arriving, once)
             if not record.blocked or isinstance(job, HeldKey) or await self._parents.attach(record):
                 return job
@@ -454,7 +456,9 @@ class Queue:
         worker = await self._leases.release(record.queue, job_id, None)
         if worker:
             await self._connection.command("PUBLISH", redis_keys.worker_channel(worker), job_id)
-        return await self._records.get(job_id)
+        after = await self._records.get(job_id)
+        await self._leases.release_moved(after, record.queue)
+        return after
 
 
 def assigned(message: bytes, worker: str) -> Claim | str:

@@ -1,5 +1,7 @@
 """Repairs what no single job or worker would: deadlines, lost queue entries, expired list entries.
 
+It also moves jobs that have waited too long to the next target of their alias (relay/aliases).
+
 A job's record outlives what Redis may lose of its queue (a failover, a truncated AOF): a job whose
 record says that it is queued or running, and which is in no queue, is put back.
 
@@ -17,6 +19,7 @@ from typing import Final
 
 from contract import redis_keys
 from contract.errors import DeadlineExceeded
+from relay.aliases.moves import Moves
 from relay.connection import Argument, Connection, ScriptCall
 from relay.followers import Followers
 from relay.idempotency import Idempotency
@@ -50,6 +53,7 @@ class Reconciler:
         self._parents = Parents(connection)
         self._settlement = Settlement(connection)
         self._limits = TenantLimits(connection)
+        self._moves = Moves(connection)
         self._cursor = "0"
         self._checked: dict[str, int] = {}
         """How far each list has been checked, counted from its oldest job."""
@@ -63,6 +67,7 @@ class Reconciler:
         await self._parents.keep()
         await self._settlement.settle(self._connection.settings.reap_s / 2)
         await self._limits.release_abandoned()
+        await self._moves.move_waiting()
         return await self._restore_what_was_lost()
 
     async def _end_what_is_too_late(self) -> None:

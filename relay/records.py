@@ -26,7 +26,7 @@ from relay.scripts.loader import load
 _NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at", "not_before")
 _IDS: Final = ("after", "after_any")
 _WRITTEN_APART: Final = frozenset(
-    {"created_at", "metadata", "on_disconnect", "after", "after_any", "blocked"}
+    {"created_at", "metadata", "on_disconnect", "after", "after_any", "blocked", "target"}
 )
 _PAGE = 100
 _LONGEST_SCAN = 5_000

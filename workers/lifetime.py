@@ -9,6 +9,7 @@ from functools import partial
 
 from contract.redis_keys import queue_name
 from contract.requests import Kind
+from relay.aliases.moves import Moves
 from relay.connection import Connection
 from relay.log import Log
 from relay.metrics.totals import FleetTotals
@@ -214,6 +215,8 @@ class WorkerLifetime:
             metrics=self._metrics,
             tracing=self._tracing,
             backend_type=self._config.type,
+            moves=Moves(connection),
+            addresses=len(self._config.each),
         )
 
     @asynccontextmanager

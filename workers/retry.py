@@ -25,9 +25,13 @@ from contract.errors import (
     BackendStalled,
     BackendUnreachable,
     ConnectionDropped,
+    ContextExceeded,
     FleetError,
+    InputTooLarge,
     ModelLoading,
+    ModelMissing,
     NewerVersion,
+    QuotaExhausted,
     ServerFault,
     StaleConnection,
     TruncatedStream,
@@ -86,6 +90,30 @@ REPEATABLE: Final[Mapping[Kind, bool]] = {
 }
 """Kinds of jobs that may be executed twice. The others are retried only if the backend cannot have
 begun: it answered that it was busy or loading."""
+
+
+NOT_HERE: Final[frozenset[type[FleetError]]] = frozenset(
+    {ModelMissing, ContextExceeded, InputTooLarge, QuotaExhausted, BackendUnreachable}
+)
+"""Errors after which a job moves to the next target of its alias at once, if it has no output. They
+say that this backend cannot take the job, and nothing about the job; a subclass does not count: the
+request may have caused a dropped connection."""
+NOT_NOW: Final[frozenset[type[FleetError]]] = frozenset({BackendBusy, ModelLoading})
+"""The same after the target's `wait_s`, until which the job is retried."""
+STAYS: Final = frozenset({BackendBusy, ModelLoading, BackendUnreachable})
+"""Those after which it is retried here if no worker serves a further target."""
+
+
+def falls_back(error: FleetError, waited_s: float, wait_s: float, *, addresses: int) -> bool:
+    """Whether a job moves to the next target of its alias after this error.
+
+    `waited_s` is how long ago it was enqueued; a backend with several `addresses` is asked again
+    until `wait_s`, for another one may answer.
+    """
+    kind = type(error)
+    if kind is BackendUnreachable and addresses > 1:
+        return waited_s >= wait_s
+    return kind in NOT_HERE or (kind in NOT_NOW and waited_s >= wait_s)
 
 
 class Retry(NamedTuple):

@@ -1,10 +1,12 @@
 """The run of one attempt of a job, from `started` to exactly one terminal event.
 
 Only this module writes `failed` for an attempt that runs; `Leases.end` fails a job only after it
-has taken it from its holder. A run ends in one of four ways:
+has taken it from its holder. A run ends in one of five ways:
 
 - its terminal event is in the log;
 - the backend failed and a retry can help (`Broken`): the worker gives the job back;
+- the backend cannot take it, and another target of its alias may (`Elsewhere`): the worker moves
+  it;
 - another attempt holds the job (`LeaseLost`): the run writes nothing more;
 - it was cancelled: the caller decides what becomes of the job.
 """
@@ -16,6 +18,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from contract.aliases.parameters import applied
 from contract.chat import ChatRequest, CountRequest
 from contract.embeddings import EmbedRequest
 from contract.errors import (
@@ -59,6 +62,7 @@ from contract.models import (
     UnloadRequest,
 )
 from contract.rerank import RerankRequest
+from relay.aliases.moves import MovableJob, Moves
 from relay.connection import Connection
 from relay.log import Log
 from relay.publisher import AttemptLog
@@ -86,7 +90,7 @@ from workers.backends.vector_rows import unit_vectors
 from workers.continuation import Continuation, EarlierOutput, Fresh, Plan, plan
 from workers.image_fetch import with_images
 from workers.request_fitting import RequestFitting, pulled
-from workers.retry import Retry, retry
+from workers.retry import STAYS, Retry, falls_back, retry
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +107,14 @@ class Broken(NamedTuple):
     """NewerVersion: the request is of a newer version, and left to a worker that can read it."""
     retry: Retry | None
     """When to retry; None if the job has failed."""
+
+
+class Elsewhere(NamedTuple):
+    """The end of a run whose job moves to another target of its alias; nothing was written."""
+
+    error: BackendError
+    job: MovableJob
+    target: int
 
 
 class JobObserver(Protocol):
@@ -131,6 +143,9 @@ class RunServices:
     tracing: Tracing
     backend_type: str
     """As in a DSN: `ollama`, `vllm`."""
+    moves: Moves
+    addresses: int
+    """Of the backend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +162,10 @@ class Run:
     prompt_slot: int | None = None
     """The slot of the backend's server that a chat names."""
 
-    async def to_terminal_event(self) -> Done | Failed | Broken:
+    async def to_terminal_event(self) -> Done | Failed | Broken | Elsewhere:
         """Run the job until its terminal event is in the log, and return that.
 
-        Returns Broken if the backend failed.
+        Returns Broken if the backend failed, Elsewhere if the job moves.
 
         Raises LeaseLost if another attempt holds the job, RelayUnavailable if Redis did not answer
         a read that the run depends on.
@@ -164,6 +179,8 @@ class Run:
             raise
         except (BackendError, NewerVersion) as error:
             record = self.job.record
+            if (elsewhere := await self._elsewhere(error)) is not None:
+                return elsewhere
             again = retry(error, record.kind, record.attempt, patience=self.services.patience)
             if again is None:
                 self._fail(error)
@@ -175,6 +192,22 @@ class Run:
             last = self._fail(self._unexpected(error, deadline))
         await self.attempt_log.flush()
         return last
+
+    async def _elsewhere(self, error: FleetError) -> Elsewhere | None:
+        """Where the job goes after this error, if it goes anywhere; raises RelayUnavailable."""
+        record, services = self.job.record, self.services
+        if record.alias is None or not isinstance(error, BackendError):
+            return None
+        await self.attempt_log.flush()
+        job = await services.moves.movable(record, self.job.request)
+        since = max(record.created_at, record.not_before or 0.0)
+        waited_s = services.connection.now() - since
+        if job is None or not falls_back(error, waited_s, job.wait_s, addresses=services.addresses):
+            return None
+        at = await services.moves.next(job)
+        if at is None and type(error) not in STAYS:
+            at = record.target + 1
+        return None if at is None else Elsewhere(error, job, at)
 
     def _unexpected(self, error: Exception, deadline: asyncio.Timeout) -> FleetError:
         if isinstance(error, TimeoutError) and deadline.expired():
@@ -194,7 +227,7 @@ class Run:
         return failed
 
     async def _answer(self, started_at: float) -> Done:
-        request = requested(self.job.request)
+        request = applied(requested(self.job.request), self.job.record.target)
         fitting = self.services.fitting
         fitting.demand_kind(request, capabilities(self.backend))
         if isinstance(request, EmbedRequest):

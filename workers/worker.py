@@ -20,12 +20,12 @@ from workers.endpoints.endpoints import Reservation
 from workers.model_affinity import ModelAffinity
 from workers.retry import POISON, PoisonJobs, Retry, in_words
 from workers.roster_reporter import RosterReporter
-from workers.run import Broken, Run, RunServices
+from workers.run import Broken, Elsewhere, Run, RunServices
 from workers.state import HeldJob, WorkerState
 
 _log = logging.getLogger(__name__)
 
-Ended = Done | Failed | Broken
+Ended = Done | Failed | Broken | Elsewhere
 """How a run ended that was not cut off."""
 
 _HANDED_OVER_AT_ONCE: Final = 16
@@ -325,18 +325,44 @@ class Worker:
             meter.handed_over("redis")
             return NO_JOB
         last = task.result()
-        if isinstance(broken := last, Broken):
-            if isinstance(broken.error, BackendError):
-                reservation.failed(broken.error)
-                self._state.affinity.on_failure(record.id, broken.error)
-                meter.backend_failed(broken.error.code)
-            if broken.retry is not None:
-                reason = in_words(broken.error, broken.retry.delay_s)
-                await self._retry_later(job, reason, broken.retry, broken.error)
-                return NO_JOB
+        if isinstance(last, Broken | Elsewhere) and await self._goes_on(
+            job, last, reservation, meter
+        ):
+            return NO_JOB
         meter.ended()
         _log.info("job %s ended", record.id, extra=_ended(job, last))
         return EndedJob(record.id, str(Holder(job.attempt, self._state.name)))
+
+    async def _goes_on(
+        self,
+        job: StartedJob,
+        last: Broken | Elsewhere,
+        reservation: Reservation,
+        meter: AttemptMeter,
+    ) -> bool:
+        """Count an attempt that the backend failed; return whether the job has another one."""
+        if isinstance(last.error, BackendError):
+            reservation.failed(last.error)
+            self._state.affinity.on_failure(job.record.id, last.error)
+            meter.backend_failed(last.error.code)
+        if isinstance(last, Elsewhere):
+            await self._move(last, meter)
+            return True
+        if last.retry is not None:
+            reason = in_words(last.error, last.retry.delay_s)
+            await self._retry_later(job, reason, last.retry, last.error)
+        return last.retry is not None
+
+    async def _move(self, elsewhere: Elsewhere, meter: AttemptMeter) -> None:
+        """Give a job to the next target of its alias; while Redis is away, its lease expires."""
+        job, error = elsewhere.job, elsewhere.error
+        reason = f"fallback: {error.message}"
+        _log.info("job %s: %s", job.record.id, reason)
+        try:
+            if await self._services.moves.move(job, elsewhere.target, reason):
+                meter.handed_over("fallback")
+        except RelayUnavailable as unavailable:
+            _log.warning("job %s returns when its lease expires: %s", job.record.id, unavailable)
 
     async def _retry_later(
         self, job: StartedJob, reason: str, retry: Retry, error: FleetError | None
@@ -415,7 +441,7 @@ def _ended(job: StartedJob, last: Ended) -> dict[str, dict[str, object]]:
             return _facts(job, "done", finish_reason=finish, **spent)
         case Failed(code=code):
             return _facts(job, "failed", code=code)
-        case Broken(error=error):
+        case Broken(error=error) | Elsewhere(error=error):
             return _facts(job, "failed", code=error.code)
 
 

@@ -52,12 +52,15 @@ class MessageFacts(NamedTuple):
     notes: MessageNotes
     stops: tuple[str, ...] = ()
     """The request's stop sequences."""
+    is_alias: bool = False
+    """Whether the client has named an alias, so that the job may move to another model."""
 
     @classmethod
     def of(cls, record: JobRecord, request: ChatRequest) -> Self:
         """From a job's record and request."""
         notes = request.message_notes or MessageNotes()
-        return cls(record.id, record.model or "", record.priority, notes, request.stop)
+        model, is_alias = record.model or "", record.alias is not None
+        return cls(record.id, model, record.priority, notes, request.stop, is_alias)
 
 
 class MessageBuilder:
@@ -95,6 +98,10 @@ class MessageBuilder:
                 return self._done(from_json(frame.body))
             case "reset" | "log_reset":
                 self._reset()
+                return []
+            case "started" if self._facts.is_alias:
+                model = from_json(frame.body).get("model") or self._facts.model
+                self._facts = self._facts._replace(model=model)
                 return []
             case _:
                 return []

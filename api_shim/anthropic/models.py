@@ -3,7 +3,7 @@
 OpenAI has the same path; its routes serve all requests without the header `anthropic-version`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from api_shim.anthropic.message_body import invalid_field
 from api_shim.dependencies import Injected
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import is_anthropic
-from api_shim.submission.roster_cache import Pool, listing, pools
+from api_shim.submission.roster_cache import Pool, listing
 from api_shim.submission.selection import absent
 from contract.json_lines import json_line
 from contract.model_names import find
@@ -42,7 +42,7 @@ router = APIRouter(prefix="/v1", route_class=AnthropicRoute, include_in_schema=F
 _LONGEST_PAGE = 1000
 
 
-def model_cards(roster: Roster) -> list[dict[str, Any]]:
+def model_cards(roster: Roster, found: Mapping[str, Pool]) -> list[dict[str, Any]]:
     """The models as Anthropic lists them, chat models first."""
     every = roster.workers
     since = {
@@ -52,7 +52,7 @@ def model_cards(roster: Roster) -> list[dict[str, Any]]:
     }
     return [
         _card(name, owners, since.get(owners[0].name, 0.0))
-        for name, owners in listing(pools(*roster).values()).items()
+        for name, owners in listing(found.values()).items()
     ]
 
 
@@ -101,8 +101,9 @@ async def models(
     after_id: str | None = None,
     before_id: str | None = None,
 ) -> Response:
-    """List the models of all backends, chat models first."""
-    cards = model_cards(await dependencies.roster.read())
+    """List the models of all backends and the aliases, chat models first."""
+    roster = await dependencies.roster.read()
+    cards = model_cards(roster, dependencies.listed(roster))
     names = [card["id"] for card in cards]
     if before_id is not None:
         end = _place(names, before_id, "before_id")
@@ -124,9 +125,10 @@ def _place(names: Sequence[str], name: str, field: str) -> int:
 async def model(model: Annotated[str, Path()], dependencies: Injected) -> Response:
     """Get one model."""
     roster = await dependencies.roster.read()
-    found = find({card["id"]: card for card in model_cards(roster)}, model)
+    backends = dependencies.listed(roster, model)
+    found = find({card["id"]: card for card in model_cards(roster, backends)}, model)
     if found is None:
-        raise absent(model, pools(*roster).values(), OPENAI)
+        raise absent(model, backends.values(), OPENAI)
     return _json(found[1])
 
 

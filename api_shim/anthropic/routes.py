@@ -18,7 +18,6 @@ from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import problem_of
-from api_shim.submission.roster_cache import pools
 from api_shim.submission.selection import without_effort
 from contract.events import BEGINNING, Cursor, EventId
 from contract.json_lines import json_line
@@ -74,7 +73,8 @@ async def create(
     chat = translated.request
     call.add_ignored(translated.left_out)
     if translated.may_not_think:
-        chat = without_effort(chat, pools(*await dependencies.roster.recent()))
+        roster = await dependencies.roster.recent()
+        chat = without_effort(chat, dependencies.listed(roster, chat.model))
     if chat.think != translated.request.think:
         call.add_ignored(["thinking"])
     record = await call.submit(chat)
@@ -104,7 +104,8 @@ async def count_tokens(
     """Count the tokens of a prompt: by the model's backend, else as an estimate."""
     chat, left_out = to_counted(body)
     call.add_ignored(left_out)
-    found = await TokenCount(chat).of(call, pools(*await dependencies.roster.recent()))
+    fleet = dependencies.listed(await dependencies.roster.recent(), chat.model)
+    found = await TokenCount(chat).of(call, fleet)
     return _json({"input_tokens": found.input_tokens}, {**call.headers, **found.headers})
 
 

@@ -19,9 +19,8 @@ from api_shim.dependencies import Dependencies
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
-from api_shim.submission.roster_cache import pools
 from api_shim.submission.selection import without_effort
-from api_shim.submission.submission import Submission
+from api_shim.submission.submission import Submission, stored
 from contract.batches import Batch
 from contract.chat import ChatRequest
 from contract.errors import (
@@ -36,7 +35,6 @@ from contract.errors import (
 )
 from contract.events import LAST_WORDS, Usage
 from contract.jobs import AnyRequest
-from contract.redis_keys import backend_of
 from relay.batches import BatchJobs
 from telemetry.trace_context import context_of
 
@@ -97,7 +95,8 @@ class JobWindow:
             parsed = self._parse(waiting, job_id)
             request = parsed.request
             if parsed.may_not_think and isinstance(request, ChatRequest):
-                fleet = pools(*await self._dependencies.roster.recent())
+                roster = await self._dependencies.roster.recent()
+                fleet = self._dependencies.listed(roster, request.model)
                 request = without_effort(request, fleet)
             await self._enqueue(request, job_id)
         except RelayUnavailable:
@@ -135,13 +134,12 @@ class JobWindow:
         return BatchJob(job_id, int(self._dependencies.connection.now()))
 
     async def _enqueue(self, request: AnyRequest, job_id: str) -> None:
-        queue = await self._submission.queue_for(request)
-        request = request.model_copy(update={"backend": backend_of(queue)})
+        placed = await self._submission.place(request)
         trace = context_of(self._batch.traceparent, self._batch.tracestate)
         with self._dependencies.metrics.tracing.submitting(request.kind, trace) as span:
             span.set({"llmfleet.batch.id": self._batch.id, "llmfleet.job.id": job_id})
             await self._dependencies.queue.enqueue(
-                request, queue=queue, tenant=self._batch.tenant, job_id=job_id
+                stored(placed), queue=placed.queue, tenant=self._batch.tenant, job_id=job_id
             )
         self._seen.add(_model(request))
 

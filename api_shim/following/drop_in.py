@@ -23,6 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from api_shim.following.answering_model import AnsweringModel
 from api_shim.following.event_stream import CLOSE_TIMEOUT_S, send_body
 from api_shim.following.queue_position import Pages, QueuePositions
 from api_shim.following.shutdown import CallEnding, OpenCalls
@@ -201,6 +202,8 @@ class DropInCall:
         self._services = services
         self._submission = submission
         self._ignored: list[str] = []
+        self._answering: AnsweringModel | None = None
+        """Of a job whose model is an alias."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -224,8 +227,14 @@ class DropInCall:
         if body is not None:
             self.add_ignored(ignored(body))
         record, _ = await self._submission.accept(request)
+        if record.alias is not None:
+            self._answering = AnsweringModel(record, self._submission.headers)
         self.add_ignored(await self._ungranted(request, record.backend))
         return record
+
+    def answered(self, record: JobRecord) -> JobRecord:
+        """The record of a job that is done, with the model and backend that answered."""
+        return record if self._answering is None else self._answering.record
 
     async def _ungranted(self, request: AnyRequest, backend: str) -> tuple[str, ...]:
         """Features that the backend lacks; known before the job starts, as a stream's head is."""
@@ -249,7 +258,7 @@ class DropInCall:
         """
         answer = Fold()
         async with self._follower(record):
-            reading = _read(self._pages(record), answer, on_event)
+            reading = _read(self._pages(record), answer, on_event, self._answering)
             ending = await self._services.open_calls.run(reading, self._receive)
         if ending is CallEnding.SHUTDOWN:
             raise _stopping(self.headers)
@@ -292,6 +301,7 @@ class DropInCall:
             head_timeout_s=self._services.keepalive_s,
             split_frames=split_frames,
             why_silent=partial(self._why_silent, record.id),
+            answering=self._answering,
         )
 
     async def _why_silent(self, job_id: str) -> str:
@@ -314,9 +324,16 @@ class DropInCall:
         return log.follow(record.id, idle_s=idle_s)
 
 
-async def _read(pages: Pages, answer: Fold, on_event: Callable[[Frame], object] | None) -> None:
+async def _read(
+    pages: Pages,
+    answer: Fold,
+    on_event: Callable[[Frame], object] | None,
+    answering: AnsweringModel | None,
+) -> None:
     async with aclosing(pages):
         async for frames in pages:
+            if answering is not None:
+                answering.hear(frames)
             for frame in frames:
                 answer.add_frame(frame)
                 if on_event is not None:
@@ -348,10 +365,12 @@ class AnswerStream(Response):
         head_timeout_s: float,
         split_frames: SplitFrames | None = None,
         why_silent: Callable[[], Awaitable[str]] | None = None,
+        answering: AnsweringModel | None = None,
     ) -> None:
         """Render these pages; the head is sent with the first output or after `head_timeout_s`.
 
-        `why_silent` returns why the job waits; SSE's keep-alives say it.
+        `why_silent` returns why the job waits; SSE's keep-alives say it. `answering` is of a job
+        whose model is an alias.
         """
         self._pages = pages
         self._renderer = renderer
@@ -360,6 +379,7 @@ class AnswerStream(Response):
         self._head_timeout_s = head_timeout_s
         self._parted = split_frames or self._split
         self._why_silent = why_silent
+        self._answering = answering
         self._has_started = self._has_ended = False
         self._has_sent_text = False
         self._waits = True
@@ -399,6 +419,8 @@ class AnswerStream(Response):
         now = asyncio.get_running_loop().time
         head_due_at = now() + self._head_timeout_s
         async for frames in pages:
+            if self._answering is not None:
+                self._answering.hear(frames)
             sendable, end = self._parted(frames)
             data = self._renderer.render(sendable) if sendable else b""
             if frames and frames[-1].id is not None:
@@ -441,6 +463,8 @@ class AnswerStream(Response):
     async def _send(self, send: Send, data: bytes) -> None:
         if not self._has_started:
             self._has_started = True
+            if self._answering is not None:
+                self.headers.update(self._answering.headers)
             head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(head)
         if data:

@@ -14,6 +14,7 @@ from api_shim.http.problems import documented
 from api_shim.native.enqueue import ACCEPTED
 from api_shim.native.jobs import JobId, check_cursor, checked_id, json_response
 from api_shim.submission.submission import Submission, accepted
+from contract.aliases.parameters import applied
 from contract.errors import JobNotFound
 from contract.jobs import DeadMessages, DeadPage, DeadPurged, DeadView, JobAccepted, JobRecord
 from contract.requests import Kind
@@ -126,7 +127,7 @@ async def retried(dependencies: Dependencies, caller: Tenant, record: JobRecord)
 async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobRecord) -> None:
     """Check that a worker serves the request of a dead letter; raises FleetError, Refusal."""
     if record.dead_at is not None and record.retried_as is None:
-        request = await dependencies.records.request(record.id)
+        request = applied(await dependencies.records.request(record.id), record.target)
         await Submission(dependencies.submission, caller, Preferences()).queue_for(request)
 
 

@@ -171,7 +171,7 @@ def _chosen(request: AnyRequest) -> dict[str, Any]:
         if getattr(request, name) == field.get_default(call_default_factory=True)
     }
     return request.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude={*defaults, "kind"}
+        mode="json", by_alias=True, exclude_none=True, exclude={*defaults, "kind", "route"}
     )
 
 

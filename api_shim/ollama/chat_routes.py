@@ -99,7 +99,7 @@ async def _load_or_unload(
     """Load or unload the model, if a backend can: hosted models need neither."""
     call.add_ignored(unused_when_loading(body))
     if isinstance(job, LoadRequest):
-        fleet = await dependencies.roster.pools()
+        fleet = dependencies.listed(await dependencies.roster.read(), job.model)
         if is_unsupported(job, fleet.values()):
             return
     await call.result(await call.submit(job))

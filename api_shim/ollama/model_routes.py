@@ -72,8 +72,8 @@ async def _build(
 )
 @router.head("/tags", include_in_schema=False)
 async def get_tags(dependencies: Injected) -> Response:
-    """List the models of all backends."""
-    found = (await dependencies.roster.pools()).values()
+    """List the models of all backends, and the aliases."""
+    found = dependencies.listed(await dependencies.roster.read()).values()
     return _json(models.tags_response(found, time.time()))
 
 
@@ -103,7 +103,7 @@ async def post_show(
 ) -> Response:
     """Show a model: the backend's details, or what workers report."""
     job = models.to_show(body)
-    fleet = (await dependencies.roster.pools()).values()
+    fleet = dependencies.listed(await dependencies.roster.read(), job.model).values()
     reports = models.reports_of(job.model, job.backend, fleet)
     is_unsupported = models.is_unsupported(job, fleet)
     result = None if is_unsupported else await call.result(await call.submit(job, body))

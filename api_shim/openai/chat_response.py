@@ -96,6 +96,11 @@ class ChatChunks:
         self._job_id = head.job_id
         self._with_usage = with_usage
         self._has_begun = False
+        self._use(head)
+
+    def _use(self, head: ResponseHead) -> None:
+        """Encode the constant parts of the chunks."""
+        self._response, with_usage = head, self._with_usage
         self._head = sse.DATA + json_line(head.fields("chatcmpl", "chat.completion.chunk"))[:-1]
         self._delta = self._head + b',"choices":[{"index":0,"delta":'
         no_usage = b',"usage":null' if with_usage else b""
@@ -113,6 +118,8 @@ class ChatChunks:
                 data += self._chunk(event)
             elif frame.type == "done":
                 data += self._done(from_json(frame.body))
+            elif frame.type == "started" and self._response.is_alias:
+                self._use(self._response.answered_by(frame))
         if data and not self._has_begun:
             self._has_begun = True
             return self._delta + role + self._tail + data

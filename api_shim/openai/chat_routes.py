@@ -47,6 +47,7 @@ async def chat(
         chunks = chat_response.ChatChunks(head, with_usage=body.with_usage)
         return call.stream(record, chunks)
     result = await call.result(record)
+    head = ResponseHead.of(call.answered(record))
     return json_response(chat_response.response_body(head, result), call.headers)
 
 
@@ -67,6 +68,7 @@ async def completion(
         chunks = completions.CompletionChunks(head, with_usage=body.with_usage, echoed_prompt=echo)
         return call.stream(record, chunks)
     result = await call.result(record)
+    head = ResponseHead.of(call.answered(record))
     return json_response(completions.response_body(head, result, echo), call.headers)
 
 
@@ -83,7 +85,7 @@ async def embed(
     """Turn texts into vectors."""
     record = await call.submit(embeddings.to_embed(body), body)
     result = await call.result(record)
-    pieces = embeddings.pieces(ResponseHead.of(record), result, body.encoding_format)
+    pieces = embeddings.pieces(ResponseHead.of(call.answered(record)), result, body.encoding_format)
     head = response_headers(call.headers)
     return StreamingResponse(_unhurried(pieces), 200, head, media_type="application/json")
 

@@ -127,6 +127,11 @@ class CompletionChunks:
         self._echoed_prompt = echoed_prompt
         self._offsets = Offsets(len(echoed_prompt))
         self._with_usage = with_usage
+        self._use(head)
+
+    def _use(self, head: ResponseHead) -> None:
+        """Encode the constant parts of the chunks."""
+        self._response, with_usage = head, self._with_usage
         self._head = sse.DATA + json_line(head.fields("cmpl", "text_completion"))[:-1]
         no_usage = b',"usage":null' if with_usage else b""
         self._chunk = (
@@ -145,6 +150,8 @@ class CompletionChunks:
                 data += self._delta(from_json(frame.body))
             elif frame.type == "done":
                 data += self._done(from_json(frame.body))
+            elif frame.type == "started" and self._response.is_alias:
+                self._use(self._response.answered_by(frame))
         if data and self._echoed_prompt:
             data = self._chunk % (json_line(self._echoed_prompt), b"null", b"null") + data
             self._echoed_prompt = ""

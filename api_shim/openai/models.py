@@ -1,5 +1,6 @@
 """GET /v1/models: every model of every backend, as OpenAI lists them."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
@@ -7,7 +8,7 @@ from fastapi import APIRouter, Path, Response
 from api_shim.dependencies import Injected
 from api_shim.http.error_hints import OPENAI
 from api_shim.openai.schemas import OpenAIModel, OpenAIModelList, faults
-from api_shim.submission.roster_cache import listing, pools
+from api_shim.submission.roster_cache import Pool, listing
 from api_shim.submission.selection import absent
 from contract.json_lines import json_line
 from contract.model_names import find
@@ -16,8 +17,11 @@ from relay.roster import Roster
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-def cards(roster: Roster) -> dict[str, dict[str, Any]]:
-    """The models by name; `created` is when a worker began to serve the backend; 0: none does."""
+def cards(roster: Roster, found: Mapping[str, Pool]) -> dict[str, dict[str, Any]]:
+    """The models of these backends by name.
+
+    `created` is when a worker began to serve the backend; 0: none does.
+    """
     every = roster.workers
     since = {
         report.name: int(min(w.started_at for w in every if report in w.backends))
@@ -31,7 +35,7 @@ def cards(roster: Roster) -> dict[str, dict[str, Any]]:
             "owned_by": owners[0].name,
             "created": since.get(owners[0].name, 0),
         }
-        for name, owners in listing(pools(*roster).values()).items()
+        for name, owners in listing(found.values()).items()
     }
 
 
@@ -42,8 +46,9 @@ def cards(roster: Roster) -> dict[str, dict[str, Any]]:
     responses=faults(503),
 )
 async def models(dependencies: Injected) -> Response:
-    """List the models of all backends, chat models first; `owned_by` is a backend that has it."""
-    found = cards(await dependencies.roster.read())
+    """List the models and aliases, chat models first; `owned_by` is a backend that has it."""
+    roster = await dependencies.roster.read()
+    found = cards(roster, dependencies.listed(roster))
     return _answer({"object": "list", "data": list(found.values())})
 
 
@@ -58,9 +63,10 @@ async def model(
 ) -> Response:
     """Get one model."""
     roster = await dependencies.roster.read()
-    found = find(cards(roster), model)
+    backends = dependencies.listed(roster, model)
+    found = find(cards(roster, backends), model)
     if found is None:
-        raise absent(model, pools(*roster).values(), OPENAI)
+        raise absent(model, backends.values(), OPENAI)
     return _answer(found[1])
 
 

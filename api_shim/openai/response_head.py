@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from pydantic_core import from_json
 from starlette.responses import Response
 
 from api_shim.openai.request_fields import tier_of
+from contract.events import Frame
 from contract.jobs import JobRecord
 from contract.json_lines import json_line
 from contract.requests import Priority
@@ -19,11 +21,18 @@ class ResponseHead(NamedTuple):
     """Unix seconds."""
     model: str
     priority: Priority
+    is_alias: bool = False
+    """Whether the client has named an alias, so that the job may move to another model."""
 
     @classmethod
     def of(cls, record: JobRecord) -> Self:
         """From a job's record."""
-        return cls(record.id, int(record.created_at), record.model or "", record.priority)
+        model, is_alias = record.model or "", record.alias is not None
+        return cls(record.id, int(record.created_at), model, record.priority, is_alias)
+
+    def answered_by(self, started: Frame) -> Self:
+        """The same for the model that an attempt runs."""
+        return self._replace(model=from_json(started.body).get("model") or self.model)
 
     @property
     def tier(self) -> str:

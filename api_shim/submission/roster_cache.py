@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from functools import cached_property
 from typing import Final
@@ -68,6 +68,25 @@ class Pool:
         pool = copy(self)
         pool.queues = self.queues | self.known_queues
         return pool
+
+    def with_names(self, taken: Collection[str], names: Mapping[str, str]) -> "Pool":
+        """A copy where names that are `taken` by aliases mean models of this pool, or nothing.
+
+        `names` are those that mean a model, by name.
+        """
+        pool = copy(self)
+        pool.forget_names()
+        others = {name: its for name, its in self.models.items() if name not in taken}
+        added = {
+            name: [report.model_copy(update={"name": name}) for report in self.find(model)]
+            for name, model in names.items()
+        }
+        pool.models = {**others, **added}
+        return pool
+
+    def forget_names(self) -> None:
+        """Search for each model anew: names have other meanings now."""
+        self._found = {}
 
     def find(self, model: str) -> list[ModelReport]:
         """The reports about a model; a name without a tag means the tag `latest`."""

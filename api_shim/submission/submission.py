@@ -4,9 +4,11 @@ Every surface (native, OpenAI, Ollama, batches) submits here, so that backend, h
 Idempotency-Key mean the same on all of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 from uuid import uuid4
 
 from fastapi import Response
@@ -14,13 +16,24 @@ from fastapi import Response
 from api_shim.http.error_hints import NATIVE, ErrorHints
 from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
+from api_shim.submission.alias_cache import AliasCache
+from api_shim.submission.alias_targets import Placed, TargetChoice, at_backend
 from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.selection import choose, depends_on_loads
-from contract.errors import BudgetSpent, FleetError, OverLimit, RateLimited, RelayUnavailable
+from contract.aliases.parameters import ALIASED, with_target
+from contract.errors import (
+    BudgetSpent,
+    FleetError,
+    InvalidRequest,
+    OverLimit,
+    QueueFull,
+    RateLimited,
+    RelayUnavailable,
+)
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
-from contract.models import PullRequest
+from contract.models import EVERY_MODEL, PullRequest
 from contract.redis_keys import backend_of, queue_name
-from contract.requests import LONGEST_DEADLINE_S, OnNoWorker
+from contract.requests import LONGEST_DEADLINE_S, OnNoWorker, Route
 from contract.roster import QueueView
 from contract.tenants import Tenant
 from relay.followers import Followers
@@ -35,6 +48,12 @@ from telemetry.tracing import Tracing
 REASON_HEADER: Final = "X-Fleet-Queue-Reason"
 """Response header that says why a job waits, if it waits for a worker to start, or its queue is
 paused."""
+MODEL_HEADER: Final = "X-Fleet-Model"
+"""Response header with the model that answers, if the client has named an alias."""
+BACKEND_HEADER: Final = "X-Fleet-Backend"
+"""The same with its backend."""
+_PLAIN: Final = "!#$&'()*+,/:;=?@[]~ "
+"""Characters of a model's name that a header holds as they are; others are percent-encoded."""
 
 
 class SubmissionServices(NamedTuple):
@@ -49,6 +68,7 @@ class SubmissionServices(NamedTuple):
     on_no_worker: OnNoWorker
     """For requests that do not say it."""
     tracing: Tracing
+    aliases: AliasCache
 
 
 class Submission:
@@ -76,8 +96,6 @@ class Submission:
         self._enqueue_anyway = enqueue_anyway
         self._hints = hints
         self._is_followed = is_followed
-        self._no_worker = False
-        """Whether no live worker consumes the queue that was selected last."""
         self.expected: UpcomingJob | None = None
         """The job's events, where this process has followed it since it was enqueued."""
         self.headers: dict[str, str] = {}
@@ -102,44 +120,47 @@ class Submission:
             record, place = await self._accept(request)
             span.set({"llmfleet.job.id": record.id, "llmfleet.queue": record.queue})
         self.headers["X-Fleet-Job"] = record.id
+        if record.alias is not None:
+            self.headers |= speaker(record.model, record.backend)
         return record, place
 
     async def _accept(self, request: AnyRequest) -> tuple[JobRecord, QueuePlace]:
-        request = self._preferences.over(request)
-        key = self._preferences.idempotency_key
-        if key is None:
-            record, place = await self._enqueue(request, await self.queue_for(request))
-        else:
+        request, key = self._preferences.over(request), None
+        if (idempotency_key := self._preferences.idempotency_key) is not None:
             anyway = str(self._enqueue_anyway)
-            record, place = await self._accept_once(
-                request, Key.of(self._tenant.name, key, request, anyway)
-            )
-        return record, place
-
-    async def _accept_once(self, request: AnyRequest, key: Key) -> tuple[JobRecord, QueuePlace]:
-        keys = self._services.idempotency
+            key = Key.of(self._tenant.name, idempotency_key, request, anyway)
         try:
-            queue = await self.queue_for(request)
+            placed = await self.place(request)
         except Refusal:
             # A repeated request needs no backend that would take it now.
-            if (found := await keys.find(key)) is None:
+            found = None if key is None else await self._services.idempotency.find(key)
+            if key is None or found is None:
                 raise
-            hold = found
+            return await self._enqueue_held(Placed(request, found.queue), key, found)
+        while True:
+            try:
+                return await self._accept_placed(placed, key)
+            except QueueFull:
+                if (further := placed.next) is None:
+                    raise
+                placed = further
+
+    async def _accept_placed(self, placed: Placed, key: Key | None) -> tuple[JobRecord, QueuePlace]:
+        if key is None:
+            return await self._enqueue(placed)
+        request = placed.request
+        if isinstance(request, PullRequest) or request.after or request.after_any:
+            # Found by its key before its parents, which may have expired, are looked for.
+            hold = await self._services.idempotency.hold(key, placed.queue)
         else:
-            if isinstance(request, PullRequest) or request.after or request.after_any:
-                # Found by its key before its parents, which may have expired, are looked for.
-                hold = await keys.hold(key, queue)
-            else:
-                job = await self._enqueue_once(request, queue, key)
-                if not isinstance(job, HeldKey):
-                    return job
-                hold = hold_of(job.job_id, job.queue, job.state)
-        if not hold.is_new:
-            self.headers["Idempotent-Replayed"] = "true"
-        return await self._enqueue_held(request, key, hold)
+            job = await self._enqueue_once(placed, key)
+            if not isinstance(job, HeldKey):
+                return job
+            hold = hold_of(job.job_id, job.queue, job.state)
+        return await self._enqueue_held(placed, key, hold)
 
     async def _enqueue_once(
-        self, request: AnyRequest, queue: str, key: Key
+        self, placed: Placed, key: Key
     ) -> tuple[JobRecord, QueuePlace] | HeldKey:
         """A new job for a key that has none, in one round trip; else the job of the key.
 
@@ -149,8 +170,8 @@ class Submission:
         once = Once(uuid4().hex, key, keys.times)
         try:
             job = await self._services.queue.enqueue_once(
-                self._stored(request, queue), once, queue=queue, tenant=self._tenant,
-                obstacle=NO_WORKER if self._no_worker else "",
+                stored(placed), once, queue=placed.queue, tenant=self._tenant,
+                obstacle=placed.obstacle,
             )  # fmt: skip
         except (RateLimited, BudgetSpent, OverLimit):
             if (found := await keys.find(key)) is None:
@@ -158,19 +179,22 @@ class Submission:
             return HeldKey(found.job_id, found.queue, 0)
         except FleetError:
             with suppress(RelayUnavailable):
-                await keys.release(key, Hold(once.job_id, queue, is_new=True))
+                await keys.release(key, Hold(once.job_id, placed.queue, is_new=True))
             raise
         if not isinstance(job, HeldKey):
             self._tell_reason(job[1])
         return job
 
     async def _enqueue_held(
-        self, request: AnyRequest, key: Key, hold: Hold
+        self, placed: Placed, key: Key, hold: Hold
     ) -> tuple[JobRecord, QueuePlace]:
         """The job of a key, which is enqueued now if the request that bound it has not."""
         keys = self._services.idempotency
+        if not hold.is_new:
+            self.headers["Idempotent-Replayed"] = "true"
         try:
-            record, place = await self._enqueue(request, hold.queue, hold.job_id)
+            placed = placed.at(hold.queue, backend_of(hold.queue))
+            record, place = await self._enqueue(placed, hold.job_id)
         except FleetError:
             with suppress(RelayUnavailable):
                 await keys.release(key, hold)
@@ -180,17 +204,17 @@ class Submission:
         return record, place
 
     async def _enqueue(
-        self, request: AnyRequest, queue: str, job_id: str | None = None
+        self, placed: Placed, job_id: str | None = None
     ) -> tuple[JobRecord, QueuePlace]:
-        request = self._stored(request, queue)
+        request = stored(placed)
         # Only of these it is certain that the job is a new one.
         is_new = job_id is None and not isinstance(request, PullRequest)
         expected = self._services.subscriber.expect() if is_new and self._is_followed else None
         record, place = await self._services.queue.enqueue(
-            request, queue=queue, tenant=self._tenant, job_id=job_id, expects_follower=True,
+            request, queue=placed.queue, tenant=self._tenant, job_id=job_id, expects_follower=True,
             new_job_id=None if expected is None else expected.job_id,
             first_follower=None if expected is None else self._services.followers.process,
-            obstacle=NO_WORKER if self._no_worker else "",
+            obstacle=placed.obstacle,
         )  # fmt: skip
         self.expected = expected
         self._tell_reason(place)
@@ -204,43 +228,93 @@ class Submission:
             # Only ASCII is safe in a header; the response has the text.
             self.headers[REASON_HEADER] = place.reason.encode("ascii", "replace").decode()
 
-    def _stored(self, request: AnyRequest, queue: str) -> AnyRequest:
-        """The request as it is enqueued: what is decided now need not be stored.
+    async def place(self, request: AnyRequest) -> Placed:
+        """The queue for a request now, by its alias if its model is one.
 
-        Who waits for a worker that may never start has a deadline.
+        Raises Refusal, InvalidRequest, RelayUnavailable.
         """
-        fields: dict[str, Any] = {}
-        if request.backend != (backend := backend_of(queue)):
-            fields["backend"] = backend
-        if request.on_no_worker is not None:
-            fields["on_no_worker"] = None
-        if self._no_worker and request.effective_deadline_s is None:
-            fields["deadline_s"] = LONGEST_DEADLINE_S
-        return request.model_copy(update=fields) if fields else request
+        if request.route is not None:
+            raise InvalidRequest("route: the fleet sets it; name the alias as the model")
+        route = await self._route(request)
+        if route is None:
+            return await self._fresh_if_refused(partial(self._place, request))
+        return await self._fresh_if_refused(partial(self._place_by, request, route))
 
     async def queue_for(self, request: AnyRequest) -> str:
-        """The queue for a request now; raises Refusal, RelayUnavailable."""
-        return queue_name(await self._backend(request), request.kind)
+        """The queue for a request, whose model is no alias; raises Refusal, RelayUnavailable."""
+        return (await self._fresh_if_refused(partial(self._place, request))).queue
 
-    async def _backend(self, request: AnyRequest) -> str:
-        if request.backend is not None and self._enqueue_anyway:
-            return request.backend
+    async def _route(self, request: AnyRequest) -> Route | None:
+        """The route of a request whose model is an alias; raises InvalidRequest."""
+        table, roster = self._services.aliases.table, self._services.roster
+        if not table.aliases or not isinstance(request, ALIASED) or request.model == EVERY_MODEL:
+            return None
+        await roster.recent()
+        found = roster.recent_pools
+        name = table.find(request.model, lambda model: any(p.find(model) for p in found.values()))
+        if name is None:
+            return None
+        route = table.route(request.model, name, self._tenant.weight)
+        return at_backend(route, request.backend)
+
+    async def _fresh_if_refused(self, place: "_Place") -> Placed:
         roster = self._services.roster
         try:
-            return await self._choose(request, await roster.recent(), roster.recent_pools)
+            return await place(await roster.recent(), roster.recent_pools)
         except Refusal:
             # The cached roster may be old: only a fresh one may refuse a client.
             fresh = await roster.read()
-            return await self._choose(request, fresh, pools(*fresh))
+            return await place(fresh, pools(*fresh))
 
-    async def _choose(self, request: AnyRequest, roster: Roster, found: Mapping[str, Pool]) -> str:
+    async def _place(
+        self, request: AnyRequest, roster: Roster, found: Mapping[str, Pool]
+    ) -> Placed:
+        if request.backend is not None and self._enqueue_anyway:
+            return Placed(request, queue_name(request.backend, request.kind))
         loads: list[QueueView] = []
         if depends_on_loads(request, found):
             loads = await self._services.queue.positions.views(roster.workers)
         may_wait = (request.on_no_worker or self._services.on_no_worker) == "wait"
         backend = choose(request, found, loads, self._hints, may_wait=may_wait)
-        self._no_worker = queue_name(backend, request.kind) not in found[backend].queues
-        return backend
+        queue = queue_name(backend, request.kind)
+        return Placed(request, queue, queue not in found[backend].queues)
+
+    async def _place_by(
+        self, request: AnyRequest, route: Route, roster: Roster, found: Mapping[str, Pool]
+    ) -> Placed:
+        choice = TargetChoice(request, route, roster.workers, self._services.aliases.prices)
+        for target in route.targets:
+            try:
+                placed = await self._place(with_target(request, target), roster, found)
+            except Refusal as refusal:
+                choice.refuse(target, refusal)
+            else:
+                backend = backend_of(placed.queue)
+                choice.add(target, backend, awaits_worker=placed.awaits_worker)
+        return choice.placed()
+
+
+_Place = Callable[[Roster, Mapping[str, Pool]], Awaitable[Placed]]
+
+
+def stored(placed: Placed) -> AnyRequest:
+    """The request as it is enqueued: what is decided now need not be stored.
+
+    Who waits for a worker that may never start has a deadline.
+    """
+    request, fields = placed.request, dict[str, Any]()
+    if request.route is None and request.backend != (backend := backend_of(placed.queue)):
+        fields["backend"] = backend
+    if request.on_no_worker is not None:
+        fields["on_no_worker"] = None
+    if placed.awaits_worker and request.effective_deadline_s is None:
+        fields["deadline_s"] = LONGEST_DEADLINE_S
+    return request.model_copy(update=fields) if fields else request
+
+
+def speaker(model: str | None, backend: str) -> dict[str, str]:
+    """Headers that tell which model of which backend answers for an alias."""
+    return {MODEL_HEADER: quote(model or "", safe=_PLAIN), BACKEND_HEADER: backend}
 
 
 def accepted(record: JobRecord, place: QueuePlace, headers: Mapping[str, str]) -> Response:

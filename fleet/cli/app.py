@@ -6,6 +6,7 @@ import typer
 
 from contract.errors import InvalidSetting
 from fleet.cli.commands import (
+    alias,
     backends,
     batch,
     chat,
@@ -62,6 +63,7 @@ for command in (
 app.command("run")(with_key(chat.run_))
 app.command("ls")(with_key(roster.models))
 for name, group in (
+    ("alias", alias.app),
     ("backends", backends.app),
     ("queues", queues.app),
     ("jobs", jobs.app),

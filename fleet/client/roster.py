@@ -4,17 +4,19 @@ Unlike the contract's models these ignore fields that a newer shim adds.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from pydantic import ConfigDict
 from pydantic_core import from_json
 
+from contract.aliases.alias_table import AliasList, AliasView
 from contract.json_lines import json_line
 from contract.roster import Capability, ModelReport, QueueTimes, QueueView, WorkerReport
 from contract.wire import WireModel, decode
 from fleet.client.transport import Shims
 
+_ALIASES: Final = "/api/v1/aliases"
 AnyNoun = TypeVar("AnyNoun", bound=WireModel)
 
 
@@ -118,6 +120,26 @@ class RosterClient:
         data = None if body is None else json_line(body)
         return decode(QueueTimes, await self._shims.request(method, path, body=data))
 
+    async def aliases(self) -> tuple[AliasView, ...]:
+        """Every alias: what it stands for, and whether the fleet can use it now."""
+        return decode(AliasList, await self._shims.request("GET", _ALIASES)).aliases
+
+    async def alias(self, name: str) -> AliasView:
+        """One alias by its name, as it is written; raises UnknownAlias."""
+        return decode(AliasView, await self._shims.request("GET", _alias(name)))
+
+    async def set_alias(self, /, name: str, model: str, **fields: Any) -> AliasView:
+        """Set an alias for all shims; `fields` are those of `Alias`, as `fallbacks=["qwen3:4b"]`.
+
+        Needs an admin's API key. Raises InvalidRequest, which names the field.
+        """
+        body = json_line({**fields, "model": model})
+        return decode(AliasView, await self._shims.request("PUT", _alias(name), body=body))
+
+    async def remove_alias(self, name: str) -> None:
+        """Delete an alias that was set; raises UnknownAlias, InvalidRequest. For admins."""
+        await self._shims.request("DELETE", _alias(name))
+
     async def backends(self) -> tuple[BackendInfo, ...]:
         """Every backend, as its live workers report it."""
         return await self._listed("backends", BackendInfo)
@@ -136,6 +158,10 @@ class RosterClient:
 
     async def _listed(self, what: str, noun: type[AnyNoun]) -> tuple[AnyNoun, ...]:
         return _listed(noun, what, await self._shims.request("GET", f"/api/v1/{what}"))
+
+
+def _alias(name: str) -> str:
+    return f"{_ALIASES}/{quote(name, safe='')}"
 
 
 def _listed(noun: type[AnyNoun], what: str, answer: bytes) -> tuple[AnyNoun, ...]:

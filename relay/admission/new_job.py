@@ -24,7 +24,7 @@ def new_record(
     request: AnyRequest, queue: str, tenant: Tenant, job_id: str, retry_of: str | None
 ) -> JobRecord:
     """The record of a job that is to be enqueued."""
-    trace = current_trace()
+    trace, route = current_trace(), request.route
     return JobRecord(
         id=job_id,
         v=VERSION,
@@ -32,7 +32,8 @@ def new_record(
         status="queued",
         queue=queue,
         backend=redis_keys.backend_of(queue),
-        model=getattr(request, "model", None),
+        model=getattr(request, "model", None) if route is None else route.targets[0].model,
+        alias=None if route is None else route.alias,
         tenant=tenant.name,
         priority=request.priority,
         attempt=1,

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from contract import redis_keys
 from contract.events import Cancelled, Failed, Queued, Started
 from contract.jobs import JobRecord
+from contract.requests import Route
 from contract.result import Status
 from relay.connection import Argument, Hash, ScriptCall, pairs
 from relay.scripts.loader import load
@@ -167,7 +168,7 @@ def append(
     return ScriptCall(load("jobs/append"), keys, args, list)
 
 
-State = Literal["queued", "ended", "stale", "exhausted"]
+State = Literal["queued", "ended", "moved", "stale", "exhausted"]
 _state: TypeAdapter[State] = TypeAdapter(State)
 
 
@@ -177,14 +178,42 @@ def hand_over(
     """Take a job from the holder of `attempt`: the attempt rises, and `queued` is logged.
 
     `counts`: this uses up one of the job's tries. `is_lost`: its worker died. Returns the job's
-    state and attempt: `queued`; `ended`; `stale` (another attempt had it); `exhausted` (it has no
-    try left, and nothing was written).
+    state and attempt: `queued`; `ended`; `moved` (it is not in the queue of `queued`); `stale`
+    (another attempt had it); `exhausted` (it has no try left, and nothing was written).
     """
     keys = [redis_keys.record(job_id), redis_keys.log(job_id)]
     args: list[Argument] = [
         redis_keys.channel(job_id), attempt, int(counts), event_fields(queued), int(is_lost),
+        queued.queue,
     ]  # fmt: skip
     return ScriptCall(load("jobs/hand_over"), keys, args, _handed_over)
+
+
+def move(record: JobRecord, facts: str, queued: Queued) -> ScriptCall[tuple[State, int]]:
+    """Make a job one of another target of its alias, as `record` says; its attempt is the new one.
+
+    Takes it from the holder of the attempt before, and logs `queued`. Returns the job's state and
+    attempt: `queued`; `ended`; `stale` (another attempt has it). `facts` are for its new queue.
+    """
+    keys = [redis_keys.record(record.id), redis_keys.log(record.id)]
+    args: list[Argument] = [
+        redis_keys.channel(record.id), record.attempt - 1, record.target, event_fields(queued),
+        "queue", record.queue, "backend", record.backend, "model", record.model or "",
+        "price", record.price or "", "facts", facts,
+    ]  # fmt: skip
+    return ScriptCall(load("jobs/move"), keys, args, _handed_over)
+
+
+def may_move(job_id: str, wait_s: float) -> ScriptCall[bool]:
+    """Have the maintainer look in `wait_s` seconds whether a job waits, and move it then."""
+    return ScriptCall(load("jobs/may_move"), [redis_keys.MOVABLE], [job_id, wait_s], bool)
+
+
+def moves_later(record: JobRecord, route: Route | None) -> list[ScriptCall[bool]]:
+    """What makes a job move on along its route, if it waits too long; empty if it cannot."""
+    if route is None or record.target + 1 >= len(route.targets):
+        return []
+    return [may_move(record.id, route.targets[record.target].wait_s)]
 
 
 class Ended(NamedTuple):

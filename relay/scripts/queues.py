@@ -190,6 +190,14 @@ def release(queue: str, job_id: str, holder: str, drained: str) -> ScriptCall[st
     return ScriptCall(load("queues/release"), [*_keys(queue), drained], args, _text)
 
 
+def withdraw(queue: str, job_id: str) -> ScriptCall[bool]:
+    """Remove a waiting job, which moves to another queue; False: a worker holds it, or it is gone.
+
+    Without its queue a job is lost until `give_back` or `enqueue`; the reconciler finds it.
+    """
+    return ScriptCall(load("queues/withdraw"), _keys(queue), [*_head(queue), job_id], bool)
+
+
 def give_back(
     queue: str, job_id: str, *, old: int, new: int, delay_s: float, ticket: str, facts: str
 ) -> ScriptCall[bool]:

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from contract import redis_keys
+from contract.aliases.parameters import applied
 from contract.chat import ChatRequest
 from contract.cost import prompt_estimate
 from contract.errors import BudgetSpent, FleetError, OverLimit, RateLimited, RelayUnavailable
@@ -117,7 +118,7 @@ class TenantLimits:
 
         Nothing is reserved for a tenant without limits, nor for what uses neither tokens nor money.
         """
-        settings = self._connection.settings
+        settings, request = self._connection.settings, applied(request)
         price = price_of(settings.prices, record.backend, record.model or "")
         if price is not None:
             record = record.model_copy(update={"price": encode(price).decode()})

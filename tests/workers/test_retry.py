@@ -6,19 +6,24 @@ import pytest
 
 from contract import errors
 from contract.errors import (
+    AuthenticationRefused,
     BackendBusy,
     BackendError,
     BackendStalled,
     BackendUnreachable,
+    ConnectionDropped,
+    ContextExceeded,
     FleetError,
     ModelLoading,
+    ModelMissing,
     NewerVersion,
+    QuotaExhausted,
     Refused,
     ServerFault,
     TruncatedStream,
 )
 from contract.requests import Kind
-from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, in_words, retry
+from workers.retry import REPEATABLE, RETRY_AFTER_MOST_S, RULES, Retry, falls_back, in_words, retry
 
 PATIENT = (BackendUnreachable, ModelLoading, BackendBusy)
 COUNTED = (ServerFault, TruncatedStream, BackendStalled)
@@ -124,3 +129,26 @@ def test_a_delete_that_may_have_happened_is_not_repeated(kind_of_error: type[Fle
 )
 def test_the_reason_names_the_delay_and_the_error(delay_s: float, words: str) -> None:
     assert in_words(ServerFault("it broke"), delay_s) == f"retry in {words} s: it broke"
+
+
+@pytest.mark.parametrize(
+    ("error", "waited_s", "addresses", "moves"),
+    [
+        (BackendUnreachable("x"), 0, 1, True),
+        (BackendUnreachable("x"), 0, 2, False),
+        (BackendUnreachable("x"), 9, 2, True),
+        (ConnectionDropped("x"), 9, 1, False),
+        (ContextExceeded("x"), 0, 2, True),
+        (ModelMissing("x"), 0, 1, True),
+        (QuotaExhausted("x"), 0, 1, True),
+        (BackendBusy("x"), 0, 1, False),
+        (BackendBusy("x"), 5, 1, True),
+        (ModelLoading("x"), 5, 1, True),
+        (ServerFault("x"), 9, 1, False),
+        (AuthenticationRefused("x"), 9, 1, False),
+    ],
+)
+def test_a_job_moves_on_only_after_what_says_not_here(
+    error: FleetError, waited_s: float, addresses: int, *, moves: bool
+) -> None:
+    assert falls_back(error, waited_s, 5, addresses=addresses) is moves

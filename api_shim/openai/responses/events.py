@@ -68,6 +68,7 @@ class ResponseBuilder:
             case "queued":
                 yield from self._begun()
             case "started":
+                self._facts.answered_by(frame)
                 yield from self._started()
             case "done":
                 yield from self._done(from_json(frame.body))

@@ -12,7 +12,7 @@ from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses.output import Output
 from api_shim.openai.responses.response_tools import client_tools
 from contract.chat import ChatRequest, ResponseNotes
-from contract.events import Failed, Usage
+from contract.events import Failed, Frame, Usage
 from contract.result import Result
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -50,6 +50,7 @@ class ResponseFacts:
 
     def __init__(self, head: ResponseHead, request: ChatRequest) -> None:
         """`head` and `request` are those of its job."""
+        self._head = head
         self.job_id = head.job_id
         notes = request.response_notes or ResponseNotes()
         # The notes are untrusted: a native job may have any.
@@ -74,6 +75,11 @@ class ResponseFacts:
             "text": {**_TEXT, **_object(echo["text"])},
             "tools": [{**_TOOL, **_object(tool)} for tool in _list(echo["tools"])],
         }
+
+    def answered_by(self, started: Frame) -> None:
+        """Take the model that an attempt runs, which may be another one of an alias."""
+        if self._head.is_alias:
+            self._fields["model"] = self._head.answered_by(started).model
 
     @property
     def output(self) -> Output:

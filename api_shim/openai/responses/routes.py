@@ -25,7 +25,6 @@ from api_shim.openai.responses.request import (
 from api_shim.openai.responses.store import Responses, ResponseStore, StoredResponse
 from api_shim.openai.schemas import answers, faults
 from api_shim.submission.ignored_fields import ignored
-from api_shim.submission.roster_cache import pools
 from contract.json_lines import json_line
 from contract.sse import MEDIA_TYPE
 from relay.batches import BatchJobs
@@ -89,7 +88,8 @@ async def count_input_tokens(
     """Count the tokens of a response's input: by the model's backend, else as an estimate."""
     chat = to_counted(body, await store.earlier(body))
     call.add_ignored((*ignored(body), *body.left_out))
-    found = await TokenCount(chat).of(call, pools(*await dependencies.roster.recent()))
+    fleet = dependencies.listed(await dependencies.roster.recent(), chat.model)
+    found = await TokenCount(chat).of(call, fleet)
     counted = shapes.InputTokens(input_tokens=found.input_tokens)
     return json_response(counted.model_dump(), {**call.headers, **found.headers})
 

@@ -2,7 +2,7 @@
 -- KEYS as shared/queue.lua
 -- ARGV as shared/queue.lua, then id old_attempt new_attempt delay_s ticket facts
 -- Returns a held or lost job to its place in the queue, now or after delay_s. facts are used if
--- Redis has lost them. Returns 1; 0: another attempt holds it, or it waits already.
+-- Redis has lost them, or if they are of another target of the job's alias. Returns 1; 0: another attempt holds it, or it waits already.
 -- include shared/queue.lua
 local id, old_attempt, new_attempt, delay_s, ticket, old_facts = unpack(ARGV, 3)
 local holder = redis.call('HGET', holders, id)
@@ -10,7 +10,8 @@ if holder and string.match(holder, '^%d+') ~= old_attempt then return 0 end
 if not holder and (redis.call('ZSCORE', backlog, id) or redis.call('ZSCORE', delayed, id)) then
     return 0
 end
-local job = known(id) or cjson.decode(old_facts)
+local job, its = known(id), cjson.decode(old_facts)
+if not job or job.target ~= its.target then job = its end
 job.attempt, job.passed = tonumber(new_attempt), nil
 redis.call('ZREM', leases, id)
 redis.call('HDEL', holders, id)

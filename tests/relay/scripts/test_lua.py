@@ -28,6 +28,7 @@ from relay import (
     reconciler,
     records,
 )
+from relay.aliases import alias_store
 from relay.compaction import compactor
 from relay.connection import ScriptCall
 from relay.metrics import totals
@@ -57,6 +58,8 @@ FRAME = (
     jobs.NewFrames(JOB, redis_keys.channel(JOB), "n", 1, "1-2", b"1-2 delta {}", ""),
 )
 CALLS: dict[str, ScriptCall[Any]] = {
+    "aliases/read": alias_store.read_aliases("r"),
+    "aliases/change": alias_store.change_alias("r", "s", "=fast", b"{}"),
     "api_keys/issue": api_keys.issue_key("id", b"{}", keeps=True, revision="r", limit=1),
     "api_keys/revoke": api_keys.revoke_key("id", "r"),
     "api_keys/read": api_keys.read_table("r"),
@@ -106,6 +109,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/unblock": jobs.unblock(JOB, 1, None),
     "jobs/append": jobs.append([FRAME], 1),
     "jobs/hand_over": jobs.hand_over(JOB, 1, Queued(queue=QUEUE), counts=True, is_lost=False),
+    "jobs/move": jobs.move(RECORD, "{}", Queued(queue=QUEUE)),
+    "jobs/may_move": jobs.may_move(JOB, 1),
     "jobs/end": jobs.end(JOB, Cancelled(by="caller"), ttl_s=1),
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
     "jobs/compact": compactor.compact(JOB, ended_at="1.0", length=1, moved=[], entries=[]),
@@ -130,6 +135,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/give_back": queues.give_back(
         QUEUE, JOB, old=1, new=2, delay_s=0, ticket="", facts="{}"
     ),
+    "queues/withdraw": queues.withdraw(QUEUE, JOB),
     "queues/wake": queues.wake(QUEUE, 1),
     "queues/schedule": queues.schedule(QUEUE, "", "{}", "{}", None),
     "queues/unblock": queues.unblock(QUEUE, JOB, 1.0),

@@ -1,0 +1,1 @@
+"""Aliases: names that stand for models, with parameters and fallbacks."""

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import images
 from support.backends import (
+    ENCODERS,
     NETWORKED,
     FunctionTransport,
     Packets,
@@ -209,7 +210,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("type", [*NETWORKED, *images.NETWORKED])
+@pytest.mark.parametrize("type", [*NETWORKED, *ENCODERS, *images.NETWORKED])
 @settings(
     deadline=None,
     max_examples=EXAMPLES,

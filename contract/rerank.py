@@ -33,7 +33,7 @@ class RerankRequest(Request):
     """A query for each document, instead of `query`."""
     query: Annotated[Query | None, Field(validate_default=True)] = None
     """The query for all documents; required, unless there are `queries`."""
-    top_n: Annotated[int, Field(ge=1)] | None = None
+    top_n: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """The most entries of the result's `ranking`, the most relevant ones; all by default."""
     truncate: bool | None = None
     """Cut a document that is too long (true, the default) or fail the job (false)."""

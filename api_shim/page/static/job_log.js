@@ -26,7 +26,7 @@ const joinable = (event) => event.type === 'delta' && !event.tool_calls && !even
 
 // The state after the first `upTo` events.
 export function fold(events, upTo = events.length) {
-  const state = { parts: [], attempts: [], status: 'queued', queue: null, phase: null, progress: null, vectors: null, details: null, end: null, usage: null, firstAt: null, queuedAt: null };
+  const state = { parts: [], attempts: [], status: 'queued', queue: null, phase: null, progress: null, vectors: null, scores: null, details: null, end: null, usage: null, firstAt: null, queuedAt: null };
   for (let at = 0; at < upTo; at += 1) add(state, events[at]);
   return state;
 }
@@ -64,6 +64,10 @@ function add(state, event) {
       state.firstAt ??= event.at;
       state.vectors = { count: (state.vectors ? state.vectors.count : 0) + event.count, dimension: event.dimension };
       break;
+    case 'scores':
+      state.firstAt ??= event.at;
+      (state.scores ??= []).push(...event.scores);
+      break;
     case 'image':
       state.firstAt ??= event.at;
       state.parts = state.parts.filter((part) => part.kind !== 'image' || part.index !== event.index);
@@ -76,6 +80,7 @@ function add(state, event) {
     case 'reset':
       state.parts = [{ kind: 'mark', text: `Attempt ${event.attempt} starts over: ${event.reason}` }];
       state.vectors = null;
+      state.scores = null;
       break;
     case 'done': case 'failed': case 'cancelled':
       state.status = event.type;

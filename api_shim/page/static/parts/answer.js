@@ -16,6 +16,7 @@ export function Answer({ state, live }) {
     }
   })}
   ${state.vectors && html`<p>${count(state.vectors.count)} vectors of ${count(state.vectors.dimension)} numbers.</p>`}
+  ${state.scores && html`<p>${count(state.scores.length)} scores. The best documents: ${best(state.scores).map(({ at, score }) => `number ${at + 1} (${score.toFixed(4)})`).join(', ')}.</p>`}
   ${state.details && html`<pre class="code">${JSON.stringify(state.details, null, 2)}</pre>`}
   ${state.progress && html`<${Progress} event=${state.progress} />`}
   ${live && !state.parts.length && html`<span class="muted cursor">${waitingFor(state)}</span>`}`;
@@ -38,4 +39,9 @@ export function waitingFor(state) {
     return `${reason || (position ? `position ${position}` : 'waiting')} `;
   }
   return state.status === 'running' && !state.progress ? 'waiting for the first word ' : '';
+}
+
+// The documents with the five best scores, the best first.
+function best(scores) {
+  return scores.map((score, at) => ({ at, score })).sort((a, b) => b.score - a.score || a.at - b.at).slice(0, 5);
 }

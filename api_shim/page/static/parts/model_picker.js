@@ -3,7 +3,7 @@ import { html, useEffect } from '../html.js';
 import { overview, remember, remembered, useModels } from '../store.js';
 import { Select } from './controls.js';
 
-const KINDS = ['chat', 'embed', 'image'];
+const KINDS = ['chat', 'embed', 'image', 'rerank'];
 
 // Kinds of jobs that a model does: as its server says, else as its backend can.
 export function kindsOf(model, backend) {

@@ -41,11 +41,12 @@ function Model({ model, backend }) {
     }
   };
   const plays = model.lacks.includes('chat') ? (model.lacks.includes('embed') ? 'image' : 'embed') : 'chat';
+  const onlyRanks = model.traits.length === 1 && model.traits[0] === 'rerank';
   return html`<tr><td><span class="name">${model.name}</span></td><td><${State} model=${model} loading=${loading} /></td>
     <td class="medium">${model.traits.map((each) => html`<span class="chip">${each}</span> `)}${model.traits.length ? null : html`<span class="muted small">not reported</span>`}</td>
     <td class="wide number">${model.context_length ? count(model.context_length) : none}</td><td class="wide number">${model.size_bytes ? bytes(model.size_bytes) : none}</td>
     <td class="actions"><span class="model-tools">
-      <button type="button" class="tiny" onClick=${() => { remember({ backend: backend.name, [plays]: model.name, tab: plays }); go('/playground'); }}>Try</button>
+      ${onlyRanks ? null : html`<button type="button" class="tiny" onClick=${() => { remember({ backend: backend.name, [plays]: model.name, tab: plays }); go('/playground'); }}>Try</button>`}
       ${can.has('load') && !model.warm ? html`<button type="button" class="tiny" disabled=${Boolean(busy)} onClick=${act('load', `${model.name} is in memory.`)}>Load</button>` : null}
       ${can.has('unload') && model.warm ? html`<button type="button" class="tiny" disabled=${Boolean(busy)} onClick=${act('unload', `${model.name} is unloaded.`)}>Unload</button>` : null}
       ${can.has('delete') ? html`<button type="button" class="tiny quiet" disabled=${Boolean(busy)} onClick=${remove}>Delete</button>` : null}

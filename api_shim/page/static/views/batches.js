@@ -95,7 +95,7 @@ function Create({ onClose, onChanged }) {
   return html`<${Dialog} title="New batch" onClose=${onClose} footer=${html`<button type="button" onClick=${onClose}>Close</button><button type="submit" form="new-batch" class="primary" disabled=${!file || busy}>${busy ? 'Uploading…' : 'Create'}</button>`}>
     <form id="new-batch" class="form" onSubmit=${create}>
       <label class="field"><span>File of requests</span><input type="file" accept=".jsonl" required onChange=${(event) => choose(event.target.files[0])} /><span class="hint">One JSON object a line: custom_id, method, url, body.</span></label>
-      <div class="pair"><label class="field"><span>Endpoint</span><select value=${endpoint} onChange=${(event) => point(event.target.value)}>${['/v1/chat/completions', '/v1/embeddings', '/v1/responses', '/v1/completions'].map((each) => html`<option>${each}</option>`)}</select></label>
+      <div class="pair"><label class="field"><span>Endpoint</span><select value=${endpoint} onChange=${(event) => point(event.target.value)}>${['/v1/chat/completions', '/v1/embeddings', '/v1/responses', '/v1/completions', '/v1/rerank'].map((each) => html`<option>${each}</option>`)}</select></label>
         <label class="field"><span>Within</span><input value=${within} pattern="[1-9][0-9]{0,6}[smhd]" onInput=${(event) => set(event.target.value)} /></label></div>
     </form><//>`;
 }

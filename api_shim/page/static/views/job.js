@@ -85,7 +85,7 @@ function Stream({ events, over }) {
     <div class="answer" tabindex="0" role="region" aria-label="Answer" ref=${box}
       onScroll=${({ currentTarget: it }) => { stick.current = it.scrollHeight - it.scrollTop - it.clientHeight < 40; }}>
       <${Answer} state=${state} live=${live || replay.at !== null} />
-      ${!live && replay.at === null && !state.parts.length && !state.vectors && !state.details && !state.progress ? html`<span class="muted">${state.end && state.end.message ? state.end.message : 'Nothing was said.'}</span>` : null}
+      ${!live && replay.at === null && !state.parts.length && !state.vectors && !state.scores && !state.details && !state.progress ? html`<span class="muted">${state.end && state.end.message ? state.end.message : 'Nothing was said.'}</span>` : null}
     </div>
     <div class="scrub">
       ${replay.speed

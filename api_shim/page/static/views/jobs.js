@@ -7,7 +7,7 @@ import { VirtualList } from '../parts/virtual_list.js';
 import { go, overview } from '../store.js';
 import Job from './job.js';
 
-const KINDS = ['chat', 'embed', 'image', 'pull', 'load', 'unload', 'show', 'running', 'create', 'copy', 'delete'];
+const KINDS = ['chat', 'embed', 'rerank', 'image', 'pull', 'load', 'unload', 'show', 'running', 'create', 'copy', 'delete'];
 const STATUSES = ['scheduled', 'queued', 'running', 'done', 'failed', 'cancelled'];
 const COLUMNS = [['Status'], ['Job', 'medium'], ['Model'], ['Kind', 'medium'], ['Tenant', 'wide'], ['Created'], ['Waited', 'wide'], ['Took', 'wide']];
 

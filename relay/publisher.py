@@ -32,6 +32,8 @@ _BATCHES: Final = 8
 _BATCH_BYTES: Final = 2**20
 _CROWDED: Final = 2048
 _FULL: Final = 4096
+"""Events that may wait in a process, shared by the attempts that have any; each may have a few."""
+_LEAST_SHARE: Final = 16
 _RESEND_CAP_S: Final = 1.0
 
 
@@ -39,8 +41,8 @@ class AttemptLog:
     """The writing end of a job's log, for one attempt."""
 
     __slots__ = (
-        "_job", "_publisher", "attempt", "channel", "id", "keys", "length", "meter", "nonce",
-        "observe", "seq", "size_bytes", "torn", "until_lost", "unwritten",
+        "_answered", "_job", "_publisher", "attempt", "channel", "id", "keys", "length", "meter",
+        "nonce", "observe", "seq", "size_bytes", "torn", "until_lost", "unwritten",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +63,7 @@ class AttemptLog:
         self.torn = False
         """Whether Redis lost events that it had accepted; the job is still this attempt's."""
         self.unwritten = 0
+        self._answered: asyncio.Future[None] | None = None
         self.size_bytes = 0
         self.observe = observe
         self.meter = JobMeter()
@@ -97,23 +100,39 @@ class AttemptLog:
         """Let `until_lost` be done; a second call changes nothing."""
         if not self.until_lost.done():
             self.until_lost.set_result(None)
+            self.on_answer()
+
+    def on_answer(self, events: int = 0) -> None:
+        """Note that so many events are in the log, or refused; those who wait look again."""
+        self.unwritten -= events
+        if self._answered is not None:
+            self._answered.set_result(None)
+            self._answered = None
 
     async def flush(self) -> None:
         """Wait until every appended event is in the log; raises LeaseLost if one was refused."""
         while self.unwritten and not self.lost:
-            await self._publisher.next_flush()
+            await self._next_answer()
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
 
     @property
     def must_wait(self) -> bool:
         """Whether so much is unwritten that a slow Redis should slow the backend's stream."""
-        return self._publisher.is_full
+        return self.unwritten > _LEAST_SHARE and self.unwritten > self._publisher.share
 
     async def wait_for_room(self) -> None:
-        """Wait while more than `_FULL` events of this process are unwritten."""
-        while self._publisher.is_full and not self.lost:
-            await self._publisher.next_flush()
+        """Wait while more events of this attempt are unwritten than its share of `_FULL`.
+
+        No attempt waits for another one: each gets on by itself, however many there are.
+        """
+        while self.must_wait and not self.lost:
+            await self._next_answer()
+
+    async def _next_answer(self) -> None:
+        if self._answered is None:
+            self._answered = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._answered)
 
 
 class Group(NamedTuple):
@@ -135,7 +154,8 @@ class Publisher:
         self._connection = connection
         self._pending: list[tuple[AttemptLog, Event]] = []
         self._wake = asyncio.Event()
-        self._flushed: asyncio.Future[None] | None = None
+        self._writing = 0
+        """Attempts in the batches that are being sent, which are about those that stream."""
 
     def attempt_log(
         self, job: StartedJob, observe: Callable[[Event], None] | None = None
@@ -159,15 +179,9 @@ class Publisher:
         self._wake.set()
 
     @property
-    def is_full(self) -> bool:
-        """Whether more than `_FULL` events wait, so that appending should pause."""
-        return len(self._pending) > _FULL
-
-    async def next_flush(self) -> None:
-        """Wait until the next batches have been answered, accepted or refused."""
-        if self._flushed is None:
-            self._flushed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._flushed)
+    def share(self) -> int:
+        """Events of one attempt that may wait, while so many attempts have some."""
+        return max(_LEAST_SHARE, _FULL // (self._writing or 1))
 
     async def write(self) -> None:
         """Send batches until cancelled; retries while Redis is unavailable."""
@@ -216,19 +230,17 @@ class Publisher:
             for batch in batches
         ]
         waiting = sum(group.events for batch in batches for group in batch)
+        self._writing = sum(map(len, batches))
         answers = await self._until_answered(calls, events=waiting)
         for batch, answer in zip(batches, answers, strict=True):
             self._connection.observer.on_published(sum(group.events for group in batch))
             for (attempt_log, events, _), outcome in zip(batch, answer, strict=True):
-                attempt_log.unwritten -= events
                 if outcome in (REFUSED, TORN):
                     attempt_log.torn = attempt_log.torn or (
                         outcome == TORN and not attempt_log.lost
                     )
                     attempt_log.mark_lost()
-        if self._flushed is not None:
-            self._flushed.set_result(None)
-            self._flushed = None
+                attempt_log.on_answer(events)
 
     async def _until_answered(
         self, calls: list[ScriptCall[list[int]]], *, events: int

@@ -16,6 +16,9 @@ def main() -> None:
 
     del sys.modules["pygments"]
     gc.freeze()
+    # Thousands of streams have a million objects that live: the interpreter's thresholds make it
+    # look at all of them over and over, which took half of such a worker's time (bench/NOTES.md).
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
     sys.exit(run_worker(app_or_exit(), sys.argv[1:]))
 

@@ -1,5 +1,7 @@
 """Fragments that wait together are joined: nothing of them is lost, and their order stays."""
 
+import asyncio
+
 from support.relay import relay_on
 
 from contract.events import Cancelled, Delta, Done, LogProb, ToolCallDelta, Usage
@@ -39,3 +41,20 @@ async def test_the_usage_of_joined_fragments_is_the_latest(redis_url: str) -> No
 
     assert len(together) == 2
     assert fold(together) == fold(said)
+
+
+async def test_an_attempt_waits_for_room_of_its_own_alone(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        await relay.enqueue()
+        fast = relay.attempt_log(await relay.claim())
+        await relay.enqueue()
+        slow = relay.attempt_log(await relay.claim())
+        for count in range(5000):  # without a pause for the publisher
+            fast.append(Delta(content=f"{count} "))
+        slow.append(Delta(content="one"))
+
+        assert fast.must_wait
+        assert not slow.must_wait
+        async with asyncio.timeout(5):
+            await fast.wait_for_room()
+            await slow.flush()

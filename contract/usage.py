@@ -5,9 +5,9 @@ that was retried, the tokens of every attempt, also of text that was discarded.
 """
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from contract.wire import WireModel
 
@@ -15,7 +15,9 @@ _TOKENS_OF_A_PRICE: Final = 1_000_000
 NANO: Final = 1_000_000_000
 """Costs are kept as whole billionths of the currency, so that sums are exact."""
 
-Price = Annotated[float, Field(ge=0, le=1_000_000)]
+_MOST: Final = 1_000_000
+_SHAPE: Final = 'give prices by model, as in {"gpt-4o": {"input": 2.5, "output": 10}}'
+Price = Annotated[float, Field(ge=0, le=_MOST)]
 
 
 class ModelPrice(WireModel):
@@ -42,7 +44,26 @@ class ModelPrice(WireModel):
         return round(of_tokens * NANO / _TOKENS_OF_A_PRICE + used.images * self.image * NANO)
 
 
-Prices = dict[str, ModelPrice]
+def _checked(prices: Any) -> Any:
+    """The prices as they are; raises ValueError that names the model and field that are wrong."""
+    if not isinstance(prices, dict):
+        raise ValueError(_SHAPE)  # noqa: TRY004 - pydantic reports no TypeError
+    for name, price in prices.items():
+        if isinstance(price, ModelPrice):
+            continue
+        if not isinstance(price, dict):
+            raise ValueError(f"{name!r}: {_SHAPE}")  # noqa: TRY004 - as above
+        for field, amount in price.items():
+            if field not in ModelPrice.model_fields:
+                known = ", ".join(ModelPrice.model_fields)
+                raise ValueError(f"{name!r} has no price {field!r}: the prices are {known}")
+            is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
+            if not (is_number and 0 <= amount <= _MOST):
+                raise ValueError(f"{name!r}, {field}: give a number from 0 to {_MOST}")
+    return prices
+
+
+Prices = Annotated[dict[str, ModelPrice], BeforeValidator(_checked)]
 """Prices by model, as `gpt-4o`, `cloud/gpt-4o` of one backend, or with wildcards, `gpt-4*`."""
 
 

@@ -6,11 +6,11 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from contract.conversations import ConversationPolicy
 from contract.settings import MOST_BYTES, YEARS_S, FleetSettings, Seconds
-from contract.tenants import Money
 from contract.usage import Prices
 
 _MOST_JOBS: Final = 10**9
 _MOST_TOKENS: Final = 10**15
+_MOST_MONEY: Final = 10**9
 
 
 class RelaySettings(FleetSettings):
@@ -37,9 +37,9 @@ class RelaySettings(FleetSettings):
     """Tokens that a tenant may use in 60 seconds, if its API key sets no limit."""
     tenant_tokens_day: Annotated[int | None, Field(ge=1, le=_MOST_TOKENS)] = None
     """Tokens that a tenant may use in a day (UTC), if its API key sets no limit."""
-    tenant_spend_day: Money | None = None
+    tenant_spend_day: Annotated[float | None, Field(gt=0, le=_MOST_MONEY)] = None
     """Money that a tenant may spend in a day (UTC), if its API key sets no limit."""
-    tenant_spend_month: Money | None = None
+    tenant_spend_month: Annotated[float | None, Field(gt=0, le=_MOST_MONEY)] = None
     """Money that a tenant may spend in a month (UTC), if its API key sets no limit."""
     answer_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] = 4096
     """Tokens that are reserved for the answer to a chat without `max_tokens` of a tenant with such

@@ -189,3 +189,22 @@ def test_settings_that_agree_again_are_taken(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FLEET_LEASE_S", "60")
 
     assert RelaySettings().renew_s == 20
+
+
+@pytest.mark.parametrize(
+    ("prices", "words"),
+    [
+        ('{"gpt-4o": {"inptu": 1}}', "'gpt-4o' has no price 'inptu': the prices are input"),
+        ('{"gpt-4o": {"input": -1}}', "'gpt-4o', input: give a number from 0 to 1000000"),
+        ('{"gpt-4o": 3}', 'as in {"gpt-4o": {"input": 2.5, "output": 10}}'),
+        ("cheap", "give valid JSON"),
+    ],
+)
+def test_a_wrong_price_is_named_with_its_model(
+    prices: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_PRICES", prices)
+    line = told(RelaySettings)
+
+    assert line.startswith("FLEET_PRICES")
+    assert words in line

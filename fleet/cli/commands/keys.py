@@ -30,7 +30,7 @@ SpendDay = Annotated[
 SpendMonth = Annotated[float | None, typer.Option(help="Money in a month (UTC).")]
 
 _COLUMNS: Final = (
-    "id", "tenant", "weight", "admin", "jobs", "tokens", "name", "created", "expires",
+    "id", "tenant", "weight", "admin", "jobs", "tokens", "limits", "name", "created", "expires",
 )  # fmt: skip
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -117,8 +117,17 @@ async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
 def _row(key: KeyFacts) -> tuple[object, ...]:
     return (
         Id(key.id), key.tenant, f"{key.weight:g}", key.admin, key.limit_jobs, key.limit_tokens,
-        key.name or None, Ago(key.created_at), Ago(key.expires_at),
+        _limits(key), key.name or None, Ago(key.created_at), Ago(key.expires_at),
     )  # fmt: skip
+
+
+def _limits(key: KeyFacts) -> str | None:
+    """The limits of tokens and money, as in `600 tokens a minute, 250 a month`."""
+    told = (
+        (key.limit_tokens_minute, "tokens a minute"), (key.limit_tokens_day, "tokens a day"),
+        (key.limit_spend_day, "a day"), (key.limit_spend_month, "a month"),
+    )  # fmt: skip
+    return ", ".join(f"{limit:g} {words}" for limit, words in told if limit is not None) or None
 
 
 @app.command()

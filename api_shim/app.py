@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope
 from api_shim.anthropic import models as anthropic_models
 from api_shim.anthropic import routes as anthropic_messages
 from api_shim.anthropic.errors import anthropic_envelope
+from api_shim.anthropic.routes import MessageCall, betas_in
+from api_shim.anthropic.stored_messages import MessageStore
 from api_shim.batch import file_routes as openai_files
 from api_shim.batch import message_batches
 from api_shim.batch import routes as openai_batches
@@ -168,6 +170,9 @@ def with_direct_routes(app: FastAPI, settings: ShimSettings) -> ASGIApp:
     routes: list[DirectRoute[Any]] = [
         DirectRoute(openai_generation.router, openai_generation.chat, _drop_in),
         DirectRoute(openai_generation.router, openai_generation.embed, _drop_in),
+        DirectRoute(
+            anthropic_messages.router, anthropic_messages.create, _message, query=b"beta=true"
+        ),
         DirectRoute(enqueue.router, enqueue.chat, _native),
         DirectRoute(enqueue.router, enqueue.embed, _native),
     ]
@@ -177,6 +182,14 @@ def with_direct_routes(app: FastAPI, settings: ShimSettings) -> ASGIApp:
 
 def _drop_in(scope: Scope, receive: Receive, preferences: Preferences) -> DropInCall:
     return drop_in_call(scope, receive, scope["app"].state.dependencies, preferences)
+
+
+def _message(scope: Scope, receive: Receive, preferences: Preferences) -> MessageCall:
+    return MessageCall.of(
+        _drop_in(scope, receive, preferences),
+        MessageStore(scope["app"].state.dependencies, tenant_in(scope)),
+        betas_in(scope),
+    )
 
 
 def _native(scope: Scope, _: Receive, preferences: Preferences) -> Submission:

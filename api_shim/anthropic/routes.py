@@ -1,9 +1,10 @@
 """Routes for messages: create one, count a prompt's tokens, read or follow one by its id."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, NamedTuple, Self
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from starlette.types import Scope
 
 from api_shim.anthropic import schemas
 from api_shim.anthropic.errors import error_event
@@ -11,9 +12,9 @@ from api_shim.anthropic.events import MessageBuilder, MessageEvents, MessageFact
 from api_shim.anthropic.message_body import MessagesBody, PromptBody
 from api_shim.anthropic.message_request import to_counted, to_request
 from api_shim.anthropic.schemas import anthropic_answers, anthropic_faults
-from api_shim.anthropic.stored_messages import Messages, StoredMessage, cursor_of
+from api_shim.anthropic.stored_messages import Messages, MessageStore, StoredMessage, cursor_of
 from api_shim.dependencies import Dependencies, DropIn, Injected
-from api_shim.following.drop_in import AnswerStream, restarted
+from api_shim.following.drop_in import AnswerStream, DropInCall, restarted
 from api_shim.following.token_counts import TokenCount
 from api_shim.http.head import is_head
 from api_shim.http.json_body import JsonRoute
@@ -29,6 +30,7 @@ Betas = Annotated[
     list[str] | None,
     Header(alias="anthropic-beta", description="Values that nothing is done with are named."),
 ]
+_BETA: Final = b"anthropic-beta"
 MessageId = Annotated[str, Path(description="`msg_` and the id of the job.")]
 
 _EVENT: Final = (
@@ -54,6 +56,30 @@ _PROMPT_EXAMPLE: Final[Any] = {
 }
 
 
+class MessageCall(NamedTuple):
+    """What creating a message needs of its call besides the body."""
+
+    call: DropInCall
+    store: MessageStore
+    betas: tuple[str, ...]
+    """The values of `anthropic-beta`."""
+
+    @classmethod
+    def of(cls, call: DropInCall, store: MessageStore, lines: Iterable[str]) -> Self:
+        """With the values in the lines of the header."""
+        values = [value.strip() for line in lines for value in line.split(",")]
+        return cls(call, store, tuple(filter(None, values)))
+
+
+def betas_in(scope: Scope) -> list[str]:
+    """The lines of `anthropic-beta`."""
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == _BETA]
+
+
+async def _message_call(call: DropIn, store: Messages, betas: Betas = None) -> MessageCall:
+    return MessageCall.of(call, store, betas or ())
+
+
 @router.post(
     "",
     operation_id="anthropic_create_message",
@@ -62,19 +88,15 @@ _PROMPT_EXAMPLE: Final[Any] = {
 )
 async def create(
     body: Annotated[MessagesBody, Body(openapi_examples=_EXAMPLE)],
-    call: DropIn,
-    dependencies: Injected,
-    store: Messages,
-    betas: Betas = None,
+    message: Annotated[MessageCall, Depends(_message_call)],
 ) -> Response:
     """Continue a conversation: as a whole, or as a stream of events."""
-    values = [value.strip() for line in betas or () for value in line.split(",") if value.strip()]
-    translated = to_request(body, values, await store.earlier(body.thread))
+    call, store, betas = message
+    translated = to_request(body, betas, await store.earlier(body.thread))
     chat = translated.request
     call.add_ignored(translated.left_out)
     if translated.may_not_think:
-        roster = await dependencies.roster.recent()
-        chat = without_effort(chat, dependencies.listed(roster, chat.model))
+        chat = without_effort(chat, await store.listed(chat.model))
     if chat.think != translated.request.think:
         call.add_ignored(["thinking"])
     record = await call.submit(chat)

@@ -4,6 +4,7 @@ Nothing is stored beside the job: a message is a view of the job's record and lo
 and followed for as long as they exist, on every shim.
 """
 
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Annotated, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from api_shim.anthropic.turns import TurnReader
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
+from api_shim.submission.roster_cache import Pool
 from contract.chat import ChatRequest
 from contract.errors import JobNotFound
 from contract.events import LAST_WORDS, Cursor, EventId
@@ -54,6 +56,10 @@ class MessageStore:
         """For one call of `tenant`."""
         self._dependencies = dependencies
         self._tenant = tenant
+
+    async def listed(self, model: str) -> Mapping[str, Pool]:
+        """The backends that may serve a model of this name; raises RelayUnavailable."""
+        return self._dependencies.listed(await self._dependencies.roster.recent(), model)
 
     async def find(self, message_id: str) -> StoredMessage:
         """A message by its id; raises Refusal if it does not exist, RelayUnavailable."""

@@ -44,8 +44,14 @@ class DirectRoute(Generic[Injected]):
         router: APIRouter,
         endpoint: Callable[[Any, Injected], Awaitable[Response]],
         build: Build[Injected],
+        *,
+        query: bytes = b"",
     ) -> None:
-        """`endpoint` is one of `router`; it is called with the body and what `build` returns."""
+        """`endpoint` is one of `router`; it is called with the body and what `build` returns.
+
+        `query` is one that clients send and that changes nothing.
+        """
+        self.query = query
         routes = (each for each in router.routes if isinstance(each, APIRoute))
         self.route = next(each for each in routes if each.endpoint is endpoint)
         self._endpoint = endpoint
@@ -85,7 +91,8 @@ class DirectRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, WebSocket or lifespan."""
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
-        if route is not None and (head := ordinary_head(scope, self._max_body_bytes)) is not None:
+        bound = self._max_body_bytes
+        if route is not None and (head := ordinary_head(scope, bound, route.query)) is not None:
             authenticator: Authenticator = self._app.state.authenticator
             admission = authenticator.admit_at_once(head.key, is_local=head.is_local)
             if admission is not None:

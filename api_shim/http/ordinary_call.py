@@ -12,17 +12,17 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope
 
 from api_shim.http.authentication import PROXIED, CallEnded
-from api_shim.http.headers import ANTHROPIC_VERSION, BACKEND_NAME, SESSION, Preferences
+from api_shim.http.headers import BACKEND_NAME, SESSION, Preferences
 from api_shim.http.listening import is_loopback
-from contract.conversations import LONGEST_KEY
+from contract.conversations import LONGEST_KEY, key_of
 
 _SPECIAL: Final = frozenset(
     {
         b"idempotency-key", b"x-fleet-priority", b"x-fleet-on-disconnect", b"x-fleet-on-no-worker",
-        b"x-fleet-not-before", b"content-encoding", b"origin", ANTHROPIC_VERSION.encode(),
-        b"x-fleet-conversation-policy", SESSION.encode(),
+        b"x-fleet-not-before", b"content-encoding", b"origin", b"x-fleet-conversation-policy",
     }
 )  # fmt: skip
+_SESSION: Final = SESSION.encode()
 _PROXIED: Final = frozenset(name.encode() for name in PROXIED)
 _BACKEND: Final = re.compile(BACKEND_NAME)
 _LOCAL_HOST: Final = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?")
@@ -39,12 +39,15 @@ class OrdinaryHead(NamedTuple):
     """Whether the client is a program on this machine, with no proxy between."""
 
 
-def ordinary_head(scope: Scope, max_bytes: int) -> OrdinaryHead | None:
-    """The head of a POST with a JSON body of at most `max_bytes`; None if anything is special."""
+def ordinary_head(scope: Scope, max_bytes: int, query: bytes = b"") -> OrdinaryHead | None:
+    """The head of a POST with a JSON body of at most `max_bytes`; None if anything is special.
+
+    `query` is the one that changes nothing, besides none.
+    """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     if (
         scope["method"] != "POST"
-        or scope["query_string"]
+        or scope["query_string"] not in {b"", query}
         or len(headers) != len(scope["headers"])
         or headers.get(b"content-type") != b"application/json"
         or not _SPECIAL.isdisjoint(headers)
@@ -58,12 +61,17 @@ def ordinary_head(scope: Scope, max_bytes: int) -> OrdinaryHead | None:
     conversation = headers.get(b"x-fleet-conversation")
     if conversation is not None and not 0 < len(conversation) <= LONGEST_KEY:
         return None
+    session = headers.get(_SESSION)
     key = _key(headers)
     if key == "":
         return None
-    spoken = None if conversation is None else conversation.decode("latin-1")
+    spoken = _text(conversation) if conversation is not None else key_of(_text(session))
     preferences = Preferences(backend=name, conversation=spoken)
     return OrdinaryHead(preferences, key, _is_local(scope, headers))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
 
 
 def _is_bounded(announced: bytes, max_bytes: int) -> bool:

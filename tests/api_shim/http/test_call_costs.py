@@ -22,7 +22,8 @@ from api_shim.settings import ShimSettings
 class Client:
     """The server's side of one call: what it sends, and what it was sent."""
 
-    def __init__(self, body: dict[str, Any]) -> None:
+    def __init__(self, body: dict[str, Any], path: str = "/v1/chat/completions") -> None:
+        self.path = path
         self.data = json.dumps(body).encode()
         self.sent: list[dict[str, Any]] = []
         self.waits_for_a_disconnect = 0
@@ -34,7 +35,7 @@ class Client:
             "content-length": str(len(self.data)),
         }
         scope = {
-            "type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"",
+            "type": "http", "method": "POST", "path": self.path, "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             "client": ("127.0.0.1", 1), "state": {},
         }  # fmt: skip
@@ -103,6 +104,15 @@ async def test_a_call_makes_no_task_and_sends_head_and_body(own_redis: RedisServ
     assert [each["type"] for each in client.sent] == ["http.response.start", "http.response.body"]
     assert json.loads(client.sent[1]["body"])["choices"][0]["message"]["content"].endswith("w15 ")
     assert client.waits_for_a_disconnect == 1
+
+
+async def test_a_message_makes_no_task_either(own_redis: RedisServer) -> None:
+    async with served(own_redis) as (at, app):
+        client = Client({**CHAT, "max_tokens": 9}, "/v1/messages")
+        tasks = await cost(at, app, client)
+
+    assert tasks == []
+    assert json.loads(client.sent[1]["body"])["content"][0]["text"].endswith("w15 ")
 
 
 async def test_a_stream_sends_once_for_events_that_come_together(own_redis: RedisServer) -> None:

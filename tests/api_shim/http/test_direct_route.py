@@ -14,7 +14,7 @@ from support.keys import bearer, client, keyed
 from support.redis_server import RedisServer
 from support.shim import CHAT, Stage, eventually, problem, serving, stage
 
-from contract.events import Delta
+from contract.events import Delta, Done, Event
 
 PLAIN, THROUGH_FASTAPI = "application/json", "application/json; charset=utf-8"
 EMBED = {"model": "m", "input": ["one", "two"]}
@@ -40,6 +40,12 @@ BODIES: dict[str, dict[str, bytes]] = {
         "nothing": b"null",
         "no JSON": b"]",
     },
+    "/v1/messages": {
+        "no messages": b'{"model": "m", "max_tokens": 5, "messages": []}',
+        "no limit": b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}',
+        "wrong inside": b'{"model": "m", "max_tokens": 5, "messages": [{"role": "pope"}]}',
+        "no JSON": b"]",
+    },
     "/v1/embeddings": {
         "a number": b'{"model": "m", "input": 1.5}',
         "no texts": b'{"model": "m", "input": []}',
@@ -53,7 +59,9 @@ def comparable(response: httpx.Response) -> tuple[int, dict[str, str], Any]:
     changing = {"id", "events_url", "request_id", "position", "reason"}
     kept = {name: value for name, value in body.items() if name not in changing}
     headers = {
-        name: "set" if name in {"date", "x-request-id", "x-fleet-job", "location"} else value
+        name: "set"
+        if name in {"date", "x-request-id", "request-id", "x-fleet-job", "location"}
+        else value
         for name, value in response.headers.items()
         if name != "content-length"
     }
@@ -120,6 +128,33 @@ HEADS: tuple[dict[str, str], ...] = (
     {"X-Request-Id": "not mine"},
     {"Authorization": "Bearer sk-anything"},
 )
+
+
+@pytest.mark.parametrize("query", ["", "?beta=true"])
+async def test_a_message_of_claude_code_is_the_same_both_ways(
+    query: str, shim: str, redis_url: str
+) -> None:
+    body = {**CHAT, "max_tokens": 5, "tempo": 1}
+    sent = {
+        "anthropic-version": "2023-06-01",
+        "anthropic-beta": "effort-1, strange-2",
+        "x-claude-code-session-id": "s1",
+    }
+    async with stage(shim, redis_url) as at:
+        await at.announce()
+        told = []
+        for kind in (PLAIN, THROUGH_FASTAPI):
+            head = {**sent, "Content-Type": kind}
+            asking = at.http.post(f"/v1/messages{query}", content=json.dumps(body), headers=head)
+            answer, _ = await asyncio.gather(asking, one_word(at, Done()))
+            record = await at.relay.records.get(answer.headers["x-fleet-job"])
+            told.append((*comparable(answer), record.conversation))
+
+    assert told[0] == told[1]
+    assert told[0][1]["x-fleet-ignored"] == "tempo, anthropic-beta[strange-2]"
+    assert told[0][1]["request-id"] == "set"
+    assert told[0][3] == "s1"
+    assert told[0][2]["content"][0]["text"] == "word"
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -202,9 +237,10 @@ async def test_a_direct_stream_ends_and_its_job_too_when_its_key_is_revoked(
     assert last.type == "cancelled"
 
 
-async def one_word(at: Stage) -> None:
+async def one_word(at: Stage, *more: Event) -> None:
     while (claim := await at.relay.start_next("scripted.chat", "w1")) is None:
         await asyncio.sleep(0.01)
     log = at.relay.attempt_log(claim)
-    log.append(Delta(content="word"))
+    for event in (Delta(content="word"), *more):
+        log.append(event)
     await log.flush()

@@ -110,6 +110,8 @@ class JobRecord(WireModel):
     """Jobs that must have ended before."""
     blocked: bool = False
     """Whether it waits for any of these jobs."""
+    freed_at: float | None = None
+    """When the last of them had ended."""
     conversation: str | None = None
     """The client's name for the conversation that it continues."""
     traceparent: str | None = None
@@ -117,6 +119,11 @@ class JobRecord(WireModel):
     tracestate: str | None = None
     """What other tracing systems have added to it."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def ready_at(self) -> float:
+        """From when on it could start, in unix seconds: its creation, unless it was scheduled."""
+        return max(self.created_at, self.not_before or 0.0, self.freed_at or 0.0)
 
 
 class QueuePlace(WireModel):

@@ -175,7 +175,9 @@ class QueueView(WireModel):
     depth: int
     """Waiting jobs."""
     delayed: int = 0
-    """Jobs between two attempts, not counted in `depth`."""
+    """Jobs between two attempts, and scheduled ones that are due within 90 s; not in `depth`."""
+    scheduled: int = 0
+    """Jobs that are due later, or wait for other jobs."""
     tokens: int = 0
     """Estimated tokens of the waiting jobs."""
     oldest_s: float | None

@@ -12,7 +12,7 @@ from contract.roster import QueuePause, QueueView, WorkerReport
 from relay.connection import Argument, Connection
 from relay.order import Arrival
 from relay.scheduling import later
-from relay.scheduling.pauses import pause_in
+from relay.scheduling.pauses import pause_in, schedule_in
 from relay.scripts import queues as scripts
 
 NO_WORKER: Final = "waiting for a worker to start"
@@ -123,16 +123,41 @@ class Positions:
         minutes = [this_minute - back for back in range(SURVEYED_MINUTES)]
         groups = await self._connection.calls(
             [
-                scripts.survey(queues[first : first + _AT_ONCE], minutes, _MOST_TENANTS)
+                scripts.survey(
+                    queues[first : first + _AT_ONCE], minutes, _MOST_TENANTS, self._soon()
+                )
                 for first in range(0, len(queues), _AT_ONCE)
             ]
         )
         return [counts for group in groups for counts in group]
 
+    def _soon(self) -> float:
+        return self._connection.now() + later.SOON_S
+
+    async def with_schedules(self, views: Sequence[QueueView]) -> list[QueueView]:
+        """The views with run windows, and how many jobs are scheduled; raises RelayUnavailable."""
+        if not views:
+            return []
+        keys = [redis_keys.schedule(view.name) for view in views]
+        counts = [
+            ("ZCOUNT", redis_keys.delayed(view.name), f"({self._soon():.3f}", "+inf")
+            for view in views
+        ]
+        texts, *scheduled = await self._connection.pipeline([("MGET", *keys), *counts])
+        return [
+            view.model_copy(
+                update={
+                    "windows": schedule_in((text or b"").decode()).windows,
+                    "scheduled": count,
+                }
+            )
+            for view, text, count in zip(views, texts, scheduled, strict=True)
+        ]
+
     def _view_commands(self, queue: str) -> list[Sequence[Argument]]:
         return [
             ("ZCARD", redis_keys.backlog(queue)),
-            ("ZCARD", redis_keys.delayed(queue)),
+            ("ZCOUNT", redis_keys.delayed(queue), "-inf", f"{self._soon():.3f}"),
             ("ZCARD", redis_keys.leases(queue)),
             ("HGET", redis_keys.load(queue), "tokens"),
             ("MGET", *self.drained(queue), redis_keys.paused(queue)),

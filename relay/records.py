@@ -23,7 +23,15 @@ from relay.multiplexer import word
 from relay.scheduling.later import shown
 from relay.scripts.loader import load
 
-_NUMBERS = ("created_at", "deadline_at", "started_at", "ended_at", "dead_at", "not_before")
+_NUMBERS = (
+    "created_at",
+    "deadline_at",
+    "started_at",
+    "ended_at",
+    "dead_at",
+    "not_before",
+    "freed_at",
+)
 _IDS: Final = ("after", "after_any")
 _WRITTEN_APART: Final = frozenset(
     {"created_at", "metadata", "on_disconnect", "after", "after_any", "blocked", "target"}

@@ -41,7 +41,7 @@ class AttemptMeter:
         self._terminal: Done | Failed | None = None
         metrics.series.count("attempts_total", record.queue)
         if record.attempt == 1 and record.started_at is not None:
-            self._count_wait(record.started_at - record.created_at)
+            self._count_wait(record.started_at - record.ready_at)
 
     def _count_wait(self, wait_s: float) -> None:
         record, series = self._record, self._metrics.series
@@ -73,7 +73,7 @@ class AttemptMeter:
         series = self._metrics.series
         series.bins("backend_first_token_seconds", *self._labels).observe(now - self._began)
         if self._record.attempt == 1:
-            since_enqueue_s = max(0.0, self._now() - self._record.created_at)
+            since_enqueue_s = max(0.0, self._now() - self._record.ready_at)
             series.bins("time_to_first_token_seconds", *self._labels).observe(since_enqueue_s)
 
     def ended(self) -> None:
@@ -86,7 +86,7 @@ class AttemptMeter:
             slack_s = max(0.0, record.deadline_at - now)
             series.bins("deadline_slack_seconds", record.queue).observe(slack_s)
         if isinstance(terminal, Done):
-            duration_s = max(0.0, now - record.created_at)
+            duration_s = max(0.0, now - record.ready_at)
             series.bins("job_duration_seconds", record.kind, record.queue).observe(duration_s)
             if terminal.usage is not None:
                 self._count_tokens(terminal.usage)

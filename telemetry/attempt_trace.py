@@ -26,7 +26,7 @@ class AttemptTrace:
             parent = TraceContext(record.traceparent, record.tracestate)
         began_at = record.started_at or now()
         if record.attempt == 1:
-            wait = tracing.begin("wait", parent=parent, at_s=record.created_at)
+            wait = tracing.begin("wait", parent=parent, at_s=record.ready_at)
             wait.set({"llmfleet.queue": record.queue})
             wait.end(at_s=began_at)
         self._attempt = tracing.begin(

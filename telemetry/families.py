@@ -157,7 +157,11 @@ STATE: Final = (
     _state("queue_slots", "Jobs of a queue that its workers can run at once.", "queue"),
     _state("waiting_jobs", "Jobs that wait in a queue.", "queue"),
     _state("waiting_tokens", "Estimated tokens of the jobs that wait in a queue.", "queue"),
-    _state("delayed_jobs", "Jobs between two attempts.", "queue"),
+    _state(
+        "delayed_jobs", "Jobs between two attempts, or scheduled for the next 90 seconds.", "queue"
+    ),
+    _state("scheduled_jobs", "Jobs that are due later, or wait for other jobs.", "queue"),
+    _state("queue_paused", "1 while a queue is paused, or outside its run windows.", "queue"),
     _state("running_jobs", "Jobs that workers hold.", "queue"),
     _state("wanted_workers", "Workers that a queue's jobs fill, or that hold one.", "queue"),
     _state("oldest_job_seconds", "How long the oldest waiting job has waited; 0: none.", "queue"),

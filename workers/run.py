@@ -340,10 +340,10 @@ class Run:
         """
         record = self.job.record
         timings = Timings(
-            queued_ms=_ms((record.started_at or record.created_at) - record.created_at),
+            queued_ms=_ms((record.started_at or record.ready_at) - record.ready_at),
             load_ms=done.timings.load_ms,
             first_token_ms=None if first_at is None else _ms(first_at - started_at),
-            total_ms=_ms(self.services.connection.now() - record.created_at),
+            total_ms=_ms(self.services.connection.now() - record.ready_at),
         )
         return done.model_copy(update={"timings": timings, "ignored": (*done.ignored, *ignored)})
 

@@ -76,8 +76,7 @@ class RunWindows(ClientModel):
 async def queues(dependencies: Injected) -> Response:
     """List queues: depth, running jobs, age of the oldest job, workers, pauses, run windows."""
     views = await dependencies.queue.positions.views(await dependencies.roster.workers())
-    windows = await QueuePauses(dependencies.connection).windows([view.name for view in views])
-    full = (view.model_copy(update={"windows": windows.get(view.name, ())}) for view in views)
+    full = await dependencies.queue.positions.with_schedules(views)
     return json_response(QueueList(queues=tuple(full)))
 
 

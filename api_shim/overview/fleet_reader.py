@@ -133,6 +133,7 @@ class FleetReader:
             depth=counts.depth,
             urgent=counts.urgent,
             delayed=counts.delayed,
+            scheduled=counts.scheduled,
             running=counts.leased,
             slots=sum(report.slots for report in serving),
             workers=len(serving),
@@ -149,8 +150,8 @@ class FleetReader:
 
 
 def _is_used(counts: QueueCounts) -> bool:
-    has_jobs = counts.depth or counts.delayed or counts.leased or any(counts.ended)
-    return bool(has_jobs or counts.why or counts.schedule)
+    has_jobs = counts.depth or counts.delayed or counts.leased or counts.scheduled
+    return bool(has_jobs or any(counts.ended) or counts.why or counts.schedule)
 
 
 def _visible(waiting: dict[str, int] | None, tenant: Tenant) -> dict[str, int] | None:

@@ -31,7 +31,9 @@ class QueueSummary(WireModel):
     urgent: int
     """Waiting jobs of the classes `interactive` and `standard`; the others are of `batch`."""
     delayed: int
-    """Jobs between two attempts, not counted in `depth`."""
+    """Jobs between two attempts, and scheduled ones that are due within 90 s; not in `depth`."""
+    scheduled: int
+    """Jobs that are due later, or wait for other jobs."""
     running: int
     slots: int
     workers: int

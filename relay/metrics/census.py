@@ -45,7 +45,7 @@ class Census:
         """The state now; raises RelayUnavailable."""
         roster = await self._roster.read()
         workers = roster.workers
-        queues = await self._positions.views(workers)
+        queues = await self._positions.with_schedules(await self._positions.views(workers))
         wanted = await self._demand.read([queue.name for queue in queues], roster)
         live, dead, unreadable, batches, memory = await self._connection.pipeline(
             [

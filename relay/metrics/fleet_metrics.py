@@ -125,6 +125,8 @@ def _queues(queues: Sequence[QueueView]) -> Iterator[Metric]:
     yield of_each("waiting_jobs", (queue.depth for queue in queues))
     yield of_each("waiting_tokens", (queue.tokens for queue in queues))
     yield of_each("delayed_jobs", (queue.delayed for queue in queues))
+    yield of_each("scheduled_jobs", (queue.scheduled for queue in queues))
+    yield of_each("queue_paused", (float(queue.paused is not None) for queue in queues))
     yield of_each("running_jobs", (queue.in_flight for queue in queues))
     yield of_each("oldest_job_seconds", (queue.oldest_s or 0.0 for queue in queues))
     pulls = [queue for queue in queues if kind_of(queue.name) == "pull"]

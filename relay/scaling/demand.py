@@ -14,10 +14,9 @@ from contract.roster import KnownBackend, QueueDemand, WorkerReport, workers_wan
 from relay.connection import Argument, Connection, WrongKeyType
 from relay.leases import Holder
 from relay.roster import Roster
+from relay.scheduling.later import SOON_S
 from relay.scripts import queues as scripts
 
-_SOON_S: Final = 90.0
-"""Jobs that are due within this time want a worker now, because one needs time to start."""
 _MESSAGES_READ: Final = 8
 """Messages of a list that are looked at, to tell those of other applications from tickets."""
 
@@ -89,7 +88,7 @@ class DemandReader:
         return Demand(workers, frozenset[str]().union(*busy_in.values()), rows)
 
     async def _counts(self, queues: Sequence[str]) -> list[_Counts]:
-        soon = self._connection.now() + _SOON_S
+        soon = self._connection.now() + SOON_S
         answers = await self._connection.pipeline(
             [words for queue in queues for words in _commands(queue, soon)]
         )

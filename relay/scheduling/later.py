@@ -15,6 +15,8 @@ from contract.roster import utc
 
 NEVER: Final = 9e12
 """Unix seconds at which a job is due that waits for other jobs: far beyond all others."""
+SOON_S: Final = 90.0
+"""A job that is due within this time wants a worker now, because one needs time to start."""
 LONGEST_WAIT_S: Final = LONGEST_DEADLINE_S
 """Seconds for which a job may wait for a time, or for other jobs."""
 

@@ -70,7 +70,7 @@ class QueueCounts(NamedTuple):
     urgent: int
     """Those of them that are not of class `batch`."""
     delayed: int
-    """Jobs between two attempts."""
+    """Jobs between two attempts, and scheduled ones that are due soon."""
     leased: int
     oldest_at: float | None
     """When the job that has waited longest was enqueued, in unix seconds."""
@@ -84,6 +84,8 @@ class QueueCounts(NamedTuple):
     """What is in `redis_keys.paused`; empty: the queue is not paused."""
     schedule: str
     """What is in `redis_keys.schedule`; empty: it has none."""
+    scheduled: int
+    """Jobs that are due later, or wait for other jobs."""
 
 
 class Woken(NamedTuple):
@@ -276,9 +278,11 @@ def expired(queue: str, limit: int) -> ScriptCall[list[tuple[str, str]]]:
 
 
 def survey(
-    names: Sequence[str], minutes: Sequence[int], most_tenants: int
+    names: Sequence[str], minutes: Sequence[int], most_tenants: int, soon: float
 ) -> ScriptCall[list[QueueCounts]]:
     """Count the jobs of queues; `minutes` are unix seconds / 60. Writes nothing.
+
+    Jobs that are due after `soon` (unix seconds) are scheduled, others delayed.
 
     The work grows with the number of queues, not with the number of jobs.
     """
@@ -288,7 +292,7 @@ def survey(
         *(make("*") for make in (redis_keys.paused, redis_keys.schedule)),
         redis_keys.drained("*", 0).removesuffix("0") + "*",
     ]
-    args: list[Argument] = [*patterns, len(minutes), *minutes, most_tenants, *names]
+    args: list[Argument] = [*patterns, len(minutes), *minutes, most_tenants, f"{soon:.3f}", *names]
 
     def read(reply: Any) -> list[QueueCounts]:
         return [_counts(name, row) for name, row in zip(names, reply, strict=True)]
@@ -297,7 +301,7 @@ def survey(
 
 
 def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
-    depth, urgent, delayed, leased, oldest_at, load, (*ended, why, schedule) = row
+    depth, urgent, delayed, leased, oldest_at, load, (*ended, why, schedule), scheduled = row
     fields = None if load is None else dict(zip(load[::2], map(int, load[1::2]), strict=True))
     return QueueCounts(
         queue,
@@ -311,6 +315,7 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
         ended,
         (why or b"").decode(),
         (schedule or b"").decode(),
+        scheduled,
     )
 
 

@@ -48,6 +48,17 @@ async def test_a_job_starts_at_its_time_and_not_before(redis_url: str) -> None:
         await nothing_waits(relay)
 
 
+async def test_its_wait_counts_from_the_time_at_which_it_could_start(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job = await scheduled(relay, 0.2)
+        await asyncio.sleep(0.25)
+        started = await relay.claim()
+
+        assert started.record.ready_at == pytest.approx(job.not_before, abs=0.001)
+        assert started.record.started_at is not None
+        assert started.record.started_at - started.record.ready_at < 0.2
+
+
 async def test_a_scheduled_job_stands_behind_those_that_came_before_it_was_due(
     redis_url: str,
 ) -> None:
@@ -145,6 +156,9 @@ async def test_a_job_that_is_due_much_later_wants_no_worker_now(redis_url: str) 
         soon = await DemandReader(relay.connection).read([QUEUE], Roster([], []))
 
         assert (later.workers, soon.workers) == (0, 1)
+        (view,) = await relay.queue.positions.with_schedules(await relay.queue.positions.views([]))
+        (counts,) = await relay.queue.positions.survey([])
+        assert (view.scheduled, view.delayed) == (counts.scheduled, counts.delayed) == (1, 1)
 
 
 async def test_a_time_too_far_away_is_refused_and_leaves_nothing(redis_url: str) -> None:

@@ -60,7 +60,9 @@ async def test_a_child_starts_once_all_its_parents_are_done(redis_url: str) -> N
         assert await relay.start_next(QUEUE, "w1") is None
         await relay.reconciler.reconcile()
 
-        assert not (await relay.records.get(child.id)).blocked
+        freed = await relay.records.get(child.id)
+        assert not freed.blocked
+        assert freed.ready_at > child.created_at
         assert await run_next(relay) == child.id
         await clean(relay)
 

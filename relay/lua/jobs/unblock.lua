@@ -7,6 +7,7 @@ local record, deadlines = unpack(KEYS)
 local id, deadline_s, not_before = unpack(ARGV)
 local due = math.max(now, tonumber(not_before) or 0)
 if redis.call('HDEL', record, 'blocked') == 1 then
+    redis.call('HSET', record, 'freed_at', exact(now))
     if deadline_s == '' then
         redis.call('HDEL', record, 'deadline_at')
         redis.call('ZREM', deadlines, id)

@@ -1,11 +1,12 @@
 #!lua flags=no-writes,allow-oom
 -- KEYS none; ARGV the patterns of nine keys of a queue: backlog urgent delayed leases load
 -- arrivals paused schedule, and of its counter of ended jobs up to the minute; the number of minutes, the minutes;
--- the most tenants of a queue; then the names of queues.
+-- the most tenants of a queue, the time up to which what is due is delayed, not scheduled; then the
+-- names of queues.
 -- Keys beyond KEYS: those of the queues that are named.
 -- Returns for each queue {waiting, waiting and not of class batch, delayed, leased, when the oldest
 -- was enqueued or false, its load (field, value, ...) or false if it has too many tenants, counters
--- and, after them, what is in paused and in schedule, each or false}.
+-- and, after them, what is in paused and in schedule, each or false; scheduled}.
 -- What it does grows with the number of queues, not with the number of jobs.
 -- include shared/key_pattern.lua
 local backlog, urgent, delayed, leases, load, arrivals, paused, schedule, ended =
@@ -14,6 +15,7 @@ local backlog, urgent, delayed, leases, load, arrivals, paused, schedule, ended 
     keys_like(ARGV[9])
 local minutes = tonumber(ARGV[10])
 local most = tonumber(ARGV[11 + minutes])
+local soon = ARGV[12 + minutes]
 local stale = 8
 local function oldest(queue)
     local flat = redis.call('ZRANGE', arrivals(queue), 0, stale - 1, 'WITHSCORES')
@@ -27,7 +29,7 @@ local function shares(queue)
     return redis.call('HGETALL', load(queue))
 end
 local found = {}
-for i = 12 + minutes, #ARGV do
+for i = 13 + minutes, #ARGV do
     local queue = ARGV[i]
     local counters = {}
     for at = 1, minutes do counters[at] = keys_like(ended(queue))(ARGV[10 + at]) end
@@ -35,9 +37,13 @@ for i = 12 + minutes, #ARGV do
     local waiting = redis.call('ZCARD', backlog(queue))
     local row = {waiting, 0, redis.call('ZCARD', delayed(queue)),
                  redis.call('ZCARD', leases(queue)), false, {},
-                 redis.call('MGET', unpack(counters))}
+                 redis.call('MGET', unpack(counters)), 0}
     if waiting > 0 then
         row[2], row[5], row[6] = redis.call('ZCARD', urgent(queue)), oldest(queue), shares(queue)
+    end
+    if row[3] > 0 then
+        row[8] = redis.call('ZCOUNT', delayed(queue), '(' .. soon, '+inf')
+        row[3] = row[3] - row[8]
     end
     table.insert(found, row)
 end

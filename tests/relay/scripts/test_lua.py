@@ -139,7 +139,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/wake": queues.wake(QUEUE, 1),
     "queues/schedule": queues.schedule(QUEUE, "", "{}", "{}", None),
     "queues/unblock": queues.unblock(QUEUE, JOB, 1.0),
-    "queues/survey": queues.survey([QUEUE], [1], 1),
+    "queues/survey": queues.survey([QUEUE], [1], 1, 1.0),
     "queues/renew": queues.renew(QUEUE, "w", 1, [(JOB, 1)]),
     "queues/expired": queues.expired(QUEUE, 1),
     "queues/foreign": queues.foreign(QUEUE, 1),

@@ -36,7 +36,7 @@ function Row({ queue }) {
 function List({ queues }) {
   const [text, find] = useState('');
   const [all, show] = useState(false);
-  const used = queues.filter((each) => each.depth || each.delayed || each.running || each.paused || each.ended.some(Boolean));
+  const used = queues.filter((each) => each.depth || each.delayed || each.running || each.paused || each.scheduled || each.ended.some(Boolean));
   const found = (all || text ? queues : used).filter((each) => each.name.includes(text)).sort((a, b) => b.depth + b.delayed - a.depth - a.delayed || b.running - a.running || a.name.localeCompare(b.name));
   const quiet = queues.length - used.length;
   return html`<${View} title="Queues">
@@ -110,6 +110,7 @@ function Detail({ queue, workers }) {
         <dt>Waiting</dt><dd>${many(queue.depth, 'job')}, about ${many(queue.tokens, 'token')}</dd>
         <dt>By class</dt><dd>${count(queue.urgent)} interactive or standard, ${count(batch)} batch</dd>
         <dt>Between attempts</dt><dd>${count(queue.delayed)}</dd>
+        <dt>Scheduled</dt><dd>${queue.scheduled ? html`<a href=${`#/jobs?queue=${encodeURIComponent(queue.name)}&status=scheduled`}>${many(queue.scheduled, 'job')}</a>` : 'none'}</dd>
         <dt>Oldest has waited</dt><dd>${span(queue.oldest_s)}</dd>
         <dt>Running</dt><dd>${count(queue.running)} of ${many(queue.slots, 'slot')}</dd>
         <dt>Drain rate</dt><dd>${queue.drain_per_s === null ? 'unknown: none ended lately' : `${rate(queue.drain_per_s)} jobs a second, ${many(queue.ended.reduce((a, b) => a + b, 0), 'job')} in 15 minutes`}</dd>

@@ -67,7 +67,7 @@ prometheus: $(VENV)/.demo ## Unpack Debian's Prometheus into the cache: tests of
 inprocess: $(VENV)/.dev ## Test the in-process backends with their real libraries (11 minutes once a machine)
 	$(BIN)/python -m fleet.real.inprocess test
 
-agents: $(VENV)/.dev ## Install the coding agents that tests run (Claude Code, Codex, aider, ...: 1.8 GB, once a machine)
+agents: $(VENV)/.dev ## Install the large clients that tests run (Claude Code, Codex, Open WebUI, ...: 3 GB, once a machine)
 	PYTHONPATH=tests LLM_FLEET_NODE=require $(BIN)/python -m support.agents
 
 clients: $(VENV)/.dev agents ## Run every client that tests have, and write docs/clients-matrix.md; fails if a cell is no longer green
@@ -121,6 +121,7 @@ lock: $(VENV)/.uv ## Resolve all dependencies anew: the only verb that does
 	$(COMPILE) pyproject.toml -c locks/dev.txt -o locks/run.txt
 	$(COMPILE) locks/build.in -c locks/dev.txt -o locks/build.txt
 	$(COMPILE) locks/agents/aider.in -o locks/agents/aider.txt
+	$(COMPILE) locks/agents/open-webui.in --overrides locks/agents/open-webui.overrides -o locks/agents/open-webui.txt
 	cd locks/peers && for each in $(PEERS); do ../../$(COMPILE) $$each.in -o $$each.txt || exit 1; done
 	cd fleet/real/locks && for each in tools inprocess; do ../../../$(COMPILE) $$each.in -c ../../../locks/dev.txt -o $$each.txt || exit 1; done
 	cd fleet/real/locks && for each in llama-cpp-python stable-diffusion-cpp-python; do ../../../$(COMPILE) --no-deps $$each.in -o $$each.txt || exit 1; done

@@ -22,6 +22,7 @@ SLOW = (
     "clients/test_docs.py",
     "clients/test_llm.py",
     "clients/test_node.py",
+    "clients/test_open_webui_server.py",
     "clients/test_openai_background.py",
     "clients/test_openai_batches.py",
     "e2e",

@@ -1,7 +1,8 @@
 """What Open WebUI sends to servers of OpenAI's and Ollama's shape, and how it reads the answers.
 
 Source: open-webui/open-webui, backend/open_webui/routers/openai.py and ollama.py, utils/payload.py,
-retrieval/utils.py, retrieval/models/external.py. The product itself does not run here.
+retrieval/utils.py, retrieval/models/external.py. The product itself runs in
+test_open_webui_server.py.
 """
 
 import base64

@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests python -m support.agents    # `make agents`: install them all into the cache
 
-Claude Code, Codex, opencode and Continue are packages of npm (tests/clients/agents), aider is one
-of PyPI (locks/agents/aider.txt). `LLM_FLEET_NODE=require` makes a missing agent a failure.
+Claude Code, Codex, opencode and Continue are packages of npm (tests/clients/agents), aider and Open
+WebUI, which is no agent but as large, of PyPI (locks/agents). `LLM_FLEET_NODE=require` makes a
+missing one a failure.
 """
 
 import hashlib
@@ -24,8 +25,10 @@ DOCUMENT = ROOT / "docs" / "clients.md"
 ADDRESS, MODEL = "http://127.0.0.1:8700", "qwen3-coder"
 """What the snippets of the document name."""
 SCRIPTED = "scripted-tools"
-AIDER_LOCK = ROOT / "locks" / "agents" / "aider.txt"
-NEWEST_FOR_AIDER = (3, 12)
+LOCKS = ROOT / "locks" / "agents"
+OF_PYPI = ("aider", "open-webui")
+NEWEST_PYTHON = (3, 12)
+"""That those of PyPI run on."""
 PROGRAMS = {
     "claude": "@anthropic-ai/*/claude",
     "codex": "@openai/**/codex",
@@ -35,31 +38,33 @@ PROGRAMS = {
 
 
 def agent(name: str) -> Path:
-    """The program of an agent; skips the test where it cannot be installed."""
-    if name == "aider":
-        return _aider()
+    """The program of one; skips the test where it cannot be installed."""
+    if name in OF_PYPI:
+        return _of_pypi(name)
     modules = node_folder(AGENTS) / "node_modules"
     paths = (path for path in modules.glob(PROGRAMS[name]) if path.is_file())
     found = next((path for path in paths if os.access(path, os.X_OK)), None)
     return found or nothing(f"there is no {name} for this machine")
 
 
-def _aider() -> Path:
-    if sys.version_info[:2] > NEWEST_FOR_AIDER:
-        nothing("aider needs Python 3.12 or older")
-    digest = hashlib.sha256(AIDER_LOCK.read_bytes()).hexdigest()[:12]
-    folder = cache_folder() / f"aider-{digest}-py{sys.version_info[0]}.{sys.version_info[1]}"
+def _of_pypi(name: str) -> Path:
+    version = sys.version_info[:2]
+    if version > NEWEST_PYTHON:
+        nothing(f"{name} needs Python 3.12 or older")
+    lock = LOCKS / f"{name}.txt"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    folder = cache_folder() / f"{name}-{digest}-py{version[0]}.{version[1]}"
     with alone(folder):
         if not (folder / ".complete").is_file():
             venv.create(folder, clear=True)
             uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet"]
-            how = ["--require-hashes", "--only-binary", ":all:", "--compile-bytecode"]
-            where = ["--python", str(folder / "bin" / "python"), "-r", str(AIDER_LOCK)]
+            how = ["--require-hashes", "--only-binary", ":all:", "--no-deps", "--compile-bytecode"]
+            where = ["--python", str(folder / "bin" / "python"), "-r", str(lock)]
             done = subprocess.run([*uv, *how, *where], capture_output=True, text=True, check=False)
             if done.returncode:
-                nothing(f"aider: {done.stderr.strip()[-500:]}")
+                nothing(f"{name}: {done.stderr.strip()[-500:]}")
             (folder / ".complete").touch()
-    return folder / "bin" / "aider"
+    return folder / "bin" / name
 
 
 def snippet(name: str, url: str, model: str = SCRIPTED) -> str:
@@ -68,7 +73,6 @@ def snippet(name: str, url: str, model: str = SCRIPTED) -> str:
     found = re.search(pattern, DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     assert found is not None, name
     assert ADDRESS in found[1]
-    assert MODEL in found[1]
     return found[1].replace(ADDRESS, url).replace(MODEL, model)
 
 
@@ -117,5 +121,5 @@ def call(name: str, **arguments: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for each in (*PROGRAMS, "aider"):
+    for each in (*PROGRAMS, *OF_PYPI):
         sys.stdout.write(f"{agent(each)}\n")

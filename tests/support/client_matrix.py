@@ -82,7 +82,7 @@ CLIENTS = {
     "aider": Client("aider", "aider-chat", "locks/agents/aider.txt"),
     "opencode": Client("opencode", "opencode-linux-x64-baseline", AGENTS),
     "continue": Client("Continue (`cn`)", "@continuedev/cli", AGENTS),
-    "open-webui": Client("Open WebUI (its requests, as recorded)"),
+    "open-webui": Client("Open WebUI", "open-webui", "locks/agents/open-webui.txt"),
     "curl": Client("curl"),
 }
 

@@ -118,7 +118,7 @@ def _moment(value: Any) -> float:
 Moment = Annotated[
     float,
     BeforeValidator(_moment, json_schema_input_type=float | str),
-    Field(examples=["2026-11-29T22:00:00+01:00", 1795986000]),
+    Field(examples=["2026-01-31T22:00:00+01:00", 1769893200]),
 ]
 """A point in time in unix seconds, which a client may write as RFC 3339."""
 BackendName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]

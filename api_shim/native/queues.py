@@ -34,7 +34,7 @@ QueueName = Annotated[
 _ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
 """Nothing that moves a terminal's cursor or turns the direction of text."""
 _LONGEST_S: Final = 366 * 86400
-_ROUTE: Final[Any] = {"responses": documented(403, 404, 413, 415, 422, 503)}
+_ROUTE: Final[Any] = {"responses": documented(400, 403, 404, 413, 415, 422, 503)}
 
 router = APIRouter(prefix="/api/v1/queues", tags=["roster"], route_class=JsonRoute)
 

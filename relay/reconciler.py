@@ -54,6 +54,8 @@ class Reconciler:
         self._settlement = Settlement(connection)
         self._limits = TenantLimits(connection)
         self._moves = Moves(connection)
+        self.moved = 0
+        """Jobs that the last pass moved to another target of their alias."""
         self._cursor = "0"
         self._checked: dict[str, int] = {}
         """How far each list has been checked, counted from its oldest job."""
@@ -67,7 +69,7 @@ class Reconciler:
         await self._parents.keep()
         await self._settlement.settle(self._connection.settings.reap_s / 2)
         await self._limits.release_abandoned()
-        await self._moves.move_waiting()
+        self.moved = await self._moves.move_waiting()
         return await self._restore_what_was_lost()
 
     async def _end_what_is_too_late(self) -> None:

@@ -136,7 +136,8 @@ COUNTED: Final = (
     _counted(
         "hand_overs_total",
         "Jobs that went back to their queue: retry, drain (a worker stops), lease_expired, "
-        "worker_died, restored (the queue had lost it), redis (it did not answer), log_torn.",
+        "worker_died, restored (the queue had lost it), redis (it did not answer), log_torn; or to "
+        "that of the next target of their alias: fallback.",
         "reason",
     ),
     _counted(

@@ -126,6 +126,7 @@ class Maintenance:
         expired, restored = await self._leases.reap(), await self._reconciler.reconcile()
         self._metrics.on_handed_over("lease_expired", expired)
         self._metrics.on_handed_over("restored", restored)
+        self._metrics.on_handed_over("fallback", self._reconciler.moved)
         if expired + restored:
             _log.warning("%d jobs were handed over", expired + restored)
 

@@ -186,10 +186,18 @@ class JobWindow:
         end = result.error or result.cancelled
         if end is not None:
             return job_failed(in_flight.row, job_id, in_flight.custom_id, end)
-        body = in_flight.render(result)
+        body = await self._with_model(job_id, in_flight.render(result))
         left_out = (*in_flight.left_out, *result.ignored)
         answer = succeeded(in_flight.row, job_id, in_flight.custom_id, body, left_out)
         return answer._replace(usage=result.usage or Usage())
+
+    async def _with_model(self, job_id: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The body with the model that answered, where the row has named an alias."""
+        if "model" not in body or not self._dependencies.aliases.table.aliases:
+            return body
+        record = await self._dependencies.records.find(job_id)
+        is_alias = record is not None and record.alias is not None
+        return {**body, "model": record.model} if record and is_alias else body
 
     def in_flight_row(self, waiting: PendingRow, job_id: str) -> InFlightRow | None:
         """A row that an earlier driver enqueued; None if its body is invalid."""

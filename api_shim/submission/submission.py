@@ -29,6 +29,7 @@ from contract.errors import (
     QueueFull,
     RateLimited,
     RelayUnavailable,
+    UnknownModel,
 )
 from contract.jobs import AnyRequest, JobAccepted, JobRecord, QueuePlace
 from contract.models import EVERY_MODEL, PullRequest
@@ -237,8 +238,18 @@ class Submission:
             raise InvalidRequest("route: the fleet sets it; name the alias as the model")
         route = await self._route(request)
         if route is None:
-            return await self._fresh_if_refused(partial(self._place, request))
+            try:
+                return await self._fresh_if_refused(partial(self._place, request))
+            except Refusal as refusal:
+                raise self._not_of_alias(request, refusal) from None
         return await self._fresh_if_refused(partial(self._place_by, request, route))
+
+    def _not_of_alias(self, request: AnyRequest, refusal: Refusal) -> Refusal:
+        """The refusal, which says so if the request may not name an alias, and does."""
+        model = getattr(request, "model", "")
+        if refusal.code == UnknownModel.code and model in self._services.aliases.table.aliases:
+            refusal.detail += f" {model} is an alias, and a {request.kind} is of a model itself."
+        return refusal
 
     async def queue_for(self, request: AnyRequest) -> str:
         """The queue for a request, whose model is no alias; raises Refusal, RelayUnavailable."""

@@ -21,8 +21,10 @@ ROWS = 20
 def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder: Path = tmp_path_factory.mktemp("batches")
     with fleet(
-        folder, "scripted", data_dir=folder / "data", batch_max_rows=50, max_file_bytes=5 * 2**20
-    ) as running:
+        folder, "scripted", data_dir=folder / "data", batch_max_rows=50, max_file_bytes=5 * 2**20,
+        aliases={"quick-*": {"model": "scripted-story:fail=context", "backend": "scripted",
+                             "fallbacks": ["scripted-echo"]}},
+    ) as running:  # fmt: skip
         yield running
 
 
@@ -46,6 +48,15 @@ def test_a_file_is_uploaded_looked_at_downloaded_and_deleted(ask: OpenAI) -> Non
         ask.files.retrieve(file.id)
     with pytest.raises(openai.NotFoundError):
         ask.files.content(file.id)
+
+
+@pytest.mark.feature("batches")
+def test_rows_may_name_aliases_and_tell_which_model_answered(ask: OpenAI) -> None:
+    done = ended(ask, begun(ask, [echo(n, "quick-one") for n in range(3)]))
+    found = lines(ask, done.output_file_id)
+
+    assert sorted(map(said, found)) == ["n 0", "n 1", "n 2"]
+    assert {"scripted-echo"} == {line["response"]["body"]["model"] for line in found}
 
 
 @pytest.mark.feature("batches")

@@ -11,6 +11,7 @@ export const overview = signal(null);
 export const link = signal({ state: 'connecting', message: '' });
 export const history = signal([]);
 export const models = signal(null);
+export const aliases = signal([]);
 export const toasts = signal([]);
 export const route = signal(parsed(location.hash));
 export const isAdmin = computed(() => Boolean(caller.value && caller.value.tenant.admin));
@@ -139,7 +140,8 @@ function seen(state) {
 }
 
 export async function refreshModels() {
-  const found = await attempt(() => get('/api/v1/models'));
+  const [found, named] = await Promise.all([attempt(() => get('/api/v1/models')), attempt(() => get('/api/v1/aliases'))]);
+  if (named) aliases.value = named.aliases;
   if (found) models.value = found.models;
 }
 

@@ -122,7 +122,7 @@ async def test_what_cannot_be_used_is_explained(url: str, redis_url: str) -> Non
     assert "lost is an alias of nowhere" in problem(lost, 404, "unknown_model")["detail"]
     assert elsewhere.status_code in (404, 503)
     assert "route" in problem(forged, 422, "invalid_request")["detail"]
-    problem(deleted, 404, "unknown_model")
+    assert "fast is an alias" in problem(deleted, 404, "unknown_model")["detail"]
 
 
 async def test_a_backend_that_the_client_names_restricts_the_targets(

@@ -7,6 +7,7 @@ import { Answer } from '../parts/answer.js';
 import { Badge, Empty, Field, Icon, Notice, Panel, Search, Select, View } from '../parts/controls.js';
 import { confirmed, Dialog } from '../parts/overlays.js';
 import { attempt, go, isAdmin, overview, refreshModels, remember, remembered, useModels } from '../store.js';
+import { Aliases } from './aliases.js';
 import { backendState } from './overview.js';
 
 // Runs a job that changes models, and says how it ended.
@@ -149,6 +150,7 @@ export default function Backends({ rest }) {
       ${remembered.value.backend && !chosen && state.backends.some((each) => each.name === remembered.value.backend) ? html`<span class="muted small">last used: <a href=${`#/backends/${remembered.value.backend}`}>${remembered.value.backend}</a></span>` : null}</div>
     ${shown.map((each) => html`<${Backend} key=${each.name} backend=${each} models=${(models || []).filter((model) => model.backend === each.name)} text=${text} />`)}
     ${!shown.length && html`<${Panel}><${Empty} title=${chosen ? `There is no backend ${chosen}` : 'No backend yet'}>Add one, or start a worker next to one.<//><//>`}
+    ${!chosen && html`<${Aliases} />`}
     ${adding && html`<${Add} onClose=${() => add(false)} />`}
   <//>`;
 }

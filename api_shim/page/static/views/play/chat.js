@@ -68,7 +68,7 @@ export default function Chat() {
     type('');
     attach([]);
     const done = await speech.say('chat', {
-      backend: choice.backend, model: model.name, messages: messages(asked, options.system), tools,
+      backend: choice.named, model: model.name, messages: messages(asked, options.system), tools,
       think: can(model, 'thinking') === false ? undefined : options.think,
       temperature: options.temperature === '' ? undefined : Number(options.temperature),
       max_tokens: options.max_tokens === '' ? undefined : Number(options.max_tokens),

@@ -22,7 +22,7 @@ export default function Compare() {
     event.preventDefault();
     if (!text.trim() || busy) return;
     for (const [choice, speech] of [[left, one], [right, two]]) {
-      if (choice.model) speech.say('chat', { backend: choice.backend, model: choice.model.name, messages: [{ role: 'user', content: text }] });
+      if (choice.model) speech.say('chat', { backend: choice.named, model: choice.model.name, messages: [{ role: 'user', content: text }] });
     }
   };
   if (left.ready && !left.model) return html`<${Panel}><${Empty} title="No model can chat" /><//>`;

@@ -28,7 +28,7 @@ export default function Embed() {
   const texts = text.split('\n').map((each) => each.trim()).filter(Boolean).slice(0, MOST);
   const run = async (event) => {
     event.preventDefault();
-    const done = await speech.say('embed', { backend: choice.backend, model: choice.model.name, input: texts });
+    const done = await speech.say('embed', { backend: choice.named, model: choice.model.name, input: texts });
     const vectors = done ? rows(done.vectors) : [];
     if (vectors.length < 2) return;
     set({ texts, vectors, points: plane(vectors) });

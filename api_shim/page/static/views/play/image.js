@@ -15,7 +15,7 @@ export default function Image() {
     event.preventDefault();
     const [width, height] = fields.size.split('x').map(Number);
     speech.say('image', {
-      backend: choice.backend, model: choice.model.name, prompt: fields.prompt, negative_prompt: fields.negative_prompt, width, height,
+      backend: choice.named, model: choice.model.name, prompt: fields.prompt, negative_prompt: fields.negative_prompt, width, height,
       count: Number(fields.count) || 1, steps: fields.steps === '' ? undefined : Number(fields.steps), seed: fields.seed === '' ? undefined : Number(fields.seed), partial_images: 2,
     });
   };

@@ -13,7 +13,7 @@ from contract.chat import ChatRequest, Message
 from contract.embeddings import EmbedRequest, unpack
 from contract.events import Frame
 from contract.result import fold
-from fleet.real.run_llama_server import LlamaServer
+from fleet.real.run_llama_server import LlamaServer, running_llama_server
 
 pytestmark = pytest.mark.real
 LEASE = {"FLEET_LEASE_S": "1", "FLEET_RENEW_S": "0.3", "FLEET_REAP_S": "0.3"}
@@ -122,3 +122,33 @@ async def test_embeddings_come_from_a_real_server_in_order(
 
             assert rows[0][0] == pytest.approx(rows[1][0], abs=1e-4)
             assert rows[0][0] != pytest.approx(rows[0][1], abs=1e-4)
+
+
+async def test_turns_of_a_conversation_find_their_prefix_in_their_slot(
+    redis_url: str, tmp_path: Path, llama_binary: Path
+) -> None:
+    said = {name: [Message(role="user", content=f"{name} says hello. " * 9)] for name in "abc"}
+    cached: list[int] = []
+    with (
+        running_llama_server(slots=3) as server,
+        worker(redis_url, tmp_path, "llamacpp", **dsn(server)) as one,
+    ):
+        async with relay_on(redis_url) as relay:
+            await one.ready(relay)
+            for _ in range(3):
+                for name, messages in said.items():
+                    request = ChatRequest(
+                        model="tiny", messages=tuple(messages), conversation=name, max_tokens=8
+                    )
+                    job, _ = await relay.queue.enqueue(request, queue="llamacpp.chat")
+                    result = fold(frame.event for frame in await relay.frames(job.id))
+                    assert result.usage is not None
+                    cached.append(result.usage.cached_tokens)
+                    messages += [
+                        Message(role="assistant", content=result.content),
+                        Message(role="user", content="And then?"),
+                    ]
+
+    # Of the first ones only what all prompts begin with could have been there.
+    assert min(cached[3:6]) > max(cached[:3])
+    assert min(cached[6:]) > max(cached[3:6])

@@ -11,9 +11,11 @@ from support.relay import QUEUE, Relay, chat, relay_on, words
 from contract import redis_keys
 from contract.events import Done
 from relay.leases import Holder
+from relay.order import ClaimFilter
 from relay.publisher import AttemptLog
 from relay.queue import Claim, assigned
 from relay.scripts.queues import NO_JOB, EndedJob
+from relay.scripts.turn_scripts import report
 
 CHUNKS = 16
 SCRIPTS_A_JOB = 6
@@ -21,6 +23,8 @@ COMMANDS_A_JOB = 84
 SCRIPTS_AN_ASSIGNED_JOB = 5.2
 """Begin, enqueue, start, append, and one that releases and claims; one a trial for its end."""
 COMMANDS_AN_ASSIGNED_JOB = 50
+COMMANDS_A_TURN = 16
+"""Those that an assigned job costs more if it is a message of a conversation; no script more."""
 COMMANDS_A_CHUNK = 5.1
 """Those inside scripts included, of a chunk that is written alone."""
 COMMANDS_A_CHUNK_OF_MANY = 0.1
@@ -43,18 +47,23 @@ async def run_jobs(relay: Relay, count: int, chunks: int) -> None:
         await relay.run(claim, *words(chunks))
 
 
-async def run_assigned_jobs(relay: Relay, count: int, chunks: int) -> None:
+async def run_assigned_jobs(
+    relay: Relay, count: int, chunks: int, conversation: str | None = None
+) -> None:
     """What a busy worker does whose jobs come one by one: ADR 38."""
     ended = NO_JOB
+    here = frozenset({"address"})
+    await relay.connection.call(report(QUEUE, "w1", 15, 15, {"address": True}))
     async with relay.subscriber.subscribe(redis_keys.wake_channel("w1")) as messages:
         messages.catch_up()
         for _ in range(count):
-            assert await relay.queue.claim(QUEUE, "w1", idle_slots=9, ended=ended) is None
-            await relay.queue.enqueue(chat(), queue=QUEUE)
+            free = ClaimFilter(here=here)
+            assert await relay.queue.claim(QUEUE, "w1", free, idle_slots=9, ended=ended) is None
+            await relay.queue.enqueue(chat(conversation=conversation), queue=QUEUE)
             await messages.wait(5)
             claim = assigned(messages.take()[0], "w1")
             assert isinstance(claim, Claim)
-            job = await relay.queue.start(claim)
+            job = await relay.queue.start(claim, home="address")
             assert job is not None
             attempt_log = relay.attempt_log(job)
             for event in (*words(chunks), Done()):
@@ -91,6 +100,19 @@ async def test_a_job_that_is_assigned_costs_five_scripts_at_most(redis_url: str)
 
     assert scripts <= SCRIPTS_AN_ASSIGNED_JOB
     assert commands <= COMMANDS_AN_ASSIGNED_JOB
+
+
+async def run_turns(relay: Relay, count: int, chunks: int) -> None:
+    await run_assigned_jobs(relay, count, chunks, "a conversation")
+
+
+async def test_a_message_of_a_conversation_costs_no_script_more(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        scripts, commands = await cost_of(relay, 20, CHUNKS, run_assigned_jobs)
+        in_turn, more = await cost_of(relay, 20, CHUNKS, run_turns)
+
+    assert in_turn == scripts
+    assert more - commands <= COMMANDS_A_TURN
 
 
 async def test_chunks_that_come_at_once_cost_as_much_as_one(redis_url: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Final
+from uuid import uuid4
 
 import typer
 
@@ -100,6 +101,7 @@ class Talk:
         self._url = url
         self._model = model
         self._fields = {name: value for name, value in fields.items() if value is not None}
+        self._fields["conversation"] = uuid4().hex
 
     async def answer(self, messages: list[Message]) -> Result:
         """Stream the answer to the terminal; cancels the job if it is interrupted.

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from contract.chat import ChatRequest, CountRequest
+from contract.conversations import ConversationPolicy
 from contract.embeddings import EmbedRequest
 from contract.events import Failed
 from contract.images import ImageRequest
@@ -114,6 +115,8 @@ class JobRecord(WireModel):
     """When the last of them had ended."""
     conversation: str | None = None
     """The client's name for the conversation that it continues."""
+    conversation_policy: ConversationPolicy | None = None
+    """What it does while an earlier message of the conversation has not ended."""
     traceparent: str | None = None
     """The span that enqueued it, as W3C's Trace Context writes it; null if there was none."""
     tracestate: str | None = None

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any, Final
 
 from contract import redis_keys
+from contract.conversations import conversation_id
 from contract.errors import QueueFull
 from contract.jobs import JobRecord, QueuePlace
 from contract.roster import QueuePause, QueueView, WorkerReport
@@ -14,6 +15,7 @@ from relay.order import Arrival
 from relay.scheduling import later
 from relay.scheduling.pauses import pause_in, schedule_in
 from relay.scripts import queues as scripts
+from relay.scripts.jobs import statuses
 
 NO_WORKER: Final = "waiting for a worker to start"
 """Why a job waits in a queue that no live worker consumes."""
@@ -30,6 +32,9 @@ _SUFFIX: Final = {"jobs": "", "tokens": "_TOKENS"}
 _AT_ONCE: Final = 200
 """Queues that one script call counts; it blocks Redis for less than a millisecond."""
 _MOST_TENANTS: Final = 100
+_TURNS_READ: Final = 64
+"""Messages of a conversation that are looked at for one that has not ended."""
+_LIVE: Final = frozenset({"queued", "running"})
 _LEAST_S: Final = 10.0
 """Shortest time over which a rate is believed."""
 
@@ -61,13 +66,25 @@ class Positions:
             rate, pause = self.rate(counts), pause_in((why or b"").decode())
             if pause is not None:
                 return paused(rank + 1, rate, pause, self._connection.now())
-            return placed(rank + 1, rate)
+            return behind(await self._earlier_turn(record), placed(rank + 1, rate))
         if due is not None:
             if reason := later.reason(record, self._connection.now()):
                 return QueuePlace(reason=reason, is_scheduled=True)
             wait_s = max(0.0, float(due) - self._connection.now())
             return QueuePlace(reason=f"the next attempt is due in {wait_s:.1f} s")
         return QueuePlace()
+
+    async def _earlier_turn(self, record: JobRecord) -> str:
+        """What a message waits for that runs after those before it; empty for any other job."""
+        if record.conversation is None or record.conversation_policy != "queue":
+            return ""
+        key = redis_keys.turns(conversation_id(record.tenant, record.conversation))
+        members: Any = await self._connection.command("LRANGE", key, 0, _TURNS_READ)
+        ids = [member.decode() for member in members]
+        before = ids[: ids.index(record.id)] if record.id in ids else ids
+        states = await self._connection.call(statuses(before)) if before else []
+        live = (id for id, status in zip(before, states, strict=True) if status in _LIVE)
+        return turn_obstacle(next(live, None))
 
     async def recent_rate(self, queue: str) -> float | None:
         """The rate of a queue, read at most once a second; raises RelayUnavailable."""
@@ -219,6 +236,11 @@ def behind(obstacle: str, place: QueuePlace) -> QueuePlace:
     return place.model_copy(
         update={"reason": obstacle if is_next else f"{obstacle}; {place.reason}"}
     )
+
+
+def turn_obstacle(earlier: str | None) -> str:
+    """Why a message waits for an earlier one of its conversation, which is this job."""
+    return f"job {earlier} of its conversation has not ended" if earlier else ""
 
 
 def ahead(count: int) -> str:

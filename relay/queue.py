@@ -30,7 +30,7 @@ from relay.idempotency import Key, KeyTimes
 from relay.leases import AFTER_A_PAUSE, Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, ClaimFilter
 from relay.parents import Parents
-from relay.position import Positions, behind, paused, placed, queue_full
+from relay.position import Positions, behind, paused, placed, queue_full, turn_obstacle
 from relay.records import Records, from_hash
 from relay.scheduling import later
 from relay.scheduling.pauses import pause_in
@@ -134,15 +134,14 @@ class Queue:
             return there, await self.positions.place(there)
         await self._check_later(request, tenant)
         new_id = job_id or new_job_id or uuid4().hex
-        record = new_record(request, queue, tenant, new_id, retry_of)
+        settings, now = self._connection.settings, self._connection.now()
+        policy, lives = settings.conversation_policy, job_id is not None
+        record = new_record(request, queue, tenant, new_id, retry_of=retry_of, policy=policy)
         record, reservation = self._limits.priced(record, request, tenant)
-        lease_s = self._connection.settings.lease_s if expects_follower else None
+        lease_s = settings.lease_s if expects_follower else None
         follower = first_of(record, first_follower, lease_s)
-        arriving = new_arrival(record, request, tenant, self._connection.settings)
-        new = new_job(
-            record, request, arriving.facts, follower, obstacle, now=self._connection.now()
-        )
-        lives = job_id is not None
+        arriving = new_arrival(record, request, tenant, settings)
+        new = new_job(record, request, arriving.facts, follower, obstacle, now=now)
         async with self._limits.reserving(reservation):
             job = await self._enqueue(new, request, arriving, lives=lives)
         assert not isinstance(job, HeldKey)  # noqa: S101 - for the type checker: only of a key
@@ -164,7 +163,13 @@ class Queue:
         this way. Raises as `enqueue`, and leaves nothing but the key then.
         """
         await self._check_later(request, tenant)
-        record = new_record(request, queue, tenant, once.job_id, None)
+        record = new_record(
+            request,
+            queue,
+            tenant,
+            once.job_id,
+            policy=self._connection.settings.conversation_policy,
+        )
         record, reservation = self._limits.priced(record, request, tenant)
         follower = first_of(record, first_follower, self._connection.settings.lease_s)
         arriving = new_arrival(record, request, tenant, self._connection.settings)
@@ -284,7 +289,7 @@ class Queue:
                 with suppress(JobNotFound):
                     await self.cancel(job_id, by="conversation", reason=INTERRUPTED)
         elif begun.earlier:
-            place = behind(f"job {begun.earlier[0]} of its conversation has not ended", place)
+            place = behind(turn_obstacle(begun.earlier[0]), place)
         return record, place
 
     async def _placed(

@@ -3,7 +3,7 @@
 from typing import Final
 
 from contract import redis_keys
-from contract.conversations import turn_of
+from contract.conversations import ConversationPolicy, turn_of
 from contract.events import Queued
 from contract.jobs import AnyRequest, JobRecord
 from contract.tenants import Tenant
@@ -21,10 +21,17 @@ FIRST_FOLLOW_S: Final = 15.0
 
 
 def new_record(
-    request: AnyRequest, queue: str, tenant: Tenant, job_id: str, retry_of: str | None
+    request: AnyRequest,
+    queue: str,
+    tenant: Tenant,
+    job_id: str,
+    *,
+    retry_of: str | None = None,
+    policy: ConversationPolicy,
 ) -> JobRecord:
-    """The record of a job that is to be enqueued."""
+    """The record of a new job; `policy` is for a message whose request names none."""
     trace, route = current_trace(), request.route
+    turn = turn_of(request, tenant.name, policy)
     return JobRecord(
         id=job_id,
         v=VERSION,
@@ -48,6 +55,7 @@ def new_record(
         traceparent=trace and trace.traceparent,
         tracestate=trace and trace.tracestate,
         conversation=getattr(request, "conversation", None),
+        conversation_policy=turn and turn.policy,
         metadata=request.metadata,
     )
 

@@ -197,9 +197,14 @@ async def test_queue_tells_what_it_waits_for(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first = await enqueue(relay)
         request = chat(conversation="c", conversation_policy="queue")
-        _, place = await relay.queue.enqueue(request, queue=QUEUE)
+        record, place = await relay.queue.enqueue(request, queue=QUEUE)
+        later = await relay.queue.positions.place(record)
+        await relay.queue.cancel(first, by="caller")
+        then = await relay.queue.positions.place(record)
 
         assert f"job {first} of its conversation has not ended" in place.reason
+        assert later.reason == place.reason
+        assert then.reason == "next in line"
 
 
 async def test_queue_goes_on_when_the_one_before_is_cancelled_or_fails(redis_url: str) -> None:

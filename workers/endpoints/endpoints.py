@@ -87,6 +87,8 @@ class Endpoint:
         self.models: tuple[ModelReport, ...] = ()
         self.packers = dict(packers)
         self.home = home
+        self.conversations = 0
+        """How many have begun here: of two idle addresses the one with fewer gets the next."""
         self.prompt_slots = PromptSlots(clock) if isinstance(adapter, NamesSlots) else None
 
     @property
@@ -219,6 +221,7 @@ class Reservation:
         self._endpoint = best or self._endpoint
         self._enter(loaded)
         self._take_prompt_slot(conversation)
+        self._endpoint.conversations += conversation is not None and home is None
         if self._is_broadcast:
             return ", ".join(endpoint.address for endpoint in self._pool.all)
         return self._endpoint.address if len(self._pool.all) > 1 else None
@@ -395,7 +398,7 @@ class EndpointPool:
         """
         model = loaded and model_of(loaded)
 
-        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, bool, bool, int]:
+        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, bool, bool, bool, int, int]:
             return (
                 loaded is not None and not endpoint.may_run(queue, loaded),
                 endpoint.lacks(model),
@@ -404,6 +407,7 @@ class EndpointPool:
                 home is not None and endpoint.home != home,
                 not endpoint.is_warm(loaded),
                 endpoint.in_flight - (endpoint is held),
+                endpoint.conversations,
             )
 
         candidates = [

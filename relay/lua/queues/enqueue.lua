@@ -32,7 +32,14 @@ if conversation ~= '' then
     local first = in_turn == '1' and live_turns(turns, keys_like(record_pattern), 1)[1]
     if first and first ~= id then assignment = '' end
 end
+-- A conversation without a home begins at any of the workers with most idle slots, so that a quiet
+-- fleet does not gather all of them at one server.
 local function most_idle()
+    if conversation ~= '' and not home_worker then
+        local found = redis.call('ZREVRANGE', idle, 0, 15, 'WITHSCORES')
+        local at = tonumber(string.sub(conversation, 1, 6), 16) % math.max(1, #found / 2) * 2
+        return found[at + 1], found[at + 2]
+    end
     if not home_worker then return unpack(redis.call('ZREVRANGE', idle, 0, 0, 'WITHSCORES')) end
     for _, member in ipairs({'+' .. home_lease_s .. ' ' .. home_worker, home_worker}) do
         local count = redis.call('ZSCORE', idle, member)

@@ -18,11 +18,12 @@ CHAT, PULL = "box.chat", "box.pull"
 DOWN = BackendUnreachable("refused")
 
 
-def endpoint(address: str, slots: int = 2, **models: bool | None) -> Endpoint:
+def endpoint(address: str, slots: int = 2, home: str = "", **models: bool | None) -> Endpoint:
     breaker = partial(CircuitBreaker, failures=1, open_s=5.0, clock=lambda: 0.0)
     made = Endpoint(
-        Scripted("box"), address, lambda verdict: breaker(verdict=verdict), {CHAT: slots, PULL: 1}
-    )
+        Scripted("box"), address, lambda verdict: breaker(verdict=verdict), {CHAT: slots, PULL: 1},
+        home=home,
+    )  # fmt: skip
     made.models = tuple(ModelReport(name=name, warm=warm) for name, warm in models.items())
     made.error = None
     return made
@@ -223,3 +224,28 @@ def test_a_model_is_listed_once_and_warm_if_it_is_warm_anywhere() -> None:
     cold, warm = ModelReport(name="m", warm=False), ModelReport(name="m", warm=True)
 
     assert merged([[cold], [warm, ModelReport(name="n")]]) == (warm, ModelReport(name="n"))
+
+
+def told(endpoints: EndpointPool, conversation: str, home: str | None = None) -> str:
+    with endpoints.reserve(CHAT) as reservation:
+        assert reservation is not None
+        reservation.move("j", "m", conversation, home)
+        return reservation.home
+
+
+def test_a_message_goes_where_its_conversation_ran_last_and_new_ones_are_spread() -> None:
+    endpoints = EndpointPool([endpoint("a", home="at a"), endpoint("b", home="at b")])
+    homes = [told(endpoints, "one"), told(endpoints, "two")]
+
+    assert homes == ["at a", "at b"]
+    assert [told(endpoints, "two", homes[1]) for _ in range(3)] == ["at b"] * 3
+
+
+def test_a_claim_names_the_addresses_with_a_free_slot() -> None:
+    endpoints = EndpointPool([endpoint("a", 1, home="at a"), endpoint("b", 1, home="at b")])
+    with ExitStack() as stack:
+        first = taken(stack, endpoints)
+        second = stack.enter_context(endpoints.reserve(CHAT))
+        assert second is not None
+
+        assert second.limits.here == {"at a", "at b"} - {first.home}

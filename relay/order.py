@@ -166,6 +166,7 @@ def facts_of(
         "tokens": cost.tokens,
         "slack": SLACK_S[record.priority],
         "batch": record.priority == "batch" or None,
+        "interactive": record.priority == "interactive" or None,
         "conv": turn and turn.conversation,
         "in_turn": True if turn is not None and turn.policy == "queue" else None,
         "target": record.target or None,

@@ -132,6 +132,7 @@ class FleetReader:
             name=counts.queue,
             depth=counts.depth,
             urgent=counts.urgent,
+            interactive=counts.interactive,
             delayed=counts.delayed,
             scheduled=counts.scheduled,
             running=counts.leased,

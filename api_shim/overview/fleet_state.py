@@ -30,6 +30,8 @@ class QueueSummary(WireModel):
     """Waiting jobs."""
     urgent: int
     """Waiting jobs of the classes `interactive` and `standard`; the others are of `batch`."""
+    interactive: int | None
+    """Those of class `interactive`; null if too many tenants wait."""
     delayed: int
     """Jobs between two attempts, and scheduled ones that are due within 90 s; not in `depth`."""
     scheduled: int

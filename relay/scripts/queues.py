@@ -69,6 +69,8 @@ class QueueCounts(NamedTuple):
     """Waiting jobs."""
     urgent: int
     """Those of them that are not of class `batch`."""
+    interactive: int | None
+    """Those of class `interactive`; None if `tenants` is None."""
     delayed: int
     """Jobs between two attempts, and scheduled ones that are due soon."""
     leased: int
@@ -307,6 +309,7 @@ def _counts(queue: str, row: Sequence[Any]) -> QueueCounts:
         queue,
         depth,
         urgent,
+        None if fields is None else fields.get(b"interactive", 0),
         delayed,
         leased,
         None if oldest_at is None else float(oldest_at),

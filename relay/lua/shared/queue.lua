@@ -26,7 +26,8 @@ local function note(id, job) redis.call('HSET', facts, id, cjson.encode(job)) en
 
 local function count(job, sign, into)
     for field, by in pairs({['tokens'] = job.tokens, ['jobs ' .. job.tenant] = 1,
-                            ['tokens ' .. job.tenant] = job.tokens}) do
+                            ['tokens ' .. job.tenant] = job.tokens,
+                            ['interactive'] = job.interactive and 1 or nil}) do
         if redis.call('HINCRBY', into, field, sign * by) <= 0 then
             redis.call('HDEL', into, field)
         end

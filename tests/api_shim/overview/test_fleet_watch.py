@@ -103,6 +103,7 @@ async def test_a_state_counts_what_waits_runs_and_has_ended(shim: str, redis_url
 
         assert (state["waiting"], state["running"], state["ended"][-1]) == (2, 1, 1)
         assert (queue["depth"], queue["urgent"], queue["running"]) == (2, 1, 1)
+        assert queue["interactive"] == 1
         assert queue["tenants"] == {"default": 2}
         assert queue["oldest_s"] >= 0
         assert [each["name"] for each in state["workers"]] == ["scripted-1"]

@@ -108,7 +108,7 @@ function Detail({ queue, workers }) {
     <div class="grid-2">
       <${Panel} title="Now"><dl class="facts">
         <dt>Waiting</dt><dd>${many(queue.depth, 'job')}, about ${many(queue.tokens, 'token')}</dd>
-        <dt>By class</dt><dd>${count(queue.urgent)} interactive or standard, ${count(batch)} batch</dd>
+        <dt>By class</dt><dd>${queue.interactive === null ? `${count(queue.urgent)} interactive or standard` : `${count(queue.interactive)} interactive, ${count(queue.urgent - queue.interactive)} standard`}, ${count(batch)} batch</dd>
         <dt>Between attempts</dt><dd>${count(queue.delayed)}</dd>
         <dt>Scheduled</dt><dd>${queue.scheduled ? html`<a href=${`#/jobs?queue=${encodeURIComponent(queue.name)}&status=scheduled`}>${many(queue.scheduled, 'job')}</a>` : 'none'}</dd>
         <dt>Oldest has waited</dt><dd>${span(queue.oldest_s)}</dd>

@@ -126,6 +126,7 @@ def test_documents_become_vectors_as_lists_of_numbers(http: httpx.Client) -> Non
     assert len(ollama) == 2
 
 
+@pytest.mark.feature("rerank")
 def test_an_external_reranker_orders_documents(http: httpx.Client) -> None:
     """RAG_RERANKING_ENGINE=external, RAG_EXTERNAL_RERANKER_URL=<fleet>/v1/rerank.
 

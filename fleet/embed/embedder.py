@@ -83,10 +83,13 @@ class Embedding:
     jobs_in_flight: int = 4
     priority: str = "standard"
     dimensions: int | None = None
+    task: str | None = None
     not_before: float | None = None
     """Unix seconds at which the first jobs may start."""
     run: str = ""
     """Id of the run: after a restart it finds its jobs by it."""
+    ignored: set[str] = field(default_factory=set)
+    """Options that the backend has ignored so far."""
     _failed: int = 0
     """Texts that failed since the last success."""
     _has_succeeded: bool = False
@@ -96,7 +99,7 @@ class Embedding:
         """Raises InvalidRequest for invalid options; sends no request."""
         given = {
             "model": self.model, "backend": self.backend, "priority": self.priority,
-            "dimensions": self.dimensions, "not_before": self.not_before,
+            "dimensions": self.dimensions, "task": self.task, "not_before": self.not_before,
         }  # fmt: skip
         fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         request_of("embed", {**fields, "input": ["a text"]})
@@ -140,6 +143,7 @@ class Embedding:
         except FleetError as error:
             return await self._after_failure(rows, answer, error)
         self._failed, self._has_succeeded = 0, True
+        self.ignored.update(answer.result.ignored)
         return [_found(row, vector) for row, vector in zip(rows, vectors, strict=True)]
 
     async def _after_failure(

@@ -43,6 +43,7 @@ class Facts(BaseModel):
     model: str
     backend: str | None
     dimensions: int | None
+    task: str | None = None
     run: str = ""
     """A random id: the first part of the Idempotency-Keys of its jobs."""
 
@@ -152,7 +153,7 @@ class Spool:
         self._add(self.facts.model_dump_json().encode(), b"")
 
     def _difference(self, facts: Facts) -> str | None:
-        for name in ("digest", "column", "delimiter", "model", "backend", "dimensions"):
+        for name in ("digest", "column", "delimiter", "model", "backend", "dimensions", "task"):
             mine, theirs = getattr(facts, name), getattr(self.facts, name)
             if mine != theirs:
                 return "the input is another one" if name == "digest" else f"{name}: {theirs}"

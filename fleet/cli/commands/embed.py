@@ -48,6 +48,7 @@ class _Options:
     model: str | None
     backend: str | None
     dimensions: int | None
+    task: str | None
     restart: bool
 
 
@@ -64,6 +65,9 @@ def embed(
     backend: Backend = None,
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Length of a vector, if the model supports it.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What the texts are for: query, document, classification ...")
     ] = None,
     errors: Errors = None,
     restart: Annotated[
@@ -84,11 +88,11 @@ def embed(
     source = TextSource(file, column, _character(delimiter))
     options = _Options(
         source, out, errors or out.with_name(f"{out.name}.errors.jsonl"),
-        model, backend, dimensions, restart,
+        model, backend, dimensions, task, restart,
     )  # fmt: skip
     job_fields = {
         "texts_a_job": texts_a_job, "jobs_in_flight": jobs_in_flight, "priority": priority,
-        "dimensions": dimensions, "not_before": time_of(at),
+        "dimensions": dimensions, "task": task, "not_before": time_of(at),
     }  # fmt: skip
     run(_embed(options, job_fields, Terminal(json=json), url))
 
@@ -126,6 +130,7 @@ async def _embed(
             model=model,
             backend=options.backend,
             dimensions=options.dimensions,
+            task=options.task,
         )
         with spool(options.out, facts, restart=options.restart) as spooled:
             work.run = spooled.facts.run
@@ -134,6 +139,11 @@ async def _embed(
                     f"the first jobs start at {utc(work.not_before)}: keep this running until then"
                 )
             await _fill(spooled, work, options, survey, terminal)
+            if options.task and "task" in work.ignored:
+                terminal.notice(
+                    f"{model} has no prompt for the task {options.task}: the texts were embedded"
+                    " as they are"
+                )
             await _write(spooled, options, survey.rows, terminal)
             return _report(spooled, options, survey.rows, terminal)
 

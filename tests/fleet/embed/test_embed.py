@@ -342,3 +342,16 @@ def test_texts_are_embedded_from_the_time_on_that_is_named(
     assert time.time() > at
     assert "the first jobs start at 20" in said.stderr
     assert len(vectors_in(out)) == 3
+
+
+def test_a_task_belongs_to_the_run_and_is_named_if_the_model_has_no_prompt_for_it(
+    fleet: Command, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "t.txt", tmp_path / "o.npy"
+    source.write_text("one\ntwo\n")
+    asked = ("embed", str(source), "-o", str(out), *EMBED)
+    said, wrong = fleet(*asked, "--task", "query"), fleet(*asked, "--task", "poetry")
+
+    assert said.returncode == 0, said.stderr
+    assert "no prompt for the task query" in said.stderr
+    assert (wrong.returncode, "task" in wrong.stderr) == (2, True)

@@ -32,6 +32,9 @@ Delimiter = Annotated[
     str | None,
     typer.Option(help="Delimiter of a table's cells, as in ';' or tab.  [default: detected]"),
 ]
+Purpose = Annotated[
+    str | None, typer.Option(help="What the texts are for: query, document, classification ...")
+]
 Errors = Annotated[
     Path | None,
     typer.Option(help="File of the texts that failed, and why.  [default: <out>.errors.jsonl]"),
@@ -66,9 +69,7 @@ def embed(
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Length of a vector, if the model supports it.")
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="What the texts are for: query, document, classification ...")
-    ] = None,
+    task: Purpose = None,
     errors: Errors = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard the results of an interrupted run.")
@@ -139,11 +140,6 @@ async def _embed(
                     f"the first jobs start at {utc(work.not_before)}: keep this running until then"
                 )
             await _fill(spooled, work, options, survey, terminal)
-            if options.task and "task" in work.ignored:
-                terminal.notice(
-                    f"{model} has no prompt for the task {options.task}: the texts were embedded"
-                    " as they are"
-                )
             await _write(spooled, options, survey.rows, terminal)
             return _report(spooled, options, survey.rows, terminal)
 
@@ -173,6 +169,11 @@ async def _fill(
                 "the same command continues from there"
             )
         raise
+    if options.task and "task" in work.ignored:
+        terminal.notice(
+            f"{work.model} has no prompt for the task {options.task}: the texts were embedded as"
+            " they are"
+        )
 
 
 async def _write(spooled: "Spool", options: _Options, total: int, terminal: Terminal) -> None:

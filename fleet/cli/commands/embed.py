@@ -32,6 +32,9 @@ Delimiter = Annotated[
     str | None,
     typer.Option(help="Delimiter of a table's cells, as in ';' or tab.  [default: detected]"),
 ]
+Dimensions = Annotated[
+    int | None, typer.Option(min=1, help="Length of a vector, if the model supports it.")
+]
 Purpose = Annotated[
     str | None, typer.Option(help="What the texts are for: query, document, classification ...")
 ]
@@ -66,9 +69,7 @@ def embed(
     delimiter: Delimiter = None,
     model: Model = None,
     backend: Backend = None,
-    dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Length of a vector, if the model supports it.")
-    ] = None,
+    dimensions: Dimensions = None,
     task: Purpose = None,
     errors: Errors = None,
     restart: Annotated[

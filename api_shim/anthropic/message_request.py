@@ -18,7 +18,7 @@ from api_shim.anthropic.message_body import (
     invalid_field,
 )
 from api_shim.anthropic.turns import ToolChanges, TurnReader
-from api_shim.http.problems import Refusal
+from api_shim.http.problems import Refusal, message_of
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import (
     ChatRequest,
@@ -137,7 +137,7 @@ def to_prompt(
 
 
 def to_tools(
-    tools: Iterable[AnthropicToolBody], changes: ToolChanges
+    tools: Sequence[AnthropicToolBody], changes: ToolChanges
 ) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
     """The tools that the model is offered, and the names of those that are left out.
 
@@ -150,6 +150,8 @@ def to_tools(
             left_out.append(f"tools[{tool.type}]")
         elif not tool.name:
             raise invalid_field(f"tools.{at}.name", "required")
+        elif tool in tools and any(tool.name == other.name for other in found):
+            raise invalid_field(f"tools.{at}.name", f"another tool is called {tool.name[:64]!r}")
         elif tool.name not in changes.removed and (
             not tool.defer_loading or tool.name in changes.added
         ):
@@ -256,7 +258,7 @@ def build_request(kind: type[AnyKind], **fields: Any) -> AnyKind:
         first = error.errors(include_input=False, include_url=False)[0]
         path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
         path[:1] = [_NAMES.get(name, name) for name in path[:1]]
-        raise _invalid(".".join(path) or "body", first["msg"]) from None
+        raise _invalid(".".join(path) or "body", message_of(first)) from None
 
 
 def _invalid(field: str, message: str) -> Refusal:

@@ -89,7 +89,9 @@ class TurnReader:
         for at, turn in enumerate(turns[first:], start=first):
             self._add(f"messages.{at}.content", turn)
         if all(message.role == "system" for message in self._messages):
-            raise invalid_field("messages", "at least one message of the user is required")
+            without = ", ".join(dict.fromkeys(self._left_out))
+            why = f", and nothing is understood of {without}" if without else ""
+            raise invalid_field("messages", f"at least one message of the user is required{why}")
         return Turns(tuple(self._messages), tuple(dict.fromkeys(self._left_out)), self._tools)
 
     def _begin(self, system: Content | None, turns: Sequence[TurnBody]) -> None:

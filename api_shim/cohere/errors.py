@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from api_shim.http.problems import FieldError, Problem, Refusal
+from api_shim.http.problems import FieldError, Problem, Refusal, message_of
 from contract.errors import FleetError, InvalidRequest
 from contract.json_lines import json_line
 
@@ -78,4 +78,4 @@ def named(error: ValidationError, names: Mapping[str, str]) -> Refusal:
     first = error.errors(include_input=False, include_url=False)[0]
     path = [str(step) for step in first["loc"] if not str(step).startswith("tuple[")]
     path[:1] = [names.get(name, name) for name in path[:1]]
-    return wrong_field(".".join(path) or "body", first["msg"])
+    return wrong_field(".".join(path) or "body", message_of(first))

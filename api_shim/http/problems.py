@@ -104,6 +104,14 @@ _LONGEST_TEXT: Final = 300
 _LONGEST_NAME: Final = 64
 
 
+def message_of(error: Mapping[str, Any]) -> str:
+    """What is wrong, of one of pydantic's errors, in words for who has sent a list or an object."""
+    message = str(error["msg"])
+    if "items after validation" in message or "item after validation" in message:
+        return f"must have {_limit(error['ctx'])}".removesuffix(" long") + " items"
+    return message
+
+
 def field_errors(
     errors: Iterable[Any], body: Any, known: Sequence[str] = ()
 ) -> tuple[FieldError, ...]:
@@ -121,7 +129,7 @@ def _field_error(error: Any, body: Any, known: Sequence[str]) -> FieldError:
         field=_cut(name) or str(where),
         where=where if where in {"body", "query", "path", "header"} else "body",
         code=kind,
-        message=_cut(error["msg"]),
+        message=_cut(message_of(error)),
         limit="required" if kind == "missing" else limit,
         remedy=_remedy(kind, name, limit, known),
     )

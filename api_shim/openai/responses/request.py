@@ -258,7 +258,11 @@ def _messages(body: ResponsePromptBody, earlier: EarlierResponses) -> tuple[Mess
     if not items and not earlier.past:
         raise invalid_field("input", "required without previous_response_id")
     system = (Message(role="system", content=body.instructions),) if body.instructions else ()
-    return (*system, *earlier.past, *to_messages(items or (), earlier))
+    messages = (*system, *earlier.past, *to_messages(items or (), earlier))
+    if not messages:
+        kinds = ", ".join(sorted({str(item.type) for item in items or ()}))
+        raise invalid_field("input", f"says nothing to a model: only items of type {kinds[:200]}")
+    return messages
 
 
 def _choice(

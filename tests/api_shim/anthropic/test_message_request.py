@@ -86,7 +86,13 @@ def test_tools_of_anthropics_are_left_out_and_late_ones_wait_for_a_reference() -
         ({"output_config": {"effort": "x"}}, "output_config.effort", "low, medium"),
         ({"output_config": {"format": {"type": "x"}}}, "output_config.format.type", "json_schema"),
         ({"temperature": 9}, "temperature", "less than or equal"),
-        ({"stop_sequences": ["x"] * 17}, "stop_sequences", "at most 16"),
+        ({"stop_sequences": ["x"] * 17}, "stop_sequences", "at most 16 items"),
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "tools.1.name", "another tool is called"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+            "messages",
+            r"nothing is understood of messages\[\].content\[audio\]",
+        ),
     ],
 )
 def test_a_refusal_names_the_field_and_the_limit(fields: Any, field: str, words: str) -> None:

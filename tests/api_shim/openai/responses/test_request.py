@@ -139,6 +139,7 @@ def test_formats_become_the_contract_s() -> None:
     [
         ("input", {"input": None}),
         ("input", {"input": []}),
+        ("input", {"input": [{"type": "quantum"}]}),
         ("conversation", {"conversation": "conv_1"}),
         ("prompt", {"prompt": {"id": "pmpt_1"}}),
         ("store", {"background": True, "store": False}),

@@ -49,22 +49,28 @@ class RerankRequest(Request):
         queries = self.queries or (self.query or "",) * len(self.documents)
         return tuple(zip(queries, self.documents, strict=True))
 
-    @field_validator("query")
+    @field_validator("queries")
     @classmethod
-    def _one_of_both(cls, query: str | None, info: ValidationInfo) -> str | None:
-        queries, documents = info.data.get("queries"), info.data.get("documents")
-        if queries is None or documents is None:  # the field itself is wrong
-            return query
-        if query is None and not queries:
-            raise PydanticCustomError("missing", "query, or queries with one for each document")
-        if query is not None and queries:
-            raise PydanticCustomError("query_twice", "send query, or queries, not both")
+    def _one_for_each(cls, queries: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        documents = info.data.get("documents", queries)
         if queries and len(queries) != len(documents):
             raise PydanticCustomError(
                 "queries_count",
                 "{queries} queries for {documents} documents: send one for each document",
                 {"queries": len(queries), "documents": len(documents)},
             )
+        return queries
+
+    @field_validator("query")
+    @classmethod
+    def _one_of_both(cls, query: str | None, info: ValidationInfo) -> str | None:
+        queries = info.data.get("queries")
+        if queries is None:  # they are wrong themselves
+            return query
+        if query is None and not queries:
+            raise PydanticCustomError("missing", "query, or queries with one for each document")
+        if query is not None and queries:
+            raise PydanticCustomError("query_twice", "send query, or queries, not both")
         return query
 
 

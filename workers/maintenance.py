@@ -196,6 +196,8 @@ class Maintenance:
         await pool.draining.wait()
         self._state.idle_slots.close()
         self._state.sessions.close()
+        # A report at once: no message of a conversation is to wait for this worker.
+        self._state.affinity.changed.set()
         if pool.is_retiring:
             _log.warning("retiring: %d jobs end first", len(self._state.held))
             await hurrying.wait()

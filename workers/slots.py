@@ -177,7 +177,7 @@ class IdleSlots:
                 work = assigned(message, self._worker)
                 if isinstance(work, Claim):
                     self.on_assigned(work)
-                elif not (self._wake(work) or self._slots.begin(work)):
+                elif not (self._wake(work) or self._begin(work)):
                     await self._queue.give_ticket_back(work)
 
     def _wake(self, queue: str) -> bool:
@@ -189,6 +189,10 @@ class IdleSlots:
                 waiter.set_result(True)
                 return True
         return False
+
+    def _begin(self, queue: str) -> bool:
+        """Begin a task for a queue whose job prefers this worker; False if it may not."""
+        return not self._is_closed and self._slots.begin(queue)
 
     def wake_all(self) -> None:
         """Have all slots look for jobs: a wake-up may have been lost."""

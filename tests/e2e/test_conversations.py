@@ -20,7 +20,7 @@ from support.relay import Relay, relay_on
 
 from contract.chat import ChatRequest, Message
 from contract.jobs import JobRecord
-from contract.redis_keys import wake_channel
+from contract.redis_keys import addresses, wake_channel
 
 QUEUE = "box.chat"
 PATIENCE_S = 3.0
@@ -150,6 +150,7 @@ async def test_a_conversation_stays_with_its_server_and_leaves_a_dead_one_once(
         assert (other.seen()["turns"], other.seen()["prefix_hits"]) == (3, 2)
 
 
+@pytest.mark.slow
 async def test_an_idle_worker_begins_a_message_that_another_was_offered(
     redis_url: str, tmp_path: Path
 ) -> None:
@@ -178,6 +179,29 @@ async def test_a_message_waits_no_longer_than_the_patience_for_a_busy_server(
 
         assert record.worker in {each.worker.name for each in sites} - {home}
         assert PATIENCE_S - 0.5 < waited_s(record) < PATIENCE_S + 1
+
+
+async def test_nobody_waits_for_a_worker_that_stops(redis_url: str, tmp_path: Path) -> None:
+    slow = "scripted-story:chunks=120,rate=20,slots=64"
+    async with two_sites(redis_url, tmp_path, FLEET_DRAIN_S="20") as (relay, sites):
+        first = Conversation(relay, "c")
+        home = (await first.say("hello")).worker
+        long = ChatRequest(
+            model=slow, messages=(Message(role="user", content="long"),), conversation="c"
+        )
+        running, _ = await relay.queue.enqueue(long, queue=QUEUE)
+        async with asyncio.timeout(10):
+            while (await relay.records.get(running.id)).status != "running":
+                await asyncio.sleep(0.05)
+        stopping = next(each.worker for each in sites if each.worker.name == home)
+        stopping.send(signal.SIGTERM)
+        async with asyncio.timeout(3):
+            while await relay.connection.command("HLEN", addresses(QUEUE)) > 1:
+                await asyncio.sleep(0.02)
+        record = await first.say("hello again")
+
+        assert record.worker != home
+        assert waited_s(record) < 1
 
 
 async def test_slots_of_llama_server_are_named_while_they_suffice(

@@ -1,4 +1,4 @@
-"""Vectors as small integers, for clients that ask for them. Pure.
+"""Vectors as clients ask for them: numbers, base64, or small integers. Pure.
 
 Each row is scaled by itself, because there is no calibration: the cosine of two rows is kept, their
 lengths are not. Bits are packed as numpy does: eight numbers a byte, the first one highest.
@@ -6,14 +6,37 @@ Source of the encodings: Cohere's `embedding_types` (cohere-python, `EmbedByType
 sentence-transformers `quantization.py`.
 """
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, get_args
+
+from contract.embeddings import unpack
 
 SmallType = Literal["int8", "uint8", "binary", "ubinary"]
 SMALL_TYPES: Final[tuple[SmallType, ...]] = get_args(SmallType)
+RowType = Literal["float", "base64"] | SmallType
+_FLOAT_BYTES: Final = 4
 _MOST: Final = 127
 _SHIFT: Final = 128
 _BITS: Final = 8
+
+
+def encoded_rows(
+    data: str, dimension: int, type: RowType
+) -> Iterator[str | list[float] | list[int]]:
+    """Each row of `dimension` numbers that `contract.embeddings.pack` encoded, as asked for.
+
+    One row at a time: those of a large job are tens of megabytes.
+    """
+    size_bytes = dimension * _FLOAT_BYTES
+    packed = base64.b64decode(data)
+    for at in range(0, len(packed), size_bytes):
+        row = base64.b64encode(packed[at : at + size_bytes]).decode()
+        if type == "base64":
+            yield row
+            continue
+        numbers = unpack(row, dimension)[0]
+        yield numbers if type == "float" else quantized(numbers, type)
 
 
 def quantized(row: Sequence[float], type: SmallType) -> list[int]:

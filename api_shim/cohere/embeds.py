@@ -3,7 +3,6 @@
 Source: cohere-ai/cohere-python `v2/raw_client.py` (embed), `types/embed_by_type_response.py`.
 """
 
-import base64
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
@@ -11,20 +10,18 @@ from pydantic import ValidationError
 
 from api_shim.cohere.errors import named, wrong_field
 from api_shim.submission.ignored_fields import LenientModel
-from contract.embeddings import TASK_WORDS, EmbedRequest, unpack
+from contract.embeddings import TASK_WORDS, EmbedRequest
 from contract.errors import NotSupported
 from contract.json_lines import json_line
-from contract.quantization import SmallType, quantized
-from contract.result import Result
+from contract.quantization import RowType, encoded_rows
+from contract.result import Embeddings, Result
 
 MOST_TEXTS: Final = 2048
 """As of /v1/embeddings; at Cohere 96."""
-_FLOAT_BYTES: Final = 4
 _ROWS_AT_ONCE: Final = 64
 """Rows that are encoded without yielding to other calls."""
+_NO_ROWS: Final = Embeddings(count=0, dimension=1, data="")
 _NAMES: Final = {"input": "texts", "dimensions": "output_dimension", "task": "input_type"}
-
-EmbeddingType = Literal["float", "base64"] | SmallType
 
 
 class EmbedContentBody(LenientModel):
@@ -52,7 +49,7 @@ class CohereEmbedBody(LenientModel):
     """Instead of `texts`: parts of type `text`, a line each."""
     images: tuple[Any, ...] = ()
     output_dimension: int | None = None
-    embedding_types: tuple[EmbeddingType, ...] = ("float",)
+    embedding_types: tuple[RowType, ...] = ("float",)
     truncate: Literal["NONE", "START", "END"] = "END"
     backend: str | None = None
     """Name of the backend, an addition of ours for fleets where several have the model."""
@@ -104,14 +101,15 @@ def _texts(body: CohereEmbedBody) -> tuple[str, ...]:
 
 
 def embed_pieces(
-    job_id: str, request: EmbedRequest, types: Sequence[EmbeddingType], result: Result
+    job_id: str, request: EmbedRequest, types: Sequence[RowType], result: Result
 ) -> Iterator[bytes]:
     """The response's JSON, some rows at a time."""
     yield b'{"response_type":"embeddings_by_type","id":"%s","embeddings":{' % job_id.encode()
+    found = result.embeddings or _NO_ROWS
     for number, type in enumerate(dict.fromkeys(types)):
         yield b'%s"%s":[' % (b"," if number else b"", type.encode())
         page: list[bytes] = []
-        for at, row in enumerate(_rows(result, type)):
+        for at, row in enumerate(encoded_rows(found.data, found.dimension, type)):
             page.append((b"," if at else b"") + json_line(row))
             if len(page) == _ROWS_AT_ONCE:
                 yield b"".join(page)
@@ -126,18 +124,3 @@ def _end(request: EmbedRequest, result: Result) -> dict[str, Any]:
         tokens = result.usage.prompt_tokens
         meta |= {"billed_units": {"input_tokens": tokens}, "tokens": {"input_tokens": tokens}}
     return {"texts": request.input, "meta": meta}
-
-
-def _rows(result: Result, type: EmbeddingType) -> Iterator[str | list[float] | list[int]]:
-    found = result.embeddings
-    if found is None:
-        return
-    size_bytes = found.dimension * _FLOAT_BYTES
-    packed = base64.b64decode(found.data)
-    for at in range(0, len(packed), size_bytes):
-        row = base64.b64encode(packed[at : at + size_bytes]).decode()
-        if type == "base64":
-            yield row
-            continue
-        numbers = unpack(row, found.dimension)[0]
-        yield numbers if type == "float" else quantized(numbers, type)

@@ -4,20 +4,19 @@ Source: openai/openai-openapi, CreateEmbeddingRequest and CreateEmbeddingRespons
 client requests base64 by default: little-endian float32, as in the contract.
 """
 
-import base64
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from api_shim.openai.request_fields import OpenAIRequest, build_request, invalid_field
 from api_shim.openai.response_head import ResponseHead
-from contract.embeddings import TASK_WORDS, EmbedRequest, Task, unpack
+from contract.embeddings import TASK_WORDS, EmbedRequest, Task
 from contract.json_lines import json_line
-from contract.quantization import SmallType, quantized
-from contract.result import Embeddings, Result
+from contract.quantization import RowType, encoded_rows
+from contract.result import Result
 
 Ids = Annotated[list[int], Field(min_length=1)]
 Given = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
@@ -71,11 +70,8 @@ def ids(given: Given) -> tuple[tuple[int, ...], ...]:
 
 
 MOST_INPUTS: Final = 2048
-_FLOAT_BYTES: Final = 4
 _ROWS_AT_ONCE: Final = 64
 """Rows that are encoded without yielding to other calls."""
-
-Encoding = Literal["float", "base64"] | SmallType
 
 
 class EmbeddingBody(OpenAIRequest):
@@ -91,7 +87,7 @@ class EmbeddingBody(OpenAIRequest):
     """One text or up to 2,048; or token ids, where the backend accepts them."""
     dimensions: int | None = None
     encoding_format: Annotated[
-        Encoding, Field(validation_alias=AliasChoices("encoding_format", "embedding_type"))
+        RowType, Field(validation_alias=AliasChoices("encoding_format", "embedding_type"))
     ] = "float"
     """`int8`, `uint8`, `binary` and `ubinary` are additions; Jina's clients call the field
     `embedding_type`.
@@ -131,23 +127,23 @@ def _task(word: str | None) -> Task | None:
     return found
 
 
-def response_body(head: ResponseHead, result: Result, encoding: Encoding) -> dict[str, Any]:
+def response_body(head: ResponseHead, result: Result, encoding: RowType) -> dict[str, Any]:
     """The response as a value; `pieces` encodes the same."""
     return {
         "object": "list",
         "data": [
             {"object": "embedding", "index": at, "embedding": row}
-            for at, row in enumerate(_rows(result.embeddings, encoding))
+            for at, row in enumerate(_rows(result, encoding))
         ],
         **_end(head, result),
     }
 
 
-def pieces(head: ResponseHead, result: Result, encoding: Encoding) -> Iterator[bytes]:
+def pieces(head: ResponseHead, result: Result, encoding: RowType) -> Iterator[bytes]:
     """The response's JSON, some rows at a time: 2,048 vectors are tens of megabytes."""
     yield b'{"object":"list","data":['
     page: list[bytes] = []
-    for at, row in enumerate(_rows(result.embeddings, encoding)):
+    for at, row in enumerate(_rows(result, encoding)):
         comma = b"," if at else b""
         encoded = b'"%s"' % row.encode() if isinstance(row, str) else json_line(row)
         page.append(b'%s{"object":"embedding","index":%d,"embedding":%s}' % (comma, at, encoded))
@@ -163,15 +159,6 @@ def _end(head: ResponseHead, result: Result) -> dict[str, Any]:
     return {"model": head.model, "usage": usage}
 
 
-def _rows(found: Embeddings | None, encoding: Encoding) -> Iterator[str | list[float] | list[int]]:
-    if found is None:
-        return
-    size_bytes = found.dimension * _FLOAT_BYTES
-    packed = base64.b64decode(found.data)
-    for at in range(0, len(packed), size_bytes):
-        row = base64.b64encode(packed[at : at + size_bytes]).decode()
-        if encoding == "base64":
-            yield row
-            continue
-        numbers = unpack(row, found.dimension)[0]
-        yield numbers if encoding == "float" else quantized(numbers, encoding)
+def _rows(result: Result, encoding: RowType) -> Iterator[str | list[float] | list[int]]:
+    found = result.embeddings
+    return encoded_rows(found.data, found.dimension, encoding) if found else iter(())

@@ -105,7 +105,8 @@ async def _show(job_id: str, terminal: Terminal, url: str | None) -> Exit:
 
 def _facts(view: JobView) -> list[tuple[str, object]]:
     facts = view.model_dump(exclude={"result", "v", "metadata"}, exclude_none=True)
-    for name in ("created_at", "deadline_at", "started_at", "ended_at"):
+    times = "created_at", "not_before", "freed_at", "deadline_at", "started_at", "ended_at"
+    for name in times:
         if name in facts:
             facts[name] = datetime.fromtimestamp(facts[name]).astimezone().isoformat(" ", "seconds")
     result = view.result

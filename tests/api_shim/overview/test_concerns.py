@@ -14,9 +14,9 @@ from contract.roster import QueuePause, QueueReport, WorkerReport
 def queue(**fields: Any) -> QueueSummary:
     given = {
         "name": "box.chat", "depth": 0, "urgent": 0, "interactive": 0, "delayed": 0,
-        "scheduled": 0, "running": 0, "slots": 1, "workers": 1, "is_known": False, "tokens": 0, "oldest_s": None,
-        "drain_per_s": None, "eta_s": None, "ended": (), "tenants": {}, "paused": None,
-        "windows": (), **fields,
+        "scheduled": 0, "running": 0, "slots": 1, "workers": 1, "is_known": False, "tokens": 0,
+        "oldest_s": None, "drain_per_s": None, "eta_s": None, "ended": (), "tenants": {},
+        "paused": None, "windows": (), **fields,
     }  # fmt: skip
     return QueueSummary(**given)
 

@@ -79,15 +79,13 @@ class MovableJob(NamedTuple):
         """Seconds that it may wait where it is."""
         return self.route.targets[self.record.target].wait_s
 
-    def next(self, workers: Collection[WorkerReport]) -> int | None:
-        """The next target that one of these workers takes jobs of."""
-        further = range(self.record.target + 1, len(self.route.targets))
-        takes = (
-            at
-            for at in further
-            if takes_jobs(workers, self.queue_of(at), self.route.targets[at].model)
-        )
-        return next(takes, None)
+    def further(self, workers: Collection[WorkerReport]) -> list[int]:
+        """The next targets, counted from 0, that one of these workers takes jobs of."""
+        return [
+            number
+            for number in range(self.record.target + 1, len(self.route.targets))
+            if takes_jobs(workers, self.queue_of(number), self.route.targets[number].model)
+        ]
 
     def queue_of(self, number: int) -> str:
         """The queue of a target, counted from 0."""
@@ -116,7 +114,14 @@ class Moves:
 
     async def next(self, job: MovableJob) -> int | None:
         """The next target of a job that a worker takes jobs of now; raises RelayUnavailable."""
-        return job.next(await self._roster.workers())
+        return await self._next(job, await self._roster.workers())
+
+    async def _next(self, job: MovableJob, workers: Collection[WorkerReport]) -> int | None:
+        for number in job.further(workers):
+            paused = redis_keys.paused(job.queue_of(number))
+            if not await self._connection.command("EXISTS", paused):
+                return number
+        return None
 
     async def move(self, job: MovableJob, number: int, reason: str) -> bool:
         """Make a job that this process holds, or has withdrawn, one of this target (from 0).
@@ -188,10 +193,11 @@ class Moves:
         if job is None:
             await self._connection.command("ZREM", redis_keys.MOVABLE, job_id)
             return False
-        record, at = job.record, job.next(workers)
+        record = job.record
         if (wait_s := await self._waits_still_s(job)) is not None:
             await self._connection.call(jobs.may_move(job_id, wait_s))
             return False
+        at = await self._next(job, workers)
         if at is None or not await self._connection.call(queues.withdraw(record.queue, job_id)):
             await self._connection.call(jobs.may_move(job_id, _AGAIN_S))
             return False

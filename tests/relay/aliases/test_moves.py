@@ -18,6 +18,7 @@ from relay.aliases.moves import MovableJob, Moves
 from relay.connection import ScriptCall
 from relay.leases import Holder
 from relay.queue import StartedJob
+from relay.scheduling.pauses import QueuePauses
 from relay.scripts.loader import load
 
 FIRST, SECOND = "one.chat", "two.chat"
@@ -132,6 +133,38 @@ async def test_a_job_for_later_waits_since_it_is_due(redis_url: str) -> None:
 
         assert time.time() >= at + 0.2
         assert (await started(relay, SECOND)).record.id == record.id
+
+
+async def test_a_job_does_not_move_to_a_paused_queue(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        job_id = await enqueued(relay, target(), target("m2", "two"), target("m3", "three"))
+        await announce(relay, "two", "three")
+        await QueuePauses(relay.connection).pause(SECOND)
+        async with asyncio.timeout(5):
+            while (record := await relay.records.get(job_id)).queue == FIRST:
+                await relay.reconciler.reconcile()
+
+        assert (record.queue, record.model, record.target) == ("three.chat", "m3", 2)
+
+
+async def test_a_message_that_moves_stays_in_its_conversation(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        its = route(*TWO)
+        for _ in range(2):
+            await relay.queue.enqueue(
+                chat(route=its, conversation="k", conversation_policy="queue"), queue=FIRST
+            )
+        await announce(relay, "two")
+        first = await started(relay)
+        async with asyncio.timeout(5):
+            while await relay.connection.command("ZCARD", redis_keys.backlog(FIRST)):
+                await relay.reconciler.reconcile()
+        early = await relay.start_next(SECOND, "w2")
+        await relay.run(first)
+        second = await started(relay, SECOND)
+
+        assert early is None
+        assert second.record.target == 1
 
 
 async def test_a_job_with_output_does_not_move(redis_url: str) -> None:

@@ -300,14 +300,9 @@ class DropInCall:
             headers=self.headers,
             head_timeout_s=self._services.keepalive_s,
             split_frames=split_frames,
-            why_silent=partial(self._why_silent, record.id),
+            why_silent=partial(self._services.positions.reason, record.id),
             answering=self._answering,
         )
-
-    async def _why_silent(self, job_id: str) -> str:
-        """Why a job waits, in one line; empty if it does not."""
-        queued = await self._services.positions.queued(job_id)
-        return "" if queued is None else " ".join(queued.reason.split())
 
     def _follower(self, record: JobRecord) -> AbstractAsyncContextManager[Follower]:
         return self._services.followers.follow(

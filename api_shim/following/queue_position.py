@@ -118,6 +118,11 @@ class QueuePositions:
             queue=record.queue, position=place.position, eta_s=place.eta_s, reason=place.reason
         )
 
+    async def reason(self, job_id: str) -> str:
+        """Why a job waits, in one line; empty if it does not."""
+        queued = await self.queued(job_id)
+        return "" if queued is None else " ".join(queued.reason.split())
+
     async def _read(self, job_id: str) -> tuple[JobRecord, QueuePlace] | None:
         with suppress(FleetError):
             record = await self._records.get(job_id)

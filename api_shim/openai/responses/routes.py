@@ -1,6 +1,7 @@
 """Routes for responses: create, retrieve, stream, cancel, delete, list input items."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Body, Path, Query, Request, Response
@@ -142,6 +143,7 @@ async def retrieve(
         headers=headers,
         head_timeout_s=dependencies.settings.keepalive_s,
         split_frames=events.split_frames,
+        why_silent=partial(dependencies.positions.reason, response.record.id),
     )
 
 

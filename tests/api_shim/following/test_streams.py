@@ -316,6 +316,22 @@ async def test_a_client_that_comes_back_in_the_middle_loses_nothing(
 
 
 @RESUMABLE
+async def test_a_client_that_comes_back_while_its_job_waits_is_told_why(
+    surface: Surface, impatient_shim: str, redis_url: str
+) -> None:
+    async with on(impatient_shim, redis_url) as at:
+        before = ask(surface, at.http)
+        await before.until(lambda heard: heard.waits)
+        client = ask(surface, at.http, X_Fleet_On_Disconnect="continue")
+        await client.until(lambda heard: heard.waits)
+        await client.leave()
+        back = resume(surface, at.http, client.job)
+        heard = await back.until(lambda heard: len(heard.waits) > 1)
+
+        assert any("1 job" in each for each in heard.waits)
+
+
+@RESUMABLE
 async def test_a_cursor_of_words_that_were_taken_back_is_told_so(
     surface: Surface, shim: str, redis_url: str
 ) -> None:

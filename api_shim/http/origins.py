@@ -70,5 +70,7 @@ def _is_sent_unasked(connection: HTTPConnection) -> bool:
     """Whether a browser sends this to another origin without a preflight request."""
     if connection.scope["type"] == "websocket":
         return True
-    media_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return connection.scope["method"] == "POST" and media_type != "application/json"
+    headers = connection.headers
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    asks = media_type == "application/json" or "authorization" in headers or "x-api-key" in headers
+    return connection.scope["method"] == "POST" and not asks

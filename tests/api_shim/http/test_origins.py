@@ -120,6 +120,14 @@ def test_what_browsers_send_without_asking_is_refused_from_other_pages(
     assert {post(PAGE).status_code, post(open_shim).status_code}.isdisjoint({403, 415})
 
 
+def test_a_form_with_a_key_was_asked_for_and_may_come_from_anywhere(open_shim: str) -> None:
+    headers = {"Origin": OTHER, "X-Api-Key": "any"}
+    answer = httpx.post(f"{open_shim}/v1/files", headers=headers, **FILE)
+
+    assert answer.status_code == 200
+    assert "access-control-allow-origin" not in answer.headers
+
+
 async def test_a_socket_of_another_page_is_closed_with_the_reason(
     open_shim: str, redis_url: str
 ) -> None:

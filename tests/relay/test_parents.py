@@ -50,7 +50,7 @@ async def clean(relay: Relay) -> None:
 async def test_a_child_starts_once_all_its_parents_are_done(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         first, second = await relay.enqueue(), await relay.enqueue()
-        child = await child_of(relay, first, second)
+        child = await child_of(relay, first, second, first)
         place = await relay.queue.positions.place(child)
         assert place.reason == "scheduled: it waits for 2 jobs to end"
         await run_next(relay)

@@ -28,8 +28,10 @@ _log = logging.getLogger(__name__)
 
 _PROBE_PAUSE_S: Final = 1.0
 """Least time between two probes of the backend, however often its models change."""
-_REPORTS_MISSED: Final = 3
-"""Reports after which an address without one counts as down."""
+_REPORTS_SKIPPED: Final = 4
+"""Reports from one of the addresses to the next, if nothing has changed."""
+_REPORTS_MISSED: Final = 2.5
+"""Reports of addresses after which one without any counts as down."""
 _REPORT_PAUSE_S: Final = 0.25
 """Least time between two reports."""
 
@@ -54,6 +56,9 @@ class RosterReporter:
         self._version = _version()
         self._probing = asyncio.Lock()
         self._health_file = HealthFile(settings.health_file)
+        self._told: dict[str, bool] = {}
+        """Which addresses this worker has reported, and whether each works."""
+        self._told_at = 0.0
         self.metrics_url: str | None = None
         """Where this worker serves its metrics; None if it serves none."""
         adapter = state.endpoints.all[0].adapter
@@ -181,13 +186,14 @@ class RosterReporter:
         if queue not in self._state.slots.capacity:
             return
         endpoints = self._state.endpoints.all
-        lease_s = self._connection.settings.lease_s
-        shared = await self._connection.call(
-            report(
-                queue, self._state.name, lease_s, self._settings.report_s * _REPORTS_MISSED,
-                {each.home: works and each.works for each in endpoints},
-            )
-        )  # fmt: skip
+        told = {each.home: works and each.works for each in endpoints}
+        now = asyncio.get_running_loop().time()
+        every_s = self._settings.report_s * _REPORTS_SKIPPED
+        if told == self._told and now < self._told_at + every_s:
+            return
+        lease_s, ttl_s = self._connection.settings.lease_s, every_s * _REPORTS_MISSED
+        shared = await self._connection.call(report(queue, self._state.name, lease_s, ttl_s, told))
+        self._told, self._told_at = told, now
         for endpoint in endpoints:
             if endpoint.prompt_slots is not None:
                 endpoint.prompt_slots.is_shared = endpoint.home in shared

@@ -8,14 +8,15 @@ in the log's order. Each script may be run twice.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from contract import redis_keys
 from contract.errors import JobNotFound
 from contract.events import BEGINNING, Cursor, EventId, Frame, LogReset, Started
 from contract.result import Fold, Result
 from relay.compaction.block import frames_in
-from relay.connection import Connection
+from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
+from relay.scripts.loader import load
 from relay.subscriber import Subscriber, Subscription, UpcomingJob
 
 
@@ -102,11 +103,30 @@ _START: Final = Cursor()
 _BEFORE_FIRST: Final = EventId(1, -1)
 """The cursor whose next event is the first of every log."""
 _LOST: Final = "the log does not hold this cursor (any more): Redis came back with a shorter past"
-_FIRST_PAGE, _PAGE = 8, 128
-"""Entries to ask for at first, and at most."""
-_PAGE_BYTES: Final = 2**19
+_PAGE: Final = 128
+"""Entries to ask for at most."""
+_PAGE_BYTES: Final = 2**16
 """Bytes that a page should have: an entry may be a token, an image, or what a fast backend sent. A
-slow follower holds a page, so all pages after the first large one are as small."""
+follower that does not read holds about five pages: decoded, encoded, and on their way."""
+
+
+class _Page(NamedTuple):
+    """Some entries of a log."""
+
+    is_last: bool
+    """Whether the log has no further one."""
+    entries: list[tuple[bytes, Hash]]
+
+
+def page_after(job_id: str, cursor: EventId) -> ScriptCall[_Page]:
+    """Read the next entries of a log after a cursor, few if they are large."""
+    args: list[Argument] = [str(cursor), _PAGE, _PAGE_BYTES]
+    return ScriptCall(load("logs/page"), [redis_keys.log(job_id)], args, _page)
+
+
+def _page(reply: tuple[int, list[Any]]) -> _Page:
+    is_last, entries = reply
+    return _Page(bool(is_last), [(id, pairs(fields)) for id, fields in entries])
 
 
 class Log:
@@ -130,20 +150,14 @@ class Log:
         self, job_id: str, after: EventId = BEGINNING
     ) -> AsyncGenerator[list[Frame], None]:
         """Yield what the log has after the cursor, page by page; raises RelayUnavailable."""
-        cursor, count = after, _FIRST_PAGE
-        while True:
-            entries: list[Any] = await self._connection.command(
-                "XRANGE", redis_keys.log(job_id), f"({cursor}", "+", "COUNT", count
-            )
-            frames = frames_of(entries, cursor)
+        cursor, is_last = after, False
+        while not is_last:
+            page = await self._connection.call(page_after(job_id, cursor))
+            is_last, frames = page.is_last, frames_of(page.entries, cursor)
+            del page  # a follower may take long to read the frames
             if frames:
                 yield frames
                 cursor = frames[-1].id or cursor
-            if len(entries) < count:
-                return
-            size_bytes = sum(len(frame.body) for frame in frames)
-            fitting = _PAGE_BYTES * count // max(1, size_bytes)
-            count = max(1, min(fitting, _PAGE))
 
     async def result(self, job_id: str) -> Result:
         """The result of the events so far; raises RelayUnavailable."""

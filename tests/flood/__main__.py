@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvloop
 
-from flood import bodies, heads, uploads
+from flood import bodies, followers, heads, uploads
 from flood.scene import Case, Row, Scene, has_processes, measure, scene, table
 
-CASES: list[Case] = [*heads.CASES, *bodies.CASES, *uploads.CASES]
+CASES: list[Case] = [*heads.CASES, *bodies.CASES, *uploads.CASES, *followers.CASES]
 
 
 def run(case: Case, at: Scene) -> Row:

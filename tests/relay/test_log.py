@@ -231,6 +231,21 @@ async def test_an_unknown_job_cannot_be_followed(redis_url: str) -> None:
             await relay.frames("0" * 32)
 
 
+async def test_a_page_is_small_where_large_entries_follow_small_ones(redis_url: str) -> None:
+    events = [*words(100), *[Delta(content="x" * 30_000)] * 20, *words(100)]
+    async with relay_on(redis_url) as relay:
+        job = await relay.enqueue()
+        attempt_log = relay.attempt_log(await relay.claim())
+        for event in events:
+            attempt_log.append(event)
+            await attempt_log.flush()
+        pages = [page async for page in relay.log.read(job)]
+
+    assert [f.event for page in pages for f in page][2:] == events
+    assert max(sum(len(frame.body) for frame in page) for page in pages) < 200_000
+    assert len(pages) < 25
+
+
 async def test_silence_is_reported_with_empty_pages(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         job = await relay.enqueue()

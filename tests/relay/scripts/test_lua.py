@@ -15,7 +15,7 @@ from support.lua_check import FILES, FOLDER, SCRIPTS, all_faults, undefined, unu
 from contract import redis_keys
 from contract.batches import StoredFile
 from contract.conversations import ConversationTurn
-from contract.events import Cancelled, Queued, Started, Usage
+from contract.events import Cancelled, EventId, Queued, Started, Usage
 from contract.jobs import JobRecord
 from contract.requests import CancelAfter
 from relay import (
@@ -24,6 +24,7 @@ from relay import (
     files,
     followers,
     idempotency,
+    log,
     model_leases,
     reconciler,
     records,
@@ -115,6 +116,7 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "jobs/statuses": jobs.statuses([JOB, OTHER]),
     "jobs/compact": compactor.compact(JOB, ended_at="1.0", length=1, moved=[], entries=[]),
     "jobs/forget": jobs.forget([JOB], "t"),
+    "logs/page": log.page_after(JOB, EventId(1, 0)),
     "maintainer/renew": reconciler.renew_lease("w", 1),
     "maintainer/resign": reconciler.release_lease("w"),
     "dead_letters/keep_message": dead_letters.keep_message(

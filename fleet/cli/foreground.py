@@ -32,7 +32,7 @@ _ONE_SIGNAL_S: Final = 1.0
 
 async def serve(
     *,
-    port: int,
+    port: int | None,
     shims: int,
     workers: int,
     data_dir: Path | None,
@@ -45,16 +45,17 @@ async def serve(
 ) -> Exit:
     """Run the fleet in the foreground until a signal; raises CannotStart.
 
-    `workers` is the number of processes for each backend, `given` are the values of `--backend`,
-    `variables` go into the environment of every process. `scales` are the values of `--scale`,
-    whose backends get fewer workers after `down_after_s` seconds of lower demand.
+    `port` is the first shim's, FLEET_PORT if it is None. `workers` is the number of processes for
+    each backend, `given` are the values of `--backend`, `variables` go into the environment of
+    every process. `scales` are the values of `--scale`, whose backends get fewer workers after
+    `down_after_s` seconds of lower demand.
     """
-    host, folder = UpSettings().host, data_folder(data_dir)
+    settings, folder = UpSettings(), data_folder(data_dir)
     known = await backends(given, os.environ)
     found = tuple(replace(each, processes=workers) for each in known)
     ranges = scale_ranges(scales, [each.name for each in found])
-    ports = shim_ports(host, port, shims)
-    plan = Plan(folder, host, ports, found, variables, ranges, down_after_s)
+    ports = shim_ports(settings.host, settings.port if port is None else port, shims)
+    plan = Plan(folder, settings.host, ports, found, variables, ranges, down_after_s)
     terminal = Terminal(json=json)
     with closing(Journal(terminal.notice, folder, verbose=verbose)) as journal:
         return await _until_stopped(plan, terminal, journal)

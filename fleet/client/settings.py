@@ -2,8 +2,9 @@
 
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from contract.settings import FleetSettings, Seconds, default_folder
 
@@ -30,6 +31,8 @@ class UpSettings(FleetSettings):
     """Folder of the embedded Redis server and of files; `fleet up` creates it."""
     host: str = "127.0.0.1"
     """Address that the shims listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    """Port of the first shim, the next ones follow; 0: free ones."""
 
 
 def data_folder(given: Path | None = None) -> Path:

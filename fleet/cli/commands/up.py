@@ -8,6 +8,12 @@ import typer
 from fleet.cli.commands.options import Json
 from fleet.cli.exit_codes import run
 
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, help="First port; 0: free ones.  [default: FLEET_PORT, else 8700]"
+    ),
+]
 DataFolder = Annotated[Path | None, typer.Option(help="Data folder.  [default: FLEET_DATA_DIR]")]
 Backends = Annotated[
     list[str] | None, typer.Option(metavar="NAME=DSN", help="As in box=ollama://10.0.0.5.")
@@ -26,7 +32,7 @@ ScaleDownAfter = Annotated[
 
 def up(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="First port; 0: free ones.")] = 8700,
+    port: Port = None,
     shims: Annotated[int, typer.Option(min=1, max=64, help="Number of HTTP processes.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes for each backend.")] = 1,
     data_dir: DataFolder = None,

@@ -21,11 +21,11 @@ from fleet import Client
 UP = (sys.executable, "-m", "fleet", "up", "--port", "0")
 
 
-def run_up(*options: str) -> "subprocess.CompletedProcess[str]":
+def run_up(*options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "fleet", "up", "--backend", "scripted=scripted://", *options],
         cwd=ROOT,
-        env=environment(),
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -194,10 +194,13 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        refused = run_up("--data-dir", str(tmp_path), "--port", str(taken.getsockname()[1]))
+        port = str(taken.getsockname()[1])
+        refused = run_up("--data-dir", str(tmp_path), "--port", port)
+        by_setting = run_up("--data-dir", str(tmp_path), FLEET_PORT=port)
 
-    assert refused.returncode == 1
-    assert "--port" in refused.stderr
+    for each in (refused, by_setting):
+        assert each.returncode == 1
+        assert "--port" in each.stderr
     assert list(tmp_path.iterdir()) == []
 
 

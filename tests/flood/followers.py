@@ -173,7 +173,7 @@ async def silent_callers(at: Scene) -> Outcome:
 
 _SHORT = {"FLEET_WRITE_TIMEOUT_S": "3"}
 CASES = [
-    Case("200 followers that read nothing", unread_events, 100, _SHORT),
+    Case("200 followers that read nothing", unread_events, 120, _SHORT),
     Case("200 readers of lines that read nothing", unread_lines, 100, _SHORT),
     Case("200 WebSockets that read nothing", unread_sockets, 100, _SHORT),
     Case("40 streams that nobody reads", unread_answers, 40, _SHORT),

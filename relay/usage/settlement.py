@@ -111,9 +111,9 @@ class Settlement:
         if not found:
             return False
         entries, last = _read(found)
-        for part in await self._parts(entries):
-            await self._write(part)
-        await self._connection.command("XTRIM", redis_keys.UNSETTLED, "MINID", _following(last))
+        # Another process may have settled fewer of them: what is refused must be read again.
+        if all([await self._write(part) for part in await self._parts(entries)]):
+            await self._connection.command("XTRIM", redis_keys.UNSETTLED, "MINID", _following(last))
         return True
 
     async def _parts(self, entries: Sequence[_Entry]) -> list[Part]:
@@ -159,20 +159,22 @@ class Settlement:
             return meter.counts(lambda: 0) if meter.attempts else None
         return meter.counts(lambda: prompt_estimate(request)) if meter.attempts else None
 
-    async def _write(self, part: Part) -> None:
+    async def _write(self, part: Part) -> bool:
+        """Settle a part; False if another process has moved the tenant's mark meanwhile."""
         settings = self._connection.settings
         index, ttl_s = redis_keys.usage_tenants(f"{part.at:%F}"), int(settings.usage_ttl_s)
         # The index first: a tenant that is in it without usage does no harm.
         await self._connection.pipeline([("SADD", index, part.tenant), ("EXPIRE", index, ttl_s)])
         call = settle(part, ttl_s=ttl_s, most_rows=settings.usage_rows)
-        if await self._connection.call(call):
-            cost_nano = sum(counts.cost_nano for counts in part.rows.values())
-            self._connection.observer.on_settled(part.tenant, cost_nano / NANO)
-            if part.reserving:
-                members = [f"{part.tenant} {job_id}" for job_id, _ in part.reserving]
-                await self._connection.command("ZREM", redis_keys.RESERVING, *members)
-        else:
-            _log.debug("another process has settled the usage of %s", part.tenant)
+        if not await self._connection.call(call):
+            _log.debug("another process has settled usage of %s", part.tenant)
+            return False
+        cost_nano = sum(counts.cost_nano for counts in part.rows.values())
+        self._connection.observer.on_settled(part.tenant, cost_nano / NANO)
+        if part.reserving:
+            members = [f"{part.tenant} {job_id}" for job_id, _ in part.reserving]
+            await self._connection.command("ZREM", redis_keys.RESERVING, *members)
+        return True
 
 
 def settle(part: Part, *, ttl_s: int, most_rows: int) -> ScriptCall[bool]:

@@ -130,6 +130,24 @@ def test_a_lost_job_and_a_doubled_one_are_seen() -> None:
     }
 
 
+def test_only_a_job_that_redis_refused_before_it_began_may_be_asked_for_again() -> None:
+    """Its enqueue was answered 503, and its key released; nobody may have been told of the job."""
+    away = Failed(code="relay_unavailable", message="")
+    done = Job("b", "done", 7, 1, log(GOOD))
+    tale = Tale(Errand(7, 0.0, "story", "chat", {}, Answer(content="one two")), "b")
+
+    def found(*events: tuple[str, Event], told: str = "b") -> set[str]:
+        refused = Job(ID, "failed", 7, 0, log([*events]))
+        both = {ID: refused, "b": done}
+        return {broken.promise for broken in judge(both, [replace(tale, job=told)])}
+
+    assert found(BEGUN[0], ("2-0", away)) == set()
+    assert found(*BEGUN, ("2-0", away)) == {"asked again is not done twice"}
+    other = Failed(code="server_fault", message="")
+    assert found(BEGUN[0], ("2-0", other)) == {"asked again is not done twice"}
+    assert found(BEGUN[0], ("2-0", away), told=ID) == {"a job ends as it must"}
+
+
 USED = {("chat", "m"): UsageCounts(requests=1, prompt_tokens=3, completion_tokens=4, backend_ms=9)}
 
 

@@ -9,7 +9,8 @@ from pydantic_core import from_json
 
 from chaos.callers import Tale, View
 from chaos.errands import Answer
-from contract.events import LAST_WORDS, EventId, Frame, Image, Queued
+from contract.errors import RelayUnavailable
+from contract.events import LAST_WORDS, EventId, Failed, Frame, Image, Queued
 from contract.json_lines import one_line
 from contract.result import Result, fold
 
@@ -240,6 +241,18 @@ def judge_doubles(jobs: Iterable[Job]) -> Iterator[Broken]:
     """One errand, one job, however often its caller had to ask (Idempotency-Key)."""
     first: dict[int, str] = {}
     for job in jobs:
+        if _was_refused(job):
+            continue
         if job.errand is not None and first.setdefault(job.errand, job.id) != job.id:
             detail = f"errand {job.errand} has {first[job.errand]}, too"
             yield Broken("asked again is not done twice", job.id, detail)
+
+
+def _was_refused(job: Job) -> bool:
+    """Whether its enqueue was answered 503 and it never began: its key is free, as documented.
+
+    A caller who was told that such a job is accepted is another matter: `judge_answer` sees it.
+    """
+    last = job.frames[-1].event if job.frames else None
+    has_begun = any(frame.type == "started" for frame in job.frames)
+    return isinstance(last, Failed) and last.code == RelayUnavailable.code and not has_begun

@@ -134,6 +134,41 @@ async def test_settling_at_once_and_again_counts_each_job_once(redis_url: str) -
     assert (counts.requests, counts.prompt_tokens) == (20, 140)
 
 
+class Halted:
+    """A connection whose next scripts wait until they are let go."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._connection = relay.connection
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def call(self, call: Any) -> Any:
+        self.reached.set()
+        await self.go.wait()
+        return await self._connection.call(call)
+
+
+async def test_who_has_read_more_than_another_settled_loses_nothing(redis_url: str) -> None:
+    """The second process has read both entries; the first, which read one, settles before it."""
+    async with relay_on(redis_url) as relay, asyncio.timeout(20), asyncio.TaskGroup() as group:
+        halts = Halted(relay), Halted(relay)
+        settlements = []
+        for halted in halts:
+            await relay.enqueue()
+            await finish(relay, COUNTED)
+            settlements.append(group.create_task(Settlement(halted).settle(0)))
+            await halted.reached.wait()
+        for halted, task in zip(halts, settlements, strict=True):
+            halted.go.set()
+            await task
+        counts = await total(relay)
+        left = await relay.connection.command("XLEN", redis_keys.UNSETTLED)
+
+    assert (counts.requests, counts.prompt_tokens, left) == (2, 14, 0)
+
+
 async def test_what_cannot_be_read_stops_no_other(redis_url: str) -> None:
     async with relay_on(redis_url) as relay:
         await relay.connection.command(

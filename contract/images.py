@@ -20,6 +20,14 @@ _FORMATS: Final = re.compile(
     rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM", re.DOTALL
 )
 """First bytes of PNG, JPEG, GIF, WebP and BMP."""
+_TYPES: Final = (
+    ("iVBORw0KGgo", "image/png"),
+    ("/9j/", "image/jpeg"),
+    ("UklGR", "image/webp"),
+    ("R0lGOD", "image/gif"),
+    ("Qk", "image/bmp"),
+)
+"""Prefixes of the base64 of each type."""
 _HEAD_DIGITS: Final = 16
 """Digits of base64 that hold the first 12 bytes."""
 _INSTEAD: Final = "give base64, a data URL, or an http or https URL"
@@ -27,7 +35,10 @@ _LOOKS: Final = "a data URL looks like data:image/png;base64,..."
 
 
 def normalized(image: str) -> str:
-    """The image with the head of its URL in lower case; raises ValueError with the reason."""
+    """The image with the scheme of its URL in lower case; raises ValueError with the reason.
+
+    A data URL gets the type of its bytes, whatever it said.
+    """
     found = _SCHEME.match(image)
     if found is None:
         return _base64(image)
@@ -38,6 +49,11 @@ def normalized(image: str) -> str:
     if scheme not in {"http", "https"}:
         raise ValueError(f"{scheme[:20]} URLs are not fetched: {_INSTEAD}")
     return _address(f"{scheme}:{rest.rstrip()}")
+
+
+def mime_type(data: str) -> str:
+    """The MIME type by the first bytes of a base64 image; image/png if unknown."""
+    return next((mime for start, mime in _TYPES if data.startswith(start)), "image/png")
 
 
 def inline_only(image: str) -> str:
@@ -55,7 +71,8 @@ def _data_url(rest: str) -> str:
         raise ValueError(_LOOKS)
     if not media.startswith(("image/", "application/octet-stream", ";")):
         raise ValueError(f"{media.partition(';')[0][:40]} is no image: {_LOOKS}")
-    return f"data:{media},{_base64(rest[len(head) + 1 :])}"
+    data = _base64(rest[len(head) + 1 :])
+    return f"data:{mime_type(data)};base64,{data}"
 
 
 def _base64(text: str) -> str:
@@ -84,6 +101,8 @@ def _address(url: str) -> str:
     # urlsplit drops control characters, and accepts any character in a host.
     if _CONTROL.search(url):
         raise ValueError("the address has a control character in it")
+    if "@" in parts.netloc:
+        raise ValueError("the address has a user or a password in it: leave them out")
     if host and "[" not in parts.netloc and _IN_NO_HOST.search(host):
         raise ValueError(f"the host of the address cannot be {host[:60]!r}")
     if not host or not url.partition(":")[2].startswith("//"):

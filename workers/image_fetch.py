@@ -1,8 +1,9 @@
-"""Fetches the images that a message names by URL, where the backend cannot, within limits.
+"""Fetches the images that a message names by URL, within limits.
 
 A URL in a request makes this machine send a request of the client's choice. So only http and https,
-only public addresses (checked after the name is resolved, when connecting and after each redirect),
-only images, at most LIMIT_BYTES in LIMIT_S seconds.
+only public addresses (checked after the name is resolved, when connecting and after each redirect;
+the connection goes to the address that was checked), no user or password, only images by their
+first bytes, at most LIMIT_BYTES in LIMIT_S seconds each, REQUEST_BYTES in REQUEST_S of a request.
 """
 
 import asyncio
@@ -27,8 +28,18 @@ from contract.images import normalized
 
 LIMIT_BYTES: Final = 20 * 2**20
 LIMIT_S: Final = 30.0
+REQUEST_BYTES: Final = 64 * 2**20
+REQUEST_S: Final = 120.0
 REDIRECTS: Final = 3
 _SCHEMES: Final = frozenset({"http", "https"})
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""The only IPv6 addresses of the open internet (RFC 4291)."""
+_HOLD_IPV4: Final = tuple(
+    ipaddress.IPv6Network(prefix)
+    for prefix in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+)
+"""IPv6 addresses with an IPv4 address in their last 32 bits, to which a network may pass them on:
+compatible, mapped (RFC 4291), translated (RFC 7915) and NAT64 (RFC 6052)."""
 
 
 class _PublicResolver(AbstractResolver):
@@ -53,17 +64,26 @@ class _PublicResolver(AbstractResolver):
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is public; raises ValueError if it is no address."""
+    """Return whether an IP address is public; raises ValueError if it is no address.
+
+    An IPv6 address that holds an IPv4 address is as public as that.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        if any(ip in network for network in _HOLD_IPV4):
+            ip = ipaddress.IPv4Address(ip.packed[-4:])
+        elif ip.sixtofour is not None:  # 2002::/16 (RFC 3056)
+            ip = ip.sixtofour
+        elif ip not in _UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast
 
 
 async def with_images(request: ChatRequest, *, private: bool = False) -> ChatRequest:
     """Return the request with each http(s) URL of an image replaced by a data URL.
 
     `private` permits addresses that are not public. Raises BackendRejected if an image may not or
-    cannot be fetched, NotSupported if it is not an image.
+    cannot be fetched or all are more than REQUEST_BYTES, NotSupported if one is not an image.
     """
     if not any(_is_url(image) for message in request.messages for image in message.images):
         return request
@@ -71,39 +91,61 @@ async def with_images(request: ChatRequest, *, private: bool = False) -> ChatReq
     connector = aiohttp.TCPConnector(resolver=resolver, limit=4)
     timeout = aiohttp.ClientTimeout(total=LIMIT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        messages = [await _message(session, each, private=private) for each in request.messages]
+        fetching = _Fetching(session, private=private)
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                messages = [await fetching.message(each) for each in request.messages]
+        except TimeoutError:
+            raise _refused(f"all images of a request took more than {REQUEST_S:g} s") from None
     return request.model_copy(update={"messages": tuple(messages)})
 
 
-async def _message(session: aiohttp.ClientSession, message: Message, *, private: bool) -> Message:
-    if isinstance(message.content, str):
-        return message
-    parts: list[Part] = []
-    for part in message.content:
-        if isinstance(part, ImagePart) and _is_url(part.image):
-            parts.append(ImagePart(image=await _fetched(session, part.image, private=private)))
-        else:
-            parts.append(part)
-    return message.model_copy(update={"content": tuple(parts)})
+class _Fetching:
+    """Fetches the images of one request; each address once."""
+
+    def __init__(self, session: aiohttp.ClientSession, *, private: bool) -> None:
+        self._session = session
+        self._private = private
+        self._left = REQUEST_BYTES
+        self._fetched: dict[str, str] = {}
+
+    async def message(self, message: Message) -> Message:
+        """The message with data URLs."""
+        if isinstance(message.content, str):
+            return message
+        parts: list[Part] = []
+        for part in message.content:
+            if isinstance(part, ImagePart) and _is_url(part.image):
+                parts.append(ImagePart(image=await self._image(part.image)))
+            else:
+                parts.append(part)
+        return message.model_copy(update={"content": tuple(parts)})
+
+    async def _image(self, image: str) -> str:
+        if image not in self._fetched:
+            self._fetched[image] = await self._follow(_parsed(image))
+        found = self._fetched[image]
+        self._left -= len(found)
+        if self._left < 0:
+            raise _refused(f"all images of a request may have {REQUEST_BYTES} bytes as base64")
+        return found
+
+    async def _follow(self, url: URL) -> str:
+        try:
+            for _ in range(REDIRECTS + 1):
+                _check(url, private=self._private)
+                async with self._session.get(url, allow_redirects=False) as response:
+                    if response.status in {301, 302, 303, 307, 308}:
+                        url = url.join(_parsed(response.headers.get("location", "")))
+                        continue
+                    return await _data_url(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _refused(f"{url.host} could not be reached: {type(error).__name__}") from error
+        raise _refused(f"{url.host} redirects more than {REDIRECTS} times")
 
 
 def _is_url(image: str) -> bool:
     return image.partition("://")[0].lower() in _SCHEMES
-
-
-async def _fetched(session: aiohttp.ClientSession, image: str, *, private: bool) -> str:
-    url = _parsed(image)
-    try:
-        for _ in range(REDIRECTS + 1):
-            _check(url, private=private)
-            async with session.get(url, allow_redirects=False) as response:
-                if response.status in {301, 302, 303, 307, 308}:
-                    url = url.join(_parsed(response.headers.get("location", "")))
-                    continue
-                return await _data_url(response)
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise _refused(f"{url.host} could not be reached: {type(error).__name__}") from error
-    raise _refused(f"{url.host} redirects more than {REDIRECTS} times")
 
 
 def _parsed(address: str) -> URL:
@@ -117,6 +159,8 @@ def _parsed(address: str) -> URL:
 def _check(url: URL, *, private: bool) -> None:
     if url.scheme not in _SCHEMES or not url.host:
         raise _refused("only http and https URLs are fetched")
+    if url.user is not None or url.password is not None:
+        raise _refused(f"the address at {url.host} has a user or a password in it")
     if private:
         return
     try:
@@ -131,8 +175,6 @@ async def _data_url(response: aiohttp.ClientResponse) -> str:
     host = response.url.host
     if response.status != 200:  # noqa: PLR2004 - HTTP's own number
         raise _refused(f"{host} answered {response.status}")
-    if not response.content_type.startswith("image/"):
-        raise NotSupported(f"an image of the messages: {host} sent {response.content_type}")
     data = bytearray()
     async for piece in response.content.iter_any():
         data += piece
@@ -140,10 +182,11 @@ async def _data_url(response: aiohttp.ClientResponse) -> str:
             raise _refused(f"{host} sent more than {LIMIT_BYTES} bytes")
     encoded = await asyncio.to_thread(base64.b64encode, bytes(data))
     try:
-        return normalized(f"data:{response.content_type};base64,{encoded.decode('ascii')}")
+        return normalized(f"data:;base64,{encoded.decode('ascii')}")
     except ValueError:
         raise NotSupported(
-            f"an image of the messages: {host} sent no PNG, JPEG, GIF, WebP or BMP image"
+            f"an image of the messages: {host} sent no PNG, JPEG, GIF, WebP or BMP image, but "
+            f"{response.content_type}"
         ) from None
 
 

@@ -277,6 +277,7 @@ class WorkerLifetime:
             affinity=ModelAffinity(self.slots, wakeups.set, self._models_stale),
             fitting=RequestFitting(
                 private_images=self._settings.private_images,
+                pass_image_urls=self._settings.pass_image_urls,
                 prompts={name: model.prompts or {} for name, model in self._config.models.items()},
             ),
             draining=pool.draining,

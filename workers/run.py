@@ -253,9 +253,11 @@ class Run:
         request = self.services.fitting.under_ceiling(request)
         if not any(message.images for message in request.messages):
             return request
-        if isinstance(self.backend, AcceptsImageUrls) and self.backend.accepts_image_urls:
+        fitting, backend = self.services.fitting, self.backend
+        is_theirs = isinstance(backend, AcceptsImageUrls) and backend.accepts_image_urls
+        if fitting.pass_image_urls and is_theirs:
             return request
-        return await with_images(request, private=self.services.fitting.private_images)
+        return await with_images(request, private=fitting.private_images)
 
     async def _pull(self) -> None:
         record, services = self.job.record, self.services

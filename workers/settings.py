@@ -55,6 +55,9 @@ class WorkerSettings(MetricsSettings, TraceSettings):
     """Seconds for which the circuit stays open; doubled each time it opens again, up to 60."""
     private_images: bool = False
     """Whether images of a chat may be fetched from addresses that are not public."""
+    pass_image_urls: bool = False
+    """Whether a backend that can fetches the images of a chat itself, from any address that it can
+    reach."""
     embed_pack: bool = True
     """Whether texts of several embed jobs share requests to the backend."""
     embed_pack_texts: Annotated[int, Field(ge=1, le=8192)] = 256

@@ -14,7 +14,7 @@ from contract.images import ShownImage, inline_only, normalized
         ("iVBORw0KGgo=", "iVBORw0KGgo="),
         ("data:image/png;base64,iVBORw0KGgo=", "data:image/png;base64,iVBORw0KGgo="),
         ("DATA:IMAGE/PNG;BASE64,iVBORw0KGgoA", "data:image/png;base64,iVBORw0KGgoA"),
-        ("data:;base64,iVBORw0KGgo=", "data:;base64,iVBORw0KGgo="),
+        ("data:;base64,iVBORw0KGgo=", "data:image/png;base64,iVBORw0KGgo="),
         ("HTTP://Box:80/Cat.png", "http://Box:80/Cat.png"),
         ("https://x.test/a.png?B=c", "https://x.test/a.png?B=c"),
         ("https://x.test/a cat.png\n", "https://x.test/a cat.png"),
@@ -32,6 +32,8 @@ def test_the_head_of_a_url_is_read_without_regard_to_case(given: str, told: str)
         ("http://[", "not a URL"),
         ("http://1.2.3.4:99999/", "not a URL"),
         ("http:///a.png", "names no host"),
+        ("http://me:secret@x.test/a.png", "a user or a password"),
+        ("http://@x.test/a.png", "a user or a password"),
         ("http://a b.test/a.png", "the host of the address cannot be 'a b.test'"),
         ("http://b.test :80/a.png", "the host of the address cannot be"),
         ("http://a%20b/a.png", "the host of the address cannot be"),
@@ -82,4 +84,17 @@ def test_each_known_format_is_accepted_in_every_spelling_of_base64(data: bytes) 
     unpadded = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
     for text in (plain, unpadded, f"\n{plain[:5]} {plain[5:]}\r\n"):
         assert normalized(text) == plain
-        assert normalized(f"data:image/x;base64,{text}") == f"data:image/x;base64,{plain}"
+
+
+@pytest.mark.parametrize(
+    ("data", "mime"),
+    [
+        (b"\x89PNG\r\n\x1a\n....", "png"), (b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF87a", "gif"),
+        (b"RIFF\x00\x01\x02\nWEBPVP8 ", "webp"), (b"BM....", "bmp"),
+    ],
+)  # fmt: skip
+def test_the_type_of_an_image_is_that_of_its_bytes(data: bytes, mime: str) -> None:
+    plain = base64.b64encode(data).decode()
+
+    for label in ("image/png", "image/x", "application/octet-stream", ""):
+        assert normalized(f"data:{label};base64,{plain}") == f"data:image/{mime};base64,{plain}"

@@ -1,11 +1,13 @@
 """Images named by URL are fetched within limits, and from public addresses only."""
 
 import base64
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from aiohttp.resolver import ThreadedResolver
 
 from contract.chat import ChatRequest, ImagePart, Message, TextPart
 from contract.errors import (
@@ -15,12 +17,21 @@ from contract.errors import (
 from workers import image_fetch
 from workers.image_fetch import is_public, with_images
 
+JPEG = b"\xff\xd8\xff\xe0" + bytes(30)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(30)
 
 
 def chat_request(*images: str) -> ChatRequest:
     parts = (TextPart(text="look"), *(ImagePart(image=image) for image in images))
     return ChatRequest(model="m", messages=(Message(role="user", content=parts),))
+
+
+async def labelled(_: web.Request) -> web.Response:
+    return web.Response(body=JPEG, content_type="application/octet-stream")
+
+
+async def inside(request: web.Request) -> web.Response:
+    raise web.HTTPFound(f"http://me:secret@{request.host}/image")
 
 
 @asynccontextmanager
@@ -42,7 +53,7 @@ async def server() -> AsyncGenerator[str]:
         raise web.HTTPFound(f"/again?left={left - 1}" if left else "/image")
 
     app = web.Application()
-    for handler in (image, page, huge, drawing, again):
+    for handler in (image, page, huge, drawing, again, labelled, inside):
         app.router.add_get(f"/{handler.__name__}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -78,10 +89,16 @@ async def test_a_request_without_urls_is_unchanged() -> None:
         "http://[::ffff:127.0.0.1]/x",
         "http://localhost:1/x",
         "http://0.0.0.0/x",
+        "http://[64:ff9b::127.0.0.1]/x",
+        "http://[2002:a9fe:a9fe::1]/x",
+        "http://[::127.0.0.1]/x",
+        "http://127.1/x",
+        "http://2130706433/x",
+        "http://0x7f.1/x",
     ],
 )
 async def test_an_address_that_is_not_public_gets_no_request(url: str) -> None:
-    with pytest.raises(BackendRejected, match=r"not a public address|no public address"):
+    with pytest.raises(BackendRejected, match=r"not a public address|no public address|InvalidUrl"):
         await with_images(chat_request(url))
 
 
@@ -95,6 +112,63 @@ async def test_an_image_of_an_unknown_format_is_refused() -> None:
     async with server() as url:
         with pytest.raises(NotSupported, match="sent no PNG, JPEG, GIF, WebP or BMP image"):
             await with_images(chat_request(f"{url}/drawing"), private=True)
+
+
+async def test_the_type_is_that_of_the_bytes_whatever_the_server_says() -> None:
+    async with server() as url:
+        fitted = await with_images(chat_request(f"{url}/labelled"), private=True)
+
+    assert fitted.messages[0].images[0].startswith("data:image/jpeg;base64,")
+
+
+async def test_a_redirect_to_a_url_with_a_password_is_refused_without_repeating_it() -> None:
+    async with server() as url:
+        with pytest.raises(BackendRejected, match="a user or a password") as refused:
+            await with_images(chat_request(f"{url}/inside"), private=True)
+
+    assert "secret" not in str(refused.value)
+
+
+async def test_the_images_of_a_request_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_fetch, "REQUEST_BYTES", 150)  # two of some 75 characters, not three
+    async with server() as url:
+        await with_images(chat_request(*[f"{url}/image"] * 2), private=True)
+        with pytest.raises(BackendRejected, match="all images of a request may have 150 bytes"):
+            await with_images(chat_request(*[f"{url}/image"] * 3), private=True)
+
+
+async def test_the_connection_goes_to_the_address_that_was_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name whose next answer is another address (DNS rebinding) gets no second question."""
+    answers = iter(["127.0.0.1", "10.0.0.7"])
+
+    async def resolve(_: object, host: str, port: int = 0, family: object = None) -> list[object]:
+        return [
+            {
+                "hostname": host, "host": next(answers), "port": port,
+                "family": socket.AF_INET, "proto": 0, "flags": socket.AI_NUMERICHOST,
+            }
+        ]  # fmt: skip
+
+    checked: list[str] = []
+
+    def judge(address: str) -> bool:
+        is_public(address)  # raises for a name
+        checked.append(address)
+        return True
+
+    monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(image_fetch, "is_public", judge)
+    async with server() as url:
+        port = url.rpartition(":")[2]
+        fitted = await with_images(chat_request(f"http://rebinds.test:{port}/image"))
+
+    assert fitted.messages[0].images[0].startswith("data:image/png")
+    assert checked == ["127.0.0.1"]
+    assert next(answers) == "10.0.0.7"
 
 
 async def test_too_many_bytes_are_refused() -> None:
@@ -119,7 +193,31 @@ async def test_a_server_that_does_not_answer_is_a_rejection() -> None:
 
 @pytest.mark.parametrize(
     ("address", "public"),
-    [("8.8.8.8", True), ("192.168.1.1", False), ("fe80::1%eth0", False), ("224.0.0.1", False)],
+    [
+        ("8.8.8.8", True),
+        ("192.168.1.1", False),
+        ("fe80::1%eth0", False),
+        ("224.0.0.1", False),
+        ("100.64.0.1", False),
+        ("2606:4700::1111", True),
+        ("fec0::1", False),
+        ("ff0e::1", False),
+        ("::1", False),
+        ("::", False),
+        ("::ffff:8.8.8.8", True),
+        ("::ffff:10.0.0.1", False),
+        ("::8.8.8.8", True),
+        ("::10.0.0.1", False),
+        ("::ffff:0:169.254.169.254", False),
+        ("64:ff9b::8.8.8.8", True),
+        ("64:ff9b::169.254.169.254", False),
+        ("64:ff9b:1::1", False),
+        ("2002:808:808::1", True),
+        ("2002:c0a8:101::1", False),
+        ("2001:0:1::1", False),
+        ("64:ff9b::224.0.0.1", False),
+        ("2001:db8::1", False),
+    ],
 )
 def test_only_addresses_of_the_open_internet_are_public(address: str, public: bool) -> None:  # noqa: FBT001
     assert is_public(address) is public

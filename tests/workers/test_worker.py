@@ -1,4 +1,4 @@
-"""The way of a job through the worker: calls go down, one observer reports up."""
+"""The way of a job through the worker: calls go down, one observer reports up; its images."""
 
 import asyncio
 import logging
@@ -12,18 +12,21 @@ import pytest
 from pydantic import SecretStr
 from support.relay import QUEUE, chat, relay_on
 
+from contract.chat import ImagePart, Message, TextPart
 from relay.settings import RelaySettings
 from workers.app import capacity
 from workers.backends.dsn import BackendConfig
 from workers.celery_pool.pool import AsyncioPool
 from workers.lifetime import WorkerLifetime
+from workers.scripted.backend import Scripted
 from workers.settings import WorkerSettings
 
 
 @asynccontextmanager
-async def lifetime(redis_url: str) -> AsyncGenerator[WorkerLifetime]:
+async def lifetime(redis_url: str, *, passes: bool = False) -> AsyncGenerator[WorkerLifetime]:
     """The parts of a worker on this loop, without Celery around them."""
-    settings, config = WorkerSettings(), BackendConfig(name="scripted", type="scripted")
+    settings = WorkerSettings(pass_image_urls=passes)
+    config = BackendConfig(name="scripted", type="scripted")
     pool = AsyncioPool.__new__(AsyncioPool)
     pool.draining, pool.hurrying = asyncio.Event(), asyncio.Event()
     made = WorkerLifetime(
@@ -118,3 +121,25 @@ async def test_a_job_costs_two_asyncio_tasks_and_one_log_line_at_most(
     assert len(lines) == jobs
     assert {each.facts["outcome"] for each in lines} == {"done"}  # type: ignore[attr-defined]
     assert [each.facts["job"] for each in lines] == [each.id for each in records]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("passes", [False, True])
+async def test_only_with_pass_image_urls_is_a_url_left_to_a_backend_that_fetches(
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    passes: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(Scripted, "accepts_image_urls", True, raising=False)
+    image = ImagePart(image="http://127.0.0.1:1/latest/meta-data")
+    request = chat().model_copy(
+        update={
+            "model": "scripted-story:chunks=3",
+            "messages": (Message(role="user", content=(TextPart(text="?"), image)),),
+        }
+    )
+    async with relay_on(redis_url) as relay, lifetime(redis_url, passes=passes) as worker_lifetime:
+        record, _ = await relay.queue.enqueue(request, queue=QUEUE)
+        await worker_lifetime.worker.work(QUEUE)
+        done = await relay.records.get(record.id)
+
+    assert done.status == ("done" if passes else "failed")

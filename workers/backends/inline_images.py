@@ -1,17 +1,9 @@
 """Images inside a request, as a data URL or base64: type and data. Does no I/O."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from contract.errors import InvalidRequest, NotSupported
-
-_MAGIC: Final = (
-    ("iVBORw0KGgo", "image/png"),
-    ("/9j/", "image/jpeg"),
-    ("UklGR", "image/webp"),
-    ("R0lGOD", "image/gif"),
-    ("Qk", "image/bmp"),
-)
-"""Prefixes of the base64 of each type."""
+from contract.images import mime_type
 
 
 class InlineImage(NamedTuple):
@@ -20,11 +12,6 @@ class InlineImage(NamedTuple):
     mime_type: str
     data: str
     """Base64 of its bytes."""
-
-
-def mime_type(data: str) -> str:
-    """The MIME type by the first bytes of a base64 image; image/png if unknown."""
-    return next((mime for start, mime in _MAGIC if data.startswith(start)), "image/png")
 
 
 def inline(image: str, where: str) -> InlineImage:

@@ -189,7 +189,7 @@ class AcceptsImageUrls(Protocol):
 
     @property
     def accepts_image_urls(self) -> bool:
-        """False: the worker downloads them first (workers/image_fetch.py)."""
+        """False: the worker downloads them (workers/image_fetch.py) even with `pass_image_urls`."""
         ...
 
 

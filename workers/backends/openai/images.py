@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from contract.errors import InvalidRequest, ServerFault, TruncatedStream
 from contract.events import Image, Usage
-from contract.images import ImageRequest
+from contract.images import ImageRequest, mime_type
 from workers.backends.http.client import EncodedBody
-from workers.backends.inline_images import inline, mime_type
+from workers.backends.inline_images import inline
 
 _GPT_1: Final = ("1024x1024", "1536x1024", "1024x1536")
 _SIZES: Final = {

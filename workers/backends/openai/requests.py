@@ -21,7 +21,7 @@ from contract.chat import (
 )
 from contract.embeddings import EmbedRequest
 from contract.errors import NotSupported
-from workers.backends.inline_images import mime_type
+from contract.images import mime_type
 from workers.backends.openai.dialects import Dialect
 from workers.backends.tools import tool_definition
 

@@ -9,11 +9,11 @@ from support.relay import QUEUE, Relay, chat, relay_on
 
 from contract import redis_keys
 from contract.chat import Message
-from contract.errors import KeyReused
+from contract.errors import KeyReused, RelayUnavailable
 from contract.jobs import JobRecord, QueuePlace
 from contract.tenants import DEFAULT_TENANT
 from relay.connection import Connection
-from relay.idempotency import Idempotency, Key
+from relay.idempotency import Hold, Idempotency, Key
 from relay.order import Arrival, Bounds
 from relay.queue import Once
 from relay.scripts import queues
@@ -199,3 +199,33 @@ async def test_a_worker_that_claims_a_repeat_before_it_is_removed_runs_nothing(
 
         assert await relay.start_next(QUEUE, "w2") is None
         assert await relay.connection.command("HKEYS", redis_keys.holders(QUEUE)) == [b"a" * 32]
+
+
+@pytest.mark.parametrize("is_started", [False, True], ids=["waits", "started"])
+async def test_a_job_whose_enqueue_was_answered_too_late_ends_and_frees_its_key_if_it_never_began(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, *, is_started: bool
+) -> None:
+    """So that a request which is repeated after a 503 is one job that runs."""
+    job_id = "a" * 32
+    async with relay_on(redis_url) as relay:
+        really = relay.connection.calls
+
+        async def too_late(calls: Sequence[Any]) -> Any:
+            monkeypatch.setattr(relay.connection, "calls", really)
+            await really(calls)
+            if is_started:
+                await relay.start_next(QUEUE, "w1")
+            raise RelayUnavailable("Redis does not answer")
+
+        await relay.queue.positions.recent_rate(QUEUE)
+        monkeypatch.setattr(relay.connection, "calls", too_late)
+        with pytest.raises(RelayUnavailable):
+            await once(relay, job_id)
+        keys = Idempotency(relay.connection)
+        await keys.release(key(), Hold(job_id, QUEUE, is_new=True))
+        (record, held) = (await relay.records.get(job_id), await keys.find(key()))
+        types = [frame.type for frame in await relay.frames(job_id)]
+
+    assert record.status == "failed"
+    assert types == ["queued", *(["started"] if is_started else []), "failed"]
+    assert (held is not None) is is_started

@@ -30,11 +30,15 @@ _COULD_NOT_START = 127
 class _ChildProcess(Process):  # type: ignore[misc] # honcho ships no types
     """A honcho process without a shell in between, that is killed when we die."""
 
-    def __init__(self, command: str, inherited: Sequence[int], **options: Any) -> None:
+    def __init__(self, command: str, inherited: Sequence[int], umask: int, **options: Any) -> None:
         tether = [sys.executable, "-I", "-S", str(_PARENT_WATCH), str(os.getpid())]
         super().__init__([*tether, "/bin/sh", "-c", f"exec {command}"], **options)
         self._child_ctor = partial(
-            Popen, shell=False, stdin=subprocess.DEVNULL, pass_fds=tuple(inherited)
+            Popen,
+            shell=False,
+            stdin=subprocess.DEVNULL,
+            pass_fds=tuple(inherited),
+            umask=umask,
         )
 
     @override
@@ -73,9 +77,12 @@ class Child:
         *,
         colour: str = "",
         inherited: Sequence[int] = (),
+        umask: int = -1,
     ) -> None:
-        """Start the command; it inherits the file descriptors in `inherited`."""
-        process = _ChildProcess(command, inherited, name=name, colour=colour, env=environment)
+        """Start the command; it inherits the file descriptors in `inherited`, our umask if -1."""
+        process = _ChildProcess(
+            command, inherited, umask, name=name, colour=colour, env=environment
+        )
         self.pid: int | None = None
         self._pending_signal: signal.Signals | None = None
         self._inbox = _MessageQueue()

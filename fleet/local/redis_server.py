@@ -7,6 +7,7 @@ the data folder, or on a free loopback port with a random password.
 import secrets
 import shutil
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,6 +81,16 @@ def write_configuration(folder: Path, server: Embedded) -> Path:
     path.touch(mode=0o600)
     path.write_text(server.configuration, encoding="utf-8")
     return path
+
+
+def make_private(folder: Path) -> None:
+    """Take what an earlier server wrote from other users: prompts and answers are in it."""
+    files = folder / "appendonlydir"
+    for path in (files, *files.glob("*"), folder / "dump.rdb"):
+        # One that is gone, or another user's, is not ours to change.
+        with suppress(OSError):
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode & 0o700)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

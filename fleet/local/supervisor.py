@@ -49,6 +49,8 @@ class SupervisedEntry:
     colour: str = ""
     inherited: Sequence[int] = ()
     """File descriptors that the process inherits."""
+    umask: int = -1
+    """Permissions that the files it makes do not get; -1: as ours."""
     starts: int = field(default=0, init=False)
     exit_code: int | None = field(default=None, init=False)
     """Exit code of the last run; None during the first."""
@@ -182,6 +184,7 @@ class Supervisor:
             entry.started_with,
             colour=entry.colour,
             inherited=entry.inherited,
+            umask=entry.umask,
         )
         entry.starts += 1
         entry.last_line = ""

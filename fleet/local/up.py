@@ -26,7 +26,13 @@ from fleet.local.control_socket import ControlSocket, address
 from fleet.local.data_folder import locked
 from fleet.local.launch_plan import Plan, child_environment
 from fleet.local.process import commands
-from fleet.local.redis_server import ServerChoice, choose, embedded, write_configuration
+from fleet.local.redis_server import (
+    ServerChoice,
+    choose,
+    embedded,
+    make_private,
+    write_configuration,
+)
 from fleet.local.supervisor import SupervisedEntry, Supervisor
 from fleet.local.worker_teams import WorkerTeams
 from relay.connection import Connection
@@ -177,6 +183,7 @@ async def _scaling(
 
 def _server(fleet: Running, lock: int, colour: str) -> SupervisedEntry:
     folder = fleet.plan.folder.resolve()
+    make_private(folder)
     listens = embedded(folder)
     fleet.relay = fleet.relay.model_copy(update={"redis_url": SecretStr(listens.url)})
     variables = {
@@ -186,7 +193,7 @@ def _server(fleet: Running, lock: int, colour: str) -> SupervisedEntry:
     }
     environment = partial(child_environment, variables)
     return SupervisedEntry(
-        "redis", commands()["redis"], environment, colour=colour, inherited=(lock,)
+        "redis", commands()["redis"], environment, colour=colour, inherited=(lock,), umask=0o077
     )
 
 

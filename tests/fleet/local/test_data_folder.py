@@ -1,6 +1,7 @@
 """One embedded server a folder, in a place that both Redis and Celery can name."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ from pydantic import SecretStr
 
 from fleet.client.errors import CannotStart
 from fleet.local.data_folder import locked
-from fleet.local.redis_server import choose, embedded, free_port, port_is_free, write_configuration
+from fleet.local.redis_server import (
+    choose,
+    embedded,
+    free_port,
+    make_private,
+    port_is_free,
+    write_configuration,
+)
 from relay.settings import RelaySettings
 
 
@@ -52,6 +60,22 @@ def test_the_password_is_for_its_owner_only(tmp_path: Path) -> None:
     path = write_configuration(tmp_path, embedded(tmp_path / ("x" * 120)))
 
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_what_an_earlier_server_wrote_is_taken_from_others(tmp_path: Path) -> None:
+    files = tmp_path / "appendonlydir"
+    files.mkdir(mode=0o755)
+    (files / "a.aof").touch(mode=0o644)
+    outside = tmp_path / "outside"
+    outside.touch(mode=0o644)
+    (files / "link").symlink_to(outside)
+
+    make_private(tmp_path)
+    make_private(tmp_path / "absent")
+
+    assert stat.S_IMODE(files.stat().st_mode) == 0o700
+    assert stat.S_IMODE((files / "a.aof").stat().st_mode) == 0o600
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o644
 
 
 def test_a_configured_server_is_used_as_it_is() -> None:

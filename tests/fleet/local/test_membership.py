@@ -157,8 +157,12 @@ def test_a_web_page_elsewhere_cannot_ask(http: httpx.Client, dsn: str) -> None:
     assert code(refused) == (415, "unsupported_media_type")
 
 
-def test_the_socket_is_its_owners_alone(up: Up) -> None:
+def test_the_socket_and_the_jobs_are_their_owners_alone(up: Up) -> None:
+    files = up.folder / "appendonlydir"
+
     assert stat.S_IMODE((up.folder / "control.sock").stat().st_mode) == 0o600
+    assert stat.S_IMODE(files.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(each.stat().st_mode) for each in files.iterdir()} == {0o600}
 
 
 def test_the_command_adds_lists_and_removes(fleet: Command, box: str, up: Up) -> None:

@@ -94,7 +94,7 @@ class FleetReader:
             for counts in reading.counts
             if counts.queue in serving or _is_used(counts)
         )
-        backends = tuple(_backend(pool, workers) for pool in pools(workers).values())
+        backends = tuple(_backend(pool, workers) for pool in pools(*reading.roster).values())
         losses = reading.losses if tenant.admin else None
         redis = reading.redis if tenant.admin else None
         ended = tuple(map(sum, zip(*(queue.ended for queue in queues), strict=True)))

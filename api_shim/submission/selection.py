@@ -140,7 +140,7 @@ def _refuse_absent(
         raise _no_worker(backend, hints)
     raise Refusal(
         UnknownBackend,
-        f"There is no backend {backend}; live ones: {_listed(pools)}.",
+        f"There is no backend {backend}; known ones: {_listed(pools)}.",
         matches=close(backend, pools),
     )
 
@@ -181,7 +181,7 @@ def _able(request: AnyRequest, pools: Mapping[str, Pool], hints: ErrorHints) -> 
     having = [pool for pool in pools.values() if pool.find(model)]
     if not able and not (having and _needs_model(request)):
         raise Refusal(
-            NotSupported, f"No live backend can do {request.kind}; live ones: {_listed(pools)}."
+            NotSupported, f"No backend can do {request.kind}; known ones: {_listed(pools)}."
         )
     if not _needs_model(request):
         return able

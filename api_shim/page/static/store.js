@@ -38,10 +38,19 @@ export function theme() {
   return matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';
 }
 
+// A part of an address as it was before it was escaped; as it stands if a hand escaped it wrongly.
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 // `#/jobs/abc?status=failed` is {view: 'jobs', rest: ['abc'], query: {status: 'failed'}}.
 function parsed(hash) {
   const [path, search] = hash.replace(/^#\/?/, '').split('?');
-  const [view, ...rest] = path.split('/').map(decodeURIComponent);
+  const [view, ...rest] = path.split('/').map(decoded);
   return { view: view || 'overview', rest, query: Object.fromEntries(new URLSearchParams(search || '')) };
 }
 

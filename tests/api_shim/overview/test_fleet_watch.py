@@ -128,6 +128,20 @@ async def test_the_roster_revision_changes_with_the_models_only(shim: str, redis
         assert first == same != other
 
 
+async def test_a_backend_whose_workers_have_ended_is_shown_without_workers(
+    shim: str, redis_url: str
+) -> None:
+    async with stage(shim, redis_url) as at:
+        await at.announce("awake")
+        asleep = await at.announce("asleep", "a", "b")
+        await at.relay.roster.leave(asleep.name)
+        state = (await at.http.get("/api/v1/overview")).json()
+
+    told = [(each["name"], each["workers"], each["models"]) for each in state["backends"]]
+    assert told == [("asleep", 0, 2), ("awake", 1, 1)]
+    assert state["concerns"] == []
+
+
 async def test_a_page_is_told_when_redis_is_gone_and_when_it_is_back(
     own_redis: RedisServer,
 ) -> None:

@@ -141,7 +141,7 @@ def test_what_no_backend_can_do_is_no_matter_of_the_model() -> None:
     error = refused(CopyRequest(model="nobody-has-it", destination="n"), worker("a", "m"))
 
     assert (error.code, error.status_code) == ("not_supported", 400)
-    assert error.detail == "No live backend can do copy; live ones: a."
+    assert error.detail == "No backend can do copy; known ones: a."
 
 
 def test_one_call_chooses_the_backend_with_the_shortest_queue() -> None:

@@ -69,31 +69,39 @@ def function_name(name: str, namespace: str | None) -> str:
 
 
 def to_functions(tools: Iterable[ResponseToolBody]) -> tuple[Tool, ...]:
-    """The functions that the model is offered; raises Refusal."""
+    """The functions that the model is offered; raises Refusal.
+
+    Different tools may not become one function, because its calls could not be told apart.
+    """
     found: list[Tool] = []
-    for at, tool in enumerate(tools):
-        if tool.type == "namespace":
-            for inner, each in enumerate(tool.tools or ()):
-                found += _function(f"tools.{at}.tools.{inner}", each, tool.name)
-        else:
-            found += _function(f"tools.{at}", tool, None)
+    known: dict[str, tuple[str, str | None]] = {}
+    for field, tool, namespace in _flat(tools):
+        if tool.name is None:
+            raise invalid_field(f"{field}.name", "required")
+        name, own = function_name(tool.name, namespace), (tool.type, namespace)
+        if known.setdefault(name, own) != own:
+            raise invalid_field(f"{field}.name", f"another tool is the function {name!r}, too")
+        found.append(_function(name, tool))
     return tuple(found)
 
 
-def _function(field: str, tool: ResponseToolBody, namespace: str | None) -> Iterator[Tool]:
-    if tool.type not in {"function", "custom"}:
-        return
-    if tool.name is None:
-        raise invalid_field(f"{field}.name", "required")
+def _flat(
+    tools: Iterable[ResponseToolBody],
+) -> Iterator[tuple[str, ResponseToolBody, str | None]]:
+    """Functions and custom tools, each with its field's name and its namespace."""
+    for at, tool in enumerate(tools):
+        inner = enumerate(tool.tools or ()) if tool.type == "namespace" else ()
+        offered = [(f"tools.{at}.tools.{number}", each, tool.name) for number, each in inner]
+        for entry in offered or [(f"tools.{at}", tool, None)]:
+            if entry[1].type in {"function", "custom"}:
+                yield entry
+
+
+def _function(name: str, tool: ResponseToolBody) -> Tool:
     description, parameters = tool.description or "", tool.parameters or {}
     if tool.type == "custom":
         description, parameters = _with_grammar(description, tool.format), _TEXT
-    yield Tool(
-        name=function_name(tool.name, namespace),
-        description=description,
-        parameters=parameters,
-        strict=tool.strict,
-    )
+    return Tool(name=name, description=description, parameters=parameters, strict=tool.strict)
 
 
 def _with_grammar(description: str, format: Mapping[str, Any] | None) -> str:

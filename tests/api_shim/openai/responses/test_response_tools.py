@@ -118,3 +118,24 @@ def test_a_choice_of_a_custom_tool_is_one_of_its_function() -> None:
     assert request.tool_choice == NamedTool(name="patch")
     with pytest.raises(Refusal, match="web_search"):
         to_request(body(tool_choice={"type": "web_search"}), EarlierResponses())
+
+
+@pytest.mark.parametrize(
+    ("first", "field"),
+    [
+        ({"type": "function", "name": "team__close"}, "tools.1.tools.0.name"),
+        (
+            {"type": "namespace", "name": "team", "tools": [{"type": "custom", "name": "close"}]},
+            "tools.1.tools.0.name",
+        ),
+    ],
+)
+def test_different_tools_do_not_become_one_function(first: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refusal, match=r"'team__close'") as refused:
+        to_request(body(tools=[first, TOOLS[2]]), EarlierResponses())
+    assert field in str(refused.value)
+
+
+def test_a_tool_that_is_sent_twice_is_no_fault() -> None:
+    request = to_request(body(tools=[TOOLS[2], TOOLS[2]]), EarlierResponses())
+    assert [tool.name for tool in request.tools] == ["team__close"] * 2

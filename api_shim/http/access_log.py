@@ -181,8 +181,9 @@ class LoggedCall:
 
 
 def _names_of_id(scope: Scope) -> tuple[bytes, ...]:
-    """The headers that have the request's id: Anthropic's clients look for another one."""
-    return (_REQUEST_ID, b"request-id") if is_anthropic(scope) else (_REQUEST_ID,)
+    """The headers that have the request's id: Anthropic's surface has another one, too."""
+    theirs = is_anthropic(scope) or scope["path"].startswith("/v1/messages")
+    return (_REQUEST_ID, b"request-id") if theirs else (_REQUEST_ID,)
 
 
 def _method(scope: Scope) -> str:

@@ -39,6 +39,14 @@ def test_a_body_that_is_too_large_is_an_error_of_anthropics(redis_url: str) -> N
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")
 
 
+def test_the_id_of_a_request_is_in_the_header_without_a_version_too(redis_url: str) -> None:
+    with serving(redis_url) as url:
+        answer = httpx.post(f"{url}/v1/messages", json={})
+
+    assert answer.status_code == 400
+    assert answer.headers["request-id"] == answer.json()["request_id"]
+
+
 async def test_a_log_that_was_reset_is_told_to_each_cursor_as_far_as_it_holds(
     shim: str, redis_url: str
 ) -> None:

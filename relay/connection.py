@@ -8,6 +8,7 @@ script of the relay may run twice. All timeouts are in docs/adr/0015.
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -58,6 +59,9 @@ def pairs(flat: Sequence[bytes]) -> Hash:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+_log = logging.getLogger(__name__)
+_MOST_NAMED: Final = 1_000
+"""Damaged keys that a process names in its log at most."""
 _RETRIES = 6
 _BACKOFF = ExponentialWithJitterBackoff(cap=1.0, base=0.05)
 _CONNECT_TIMEOUT_S = 5.0
@@ -122,6 +126,7 @@ class Connection:
         self.settings = settings
         self.observer = observer
         self._clock_offset_s = 0.0
+        self._passed_over: set[str] = set()
         url = settings.redis_url.get_secret_value()
         keepalive = {} if url.startswith("unix://") else {"socket_keepalive": True}
         self._pool = ConnectionPool.from_url(
@@ -180,6 +185,29 @@ class Connection:
         except (RedisError, OSError) as error:
             with relay_errors():
                 return await self._send_again(commands, error)
+
+    async def replies(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """The same for commands on one key each; None where that holds what is not the fleet's.
+
+        Such a key is named in the log once. Raises RelayUnavailable.
+        """
+        try:
+            return await self.pipeline(commands)
+        except WrongKeyType:
+            return [await self._reply_or_none(each) for each in commands]
+
+    async def _reply_or_none(self, command: Sequence[Argument]) -> Any:
+        try:
+            return await self.command(*command)
+        except WrongKeyType as error:
+            self.pass_over(str(command[1]), error)
+            return None
+
+    def pass_over(self, what: str, error: Exception) -> None:
+        """Log that a damaged key or record is passed over, once for each."""
+        if what not in self._passed_over and len(self._passed_over) < _MOST_NAMED:
+            self._passed_over.add(what)
+            _log.warning("%s is passed over: %s", what, error)
 
     async def call(self, call: ScriptCall[T]) -> T:
         """Run a script and return its result; raises RelayUnavailable."""

@@ -222,7 +222,7 @@ class DeadLetters:
         return found, cursor if left else None
 
     async def _letters(self, records: Sequence[JobRecord]) -> list[DeadLetter]:
-        last: list[Any] = await self._connection.pipeline(
+        last: list[Any] = await self._connection.replies(
             [("XREVRANGE", redis_keys.log(record.id), "+", "-", "COUNT", 1) for record in records]
         )
         return [
@@ -242,7 +242,10 @@ def _of_target(request: AnyRequest, at: int) -> AnyRequest:
 def _error(entries: Sequence[Any]) -> Failed | None:
     if not entries:
         return None
-    event = frames_of(entries)[-1].event
+    try:
+        event = frames_of(entries)[-1].event
+    except (NewerVersion, ValueError, IndexError):
+        return None  # the letter is listed also with a log that cannot be read
     return event if isinstance(event, Failed) else None
 
 

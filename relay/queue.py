@@ -25,7 +25,7 @@ from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION
 from relay.admission.new_job import first_of, new_arrival, new_job, new_record
 from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
-from relay.connection import Connection, ScriptCall
+from relay.connection import Connection, ScriptCall, WrongKeyType
 from relay.idempotency import Key, KeyTimes
 from relay.leases import AFTER_A_PAUSE, Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, ClaimFilter
@@ -365,8 +365,8 @@ class Queue:
 
         `home` is the id of that address, where later messages of the conversation should run.
 
-        Returns None, and releases the lease, if the job has ended meanwhile or only a newer
-        version can read it: claim the next one then.
+        Returns None, and releases the lease, if the job has ended meanwhile, is damaged, or only a
+        newer version can read it: claim the next one then.
 
         Raises RelayUnavailable; the job returns when its lease expires.
         """
@@ -392,14 +392,18 @@ class Queue:
             kept = Remembered(settings.conversation_ttl_s, settings.conversations_kept)
             place = TurnPlace(claim.conversation, home)
             call = start_turn(claim.job_id, claim.queue, started, place, kept)
-        answer = await self._connection.call(call)
+        try:
+            answer = await self._connection.call(call)
+        except WrongKeyType as error:
+            self._connection.pass_over(f"job {claim.job_id}", error)
+            return None
         if answer is None:
             return None
         length, fields = answer
         try:
-            return StartedJob(from_hash(fields), fields[b"request"], length)
+            return StartedJob(from_hash(fields), fields.get(b"request", b""), length)
         except NewerVersion as error:
-            queue = fields[b"queue"].decode()
+            queue = fields.get(b"queue", claim.queue.encode()).decode()
             await self._leave_to_a_newer_one(queue, claim.job_id, started, error)
             return None
 

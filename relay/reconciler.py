@@ -129,7 +129,7 @@ class Reconciler:
     async def _found(self, ids: Sequence[bytes]) -> list[tuple[str, str]]:
         """Jobs with their queues: no more of a record, which may have a request of megabytes."""
         job_ids = [id.decode() for id in ids]
-        queues = await self._connection.pipeline(
+        queues = await self._connection.replies(
             [("HGET", redis_keys.record(job_id), "queue") for job_id in job_ids]
         )
         gone = [id for id, queue in zip(ids, queues, strict=True) if queue is None]

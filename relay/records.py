@@ -6,7 +6,7 @@ the client's own list is read, newest first, `_SCAN_PAGE` ids a script call.
 """
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -68,8 +68,27 @@ def from_hash(fields: Hash) -> JobRecord:
     """Read what `to_hash` wrote and the scripts have changed since.
 
     A field that a newer version wrote is left alone: fleets are upgraded one process at a time.
-    Raises NewerVersion where that is not enough.
+    Raises NewerVersion where that is not enough, and for a record that is damaged.
     """
+    try:
+        return _from_hash(fields)
+    except ValidationError as error:
+        raise NewerVersion(
+            f"job {_id_in(fields)} was written by a newer version of the fleet "
+            f"({error.errors()[0]['loc'][0]} is not known here): ask a process of that version"
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise NewerVersion(
+            f"the record of job {_id_in(fields)} cannot be read ({type(error).__name__}): it is "
+            "damaged, or of a newer version of the fleet"
+        ) from error
+
+
+def _id_in(fields: Hash) -> str:
+    return fields.get(b"id", b"").decode("ascii", "replace")[:64]
+
+
+def _from_hash(fields: Hash) -> JobRecord:
     text: dict[str, Any] = {
         name.decode(): value.decode()
         for name, value in fields.items()
@@ -82,13 +101,7 @@ def from_hash(fields: Hash) -> JobRecord:
         policy = "continue"
     numbers = {name: float(text[name]) for name in _NUMBERS if name in text}
     ids = {name: tuple(text[name].split()) for name in _IDS if name in text}
-    try:
-        return JobRecord.model_validate({**text, **numbers, **ids, "on_disconnect": policy})
-    except ValidationError as error:
-        raise NewerVersion(
-            f"job {text.get('id', '')[:64]} was written by a newer version of the fleet "
-            f"({error.errors()[0]['loc'][0]} is not known here): ask a process of that version"
-        ) from error
+    return JobRecord.model_validate({**text, **numbers, **ids, "on_disconnect": policy})
 
 
 def requested(request: bytes) -> AnyRequest:
@@ -156,15 +169,22 @@ class Records:
         return requested((await self._hash(job_id, b"request"))[b"request"])
 
     async def state(self, job_id: str) -> JobState | None:
-        """The fields of a job that every version writes alike, or None.
+        """The fields of a job that every version writes alike; None without them or if damaged.
 
         Raises RelayUnavailable.
         """
-        found = await self._connection.command(
-            "HMGET", redis_keys.record(job_id), *JobState._fields
-        )
-        if found[0] is None:
+        key = redis_keys.record(job_id)
+        (found,) = await self._connection.replies([("HMGET", key, *JobState._fields)])
+        if found is None or None in found[:4]:
             return None
+        try:
+            return self._state(found)
+        except ValueError as error:
+            self._connection.pass_over(key, error)
+            return None
+
+    @staticmethod
+    def _state(found: Sequence[Any]) -> JobState:
         queue, status, attempt, created_at, facts, not_before, blocked = found
         return JobState(
             queue.decode(),
@@ -190,7 +210,7 @@ class Records:
 
     async def _with_moved(self, records: Mapping[str, Hash]) -> list[Hash]:
         """These records with the fields that compaction has moved to their logs."""
-        found = await self._connection.pipeline(
+        found = await self._connection.replies(
             [("XRANGE", redis_keys.log(id), RECORD_ID, RECORD_ID) for id in records]
         )
         return [
@@ -252,9 +272,10 @@ class Records:
             rows = _scored(flat)
             if not rows:
                 return
-            answers = await self._connection.pipeline(
+            found = await self._connection.replies(
                 [("HGETALL", redis_keys.record(job_id)) for job_id, _ in rows]
             )
+            answers: list[Hash] = [fields or {} for fields in found]
             moved = {
                 job_id: fields
                 for (job_id, _), fields in zip(rows, answers, strict=True)
@@ -263,20 +284,20 @@ class Records:
             whole = dict(zip(moved, await self._with_moved(moved), strict=True))
             for (job_id, score), fields in zip(rows, answers, strict=True):
                 highest = f"({score!r}"
-                yield repr(score), _listed(whole.get(job_id, fields))
+                yield repr(score), self._listed(whole.get(job_id, fields))
+
+    def _listed(self, fields: Hash) -> JobRecord | None:
+        """A record for a list, which passes over what it cannot read."""
+        try:
+            return from_hash(fields) if b"id" in fields else None
+        except NewerVersion as error:
+            self._connection.pass_over(f"job {_id_in(fields)}", error)
+            return None
 
 
 def _has_moved(field: bytes, fields: Hash) -> bool:
     """Whether compaction has moved a field of this record to the log."""
     return field in fields.get(b"compacted", b"").split()
-
-
-def _listed(fields: Hash) -> JobRecord | None:
-    """A record for a list, which passes over what it cannot read."""
-    try:
-        return from_hash(fields) if b"id" in fields else None
-    except NewerVersion:
-        return None
 
 
 def sees(tenant: Tenant, record: JobRecord) -> bool:

@@ -214,6 +214,14 @@ class Connection:
         (answer,) = await self.calls([call])
         return answer
 
+    async def call_or_none(self, call: ScriptCall[T], what: str) -> T | None:
+        """The same, None for keys of a wrong type, with `what` for the log."""
+        try:
+            return await self.call(call)
+        except WrongKeyType as error:
+            self.pass_over(what, error)
+            return None
+
     async def calls(self, calls: Sequence[ScriptCall[T]]) -> list[T]:
         """Run scripts in order in one round trip, not atomically; raises RelayUnavailable."""
         replies = await self.run_in_turn([(each.script, each.keys, each.args) for each in calls])

@@ -25,7 +25,7 @@ from contract.tenants import DEFAULT_TENANT, Tenant
 from contract.wire import VERSION
 from relay.admission.new_job import first_of, new_arrival, new_job, new_record
 from relay.admission.turn_admission import INTERRUPTED, TurnAdmission
-from relay.connection import Connection, ScriptCall, WrongKeyType
+from relay.connection import Connection, ScriptCall
 from relay.idempotency import Key, KeyTimes
 from relay.leases import AFTER_A_PAUSE, Holder, Leases
 from relay.order import LOOK_AHEAD, Arrival, ClaimFilter
@@ -392,11 +392,7 @@ class Queue:
             kept = Remembered(settings.conversation_ttl_s, settings.conversations_kept)
             place = TurnPlace(claim.conversation, home)
             call = start_turn(claim.job_id, claim.queue, started, place, kept)
-        try:
-            answer = await self._connection.call(call)
-        except WrongKeyType as error:
-            self._connection.pass_over(f"job {claim.job_id}", error)
-            return None
+        answer = await self._connection.call_or_none(call, f"job {claim.job_id}")
         if answer is None:
             return None
         length, fields = answer

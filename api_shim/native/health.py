@@ -4,7 +4,8 @@ Neither depends on workers: a shim that took itself out of service while no work
 refuse the jobs that start one.
 """
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
 
@@ -15,6 +16,9 @@ from contract.errors import NoWorker, RelayUnavailable
 from contract.wire import WireModel
 
 router = APIRouter(tags=["health"])
+_READY_WITHIN_S: Final = 2.0
+"""Shorter than probes usually wait, which learn nothing from a timeout of their own."""
+_SILENT: Final = f"Redis has not answered for {_READY_WITHIN_S:g} s"
 
 
 class Alive(WireModel):
@@ -59,13 +63,16 @@ async def readyz(
     Without `workers` it needs none: jobs for a known backend are accepted without a worker.
     """
     try:
-        await dependencies.connection.ping()
-        live = [worker for worker in await dependencies.roster.workers() if not worker.draining]
-    except RelayUnavailable as error:
+        async with asyncio.timeout(_READY_WITHIN_S):
+            await dependencies.connection.ping()
+            workers_now = await dependencies.roster.workers()
+            live = [worker for worker in workers_now if not worker.draining]
+    except (RelayUnavailable, TimeoutError) as error:
+        why = error.message if isinstance(error, RelayUnavailable) else _SILENT
         raise Refusal(
             RelayUnavailable,
-            error.message,
-            checks={"redis": error.message, "workers": "unknown"},
+            why,
+            checks={"redis": why, "workers": "unknown"},
             retry_after_s=2.0,
         ) from error
     if len(live) < workers:

@@ -130,7 +130,7 @@ def test_what_runs_is_cancelled_and_the_backend_s_work_with_it(
 
     assert cancelled.status == "cancelled"
     assert elsewhere.responses.cancel(cancelled.id) == cancelled
-    assert types[-1] == "response.cancelled"
+    assert types[-1] == "response.incomplete"
 
 
 @pytest.mark.feature("responses", "cancel")

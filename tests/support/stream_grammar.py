@@ -19,7 +19,6 @@ _RESPONSE_ENDS = {
     "response.completed": "done",
     "response.incomplete": "done",
     "response.failed": "failed",
-    "response.cancelled": "cancelled",
 }
 
 
@@ -192,7 +191,9 @@ def responses(raw: bytes, *, resumed: bool = False) -> Heard:
                 heard._end("error", event["code"])
             case type if type in _RESPONSE_ENDS:
                 _check_response(heard, event["response"], resumed=resumed)
-                heard._end(_RESPONSE_ENDS[type], (event["response"]["error"] or {}).get("code"))
+                told = event["response"]
+                end = "cancelled" if told["status"] == "cancelled" else _RESPONSE_ENDS[type]
+                heard._end(end, (told["error"] or {}).get("code"))
     heard.cursors = [str(event["sequence_number"]) for event in events]
     _check_numbers(events, resumed=resumed)
     return heard

@@ -113,9 +113,10 @@ class ResponseBuilder:
         spent = {"usage": usage(Usage.model_validate(self._spent))} if self._spent else {}
         if isinstance(end, Failed):
             self.status, self._ending = "failed", {"error": error(end), **spent}
-        else:
+            yield self._lifecycle("response.failed")
+        else:  # clients have no event of its own for it: the response's status says so
             self.status, self._ending = "cancelled", spent
-        yield self._lifecycle(f"response.{self.status}")
+            yield self._lifecycle("response.incomplete")
 
     def _lifecycle(self, type: str) -> Event:
         return {"type": type, "response": self.response}

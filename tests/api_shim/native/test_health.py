@@ -1,6 +1,7 @@
 """Alive, ready, and the responses while Redis is unavailable."""
 
 import asyncio
+import signal
 
 import httpx
 import pytest
@@ -57,3 +58,20 @@ async def test_without_redis_it_is_alive_but_reports_not_ready(lost: str) -> Non
         assert problem(answer, 503, "relay_unavailable")["retryable"] is True
         assert answer.headers["retry-after"] == "2"
     assert answers[0].json()["checks"]["redis"] != "ok"
+
+
+async def test_a_probe_is_answered_soon_while_redis_is_frozen(own_redis: RedisServer) -> None:
+    with serving(own_redis.url) as shim:
+        async with httpx.AsyncClient(base_url=shim, timeout=5) as http:
+            assert own_redis.process is not None
+            assert (await http.get("/readyz")).status_code == 200
+            own_redis.process.send_signal(signal.SIGSTOP)
+            try:
+                frozen = await http.get("/readyz")
+            finally:
+                own_redis.process.send_signal(signal.SIGCONT)
+            again = await http.get("/readyz")
+
+    told = problem(frozen, 503, "relay_unavailable")
+    assert "2 s" in told["checks"]["redis"]
+    assert again.status_code == 200

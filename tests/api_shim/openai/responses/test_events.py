@@ -146,7 +146,7 @@ def test_a_failure_is_sent_with_the_output_before_it(code: str, known: str) -> N
 def test_a_response_cancelled_before_it_began_is_reported_as_cancelled() -> None:
     events = told(frames(QUEUED, Cancelled(by="caller")), background=True)
 
-    assert types(events) == ["created", "queued", "cancelled"]
+    assert types(events) == ["created", "queued", "incomplete"]
     assert events[-1]["response"]["status"] == "cancelled"
 
 

@@ -42,9 +42,9 @@ def project(index: DriftingIndex, tmp_path_factory: pytest.TempPathFactory) -> P
     for name in PACKAGES:
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
-    (folder / "locks" / "peers").mkdir(parents=True)
     for lock in [*(TOP / "locks").rglob("*.txt"), *REAL_LOCKS.glob("*.txt")]:
         place = lock.relative_to(TOP / "locks") if lock.is_relative_to(TOP / "locks") else lock.name
+        (folder / "locks" / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / "locks" / place).write_text(index.lock(entries(lock), {*REAL, "uv"}))
     return folder
 

@@ -73,8 +73,8 @@ def bound_lists(schema: Any) -> None:
                 bound_lists(inner)
 
 
-class ClientModel(WireModel):
-    """Base of models that clients send: a null is the same as a field left out."""
+class BoundedModel(BaseModel):
+    """What clients send: lists and fields are bounded, a null is the same as a field left out."""
 
     @classmethod
     @override
@@ -90,6 +90,10 @@ class ClientModel(WireModel):
     @classmethod
     def _nulls_are_left_out(cls, fields: Any) -> Any:
         return sent_fields(fields)
+
+
+class ClientModel(BoundedModel, WireModel):
+    """Base of models of the API that clients send; unknown fields are refused."""
 
 
 AnyModel = TypeVar("AnyModel", bound=WireModel)

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
-from pydantic_core import CoreSchema
-from typing_extensions import override
+from pydantic import ConfigDict
 
-from contract.wire import bound_lists, sent_fields
+from contract.wire import BoundedModel
 
 HEADER: Final = "X-Fleet-Ignored"
 _MOST_NAMES: Final = 24
@@ -31,27 +29,12 @@ class IgnoredField:
         self.unless = unless
 
 
-class LenientModel(BaseModel):
+class LenientModel(BoundedModel):
     """A part of a request's body; unknown fields are kept only to be reported."""
 
     model_config = ConfigDict(
         frozen=True, extra="allow", use_attribute_docstrings=True, protected_namespaces=()
     )
-
-    @classmethod
-    @override
-    def __get_pydantic_core_schema__(
-        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        """The usual schema, with bounds."""
-        schema = handler(source)
-        bound_lists(handler.resolve_ref_schema(schema))
-        return schema
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nulls_are_left_out(cls, fields: Any) -> Any:
-        return sent_fields(fields)
 
     @property
     def unused_fields(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from typing import Any, Final
 PASSED: Final = "passed on"
 """It is in the job's request; what its backend has no word for is refused or named there."""
 ANSWER: Final = "about the answer"
-"""It says how the answer is told, or names something; the surface sees to it itself."""
+"""It says how the answer is told, or names something; the surface sees to it itself. (A picture's
+type is what its bytes are.)"""
 NAMED: Final = "named"
 """Nothing is done with it, and X-Fleet-Ignored says so."""
 REFUSED: Final = "refused"
@@ -361,13 +362,11 @@ MESSAGES: Final = _table(
     passed="""
         max_tokens messages[user].content messages[user].content[text].text
         messages[user].content[image].source(base64).data
-        messages[user].content[image].source(base64).media_type
         messages[user].content[image].source(url).url
         messages[user].content[document].source(text).data
         messages[user].content[document].source(content).content
         messages[user].content[document].source(content).content[text].text
         messages[user].content[document].source(content).content[image].source(base64).data
-        messages[user].content[document].source(content).content[image].source(base64).media_type
         messages[user].content[document].source(content).content[image].source(url).url
         messages[user].content[document].context messages[user].content[document].title
         messages[user].content[search_result].content[text].text
@@ -377,7 +376,6 @@ MESSAGES: Final = _table(
         messages[user].content[tool_result].content
         messages[user].content[tool_result].content[text].text
         messages[user].content[tool_result].content[image].source(base64).data
-        messages[user].content[tool_result].content[image].source(base64).media_type
         messages[user].content[tool_result].content[image].source(url).url
         messages[user].content[tool_result].content[search_result].content[text].text
         messages[user].content[tool_result].content[search_result].source
@@ -386,7 +384,6 @@ MESSAGES: Final = _table(
         messages[user].content[tool_result].content[document].source(content).content
         messages[user].content[tool_result].content[document].source(content).content[text].text
         messages[user].content[tool_result].content[document].source(content).content[image].source(base64).data
-        messages[user].content[tool_result].content[document].source(content).content[image].source(base64).media_type
         messages[user].content[tool_result].content[document].source(content).content[image].source(url).url
         messages[user].content[tool_result].content[document].context
         messages[user].content[tool_result].content[document].title
@@ -412,6 +409,10 @@ MESSAGES: Final = _table(
         tools[].type
     """,
     answer="""
+        messages[user].content[image].source(base64).media_type
+        messages[user].content[document].source(content).content[image].source(base64).media_type
+        messages[user].content[tool_result].content[image].source(base64).media_type
+        messages[user].content[tool_result].content[document].source(content).content[image].source(base64).media_type
         messages[user].content[document].source(text).media_type
         messages[user].content[tool_result].content[document].source(text).media_type
         service_tier stream

@@ -74,6 +74,8 @@ class AttemptLog:
         """Queue an event for the log; raises LeaseLost once Redis has refused an earlier one."""
         if self.lost:
             raise LeaseLost(f"job {self.id} belongs to another attempt")
+        if not self.unwritten:
+            self._publisher.waiting_attempts += 1
         self.unwritten += 1
         self.meter.add(event)
         if self.observe is not None:
@@ -105,6 +107,8 @@ class AttemptLog:
     def on_answer(self, events: int = 0) -> None:
         """Note that so many events are in the log, or refused; those who wait look again."""
         self.unwritten -= events
+        if events and not self.unwritten:
+            self._publisher.waiting_attempts -= 1
         if self._answered is not None:
             self._answered.set_result(None)
             self._answered = None
@@ -154,8 +158,8 @@ class Publisher:
         self._connection = connection
         self._pending: list[tuple[AttemptLog, Event]] = []
         self._wake = asyncio.Event()
-        self._writing = 0
-        """Attempts in the batches that are being sent, which are about those that stream."""
+        self.waiting_attempts = 0
+        """Attempts that have unwritten events."""
 
     def attempt_log(
         self, job: StartedJob, observe: Callable[[Event], None] | None = None
@@ -181,7 +185,7 @@ class Publisher:
     @property
     def share(self) -> int:
         """Events of one attempt that may wait, while so many attempts have some."""
-        return max(_LEAST_SHARE, _FULL // (self._writing or 1))
+        return max(_LEAST_SHARE, _FULL // (self.waiting_attempts or 1))
 
     async def write(self) -> None:
         """Send batches until cancelled; retries while Redis is unavailable."""
@@ -230,7 +234,6 @@ class Publisher:
             for batch in batches
         ]
         waiting = sum(group.events for batch in batches for group in batch)
-        self._writing = sum(map(len, batches))
         answers = await self._until_answered(calls, events=waiting)
         for batch, answer in zip(batches, answers, strict=True):
             self._connection.observer.on_published(sum(group.events for group in batch))

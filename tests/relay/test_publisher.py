@@ -58,3 +58,25 @@ async def test_an_attempt_waits_for_room_of_its_own_alone(redis_url: str) -> Non
         async with asyncio.timeout(5):
             await fast.wait_for_room()
             await slow.flush()
+
+
+async def test_all_attempts_together_have_a_bound_while_redis_is_silent(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        attempt_logs = []
+        for _ in range(100):
+            await relay.enqueue()
+            attempt_logs.append(relay.attempt_log(await relay.claim()))
+        waits = 0
+        while waits < len(attempt_logs):  # without a pause for the publisher
+            waits = 0
+            for each in attempt_logs:
+                if each.must_wait:
+                    waits += 1
+                else:
+                    each.append(Delta(content="w "))
+
+        assert relay.publisher.waiting < 4096 + 2 * len(attempt_logs)
+        async with asyncio.timeout(5):
+            for each in attempt_logs:
+                await each.flush()
+        assert relay.publisher.waiting_attempts == 0

@@ -82,6 +82,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._unreported_bytes += len(data)
         super().data_received(data)
+        if self._is_refused:  # by the parser
+            return
         if self._unreported_bytes > MOST_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
         elif not (self._is_in_head or self._is_in_body) and self._is_answered:

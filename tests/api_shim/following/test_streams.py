@@ -375,8 +375,11 @@ async def test_a_client_that_does_not_read_holds_up_nobody_and_loses_nothing(
     # Far more than sockets and buffers hold, so the stream stops until the client reads on.
     many = [f"{number}".ljust(100_000, ".") for number in range(80)]
     async with on(shim, redis_url) as at:
-        slow, swift = ask(surface, at.http), ask(surface, at.http)
-        workers = [await begun(at, surface, each, "a") for each in (slow, swift)]
+        # One after the other: a worker takes whichever job was enqueued first.
+        slow = ask(surface, at.http)
+        workers = [await begun(at, surface, slow, "a")]
+        swift = ask(surface, at.http)
+        workers.append(await begun(at, surface, swift, "a"))
         slow.pause()
         for worker in workers:
             await worker.say(*surface.answer("a", *many)[1:], Done())

@@ -141,3 +141,22 @@ def test_many_pipelined_requests_end_their_connection(shim: str) -> None:
         line.sendall((GET + b"\r\n") * 5000)
 
         assert answer(line).count(b"HTTP/1.1 200") < 100
+
+
+def test_a_head_that_came_at_once_is_refused_once_and_its_client_reads_why(shim: str) -> None:
+    before = _refused(shim)
+    for _ in range(8):
+        with closing(connection(shim)) as line:
+            line.sendall(GET + b"X: y\r\n" * 30_000)
+            received = line.recv(65536)  # no reset comes before it
+            received += answer(line)
+
+        assert received.count(b"HTTP/1.1 431") == 1
+    assert _refused(shim) == before + 8
+
+
+def _refused(shim: str) -> float:
+    """Heads that the shim has counted as too large."""
+    lines = httpx.get(f"{shim}/metrics", timeout=10).text.splitlines()
+    name = 'llmfleet_process_refused_connections_total{reason="head_too_large"}'
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))

@@ -82,8 +82,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._unreported_bytes += len(data)
         super().data_received(data)
-        if self._is_refused:  # by the parser
-            return
         if self._unreported_bytes > MOST_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
         elif not (self._is_in_head or self._is_in_body) and self._is_answered:
@@ -155,6 +153,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refuse(self._why)
 
     def _refuse(self, why: Closing) -> None:
+        if self._is_refused:  # by the parser, of whose bytes there are too many as well
+            return
         self.guard.count(why.reason)
         self._is_refused, self._refused_at = True, self.loop.time()
         self._unset_keepalive_if_required()

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, params
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope
 
+from api_shim.access.permission_gate import PermissionGate, permitted
+from api_shim.access.route_permissions import check_routes
 from api_shim.anthropic import models as anthropic_models
 from api_shim.anthropic import routes as anthropic_messages
 from api_shim.anthropic.errors import anthropic_envelope
@@ -159,22 +161,32 @@ def create_app(settings: ShimSettings, open_calls: OpenCalls | None = None) -> F
 
 def _add_routes(app: FastAPI) -> None:
     for each in _NATIVE:
-        app.include_router(each.router, dependencies=[Depends(only_known_fields)])
-    for each in _OTHERS:
-        app.include_router(each.router)
-    app.include_router(openai_images.forms)
+        _include(app, each.router, Depends(only_known_fields))
+    for other in _OTHERS:
+        _include(app, other.router)
+    _include(app, openai_images.forms)
+
+
+def _include(app: FastAPI, router: APIRouter, *dependencies: params.Depends) -> None:
+    check_routes(router.routes)
+    app.include_router(router, dependencies=[Depends(permitted), *dependencies])
 
 
 def with_direct_routes(app: FastAPI, settings: ShimSettings) -> ASGIApp:
     """What the server runs: the application behind its busiest routes."""
     routes: list[DirectRoute[Any]] = [
-        DirectRoute(openai_generation.router, openai_generation.chat, _drop_in),
-        DirectRoute(openai_generation.router, openai_generation.embed, _drop_in),
         DirectRoute(
-            anthropic_messages.router, anthropic_messages.create, _message, query=b"beta=true"
+            openai_generation.router, openai_generation.chat, _drop_in, permission="chat"
         ),
-        DirectRoute(enqueue.router, enqueue.chat, _native),
-        DirectRoute(enqueue.router, enqueue.embed, _native),
+        DirectRoute(
+            openai_generation.router, openai_generation.embed, _drop_in, permission="embed"
+        ),
+        DirectRoute(
+            anthropic_messages.router, anthropic_messages.create, _message,
+            permission="chat", query=b"beta=true",
+        ),  # fmt: skip
+        DirectRoute(enqueue.router, enqueue.chat, _native, permission="chat"),
+        DirectRoute(enqueue.router, enqueue.embed, _native, permission="embed"),
     ]
     counted, tracing = app.state.counted, app.state.tracing
     return DirectRoutes(app, routes, counted, tracing, max_body_bytes=settings.max_body_bytes)
@@ -208,6 +220,7 @@ def _add_middleware(
         budget_bytes=settings.max_bodies_bytes,
         by_path={"/v1/files": _upload(settings)},
     )
+    app.add_middleware(PermissionGate)
     origins = Origins(settings.origins)
     app.add_middleware(AuthMiddleware, origins=origins)
     app.add_middleware(AccessLog, metrics=counted, tracing=tracing)

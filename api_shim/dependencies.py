@@ -26,8 +26,9 @@ from api_shim.settings import ShimSettings
 from api_shim.stand_in import StandIn
 from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import pools_with_aliases
-from api_shim.submission.roster_cache import Pool, RosterCache, pools
+from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.submission import Submission, SubmissionServices
+from contract.tenants import Tenant
 from relay.aliases.alias_store import AliasStore
 from relay.api_keys import ApiKeys
 from relay.batches import BatchStore
@@ -43,7 +44,7 @@ from relay.metrics.totals import FleetTotals
 from relay.metrics.totals_reporter import TotalsReporter
 from relay.queue import Queue
 from relay.records import Records
-from relay.roster import Roster, RosterStore
+from relay.roster import RosterStore
 from relay.subscriber import Subscriber
 from relay.usage.ledger import Ledger
 from relay.usage.limits import TenantLimits
@@ -119,12 +120,14 @@ class Dependencies:
             self.settings.on_no_worker, self.metrics.tracing, self.aliases,
         )  # fmt: skip
 
-    def listed(self, roster: Roster, *asked: str) -> Mapping[str, Pool]:
+    def listed(self, caller: Tenant, *asked: str) -> Mapping[str, Pool]:
         """The backends as drop-in clients see them: aliases are models beside the others.
 
-        `asked` are names that a client asks for, which the pattern of an alias may fit.
+        Without what the caller's key may not use. Read the roster first. `asked` are names that a
+        client asks for, which the pattern of an alias may fit.
         """
-        return pools_with_aliases(pools(*roster), self.aliases.table, *asked)
+        found = self.roster.seen_by(caller, every_model=True)[1]
+        return pools_with_aliases(found, self.aliases.table, caller, *asked)
 
 
 @asynccontextmanager

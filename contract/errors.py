@@ -11,7 +11,7 @@ FleetError
 │   ├── UnknownAlias            no alias of that name is stored
 │   ├── JobNotFound             no such job, or it has expired
 │   ├── NotAuthenticated        no key, or an unknown one
-│   ├── NotAllowed              only an admin's key may do that
+│   ├── NotAllowed              the key has not the permission, model or backend
 │   ├── UnknownKey              no API key with that id
 │   ├── LastAdmin               it is the last key that may manage the others
 │   ├── AmbiguousId             several ids begin with this prefix
@@ -145,7 +145,7 @@ class NotAuthenticated(RequestError):
 
 
 class NotAllowed(RequestError):
-    """The API key is valid; the operation needs an admin's key."""
+    """The API key is valid; it does not allow this."""
 
     code = "not_allowed"
 

@@ -1,10 +1,33 @@
-"""Tenants, which share the fleet by weight and bounds, and the API keys that name them."""
+"""Tenants, which share the fleet by weight and bounds, and the API keys that name them.
+
+A key has permissions, and may be limited to some models and backends. What is not named is the
+default: a key of an older version has none of these fields, and is read as a new one.
+"""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr, WithJsonSchema, field_serializer
+from pydantic import (
+    Field,
+    SecretStr,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
+from contract.errors import NotAllowed
+from contract.permissions import (
+    EVERY,
+    USE,
+    BackendPatterns,
+    ModelPatterns,
+    Permission,
+    fits_backend,
+    fits_model,
+)
 from contract.wire import WireModel
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -39,9 +62,58 @@ class Tenant(UsageLimits):
     """Most waiting jobs in one queue; None: only the queue's own bound."""
     limit_tokens: Limit | None = None
     """Most estimated tokens of waiting jobs in one queue; None: only the queue's own bound."""
+    permissions: tuple[Permission, ...] = USE
+    """What its key may do; an admin's may do everything."""
+    models: tuple[str, ...] | None = None
+    """Names of models, or patterns, that its key may use; None: all."""
+    backends: tuple[str, ...] | None = None
+    """The same of backends."""
+    key_id: str = ""
+    """Which key it was; empty where there is none."""
+
+    def may(self, permission: Permission) -> bool:
+        """Whether its key has a permission."""
+        return self.admin or permission in self.permissions
+
+    def require(self, permission: Permission) -> None:
+        """Raise NotAllowed, with the name of the permission, unless its key has it."""
+        if not self.may(permission):
+            raise NotAllowed(_lacking(permission), permission=permission)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there are models or backends that its key may not use."""
+        return self.models is not None or self.backends is not None
+
+    def may_use_model(self, model: str) -> bool:
+        """Whether its key may use the model of this name."""
+        return self.models is None or fits_model(self.models, model)
+
+    def may_use_alias(self, alias: str, asked: str, model: str) -> bool:
+        """Whether its key may use a model by an alias, for which a client asks by a name.
+
+        It may if its list has that model, or names the alias itself. A pattern of the list means
+        models only: whoever sets an alias later gives no key more than the key's own list says.
+        """
+        if self.models is None or alias in self.models or asked in self.models:
+            return True
+        return fits_model(self.models, model)
+
+    def may_use_backend(self, backend: str) -> bool:
+        """Whether its key may use the backend of this name."""
+        return self.backends is None or fits_backend(self.backends, backend)
 
 
-DEFAULT_TENANT: Final = Tenant(name="default", admin=True)
+def _lacking(permission: Permission) -> str:
+    if permission == "admin":
+        return "This requires an admin's key."
+    return (
+        f"This requires the permission {permission}, which this key does not have: an admin can "
+        f"give it (`fleet keys update ID --allow use,{permission}`)."
+    )
+
+
+DEFAULT_TENANT: Final = Tenant(name="default", admin=True, permissions=EVERY)
 """The owner of all jobs while there is no API key."""
 
 
@@ -56,23 +128,85 @@ _TEN_YEARS_S: Final = 315_360_000
 
 
 class _Rights(UsageLimits):
-    """The tenant of a key and its rights."""
+    """What a key gives its tenant."""
 
-    tenant: TenantName
     weight: Weight = 1.0
     """Twice the weight is twice the share, while several tenants have waiting jobs."""
     admin: bool = False
-    """Whether it sees every tenant's jobs, and may manage backends, keys and dead jobs."""
+    """Whether it has every permission, and sees every tenant's jobs; the same as `admin` among the
+    permissions."""
     limit_jobs: Limit | None = None
     """Most waiting jobs of the tenant in one queue."""
     limit_tokens: Limit | None = None
     """Most estimated tokens of the tenant's waiting jobs in one queue."""
     name: Annotated[str, Field(max_length=80)] = ""
     """A note for humans, such as the client that uses the key."""
+    permissions: Annotated[tuple[Permission, ...], Field(max_length=32)] | None = None
+    """What it may do; null: to use models, not to change them."""
+    models: ModelPatterns | None = None
+    """Models that it may use, by name, with `*` for any characters; null, or `*`: all."""
+    backends: BackendPatterns | None = None
+    """The same of backends."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _admin_is_a_permission(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and _has_admin(fields.get("permissions")):
+            return {**fields, "admin": True}
+        return fields
+
+    @field_validator("permissions")
+    @classmethod
+    def _each_once(cls, permissions: tuple[Permission, ...] | None) -> Any:
+        return None if permissions is None else tuple(p for p in EVERY if p in permissions)
+
+    @field_validator("models", "backends")
+    @classmethod
+    def _all_is_no_limit(cls, patterns: tuple[str, ...] | None) -> Any:
+        return None if patterns is None or "*" in patterns else patterns
+
+    @model_validator(mode="after")
+    def _an_admin_has_no_limits(self) -> Self:
+        if self.admin and (self.models is not None or self.backends is not None):
+            raise PydanticCustomError(
+                "limited_admin",
+                "an admin's key may use all models and backends: leave these out, or admin",
+            )
+        return self
+
+    @property
+    def effective_permissions(self) -> tuple[Permission, ...]:
+        """Its permissions, by name or by default."""
+        if self.admin:
+            return EVERY
+        return USE if self.permissions is None else self.permissions
+
+
+def _has_admin(permissions: Any) -> bool:
+    return isinstance(permissions, list | tuple) and "admin" in permissions
+
+
+class NewKey(_Rights):
+    """The request to create a key."""
+
+    tenant: TenantName
+    expires_in_s: Annotated[float, Field(gt=0, le=_TEN_YEARS_S)] | None = None
+    """Seconds after which the key expires; null: it is valid until it is revoked."""
+
+
+class KeyFacts(_Rights):
+    """A key as it is shown: all but the key itself."""
+
+    tenant: TenantName
+    permissions: tuple[Permission, ...] = USE
+    id: str
+    created_at: float
+    """Unix seconds, by Redis's clock."""
+    expires_at: float | None = None
 
     @property
     def owner(self) -> Tenant:
-        """The tenant that the key names."""
+        """The tenant that the key names, with the key's rights."""
         return Tenant(
             name=self.tenant,
             weight=self.weight,
@@ -83,23 +217,11 @@ class _Rights(UsageLimits):
             limit_tokens_day=self.limit_tokens_day,
             limit_spend_day=self.limit_spend_day,
             limit_spend_month=self.limit_spend_month,
+            permissions=self.permissions,
+            models=self.models,
+            backends=self.backends,
+            key_id=self.id,
         )
-
-
-class NewKey(_Rights):
-    """The request to create a key."""
-
-    expires_in_s: Annotated[float, Field(gt=0, le=_TEN_YEARS_S)] | None = None
-    """Seconds after which the key expires; null: it is valid until it is revoked."""
-
-
-class KeyFacts(_Rights):
-    """A key as it is shown: all but the key itself."""
-
-    id: str
-    created_at: float
-    """Unix seconds, by Redis's clock."""
-    expires_at: float | None = None
 
 
 class IssuedKey(KeyFacts):

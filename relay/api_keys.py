@@ -21,7 +21,7 @@ from pydantic import SecretStr, ValidationError
 
 from contract import redis_keys
 from contract.errors import InvalidRequest, LastAdmin, UnknownKey
-from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey
+from contract.tenants import KEY, KEY_MARK, IssuedKey, KeyFacts, NewKey, Tenant
 from contract.wire import WireModel, encode
 from relay.connection import Argument, Connection, Hash, ScriptCall, pairs
 from relay.scripts.loader import load
@@ -42,6 +42,8 @@ class ApiKeyEntry:
 
     facts: KeyFacts
     digest: str = field(repr=False)
+    owner: Tenant
+    """`facts.owner`, made once: each call with the key needs it."""
 
     def is_valid(self, now: float) -> bool:
         """Whether the key has not expired at this time (unix seconds)."""
@@ -138,12 +140,13 @@ def _read(key_id: str, text: bytes) -> ApiKeyEntry:
     stored = _Stored.model_validate_json(body)
     ttl_s, at = stored.wish.expires_in_s, float(created_at)
     facts = KeyFacts(
-        **stored.wish.model_dump(exclude={"expires_in_s"}),
+        **stored.wish.model_dump(exclude={"expires_in_s", "permissions"}),
+        permissions=stored.wish.effective_permissions,
         id=key_id,
         created_at=at,
         expires_at=None if ttl_s is None else at + ttl_s,
     )
-    return ApiKeyEntry(facts, stored.digest)
+    return ApiKeyEntry(facts, stored.digest, facts.owner)
 
 
 def _digest(key: str) -> str:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from api_shim.anthropic.message_body import invalid_field
 from api_shim.dependencies import Injected
+from api_shim.http.authentication import Caller
 from api_shim.http.error_hints import OPENAI
 from api_shim.http.headers import is_anthropic
 from api_shim.submission.roster_cache import Pool, listing
@@ -96,6 +97,7 @@ def _capabilities(reports: Sequence[ModelReport]) -> dict[str, Any]:
 @router.get("/models")
 async def models(
     dependencies: Injected,
+    caller: Caller,
     *,
     limit: Annotated[int, Query(ge=1, le=_LONGEST_PAGE)] = 20,
     after_id: str | None = None,
@@ -103,7 +105,7 @@ async def models(
 ) -> Response:
     """List the models of all backends and the aliases, chat models first."""
     roster = await dependencies.roster.read()
-    cards = model_cards(roster, dependencies.listed(roster))
+    cards = model_cards(roster, dependencies.listed(caller))
     names = [card["id"] for card in cards]
     if before_id is not None:
         end = _place(names, before_id, "before_id")
@@ -122,10 +124,12 @@ def _place(names: Sequence[str], name: str, field: str) -> int:
 
 
 @router.get("/models/{model:path}")
-async def model(model: Annotated[str, Path()], dependencies: Injected) -> Response:
+async def model(
+    model: Annotated[str, Path()], dependencies: Injected, caller: Caller
+) -> Response:
     """Get one model."""
     roster = await dependencies.roster.read()
-    backends = dependencies.listed(roster, model)
+    backends = dependencies.listed(caller, model)
     found = find({card["id"]: card for card in model_cards(roster, backends)}, model)
     if found is None:
         raise absent(model, backends.values(), OPENAI)

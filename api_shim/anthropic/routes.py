@@ -126,7 +126,8 @@ async def count_tokens(
     """Count the tokens of a prompt: by the model's backend, else as an estimate."""
     chat, left_out = to_counted(body)
     call.add_ignored(left_out)
-    fleet = dependencies.listed(await dependencies.roster.recent(), chat.model)
+    await dependencies.roster.recent()
+    fleet = dependencies.listed(call.caller, chat.model)
     found = await TokenCount(chat).of(call, fleet)
     return _json({"input_tokens": found.input_tokens}, {**call.headers, **found.headers})
 

@@ -59,7 +59,8 @@ class MessageStore:
 
     async def listed(self, model: str) -> Mapping[str, Pool]:
         """The backends that may serve a model of this name; raises RelayUnavailable."""
-        return self._dependencies.listed(await self._dependencies.roster.recent(), model)
+        await self._dependencies.roster.recent()
+        return self._dependencies.listed(self._tenant, model)
 
     async def find(self, message_id: str) -> StoredMessage:
         """A message by its id; raises Refusal if it does not exist, RelayUnavailable."""

@@ -95,8 +95,8 @@ class JobWindow:
             parsed = self._parse(waiting, job_id)
             request = parsed.request
             if parsed.may_not_think and isinstance(request, ChatRequest):
-                roster = await self._dependencies.roster.recent()
-                fleet = self._dependencies.listed(roster, request.model)
+                await self._dependencies.roster.recent()
+                fleet = self._dependencies.listed(self._batch.tenant, request.model)
                 request = without_effort(request, fleet)
             await self._enqueue(request, job_id)
         except RelayUnavailable:

@@ -24,6 +24,7 @@ from api_shim.anthropic.schemas import (
 )
 from api_shim.batch.http_responses import LinesDownload
 from api_shim.batch.lines import split_lines
+from api_shim.batch.supported_endpoints import check_batch
 from api_shim.bodies.json_scan import JsonBounds
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
@@ -77,6 +78,7 @@ async def create(
 ) -> Response:
     """Create a batch; its requests run as jobs of priority `batch`, for a day at most."""
     require_json(request.headers)
+    check_batch(caller, ENDPOINT, backend)
     most = dependencies.settings.batch_max_rows
     lines = await read_body(await request.body(), lambda data: _lines_of(data, most))
     file, is_new = await _stored(lines.data, dependencies, caller, key)

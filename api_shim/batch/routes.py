@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from api_shim.batch.http_responses import listing, refusals
-from api_shim.batch.supported_endpoints import ENDPOINTS
+from api_shim.batch.supported_endpoints import ENDPOINTS, check_batch
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BackendHeader, IdempotencyKey
@@ -151,6 +151,7 @@ async def create(
         seconds = window_s(body.completion_window)
     except ValueError as error:
         raise invalid_field("completion_window", str(error)) from None
+    check_batch(caller, body.endpoint, backend)
     await _input(body.input_file_id, dependencies, caller)
     keep = body.output_expires_after
     new = NewBatch(

@@ -7,6 +7,7 @@ body. A further endpoint is a further entry of ENDPOINTS.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from api_shim.access.route_permissions import NEEDS
 from api_shim.anthropic.events import MessageFacts, whole_message
 from api_shim.anthropic.message_body import MessagesBody
 from api_shim.anthropic.message_request import to_request as to_message
@@ -22,11 +23,13 @@ from api_shim.openai.response_head import ResponseHead
 from api_shim.openai.responses import response
 from api_shim.openai.responses.items import EarlierResponses
 from api_shim.openai.responses.request import ResponseBody, to_request
+from api_shim.submission.caller_rights import check_backend
 from api_shim.submission.ignored_fields import ignored
 from contract.chat import MessageNotes
 from contract.errors import NotSupported
 from contract.jobs import AnyRequest
 from contract.result import Result
+from contract.tenants import Tenant
 
 RenderBody = Callable[[Result], Mapping[str, Any]]
 """Renders the result of a job that is done as the body that the HTTP route would send.
@@ -154,3 +157,16 @@ ENDPOINTS: Final[Mapping[str, ParseBody]] = {
     "/v1/messages": _message,
     "/v1/rerank": _rerank,
 }
+
+
+def check_batch(tenant: Tenant, endpoint: str, backend: str | None) -> None:
+    """Check that a tenant's key may do the jobs of a batch; raises NotAllowed.
+
+    Each line is checked again when it becomes a job.
+    """
+    match NEEDS[f"POST {endpoint}"]:
+        case "nothing" | "key":
+            pass
+        case permission:
+            tenant.require(permission)
+    check_backend(tenant, backend)

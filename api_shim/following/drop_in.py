@@ -54,6 +54,7 @@ from contract.features import features_of
 from contract.jobs import AnyRequest, JobRecord
 from contract.result import Fold, Result
 from contract.sse import KEEP_ALIVE
+from contract.tenants import Tenant
 from relay.followers import Follower, Followers
 from relay.log import Log
 
@@ -209,6 +210,11 @@ class DropInCall:
     def headers(self) -> Mapping[str, str]:
         """Headers of the response once the job is accepted, `X-Fleet-Job` among them."""
         return self._submission.headers
+
+    @property
+    def caller(self) -> Tenant:
+        """The tenant whose call it is."""
+        return self._submission.tenant
 
     def add_ignored(self, names: Iterable[str]) -> None:
         """Add fields of the request that are ignored to the response's X-Fleet-Ignored."""

@@ -54,10 +54,11 @@ class AuthMiddleware:
             self._origins.check(connection)
             entry = await _authenticate(connection, authenticator)
         except (FleetError, Refusal) as error:
-            await _reject(error, scope, receive, send_with_subprotocol)
+            await reject(error, scope, receive, send_with_subprotocol)
             return
         scope.setdefault("state", {})["key"] = entry
         with authenticator.track(entry) as ended:
+            scope["state"]["key_ended"] = ended
             call = _Call(scope, receive, send_with_subprotocol, ended)
             await self._app(scope, call.receive, call.send)
             await call.finish()
@@ -154,7 +155,8 @@ def _with_subprotocol(connection: HTTPConnection, send: Send) -> Send:
     return accepting
 
 
-async def _reject(error: FleetError | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+async def reject(error: FleetError | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send an error in place of a call's response, to a WebSocket as its close code."""
     if scope["type"] == "http":
         await error_response(error, scope)(scope, receive, send)
         return

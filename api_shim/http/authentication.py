@@ -27,6 +27,7 @@ from api_shim.http.listening import is_loopback
 from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
+from contract.permissions import Permission
 from contract.tenants import DEFAULT_TENANT, KEY, KEY_MARK, KeyFacts, Tenant
 from relay.api_keys import ApiKeyEntry, ApiKeys, ApiKeyTable
 from relay.connection import Connection
@@ -40,6 +41,14 @@ _REMEDY: Final = (
 
 CallEnded = asyncio.Future[None]
 """Done when a call's key is no longer valid."""
+
+
+class _OpenCall(NamedTuple):
+    """A call, and what keeps it open."""
+
+    entry: ApiKeyEntry | None
+    permission: Permission | None
+    """Its route requires it; None: any valid key will do."""
 
 
 class Admission(NamedTuple):
@@ -60,7 +69,7 @@ class Authenticator:
         self._table = ApiKeyTable()
         self._refreshed_at = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
-        self._calls: dict[CallEnded, ApiKeyEntry | None] = {}
+        self._calls: dict[CallEnded, _OpenCall] = {}
         self._open: Counter[str] = Counter()
         """Open calls by the id of their key."""
 
@@ -95,10 +104,13 @@ class Authenticator:
             return False
         return compare_digest(key.get_secret_value().encode(), sent.encode())
 
-    def admit_at_once(self, key: str | None, *, is_local: bool) -> Admission | None:
+    def admit_at_once(
+        self, key: str | None, permission: Permission, *, is_local: bool
+    ) -> Admission | None:
         """Authenticate a call that needs neither Redis nor an error; None for any other.
 
-        `is_local`: whether it comes from this machine, without a proxy between.
+        `permission` is what its route requires. `is_local`: whether it comes from this machine,
+        without a proxy between.
         """
         if time.monotonic() - self._refreshed_at > self._settings.key_max_age_s:
             return None
@@ -108,7 +120,7 @@ class Authenticator:
         entry = None if key is None else self._table.find(key)
         if entry is None or not entry.is_valid(self._now()) or not self._has_room(entry):
             return None
-        return Admission(entry)
+        return Admission(entry) if entry.owner.may(permission) else None
 
     def _has_room(self, entry: ApiKeyEntry) -> bool:
         """Whether the key may have one more open call."""
@@ -173,20 +185,33 @@ class Authenticator:
                 "restore its data, or restart the shim if Redis is meant to be empty"
             )
         self._table, self._refreshed_at = table, began_at
-        for ended, entry in self._calls.items():
-            if not ended.done() and not self._is_valid(entry):
+        for ended, call in self._calls.items():
+            if not ended.done() and not self._may_go_on(call):
                 ended.set_result(None)
 
-    def _is_valid(self, entry: ApiKeyEntry | None) -> bool:
-        if entry is None:
+    def _may_go_on(self, call: _OpenCall) -> bool:
+        """Whether a call's key is still valid, as it is now, and has what the call requires."""
+        if call.entry is None:
             return not self._table.count
-        return self._table.entries.get(entry.facts.id) == entry and entry.is_valid(self._now())
+        entry = self._table.entries.get(call.entry.facts.id)
+        if entry is None or entry.digest != call.entry.digest or not entry.is_valid(self._now()):
+            return False
+        return call.permission is None or entry.owner.may(call.permission)
+
+    def keep_while(self, ended: CallEnded | None, permission: Permission) -> None:
+        """End a call of `track` also when its key loses this permission."""
+        call = None if ended is None else self._calls.get(ended)
+        if ended is not None and call is not None:
+            self._calls[ended] = call._replace(permission=permission)
 
     @contextmanager
-    def track(self, entry: ApiKeyEntry | None) -> Generator[CallEnded]:
-        """Register a call; the future that it yields is done when the key is revoked."""
+    def track(
+        self, entry: ApiKeyEntry | None, permission: Permission | None = None
+    ) -> Generator[CallEnded]:
+        """Register a call; the future that it yields is done when the key is revoked, has expired,
+        or has lost the permission."""
         ended: CallEnded = asyncio.get_running_loop().create_future()
-        self._calls[ended] = entry
+        self._calls[ended] = _OpenCall(entry, permission)
         if entry is not None:
             self._open[entry.facts.id] += 1
         try:
@@ -253,7 +278,7 @@ def is_local(connection: HTTPConnection) -> bool:
 def tenant_in(scope: Scope) -> Tenant:
     """The tenant of the API key with which a request was authenticated."""
     entry: ApiKeyEntry | None = scope["state"]["key"]
-    return DEFAULT_TENANT if entry is None else entry.facts.owner
+    return DEFAULT_TENANT if entry is None else entry.owner
 
 
 async def _caller(connection: HTTPConnection) -> Tenant:

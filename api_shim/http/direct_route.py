@@ -24,6 +24,7 @@ from api_shim.http.json_body import validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
+from contract.permissions import Permission
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.trace_context import working_for
 from telemetry.tracing import Tracing
@@ -45,13 +46,15 @@ class DirectRoute(Generic[Injected]):
         endpoint: Callable[[Any, Injected], Awaitable[Response]],
         build: Build[Injected],
         *,
+        permission: Permission,
         query: bytes = b"",
     ) -> None:
         """`endpoint` is one of `router`; it is called with the body and what `build` returns.
 
-        `query` is one that clients send and that changes nothing.
+        `permission` is what it requires of a key. `query` is one that clients send and that changes nothing.
         """
         self.query = query
+        self.permission = permission
         routes = (each for each in router.routes if isinstance(each, APIRoute))
         self.route = next(each for each in routes if each.endpoint is endpoint)
         self._endpoint = endpoint
@@ -94,12 +97,15 @@ class DirectRoutes:
         bound = self._max_body_bytes
         if route is not None and (head := ordinary_head(scope, bound, route.query)) is not None:
             authenticator: Authenticator = self._app.state.authenticator
-            admission = authenticator.admit_at_once(head.key, is_local=head.is_local)
+            admission = authenticator.admit_at_once(
+                head.key, route.permission, is_local=head.is_local
+            )
             if admission is not None:
                 scope["app"], scope["route"] = self._app, route.route
                 call = LoggedCall(scope, send, self._metrics, self._tracing)
-                scope["state"]["key"] = admission.entry
-                with working_for(call.trace), authenticator.track(admission.entry) as key_ended:
+                entry, permission = admission.entry, route.permission
+                with working_for(call.trace), authenticator.track(entry, permission) as key_ended:
+                    scope["state"]["key"] = entry
                     client = OrdinaryClient(receive, key_ended)
                     await call.run(_serve(route, head, scope, client, call), receive)
                 return

@@ -240,6 +240,8 @@ class Problem(WireModel):
     """Existing names that are close to the unknown one."""
     capabilities: tuple[str, ...] | None = None
     """What the named backend can do."""
+    permission: str | None = None
+    """What the key would need (`not_allowed`)."""
     job: str | None = None
     """The earlier job of the conversation."""
     queue: str | None = None
@@ -422,8 +424,9 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     "kind of job; `matches` has models that are) or `not_supported` (`capabilities` says what the "
     "backend can do).",
     401: "No API key, or one that is unknown, revoked or expired.",
-    403: "It requires an admin's key (`not_allowed`), or, while there are no keys, a client on "
-    "this machine (`not_local`).",
+    403: "The key lacks a permission (`permission` says which), or may not use this model or "
+    "backend (`not_allowed`); or, while there are no keys, the client is not on this machine "
+    "(`not_local`).",
     404: "`job_not_found` (also of another tenant's), `unknown_backend`, `unknown_model`, "
     "`unknown_queue`, `unknown_kind` or `unknown_key`; `matches` has close names.",
     406: "The client accepts none of the formats of events.",

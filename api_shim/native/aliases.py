@@ -10,11 +10,10 @@ from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import documented
 from api_shim.native.jobs import json_response
 from api_shim.submission.alias_targets import target_views
-from api_shim.submission.roster_cache import pools
+from api_shim.submission.caller_rights import allowed_route
 from contract.aliases.alias_table import Alias, AliasList, AliasView
-from contract.errors import InvalidRequest, UnknownAlias
+from contract.errors import InvalidRequest, NotAllowed, UnknownAlias
 from contract.tenants import Tenant
-from relay.roster import Roster
 
 router = APIRouter(prefix="/api/v1/aliases", tags=["aliases"], route_class=JsonRoute)
 
@@ -40,17 +39,31 @@ _EXAMPLES: Final[Any] = {
 class AliasViews:
     """Aliases as one caller sees them, with what the fleet can do now."""
 
-    def __init__(self, dependencies: Dependencies, caller: Tenant, roster: Roster) -> None:
-        """For one call."""
+    def __init__(self, dependencies: Dependencies, caller: Tenant) -> None:
+        """For one call; the roster was read."""
         self._aliases = dependencies.aliases
         self._caller = caller
+        roster, self._pools = dependencies.roster.seen_by(caller, every_model=True)
         self._workers = roster.workers
-        self._pools = pools(*roster)
+
+    @property
+    def names(self) -> list[str]:
+        """The aliases that the caller's key may use."""
+        return [name for name in self._aliases.table.aliases if self._may_use(name)]
+
+    def _may_use(self, name: str) -> bool:
+        if not self._caller.is_limited:
+            return True
+        try:
+            allowed_route(self._caller, name, self._aliases.table.route(name, name))
+        except (NotAllowed, InvalidRequest):
+            return False
+        return True
 
     def of(self, name: str) -> AliasView:
         """One alias."""
         table = self._aliases.table
-        alias = table.aliases[name]
+        alias = self._without_others(name, table.aliases[name])
         view = AliasView(
             name=name,
             origin="stored" if self._aliases.is_stored(name) else "configured",
@@ -60,10 +73,19 @@ class AliasViews:
             and alias.model != name,
         )
         try:
-            targets = target_views(table.route(name, name), self._pools, self._workers)
+            route = allowed_route(self._caller, name, table.route(name, name))
+            targets = target_views(route, self._pools, self._workers)
         except InvalidRequest as error:
             return view.model_copy(update={"problem": error.message})
         return view.model_copy(update={"targets": targets})
+
+    def _without_others(self, name: str, alias: Alias) -> Alias:
+        """The alias without the models that the caller's key may not use."""
+        if not self._caller.is_limited:
+            return alias
+        first = allowed_route(self._caller, name, self._aliases.table.route(name, name)).targets[0]
+        only = {"model": first.model, "backend": first.backend, "fallbacks": ()}
+        return alias.model_copy(update=only)
 
 
 def _without_parameters(alias: Alias) -> Alias:
@@ -74,7 +96,8 @@ def _without_parameters(alias: Alias) -> Alias:
 
 
 async def _views(dependencies: Dependencies, caller: Tenant) -> AliasViews:
-    return AliasViews(dependencies, caller, await dependencies.roster.read())
+    await dependencies.roster.read()
+    return AliasViews(dependencies, caller)
 
 
 @router.get("", operation_id="list_aliases", response_model=AliasList, responses=documented(503))
@@ -82,8 +105,7 @@ async def list_aliases(dependencies: Injected, caller: Caller) -> Response:
     """List aliases: what each stands for, and whether the fleet can use it now."""
     await dependencies.aliases.refresh()
     views = await _views(dependencies, caller)
-    names = dependencies.aliases.table.aliases
-    return json_response(AliasList(aliases=tuple(views.of(name) for name in names)))
+    return json_response(AliasList(aliases=tuple(views.of(name) for name in views.names)))
 
 
 @router.get(
@@ -95,9 +117,9 @@ async def list_aliases(dependencies: Injected, caller: Caller) -> Response:
 async def get(name: AliasName, dependencies: Injected, caller: Caller) -> Response:
     """Get one alias by its name, as it is written: `claude-*`, not a name that fits it."""
     await dependencies.aliases.refresh()
-    if name not in dependencies.aliases.table.aliases:
-        raise UnknownAlias(f"there is no alias {name[:128]}: GET /api/v1/aliases lists them")
     views = await _views(dependencies, caller)
+    if name not in views.names:
+        raise UnknownAlias(f"there is no alias {name[:128]}: GET /api/v1/aliases lists them")
     return json_response(views.of(name))
 
 

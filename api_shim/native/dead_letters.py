@@ -128,7 +128,9 @@ async def check_retry(dependencies: Dependencies, caller: Tenant, record: JobRec
     """Check that a worker serves the request of a dead letter; raises FleetError, Refusal."""
     if record.dead_at is not None and record.retried_as is None:
         request = applied(await dependencies.records.request(record.id), record.target)
-        await Submission(dependencies.submission, caller, Preferences()).queue_for(request)
+        await Submission(dependencies.submission, caller, Preferences()).queue_for(
+            request, record.alias
+        )
 
 
 @router.delete(
@@ -168,5 +170,5 @@ async def _owner(dependencies: Dependencies, caller: Tenant, record: JobRecord) 
     if record.tenant == caller.name:
         return caller
     table = await dependencies.api_keys.refresh(ApiKeyTable())
-    owners = (entry.facts.owner for entry in table.entries.values())
+    owners = (entry.owner for entry in table.entries.values())
     return next((o for o in owners if o.name == record.tenant), Tenant(name=record.tenant))

@@ -11,12 +11,13 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from api_shim.dependencies import Dependencies, Injected
-from api_shim.http.authentication import Admin
+from api_shim.http.authentication import Admin, Caller
 from api_shim.http.json_body import JsonRoute
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
 from contract.errors import InvalidRequest, UnknownQueue
 from contract.model_names import close
+from contract.redis_keys import backend_of
 from contract.requests import Moment
 from contract.roster import QueuePause, QueueTimes, QueueView
 from contract.tenants import Tenant
@@ -73,10 +74,11 @@ class RunWindows(ClientModel):
 
 
 @router.get("", operation_id="list_queues", response_model=QueueList, responses=documented(503))
-async def queues(dependencies: Injected) -> Response:
+async def queues(dependencies: Injected, caller: Caller) -> Response:
     """List queues: depth, running jobs, age of the oldest job, workers, pauses, run windows."""
     views = await dependencies.queue.positions.views(await dependencies.roster.workers())
-    full = await dependencies.queue.positions.with_schedules(views)
+    its = [view for view in views if caller.may_use_backend(backend_of(view.name))]
+    full = await dependencies.queue.positions.with_schedules(its)
     return json_response(QueueList(queues=tuple(full)))
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api_shim.dependencies import Injected
+from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
 from api_shim.submission.roster_views import BackendView, ModelView, backend_view, model_views
@@ -39,9 +40,9 @@ class WorkerList(WireModel):
     response_model=BackendList,
     responses=documented(503),
 )
-async def backends(dependencies: Injected) -> Response:
+async def backends(dependencies: Injected, caller: Caller) -> Response:
     """List backends: health, capabilities, models and workers, of which there may be none."""
-    found = (await dependencies.roster.pools()).values()
+    found = (await dependencies.roster.pools_of(caller)).values()
     return json_response(BackendList(backends=tuple(backend_view(pool) for pool in found)))
 
 
@@ -53,10 +54,11 @@ async def backends(dependencies: Injected) -> Response:
 )
 async def models(
     dependencies: Injected,
+    caller: Caller,
     backend: Annotated[str | None, Query(description="Only those of this backend.")] = None,
 ) -> Response:
     """List models, chat models first: backend, capabilities, whether it is in memory."""
-    found = await dependencies.roster.pools()
+    found = await dependencies.roster.pools_of(caller)
     if backend is not None:
         if backend not in found:
             names = ", ".join(found) or "none"
@@ -68,6 +70,8 @@ async def models(
 @router.get(
     "/workers", operation_id="list_workers", response_model=WorkerList, responses=documented(503)
 )
-async def workers(dependencies: Injected) -> Response:
+async def workers(dependencies: Injected, caller: Caller) -> Response:
     """List live workers with their reports."""
-    return json_response(WorkerList(workers=tuple(await dependencies.roster.workers())))
+    await dependencies.roster.read()
+    roster, _ = dependencies.roster.seen_by(caller)
+    return json_response(WorkerList(workers=tuple(roster.workers)))

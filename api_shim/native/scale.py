@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from api_shim.dependencies import Injected
+from api_shim.http.authentication import Caller
 from api_shim.http.headers import BACKEND_NAME
 from api_shim.http.problems import documented
 from api_shim.native.jobs import json_response
@@ -39,6 +40,7 @@ class Scale(WireModel):
 @router.get("/scale", operation_id="scale", response_model=Scale, responses=documented(422, 503))
 async def scale(
     dependencies: Injected,
+    caller: Caller,
     queue: Annotated[
         str | None,
         Query(pattern=_QUEUE, description="Only this queue, as in `box.chat`; unknown: 0 workers."),
@@ -52,7 +54,11 @@ async def scale(
     reader = DemandReader(dependencies.connection)
     roster = await dependencies.roster.recent()
     queues = [queue] if queue is not None else await reader.all_queues(roster)
-    chosen = [name for name in queues if backend is None or backend_of(name) == backend]
+    chosen = [
+        name
+        for name in queues
+        if backend in (None, backend_of(name)) and caller.may_use_backend(backend_of(name))
+    ]
     demand = await reader.read(chosen, roster)
     answer = Scale(
         workers=demand.workers,

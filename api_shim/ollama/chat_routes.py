@@ -96,11 +96,16 @@ async def _load_or_unload(
     call: DropInCall,
     dependencies: Dependencies,
 ) -> None:
-    """Load or unload the model, if a backend can: hosted models need neither."""
+    """Load or unload the model, if a backend can: hosted models need neither.
+
+    Clients load a model before they use it (`ollama run`). For a key that may use models and not
+    load them, the first request loads it.
+    """
     call.add_ignored(unused_when_loading(body))
     if isinstance(job, LoadRequest):
-        fleet = dependencies.listed(await dependencies.roster.read(), job.model)
-        if is_unsupported(job, fleet.values()):
+        await dependencies.roster.read()
+        fleet = dependencies.listed(call.caller, job.model).values()
+        if is_unsupported(job, fleet) or not call.caller.may("models:write"):
             return
     await call.result(await call.submit(job))
 

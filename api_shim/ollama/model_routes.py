@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 
 from api_shim.dependencies import DropIn, Injected
 from api_shim.following.drop_in import DropInCall
+from api_shim.http.authentication import Caller
 from api_shim.http.problems import Refusal
 from api_shim.ollama import model_responses, models, schemas
 from api_shim.ollama.chat_routes import example, json
@@ -71,18 +72,19 @@ async def _build(
     responses=documented(),
 )
 @router.head("/tags", include_in_schema=False)
-async def get_tags(dependencies: Injected) -> Response:
+async def get_tags(dependencies: Injected, caller: Caller) -> Response:
     """List the models of all backends, and the aliases."""
-    found = dependencies.listed(await dependencies.roster.read()).values()
+    await dependencies.roster.read()
+    found = dependencies.listed(caller).values()
     return _json(models.tags_response(found, time.time()))
 
 
 @router.get(
     "/ps", operation_id="ollama_ps", response_model=schemas.OllamaModelList, responses=documented()
 )
-async def get_ps(dependencies: Injected) -> Response:
+async def get_ps(dependencies: Injected, caller: Caller) -> Response:
     """List the models that a backend has in memory."""
-    found = (await dependencies.roster.pools()).values()
+    found = (await dependencies.roster.pools_of(caller)).values()
     return _json(models.ps_response(found, time.time()))
 
 
@@ -103,7 +105,8 @@ async def post_show(
 ) -> Response:
     """Show a model: the backend's details, or what workers report."""
     job = models.to_show(body)
-    fleet = dependencies.listed(await dependencies.roster.read(), job.model).values()
+    await dependencies.roster.read()
+    fleet = dependencies.listed(call.caller, job.model).values()
     reports = models.reports_of(job.model, job.backend, fleet)
     is_unsupported = models.is_unsupported(job, fleet)
     result = None if is_unsupported else await call.result(await call.submit(job, body))

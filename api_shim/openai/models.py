@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Response
 
 from api_shim.dependencies import Injected
+from api_shim.http.authentication import Caller
 from api_shim.http.error_hints import OPENAI
 from api_shim.openai.schemas import OpenAIModel, OpenAIModelList, faults
 from api_shim.submission.roster_cache import Pool, listing
@@ -45,10 +46,10 @@ def cards(roster: Roster, found: Mapping[str, Pool]) -> dict[str, dict[str, Any]
     response_model=OpenAIModelList,
     responses=faults(503),
 )
-async def models(dependencies: Injected) -> Response:
+async def models(dependencies: Injected, caller: Caller) -> Response:
     """List the models and aliases, chat models first; `owned_by` is a backend that has it."""
     roster = await dependencies.roster.read()
-    found = cards(roster, dependencies.listed(roster))
+    found = cards(roster, dependencies.listed(caller))
     return _answer({"object": "list", "data": list(found.values())})
 
 
@@ -59,11 +60,13 @@ async def models(dependencies: Injected) -> Response:
     responses=faults(404, 503),
 )
 async def model(
-    model: Annotated[str, Path(description="Its name, slashes and all.")], dependencies: Injected
+    model: Annotated[str, Path(description="Its name, slashes and all.")],
+    dependencies: Injected,
+    caller: Caller,
 ) -> Response:
     """Get one model."""
     roster = await dependencies.roster.read()
-    backends = dependencies.listed(roster, model)
+    backends = dependencies.listed(caller, model)
     found = find(cards(roster, backends), model)
     if found is None:
         raise absent(model, backends.values(), OPENAI)

@@ -20,6 +20,7 @@ from api_shim.overview.fleet_state import (
     WorkerSummary,
 )
 from api_shim.overview.pace import Pace
+from api_shim.submission.caller_rights import visible
 from api_shim.submission.roster_cache import Pool, RosterCache, pools
 from api_shim.submission.roster_views import backend_view
 from contract.json_lines import json_line
@@ -85,16 +86,18 @@ class FleetReader:
     def state(self, reading: Reading, tenant: Tenant) -> FleetState:
         """The fleet as this tenant sees it: an admin sees all."""
         serving: dict[str, list[QueueReport]] = {}
-        workers = reading.roster.workers
+        roster = visible(reading.roster, tenant.models, tenant.backends)
+        workers = roster.workers
         for worker in workers:
             for queue in worker.queues if not worker.draining else ():
                 serving.setdefault(queue.name, []).append(queue)
         queues = tuple(
             self._queue(counts, serving.get(counts.queue, ()), reading, tenant)
             for counts in reading.counts
-            if counts.queue in serving or _is_used(counts)
+            if (counts.queue in serving or _is_used(counts))
+            and tenant.may_use_backend(backend_of(counts.queue))
         )
-        backends = tuple(_backend(pool, workers) for pool in pools(*reading.roster).values())
+        backends = tuple(_backend(pool, workers) for pool in pools(*roster).values())
         losses = reading.losses if tenant.admin else None
         redis = reading.redis if tenant.admin else None
         ended = tuple(map(sum, zip(*(queue.ended for queue in queues), strict=True)))
@@ -116,7 +119,7 @@ class FleetReader:
             queues=queues,
             workers=tuple(_worker(worker) for worker in workers),
             backends=backends,
-            roster_revision=_revision(reading.roster),
+            roster_revision=_revision(roster),
         )
 
     def _queue(

@@ -28,7 +28,8 @@ class FleetWatch:
         self._watchers = 0
         self._task: asyncio.Task[None] | None = None
         self._latest: Reading | RelayUnavailable | None = None
-        self._frames: dict[str, bytes] = {}
+        self._frames: dict[object, bytes] = {}
+        """By what the tenant sees."""
         self._changed = asyncio.Event()
 
     async def state(self, tenant: Tenant) -> FleetState:
@@ -74,7 +75,7 @@ class FleetWatch:
         if not isinstance(latest, Reading):
             message = latest.message if latest else "not read yet"
             return sse.encode(json_line({"message": message}), b"unavailable", b"")
-        key = "" if tenant.admin else tenant.name
+        key = None if tenant.admin else (tenant.name, tenant.models, tenant.backends)
         frame = self._frames.get(key)
         if frame is None:
             state = self._reader.state(latest, tenant)

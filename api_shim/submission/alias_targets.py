@@ -18,6 +18,7 @@ from contract.jobs import AnyRequest
 from contract.redis_keys import queue_name
 from contract.requests import AliasTarget, Kind, Route
 from contract.roster import WorkerReport
+from contract.tenants import Tenant
 from contract.usage import Prices, price_of
 from contract.wire import encode
 from relay.aliases.moves import takes_jobs
@@ -181,14 +182,15 @@ def at_backend(route: Route, backend: str | None) -> Route:
 
 
 def pools_with_aliases(
-    found: Mapping[str, Pool], table: AliasTable, *asked: str
+    found: Mapping[str, Pool], table: AliasTable, tenant: Tenant, *asked: str
 ) -> Mapping[str, Pool]:
     """The pools, where each alias is listed as a model beside the model that it stands for.
 
-    `asked` are names that a client asks for, which a pattern may fit. An alias is listed on the
-    backends of its first target that is there, with what that model can do.
+    `found` are those that the tenant's key may use, with all their models. `asked` are names that a
+    client asks for, which a pattern may fit. An alias is listed on the backends of its first target
+    that is there and that the key may use, with what that model can do.
     """
-    if not table.aliases:
+    if not table.aliases and tenant.models is None:
         return found
     names = {name: name for name in table.names}
     for name in asked:
@@ -197,17 +199,18 @@ def pools_with_aliases(
             names[name] = alias
     listed: dict[str, dict[str, str]] = {pool: {} for pool in found}
     for name, alias in names.items():
-        for pool, model in _standing_for(found, table, alias):
+        for pool, model in _standing_for(found, table, tenant, name, alias):
             listed[pool][name] = model
-    return {name: pool.with_names(names, listed[name]) for name, pool in found.items()}
+    shown = tenant.may_use_model
+    return {name: pool.with_names(names, listed[name], shown) for name, pool in found.items()}
 
 
 def _standing_for(
-    found: Mapping[str, Pool], table: AliasTable, alias: str
+    found: Mapping[str, Pool], table: AliasTable, tenant: Tenant, asked: str, alias: str
 ) -> list[tuple[str, str]]:
-    """The backends of an alias's first target that is there, each with the model."""
+    """The backends of an alias's first usable target that is there, each with the model."""
     try:
-        targets = table.route(alias, alias).targets
+        targets = table.route(asked, alias).targets
     except InvalidRequest:
         return []
     for target in targets:
@@ -216,7 +219,7 @@ def _standing_for(
             for name, pool in found.items()
             if target.backend in (None, name) and pool.find(target.model)
         ]
-        if having:
+        if having and tenant.may_use_alias(alias, asked, target.model):
             return having
     return []
 

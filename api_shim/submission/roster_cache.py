@@ -2,19 +2,25 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import copy
 from functools import cached_property
 from typing import Final
 
+from api_shim.submission.caller_rights import visible
 from contract.features import Feature
 from contract.model_kinds import ModelKind, kinds, lacks, rank
 from contract.model_names import find
 from contract.roster import BackendReport, Capability, KnownBackend, ModelReport, WorkerReport
+from contract.tenants import Tenant
 from relay.roster import Roster, RosterStore, consumed
 
 _REMEMBERED: Final = 1000
 """Names of models that a pool finds without a search the second time; clients choose them."""
+_MOST_LIMITS: Final = 256
+"""Sets of limits of keys for which the roster is remembered as they see it."""
+_Limits = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
+"""Models and backends."""
 
 
 class Pool:
@@ -69,14 +75,22 @@ class Pool:
         pool.queues = self.queues | self.known_queues
         return pool
 
-    def with_names(self, taken: Collection[str], names: Mapping[str, str]) -> "Pool":
+    def with_names(
+        self,
+        taken: Collection[str],
+        names: Mapping[str, str],
+        is_shown: Callable[[str], bool] = lambda _: True,
+    ) -> "Pool":
         """A copy where names that are `taken` by aliases mean models of this pool, or nothing.
 
-        `names` are those that mean a model, by name.
+        `names` are those that mean a model, by name; of the other models it has those that are
+        shown.
         """
         pool = copy(self)
         pool.forget_names()
-        others = {name: its for name, its in self.models.items() if name not in taken}
+        others = {
+            name: its for name, its in self.models.items() if name not in taken and is_shown(name)
+        }
         added = {
             name: [report.model_copy(update={"name": name}) for report in self.find(model)]
             for name, model in names.items()
@@ -153,6 +167,8 @@ class RosterCache:
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
         self._pools: tuple[Roster, Mapping[str, Pool]] = (self._seen, {})
+        self._limited: dict[_Limits, tuple[Roster, Roster, Mapping[str, Pool]]] = {}
+        """By limits: the roster, and what keys with these limits see of it."""
 
     async def read(self, *, max_age_s: float = 0.0) -> Roster:
         """The roster as of `max_age_s` seconds ago or later; raises RelayUnavailable."""
@@ -179,13 +195,32 @@ class RosterCache:
             self._pools = self._seen, found
         return found
 
+    def seen_by(
+        self, tenant: Tenant, *, every_model: bool = False
+    ) -> tuple[Roster, Mapping[str, Pool]]:
+        """The cached roster and its pools, without what the tenant's key may not use.
+
+        Call `read` or `recent` first. `every_model`: with all models of its backends.
+        """
+        limits = (None if every_model else tenant.models), tenant.backends
+        if limits == (None, None):
+            return self._seen, self.recent_pools
+        known = self._limited.get(limits)
+        if known is None or known[0] is not self._seen:
+            if len(self._limited) >= _MOST_LIMITS:
+                self._limited.clear()
+            its = visible(self._seen, *limits)
+            known = self._limited[limits] = self._seen, its, pools(*its)
+        return known[1], known[2]
+
     async def workers(self) -> list[WorkerReport]:
         """Every live worker now; raises RelayUnavailable."""
         return (await self.read()).workers
 
-    async def pools(self) -> dict[str, Pool]:
-        """Every backend now, by name; raises RelayUnavailable."""
-        return pools(*await self.read())
+    async def pools_of(self, tenant: Tenant) -> Mapping[str, Pool]:
+        """Every backend now that the tenant's key may use, by name; raises RelayUnavailable."""
+        await self.read()
+        return self.seen_by(tenant)[1]
 
     async def forget(self, backend: str) -> bool:
         """Forget what workers reported of a backend; returns whether anything was known.

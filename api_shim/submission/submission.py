@@ -18,7 +18,8 @@ from api_shim.http.headers import Preferences
 from api_shim.http.problems import Refusal
 from api_shim.submission.alias_cache import AliasCache
 from api_shim.submission.alias_targets import Placed, TargetChoice, at_backend
-from api_shim.submission.roster_cache import Pool, RosterCache, pools
+from api_shim.submission.caller_rights import allowed_route, check_models, check_rights
+from api_shim.submission.roster_cache import Pool, RosterCache
 from api_shim.submission.selection import choose, depends_on_loads
 from contract.aliases.parameters import ALIASED, with_target
 from contract.errors import (
@@ -92,7 +93,7 @@ class Submission:
         `is_followed`: the call follows its job to the end.
         """
         self._services = services
-        self._tenant = tenant
+        self.tenant = tenant
         self._preferences = preferences
         self._enqueue_anyway = enqueue_anyway
         self._hints = hints
@@ -129,7 +130,7 @@ class Submission:
         request, key = self._preferences.over(request), None
         if (idempotency_key := self._preferences.idempotency_key) is not None:
             anyway = str(self._enqueue_anyway)
-            key = Key.of(self._tenant.name, idempotency_key, request, anyway)
+            key = Key.of(self.tenant.name, idempotency_key, request, anyway)
         try:
             placed = await self.place(request)
         except Refusal:
@@ -171,7 +172,7 @@ class Submission:
         once = Once(uuid4().hex, key, keys.times)
         try:
             job = await self._services.queue.enqueue_once(
-                stored(placed), once, queue=placed.queue, tenant=self._tenant,
+                stored(placed), once, queue=placed.queue, tenant=self.tenant,
                 obstacle=placed.obstacle,
             )  # fmt: skip
         except (RateLimited, BudgetSpent, OverLimit):
@@ -212,7 +213,7 @@ class Submission:
         is_new = job_id is None and not isinstance(request, PullRequest)
         expected = self._services.subscriber.expect() if is_new and self._is_followed else None
         record, place = await self._services.queue.enqueue(
-            request, queue=placed.queue, tenant=self._tenant, job_id=job_id, expects_follower=True,
+            request, queue=placed.queue, tenant=self.tenant, job_id=job_id, expects_follower=True,
             new_job_id=None if expected is None else expected.job_id,
             first_follower=None if expected is None else self._services.followers.process,
             obstacle=placed.obstacle,
@@ -232,17 +233,21 @@ class Submission:
     async def place(self, request: AnyRequest) -> Placed:
         """The queue for a request now, by its alias if its model is one.
 
-        Raises Refusal, InvalidRequest, RelayUnavailable.
+        Raises NotAllowed, Refusal, InvalidRequest, RelayUnavailable.
         """
         if request.route is not None:
             raise InvalidRequest("route: the fleet sets it; name the alias as the model")
+        check_rights(self.tenant, request)
         route = await self._route(request)
         if route is None:
+            check_models(self.tenant, request)
             try:
                 return await self._fresh_if_refused(partial(self._place, request))
             except Refusal as refusal:
                 raise self._not_of_alias(request, refusal) from None
-        return await self._fresh_if_refused(partial(self._place_by, request, route))
+        return await self._fresh_if_refused(
+            partial(self._place_by, request, route), every_model=True
+        )
 
     def _not_of_alias(self, request: AnyRequest, refusal: Refusal) -> Refusal:
         """The refusal, which says so if the request may not name an alias, and does."""
@@ -251,12 +256,20 @@ class Submission:
             refusal.detail += f" {model} is an alias, and a {request.kind} is of a model itself."
         return refusal
 
-    async def queue_for(self, request: AnyRequest) -> str:
-        """The queue for a request, whose model is no alias; raises Refusal, RelayUnavailable."""
-        return (await self._fresh_if_refused(partial(self._place, request))).queue
+    async def queue_for(self, request: AnyRequest, alias: str | None) -> str:
+        """The queue for a request, whose model is no alias; the client has named `alias`, if any.
+
+        Raises NotAllowed, Refusal, RelayUnavailable.
+        """
+        check_rights(self.tenant, request)
+        is_named = alias is not None and alias in (self.tenant.models or ())
+        if not is_named:
+            check_models(self.tenant, request)
+        placed = await self._fresh_if_refused(partial(self._place, request), every_model=is_named)
+        return placed.queue
 
     async def _route(self, request: AnyRequest) -> Route | None:
-        """The route of a request whose model is an alias; raises InvalidRequest."""
+        """The route of a request whose model is an alias; raises NotAllowed, InvalidRequest."""
         table, roster = self._services.aliases.table, self._services.roster
         if not table.aliases or not isinstance(request, ALIASED) or request.model == EVERY_MODEL:
             return None
@@ -265,17 +278,19 @@ class Submission:
         name = table.find(request.model, lambda model: any(p.find(model) for p in found.values()))
         if name is None:
             return None
-        route = table.route(request.model, name, self._tenant.weight)
-        return at_backend(route, request.backend)
+        route = table.route(request.model, name, self.tenant.weight)
+        return allowed_route(self.tenant, name, at_backend(route, request.backend))
 
-    async def _fresh_if_refused(self, place: "_Place") -> Placed:
+    async def _fresh_if_refused(self, place: "_Place", *, every_model: bool = False) -> Placed:
+        """Place by the fleet that the key sees; `every_model`: the model is one that it may use."""
         roster = self._services.roster
         try:
-            return await place(await roster.recent(), roster.recent_pools)
+            await roster.recent()
+            return await place(*roster.seen_by(self.tenant, every_model=every_model))
         except Refusal:
             # The cached roster may be old: only a fresh one may refuse a client.
-            fresh = await roster.read()
-            return await place(fresh, pools(*fresh))
+            await roster.read()
+            return await place(*roster.seen_by(self.tenant, every_model=every_model))
 
     async def _place(
         self, request: AnyRequest, roster: Roster, found: Mapping[str, Pool]

@@ -89,7 +89,8 @@ async def count_input_tokens(
     """Count the tokens of a response's input: by the model's backend, else as an estimate."""
     chat = to_counted(body, await store.earlier(body))
     call.add_ignored((*ignored(body), *body.left_out))
-    fleet = dependencies.listed(await dependencies.roster.recent(), chat.model)
+    await dependencies.roster.recent()
+    fleet = dependencies.listed(call.caller, chat.model)
     found = await TokenCount(chat).of(call, fleet)
     counted = shapes.InputTokens(input_tokens=found.input_tokens)
     return json_response(counted.model_dump(), {**call.headers, **found.headers})

@@ -1,0 +1,1 @@
+"""What a key may do: the permission that each route requires, and the gate that demands it."""

@@ -175,16 +175,17 @@ def _include(app: FastAPI, router: APIRouter, *dependencies: params.Depends) -> 
 def with_direct_routes(app: FastAPI, settings: ShimSettings) -> ASGIApp:
     """What the server runs: the application behind its busiest routes."""
     routes: list[DirectRoute[Any]] = [
-        DirectRoute(
-            openai_generation.router, openai_generation.chat, _drop_in, permission="chat"
-        ),
+        DirectRoute(openai_generation.router, openai_generation.chat, _drop_in, permission="chat"),
         DirectRoute(
             openai_generation.router, openai_generation.embed, _drop_in, permission="embed"
         ),
         DirectRoute(
-            anthropic_messages.router, anthropic_messages.create, _message,
-            permission="chat", query=b"beta=true",
-        ),  # fmt: skip
+            anthropic_messages.router,
+            anthropic_messages.create,
+            _message,
+            permission="chat",
+            query=b"beta=true",
+        ),
         DirectRoute(enqueue.router, enqueue.chat, _native, permission="chat"),
         DirectRoute(enqueue.router, enqueue.embed, _native, permission="embed"),
     ]

@@ -5,7 +5,8 @@ default: a key of an older version has none of these fields, and is read as a ne
 """
 
 import re
-from typing import Annotated, Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -16,19 +17,82 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from typing_extensions import Self
 
 from contract.errors import NotAllowed
-from contract.permissions import (
-    EVERY,
-    USE,
-    BackendPatterns,
-    ModelPatterns,
-    Permission,
-    fits_backend,
-    fits_model,
-)
+from contract.model_names import untagged
+from contract.requests import Kind
 from contract.wire import WireModel
+
+Permission = Literal[
+    "chat", "embed", "rerank", "image", "files", "batches",
+    "models:read", "models:write", "models:admin", "admin",
+]  # fmt: skip
+"""`models:read` lists models, backends and queues and shows a model; `models:write` pulls, loads
+and unloads one; `models:admin` copies, creates and deletes; `admin` has every other one, sees the
+jobs of all tenants, and manages backends, queues, aliases and keys."""
+
+EVERY: Final[tuple[Permission, ...]] = get_args(Permission)
+USE: Final[tuple[Permission, ...]] = (
+    "chat", "embed", "rerank", "image", "files", "batches", "models:read",
+)  # fmt: skip
+"""The permissions of a key for which nobody has named others: to use models, not to change them."""
+
+OF_KIND: Final[Mapping[Kind, Permission]] = {
+    "chat": "chat",
+    "count": "chat",
+    "embed": "embed",
+    "rerank": "rerank",
+    "image": "image",
+    "show": "models:read",
+    "list": "models:read",
+    "running": "models:read",
+    "pull": "models:write",
+    "load": "models:write",
+    "unload": "models:write",
+    "copy": "models:admin",
+    "create": "models:admin",
+    "delete": "models:admin",
+}
+"""What each kind of job requires, on whatever surface it is enqueued."""
+
+MOST_PATTERNS: Final = 100
+ModelPattern = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,256}$")]
+"""A model's name; `*` stands for any characters."""
+BackendPattern = Annotated[str, Field(pattern=r"^[a-z*][a-z0-9_*-]{0,39}$")]
+"""A backend's name; `*` stands for any characters."""
+ModelPatterns = Annotated[tuple[ModelPattern, ...], Field(min_length=1, max_length=MOST_PATTERNS)]
+BackendPatterns = Annotated[
+    tuple[BackendPattern, ...], Field(min_length=1, max_length=MOST_PATTERNS)
+]
+
+
+def fits_model(patterns: Sequence[str], model: str) -> bool:
+    """Whether a model's name fits one of these patterns; a name without a tag means `latest`."""
+    name = untagged(model)
+    return any(_fits(untagged(pattern), name) for pattern in patterns)
+
+
+def fits_backend(patterns: Sequence[str], backend: str) -> bool:
+    """Whether a backend's name fits one of these patterns."""
+    return any(_fits(pattern, backend) for pattern in patterns)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a name fits: its parts in their order, the earliest place of each, so in one pass."""
+    first, *others = pattern.split("*")
+    if not others:
+        return name == first
+    *between, last = others
+    if not name.startswith(first):
+        return False
+    at = len(first)
+    for part in between:
+        at = name.find(part, at)
+        if at < 0:
+            return False
+        at += len(part)
+    return len(name) - at >= len(last) and name.endswith(last)
+
 
 TenantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Weight = Annotated[float, Field(gt=0, le=1000)]
@@ -109,7 +173,7 @@ def _lacking(permission: Permission) -> str:
         return "This requires an admin's key."
     return (
         f"This requires the permission {permission}, which this key does not have: an admin can "
-        f"give it (`fleet keys update ID --allow use,{permission}`)."
+        f"make one that has it (`fleet keys create --allow use,{permission}`)."
     )
 
 

@@ -5,13 +5,12 @@ job requires is also demanded where it is enqueued (`api_shim/submission/caller_
 that a batch's lines, retries and other ways to a job are under the same rules.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute, compile_path
 
-from contract.permissions import Permission
+from contract.tenants import Permission
 
 Need = Permission | Literal["nothing", "key"]
 """`nothing`: open to everybody; `key`: any valid key, whose own jobs and facts the route is about,

@@ -27,8 +27,7 @@ from api_shim.http.listening import is_loopback
 from api_shim.http.problems import Refusal
 from api_shim.settings import ShimSettings
 from contract.errors import NotAllowed, NotAuthenticated, RelayUnavailable
-from contract.permissions import Permission
-from contract.tenants import DEFAULT_TENANT, KEY, KEY_MARK, KeyFacts, Tenant
+from contract.tenants import DEFAULT_TENANT, KEY, KEY_MARK, KeyFacts, Permission, Tenant
 from relay.api_keys import ApiKeyEntry, ApiKeys, ApiKeyTable
 from relay.connection import Connection
 
@@ -208,8 +207,10 @@ class Authenticator:
     def track(
         self, entry: ApiKeyEntry | None, permission: Permission | None = None
     ) -> Generator[CallEnded]:
-        """Register a call; the future that it yields is done when the key is revoked, has expired,
-        or has lost the permission."""
+        """Register a call; the future that it yields is done when its key is no longer valid.
+
+        Or when the key has lost the permission.
+        """
         ended: CallEnded = asyncio.get_running_loop().create_future()
         self._calls[ended] = _OpenCall(entry, permission)
         if entry is not None:

@@ -24,7 +24,7 @@ from api_shim.http.json_body import validate_json
 from api_shim.http.ordinary_call import OrdinaryClient, OrdinaryHead, ordinary_head
 from api_shim.http.problems import error_response
 from contract.errors import FleetError
-from contract.permissions import Permission
+from contract.tenants import Permission
 from telemetry.process_metrics import ProcessMetrics
 from telemetry.trace_context import working_for
 from telemetry.tracing import Tracing
@@ -51,7 +51,8 @@ class DirectRoute(Generic[Injected]):
     ) -> None:
         """`endpoint` is one of `router`; it is called with the body and what `build` returns.
 
-        `permission` is what it requires of a key. `query` is one that clients send and that changes nothing.
+        `permission` is what it requires of a key. `query` is one that clients send and that
+        changes nothing.
         """
         self.query = query
         self.permission = permission

@@ -12,14 +12,13 @@ from contract.errors import NotAllowed
 from contract.jobs import AnyRequest
 from contract.model_names import model_of
 from contract.models import CopyRequest, CreateRequest, ListRequest, RunningRequest
-from contract.permissions import OF_KIND
 from contract.redis_keys import backend_of
 from contract.requests import Route
 from contract.roster import BackendReport, QueueReport, WorkerReport
-from contract.tenants import Tenant
+from contract.tenants import OF_KIND, Tenant
 from relay.roster import Roster
 
-_HOW: Final = "an admin can change that (`fleet keys update ID {option} ...`)"
+_HOW: Final = "an admin can make another key (`fleet keys create {option} ...`)"
 
 
 def check_rights(tenant: Tenant, request: AnyRequest) -> None:
@@ -40,11 +39,6 @@ def check_models(tenant: Tenant, request: AnyRequest) -> None:
     """Check the models that a request names, none of them an alias; raises NotAllowed."""
     if tenant.models is None:
         return
-    if isinstance(request, RunningRequest | ListRequest):
-        raise NotAllowed(
-            f"{request.kind}: it lists every model of a backend, and this key may use only some: "
-            "GET /api/ps and GET /api/v1/models list those"
-        )
     for model in _named(request):
         if not tenant.may_use_model(model):
             raise _not_of_key("model", model, tenant.models)
@@ -52,6 +46,11 @@ def check_models(tenant: Tenant, request: AnyRequest) -> None:
 
 def _named(request: AnyRequest) -> tuple[str, ...]:
     match request:
+        case RunningRequest() | ListRequest():
+            raise NotAllowed(
+                f"{request.kind}: it lists every model of a backend, and this key may use only "
+                "some: GET /api/ps and GET /api/v1/models list those"
+            )
         case CopyRequest():
             return request.model, request.destination
         case CreateRequest():

@@ -1,18 +1,17 @@
 """`fleet keys`: create, list and revoke API keys of tenants."""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from contract.tenants import IssuedKey, KeyFacts, NewKey
+from contract.tenants import EVERY, USE, IssuedKey, KeyFacts
 from contract.wire import encode
 from fleet.cli.commands.options import All, Json, Limit, Url
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Ago, Id
 from fleet.cli.terminal import Terminal
 from fleet.client.async_client import AsyncClient
-from fleet.client.requests import new_key
 
 app = typer.Typer(help="Create, list and revoke API keys of tenants.", no_args_is_help=True)
 
@@ -29,10 +28,43 @@ SpendDay = Annotated[
 ]
 SpendMonth = Annotated[float | None, typer.Option(help="Money in a month (UTC).")]
 
+Allow = Annotated[
+    str | None,
+    typer.Option(
+        help="What the key may do, with commas between: " + ", ".join(EVERY) + ", and `use` for "
+        "all that a key may do by default: use models, and not change them.",
+    ),
+]
+Models = Annotated[
+    str | None,
+    typer.Option(help="Only these models, with commas between; `*` stands for any characters."),
+]
+Backends = Annotated[str | None, typer.Option(help="Only these backends, in the same way.")]
+
 _COLUMNS: Final = (
-    "id", "tenant", "weight", "admin", "jobs", "tokens", "limits", "name", "created", "expires",
+    "id", "tenant", "may", "only", "weight", "jobs", "tokens", "limits", "name", "created",
+    "expires",
 )  # fmt: skip
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [each.strip() for each in text.split(",") if each.strip()]
+
+
+def _permissions(allow: str | None) -> list[str] | None:
+    """The permissions of `--allow`, `use` among them spelled out."""
+    names = _names(allow)
+    if names is None:
+        return None
+    found = [each for name in names for each in (USE if name == "use" else (name,))]
+    unknown = [name for name in found if name not in EVERY]
+    if unknown:
+        raise typer.BadParameter(
+            f"there is no permission {unknown[0][:40]}: choose from use, {', '.join(EVERY)}",
+            param_hint="--allow",
+        )
+    return found
 
 
 def _duration_s(text: str) -> float:
@@ -48,8 +80,11 @@ def create(
     tenant: Annotated[str, typer.Option(help="Tenant whose jobs it creates and sees.")],
     weight: Annotated[float, typer.Option(help="Share of the slots, relative to others.")] = 1.0,
     admin: Annotated[
-        bool, typer.Option("--admin", help="Sees all jobs; manages backends, keys, dead jobs.")
+        bool, typer.Option("--admin", help="May do everything, and sees all jobs.")
     ] = False,
+    allow: Allow = None,
+    models: Models = None,
+    backends: Backends = None,
     limit_jobs: WaitingJobs = None,
     limit_tokens: WaitingTokens = None,
     limit_tokens_minute: TokensMinute = None,
@@ -64,27 +99,20 @@ def create(
     url: Url = None,
 ) -> None:
     """Create a key and print it, only this once. The first key must be an admin's (--admin)."""
-    expires_in_s = _duration_s(expires) if expires else None
-
-    async def command() -> Exit:
-        new = new_key(
-            tenant,
-            {
-                "weight": weight, "admin": admin, "limit_jobs": limit_jobs,
-                "limit_tokens": limit_tokens, "limit_tokens_minute": limit_tokens_minute,
-                "limit_tokens_day": limit_tokens_day, "limit_spend_day": limit_spend_day,
-                "limit_spend_month": limit_spend_month, "name": name,
-                "expires_in_s": expires_in_s,
-            },
-        )  # fmt: skip
-        return await _create(new, Terminal(json=json), url)
-
-    run(command())
+    fields = {
+        "weight": weight, "admin": admin, "permissions": _permissions(allow), "name": name,
+        "models": _names(models), "backends": _names(backends),
+        "limit_jobs": limit_jobs, "limit_tokens": limit_tokens,
+        "limit_tokens_minute": limit_tokens_minute, "limit_tokens_day": limit_tokens_day,
+        "limit_spend_day": limit_spend_day, "limit_spend_month": limit_spend_month,
+        "expires_in_s": _duration_s(expires) if expires else None,
+    }  # fmt: skip
+    run(_create(tenant, fields, Terminal(json=json), url))
 
 
-async def _create(new: NewKey, terminal: Terminal, url: str | None) -> Exit:
+async def _create(tenant: str, fields: dict[str, Any], terminal: Terminal, url: str | None) -> Exit:
     async with AsyncClient(url) as fleet:
-        issued = await fleet.create_key(**dict(new))
+        issued = await fleet.create_key(tenant, **fields)
     _show(issued, terminal)
     return Exit.OK
 
@@ -116,9 +144,24 @@ async def _list(terminal: Terminal, url: str | None, most: int | None) -> Exit:
 
 def _row(key: KeyFacts) -> tuple[object, ...]:
     return (
-        Id(key.id), key.tenant, f"{key.weight:g}", key.admin, key.limit_jobs, key.limit_tokens,
-        _limits(key), key.name or None, Ago(key.created_at), Ago(key.expires_at),
+        Id(key.id), key.tenant, _may(key), _only(key), f"{key.weight:g}", key.limit_jobs,
+        key.limit_tokens, _limits(key), key.name or None, Ago(key.created_at), Ago(key.expires_at),
     )  # fmt: skip
+
+
+def _may(key: KeyFacts) -> str:
+    """The permissions in few words, as in `use models:write`."""
+    if key.admin:
+        return "admin"
+    if set(USE) <= set(key.permissions):
+        return " ".join(("use", *(name for name in key.permissions if name not in USE)))
+    return " ".join(key.permissions) or "nothing"
+
+
+def _only(key: KeyFacts) -> str | None:
+    """The models and backends, if they are limited, as in `qwen* on box`."""
+    models = ", ".join(key.models) if key.models else "all models" if key.backends else None
+    return f"{models} on {', '.join(key.backends)}" if key.backends else models
 
 
 def _limits(key: KeyFacts) -> str | None:

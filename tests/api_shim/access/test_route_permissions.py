@@ -13,7 +13,7 @@ from support.redis_server import RedisServer
 from api_shim.access.route_permissions import NEEDS, check_routes, row_of, rows_of
 from api_shim.app import create_app
 from api_shim.settings import ShimSettings
-from contract.permissions import EVERY, USE, Permission
+from contract.tenants import EVERY, USE, Permission
 
 ID = "0" * 32
 VALUES = {"id": ID, "file_id": f"file-{ID}", "batch_id": f"batch_{ID}", "queue": "box.chat"}

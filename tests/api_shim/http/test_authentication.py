@@ -118,7 +118,9 @@ async def test_a_tenants_list_is_whole_whatever_others_enqueue(
 
 async def test_a_pull_is_shared_inside_a_tenant_only(fleet: Keyed, redis_url: str) -> None:
     body = {"model": "big", "backend": "scripted"}
-    async with stage(fleet.url, redis_url) as at, fleet.caller("a") as a, fleet.caller("b") as b:
+    may = {"permissions": ["models:write"]}
+    a_and_b = fleet.caller("a", **may), fleet.caller("b", **may)
+    async with stage(fleet.url, redis_url) as at, a_and_b[0] as a, a_and_b[1] as b:
         await at.announce()
         first, again, others = [
             (await each.post("/api/v1/jobs/pull", json=body)).json()["id"] for each in (a, a, b)

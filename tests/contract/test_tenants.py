@@ -6,9 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from contract.errors import NotAllowed
-from contract.permissions import EVERY, OF_KIND, USE, fits_backend, fits_model
 from contract.requests import Kind
-from contract.tenants import KeyFacts, NewKey, Tenant
+from contract.tenants import EVERY, OF_KIND, USE, KeyFacts, NewKey, Tenant, fits_backend, fits_model
 
 
 def facts(**fields: object) -> KeyFacts:

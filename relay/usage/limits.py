@@ -1,6 +1,7 @@
 """Limits of tokens and money: what a job may use is reserved before it is enqueued.
 
-A job counts in the minute, day and month in which it was enqueued. At its end the settlement
+A job counts in the minute, day and month in which it was enqueued, or, if it is for later, in those
+of its `not_before`. At its end the settlement
 (`settlement.py`) replaces what was reserved by what was used. So jobs that run side by side never
 exceed a limit together, as long as each keeps to its reservation: the estimated tokens of its
 prompt, and `max_tokens` or FLEET_ANSWER_TOKENS, after which its worker ends the answer.
@@ -11,7 +12,8 @@ Only jobs of tenants with a limit cost anything here: a script before the enqueu
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -25,6 +27,7 @@ from contract.errors import BudgetSpent, FleetError, OverLimit, RateLimited, Rel
 from contract.events import LAST_WORDS
 from contract.images import ImageRequest
 from contract.jobs import AnyRequest, JobRecord
+from contract.roster import utc
 from contract.tenants import Tenant
 from contract.usage import (
     NANO,
@@ -55,8 +58,9 @@ _SETTLE_EVERY_S: Final = 0.25
 _SETTLE_S: Final = 0.5
 _SLICE_S: Final = 5
 _WINDOW: Final = 12
-_COUNTED: Final = re.compile(rb"[mdn]\d+$")
 """As in relay/lua/shared/spending.lua: slices before the present one that a minute has."""
+_COUNTED: Final = re.compile(rb"[mdn]\d+$")
+_PLANNED: Final = re.compile(rb"([MDN])(\d+)$")
 
 
 class Limits(NamedTuple):
@@ -77,6 +81,8 @@ class UsageReservation(NamedTuple):
     tokens: int
     cost_nano: int
     limits: Limits
+    due: float | None
+    """Unix seconds before which the job may not start."""
     remedy: str
     """What the caller can do, so that the job may use less."""
 
@@ -132,7 +138,7 @@ class TenantLimits:
         cost_nano = (price or _FREE).cost_nano(used)
         reservation = UsageReservation(
             record.id, record.queue, tenant.name, prompt + answer, cost_nano, limits,
-            _remedy(request),
+            record.not_before, _remedy(request),
         )  # fmt: skip
         if not (reservation.tokens or reservation.cost_nano):
             return record, None
@@ -171,16 +177,17 @@ class TenantLimits:
         if refused is not None:
             scope = Limits._fields[refused.number - 1].removesuffix("_nano")
             self._connection.observer.on_refused(reservation.queue, scope)
-            raise _refusal(reservation, refused, self._connection.settings.currency)
+            now, currency = self._connection.now(), self._connection.settings.currency
+            raise _refusal(reservation, refused, currency, now)
 
     async def _try(self, reservation: UsageReservation) -> ReachedLimit | None:
         due_at = self._connection.now() + _CHECK_AFTER_S
         member = f"{reservation.tenant} {reservation.job_id}"
-        at = datetime.fromtimestamp(self._connection.now(), UTC)
+        now = self._connection.now()
         # First, so that a process that dies in between leaves no reservation that nobody checks.
         _, refused = await asyncio.gather(
             self._connection.command("ZADD", redis_keys.RESERVING, f"{due_at:.3f}", member),
-            self._connection.call(reserve(reservation, at)),
+            self._connection.call(reserve(reservation, now)),
         )
         return refused
 
@@ -292,7 +299,7 @@ _WORDS: Final = (
 
 
 def _refusal(
-    reservation: UsageReservation, refused: ReachedLimit, currency: str
+    reservation: UsageReservation, refused: ReachedLimit, currency: str, now: float
 ) -> RateLimited | BudgetSpent | OverLimit:
     words = _WORDS[refused.number - 1]
     is_money = refused.number > 2  # noqa: PLR2004 - the first two are tokens
@@ -310,10 +317,13 @@ def _refusal(
             "have the limit raised",
             **facts,
         )
+    when, remedy = "", f"try again in {math.ceil(refused.wait_s)} s"
+    if reservation.due is not None and reservation.due > now:
+        when = f" for {utc(reservation.due)}"
+        remedy = f"choose a not_before from {utc(now + refused.wait_s)} on"
     text = (
-        f"{limited}; {_plain(used)} are used or reserved, and this request may use "
-        f"{_plain(needs)}: try again in {math.ceil(refused.wait_s)} s, {reservation.remedy}, or "
-        "have the limit raised"
+        f"{limited}; {_plain(used)} are used or reserved{when}, and this request may use "
+        f"{_plain(needs)}: {remedy}, {reservation.remedy}, or have the limit raised"
     )
     kind = RateLimited if refused.number == 1 else BudgetSpent
     return kind(text, retry_after_s=refused.wait_s, **facts)
@@ -336,15 +346,11 @@ def _remedy(request: AnyRequest) -> str:
 
 def _views(limits: Limits, fields: Hash, now: datetime) -> Iterator[LimitView]:
     """The limits that there are, by what relay/lua/shared/spending.lua has written."""
-    amounts: dict[tuple[str, int], tuple[int, int]] = {}
-    for name, text in fields.items():
-        if _COUNTED.match(name):
-            number, tokens, nano = (int(part) for part in text.split())
-            amounts[name[:1].decode(), number] = tokens, nano
+    amounts = _amounts(fields)
     slice_ = int(now.timestamp() // _SLICE_S)
-    minute = sum(amounts.get(("m", slice_ - at), (0, 0))[0] for at in range(_WINDOW + 1))
-    day_tokens, day_nano = amounts.get(("d", day_number(now)), (0, 0))
-    _, month_nano = amounts.get(("n", month_number(now)), (0, 0))
+    minute = sum(amounts["m", slice_ - at][0] for at in range(_WINDOW + 1))
+    day_tokens, day_nano = amounts["d", day_number(now)]
+    _, month_nano = amounts["n", month_number(now)]
     day_s, month_s = (end.total_seconds() for end in _left(now))
     used = (minute, day_tokens, day_nano, month_nano)
     ends_s = (_SLICE_S * (_WINDOW + 1), day_s, day_s, month_s)
@@ -358,6 +364,23 @@ def _views(limits: Limits, fields: Hash, now: datetime) -> Iterator[LimitView]:
             )  # fmt: skip
 
 
+def _amounts(fields: Hash) -> Mapping[tuple[str, int], tuple[int, int]]:
+    """Tokens and billionths of each slice (m), day (d) and month (n), used and reserved."""
+    found: defaultdict[tuple[str, int], tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for name, text in fields.items():
+        if _COUNTED.match(name):
+            number, *counted = (int(part) for part in text.split())
+            where = name[:1].decode(), number
+        elif planned := _PLANNED.match(name):
+            counted = [int(part) for part in text.split()]
+            where = planned[1].decode().lower(), int(planned[2])
+        else:
+            continue
+        tokens, nano = found[where]
+        found[where] = tokens + counted[0], nano + counted[1]
+    return found
+
+
 def _left(at: datetime) -> tuple[timedelta, timedelta]:
     """What is left of the day, and of the month."""
     day = at.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -365,12 +388,17 @@ def _left(at: datetime) -> tuple[timedelta, timedelta]:
     return day + timedelta(days=1) - at, next_month - at
 
 
-def reserve(reservation: UsageReservation, at: datetime) -> ScriptCall[ReachedLimit | None]:
-    """Reserve what a job may use; `at` is now. Returns the limit that is reached, else None."""
-    day_left, month_left = _left(at)
+def reserve(reservation: UsageReservation, now: float) -> ScriptCall[ReachedLimit | None]:
+    """Reserve what a job may use. Returns the limit that is reached, else None.
+
+    `now` is in unix seconds. A job counts in the day and month in which it may start.
+    """
+    due = max(now, reservation.due or 0.0)
+    at = datetime.fromtimestamp(due, UTC)
+    day_ends_s, month_ends_s = (due - now + left.total_seconds() for left in _left(at))
     args: list[Argument] = [
-        reservation.job_id, day_number(at), month_number(at), day_left.total_seconds(),
-        month_left.total_seconds(), SPENDING_TTL_S, reservation.tokens, reservation.cost_nano,
+        reservation.job_id, day_number(at), month_number(at), day_ends_s, month_ends_s,
+        SPENDING_TTL_S, reservation.tokens, reservation.cost_nano, reservation.due or 0,
         *("" if limit is None else limit for limit in reservation.limits),
     ]  # fmt: skip
     keys = [redis_keys.spending(reservation.tenant), redis_keys.reserved(reservation.tenant)]

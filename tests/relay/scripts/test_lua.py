@@ -66,7 +66,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "api_keys/read": api_keys.read_table("r"),
     "conversations/report": turn_scripts.report(QUEUE, "w", 1, 1, {"address": True}),
     "batches/create": batches.create(
-        "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1
+        "batch_1", "t", {}, window_s=1, spare_s=1, parts_name="p", input_name="i", limit=1,
+        not_before=None,
     ),
     "batches/take": batches.take(DRIVER, 1),
     "batches/renew": batches.renew(DRIVER, 1, completed=0, failed=0),
@@ -146,8 +147,8 @@ CALLS: dict[str, ScriptCall[Any]] = {
     "queues/expired": queues.expired(QUEUE, 1),
     "queues/foreign": queues.foreign(QUEUE, 1),
     "usage/reserve": limits.reserve(
-        limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), ""),
-        datetime.now(UTC),
+        limits.UsageReservation(JOB, QUEUE, "t", 1, 1, limits.Limits(1, 1, 1, 1), None, ""),
+        datetime.now(UTC).timestamp(),
     ),
     "usage/release": limits.release("t", JOB),
     "usage/settle": settlement.settle(

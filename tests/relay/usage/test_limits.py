@@ -25,8 +25,11 @@ RESERVED = 2 + 8 + 20
 """Of `ask`: a prompt of 5 bytes, what a template adds, and max_tokens."""
 
 
-async def ask(relay: Relay, tenant: Tenant, max_tokens: int | None = 20) -> str:
-    request = chat(max_tokens=max_tokens)
+async def ask(
+    relay: Relay, tenant: Tenant, max_tokens: int | None = 20, in_s: float | None = None
+) -> str:
+    not_before = None if in_s is None else relay.connection.now() + in_s
+    request = chat(max_tokens=max_tokens, not_before=not_before)
     record, _ = await relay.queue.enqueue(request, queue=QUEUE, tenant=tenant)
     return record.id
 
@@ -263,3 +266,58 @@ async def test_refusals_and_costs_are_counted(redis_url: str) -> None:
 
     assert heard.refused == [(QUEUE, "tokens_day")]
     assert heard.costs == [("a", 0.02)]
+
+
+async def test_a_job_for_another_day_takes_nothing_of_today(redis_url: str) -> None:
+    tenant = Tenant(name="a", limit_tokens_day=RESERVED)
+    async with relay_on(redis_url) as relay:
+        later = await ask(relay, tenant, in_s=86400)
+        await ask(relay, tenant)
+        for in_s in (86400, 0):
+            with pytest.raises(BudgetSpent) as refused:
+                await ask(relay, tenant, in_s=in_s)
+            assert ("choose a not_before from 20" in refused.value.message) == (in_s > 0)
+        await ask(relay, tenant, in_s=3 * 86400)
+        await relay.queue.cancel(later, by="caller")
+        await asyncio.sleep(0.3)  # as often as a process settles before it refuses
+        again = await ask(relay, tenant, in_s=86400)
+
+    assert again != later
+
+
+async def test_a_job_for_later_counts_in_every_minute_around_its_time(redis_url: str) -> None:
+    tenant = Tenant(name="a", limit_tokens_minute=2 * RESERVED)
+    async with relay_on(redis_url) as relay:
+        for in_s in (600, 640, 700, 0, 0):
+            await ask(relay, tenant, in_s=in_s)
+        refused = []
+        for in_s in (590, 600, 640, 670, 0):
+            with pytest.raises(RateLimited) as error:
+                await ask(relay, tenant, in_s=in_s)
+            refused.append(error.value.retry_after_s or 0)
+        await ask(relay, tenant, in_s=520)
+
+    assert 700 <= refused[0] <= 710
+    assert 55 <= refused[-1] <= 70
+
+
+async def test_what_a_job_for_later_used_counts_on_its_day_and_leaves_no_reservation(
+    redis_url: str,
+) -> None:
+    tenant = Tenant(name="a", limit_tokens_day=1000)
+    async with relay_on(redis_url) as relay:
+        job = await ask(relay, tenant, in_s=20)
+        (before,) = (await TenantLimits(relay.connection).view([tenant]))[0].limits
+        await relay.connection.command("ZADD", redis_keys.delayed(QUEUE), 1, job)
+        await answer(relay, *words(2), DONE)
+        fields = await relay.connection.command("HGETALL", redis_keys.spending("a"))
+        planned = {name[:1] for name in fields} & {b"M", b"D", b"N"}
+        used, (after,) = (
+            await day(relay),
+            (await TenantLimits(relay.connection).view([tenant]))[0].limits,
+        )
+        left = await relay.connection.command("HKEYS", redis_keys.spending("a"))
+
+    assert planned == {b"M", b"D", b"N"}
+    assert (used, before.used, after.used) == ((20, 0), RESERVED, 20)
+    assert not {name[:1] for name in left} & {b"M", b"D", b"N"}

@@ -55,6 +55,8 @@ class NewBatch(WireModel):
     metadata: dict[str, str] = Field(default_factory=dict)
     backend: str | None = None
     """The backend of all its requests, whatever they name themselves."""
+    not_before: float | None = None
+    """When its first request may start, in unix seconds; its window begins then."""
     output_ttl_s: float
     """Seconds for which its output and error files are kept."""
 

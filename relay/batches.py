@@ -161,6 +161,7 @@ class BatchStore:
                 parts_name=parts_name(batch_id),
                 input_name=stored_name(new.input_file_id),
                 limit=most,
+                not_before=new.not_before,
             )
         )
         if not fields:
@@ -283,16 +284,17 @@ class BatchStore:
         return BatchPulse(_status.validate_python(status), now, sharing)
 
     async def free(self, lease: BatchLease) -> None:
-        """Release the lease, so that another shim can drive the batch at once.
+        """Release the lease, so that another shim can drive the batch at once, or when it is due.
 
         Raises RelayUnavailable.
         """
         await self._connection.call(batches.free(lease.driver))
 
-    async def start(self, lease: BatchLease, total: int) -> bool:
-        """Record that the input is valid and has `total` rows; false if the lease is lost.
+    async def start(self, lease: BatchLease, total: int) -> bool | None:
+        """Record that the input is valid and has `total` rows; None if the lease is lost.
 
-        Raises RelayUnavailable.
+        False: the batch is for later, and waits once this lease is released. Raises
+        RelayUnavailable.
         """
         return await self._connection.call(batches.start(lease.driver, total))
 

@@ -219,7 +219,7 @@ class Queue:
     async def _check_later(self, request: AnyRequest, tenant: Tenant) -> None:
         """Check what a request waits for; raises InvalidRequest, JobNotFound, RelayUnavailable."""
         if later.is_later(request):
-            later.check_time(request, self._connection.now())
+            later.check_time(request.not_before, self._connection.now())
             await self._parents.require(request, tenant)
 
     async def _refuse_if_full(self, arriving: Arrival) -> None:

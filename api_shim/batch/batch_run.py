@@ -116,7 +116,7 @@ class BatchRun:
             self._stop.set()
 
     async def run(self) -> None:
-        """Run until the batch has ended.
+        """Run until the batch has ended; one whose time has not come is only validated.
 
         Raises LeaseLost, RelayUnavailable, StorageUnavailable: another driver resumes the batch
         later.
@@ -149,7 +149,7 @@ class BatchRun:
             await asyncio.sleep(_BEAT_S)
 
     async def _work(self) -> None:
-        if not self._total and not await self._checked():
+        if not await self._begun():
             return
         while True:
             if not self._stop.is_set():
@@ -208,14 +208,23 @@ class BatchRun:
         except UnknownFile as error:
             errors = (LineError(code="input_file_missing", message=error.message),)
         if not errors:
-            if not await self._batches.start(self._lease, check.rows):
-                raise self._lost
             self._total = check.rows
             return True
         status: LastStatus = "cancelled" if self._is_cancelled else "failed"
         if await self._batches.finish(self._lease, status, errors=errors):
             self._dependencies.metrics.process.series.count("batches_total", status)
         return False
+
+    async def _begun(self) -> bool:
+        """Validate and start the batch; False if it has ended so, or its time has not come."""
+        if self._total and self._batch.status != "validating":
+            return True
+        if not self._total and not await self._checked():
+            return False
+        started = await self._batches.start(self._lease, self._total)
+        if started is None:
+            raise self._lost
+        return started
 
     def _blocks(self) -> AsyncGenerator[list[InputLine], None]:
         pieces = self._dependencies.storage.read(stored_name(self._batch.input_file_id))

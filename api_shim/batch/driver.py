@@ -111,7 +111,7 @@ class BatchDriver:
             return
         try:
             await BatchRun(self._dependencies, self._batches, lease).run()
-            _log.info("batch %s has ended", batch.id)
+            _log.info("batch %s has ended, or waits for its time", batch.id)
             self._failures.pop(batch.id, None)
             self._not_before.pop(batch.id, None)
         finally:

@@ -28,7 +28,7 @@ from api_shim.batch.supported_endpoints import check_batch
 from api_shim.bodies.json_scan import JsonBounds
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
-from api_shim.http.headers import BackendHeader, IdempotencyKey
+from api_shim.http.headers import BackendHeader, IdempotencyKey, NotBeforeHeader
 from api_shim.http.json_body import parse_json, read_body, require_json
 from api_shim.http.problems import Refusal
 from api_shim.submission.ignored_fields import HEADER, header_value
@@ -38,6 +38,7 @@ from contract.json_lines import json_line
 from contract.tenants import Tenant
 from relay.batches import no_batch
 from relay.files import Order, stored_name
+from relay.scheduling.later import check_time
 
 router = APIRouter(prefix="/v1/messages/batches", tags=["anthropic"])
 
@@ -73,12 +74,15 @@ async def create(
     request: Request,
     dependencies: Injected,
     caller: Caller,
+    *,
     key: IdempotencyKey = None,
     backend: BackendHeader = None,
+    not_before: NotBeforeHeader = None,
 ) -> Response:
     """Create a batch; its requests run as jobs of priority `batch`, for a day at most."""
     require_json(request.headers)
     check_batch(caller, ENDPOINT, backend)
+    check_time(not_before, dependencies.connection.now())
     most = dependencies.settings.batch_max_rows
     lines = await read_body(await request.body(), lambda data: _lines_of(data, most))
     file, is_new = await _stored(lines.data, dependencies, caller, key)
@@ -89,6 +93,7 @@ async def create(
         completion_window="24h",
         metadata={REQUESTS: str(lines.total)},
         backend=backend,
+        not_before=not_before,
         output_ttl_s=dependencies.settings.file_ttl_s,
     )
     most = dependencies.settings.tenant_batches

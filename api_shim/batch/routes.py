@@ -15,7 +15,7 @@ from api_shim.batch.http_responses import listing, refusals
 from api_shim.batch.supported_endpoints import ENDPOINTS, check_batch
 from api_shim.dependencies import Dependencies, Injected
 from api_shim.http.authentication import Caller
-from api_shim.http.headers import BackendHeader, IdempotencyKey
+from api_shim.http.headers import BackendHeader, IdempotencyKey, NotBeforeHeader
 from api_shim.http.json_body import JsonRoute
 from api_shim.openai.request_fields import invalid_field
 from api_shim.submission.ignored_fields import HEADER, LenientModel, header_value, ignored
@@ -34,6 +34,7 @@ from contract.errors import UnknownFile
 from contract.events import Usage
 from contract.tenants import Tenant
 from relay.batches import no_batch
+from relay.scheduling.later import check_time
 
 router = APIRouter(prefix="/v1/batches", tags=["openai"], route_class=JsonRoute)
 
@@ -107,6 +108,8 @@ class BatchObject(BaseModel):
     request_counts: Counts
     usage: BatchUsage
     metadata: dict[str, str] | None
+    not_before: int | None
+    """When its first request may start, if that was asked for; it is `validating` until then."""
 
 
 class BatchList(BaseModel):
@@ -141,10 +144,15 @@ async def create(
     body: Annotated[BatchBody, Body(openapi_examples=_EXAMPLES)],
     dependencies: Injected,
     caller: Caller,
+    *,
     key: IdempotencyKey = None,
     backend: BackendHeader = None,
+    not_before: NotBeforeHeader = None,
 ) -> Response:
-    """Create a batch; its input is validated, then run as jobs of priority `batch`."""
+    """Create a batch; its input is validated, then run as jobs of priority `batch`.
+
+    With `X-Fleet-Not-Before` it is validated at once, and runs from then on.
+    """
     if body.endpoint not in ENDPOINTS:
         raise invalid_field("endpoint", f"must be one of {', '.join(ENDPOINTS)}")
     try:
@@ -152,6 +160,7 @@ async def create(
     except ValueError as error:
         raise invalid_field("completion_window", str(error)) from None
     check_batch(caller, body.endpoint, backend)
+    check_time(not_before, dependencies.connection.now())
     await _input(body.input_file_id, dependencies, caller)
     keep = body.output_expires_after
     new = NewBatch(
@@ -161,6 +170,7 @@ async def create(
         completion_window=body.completion_window,
         metadata=body.metadata or {},
         backend=backend,
+        not_before=not_before,
         output_ttl_s=keep.seconds if keep else dependencies.settings.file_ttl_s,
     )
     most = dependencies.settings.tenant_batches

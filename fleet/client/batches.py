@@ -44,6 +44,8 @@ class BatchView(WireModel):
     request_counts: Counts = Counts()
     errors: LineErrors | None = None
     metadata: dict[str, str] | None = None
+    not_before: int | None = None
+    """When its first request may start, if that was asked for."""
 
     @property
     def has_ended(self) -> bool:
@@ -70,10 +72,12 @@ class AsyncBatches:
         completion_window: str = "24h",
         metadata: dict[str, str] | None = None,
         backend: str | None = None,
+        not_before: float | None = None,
     ) -> BatchView:
         """Upload a file of requests (JSON lines) and start its batch.
 
-        `backend` is the backend of all requests; None: chosen for each.
+        `backend` is the backend of all requests; None: chosen for each. They start at `not_before`
+        (unix seconds, at most 30 days ahead), and the completion window begins then.
         """
         answer = await self._shims.upload("/v1/files", {"purpose": "batch"}, name, file)
         body: dict[str, Any] = {
@@ -85,6 +89,8 @@ class AsyncBatches:
         headers = {"idempotency-key": uuid4().hex}
         if backend is not None:
             headers["x-fleet-backend"] = backend
+        if not_before is not None:
+            headers["x-fleet-not-before"] = f"{not_before:.3f}"
         return _view(
             await self._shims.request("POST", "/v1/batches", body=json_line(body), headers=headers)
         )

@@ -26,12 +26,11 @@ def is_later(request: Request) -> bool:
     return request.not_before is not None or bool(request.after or request.after_any)
 
 
-def check_time(request: Request, now: float) -> None:
-    """Raise InvalidRequest for a time that is too far away; `now` is in unix seconds."""
-    if request.not_before is not None and request.not_before > now + LONGEST_WAIT_S:
+def check_time(not_before: float | None, now: float) -> None:
+    """Raise InvalidRequest for a time that is too far away; both are in unix seconds."""
+    if not_before is not None and not_before > now + LONGEST_WAIT_S:
         raise InvalidRequest(
-            f"not_before is {utc(request.not_before)}, and may be at most 30 days ahead: enqueue "
-            "the job later"
+            f"not_before is {utc(not_before)}, and may be at most 30 days ahead: send it later"
         )
 
 

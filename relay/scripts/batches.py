@@ -35,18 +35,20 @@ def create(
     parts_name: str,
     input_name: str,
     limit: int,
+    not_before: float | None,
 ) -> ScriptCall[Hash | None]:
     """Create a batch's record, unless it exists, and hold its input from deletion.
 
-    `fields` are the record's, without status and times. `input_name` in the storage is held until
-    `spare_s` after the window of `window_s` seconds; what is below `parts_name` is deleted 30 days
-    after it. Returns the record; None if the tenant has `limit` batches that have not ended.
+    `fields` are the record's, without status and times. The window of `window_s` seconds begins at
+    `not_before` (unix seconds), else now. `input_name` in the storage is held until `spare_s` after
+    it; what is below `parts_name` is deleted 30 days after it. Returns the record; None if the
+    tenant has `limit` batches that have not ended.
     """
     flat: list[Argument] = [each for field in fields.items() for each in field]
     return ScriptCall(
         load("batches/create"),
         [*_keys(batch_id, tenant), redis_keys.STORED, redis_keys.HELD],
-        [batch_id, window_s, spare_s, parts_name, input_name, limit, *flat],
+        [batch_id, window_s, spare_s, parts_name, input_name, limit, not_before or 0, *flat],
         _hash,
     )
 
@@ -69,13 +71,16 @@ def renew(
 
 
 def free(driver: DriverToken) -> ScriptCall[bool]:
-    """End a lease: another driver may take the batch at once."""
+    """End a lease: another driver may take the batch at once, or when its time has come."""
     return _driven("free", driver, bool)
 
 
-def start(driver: DriverToken, total: int) -> ScriptCall[bool]:
-    """Set the number of rows, and the status `in_progress`; one that is cancelled stays so."""
-    return _driven("start", driver, bool, total)
+def start(driver: DriverToken, total: int) -> ScriptCall[bool | None]:
+    """Set the number of rows, and the status `in_progress`; one that is cancelled stays so.
+
+    Returns False, and leaves the status, if its time has not come.
+    """
+    return _driven("start", driver, _started, total)
 
 
 def issue(driver: DriverToken, rows: int) -> ScriptCall[bool]:
@@ -146,6 +151,10 @@ def _driven(
 ) -> ScriptCall[T]:
     keys = _keys(driver.batch_id, driver.tenant)
     return ScriptCall(load(f"batches/{name}"), keys, [driver.token, *args], read)
+
+
+def _started(reply: Any) -> bool | None:
+    return None if reply is None else bool(reply)
 
 
 def _keys(batch_id: str, tenant: str) -> list[str]:

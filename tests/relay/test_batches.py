@@ -1,5 +1,6 @@
 """A batch's record and its driver's lease: without its token nothing changes."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -262,3 +263,45 @@ async def test_another_tenants_file_is_unknown(redis_url: str) -> None:
 
         assert (await files.page(BOB, limit=5)).files == ()
         assert [file.id for file in (await files.page(ANN, limit=5)).files] == [FILE]
+
+
+async def test_a_batch_for_later_is_validated_now_and_driven_at_its_time(redis_url: str) -> None:
+    async with batches_on(redis_url) as (batches, relay):
+        at = relay.connection.now() + 0.4
+        made = await batches.create(WISH.model_copy(update={"not_before": at}), ANN, most=100)
+        lease = await batches.take(made)
+        assert lease is not None
+        assert await batches.start(lease, 3) is False
+        await batches.free(lease)
+        waits = await batches.get_for_tenant(made.id, ANN)
+
+        assert made.expires_at == pytest.approx(at + 3600, abs=0.01)
+        assert (waits.status, waits.counts.total) == ("validating", 3)
+        assert await batches.waiting(10) == []
+        assert await batches.take(made) is None
+
+        while not await batches.waiting(10):
+            await asyncio.sleep(0.05)
+        lease = await batches.take(made)
+        assert lease is not None
+        assert await batches.start(lease, 3)
+        assert relay.connection.now() >= at
+
+
+async def test_a_batch_that_waits_for_its_time_is_no_driven_one_and_ends_when_it_is_cancelled(
+    redis_url: str,
+) -> None:
+    async with batches_on(redis_url) as (batches, relay):
+        at = relay.connection.now() + 3600
+        later = await batches.create(WISH.model_copy(update={"not_before": at}), ANN, most=100)
+        lease = await batches.take(later)
+        assert lease is not None
+        await batches.start(lease, 3)
+        await batches.free(lease)
+        pulse = await batches.renew(await taken(batches), 0, 0)
+        await batches.cancel(later)
+        waiting = await batches.waiting(10)
+
+        assert pulse is not None
+        assert pulse.sharing == 1
+        assert [each.id for each in waiting] == [later.id]

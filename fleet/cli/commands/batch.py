@@ -13,9 +13,10 @@ from rich.progress import Progress, TaskID
 from typing_extensions import override
 
 from contract.errors import InvalidRequest, RequestError
+from contract.roster import utc
 from contract.wire import encode
 from fleet.atomic_file import check_apart, whole
-from fleet.cli.commands.options import All, Backend, Json, Newest, Timeout, Url
+from fleet.cli.commands.options import All, At, Backend, Json, Newest, Timeout, Url, time_of
 from fleet.cli.exit_codes import Exit, run
 from fleet.cli.tables import Ago, Id
 from fleet.cli.terminal import DEFAULT_ROWS, Terminal
@@ -80,11 +81,18 @@ def submit(
     window: Annotated[str, typer.Option(help="Time until it expires: 30m, 24h, 7d.")] = "24h",
     backend: Backend = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch it until it ends.")] = False,
+    at: At = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Upload a file of requests and start its batch; prints the batch's id."""
-    fields = {"endpoint": endpoint, "completion_window": window, "backend": backend}
+    """Upload a file of requests and start its batch; prints the batch's id.
+
+    With --at its requests start then; the file is checked at once, and this terminal is not needed.
+    """
+    fields = {
+        "endpoint": endpoint, "completion_window": window, "backend": backend,
+        "not_before": time_of(at),
+    }  # fmt: skip
     run(_submit(file, fields, Terminal(json=json), url, wait=wait))
 
 
@@ -110,6 +118,8 @@ async def _submit(
             terminal.write_json(encode(batch))
         if wait:
             return await _watched(fleet.batches, batch, None, terminal)
+        if batch.not_before is not None:
+            terminal.message(f"its requests start at {utc(batch.not_before)}")
         terminal.message(f"follow it with `fleet batch watch {batch.id}`")
         return Exit.OK
 

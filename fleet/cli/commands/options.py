@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import Annotated, Any, Final
 
 import typer
@@ -50,7 +50,7 @@ _TIME_OF_DAY: Final = re.compile(r"\d{1,2}:\d\d")
 def next_time(text: str, now: datetime) -> float:
     """Unix seconds of what somebody types: `22:00` (the next one), or a `Moment`.
 
-    `now` has a time zone, in which a time of day is meant. Raises ValueError.
+    A time of day is in the time zone of `now`, else by this machine's clock. Raises ValueError.
     """
     if not _TIME_OF_DAY.fullmatch(text.strip()):
         return unix_seconds(text)
@@ -76,7 +76,8 @@ At = Annotated[
 def time_of(at: str | None, option: str = "--at") -> float | None:
     """Unix seconds of an option's time; raises typer.BadParameter."""
     try:
-        return None if at is None else next_time(at, datetime.now(UTC).astimezone())
+        # Without a time zone, because the offset of now may not be that of tonight.
+        return None if at is None else next_time(at, datetime.now())  # noqa: DTZ005
     except ValueError as error:
         raise typer.BadParameter(f"{option}: {error}") from None
 

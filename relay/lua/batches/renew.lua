@@ -9,6 +9,8 @@ redis.call('HSET', batch, 'pending_completed', ARGV[3], 'pending_failed', ARGV[4
 local members = redis.call('SMEMBERS', sharing)
 local driven = 0
 for _, lease_end in ipairs(members[1] and redis.call('ZMSCORE', live, unpack(members)) or {}) do
-    if lease_end and tonumber(lease_end) > now then driven = driven + 1 end
+    -- That of a batch which waits for its time is later.
+    local left_s = tonumber(lease_end or 0) - now
+    if left_s > 0 and left_s <= tonumber(ARGV[2]) then driven = driven + 1 end
 end
 return {get('status'), exact(now), driven}

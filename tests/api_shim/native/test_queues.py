@@ -153,3 +153,16 @@ def test_times_are_read_in_all_their_forms() -> None:
     for text in ("25:00", "22:61", "", "2026-11-29", "-1", "nan", "1e400", "12:", "²²:00"):
         with pytest.raises(ValueError, match=r"time|offset"):
             next_time(text, now)
+
+
+def test_the_next_time_by_this_machines_clock_is_right_after_the_night_of_a_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        before = datetime(2026, 10, 24, 23, 0)  # noqa: DTZ001 - in summer time
+        assert next_time("22:00", before) == unix_seconds("2026-10-25T22:00:00+01:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,20 @@ def test_an_interrupted_watch_lets_the_batch_go_on(up: Up, fleet: Command, tmp_p
     assert process.returncode == 130
     assert f"fleet batch watch {batch}" in talk
     assert fleet("batch", "watch", batch).returncode == 0
+
+
+def test_a_batch_for_later_is_checked_at_once_and_runs_at_its_time(
+    fleet: Command, file: Path
+) -> None:
+    at = time.time() + 3
+    submitted = fleet("batch", "submit", str(file), "--at", f"{at:.1f}", "--wait", "--json")
+    seen = [json.loads(line) for line in submitted.stdout.splitlines()]
+    far = fleet("batch", "submit", str(file), "--at", "2999-01-01T00:00:00Z")
+    wrong = fleet("batch", "submit", str(file), "--at", "noon")
+
+    assert (seen[0]["status"], seen[0]["not_before"]) == ("validating", int(at))
+    assert seen[1]["request_counts"]["total"] == 6
+    assert (seen[1]["status"], seen[-1]["status"]) == ("validating", "completed")
+    assert time.time() >= at
+    assert "at most 30 days ahead" in far.stderr
+    assert "--at" in wrong.stderr

@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope
 
+from api_shim.configured_queues import ConfiguredQueues
 from api_shim.file_storage import Storage
 from api_shim.following.drop_in import DropInCall, FollowingServices
 from api_shim.following.queue_position import QueuePositions
@@ -140,6 +141,7 @@ async def open_dependencies(
         metrics = ShimTelemetry.of(counted, tracing, connection, settings.metrics_names)
         dependencies = Dependencies(settings, connection, reader, open_calls, metrics)
         stand_in = StandIn(connection, dependencies.roster, dependencies.followers.process)
+        windows = ConfiguredQueues(connection, dependencies.queue, settings.queues)
         counted.series.read("subscriptions", lambda: single(reader.count))
         counted.series.read("open_streams", lambda: single(open_calls.followed))
         tasks = [
@@ -148,6 +150,7 @@ async def open_dependencies(
             group.create_task(dependencies.authenticator.watch()),
             group.create_task(dependencies.aliases.watch()),
             group.create_task(stand_in.run()),
+            group.create_task(windows.apply()),
             group.create_task(metrics.totals.run()),
             group.create_task(counted.watch_loop()),
         ]

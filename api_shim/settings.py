@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from contract.aliases.alias_table import Alias, demand_aliases
 from contract.errors import InvalidRequest
-from contract.redis_keys import BACKEND_NAME, queue_name
+from contract.redis_keys import BACKEND_NAME, QUEUE_NAME, queue_name
 from contract.requests import OnNoWorker
 from contract.roster import BackendReport, Capability, KnownBackend, ModelReport
 from contract.settings import DAY_S, MOST_BYTES, YEARS_S, Seconds, default_folder
 from contract.wire import WireModel
+from relay.scheduling.run_windows import MOST_WINDOWS, parsed
 from relay.settings import RelaySettings
 from telemetry.settings import MetricsSettings, TraceSettings
 
@@ -78,6 +79,21 @@ class ConfiguredBackend(WireModel):
         )  # fmt: skip
 
 
+def _is_window(text: str) -> str:
+    parsed(text)
+    return " ".join(text.split())
+
+
+class ConfiguredQueue(WireModel):
+    """When a queue runs."""
+
+    windows: Annotated[
+        tuple[Annotated[str, Field(max_length=120), AfterValidator(_is_window)], ...],
+        Field(max_length=MOST_WINDOWS),
+    ]
+    """Its run windows, each as in `mon-fri 22:00-06:00 Europe/Berlin`; none: at any time."""
+
+
 class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """The relay's settings and the shim's own; built once, in `__main__` or in a test."""
 
@@ -136,6 +152,12 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     """Names that stand for models, as in `{"fast": {"model": "qwen3:8b", "backend": "box",
     "default": {"temperature": 0.2}, "fallbacks": ["qwen3:4b"]}, "claude-*": "qwen3-coder"}`; in
     fleet.toml tables `[alias.fast]`. Admins add more at run time."""
+    queues: dict[Annotated[str, Field(pattern=QUEUE_NAME)], ConfiguredQueue] = Field(
+        default_factory=dict
+    )
+    """Run windows of queues, as in `{"box.embed": {"windows": ["22:00-06:00 Europe/Berlin"]}}`; in
+    fleet.toml tables `[queue."box.embed"]`. They are set when a shim starts, unless it has set the
+    same before; admins may change them then."""
     reconnect_ms: Annotated[int, Field(ge=0, le=1000 * DAY_S)] = 1000
     """Milliseconds that a browser waits before it reconnects to a stream (SSE `retry`)."""
     shutdown_s: Annotated[int, Field(ge=1, le=DAY_S)] = 5
@@ -180,8 +202,9 @@ class ShimSettings(RelaySettings, MetricsSettings, TraceSettings):
     @model_validator(mode="before")
     @classmethod
     def _tables_of_the_file(cls, found: dict[str, Any]) -> dict[str, Any]:
-        """Take `[alias]` of fleet.toml for `aliases`, where no variable sets them."""
-        return {"aliases": found["alias"], **found} if "alias" in found else found
+        """Take `[alias]` and `[queue]` of fleet.toml where no variable sets `aliases`, `queues`."""
+        tables = {"aliases": "alias", "queues": "queue"}
+        return {name: found[table] for name, table in tables.items() if table in found} | found
 
     @field_validator("aliases")
     @classmethod

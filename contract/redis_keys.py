@@ -93,6 +93,8 @@ RESERVING: Final = "fleet:reserving"
 HELD: Final = "fleet:held"
 """Sorted set of stored files that batches read: name by the unix time until which they may."""
 
+QUEUE_NAME: Final = r"^[a-z][a-z0-9_-]{0,39}\.[a-z]{1,16}$"
+"""As in `box.chat`: a backend and a kind of job."""
 BACKEND_NAME: Final = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 JOB_ID: Final = re.compile(r"^[0-9a-f]{32}$")
 JOB_ID_BEGINNING: Final = re.compile(r"^[0-9a-f]{4,32}$")

@@ -17,7 +17,7 @@ from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
 from contract.errors import InvalidRequest, UnknownQueue
 from contract.model_names import close
-from contract.redis_keys import backend_of
+from contract.redis_keys import QUEUE_NAME, backend_of
 from contract.requests import Moment
 from contract.roster import QueuePause, QueueTimes, QueueView
 from contract.tenants import Tenant
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 QueueName = Annotated[
     str,
-    Path(pattern=r"^[a-z][a-z0-9_-]{0,39}\.[a-z]{1,16}$", examples=["box.chat"]),
+    Path(pattern=QUEUE_NAME, examples=["box.chat"]),
 ]
 _ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]*$"
 """Nothing that moves a terminal's cursor or turns the direction of text."""

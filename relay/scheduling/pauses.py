@@ -42,6 +42,8 @@ class Schedule(WireModel):
     pause: _Pause | None = None
     windows: tuple[str, ...] = ()
     """As in `22:00-06:00 Europe/Berlin`."""
+    configured: tuple[str, ...] | None = None
+    """The windows that a configuration has set last: they are set again only once it changes."""
 
     @property
     def text(self) -> str:
@@ -86,6 +88,21 @@ class QueuePauses:
         """
         wanted = {"windows": tuple(windows)}
         return await self._change(queue, lambda it, _: it.model_copy(update=wanted))
+
+    async def configure(self, queue: str, windows: Sequence[str]) -> QueuePause | None:
+        """Set a queue's run windows, unless they have been set from the same configuration before.
+
+        So what an admin changes later holds, whoever restarts, until the configuration changes.
+        Returns the pause that holds now. Then have the queue woken. Raises RelayUnavailable.
+        """
+        wanted = tuple(windows)
+
+        def configured(schedule: Schedule, _: float) -> Schedule:
+            if schedule.configured == wanted:
+                return schedule
+            return schedule.model_copy(update={"windows": wanted, "configured": wanted})
+
+        return await self._change(queue, configured)
 
     async def windows(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """The run windows of these queues; raises RelayUnavailable."""

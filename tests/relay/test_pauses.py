@@ -226,3 +226,18 @@ def test_a_pause_that_ends_outside_the_run_windows_lasts_until_they_open() -> No
     assert at_noon(pause=until) == QueuePause(by="admin", since=1.0, until=noon + 3600)
     assert pause_at(Schedule(windows=night), evening) is None
     assert schedule_in('{"pause": {"of": "a newer version"}}') == Schedule()
+
+
+async def test_a_configuration_sets_windows_once_and_an_admins_change_holds(redis_url: str) -> None:
+    async with relay_on(redis_url) as relay:
+        always, night = ("00:00-24:00 UTC",), ("22:00-06:00 UTC",)
+
+        async def kept(windows: tuple[str, ...]) -> tuple[str, ...]:
+            await pauses(relay).configure(QUEUE, windows)
+            return (await pauses(relay).windows([QUEUE]))[QUEUE]
+
+        assert await kept(always) == always
+        await pauses(relay).set_windows(QUEUE, night)
+        assert await kept(always) == night
+        assert await kept(()) == ()
+        assert await kept(always) == always

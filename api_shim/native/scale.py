@@ -8,16 +8,15 @@ from pydantic import Field
 from api_shim.dependencies import Injected
 from api_shim.http.authentication import Caller
 from api_shim.http.headers import BACKEND_NAME
-from api_shim.http.problems import documented
+from api_shim.http.problems import Refusal, documented
 from api_shim.native.jobs import json_response
-from contract.redis_keys import backend_of
+from contract.errors import InvalidRequest
+from contract.redis_keys import QUEUE_NAME, backend_of
 from contract.roster import QueueDemand
 from contract.wire import WireModel
 from relay.scaling.demand import DemandReader
 
 router = APIRouter(prefix="/api/v1", tags=["roster"])
-
-_QUEUE = r"^[a-z][a-z0-9_-]{0,39}\.[a-z]{1,16}$"
 
 
 class Scale(WireModel):
@@ -43,7 +42,9 @@ async def scale(
     caller: Caller,
     queue: Annotated[
         str | None,
-        Query(pattern=_QUEUE, description="Only this queue, as in `box.chat`; unknown: 0 workers."),
+        Query(
+            pattern=QUEUE_NAME, description="Only this queue, as in `box.chat`; unknown: 0 workers."
+        ),
     ] = None,
     backend: Annotated[
         str | None,
@@ -51,6 +52,12 @@ async def scale(
     ] = None,
 ) -> Response:
     """Get the number of workers that a queue, a backend or the fleet wants."""
+    if None not in {queue, backend} and backend_of(queue or "") != backend:
+        raise Refusal(
+            InvalidRequest,
+            f"queue={queue} is none of backend={backend}: name one of the two.",
+            status=422,
+        )
     reader = DemandReader(dependencies.connection)
     roster = await dependencies.roster.recent()
     queues = [queue] if queue is not None else await reader.all_queues(roster)

@@ -296,7 +296,8 @@ class Submission:
         self, request: AnyRequest, roster: Roster, found: Mapping[str, Pool]
     ) -> Placed:
         if request.backend is not None and self._enqueue_anyway:
-            return Placed(request, queue_name(request.backend, request.kind))
+            queue, pool = queue_name(request.backend, request.kind), found.get(request.backend)
+            return Placed(request, queue, pool is None or queue not in pool.queues)
         loads: list[QueueView] = []
         if depends_on_loads(request, found):
             loads = await self._services.queue.positions.views(roster.workers)

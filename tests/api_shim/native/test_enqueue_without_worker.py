@@ -189,3 +189,20 @@ async def test_a_stream_of_a_drop_in_client_says_what_it_waits_for(redis_url: st
 
     assert response.headers["x-fleet-queue-reason"] == NO_WORKER
     assert line == f": {NO_WORKER}"
+
+
+async def test_a_job_that_is_enqueued_anyway_says_that_it_waits_for_a_worker(
+    shim: str, redis_url: str
+) -> None:
+    async with stage(shim, redis_url) as at:
+        await scale_to_zero(at)
+        jobs = []
+        for backend in ("scripted", "nobody"):
+            body = {**CHAT, "backend": backend, "on_no_worker": "refuse"}
+            jobs.append((await at.http.post(f"{PATH}?enqueue_anyway=true", json=body)).json())
+        await at.announce("scripted", name="another")
+        served = {**CHAT, "backend": "scripted"}
+        jobs.append((await at.http.post(f"{PATH}?enqueue_anyway=true", json=served)).json())
+
+    assert [job["reason"] for job in jobs[:2]] == [NO_WORKER, NO_WORKER]
+    assert not jobs[2]["reason"].startswith(NO_WORKER)

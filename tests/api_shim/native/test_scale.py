@@ -131,9 +131,13 @@ async def test_an_unknown_queue_wants_nothing_and_nonsense_is_refused(
     async with stage(shim, redis_url) as at:
         asked = await ask(at, queue="nobody.chat")
         refused = await at.http.get("/api/v1/scale", params={"queue": "no queue"})
+        of_another = {"queue": "fix.chat", "backend": "box"}
+        contradicts = await at.http.get("/api/v1/scale", params=of_another)
+        agrees = await ask(at, queue="box.chat", backend="box")
 
-    assert asked["workers"] == 0
+    assert asked["workers"] == agrees["workers"] == 0
     problem(refused, 422, "invalid_request")
+    assert "queue=fix.chat" in problem(contradicts, 422, "invalid_request")["detail"]
 
 
 async def test_without_redis_there_is_an_error_and_no_number(redis_url: str) -> None:
